@@ -161,7 +161,7 @@ BY_SUBPROTOCOL = {wire.subprotocol: wire for wire in WIRES}
 REVIEWED = IDS[::2]  # what these ids tell has a proof, unless it has languages: never both
 
 
-class Phone(FakePeer):
+class ModelPeer(FakePeer):
     """A subscriber's connection: hands on what it is written, at once. Lies: as FakePeer, but its end is an end."""
 
     def __init__(self, name, wire, machine):
@@ -431,7 +431,7 @@ class Geocast(RuleBasedStateMachine):
         self.hello(holding=held, **phone)
 
     def hello(self, wire, places, wanted, token, holding):
-        phone = Phone(f"phone{next(self.names)}", wire, self)
+        phone = ModelPeer(f"phone{next(self.names)}", wire, self)
         client = phone.client
         phone.places, client.places = places, [place for _, place in places]
         self.filters(client, wanted)

@@ -1,12 +1,9 @@
 """The log in memory keeps the contract."""
 
 import pytest
+from alertlog.contract import LogContract
 
-pytest.register_assert_rewrite("alertlog.contract")
-
-from alertlog.contract import LogContract  # noqa: E402 (its asserts are rewritten first)
-
-from geocast.alertlog import codec, memory  # noqa: E402
+from geocast.alertlog import codec, memory
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -49,7 +49,7 @@ def by_token(sub="met", *scopes):
     return {"Authorization": f"Bearer {token}"}
 
 
-class Node:
+class CapApi:
     """The api of a node that takes messages of CAP."""
 
     def __init__(self, log=None, sources=SOURCES):
@@ -111,7 +111,7 @@ class Node:
 )
 def test_a_source_is_known_by_its_token_or_its_secret(headers, status, slug):
     """CP1: if both are there the token counts."""
-    answer = Node().post(headers=XML | headers)
+    answer = CapApi().post(headers=XML | headers)
     assert answer.status_code == status
     assert slug is None or answer.json()["type"] == f"/problems/{slug}"
     assert ("www-authenticate" in answer.headers) == (status == 401)
@@ -120,12 +120,12 @@ def test_a_source_is_known_by_its_token_or_its_secret(headers, status, slug):
 def test_two_secrets_are_none():
     """CP1: as with tokens."""
     headers = [("Content-Type", "application/xml"), ("CAP-Webhook-Auth", SECRET), ("CAP-Webhook-Auth", SECRET)]
-    assert Node().post(headers=headers).status_code == 401
+    assert CapApi().post(headers=headers).status_code == 401
 
 
 def test_a_secret_opens_nothing_else():
     """It is a source's, not a publisher's."""
-    node = Node()
+    node = CapApi()
 
     async def main():
         async with httpx.AsyncClient(
@@ -141,14 +141,14 @@ def test_a_secret_opens_nothing_else():
 
 def test_a_sender_that_is_not_the_sources_is_refused():
     """CP1: once the message was read."""
-    answer = Node().post(a_message("m", sender="somebody@else.example"))
+    answer = CapApi().post(a_message("m", sender="somebody@else.example"))
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/sender-not-allowed")
     assert "somebody" not in answer.text
 
 
 def test_without_sources_there_is_nothing_here():
     """Off unless --cap-sources is given."""
-    node = Node(sources=None)
+    node = CapApi(sources=None)
     assert node.post(headers=by_token()).status_code == 404
     assert node.post().status_code == 401
 
@@ -161,13 +161,13 @@ def test_without_sources_there_is_nothing_here():
 )
 def test_three_media_types_are_taken(kind):
     """CP2: CAP Composer writes `application/xml; `."""
-    assert Node().post(headers=BY_SECRET | {"Content-Type": kind}).status_code == 201
+    assert CapApi().post(headers=BY_SECRET | {"Content-Type": kind}).status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/rss+xml", "", "text/plain"])
 def test_others_are_not(kind):
     """CP2."""
-    answer = Node().post(headers=BY_SECRET | {"Content-Type": kind})
+    answer = CapApi().post(headers=BY_SECRET | {"Content-Type": kind})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
 
 
@@ -176,8 +176,8 @@ def test_two_mib_are_taken_and_no_more():
     audio = "A" * (middleware.MAX_CAP_BYTES - len(a_message("m", 0, (), an_info(resource=""))))
     whole = a_message("m", 0, (), an_info(resource=audio))
     assert len(whole) == middleware.MAX_CAP_BYTES
-    assert Node().post(whole).status_code == 201
-    assert Node().post(whole + b" ").status_code == 413
+    assert CapApi().post(whole).status_code == 201
+    assert CapApi().post(whole + b" ").status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_charset_counts(charset, encoding, status):
     """CP2: before what the document declares."""
     text = '<?xml version="1.0" encoding="iso-8859-15"?>' if charset else ""
     text += a_message("m", 0, (), an_info(headline="Überschwemmung")).decode()
-    answer = Node().post(text.encode(encoding), BY_SECRET | {"Content-Type": f"text/xml{charset}"})
+    answer = CapApi().post(text.encode(encoding), BY_SECRET | {"Content-Type": f"text/xml{charset}"})
     assert answer.status_code == status
 
 
@@ -216,14 +216,14 @@ def test_the_charset_counts(charset, encoding, status):
 )
 def test_refusals_are_problems(body, status, slug):
     """CP3 to CP5, H8: a 422 says where."""
-    answer = Node().post(body)
+    answer = CapApi().post(body)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
     assert ("errors" in answer.json()) == (status == 422)
 
 
 def test_the_order_of_decisions():
     """The first that fits: 413, 415, 400, 422 of reading, 403 of the sender, what is ignored, 422 of the policy."""
-    node = Node()
+    node = CapApi()
     other = {"sender": "x@y"}
     steps = [
         (b"x" * (middleware.MAX_CAP_BYTES + 1), {"Content-Type": "text/plain"}, "too-large"),
@@ -243,7 +243,7 @@ def test_the_order_of_decisions():
 
 def test_a_query_is_dry_run_or_refused():
     """CP8."""
-    node = Node()
+    node = CapApi()
     dry = node.post(query="?dry_run=true")
     assert (dry.status_code, dry.json()["outcome"]) == (200, "published")
     assert dry.json()["alerts"][0].keys() == {"id", "expires_at", "area"}
@@ -257,7 +257,7 @@ def test_a_query_is_dry_run_or_refused():
 
 def test_the_answer_says_what_became_of_it():
     """201 for what has changed something, 200 for the rest; and what was put right."""
-    node = Node()
+    node = CapApi()
     bodies = [
         a_message("m"),
         a_message("m"),
@@ -296,7 +296,7 @@ def test_the_answer_says_what_became_of_it():
 def test_the_operator_is_told_in_numbers_and_lines(caplog):
     """A counter by source and outcome, and a line for each message that repeats nothing of it."""
     caplog.set_level(logging.INFO)
-    node = Node()
+    node = CapApi()
     node.asked(
         (a_message("secret-name"), XML | BY_SECRET, ""),
         (a_message("m", scope=None), XML | BY_SECRET, ""),
@@ -321,7 +321,7 @@ def test_a_log_that_is_away_is_503():
         async def history(self, _alert_id):
             raise LogUnavailable("it is away")
 
-    node = Node(Away())
+    node = CapApi(Away())
     answer = node.post()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert 'outcome="failed",source="met"} 1.0' in node.api.metrics.render().decode()
@@ -329,7 +329,7 @@ def test_a_log_that_is_away_is_503():
 
 def test_no_more_than_some_messages_are_under_way():
     """HD3, HD6: each may have 2 MiB. A source has a quarter of the places, by its secret and its tokens together."""
-    node = Node()
+    node = CapApi()
     with contextlib.ExitStack() as held:
         for _ in range(MAX_CAP // 4):
             held.enter_context(node.api.places.messages.place("met"))
@@ -346,7 +346,7 @@ def test_no_more_than_some_messages_are_under_way():
 
 def test_ids_of_alerts_from_cap_are_not_for_publishers():
     """Neither to publish nor to revise; with alerts:manage they may be cancelled by hand."""
-    node = Node()
+    node = CapApi()
     [alert] = node.post().json()["alerts"]
     approval = {"reviewer": "desk", "approved_at": time(20)}
     body = {

@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 from approvals.forgeries import GOOD, POLICY, stored
-from approvals.test_request_check import Desk
+from approvals.test_request_check import SigningHarness
 from approvals.test_verifier import all_of, on_each, opened, place, put, redis, told, trust  # noqa: F401 (fixtures)
 from stream.hub.town import Town
 from support.fakes import NOON_MS, a_cancel, a_revision
@@ -46,7 +46,7 @@ def few(needed, have=0):
 
 def mixed_desk():
     """A desk under MIXED, which has published a robbery that two have signed."""
-    desk = Desk(MIXED)
+    desk = SigningHarness(MIXED)
     assert desk.approved("r-1", "r-2")[0] == 201
     return desk
 
@@ -87,7 +87,7 @@ def test_dry_run_says_how_many_the_chain_asks_for():
 
 def test_confirmed_revision_keeps_the_number_of_its_successors():
     """What is confirmed in one revision of a flood takes two, and then any later one does."""
-    desk = Desk(MIXED)
+    desk = SigningHarness(MIXED)
     held = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", "r-2", category="flood", **held)[0] == 201
     assert desk.approved("r-1", what="revision", category="flood", headline="Found") == few(2, 1)

@@ -5,19 +5,18 @@ import json
 from dataclasses import replace
 
 import pytest
-from support.fakes import NOON_MS, FakeClock, alert_request
+from support.fakes import NOON_MS, alert_request
+from support.publisher import APPROVAL, PublisherHarness
 from support.reviewers import AUDIENCE, known, signed_by
 
-from geocast.alertlog.memory import MemoryLog
 from geocast.approvals.request_check import needed_of
 from geocast.clock import format_time
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publisher
 from geocast.model.alert import Confirm, OtherKind
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 
 NOON_S = NOON_MS // 1000
-BY_WORD = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
 HELD = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
 
 
@@ -28,34 +27,27 @@ def a_policy(audience=AUDIENCE, **robbery):
     return Policy.model_validate({"name": "p", "categories": categories} | ({"audience": audience} if audience else {}))
 
 
-class Desk:
-    """What a desk does: it asks for the form, has it signed, and publishes."""
+class SigningHarness(PublisherHarness):
+    """Publishing as a desk does it: ask for the form, have it signed, publish."""
 
     def __init__(self, in_force=None, reviewers=None):
-        self.clock, self.log = FakeClock(), MemoryLog()
-        self.use(in_force or a_policy(), known() if reviewers is None else reviewers)
+        super().__init__(in_force=in_force or a_policy(), reviewers=known() if reviewers is None else reviewers)
 
-    def use(self, in_force, reviewers):
-        """From now on these are in force."""
-        self.publishing = Publishing(self.log, in_force, self.clock, reviewers=reviewers)
-
-    def send(self, what="alert", *, sub="desk", issuer="", dry_run=False, **changes):
-        """(status, outcome), or (status, [(slug, pointer, members)]) of a problem."""
-        who = Publisher(sub, manages=True, issuer=issuer)
-        if what == "cancel":
-            body = {"revision": 2, "reason": "over", "approval": BY_WORD} | changes
-            body = {name: value for name, value in body.items() if value is not ...}
-            call = self.publishing.cancel("a-1", body, who, dry_run=dry_run)
-        elif what == "revision":
-            body = alert_request(**{"id": ..., "revision": 2, "headline": "Again"} | changes)
-            call = self.publishing.revise("a-1", body, who, dry_run=dry_run)
-        else:
-            call = self.publishing.publish(alert_request(**changes), who, dry_run=dry_run)
+    def answer(self, call):
+        """Return (status, outcome), or (status, [(slug, pointer, members)]) of a problem."""
         try:
             outcome = asyncio.run(call)
         except Problem as problem:
             return problem.status, [(each.slug, each.pointer, each.members) for each in problem.violations]
         return 201 if outcome.created else 200, outcome
+
+    def send(self, what="alert", *, sub="desk", issuer="", **changes):
+        """Send an alert, its revision or its cancel."""
+        who = Publisher(sub, manages=True, issuer=issuer)
+        if what == "alert":
+            return self.publish(who, **changes)
+        send = {"revision": self.revise, "cancel": self.cancel}[what]
+        return send(changes.pop("revision", 2), who, **changes)
 
     def form(self, what="alert", **changes):
         """The form of a request."""
@@ -76,7 +68,7 @@ class Desk:
 @pytest.fixture
 def desk():
     """A desk where robberies take one reviewer."""
-    return Desk()
+    return SigningHarness()
 
 
 def slugs(answer):
@@ -100,7 +92,7 @@ def test_a_desk_asks_signs_and_publishes(desk):
     assert desk.approved("r-2", what="revision")[0] == 201
     status, outcome = desk.approved("r-3", what="cancel", revision=3)
     assert (status, outcome.entry.approval.reviewer) == (201, "r-3")
-    history = asyncio.run(desk.log.history("a-1"))
+    history = desk.history()
     assert [json.loads(entry.proof.form)["revision"] for entry in history] == [1, 2, 3]
 
 
@@ -111,11 +103,11 @@ def test_a_dry_run_stores_nothing_and_needs_no_approval(desk):
     assert json.loads(outcome.form)["id"] == "a-1"
     assert desk.send(dry_run=True, approval=..., **HELD)[1].approvals == 2
     assert desk.send(dry_run=True, approval=..., category="arson")[1].approvals == 0
-    assert asyncio.run(desk.log.history("a-1")) == ()
+    assert desk.history() == ()
     desk.approved("r-1")
     status, outcome = desk.send("cancel", dry_run=True, approval=...)
     assert (status, outcome.approvals, json.loads(outcome.form)["what"]) == (200, 1, "cancel")
-    assert len(asyncio.run(desk.log.history("a-1"))) == 1
+    assert len(desk.history()) == 1
 
 
 def test_an_approval_that_is_left_out_is_missing_where_it_counts(desk):
@@ -126,10 +118,10 @@ def test_an_approval_that_is_left_out_is_missing_where_it_counts(desk):
 
 def test_without_an_audience_there_is_no_form():
     """AP: a policy that asks for nothing need not name its deployment; a form for another one is none here."""
-    desk = Desk(a_policy(audience=None, approvals=0), known())
+    desk = SigningHarness(a_policy(audience=None, approvals=0), known())
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.form, outcome.approvals) == (200, None, 0)
-    assert slugs(desk.send(approval=desk.signed("r-1", text=Desk().form()))) == NOT_THE_FORM
+    assert slugs(desk.send(approval=desk.signed("r-1", text=SigningHarness().form()))) == NOT_THE_FORM
 
 
 # ---- AP1 to AP8 --------------------------------------------------------------------------------------------------
@@ -184,7 +176,7 @@ def test_each_part_is_there_and_no_other(desk, part):
         422,
         [("missing-field", f"/approval/{'form' if part == 'signatures' else 'signatures'}")],
     )
-    assert slugs(desk.send(approval=approval | BY_WORD))[1][0][0] == "unknown-field"
+    assert slugs(desk.send(approval=approval | APPROVAL))[1][0][0] == "unknown-field"
     more = {"form": approval["form"], "signatures": [approval["signatures"][0] | {"x": 1}]}
     assert slugs(desk.send(approval=more)) == (422, [("unknown-field", "/approval/signatures/0/x")])
 
@@ -250,7 +242,7 @@ def test_a_corner_may_differ_by_the_last_decimal(by, taken):
     """AP2: of a polygon by 2e-6 degrees."""
     ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
     flood = {"category": "flood", "area": {"type": "Polygon", "coordinates": [ring]}}
-    desk = Desk()
+    desk = SigningHarness()
     members = json.loads(desk.form(**flood))
     members["area"][0]["coordinates"][0][1][0] += by
     assert (desk.send(approval=desk.signed("r-1", text=json.dumps(members)), **flood)[0] == 201) == taken
@@ -279,7 +271,7 @@ def test_a_signature_is_of_its_time(desk, at_s, taken):
 @pytest.mark.parametrize("late", [False, True])
 def test_a_signature_gets_old(late):
     """AP4: `approval_max_age_s` after it was made; and a cancel's is not before the alert's incident."""
-    desk = Desk(a_policy(approval_max_age_s=60))
+    desk = SigningHarness(a_policy(approval_max_age_s=60))
     approval = desk.signed("r-1")
     desk.clock.advance(61 if late else 60.9)
     answer = desk.send(approval=approval)
@@ -295,7 +287,7 @@ def test_a_signature_gets_old(late):
 )
 def test_persons_are_counted(names, have):
     """AP5: each once, by the `sub` of the key, and never the publisher."""
-    desk = Desk(a_policy(approvals=2))
+    desk = SigningHarness(a_policy(approvals=2))
     assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
     assert desk.approved(*names, "r-3", "glass")[0] == 201
 
@@ -343,7 +335,7 @@ def test_the_same_form_is_the_same_content(desk):
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)
     desk.clock.advance(86_400)
-    desk.use(a_policy(approvals=2, title="Other"), known("r-3"))
+    desk.use(a_policy(approvals=2, title="Other"), reviewers=known("r-3"))
     for names in (("r-1",), ("r-2", "r-3"), ("stranger",)):
         again = desk.signed(*names, text=approval["form"])
         status, outcome = desk.send(approval=again)
@@ -352,11 +344,11 @@ def test_the_same_form_is_the_same_content(desk):
 
 def test_signed_and_unsigned_are_never_the_same():
     """AP8, H5."""
-    desk = Desk(a_policy(approvals=0))
+    desk = SigningHarness(a_policy(approvals=0))
     approval = desk.signed("r-1")
     assert desk.send()[0] == 201
     assert desk.send(approval=approval)[0] == 409
-    other = Desk(a_policy(approvals=0))
+    other = SigningHarness(a_policy(approvals=0))
     assert other.send(approval=approval)[0] == 201
     assert other.send(approval={"reviewer": "r-1", "approved_at": format_time(NOON_MS)})[0] == 409
 

@@ -1,5 +1,6 @@
 """A quarter of a town: a board with its responders, a log of calls and a clock, so that a test reads as a story."""
 
+import dataclasses
 import functools
 import json
 
@@ -32,6 +33,11 @@ HALF_HOUR_MS = 1_800_000
 TERMS = CallTerms("Cardiac arrest", ["cpr", "medic"], [100, 300, 500], 7, ["cpr", "aed"], 30, 3_600, 800, 9)
 
 
+def with_terms(**changes):
+    """Other terms."""
+    return dataclasses.replace(TERMS, **changes)
+
+
 def new_keys(kid="one"):
     """A key of calls, alone."""
     return parse_call_keys(json.dumps({"keys": [make_call_key(kid)]}).encode(), "here")
@@ -40,6 +46,23 @@ def new_keys(kid="one"):
 def opener(keys):
     """What opens entries with these keys."""
     return functools.partial(opened, keys)
+
+
+def all_of(thing, seen=None):
+    """All that an object holds, as text."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen or callable(thing):
+        return ""
+    seen.add(id(thing))
+    if isinstance(thing, dict):
+        return " ".join(all_of(each, seen) for pair in thing.items() for each in pair)
+    if isinstance(thing, (list, tuple, set, frozenset)) or type(thing).__name__ == "deque":
+        return " ".join(all_of(each, seen) for each in thing)
+    names = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+    if type(thing).__module__.startswith("geocast.calls"):
+        held = [getattr(thing, name, None) for name in names] + list(getattr(thing, "__dict__", {}).values())
+        return " ".join(all_of(each, seen) for each in held)
+    return repr(thing)
 
 
 class Quarter:
@@ -65,7 +88,7 @@ class Quarter:
         self.hub.set_rights(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
         self.hub.move(row, self.place(metres) if here else None)
         self.hub.take_holding(row, holding or {}, self.clock.now())
-        return Phone(self, row, wire)
+        return FakeResponder(self, row, wire)
 
     @staticmethod
     def place(metres, reach_m=0.0):
@@ -139,11 +162,13 @@ class Quarter:
         """Write to all rows that were noted, as the hub does."""
         while self.hub.busy:
             for row, calls in self.hub.take_noted(slice_):
-                if row not in self.slow and row in Phone.of(self):
-                    Phone.of(self)[row].write(self.hub.frames(row, Phone.of(self)[row].wire, self.clock.now(), calls))
+                if row not in self.slow and row in FakeResponder.of(self):
+                    FakeResponder.of(self)[row].write(
+                        self.hub.frames(row, FakeResponder.of(self)[row].wire, self.clock.now(), calls)
+                    )
 
 
-class Phone:
+class FakeResponder:
     """A responder's session, and what it was sent."""
 
     @staticmethod

@@ -69,7 +69,7 @@ class SharedLog(MemoryLog):
             raise LogUnavailable("away")
 
 
-class World:
+class CallCluster:
     """Some processes, each with a quarter of its own, and the log and the clock that they share."""
 
     def __init__(self, processes=1):
@@ -153,15 +153,15 @@ def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
     """RV1, RV3: both devices of a person, on two processes, have the same task."""
 
     async def main():
-        world = World(2)
-        async with world.running():
-            phone, tablet = world.quarters[0].join(), world.quarters[1].join(9_000)
-            await world.open()
+        cluster = CallCluster(2)
+        async with cluster.running():
+            phone, tablet = cluster.quarters[0].join(), cluster.quarters[1].join(9_000)
+            await cluster.open()
             await until(phone.received)
             phone.accept(eta_s=60)
             await until(lambda: tablet.sent)
             assert phone.received() == tablet.received() == ["c-1:2 seat 1"]
-            assert body_of((await world.log.history("c-1"))[1]).eta_s == 60
+            assert body_of((await cluster.log.history("c-1"))[1]).eta_s == 60
 
     run(main)
 
@@ -170,10 +170,10 @@ def test_of_two_who_accept_the_last_seat_one_gets_it():
     """RV2: on two processes, at once."""
 
     async def main():
-        world = World(2)
-        async with world.running():
-            phones = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
-            await world.open(seats=["cpr"])
+        cluster = CallCluster(2)
+        async with cluster.running():
+            phones = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(cluster.quarters)]
+            await cluster.open(seats=["cpr"])
             for phone in phones:
                 await until(phone.received)
             for phone in phones:
@@ -189,23 +189,23 @@ def test_an_accept_waits_while_the_log_is_away():
     """Section 12, RV4: it is tried again, and judged by what holds then."""
 
     async def main():
-        world = World()
-        async with world.running():
-            stays, walks = world.quarters[0].join(), world.quarters[0].join(0, "r-2")
-            gone = world.quarters[0].join(0, "r-3")
-            await world.open()
-            await until(lambda: len(world.quarters[0].order) == 3)
-            world.log.away = True
+        cluster = CallCluster()
+        async with cluster.running():
+            stays, walks = cluster.quarters[0].join(), cluster.quarters[0].join(0, "r-2")
+            gone = cluster.quarters[0].join(0, "r-3")
+            await cluster.open()
+            await until(lambda: len(cluster.quarters[0].order) == 3)
+            cluster.log.away = True
             for phone in (stays, walks, gone):
                 phone.accept()
             await settled()
             walks.move(5_000)
             gone.leave()
-            world.log.away = False
+            cluster.log.away = False
             await until(lambda: stays.received()[1:] or len(stays.sent) == 2)
             await until(lambda: len(walks.sent) == 2)
             assert walks.received() == ["c-1/1", "-c-1 far"]
-            assert await world.kinds() == ["call", "claim"]
+            assert await cluster.kinds() == ["call", "claim"]
 
     run(main)
 
@@ -214,22 +214,22 @@ def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over(
     """RV4, RV5, RV7: what it has lost is put back; an accept, and a seat given back, wait for that."""
 
     async def main():
-        world = World()
-        async with world.running():
-            goes, waits = world.quarters[0].join(), world.quarters[0].join(0, "r-2")
-            await world.open()
-            await until(lambda: len(world.quarters[0].order) == 2)
+        cluster = CallCluster()
+        async with cluster.running():
+            goes, waits = cluster.quarters[0].join(), cluster.quarters[0].join(0, "r-2")
+            await cluster.open()
+            await until(lambda: len(cluster.quarters[0].order) == 2)
             goes.accept()
             await until(lambda: len(goes.sent) == 2)
-            world.log.lost = True
+            cluster.log.lost = True
             waits.accept()
             goes.decline()
             await settled()
             assert (waits.received(), goes.received()) == (["c-1/1"], ["c-1/1", "c-1:2 seat 1"])
-            world.log.lost = False
+            cluster.log.lost = False
             await until(lambda: len(waits.sent) == 2 and len(goes.sent) == 3)
             assert goes.received() == ["-c-1 left"]
-            assert sorted(await world.kinds()) == ["call", "claim", "claim", "release"]
+            assert sorted(await cluster.kinds()) == ["call", "claim", "claim", "release"]
 
     run(main)
 
@@ -238,15 +238,15 @@ def test_an_accept_that_waits_is_answered_when_the_call_is_over():
     """Section 12, RJ9: by the clocks, though the log is away."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = cluster.quarters[0].join()
+            await cluster.open()
             await until(phone.received)
-            world.log.away = True
+            cluster.log.away = True
             phone.accept()
             await settled()
-            world.clock.advance(HALF_HOUR_MS / 1000)
+            cluster.clock.advance(HALF_HOUR_MS / 1000)
             await until(lambda: len(phone.sent) == 2)
             assert phone.received() == ["-c-1 over"]
 
@@ -257,18 +257,18 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
     """M19, M20."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = await world.seated()
-            world.log.away = True
-            world.errands[0].hub.report(phone.row, "c-1", "arrived", world.clock.now())
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = await cluster.seated()
+            cluster.log.away = True
+            cluster.errands[0].hub.report(phone.row, "c-1", "arrived", cluster.clock.now())
             await settled()
-            world.log.away = False
-            await until(lambda: world.quarters[0].hub._calls["c-1"].state.number == 3)
+            cluster.log.away = False
+            await until(lambda: cluster.quarters[0].hub._calls["c-1"].state.number == 3)
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
             assert phone.received()[2:] == ["-c-1 left"]
-            assert await world.kinds() == ["call", "claim", "report", "release"]
+            assert await cluster.kinds() == ["call", "claim", "report", "release"]
 
     run(main)
 
@@ -277,26 +277,26 @@ def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
     """M20: else the one before would be, and the last would come too soon after it to count."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = world.quarters[0].join()
-            await world.open(rings_m=[100])
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = cluster.quarters[0].join()
+            await cluster.open(rings_m=[100])
             await until(phone.received)
             phone.accept()
             await until(phone.received)
-            world.log.away = True
+            cluster.log.away = True
             for state in ("aed", "arrived"):
-                world.quarters[0].hub.report(phone.row, "c-1", state, world.clock.now())
+                cluster.quarters[0].hub.report(phone.row, "c-1", state, cluster.clock.now())
                 await settled()
-                world.clock.advance(6)
-            world.log.away = False
+                cluster.clock.advance(6)
+            cluster.log.away = False
             await settled()
-            assert await world.kinds() == ["call", "claim", "report"]
-            assert body_of((await world.log.history("c-1"))[2]).state == "arrived"
-            world.clock.advance(6)
-            world.quarters[0].hub.report(phone.row, "c-1", "aed", world.clock.now())
+            assert await cluster.kinds() == ["call", "claim", "report"]
+            assert body_of((await cluster.log.history("c-1"))[2]).state == "arrived"
+            cluster.clock.advance(6)
+            cluster.quarters[0].hub.report(phone.row, "c-1", "aed", cluster.clock.now())
             await settled()
-            assert await world.kinds() == ["call", "claim", "report", "report"]
+            assert await cluster.kinds() == ["call", "claim", "report", "report"]
 
     run(main)
 
@@ -305,22 +305,22 @@ def test_a_seat_is_asked_back_once_however_often_it_is_declined():
     """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = await world.seated()
-            before = len(world.errands[0]._under_way)
-            world.log.away = True
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = await cluster.seated()
+            before = len(cluster.errands[0]._under_way)
+            cluster.log.away = True
             for _ in range(100):
                 phone.decline()
-            assert len(world.errands[0]._under_way) <= before + 1
-            world.log.away = False
+            assert len(cluster.errands[0]._under_way) <= before + 1
+            cluster.log.away = False
             await until(lambda: len(phone.sent) == 3)
-            assert await world.kinds() == ["call", "claim", "release"]
+            assert await cluster.kinds() == ["call", "claim", "release"]
             phone.accept()
             await until(lambda: len(phone.sent) == 4)
             phone.decline()
             await until(lambda: len(phone.sent) == 5)
-            assert await world.kinds() == ["call", "claim", "release", "claim", "release"]
+            assert await cluster.kinds() == ["call", "claim", "release", "claim", "release"]
 
     run(main)
 
@@ -329,45 +329,45 @@ def test_what_gave_one_seat_back_does_not_give_back_the_next():
     """RV5: whether the release was stored is unknown, and when that can be asked its holder has accepted anew."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = await world.seated()
-            world.log.goes = True
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = await cluster.seated()
+            cluster.log.goes = True
             phone.decline()
             await until(lambda: len(phone.sent) == 3)
             assert phone.received()[2:] == ["-c-1 left"]
-            again = world.quarters[0].entry(Acceptance(1, "cpr", NOON_MS + 1), Person("r-1"), number=4)
-            assert await MemoryLog.append(world.log, again)
+            again = cluster.quarters[0].entry(Acceptance(1, "cpr", NOON_MS + 1), Person("r-1"), number=4)
+            assert await MemoryLog.append(cluster.log, again)
             await until(lambda: len(phone.sent) == 4)
-            world.log.away = False
+            cluster.log.away = False
             await settled()
-            assert await world.kinds() == ["call", "claim", "release", "claim"]
+            assert await cluster.kinds() == ["call", "claim", "release", "claim"]
 
     run(main)
 
 
-async def rings(world):
+async def rings(cluster):
     """The rings that came into force, after the time in which each process would have tried one."""
-    world.clock.advance(0.35)
+    cluster.clock.advance(0.35)
     await settled()
-    return [body_of(entry).ring for entry in await world.log.history("c-1") if entry.kind == "widen"]
+    return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
 def test_the_ring_widens_by_what_all_processes_have_called():
     """RN2, RN3: no process has called enough, and both together have; one widens where they have not."""
 
     async def main():
-        world = World(2)
-        async with world.running():
-            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
-            await world.open(enough=2)
+        cluster = CallCluster(2)
+        async with cluster.running():
+            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(cluster.quarters)]
+            await cluster.open(enough=2)
             for phone in near:
                 await until(phone.received)
-            assert await rings(world) == []
+            assert await rings(cluster) == []
             near[0].decline()
-            assert await rings(world) == [1]
-            assert await rings(world) == [1, 2]
-            assert await rings(world) == [1, 2]
+            assert await rings(cluster) == [1]
+            assert await rings(cluster) == [1, 2]
+            assert await rings(cluster) == [1, 2]
 
     run(main)
 
@@ -376,15 +376,15 @@ def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
     """RN3: of two each has called one, of the two that are enough."""
 
     async def main():
-        world = World(2)
-        async with world.running():
-            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(world.quarters)]
-            await world.open(enough=2)
+        cluster = CallCluster(2)
+        async with cluster.running():
+            near = [quarter.join(0, f"r-{n}") for n, quarter in enumerate(cluster.quarters)]
+            await cluster.open(enough=2)
             for phone in near:
                 await until(phone.received)
-            assert await rings(world) == []
-            world.log.counts_away = True
-            assert await rings(world) == [1]
+            assert await rings(cluster) == []
+            cluster.log.counts_away = True
+            assert await rings(cluster) == [1]
 
     run(main)
 
@@ -393,16 +393,16 @@ def test_a_full_call_and_the_last_ring_do_not_widen():
     """RN2: only while seats are free."""
 
     async def main():
-        world = World()
-        async with world.running():
-            await world.open(seats=["cpr"])
-            await world.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
-            assert await rings(world) == []
-            await world.open("c-2", rings_m=[100])
-            await world.append(Widening(0, NOON_MS), Nothing(), "c-2")
-            world.clock.advance(60)
+        cluster = CallCluster()
+        async with cluster.running():
+            await cluster.open(seats=["cpr"])
+            await cluster.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
+            assert await rings(cluster) == []
+            await cluster.open("c-2", rings_m=[100])
+            await cluster.append(Widening(0, NOON_MS), Nothing(), "c-2")
+            cluster.clock.advance(60)
             await settled()
-            assert await world.kinds("c-2") == ["call", "widen"]
+            assert await cluster.kinds("c-2") == ["call", "widen"]
 
     run(main)
 
@@ -411,18 +411,18 @@ def test_a_call_that_expires_is_ended_once():
     """RZ4: by one of all processes, without a source, and when both clocks say so."""
 
     async def main():
-        world = World(3)
-        async with world.running():
-            await world.open(rings_m=[100])
+        cluster = CallCluster(3)
+        async with cluster.running():
+            await cluster.open(rings_m=[100])
             await settled()
-            world.clock.wall_ms += HALF_HOUR_MS
+            cluster.clock.wall_ms += HALF_HOUR_MS
             await settled()
-            assert await world.kinds() == ["call"]
-            world.clock.wall_ms -= HALF_HOUR_MS
-            world.clock.advance(HALF_HOUR_MS / 1000)
-            await until(lambda: world.quarters[0].hub._calls["c-1"].summary.over)
-            *_, end = await world.log.history("c-1")
-            assert await world.kinds() == ["call", "end"]
+            assert await cluster.kinds() == ["call"]
+            cluster.clock.wall_ms -= HALF_HOUR_MS
+            cluster.clock.advance(HALF_HOUR_MS / 1000)
+            await until(lambda: cluster.quarters[0].hub._calls["c-1"].summary.over)
+            *_, end = await cluster.log.history("c-1")
+            assert await cluster.kinds() == ["call", "end"]
             assert body_of(end).source is None
 
     run(main)
@@ -432,19 +432,19 @@ def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
     """RV7: another had the number, and the seat, and has given it back; who was told where to go is not untold."""
 
     async def main():
-        world = World(2)
-        async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
+        cluster = CallCluster(2)
+        async with cluster.running():
+            phone = cluster.quarters[0].join()
+            await cluster.open()
             await until(phone.received)
-            lost = world.quarters[0].entry(Acceptance(1, "cpr", NOON_MS), Person("r-1"), number=2)
-            for errands in world.errands:
+            lost = cluster.quarters[0].entry(Acceptance(1, "cpr", NOON_MS), Person("r-1"), number=2)
+            for errands in cluster.errands:
                 errands.read(lost)
-            await world.append(Acceptance(1, "cpr", NOON_MS), Person("r-2"))
+            await cluster.append(Acceptance(1, "cpr", NOON_MS), Person("r-2"))
             await until(lambda: len(phone.sent) == 3)
             assert phone.received() == ["c-1:2 seat 1", "c-1:3 seat 0"]
-            assert await world.kinds() == ["call", "claim", "claim"]
-            assert world.errands[0].hub.lost("c-1") == []
+            assert await cluster.kinds() == ["call", "claim", "claim"]
+            assert cluster.errands[0].hub.lost("c-1") == []
 
     run(main)
 
@@ -453,23 +453,23 @@ def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_
     """HD8, RZ5: by the id of its call, its number and its position."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone, other = world.quarters[0].join(), new_keys("second")
-            entry = world.quarters[0].entry(world.quarters[0].opening(), PLACE, keys=other)
-            await world.log.append(entry)
-            errands = world.errands[0]
+        cluster = CallCluster()
+        async with cluster.running():
+            phone, other = cluster.quarters[0].join(), new_keys("second")
+            entry = cluster.quarters[0].entry(cluster.quarters[0].opening(), PLACE, keys=other)
+            await cluster.log.append(entry)
+            errands = cluster.errands[0]
             await until(errands.degraded)
             assert (errands.degraded(), errands.hub.failed) == (1, 1)
             errands.read(dataclasses.replace(entry, id="c-2\nforged", sealed=b"x"), 7)
             first, second = (record.getMessage() for record in caplog.records)
             assert first.startswith("call c-1: entry 1, at position ")
             assert second.startswith("call with an id of another form: entry 1, at position 7 of the log")
-            world.keys = other
+            cluster.keys = other
             errands.adopt()
             assert phone.received() == ["c-1/1"]
             assert errands.degraded() == 1
-            world.clock.advance(MAX_LIFE_S)
+            cluster.clock.advance(MAX_LIFE_S)
             assert errands.degraded() == 0
 
     run(main)
@@ -479,17 +479,17 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
     """An error in one errand is logged, without its words; the client's next try is a new one."""
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = world.quarters[0].join()
-            await world.open()
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = cluster.quarters[0].join()
+            await cluster.open()
             await until(phone.received)
 
             async def failing(_):
                 raise RuntimeError(PLACE.address)
 
             with monkeypatch.context() as patched:
-                patched.setattr(world.errands[0]._service, "accept", failing)
+                patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
                 await until(lambda: "an errand of a call failed" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
@@ -504,16 +504,16 @@ def test_counts_are_kept_while_the_log_is_away():
     """RN3, H7."""
 
     async def main():
-        world = World()
-        async with world.running():
-            world.log.away = True
-            phone = world.quarters[0].join()
-            await MemoryLog.append(world.log, world.quarters[0].entry(world.quarters[0].opening(), PLACE))
+        cluster = CallCluster()
+        async with cluster.running():
+            cluster.log.away = True
+            phone = cluster.quarters[0].join()
+            await MemoryLog.append(cluster.log, cluster.quarters[0].entry(cluster.quarters[0].opening(), PLACE))
             await until(phone.received)
             await settled()
-            world.log.away = False
+            cluster.log.away = False
             await settled()
-            assert await world.log.counts("c-1") == Counts(sent=1)
+            assert await cluster.log.counts("c-1") == Counts(sent=1)
 
     run(main)
 
@@ -523,15 +523,15 @@ def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 
     async def main():
-        world = World()
-        async with world.running():
-            phone = world.quarters[0].join()
-            await world.open(rings_m=[100])
+        cluster = CallCluster()
+        async with cluster.running():
+            phone = cluster.quarters[0].join()
+            await cluster.open(rings_m=[100])
             await until(phone.received)
             await settled()
-            world.errands[0].hub.acknowledge(phone.row, "c-1", 1)
+            cluster.errands[0].hub.acknowledge(phone.row, "c-1", 1)
             phone.decline()
-        assert await world.log.counts("c-1") == Counts(1, 1, 1)
+        assert await cluster.log.counts("c-1") == Counts(1, 1, 1)
 
     run(main)
 
@@ -540,13 +540,13 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
     """Errands, Rule 1: where this process does not know the call either, and so not when it is over."""
 
     async def main():
-        world = World()
-        world.errands[0]._handle(ReleaseRequest("c-9", Person("r-1")))
+        cluster = CallCluster()
+        cluster.errands[0]._handle(ReleaseRequest("c-9", Person("r-1")))
         await settled()
-        assert world.errands[0]._releasing
-        world.clock.advance(MAX_LIFE_S)
+        assert cluster.errands[0]._releasing
+        cluster.clock.advance(MAX_LIFE_S)
         await settled()
-        assert not world.errands[0]._releasing
+        assert not cluster.errands[0]._releasing
 
     run(main)
 

@@ -1,7 +1,7 @@
 """docs/deploy/geocast.rules.yml: Prometheus takes the rules, and each fires when it should and at no other time.
 
 `promtool test rules` runs two healthy nodes for half an hour, and then one case for each alert in which a few series
-are others. (That the metrics they ask for exist is proved in end_to_end/deploy/test_deploy.py, on real nodes.)
+are others. (That the metrics they ask for exist is proved in end_to_end/deploy/test_deployed_redis.py, on real nodes.)
 """
 
 import json

@@ -19,7 +19,7 @@ async def drawn(alert):
     return PictureRequest(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
 
 
-class Stage:
+class FeedHarness:
     """Live alerts, a clock, and both kinds of bodies."""
 
     def __init__(self):
@@ -47,7 +47,7 @@ class Stage:
 @pytest.fixture
 def stage():
     """Nothing live, at noon."""
-    return Stage()
+    return FeedHarness()
 
 
 def test_alerts_are_told_the_newest_first(stage):

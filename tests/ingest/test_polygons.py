@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from ingest.test_publish import Desk, slugs
 from support.fakes import DALLAS, NOON_MS, alert_request
+from support.publisher import PublisherHarness, slugs
 
 from bench.hard_rings import zigzag
 from geocast import policy
@@ -37,7 +37,7 @@ def rivers(**flood):
 @pytest.fixture
 def desk():
     """A desk where floods may have polygons."""
-    return Desk(in_force=rivers())
+    return PublisherHarness(in_force=rivers())
 
 
 def wavy(corners, lat=33.0):
@@ -180,7 +180,7 @@ def test_the_built_in_policy_takes_none():
 @pytest.mark.parametrize("ring", [[[-97, 33], [-96.9999, 33], [-96.9999, 33.0001], [-97, 33]], wavy(40)])
 def test_its_size_has_bounds_as_a_radius_has(ring):
     """P7: from its middle to its farthest corner; at the coordinates, with the bounds."""
-    answer = Desk(in_force=rivers(max_radius_m=50_000)).publish(category="flood", area=polygon(ring))
+    answer = PublisherHarness(in_force=rivers(max_radius_m=50_000)).publish(category="flood", area=polygon(ring))
     assert slugs(answer) == (422, "radius-out-of-range", [("radius-out-of-range", "/area/coordinates")])
     assert answer[1].violations[0].detail == "must be 100 to 50000 m from its middle to a corner"
 
@@ -188,10 +188,10 @@ def test_its_size_has_bounds_as_a_radius_has(ring):
 def test_an_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     """P12, B8: the pointer is the area's, for all of its polygons count."""
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
-    answer = Desk(in_force=rivers()).publish(category="flood", area=area)
+    answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
     assert answer[1].violations[0].detail == "must have at most 500 corners as published"
-    status, entry = Desk(in_force=rivers(simplify_m=2_000)).publish(category="flood", area=area)
+    status, entry = PublisherHarness(in_force=rivers(simplify_m=2_000)).publish(category="flood", area=area)
     assert status == 201
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500
 
@@ -232,7 +232,7 @@ def test_requests_with_polygons_are_worked_on_aside():
 
     One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
     """
-    desk, aside = Desk(), Aside()
+    desk, aside = PublisherHarness(), Aside()
     desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, aside=aside)
     assert desk.publish(category="flood", area=[CIRCLE])[0] == 201
     assert desk.cancel()[0] == 201
@@ -254,7 +254,7 @@ def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
 
 def test_an_entry_takes_no_more_room_than_the_log_tries_for():
     """`alertlog.sqlite`: as large as an area and texts can be, it is smaller than the probe of the disk."""
-    desk = Desk(in_force=rivers(simplify_m=5_000))
+    desk = PublisherHarness(in_force=rivers(simplify_m=5_000))
     texts = {"headline": "\U0001f30a" * 140, "description": "\U0001f30a" * 1_000, "id": "a" * 128}
     _, entry = desk.publish(category="flood", area=[polygon(wavy(480)), *[CIRCLE] * 15], **texts)
     assert 10_000 < len(codec.encode(entry)) < len(sqlite._PROBE)
@@ -304,7 +304,7 @@ def test_a_dry_run_says_what_would_be_published(desk):
 
 def test_an_alert_may_live_shorter_by_default_than_it_may_at_most():
     """A9: `default_age_s`; by default it is `max_age_s`."""
-    desk = Desk(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
+    desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
     _, entry = desk.publish(category="flood", area=CIRCLE, expires_at=...)
     assert entry.alert.expires_at == entry.alert.occurred_at + 1_800_000
     assert rivers(max_age_s=7_200).categories["flood"].default_age_s == 7_200
@@ -312,7 +312,7 @@ def test_an_alert_may_live_shorter_by_default_than_it_may_at_most():
 
 def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
     """P6, A9: at `expires_at`, for new alerts and revisions; if none would do, that alone is said."""
-    desk = Desk(in_force=rivers(max_age_s=7_200, default_age_s=600))
+    desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=600))
     at = format_time(NOON_MS - 900_000)
     answer = desk.publish(category="flood", area=CIRCLE, occurred_at=at, expires_at=...)
     assert slugs(answer)[2] == [("expiry-out-of-range", "/expires_at")]

@@ -1,33 +1,31 @@
 """What a publisher may do: the order of decisions of section 4, on a log in memory."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
-from support.fakes import DALLAS, HOUR_MS, NOON_MS, FakeClock, a_cancel, a_revision, a_warning, alert_request
+from support.fakes import DALLAS, HOUR_MS, NOON_MS, a_cancel, a_revision, a_warning, alert_request
+from support.publisher import (
+    APPROVAL,
+    CIRCLE,
+    DESK,
+    MANAGER,
+    OTHER,
+    BrokenLog,
+    PublisherHarness,
+    a_policy,
+    answer_of,
+    refused,
+    slugs,
+)
 
-from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
-from geocast.ingest.publish import ATTEMPTS, Publisher, Publishing, check_size
-from geocast.model.alert import AcceptedTerms, Cancel, Circle, OtherKind, Revision
+from geocast.ingest.publish import ATTEMPTS, Publisher, check_size
+from geocast.model.alert import AcceptedTerms, Circle, OtherKind, Revision
 from geocast.model.problems import Problem
 from geocast.policy import Policy
-
-DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
-APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
-BUILT_IN = policy.load(None)
-CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
-
-
-def a_policy(**robbery):
-    """A policy with robbery (with these bounds) and arson, of two hours and a coarser cell."""
-    arson = {"title": "Arson", "max_age_s": 7200, "location_resolution": 7}
-    return Policy.model_validate(
-        {"name": "p", "categories": {"robbery": {"title": "Robbery"} | robbery, "arson": arson}}
-    )
 
 
 class SlowLog(MemoryLog):
@@ -44,16 +42,6 @@ class SlowLog(MemoryLog):
         return await super().append(entry)
 
 
-class BrokenLog(MemoryLog):
-    """A log that is out of reach. Lies: nothing is stored, while a real one may have stored it."""
-
-    async def history(self, alert_id):
-        raise LogUnavailable("out of reach")
-
-    async def append(self, entry):
-        raise LogUnavailable("out of reach")
-
-
 class DeafLog(MemoryLog):
     """A log that takes nothing, as if others always came first, or the last entry could not be read."""
 
@@ -66,74 +54,7 @@ class DeafLog(MemoryLog):
         return False
 
 
-class Desk:
-    """Publishing and what it works on; each call runs to its end."""
-
-    def __init__(self, log=None, in_force=BUILT_IN):
-        self.clock = FakeClock()
-        self.log = log or MemoryLog()
-        self.appended = 0
-        self.use(in_force)
-
-    def use(self, in_force):
-        """From now on this policy is in force."""
-        self.publishing = Publishing(self.log, in_force, self.clock, self._appended)
-
-    def _appended(self, _entry):
-        self.appended += 1
-
-    def publish(self, who=DESK, *, dry_run=False, **changes):
-        """`POST /v1/alerts`."""
-        return _answer(self.publishing.publish(alert_request(**changes), who, dry_run=dry_run))
-
-    def revise(self, number=2, who=DESK, alert_id="a-1", *, dry_run=False, **changes):
-        """`POST /v1/alerts/{id}/revisions`."""
-        body = {"headline": "Robbery, again"} | changes | {"id": ..., "revision": number}
-        return _answer(self.publishing.revise(alert_id, alert_request(**body), who, dry_run=dry_run))
-
-    def cancel(self, number=2, who=DESK, alert_id="a-1", **changes):
-        """`POST /v1/alerts/{id}/cancel`."""
-        body = {"revision": number, "reason": "over", "approval": APPROVAL} | changes
-        return _answer(self.publishing.cancel(alert_id, body, who))
-
-    def history(self, alert_id="a-1"):
-        """What the log has of an alert."""
-        return asyncio.run(self.log.history(alert_id))
-
-
-def _answer(call):
-    return asyncio.run(answer_of(call))
-
-
-async def answer_of(call):
-    """(status, entry), or (status, slug) of a problem."""
-    try:
-        outcome = await call
-    except Problem as problem:
-        return problem.status, problem
-    return 201 if outcome.created else 200, outcome.entry
-
-
-def slugs(answer):
-    """Status, top-level type and all broken rules of an answer that is a problem."""
-    status, problem = answer
-    assert isinstance(problem, Problem)
-    assert not problem.violations or problem.slug == problem.violations[0].slug
-    return status, problem.slug, [(v.slug, v.pointer) for v in problem.violations]
-
-
-def refused(answer):
-    """Status and top-level type of an answer that is a problem."""
-    return slugs(answer)[:2]
-
-
-@pytest.fixture
-def desk():
-    """A desk with an empty log and the built-in policy."""
-    return Desk()
-
-
-# ---- publish -------------------------------------------------------------------------------------------------
+# ---- publish -----------------------------------------------------------------------------------------------------
 
 
 def test_what_is_published_is_in_the_log(desk):
@@ -273,7 +194,7 @@ def test_what_was_refused_once_may_be_sent_again(desk):
     assert desk.publish()[0] == 201
 
 
-# ---- dry run -------------------------------------------------------------------------------------------------
+# ---- dry run -----------------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_stores_nothing(desk):
@@ -294,311 +215,7 @@ def test_a_dry_run_says_what_a_request_would_get(desk):
     assert refused(desk.publish(dry_run=True, headline="x")) == (409, "id-conflict")
 
 
-# ---- revise --------------------------------------------------------------------------------------------------
-
-
-def test_a_revision_takes_the_next_number(desk):
-    """Section 4, revisions: n = current + 1."""
-    desk.publish()
-    for number in (2, 3, 4):
-        desk.clock.advance(1)
-        status, entry = desk.revise(number, headline=f"Number {number}")
-        assert (status, entry.revision, entry.source) == (201, number, "desk")
-        assert entry.issued_at == NOON_MS + 1000 * (number - 1)
-    assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("number", [1, 2, 4, 5, 2**31 - 1])
-def test_a_number_that_is_taken_or_not_the_next_is_a_conflict(desk, number):
-    """Section 4, revisions: n taken by other content, or not current + 1: 409 with `current`."""
-    desk.publish()
-    desk.revise()
-    for answer in (desk.revise(number, headline="x"), desk.cancel(number)):
-        assert refused(answer) == (409, "revision-conflict")
-        assert answer[1].extra == {"current": 2}
-
-
-def test_revision_1_may_be_repeated_as_a_revision(desk):
-    """Section 4, order of decisions: known (id, revision) with the same content: 200."""
-    _, first = desk.publish()
-    assert desk.revise(1, headline="Robbery at a shop") == (200, first)
-
-
-def test_an_unknown_alert_is_neither_revised_nor_cancelled(desk):
-    """Section 4: 404 `unknown-alert`, to whoever asks."""
-    desk.publish()
-    for who in (DESK, OTHER, MANAGER):
-        assert refused(desk.revise(2, who, alert_id="a-2")) == (404, "unknown-alert")
-        assert refused(desk.cancel(2, who, alert_id="a-2")) == (404, "unknown-alert")
-
-
-def test_another_publishers_alert_is_not_ones_own(desk):
-    """Section 4: 403 `not-yours` without alerts:manage; it comes before 410, 409 and section 3."""
-    desk.publish()
-    assert refused(desk.revise(2, OTHER)) == (403, "not-yours")
-    assert refused(desk.revise(9, OTHER, category="gossip")) == (403, "not-yours")
-    assert refused(desk.cancel(9, OTHER)) == (403, "not-yours")
-    desk.cancel()
-    assert refused(desk.cancel(3, OTHER)) == (403, "not-yours")
-
-
-def test_alert_of_an_equal_sub_of_another_issuer_is_not_ones_own(desk):
-    """HD5: not with a `manages` that revised it in between either; a manager of any issuer may."""
-    other = Publisher("desk", issuer="https://other.example")
-    desk.publish()
-    assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
-    desk.revise(2, Publisher("desk", manages=True, issuer="https://other.example"))
-    assert refused(desk.revise(3, other)) == refused(desk.cancel(3, other)) == (403, "not-yours")
-    desk.cancel(3)
-
-
-def test_a_manager_may_revise_and_cancel_the_alerts_of_others(desk):
-    """Section 4: scope `alerts:manage`; section 2: `source` is the `sub` of the publisher of this revision."""
-    desk.publish()
-    assert desk.revise(2, MANAGER)[1].source == "boss"
-    assert desk.revise(3, DESK, headline="x")[0] == 201  # still the desk's own
-    assert desk.cancel(4, MANAGER)[1].source == "boss"
-
-
-@pytest.mark.parametrize("end", ["cancelled", "expired"])
-def test_an_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
-    """Section 4: cancelled or expired: 410 `alert-ended`, before 409 and section 3."""
-    desk.publish()
-    if end == "cancelled":
-        desk.cancel()
-    else:
-        desk.clock.advance(1800)
-    for number in (1, 2, 3, 9):
-        assert refused(desk.revise(number, category="gossip", headline="x")) == (410, "alert-ended")
-        assert refused(desk.cancel(number, reason="x")) == (410, "alert-ended")
-
-
-def test_an_alert_is_live_until_the_millisecond_of_its_expiry(desk):
-    """Section 1: live is `now < expires_at`."""
-    desk.publish()
-    desk.clock.advance(1799.999)
-    assert desk.revise()[0] == 201
-    assert desk.cancel(3)[0] == 201
-
-
-def test_a_revision_keeps_occurred_at_and_status(desk):
-    """Section 4, revisions: 422 `occurred-at-changed`, `status-changed`, in the order of section 2's table."""
-    desk.publish()
-    answer = desk.revise(status="test", occurred_at=format_time(NOON_MS - 500_000), category="gossip")
-    assert slugs(answer) == (
-        422,
-        "status-changed",
-        [
-            ("status-changed", "/status"),
-            ("occurred-at-changed", "/occurred_at"),
-            ("category-not-alertable", "/category"),
-        ],
-    )
-
-
-def test_a_left_out_status_is_actual_in_a_revision_too(desk):
-    """Section 2: default `actual`; section 4: it has to be revision 1's."""
-    desk.publish(status="test")
-    assert refused(desk.revise(status=...)) == (422, "status-changed")
-    assert desk.revise(status="test")[0] == 201
-
-
-def test_a_revision_does_not_end_the_alert_earlier(desk):
-    """P6: not earlier than the current revision's; broken fields or not."""
-    desk.publish()
-    earlier = format_time(NOON_MS + 1_799_999)
-    assert refused(desk.revise(expires_at=earlier)) == (422, "expiry-out-of-range")
-    assert slugs(desk.revise(expires_at=earlier, headline=""))[2] == [
-        ("invalid-value", "/headline"),
-        ("expiry-out-of-range", "/expires_at"),
-    ]
-
-
-def test_a_revision_is_never_stale(desk):
-    """P4: stale for revision 1 only."""
-    desk.use(a_policy(max_age_s=7200))
-    desk.publish(expires_at=...)
-    desk.use(a_policy(max_age_s=3600))
-    desk.clock.advance(3600)
-    last = format_time(NOON_MS - 600_000 + 7_200_000)
-    assert desk.revise(category="arson", expires_at=last)[0] == 201
-    assert refused(desk.publish(id="a-2", category="robbery", expires_at=...)) == (422, "stale")
-
-
-def test_a_broken_revision_is_not_called_stale(desk):
-    """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
-    old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
-    for unknown in (desk, Desk(BrokenLog())):
-        assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
-            ("invalid-value", "/headline"),
-            ("expiry-out-of-range", "/category"),
-        ]
-    assert ("stale", "/occurred_at") in slugs(desk.publish(**old))[2]
-
-
-def test_a_revision_never_ends_before_it_was_issued(desk):
-    """P6: what a category of shorter life makes of an expiry that is left out is refused; the alert can be ended."""
-    desk.use(a_policy(max_age_s=600))
-    desk.publish(category="arson", expires_at=...)
-    desk.clock.advance(60)
-    assert slugs(desk.revise(category="robbery", expires_at=...)) == (
-        422,
-        "expiry-out-of-range",
-        [("expiry-out-of-range", "/category")],
-    )
-    assert desk.revise(category="arson", expires_at=...)[0] == 201
-    assert desk.cancel(3)[0] == 201
-
-
-def test_a_repeat_is_none_of_the_expirys_business(desk):
-    """H3: a revision that was accepted under another policy, or has ended, is answered as it was."""
-    desk.publish(expires_at=...)
-    _, second = desk.revise(expires_at=...)
-    desk.use(a_policy(max_age_s=600, min_life_s=300))
-    desk.clock.advance(1_800)
-    assert desk.publish(expires_at=...)[0] == 200
-    assert desk.revise(expires_at=...) == (200, second)
-    assert slugs(desk.revise(3, expires_at=...))[2] == [("expiry-out-of-range", "/category")]
-
-
-def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
-    """Section 2, the published circle: of revision 1's category, for all revisions."""
-    desk.use(a_policy(location_resolution=8))
-    _, first = desk.publish()
-    _, second = desk.revise(category="arson", severity="extreme")
-    desk.use(a_policy(location_resolution=10))
-    _, third = desk.revise(3, headline="x")
-    assert first.alert.area == second.alert.area == third.alert.area == (Circle(*publish_circle(*DALLAS, 800, 8)),)
-    assert second.terms == AcceptedTerms("Arson", 7_200_000, 8)
-    assert third.terms == AcceptedTerms("Robbery", HOUR_MS, 8)
-
-
-def test_a_log_that_says_otherwise_makes_no_revision_finer_than_the_policy_has_any(desk):
-    """B1, TH7: who writes to the log is not told by the next revision exactly where the incident is."""
-    desk.use(a_policy(location_resolution=8))
-    _, first = desk.publish()
-    finer = replace(first, terms=replace(first.terms, location_resolution=15))
-    desk.log = MemoryLog()
-    desk.use(a_policy(location_resolution=8))
-    asyncio.run(desk.log.append(finer))
-    _, second = desk.revise()
-    assert second.alert.area == (Circle(*publish_circle(*DALLAS, 800, 8)),)
-    assert second.terms.location_resolution == 8
-    desk.use(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "R", "location_resolution": 7}}}))
-    assert desk.revise(3, headline="x")[1].terms.location_resolution == 7
-
-
-NEIGHBOUR = (DALLAS[0] + 0.003, DALLAS[1])  # 330 m north: in the next cell
-THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
-
-
-def test_a_revision_in_a_neighbouring_cell_keeps_the_published_centre(desk):
-    """B11: that of the revision before, which is all that is known of the place."""
-    _, first = desk.publish()
-    _, second = desk.revise(area=THERE)
-    [one], [other] = first.alert.area, second.alert.area
-    assert (one.lat, one.lng) == (other.lat, other.lng)
-    assert other.radius_m > one.radius_m
-
-
-def test_a_dry_run_of_a_revision_shows_what_would_be_published(desk):
-    """Section 4, revisions: the same answer, or the refusal; nothing is stored."""
-    assert refused(desk.revise(dry_run=True)) == (404, "unknown-alert")
-    desk.publish()
-    status, entry = desk.revise(area=THERE, dry_run=True)
-    assert status == 200
-    assert [entry.revision for entry in desk.history()] == [1]
-    assert refused(desk.revise(3, dry_run=True)) == (409, "revision-conflict")
-    assert refused(desk.revise(category="gossip", dry_run=True)) == (422, "category-not-alertable")
-    assert desk.revise(area=THERE) == (201, entry)
-    assert desk.revise(area=THERE, dry_run=True) == (200, entry)
-
-
-def test_a_repeated_revision_is_judged_behind_the_one_that_it_followed(desk):
-    """H3, H5, B11: whatever has come after it, and whatever that has made of the published centre."""
-    far = CIRCLE | {"lat": DALLAS[0] + 0.02}
-    entries = [desk.publish()[1]]
-    for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
-        status, entry = desk.revise(number, area=area, headline=f"H{number}")
-        assert status == 201
-        entries.append(entry)
-    assert desk.publish() == (200, entries[0])
-    for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
-        assert desk.revise(number, area=area, headline=f"H{number}") == (200, entries[number - 1])
-    assert refused(desk.revise(6, area=CIRCLE | {"radius_m": 900}, headline="H6")) == (409, "revision-conflict")
-
-
-def test_what_an_older_release_has_accepted_is_repeated(desk):
-    """H5, B12: an entry that names no rules was accepted by those before B11 and B12."""
-    area = [CIRCLE, CIRCLE | {"lat": DALLAS[0] + 0.005}]
-    older = [Circle(*publish_circle(shape["lat"], shape["lng"], 800, 9)) for shape in area]
-    _, entry = desk.publish(area=area, dry_run=True)
-    entry = replace(entry, alert=replace(entry.alert, area=tuple(older)), terms=replace(entry.terms, rules=1))
-    asyncio.run(desk.log.append(entry))
-    assert desk.publish(area=area) == (200, entry)
-    _, second = desk.revise(area=area)
-    assert second.terms.rules == 2
-    assert desk.revise(area=area) == (200, second)
-
-
-# ---- cancel --------------------------------------------------------------------------------------------------
-
-
-def test_a_cancel_takes_the_next_number_and_ends_with_the_alert(desk):
-    """Section 4, cancel: n = current + 1; it is remembered until the alert would have expired."""
-    desk.publish()
-    _, second = desk.revise()
-    status, cancel = desk.cancel(3)
-    assert status == 201
-    assert isinstance(cancel, Cancel)
-    assert (cancel.id, cancel.revision, cancel.reason, cancel.source) == ("a-1", 3, "over", "desk")
-    assert (cancel.cancelled_at, cancel.ends_at) == (NOON_MS, second.ends_at)
-    assert desk.history()[-1] == cancel
-
-
-def test_another_cancel_of_the_same_number_is_too_late(desk):
-    """Section 4: other content, and the alert has ended: 410."""
-    desk.publish()
-    desk.cancel()
-    assert refused(desk.cancel(reason="x")) == (410, "alert-ended")
-    assert refused(desk.cancel(approval=APPROVAL | {"reviewer": "x"})) == (410, "alert-ended")
-
-
-def test_a_cancel_is_approved_too(desk):
-    """P3: `approved_at` is not before `occurred_at` and not in the future."""
-    desk.publish()
-    for when in (NOON_MS - 600_001, NOON_MS + 60_001):
-        approval = APPROVAL | {"approved_at": format_time(when)}
-        assert slugs(desk.cancel(approval=approval)) == (
-            422,
-            "not-approved",
-            [("not-approved", "/approval/approved_at")],
-        )
-    assert desk.cancel(approval=APPROVAL | {"approved_at": format_time(NOON_MS + 60_000)})[0] == 201
-
-
-def test_a_cancel_is_not_judged_by_the_rules_of_an_alert(desk):
-    """Section 3 names categories, threats and radii: of a cancel these are unknown fields, and no more."""
-    desk.publish()
-    future = APPROVAL | {"approved_at": format_time(NOON_MS + HOUR_MS)}
-    answer = desk.cancel(category="gossip", threat="individual", area=CIRCLE | {"radius_m": 1}, approval=future)
-    assert slugs(answer)[2] == [
-        ("unknown-field", "/category"),
-        ("unknown-field", "/threat"),
-        ("unknown-field", "/area"),
-        ("not-approved", "/approval/approved_at"),
-    ]
-
-
-def test_a_policy_without_the_category_does_not_keep_an_alert_from_being_cancelled(desk):
-    """P10: a later policy refuses new requests only; live alerts stay live, and can be ended."""
-    desk.publish()
-    desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))
-    assert refused(desk.revise()) == (422, "category-not-alertable")
-    assert desk.cancel()[0] == 201
-
-
-# ---- many at once --------------------------------------------------------------------------------------------
+# ---- many at once ------------------------------------------------------------------------------------------------
 
 
 def at_once(desk, *calls):
@@ -612,7 +229,7 @@ def at_once(desk, *calls):
 
 def test_the_same_request_from_many_publishers_makes_one_alert():
     """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Publisher(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
     assert sorted(status for status, _ in answers) == [200] * 19 + [201]
@@ -623,7 +240,7 @@ def test_the_same_request_from_many_publishers_makes_one_alert():
 
 def test_of_different_requests_for_one_id_one_wins():
     """Section 4, publish: the others get 409 `id-conflict`."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
     answers = at_once(desk, *calls)
     assert sorted(status for status, _ in answers) == [201] + [409] * 19
@@ -632,7 +249,7 @@ def test_of_different_requests_for_one_id_one_wins():
 
 def test_of_different_revisions_of_one_number_one_wins():
     """Section 4, revisions: the others get 409 with the `current` that the log has by then."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     desk.publish()
     calls = [desk.publishing.revise("a-1", alert_request(revision=2, headline=f"H{n}"), DESK) for n in range(10)] + [
         desk.publishing.revise("a-1", alert_request(revision=2, headline="H0"), DESK) for n in range(10)
@@ -650,7 +267,7 @@ def test_of_different_revisions_of_one_number_one_wins():
 
 def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
     """Section 4, cancel: it takes the next number; who comes second is told what has happened meanwhile."""
-    desk = Desk(SlowLog())
+    desk = PublisherHarness(SlowLog())
     desk.publish()
     cancel = {"revision": 2, "reason": "over", "approval": APPROVAL}
     revision = alert_request(revision=2, headline="x")
@@ -661,7 +278,7 @@ def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
     assert refused(second) == (410, "alert-ended")
 
 
-# ---- entries of kinds that a later release writes ------------------------------------------------------------
+# ---- entries of kinds that a later release writes ----------------------------------------------------------------
 
 
 def another_kind(number, alert_id="a-1"):
@@ -717,12 +334,12 @@ def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
     assert desk.cancel(3)[0] == 201
 
 
-# ---- the log is out of reach ---------------------------------------------------------------------------------
+# ---- the log is out of reach -------------------------------------------------------------------------------------
 
 
 def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
     """Section 4: 503 `log-unavailable`; a broken body is refused all the same."""
-    desk = Desk(BrokenLog())
+    desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
         with pytest.raises(LogUnavailable):
             call()
@@ -734,7 +351,7 @@ def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
 
 def test_a_request_that_is_always_overtaken_ends():
     """Section 4: it is bounded, and its outcome unknown."""
-    desk = Desk(DeafLog())
+    desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
         desk.publish()
     assert desk.log.asked == 1 + ATTEMPTS  # the first append is tried before the log was read

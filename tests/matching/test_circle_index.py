@@ -32,7 +32,7 @@ def point_at(centre, bearing, distance_m):
     return math.degrees(math.asin(max(-1.0, min(1.0, sin_phi)))), math.remainder(math.degrees(theta), 360)
 
 
-class World:
+class CheckedCircleIndex:
     """An index and, beside it, what it ought to hold: number -> (name, circles)."""
 
     def __init__(self, room=1):
@@ -72,47 +72,47 @@ def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
     Beyond a quarter of the way round a chord tells distances less well; near the antipode to 20 cm (`sphere`).
     """
     for radius in RADII[:-2]:
-        world = World()
-        world.add(Circle(*centre, radius))
+        checked = CheckedCircleIndex()
+        checked.add(Circle(*centre, radius))
         for reach in REACHES:
             for step in range(12):
                 for off in (-0.02, 0.02):
                     place = unit_vector(*point_at(centre, step / 6 * math.pi, radius + reach + off))
-                    assert bool(world.index.containing(place, reach)) == (off < 0)
+                    assert bool(checked.index.containing(place, reach)) == (off < 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_areas_of_all_sizes_around_one_place_are_judged_as_by_brute_force(seed):
     """Where one cube holds a few circles, and where it holds hundreds."""
-    rng, world = random.Random(seed), World()
+    rng, checked = random.Random(seed), CheckedCircleIndex()
     centre = [*CORNERS, *PENTAGONS][seed]
     for _ in range(40 * FEW if seed == 3 else 300):
         radius = rng.choice(RADII)
-        world.add(Circle(*point_at(centre, rng.uniform(0, 7), rng.expovariate(1) * radius), radius))
+        checked.add(Circle(*point_at(centre, rng.uniform(0, 7), rng.expovariate(1) * radius), radius))
     hits = 0
     for _ in range(40):
         place = point_at(centre, rng.uniform(0, 7), rng.expovariate(1) * rng.choice(RADII[:-3]))
-        hits += world.check(place, rng.choice(REACHES))
+        hits += checked.check(place, rng.choice(REACHES))
     assert hits > 500
 
 
 def test_an_area_as_wide_as_the_earth_holds_every_place():
     """Section 3: a circle may have a radius of 20,100 km."""
-    world = World()
-    world.add(Circle(*DALLAS, 20_100_000.0))
-    assert world.check((-DALLAS[0], DALLAS[1] + 180)) == world.check((90.0, 0.0)) == world.check(DALLAS) == 1
+    checked = CheckedCircleIndex()
+    checked.add(Circle(*DALLAS, 20_100_000.0))
+    assert checked.check((-DALLAS[0], DALLAS[1] + 180)) == checked.check((90.0, 0.0)) == checked.check(DALLAS) == 1
 
 
 def test_an_area_of_several_shapes_is_told_once_and_goes_as_a_whole():
     """R1: inside any of them."""
-    world = World()
-    number = world.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
-    other = world.add(Circle(*DALLAS, 800.0))
-    assert (world.check(DALLAS), world.check((0.0, 0.0))) == (2, 1)
-    world.discard(number)
-    assert (world.check(DALLAS), world.check((0.0, 0.0))) == (1, 0)
-    world.discard(other)
-    assert world.check(DALLAS) == 0
+    checked = CheckedCircleIndex()
+    number = checked.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
+    other = checked.add(Circle(*DALLAS, 800.0))
+    assert (checked.check(DALLAS), checked.check((0.0, 0.0))) == (2, 1)
+    checked.discard(number)
+    assert (checked.check(DALLAS), checked.check((0.0, 0.0))) == (1, 0)
+    checked.discard(other)
+    assert checked.check(DALLAS) == 0
 
 
 def test_an_area_without_a_circle_holds_no_place():
@@ -125,15 +125,15 @@ def test_an_area_without_a_circle_holds_no_place():
 
 @pytest.mark.parametrize("reach", REACHES)
 def test_what_is_looked_at_is_what_lies_near(reach):
-    """Rule 3: as many candidates with 20,000 areas all over the world as with the ten that are near."""
+    """Rule 3: as many candidates with 20,000 areas all over the checked as with the ten that are near."""
     rng, looked_at = random.Random(5), []
     for others in (0, 20_000):
-        world = World()
+        checked = CheckedCircleIndex()
         for step in range(10):
-            world.add(Circle(*point_at(DALLAS, step, 300), 500.0))
+            checked.add(Circle(*point_at(DALLAS, step, 300), 500.0))
         for _ in range(others):
-            world.index.add(-1, (Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0),))
-        cubes = [slots for level in world.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
+            checked.index.add(-1, (Circle(math.degrees(math.asin(rng.uniform(-1, 1))), rng.uniform(-180, 180), 500.0),))
+        cubes = [slots for level in checked.index._levels for slots in level.near(unit_vector(*DALLAS), reach)]
         looked_at.append(sum(1 if isinstance(slots, int) else len(slots) for slots in cubes))
     assert 10 <= looked_at[0] <= looked_at[1] <= 15
 
@@ -143,7 +143,7 @@ class Coming(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.world = World()
+        self.checked = CheckedCircleIndex()
 
     @rule(
         town=st.sampled_from([*CORNERS, PENTAGONS[0]]),
@@ -153,24 +153,24 @@ class Coming(RuleBasedStateMachine):
     )
     def come(self, town, off, radius, times):
         for step in range(times):
-            self.world.add(Circle(*point_at(town, step, off), radius), Circle(*point_at(town, step, 2 * off), 10.0))
+            self.checked.add(Circle(*point_at(town, step, off), radius), Circle(*point_at(town, step, 2 * off), 10.0))
 
-    @precondition(lambda self: self.world.areas)
+    @precondition(lambda self: self.checked.areas)
     @rule(which=st.integers(0, 1000), times=st.sampled_from([1, 2, FEW]))
     def go(self, which, times):
-        for _ in range(min(times, len(self.world.areas))):
-            self.world.discard(list(self.world.areas)[which % len(self.world.areas)])
+        for _ in range(min(times, len(self.checked.areas))):
+            self.checked.discard(list(self.checked.areas)[which % len(self.checked.areas)])
 
     @rule(town=st.sampled_from([*CORNERS, PENTAGONS[0]]), off=st.floats(0, 5000), reach=st.sampled_from(REACHES))
     def ask(self, town, off, reach):
-        self.world.check(point_at(town, 2.0, off), reach)
+        self.checked.check(point_at(town, 2.0, off), reach)
 
     @invariant()
     def no_cube_is_empty(self):
-        if hasattr(self, "world"):
-            held = [slots for level in self.world.index._levels for slots in level.cubes.values()]
+        if hasattr(self, "checked"):
+            held = [slots for level in self.checked.index._levels for slots in level.cubes.values()]
             assert all(isinstance(slots, int) or len(slots) for slots in held)
-            assert sum(1 if isinstance(slots, int) else len(slots) for slots in held) == len(self.world.index)
+            assert sum(1 if isinstance(slots, int) else len(slots) for slots in held) == len(self.checked.index)
 
 
 TestComing = Coming.TestCase

@@ -25,7 +25,7 @@ REACHES = [0.0, 5.0, 60.0, 255.9, 256.0, 2_000.0]
 PAGE_SIZES = [2, 5, 16, PAGE_SIZE]
 
 
-class World:
+class CheckedPlaceIndex:
     """An index and, beside it, what it ought to hold: slot -> (row, latitude, longitude, reach)."""
 
     def __init__(self, page_size=PAGE_SIZE):
@@ -125,120 +125,120 @@ def check_pages(index):
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 def test_a_hundred_thousand_pairs_of_circle_and_place_are_judged_as_by_brute_force(page_size):
     """2,000 places in a few cities and the wide country around, 50 circles, reach 0 to 2,000 m."""
-    rng, world = random.Random(page_size), World(page_size)
+    rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     cities = [near(rng, DALLAS, 300_000) for _ in range(5)]
     for row in range(2_000):
-        world.add(row, *near(rng, rng.choice(cities), 10_000), rng.choice(REACHES))
+        checked.add(row, *near(rng, rng.choice(cities), 10_000), rng.choice(REACHES))
     hits = sum(
-        world.check(Circle(*near(rng, rng.choice(cities), 5_000), radius)) for radius in RADII for _ in range(10)
+        checked.check(Circle(*near(rng, rng.choice(cities), 5_000), radius)) for radius in RADII for _ in range(10)
     )
     assert hits > 5_000
-    check_pages(world.index)
+    check_pages(checked.index)
 
 
 @pytest.mark.parametrize("page_size", [5, PAGE_SIZE])
 def test_a_large_index_is_judged_as_by_brute_force(page_size):
     """Enough places to fill many pages and to let every column grow more than once."""
-    rng, world = random.Random(page_size), World(page_size)
+    rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     for row in range(12_000):
-        world.add(row, *near(rng, DALLAS, 20_000), rng.choice([0.0, 0.0, 0.0, 30.0, 1_400.0]))
+        checked.add(row, *near(rng, DALLAS, 20_000), rng.choice([0.0, 0.0, 0.0, 30.0, 1_400.0]))
     for radius in RADII:
-        assert world.check(Circle(*near(rng, DALLAS, 10_000), radius))
-    check_pages(world.index)
+        assert checked.check(Circle(*near(rng, DALLAS, 10_000), radius))
+    check_pages(checked.index)
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("centre", CORNERS)
 def test_places_at_the_poles_and_across_the_antimeridian(page_size, centre):
     """Circles around and beside the places where longitudes jump."""
-    rng, world = random.Random(1), World(page_size)
+    rng, checked = random.Random(1), CheckedPlaceIndex(page_size)
     for row in range(400):
-        world.add(row, *near(rng, centre, rng.choice(RADII)), rng.choice(REACHES))
+        checked.add(row, *near(rng, centre, rng.choice(RADII)), rng.choice(REACHES))
     for radius in RADII:
         for middle in (centre, near(rng, centre, radius), near(rng, centre, radius)):
-            world.check(Circle(*middle, radius))
-    assert world.check(Circle(*centre, 600_000.0)) > 100
+            checked.check(Circle(*middle, radius))
+    assert checked.check(Circle(*centre, 600_000.0)) > 100
 
 
 @pytest.mark.parametrize("resolution", [1, 4, 7, 9, 10])
 def test_places_around_all_twelve_pentagons(resolution):
     """Where H3's rings and children are irregular, at the radii where that matters to the cover."""
-    rng, world = random.Random(resolution), World(8)
+    rng, checked = random.Random(resolution), CheckedPlaceIndex(8)
     edge = h3.average_hexagon_edge_length(resolution, "m")
     pentagons = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(resolution)]
     for row in range(1_200):
-        world.add(row, *near(rng, pentagons[row % 12], edge), rng.choice([0.0, 0.0, edge / 10]))
+        checked.add(row, *near(rng, pentagons[row % 12], edge), rng.choice([0.0, 0.0, edge / 10]))
     for pentagon in pentagons:
         for radius in (edge / 3, edge / 2.01, edge, 3 * edge):
-            world.check(Circle(*near(rng, pentagon, edge), radius))
-            assert world.check(Circle(*pentagon, radius)) > 0
+            checked.check(Circle(*near(rng, pentagon, edge), radius))
+            assert checked.check(Circle(*pentagon, radius)) > 0
 
 
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
 def test_a_place_two_centimetres_off_the_edge_is_on_its_side_of_it(radius, reach):
     """Inside and outside are told apart right up to the centimetre that floating point is allowed."""
-    world, expected = World(4), set()
+    checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
         off = 0.02 if row % 2 else -0.02
-        world.add(row, *point_at(DALLAS, row / 72 * 2 * math.pi, radius + reach + off), reach)
+        checked.add(row, *point_at(DALLAS, row / 72 * 2 * math.pi, radius + reach + off), reach)
         expected |= set() if row % 2 else {row}
-    assert set(world.index.match([Circle(*DALLAS, radius)])[0].tolist()) == expected
+    assert set(checked.index.match([Circle(*DALLAS, radius)])[0].tolist()) == expected
 
 
 def test_a_place_at_the_centre_is_inside_the_smallest_circle():
     """The first page's ball reaches just as far as its places."""
     for centre in [*CORNERS, *PENTAGONS]:
-        world = World()
-        world.add(7, *centre)
-        assert world.check(Circle(*centre, 1e-3)) == 1
+        checked = CheckedPlaceIndex()
+        checked.add(7, *centre)
+        assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
 def test_a_page_of_few_places_is_left_alone_by_circles_elsewhere():
     """Its ball is around its first place, not around the middle of the earth."""
-    world = World()
-    world.add(7, *DALLAS)
-    assert world.index._balls.view[0].tolist() == [*unit_vector(*DALLAS), 0.0]
-    world.add(8, *point_at(DALLAS, 1.0, 500.0))
-    assert world.index._balls.view[0][3] < 1_000 / RADIUS_OF_EARTH_M
-    check_pages(world.index)
+    checked = CheckedPlaceIndex()
+    checked.add(7, *DALLAS)
+    assert checked.index._balls.view[0].tolist() == [*unit_vector(*DALLAS), 0.0]
+    checked.add(8, *point_at(DALLAS, 1.0, 500.0))
+    assert checked.index._balls.view[0][3] < 1_000 / RADIUS_OF_EARTH_M
+    check_pages(checked.index)
 
 
 def test_a_cell_as_a_place_is_inside_as_soon_as_its_farthest_corner_may_be():
     """A subscriber that tells only a res-7 cell is reached from 1.4 km off."""
     lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))
-    world = World(4)
+    checked = CheckedPlaceIndex(4)
     for row in range(20):
-        world.add(row, *near(random.Random(row), DALLAS, 300))
-    world.add(99, lat, lng, reach)
+        checked.add(row, *near(random.Random(row), DALLAS, 300))
+    checked.add(99, lat, lng, reach)
     for off, inside in ((-1, True), (1, False)):
         circle = Circle(*point_at((lat, lng), 1.0, 100 + reach + off), 100.0)
-        assert (99 in world.index.match([circle])[0]) is inside
-        world.check(circle)
+        assert (99 in checked.index.match([circle])[0]) is inside
+        checked.check(circle)
 
 
 @pytest.mark.parametrize("page_size", [2, PAGE_SIZE])
 def test_a_circle_of_half_the_circumference_concerns_everybody(page_size):
     """And one that falls short of it by a kilometre leaves the antipode out, unless its reach makes up for it."""
-    world = World(page_size)
+    checked = CheckedPlaceIndex(page_size)
     for row, (lat, lng) in enumerate(CORNERS):
-        world.add(row, lat, lng)
-    world.add(50, -DALLAS[0], DALLAS[1] + 180, 0.0)
-    world.add(51, -DALLAS[0], DALLAS[1] + 180, 2_000.0)
+        checked.add(row, lat, lng)
+    checked.add(50, -DALLAS[0], DALLAS[1] + 180, 0.0)
+    checked.add(51, -DALLAS[0], DALLAS[1] + 180, 2_000.0)
     half = math.pi * RADIUS_OF_EARTH_M
     everybody = [*range(len(CORNERS)), 50, 51]
-    assert world.index.match([Circle(*DALLAS, half)])[0].tolist() == everybody
-    assert world.index.match([Circle(*DALLAS, 1e12)])[0].tolist() == everybody
-    assert set(everybody) - set(world.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
+    assert checked.index.match([Circle(*DALLAS, half)])[0].tolist() == everybody
+    assert checked.index.match([Circle(*DALLAS, 1e12)])[0].tolist() == everybody
+    assert set(everybody) - set(checked.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
 
 
 def test_nothing_is_inside_nothing():
     """No places, or no circles."""
-    world = World()
-    assert world.check(Circle(*DALLAS, 1e8)) == 0
-    world.add(1, *DALLAS)
-    assert world.check() == 0
-    assert world.check(Circle(-10.0, 10.0, 500.0)) == 0
+    checked = CheckedPlaceIndex()
+    assert checked.check(Circle(*DALLAS, 1e8)) == 0
+    checked.add(1, *DALLAS)
+    assert checked.check() == 0
+    assert checked.check(Circle(-10.0, 10.0, 500.0)) == 0
 
 
 # ---- several places, several circles -----------------------------------------------------------------------
@@ -246,42 +246,42 @@ def test_nothing_is_inside_nothing():
 
 def test_a_row_with_several_places_inside_is_told_once_and_by_its_nearest():
     """The distance is that of the nearest place to the nearest centre."""
-    world = World(2)
+    checked = CheckedPlaceIndex(2)
     for metres in (700, 300, 900, 5_000):
-        world.add(3, *point_at(DALLAS, metres, metres))
-    world.add(1, *point_at(DALLAS, 1.0, 400))
-    rows, distances = world.index.match([Circle(*DALLAS, 1_000.0), Circle(*point_at(DALLAS, 2.0, 50), 1_000.0)])
+        checked.add(3, *point_at(DALLAS, metres, metres))
+    checked.add(1, *point_at(DALLAS, 1.0, 400))
+    rows, distances = checked.index.match([Circle(*DALLAS, 1_000.0), Circle(*point_at(DALLAS, 2.0, 50), 1_000.0)])
     assert rows.tolist() == [1, 3]
     assert distances.tolist() == pytest.approx([400, 300], abs=60)
-    assert world.check(Circle(*DALLAS, 1_000.0)) == 2
+    assert checked.check(Circle(*DALLAS, 1_000.0)) == 2
 
 
 def test_an_area_is_the_union_of_its_circles():
     """Overlapping ones, one in another, and one elsewhere."""
-    rng, world = random.Random(3), World(8)
+    rng, checked = random.Random(3), CheckedPlaceIndex(8)
     for row in range(600):
-        world.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
+        checked.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
     for _ in range(20):
         area = [Circle(*near(rng, DALLAS, 5_000), rng.choice([300.0, 3_000.0])) for _ in range(16)]
-        assert world.check(*area)
+        assert checked.check(*area)
 
 
 @pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
 def test_a_crowd_at_one_point_comes_moves_and_goes(page_size):
     """More places than a page takes may have one key; no range of keys can part them."""
-    world, elsewhere = World(page_size), point_at(DALLAS, 1.0, 9_000)
+    checked, elsewhere = CheckedPlaceIndex(page_size), point_at(DALLAS, 1.0, 9_000)
     circle = Circle(*DALLAS, 100.0)
-    crowd = [world.add(row, *DALLAS) for row in range(700)]
-    assert world.check(circle) == 700
+    crowd = [checked.add(row, *DALLAS) for row in range(700)]
+    assert checked.check(circle) == 700
     for slot in crowd[::2]:
-        world.move(slot, *elsewhere)
-    assert world.check(circle) == 350
-    assert world.check(Circle(*elsewhere, 100.0)) == 350
-    check_pages(world.index)
+        checked.move(slot, *elsewhere)
+    assert checked.check(circle) == 350
+    assert checked.check(Circle(*elsewhere, 100.0)) == 350
+    check_pages(checked.index)
     for slot in crowd[100:]:
-        world.remove(slot)
-    assert world.check(circle) == 50
-    check_pages(world.index)
+        checked.remove(slot)
+    assert checked.check(circle) == 50
+    check_pages(checked.index)
 
 
 # ---- places in motion --------------------------------------------------------------------------------------
@@ -290,84 +290,84 @@ def test_a_crowd_at_one_point_comes_moves_and_goes(page_size):
 @pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
 def test_moves_removals_and_slots_used_again_leave_nothing_behind(page_size):
     """A long life: walks within a cell, jumps across the sea, reach that grows and shrinks."""
-    rng, world = random.Random(page_size), World(page_size)
-    slots = [world.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]
+    rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
+    slots = [checked.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]
     homes = [DALLAS, *PENTAGONS[:2], (0.0, 180.0), (90.0, 0.0)]
     for step in range(4_000):
         slot = rng.choice(slots)
         if rng.random() < 0.3:
-            world.remove(slot)
+            checked.remove(slot)
             slots.remove(slot)
-            slots.append(world.add(rng.randrange(700), *near(rng, rng.choice(homes), 3_000)))
+            slots.append(checked.add(rng.randrange(700), *near(rng, rng.choice(homes), 3_000)))
         else:
-            world.move(slot, *near(rng, rng.choice(homes), 3_000), rng.choice(REACHES))
+            checked.move(slot, *near(rng, rng.choice(homes), 3_000), rng.choice(REACHES))
         if step % 100 == 0:
-            world.check(Circle(*near(rng, rng.choice(homes), 1_000), rng.choice(RADII)))
-    check_pages(world.index)
-    assert len(world.index) == 600
-    world.check(*(Circle(*home, 5_000.0) for home in homes))
+            checked.check(Circle(*near(rng, rng.choice(homes), 1_000), rng.choice(RADII)))
+    check_pages(checked.index)
+    assert len(checked.index) == 600
+    checked.check(*(Circle(*home, 5_000.0) for home in homes))
 
 
 def test_a_small_move_is_seen_at_once():
     """Within a cell and within a page only coordinates are written, and they are what decides."""
-    world = World(4)
-    slots = [world.add(row, *DALLAS) for row in range(20)]
-    world.move(slots[7], *point_at(DALLAS, 0.0, 12))
+    checked = CheckedPlaceIndex(4)
+    slots = [checked.add(row, *DALLAS) for row in range(20)]
+    checked.move(slots[7], *point_at(DALLAS, 0.0, 12))
     circle = Circle(*point_at(DALLAS, 0.0, 20), 10.0)
-    assert world.index.match([circle])[0].tolist() == [7]
-    world.move(slots[7], *DALLAS)
-    assert world.index.match([circle])[0].tolist() == []
+    assert checked.index.match([circle])[0].tolist() == [7]
+    checked.move(slots[7], *DALLAS)
+    assert checked.index.match([circle])[0].tolist() == []
 
 
 def test_a_reach_that_changes_is_seen_at_once():
     """From a point to a kilometre and back, which changes the page too."""
-    world = World(4)
-    slots = [world.add(row, *DALLAS) for row in range(20)]
+    checked = CheckedPlaceIndex(4)
+    slots = [checked.add(row, *DALLAS) for row in range(20)]
     circle = Circle(*point_at(DALLAS, 1.0, 1_000), 100.0)
-    world.move(slots[3], *DALLAS, 950.0)
-    assert world.index.match([circle])[0].tolist() == [3]
-    assert world.index.place(slots[3]) == (pytest.approx(unit_vector(*DALLAS)), 950.0)
-    world.move(slots[3], *DALLAS, 0.0)
-    assert world.index.match([circle])[0].tolist() == []
+    checked.move(slots[3], *DALLAS, 950.0)
+    assert checked.index.match([circle])[0].tolist() == [3]
+    assert checked.index.place(slots[3]) == (pytest.approx(unit_vector(*DALLAS)), 950.0)
+    checked.move(slots[3], *DALLAS, 0.0)
+    assert checked.index.match([circle])[0].tolist() == []
 
 
 def test_a_removed_place_is_inside_nothing_and_its_slot_is_given_away():
     """The new owner of the slot is matched, the old one is not."""
-    world = World()
-    slot = world.add(1, *DALLAS)
-    world.remove(slot)
-    assert len(world.index) == 0
-    assert world.check(Circle(*DALLAS, 1e8)) == 0
-    assert world.add(2, *PENTAGONS[0]) == slot
-    assert world.index.match([Circle(*DALLAS, 1e8)])[0].tolist() == [2]
+    checked = CheckedPlaceIndex()
+    slot = checked.add(1, *DALLAS)
+    checked.remove(slot)
+    assert len(checked.index) == 0
+    assert checked.check(Circle(*DALLAS, 1e8)) == 0
+    assert checked.add(2, *PENTAGONS[0]) == slot
+    assert checked.index.match([Circle(*DALLAS, 1e8)])[0].tolist() == [2]
 
 
 def test_a_place_that_is_gone_can_be_neither_moved_nor_removed():
     """A fault of the caller's, and found before it does harm."""
-    world = World()
-    slot = world.add(1, *DALLAS)
-    world.remove(slot)
+    checked = CheckedPlaceIndex()
+    slot = checked.add(1, *DALLAS)
+    checked.remove(slot)
     with pytest.raises(AssertionError, match="no such place"):
-        world.index.remove(slot)
+        checked.index.remove(slot)
     with pytest.raises(AssertionError, match="no such place"):
-        world.index.move(slot, *DALLAS, 0.0)
+        checked.index.move(slot, *DALLAS, 0.0)
 
 
 def test_pages_that_have_emptied_are_used_again():
     """A crowd that wanders from city to city leaves no trail of empty pages."""
-    rng, world = random.Random(2), World(8)
-    slots = [world.add(row, *near(rng, DALLAS, 5_000)) for row in range(800)]
+    rng, checked = random.Random(2), CheckedPlaceIndex(8)
+    slots = [checked.add(row, *near(rng, DALLAS, 5_000)) for row in range(800)]
     for city in PENTAGONS:
         for slot in slots:
-            world.move(slot, *near(rng, city, 5_000))
-        check_pages(world.index)
-        assert len(world.index._order) < 500
-        world.check(Circle(*city, 2_000.0))
-    assert len(world.index._counts) < 600  # in use or free
+            checked.move(slot, *near(rng, city, 5_000))
+        check_pages(checked.index)
+        assert len(checked.index._order) < 500
+        checked.check(Circle(*city, 2_000.0))
+    assert len(checked.index._counts) < 600  # in use or free
     for slot in slots:
-        world.remove(slot)
-    check_pages(world.index)
-    assert len(world.index._order) < 10
+        checked.remove(slot)
+    check_pages(checked.index)
+    assert len(checked.index._order) < 10
 
 
 class AnyLife(RuleBasedStateMachine):
@@ -383,34 +383,34 @@ class AnyLife(RuleBasedStateMachine):
 
     @initialize(page_size=st.integers(2, 5))
     def begin(self, page_size):
-        self.world = World(page_size)
+        self.checked = CheckedPlaceIndex(page_size)
 
     @rule(row=st.integers(0, 9), point=points, reach=reaches, copies=st.integers(1, 6))
     def add(self, row, point, reach, copies):
         for _ in range(copies):
-            self.world.add(row, *point, reach)
+            self.checked.add(row, *point, reach)
 
-    @precondition(lambda self: self.world.places)
+    @precondition(lambda self: self.checked.places)
     @rule(pick=st.integers(0), point=points, reach=reaches)
     def move(self, pick, point, reach):
-        self.world.move(self.any_slot(pick), *point, reach)
+        self.checked.move(self.any_slot(pick), *point, reach)
 
-    @precondition(lambda self: self.world.places)
+    @precondition(lambda self: self.checked.places)
     @rule(pick=st.integers(0))
     def remove(self, pick):
-        self.world.remove(self.any_slot(pick))
+        self.checked.remove(self.any_slot(pick))
 
     @rule(point=points, radius=st.sampled_from([30.0, *RADII, 5e6]))
     def match(self, point, radius):
-        self.world.check(Circle(*point, radius))
+        self.checked.check(Circle(*point, radius))
 
     @invariant()
     def pages_are_in_order(self):
-        if hasattr(self, "world"):
-            check_pages(self.world.index)
+        if hasattr(self, "checked"):
+            check_pages(self.checked.index)
 
     def any_slot(self, pick):
-        return sorted(self.world.places)[pick % len(self.world.places)]
+        return sorted(self.checked.places)[pick % len(self.checked.places)]
 
 
 TestAnyLife = pytest.mark.slow(AnyLife.TestCase)

@@ -9,8 +9,8 @@ import pytest
 import spherely
 from hypothesis import given
 from hypothesis import strategies as st
-from ingest.test_publish import Desk, a_policy, slugs
 from support.fakes import DALLAS, a_cancel, a_revision
+from support.publisher import PublisherHarness, a_policy, slugs
 
 from geocast import policy
 from geocast.alertlog import codec
@@ -32,7 +32,7 @@ SQUARE = ((-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-
 @pytest.fixture
 def desk():
     """A desk with an empty log and the built-in policy, which holds what covers more than 2,000 km²."""
-    return Desk()
+    return PublisherHarness()
 
 
 def details(answer):
@@ -155,7 +155,7 @@ def test_the_area_of_a_revision_is_that_which_would_be_published(desk):
 
 def test_a_polygon_is_held_by_what_it_covers():
     """P23: a polygon of 18.8 km² in a category that holds 10."""
-    desk = Desk(in_force=a_policy(polygons=True, hold_area_km2=10))
+    desk = PublisherHarness(in_force=a_policy(polygons=True, hold_area_km2=10))
     polygon = {"type": "Polygon", "coordinates": [[list(corner) for corner in SQUARE]]}
     held = desk.publish(area=[polygon] * 3)
     assert details(held)[0][2] == {"kind": "area", "area_km2": pytest.approx(18.8, abs=0.3), "hold_area_km2": 10}
@@ -242,7 +242,7 @@ def test_what_can_not_be_read_is_not_judged(desk):
     """P9: neither what it would confirm nor what is confirmed by it."""
     assert slugs(desk.publish(headline=ADDRESS, confirm={"text": "address"}))[2] == [("invalid-value", "/confirm/text")]
     assert slugs(desk.publish(headline="", confirm={"text": ["address"]}))[2] == [("invalid-value", "/headline")]
-    assert slugs(desk.cancel(reason=ADDRESS, approval=...))[2] == [
+    assert slugs(desk.cancel(reason=ADDRESS, approval=None))[2] == [
         ("invalid-value", "/approval"),
         ("text-unconfirmed", "/reason"),
     ]
@@ -318,10 +318,10 @@ def test_a_policy_says_what_is_found(tmp_path):
         tmp_path,
         'text_region = "CH"\ntext_allow = ["www.city.example"]\ntext_patterns = { units = [\'\\bRTW \\d+\\b\', "x*"] }',
     )
-    desk = Desk(in_force=own)
+    desk = PublisherHarness(in_force=own)
     answer = desk.publish(headline="RTW 3, 044 668 18 00", description="See www.city.example")
     assert [members["kind"] for _, _, members in details(answer)] == ["units", "phone"]
-    assert Desk(in_force=loaded(tmp_path, 'text = "off"')).publish(headline=ADDRESS)[0] == 201
+    assert PublisherHarness(in_force=loaded(tmp_path, 'text = "off"')).publish(headline=ADDRESS)[0] == 201
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def redis(tmp_path_factory):
         yield server
 
 
-class World:
+class LeaseCluster:
     """All processes of a test that share a store, and all clocks: they go on by hand (Redis' own by itself, too)."""
 
     def __init__(self, redis):
@@ -104,52 +104,52 @@ async def settled(*processes):
             return
 
 
-def with_world(test):
-    """Make a test of a coroutine that takes a world."""
+def with_cluster(test):
+    """Make a test of a coroutine that takes a cluster."""
 
     @functools.wraps(test)
     def run(redis, **kwargs):
         async def main():
-            world = World(redis)
+            cluster = LeaseCluster(redis)
             try:
-                await test(world, **kwargs)
+                await test(cluster, **kwargs)
             finally:
-                await world.close()
+                await cluster.close()
 
         asyncio.run(main())
 
-    wanted = [each for name, each in inspect.signature(test).parameters.items() if name != "world"]
+    wanted = [each for name, each in inspect.signature(test).parameters.items() if name != "cluster"]
     redis = inspect.Parameter("redis", inspect.Parameter.KEYWORD_ONLY)
     run.__signature__ = inspect.Signature([*wanted, redis])
     return run
 
 
-@with_world
-async def test_who_is_alone_takes_all(world):
+@with_cluster
+async def test_who_is_alone_takes_all(cluster):
     """WPN1: at once, and asks again in 3 s."""
-    one = world.process()
+    one = cluster.process()
     assert await one.turn() == RENEW_S
     assert len(one.sends) == len(one.has) == SHARDS
     assert one.shards.terms == one.has
 
 
 @pytest.mark.parametrize("number", [2, 3, 5])
-@with_world
-async def test_shards_are_shared_evenly(world, number):
+@with_cluster
+async def test_shards_are_shared_evenly(cluster, number):
     """WPN1: at most ⌈64 / processes⌉ each, however many come later; no shard has two."""
     processes = []
     for _ in range(number):
-        processes.append(world.process())
+        processes.append(cluster.process())
         await settled(*processes)
     assert all(len(each.held) <= -(-SHARDS // number) for each in processes)
     assert sorted(shard for each in processes for shard in each.held) == list(range(SHARDS))
     assert all(each.has.keys() == each.held == each.sends for each in processes)
 
 
-@with_world
-async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(world):
+@with_cluster
+async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(cluster):
     """WPN1: meanwhile it is nobody else's, and nothing new of it is sent."""
-    one, other = world.process(), world.process()
+    one, other = cluster.process(), cluster.process()
     await settled(one)
     await other.turn()
     await one.shards.renew()
@@ -175,24 +175,24 @@ async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(
     assert len(one.held) == len(other.held) == SHARDS // 2
 
 
-@with_world
-async def test_the_shards_of_one_that_died_are_taken_when_its_lease_ends(world):
+@with_cluster
+async def test_the_shards_of_one_that_died_are_taken_when_its_lease_ends(cluster):
     """WPN1, WPN2: by those who are left, and they ask again just then."""
-    one, other, dead = world.process(), world.process(), world.process()
+    one, other, dead = cluster.process(), cluster.process(), cluster.process()
     await settled(one, other, dead)
-    world.pass_by(LEASE_S - RENEW_S)
+    cluster.pass_by(LEASE_S - RENEW_S)
     pauses = [await each.turn() for each in (one, other)]
     assert 0 < min(pauses) <= RENEW_S
     assert len(one.held) + len(other.held) + len(dead.held) == SHARDS
-    world.pass_by(RENEW_S + 0.1)
+    cluster.pass_by(RENEW_S + 0.1)
     await settled(one, other)
     assert len(one.held) == len(other.held) == SHARDS // 2
 
 
-@with_world
-async def test_one_that_goes_leaves_its_shards_at_once(world):
+@with_cluster
+async def test_one_that_goes_leaves_its_shards_at_once(cluster):
     """WPN1: a drain costs nobody a lease."""
-    one, other = world.process(), world.process()
+    one, other = cluster.process(), cluster.process()
     await settled(one, other)
     await other.shards.stop()
     assert other.sends == set()
@@ -200,31 +200,31 @@ async def test_one_that_goes_leaves_its_shards_at_once(world):
     assert len(one.held) == SHARDS
 
 
-@with_world
-async def test_nothing_is_sent_from_two_seconds_before_a_lease_ends(world):
+@with_cluster
+async def test_nothing_is_sent_from_two_seconds_before_a_lease_ends(cluster):
     """WPN1: by the monotonic clock; and if nobody has taken it meanwhile the shard is still its own."""
-    one = world.process()
+    one = cluster.process()
     await settled(one)
     terms = dict(one.shards.terms)
     one.clock.advance(LEASE_S - MARGIN_S - 0.01)
     assert len(one.sends) == SHARDS
     one.clock.advance(0.01)
     assert one.sends == set()
-    world.pass_by(60)
+    cluster.pass_by(60)
     await one.turn()
     assert len(one.sends) == SHARDS
     assert one.shards.terms == terms
     assert one.let_gone == []
 
 
-@with_world
-async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(world):
+@with_cluster
+async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(cluster):
     """WPN1: it sends nothing when it goes on, learns of it by its next renewal, and then has its share again."""
-    paused, other = world.process(), world.process()
+    paused, other = cluster.process(), cluster.process()
     await settled(paused, other)
     before = paused.held
     paused.let_gone.clear()
-    world.pass_by(LEASE_S + 0.1)
+    cluster.pass_by(LEASE_S + 0.1)
     await settled(other)
     assert len(other.held) == SHARDS
     assert paused.held == before
@@ -236,23 +236,23 @@ async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(world):
     assert len(paused.held) == SHARDS // 2
 
 
-@with_world
-async def test_the_number_of_a_lease_rises(world):
+@with_cluster
+async def test_the_number_of_a_lease_rises(cluster):
     """WPN1: also when the store had lost the one before, as after a failover."""
-    one, other, third = world.process(), world.process(), world.process()
+    one, other, third = cluster.process(), cluster.process(), cluster.process()
     await settled(one)
-    world.pass_by(LEASE_S + 0.1)
+    cluster.pass_by(LEASE_S + 0.1)
     await settled(other)
-    wiped(world)
+    wiped(cluster)
     await settled(third)
     terms = [each.shards.terms for each in (one, other, third)]
     assert all(terms[0][shard] < terms[1][shard] < terms[2][shard] for shard in range(SHARDS))
 
 
-@with_world
-async def test_what_could_not_be_read_in_is_tried_again(world):
+@with_cluster
+async def test_what_could_not_be_read_in_is_tried_again(cluster):
     """DevS8: with the next renewal; the leases are kept meanwhile."""
-    one = world.process()
+    one = cluster.process()
     one.away = True
     with pytest.raises(StoreUnavailable):
         await one.turn()
@@ -262,10 +262,10 @@ async def test_what_could_not_be_read_in_is_tried_again(world):
     assert len(one.has) == SHARDS
 
 
-@with_world
-async def test_what_is_refused_is_lost(world):
+@with_cluster
+async def test_what_is_refused_is_lost(cluster):
     """WPN1: a write that was refused says the same as a renewal, once."""
-    one = world.process()
+    one = cluster.process()
     await settled(one)
     one.shards.refused([3, 4])
     one.shards.refused([4, 5])
@@ -276,22 +276,22 @@ async def test_what_is_refused_is_lost(world):
     assert one.held == set(range(SHARDS)) - {3, 4, 5}
 
 
-def wiped(world):
+def wiped(cluster):
     """Have Redis lose all that it has of this store."""
-    with world.redis.client() as client:
-        for key in client.scan_iter(match=f"{{{world.prefix}}}*", count=1000):
+    with cluster.redis.client() as client:
+        for key in client.scan_iter(match=f"{{{cluster.prefix}}}*", count=1000):
             client.delete(key)
 
 
-@with_world
-async def test_when_a_store_has_lost_all_its_holders_come_first(world):
+@with_cluster
+async def test_when_a_store_has_lost_all_its_holders_come_first(cluster):
     """WPN2: each keeps what it holds, and knows that it is to put back; nobody takes what is another's."""
-    one, other = world.process(), world.process()
+    one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
     one.let_gone.clear()
     assert not one.store.lost
-    wiped(world)
+    wiped(cluster)
     for each in (one, other, one):
         await each.turn()
     assert (one.shards.terms, other.shards.terms) == terms
@@ -303,19 +303,19 @@ async def test_when_a_store_has_lost_all_its_holders_come_first(world):
     assert not one.store.lost
 
 
-@with_world
-async def test_a_store_that_was_away_is_left_to_its_holders_first(world):
+@with_cluster
+async def test_a_store_that_was_away_is_left_to_its_holders_first(cluster):
     """Rule 5: else whoever comes first when a Redis is back would take all."""
-    one, other = world.process(), world.process()
+    one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
-    world.redis.kill()
+    cluster.redis.kill()
     for each in (one, other):
         with pytest.raises(StoreUnavailable):
             await each.turn()
         assert each.shards.error == "Redis can't be reached"
-    world.redis.start()
-    world.redis.clock.set(world.redis.clock.lately(0)[-1] + 2 * LEASE_S)
+    cluster.redis.start()
+    cluster.redis.clock.set(cluster.redis.clock.lately(0)[-1] + 2 * LEASE_S)
     for each in (one, other, one):
         await each.turn()
     assert (one.shards.terms, other.shards.terms) == terms
@@ -323,19 +323,19 @@ async def test_a_store_that_was_away_is_left_to_its_holders_first(world):
     await other.shards.stop()
     await one.turn()
     assert one.held == terms[0].keys()
-    world.pass_by(LEASE_S + 0.1)
+    cluster.pass_by(LEASE_S + 0.1)
     await settled(one)
     assert len(one.held) == SHARDS
 
 
 @pytest.mark.slow
-@with_world
-async def test_by_themselves_they_find_one_another(world):
-    """`hold`: with the machine's clock, as in a process."""
-    processes = [world.process() for _ in range(2)]
+@with_cluster
+async def test_by_themselves_they_find_one_another(cluster):
+    """`attach`, with the machine's clock, as in a process."""
+    processes = [cluster.process() for _ in range(2)]
     for each in processes:
         each.shards = LeasedShards(each.store, SystemClock())
-    running = [asyncio.create_task(each.shards.hold(each)) for each in processes]
+    running = [asyncio.create_task(each.shards.attach(each)) for each in processes]
     try:
         async with asyncio.timeout(60):
             while [len(each.has) for each in processes] != [SHARDS // 2] * 2:  # noqa: ASYNC110 (it is in Redis)

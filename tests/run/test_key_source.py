@@ -12,7 +12,7 @@ from geocast.run.key_source import KeySource
 URL = parse_key_url("https://idp.example/keys")
 
 
-class Stage:
+class KeySourceHarness:
     """A source with a server that answers when it is told to.
 
     Purpose: to see what a fetch does at each moment. Lies: there is no server; what is fetched comes by `answer`.
@@ -53,7 +53,7 @@ def play(monkeypatch):
 
     def playing(scene, **options):
         async def main():
-            stage = Stage(monkeypatch, **options)
+            stage = KeySourceHarness(monkeypatch, **options)
             running = asyncio.ensure_future(stage.source.run())
             await turns()
             await scene(stage)

@@ -25,7 +25,7 @@ KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
 HERE, ELSEWHERE = {"lat": DALLAS[0], "lng": DALLAS[1]}, {"lat": 0, "lng": 0}
 
 
-class Phone(FakePeer):
+class SessionPeer(FakePeer):
     """A subscriber's connection with its session. Lies: as FakePeer, but its end is an end."""
 
     def __init__(self, stage, wire):
@@ -47,14 +47,14 @@ class Phone(FakePeer):
         self.stage.hub.on_drained(self.session.row, self.stage.clock.now())
 
 
-class Stage:
+class HubHarness:
     """A hub, a clock, and phones."""
 
     def __init__(self):
         self.clock, self.hub, self.phones = FakeClock(), Hub(16), []
 
     def phone(self, place=HERE, wire=JSON, **fields):
-        phone = Phone(self, wire)
+        phone = SessionPeer(self, wire)
         self.phones.append(phone)
         phone.says("hello", places=[place], **fields)
         return phone
@@ -93,7 +93,7 @@ def look_at_every_sweep(monkeypatch):
 @pytest.fixture
 def stage(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE", 1)
-    return Stage()
+    return HubHarness()
 
 
 def a_token(clock, *scopes, life_s=3600):

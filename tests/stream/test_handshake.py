@@ -1,6 +1,6 @@
 """The way into the stream: a handshake is answered or refused, and each step before `hello` has a deadline.
 
-Statuses are those of the protocol's section 5, "Connecting"; `test_stream_refusals.py` asks them of a running node.
+Statuses are those of the protocol's section 5, "Connecting"; `test_refused_handshakes.py` asks them of a running node.
 """
 
 import pytest

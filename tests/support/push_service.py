@@ -9,10 +9,10 @@ from py_vapid import Vapid02
 from client_demo import push_service
 from client_demo.push_service import HANG, LONG_HEAD, RESET
 
-__all__ = ["HANG", "LONG_HEAD", "RESET", "Phone", "PushService"]
+__all__ = ["HANG", "LONG_HEAD", "RESET", "PushPhone", "PushService"]
 
 
-class Phone(push_service.Phone):
+class PushPhone(push_service.Phone):
     """A phone that has each message from http-ece; the client has to read the same."""
 
     def read(self, body):
@@ -26,7 +26,7 @@ class Phone(push_service.Phone):
 class PushService(push_service.PushService):
     """The service, to which nobody is known whom py-vapid does not know."""
 
-    phone_type = Phone
+    phone_type = PushPhone
 
     def __enter__(self):
         service = super().__enter__()

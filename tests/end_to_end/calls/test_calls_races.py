@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from end_to_end.kit.alerts import Json
 from end_to_end.kit.call_history import Terms
-from end_to_end.kit.call_load import QUALS, TERMS, Dispatcher, Kept, Manners, Responder, read_calls
+from end_to_end.kit.call_load import QUALS, TERMS, Kept, Manners, RecordedDispatcher, RecordedResponder, read_calls
 from end_to_end.kit.claims import put_back
 from end_to_end.kit.cluster import Cluster, on_one_redis, on_sentinels
 from end_to_end.kit.dispatcher import make_call_key
@@ -65,8 +65,8 @@ class Race:
         self.world = World(list(nodes), random.Random(7))
         self.history = self.world.history.calls
         self.history.terms = Terms(TERMS.quals, (1_000,), SEATS)
-        self.dispatcher = Dispatcher(self.world)
-        self.responders: list[Responder] = []
+        self.dispatcher = RecordedDispatcher(self.world)
+        self.responders: list[RecordedResponder] = []
         self.kept: Kept | None = None
         self.seated: set[str] = set()  # who holds a seat, by what the nodes say
 
@@ -85,7 +85,9 @@ class Race:
                 for device in range(1 + (number < devices)):
                     node = (number + device) % len(self.nodes)
                     name, sub = f"{number}.{device}", f"pseudonym-{number:03}-of-somebody"
-                    responder = Responder(name, self.world, sub, Manners(), quals=("medic",), node=node, spot=spot)
+                    responder = RecordedResponder(
+                        name, self.world, sub, Manners(), quals=("medic",), node=node, spot=spot
+                    )
                     self.responders.append(responder)
                     self.world.start(name, responder.live())
             await self.until(lambda: all(each.welcomed.is_set() for each in self.responders), "all are there")
@@ -97,7 +99,7 @@ class Race:
             await self.world.stop()
             await self.dispatcher.api.aclose()
 
-    def accept(self, responders: Iterable[Responder] | None = None) -> None:
+    def accept(self, responders: Iterable[RecordedResponder] | None = None) -> None:
         """All of these, or everybody, accept at once."""
         for responder in self.responders if responders is None else responders:
             responder.want(self.call_id)

@@ -29,8 +29,8 @@ from end_to_end.kit.dispatcher import (
 )
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
+from end_to_end.kit.refusals import CANARY, Row, assert_problem, check, put
 from end_to_end.kit.times import moment, stamp, wait_until
-from end_to_end.publishing.test_http_refusals import CANARY, Row, assert_problem, check, put
 
 
 @pytest.fixture(scope="module")

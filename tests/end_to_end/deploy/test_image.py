@@ -168,14 +168,8 @@ class Container(Node):
         ports = {"GEOCAST_STREAM": f"0.0.0.0:{self.stream_port}", "GEOCAST_API": f"0.0.0.0:{self.api_port}"}
         given = {"GEOCAST_KEYS": f"{VOLUME}/keys.json", "GEOCAST_DRAIN_S": "2", **ports, **self.settings}
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--wd", str(self.image.root)]
-        with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*isolated, "sh", "-euc", CONTAIN, self.image.root, self.home, *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**self.image.environment, **given},
-            )
+        command = (*isolated, "sh", "-euc", CONTAIN, self.image.root, self.home, *self.command)
+        self.spawn(*command, environment={**self.image.environment, **given})
 
     @property
     def first(self) -> int:

@@ -5,7 +5,6 @@ With one process, and with several: then the first one is told, and none of them
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -20,14 +19,13 @@ from typing import Any
 import pytest
 from end_to_end.kit.alerts import Json, alert, ground, place
 from end_to_end.kit.keys import DESK_SCOPE, EVERY_SCOPE, PHONE_SCOPE, Keys
-from end_to_end.kit.node import BIN, Node, clean_environment, is_running
+from end_to_end.kit.node import BIN, Node, clean_environment
+from end_to_end.kit.phone import Phone
+from end_to_end.kit.process import is_running
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
 from support.ports import free_ports
-
-from client_demo.python.client import Client
-from client_demo.python.geo import Place
 
 Join = Callable[..., Session]
 CROWD = 12  # sessions, so that some are on each process
@@ -175,26 +173,14 @@ def test_a_client_comes_back_with_a_token_of_the_new_key(site: Reloading):
             site.node.publish(missed, desk)
         return asked[-1]
 
-    async def follow() -> list[str]:
-        said: list[str] = []
-        url = f"ws://127.0.0.1:{site.node.stream_port}/v1/stream"
-        client = Client(url, [Place.at(*spot)], token=token, on_status=said.append, draw=lambda: 0.0)
-        running = asyncio.ensure_future(client.run())
+    with Phone(f"ws://127.0.0.1:{site.node.stream_port}/v1/stream", spot, token) as phone:
         site.node.publish(held, desk)
-        async with asyncio.timeout(PATIENCE):
-            while {each["id"] for each in client.holdings} != {held["id"]}:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            site.write(keys=site.only_new())
-            site.hang_up()
-            while {each["id"] for each in client.holdings} != {held["id"], missed["id"]}:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        client.stop()
-        await asyncio.gather(running, return_exceptions=True)
-        return said
-
-    said = asyncio.run(follow())
+        phone.wait_for_held(held["id"])
+        site.write(keys=site.only_new())
+        site.hang_up()
+        phone.wait_for_held(held["id"], missed["id"])
     assert asked == tokens
-    assert [line for line in said if "4401" in line], said
+    assert [line for line in phone.statuses if "4401" in line], phone.statuses
 
 
 def test_a_session_that_has_sent_a_token_of_the_new_key_stays(site: Reloading, join: Join):

@@ -13,7 +13,7 @@ import pytest
 from end_to_end.faults.abuse.attacks import ATTACKS, DRAIN, Attack
 from end_to_end.faults.abuse.parties import Board
 from end_to_end.faults.abuse.tally import Round, Tally, Verdict, table
-from end_to_end.faults.abuse.world import DRAIN_S, World, progress
+from end_to_end.faults.abuse.world import DRAIN_S, AttackedDeployment, progress
 from support.redis_server import missing
 
 SECONDS = float(os.environ.get("ABUSE_SECONDS", "1.5"))
@@ -37,10 +37,10 @@ class Worlds:
         self._factory, self._world = factory, None
         self.verdicts: list[Verdict] = []
 
-    def get(self) -> World:
+    def get(self) -> AttackedDeployment:
         """Return the world."""
         if self._world is None:
-            self._world = World(self._factory.mktemp("abuse"), on_redis=ON_REDIS, seed=SEED, **SIZE)
+            self._world = AttackedDeployment(self._factory.mktemp("abuse"), on_redis=ON_REDIS, seed=SEED, **SIZE)
         return self._world
 
     def end(self) -> None:
@@ -49,7 +49,7 @@ class Worlds:
         if world is not None:
             world.close()
 
-    _world: World | None
+    _world: AttackedDeployment | None
     _factory: pytest.TempPathFactory
 
 

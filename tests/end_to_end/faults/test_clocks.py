@@ -7,8 +7,6 @@ What only a clock ahead has ended is neither lost nor forgotten (R1, R2, R3, E5,
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -17,15 +15,14 @@ from pathlib import Path
 import pytest
 from end_to_end.kit.alerts import alert, ground, place
 from end_to_end.kit.cluster import on_one_redis
+from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, Keys
 from end_to_end.kit.node import Node
+from end_to_end.kit.phone import Phone
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import stamp, wait_until
 from support.redis_server import needs_redis
 from support.wall_clock import needs_wall_clock
-
-from client_demo.python.client import Client
-from client_demo.python.geo import Place
 
 pytestmark = [needs_wall_clock, pytest.mark.slow]
 Join = Callable[..., Session]
@@ -113,63 +110,24 @@ def test_a_clock_that_is_ahead_for_a_moment_loses_nothing_and_repeats_nothing(
         assert node.get(f"/v1/alerts/{alert_id}").json()["state"] == "live"
 
 
-class Phone:
-    """The Python client in a thread of its own, and what it reports."""
-
-    def __init__(self, node: Node, token: str, *spots: Place) -> None:
-        self.reported: list[tuple[str, str]] = []
-        self.lines: list[str] = []
-        url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
-        self.client = Client(
-            *(url, spots),
-            token=lambda: token,
-            on_change=lambda change: self.reported.append((str(change.kind), change.alert["id"])),
-            on_status=self.lines.append,
-            draw=lambda: 0.0,
-        )
-        self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        await self.client.run()
-
-    def __enter__(self) -> Phone:
-        self._thread.start()
-        self.connected(1)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self.client.stop)
-        self._thread.join()
-
-    def connected(self, count: int) -> None:
-        """Wait until it has been welcomed so many times."""
-        wait_until(lambda: sum(line.startswith("connected") for line in self.lines) >= count, "it is connected")
-
-    def come_back(self, count: int) -> None:
-        """Lose the connection, and wait for the welcome of the next."""
-        self._loop.call_soon_threadsafe(self.client.interrupt)
-        self.connected(count)
-
-    def reports(self, *reported: tuple[str, str]) -> None:
-        """Wait until it has reported this, and nothing else."""
-        wait_until(lambda: len(self.reported) >= len(reported), f"it reports {reported}")
-        assert self.reported == list(reported)
+def phone_of(node: Node, token: str, spot: Point) -> Phone:
+    """Return a client of this node, not connected yet."""
+    return Phone(f"ws://127.0.0.1:{node.stream_port}/v1/stream", spot, token)
 
 
 def test_a_client_shows_again_what_only_the_nodes_clock_has_ended(keys: Keys, tmp_path: Path, long: dict[str, str]):
     """C2a, R5b: it comes back to a node whose clock is ahead, and then to the same one with its clock right."""
     here = ground()
-    with with_own_clock(tmp_path, keys) as node, Phone(node, long["token"], Place.at(*here)) as phone:
+    with with_own_clock(tmp_path, keys) as node, phone_of(node, long["token"], here) as phone:
         alert_id = node.publish(alert(here))["id"]
-        phone.reports(("new", alert_id))
+        phone.wait_for_kinds(("new", 1))
         set_clock(node, 2 * HOURS)
-        phone.come_back(2)
-        phone.reports(("new", alert_id), ("expired", alert_id))
+        phone.reconnect()
+        phone.wait_for_kinds(("new", 1), ("expired", 1))
         assert phone.client.holdings.here() == []
         set_clock(node, 0)
-        phone.come_back(3)
-        phone.reports(("new", alert_id), ("expired", alert_id), ("new", alert_id))
+        phone.reconnect()
+        phone.wait_for_kinds(("new", 1), ("expired", 1), ("new", 1))
         assert [held["id"] for held in phone.client.holdings.here()] == [alert_id]
 
 
@@ -181,9 +139,9 @@ def test_a_client_that_was_welcomed_by_a_wrong_clock_shows_what_comes_when_it_is
     with with_own_clock(tmp_path, keys) as node:
         alert_id = node.publish(alert(here))["id"]
         set_clock(node, 2 * HOURS)
-        with Phone(node, long["token"], Place.at(*here)) as phone:
+        with phone_of(node, long["token"], here) as phone:
             set_clock(node, 0)
-            phone.reports(("new", alert_id))
+            phone.wait_for_kinds(("new", 1))
             node.wait_for_counts(alert_id, sent=1, acked=1)
 
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 from end_to_end.kit.alerts import Json, alert, ground, place, revision_of
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.node import Node, is_running
+from end_to_end.kit.node import Node
+from end_to_end.kit.process import is_running
 from end_to_end.kit.subscriber import Session, kept_alive
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE, Closed

@@ -7,9 +7,6 @@ One of the faults is no accident: a rogue writes into the log what no reviewer h
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +14,13 @@ from pathlib import Path
 import pytest
 from end_to_end.kit.call_load import QUALS
 from end_to_end.kit.cluster import on_one_redis, on_sentinels
+from end_to_end.kit.fault_schedule import TIMEOUT, judge, seconds, seeds
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.nemesis import Run, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
+from end_to_end.kit.nemesis import FaultRun, failovers, faults_of_node, faults_of_proxy, faults_of_redis, rogue_writes
 from end_to_end.kit.node import Node
 from end_to_end.kit.rogue import guard_in
 from support.redis_server import needs_redis, sentinel_url
-from support.wall_clock import COMPILER, WITHOUT_COMPILER
+from support.wall_clock import COMPILER
 
 from geocast.alertlog.redis_streams import RedisStreamsLog
 from geocast.alertlog.sqlite import SqliteLog
@@ -34,27 +32,8 @@ def keys() -> Keys:
     return Keys(quals=QUALS)
 
 
-SECONDS = float(os.environ.get("FAULT_SECONDS", "15"))
-
-
-# For a machine that is many times as slow as it could be; in a run of minutes it is off.
-pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
-
-
-def seeds(*usual: int) -> pytest.MarkDecorator:
-    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
-    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
-    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
-
-
-def judge(run: Run) -> None:
-    """Run it, say what happened, and ask for the zeros."""
-    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
-    if COMPILER is None:
-        print(f"no clock is wrong in this run: {WITHOUT_COMPILER}", flush=True)
-    verdict = asyncio.run(run.go(), debug=False)  # or this process is too busy to notice in time what comes
-    print(f"{run.report()}\n{verdict}")
-    run.assert_well(verdict)
+SECONDS = seconds(15)
+pytestmark = TIMEOUT
 
 
 @pytest.mark.slow
@@ -66,7 +45,7 @@ def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, see
     if COMPILER:
         node.own_clock()
     with node:
-        run = Run([node], [], seed, SECONDS, guard.people, lambda: SqliteLog(node.log_file), guard.call_keys)
+        run = FaultRun([node], [], seed, SECONDS, guard.people, lambda: SqliteLog(node.log_file), guard.call_keys)
         run.faults += [*faults_of_node(node, run.dice), rogue_writes(run.rogue, node)]
         judge(run)
 
@@ -81,7 +60,7 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
     with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
         redis = cluster.redis
         log = partial(RedisStreamsLog, redis.url)
-        run = Run(cluster.nodes, [], seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
+        run = FaultRun(cluster.nodes, [], seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         for node, proxy in zip(cluster.nodes, cluster.proxies, strict=True):
             run.faults += faults_of_node(node, run.dice)
             run.faults += faults_of_proxy(f"proxy of {node.home.name}", proxy, run.dice)
@@ -99,7 +78,7 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
         url = sentinel_url(list(cluster.sentinels))
         faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
-        run = Run(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
+        run = FaultRun(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         run.faults.append(rogue_writes(run.rogue, "any Redis"))
         for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]

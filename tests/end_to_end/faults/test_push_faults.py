@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -16,45 +15,30 @@ from pathlib import Path
 import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground
+from end_to_end.kit.fault_schedule import IS_LONG, TIMEOUT, judge, seconds, seeds
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
-from end_to_end.kit.push_run import Processes, Run, Service, Weather, policy_in
+from end_to_end.kit.push_run import Processes, PushRun, policy_in
+from end_to_end.kit.push_weather import Service, Weather
 from end_to_end.kit.tls import Certificate
 from end_to_end.kit.wire import PATIENCE
-from support.push_service import Phone
+from support.push_service import PushPhone
 from support.redis_server import RedisServer, needs_redis
 
-CROWD = 10_000 if "FAULT_SECONDS" in os.environ else 1_000
+CROWD = 10_000 if IS_LONG else 1_000
 """Phones of a fan-out."""
 
-SECONDS = float(os.environ.get("FAULT_SECONDS", "6"))
-
-
-# For a machine that is many times as slow as it could be; in a run of minutes it is off.
-pytestmark = pytest.mark.timeout(0 if "FAULT_SECONDS" in os.environ else 900)
-
-
-def seeds(*usual: int) -> pytest.MarkDecorator:
-    """The usual seeds; the one that was asked for; or, for a long run, a new one."""
-    asked = os.environ.get("FAULT_SEED") or ("FAULT_SECONDS" in os.environ and int(time.time()))
-    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
+SECONDS = seconds(6)
+pytestmark = TIMEOUT
 
 
 @pytest.fixture
 def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
     """Two push services, in one weather."""
-    weather = Weather(random.Random(seed), hangs="FAULT_SECONDS" in os.environ)
+    weather = Weather(random.Random(seed), hangs=IS_LONG)
     with ExitStack() as stack:
         yield [stack.enter_context(Service(certificate, weather)) for _ in range(2)]
-
-
-def judge(run: Run) -> None:
-    """Run it, say what happened, and ask for the zeros."""
-    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
-    verdict = run.go()
-    print(f"{run.report()}\n{verdict}")
-    run.assert_well(verdict)
 
 
 @pytest.mark.slow
@@ -63,7 +47,7 @@ def test_one_push_process_is_killed_again_and_again(keys: Keys, tmp_path: Path, 
     """WPM2, WPS3: 300 devices; missed 0, cancels missed 0, after the end 0, told twice only by a kill."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
-        judge(Run(node, services, Processes([push]), seed, SECONDS))
+        judge(PushRun(node, services, Processes([push]), seed, SECONDS))
 
 
 @pytest.mark.slow
@@ -73,7 +57,7 @@ def test_of_two_workers_one_is_killed_or_all(keys: Keys, tmp_path: Path, service
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
-        judge(Run(node, services, Processes([push]), seed, SECONDS))
+        judge(PushRun(node, services, Processes([push]), seed, SECONDS))
 
 
 @pytest.mark.slow
@@ -84,11 +68,11 @@ def test_of_two_processes_on_redis_one_is_killed_or_paused(
 ):
     """WPM2, WPN1, WPN2: paused beyond its lease, and resumed; it tells nobody whom the other has told meanwhile."""
     options = policy_in(tmp_path)
-    only = () if "FAULT_SECONDS" in os.environ else ("process 0 killed", "process 1 paused")
+    only = () if IS_LONG else ("process 0 killed", "process 1 paused")
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
         pushing = (*options[:2], "--devices", redis.url)
         with Push(node, *services, options=pushing) as one, Push(node, *services, options=pushing) as other:
-            judge(Run(node, services, Processes([one, other]), seed, SECONDS, *only))
+            judge(PushRun(node, services, Processes([one, other]), seed, SECONDS, *only))
 
 
 def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: Path, certificate: Certificate):
@@ -121,11 +105,11 @@ def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: P
             push.assert_no_surprise()
 
 
-def register_all(push: Push, phones: list[Phone], here: str) -> float:
+def register_all(push: Push, phones: list[PushPhone], here: str) -> float:
     """Register them at one place, many at a time; how long it took, in s."""
     started = time.monotonic()
 
-    async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: Phone) -> None:
+    async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: PushPhone) -> None:
         body = {"subscription": phone.subscription(), "places": [{"cell": here}]}
         async with turn:
             answer = await api.put(

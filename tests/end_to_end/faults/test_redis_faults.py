@@ -1,4 +1,4 @@
-"""Several nodes on Redis, and what can happen to Redis, to the network and to the nodes: each by its name.
+"""Several nodes on one Redis, and what can happen to Redis, to the network and to the nodes: each by its name.
 
 Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.kit.wire`.
 """
@@ -15,18 +15,18 @@ from pathlib import Path
 import httpx
 import pytest
 from end_to_end.kit.alerts import Json, alert, cancel_body, ground, place, revision_of
-from end_to_end.kit.cluster import Cluster, on_one_redis, on_sentinels
+from end_to_end.kit.cluster import Cluster, on_one_redis
 from end_to_end.kit.earth import beyond
 from end_to_end.kit.keys import Keys, bearer
 from end_to_end.kit.node import Node
+from end_to_end.kit.redis_nodes import SOON_S, entries_about, post_somehow, unready, wait_for_all
 from end_to_end.kit.subscriber import FORMATS, Session, revise_and_cancel
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
-from support.redis_server import RedisServer, needs_redis
+from support.redis_server import needs_redis
 
 pytestmark = needs_redis
 Join = Callable[..., Session]
-SOON_S = 30.0  # ten times what is promised: enough to tell 3 s from "when the connection times out", or never
 
 
 @pytest.fixture(scope="module")
@@ -48,42 +48,6 @@ def cluster(both: Cluster) -> Iterator[Cluster]:
     both.redis.command("CONFIG", "SET", "maxmemory", "0")
     for node in both.nodes:
         wait_until(node._ready, "the node is ready")
-
-
-def entries_about(server: RedisServer, alert_id: str) -> int:
-    """How many entries of the stream are about an alert, in whatever form they are."""
-    count = 0
-    with server.client() as client:
-        for key in client.scan_iter(_type="stream"):
-            count += sum(alert_id.encode() in fields.values() for _, fields in client.xrange(key))
-    return count
-
-
-def post_somehow(node: Node, path: str, body: Json) -> None:
-    """Repeat a request until it is answered with 200 or 201, as a publisher does."""
-
-    def answered() -> bool:
-        try:
-            return node.post_once(path, body).status_code in (200, 201)
-        except httpx.TransportError:
-            return False
-
-    wait_until(answered, f"{path} is accepted")
-
-
-def unready(node: Node) -> bool:
-    """Whether it says so."""
-    return node.get("/readyz").status_code == 503
-
-
-def wait_for_all(nodes: list[Node]) -> None:
-    """Wait until every node is ready; none of them was surprised by anything meanwhile."""
-    for node in nodes:
-        try:
-            wait_until(node._ready, "the node is ready")
-        except AssertionError as error:
-            raise AssertionError(f"{node.get('/readyz').text}\n{node.output()}") from error
-        node.assert_no_surprise()
 
 
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------
@@ -209,6 +173,7 @@ def test_a_reply_that_is_lost_after_the_command_was_applied_leaves_one_entry(clu
 
 
 # ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
+
 
 Breakage = tuple[Callable[[Cluster], object], Callable[[Cluster], object]]
 BREAKAGES: dict[str, Breakage] = {
@@ -389,28 +354,7 @@ def is_live(node: Node, alert_id: str) -> bool:
     return answer.status_code == 200 and answer.json()["state"] == "live"
 
 
-# ---- failover ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-def test_nobody_goes_deaf_when_the_ids_of_the_stream_go_back(keys: Keys, tmp_path: Path, join: Join, cut: str):
-    """Section 4, "Durable": the clock of Redis' host was ahead, was set right, and the stream began anew."""
-    with on_one_redis(tmp_path, keys, (), ()) as cluster:
-        cluster.redis.command("XSETID", "{geocast}:stream", "9999999999999-0")
-        spot = ground()
-        sessions = [join(node, place(spot)) for node in cluster.nodes]
-        ahead, back = alert(spot), alert(spot)
-        post_somehow(cluster.nodes[0], "/v1/alerts", ahead)
-        for session in sessions:
-            session.listen(ahead["id"], 1)
-        cluster.redis.command(*cut.split())
-        post_somehow(cluster.nodes[1], "/v1/alerts", back)
-        for session in sessions:
-            session.listen(back["id"], 1)
-            assert session.heard(ahead["id"]) == session.heard(back["id"]) == [1]
-        wait_for_all(cluster.nodes)
-        for node in cluster.nodes:
-            wait_until(lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "it is put back")
+# ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
 
 
 def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster, join: Join):
@@ -436,215 +380,8 @@ def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster,
         assert session.heard(body["id"]) == [1]
 
 
-def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(keys: Keys, tmp_path: Path, join: Join):
-    """Kill -9 of the primary; `--log-replicas 1`: every 201 is there, cancelled stays cancelled, nobody is missed."""
-    options = ("--log-replicas", "1")
-    with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
-        one, two = cluster.nodes
-        spot = ground()
-        before, gone, after = [alert(spot) for _ in range(5)], alert(spot), alert(spot)
-        for body in (*before, gone):
-            one.publish(body)
-        sessions = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS]
-        for session in sessions:
-            for body in (*before, gone):
-                session.listen(body["id"], 1)
-        two.cancel(gone["id"], 2)
-        began = time.monotonic()
-        cluster.redis.kill()
-        post_somehow(one, "/v1/alerts", after)
-        accepted_s = time.monotonic() - began
-        for session in sessions:
-            session.listen(after["id"], 1)
-            session.listen(gone["id"], "cancel")
-        wait_for_all(cluster.nodes)
-        print(f"\nfailover: accepted after {accepted_s:.2f} s, all ready after {time.monotonic() - began:.2f} s")
-        one.restart()
-        for node in cluster.nodes:
-            late = join(node, place(spot))
-            late.catch_up()
-            assert sorted(late.everything()) == sorted((body["id"], 1) for body in (*before, after))
-        for session in sessions[2:]:
-            session.catch_up()
-            heard = session.everything()
-            assert len(heard) == len(set(heard)) == 8
-
-
-def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp_path: Path, join: Join):
-    """`--log-replicas`: the counts are checked; sent or not meanwhile, it is one alert in the end."""
-    with (
-        RedisServer(tmp_path / "primary") as primary,
-        RedisServer(tmp_path / "replica", replica_of=primary) as replica,
-        Node(tmp_path, keys, "--log-replicas", "1", log=primary.url) as node,
-    ):
-        spot = ground()
-        session = join(node, place(spot))
-        first, second = alert(spot), alert(spot)
-        post_somehow(node, "/v1/alerts", first)
-        replica.pause()
-        answer = node.post_once("/v1/alerts", second)
-        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
-        assert int(answer.headers["Retry-After"]) > 0
-        wait_until(lambda: unready(node), "the node says that it can't keep its promise")
-        assert session.ask("ping")["type"] == "pong"
-        replica.resume()
-        post_somehow(node, "/v1/alerts", second)
-        assert entries_about(replica, second["id"]) == 1
-        for body in (first, second):
-            session.listen(body["id"], 1)
-        session.catch_up()
-        assert session.everything() == [(first["id"], 1), (second["id"], 1)]
-
-
-def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: Path, join: Join):
-    """Three acknowledged writes on the old primary that nobody else has, a promotion, five on the new one."""
-    with on_sentinels(tmp_path, keys, (), ()) as cluster:
-        one, two = cluster.nodes
-        spot = ground()
-        base = [alert(spot) for _ in range(4)]
-        for body in base:
-            one.publish(body)
-        cancelled_before, cancelled_in, revised_in, untouched = base
-        one.cancel(cancelled_before["id"], 2)
-        steady = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS]
-        with one.join(place(spot)) as traveller:
-            for session in (*steady, traveller):
-                for body in base[1:]:
-                    session.listen(body["id"], 1)
-        for replica in cluster.replicas:
-            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has all")  # type: ignore[misc]
-
-        cut_off_replicas(cluster)
-        old = alert(spot)
-        one.publish(old)
-        one.revise(revision_of(revised_in, 2))
-        two.cancel(cancelled_in["id"], 2)
-        for session in steady:
-            session.listen(old["id"], 1)
-            session.listen(revised_in["id"], 2)
-            session.listen(cancelled_in["id"], "cancel")
-        for replica in cluster.replicas:
-            assert entries_about(replica, old["id"]) == 0, "only the old primary has it"
-
-        began = time.monotonic()
-        cut_off_primary(cluster)
-        new = [alert(spot) for _ in range(5)]
-        for number, body in enumerate(new):
-            post_somehow(cluster.nodes[number % 2], "/v1/alerts", body)
-        assert cluster.primary() in cluster.replicas, "a replica was promoted"
-        accepted_s = time.monotonic() - began
-        for session in steady:
-            for body in new:
-                session.listen(body["id"], 1)
-        live = {(body["id"], 1) for body in (*new, old, untouched)} | {(revised_in["id"], 2)}
-        for node in cluster.nodes:
-            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
-        print(
-            f"\nsplit brain: five accepted {accepted_s:.2f} s, the union in the log "
-            f"{time.monotonic() - began:.2f} s after the old primary was cut off"
-        )
-        wait_for_all(cluster.nodes)
-
-        cluster.proxies[0].heal()  # the old primary comes back, and becomes a replica of the new one
-        wait_until(cluster.whole, "the old primary is a replica")
-        last = alert(spot)
-        post_somehow(two, "/v1/alerts", last)
-        live.add((last["id"], 1))
-        one.restart()  # it knows only what is in the log
-        for session in steady[2:]:
-            session.listen(last["id"], 1)
-        for node in cluster.nodes:
-            late = join(node, place(spot))
-            late.catch_up()
-            assert set(late.everything()) == live
-            assert len(late.received) == len(live)
-            back = join(node, place(spot), holding={body["id"]: 1 for body in base[1:]})
-            back.catch_up()
-            assert set(back.everything()) == (live - {(untouched["id"], 1)}) | {(cancelled_in["id"], "cancel")}
-        for session in steady[2:]:
-            session.catch_up()
-            heard = session.everything()
-            assert len(heard) == len(set(heard)), "nothing twice"
-            assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
-
-
-def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp_path: Path, join: Join):
-    """Each node with a primary of its own, entries of both interleaved in time; then one of the primaries is gone.
-
-    What was read later than the other's entries must not hide them; a cancel of either side holds.
-    """
-    with (
-        on_one_redis(tmp_path, keys, (), ()) as cluster,
-        RedisServer(tmp_path / "other", replica_of=cluster.redis) as other,
-    ):
-        one, two = cluster.nodes
-        spot = ground()
-        torn, ended, revised = base = [alert(spot) for _ in range(3)]
-        firsts, seconds = [alert(spot) for _ in range(2)], [alert(spot) for _ in range(2)]
-        sessions = [join(node, place(spot)) for node in cluster.nodes]
-        for body in base:
-            one.publish(body)
-            for session in sessions:
-                session.listen(body["id"], 1)
-            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has all")  # type: ignore[misc]
-
-        other.command("REPLICAOF", "NO", "ONE")
-        cluster.proxies[1].upstream = other.port
-        cluster.proxies[1].cut()
-        for first, second in zip(firsts, seconds, strict=True):
-            post_somehow(two, "/v1/alerts", second)
-            post_somehow(one, "/v1/alerts", first)
-        one.cancel(torn["id"], 2)
-        post_somehow(two, f"/v1/alerts/{torn['id']}/revisions", revision_of(torn, 2))
-        two.cancel(ended["id"], 2)
-        one.revise(revision_of(revised, 2))
-        sessions[0].listen(revised["id"], 2)
-        sessions[1].listen(ended["id"], "cancel")
-        assert entries_about(cluster.redis, seconds[0]["id"]) == entries_about(other, firsts[0]["id"]) == 0
-
-        cluster.redis.kill()
-        cluster.proxies[0].upstream = other.port
-        cluster.proxies[0].cut()
-        live = {(body["id"], 1) for body in (*firsts, *seconds)} | {(revised["id"], 2)}
-        for node in cluster.nodes:
-            wait_until(lambda node=node: live_at(node) == live, "the log has the union")  # type: ignore[misc]
-        for session in sessions:
-            for alert_id, what in (*live, (torn["id"], "cancel"), (ended["id"], "cancel")):
-                session.listen(alert_id, what)
-        wait_for_all(cluster.nodes)
-        one.restart()  # it knows only what is in the log
-        for node in cluster.nodes:
-            late = join(node, place(spot), holding={body["id"]: 1 for body in base})
-            late.catch_up()
-            assert set(late.everything()) == live | {(torn["id"], "cancel"), (ended["id"], "cancel")}
-        sessions[1].catch_up()
-        for session in sessions:
-            heard = session.everything()
-            assert len(heard) == len(set(heard)), "nothing twice"
-            assert session.heard(torn["id"])[-1] == "cancel"
-
-
-def cut_off_replicas(cluster: Cluster) -> None:
-    """Nothing more gets to the replicas; the Sentinels look on."""
-    for sentinel in cluster.sentinels:
-        sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "600000")
-    cluster.proxies[0].forbid("PSYNC", "REPLCONF")
-    cluster.redis.command("CLIENT", "KILL", "TYPE", "replica")
-
-
-def cut_off_primary(cluster: Cluster) -> None:
-    """Nobody reaches the primary any more, and the Sentinels take notice."""
-    cluster.proxies[0].sever()
-    for sentinel in cluster.sentinels:
-        sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "1000")
-
-
-def live_at(node: Node) -> set[tuple[str, int]]:
-    """What the log has as live; nothing if it can't be read."""
-    return {(each["id"], each["revision"]) for each in node.get("/v1/alerts").json().get("alerts", [])}
-
-
 # ---- old and new nodes side by side ------------------------------------------------------------------------------
+
 
 NEWER = '''
 """A node of a later version: its entries have fields that nobody has heard of yet."""

@@ -10,6 +10,20 @@ from end_to_end.kit.earth import Point
 from end_to_end.kit.times import stamp
 
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
+TWELVE = [
+    "burglary",
+    "vehicle_break_in_theft",
+    "robbery",
+    "shots_fired",
+    "shooting",
+    "stabbing",
+    "hostage",
+    "arson",
+    "fire_residential",
+    "fire_commercial",
+    "fire_structure",
+    "explosion",
+]
 
 Json = dict[str, Any]
 

@@ -1,8 +1,8 @@
 """Dispatchers that call for help and responders who answer, while things break; all of it goes into a `CallHistory`.
 
-A `Dispatcher` repeats what it has no answer to, at any node, and goes on with a call only when it knows how the last
-step ended. A `Responder` does what the contract asks of a client: it comes back with what it shows, repeats an `accept`
-that has no answer, and forgets a place when it is stood down (docs/calls.md, RU1 to RU3).
+A `RecordedDispatcher` repeats what it has no answer to, at any node, and goes on with a call only when it knows how the
+last step ended. A `RecordedResponder` does what the contract asks of a client: it comes back with what it shows,
+repeats an `accept` that has no answer, and forgets a place when it is stood down (docs/calls.md, RU1 to RU3).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Manners:
     stays: bool = False  # says again where it is, so that it is called when its seat of another call is over (RQ7)
 
 
-class Responder:
+class RecordedResponder:
     """A person with a qualification, on one device."""
 
     def __init__(
@@ -296,7 +296,7 @@ class Kept:
 
 
 @dataclass
-class Dispatcher:
+class RecordedDispatcher:
     """Opens calls, corrects and ends them; the only one who writes them."""
 
     world: World
@@ -436,7 +436,9 @@ class Dispatcher:
             return await self.api.get(url)
 
 
-async def read_calls(world: World, dispatchers: Sequence[Dispatcher], responders: Sequence[Responder]) -> bool:
+async def read_calls(
+    world: World, dispatchers: Sequence[RecordedDispatcher], responders: Sequence[RecordedResponder]
+) -> bool:
     """Ask every node how every call stands, and every responder what it shows; whether all nodes have answered."""
     asked_at, finals = time.time(), [responder.final() for responder in responders]
     states: dict[str, dict[str, Json | None]] = {str(node.api.base_url): {} for node in world.nodes}
@@ -451,7 +453,7 @@ async def read_calls(world: World, dispatchers: Sequence[Dispatcher], responders
     return True
 
 
-def leaks(history: CallHistory, responders: Sequence[Responder], folders: Sequence[Path]) -> list[str]:
+def leaks(history: CallHistory, responders: Sequence[RecordedResponder], folders: Sequence[Path]) -> list[str]:
     """Frames with an exact place that are no `task`, and files with one."""
     wanted = {needle for asked in history.asked.values() for where in asked.places for needle in needles(where)}
     # All are sent the same bytes, so most of what came did so many times.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from end_to_end.kit.alerts import Json
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import DESK_SCOPE
 from end_to_end.kit.node import Node, clean_environment
+from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.times import now, wait_until
 from end_to_end.kit.wire import PATIENCE
 from support.ports import free_ports
@@ -40,14 +40,13 @@ def write_feed(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-class DeskProcess:
+class DeskProcess(ServerProcess):
     """`python -m client_demo review` for a node, with its state in `home`."""
 
     def __init__(self, home: Path, node: Node, feed: Path | str, *options: str) -> None:
+        super().__init__(home / "desk.txt")
         self.home, self._node, self._feed, self._options = home, node, feed, options
         (self.port,) = free_ports(1)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.output_file = home / "desk.txt"
 
     def __enter__(self) -> DeskProcess:
         self.start()
@@ -60,35 +59,19 @@ class DeskProcess:
         """Start it and wait for the links that it prints."""
         self.output_file.write_bytes(b"")
         token = self._node.keys.token(scope=f"{DESK_SCOPE} alerts:audit")
-        with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "client_demo", "review", str(self._feed)),
-                    *("--port", str(self.port), "--state", str(self.home / "desk.db")),
-                    *("--reviewer", "ann", "--reviewer", "ben"),
-                    *("--api", f"http://127.0.0.1:{self._node.api_port}", *self._options),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=clean_environment(GEOCAST_TOKEN=token, PYTHONUNBUFFERED="1"),
-                cwd=Path(__file__).parents[3],
-            )
+        self.spawn(
+            *(sys.executable, "-m", "client_demo", "review", str(self._feed)),
+            *("--port", str(self.port), "--state", str(self.home / "desk.db")),
+            *("--reviewer", "ann", "--reviewer", "ben"),
+            *("--api", f"http://127.0.0.1:{self._node.api_port}", *self._options),
+            environment=clean_environment(GEOCAST_TOKEN=token, PYTHONUNBUFFERED="1"),
+            folder=Path(__file__).parents[3],
+        )
         wait_until(lambda: self._has_ended() or "ben:" in self.output(), "the desk prints its links")
         assert not self._has_ended(), self.output()
 
     def _has_ended(self) -> bool:
         return self.process is not None and self.process.poll() is not None
-
-    def output(self) -> str:
-        """All that it has printed since it was started."""
-        return self.output_file.read_text(errors="replace")
-
-    def kill(self) -> None:
-        """Signal 9."""
-        if self.process:
-            self.process.kill()
-            self.process.wait(PATIENCE)
 
     def link(self, name: str) -> str:
         """The address that signs this reviewer in."""

@@ -1,8 +1,8 @@
 """Desks that publish and clients that listen, while things break; all that they do and see goes into a `History`.
 
-A `Desk` does what the contract asks of a publisher: it repeats what it has no answer to, at any node, and goes on
-with an alert only when it knows how the last step ended. A `Phone` does what the contract asks of a client: it comes
-back with what it holds. Neither knows what is broken at the moment.
+A `RecordedDesk` does what the contract asks of a publisher: it repeats what it has no answer to, at any node, and goes
+on with an alert only when it knows how the last step ended. A `RecordedPhone` does what the contract asks of a client:
+it comes back with what it holds. Neither knows what is broken at the moment.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class World:
         self.nodes, self.dice = nodes, dice
         self.history = History()
         self.town = ground()
-        self.phones: list[Phone] = []
-        self.desks: list[Desk] = []
+        self.phones: list[RecordedPhone] = []
+        self.desks: list[RecordedDesk] = []
         self.refusals: list[str] = []  # of requests that the contract allows, and a rewound log does not
         self.slowest: dict[int, float] = {}  # status -> the longest that anybody waited for it, in seconds
         self.ends: Counter[str] = Counter()  # of connections: close codes, and errors in connecting
@@ -78,16 +78,16 @@ class World:
 
     # -- who is there
 
-    def add_phone(self, name: str, habit: Habit) -> Phone:
+    def add_phone(self, name: str, habit: Habit) -> RecordedPhone:
         """A client that does as it is used to, from now on."""
-        phone = Phone(name, self, habit)
+        phone = RecordedPhone(name, self, habit)
         self.phones.append(phone)
         self.start(name, phone.live())
         return phone
 
     def add_desk(self, name: str) -> None:
         """A publisher."""
-        self.desks.append(Desk(self))
+        self.desks.append(RecordedDesk(self))
         self.start(name, self.desks[-1].work())
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
@@ -162,7 +162,7 @@ class Habit:
     node: int | None = None  # the node that it prefers; any, if None
 
 
-class Phone:
+class RecordedPhone:
     """A client: what it holds, and how it comes back."""
 
     def __init__(self, name: str, world: World, habit: Habit) -> None:
@@ -294,7 +294,7 @@ class Kept:
 
 
 @dataclass
-class Desk:
+class RecordedDesk:
     """A publisher, the only one that writes its alerts."""
 
     world: World

@@ -1,4 +1,4 @@
-"""Faults at random, by a seed: what can be broken, how and for how long; and a run from the first fault to the verdict.
+"""Faults under alerts and calls: what can be broken, and a run from the first fault to the verdict.
 
 The seed decides which faults come, in which order and for how long, and what desks and clients do. The machine decides
 the rest: a seed replays a kind of weather, not a run to the microsecond.
@@ -7,27 +7,26 @@ the rest: a seed replays a kind of weather, not a run to the microsecond.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from end_to_end.kit.call_load import QUALS, TERMS, Dispatcher, Manners, Responder, leaks, read_calls
+from end_to_end.kit.call_load import QUALS, TERMS, Manners, RecordedDispatcher, RecordedResponder, leaks, read_calls
 from end_to_end.kit.claims import put_back
 from end_to_end.kit.cluster import Cluster
+from end_to_end.kit.fault_schedule import Fault, FaultSchedule
 from end_to_end.kit.history import Outcome, Verdict
-from end_to_end.kit.load import HEAL_S, Desk, Habit, World, eventually
+from end_to_end.kit.load import HEAL_S, Habit, RecordedDesk, World, eventually
 from end_to_end.kit.node import Node
 from end_to_end.kit.proofs import Reviewer
 from end_to_end.kit.proxy import Proxy
 from end_to_end.kit.rogue import REASONS, Rogue, set_aside
 from support.redis_server import RedisServer
+from support.wall_clock import COMPILER, WITHOUT_COMPILER
 
 from geocast.alertlog import AlertLog
 from geocast.calls.encryption import CallKeys
@@ -38,18 +37,6 @@ DESKS, WATCHERS, OTHERS = 3, 3, 4
 DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # of the responders some have two devices
 GUESTS = 4  # of each node, when all is well again: enough to be on each of its processes
 OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
-
-During = Callable[[], AbstractAsyncContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is done to a target while a block runs; never two things to one target. One for all (`None`) comes alone."""
-
-    name: str
-    target: object
-    during: During
-
 
 # -- what can be done
 
@@ -78,8 +65,7 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
 
     @asynccontextmanager
     async def one_killed() -> AsyncIterator[None]:
-        with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
-            os.kill(dice.choice(node.children()), signal.SIGKILL)
+        node.kill_child(dice)
         yield
 
     faults = [
@@ -221,7 +207,7 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 
 
 @dataclass
-class Run:
+class FaultRun:
     """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
 
     `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
@@ -236,20 +222,23 @@ class Run:
     open_log: Callable[[], AlertLog]
     call_keys: CallKeys
     may_lose: bool = False
-    done: list[str] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)
+        self.schedule = FaultSchedule(self.faults, self.dice, in_pairs=True)
         self.world = World(list(self.nodes), random.Random(self.dice.random()))
-        self.bell = Desk(self.world)
+        self.bell = RecordedDesk(self.world)
         self.rogue = Rogue(self.world, self.reviewers, self.open_log)
-        self.responders: list[Responder] = []
-        self.dispatchers: list[Dispatcher] = []
+        self.responders: list[RecordedResponder] = []
+        self.dispatchers: list[RecordedDispatcher] = []
         self.world.history.calls.terms, self.world.history.calls.may_lose = TERMS, self.may_lose
 
-    async def go(self) -> Verdict:
+    def go(self) -> Verdict:
         """Desks and clients at work, faults among them; then everything healed, and the verdict."""
+        return asyncio.run(self._go(), debug=False)  # or this process is too busy to notice in time what comes
+
+    async def _go(self) -> Verdict:
         world = self.world
         try:
             for index in range(len(self.nodes)):
@@ -271,7 +260,7 @@ class Run:
 
     def _call_for_help(self) -> None:
         for number in range(DISPATCHERS):
-            self.dispatchers.append(Dispatcher(self.world))
+            self.dispatchers.append(RecordedDispatcher(self.world))
             self.world.start(f"dispatcher {number}", self.dispatchers[-1].work())
         for number in range(COUPLES + PEOPLE):
             for device in range(1 + (number < COUPLES)):
@@ -281,32 +270,20 @@ class Run:
                 self._add_responder(f"responder {number}.{device}", f"r-{number}", manners, quals=quals)
 
     def _add_responder(self, name: str, sub: str, manners: Manners, **more: Any) -> None:
-        self.responders.append(Responder(name, self.world, sub, manners, **more))
+        self.responders.append(RecordedResponder(name, self.world, sub, manners, **more))
         self.world.start(name, self.responders[-1].live())
 
     async def _torment(self) -> None:
-        """Faults as the dice have them; the rogue once in any case, and early, so that others meet what he wrote."""
-        started, due = time.monotonic(), self.dice.uniform(0, self.seconds / 3)
-        while (at := time.monotonic() - started) < self.seconds or not self.rogue.visits:
-            self.world.assert_well()
-            overdue = at >= due and not self.rogue.visits
-            chosen = [rogue_writes(self.rogue, None)] if overdue else self._choose()
-            hold, gap = self.dice.uniform(*HOLD_S), self.dice.uniform(*GAP_S)
-            self.done.append(f"{at:6.1f} s: {' and '.join(fault.name for fault in chosen)} for {hold:.1f} s")
-            async with contextlib.AsyncExitStack() as stack:
-                for fault in chosen:
-                    await stack.enter_async_context(fault.during())
-                await asyncio.sleep(hold)
-            await asyncio.sleep(gap)
+        """Break things at random. The rogue writes first, so that everything that breaks later meets what he wrote."""
 
-    def _choose(self) -> list[Fault]:
-        targets = list(dict.fromkeys(fault.target for fault in self.faults))
-        first, second = (
-            self.dice.choice([fault for fault in self.faults if fault.target is target])
-            for target in self.dice.choices(targets, k=2)
-        )
-        alone = first.target is None or second.target in (None, first.target) or self.dice.random() < 0.5
-        return [first] if alone else [first, second]
+        async def before() -> None:
+            await asyncio.sleep(self.dice.uniform(*GAP_S))
+            self.world.assert_well()
+
+        async def during() -> None:
+            await asyncio.sleep(self.dice.uniform(*HOLD_S))
+
+        await self.schedule.run(self.seconds, before, during, first=[rogue_writes(self.rogue, None)])
 
     async def _settle(self) -> Verdict:
         world, history = self.world, self.world.history
@@ -374,7 +351,7 @@ class Run:
             return False
         return bool(self.world.history.judge(finals_only=True))
 
-    async def _read_calls(self, responders: Sequence[Responder]) -> bool:
+    async def _read_calls(self, responders: Sequence[RecordedResponder]) -> bool:
         calls = self.world.history.calls
         try:
             calls.put_back = await put_back(self.open_log, self.call_keys, calls.asked)
@@ -438,18 +415,20 @@ class Run:
         """What was done, and what came of it."""
         history = self.world.history
         outcomes = Counter(operation.outcome for operation in history.operations.values())
+        log = self.schedule.log
         messages = sum(not isinstance(event, list) for visit in history.visits for event in visit.events)
         counts = {outcome.value: outcomes[outcome] for outcome in Outcome}
         return "\n".join(
             [
-                f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(self.done)} faults",
+                f"operations {counts}, {len(history.visits)} visits, {messages} messages, {len(log)} faults",
                 f"calls: {self._calls()}",
                 f"a rogue wrote {self.rogue.written} entries in {self.rogue.visits} visits",
                 f"connections ended {dict(self.world.ends)}",
                 f"longest wait for a status { ({s: round(t, 2) for s, t in self.world.slowest.items()}) }",
                 f"{len(self.world.refusals)} refusals {self.world.refusals[:10]}",
                 f"{ {name: value and round(value, 2) for name, value in self.figures.items()} }",  # type: ignore[call-overload]
-                *self.done,
+                *([] if COMPILER else [f"no clock was wrong in this run: {WITHOUT_COMPILER}"]),
+                *map(str, log),
             ]
         )
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 import httpx
 from end_to_end.kit.alerts import Json, alert, beacon_ground, cancel_body, circle, new_id, place
 from end_to_end.kit.keys import AUDITOR_SCOPE, DESK_SCOPE, Keys, bearer
+from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
@@ -29,14 +27,6 @@ ORIGIN = "https://app.example"
 
 SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
 """What a process writes about an error that its code does not foresee: Python's words, or its own."""
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process is there, and more than an exit status that nobody has asked for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def repeated(send: Callable[[], httpx.Response], first: httpx.Response | None = None) -> httpx.Response:
@@ -69,14 +59,14 @@ def clean_environment(**settings: str) -> dict[str, str]:
     return kept | settings
 
 
-class Node:
+class Node(ServerProcess):
     """`geocast serve` as a process of its own, on loopback, with keys and a SQLite log in `home`."""
 
     def __init__(self, home: Path, keys: Keys | None = None, *options: str, log: str | None = None, **settings: str):
+        super().__init__(home / "output.txt")
         self.keys = keys or Keys()
         self.home = home
         self.stream_port, self.api_port = free_ports(2)
-        self.output_file = home / "output.txt"
         self.log_file = home / "geocast.db"
         key_file = home / "keys.json"
         key_file.write_text(json.dumps(self.keys.jwks()))
@@ -93,7 +83,6 @@ class Node:
         self.areas: dict[str, list[Json]] = {}
         self.desk = self.keys.token(scope=DESK_SCOPE)
         self.auditor = self.keys.token(sub="operator", scope=AUDITOR_SCOPE)
-        self.process: subprocess.Popen[bytes] | None = None
         self._judged = 0
 
     def __enter__(self) -> Node:
@@ -118,15 +107,9 @@ class Node:
 
     def launch(self) -> None:
         """Start the process."""
-        with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*self.launcher, BIN / "geocast", "serve", *self.options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=clean_environment(**self.settings, **(self.clock.environment if self.clock else {})),
-                cwd=self.home,
-            )
+        environment = clean_environment(**self.settings, **(self.clock.environment if self.clock else {}))
+        command = (*self.launcher, BIN / "geocast", "serve", *self.options)
+        self.spawn(*command, environment=environment, folder=self.home)
 
     def _ready(self) -> bool:
         assert self.process
@@ -152,51 +135,6 @@ class Node:
     def was_off(self, within_s: float) -> bool:
         """Whether its wall clock was wrong within that time."""
         return self.clock is not None and any(self.clock.lately(within_s))
-
-    def output(self) -> str:
-        """All that the process wrote to stdout and stderr."""
-        return self.output_file.read_text(errors="replace")
-
-    def kill(self) -> None:
-        """Signal 9 to all its processes, and wait until their ports are free: no last words."""
-        if self.process:
-            children = self.signal(signal.SIGKILL)
-            self.process.wait(PATIENCE)
-            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
-
-    def signal(self, number: int) -> list[int]:
-        """A signal to all its processes, if there are any left; those that the first one has started."""
-        assert self.process
-        if self.process.poll() is not None:
-            return []
-        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
-        children = self.children()
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        self.process.send_signal(number)
-        if number != signal.SIGSTOP:
-            self.process.send_signal(signal.SIGCONT)
-        return children
-
-    def children(self) -> list[int]:
-        """The processes that the first one has started, with `--workers`."""
-        assert self.process
-        with contextlib.suppress(FileNotFoundError):
-            pid = self.process.pid
-            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-        return []
-
-    def terminate(self) -> int:
-        """SIGTERM, and the exit status."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
-
-    def restart(self) -> None:
-        """Kill it and start it again on the same log and ports."""
-        self.kill()
-        self.start()
 
     # -- api
 

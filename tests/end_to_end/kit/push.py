@@ -16,9 +16,10 @@ from end_to_end.kit.alerts import Json
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, bearer
 from end_to_end.kit.node import BIN, SURPRISE, Node, clean_environment, free_ports
+from end_to_end.kit.process import ServerProcess
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
-from support.push_service import Phone, PushService
+from support.push_service import PushPhone, PushService
 
 CONTACT = "mailto:ops@city.example"
 
@@ -29,7 +30,7 @@ def cell(spot: Point, resolution: int = 9) -> str:
     return found
 
 
-class Push:
+class Push(ServerProcess):
     """`geocast push` on the log of a node, with the services that it may push to; its files are in the node's home."""
 
     def __init__(
@@ -41,9 +42,9 @@ class Push:
         log: str | None = None,
         **settings: str,
     ):
+        super().__init__(node.home / "push.txt")
         self.node = node
         self.port, self.metrics_port = free_ports(2)
-        self.output_file = node.home / "push.txt"
         self.devices_file = node.home / devices
         run = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
         if not (node.home / "push.jwks").exists():
@@ -57,7 +58,6 @@ class Push:
             *options,
         ]
         self.settings = settings
-        self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Push:
         self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, trust_env=False)
@@ -74,15 +74,8 @@ class Push:
 
     def start(self, **settings: str) -> None:
         """Start the process and wait until it is ready."""
-        with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                [BIN / "geocast", "push", *self.options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=clean_environment(**self.settings, **settings),
-                cwd=self.node.home,
-            )
+        environment = clean_environment(**self.settings, **settings)
+        self.spawn(BIN / "geocast", "push", *self.options, environment=environment, folder=self.node.home)
         wait_until(self._ready, "/readyz is 200")
 
     def _ready(self) -> bool:
@@ -97,36 +90,15 @@ class Push:
             )
         return False
 
-    def kill(self) -> None:
-        """Signal 9."""
-        if self.process:
-            self.process.kill()
-            self.process.wait(PATIENCE)
-
     def dies(self) -> None:
         """Wait until a fail point has killed it."""
         assert self.process
         assert self.process.wait(PATIENCE) == -signal.SIGKILL, self.output()
 
-    def restart(self) -> None:
-        """Kill it, and start it again on the same files."""
-        self.kill()
-        self.start()
-
-    def terminate(self) -> int:
-        """SIGTERM, and the exit status."""
-        assert self.process
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
-
     def reload(self) -> None:
         """SIGHUP."""
         assert self.process
         self.process.send_signal(signal.SIGHUP)
-
-    def output(self) -> str:
-        """All that the process wrote."""
-        return self.output_file.read_text(errors="replace")
 
     def assert_no_surprise(self) -> None:
         """Nothing has come upon an error that its code does not foresee."""
@@ -144,7 +116,7 @@ class Push:
         return self.api.put(f"/v1/devices/{device_id}", json=body, headers=bearer(token or self.token()))
 
     def register(
-        self, phone: Phone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
+        self, phone: PushPhone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
     ) -> Json:
         """Register a phone, which must work; the answer. Without a token its owner is its own."""
         body = {"subscription": phone.subscription(), "places": [{"cell": each} for each in cells], **more}

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from end_to_end.kit.earth import inside
+from end_to_end.kit.fault_schedule import Outage
 from end_to_end.kit.times import moment
 from support.model import Rules
 
@@ -129,15 +130,6 @@ class Device:
 
 
 @dataclass
-class Fault:
-    """A kill or a pause of a process, and how long it lasted."""
-
-    name: str
-    start: float
-    end: float = float("inf")
-
-
-@dataclass
 class Verdict:
     """Every violation, in words; and how many were told again by which fault."""
 
@@ -170,7 +162,8 @@ class PushHistory:
 
     chains: dict[str, list[Item]] = field(default_factory=dict)
     devices: list[Device] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Outage] = field(default_factory=list)
+    """When a process was killed or paused."""
     calm: float = float("inf")
     """Since when nothing breaks, and all is told that was owed then."""
     _inside: dict[tuple[str, str, int], bool | None] = field(default_factory=dict)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ import httpx
 from end_to_end.kit import warnings_of_cap
 from end_to_end.kit.alerts import SEVERITIES, Json, alert, cancel_body, circle, ground, new_id, revision_of
 from end_to_end.kit.earth import Point, beyond
+from end_to_end.kit.fault_schedule import Fault, FaultSchedule
 from end_to_end.kit.keys import PHONE_SCOPE, bearer
-from end_to_end.kit.node import Node, is_running
+from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push
-from end_to_end.kit.push_history import Device, Fault, Item, PushHistory, Request, Saying, Verdict
+from end_to_end.kit.push_history import Device, Item, PushHistory, Saying, Verdict
+from end_to_end.kit.push_weather import Service
 from end_to_end.kit.times import moment, stamp, wait_until
-from support.push_service import HANG, RESET, PushService
+from support.push_service import RESET
 
 from client_demo.push_service import Phone
 
@@ -41,6 +43,9 @@ DEVICES = 300
 ROUNDS = 2  # in fine weather
 KNOWN_S = 5.0
 """When all processes know what was published."""
+
+PAUSE_S = 13.0
+"""Until the lease of a process that is paused has ended: it lasts 10 s."""
 
 HEAL_S = 240.0
 """Within which all has to come to rest, on a machine that may be twenty times as slow as it could be."""
@@ -62,97 +67,7 @@ def policy_in(home: Path) -> tuple[str, ...]:
     return more
 
 
-FaultOf = tuple[str, Callable[[], AbstractContextManager[None]]]
-"""Its name, and what is done while a block runs."""
-
-
-# -- push services
-
-
-class Reader(Phone):
-    """A phone that reads no message twice, though it is asked for it again.
-
-    It reads by the client's own code, which is ten times as fast as http-ece.
-    """
-
-    def read(self, body: bytes) -> Any:
-        """Decrypt a message."""
-        known: dict[bytes, Any] = self.__dict__.setdefault("_known", {})
-        if body not in known:
-            known[body] = super().read(body)
-        return known[body]
-
-
-class Service(PushService):
-    """One that remembers what it was sent, whatever it said to it; `weather` says what that is."""
-
-    phone_type = Reader
-
-    def __init__(self, certificate: Any, weather: Weather) -> None:
-        super().__init__(certificate, always=self._says)
-        self.weather = weather
-        self.log: dict[str, list[tuple[Request, bytes]]] = {}
-        """By phone: what came, and its body. Its message is read later, in another thread."""
-        self._judged: dict[str, bool] = {}
-        self._now_asked = Request(0, 0)
-        self._now_body = b""
-
-    async def _answer(self, request: Any) -> Any:
-        body = self._now_body = await request.read()
-        seen = self._now_asked = Request(time.time(), int(request.headers["TTL"]))
-        self.log.setdefault(request.match_info["name"], []).append((seen, body))
-        response = await super()._answer(request)  # which asks `_says` before it waits for anything
-        seen.was_heard = request.transport is not None and not request.transport.is_closing()
-        return response
-
-    def _says(self, phone: Phone) -> Any:
-        answer = self.weather.answer(self, phone, self._now_body)
-        self._now_asked.answer = answer[0] if isinstance(answer, tuple) else answer
-        return answer
-
-    def knows(self, authorization: str) -> bool:
-        """As the other; but a token, which is good for an hour, is looked at once."""
-        if authorization not in self._judged:
-            self._judged[authorization] = super().knows(authorization)
-        return self._judged[authorization]
-
-
-@dataclass
-class Weather:
-    """What push services answer. A phone has at most BAD answers in a row, so that nobody waits for long."""
-
-    dice: random.Random
-    bad: float = 0.08
-    """How many of a hundred answers are bad, by 100; 0 when it is fine again."""
-    hangs: bool = True
-    """Whether no answer is one of those. Who gets none waits for 10 s."""
-    away: tuple[PushService | None, Any] = (None, None)
-    """A service that says this to everybody."""
-    in_a_row: Counter[str] = field(default_factory=Counter)
-    small: set[str] = field(default_factory=set)
-    """Phones whose service takes no large bodies."""
-    gone: set[str] = field(default_factory=set)
-    """Phones that have no subscription any more."""
-
-    BAD = 2
-    ANSWERS = ((429, {"Retry-After": "1"}), 429, 500, 503, RESET, RESET, HANG)
-
-    def answer(self, service: PushService, phone: Phone, body: bytes) -> Any:
-        """What a service says to a push."""
-        if phone.name in self.gone:
-            return 410
-        if phone.name in self.small and len(body) > 1_024:
-            return 413
-        if self.away[0] is service:
-            return self.away[1]
-        if self.in_a_row[phone.name] < self.BAD and self.dice.random() < self.bad:
-            self.in_a_row[phone.name] += 1
-            return self.dice.choice(self.ANSWERS if self.hangs else self.ANSWERS[:-1])
-        self.in_a_row[phone.name] = 0
-        return 201
-
-
-# -- processes
+# ---- processes ---------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -180,69 +95,45 @@ class Processes:
         wait_until(answered, f"an answer to {method}")
         return answers[-1]
 
-    def faults(self, dice: random.Random, lease_s: float) -> list[FaultOf]:
-        """What can be done to them. `lease_s`: for how long a pause has to last at least."""
-        found: list[FaultOf] = []
+    def faults(self, dice: random.Random) -> list[Fault]:
+        """Return what can be done to them."""
+        found: list[Fault] = []
         for number, push in enumerate(self.all):
-            found.append((f"process {number} killed", lambda n=number, p=push: self._killed(n, p)))
+            found.append(Fault(f"process {number} killed", push, partial(self._killed, number, push)))
             if "--workers" in push.options:
-                found.append((f"a worker of {number} killed", lambda p=push: self._worker_killed(p, dice)))
+                found.append(Fault(f"a worker of {number} killed", push, partial(self._worker_killed, push, dice)))
             if len(self.all) > 1:
-                pause_s = lease_s + 3
-                found.append((f"process {number} paused", lambda n=number, p=push, s=pause_s: self._paused(n, p, s)))
+                found.append(Fault(f"process {number} paused", push, partial(self._paused, number, push)))
         return found
 
-    @contextmanager
-    def _killed(self, number: int, push: Push) -> Iterator[None]:
+    @asynccontextmanager
+    async def _killed(self, number: int, push: Push) -> AsyncIterator[None]:
         self.out.add(number)
-        kill(push)
+        push.kill()
         yield
         push.start()
         self.out.discard(number)
 
-    @contextmanager
-    def _worker_killed(self, push: Push, dice: random.Random) -> Iterator[None]:
-        with contextlib.suppress(IndexError, ProcessLookupError):  # it may be about to start others
-            os.kill(dice.choice(children(push)), signal.SIGKILL)
+    @asynccontextmanager
+    async def _worker_killed(self, push: Push, dice: random.Random) -> AsyncIterator[None]:
+        push.kill_child(dice)
         yield
 
-    @contextmanager
-    def _paused(self, number: int, push: Push, seconds: float) -> Iterator[None]:
-        """Paused beyond its lease; the block has to take so long."""
-        assert push.process
+    @asynccontextmanager
+    async def _paused(self, number: int, push: Push) -> AsyncIterator[None]:
+        """Pause a process, at least until its lease has ended."""
         self.out.add(number)
-        push.process.send_signal(signal.SIGSTOP)
-        until = time.monotonic() + seconds
+        push.signal(signal.SIGSTOP)
+        until = time.monotonic() + PAUSE_S
         try:
             yield
-            time.sleep(max(0.0, until - time.monotonic()))
+            await asyncio.sleep(max(0.0, until - time.monotonic()))
         finally:
-            push.process.send_signal(signal.SIGCONT)
+            push.signal(signal.SIGCONT)
         self.out.discard(number)
 
 
-def children(push: Push) -> list[int]:
-    """The processes that a push process has started."""
-    assert push.process
-    pid = push.process.pid
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
-    return []
-
-
-def kill(push: Push) -> None:
-    """Signal 9 to it and to all that it has started."""
-    assert push.process
-    push.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
-    started = children(push)
-    push.kill()
-    for pid in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(is_running, started)), "all its processes have ended")
-
-
-# -- the run
+# ---- the run -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
@@ -260,12 +151,11 @@ class Handset:
     asleep: bool = False
 
 
-class Run:
+class PushRun:
     """One run; `go` gives the verdict."""
 
     def __init__(self, node: Node, services: Sequence[Service], processes: Processes, seed: int, s: float, *only: str):
         """`s`: for how many seconds things break at least; `only`: which of the faults, all if none is named."""
-        self.only = only
         self.node, self.services, self.processes = node, services, processes
         self.seed, self.seconds = seed, s
         self.dice = random.Random(seed)
@@ -277,16 +167,16 @@ class Run:
         self.cap: dict[str, tuple[str, Point]] = {}
         """Of warnings: the issuer's id of the last message, and where."""
         self.steps: Counter[str] = Counter()
-        self.done: list[str] = []
         self.figures: dict[str, float] = {}
         self.numbers = itertools.count(1)
-        self.lease_s = 10.0
+        faults = self.processes.faults(self.dice) + self._outages()
+        self.schedule = FaultSchedule([each for each in faults if each.name in only] or faults, self.dice)
 
     def go(self) -> Verdict:
         """Everybody at work, faults among them; then fine weather, one more round, and the verdict."""
         for _ in range(DEVICES):
             self.register()
-        self._torment()
+        asyncio.run(self._torment(), debug=False)
         self.weather.bad = 0.0
         self.figures["at rest after s"] = self._rest()
         self.history.calm = time.time()
@@ -297,34 +187,33 @@ class Run:
             self.figures["one more round after s"] = self._rest()
         return self._verdict()
 
-    def _torment(self) -> None:
-        started, faults = time.monotonic(), self.processes.faults(self.dice, self.lease_s) + self._outages()
-        faults = [each for each in faults if each[0] in self.only] or faults
-        due = list(faults)  # each once, at first
-        self.dice.shuffle(due)
-        while due or time.monotonic() - started < self.seconds:
-            self._work(self.dice.randint(20, 40))
-            name, during = due.pop() if due else self.dice.choice(faults)
-            self._widely(self.dice.choice(SEVERITIES))  # so that something is under way just then
-            time.sleep(self.dice.uniform(0, 0.25))
-            fault = Fault(f"{name} at {time.monotonic() - started:.1f} s", time.time())
-            if not name.startswith("service"):
-                self.history.faults.append(fault)
-            with during():
-                self._work(self.dice.randint(10, 20))
-            fault.end = time.time()
-            self.done.append(fault.name)
+    async def _torment(self) -> None:
+        """Break each thing once, in a random order; then break things at random."""
+        faults = self.schedule.faults
 
-    def _outages(self) -> list[FaultOf]:
-        @contextmanager
-        def away(service: Service, answer: Any) -> Iterator[None]:
-            self.weather.away = service, answer
+        async def before() -> None:
+            self._work(self.dice.randint(20, 40))
+            self._widely(self.dice.choice(SEVERITIES))  # so that something is under way just then
+            await asyncio.sleep(self.dice.uniform(0, 0.25))
+
+        async def during() -> None:
+            self._work(self.dice.randint(10, 20))
+
+        await self.schedule.run(self.seconds, before, during, first=self.dice.sample(faults, len(faults)))
+        self.history.faults = [each for each in self.schedule.log if not each.name.startswith("service")]
+
+    def _outages(self) -> list[Fault]:
+        """Return what can be wrong with a push service."""
+
+        @asynccontextmanager
+        async def away(answer: Any) -> AsyncIterator[None]:
+            self.weather.away = self.dice.choice(self.services), answer
             yield
             self.weather.away = None, None
 
         return [
-            ("service away", lambda: away(self.dice.choice(self.services), 503)),
-            ("service resets", lambda: away(self.dice.choice(self.services), RESET)),
+            Fault("service away", "services", partial(away, 503)),
+            Fault("service resets", "services", partial(away, RESET)),
         ]
 
     def _work(self, count: int) -> None:
@@ -638,7 +527,7 @@ class Run:
             f"{len(requests)} requests: {dict(answers)}; steps {dict(self.steps)}",
             f"{ {name: round(value, 2) for name, value in self.figures.items()} }",
         ]
-        return "\n".join([*lines, *self.done])
+        return "\n".join([*lines, *map(str, self.schedule.log)])
 
     def assert_well(self, verdict: Verdict) -> None:
         """The zeros, and nothing that no fault explains."""

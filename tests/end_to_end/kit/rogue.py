@@ -23,7 +23,7 @@ import httpx
 from end_to_end.kit.alerts import Json, alert, circle, new_id
 from end_to_end.kit.call_load import CALLS
 from end_to_end.kit.dispatcher import make_call_key
-from end_to_end.kit.load import BELL_S, HEAL_S, TOWN_M, Desk, World, eventually
+from end_to_end.kit.load import BELL_S, HEAL_S, TOWN_M, RecordedDesk, World, eventually
 from end_to_end.kit.node import Node
 from end_to_end.kit.proofs import AUDIENCE, Reviewer
 from end_to_end.kit.times import stamp
@@ -72,7 +72,7 @@ def guard_in(home: Path) -> Guard:
 
 
 @dataclass
-class SigningDesk(Desk):
+class SigningDesk(RecordedDesk):
     """Publishes what two reviewers have signed."""
 
     people: list[Reviewer] = field(default_factory=list)

@@ -6,11 +6,9 @@ client of Python is here in this process; that of the web is in client_demo/web/
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,58 +16,15 @@ import pytest
 from end_to_end.kit.alerts import Json, ground
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import PHONE_SCOPE, Keys
+from end_to_end.kit.phone import Phone
 from end_to_end.kit.proofs import AUDIENCE, Desk, signing_node
 from end_to_end.kit.relay import Relay
 from end_to_end.kit.relay_lies import lies_about, more_lies
 from end_to_end.kit.times import wait_until
 
-from client_demo.python import Client, Place, Verifier
+from client_demo.python import Verifier
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Phone:
-    """The client of Python, on a thread of its own, with all that a person was shown."""
-
-    def __init__(self, url: str, spot: Point, desk: Desk, token: str) -> None:
-        self.shown: list[tuple[str, Json, str | None]] = []
-        self.dropped: list[str] = []
-        verifier = Verifier(desk.reviewers, AUDIENCE, approvals=2, cancel_approvals=1)
-        self._client = Client(
-            url,
-            [Place.at(*spot)],
-            token=lambda: token,
-            verify=verifier,
-            draw=lambda: 0.0,  # it comes back as soon as it may
-            on_change=lambda change: self.shown.append((str(change.kind), dict(change.alert), change.reason)),
-            on_untrusted=lambda dropped: self.dropped.append(dropped.reason),
-        )
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        self._loop.run_until_complete(self._client.run())
-
-    def __enter__(self) -> Phone:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._client.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def interrupt(self) -> None:
-        """Lose the connection, and come back."""
-        self._loop.call_soon_threadsafe(self._client.interrupt)
-
-    def kinds(self) -> list[tuple[str, int]]:
-        """What was shown, without its content."""
-        return [(kind, alert["revision"]) for kind, alert, _ in self.shown]
-
-    def held(self) -> list[int]:
-        """The revisions that are held."""
-        return [alert["revision"] for alert in list(self._client.holdings)]
 
 
 @pytest.fixture
@@ -87,8 +42,9 @@ def here() -> Point:
 
 @contextlib.contextmanager
 def phone(desk: Desk, relay: Relay, here: Point) -> Iterator[Phone]:
-    """A client behind the relay that is online."""
-    with Phone(relay.url, here, desk, desk.node.keys.token(sub="phone", scope=PHONE_SCOPE)) as client:
+    """Yield a verifying client that is connected through the relay."""
+    verifier = Verifier(desk.reviewers, AUDIENCE, approvals=2, cancel_approvals=1)
+    with Phone(relay.url, here, desk.node.keys.token(sub="phone", scope=PHONE_SCOPE), verifier) as client:
         yield client
 
 
@@ -100,7 +56,7 @@ def said(form: Json) -> Json:
 def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
     """Each alert that was shown is one of these forms, in all that it says (C13)."""
     known = [said(form) for form in forms]
-    for kind, alert, reason in client.shown:
+    for kind, alert, reason in client.changes:
         assert said(alert) in known, (kind, alert)
         assert reason in (None, "The fire is out.")
 
@@ -115,9 +71,9 @@ def test_whatever_a_relay_makes_of_it_nothing_is_shown_that_was_not_approved(des
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         relay.tamper = tamper
         first = desk.publish(here)
-        wait_until(lambda: client.kinds() == [("new", 1)], "revision 1 is shown")
+        client.wait_for_kinds(("new", 1))
         second = desk.revise(first, headline="The fire spreads.")
-        wait_until(lambda: client.kinds() == [("new", 1), ("updated", 2)], "revision 2 is shown")
+        client.wait_for_kinds(("new", 1), ("updated", 2))
         desk.cancel(second, "The fire is out.")
         wait_until(lambda: ("cancelled", 2) in client.kinds(), "it is called off")
         relay.say(*relay.heard, *more_lies(relay.heard, desk.reviewers))
@@ -132,16 +88,16 @@ def test_what_is_dropped_on_the_way_is_shown_by_the_next_connection(desk: Desk, 
     """R5, C14: a relay that lets nothing true through has not made the client forget, nor take a lie for it."""
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         first = desk.publish(here)
-        wait_until(lambda: client.held() == [1], "revision 1 is held")
+        wait_until(lambda: client.held() == {first.form["id"]: 1}, "revision 1 is held")
         relay.tamper = lambda message, before: [
             lie for lie in lies_about(message, desk.reviewers, before) if lie.get("proof") != message["proof"]
         ]
         desk.revise(first, headline="The fire spreads.")
         wait_until(lambda: client.dropped, "the lies about revision 2 were dropped")
-        assert client.held() == [1]
+        assert client.held() == {first.form["id"]: 1}
         relay.tamper = lambda message, _: [message]
-        client.interrupt()
-        wait_until(lambda: client.held() == [2], "revision 2 is held")
+        client.reconnect()
+        wait_until(lambda: client.held() == {first.form["id"]: 2}, "revision 2 is held")
     assert client.kinds() == [("new", 1), ("updated", 2)]
 
 
@@ -179,4 +135,4 @@ def test_no_proof_is_good_elsewhere(desk: Desk, here: Point, keys: Keys, tmp_pat
     ):
         training.publish(here)
         wait_until(lambda: client.dropped == ["other-place"], "it was dropped")
-    assert client.shown == []
+    assert client.changes == []

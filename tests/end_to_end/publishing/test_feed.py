@@ -11,7 +11,8 @@ import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground, revision_of
 from end_to_end.kit.keys import Keys
-from end_to_end.kit.node import Node, is_running
+from end_to_end.kit.node import Node
+from end_to_end.kit.process import is_running
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
 from lxml import etree

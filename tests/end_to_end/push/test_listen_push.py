@@ -53,7 +53,7 @@ def push(node: Node, service: Service) -> Iterator[Push]:
         push.assert_no_surprise()
 
 
-class Phone:
+class ListenCommand:
     """The command, as a process."""
 
     def __init__(self, node: Node, push: Push, service: Service, spot: Point, *options: str, sub: str = "sleeper"):
@@ -77,7 +77,7 @@ class Phone:
                 run, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL
             )
 
-    def __enter__(self) -> Phone:
+    def __enter__(self) -> ListenCommand:
         self.sees("registered until")
         return self
 
@@ -107,7 +107,7 @@ def test_a_phone_is_played_from_the_first_alert_to_the_cancel(node: Node, push: 
     """WPC2 to WPC5: what it would show is printed, a line for each push; nothing of it is there after Ctrl-C."""
     spot = ground()
     body = alert(spot, headline="Smoke.")
-    with Phone(node, push, service, spot) as phone:
+    with ListenCommand(node, push, service, spot) as phone:
         assert phone.sees(r"--push-services localhost:(\d+) --push-private localhost --push-ca")
         node.publish(body)
         phone.sees(r"^shown +heard  .*  Smoke\.  until .*\d\d:\d\d$")
@@ -121,7 +121,7 @@ def test_a_phone_is_played_from_the_first_alert_to_the_cancel(node: Node, push: 
 def test_what_does_not_fit_is_fetched_by_one_short_connection(node: Node, push: Push, service: Service):
     """WPT1: a message that is cut; the rest comes by the stream, and is there."""
     spot = ground()
-    with Phone(node, push, service, spot, sub="fetcher") as phone:
+    with ListenCommand(node, push, service, spot, sub="fetcher") as phone:
         node.publish(alert(spot, headline="Long.", description="🔥" * 1_000))
         phone.sees(r"^shown +heard  .*  Long\.")
         phone.sees(r"^new .*Long\..*revision 1\]")
@@ -137,7 +137,7 @@ def test_a_phone_that_knows_better_says_that_it_is_outside(node: Node, push: Pus
     )
     here = tuple(0.1 * a + 0.9 * b for a, b in zip(middle, corner, strict=True))
     area = {"type": "circle", "lat": spot[0], "lng": spot[1], "radius_m": 100}
-    with Phone(node, push, service, here, sub="neighbour") as phone:
+    with ListenCommand(node, push, service, here, sub="neighbour") as phone:
         node.publish(alert(spot, headline="Small.", area=area))
         phone.sees(r"^shown +heard  .*  Small\.  Not where you are\.  until")
 
@@ -145,11 +145,11 @@ def test_a_phone_that_knows_better_says_that_it_is_outside(node: Node, push: Pus
 def test_what_the_server_refuses_is_one_line(node: Node, push: Push, service: Service):
     """A port that `--push-services` does not have; and a token that it does not take."""
     other = Service(free_ports(1)[0], service.certificate)
-    phone = Phone(node, push, other, ground(), sub="refused")
+    phone = ListenCommand(node, push, other, ground(), sub="refused")
     assert phone.process.wait(PATIENCE) == 1
     assert "error: /subscription/endpoint: " in phone.output()
     assert "Traceback" not in phone.output()
-    phone = Phone(node, push, service, ground(), "--token", "x", sub="stranger")
+    phone = ListenCommand(node, push, service, ground(), "--token", "x", sub="stranger")
     assert phone.process.wait(PATIENCE) == 1
     assert "error: " in phone.output()
     assert "Traceback" not in phone.output()

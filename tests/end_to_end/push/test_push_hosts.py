@@ -16,7 +16,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate, make_certificate
-from support.push_service import HANG, RESET, Phone, PushService
+from support.push_service import HANG, RESET, PushPhone, PushService
 
 GOOD_PHONES, ATTACKERS = 60, 25
 GOOD, FAILING = "good.push.test", "failing.push.test"
@@ -61,14 +61,14 @@ def register_strangers(push: Push, good: PushService, here: str, host: Callable[
     """Register the attackers' devices at hosts that `host` names, each with a subscription of its own."""
     for attacker in range(ATTACKERS):
         for _ in range(devices):
-            subscription = Phone(good).subscription()
+            subscription = PushPhone(good).subscription()
             subscription["endpoint"] = f"https://{host()}:{good.port}/push/{secrets.token_hex(8)}"
             body = {"subscription": subscription, "places": [{"cell": here}]}
             answer = push.put(secrets.token_urlsafe(12), body, push.token(sub=f"attacker-{attacker}"))
             assert answer.status_code == 201, answer.text
 
 
-def register_phones(push: Push, service: PushService, here: str, count: int = GOOD_PHONES) -> list[Phone]:
+def register_phones(push: Push, service: PushService, here: str, count: int = GOOD_PHONES) -> list[PushPhone]:
     """Register phones of a service, each of another owner."""
     phones = [service.phone() for _ in range(count)]
     for phone in phones:
@@ -76,7 +76,7 @@ def register_phones(push: Push, service: PushService, here: str, count: int = GO
     return phones
 
 
-def assert_all_are_woken(node: Node, good: PushService, phones: list[Phone], spot: Point) -> None:
+def assert_all_are_woken(node: Node, good: PushService, phones: list[PushPhone], spot: Point) -> None:
     """Publish an alert, and wait until each of these phones has been told."""
     body = alert(spot)
     node.publish(body)

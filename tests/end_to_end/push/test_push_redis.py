@@ -12,7 +12,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate
-from support.push_service import Phone, PushService
+from support.push_service import PushPhone, PushService
 from support.redis_server import RedisServer, needs_redis
 
 pytestmark = [needs_redis, pytest.mark.timeout(300)]
@@ -64,7 +64,7 @@ def share_evenly(pair: tuple[Push, Push]) -> None:
     wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each has half")
 
 
-def registered(service: PushService, pair: tuple[Push, Push], place: str, number: int) -> list[Phone]:
+def registered(service: PushService, pair: tuple[Push, Push], place: str, number: int) -> list[PushPhone]:
     """Phones, by one process and the other in turn."""
     phones = [service.phone() for _ in range(number)]
     for at, phone in enumerate(phones):

@@ -16,7 +16,7 @@ from end_to_end.kit.node import BIN, Node, clean_environment, free_ports
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
-from support.push_service import HANG, Phone, PushService
+from support.push_service import HANG, PushPhone, PushService
 
 WORKERS = 2
 PHONES = 24  # so that each worker has some, but for once in 8,000,000 runs
@@ -48,13 +48,13 @@ def ask(push: Push, method: str, path: str, token: str, **more: object) -> httpx
     return httpx.request(method, url, headers=bearer(token), timeout=PATIENCE, trust_env=False, **more)  # type: ignore[arg-type]
 
 
-def register(push: Push, phone: Phone, spot: tuple[float, float], **more: object) -> httpx.Response:
+def register(push: Push, phone: PushPhone, spot: tuple[float, float], **more: object) -> httpx.Response:
     """Register a phone by any of the processes; its id is its name, and so is its owner."""
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}], **more}
     return ask(push, "PUT", device_id(phone), push.token(sub=phone.name), json=body)
 
 
-def device_id(phone: Phone) -> str:
+def device_id(phone: PushPhone) -> str:
     """What a phone has drawn for itself."""
     return f"device-of-{phone.name}".ljust(16, "-")
 
@@ -73,7 +73,7 @@ def shows(push: Push, *lines: str) -> bool:
     return set(lines) <= set(text.splitlines())
 
 
-def told(phones: list[Phone], alert_id: str, number: int) -> bool:
+def told(phones: list[PushPhone], alert_id: str, number: int) -> bool:
     """Whether all phones have been told this revision."""
     return all((alert_id, number) in phone.alerts() for phone in phones)
 

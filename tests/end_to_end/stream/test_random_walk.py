@@ -60,7 +60,7 @@ class Alert:
 
 
 @dataclass
-class Phone:
+class ModelPhone:
     """A client and what the rules know of it: all but `holds` is of this connection only."""
 
     name: str
@@ -104,7 +104,7 @@ class Walk:
         self.node, self.dice = node, random.Random(seed)
         self.town = ground()
         self.alerts: dict[str, Alert] = {}
-        self.phones: list[Phone] = []
+        self.phones: list[ModelPhone] = []
         self.held: list[tuple[str, Json, dict[str, int]]] = []
         self.trace: list[str] = []
         self.messages = 0
@@ -217,7 +217,7 @@ class Walk:
         count = dice.choice((0, 1, 1, 1, 2, 8))
         return [place(self.somewhere(), accuracy_m=dice.choice((0, 0, 65, 500))) for _ in range(count)]
 
-    def some_phone(self) -> Phone | None:
+    def some_phone(self) -> ModelPhone | None:
         return self.dice.choice(self.phones) if self.phones else None
 
     def connect(self) -> None:
@@ -235,7 +235,7 @@ class Walk:
     def welcome(self, scope: str, filters: Json, holding: dict[str, int]) -> None:
         fmt, places = self.dice.choice(FORMATS), self.places()
         session = Session(self.node, fmt)
-        phone = Phone(
+        phone = ModelPhone(
             f"phone {next(self.numbers)}", session, scope, filters.get("categories"), filters.get("min_severity")
         )
         self.phones.append(phone)
@@ -246,7 +246,7 @@ class Walk:
         session.hello(places, token=token, **filters, **extra)
         self.judge(phone, since=since)
 
-    def known_to(self, phone: Phone, name: str) -> bool:
+    def known_to(self, phone: ModelPhone, name: str) -> bool:
         known = self.alerts[name]
         return phone.may_see(known.shown[1])
 
@@ -261,7 +261,7 @@ class Walk:
             phone.session.drop()
             self.remember(phone)
 
-    def remember(self, phone: Phone) -> None:
+    def remember(self, phone: ModelPhone) -> None:
         filters = {"categories": phone.categories, "min_severity": phone.min_severity}
         holding = {
             name: number
@@ -298,7 +298,7 @@ class Walk:
             chosen["min_severity"] = self.dice.choice(SEVERITIES)
         return chosen
 
-    def asking(self, phone: Phone, kind: str, fields: Json, apply: Any) -> None:
+    def asking(self, phone: ModelPhone, kind: str, fields: Json, apply: Any) -> None:
         self.trace.append(f"{phone.name} {kind} {fields if kind != 'token' else ''}")
         asked = now()
         answer = phone.session.ask(kind, **fields)
@@ -309,7 +309,7 @@ class Walk:
 
     # -- soundness
 
-    def judge(self, phone: Phone, until: int | None = None, since: dt.datetime | None = None) -> None:
+    def judge(self, phone: ModelPhone, until: int | None = None, since: dt.datetime | None = None) -> None:
         """Hold what came, all of it written later than `since`, against the rules.
 
         It is judged by the phone's present places, filter and scope, up to message number `until`.
@@ -321,7 +321,7 @@ class Walk:
             phone.read += 1
             self.messages += 1
 
-    def judge_message(self, phone: Phone, message: Json) -> None:
+    def judge_message(self, phone: ModelPhone, message: Json) -> None:
         name, what = told(message)
         known = self.alerts[name]
         assert name not in phone.over, "nothing after the cancel (rule 2)"
@@ -351,7 +351,7 @@ class Walk:
                 phone.session.listen(name, what)
             self.judge(phone)
 
-    def owed(self, phone: Phone) -> list[tuple[str, int | str]]:
+    def owed(self, phone: ModelPhone) -> list[tuple[str, int | str]]:
         """What must have come by now, or be under way."""
         owed: list[tuple[str, int | str]] = []
         for name, known in self.alerts.items():

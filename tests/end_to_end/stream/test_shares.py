@@ -49,7 +49,7 @@ def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
         node.assert_no_surprise()
 
 
-class Crowd:
+class AttackerConnections:
     """Connections of one attacker."""
 
     def __init__(self, port: int) -> None:
@@ -57,7 +57,7 @@ class Crowd:
         self._opened = contextlib.ExitStack()
         self.sockets: list[socket.socket] = []
 
-    def __enter__(self) -> Crowd:
+    def __enter__(self) -> AttackerConnections:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -134,7 +134,7 @@ def test_bodies_that_never_come_shut_out_their_own_subject_alone(keys: Keys, tmp
     """HD6: beyond its share a token is told 429, and every alert of another is published."""
     token = keys.token(sub="attacker", scope=DESK_SCOPE)
     with Node(tmp_path, keys, "--share", "0.02") as node:
-        with Crowd(node.api_port) as crowd:
+        with AttackerConnections(node.api_port) as crowd:
             crowd.say(100, head("POST", "/v1/alerts", token, Content_Length="100"))
             wait_until(lambda: len(crowd.answered()) >= 60, "all beyond the share are refused")
             own = node.get("/v1/alerts", token)
@@ -154,7 +154,7 @@ def test_strangers_who_do_not_read_shut_out_nobody(keys: Keys, tmp_path: Path):
     narrow = Node(tmp_path, keys)
     narrow.launcher = ["sh", "-c", 'ulimit -n 400; exec "$0" "$@"']
     url, ask = f"http://127.0.0.1:{narrow.api_port}", b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
-    with narrow, Crowd(narrow.api_port) as crowd:
+    with narrow, AttackerConnections(narrow.api_port) as crowd:
         crowd.say(400 // 8, ask, receive_buffer=2_048)
         for _ in range(60):  # meanwhile the answers come to fill what the kernel holds of them
             answer = httpx.post(
@@ -227,7 +227,7 @@ def test_messages_of_one_source_that_never_come_take_no_place_of_another(keys: K
         node.restart()
         token, issuer = keys.token(sub="hub", scope=DESK_SCOPE), Issuer()
         slow = head("POST", "/v1/cap", token, Content_Type="application/xml", Content_Length=str(2**21))
-        with Crowd(node.api_port) as crowd:
+        with AttackerConnections(node.api_port) as crowd:
             crowd.say(60, slow)  # nothing of the body
             crowd.say(6, slow + b" " * 100_000)  # enough of it to take a place
             wait_until(lambda: len(crowd.answered()) >= 3, "those beyond the share are refused")
@@ -244,7 +244,7 @@ def test_registrations_of_one_subject_that_never_come_shut_out_nobody(keys: Keys
     """HD6: beyond its share a token is told 429, and another phone is registered. HD14: a drain answers the rest."""
     with Node(tmp_path, keys) as node, Push(node, service, options=("--share", "0.02")) as push:
         token = push.token(sub="attacker", scope=PHONE_SCOPE)
-        with Crowd(push.port) as crowd:
+        with AttackerConnections(push.port) as crowd:
             crowd.say(30, head("PUT", f"/v1/devices/{'d' * 16}", token, Content_Length="100"))
             wait_until(lambda: len(crowd.answered()) >= 20, "those beyond the share are refused")
             push.register(service.phone(), cell(ground()))
@@ -261,7 +261,7 @@ def test_registrations_of_one_subject_that_never_come_shut_out_nobody(keys: Keys
 def test_bodies_under_way_at_drain_are_answered_and_nothing_is_printed(keys: Keys, tmp_path: Path, workers: str):
     """HD14: 503 at once, and no traceback, however short the drain."""
     with Node(tmp_path, keys, "--drain-s", "1", "--workers", workers) as node:
-        with Crowd(node.api_port) as crowd:
+        with AttackerConnections(node.api_port) as crowd:
             for body in ({"Content_Length": "100"}, {"Transfer_Encoding": "chunked"}):
                 crowd.say(40, head("POST", "/v1/alerts", node.desk, Expect="100-continue", **body))
             wait_until(lambda: len(crowd.answered()) == 80, "the node waits for all bodies")

@@ -13,6 +13,7 @@ from support.fakes import NOON_MS, FakeClock
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
+from geocast.ingest.cap import ids
 from geocast.ingest.cap import message as cap_message
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import CapSource, CapSources
@@ -102,7 +103,22 @@ def moved(body, sent_ms):
     return _TIME.sub(later, body)
 
 
-class Room:
+def id_of(identifier, sender=SENDER):
+    """The id for messages of this name."""
+    return ids.base("met", sender, identifier)
+
+
+def named(headline, **fields):
+    """An info with this headline."""
+    return an_info(headline=headline, **fields)
+
+
+def two_blocks(first="one", second="two", **fields):
+    """Two infos about different places."""
+    return named(first, **fields), an_info(an_area(polygon=OTHER_RING), headline=second, **fields)
+
+
+class CapIngestHarness:
     """Where messages are taken, at twenty past noon: `taken` says what became of one, and `live` what is live then."""
 
     def __init__(self, log=None, clock=None, source=ANYBODY, in_force=PUBLIC_WARNING, zones=NO_ZONES):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import shapely
 from geometry.test_polygon_union import grid
-from ingest.cap.issuer import PUBLIC_WARNING, Room, a_message, an_area, an_info, code
+from ingest.cap.issuer import PUBLIC_WARNING, CapIngestHarness, a_message, an_area, an_info, code
 from ingest.cap.test_corpus import UTC, a_room
 from support import s2
 from support.real_data import DATA
@@ -30,7 +30,7 @@ ABOUT_SHAPES = {"area-too-complex", "radius-out-of-range", "shape-not-allowed"}
 
 def taken(*rings, room=None, **area):
     """What becomes of a message with these rings, under the policy for official warnings."""
-    room = room or Room()
+    room = room or CapIngestHarness()
     return room.taken(a_message("m", 0, (), an_info(an_area(polygon=[said(ring) for ring in rings], **area))))
 
 
@@ -103,7 +103,7 @@ def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
     """HD10, P7: and so is a circle."""
     ring = [(10, 50), (10 + size_deg, 50), (10 + size_deg, 50 + size_deg / 2), (10, 50)]
     assert held(area_of(taken(ring)), np.array(ring)).all()
-    [circle] = area_of(Room().taken(a_message("m", 0, (), an_info(an_area(circle="50,10 0.05")))))
+    [circle] = area_of(CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(circle="50,10 0.05")))))
     assert 100 <= circle.radius_m < 400
 
 
@@ -169,7 +169,7 @@ def test_zones_of_whole_country_are_published_one_by_one_and_together():
     )
     for names in ([name] for name in country):
         corners = np.array([corner for name in names for ring in country[name] for corner in ring])
-        answer = Room(zones=known).taken(
+        answer = CapIngestHarness(zones=known).taken(
             a_message("m", 0, (), an_info(an_area(geocode=[code("UGC", name) for name in names])))
         )
         assert held(area_of(answer), corners).all()
@@ -182,9 +182,9 @@ def test_message_with_too_many_corners_is_refused_before_they_are_read():
     """HD3: at the polygon; what repeats in each language counts once."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), language=language) for language in ("en", "fr", "es")]
-    assert Room().taken(a_message("m", 0, (), *infos)).outcome == "published"
+    assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
     area = an_area(polygon=[half, said(coast(MAX_WORK // 2 + 100, 2))])
-    assert Room().refused(a_message("n", 0, (), an_info(area))) == [
+    assert CapIngestHarness().refused(a_message("n", 0, (), an_info(area))) == [
         ("area-too-complex", "/alert/info/0/area/0/polygon/1")
     ]
 
@@ -193,9 +193,9 @@ def test_alerts_of_one_message_share_its_work():
     """HD3: the same coast in alerts that differ in their end counts for each."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), event=f"Flood {n}", severity=s) for n, s in enumerate(("Minor", "Severe"))]
-    assert Room().taken(a_message("m", 0, (), *infos)).outcome == "published"
+    assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
     infos.append(an_info(an_area(polygon=half), event="Storm", severity="Extreme"))
-    assert Room().refused(a_message("n", 0, (), *infos)) == [("area-too-complex", "/alert/info")]
+    assert CapIngestHarness().refused(a_message("n", 0, (), *infos)) == [("area-too-complex", "/alert/info")]
 
 
 def test_zigzags_are_published_without_asking_whether_they_cross_themselves(monkeypatch):
@@ -215,7 +215,7 @@ def test_edges_that_take_too_many_arcs_are_too_complex():
     turn = np.arange(500) * 249 * 2 * math.pi / 499
     star = np.column_stack([10 + 10 * np.cos(turn), 50 + 10 * np.sin(turn)])
     body = a_message("m", 0, (), an_info(an_area(polygon=said(star))))
-    assert Room().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
+    assert CapIngestHarness().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
 
 
 def test_where_source_may_publish_is_judged_by_what_message_says():
@@ -225,7 +225,7 @@ def test_where_source_may_publish_is_judged_by_what_message_says():
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
     box = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     bounds = Bounds(jurisdiction=parse_jurisdiction(json.dumps({"type": "Polygon", "coordinates": [box]}).encode()))
-    room = Room()
+    room = CapIngestHarness()
     room.taking = room.taking.with_config(PUBLIC_WARNING, room.taking.sources, Publishers({"met": bounds}))
     assert held(area_of(taken(*towns, room=room)), corners).all()
     outside_shape = coast(12, 1, south, west, 0.05)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from ingest.cap.issuer import ANYBODY, MINUTE_MS, Room
+from ingest.cap.issuer import ANYBODY, MINUTE_MS, CapIngestHarness
 from support.fakes import FakeClock
 from support.real_data import cap
 
@@ -22,7 +22,7 @@ NOWHERE += [f"wmo__{country}_valid" for country in ("at", "be", "cn", "us")]
 def a_room(name, source=ANYBODY, zones=NO_ZONES):
     """Where a real message was sent a minute ago; nothing in it is changed, so a signature is good."""
     sent = cap_message.read(cap(name).read_bytes(), assume_offset="+00:00").sent
-    return Room(clock=FakeClock(sent + MINUTE_MS), source=source, zones=zones)
+    return CapIngestHarness(clock=FakeClock(sent + MINUTE_MS), source=source, zones=zones)
 
 
 def taken(room, name):
@@ -97,7 +97,7 @@ def test_times_without_an_offset_are_assumed_or_refused():
     names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
     bodies = [cap(name).read_bytes() for name in names]
     room = a_room(names[0], UTC)
-    assert Room(clock=room.clock).refused(bodies[0]) == [("invalid-value", "/alert/sent")]
+    assert CapIngestHarness(clock=room.clock).refused(bodies[0]) == [("invalid-value", "/alert/sent")]
     answers = [room.taken(body) for body in bodies]
     assert [answer.outcome for answer in answers] == ["published", "published"]
     assert [answer.alerts[0].alert.severity for answer in answers] == ["severe", "minor"]
@@ -185,7 +185,7 @@ def test_broken_messages_are_refused_with_where():
         ("google__no_optional_fields", ("missing-field", "/alert/info")),
         ("wmo__bz_invalid_schema", ("missing-field", "/alert/sender")),
     ]:
-        assert broken in Room().refused(cap(name).read_bytes())
+        assert broken in CapIngestHarness().refused(cap(name).read_bytes())
 
 
 def test_one_message_in_three_spellings_is_one_alert():

@@ -5,7 +5,18 @@ import math
 
 import numpy as np
 import pytest
-from ingest.cap.issuer import DAY_MS, MINUTE_MS, RING, Room, a_cancel, a_message, an_area, an_info, code, time
+from ingest.cap.issuer import (
+    DAY_MS,
+    MINUTE_MS,
+    RING,
+    CapIngestHarness,
+    a_cancel,
+    a_message,
+    an_area,
+    an_info,
+    code,
+    time,
+)
 from support.fakes import NOON_MS
 
 from geocast import policy
@@ -38,7 +49,7 @@ cap = ["event:fire"]
 @pytest.fixture
 def room():
     """Where messages are taken under a policy with narrow bounds."""
-    return Room(in_force=SMALL)
+    return CapIngestHarness(in_force=SMALL)
 
 
 def one(answer):
@@ -161,7 +172,7 @@ def square(lng, lat, size=0.2):
 
 def test_areas_of_codes_are_looked_up_and_joined():
     """CP24, CZ2: a polygon beside them stays a shape of its own; what is not known is left out and counted."""
-    room = Room(
+    room = CapIngestHarness(
         zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
     )
     known, other = an_area(geocode=[code("UGC", "A"), code("UGC", "B")]), an_area(geocode=code("UGC", "C"))
@@ -174,7 +185,7 @@ def test_areas_of_codes_are_looked_up_and_joined():
 
 def test_an_area_that_is_known_in_part_is_published_and_counted():
     """CP24: nobody inside is missed for what others are not told."""
-    room = Room(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
+    room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
     half = an_area(geocode=[code("UGC", "A"), code("UGC", "X")])
     assert room.taken(a_message("m", 0, (), an_info(half))).areas_left_out == 1
     whole = an_area(geocode=[code("UGC", "A"), code("UGC", "X"), code("FIPS6", "1")])
@@ -183,7 +194,7 @@ def test_an_area_that_is_known_in_part_is_published_and_counted():
 
 def test_a_point_is_passed_over_beside_a_zone():
     """CP23, CP24: an issuer gives the middle of what it names by a code."""
-    room = Room(zones=Zones({("UGC", "A"): square(10, 50)}))
+    room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50)}))
     answer = room.taken(
         a_message("m", 0, (), an_info(an_area(circle="50,10 0", geocode=code("UGC", "A")), event="Earthquake"))
     )
@@ -197,7 +208,7 @@ def test_more_zones_than_an_alert_may_have_shapes_are_united():
     """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
-    answer = Room(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
+    answer = CapIngestHarness(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
     assert "united" in answer.notes
     shapes = one(answer).area
     assert len(shapes) == 64
@@ -245,7 +256,7 @@ def test_a_crossed_ring_is_filled(room):
 )
 def test_rings_around_poles_and_across_the_antimeridian(ring):
     """CP22, A17."""
-    answer = Room().taken(a_message("m", 0, (), an_info(an_area(polygon=ring))))
+    answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(polygon=ring))))
     assert answer.outcome == "published"
     assert ("lng-wrapped" in answer.notes) == ("180.085" in ring)
 
@@ -257,7 +268,7 @@ def test_a_ring_of_41_000_corners_is_simplified():
         turn = n / 41_000 * 2 * math.pi
         reach = 0.5 + 0.0005 * math.sin(600 * turn)
         corners.append(f"{40 + reach * math.sin(turn):.5f},{-100 + reach * math.cos(turn):.5f}")
-    answer = Room().taken(a_message("m", 0, (), an_info(an_area(polygon=" ".join(corners)))))
+    answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(polygon=" ".join(corners)))))
     [shape] = one(answer).area
     assert len(shape.ring) <= 501
     assert shape.buffer_m >= 60
@@ -284,7 +295,7 @@ def test_polygons_need_a_category_that_takes_them(room):
 def test_a_ring_that_is_as_wide_as_half_the_earth_is_refused():
     """A18."""
     wide = "0,0 0,100 60,50 -60,50 0,0"
-    assert Room().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
+    assert CapIngestHarness().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
         ("invalid-value", "/alert/info/0/area/0")
     ]
 
@@ -311,19 +322,19 @@ def test_no_words_and_no_area_are_held(room):
 def test_a_message_can_not_be_signed():
     """AP7: so where the policy asks for reviewers it is refused."""
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
-    room = Room(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
+    room = CapIngestHarness(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
 
 
 @pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
 def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
     """HD1: what was published before the policy asked for them, in whatever category its successor would be."""
-    log = Room().log
-    Room(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
+    log = CapIngestHarness().log
+    CapIngestHarness(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
     [before] = asyncio.run(log.live(NOON_MS)).revisions
     categories = {**SMALL.categories, before.alert.category: SMALL.categories[before.alert.category].model_copy()}
     categories[before.alert.category] = categories[before.alert.category].model_copy(update={asks: 1})
-    room = Room(log, in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
+    room = CapIngestHarness(log, in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     eased = a_message("n", 1, ("m",), an_info(an_area(circle="32.7,-96.8 1"), event="Fire"))
     over = a_cancel("n", 1, ("m",))
     refused = room.refused(over if asks == "cancel_approvals" else eased)
@@ -368,5 +379,5 @@ def test_an_enveloped_signature_is_passed_over(room):
 
 def test_a_day_is_as_long_as_an_alert_may_be_by_default():
     """P17: `default_age_s` of the built-in policy."""
-    answer = Room().taken(a_message("m", 0, (), an_info(expires=None)))
+    answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(expires=None)))
     assert one(answer).expires_at == NOON_MS + DAY_MS

@@ -6,7 +6,7 @@ What hypothesis makes is bounded, and the same at each run.
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest.cap.issuer import CAP, MINUTE_MS, RING, Room, a_message, an_info, element, time
+from ingest.cap.issuer import CAP, MINUTE_MS, RING, CapIngestHarness, a_message, an_info, element, time
 from support.fakes import NOON_MS
 
 from geocast.ingest.cap.decision import OUTCOMES
@@ -120,21 +120,21 @@ def taken(room, body, charset=None):
 )
 def test_any_bytes_are_taken_or_refused(body, charset):
     """CP2, CP3: whatever the charset is said to be."""
-    assert taken(Room(), body, charset) is None
+    assert taken(CapIngestHarness(), body, charset) is None
 
 
 @bounded
 @given(st.integers(0, len(GOOD)), st.integers(0, 40), st.binary(max_size=20))
 def test_a_message_with_a_hole_or_a_splinter_is_taken_or_refused(at, cut, put):
     """CP3 to CP6."""
-    taken(Room(), GOOD[:at] + put + GOOD[at + cut :])
+    taken(CapIngestHarness(), GOOD[:at] + put + GOOD[at + cut :])
 
 
 @bounded
 @given(MESSAGE)
 def test_any_fields_are_taken_or_refused_and_twice_is_once(body):
     """CP5, CP10, CP21 to CP25."""
-    room = Room()
+    room = CapIngestHarness()
     first = taken(room, body)
     before = room.live()
     again = taken(room, body)
@@ -168,7 +168,7 @@ def message(name, minutes, refers, kind, expires, blocks):
 @given(st.lists(STEP, min_size=1, max_size=6))
 def test_any_messages_in_any_order_leave_a_log_that_holds_together(steps):
     """CP10 to CP20: each id is a chain; what was replaced has ended; what comes again ends nothing newer."""
-    room, took = Room(), []
+    room, took = CapIngestHarness(), []
     for step in steps:
         answer = taken(room, message(*step))
         if answer is not None and answer.outcome in ("published", "updated", "replaced"):

@@ -4,9 +4,9 @@ import asyncio
 import json
 
 import pytest
-from support.fakes import DALLAS, NOON_MS, FakeClock, alert_request
+from support.fakes import DALLAS, NOON_MS, alert_request
+from support.publisher import BUILT_IN, DESK, MANAGER, OTHER, PublisherHarness
 
-from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
@@ -16,59 +16,33 @@ from geocast.policy import Policy
 from geocast.policy.publishers.bounds import DRY_PER_MINUTE
 from geocast.policy.publishers.file import load_publishers
 
-DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
 AROUND_DALLAS = [[-97, 32], [-96, 32], [-96, 33], [-97, 33], [-97, 32]]
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 AUSTIN = {"type": "circle", "lat": 30.2672, "lng": -97.7431, "radius_m": 800}
-APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
-BUILT_IN = policy.load(None)
 FLOODS = Policy.model_validate(
     {"name": "p", "categories": {"flood": {"title": "Flood", "polygons": True, "hold_area_km2": 1}}}
 )
 
 
-class Node:
-    """Publishing under a publishers' file; each call runs to its end."""
+class GrantsHarness(PublisherHarness):
+    """Publishing under a publishers' file, with the polygon `dallas.geojson` beside it."""
 
     def __init__(self, folder, text, in_force=BUILT_IN, log=None):
         (folder / "dallas.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [AROUND_DALLAS]}))
-        self._path = folder / "publishers.toml"
-        self.clock, self.log, self.numbers = FakeClock(), log or MemoryLog(), iter(range(100_000))
-        self._policy = in_force
-        self.publishing = Publishing(self.log, in_force, self.clock, publishers=self._publishers(text))
+        self._path, self._policy, self._numbers = folder / "publishers.toml", in_force, iter(range(100_000))
+        super().__init__(log, in_force, publishers=self._publishers(text))
 
     def _publishers(self, text):
         self._path.write_text(text)
         return load_publishers(self._path)
 
     def reload(self, text):
-        """Have another file in force."""
+        """Put another file in force."""
         self.publishing = self.publishing.with_config(self._policy, self._publishers(text))
 
     def publish(self, who=DESK, *, dry_run=False, **changes):
-        """`POST /v1/alerts`, under a new id unless one is given."""
-        changes = {"id": f"a-{next(self.numbers)}"} | changes
-        return self._answer(self.publishing.publish(alert_request(**changes), who, dry_run=dry_run))
-
-    def revise(self, alert_id, number, who=DESK, *, dry_run=False, **changes):
-        """`POST /v1/alerts/{id}/revisions`."""
-        body = {"headline": f"Again, {number}"} | changes | {"id": ..., "revision": number}
-        return self._answer(self.publishing.revise(alert_id, alert_request(**body), who, dry_run=dry_run))
-
-    def cancel(self, alert_id, number, who=DESK):
-        """`POST /v1/alerts/{id}/cancel`."""
-        body = {"revision": number, "reason": "over", "approval": APPROVAL}
-        return self._answer(self.publishing.cancel(alert_id, body, who))
-
-    def _answer(self, call):
-        async def answered():
-            try:
-                outcome = await call
-            except Problem as problem:
-                return problem.status, problem
-            return 201 if outcome.created else 200, outcome.entry
-
-        return asyncio.run(answered())
+        """Send `POST /v1/alerts`, under a new id unless one is given."""
+        return super().publish(who, dry_run=dry_run, **{"id": f"a-{next(self._numbers)}"} | changes)
 
 
 def status(answer):
@@ -94,20 +68,20 @@ def kinds(answer):
 
 def test_whom_no_table_covers_may_not_publish_or_revise_and_may_cancel(tmp_path):
     """PG1: not by a dry run either; a cancel is bound by nothing."""
-    node = Node(tmp_path, "[publishers.desk]")
+    node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     assert status(node.publish(OTHER)) == (403, "insufficient-scope")
     assert status(node.publish(OTHER, dry_run=True)) == (403, "insufficient-scope")
-    assert status(node.revise("a", 2, MANAGER)) == (403, "insufficient-scope")
+    assert status(node.revise(2, MANAGER, "a")) == (403, "insufficient-scope")
     assert status(node.publish(OTHER, headline=3)) == (403, "insufficient-scope")
-    assert status(node.cancel("a", 2, OTHER)) == (403, "not-yours")
-    assert status(node.cancel("a", 2, MANAGER)) == 201
+    assert status(node.cancel(2, OTHER, "a")) == (403, "not-yours")
+    assert status(node.cancel(2, MANAGER, "a")) == 201
 
 
 def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
     """HD5, PG1, PG2: an issuer that the file does not name may not publish, whatever `*` says of the key set's own."""
     tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
-    node = Node(tmp_path, tables)
+    node = GrantsHarness(tmp_path, tables)
     of_a, of_b = (Publisher("desk", issuer=issuer) for issuer in ("a", "b"))
     assert [status(node.publish(who)) for who in (DESK, of_a)] == [201, 201]
     assert [status(node.publish(who)) for who in (DESK, of_a)] == [(429, "rate-limited")] * 2
@@ -116,7 +90,7 @@ def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
 
 def test_without_a_file_all_publishers_are_alike(tmp_path):
     """Without `--publishers` nothing of the page holds, rates included."""
-    node = Node(tmp_path, "[publishers.desk]\nper_minute = 1")
+    node = GrantsHarness(tmp_path, "[publishers.desk]\nper_minute = 1")
     node.publishing = Publishing(node.log, BUILT_IN, node.clock)
     assert {status(node.publish(OTHER)) for _ in range(50)} == {201}
     assert {status(node.publish(DESK)) for _ in range(50)} == {201}
@@ -139,7 +113,7 @@ MORE = "no more is granted to this publisher"
 
 def test_what_is_within_the_grant_is_published(tmp_path):
     """P21, P22."""
-    node = Node(tmp_path, BOUNDED)
+    node = GrantsHarness(tmp_path, BOUNDED)
     area = CIRCLE | {"radius_m": 500}
     assert status(node.publish(category="arson", status="test", severity="moderate", area=area)) == 201
     assert status(node.publish(OTHER, severity="extreme", area=AUSTIN)) == 201
@@ -147,7 +121,7 @@ def test_what_is_within_the_grant_is_published(tmp_path):
 
 def test_each_thing_beyond_the_grant_is_named(tmp_path):
     """P21, P22, P9: in the order of their numbers, and the narrower bounds of the radius."""
-    answer = Node(tmp_path, BOUNDED).publish(category="shooting", severity="severe", area=AUSTIN)
+    answer = GrantsHarness(tmp_path, BOUNDED).publish(category="shooting", severity="severe", area=AUSTIN)
     assert broken(answer) == [
         ("radius-out-of-range", "/area/radius_m", "must be 100 to 500 m"),
         ("not-granted", "/category", f"must be one of these: arson, robbery; {MORE}"),
@@ -160,7 +134,7 @@ def test_each_thing_beyond_the_grant_is_named(tmp_path):
 def test_limits_are_members_of_each_violation(tmp_path):
     """H8a: a program needs no text. The names are those of the table in the protocol."""
     changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
-    node = Node(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
+    node = GrantsHarness(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
     found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
     by_place = {(each.slug, each.pointer): dict(each.members) for each in found}
     flood = FLOODS.categories["flood"]
@@ -189,7 +163,7 @@ def test_they_stand_between_the_rules_of_the_policy(tmp_path):
         {"name": "p", "categories": {"robbery": {"title": "Robbery", "hold_area_km2": 0.1, "max_radius_m": 600}}}
     )
     text = '[publishers.desk]\nstatuses = ["test"]\nmax_radius_m = 9000\njurisdiction = "dallas.geojson"'
-    node = Node(tmp_path, text, hold)
+    node = GrantsHarness(tmp_path, text, hold)
     changes = {
         "threat": "individual",
         "occurred_at": format_time(NOON_MS - 2 * 3_600_000),
@@ -213,7 +187,7 @@ def test_they_stand_between_the_rules_of_the_policy(tmp_path):
 
 def test_a_broken_body_is_judged_as_far_as_it_can_be(tmp_path):
     """P9: a status that was left out counts as actual; what can't be read is not judged."""
-    node = Node(tmp_path, BOUNDED)
+    node = GrantsHarness(tmp_path, BOUNDED)
     area = [AUSTIN, CIRCLE | {"lat": "x"}, {"type": "square"}, 7]
     assert kinds(node.publish(severity="grave", category=3, area=area))[-2:] == [
         ("not-granted", "/status"),
@@ -228,7 +202,7 @@ def test_a_broken_body_is_judged_as_far_as_it_can_be(tmp_path):
 
 def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
     """P21: it is said so, rather than bounds that nothing meets."""
-    node = Node(tmp_path, "[publishers.desk]\nmax_radius_m = 50")
+    node = GrantsHarness(tmp_path, "[publishers.desk]\nmax_radius_m = 50")
     detail = "must be at most 50 m for this publisher, and in this category at least 100 m"
     assert broken(node.publish()) == [("radius-out-of-range", "/area/radius_m", detail)]
 
@@ -239,7 +213,7 @@ def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
 )
 def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
     """P22: a point that is outside either way is not called swapped."""
-    node = Node(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
+    node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
     answer = node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800})
     [(slug, pointer, detail)] = broken(answer)
     assert (slug, pointer) == ("outside-jurisdiction", "/area")
@@ -249,7 +223,7 @@ def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
 
 def test_swapped_coordinates_are_told(tmp_path):
     """P22: a jurisdiction whose longitudes are latitudes too."""
-    node = Node(
+    node = GrantsHarness(
         tmp_path, '[publishers.desk]\njurisdiction = "here.geojson"\n[publishers."*"]'.replace("here", "dallas")
     )
     (tmp_path / "dallas.geojson").write_text(
@@ -270,7 +244,7 @@ def ring(*corners):
 
 def test_every_corner_of_a_polygon_is_in_the_jurisdiction(tmp_path):
     """P22: and P21 by the radius of P7; the corners that were asked for, at their own places."""
-    node = Node(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
+    node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
     flood = {"category": "flood", "confirm": {"area_km2": 1000}}
     inside, across = [(-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8)], [(-96.8, 32.95), (-96.7, 32.95), (-96.7, 33.01)]
     assert status(node.publish(**flood, area=ring(*inside))) == 201
@@ -283,17 +257,17 @@ def test_every_corner_of_a_polygon_is_in_the_jurisdiction(tmp_path):
 
 def test_a_revision_is_bound_by_the_grant_of_whoever_posts_it(tmp_path):
     """PG3: `alerts:manage` widens nothing but whose alert it may be; and the other way round."""
-    node = Node(tmp_path, '[publishers.desk]\n[publishers.boss]\nmax_severity = "minor"\nstatuses = ["test"]')
+    node = GrantsHarness(tmp_path, '[publishers.desk]\n[publishers.boss]\nmax_severity = "minor"\nstatuses = ["test"]')
     assert status(node.publish(id="a", severity="severe")) == 201
     refused = [("not-granted", "/status"), ("not-granted", "/severity")]
-    assert kinds(node.revise("a", 2, MANAGER, severity="severe")) == refused
-    assert kinds(node.revise("a", 2, MANAGER, severity="severe", dry_run=True)) == refused
-    assert status(node.revise("a", 2, severity="severe")) == 201
+    assert kinds(node.revise(2, MANAGER, "a", severity="severe")) == refused
+    assert kinds(node.revise(2, MANAGER, "a", severity="severe", dry_run=True)) == refused
+    assert status(node.revise(2, alert_id="a", severity="severe")) == 201
 
 
 def test_a_repeat_is_answered_whatever_the_grant_has_become(tmp_path):
     """H3: step 6 comes before step 9; whom no table covers any more is refused before both (PG1)."""
-    node = Node(tmp_path, "[publishers.desk]")
+    node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     node.reload('[publishers.desk]\nmax_severity = "minor"')
     assert status(node.publish(id="a")) == 200
@@ -309,18 +283,18 @@ SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[pub
 
 def test_alerts_and_revisions_are_limited_and_repeats_and_cancels_never(tmp_path):
     """PG2: `Retry-After` to the second; the others' rates are their own."""
-    node = Node(tmp_path, SLOW)
+    node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
     node.clock.advance(10.5)
-    assert status(node.revise("a", 2)) == 201
-    for refused in (node.publish(id="b"), node.revise("a", 3)):
+    assert status(node.revise(2, alert_id="a")) == 201
+    for refused in (node.publish(id="b"), node.revise(3, alert_id="a")):
         assert status(refused) == (429, "rate-limited")
         assert refused[1].headers == {"Retry-After": "50"}
     assert status(node.publish(id="a")) == 200
-    assert status(node.revise("a", 2)) == 200
+    assert status(node.revise(2, alert_id="a")) == 200
     assert status(node.publish(OTHER, id="c")) == 201
-    assert status(node.cancel("a", 3)) == 201
-    assert status(node.cancel("a", 3)) == 200
+    assert status(node.cancel(3, alert_id="a")) == 201
+    assert status(node.cancel(3, alert_id="a")) == 200
     node.clock.advance(49.5)
     assert status(node.publish(id="b")) == 201
     node.clock.advance(60)
@@ -329,14 +303,14 @@ def test_alerts_and_revisions_are_limited_and_repeats_and_cancels_never(tmp_path
 
 def test_what_is_refused_otherwise_does_not_count(tmp_path):
     """PG2: it is decided last."""
-    node = Node(tmp_path, SLOW)
+    node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
     for _ in range(20):
         assert status(node.publish(severity="grave"))[0] == 422
         assert status(node.publish(threat="individual"))[0] == 422
         assert status(node.publish(id="a", headline="Other"))[0] == 409
         assert status(node.publish(id="a")) == 200
-        assert status(node.cancel("none", 2))[0] == 404
+        assert status(node.cancel(2, alert_id="none"))[0] == 404
     assert status(node.publish()) == 201
     assert status(node.publish(threat="individual"))[0] == 422
     assert status(node.publish(id="a", headline="Other"))[0] == 409
@@ -345,7 +319,7 @@ def test_what_is_refused_otherwise_does_not_count(tmp_path):
 
 def test_dry_runs_have_a_rate_of_their_own(tmp_path):
     """PG2: 600 a minute, and neither counts for the other."""
-    node = Node(tmp_path, SLOW)
+    node = GrantsHarness(tmp_path, SLOW)
     for _ in range(DRY_PER_MINUTE):
         assert status(node.publish(dry_run=True)) == 200
     assert status(node.publish(dry_run=True)) == (429, "rate-limited")
@@ -356,7 +330,7 @@ def test_dry_runs_have_a_rate_of_their_own(tmp_path):
 
 def test_a_reload_forgets_no_counts(tmp_path):
     """PG2, BA2: and its rates hold at once."""
-    node = Node(tmp_path, SLOW)
+    node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish()) == 201
     node.reload("[publishers.desk]\nper_minute = 1")
     assert status(node.publish()) == (429, "rate-limited")
@@ -379,7 +353,7 @@ class Interrupted(MemoryLog):
 def test_what_is_not_known_to_be_stored_does_not_count(tmp_path):
     """PG2, H2: a desk that tries again while the log is away may go on when it is back."""
     log = Interrupted()
-    node = Node(tmp_path, SLOW, log=log)
+    node = GrantsHarness(tmp_path, SLOW, log=log)
     log.away = True
     for _ in range(10):
         with pytest.raises(LogUnavailable):
@@ -394,7 +368,7 @@ def test_what_is_not_known_to_be_stored_does_not_count(tmp_path):
 
 def test_requests_at_once_are_counted_before_they_are_stored(tmp_path):
     """PG2: not two in the place of one, however slow the log is."""
-    node = Node(tmp_path, SLOW, log=Interrupted())
+    node = GrantsHarness(tmp_path, SLOW, log=Interrupted())
 
     async def all_at_once():
         calls = [node.publishing.publish(alert_request(id=f"b-{n}"), DESK) for n in range(20)]

@@ -86,7 +86,7 @@ class TwoIssuers(Keys):
         return {"keys": [*super().jwks()["keys"], other | {"iss": "https://other.example"}]}
 
 
-class World:
+class AttackedDeployment:
     """Everything that is attacked, and who must not notice it."""
 
     def __init__(self, folder: Path, *, subscribers: int, devices: int, on_redis: bool = False, seed: int = 1) -> None:

@@ -1,0 +1,5 @@
+"""Pytest explains the assertions of the contract that all logs share."""
+
+import pytest
+
+pytest.register_assert_rewrite("alertlog.contract")

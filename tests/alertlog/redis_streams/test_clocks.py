@@ -1,0 +1,96 @@
+"""Clocks that are ahead, of a node or of Redis: nothing is forgotten."""
+
+import time
+
+import pytest
+from alertlog.contract import read
+from alertlog.redis_streams.tools import lasting, opened, run
+from support.redis_server import RedisServer, needs_redis
+from support.wall_clock import WallClock, needs_wall_clock
+
+from geocast.alertlog import RETENTION_MS
+
+pytestmark = [needs_redis, pytest.mark.timeout(120)]
+
+
+def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
+    """LogR1; and Rule 2: it goes on to know what it may have to put back."""
+
+    async def main():
+        async with opened(f"{shared.url}?prefix=ahead") as log:
+            assert await log.append(lasting())
+            ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
+            assert await log.purge(ahead_ms) == 0
+            monkeypatch.setattr(time, "time_ns", lambda: ahead_ms * 1_000_000)
+            log._known.forget_ended()
+            assert "a-1" in log._known
+
+    run(main)
+
+
+@needs_wall_clock
+def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
+    """LogR1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            assert await log.append(lasting())
+            server.command("XADD", log._stream, "*", "foreign", "entry")
+            server.clock.set(10 * RETENTION_MS / 1000)
+            await log._writer.beat(0)
+            assert server.command("TIME")[0] > time.time() + 9 * RETENTION_MS / 1000
+            assert await log.purge(time.time_ns() // 1_000_000) == 0
+            log._known.forget_ended()
+            assert "a-1" in log._known
+            assert server.command("XLEN", log._stream) == 3
+
+    with server:
+        run(main)
+
+
+@needs_wall_clock
+def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
+    """LogR1: ours and that of Redis are not believed beyond what the entries of the log bear witness to."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            assert await log.append(lasting())
+            server.clock.set(10 * RETENTION_MS / 1000)
+            await log._writer.beat(0)
+            assert await log.purge(time.time_ns() // 1_000_000 + 10 * RETENTION_MS) == 0
+            assert (len(await read(log)), log.quarantined) == (1, 0)
+
+    with server:
+        run(main)
+
+
+@needs_wall_clock
+def test_ids_that_stay_ahead_and_a_clock_of_ours_forget_nothing(tmp_path, monkeypatch):
+    """Rule 2: the clock of Redis was ahead once, so ids are for good; then ours is ahead for a moment."""
+    server = RedisServer(tmp_path / "redis")
+    server.clock = WallClock(tmp_path / "clock")
+
+    async def main():
+        async with opened(server.url) as log:
+            server.clock.set(10 * RETENTION_MS / 1000)
+            assert await log.append(lasting())
+            server.clock.set(0.0)
+            await log._writer.beat(0)
+            assert log._history.top[0] > time.time_ns() // 1_000_000 + 9 * RETENTION_MS
+            later_ns = time.time_ns() + 2 * RETENTION_MS * 1_000_000
+            later = time.monotonic() + 9 * RETENTION_MS / 1000
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "time_ns", lambda: later_ns)
+                log._known.forget_ended()
+            assert "a-1" in log._known
+            with monkeypatch.context() as patched:
+                patched.setattr(time, "monotonic", lambda: later)
+                log._known.forget_ended()
+            assert "a-1" not in log._known, "no alert lives so long"
+
+    with server:
+        run(main)

@@ -1,0 +1,246 @@
+"""Which Redis can keep a log, and how a node starts with it."""
+
+import asyncio
+import subprocess
+import sys
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from alertlog.chains import a_call, an_end
+from alertlog.contract import PATIENCE_S, live, read
+from alertlog.redis_streams.tools import Following, lasting, not_raising, opened, run, stored_in, until
+from support.fakes import a_cancel, a_revision
+from support.ports import a_free_port
+from support.redis_server import RedisServer, needs_redis, wait_until
+
+from geocast.alertlog import Counts
+from geocast.alertlog.redis_streams import target
+from geocast.errors import ConfigError, LogUnavailable
+
+pytestmark = [needs_redis, pytest.mark.timeout(120)]
+
+FIT = {
+    "redis_version": "7.2.4",
+    "cluster_enabled": 0,
+    "aof_enabled": 1,
+    "maxmemory": 0,
+    "maxmemory_policy": "noeviction",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, None),
+        ({"redis_version": "8.0.2"}, None),
+        ({"redis_version": "7.0.15"}, "7.2 or later"),
+        ({"redis_version": None}, "7.2 or later"),
+        ({"cluster_enabled": 1}, "cluster mode"),
+        ({"cluster_enabled": None}, "cluster mode"),
+        ({"aof_enabled": 0}, "no append-only file"),
+        ({"aof_enabled": None}, "no append-only file"),
+        ({"maxmemory": 1 << 30}, None),
+        ({"maxmemory_policy": "allkeys-lru"}, None),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": "allkeys-lru"}, "may evict"),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": "volatile-ttl"}, "may evict"),
+        ({"maxmemory": 1 << 30, "maxmemory_policy": None}, "may evict"),
+        ({"maxmemory": None}, None),
+        ({"maxmemory": None, "maxmemory_policy": None}, "may evict"),
+    ],
+)
+def test_which_redis_can_keep_a_log(changes, reason):
+    """Section 7, starting safely: what a server does not say is not assumed."""
+    info = {name: value for name, value in (FIT | changes).items() if value is not None}
+    found = target.unfit(info, volatile=False)
+    assert found is None if reason is None else reason in found
+
+
+def test_what_is_unfit_names_what_would_be_lost():
+    """The store of devices asks the same of a Redis."""
+    found = target.unfit(FIT | {"aof_enabled": 0}, volatile=False, keeps="devices")
+    assert found == "it has no append-only file (appendonly yes), and would forget devices"
+
+
+def test_a_volatile_redis_may_be_accepted():
+    """`--allow-volatile-log`."""
+    assert target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"appendonly": "no"}, "no append-only file"),
+        ({"appendfsync": "no"}, "never syncs"),
+        ({"maxmemory": "100mb", "maxmemory_policy": "allkeys-lru"}, "may evict"),
+        ({"cluster_enabled": "yes"}, "cluster mode"),
+        ({"password": "hunter2"}, "refuses the user, the password"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options, message):
+    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line, and no password in it."""
+    with RedisServer(tmp_path / "redis", **options) as server:
+        url = server.url.replace("hunter2", "wrong-secret")
+
+        async def main():
+            async with opened(url):
+                pass
+
+        with pytest.raises(ConfigError, match=message) as caught:
+            run(main)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+        assert str(caught.value).startswith(f"log Redis at 127.0.0.1:{server.port}: ")
+
+
+@pytest.mark.parametrize(("options", "replicas"), [({"appendonly": "no"}, 0), ({}, 0)])
+def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, caplog):
+    """`--allow-volatile-log`: it says what that means."""
+    with RedisServer(tmp_path / "redis", **options) as server:
+
+        async def main():
+            async with opened(server.url, replicas=replicas, volatile=True) as log:
+                assert await log.append(a_revision())
+                assert await log.history("a-1") == [a_revision()]
+
+        run(main)
+    assert "nothing makes sure that alerts survive a crash" in caplog.text
+
+
+NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or everysec)"
+
+
+@pytest.mark.parametrize("user", ["", "blind"])
+def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, user):
+    """LogA3: a heartbeat tells, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
+    rights = "on >secret ~* +@all -config +config|set"
+    server.command("ACL", "SETUSER", "blind", *rights.split())
+    url = server.url.replace("//", f"//{user}:secret@") if user else server.url
+
+    async def main():
+        async with opened(url) as log, opened(url) as other:
+            assert await log.append(lasting())
+            server.command("CONFIG", "SET", "appendfsync", "no")
+            for each in (log, other):
+                await until(lambda each=each: refuses(each), "it is known")
+            beats = [beats_of(each) for each in (log, other)]
+            await until(lambda: min(map(len, beats)) >= 4, "heartbeats")
+            problem = "synced not here, and on 0 of 0 replicas" if user else NEVER_SYNCS
+            assert {found for each in beats for found in each} == {problem}
+            for each in (log, other):
+                with pytest.raises(LogUnavailable, match=problem[:12]):
+                    await each.append(lasting("a-2"))
+            assert "a-2" not in [alert_id for alert_id, *_ in stored_in(server)]
+            server.command("CONFIG", "SET", "appendfsync", "always")
+            for n, each in enumerate((log, other)):
+                await until(lambda each=each: not_raising(each.add_counts({})), "well again")
+                assert await each.append(lasting(f"b-{n}"))
+
+    async def refuses(log):
+        with suppress(LogUnavailable):
+            await log.append(lasting(f"probe-{uuid.uuid4().hex}"))
+        return log._heart.problem is not None
+
+    def beats_of(log):
+        """A list that is told what each heartbeat from now on comes to."""
+        found, beat = [], log._heart.beat
+
+        async def watched():
+            try:
+                await beat()
+            except LogUnavailable as error:
+                found.append(str(error))
+                raise
+            found.append("none")
+
+        log._heart.beat = watched
+        return found
+
+    run(main)
+
+
+def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
+    """LogA3: a 201 then takes about a second; LogA4: what `history` tells is durable."""
+    with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
+
+        async def main():
+            async with opened(server.url) as log, opened(server.url) as other:
+                append = asyncio.ensure_future(log.append(a_revision()))
+                await until(lambda: server.command("EXISTS", "{geocast}:alert:a-1"), "stored")
+                assert await other.history("a-1") == [a_revision()]
+                durable_seq = int(server.command("INFO", "persistence")["aof_pending_bio_fsync"])
+                assert durable_seq == 0
+                assert await append
+
+        run(main)
+    assert "appendfsync is everysec" in caplog.text
+
+
+def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
+    """`RedisStreamsLog.start`: a node that restarts while Redis is away comes up, and is ready when Redis is."""
+    server = RedisServer(tmp_path / "redis")
+
+    async def main():
+        async with opened(server.url) as log, Following(log) as following:
+            with pytest.raises(LogUnavailable):
+                await log.append(lasting())
+            server.start()
+            await until(lambda: log.append(lasting()), "stored")
+            await until(lambda: following.given == [("a-1", 1)], "followed")
+
+    try:
+        run(main)
+    finally:
+        server.stop()
+    assert f"log Redis at 127.0.0.1:{server.port}: Redis can't be reached; going on trying" in caplog.text
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_path):
+    """Protocol, section 4, `/readyz`; section 7, drain: SIGTERM ends it, with status 0, before Redis has come too."""
+    ports = [a_free_port() for _ in range(3)]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    where = ("--stream", addresses[0], "--api", addresses[1], "--log", f"redis://{addresses[2]}", "--workers", workers)
+    command = [sys.executable, "-m", "geocast", "serve", "--dev", *where]
+
+    def reasons():
+        with suppress(httpx.TransportError):
+            answer = httpx.get(f"http://{addresses[1]}/readyz", trust_env=False, timeout=PATIENCE_S)
+            return answer.status_code == 503 and " ".join(answer.json()["reasons"])
+        return ""
+
+    with (tmp_path / "output").open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as node:
+        try:
+            wait_until(lambda: "starting: reading the log" in reasons(), "it says that it waits")
+            assert "log unreachable: Redis can't be reached" in reasons()
+            node.terminate()
+            assert node.wait(PATIENCE_S) == 0
+        finally:
+            node.kill()
+
+
+def test_a_user_with_few_rights_will_do(tmp_path, time_passes_for_all):
+    """docs/settings.md: the rights that it names are enough."""
+    settings = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text("utf-8")
+    [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
+    with RedisServer(tmp_path / "redis") as server:
+        server.command(*line.replace("PASSWORD", "pa%ss").split())
+
+        async def main():
+            async with opened(f"redis://geocast:pa%25ss@127.0.0.1:{server.port}") as log:
+                assert await log.append(a_revision())
+                assert await log.append(a_cancel())
+                await log.add_counts({"a-1": Counts(1, 0)})
+                assert await log.counts("a-1") == Counts(1, 0)
+                assert len(await read(log)) == len(await log.history("a-1")) == 2
+                assert await live(log, 0) == []
+                assert await log.tail() > 0
+                assert await log.append(a_call())
+                assert list(await log.open_calls(0)) == ["c-1"]
+                assert await log.append(an_end(2))
+                assert await log.purge(2**41) == 4
+
+        run(main)

@@ -1,0 +1,204 @@
+"""Logs in a Redis stream, those who follow them, and a way to a Redis that can fail."""
+
+import asyncio
+import dataclasses
+import time
+from contextlib import aclosing, asynccontextmanager, suppress
+
+from alertlog.contract import PATIENCE_S, live
+from support.fakes import a_revision
+
+from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.alertlog.redis_streams.stored import Stored
+from geocast.errors import LogUnavailable
+
+
+async def write(log, *entries):
+    """Store entries as a later release does: its script stores other kinds, also behind a cancel."""
+    stored = [Stored(*entry).arguments("of a later release", more=False) for entry in entries]
+    for what, *_ in await log._writer.store(stored, mending=True):
+        assert what == b"stored"
+
+
+@asynccontextmanager
+async def opened(url, **options):
+    """A log, open for as long as the block runs."""
+    log = RedisStreamsLog(url, **options)
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.stop()
+
+
+def run(main):
+    """Run a coroutine function to its end, within bounds."""
+
+    async def bounded():
+        async with asyncio.timeout(2 * PATIENCE_S):
+            return await main()
+
+    return asyncio.run(bounded())
+
+
+def lasting(alert_id="a-1", revision=1, **changes):
+    """A revision that goes on to live for an hour of the machine's clock."""
+    return a_revision(alert_id, revision, expires_at=int(time.time() * 1000) + 3_600_000, **changes)
+
+
+async def until(true, what):
+    """Return as soon as `true()`, or `await true()`, is; fail in the end."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        with suppress(LogUnavailable):
+            found = true()
+            if await found if asyncio.iscoroutine(found) else found:
+                return
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.01)
+
+
+class Following:
+    """Whoever follows a log for ever, as a node does: (id, revision) of all it was given, in order."""
+
+    def __init__(self, log):
+        self.given = []
+        self.positions = []
+        self.failures = []
+        self._log = log
+
+    async def __aenter__(self):
+        self._task = asyncio.ensure_future(self._follow())
+        return self
+
+    async def __aexit__(self, *_):
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def known(self):
+        """Each that it was given, once."""
+        return list(dict.fromkeys(self.given))
+
+    async def _follow(self):
+        while True:
+            try:
+                async with aclosing(self._log.follow(self.positions[-1] if self.positions else 0)) as batches:
+                    async for batch in batches:
+                        self.given += [(entry.id, entry.revision) for _, entry in batch]
+                        self.positions += [position for position, _ in batch]
+            except LogUnavailable as error:
+                self.failures.append(str(error))
+            await asyncio.sleep(0.05)
+
+
+class Link:
+    """A way to a Redis that can be led to another one, and can lose replies.
+
+    Purpose: what an address does that moves at a failover, and a network that fails behind a command. Lies: what it
+    loses it loses once, at a place of the test's choice.
+    """
+
+    def __init__(self, server):
+        self.port = server.port
+        self.lose_reply_to = None  # of the next request with these bytes in it the reply is lost, and the connection
+        self.lost = 0
+        self._writers = set()
+
+    async def __aenter__(self):
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_):
+        self._listener.close()
+        self.cut()
+        await self._listener.wait_closed()
+
+    def lead_to(self, server):
+        """From now on the way leads to `server`."""
+        self.port = server.port
+        self.cut()
+
+    def cut(self):
+        """End all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader, writer):
+        there, away = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers |= {writer, away}
+        losing = False
+
+        async def requests():
+            nonlocal losing
+            while data := await reader.read(1 << 20):
+                if self.lose_reply_to is not None and self.lose_reply_to in data:
+                    self.lose_reply_to, losing = None, True
+                away.write(data)
+
+        async def replies():
+            while data := await there.read(1 << 20):
+                if losing:
+                    self.lost += 1
+                    return
+                writer.write(data)
+
+        tasks = [asyncio.ensure_future(requests()), asyncio.ensure_future(replies())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for end in (writer, away):
+            end.transport.abort()
+            self._writers.discard(end)
+
+
+# ---- append ------------------------------------------------------------------------------------------------------
+
+
+async def not_raising(awaitable):
+    """Whether this ends without LogUnavailable."""
+    await awaitable
+    return True
+
+
+# ---- history that was rewound ------------------------------------------------------------------------------------
+
+
+async def put_back(log, ids):
+    """Wait until these alerts are live in the log."""
+
+    async def all_live():
+        return {entry.id for entry in await live(log, int(time.time() * 1000))} == set(ids)
+
+    await until(all_live, f"{ids} are live")
+
+
+def sample_of(log, name):
+    """The value of one of a log's metrics."""
+    return next(sample.value for metric in log.metrics() for sample in metric.samples if sample.name == name)
+
+
+def lasting_later(later):
+    """An entry of a later release that lives as long as those of `lasting`."""
+    return later._replace(ends_at=lasting().ends_at)
+
+
+def stored_in(server):
+    """(id, number, kind, ends_at, bytes) of all entries in the stream, in order."""
+    found = [fields for _, fields in server.command("XRANGE", "{geocast}:stream", "-", "+")]
+    return [(f[b"i"].decode(), int(f[b"r"]), f[b"k"].decode(), int(f[b"x"]), f[b"p"]) for f in found if b"h" not in f]
+
+
+# ---- calls -------------------------------------------------------------------------------------------------------
+
+
+def in_time(entry):
+    """The same entry of a call, that lives as long as those of `lasting`."""
+    return dataclasses.replace(entry, ends_at=lasting().ends_at)
+
+
+async def is_given(following, *wanted):
+    """Wait until a follower was given these (id, number)."""
+    await until(lambda: set(wanted) <= set(following.given), f"{wanted} are followed")

@@ -1,0 +1,411 @@
+"""Rows and files of a SQLite log that can't be read, that are none, or that are gone."""
+
+import errno
+import os
+import shutil
+import socket
+import sqlite3
+from contextlib import aclosing, closing, suppress
+from pathlib import Path
+
+import pytest
+from alertlog.contract import entries, live, read, read_on
+from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members
+from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
+from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
+
+from geocast import policy
+from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
+from geocast.errors import ConfigError, LogUnavailable
+from geocast.ingest.publish import Publisher, Publishing
+
+pytestmark = pytest.mark.timeout(120)
+
+
+# ---- rows that can't be read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ["UPDATE entry SET payload = x'00' WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = zeroblob(length(payload)) WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = x'' WHERE id = 'a-2'"],
+        ["UPDATE entry SET checksum = checksum + 1 WHERE id = 'a-2'"],
+        ["UPDATE entry SET revision = 7 WHERE id = 'a-2'"],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\xc1", codec.checksum("a-2", 1, b"\xc1")],
+        ["UPDATE entry SET payload = ?, checksum = ? WHERE id = 'a-2'", b"\x80", codec.checksum("a-2", 1, b"\x80")],
+    ],
+    ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
+)
+def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, caplog, damage):
+    """LogR2: it is counted, once, and nothing is deleted."""
+    fill(path, 5)
+    edit(path, damage)
+
+    async def main():
+        async with Opened(path) as log:
+            for _ in range(3):
+                assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-3", "a-4"]
+                assert len(await live(log, NOON_MS)) == 4
+                assert list(await log.history("a-2")) == []
+            assert log.quarantined == 1
+            assert await log.tail() == 5
+            said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
+            assert len(said) == 1
+            assert "position 3" in said[0]
+            assert await log.append(a_revision("a-5"))
+            assert not await log.append(a_revision("a-2", 2))
+            assert not await log.append(a_revision("a-2", 8))
+
+    run(main)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
+
+
+def test_a_broken_row_may_not_be_written_over(path):
+    """LogR2, LogA2: nobody knows what it said, so the same id does not begin again."""
+    fill(path, 1)
+    edit(path, ["UPDATE entry SET payload = x'00'"])
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            with pytest.raises(LogUnavailable):
+                await publishing.publish(alert_request(id="a-0"), Publisher("desk"))
+            assert await entries(log) == []
+
+    run(main)
+
+
+def test_followers_go_on_behind_any_number_of_broken_rows(path, monkeypatch):
+    """LogF2, LogR2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
+    monkeypatch.setattr(sqlite, "BATCH", 3)
+    fill(path, 10)
+    edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
+    assert contents(path) == (["a-0", "a-1", "a-9"], 7)
+
+
+# ---- files that can't be read ------------------------------------------------------------------------------------
+
+
+PAGE = 4096
+
+
+def damaged(path, damage):
+    """Fill a log of some 100 pages and damage its file. Its size, in pages."""
+    fill(path, 1000)
+    edit(path, ["PRAGMA wal_checkpoint(TRUNCATE)"])
+    data = bytearray(path.read_bytes())
+    pages = len(data) // PAGE
+    path.write_bytes(bytes(damage(data, pages)))
+    return pages
+
+
+def zeroed(data, first, count):
+    """Bytes with some pages made zero."""
+    data[first * PAGE : (first + count) * PAGE] = bytes(count * PAGE)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("damage", "least"),
+    [
+        (lambda data, pages: b"this is no database " * 1000, 0),
+        (lambda data, pages: b"\x00" * len(data), 0),
+        (lambda data, pages: zeroed(data, 0, 1), 0),
+        (lambda data, pages: data[: PAGE * (pages * 3 // 4)], 1),
+        (lambda data, pages: data[: PAGE * (pages // 2) + 777], 1),
+        (lambda data, pages: zeroed(data, pages // 2, 1), 900),
+        (lambda data, pages: zeroed(data, pages // 2, 5), 700),
+        (lambda data, pages: zeroed(data, pages - 1, 1), 900),
+    ],
+    ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
+)
+def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, damage, least):
+    """LogR2: the old file is kept, and the log goes on in a new one."""
+    damaged(path, damage)
+    before = path.read_bytes()
+
+    async def main():
+        async with Opened(path) as log:
+            found = await read(log)
+            for _, entry in found:
+                assert list(await log.history(entry.id)) == [entry] == [a_revision(entry.id)]
+            assert await log.append(a_revision("new"))
+            assert [entry.id for _, entry in await read(log, found[-1].position if found else 0)] == ["new"]
+            return found
+
+    found = run(main)
+    assert least <= len(found) < 1000
+    assert [entry.id for _, entry in found] == [f"a-{position - 1}" for position, _ in found]
+    kept = [
+        other
+        for other in path.parent.iterdir()
+        if ".corrupt-" in other.name and not other.name.endswith(("-wal", "-shm"))
+    ]
+    assert [other.read_bytes() for other in kept] == [before]
+    assert kept[0].name in caplog.text
+    ids, quarantined = contents(path)
+    assert len(ids) == len(found) + 1
+    assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
+
+
+def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
+    """LogR2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
+    written = [
+        each
+        for n in range(200)
+        for each in (
+            of_another_kind(f"call-{n}"),
+            with_members(a_revision(f"c-{n}")),
+            with_area(MULTIPOLYGON, alert_id=f"b-{n}"),
+        )
+    ]
+    fill(path, 1)
+    write(path, *written)
+    edit(path, ["PRAGMA wal_checkpoint(TRUNCATE)"])
+    data = bytearray(path.read_bytes())
+    path.write_bytes(zeroed(data, len(data) // PAGE // 2, 1))
+    ids, quarantined = contents(path)
+    with closing(sqlite3.connect(path)) as db:
+        found = set(db.execute("SELECT id, payload FROM entry"))
+    assert found - {("a-0", codec.encode(a_revision("a-0")))} <= {(each.id, each.payload) for each in written}
+    assert len(found) + quarantined == 601
+    assert 0 < quarantined < 200
+    assert len([alert_id for alert_id, _ in found if alert_id.startswith("call-")]) > 100
+    assert len(ids) == len([alert_id for alert_id, _ in found if not alert_id.startswith("call-")])
+
+
+def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
+    """LogG6: with defaults, and without a new version of the file, this release goes on to write."""
+    fill(path, 1)
+    edit(
+        path,
+        ["ALTER TABLE delivery ADD COLUMN later INTEGER NOT NULL DEFAULT 0"],
+        ["ALTER TABLE entry ADD COLUMN kind TEXT"],
+        ["CREATE TABLE device (id TEXT PRIMARY KEY) STRICT"],
+    )
+
+    async def main():
+        async with Opened(path) as log:
+            assert await log.append(a_revision("a-1"))
+            await log.add_counts({"a-0": Counts(3, 2)})
+            log._write_failed = True
+            await log.add_counts({})
+            assert await log.counts("a-0") == Counts(3, 2)
+            assert [entry.id for entry in await entries(log)] == ["a-0", "a-1"]
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 2
+
+    run(main)
+
+
+def test_what_a_broken_file_lost_is_counted(path):
+    """LogR2: an entry that can't be read is counted."""
+    damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
+    ids, quarantined = contents(path)
+    assert len(ids) + quarantined == 1000
+    assert quarantined > 0
+
+
+def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
+    """LogR2: nothing is deleted."""
+    fill(path, 10)
+    path.write_bytes(b"garbage" * 1000)
+    wal = path.with_name(path.name + "-wal")
+    wal.write_bytes(b"whatever")
+    contents(path)
+    assert [other.read_bytes() for other in path.parent.glob("*.corrupt-*-wal")] == [b"whatever"]
+
+
+def test_an_empty_file_is_a_new_log(path):
+    """`AlertLog.start`: as `touch` leaves it."""
+    path.touch()
+    assert contents(path) == ([], 0)
+    assert list(path.parent.glob("*.corrupt*")) == []
+
+
+def test_a_good_file_is_left_as_it_is(path):
+    """LogR2: nothing is set aside without need."""
+    fill(path, 10)
+    for _ in range(2):
+        assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
+    assert list(path.parent.glob("*.corrupt*")) == []
+
+
+def test_a_file_of_a_later_version_is_refused(path):
+    """`AlertLog.start`: ConfigError, and the file is not touched."""
+    fill(path, 3)
+    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
+    with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
+        contents(path)
+    edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION}"])
+    assert len(contents(path)[0]) == 3
+
+
+def another_database(path):
+    """Somebody's, with a table that happens to have the name of ours."""
+    edit(path, ["CREATE TABLE entry (word TEXT)"], ["INSERT INTO entry VALUES ('kept')"])
+
+
+def a_marked_database(path):
+    """Somebody's, with a mark of its own and nothing in it yet."""
+    edit(path, ["PRAGMA application_id = 7"], ["PRAGMA user_version = 1"], ["VACUUM"])
+
+
+def a_broken_database(path):
+    """Somebody's, with a page that can't be read."""
+    edit(path, ["CREATE TABLE t (word TEXT)"], *(["INSERT INTO t VALUES (?)", "x" * 3000] for _ in range(20)))
+    path.write_bytes(bytes(zeroed(bytearray(path.read_bytes()), 1, 3)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.write_text('{"keys": []}\n'),
+        lambda path: path.write_bytes(b"x"),
+        lambda path: path.write_bytes(b"SQLite format 3\0" + b"\1" * 5000),
+        another_database,
+        a_marked_database,
+        a_broken_database,
+    ],
+    ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
+)
+def test_what_was_never_a_log_is_left_as_it_is(tmp_path, make):
+    """`sqlite_file`, Rule 1: ConfigError, again and again; nothing is written to it, renamed or put in its place."""
+    path = tmp_path / "keys.jwks"
+    make(path)
+    before = path.read_bytes()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^log .*keys\.jwks: is no alert log; it is left as it is$"):
+            contents(path)
+        assert path.read_bytes() == before
+        assert {other.name for other in tmp_path.iterdir()} <= {"keys.jwks", "keys.jwks.lock"}
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+def a_device(path):
+    """By a link, since only root can make one; it is never opened."""
+    path.symlink_to("/dev/null")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
+def test_what_is_no_file_is_not_even_opened(tmp_path, make):
+    """`sqlite_file`, Rule 1: to open a pipe takes until somebody writes to it, and a device could be renamed."""
+    path = tmp_path / "log"
+    make(path)
+    with pytest.raises(ConfigError, match=r"^log .*log: is no regular file$"):
+        contents(path)
+    assert [other.name for other in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
+    """`sqlite_file`: one without the mark is of an earlier release; one that is broken through and through was here."""
+    fill(path, 3)
+    edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
+    assert len(contents(path)[0]) == 3
+    data = path.read_bytes()
+    path.with_name(path.name + ".lock").unlink()
+    path.write_bytes(data[: len(data) - PAGE])
+    assert contents(path)[1] == 0
+    assert len(list(path.parent.glob("*.corrupt-*"))) == 1
+    path.write_bytes(b"garbage" * 999)
+    assert contents(path) == ([], 0)
+    path.write_bytes(b"garbage" * 999)
+    path.with_name(path.name + ".lock").unlink()
+    with pytest.raises(ConfigError, match="is no alert log"):
+        contents(path)
+
+
+def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch):
+    """`sqlite_file`, Rule 3: between any two steps what could be read is in one file that will be the log."""
+    damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
+
+    def crash(_self, _target):
+        raise OSError(errno.EIO, "crash")
+
+    for steps in range(4):  # the copy gets its name; then the old file and its companions move, and the copy comes
+        done = []
+        rename = Path.rename
+
+        def some(self, target, *, done=done, steps=steps, rename=rename):
+            done.append(target)
+            return crash(self, target) if len(done) > steps else rename(self, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", some)
+            with suppress(LogUnavailable):
+                sqlite_file.opened(path)[0].close()
+    ids, _ = contents(path)
+    assert 900 <= len(ids) < 1000
+    assert not list(path.parent.glob("*.mend*"))
+    assert len([name for name in path.parent.glob("*.corrupt-*") if not name.name.endswith(("-wal", "-shm"))]) >= 1
+
+
+# ---- a file that is not there any more ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
+    """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
+
+    async def main():
+        async with Opened(path) as log, aclosing(log.follow(0)) as follower:
+            assert await log.append(a_revision())
+            assert len(await read_on(follower)) == 1
+            own = path.with_name(path.name + suffix)
+            away = own.rename(path.with_name("away"))
+            if replaced:
+                shutil.copy(away, own)
+            calls = [log.append(a_revision("a-2")), log.add_counts({}), log.add_counts({"a-1": Counts(1, 0)})]
+            calls += [log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1"), log.purge(0)]
+            for call in (read_on(follower), *calls):
+                with pytest.raises(LogUnavailable, match=r"^its file, -wal or -shm was deleted or replaced"):
+                    await call
+            away.rename(own)
+            await log.add_counts({})
+            assert await log.append(a_revision("a-2"))
+            assert [entry.id for entry in await entries(log)] == ["a-1", "a-2"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
+def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
+    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line."""
+    (tmp_path / "file").touch()
+    path = tmp_path / where
+    with pytest.raises(ConfigError) as caught:
+        contents(path)
+    assert str(caught.value).startswith(f"log {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
+    """LogF3: it raises LogUnavailable, and may be called again."""
+
+    class Failing:
+        """A connection out of order. Lies: a real one fails in more ways."""
+
+        def execute(self, *_):
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def close(self):
+            pass
+
+    async def main():
+        async with Opened(path) as log:
+            await log.append(a_revision())
+            reader, log._reader = log._reader, Failing()
+            for call in (read(log), log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1")):
+                with pytest.raises(LogUnavailable, match="disk I/O error"):
+                    await call
+            log._reader = reader
+            assert len(await read(log)) == 1
+
+    run(main)

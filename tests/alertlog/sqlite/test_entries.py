@@ -1,0 +1,121 @@
+"""The bytes of an entry in a SQLite log."""
+
+import dataclasses
+
+import msgpack
+import pytest
+from alertlog.sqlite.tools import ENDS_MS, Opened, run
+from support.fakes import FakeClock, a_cancel, a_revision, alert_request
+
+from geocast import policy
+from geocast.alertlog import codec
+from geocast.ingest.publish import Publisher, Publishing
+
+pytestmark = pytest.mark.timeout(120)
+
+ENTRIES = [
+    a_revision(),
+    a_revision(description="", status="test"),
+    a_revision(revision=2**31 - 1, description="é😀\n", severity="extreme"),
+    a_revision(area=a_revision().alert.area * 16),
+    a_cancel(),
+    a_cancel(revision=9, reason="é"),
+]
+
+
+def decoded(data):
+    """The entry in some bytes."""
+    return codec.decode(data, "a-1", 1, ENDS_MS)
+
+
+def changed(**changes):
+    """A revision's bytes with other values for some members."""
+    return msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | changes)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
+def test_an_entry_is_read_as_it_was_written(entry):
+    """LogA4: every field."""
+    assert decoded(codec.encode(entry)) == entry
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
+def test_fields_of_a_later_version_are_ignored(entry):
+    """Protocol, section 1, growing: log entries follow the same rule, so that old and new nodes run side by side."""
+    fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1]}}
+    for shape in fields.get("area", ()):
+        shape["height_m"] = 5
+    assert decoded(msgpack.packb(fields)) == entry
+
+
+@pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
+def test_what_lacks_a_field_is_no_entry(field):
+    """LogR2: ValueError, whatever is wrong with it."""
+    fields = msgpack.unpackb(codec.encode(a_revision()))
+    del fields[field]
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        decoded(msgpack.packb(fields))
+
+
+def test_an_entry_says_by_which_rules_it_was_accepted():
+    """B12: in a key of its own; without it B11 and B12 were not, and such an entry is stored again as it was."""
+    entry = a_revision()
+    fields = msgpack.unpackb(codec.encode(entry))
+    assert fields.pop("rules") == entry.terms.rules == 2
+    older = decoded(msgpack.packb(fields))
+    assert older == dataclasses.replace(entry, terms=dataclasses.replace(entry.terms, rules=1))
+    assert codec.encode(older) == msgpack.packb(fields)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc1",
+        b"\x90",
+        msgpack.packb(5),
+        msgpack.packb({}),
+        msgpack.packb({"kind": 5}),
+        msgpack.packb({"kind": "revision"}),
+        msgpack.packb({"kind": "cancel"}),
+        codec.encode(a_revision())[:-1],
+        codec.encode(a_revision()) + b"\x00",
+        changed(revision="1"),
+        changed(revision=True),
+        changed(id=5),
+        changed(severity="dire"),
+        changed(area=5),
+        changed(area=[{"lat": 1.0, "lng": 1.0, "radius_m": 1.0}]),
+        changed(area=[{"type": "circle", "lat": 1.0, "lng": 1.0}]),
+        changed(area=[{"type": "cloud", "height_m": float("nan")}]),
+        changed(area=[{"type": "cloud", "raw": b"x"}]),
+        changed(approval=[]),
+        changed(approval=["desk-7", "noon"]),
+        changed(terms=[1]),
+        changed(terms=["Robbery", 3_600_000, None]),
+        msgpack.packb(msgpack.unpackb(codec.encode(a_cancel())) | {"ends_at": None}),
+    ],
+    ids=range(24),
+)
+def test_what_is_no_entry_is_told_by_one_kind_of_error(data):
+    """LogR2: ValueError, and none of the library's own."""
+    with pytest.raises(ValueError, match=r"^not an entry: "):
+        decoded(data)
+
+
+def test_no_requested_circle_is_in_the_file(path):
+    """Protocol, section 2: neither the requested circle nor anything computed from it is kept anywhere."""
+    exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            await publishing.publish(alert_request(area=exact), Publisher("desk"))
+
+    run(main)
+    for file in path.parent.iterdir():
+        data = file.read_bytes()
+        for value in (exact["lat"], exact["lng"], exact["radius_m"]):
+            assert str(value).encode()[:9] not in data
+            assert msgpack.packb(value)[1:] not in data
+            assert msgpack.packb(value)[:0:-1] not in data

@@ -1,0 +1,200 @@
+"""The log in one SQLite file keeps the contract: pages, commits, a full disk."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+
+import pytest
+from alertlog.contract import DurableContract, entries, live
+from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
+from support.fakes import NOON_MS, a_cancel, a_revision
+
+from geocast.alertlog import Counts, Cursor, codec, sqlite
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.errors import LogUnavailable
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class TestSqliteLog(DurableContract):
+    """All rules."""
+
+    modules = (sqlite,)
+    most_large = 3
+
+    def new(self, tmp_path):
+        return SqliteLog(tmp_path / "geocast.db")
+
+    async def write(self, log, later):
+        write(log._path, later)
+
+
+# ---- pages -------------------------------------------------------------------------------------------------------
+
+
+def steps_of_a_page(path, after):
+    """How many steps SQLite's machine takes for a page of 50, in tens."""
+    steps = 0
+
+    def count():
+        nonlocal steps
+        steps += 1
+
+    async def main():
+        async with Opened(path) as log:
+            log._reader.set_progress_handler(count, 10)
+            page = await log.live(NOON_MS, after, 50)
+            assert len(page.revisions) == 50
+
+    run(main)
+    return steps
+
+
+def test_a_page_costs_what_a_page_is(tmp_path):
+    """LogL2: whether 200 alerts are live or 4,000, at the start and in the middle; many end at the same time."""
+    few, many = tmp_path / "few.db", tmp_path / "many.db"
+    fill(few, 200)
+    fill(many, 4_000)
+    for after in (None, Cursor(ENDS_MS, "a-123")):
+        assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
+
+
+def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
+    """LogL2: its index on the ends alone gives way."""
+    fill(path, 5)
+    edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
+    assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
+    with closing(sqlite3.connect(path)) as db:
+        indexes = {row[1] for row in db.execute("PRAGMA index_list(entry)") if row[3] == "c" and not row[4]}
+    assert indexes == {"entry_ends_at_id"}
+
+
+# ---- group commit ------------------------------------------------------------------------------------------------
+
+
+def test_concurrent_appends_share_their_commits(path, monkeypatch):
+    """LogA3: 500 concurrent appends cost a few syncs, not 500."""
+    commits = []
+    transact = sqlite._transact
+
+    def counted(db, work):
+        commits.append(1)
+        return transact(db, work)
+
+    monkeypatch.setattr(sqlite, "_transact", counted)
+
+    async def main():
+        async with Opened(path) as log:
+            assert all(await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(500))))
+            assert len(await entries(log)) == 500
+
+    run(main)
+    assert 1 <= len(commits) <= 5
+
+
+def test_a_commit_returns_after_its_sync(path):
+    """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
+
+    async def main():
+        async with Opened(path) as log:
+            pragmas = [
+                await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("journal_mode", "synchronous")
+            ]
+            assert pragmas == ["wal", 2]
+
+    run(main)
+
+
+def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
+    """LogA1, LogA2: one of them may be refused, the others are stored."""
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [
+                a_revision("a"),
+                a_revision("a", 3),
+                a_revision("b"),
+                a_revision("a", 2),
+                a_revision("b"),
+                a_cancel("a", 3),
+            ]
+            assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
+
+    run(main)
+
+
+def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
+    """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
+    encode = codec.encode
+
+    def odd(entry):
+        if entry.id == "odd":
+            raise UnicodeEncodeError("utf-8", "x", 0, 1, "odd")
+        return encode(entry)
+
+    monkeypatch.setattr(codec, "encode", odd)
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [log.append(a_revision(alert_id)) for alert_id in ("a", "odd", "b")]
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+            assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+            assert await log.append(a_revision("a"))
+            assert [entry.id for entry in await entries(log)] == ["a"]
+
+    run(main)
+
+
+def test_too_many_waiting_appends_are_refused(path, monkeypatch):
+    """LogA3: the queue is bounded; what is in it is stored."""
+    monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
+
+    async def main():
+        async with Opened(path) as log:
+            appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+            assert outcomes[:3] == [True] * 3
+            assert [type(outcome) for outcome in outcomes[3:]] == [LogUnavailable] * 2
+            assert await log.append(a_revision("a-4"))
+
+    run(main)
+
+
+# ---- a full disk -------------------------------------------------------------------------------------------------
+
+
+async def append_until_full(log):
+    """Append until it can't; what was stored."""
+    stored = []
+    for n in range(10_000):
+        try:
+            assert await log.append(a_revision(f"a-{n}", description="x" * 900))
+        except LogUnavailable:
+            return stored
+        stored.append(f"a-{n}")
+    raise AssertionError("never full")
+
+
+def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
+    """LogA3, LogF3: what was stored is served; what was not may be repeated when there is room."""
+
+    async def main():
+        async with Opened(path, max_pages=40) as log:
+            stored = await append_until_full(log)
+            assert stored
+            with pytest.raises(LogUnavailable, match="full"):
+                await log.append(a_revision(f"a-{len(stored)}", description="x" * 900))
+            outcomes = await asyncio.gather(
+                *(log.append(a_revision(f"b-{n}", description="x" * 900)) for n in range(50)), return_exceptions=True
+            )
+            assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+            assert [entry.id for entry in await entries(log)] == stored
+            assert len(await live(log, NOON_MS)) == len(stored)
+            await log._in(log._writer_thread, lambda: log._writer.execute("PRAGMA max_page_count = 100000"))
+            assert await log.append(a_revision(f"a-{len(stored)}"))
+            await log.add_counts({"a-0": Counts(1, 1)})
+        return [*stored, f"a-{len(stored)}"]
+
+    stored = run(main)
+    assert contents(path) == (stored, 0)

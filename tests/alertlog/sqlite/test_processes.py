@@ -1,0 +1,392 @@
+"""Several processes with one SQLite log: what they notice, what they wait for, and what is left by one that dies."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import aclosing, closing
+from pathlib import Path
+
+import pytest
+from alertlog.contract import entries, read, read_on
+from alertlog.sqlite.tools import Opened, contents, fill, run, until
+from support.fakes import FakeClock, a_revision, alert_request
+
+from geocast import policy
+from geocast.alertlog import Counts, inotify, sqlite, sqlite_file
+from geocast.errors import ConfigError, LogUnavailable
+from geocast.ingest.publish import Publisher, Publishing
+
+pytestmark = pytest.mark.timeout(120)
+
+TESTS = Path(__file__).resolve().parents[2]
+
+
+# ---- several processes on one file -------------------------------------------------------------------------------
+
+
+def test_an_append_of_another_process_is_noticed(path, monkeypatch):
+    """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            for n in range(3):
+                waiting = asyncio.ensure_future(read_on(follower))
+                await one.append(a_revision(f"a-{n}"))
+                assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
+
+    run(main)
+
+
+def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_write(path, monkeypatch):
+    """LogF2: it would look 125 times a second, 1 % of a core for each process. A link to the file is none of it."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
+    link = path.with_name("link")
+
+    async def main():
+        async with Opened(path) as one:
+            link.symlink_to(path)
+            async with Opened(link) as other, aclosing(other.follow(0)) as follower:
+                looks = 0
+                asked = other._data_version
+
+                def counted():
+                    nonlocal looks
+                    looks += 1
+                    return asked()
+
+                monkeypatch.setattr(other, "_data_version", counted)
+                assert await read_on(follower) == []
+                for n in range(3):
+                    waiting = asyncio.ensure_future(read_on(follower))
+                    before = -1
+                    while looks != before:  # for ever, if it does not sleep
+                        before = looks
+                        await asyncio.sleep(0.1)
+                    await one.append(a_revision(f"a-{n}"))
+                    assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
+def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
+    """LogF2: a user may have no watch left, and a sandbox no inotify."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    made = inotify._call
+
+    def fails(name, *arguments):
+        if name == call:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return made(name, *arguments)
+
+    monkeypatch.setattr(inotify, "_call", fails)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            waiting = asyncio.ensure_future(read_on(follower))
+            await one.append(a_revision("a-1"))
+            assert [entry.id for _, entry in await waiting] == ["a-1"]
+
+    run(main)
+
+
+def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
+    """`AlertLog.nudge`: another process may have appended."""
+    monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
+
+    async def main():
+        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+            assert await read_on(follower) == []
+            waiting = asyncio.ensure_future(read_on(follower))
+            await asyncio.sleep(0)
+            await one.append(a_revision())
+            other.nudge()
+            assert [entry.id for _, entry in await waiting] == ["a-1"]
+
+    run(main)
+
+
+def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
+    """LogA1, LogA2: by whatever process; both see the same."""
+
+    async def main():
+        async with Opened(path, 3) as logs:
+            for number in range(1, 6):
+                rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
+                stored = await asyncio.gather(*(log.append(rival) for log, rival in rivals))
+                assert sum(stored) == 1
+                winner = rivals[stored.index(True)][1]
+                for log in logs:
+                    assert (await log.history("a-1"))[-1] == winner
+            first, *others = [await read(log) for log in logs]
+            assert others == [first] * 2
+            assert [entry.revision for _, entry in first] == [1, 2, 3, 4, 5]
+
+    run(main)
+
+
+def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
+    """LogF1: no entry turns up later below a position that was already given, whoever appends."""
+
+    async def follow(log, count):
+        seen = []
+        async with aclosing(log.follow(0)) as follower:
+            while len(seen) < count:
+                seen += await read_on(follower)
+        return seen
+
+    async def main():
+        async with Opened(path, 3) as logs:
+            following = [asyncio.ensure_future(follow(log, 150)) for log in logs]
+            for turn in range(10):
+                await asyncio.gather(
+                    *(log.append(a_revision(f"a-{turn}-{i}-{n}")) for i, log in enumerate(logs) for n in range(5))
+                )
+            first, *others = await asyncio.gather(*following)
+            assert others == [first] * 2
+            assert len({position for position, _ in first}) == 150
+            assert first == sorted(first, key=lambda positioned: positioned.position)
+
+    run(main)
+
+
+def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
+    """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+
+    async def main():
+        async with Opened(path) as log:
+            with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+                hog.execute("BEGIN IMMEDIATE")
+                with pytest.raises(LogUnavailable, match="locked"):
+                    await log.append(a_revision())
+                with pytest.raises(LogUnavailable):
+                    await log.add_counts({"a-1": Counts(1, 0)})
+                with pytest.raises(LogUnavailable):
+                    await log.add_counts({})
+                assert await entries(log) == []
+                hog.execute("ROLLBACK")
+            await log.add_counts({})
+            assert await log.append(a_revision())
+
+    run(main)
+
+
+# ---- what passes -------------------------------------------------------------------------------------------------
+
+
+def waited_for(path, reason, end, caplog):
+    """A log that can't be opened now says why to everybody, and is well as soon as `end` has been called."""
+
+    async def main():
+        async with Opened(path) as log:
+            for call in (log.append(a_revision("a-1")), log.add_counts({}), read(log), log.tail(), log.purge(0)):
+                with pytest.raises(LogUnavailable, match=reason):
+                    await call
+            end()
+            await until(lambda: log.append(a_revision("a-1")))
+            assert [entry.id for entry in await entries(log)][-1] == "a-1"
+            await log.add_counts({})
+
+    run(main)
+    said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
+    assert len(said) == 1
+    assert said[0].startswith(f"log {path}: ")
+    assert said[0].endswith("; going on trying")
+
+
+def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, caplog):
+    """`SqliteLog.start`, Rule 2: it passes."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    fill(path, 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+        hog.execute("BEGIN IMMEDIATE")
+        waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
+
+
+def test_another_process_that_opens_the_file_is_waited_for(path, monkeypatch, caplog):
+    """`SqliteLog.start`, Rule 2: also for long, and whether or not there is a file yet."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waited_for(path, "another process is opening it", lambda: fcntl.flock(lock, fcntl.LOCK_UN), caplog)
+
+
+def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
+    """`AlertLog.stop`: before it was ever open."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
+
+    async def main():
+        async with Opened(path):
+            pass
+
+    with path.with_name(path.name + ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EIO, "Input/output error"), True),
+        (OSError(errno.EMFILE, "Too many open files"), True),
+        (PermissionError(errno.EACCES, "Permission denied"), False),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), False),
+        (IsADirectoryError(errno.EISDIR, "Is a directory"), False),
+        (OSError(errno.EROFS, "Read-only file system"), False),
+        (ValueError("no name"), False),
+    ],
+    ids=str,
+)
+def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passes):
+    """`sqlite_file`, Rule 2."""
+    assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
+
+
+# ---- a process that dies -----------------------------------------------------------------------------------------
+
+
+APPENDING = """
+import asyncio, sys
+from pathlib import Path
+from support.fakes import a_revision
+from geocast import failpoints
+from geocast.alertlog.sqlite import SqliteLog
+
+async def append(log, n):
+    for revision in range(1, 100):
+        if await log.append(a_revision(f"a-{n}", revision)):
+            print(f"a-{n}/{revision}", flush=True)
+
+async def main():
+    log = SqliteLog(Path(sys.argv[1]))
+    await log.start()
+    for n in range(int(sys.argv[2])):
+        assert await log.append(a_revision(f"before-{n}"))
+        print(f"before-{n}/1", flush=True)
+    failpoints._armed = sys.argv[3]
+    await asyncio.gather(*(append(log, n) for n in range(10)))
+
+asyncio.run(main())
+"""
+
+PUBLISHING = """
+import asyncio, sys
+from pathlib import Path
+from support.fakes import FakeClock, alert_request
+from geocast import policy
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.ingest.publish import Publisher, Publishing
+
+async def main():
+    log = SqliteLog(Path(sys.argv[1]))
+    await log.start()
+    await Publishing(log, policy.load(None), FakeClock()).publish(alert_request(), Publisher("desk"))
+
+asyncio.run(main())
+"""
+
+
+def start(script, *arguments, failpoint=""):
+    """Another process that runs this script."""
+    environment = os.environ | {"PYTHONPATH": str(TESTS), "GEOCAST_FAILPOINT": failpoint}
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-c", script, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def killed(process, lines=None):
+    """What a process said until it was killed: by itself, or by us after so many lines."""
+    with process:
+        said = []
+        for line in process.stdout:
+            said.append(line.strip())
+            if len(said) == lines:
+                process.kill()
+                lines = None
+    assert process.returncode == -signal.SIGKILL
+    return said
+
+
+def check_after_a_crash(path, said):
+    """The log is readable, what `append` said True to is there, and each alert has its numbers without a gap."""
+
+    async def main():
+        async with Opened(path) as log:
+            followed = await entries(log)
+            assert log.quarantined == 0
+            assert set(said) <= {f"{entry.id}/{entry.revision}" for entry in followed}
+            for alert_id in {entry.id for entry in followed}:
+                history = list(await log.history(alert_id))
+                assert [entry.revision for entry in history] == list(range(1, len(history) + 1))
+                assert history == [entry for entry in followed if entry.id == alert_id]
+                assert await log.append(a_revision(alert_id, len(history) + 1))
+            assert await log.append(a_revision("after"))
+
+    run(main)
+
+
+def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
+    """LogA3, LogA4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
+    said = killed(start(APPENDING, path, 5, "in-commit"))
+    assert said == [f"before-{n}/1" for n in range(5)]
+    assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
+    check_after_a_crash(path, said)
+
+
+def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
+    """LogA3: GEOCAST_FAILPOINT names the place."""
+    assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
+    assert contents(path) == ([], 0)
+    check_after_a_crash(path, [])
+
+
+@pytest.mark.parametrize("lines", [1, 40, 333])
+def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
+    """LogA3: when `append` has said True the entry is on stable storage."""
+    said = killed(start(APPENDING, path, 0, ""), lines)
+    assert len(said) >= lines
+    check_after_a_crash(path, said)
+
+
+def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
+    """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
+    assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
+
+    async def main():
+        async with Opened(path) as log:
+            publishing = Publishing(log, policy.load(None), FakeClock())
+            outcome = await publishing.publish(alert_request(), Publisher("other"))
+            assert not outcome.created
+            assert outcome.entry.source == "desk"
+            assert await entries(log) == [outcome.entry]
+
+    run(main)
+
+
+def test_another_process_goes_on_when_one_dies_in_a_commit(path):
+    """LogA3, LogF1: its lock dies with it."""
+
+    async def main():
+        async with Opened(path) as log:
+            await log.append(a_revision("mine"))
+            said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))
+            assert said == [f"before-{n}/1" for n in range(3)]
+            assert await log.append(a_revision("mine", 2))
+            assert [f"{entry.id}/{entry.revision}" for entry in await entries(log)] == ["mine/1", *said, "mine/2"]
+
+    run(main)

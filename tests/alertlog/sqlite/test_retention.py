@@ -1,0 +1,169 @@
+"""What a SQLite log forgets, and what files of earlier releases get."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alertlog.chains import a_call, a_claim, an_end
+from alertlog.contract import entries
+from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
+from support.fakes import NOON_MS, a_revision
+
+from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
+    """LogR1: forgotten as a whole, also for whoever looks, or crashes, in between."""
+    monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
+    halves = []
+    purge = sqlite._purge
+
+    def watched(db, cutoff_ms):
+        gone = purge(db, cutoff_ms)
+        halves.extend(db.execute("SELECT id FROM entry GROUP BY id HAVING count(*) <> 2").fetchall())
+        return gone
+
+    monkeypatch.setattr(sqlite, "_purge", watched)
+
+    async def main():
+        async with Opened(path) as log:
+            for n in range(10):
+                await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS - n))
+            for n in range(10):
+                await log.append(a_revision(f"a-{n}", 2, expires_at=ENDS_MS + n))
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 20
+            assert await entries(log) == []
+
+    run(main)
+    assert halves == []
+
+
+def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
+    """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
+    ahead_ms = NOON_MS + 10 * RETENTION_MS
+
+    async def main():
+        async with Opened(path, 2) as logs:
+            for log in logs:
+                await log.append(a_revision(f"a-{logs.index(log)}"))
+            assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
+            assert len(await entries(logs[0])) == 2
+
+    run(main)
+
+
+def test_what_was_purged_is_not_in_the_file_any_more(path):
+    """DP16: its bytes are overwritten, and the write-ahead log is empty when the last node has let go of it."""
+
+    async def main():
+        async with Opened(path) as log:
+            for n in range(50):
+                await log.append(a_revision(f"a-{n}", headline="a headline to forget"))
+            assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 50
+
+    run(main)
+    assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
+
+
+def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
+    """LogC4, RZ4: its bytes are overwritten, and the write-ahead log is cut at once; what is kept is kept."""
+    places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
+
+    async def main():
+        async with Opened(path, 2) as (log, other):
+            for entry in (*places, *kept, a_call(1, "open")):
+                await log.append(entry)
+            assert len(await entries(other)) == 41
+            assert all(entry.sealed in files() for entry in places)
+            assert await log.purge(NOON_MS + PLACE_MS) == 20
+            found = files()
+            assert not any(entry.sealed in found for entry in places)
+            assert all(entry.sealed in found for entry in kept)
+            assert await other.append(a_claim(2, call_id="open"))
+
+    def files():
+        return b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
+
+    run(main)
+
+
+def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
+    """LogC4: it is tried again for as long as it may have a place in it."""
+    place, beside = a_call(), Path(f"{path}-wal")
+
+    async def main():
+        async with Opened(path) as log:
+            for entry in (place, an_end(2)):
+                await log.append(entry)
+            with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+                reader.execute("BEGIN")
+                reader.execute("SELECT count(*) FROM entry").fetchone()
+                assert await log.purge(NOON_MS + PLACE_MS) == 1
+                assert place.sealed in files()
+            assert await log.purge(NOON_MS + PLACE_MS) == 0
+            assert place.sealed not in files()
+
+    def files():
+        return path.read_bytes() + beside.read_bytes()
+
+    run(main)
+
+
+def test_calls_are_found_without_a_look_at_alerts(path):
+    """LogC3, LogC4: by an index that holds no more than the places that are there."""
+    fill(path, 1)
+    with closing(sqlite3.connect(path)) as db:
+        for query in (sqlite._OPEN, sqlite._ENDS):
+            plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {query}", (0,) if "?" in query else ())]
+            assert plan[0] == "SCAN one USING INDEX entry_with_a_place"
+            assert [step for step in plan[1:] if step.startswith("SCAN")] == []
+
+
+def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
+    """LogG6: a column with a default, so that a process of that release goes on to write."""
+    fill(path, 1)
+    edit(
+        path,
+        ["DROP INDEX entry_with_a_place"],
+        ["ALTER TABLE delivery DROP COLUMN declined"],
+        ["ALTER TABLE delivery DROP COLUMN pushed"],
+        ["INSERT INTO delivery (id, sent, acked) VALUES ('a-0', 4, 3)"],
+    )
+
+    async def main():
+        async with Opened(path) as log:
+            await log.add_counts({"a-0": Counts(1, 1, 1)})
+            assert await log.counts("a-0") == Counts(5, 4, 1)
+            edit(path, ["UPDATE delivery SET sent = 6"], ["INSERT INTO delivery (id, sent, acked) VALUES ('b', 1, 0)"])
+            assert await log.counts("b") == Counts(1, 0, 0)
+            assert await log.append(a_call())
+            assert list(await log.open_calls(NOON_MS)) == ["c-1"]
+
+    run(main)
+
+
+def test_a_file_of_a_release_before_pushes_gets_a_column_for_them(path):
+    """LogG6: with a default, so that a process of that release goes on to write, by its own statement."""
+    fill(path, 1)
+    edit(
+        path,
+        ["ALTER TABLE delivery DROP COLUMN pushed"],
+        ["INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 4, 3, 2)"],
+    )
+
+    added = (
+        "INSERT INTO delivery (id, sent, acked, declined) VALUES ('a-0', 1, 1, 0) "
+        "ON CONFLICT (id) DO UPDATE SET sent = sent + excluded.sent, acked = acked + excluded.acked, "
+        "declined = declined + excluded.declined"
+    )
+
+    async def main():
+        async with Opened(path) as log:
+            await log.add_counts({"a-0": Counts(pushed=9)})
+            edit(path, [added])
+            assert await log.counts("a-0") == Counts(5, 4, 2, 9)
+
+    run(main)

@@ -1,0 +1,86 @@
+"""Logs in a SQLite file, opened, filled and changed behind their back."""
+
+import asyncio
+import sqlite3
+from contextlib import closing, suppress
+
+from alertlog.contract import PATIENCE_S, entries
+from support.fakes import a_revision
+
+from geocast.alertlog import sqlite
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.errors import LogUnavailable
+
+ENDS_MS = a_revision().ends_at
+
+
+class Opened:
+    """Some logs on one file, open for as long as the block runs."""
+
+    def __init__(self, path, count=1, **options):
+        self._logs = [SqliteLog(path, **options) for _ in range(count)]
+
+    async def __aenter__(self):
+        for log in self._logs:
+            await log.start()
+        return self._logs if len(self._logs) > 1 else self._logs[0]
+
+    async def __aexit__(self, *_):
+        for log in self._logs:
+            await log.stop()
+
+
+def run(main):
+    """Run a coroutine function to its end, within bounds."""
+
+    async def bounded():
+        async with asyncio.timeout(PATIENCE_S):
+            return await main()
+
+    return asyncio.run(bounded())
+
+
+def fill(path, count):
+    """Store this many alerts, a-0 and so on, in one go, and close the file."""
+
+    def insert(db):
+        return [sqlite._insert(db, a_revision(f"a-{n}")) for n in range(count)]
+
+    async def main():
+        async with Opened(path) as log:
+            assert all(await log._write(insert))
+
+    run(main)
+
+
+def contents(path):
+    """(ids in the log, how many entries were set aside)."""
+
+    async def main():
+        async with Opened(path) as log:
+            return [entry.id for entry in await entries(log)], log.quarantined
+
+    return run(main)
+
+
+def edit(path, *statements):
+    """Change the file behind the log's back."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for statement, *values in statements:
+            db.execute(statement, values)
+        db.commit()
+
+
+def write(path, *entries):
+    """Store entries as a later release does."""
+    statement = "INSERT INTO entry (id, revision, ends_at, payload, checksum) VALUES (?, ?, ?, ?, ?)"
+    edit(path, *((statement, e.id, e.revision, e.ends_at, e.payload, e.checksum) for e in entries))
+
+
+async def until(true):
+    """Return as soon as `await true()` is."""
+    while True:
+        with suppress(LogUnavailable):
+            if await true():
+                return
+        await asyncio.sleep(0.01)

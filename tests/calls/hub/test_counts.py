@@ -1,0 +1,100 @@
+"""What the hub of calls counts and measures."""
+
+import pytest
+from calls.quarter import PLACE, with_terms
+
+from geocast.alertlog import Counts
+from geocast.calls.hub import (
+    UNANSWERED_S,
+)
+
+
+def test_what_is_counted_of_a_call(quarter):
+    """H7, RN3: (connection, revision) pairs rung and acknowledged, and how many have declined; each once."""
+    phones = [quarter.join(0, f"r-{n}") for n in range(3)]
+    quarter.open()
+    board, now = quarter.hub, quarter.clock.now()
+    for phone in phones[:2]:
+        board.acknowledge(phone.row, "c-1", 1)
+        board.acknowledge(phone.row, "c-1", 1)
+        board.acknowledge(phone.row, "c-1", 2)
+    phones[2].decline()
+    phones[2].decline()
+    [call] = board.open_calls(now)
+    assert call.called == 2
+    counts = board.take_counts()
+    assert counts == {"c-1": Counts(3, 2, 1)}
+    assert board.take_counts() == {}
+    board.put_back_counts(counts)
+    quarter.end()
+    assert board.take_counts() == counts
+    assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
+
+
+def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(quarter):
+    """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
+    phones = [quarter.join(0, f"r-{n}") for n in range(3)]
+    quarter.open(terms=with_terms(seats=["cpr"]))
+    phones[0].decline()
+    quarter.accept("r-9")
+    assert quarter.hub.take_counts() == {"c-1": Counts(3, 0, 1)}
+    quarter.release("r-9")
+    phones[1].decline()
+    [call] = quarter.hub.open_calls(quarter.clock.now())
+    assert quarter.hub.take_counts() == {"c-1": Counts(2, 0, 1), call.count_name: Counts(2, 0, 1)}
+    assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
+
+
+def test_who_declines_again_and_again_has_declined_once(quarter):
+    """H7: each ring is declined once at most, however often somebody changes their mind."""
+    phone = quarter.join()
+    quarter.open()
+    phone.move(9_000)
+    for _ in range(3):
+        phone.decline()
+        phone.accept()
+    assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
+
+
+def test_when_the_next_ring_is_due(quarter):
+    """RN2: after 200 ms while fewer than `enough` were called, else after `answer_s`; never while it is full."""
+    quarter.open(terms=with_terms(enough=2))
+    board = quarter.hub
+    [call] = board.open_calls(quarter.clock.now())
+    assert board.due_to_widen(quarter.clock.now()) == []
+    begun = quarter.clock.monotonic
+    assert begun + board.seconds_to_widening(quarter.clock.now()) == pytest.approx(call.widens_at(0))
+    assert begun + 0.2 <= call.widens_at(1) <= begun + 0.3
+    assert begun + 30 <= call.widens_at(2) <= begun + 30.1
+    assert board.due_to_widen(quarter.clock.advance(0.3)) == [call]
+    call.check_at = quarter.clock.monotonic + 5
+    assert (board.may_widen, board.seconds_to_widening(quarter.clock.now())) == (True, pytest.approx(5))
+    quarter.widen(2)
+    assert (board.may_widen, board.seconds_to_widening(quarter.clock.now())) == (
+        False,
+        float("inf"),
+    )  # it rings as far as it may
+    assert call.widens_at(0) == float("inf")
+    quarter.open("c-2")
+    quarter.accept("r-8", 1, call_id="c-2")
+    quarter.accept("r-9", 2, call_id="c-2")
+    assert board.due_to_widen(quarter.clock.advance(60)) == []
+
+
+def test_what_is_measured(quarter):
+    """The first ring, from the opening; the answer to an `accept`; the first seat. And what nobody has answered."""
+    phone = quarter.join()
+    quarter.clock.advance(2)
+    opened = quarter.entry(quarter.opening(), PLACE)
+    quarter.clock.advance(0.5)
+    quarter.take(opened)
+    [request] = phone.accept()
+    quarter.clock.advance(0.25)
+    quarter.hub.on_answer(request, None, quarter.clock.now())
+    quarter.accept("r-1")
+    assert quarter.took == [("first_ring", 0.5), ("accept", 0.25), ("first_seat", 0.75)]
+    assert quarter.hub.seats == {"cpr": 1}
+    quarter.open("c-2")
+    assert quarter.hub.unanswered(quarter.clock.now()) == 0
+    quarter.clock.advance(UNANSWERED_S)
+    assert quarter.hub.unanswered(quarter.clock.now()) == 1

@@ -1,0 +1,149 @@
+"""The end of a call in the hub of calls, whatever the clocks say."""
+
+from calls.quarter import PLACE
+from support.fakes import NOON_MS
+
+
+def test_the_end_is_told_to_recipients_and_holders(quarter):
+    """RJ7: once, wherever they are; not to who has declined, and to nobody else."""
+    holder, tablet, walks, declines = (
+        quarter.join(),
+        quarter.join(9_000),
+        quarter.join(0, "r-2"),
+        quarter.join(0, "r-3"),
+    )
+    never = quarter.join(9_000, "r-4")
+    quarter.open()
+    quarter.accept("r-1")
+    walks.move(None)
+    declines.decline()
+    for phone in (holder, tablet, walks, declines):
+        phone.received()
+    quarter.end()
+    for phone in (holder, tablet, walks, declines, never):
+        phone.settle()
+    assert holder.received() == tablet.received() == walks.received() == ["-c-1 over"]
+    assert declines.received() == never.received() == []
+    assert walks.accept() == []
+    assert walks.received() == ["-c-1 over"]
+
+
+def test_a_holder_who_was_slow_all_the_while_is_told_of_the_end(quarter):
+    """RJ7, RV4: it may wait for the answer to its `accept`."""
+    phone = quarter.join(9_000)
+    quarter.open()
+    quarter.slow.add(phone.row)
+    quarter.accept("r-1")
+    quarter.end()
+    quarter.slow.clear()
+    phone.settle()
+    assert phone.received() == ["-c-1 over"]
+
+
+def test_at_expiry_nothing_is_sent_by_either_clock(quarter):
+    """RJ7, RJ9, E1, E5: and nothing after it; only an `accept` is answered."""
+    phone = quarter.join()
+    quarter.open()
+    phone.received()
+    quarter.clock.wall_ms += 1_800_000
+    quarter.end(source=None)
+    assert phone.received() == []
+    assert phone.accept() == []
+    assert phone.received() == ["-c-1 over"]
+
+
+def test_a_wall_clock_that_was_ahead_is_made_up_for(quarter):
+    """E5: what such a clock alone has ended is sent when it is right again, and nothing twice."""
+    early, late = quarter.join(), quarter.join(900, "r-2")
+    quarter.open()
+    quarter.clock.wall_ms += 1_800_000
+    quarter.widen(2)
+    late.move(0)
+    assert (early.received(), late.received()) == (["c-1/1"], [])
+    quarter.clock.wall_ms -= 1_800_000
+    quarter.clock.advance(1)
+    quarter.hub.sweep(quarter.clock.now())
+    quarter.run()
+    assert (early.received(), late.received()) == ([], ["c-1/1"])
+
+
+def test_who_was_told_that_it_is_over_by_a_clock_that_was_ahead_is_told_anew(quarter):
+    """RJ2, RJ6, E5: it has let go of the ring, or of the task; whoever comes back with the ring meanwhile has not."""
+    rung, goes = quarter.join(), quarter.join(1, "r-2")
+    quarter.open()
+    quarter.accept("r-2")
+    assert (rung.received(), goes.received()) == (["c-1/1"], ["c-1/1", "c-1:2 seat 1"])
+    quarter.clock.wall_ms += 1_800_000
+    back = quarter.join(2, "r-3", holding={"c-1": 1})
+    rung.accept()
+    goes.accept()
+    assert (rung.received(), goes.received(), back.received()) == (["-c-1 over"], ["-c-1 over"], [])
+    quarter.clock.wall_ms -= 1_800_000
+    quarter.clock.advance(1)
+    quarter.hub.sweep(quarter.clock.now())
+    quarter.run()
+    assert (rung.received(), goes.received(), back.received()) == (["c-1/1"], ["c-1:2 seat 1"], [])
+
+
+def test_a_wall_clock_that_was_set_back_lets_nothing_live_longer(quarter):
+    """E5: the monotonic clock ends a call, too."""
+    phone = quarter.join(900)
+    quarter.open()
+    quarter.clock.monotonic += 1_800
+    phone.move(0)
+    assert phone.received() == []
+    assert quarter.hub.to_end(quarter.clock.now()) == []
+
+
+def test_calls_that_both_clocks_have_ended_are_to_be_ended_in_the_log(quarter):
+    """RZ4: a call that expires is ended by the node, and then forgotten."""
+    quarter.open()
+    quarter.clock.advance(1_799)
+    assert quarter.hub.to_end(quarter.clock.now()) == []
+    quarter.clock.advance(1)
+    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    quarter.end(source=None)
+    assert quarter.hub.to_end(quarter.clock.now()) == []
+    quarter.hub.sweep(quarter.clock.now())
+    assert not quarter.hub.knows("c-1")
+
+
+def test_what_responders_do_late_puts_off_no_end(quarter):
+    """RZ4: rings and seats are no content, and the place is in the log until the end is."""
+    quarter.open()
+    quarter.clock.advance(1_500)
+    quarter.widen()
+    quarter.accept("r-1")
+    quarter.report("r-1")
+    quarter.release("r-1")
+    quarter.clock.advance(300)
+    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+
+
+def test_a_wall_clock_that_is_ahead_ends_no_call_for_the_others(quarter):
+    """RZ4, E5: it has told nobody of it since, but the end is for all nodes."""
+    body = quarter.opening()
+    quarter.clock.wall_ms += 600_000
+    quarter.read(body, PLACE)
+    quarter.clock.advance(1_799)
+    assert quarter.hub.to_end(quarter.clock.now()) == []
+    quarter.clock.advance(1)
+    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+
+
+def test_a_call_that_can_not_be_ended_is_forgotten_when_the_log_forgets_it(quarter):
+    """LogR1, RQ7: a day later; nobody is held off by it any more, and the log is not asked for ever."""
+    phone = quarter.join()
+    quarter.open()
+    quarter.accept("r-1")
+    quarter.clock.advance(1_800 + 86_399)
+    quarter.hub.sweep(quarter.clock.now())
+    assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
+    quarter.clock.advance(1)
+    quarter.hub.sweep(quarter.clock.now())
+    assert quarter.hub.to_end(quarter.clock.now()) == []
+    assert not quarter.hub.knows("c-1")
+    assert not quarter.hub.may_widen
+    phone.received()
+    quarter.open("c-2", occurred_at=NOON_MS + 88_200_000, expires_at=NOON_MS + 90_000_000)
+    assert phone.received() == ["c-2/1"]

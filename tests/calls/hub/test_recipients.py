@@ -1,0 +1,199 @@
+"""Who is told of a call, by the hub of calls; and who is not while holding a seat or resting."""
+
+import pytest
+from calls.quarter import NEAR, NOON, with_terms
+
+from geocast.model.call import Near
+from geocast.wire.frames import MSGPACK
+
+# ---- who is rung -------------------------------------------------------------------------------------------------
+
+
+def test_a_call_rings_for_those_on_duty_within_the_ring(quarter):
+    """RJ1, RJ2, RQ4: with a qualification and a place marked `here`; RN1: the first ring is round `near`, with its
+    radius."""
+    near, edge, outside = quarter.join(0), quarter.join(309, "r-2"), quarter.join(312, "r-3")
+    elsewhere, unqualified = quarter.join(0, "r-4", here=False), quarter.join(0, "r-5", quals=())
+    other = quarter.join(0, "r-6", quals=("triage",))
+    quarter.open()
+    assert near.received() == edge.received() == ["c-1/1"]
+    assert outside.received() == elsewhere.received() == unqualified.received() == other.received() == []
+
+
+@pytest.mark.parametrize("wire", [0, MSGPACK.number, 2, 3])
+def test_what_a_ring_says(quarter, wire):
+    """M21, RZ6: the general place, in the same bytes for all; no address, no name."""
+    phone = quarter.join(wire=wire)
+    quarter.open()
+    assert phone.messages() == [
+        {
+            "type": "call",
+            "call": {
+                "id": "c-1",
+                "revision": 1,
+                "category": "cardiac_arrest",
+                "title": "Cardiac arrest",
+                "headline": "Adult, not breathing",
+                "status": "actual",
+                "source": "cad-3",
+                "occurred_at": NOON,
+                "issued_at": NOON,
+                "expires_at": "2026-01-31T12:30:00.000Z",
+                "answer_s": 30,
+                "near": {"type": "circle", "lat": NEAR.lat, "lng": NEAR.lng, "radius_m": NEAR.radius_m},
+            },
+        }
+    ]
+
+
+def test_the_reach_of_a_place_counts_up_to_500_m(quarter):
+    """RQ5: 2,000 m of doubt would swamp a ring of 300."""
+    near, far = quarter.join(here=False), quarter.join(sub="r-2", here=False)
+    quarter.hub.move(near.row, quarter.place(805, 1_000.0))
+    quarter.hub.move(far.row, quarter.place(815, 2_000.0))
+    quarter.open()
+    assert (near.received(), far.received()) == (["c-1/1"], [])
+
+
+def test_the_nearest_is_rung_first(quarter):
+    """Board, Rule 2."""
+    phones = [quarter.join(metres, f"r-{metres}") for metres in (200, 0, 100, 300)]
+    quarter.open()
+    assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]
+
+
+def test_a_wider_ring_rings_for_those_it_takes_in_and_for_nobody_twice(quarter):
+    """RJ2: widening makes no new revision."""
+    near, far = quarter.join(0), quarter.join(400, "r-2")
+    quarter.open()
+    quarter.widen(1)
+    assert (near.received(), far.received()) == (["c-1/1"], ["c-1/1"])
+
+
+def test_who_comes_nearer_goes_on_duty_or_has_a_qualification_now_is_rung(quarter):
+    """RJ3: after `hello`, `move` and `token`; walking out sends nothing, and walking back nothing again."""
+    quarter.open()
+    late, walker = quarter.join(0), quarter.join(900, "r-2")
+    off, learner = quarter.join(0, "r-3", here=False), quarter.join(0, "r-4", quals=())
+    assert late.received() == ["c-1/1"]
+    assert walker.received() == off.received() == learner.received() == []
+    walker.move(0)
+    off.move(0)
+    learner.token("r-4")
+    assert walker.received() == off.received() == learner.received() == ["c-1/1"]
+    walker.move(900)
+    walker.move(None)
+    walker.move(0)
+    assert walker.received() == []
+
+
+def test_a_call_that_is_a_test_rings_for_those_who_may_see_tests(quarter):
+    """R6, RJ1: to all others it is unknown, also when they accept."""
+    tester, other = quarter.join(may_test=True), quarter.join(0, "r-2")
+    quarter.open(status="exercise")
+    assert (tester.received(), other.received()) == (["c-1/1"], [])
+    assert other.accept() == []
+    assert other.received() == ["-c-1 over"]
+
+
+def test_new_content_goes_to_every_recipient_and_rings_round_the_new_place(quarter):
+    """RJ5: wherever it is, but not to who has declined; the ring in force stays."""
+    stays, walks, declines = quarter.join(0), quarter.join(0, "r-2"), quarter.join(0, "r-3")
+    new = quarter.join(1_000, "r-4")
+    quarter.open()
+    for phone in (stays, walks, declines):
+        phone.received()
+    walks.move(None)
+    declines.decline()
+    quarter.open(near=Near(NEAR.lat + 0.009, NEAR.lng, 210.0), replaces=1)
+    assert stays.received() == walks.received() == new.received() == ["c-1/2"]
+    assert declines.received() == []
+
+
+def test_who_has_declined_is_not_rung_again_on_this_connection(quarter):
+    """RJ1, M19: on another one it may be."""
+    phone = quarter.join()
+    quarter.open()
+    phone.decline()
+    quarter.widen()
+    phone.move(10)
+    assert phone.received() == ["c-1/1"]
+    phone.leave()
+    assert quarter.join().received() == ["c-1/1"]
+
+
+def test_a_slow_session_is_a_late_joiner(quarter):
+    """RJ2, E3: it is sent nothing, and what it is owed is worked out afresh when it has drained."""
+    phone, holder = quarter.join(), quarter.join(0, "r-2")
+    quarter.slow = {phone.row, holder.row}
+    quarter.open()
+    quarter.accept("r-2")
+    quarter.open(replaces=1)
+    assert phone.received() == holder.received() == []
+    quarter.slow.clear()
+    phone.settle()
+    holder.settle()
+    assert (phone.received(), holder.received()) == (["c-1/3"], ["c-1:3 seat 1"])
+
+
+def test_one_write_for_all_that_a_session_is_owed(quarter):
+    """Standdowns come first, then tasks, then rings (RJ3)."""
+    phone = quarter.join(sub="r-1")
+    quarter.open("c-1", with_terms(rest_s=0))
+    quarter.open("c-2")
+    phone.received()
+    quarter.slow.add(phone.row)
+    quarter.end("c-1", terms=with_terms(rest_s=0))
+    quarter.open("c-3")
+    quarter.accept("r-1", call_id="c-2")
+    phone.settle()
+    assert phone.received() == ["-c-1 over", "c-2:2 seat 1"]
+    quarter.release("r-1", call_id="c-2")
+    quarter.slow.clear()
+    phone.settle()
+    assert len(phone.sent) == 4
+    assert phone.received() == ["-c-2 left", "c-3/1"]
+
+
+# ---- held off ----------------------------------------------------------------------------------------------------
+
+
+def test_who_holds_a_seat_is_not_rung_for_another_call(quarter):
+    """RQ7: when it ends nothing is sent; the next `move` rings."""
+    phone = quarter.join()
+    quarter.open("c-1")
+    quarter.accept("r-1")
+    phone.received()
+    quarter.open("c-2")
+    quarter.release("r-1")
+    assert phone.received() == ["-c-1 left"]
+    phone.move(1)
+    assert phone.received() == ["c-2/1"]
+
+
+def test_who_practises_is_called_to_a_real_arrest(quarter):
+    """RQ7: neither the seat of an exercise nor the rest after it holds anybody off."""
+    phone = quarter.join(may_test=True)
+    quarter.open(status="exercise")
+    quarter.accept("r-1")
+    quarter.open("c-2")
+    quarter.end()
+    quarter.open("c-3")
+    assert [told for told in phone.received() if not told.startswith(("c-1", "task", "-c-1"))] == ["c-2/1", "c-3/1"]
+
+
+def test_who_has_held_a_seat_rests_after_the_end(quarter):
+    """RQ7: for `rest_s`."""
+    phone = quarter.join()
+    quarter.open("c-1", with_terms(rest_s=600))
+    quarter.accept("r-1")
+    quarter.end("c-1", terms=with_terms(rest_s=600))
+    phone.received()
+    quarter.open("c-2")
+    quarter.clock.advance(599)
+    phone.move(1)
+    assert phone.received() == []
+    quarter.clock.advance(2)
+    quarter.hub.sweep(quarter.clock.now())
+    phone.move(2)
+    assert phone.received() == ["c-2/1"]

@@ -1,0 +1,226 @@
+"""Clients that come back to the hub of calls, and entries that come late, twice or unreadable."""
+
+import dataclasses
+import tracemalloc
+
+import pytest
+from calls.quarter import PLACE, all_of, new_keys, opener, with_terms
+from support.fakes import NOON_MS, FakeRights
+
+from geocast.calls.hub import (
+    HOLDING_S,
+    RestoreRequest,
+)
+from geocast.calls.responders import Responders
+from geocast.model.call import Person
+
+# ---- coming back -------------------------------------------------------------------------------------------------
+
+
+def test_what_a_returning_client_says_it_holds_is_put_right(quarter):
+    """RJ8: R5's table, with `standdown` for `cancel`; `full` where the call is full."""
+    quarter.open("c-1")
+    quarter.open("c-1", replaces=1)
+    quarter.open("c-2")
+    quarter.accept("r-8", 1, call_id="c-2")
+    quarter.accept("r-9", 2, call_id="c-2")
+    quarter.open("c-3")
+    quarter.end("c-3")
+    older = quarter.join(0, "r-1", holding={"c-1": 1, "c-2": 1, "c-3": 1, "c-4": 1})
+    same, newer = quarter.join(0, "r-2", holding={"c-1": 2}), quarter.join(0, "r-3", holding={"c-1": 3})
+    away = quarter.join(9_000, "r-4", holding={"c-1": 1})
+    assert sorted(older.received()) == ["-c-2 full", "-c-3 over", "c-1/2"]
+    assert same.received() == newer.received() == []
+    assert away.received() == ["c-1/2"]
+    quarter.end("c-1")
+    assert same.received() == newer.received() == ["-c-1 over"]
+
+
+def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
+    """RJ8, R5e: it is remembered for 30 s, and then the table is applied."""
+    behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
+    quarter.open("c-1")
+    quarter.end("c-1")
+    assert behind.received() == ["-c-1 over"]
+    quarter.clock.advance(HOLDING_S)
+    quarter.hub.sweep(quarter.clock.now())
+    quarter.open("c-2")
+    assert later.received()[2:] == ["c-2/1"]
+
+
+@pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
+def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, seats):
+    """HD18: it rings for them, so they are sent the call, and no `left`: what they hold is the ring."""
+    quarter.open(terms=with_terms(seats=seats))
+    phone = quarter.join()
+    quarter.accept("r-1")
+    quarter.release("r-1")
+    phone.leave()
+    rung = quarter.join()
+    [ring] = rung.received()
+    rung.leave()
+    back = quarter.join(holding={"c-1": int(ring.removeprefix("c-1/"))})
+    assert back.received() == [ring]
+    back.move(900)
+    back.move(0)
+    assert back.received() == []
+
+
+def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(quarter):
+    """HD18, RJ6: also where an older task of theirs is what they hold."""
+    quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
+    for _ in range(2):
+        quarter.accept("r-1")
+        quarter.release("r-1")
+    for held in (2, 4):
+        assert quarter.join(holding={"c-1": held}).received() == ["-c-1 left", "c-1/1"]
+    away = quarter.join(9_000, holding={"c-1": 2})
+    assert away.received() == ["-c-1 left"]
+
+
+def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
+    """RJ6, RV5: after `hello`; a lost connection keeps the seat. Who has given it back meanwhile is told `left`."""
+    phone = quarter.join()
+    quarter.open()
+    quarter.accept("r-1")
+    phone.leave()
+    assert quarter.join(holding={"c-1": 2}).received() == ["c-1:2 seat 1"]
+    quarter.release("r-1")
+    assert quarter.join(9_000, holding={"c-1": 2}).received() == ["-c-1 left"]
+
+
+def test_a_session_without_a_qualification_is_sent_what_it_has_to_know(quarter):
+    """RJ9: nothing but RJ6 and RJ7, if it holds a seat or was rung before."""
+    rung, never = quarter.join(0), quarter.join(0, "r-2", ())
+    quarter.open()
+    rung.received()
+    rung.token(quals=())
+    quarter.open(replaces=1)
+    quarter.accept("r-8", 1)
+    quarter.accept("r-9", 2)
+    assert rung.received() == []
+    quarter.end()
+    assert (rung.received(), never.received()) == (["-c-1 over"], [])
+
+
+def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
+    """RJ6, RJ9: a session on a node with calls that these don't concern."""
+    subs = [f"r-{number}" for number in range(10_000)]
+    responders = Responders(len(subs))
+    tracemalloc.start()
+    for row, sub in enumerate(subs):
+        responders.set_rights(row, FakeRights(sub=sub))
+        responders.move(row, None)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken / len(subs) < 200
+    assert all(responders.find(row) is None for row in range(len(subs)))
+    assert list(responders.rows_of([Person("r-7")])) == [7]
+
+
+def test_the_sessions_of_one_person_are_found_however_many_there_are():
+    """RJ6: all of them, while they come, change hands and go; then the person is forgotten."""
+    responders = Responders(4)
+    for row in range(3):
+        responders.set_rights(row, FakeRights(sub="r-1"))
+    responders.set_rights(3, FakeRights(sub="r-2"))
+    assert sorted(responders.rows_of([Person("r-1"), Person("r-2"), Person("r-3")])) == [0, 1, 2, 3]
+    responders.set_rights(1, FakeRights(sub="r-2"))
+    responders.leave(0)
+    assert sorted(responders.rows_of([Person("r-1")])) == [2]
+    assert sorted(responders.rows_of([Person("r-2")])) == [1, 3]
+    responders.leave(2)
+    responders.set_rights(2, FakeRights(sub="r-1"))
+    assert list(responders.rows_of([Person("r-1")])) == [2]
+    for row in (1, 2, 3):
+        responders.leave(row)
+    assert list(responders.rows_of([Person("r-1"), Person("r-2")])) == []
+
+
+def test_who_has_left_is_forgotten(quarter):
+    """RZ7: with its place; its row may be another's."""
+    phone = quarter.join(sub="r-77")
+    quarter.open()
+    phone.accept()
+    quarter.asked.clear()
+    phone.leave()
+    assert quarter.hub.on_duty == 0
+    assert "r-77" not in all_of(quarter.hub)
+    quarter.end()
+
+
+# ---- entries that come otherwise ---------------------------------------------------------------------------------
+
+
+def test_entries_that_come_again_change_nothing(quarter):
+    """A new epoch of the log gives all of them once more."""
+    phone = quarter.join()
+    entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
+    phone.received()
+    quarter.take(*entries)
+    assert phone.received() == []
+
+
+def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
+    """RV7: another entry has its number. Who was told where to go is not untold, and is told anew when it is back."""
+    phone, other = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    lost = quarter.accept("r-1", number=2)
+    quarter.accept("r-2", number=2)
+    assert phone.received() == ["c-1/1", "c-1:2 seat 1"]
+    assert other.received() == ["c-1/1", "c-1:2 seat 1"]
+    assert phone.accept() == []
+    assert phone.received() == ["c-1:2 seat 1"]
+    assert quarter.asked == [RestoreRequest("c-1")]
+    assert [seat.person.sub for seat in quarter.hub.lost("c-1")] == ["r-1"]
+    quarter.take(dataclasses.replace(lost, revision=3, sealed_as=2))
+    assert quarter.hub.lost("c-1") == []
+    assert phone.received() == ["c-1:3 seat 0"]
+    assert other.received() == []
+    quarter.numbers["c-1"] = 3
+    quarter.release("r-1", 0)
+    assert phone.received() == ["-c-1 left"]
+
+
+def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
+    """RZ3, RZ5: counted, and at a reload it may open."""
+    phone, other = quarter.join(), new_keys("other")
+    quarter.read(quarter.opening(), PLACE, keys=other)
+    quarter.open("c-2")
+    assert phone.received() == ["c-2/1"]
+    assert (quarter.hub.failed, quarter.hub.degraded(quarter.clock.now())) == (1, 1)
+    quarter.hub.adopt(opener(other), quarter.clock.now())
+    quarter.run()
+    assert phone.received() == ["c-1/1"]
+    assert quarter.hub.degraded(quarter.clock.now()) == 0
+
+
+def test_a_place_that_opens_no_more_is_told_when_it_does(quarter):
+    """RZ5: a task waits for the key; nothing fails."""
+    phone, keys = quarter.join(), quarter.keys
+    quarter.open()
+    claim = quarter.entry(*_claim_parts("r-1"), keys=new_keys("second"))
+    quarter.take(claim)
+    assert phone.received() == ["c-1/1"]
+    quarter.hub.adopt(opener(keys), quarter.clock.now())
+    quarter.run()
+    assert phone.received() == []
+
+
+def _claim_parts(sub):
+    from geocast.model.call import Acceptance, Person
+
+    return Acceptance(1, "cpr", NOON_MS), Person(sub)
+
+
+def test_a_chain_without_its_places_is_read_by_its_end(quarter):
+    """RQ7, RZ4: a process that starts later knows who rests, and rings nobody."""
+    opened = quarter.entry(quarter.opening(), PLACE)
+    claim = quarter.entry(*_claim_parts("r-1"))
+    assert opened.revision == 1
+    phone = quarter.join(holding={"c-1": 1})
+    quarter.take(claim)
+    quarter.end()
+    assert phone.received() == ["-c-1 over"]
+    quarter.open("c-2")
+    assert phone.received() == []

@@ -1,0 +1,351 @@
+"""Seats and tasks, as the hub of calls decides and sends them."""
+
+import dataclasses
+
+import pytest
+from calls.quarter import PLACE, Quarter, all_of
+from support.fakes import NOON_MS, FakeRights
+
+from geocast.calls.aeds import Aed, Aeds
+from geocast.calls.hub import (
+    REPORT_S,
+    AcceptRequest,
+    ReleaseRequest,
+    ReportRequest,
+)
+from geocast.model.call import ExactPlace, Person
+
+
+def test_a_task_is_sent_when_the_claim_is_read(quarter):
+    """RV1, RJ6, M22, HD5: to every session of who holds the seat whose own token qualifies, and to nobody else."""
+    phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
+    other = quarter.join(0, "r-2")
+    quarter.open()
+    [request] = phone.accept(eta_s=240)
+    assert isinstance(request, AcceptRequest)
+    assert phone.received() == ["c-1/1"]
+    seat_request = quarter.hub.seat_request(request, quarter.clock.now())
+    assert seat_request == ("c-1", Person("r-1"), frozenset({"cpr"}), False, quarter.place(0), False, 240)
+    quarter.hub.on_answer(request, None, quarter.clock.now())
+    quarter.run()
+    assert phone.received() == []
+    quarter.accept("r-1")
+    assert phone.received() == tablet.received() == ["c-1:2 seat 1"]
+    assert other.received() == ["c-1/1"]
+    assert plain.received() == quarter.join(0, quals=(), here=False).received() == []
+
+
+def test_what_a_task_says(quarter):
+    """M22: the exact place, as it came in; what is left out has no field."""
+    phone = quarter.join()
+    quarter.open(place=ExactPlace(1.5, 2.5, "public", None, "Behind the kiosk"))
+    quarter.accept("r-1", 1)
+    assert phone.messages()[1:] == [
+        {
+            "type": "task",
+            "id": "c-1",
+            "revision": 2,
+            "seat": 1,
+            "role": "cpr",
+            "status": "actual",
+            "expires_at": "2026-01-31T12:30:00.000Z",
+            "place": {"lat": 1.5, "lng": 2.5, "kind": "public", "access": "Behind the kiosk"},
+            "aeds": [],
+        }
+    ]
+
+
+def test_a_task_names_the_defibrillators_near_and_which_one_to_fetch():
+    """M22, RI2, RI3: the code goes to who fetches it only."""
+    aeds = Aeds(
+        [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]
+    )
+    quarter = Quarter(aeds)
+    carrier, helper = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    quarter.accept("r-1", 2, "aed", aed="node/2")
+    quarter.accept("r-2", 1)
+    [_, task], [_, other] = carrier.messages(), helper.messages()
+    assert (task["role"], task["fetch"], [aed["id"] for aed in task["aeds"]]) == ("aed", 1, ["node/1", "node/2"])
+    assert [aed.get("code") for aed in task["aeds"]] == [None, "code 2"]
+    assert "fetch" not in other
+    assert [aed.get("code") for aed in other["aeds"]] == [None, None]
+    quarter.open(place=dataclasses.replace(PLACE, lat=10.0), replaces=1)
+    assert carrier.messages()[0]["aeds"] == []
+
+
+def test_the_place_is_nowhere_but_in_a_task(quarter):
+    """RZ2, RZ4: the board keeps entries sealed, and of a call that has ended none with a place."""
+    phone, other = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    quarter.accept("r-1")
+    assert "Dorfstrasse" in str(phone.sent)
+    assert "Dorfstrasse" not in str(other.sent)
+    assert "Dorfstrasse" not in all_of(quarter.hub)
+    assert all_of(quarter.hub).count("'call'") >= 1
+    quarter.end()
+    assert "'call'" not in all_of(quarter.hub)
+
+
+def test_a_repeated_accept_is_answered_by_the_same_task(quarter):
+    """RV3, RJ6: from any device, without the log, and each time."""
+    phone, tablet = quarter.join(), quarter.join(9_000)
+    quarter.open()
+    quarter.accept("r-1")
+    assert (phone.received(), tablet.received()) == (["c-1/1", "c-1:2 seat 1"], ["c-1:2 seat 1"])
+    assert phone.accept() == tablet.accept() == tablet.accept() == []
+    assert (phone.received(), tablet.received()) == (["c-1:2 seat 1"], ["c-1:2 seat 1"] * 2)
+
+
+def test_a_holder_has_new_content_as_a_new_task(quarter):
+    """RJ5, RJ6: once per revision on a connection, though the call is full."""
+    phone, other = quarter.join(), quarter.join(0, "r-3")
+    quarter.open()
+    quarter.accept("r-1", 1)
+    quarter.accept("r-2", 2)
+    phone.received(), other.received()
+    quarter.open(replaces=1)
+    phone.settle()
+    assert (phone.received(), other.received()) == (["c-1:4 seat 1"], [])
+
+
+def test_full_stands_down_all_recipients_without_a_seat(quarter):
+    """RJ4: but not who has declined; RV6, RJ2: a seat given back makes it ring again, under a new revision."""
+    one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
+    far = quarter.join(9_000, "r-5")
+    quarter.open()
+    four.decline()
+    quarter.accept("r-1", 1)
+    assert three.received() == ["c-1/1"]
+    quarter.accept("r-2", 2)
+    assert one.received() == ["c-1/1", "c-1:2 seat 1"]
+    assert two.received() == ["c-1/1", "c-1:3 seat 2"]
+    assert (three.received(), four.received(), far.received()) == (["-c-1 full"], ["c-1/1"], [])
+    late = quarter.join(0, "r-6")
+    quarter.release("r-1", 1)
+    assert three.received() == late.received() == ["c-1/4"]
+    assert (one.received(), two.received(), four.received()) == (["-c-1 left", "c-1/4"], [], [])
+
+
+def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
+    """M19, RJ6: every session that was sent the task is told `left`; the one that has declined is left alone."""
+    phone, tablet = quarter.join(), quarter.join(9_000)
+    quarter.open()
+    quarter.accept("r-1")
+    phone.received(), tablet.received()
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"), NOON_MS)]
+    assert phone.received() == []
+    quarter.release("r-1")
+    quarter.widen()
+    assert (phone.received(), tablet.received()) == (["-c-1 left"], ["-c-1 left"])
+
+
+def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
+    """M19: also after `accept`, before it was answered."""
+    phone = quarter.join()
+    quarter.open()
+    [request] = phone.accept()
+    assert phone.decline() == []
+    quarter.hub.on_answer(request, None, quarter.clock.now())
+    assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
+
+
+def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read(quarter):
+    """M19: the log has it already, and this process does not know of the seat yet."""
+    phone = quarter.join()
+    quarter.open()
+    [request] = phone.accept()
+    quarter.hub.on_answer(request, None, quarter.clock.now())
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
+
+
+def test_who_goes_after_all_keeps_the_seat(quarter):
+    """M18, M19: of `accept`, `decline` and `accept` the last one counts, also while the log has not answered."""
+    phone = quarter.join()
+    quarter.open()
+    [request] = phone.accept()
+    phone.decline()
+    phone.accept()
+    quarter.hub.on_answer(request, None, quarter.clock.now())
+    assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
+
+
+def test_a_session_has_one_claim_under_way(quarter):
+    """RV4: others are repeated by the client; a claim that was refused makes room."""
+    phone = quarter.join()
+    quarter.open("c-1")
+    quarter.open("c-2")
+    [request] = phone.accept("c-1")
+    assert phone.accept("c-1") == phone.accept("c-2") == []
+    quarter.hub.on_answer(request, "full", quarter.clock.now())
+    quarter.run()
+    assert phone.received()[2:] == ["-c-1 full"]
+    assert len(phone.accept("c-2")) == 1
+
+
+def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
+    """M18, RJ4, RJ7: that it is full, or over, is the answer; an `accept` that comes later has one of its own."""
+    phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
+    quarter.open()
+    [request], [repeated], [ended] = phone.accept(), again.accept(), late.accept()
+    quarter.accept("r-8", 1)
+    quarter.accept("r-9", 2)
+    assert again.accept() == []
+    assert phone.received() == again.received()[:2] == late.received() == ["c-1/1", "-c-1 full"]
+    for each in (request, repeated):
+        assert quarter.hub.on_answer(each, "full", quarter.clock.now())
+    quarter.run()
+    assert (phone.received(), again.received()) == ([], [])
+    quarter.end()
+    assert late.received() == ["-c-1 over"]
+    assert quarter.hub.on_answer(ended, "full", quarter.clock.now())
+    quarter.run()
+    assert late.received() == []
+    assert len(quarter.asked) == 3
+
+
+def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_over(quarter):
+    """RJ9, E5: by a clock, too."""
+    phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
+    quarter.open()
+    [request], far = phone.accept(), never_rung.accept()
+    assert (phone.received(), far, never_rung.received()) == (["c-1/1"], [], ["-c-1 far"])
+    quarter.clock.advance(1_800)
+    assert quarter.hub.on_answer(request, "full", quarter.clock.now())
+    quarter.run()
+    assert phone.received() == ["-c-1 over"]
+
+
+def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quarter):
+    """RV6, RJ2: else who was rung last would believe that it is full, and would not be rung again."""
+    phone = quarter.join()
+    quarter.open()
+    [request] = phone.accept()
+    quarter.accept("r-8", 1)
+    quarter.accept("r-9", 2)
+    quarter.release("r-8", 1)
+    assert phone.received() == ["c-1/1", "-c-1 full", "c-1/4"]
+    assert not quarter.hub.on_answer(request, "full", quarter.clock.now())
+    assert quarter.hub.on_answer(request, "full", quarter.clock.now())
+    quarter.run()
+    assert phone.received() == ["-c-1 full"]
+
+
+def test_a_claim_is_judged_by_what_holds_then(quarter):
+    """RV4: at the moment it is judged; and nobody claims for who is gone."""
+    phone, gone = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    [request], [other] = phone.accept(), gone.accept()
+    phone.move(900)
+    gone.leave()
+    assert quarter.hub.seat_request(request, quarter.clock.now()).here == quarter.place(900)
+    phone.move(None)
+    assert quarter.hub.seat_request(request, quarter.clock.now()).here is None
+    assert quarter.hub.seat_request(other, quarter.clock.now()) is None
+    quarter.hub.on_answer(other, "full", quarter.clock.now())
+
+
+def test_what_can_be_refused_without_the_log_is(quarter):
+    """RV4: the first of `over`, `held-off`, `full` and `far`."""
+    holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
+    nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
+    quarter.open("c-1")
+    quarter.open("c-2")
+    quarter.accept("r-1", 1)
+    off.move(None)
+    for phone in (holder, other, far, off):
+        phone.received()
+    assert holder.accept("c-2") == far.accept() == off.accept() == []
+    assert nobody.accept() == plain.accept() == wrong.accept() == []
+    assert holder.received() == ["-c-2 held-off"]
+    assert far.received() == off.received() == ["-c-1 far"]
+    assert nobody.received() == plain.received() == wrong.received() == ["-c-1 over"]
+    quarter.accept("r-9", 2)
+    assert other.accept() == far.accept() == []
+    assert other.received() == ["-c-1 full", "-c-1 full"]
+    assert far.received() == ["-c-1 full"]
+
+
+def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
+    """RV4: this process may be behind."""
+    phone, plain = quarter.join(), quarter.join(0, "r-2", ())
+    [request] = phone.accept("c-9")
+    assert plain.accept("c-9") == []
+    quarter.hub.on_answer(request, "over", quarter.clock.now())
+    quarter.run()
+    assert phone.received() == plain.received() == ["-c-9 over"]
+
+
+def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
+    """M20: there is no answer."""
+    phone, other = quarter.join(), quarter.join(0, "r-2")
+    quarter.open()
+    quarter.accept("r-1")
+
+    def report(who):
+        quarter.hub.report(who.row, "c-1", "arrived", quarter.clock.now())
+
+    for who in (phone, phone, other):
+        report(who)
+    assert quarter.asked == [ReportRequest("c-1", Person("r-1"), "arrived")]
+    quarter.clock.advance(REPORT_S)
+    report(phone)
+    assert len(quarter.asked) == 2
+    phone.received(), other.received()
+    quarter.report("r-1")
+    assert phone.received() == other.received() == []
+
+
+def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
+    """HD5: it is rung while a seat is free, and gives back, reports and is held off by nothing of the other's."""
+    phone, other = quarter.join(), quarter.join(issuer="https://other.example")
+    quarter.open()
+    quarter.accept("r-1")
+    assert (phone.received(), other.received()) == (["c-1/1", "c-1:2 seat 1"], ["c-1/1"])
+    assert other.decline() == []
+    quarter.hub.report(other.row, "c-1", "arrived", quarter.clock.now())
+    assert quarter.asked == []
+    quarter.open("c-2")
+    assert (phone.received(), other.received()) == ([], ["c-2/1"])
+    quarter.end("c-1")
+    assert (phone.received(), other.received()) == (["-c-1 over"], [])
+
+
+def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give_back(quarter):
+    """HD5: it was told where to go, so it hears of the end and can decline; new content is not for it."""
+    phone, plain = quarter.join(), quarter.join(quals=(), here=False)
+    quarter.open()
+    quarter.accept("r-1")
+    assert phone.received()[-1] == "c-1:2 seat 1"
+    phone.token(quals=())
+    quarter.open(replaces=1)
+    assert phone.received() == plain.received() == []
+    assert plain.decline() == []
+    assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"), NOON_MS)]
+    quarter.end("c-1")
+    assert (phone.received(), plain.received()) == (["-c-1 over"], [])
+
+
+@pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
+def test_accept_is_answered_with_over_if_the_qualification_is_lost_before_the_task(quarter, is_again):
+    """HD5, RJ9: no accept stays without an answer, and the next one is answered, too."""
+    phone = quarter.join()
+    quarter.open()
+    if is_again:
+        quarter.accept("r-1")
+        phone.received()
+        quarter.slow.add(phone.row)
+        assert phone.accept() == []
+    else:
+        [request] = phone.accept()
+        phone.received()
+    quarter.hub.set_rights(phone.row, FakeRights(sub="r-1"))
+    if not is_again:
+        quarter.accept("r-1")
+        assert quarter.hub.on_answer(request, None, quarter.clock.now())
+    quarter.slow.clear()
+    phone.settle()
+    assert phone.received() == ["-c-1 over"]
+    assert phone.accept() == []
+    phone.settle()
+    assert phone.received() == ["-c-1 over"]

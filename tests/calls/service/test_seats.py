@@ -1,0 +1,332 @@
+"""Seats of a call, entries that do not open, and requests at once, in the service of calls."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+
+import pytest
+from calls.service.harness import DESK, ID, KEYS, PATIENCE_S, POLICY, CallServiceHarness, refused
+from support.fakes import HOUR_MS, NOON_MS
+from support.redis_server import RedisServer, needs_redis
+
+from geocast.alertlog.redis_streams import RedisStreamsLog
+from geocast.alertlog.sqlite import SqliteLog
+from geocast.calls.aeds import Aed, Aeds
+from geocast.calls.decrypted_chain import opened, opened_chain, sealed
+from geocast.calls.encryption import CallKeys
+from geocast.calls.service import ATTEMPTS, MOST_RETURNS
+from geocast.errors import LogUnavailable
+from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
+
+pytestmark = pytest.mark.anyio
+
+
+# ---- seats -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_lowest_free_seat_is_taken_with_its_role(room):
+    """RV5: and `aed` becomes `cpr` where none can be fetched (RI1): the second has the only one."""
+    await room.open()
+    for number in range(4):
+        assert await room.accept(f"r-{number}") is None
+    seats = (await room.call()).seats
+    assert [(seat.number, seat.role, seat.aed) for seat in seats.values()] == [
+        (1, "cpr", None),
+        (2, "aed", "node/1"),
+        (3, "cpr", None),
+        (4, "cpr", None),
+    ]
+    await room.calling.release(ID, Person("r-1"))
+    assert await room.accept("r-9") is None
+    assert [(seat.number, seat.aed) for seat in (await room.call()).seats.values()][-1] == (2, "node/1")
+
+
+async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
+    """RI2: `aed_m` of the call; and of those near, the least way round over it."""
+    far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
+    room = CallServiceHarness(aeds=Aeds([far]))
+    await room.open()
+    await room.accept("r-1")
+    await room.accept("r-2")
+    assert [seat.role for seat in (await room.call()).seats.values()] == ["cpr", "cpr"]
+    on_the_way, behind = far._replace(id="a", lat=47.6785, lng=8.8309), far._replace(id="b", lat=47.6770, lng=8.8320)
+    room = CallServiceHarness(aeds=Aeds([behind, on_the_way]))
+    await room.open()
+    await room.accept("r-1")
+    await room.accept("r-2", here=(47.6790, 8.8307, 0.0))
+    assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
+
+
+async def test_a_responder_has_one_seat(room):
+    """RV3: a repeated accept is answered by the same, even from afar, off duty or when all seats are taken since."""
+    await room.open()
+    for number in range(4):
+        await room.accept(f"r-{number}")
+    assert await room.accept("r-0", here=None, busy=True) is None
+    assert await room.accept("r-0", quals=frozenset({"cpr"})) == "over"  # HD5: this token does not count for a home
+    assert (await room.kinds()).count("claim") == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"quals": frozenset({"cpr"})}, "over"),
+        ({"busy": True}, "held-off"),
+        ({"here": None}, "far"),
+        ({"here": (47.69, 8.831, 0.0)}, "far"),
+        ({"call_id": "cad-9"}, "over"),
+        ({"quals": frozenset(), "busy": True, "here": None}, "over"),
+        ({"busy": True, "here": None}, "held-off"),
+    ],
+)
+async def test_who_gets_no_seat_is_told_the_first_reason(room, changes, expected):
+    """RV4: no such qualification, held off, full, far, in this order; nothing is stored."""
+    await room.open()
+    assert await room.accept(**changes) == expected
+    assert await room.kinds() == ["call"]
+
+
+async def test_who_comes_too_late_is_told_full(room):
+    """RV4, RV6: `full` before `far`, `held-off` before it; and a seat that is given back can be taken."""
+    await room.open()
+    for number in range(4):
+        await room.accept(f"r-{number}")
+    assert await room.accept("r-9", here=None) == "full"
+    assert await room.accept("r-9", busy=True) == "held-off"
+    await room.calling.release(ID, Person("r-2"))
+    assert await room.accept("r-9") is None
+    assert (await room.call()).seats[Person("r-9")].number == 3
+
+
+async def test_a_call_that_is_over_gives_no_seat(room):
+    """RV4, RJ9: ended or expired, to its holders too; a test is not there for who may not see it (R6)."""
+    await room.open()
+    await room.accept("r-1")
+    await room.end()
+    assert (await room.accept("r-1"), await room.accept("r-2")) == ("over", "over")
+    tests = CallServiceHarness()
+    await tests.open(status="test")
+    assert await tests.accept() == "over"
+    assert await tests.accept(may_test=True) is None
+    tests.clock.advance(1_500)
+    assert await tests.accept(may_test=True) == "over"
+
+
+async def test_a_seat_is_given_back_once(room):
+    """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
+    await room.open()
+    await room.accept()
+    await room.calling.release(ID, Person("r-2"))
+    with pytest.raises(LogUnavailable, match="not in the log any more"):
+        await room.calling.release("cad-9", Person("r-1"))
+    await room.calling.release(ID, Person("r-1"))
+    await room.calling.release(ID, Person("r-1"))
+    assert await room.kinds() == ["call", "claim", "release"]
+    await room.accept()
+    await room.end()
+    await room.calling.release(ID, Person("r-1"))
+    assert (await room.kinds())[-1] == "end"
+
+
+async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
+    """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
+    await room.open()
+    for number in range(MOST_RETURNS):
+        assert await room.accept("r-1") is None
+        await room.calling.release(ID, Person("r-1"))
+        assert await room.accept("r-2" if number % 2 else "r-3") is None
+    assert await room.accept("r-1") == "held-off"
+    assert (await room.kinds()).count("release") == MOST_RETURNS
+    await room.calling.release(ID, Person("r-2"))
+    assert await room.accept("r-2") is None
+
+
+async def test_reports_count_every_five_seconds(room):
+    """M20: from a seat alone; what is nothing new is dropped, and what comes within 5 s of the last."""
+    await room.open()
+    await room.accept()
+    await room.calling.report(ID, Person("r-2"), "arrived")
+    await room.calling.report(ID, Person("r-1"), "going")
+    await room.calling.report(ID, Person("r-1"), "aed")
+    room.clock.advance(4.9)
+    await room.calling.report(ID, Person("r-1"), "arrived")
+    assert (await room.call()).seats[Person("r-1")].state == "aed"
+    room.clock.advance(0.1)
+    await room.calling.report(ID, Person("r-1"), "arrived")
+    await room.calling.report(ID, Person("r-1"), "arrived")
+    assert await room.kinds() == ["call", "claim", "report", "report"]
+
+
+async def test_the_ring_widens_one_by_one(room):
+    """RN2: the next one only, while seats are free; who is late or early changes nothing."""
+    await room.open()
+    for ring in (0, 2, 1, 1, 2, 3):
+        await room.calling.widen(ID, ring)
+    assert [entry.kind for entry in room.appended] == ["call", "widen", "widen"]
+    assert (await room.call()).radius_m == 500
+    full = CallServiceHarness()
+    await full.open()
+    for number in range(4):
+        await full.accept(f"r-{number}")
+    await full.calling.widen(ID, 1)
+    assert (await full.call()).wave == 0
+    await full.end()
+    await full.calling.widen(ID, 1)
+    assert (await full.kinds())[-1] == "end"
+
+
+async def test_a_lost_claim_is_put_back(room):
+    """RV7: under the next number, with its seat; where that is taken, as seat 0. Once, and not behind the end."""
+    await room.open()
+    await room.accept("r-1")
+    lost = dataclasses.replace((await room.call()).seats[Person("r-1")], person=Person("r-0"))
+    await room.calling.restore(ID, lost)
+    await room.calling.restore(ID, lost)
+    seats = (await room.call()).seats
+    assert (seats[Person("r-1")].number, seats[Person("r-0")].number, seats[Person("r-0")].entry_number) == (1, 0, 3)
+    assert seats[Person("r-0")].accepted_at == lost.accepted_at
+    await room.calling.release(ID, Person("r-1"))
+    await room.calling.restore(ID, dataclasses.replace(lost, person=Person("r-5")))
+    assert (await room.call()).seats[Person("r-5")].number == 1
+    await room.end()
+    await room.calling.restore(ID, dataclasses.replace(lost, person=Person("r-6")))
+    assert (await room.kinds())[-1] == "end"
+
+
+# ---- what does not open ------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_lacks_a_key_gives_no_seat():
+    """RZ5, RV2: part of the chain may be a claim, so it waits; the same node goes on when it has the key."""
+    room = CallServiceHarness()
+    await room.open()
+    newer = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
+    assert await newer.accept("r-1") is None
+    with pytest.raises(LogUnavailable):
+        await room.accept("r-2")
+    for asked in (room.calling.release(ID, Person("r-2")), room.calling.widen(ID, 1)):
+        with pytest.raises(LogUnavailable):
+            await asked
+    room.calling = room.calling.with_config(POLICY, CallKeys({"a": bytes(32), "b": b"b" * 32}))
+    assert await room.accept("r-2") is None
+    assert (await room.call()) is not None
+
+
+async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
+    """RZ3: who has the log and no key can forge nothing, and a dispatcher can end the call all the same."""
+    await room.open()
+    forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
+    assert await room.log.append(forged)
+    assert (await room.calling.state(ID, DESK))["seats"] == []
+    assert (await room.end()).answer["revision"] == 3
+
+
+async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
+    """RZ5: 503, not 404 and not 403: it may be opened when the node has the key."""
+    room = CallServiceHarness()
+    await room.open()
+    blind = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32}))
+    for asked in (blind.open(), blind.revise(), blind.end(), blind.calling.state(ID, DESK)):
+        with pytest.raises(LogUnavailable):
+            await asked
+    assert [each async for each in blind.calling.open_calls(DESK)] == []
+
+
+async def test_a_copied_claim_counts_once(room):
+    """RZ3, RV2: what whoever can write to the log may do with an entry is to copy it under a higher number."""
+    await room.open()
+    await room.accept()
+    claim = (await room.log.history(ID))[-1]
+    await room.calling.release(ID, Person("r-1"))
+    assert await room.log.append(dataclasses.replace(claim, revision=4, sealed_as=2))
+    assert (await room.call()).seats == {}
+    assert opened(KEYS, claim).secret == Person("r-1")
+
+
+# ---- at once -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["a file", pytest.param("redis", marks=needs_redis)])
+async def rooms(request, tmp_path):
+    """Three nodes on one log: on a file, or in Redis."""
+    async with contextlib.AsyncExitStack() as stack:
+        server = stack.enter_context(RedisServer(tmp_path / "redis")) if request.param == "redis" else None
+        found = []
+        for _ in range(3):
+            alert_log = RedisStreamsLog(server.url) if server else SqliteLog(tmp_path / "log.db")
+            await answered(alert_log.start)
+            stack.push_async_callback(alert_log.stop)
+            found.append(CallServiceHarness(alert_log))
+        yield found
+
+
+async def answered(ask, *args, **kwargs):
+    """What a node answers, asked again for as long as the log is away: that is what who asks has to do (H2)."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(LogUnavailable):
+                return await ask(*args, **kwargs)
+            await asyncio.sleep(0.05)
+
+
+async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
+    """RV2, RV3: on three nodes at once, some twice; the first in the log's order, each with another seat."""
+    await answered(rooms[0].open)
+    subs = [f"r-{number % 20}" for number in range(60)]
+    answers = await asyncio.gather(*(answered(rooms[n % 3].accept, sub) for n, sub in enumerate(subs)))
+    call = await answered(rooms[1].call)
+    assert sorted(seat.number for seat in call.seats.values()) == [1, 2, 3, 4]
+    assert {Person(sub) for sub, answer in zip(subs, answers, strict=True) if answer is None} == set(call.seats)
+    assert set(answers) == {None, "full"}
+
+
+async def test_accepts_and_the_rest_at_once(rooms):
+    """RV2, LogA1: claims, releases, reports, rings, content and an end race; the chain is whole and has one end."""
+    await answered(rooms[0].open)
+    first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
+    assert first == [None] * 4
+    asked = [answered(rooms[n % 3].calling.release, ID, f"r-{n}") for n in range(2)]
+    asked += [answered(rooms[n % 3].calling.report, ID, f"r-{n}", "arrived") for n in (2, 3)]
+    asked += [answered(room.calling.widen, ID, 1) for room in rooms]
+    asked += [answered(rooms[n % 3].accept, f"r-{n}") for n in range(4, 8)]
+    asked += [answered(rooms[n].revise, headline=f"Content {n}") for n in range(3)]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert {each.slug for each in found if isinstance(each, Exception)} == {"revision-conflict"}
+    ends = await asyncio.gather(
+        *(answered(room.end) for room in rooms), *(answered(room.accept, "r-9") for room in rooms)
+    )
+    assert len({json.dumps(end.answer) for end in ends[:3]}) == 1
+    assert sum(end.created for end in ends[:3]) <= 1
+    chain = opened_chain(KEYS, await answered(rooms[2].log.history, ID))
+    numbers = [each.entry.revision for each in chain.entries]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [type(each.body) for each in chain.entries].count(Ending) == 1
+    assert sum(isinstance(each.body, Widening) for each in chain.entries) <= 1
+    assert sum(isinstance(each.body, Opening) for each in chain.entries) == 2
+
+
+async def test_who_opens_it_at_once_opens_one_call(rooms):
+    """H3: one at most is told 201, the others 200, with the same answer; other content is told 409."""
+    found = await asyncio.gather(*(answered(room.open) for room in rooms * 2))
+    assert sum(each.created for each in found) <= 1
+    assert len({json.dumps(each.answer) for each in found}) == 1
+    assert (await refused(answered(rooms[0].open, headline="Another"))).slug == "id-conflict"
+
+
+async def test_who_is_overtaken_for_ever_is_told_to_repeat(room, monkeypatch):
+    """H2: the outcome is not known, so 503; a ring is let be."""
+    await room.open()
+    asked = 0
+
+    async def taken(_entry):
+        nonlocal asked
+        asked += 1
+        return False
+
+    monkeypatch.setattr(room.log, "append", taken)
+    with pytest.raises(LogUnavailable):
+        await room.accept()
+    assert asked == ATTEMPTS
+    await room.calling.widen(ID, 1)
+    assert asked == ATTEMPTS + 1

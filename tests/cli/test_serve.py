@@ -1,0 +1,310 @@
+"""`geocast serve` where it refuses to start, and what the command says of itself."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from support.command import Outcome
+from support.ports import a_free_port
+
+from geocast import __version__, cli
+from geocast.auth.tokens import make_key
+from geocast.cli import environment, serve
+
+
+@pytest.fixture
+def taken():
+    """An address that another has."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as other:
+        yield "{}:{}".format(*other.getsockname())
+
+
+@pytest.fixture
+def free():
+    """An address that nobody has."""
+    return f"127.0.0.1:{a_free_port()}"
+
+
+# ---- serve, refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "no keys: give --keys FILE"),
+        (["--dev", "--stream", "0.0.0.0:8765"], "--stream 0.0.0.0:8765 is not a loopback address"),
+        (["--dev", "--api", "10.0.0.1:8766"], "--api 10.0.0.1:8766 is not a loopback address"),
+        (["--dev", "--api", "[::]:8766"], "--api [::]:8766 is not a loopback address"),
+        (["--stream", "8765"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:http"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:0"], "expected HOST:PORT, such as"),
+        (["--keys", "nowhere.jwks"], "keys nowhere.jwks: No such file or directory"),
+        (["--keys", "."], "keys .: Is a directory"),
+        (["--keys", "broken"], "keys broken: not a JWK set"),
+        (["--workers", "0"], "0 is not in the range"),
+        (["--workers", "many"], "'many' is not a valid integer"),
+        (["--dev", "--workers", "2", "--log", "memory:"], "--log memory: is for one process"),
+        (["--drain-s", "-1"], "-1.0 is not in the range"),
+        (["--drain-s", "nan"], "expected a number of seconds from 0 to 3600"),
+        (["--drain-s", "inf"], "inf is not in the range"),
+        (["--drain-s", "-inf"], "-inf is not in the range"),
+        (["--share", "0"], "0.0 is not in the range 0<x<=1"),
+        (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
+        (["--share", "nan"], "expected a number from 0 to 1"),
+        (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "deep"], "keys deep: not a JWK set"),
+        (["--max-sessions", "0"], "0 is not in the range"),
+        (["--log-level", "loud"], "'loud' is not one of"),
+        (["--tls"], "No such option"),
+        (["extra"], "unexpected extra argument"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
+    """K1: one clear line and exit status 2, never a traceback."""
+    monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
+    (tmp_path / "broken").write_text("[]")
+    (tmp_path / "deep").write_text("[" * 100_000)
+    outcome = geocast("serve", *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    if "Invalid value" in outcome.err:
+        assert f"'{arguments[0]}'" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--log", "postgres:x"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
+        (["--log", "sqlite:"], "--log: expected memory:, sqlite:PATH, or a URL of Redis"),
+        (["--log", "sqlite:nowhere/geocast.db"], "log nowhere/geocast.db: No such file or directory"),
+        (["--log", "sqlite::memory:"], "--log: SQLite's own :memory: can't be shared"),
+        (["--log", "sqlite:."], "log .: "),
+        (["--policy", "nowhere.toml"], "policy nowhere.toml: No such file or directory"),
+        (["--policy", "broken"], "policy broken: not TOML"),
+        (["--policy", "deep"], "policy deep: not TOML"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, keys, arguments, expected, workers):
+    """K1: with one process or several, before any of them serves."""
+    (tmp_path / "broken").write_text("[")
+    (tmp_path / "deep").write_text("name = " + "[" * 100_000)
+    ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
+    outcome = geocast("serve", "--keys", "keys.jwks", *ports, "--workers", workers, *arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+@pytest.mark.parametrize("option", ["--stream", "--api"])
+def test_a_port_that_is_taken_is_refused_in_one_line(geocast, keys, free, taken, option):
+    """K1: a port that is taken."""
+    other = {"--stream": "--api", "--api": "--stream"}[option]
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    assert outcome.is_one_line_error, outcome.err
+    assert f"{option} {taken}: Address already in use" in outcome.err
+
+
+def test_two_listeners_cannot_share_a_port(geocast, keys, free):
+    """K1: a port that is taken, if by ourselves."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
+def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
+    """K1: never a traceback."""
+    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
+    assert outcome.is_one_line_error, outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("GEOCAST_STREAM", "8765", "expected HOST:PORT"),
+        ("GEOCAST_API", "8765", "expected HOST:PORT"),
+        ("GEOCAST_KEYS", "nowhere.jwks", "keys nowhere.jwks: "),
+        ("GEOCAST_WORKERS", "0", "0 is not in the range"),
+        ("GEOCAST_DEV", "perhaps", "'perhaps' is not a valid boolean"),
+        ("GEOCAST_DRAIN_S", "x", "'x' is not a valid float"),
+        ("GEOCAST_MAX_SESSIONS", "-5", "-5 is not in the range"),
+        ("GEOCAST_LOG_LEVEL", "loud", "'loud' is not one of"),
+    ],
+)
+def test_an_option_may_come_from_the_environment(geocast, name, value, expected):
+    """Section 7: each option also an environment variable."""
+    outcome = geocast("serve", **{name: value})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+
+
+def test_an_option_wins_over_the_environment(geocast):
+    """Section 7: what is said last, on the command line, counts."""
+    outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
+    assert "keys here.jwks: " in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("GEOCAST_ORIGIN", "GEOCAST_ORIGIN in the environment is no setting; did you mean GEOCAST_ORIGINS?"),
+        ("GEOCAST_WORKER_COUNT", "did you mean GEOCAST_WORKERS?"),
+        ("GEOCAST_QQQQ", "GEOCAST_QQQQ in the environment is no setting\n"),
+        ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_named(geocast, name, expected):
+    """K1: one that is misspelt would be passed over in silence; what it held is not repeated."""
+    outcome = geocast("serve", "--dev", **{name: "hidden"})
+    assert outcome.is_one_line_error, outcome.err
+    assert expected in outcome.err
+    assert "hidden" not in outcome.err
+
+
+def test_variables_of_others_are_let_through(geocast):
+    """What the project's other programs read, and what Kubernetes sets beside a Service that is called geocast."""
+    links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
+    others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
+    outcome = geocast("serve", **dict.fromkeys(others, "x"))
+    assert "no keys: " in outcome.err
+
+
+def test_every_variable_of_the_project_is_known():
+    """`cli.environment`: who uses a new one, in whichever program, has it listed."""
+    root = Path(__file__).parents[2]
+    files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
+    used = {name for file in files for name in re.findall(r"\bGEOCAST_[A-Z][A-Z_]*\b", file.read_text("utf-8"))}
+    used |= {
+        name
+        for file in sources(root / "tests")
+        for name in re.findall(r"environ\S*?\W(GEOCAST_[A-Z_]+)", file.read_text("utf-8"))
+    }
+    settings = {option.envvar for name in ("serve", "push") for option in cli.cli.commands[name].params}
+    assert settings | environment.ELSEWHERE == used | settings
+
+
+def sources(top):
+    """The programs in a folder."""
+    found = (path for kind in ("*.py", "*.sh", "*.mjs", "*.js") for path in top.rglob(kind))
+    return [path for path in found if "node_modules" not in path.parts]
+
+
+# ---- what it says of itself --------------------------------------------------------------------------------------
+
+
+def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
+    """docs/settings.md: they may share an environment, and with a Redis `geocast push` has no workers."""
+    command = cli.cli.commands["push"]
+    given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
+    monkeypatch.setenv("GEOCAST_WORKERS", "8")
+    assert command.make_context("push", list(given)).params["workers"] == 1
+    monkeypatch.setenv("GEOCAST_PUSH_WORKERS", "4")
+    assert command.make_context("push", list(given)).params["workers"] == 4
+
+
+def test_help_lists_every_option_with_its_variable_and_default(geocast):
+    """Section 7: `--help` lists them."""
+    outcome = geocast("serve", "--help")
+    assert outcome.status == 0
+    said = " ".join(outcome.out.split())
+    for option in cli.cli.commands["serve"].params:
+        assert option.opts[0] in said
+        assert f"env var: {option.envvar}" in said
+        if isinstance(option.default, str) and option.default:
+            assert option.default in said
+
+
+def test_the_version_is_the_packages(geocast):
+    """Section 7."""
+    outcome = geocast("--version")
+    assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
+def test_an_unknown_command_is_refused_in_one_line(geocast, arguments):
+    """K1."""
+    assert geocast(*arguments).is_one_line_error
+
+
+def test_who_says_nothing_is_helped(geocast):
+    """`geocast` alone: what the commands are, a line each, and no error."""
+    outcome = geocast()
+    assert (outcome.status, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    for name in cli.cli.commands:
+        assert any(line.startswith(f"  {name} ") for line in lines)
+    assert outcome.out == geocast("--help").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--port", "8"], r"No such option '--port'\. Try 'geocast serve --help' for help\.$"),
+        (["serve", "--polcy", "2"], r"Did you mean '--policy'\? Try 'geocast serve --help' for help\.$"),
+        (["server"], r"Did you mean 'serve'\? Try 'geocast --help' for help\.$"),
+        (["token", "--sub", "x"], r"Try 'geocast token --help' for help\.$"),
+    ],
+    ids=str,
+)
+def test_who_is_refused_learns_where_there_is_help(geocast, arguments, expected):
+    """K1: the one line keeps the hint, and what was probably meant."""
+    outcome = geocast(*arguments)
+    assert outcome.is_one_line_error, outcome.err
+    assert re.search(expected, outcome.err)
+
+
+@pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
+def test_what_nobody_asked_for_is_not_repeated(geocast, arguments):
+    """K1: it may be a token, or a URL with a password (with a bracket in it); the hint says what was expected."""
+    outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
+    assert outcome.is_one_line_error, outcome.err
+    assert "cret" not in outcome.err
+    assert f"Got unexpected extra arguments. Try 'geocast {arguments[0]} --help' for help." in outcome.err
+
+
+HEAVY = {
+    *("asyncio", "cryptography", "fastapi", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
+    *("redis", "sqlite3", "ssl", "starlette", "uvicorn", "uvloop", "websockets"),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (["--version"], {}),
+        (["--help"], {}),
+        (["serve", "--help"], {}),
+        (["serve", "--port", "8"], {}),
+        ([], {"_GEOCAST_COMPLETE": "bash_complete", "COMP_WORDS": "geocast serve --lo", "COMP_CWORD": "2"}),
+        ([], {"_GEOCAST_COMPLETE": "zsh_source"}),
+    ],
+    ids=str,
+)
+def test_help_and_completion_import_nothing_heavy(arguments, environment):
+    """A key press is answered at once: what a node takes is imported by who runs one."""
+    program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+    assert done.stdout or done.returncode == 2
+    assert not HEAVY & set(done.stderr.splitlines()[-1].split())
+
+
+def test_the_module_is_the_command():
+    """K1: `python -m geocast`, in a process of its own, with nothing but the line on standard error."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr

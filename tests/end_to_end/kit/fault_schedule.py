@@ -1,0 +1,112 @@
+"""A schedule of faults: what breaks next, by a seed, and a log of what was broken and when.
+
+The run that owns a schedule says what is worked on before and during each fault, and gives the verdict. The seed
+decides the order of the faults, not at which step of a program they strike. FAULT_SEED and FAULT_SECONDS choose
+another run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+IS_LONG = "FAULT_SECONDS" in os.environ
+
+TIMEOUT = pytest.mark.timeout(0 if IS_LONG else 900)
+"""For a machine that is many times as slow as it could be; without limit for a run of minutes."""
+
+
+def seconds(usual: float) -> float:
+    """Return for how many seconds things break: the usual number, or what FAULT_SECONDS says."""
+    return float(os.environ.get("FAULT_SECONDS", usual))
+
+
+def seeds(*usual: int) -> pytest.MarkDecorator:
+    """Run a test with the usual seeds; with the one in FAULT_SEED; or, for a long run, with a new one."""
+    asked = os.environ.get("FAULT_SEED") or (IS_LONG and int(time.time()))
+    return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
+
+
+def judge(run: Any) -> None:
+    """Go through a run, print what happened, and require all zeros of its verdict."""
+    print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
+    verdict = run.go()
+    print(f"{run.report()}\n{verdict}")
+    run.assert_well(verdict)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that can be broken: entering `during` breaks it, leaving `during` heals it.
+
+    Faults of one target never overlap. A fault without a target (None) overlaps no other fault.
+    """
+
+    name: str
+    target: object
+    during: Callable[[], AbstractAsyncContextManager[None]]
+
+
+@dataclass
+class Outage:
+    """A stretch of time in which a fault, or two of them, were in force; in wall-clock seconds."""
+
+    name: str
+    start: float
+    end: float = float("inf")
+
+    def __str__(self) -> str:
+        return f"{self.name}, for {self.end - self.start:.1f} s"
+
+
+@dataclass
+class FaultSchedule:
+    """Draws faults by `dice`: a target first, then one of its faults. With `in_pairs`, two targets break now and then.
+
+    `log` has all outages so far.
+    """
+
+    faults: list[Fault]
+    dice: random.Random
+    in_pairs: bool = False
+    log: list[Outage] = field(default_factory=list)
+
+    async def run(
+        self,
+        seconds: float,
+        before: Callable[[], Awaitable[None]],
+        during: Callable[[], Awaitable[None]],
+        first: Sequence[Fault] = (),
+    ) -> None:
+        """Break one thing after the other until `seconds` have passed, and at least what `first` lists, each alone.
+
+        `before` is awaited before each fault, and `during` while it is in force.
+        """
+        started, due = time.monotonic(), list(first)
+        while due or time.monotonic() - started < seconds:
+            await before()
+            faults = [due.pop(0)] if due else self._draw()
+            names = " and ".join(fault.name for fault in faults)
+            outage = Outage(f"{names} at {time.monotonic() - started:.1f} s", time.time())
+            self.log.append(outage)
+            async with AsyncExitStack() as stack:
+                for fault in faults:
+                    await stack.enter_async_context(fault.during())
+                await during()
+            outage.end = time.time()
+
+    def _draw(self) -> list[Fault]:
+        targets = list(dict.fromkeys(fault.target for fault in self.faults))
+        first, second = (
+            self.dice.choice([fault for fault in self.faults if fault.target == target])
+            for target in self.dice.choices(targets, k=2)
+        )
+        alone = first.target is None or second.target in (None, first.target) or self.dice.random() < 0.5
+        return [first, second] if self.in_pairs and not alone else [first]

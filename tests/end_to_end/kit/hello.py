@@ -1,0 +1,26 @@
+"""Connections to the stream up to their `hello`."""
+
+from __future__ import annotations
+
+from end_to_end.kit.keys import PHONE_SCOPE
+from end_to_end.kit.node import Node
+from end_to_end.kit.wire import (
+    Wire,
+    encode,
+)
+
+JSON, MSGPACK = "geocast.v1.json", "geocast.v1.msgpack"
+HELLO_MAX, MESSAGE_MAX = 64 * 1024, 16 * 1024
+
+
+def upgraded(node: Node, fmt: str) -> Wire:
+    """A connection right after the 101."""
+    wire = Wire(node.stream_port)
+    assert wire.upgrade(f"geocast.v1.{fmt}").status == 101
+    return wire
+
+
+def good_hello(node: Node, fmt: str) -> bytes:
+    """A hello that would be welcomed."""
+    token = node.keys.token(sub="phone", scope=PHONE_SCOPE)
+    return encode(fmt, {"type": "hello", "places": [], "token": token})

@@ -1,0 +1,97 @@
+"""A server as a process of its own: started, signalled and killed together with what it has started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from end_to_end.kit.times import wait_until
+from end_to_end.kit.wire import PATIENCE
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and more than an exit status that nobody has asked for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class ServerProcess(ABC):
+    """The process, its children (with `--workers`), and the file that takes what they write."""
+
+    def __init__(self, output_file: Path) -> None:
+        self.output_file = output_file
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start the process and wait until it is ready."""
+
+    def spawn(self, *command: str | Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
+        """Start the process with this environment in this folder."""
+        with self.output_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder,
+            )
+
+    def output(self) -> str:
+        """Return everything that the process wrote to stdout and stderr."""
+        return self.output_file.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """Send signal 9 to all its processes, and wait until their ports are free: no last words."""
+        if self.process:
+            children = self.signal(signal.SIGKILL)
+            self.process.wait(PATIENCE)
+            wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
+
+    def signal(self, number: int) -> list[int]:
+        """Send a signal to all its processes, if there are any left; return those that the first one has started."""
+        assert self.process
+        if self.process.poll() is not None:
+            return []
+        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+        children = self.children()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        self.process.send_signal(number)
+        if number != signal.SIGSTOP:
+            self.process.send_signal(signal.SIGCONT)
+        return children
+
+    def children(self) -> list[int]:
+        """Return the processes that the first one has started."""
+        assert self.process
+        with contextlib.suppress(FileNotFoundError):
+            pid = self.process.pid
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return []
+
+    def kill_child(self, dice: random.Random) -> None:
+        """Send signal 9 to any of the processes that the first one has started, unless it is about to start others."""
+        with contextlib.suppress(IndexError, ProcessLookupError):
+            os.kill(dice.choice(self.children()), signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """Send SIGTERM and return the exit status."""
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def restart(self) -> None:
+        """Kill it and start it again on the same files and ports."""
+        self.kill()
+        self.start()

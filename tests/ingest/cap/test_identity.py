@@ -1,0 +1,296 @@
+"""Which alert a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from ingest.cap.issuer import (
+    DAY_MS,
+    MINUTE_MS,
+    SENDER,
+    CapIngestHarness,
+    a_cancel,
+    a_message,
+    an_area,
+    an_info,
+    code,
+    id_of,
+    named,
+    time,
+    two_blocks,
+)
+from support.fakes import NOON_MS
+
+from geocast import policy
+from geocast.alertlog import RETENTION_MS
+from geocast.alertlog.memory import MemoryLog
+from geocast.ingest.cap.sources import CapSource
+
+# ---- what is not published (CP9) ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (a_message("m", status="System"), "status"),
+        (a_message("m", status="Draft"), "status"),
+        (a_message("m", kind="Ack", refers=["x"]), "type"),
+        (a_message("m", kind="Error"), "type"),
+        (a_message("m", scope="Private"), "scope"),
+        (a_message("m", scope="Restricted"), "scope"),
+        (a_message("m", 0, (), an_info(responseType="AllClear")), "all-clear"),
+        (a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"))), "event"),
+        (a_message("m", -60, (), an_info(expires=time(-1))), "expired"),
+    ],
+)
+def test_what_is_right_not_to_publish_is_no_error(room, body, why):
+    """CP9, CP15: and nothing is stored."""
+    answer = room.taken(body)
+    assert (answer.outcome, answer.why, answer.stored) == ("ignored", why, ())
+    assert asyncio.run(room.log.tail()) == 0
+
+
+def test_an_ignored_event_leaves_the_others(room):
+    """CP9: a weekly test in one message with a warning."""
+    answer = room.taken(a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"), event="Test"), named("Flood")))
+    assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
+
+
+# ---- which alert it is (CP10 to CP13) ----------------------------------------------------------------------------
+
+
+def test_an_alert_is_published_under_the_id_of_its_name(room):
+    """CP16: and says which message made it, and who vouches for it."""
+    answer = room.taken(a_message("m-1"))
+    [revision] = answer.alerts
+    assert answer.outcome == "published"
+    assert (revision.id, revision.revision, revision.source) == (id_of("m-1"), 1, "met")
+    assert (revision.alert.approval.reviewer, revision.alert.approval.approved_at) == ("the duty forecaster", NOON_MS)
+    assert (revision.origin.sender, revision.origin.identifier) == (SENDER, "m-1")
+    assert revision.alert.occurred_at == NOON_MS
+
+
+def test_sources_do_not_meet(room):
+    """A source can neither touch nor forestall an alert of another, whatever it says its sender is."""
+    room.taken(a_message("m-1"))
+    other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
+    assert other.taken(a_message("m-1")).outcome == "published"
+    assert other.taken(a_cancel("c", 1, ["m-1"])).outcome == "cancelled"
+    assert list(room.live()) == [id_of("m-1")]
+
+
+def test_a_message_that_comes_again_is_told_the_first_answer(room):
+    """CP10, H3: whatever has happened since, also when it has been cancelled, and when it has ended."""
+    first = room.taken(a_message("m-1"))
+    again = room.taken(a_message("m-1"))
+    assert (again.outcome, again.alerts, again.stored) == ("repeated", first.alerts, ())
+    room.taken(a_message("u", 1, ["m-1"]))
+    assert room.taken(a_message("m-1")).alerts == first.alerts
+    room.taken(a_cancel("c", 2, ["u"]))
+    assert room.taken(a_message("m-1")).alerts == first.alerts
+    room.clock.advance(3 * 3600)
+    answer = room.taken(a_message("m-1"))
+    assert (answer.outcome, answer.alerts, answer.notes) == ("repeated", first.alerts, first.notes)
+
+
+def test_the_same_name_and_time_with_another_text_is_the_first_message(room):
+    """CP10: it is noted that it differs; and nothing is told anew."""
+    first = room.taken(a_message("m-1"))
+    answer = room.taken(a_message("m-1", 0, (), named("Another text")))
+    assert (answer.outcome, answer.alerts) == ("repeated", first.alerts)
+    assert answer.notes == first.notes | {"differs"}
+
+
+def test_a_message_that_the_policy_has_come_to_refuse_is_known_all_the_same(room):
+    """CP10, H3: 200, with a note."""
+    room.taken(a_message("m-1"))
+    fires = policy.parse(b'name = "fires"\ncategories.fire = { title = "Fire", cap = ["event:fire"] }', None)
+    later = CapIngestHarness(room.log, room.clock, in_force=fires)
+    assert later.refused(a_message("m-2")) == [("category-not-alertable", "/alert/info/0/event")]
+    answer = later.taken(a_message("m-1"))
+    assert (answer.outcome, "differs" in answer.notes) == ("repeated", True)
+
+
+def test_sent_is_an_instant(room):
+    """CP10: however it is written."""
+    room.taken(a_message("m-1"))
+    assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
+
+
+def test_an_update_is_the_next_revision(room):
+    """CP17: occurred_at is the first message's; a tombstone says where the update went."""
+    room.taken(a_message("m-1"))
+    answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
+    [revision] = answer.alerts
+    assert (answer.outcome, revision.id, revision.revision) == ("updated", id_of("m-1"), 2)
+    assert (revision.alert.occurred_at, revision.alert.approval.approved_at) == (NOON_MS, NOON_MS + MINUTE_MS)
+    assert room.tombstones() == {id_of("m-2"): id_of("m-1")}
+    assert room.taken(a_message("m-2", 1, ["m-1"], named("Higher"))).outcome == "repeated"
+    assert len(room.history(id_of("m-1"))) == 2
+
+
+def test_a_log_that_says_otherwise_makes_no_update_finer_than_the_policy_has_any(room):
+    """B1, TH7: who writes to the log is not told by the next update exactly where the incident is."""
+    where = an_info(an_area(circle="32.7,-96.8 1.5"))
+    [first] = room.taken(a_message("m-1", 0, (), where)).alerts
+    log = MemoryLog()
+    asyncio.run(log.append(replace(first, terms=replace(first.terms, location_resolution=15))))
+    [revision] = CapIngestHarness(log).taken(a_message("m-2", 1, ["m-1"], where)).alerts
+    assert (revision.revision, revision.terms.location_resolution) == (2, 9)
+    assert revision.alert.area == first.alert.area
+
+
+def test_a_chain_goes_on_from_the_last_message(room):
+    """CP13: each names the one before it."""
+    bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, [f"m-{n - 1}"]) for n in range(1, 5))]
+    assert room.outcomes(*bodies) == ["published"] + ["updated"] * 4
+    assert [entry.revision for entry in room.history(id_of("m-0"))] == [1, 2, 3, 4, 5]
+    assert room.taken(a_cancel("c", 9, ["m-4"])).outcome == "cancelled"
+    assert room.live() == {}
+
+
+def test_an_issuer_that_always_names_the_first_goes_on_too(room):
+    """CP19: later than the current message, hence about it."""
+    bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, ["m-0"]) for n in range(1, 4)), a_cancel("c", 9, ["m-0"])]
+    assert room.outcomes(*bodies) == ["published"] + ["updated"] * 3 + ["cancelled"]
+
+
+def test_a_message_that_comes_again_ends_nothing_newer(room):
+    """CP10: not even what it names, if that came later and has replaced it."""
+    room.outcomes(a_message("a", 1, ["b"]), a_message("b", 6, (), *two_blocks()))
+    before = room.live()
+    answer = room.taken(a_message("a", 1, ["b"]))
+    assert (answer.outcome, answer.stored, len(before)) == ("repeated", (), 2)
+    assert room.live() == before
+
+
+def test_an_issuer_that_keeps_its_identifier_updates_itself(room):
+    """CP12: whatever its type, unless it cancels; an earlier one is late."""
+    bodies = [
+        a_message("m", 0),
+        a_message("m", 5),
+        a_message("m", 3),
+        a_message("m", 5),
+        a_message("m", 9, kind="Update"),
+    ]
+    assert room.outcomes(*bodies) == ["published", "updated", "superseded", "repeated", "updated"]
+    assert room.taken(a_cancel("m", 10, [])).outcome == "cancelled"
+    assert room.taken(a_message("m", 11)).outcome == "published"
+    assert list(room.live()) == [f"{id_of('m')}:2"]
+    assert room.outcomes(a_message("m", 11), a_message("m", 12), a_message("m", 1)) == [
+        "repeated",
+        "updated",
+        "superseded",
+    ]
+    assert room.taken(a_cancel("c", 13, ["m"])).outcome == "cancelled"
+    assert room.live() == {}
+
+
+def test_updates_and_cancels_say_what_they_refer_to(room):
+    """CP5: unless something of their own name is known (CP12)."""
+    for kind in ("Update", "Cancel"):
+        assert room.refused(a_message("m", kind=kind)) == [("missing-field", "/alert/references")]
+
+
+def test_a_sender_is_called_by_another_name(room):
+    """CP11: the reference's sender is unknown, so this message's own counts."""
+    room.taken(a_message("m-1"))
+    assert room.taken(a_message("m-2", 1, [("PAAQ", "m-1")])).outcome == "updated"
+    assert id_of("m-1", "PAAQ") not in room.tombstones()
+
+
+def test_a_reference_that_nobody_has_seen_leaves_a_tombstone_in_both_readings(room):
+    """CP13: so the message is known to be late, however its sender is written."""
+    room.taken(a_message("m-2", 1, [("PAAQ", "m-1")]))
+    assert room.tombstones() == {id_of("m-1", "PAAQ"): id_of("m-2"), id_of("m-1"): id_of("m-2")}
+    assert room.outcomes(a_message("m-1"), a_message("m-1", sender="PAAQ")) == ["superseded", "superseded"]
+    assert list(room.live()) == [id_of("m-2")]
+
+
+def test_a_message_that_comes_after_its_own_cancel_is_late(room):
+    """CP13, CP16: it is never published."""
+    assert room.outcomes(a_cancel("c", 5, ["m"]), a_message("m"), a_cancel("c", 5, ["m"])) == [
+        "noted",
+        "superseded",
+        "ignored",
+    ]
+    assert room.live() == {}
+
+
+def test_a_tombstone_lasts_for_a_day_and_as_long_as_what_it_went_into(room):
+    """CP13: and then as long as the log remembers anything."""
+    room.taken(a_cancel("c", 0, ["m"]))
+    room.taken(a_message("n-2", 0, ["n-1"]))
+    [noted], [gone] = room.history(id_of("m")), room.history(id_of("n-1"))
+    assert noted.ends_at == NOON_MS + DAY_MS
+    assert gone.ends_at == NOON_MS + 7 * DAY_MS  # the longest that its alert may come to live
+    assert asyncio.run(room.log.purge(NOON_MS + DAY_MS + RETENTION_MS + 1)) == 2  # it, and the alert
+    assert room.history(id_of("n-1")) == [gone]
+
+
+def test_tombstones_need_no_words_and_no_approval_of_ours(room):
+    """CP13: what stands in one is the source's."""
+    room.taken(a_cancel("c", 0, ["m"]))
+    [entry] = room.history(id_of("m"))
+    assert (entry.source, entry.approval.reviewer, entry.is_tombstone) == ("met", "the duty forecaster", True)
+
+
+# ---- blocks (CP14) -----------------------------------------------------------------------------------------------
+
+
+def test_blocks_are_alerts_of_their_own(room):
+    """CP14: the id of each says which message it is of; what ends last is first, for it is known for longest."""
+    one, two = two_blocks()
+    answer = room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90))))
+    assert [revision.id for revision in answer.alerts] == [id_of("m"), f"{id_of('m')}.2"]
+    assert [revision.alert.headline for revision in answer.alerts] == ["two", "one"]
+    assert room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90)))).outcome == "repeated"
+
+
+def test_a_message_of_several_blocks_is_replaced_and_cancelled_as_a_whole(room):
+    """CP17."""
+    room.taken(a_message("m", 0, (), *two_blocks()))
+    answer = room.taken(a_message("n", 1, ["m"], *two_blocks("three", "four")))
+    assert (answer.outcome, len(answer.cancelled)) == ("replaced", 2)
+    assert sorted(room.live().values()) == ["four", "three"]
+    assert room.taken(a_message("o", 2, ["m"], named("five"))).outcome == "replaced"
+    assert room.live() == {id_of("o"): "five"}
+    assert room.taken(a_cancel("c", 3, ["n"])).outcome == "cancelled"
+
+
+def test_a_block_that_is_over_is_left_out(room):
+    """CP15: the others are published."""
+    one, two = two_blocks()
+    body = a_message("m", -90, (), one.replace(time(60), time(-30)), two)
+    assert [revision.alert.headline for revision in room.taken(body).alerts] == ["two"]
+
+
+def test_a_message_comes_again_when_one_of_its_blocks_has_ended(room):
+    """CP10: that is no difference."""
+    one, two = two_blocks()
+    body = a_message("m", 0, (), one, two.replace(time(60), time(90)))
+    first = room.taken(body)
+    room.clock.advance(75 * 60)
+    again = room.taken(body)
+    assert (again.outcome, again.alerts, again.notes) == ("repeated", first.alerts, first.notes)
+
+
+# ---- dry runs (CP8) ----------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_decides_and_stores_nothing(room):
+    """CP8: what it says is what comes of it."""
+    bodies = [a_message("m"), a_message("u", 1, ["m"]), a_message("r", 2, ["u"], an_info(expires=time(30)))]
+    bodies += [a_cancel("c", 3, ["r"]), a_cancel("d", 4, ["unseen"])]
+    for body in bodies:
+        before = asyncio.run(room.log.tail())
+        dry = room.taken(body, dry_run=True)
+        assert asyncio.run(room.log.tail()) == before
+        assert dry.stored == ()
+        wet = room.taken(body)
+        assert (dry.outcome, dry.alerts, dry.cancelled, dry.notes) == (
+            wet.outcome,
+            wet.alerts,
+            wet.cancelled,
+            wet.notes,
+        )

@@ -1,0 +1,350 @@
+"""Messages that come in any order, more than once, at several nodes, and after a crash (CP13, CP16 to CP20)."""
+
+import asyncio
+import itertools
+
+import pytest
+from ingest.cap.issuer import (
+    CapIngestHarness,
+    a_cancel,
+    a_message,
+    an_info,
+    id_of,
+    named,
+    time,
+    two_blocks,
+)
+from support.fakes import NOON_MS
+
+from geocast.alertlog.memory import MemoryLog
+from geocast.errors import LogUnavailable
+from geocast.ingest.cap import decision, ids
+from geocast.model.alert import Cancel, Revision, is_id
+
+
+class Dying(MemoryLog):
+    """A log of a node that dies at its nth append: purpose, a crash between two steps. Lies: the process goes on."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    async def append(self, entry):
+        """Store it, if the node still lives."""
+        if self.left == 0:
+            raise LogUnavailable("the node has died")
+        self.left -= 1
+        return await super().append(entry)
+
+
+def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left():
+    """CP20: wherever it died; what has been done is not done twice."""
+    begun = [a_message("a"), a_message("b")]
+    body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
+    whole = CapIngestHarness()
+    whole.outcomes(*begun, body)
+    steps = len(whole.log._entries) - 2
+    assert steps == 5
+    for died_after in range(steps):
+        log = Dying(2)
+        room = CapIngestHarness(log)
+        room.outcomes(*begun)
+        log.left = died_after
+        with pytest.raises(LogUnavailable):
+            room.taken(body)
+        log.left = -1
+        answer = room.taken(body)
+        assert answer.outcome == ("replaced" if died_after == 0 else "repeated")
+        assert len(answer.stored) == steps - died_after
+        assert {each.id for each in answer.cancelled} == {id_of("a"), id_of("b")}
+        assert room.live() == whole.live()
+        assert room.tombstones() == whole.tombstones()
+
+
+def test_a_revision_whose_tombstone_was_not_written_is_known_all_the_same():
+    """CP10, CP20: by the history of what it went into."""
+    log = Dying(2)
+    room = CapIngestHarness(log)
+    room.taken(a_message("m"))
+    with pytest.raises(LogUnavailable):
+        room.taken(a_message("u", 1, ["m"]))
+    assert room.tombstones() == {}
+    log.left = -1
+    answer = room.taken(a_message("u", 1, ["m"]))
+    assert (answer.outcome, len(answer.stored)) == ("repeated", 1)
+    assert room.tombstones() == {id_of("u"): id_of("m")}
+
+
+CHAIN = {
+    "alert": a_message("m"),
+    "update": a_message("u", 1, ["m"], named("Updated")),
+    "cancel": a_cancel("c", 2, ["u", "m"]),
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
+@pytest.mark.parametrize("twice", [False, True])
+def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
+    """CP13: nothing is sent after it has ended; and what comes again changes nothing."""
+    room = CapIngestHarness()
+    for name in order:
+        for _ in range(1 + twice):
+            room.taken(CHAIN[name])
+    for name in order:
+        room.taken(CHAIN[name])
+    assert room.live() == {}
+
+
+@pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
+def test_in_whatever_order_they_come_the_newest_is_live(order):
+    """CP13: the alert alone, with what the update says."""
+    room = CapIngestHarness()
+    room.outcomes(*(CHAIN[name] for name in order))
+    assert list(room.live().values()) == ["Updated"]
+
+
+LINKS = [
+    a_message("m"),
+    a_message("u", 1, ["m"], named("Updated")),
+    a_message("v", 2, ["u"], named("Updated again")),
+    a_cancel("c", 3, ["v"]),
+]
+ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m", 2, ["m"])]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
+def test_each_message_may_name_the_one_before_alone(order):
+    """CP13: who comes late tells all the same what it stood in the place of."""
+    room = CapIngestHarness()
+    room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
+    assert room.live() == {}
+    room = CapIngestHarness()
+    room.outcomes(*(LINKS[n] for n in order if n < 3), *(LINKS[n] for n in order if n < 3))
+    assert list(room.live().values()) == ["Updated again"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_all_messages_may_have_one_name(order):
+    """CP12, CP13: its cancel is known by it too."""
+    room = CapIngestHarness()
+    room.outcomes(*(ONE_NAME[n] for n in order))
+    assert room.live() == {}
+    room.outcomes(*(ONE_NAME[n] for n in order))
+    assert room.live() == {}
+
+
+NAMES = ["m", "u", "v", "w"]
+STYLES = {
+    "the first": lambda n: NAMES[:1],
+    "the one before": lambda n: NAMES[n - 1 : n],
+    "all": lambda n: NAMES[:n],
+    "the second": lambda n: NAMES[min(n - 1, 1) :][:1],
+}
+
+
+def a_chain(updates, cancel, cancel_at):
+    """Four messages that name each other in these ways; the one at `cancel_at` is a cancel."""
+    made = [a_message("m", 0, (), named("m"))]
+    for n in range(1, len(NAMES)):
+        if n == cancel_at:
+            made.append(a_cancel(NAMES[n], n, STYLES[cancel](n)))
+        else:
+            made.append(a_message(NAMES[n], n, STYLES[updates](n), named(NAMES[n])))
+    return made
+
+
+@pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
+@pytest.mark.parametrize("updates", STYLES)
+def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
+    """HD9: whichever messages an update and a cancel name."""
+    chain = a_chain(updates, cancel, cancel_at)
+    in_order = CapIngestHarness()
+    in_order.outcomes(*chain)
+    expected = list(in_order.live().values())
+    assert expected == ([] if cancel_at == 3 else ["w"])
+    for order in itertools.permutations(chain):
+        room = CapIngestHarness()
+        room.outcomes(*order)
+        assert list(room.live().values()) == expected, [body[60:90] for body in order]
+
+
+def test_messages_that_come_again_after_a_whole_chain_change_nothing():
+    """HD9, CP10: in any order."""
+    chain = a_chain("the first", "the first", 3)
+    for order in itertools.permutations(chain):
+        room = CapIngestHarness()
+        room.outcomes(*chain, *order)
+        assert room.live() == {}
+
+
+@pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
+def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, between):
+    """HD9: the cancel names only the first message, as some issuers do."""
+    room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
+    late = a_message("v", 2, ["m"])
+    assert room.outcomes(late, late) == ["superseded", "superseded"]
+    assert room.outcomes(a_message("w", 3, ["v"])) == ["superseded"], (
+        "what goes on from it is older than the cancel too"
+    )
+    assert room.live() == {}
+    assert room.taken(a_message("x", 6, ["m"])).outcome == "published", "what is newer than the cancel is not"
+
+
+def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
+    """HD9: a cancel is remembered though there was nothing left to cancel, and once."""
+    room.taken(a_message("m", 0, (), an_info(expires=time(21))))
+    room.clock.advance(120)
+    cancel = a_cancel("c", 5, ["m"])
+    assert room.outcomes(cancel) == ["ignored"]
+    assert room.taken(cancel).stored == ()
+    assert room.outcomes(a_message("u", 2, ["m"])) == ["superseded"]
+
+
+def test_an_update_that_names_a_live_alert_goes_on_with_it_whatever_else_was_cancelled(room):
+    """HD9, CP11: nobody in the area of the live alert is missed."""
+    room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
+    assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
+
+
+def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_it():
+    """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
+    log = Dying(1)
+    room = CapIngestHarness(log)
+    with pytest.raises(LogUnavailable):
+        room.taken(a_message("m", 0, (), *two_blocks()))
+    log.left = -1
+    assert room.outcomes(a_cancel("c", 1, ["m"])) == ["cancelled"]
+    assert room.outcomes(a_message("m", 0, (), *two_blocks())) == ["repeated"]
+    assert room.live() == {}
+
+
+def published_and_cancelled(room, count):
+    """So many messages of one name, each published as new and then cancelled."""
+    for n in range(count):
+        assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
+
+
+def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+    """HD14: decisions grow with the logarithm of the messages of one name."""
+    published_and_cancelled(room, 40)
+    asked = []
+    decide = decision.decide
+    monkeypatch.setattr(decision, "decide", lambda *about: asked.append(1) or decide(*about))
+    assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
+    assert len(asked) <= 8
+
+
+def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
+    """HD14: and the last of its alerts can be cancelled all the same."""
+    monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
+    published_and_cancelled(room, 2)
+    assert room.outcomes(a_message("m", 1)) == ["published"]
+    assert room.outcomes(a_cancel("m", 2, ["m"])) == ["cancelled"]
+    assert room.refused(a_message("m", 3)) == "rate-limited"
+
+
+def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
+    """CP13: it is told so, for the reason that there is, and for as long as what stands there now."""
+    room.outcomes(LINKS[0], LINKS[2])
+    answer = room.taken(LINKS[1])
+    assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
+    [_, replaced] = room.history(id_of("m"))
+    assert (replaced.reason, replaced.into) == ("Replaced by a newer message.", id_of("v"))
+    assert replaced.ends_at == room.history(id_of("u"))[0].ends_at
+    room = CapIngestHarness()
+    room.outcomes(LINKS[0], a_cancel("c", 3, ["u"]), LINKS[1])
+    assert (room.history(id_of("m"))[1].reason, room.live()) == ("Cancelled by the issuer.", {})
+
+
+class Slow(MemoryLog):
+    """A log whose every call lets the others run first. Purpose: two nodes at once. Lies: they take turns strictly."""
+
+    async def append(self, entry):
+        """Store it, later."""
+        await asyncio.sleep(0)
+        return await super().append(entry)
+
+    async def history(self, alert_id):
+        """What is there, later."""
+        found = await super().history(alert_id)
+        await asyncio.sleep(0)
+        return found
+
+
+def together(*bodies, lead=0):
+    """What becomes of messages that are taken at once, each at a node of its own; the first is `lead` turns ahead."""
+    room = CapIngestHarness(Slow())
+
+    async def late(n, body):
+        for _ in range(n * lead):
+            await asyncio.sleep(0)
+        return await room.taking.take(body, None, room.source)
+
+    async def main():
+        return await asyncio.gather(*(late(n, body) for n, body in enumerate(bodies)))
+
+    return room, asyncio.run(main())
+
+
+@pytest.mark.parametrize("lead", range(8))
+def test_the_same_message_at_two_nodes_is_one_alert(lead):
+    """CP10, H3."""
+    _, answers = together(a_message("m"), a_message("m"), lead=lead)
+    assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
+    assert answers[0].alerts == answers[1].alerts
+
+
+@pytest.mark.parametrize("lead", range(8))
+@pytest.mark.parametrize("late", ["update", "cancel"])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_message_and_its_own_update_or_cancel_at_two_nodes_at_once(lead, late, swapped):
+    """CP13: who is first at the id of the message decides, and the other one decides anew."""
+    bodies = [CHAIN["alert"], CHAIN[late]]
+    room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
+    assert list(room.live().values()) == (["Updated"] if late == "update" else [])
+
+
+@pytest.mark.parametrize("lead", range(8))
+def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
+    """CP19: whichever comes first."""
+    room = CapIngestHarness(Slow())
+    room.taken(a_message("m"))
+    bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
+
+    async def main():
+        async def late(n, body):
+            for _ in range(n * lead):
+                await asyncio.sleep(0)
+            return await room.taking.take(body, None, room.source)
+
+        return await asyncio.gather(*(late(n, body) for n, body in enumerate(bodies)))
+
+    asyncio.run(main())
+    assert list(room.live().values()) == ["newer"]
+
+
+def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
+    """An operator may, with alerts:manage; the next update is published as new (CP18)."""
+    [revision] = room.taken(a_message("m")).alerts
+    by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
+    assert asyncio.run(room.log.append(by_hand))
+    assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
+
+
+def test_a_log_that_others_write_to_all_the_time_is_given_up_on(room):
+    """H2: 503, and the outcome is unknown."""
+
+    class Taken(MemoryLog):
+        async def append(self, _entry):
+            return False
+
+    with pytest.raises(LogUnavailable):
+        CapIngestHarness(Taken()).taken(a_message("m"))
+
+
+def test_ids_follow_the_grammar_of_ids(room):
+    """A1."""
+    for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
+        assert isinstance(entry, Revision)
+        assert is_id(entry.id)
+    assert is_id(ids.block(ids.generation(id_of("m"), 12), 8))

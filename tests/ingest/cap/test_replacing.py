@@ -1,0 +1,144 @@
+"""Messages that end or replace live alerts (CP16 to CP19)."""
+
+import pytest
+from ingest.cap.issuer import (
+    MINUTE_MS,
+    a_cancel,
+    a_message,
+    an_info,
+    id_of,
+    named,
+    time,
+)
+from support.fakes import NOON_MS
+
+
+def test_a_cancel_ends_all_that_it_names(room):
+    """CP17: two and five at once, and says why."""
+    for count in (2, 5):
+        names = [f"m-{count}-{n}" for n in range(count)]
+        room.outcomes(*map(a_message, names))
+        body = a_cancel(f"c-{count}", 1, names, an_info(headline="The river is falling."))
+        answer = room.taken(body)
+        assert (answer.outcome, {each.id for each in answer.cancelled}) == ("cancelled", set(map(id_of, names)))
+        assert {each.reason for each in answer.cancelled} == {"The river is falling."}
+        again = room.taken(body)
+        assert (again.outcome, again.why, again.stored) == ("ignored", "ended", ())
+    assert room.live() == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "infos", "reason"),
+    [
+        ({"note": "The river\nis falling."}, (), "The river is falling."),
+        ({"note": "Note."}, (an_info(headline="Headline."),), "Headline."),
+        ({"note": "Note."}, (an_info(),), "Note."),
+        ({}, (), "Cancelled by the issuer."),
+        ({"note": "Word. " * 60}, (), ("Word. " * 60)[: 46 * 6 - 1] + "…"),
+    ],
+)
+def test_why_it_was_cancelled(room, fields, infos, reason):
+    """LA4: the headline, else the note, else words of ours; cut to 280."""
+    room.taken(a_message("m"))
+    [cancel] = room.taken(a_cancel("c", 1, ["m"], *infos, **fields)).cancelled
+    assert cancel.reason == reason
+    assert len(cancel.reason) <= 280
+
+
+def test_an_update_of_several_replaces_them(room):
+    """CP17, CP20: the new one is there before the old ones are gone, and they say what stands in their place."""
+    room.outcomes(a_message("a"), a_message("b"))
+    answer = room.taken(a_message("n", 1, ["a", "b"], named("Both")))
+    assert (answer.outcome, [each.id for each in answer.alerts]) == ("replaced", [id_of("n")])
+    assert {each.id for each in answer.cancelled} == {id_of("a"), id_of("b")}
+    assert {each.reason for each in answer.cancelled} == {"Replaced by a newer message."}
+    assert [entry.id for _, entry in room.log._entries][2:] == [id_of("n"), *(each.id for each in answer.cancelled)]
+    assert room.taken(a_message("u", 2, ["a"])).alerts[0].id == id_of("n")
+
+
+def test_an_expiry_that_is_shortened_replaces(room):
+    """CP20: so P6 stays true for every client."""
+    room.taken(a_message("m"))
+    answer = room.taken(a_message("n", 1, ["m"], an_info(expires=time(30))))
+    assert (answer.outcome, list(room.live())) == ("replaced", [id_of("n")])
+    assert room.taken(a_message("n", 1, ["m"], an_info(expires=time(30)))).cancelled == answer.cancelled
+
+
+def test_an_issuer_that_shortens_its_own_expiry_replaces_itself(room):
+    """CP12, CP17: under a further id of the same name; what comes next finds it."""
+    room.taken(a_message("m"))
+    answer = room.taken(a_message("m", 1, (), an_info(expires=time(30))))
+    assert (answer.outcome, list(room.live())) == ("replaced", [f"{id_of('m')}:2"])
+    assert room.outcomes(a_message("m"), a_message("m", 2), a_cancel("c", 3, ["m"])) == [
+        "repeated",
+        "updated",
+        "cancelled",
+    ]
+
+
+def test_another_status_replaces(room):
+    """CP17: a revision keeps the status of revision 1."""
+    room.taken(a_message("m", status="Test"))
+    assert room.taken(a_message("n", 1, ["m"])).outcome == "replaced"
+
+
+def test_what_outlives_its_first_message_goes_on_under_a_new_id(room):
+    """CP17, P6: a week after it was first sent."""
+    week = 7 * 24 * 60
+    room.taken(a_message("m", 0, (), an_info(expires=time(week - 1))))
+    room.clock.advance((week - 30) * 60)
+    answer = room.taken(a_message("n", week - 10, ["m"], an_info(expires=time(week + 600))))
+    assert answer.outcome == "replaced"
+    assert answer.alerts[0].alert.expires_at == NOON_MS + (week + 600) * MINUTE_MS
+
+
+def test_an_update_of_what_has_ended_is_published(room):
+    """CP18."""
+    room.outcomes(a_message("m"), a_cancel("c", 1, ["m"]))
+    assert room.taken(a_message("n", 2, ["m"])).outcome == "published"
+    assert list(room.live()) == [id_of("n")]
+
+
+def test_what_was_replaced_leads_to_what_stands_in_its_place(room):
+    """CP18, CP19: an issuer who names the first, after an update that replaced it."""
+    room.outcomes(a_message("m"), a_message("n", 1, ["m"], an_info(expires=time(30))))
+    answer = room.taken(a_message("o", 2, ["m"]))
+    assert (answer.outcome, answer.alerts[0].id) == ("updated", id_of("n"))
+    assert room.taken(a_cancel("c", 3, ["m"])).outcome == "cancelled"
+    assert room.live() == {}
+
+
+def test_sibling_updates_of_the_same_time_are_two_alerts(room):
+    """CP19: an issuer that splits a warning in two; a cancel of each."""
+    room.taken(a_message("m"))
+    siblings = [a_message("u-1", 1, ["m"], named("North")), a_message("u-2", 1, ["m"], named("South"))]
+    assert room.outcomes(*siblings) == ["updated", "published"]
+    assert room.live() == {id_of("m"): "North", id_of("u-2"): "South"}
+    assert room.outcomes(*siblings) == ["repeated", "repeated"]
+    assert room.taken(a_cancel("c", 2, ["u-2"])).outcome == "cancelled"
+    assert room.live() == {id_of("m"): "North"}
+
+
+def test_what_comes_late_changes_nothing(room):
+    """CP19: an update, and a cancel, that were sent before the current message."""
+    room.outcomes(a_message("m"), a_message("u-2", 2, ["m"], named("Second")))
+    assert room.outcomes(a_message("u-1", 1, ["m"], named("First")), a_cancel("c", 1, ["m"])) == ["superseded"] * 2
+    assert room.live() == {id_of("m"): "Second"}
+
+
+def test_a_history_that_is_repeated_in_every_message_is_no_ground_to_replace(room):
+    """CP11: of those named, the current message of a live alert counts."""
+    room.outcomes(a_message("m"), a_message("n"))
+    room.taken(a_message("m-2", 1, ["m"]))
+    answer = room.taken(a_message("m-3", 2, ["m-2", "m", "n-0", "old-1", "old-2"]))
+    assert (answer.outcome, answer.alerts[0].id) == ("updated", id_of("m"))
+    assert {id_of("n-0"), id_of("old-1"), id_of("old-2")} <= room.tombstones().keys()
+
+
+def test_an_update_of_which_all_is_over_cancels(room):
+    """CP15: every `expires` is past; `urgency` Past is not."""
+    room.taken(a_message("m"))
+    over = an_info(expires=time(0), headline="It is over.")
+    [cancel] = room.taken(a_message("u", 1, ["m"], over)).cancelled
+    assert cancel.reason == "It is over."
+    assert room.taken(a_message("q", 1, (), an_info(urgency="Past"))).outcome == "published"

@@ -1,0 +1,53 @@
+"""A desk with records beside a node, and a subscriber where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.conftest import join, keys  # noqa: F401 (fixtures)
+from end_to_end.kit.alerts import ground, place
+from end_to_end.kit.desk import DeskProcess, row, write_feed
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from pages.desk.tools import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
+    """A node for these tests."""
+    with Node(tmp_path_factory.mktemp("node"), keys) as started:
+        yield started
+
+
+@pytest.fixture
+def spot() -> tuple[float, float]:
+    """A ground of this test's own."""
+    return ground()
+
+
+@pytest.fixture
+def desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
+    """A desk with a fire, a stale one, an arson, an assault, a vehicle on fire, and a record that wants to be code."""
+    feed = write_feed(
+        tmp_path / "feed.csv",
+        [
+            row("FIRE", "Structure fire", spot),
+            row("FIRE", "Structure fire", spot, 40, unit="Ladder 4"),
+            row("OLD", "Commercial fire", spot, 3700),
+            row("ARSON", "Arson", spot, 300),
+            row("NEVER", "Assault", spot, 400),
+            row("CRASH", "Traffic collision", spot, 450),
+            row("EVIL", HOSTILE, spot, 500, address="</p><script>document.title='owned'</script>", unit="&amp;"),
+        ],
+    )
+    with DeskProcess(tmp_path, node, feed, "--as-recorded") as process:
+        yield process
+
+
+@pytest.fixture
+def phone(node: Node, spot: tuple[float, float], join: Callable[..., Session]) -> Session:  # noqa: F811
+    """A subscriber where it happens."""
+    return join(node, place(spot))

@@ -1,0 +1,151 @@
+"""The page of the review desk: its list, its keyboard, its width and its key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.kit.desk import DeskProcess, row, write_feed
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from pages.conftest import PHONE
+from pages.desk.tools import Show, heard, may_approve, opened, was_meant
+
+from client_demo.desk import feeds
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+# ---- the list ----------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_come_first_and_of_those_of_the_same_five_minutes_the_most_severe(
+    desk: DeskProcess, show: Show
+) -> None:
+    """What is too old comes last, however severe."""
+    shown = show(desk.link("ann"))
+    shown.has("#list", "Structure fire")
+    made = """import("/desk/list.js").then(({ listed }) => {
+        const at = (minute, severity, isStale = false) => ({
+            id: `${minute} ${severity}`, state: "waiting", category: "x", occurred_at: minute * 60_000, history: [],
+            proposal: { severity }, form: null, stale_at: isStale ? 0 : 1e12 });
+        const items = [at(101, "minor"), at(104, "moderate"), at(102, "extreme"), at(99, "extreme"), at(105, "minor"),
+            at(103, "moderate"), at(104.5, "extreme", true)];
+        return listed(items, "decide", 1e11).map(({ id }) => id);
+    })"""
+    assert shown.page.evaluate(made) == [
+        *("105 minor", "102 extreme", "104 moderate", "103 moderate", "101 minor", "99 extreme", "104.5 extreme"),
+    ]
+
+
+def test_a_row_says_nothing_twice(tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]) -> None:
+    """The category stands below the feed's words only where it says something else."""
+    rows = [row(nature, nature, spot) for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence")]
+    feed = write_feed(tmp_path / "feed.csv", [*rows, row("WILD", "Wildfire in town", spot)])
+    told = tmp_path / "my-city.toml"
+    sample = (Path(feeds.__file__).parent / "feed_formats" / "sample.toml").read_text("utf-8")
+    told.write_text(f'{sample}"wildfire*" = "fire_structure"\n')
+    with DeskProcess(tmp_path, node, feed, "--as-recorded", "--feed-format", str(told)) as process:
+        shown = show(process.link("ann"))
+        shown.has("#list", "Wildfire in town")
+        for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence"):
+            assert shown.page.locator(".item", has_text=nature).locator(".item-category").count() == 0
+        assert shown.text(".item:has-text('Wildfire') .item-category") == "Structure fire"
+        shown.context.close()  # before the desk does
+
+
+# ---- for everybody -----------------------------------------------------------------------------------------------
+
+
+def test_everything_can_be_done_with_the_keyboard(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Signed in, the shortcuts alone."""
+    shown = show(desk.link("ann"))
+    press = shown.page.keyboard.press
+    shown.has("#list", "Structure fire")
+    press("?")
+    shown.has("#shortcuts", "next, previous incident")
+    press("Escape")
+    press("j")
+    press("j")
+    assert "Arson" in shown.page.evaluate("document.activeElement.textContent")
+    press("k")
+    press("Enter")
+    shown.has("#title", "Structure fire")
+    press("e")
+    press("Control+a")
+    shown.page.keyboard.type("Typed, not clicked")
+    may_approve(shown)
+    press("Control+Enter")
+    assert heard(phone, 1)["headline"] == "Typed, not clicked"
+    shown.has("#when", "Live")
+    press("c")
+    shown.page.keyboard.type("That will do")
+    press("Enter")
+    assert heard(phone, "cancel")["reason"] == "That will do"
+    shown.has("#when", "Cancelled")
+    press("Escape")
+    assert shown.page.locator("#detail").is_hidden()
+    press("1")
+    press("j")
+    press("Enter")
+    shown.has("#title", "Arson")
+    press("x")
+    shown.has("#when", "Dismissed")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_page_is_accessible(desk: DeskProcess, show: Show, theme: str) -> None:
+    """By axe-core: the list, an incident with refusals, what is locked, the shortcuts, signing in."""
+    shown = show(desk.link("ann"), color_scheme=theme)
+    shown.has("#list", "Structure fire")
+    assert shown.violations() == []
+    opened(shown, "Structure fire")
+    shown.page.fill("#headline", "Fire at 1200 Elm Street")
+    shown.has("#headline-trouble", "reads like")
+    assert shown.violations() == []
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "Assault")
+    assert shown.violations() == []
+    shown.page.click("#help")
+    assert shown.violations() == []
+    stranger = show(desk.link("ann").partition("#")[0], color_scheme=theme)
+    stranger.page.locator("#sign-in").wait_for(state="visible")
+    assert stranger.violations() == []
+    was_meant(stranger, "401")
+
+
+def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskProcess, show: Show) -> None:
+    """The key leaves the address bar at once."""
+    shown = show(desk.link("ann").partition("#")[0])
+    shown.page.fill("#key", "guess")
+    shown.page.keyboard.press("Enter")
+    shown.has("#key-refusal", "This key opens nothing here.")
+    was_meant(shown, "401")
+    shown.page.fill("#key", desk.link("ben").partition("#key=")[2])
+    shown.page.keyboard.press("Enter")
+    shown.has("#list", "Structure fire")
+    assert "key=" not in shown.page.url
+    assert shown.text("#me") == "ben"
+    with shown.page.expect_navigation():
+        shown.page.get_by_role("button", name="Sign out", exact=True).click()
+    shown.page.locator("#sign-in").wait_for(state="visible")
+    was_meant(shown, "401")
+
+
+def test_it_fits_a_phone(desk: DeskProcess, show: Show) -> None:
+    """Nothing is wider than the screen; the list and one incident take turns."""
+    shown = show(desk.link("ann"), viewport=PHONE)
+    shown.has("#list", "Structure fire")
+    is_wide = "document.documentElement.scrollWidth > innerWidth"
+    assert not shown.page.evaluate(is_wide)
+    shown.picture("desk-phone-list")
+    opened(shown, "Structure fire")
+    may_approve(shown)
+    assert not shown.page.evaluate(is_wide)
+    assert shown.page.locator("#list").is_hidden()
+    shown.picture("desk-phone-incident")
+    shown.page.click("#back")
+    assert shown.page.locator("#detail").is_hidden()

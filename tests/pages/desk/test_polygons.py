@@ -1,0 +1,189 @@
+"""Polygons that are drawn on the review desk's map."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from end_to_end.kit.alerts import place
+from end_to_end.kit.desk import DeskProcess, row, write_feed
+from end_to_end.kit.keys import Keys
+from end_to_end.kit.node import Node
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
+from pages.conftest import Shown
+from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+RIVERS = """
+name = "rivers"
+[categories]
+fire_structure = { title = "Structure fire", polygons = true, min_radius_m = 50 }
+arson = { title = "Arson" }
+"""
+
+
+@pytest.fixture
+def rivers(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+    """A node where fires may have polygons."""
+    (tmp_path / "rivers.toml").write_text(RIVERS)
+    (tmp_path / "rivers").mkdir()
+    with Node(tmp_path / "rivers", keys, "--policy", str(tmp_path / "rivers.toml")) as started:
+        yield started
+
+
+@pytest.fixture
+def river_desk(rivers: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
+    """A desk of that node with a fire."""
+    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
+    with DeskProcess(tmp_path, rivers, feed, "--as-recorded") as process:
+        yield process
+
+
+@pytest.fixture
+def drawing(river_desk: DeskProcess, show: Show) -> Shown:
+    """That desk with the fire open, and a polygon chosen."""
+    shown = opened(show(river_desk.link("ann")), "Structure fire")
+    shown.page.locator(".handle-centre").hover()  # which waits until the map stands still
+    shown.page.select_option("#shape", "polygon")
+    return shown
+
+
+def press_map(shown: Shown, *points: tuple[float, float]) -> None:
+    """Press the map at these shares of its width and height."""
+    box = shown.box("#map")
+    for x, y in points:
+        shown.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
+def corners(shown: Shown) -> list[str]:
+    """The corners in the form, a line each."""
+    return shown.page.input_value("#corners").splitlines()
+
+
+QUAD = [(0.25, 0.25), (0.75, 0.3), (0.7, 0.75), (0.3, 0.7)]
+
+
+def test_a_polygon_is_drawn_dragged_and_published(
+    drawing: Shown,
+    rivers: Node,
+    join: Callable[..., Session],
+) -> None:
+    """Press by press; what is published is what was drawn, and who is inside hears it."""
+    assert corners(drawing) == []
+    press_map(drawing, *QUAD[:2])
+    drawing.has("#corners-trouble", "Draw three corners")
+    may_not_approve(drawing)
+    press_map(drawing, *QUAD[2:])
+    assert len(corners(drawing)) == 4
+    may_approve(drawing)
+    drawing.has("#preview-note", "Published: this polygon of 4 corners")
+    before = corners(drawing)
+    handle = ".handle-corner >> nth=1"
+    drawing.page.locator(handle).hover()
+    box = drawing.box(handle)
+    drawing.page.mouse.down()
+    drawing.page.mouse.move(box["x"] + 40, box["y"] - 10, steps=4)
+    drawing.page.mouse.up()
+    after = corners(drawing)
+    assert [each == other for each, other in zip(before, after, strict=True)] == [True, False, True, True]
+    may_approve(drawing)
+    drawing.picture("desk-polygon")
+    drawn = {tuple(map(float, line.split(", "))) for line in after}
+    phone = join(rivers, place((sum(lat for lat, _ in drawn) / 4, sum(lng for _, lng in drawn) / 4)))
+    drawing.page.click("#approve")
+    [shape] = heard(phone, 1)["area"]
+    assert {(lat, lng) for lng, lat in shape["coordinates"][0]} == drawn
+    drawing.has("#history", "by ann at")
+    assert len(corners(drawing)) == 4  # and can be revised
+
+
+def test_a_drag_during_which_the_page_is_resized_adds_no_corner(drawing: Shown) -> None:
+    """The map then forgets where the button went down, and takes the end of the drag for a press."""
+    press_map(drawing, *QUAD)
+    may_approve(drawing)
+    drawing.page.locator(".handle-corner >> nth=1").hover()
+    box = drawing.box(".handle-corner >> nth=1")
+    drawing.page.mouse.down()
+    drawing.page.mouse.move(box["x"] + 20, box["y"] - 5, steps=2)
+    size = drawing.page.viewport_size
+    assert size
+    height = drawing.box("#map")["height"]
+    drawing.page.set_viewport_size({"width": size["width"], "height": size["height"] - 60})
+    wait_until(lambda: drawing.box("#map")["height"] != height or None, "the map has its new size")
+    drawing.page.mouse.move(box["x"] + 40, box["y"] - 10, steps=2)
+    drawing.page.mouse.up()
+    assert len(corners(drawing)) == 4
+
+
+def test_a_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
+    """What helps people to press may send the click alone."""
+    box = drawing.box("#map")
+    for x, y in QUAD[:3]:
+        at = {"clientX": box["x"] + x * box["width"], "clientY": box["y"] + y * box["height"], "bubbles": True}
+        drawing.page.dispatch_event("#map canvas", "click", at)
+    assert len(corners(drawing)) == 3
+
+
+def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
+    """Arrow keys move a corner, Delete takes it away, Enter between two adds one."""
+    page = drawing.page
+    press_map(drawing, *QUAD)
+    before = corners(drawing)
+    page.focus(".handle-corner >> nth=0")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowLeft")
+    moved = corners(drawing)
+    assert moved[1:] == before[1:]
+    (lat, lng), (was_lat, was_lng) = (tuple(map(float, each[0].split(", "))) for each in (moved, before))
+    assert lat > was_lat
+    assert lng < was_lng
+    page.keyboard.press("Delete")
+    assert corners(drawing) == moved[1:]
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Corner 1 of 3")
+    page.focus(".handle-between >> nth=0")
+    page.keyboard.press("Enter")
+    assert len(corners(drawing)) == 4
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("Corner 2 of 4")
+    assert drawing.violations() == []
+
+
+def test_a_polygon_can_be_written(drawing: Shown) -> None:
+    """A line for each corner, closed or not; a crossed one is refused in words, with the field marked."""
+    points = corners_around(drawing)
+    drawing.page.fill("#corners", "\n".join([points[0], points[2], points[1], points[3]]))
+    drawing.has("#corners-trouble", "Must not cross or touch itself")
+    assert drawing.page.get_attribute("#corners", "aria-invalid") == "true"
+    may_not_approve(drawing)
+    drawing.page.fill("#corners", "\n".join([*points, points[0]]))
+    drawing.has("#preview-note", "of 4 corners")
+    may_approve(drawing)
+
+
+def corners_around(shown: Shown) -> list[str]:
+    """Four corners round the place of the record."""
+    lat, lng = (float(shown.page.input_value(f"#{name}")) for name in ("lat", "lng"))
+    return [f"{lat + y:.4f}, {lng + x:.4f}" for x, y in ((-0.01, -0.01), (0.01, -0.01), (0.01, 0.01), (-0.01, 0.01))]
+
+
+def test_a_category_that_takes_no_polygons_says_so(drawing: Shown) -> None:
+    """Another category may be chosen after it was drawn: the node refuses it, and a circle can be chosen again."""
+    press_map(drawing, *QUAD)
+    drawing.page.select_option("#category", "arson")
+    drawing.has("#corners-trouble", "This category takes circles only")
+    drawing.page.select_option("#shape", "circle")
+    may_approve(drawing)
+    assert drawing.page.locator("#shape-row").is_hidden()
+    assert drawing.page.locator("#corners-row").is_hidden()
+
+
+def test_where_no_polygon_is_taken_none_is_offered(desk: DeskProcess, show: Show) -> None:
+    """The built-in policy has circles alone."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    assert shown.page.locator("#shape-row").is_hidden()

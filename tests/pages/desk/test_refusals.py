@@ -1,0 +1,130 @@
+"""What can't be approved on the review desk, and text that wants to be code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from end_to_end.kit.desk import DeskProcess
+from end_to_end.kit.subscriber import Session
+from pages.desk.tools import HOSTILE, Show, heard, may_approve, may_not_approve, opened
+
+pytestmark = pytest.mark.skipif(
+    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
+)
+
+
+# ---- what can't be approved --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where", "words"),
+    [
+        ("#radius_m", "50", "#radius_m-trouble", "The radius must be 100 to 20,000 m for this category."),
+        ("#headline", "", "#headline-trouble", "The headline needs 1 to 140 characters"),
+        ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "reads like a street address"),
+        ("#description", "3 engines are there", "#description-trouble", "reads like units that were sent"),
+        ("#lat", "91", "#place-trouble", "a latitude of -90 to 90"),
+        ("#lng", "", "#place-trouble", "Place the circle"),
+    ],
+)
+def test_a_refusal_stands_in_plain_words_beside_its_field(
+    desk: DeskProcess, show: Show, field: str, value: str, where: str, words: str
+) -> None:
+    """And the button can't be pressed until it is mended."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    good = shown.page.input_value(field)
+    shown.page.fill(field, value)
+    shown.has(where, words)
+    assert shown.page.get_attribute(field, "aria-invalid") == "true"
+    assert where.removeprefix("#") in (shown.page.get_attribute(field, "aria-describedby") or "")
+    may_not_approve(shown)
+    shown.page.fill(field, good)
+    may_approve(shown)
+
+
+def test_words_that_only_read_like_an_address_can_be_confirmed(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """A person decides; another text has to be confirmed anew."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "2 men ran down Elm Street")
+    shown.has("#headline-trouble", "reads like an address")
+    shown.page.check("#confirmed")
+    may_approve(shown)
+    shown.page.fill("#headline", "3 men ran down Elm Street")
+    shown.has("#headline-trouble", "reads like an address")
+    shown.page.check("#confirmed")
+    may_approve(shown)
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
+
+
+def test_what_the_node_holds_is_marked_and_confirmed_by_name(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Protocol, P24 and A21: each kind by a box that says what is confirmed; another text has to be confirmed anew."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown.page.fill("#headline", "Fire at 1204 Main Street. Ask Mr Smith.")
+    shown.has("#headline-trouble", "reads like a street address")
+    shown.page.wait_for_function("document.querySelectorAll('#held-text input').length === 2")
+    assert shown.page.locator("#headline-trouble mark").all_inner_texts() == ["1204 Main Street", "Mr Smith"]
+    shown.page.get_by_label("“1204 Main Street”").check()
+    may_not_approve(shown)
+    shown.page.get_by_label("“Mr Smith”").check()
+    may_approve(shown)
+    shown.page.fill("#headline", "Fire at 1206 Main Street.")
+    shown.has("#headline-trouble", "reads like a street address")
+    may_not_approve(shown)
+    shown.page.get_by_label("“1206 Main Street”").check()
+    may_approve(shown)
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == "Fire at 1206 Main Street."
+
+
+def test_what_is_too_old_is_greyed_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """It stands below what can still be published."""
+    shown = opened(show(desk.link("ann")), "Commercial fire")
+    last = shown.page.locator(".item").last
+    assert "item-grey" in (last.get_attribute("class") or "")
+    assert "Can’t be published – happened more than an hour ago" in last.inner_text()
+    shown.has("#obstacle", "happened more than an hour ago")
+    shown.has("#whole-trouble", "more than an hour ago. Alerts are for what is happening now.")
+    may_not_approve(shown)
+
+
+def test_what_is_never_alerted_is_shown_as_such_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """There is no form for it; what is only not on the list waits for a category."""
+    shown = show(desk.link("ann"))
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "Assault")
+    shown.has("#obstacle", "Not for an alert – never alerted: Assault")
+    assert shown.page.locator("#form").is_hidden()
+    may_not_approve(shown)
+    opened(shown, "Traffic collision")
+    shown.has("#obstacle", "not on the policy's list: traffic")
+    shown.has("#category-trouble", "Choose a category.")
+    may_not_approve(shown)
+    shown.page.select_option("#category", "fire_structure")
+    assert shown.page.input_value("#headline").startswith("Building on fire")
+    may_approve(shown)
+
+
+# ---- hostile text ------------------------------------------------------------------------------------------------
+
+
+def test_markup_in_a_feed_or_an_alert_is_text(desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Shown as it is, in list, title, record, form and preview; nothing of it runs."""
+    shown = show(desk.link("ann"))
+    shown.page.get_by_role("button", name="Kept back").click()
+    opened(shown, "<img src=x")
+    assert "onerror" in shown.text("#title")
+    assert "<script>" in shown.text("#record")
+    shown.page.select_option("#category", "arson")
+    shown.page.fill("#headline", HOSTILE)
+    may_approve(shown)
+    assert "<img src=x" in shown.text("#preview")
+    shown.page.click("#approve")
+    assert heard(phone, 1)["headline"] == HOSTILE
+    shown.page.get_by_role("button", name="Live").click()
+    shown.has("#list", "<img src=x")
+    assert shown.page.evaluate("document.querySelectorAll('#desk img, #desk script, #desk b').length") == 0
+    assert shown.page.title().endswith("Review desk – geocast")

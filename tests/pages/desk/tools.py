@@ -1,0 +1,49 @@
+"""What a reviewer does on the desk's page, and what a subscriber is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from end_to_end.kit.subscriber import Session
+from end_to_end.kit.times import wait_until
+from pages.conftest import Shown
+
+Show = Callable[..., Shown]
+HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>Structure</b> \u202efire"
+
+
+def opened(shown: Shown, name: str) -> Shown:
+    """Open the incident whose row says this, and wait for its preview."""
+    shown.page.locator(".item", has_text=name).first.click()
+    shown.has("#title", name)
+    return shown
+
+
+def may_approve(shown: Shown) -> None:
+    """Wait until the node has said that it would accept this."""
+    shown.until("!document.querySelector('#approve').disabled", "the button can be pressed")
+
+
+def may_not_approve(shown: Shown) -> None:
+    """The button can't be pressed, nor is the shortcut of any use."""
+    shown.page.keyboard.press("Control+Enter")
+    assert shown.page.locator("#approve").is_disabled() or shown.page.locator("#approve").is_hidden()
+
+
+def heard(phone: Session, revision: int | str) -> dict[str, Any]:
+    """The next thing that a subscriber is sent, which must be this."""
+    message = phone.take()
+    assert message["type"] == ("cancel" if revision == "cancel" else "alert")
+    found = message.get("alert", message)
+    assert revision in ("cancel", found["revision"])
+    return found
+
+
+def was_meant(shown: Shown, trouble: str) -> None:
+    """A trouble that the test made is none; the browser notes it on its console too, sooner or later."""
+    wait_until(
+        lambda: shown.page.evaluate("1") and any("error:" in each and trouble in each for each in shown.troubles),
+        f"{trouble} on the console",
+    )
+    shown.troubles[:] = [each for each in shown.troubles if trouble not in each]
