@@ -1,7 +1,7 @@
 """What a dispatcher may do with a call, and who gets a seat: the order of decisions, without HTTP and without sessions.
 
 Everything is decided by the log, not by what this node has read of it so far (H6). Whatever is appended was judged by
-the whole chain before it; if its number was taken meanwhile, it is judged anew (RV2):
+the whole chain before it; if its number was taken meanwhile, it is judged anew (RV2, `alertlog.optimistic`):
 
     history of the id, opened <──────────────────────────┐
       │  what was asked for is there already             │ number taken
@@ -18,16 +18,18 @@ Rule 3  A call is its opener's, by issuer and `sub` (HD5): `source` stays theirs
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any, NamedTuple
 
-from .. import failpoints
 from ..alertlog import AlertLog
+from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..auth.tokens import Subject
 from ..clock import Clock, Now
 from ..errors import LogUnavailable
 from ..model import problems
+from ..model.alert import Entry, OtherKind
 from ..model.call import (
     Acceptance,
     Body,
@@ -60,9 +62,9 @@ from .seat_request import Refusal, SeatRequest, is_wanted, refusal
 from .state import CallState, Seat
 
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
-ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same call
 MOST_RETURNS = 20  # seats of one call that somebody may give back, and then take another
 REPORT_MS = 5_000  # between two reports of a seat that count (M20)
+_OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
 class Dispatcher(NamedTuple):
@@ -107,17 +109,19 @@ class CallService:
         `aeds` are the defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
+        self._writer = OptimisticWriter[CallEntry](alert_log, appended, _OVERTAKEN)
         self._policy = policy
         self._keys = keys
         self._clock = clock
-        self._appended = appended
         self._aeds = aeds
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
         """The same under another policy and other keys. What is under way goes on by those of this one."""
-        given = self._aeds if aeds is None else aeds
-        return CallService(self._log, policy, keys, self._clock, self._appended, given, self._openers)
+        after: CallService = copy(self)
+        after._policy, after._keys = policy, keys
+        after._aeds = self._aeds if aeds is None else aeds
+        return after
 
     # ---- what a dispatcher asks for ------------------------------------------------------------------------------
 
@@ -128,17 +132,20 @@ class CallService:
         except Invalid as invalid:
             judged = self._policy.call_violations(invalid.facts(), self._now_ms())
             raise Problem.of([*invalid.violations, *judged]) from None
-        for _ in range(ATTEMPTS):
-            history = await self._log.history(request.id)
+
+        def decide(history: Sequence[Entry | OtherKind]) -> Plan[CallOutcome, CallEntry]:
             if history:
-                return self._repeated_opening(request, opened_chain(self._keys, history))
+                return Plan(self._repeated_opening(request, opened_chain(self._keys, history)))
             opening = self._opening(request, dispatcher)
+            entry = self._sealed(request.id, 1, opening.expires_at, opening, request.place)
+            return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
+
+        async def append(entries: Sequence[CallEntry]) -> bool:
             own, of_all = await self._openers.count(dispatcher.subject, self._now_ms())
             with self._openers.shares.place(dispatcher.subject, own, of_all):
-                entry = await self._append(request.id, 1, opening.expires_at, opening, request.place)
-            if entry:
-                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
-        raise _overtaken()
+                return await self._writer.append(entries)
+
+        return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
         """Give a call new content."""
@@ -148,18 +155,19 @@ class CallService:
             raise Problem.of(
                 [*invalid.violations, *await self._policy_violations(invalid, call_id, dispatcher)]
             ) from None
-        for _ in range(ATTEMPTS):
-            chain = await self._chain(call_id)
+
+        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
             for known, opening, place in chain.contents() if chain else ():
                 if opening.replaces == request.replaces and self._same(request, opening, place):
-                    return CallOutcome(content_answer(known, opening, request.headline), created=False)
+                    return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
             chain, call = self._current(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
             opening = self._opening(request, dispatcher, call, _kind(chain, call))
-            if entry := await self._append(call_id, chain.number + 1, opening.expires_at, opening, request.place):
-                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
-        raise _overtaken()
+            entry = self._sealed(call_id, chain.number + 1, opening.expires_at, opening, request.place)
+            return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
+
+        return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
         """End a call; an expired one too, which so keeps its first end."""
@@ -167,15 +175,17 @@ class CallService:
             reason = Reason(parse_end(body))
         except Invalid as invalid:
             raise Problem.of(invalid.violations) from None
-        for _ in range(ATTEMPTS):
-            chain, call = self._visible(await self._chain(call_id), dispatcher)
+
+        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
+            chain, call = self._visible(chain, dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
-                    return CallOutcome(end_answer(known, ended), created=False)
+                    return Plan(CallOutcome(end_answer(known, ended), created=False))
             ending = Ending(dispatcher.sub, self._now_ms(), call.opening, dispatcher.issuer)
-            if entry := await self._append_next(chain, call, ending, reason):
-                return CallOutcome(end_answer(entry, ending), created=True)
-        raise _overtaken()
+            entry = self._next_entry(chain, call, ending, reason)
+            return Plan(CallOutcome(end_answer(entry, ending), created=True), [entry])
+
+        return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
         """A call as its dispatcher sees it: how many were rung, who goes, and never where it is."""
@@ -198,21 +208,21 @@ class CallService:
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
         """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
-        for _ in range(ATTEMPTS):
-            chain = await self._complete_chain(seat_request.call_id)
+
+        def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
             call = chain.call if chain else None
             if chain is None or call is None:
-                return "over"
+                return Plan("over")
             now = self._clock.now()
             if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
-                return None
+                return Plan(None)
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
             if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
-                return refused
+                return Plan(refused)
             seat = self._seat(chain, call, seat_request, now)
-            if await self._append_next(chain, call, seat, seat_request.person):
-                return None
-        raise _overtaken()
+            return Plan(None, [self._next_entry(chain, call, seat, seat_request.person)])
+
+        return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
         """Give a seat back (RV5). Nothing happens if this person holds none, or the call is over.
@@ -227,7 +237,7 @@ class CallService:
                 return None
             return Release(seat.number, now.wall_ms), person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
         """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
@@ -238,29 +248,30 @@ class CallService:
                 return None
             return Report(seat.number, state, now.wall_ms), person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
         """Have the ring with this index of `rings_m` in force, if it is the next one and a seat is free (RN2).
 
         Whoever is overtaken by another entry lets it be: the other one may have widened it.
         """
-        chain, call, now = await self._open_chain(call_id)
+        chain, now = await self._complete_chain(call_id), self._clock.now()
+        call = _open_call(chain, now)
         if chain is None or call is None or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
-            await self._append_next(chain, call, Widening(ring, now.wall_ms), Nothing())
+            await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
 
     async def expire(self, call_id: str) -> None:
         """End a call that has expired, if nothing has ended it yet (RZ4). What it says of its expiry now counts."""
-        for _ in range(ATTEMPTS):
-            chain, now_ms = await self._chain(call_id), self._now_ms()
-            call = chain.call if chain else None
+
+        def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
+            call, now_ms = chain.call if chain else None, self._now_ms()
             if chain is None or call is None or call.end is not None or now_ms < call.opening.expires_at:
-                return
-            if await self._append_next(chain, call, Ending(None, now_ms, call.opening), Reason()):
-                return
-        raise _overtaken()
+                return Plan(None)
+            return Plan(None, [self._next_entry(chain, call, Ending(None, now_ms, call.opening), Reason())])
+
+        await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
         """Put a claim back that was read and that the log has lost (RV7): with its seat, or with 0 if that is taken."""
@@ -272,23 +283,25 @@ class CallService:
             claim = Acceptance(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
             return claim, seat.person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
-    async def _append_decided(
+    async def _append_if_open(
         self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
     ) -> None:
         """Append what is decided by an open call, anew each time its number is taken; nothing, if that is nothing.
 
         Raises LogUnavailable where the log lacks the call: it is put back.
         """
-        for _ in range(ATTEMPTS):
-            chain, call, now = await self._open_chain(call_id)
+
+        def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             if chain is None:
-                raise _lost()
+                raise LogUnavailable("this call is not in the log any more: what was lost is put back")
+            now = self._clock.now()
+            call = _open_call(chain, now)
             parts = decide(call, now) if call is not None else None
-            if call is None or parts is None or await self._append_next(chain, call, *parts):
-                return
-        raise _overtaken()
+            return Plan(None, [] if call is None or parts is None else [self._next_entry(chain, call, *parts)])
+
+        await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
     # ---- a chain -------------------------------------------------------------------------------------------------
 
@@ -301,12 +314,6 @@ class CallService:
         if chain is not None and not chain.whole:
             raise LogUnavailable("entries of this call do not open here")
         return chain
-
-    async def _open_chain(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
-        """A chain and its call, if that is open now; and the time at which that was so."""
-        chain, now = await self._complete_chain(call_id), self._clock.now()
-        call = chain.call if chain is not None else None
-        return chain, call if call is not None and is_open(call, now) else None, now
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
@@ -325,21 +332,13 @@ class CallService:
             raise Problem(problems.CALL_ENDED)
         return chain, call
 
-    async def _append_next(
-        self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret
-    ) -> CallEntry | None:
-        return await self._append(call.id, chain.number + 1, call.opening.expires_at, body, secret)
+    def _next_entry(self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret) -> CallEntry:
+        return self._sealed(call.id, chain.number + 1, call.opening.expires_at, body, secret)
 
-    async def _append(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry | None:
-        """Store an entry if its number is the next one, and tell whoever follows. None: it is another's."""
+    def _sealed(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
         if not self._keys:
             raise LogUnavailable("there is no key to seal with")
-        entry = sealed(self._keys, call_id, number, ends_at, body, secret)
-        if not await self._log.append(entry):
-            return None
-        failpoints.hit("after-append")
-        self._appended(entry)
-        return entry
+        return sealed(self._keys, call_id, number, ends_at, body, secret)
 
     # ---- contents ------------------------------------------------------------------------------------------------
 
@@ -453,6 +452,11 @@ def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
     return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
+def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
+    call = chain.call if chain is not None else None
+    return call if call is not None and is_open(call, now) else None
+
+
 def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     """The exact place of the current content; None if it has been deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
@@ -492,11 +496,3 @@ def _changed(request: RequestedCall, opening: Opening, kind: str | None) -> list
 def _is_news(seat: Seat, state: SeatState, now: Now) -> bool:
     recent = seat.changed_at is not None and abs(now.wall_ms - seat.changed_at) < REPORT_MS
     return seat.state != state and not recent
-
-
-def _lost() -> LogUnavailable:
-    return LogUnavailable("this call is not in the log any more: what was lost is put back")
-
-
-def _overtaken() -> LogUnavailable:
-    return LogUnavailable("this call is being written by others, or its last entry can't be read")

@@ -1,7 +1,7 @@
 """What a publisher may do: the order of decisions of the protocol's section 4, without HTTP.
 
 Everything is decided by the log, not by what this node has read of it so far (H6). If an append shows that a decision
-is out of date, because its number was taken meanwhile, the decision is made again:
+is out of date, because its number was taken meanwhile, the decision is made again (`alertlog.optimistic`):
 
     parse (section 2) ── broken ──> 422, with what section 3 says of the rest
       │
@@ -17,13 +17,14 @@ is out of date, because its number was taken meanwhile, the decision is made aga
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from .. import failpoints
 from ..alertlog import AlertLog, codec
 from ..alertlog.chain import NO_KINDS, Chain, Kinds
+from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..approvals.request_check import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.tokens import Subject
@@ -50,7 +51,7 @@ from ..wire.requests import (
 
 _CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
 RESERVED = "cap."  # what the ids of alerts from CAP begin with
-ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
+_OVERTAKEN = "this alert is being written by others, or its last entry can't be read"
 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
@@ -131,7 +132,7 @@ class Publishing:
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
-        self._appended = appended
+        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
         self._aside = aside
         self._policy = policy
         self._clock = clock
@@ -143,9 +144,9 @@ class Publishing:
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
         """The same calls under other rules. Calls of this one that are under way keep theirs."""
-        given = (self._log, policy, self._clock, self._appended, self._aside, publishers, reviewers)
-        after = Publishing(*given, reserves=self._reserves)
-        after._rates = self._rates
+        after: Publishing = copy(self)
+        after._policy, after._publishers = policy, publishers
+        after._approvals = ApprovalCheck(policy, reviewers)
         return after
 
     def check_publisher(self, publisher: Publisher) -> Bounds:
@@ -169,7 +170,7 @@ class Publishing:
         if not dry_run:
             with suppress(Problem):
                 entry = self._accept(request, publisher, None)
-                if await self._append(entry):
+                if await self._append([entry]):
                     return PublishOutcome(entry, created=True)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
@@ -249,13 +250,9 @@ class Publishing:
                     current = _last_revision(await self._log.history(alert_id))
             subject = None if publisher is None else publisher.subject
             judge = self._aside if has_polygons(body) else at_once
-            judged = await judge(self._checking(invalid, bounds, current, first=alert_id is None), subject)
+            now_ms, first = self._clock.now().wall_ms, alert_id is None
+            judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
-
-    def _checking(
-        self, request: Invalid, bounds: Bounds, current: Revision | None, *, first: bool
-    ) -> Callable[[], list[Violation]]:
-        return partial(self._violations, request, bounds, self._clock.now().wall_ms, current, first=first)
 
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
@@ -288,19 +285,19 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        for _ in range(ATTEMPTS):
-            history = await self._log.history(request.id)
+        def plan(history: Sequence[Entry | OtherKind]) -> Plan[PublishOutcome[_E], Entry]:
             for n, entry in enumerate(history):
                 if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
                     repeated: Any = entry  # `repeats` saw to the type
-                    return self._to_sign(repeated, history) if dry_run else PublishOutcome(repeated, created=False)
-            entry = decide(history)
+                    outcome = PublishOutcome(repeated, created=False)
+                    return Plan(self._to_sign(repeated, history) if dry_run else outcome)
+            decided = decide(history)
             if dry_run:
-                self._count(entry, dry_run=True)
-                return self._to_sign(entry, history)
-            if await self._append(entry):
-                return PublishOutcome(entry, created=True)
-        raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
+                self._count(decided, dry_run=True)
+                return Plan(self._to_sign(decided, history))
+            return Plan(PublishOutcome(decided, created=True), [decided])
+
+        return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append)
 
     def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """The answer to a dry run."""
@@ -310,18 +307,16 @@ class Publishing:
         needed = self._approvals.needed(entry, Chain.of(before).kinds)
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
-    async def _append(self, entry: Entry) -> bool:
-        """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
+    async def _append(self, entries: Sequence[Entry]) -> bool:
+        """Store the one entry if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
+        [entry] = entries
         stored, counted_s = False, self._count(entry)
         try:
-            stored = await self._log.append(entry)
+            stored = await self._writer.append(entries)
         finally:
             # What is not known to be stored does not count: a desk that tries again while the log is away may go on.
             if not stored and counted_s is not None:
                 self._rates.give_back((entry.issuer, entry.source, False), counted_s)
-        if stored:
-            failpoints.hit("after-append")
-            self._appended(entry)
         return stored
 
     def _count(self, entry: Entry, *, dry_run: bool = False) -> float | None:

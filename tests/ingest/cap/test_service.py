@@ -766,17 +766,6 @@ def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
 
 
-def test_a_log_that_others_write_to_all_the_time_is_given_up_on(room):
-    """H2: 503, and the outcome is unknown."""
-
-    class Taken(MemoryLog):
-        async def append(self, _entry):
-            return False
-
-    with pytest.raises(LogUnavailable):
-        Room(Taken()).taken(a_message("m"))
-
-
 def test_ids_follow_the_grammar_of_ids(room):
     """A1."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:

@@ -11,21 +11,22 @@ the steps of the decision, one after another ──────────┘ �
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from ... import failpoints
 from ...alertlog import AlertLog
 from ...alertlog.chain import NO_KINDS
+from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
-from ...errors import LogUnavailable
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
 from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates
-from ..publish import ATTEMPTS, RunInThread, at_once, check_size
+from ..publish import RunInThread, at_once, check_size
 from . import ids
 from . import language_groups as cap_blocks
 from . import message as cap_message
@@ -56,6 +57,7 @@ TOMBSTONE_MS = 24 * 3_600_000  # how long one lasts at least from when its messa
 READS_AT_ONCE = 32  # histories that are asked for together
 _BY_TIME = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
+_OVERTAKEN = "what this message is about is being written by others, or can't be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,9 @@ class CapIngest:
         """
         self.sources = sources
         self._log = alert_log
+        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
         self._policy = policy
         self._clock = clock
-        self._appended = appended
         self._aside = aside
         self._publishers = publishers
         self._zones = zones
@@ -122,8 +124,8 @@ class CapIngest:
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
         """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
-        after = CapIngest(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
-        after._rates = self._rates
+        after: CapIngest = copy(self)
+        after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
     def admit(self, source: CapSource) -> Bounds:
@@ -141,37 +143,48 @@ class CapIngest:
         )
         if reading.ignored:
             return CapOutcome(IGNORED, reading.ignored, notes=reading.message.notes)
-        done: list[Entry] = []
+        return await self._write(reading, source, dry_run=dry_run)
+
+    async def _write(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
+        """Carry out what is decided of a message, in order; what is there already is not done again."""
+        stored: list[Entry] = []
         counted = False
         said: Decision | None = None  # the decision that is told of
-        for _ in range(ATTEMPTS):
-            now_ms = self._clock.now().wall_ms
-            decision = await self._decided(reading, now_ms)
+
+        def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
+            nonlocal said
+            decision, now_ms = decided
             if decision.outcome != REPEATED and reading.ended:
-                return CapOutcome(IGNORED, "expired", notes=reading.message.notes)
+                return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
             if isinstance(reading.drafts, Problem) and (decision.outcome != REPEATED or decision.publish):
                 raise reading.drafts
             # Where somebody was faster at a later step, what was done before is what is told.
-            if said is None or all(_is_tombstone(entry) for entry in done):
+            if said is None or all(map(_is_tombstone, stored)):
                 said = decision
             steps = PlannedEntries(reading, decision, source, self._policy, now_ms)
             if needed := steps.unsigned():
                 raise Problem.of(needed)
-            if steps.revisions and not counted and not dry_run:
+            entries = [] if dry_run else steps.entries
+            return Plan(steps.answer(said, [*stored, *entries]), entries)
+
+        async def append(entries: Sequence[Entry]) -> bool:
+            nonlocal counted
+            if not counted and any(isinstance(entry, Revision) for entry in entries):
                 self._count(source)
                 counted = True
-            if dry_run or await self._took(steps.entries, done):
-                return steps.answer(said, done)
-        raise LogUnavailable("what this message is about is being written by others, or can't be read")
+            for entry in entries:
+                if _is_tombstone(entry):
+                    failpoints.hit("before-tombstone")
+                if not await self._writer.append([entry]):
+                    return False
+                stored.append(entry)
+            return True
 
-    def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
-        rates = () if self._publishers is None else self._publishers.own_rates(source.name)
-        if rates:
-            self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
+        return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
 
-    async def _decided(self, reading: MessageReading, now_ms: int) -> Decision:
-        records = HistoryReader()
+    async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
+        """Return what becomes of a message by the log, and the time in ms at which that was so."""
+        records, now_ms = HistoryReader(), self._clock.now().wall_ms
 
         def may_follow(current: Revision) -> bool:
             return not isinstance(reading.drafts, Problem) and reading.drafts[0].may_follow(current)
@@ -179,23 +192,17 @@ class CapIngest:
         while True:
             found = decide(reading.letter, records, now_ms, reading.blocks, may_follow)
             if found is not None:
-                return found
+                return found, now_ms
             while wanted := list(records.missing)[:READS_AT_ONCE]:
                 histories = await asyncio.gather(*map(self._log.history, wanted))
                 for alert_id, history in zip(wanted, histories, strict=True):
                     records.put(alert_id, history)
 
-    async def _took(self, entries: Sequence[Entry], done: list[Entry]) -> bool:
-        """Append what is not there yet, in order. False if somebody else was faster: then it is decided anew."""
-        for entry in entries:
-            if _is_tombstone(entry):
-                failpoints.hit("before-tombstone")
-            if not await self._log.append(entry):
-                return False
-            done.append(entry)
-            failpoints.hit("after-append")
-            self._appended(entry)
-        return True
+    def _count(self, source: CapSource) -> None:
+        """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
+        rates = () if self._publishers is None else self._publishers.own_rates(source.name)
+        if rates:
+            self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
 
 
 def _is_tombstone(entry: Entry) -> bool:
