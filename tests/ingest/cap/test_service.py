@@ -24,7 +24,7 @@ from geocast import policy
 from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
-from geocast.ingest.cap import decision, ids
+from geocast.ingest.cap import decision, ids, service
 from geocast.ingest.cap.sources import CapSource
 from geocast.model.alert import Cancel, Revision, is_id
 
@@ -662,11 +662,11 @@ def published_and_cancelled(room, count):
 def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     """HD14: decisions grow with the logarithm of the messages of one name."""
     published_and_cancelled(room, 40)
-    asked = []
-    decide = decision.decide
-    monkeypatch.setattr(decision, "decide", lambda *about: asked.append(1) or decide(*about))
+    rounds = []
+    decide = service.decide
+    monkeypatch.setattr(service, "decide", lambda *about: rounds.append(1) or decide(*about))
     assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
-    assert len(asked) <= 8
+    assert 3 <= len(rounds) <= 8
 
 
 def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
