@@ -75,14 +75,16 @@ class CapOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MessageReading:
-    """A message that was read. `drafts`: what it would be published as, or why it may not be; none if nothing is to be.
+    """A message that was read. `drafts`: what it would be published as; none if nothing is to be, or may be.
 
-    `ignored`: why it is not to be published, "" if it may be. `blocks`: of how many alerts it is the message.
+    `refusal`: why it may not be published. `ignored`: why it is not to be published, "" if it may be. `blocks`: of how
+    many alerts it is the message.
     """
 
     message: CapMessage
     letter: MessageFacts
-    drafts: Sequence[Draft] | Problem = ()
+    drafts: Sequence[Draft] = ()
+    refusal: Problem | None = None
     ignored: str = ""
     ended: bool = False
     blocks: int = 0
@@ -156,8 +158,8 @@ class CapIngest:
             decision, now_ms = decided
             if decision.outcome != REPEATED and reading.ended:
                 return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
-            if isinstance(reading.drafts, Problem) and (decision.outcome != REPEATED or decision.publish):
-                raise reading.drafts
+            if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
+                raise reading.refusal
             # Where somebody was faster at a later step, what was done before is what is told.
             if said is None or all(map(_is_tombstone, stored)):
                 said = decision
@@ -187,7 +189,7 @@ class CapIngest:
         records, now_ms = HistoryReader(), self._clock.now().wall_ms
 
         def may_follow(current: Revision) -> bool:
-            return not isinstance(reading.drafts, Problem) and reading.drafts[0].may_follow(current)
+            return bool(reading.drafts) and reading.drafts[0].may_follow(current)
 
         while True:
             found = decide(reading.letter, records, now_ms, reading.blocks, may_follow)
@@ -233,11 +235,11 @@ def read(
         left = [block for block in blocks if not has_ended(block, now_ms) and not policy.ignores(block.infos)]
         if not left:
             return replace(reading, ignored="event")
+        reading = replace(reading, blocks=len(left))
         try:
-            found: Sequence[Draft] | Problem = drafts(message, left, source, policy, bounds, now_ms, zones)
+            return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
         except Problem as problem:
-            found = problem
-        return replace(reading, drafts=found, blocks=len(left))
+            return replace(reading, refusal=problem)
     return replace(reading, ended=ended and message.type == "Alert")
 
 
@@ -313,8 +315,7 @@ class PlannedEntries:
         revisions |= {each.id: each for each in (*done, *self.revisions) if isinstance(each, Revision)}
         cancels = {each.id: each for each in (*decision.cancelled, *done, *self.cancels) if isinstance(each, Cancel)}
         cancelled = tuple(each for each in cancels.values() if not each.is_tombstone)
-        found = () if isinstance(reading.drafts, Problem) else reading.drafts
-        notes = reading.message.notes.union(*(draft.notes for draft in found))
+        notes = reading.message.notes.union(*(draft.notes for draft in reading.drafts))
         if self._differs():
             notes |= {"differs"}
         return CapOutcome(
@@ -323,27 +324,26 @@ class PlannedEntries:
             tuple(revisions[alert_id] for alert_id in sorted(revisions)),
             cancelled,
             notes,
-            sum(draft.areas_left_out for draft in found),
+            sum(draft.areas_left_out for draft in reading.drafts),
             tuple(done),
         )
 
     def _differs(self) -> bool:
         """Whether a message that was known comes to something else by now (CP10)."""
-        told, found = self._decision.told, self._reading.drafts
-        if isinstance(found, Problem):
-            return bool(told) and any(each.type not in _BY_TIME for each in found.violations)
+        told, refusal = self._decision.told, self._reading.refusal
+        if refusal is not None:
+            return bool(told) and any(each.type not in _BY_TIME for each in refusal.violations)
         # Of several alerts some may have ended since, and are not drafted any more: those that end last come first.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
-            for draft, (each, before) in zip(found, told, strict=False)
+            for draft, (each, before) in zip(self._reading.drafts, told, strict=False)
         )
 
     # ---- entries ---------------------------------------------------------------------------------------------------
 
     def _published(self) -> Iterator[Revision]:
-        found = self._reading.drafts
         for number in self._decision.publish:
-            if not isinstance(found, Problem) and number > len(found):
+            if self._reading.refusal is None and number > len(self._reading.drafts):
                 return  # it has ended since
             yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
@@ -352,10 +352,9 @@ class PlannedEntries:
             yield self._revision(1, current.id, current.number + 1, current.revision)
 
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
-        found = self._reading.drafts
-        if isinstance(found, Problem):
-            raise found
-        draft = found[block - 1]
+        if self._reading.refusal is not None:
+            raise self._reading.refusal
+        draft = self._reading.drafts[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
         return check_size(
