@@ -136,8 +136,8 @@ class CallService:
         def decide(history: Sequence[Entry | OtherKind]) -> Plan[CallOutcome, CallEntry]:
             if history:
                 return Plan(self._repeated_opening(request, opened_chain(self._keys, history)))
-            opening = self._opening(request, dispatcher)
-            entry = self._sealed(request.id, 1, opening.expires_at, opening, request.place)
+            opening = self._new_opening(request, dispatcher)
+            entry = self._seal(request.id, 1, opening.expires_at, opening, request.place)
             return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
 
         async def append(entries: Sequence[CallEntry]) -> bool:
@@ -158,13 +158,13 @@ class CallService:
 
         def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
             for known, opening, place in chain.contents() if chain else ():
-                if opening.replaces == request.replaces and self._same(request, opening, place):
+                if opening.replaces == request.replaces and self._has_same_content(request, opening, place):
                     return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
-            chain, call = self._current(chain, dispatcher)
+            chain, call = self._changeable(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
-            opening = self._opening(request, dispatcher, call, _kind(chain, call))
-            entry = self._sealed(call_id, chain.number + 1, opening.expires_at, opening, request.place)
+            opening = self._new_opening(request, dispatcher, call, _place_kind(chain, call))
+            entry = self._seal(call_id, chain.number + 1, opening.expires_at, opening, request.place)
             return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
 
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
@@ -201,7 +201,7 @@ class CallService:
             await asyncio.sleep(0)  # a log in memory answers at once
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
-            if call is not None and _is_theirs(call, dispatcher) and is_open(call, self._clock.now()):
+            if call is not None and _may_manage(call, dispatcher) and is_open(call, self._clock.now()):
                 yield await self._state_answer(call)
 
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
@@ -219,7 +219,7 @@ class CallService:
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
             if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
                 return Plan(refused)
-            seat = self._seat(chain, call, seat_request, now)
+            seat = self._new_seat(chain, call, seat_request, now)
             return Plan(None, [self._next_entry(chain, call, seat, seat_request.person)])
 
         return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
@@ -321,11 +321,11 @@ class CallService:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
             raise LogUnavailable("this call does not open here")
-        if not _is_theirs(chain.call, dispatcher):
+        if not _may_manage(chain.call, dispatcher):
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
 
-    def _current(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+    def _changeable(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
         """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
@@ -333,9 +333,9 @@ class CallService:
         return chain, call
 
     def _next_entry(self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret) -> CallEntry:
-        return self._sealed(call.id, chain.number + 1, call.opening.expires_at, body, secret)
+        return self._seal(call.id, chain.number + 1, call.opening.expires_at, body, secret)
 
-    def _sealed(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
+    def _seal(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
         if not self._keys:
             raise LogUnavailable("there is no key to seal with")
         return sealed(self._keys, call_id, number, ends_at, body, secret)
@@ -348,7 +348,7 @@ class CallService:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
             if known.revision == 1:
-                if not self._same(request, opening, place):
+                if not self._has_same_content(request, opening, place):
                     raise Problem(problems.ID_CONFLICT)
                 return CallOutcome(content_answer(known, opening, request.headline), created=False)
         if chain.call is not None and chain.call.end is not None:
@@ -358,7 +358,7 @@ class CallService:
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
         """What the policy has against a broken request for new content; nothing, where that can't be told."""
         with suppress(Problem, LogUnavailable):
-            _, call = self._current(await self._chain(call_id), dispatcher)
+            _, call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
         return []
 
@@ -366,7 +366,7 @@ class CallService:
         lasts_s = call.opening.terms.max_age_s
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
-    def _opening(
+    def _new_opening(
         self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
         """The body of what `request` becomes, or the 422 with every rule that it breaks.
@@ -380,7 +380,10 @@ class CallService:
                 detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
                 violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
         else:
-            violations = [*_changed(request, call.opening, kind), *self._content_violations(request.facts(), call)]
+            violations = [
+                *_changed_fields(request, call.opening, kind),
+                *self._content_violations(request.facts(), call),
+            ]
         if violations:
             raise Problem.of(violations)
         terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
@@ -408,7 +411,7 @@ class CallService:
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
-    def _same(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
+    def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
         """Whether a request says the same as what is in the log (H5), by the policy of then (RO3)."""
         return (
             place == request.place
@@ -421,7 +424,7 @@ class CallService:
 
     # ---- seats ---------------------------------------------------------------------------------------------------
 
-    def _seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
+    def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
         """The claim to the lowest free seat, with what it is to do (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
@@ -431,7 +434,7 @@ class CallService:
 
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
         """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
-        place = _place(chain, call)
+        place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
             return None
         near = self._aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
@@ -446,7 +449,7 @@ class CallService:
         return self._clock.now().wall_ms
 
 
-def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
+def _may_manage(call: CallState, dispatcher: Dispatcher) -> bool:
     """Return whether a dispatcher may see and change a call: its opener (rule HD5), or whoever manages all."""
     opener = call.opening.issuer, call.opening.source
     return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
@@ -457,7 +460,7 @@ def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
     return call if call is not None and is_open(call, now) else None
 
 
-def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
+def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
     """The exact place of the current content; None if it has been deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
@@ -469,8 +472,8 @@ def _seats_released(chain: DecryptedChain, person: Person) -> int:
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
-def _kind(chain: DecryptedChain, call: CallState) -> str | None:
-    place = _place(chain, call)
+def _place_kind(chain: DecryptedChain, call: CallState) -> str | None:
+    place = _exact_place(chain, call)
     return None if place is None else place.kind
 
 
@@ -478,7 +481,7 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
     return request.occurred_at + terms.max_age_s * 1000 if request.expires_at is None else request.expires_at
 
 
-def _changed(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
+def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
     """What must stay as it was, in the order of the fields' table."""
     must = "must stay as it was when the call was opened"
     found = []

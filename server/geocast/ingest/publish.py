@@ -101,7 +101,7 @@ class RunInThread(Protocol):
         ...
 
 
-async def at_once(work: Callable[[], _T], _subject: Hashable, /) -> _T:
+async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
     """Do the work here and now, for whom nobody waits."""
     return work()
 
@@ -118,7 +118,7 @@ class Publishing:
         policy: Policy,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: RunInThread = at_once,
+        run_in_thread: RunInThread = run_here,
         publishers: Publishers | None = None,
         reviewers: Reviewers = NO_REVIEWERS,
         *,
@@ -126,14 +126,14 @@ class Publishing:
     ) -> None:
         """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
 
-        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each of them may do; None:
-        all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
+        `run_in_thread` does what takes milliseconds, where it holds nobody up. `publishers`: what each of them may do;
+        None: all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
         alerts from CAP are not for publishers to choose or to revise.
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
         self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
-        self._aside = aside
+        self._run_in_thread = run_in_thread
         self._policy = policy
         self._clock = clock
         self._publishers = publishers
@@ -162,29 +162,29 @@ class Publishing:
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(
+        request = await self._parse(
             lambda: self._precomputed(parse_publication(body, dry_run=dry_run), publisher), body, publisher
         )
         # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
         # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
         if not dry_run:
             with suppress(Problem):
-                entry = self._accept(request, publisher, None)
-                if await self._append([entry]):
+                entry = self._accepted(request, publisher, None)
+                if await self._append_counted([entry]):
                     return PublishOutcome(entry, created=True)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             if history:
                 raise Problem(problems.ID_CONFLICT)
-            return self._accept(request, publisher, None)
+            return self._accepted(request, publisher, None)
 
-        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def revise(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(
+        request = await self._parse(
             lambda: self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher),
             body,
             publisher,
@@ -192,10 +192,10 @@ class Publishing:
         )
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
-            current = self._current(history, request.revision, publisher)
-            return self._accept(request, publisher, current, Chain.of(history).kinds)
+            current = self._revision_to_follow(history, request.revision, publisher)
+            return self._accepted(request, publisher, current, Chain.of(history).kinds)
 
-        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
@@ -204,11 +204,11 @@ class Publishing:
 
         What this process does not believe can be cancelled too, since others may have been told of it (HD7).
         """
-        request = await self._parsed(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
+        request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             now = self._clock.now().wall_ms
-            current = self._current(_as_shown(history, now), request.revision, publisher)
+            current = self._revision_to_follow(_as_believed(history, now), request.revision, publisher)
             violations = self._policy.cancel_violations(request.facts(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
@@ -221,13 +221,13 @@ class Publishing:
                 request.confirm.in_order(),
                 issuer=publisher.issuer,
             )
-            return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
+            return self._with_proof(entry, request.approval, current, now, violations, Chain.of(history).kinds)
 
-        return await self._decide(request, _repeats_cancel, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_cancel, decide, dry_run=dry_run)
 
     # ---- the pieces --------------------------------------------------------------------------------------------
 
-    async def _parsed(
+    async def _parse(
         self,
         parse: Callable[[], _R],
         body: Mapping[str, Any],
@@ -242,14 +242,14 @@ class Publishing:
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
-            return await self._aside(parse, publisher.subject)
+            return await self._run_in_thread(parse, publisher.subject)
         except Invalid as invalid:  # under this name alone: another would keep the frame alive by its own traceback
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
             subject = None if publisher is None else publisher.subject
-            judge = self._aside if has_polygons(body) else at_once
+            judge = self._run_in_thread if has_polygons(body) else run_here
             now_ms, first = self._clock.now().wall_ms, alert_id is None
             judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
@@ -277,7 +277,7 @@ class Publishing:
             request.precompute(category.simplify_m)
         return request
 
-    async def _decide(
+    async def _decide_and_append(
         self,
         request: _R,
         repeats: Callable[[_R, Entry | OtherKind, Revision | None], bool],
@@ -290,27 +290,29 @@ class Publishing:
                 if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
                     repeated: Any = entry  # `repeats` saw to the type
                     outcome = PublishOutcome(repeated, created=False)
-                    return Plan(self._to_sign(repeated, history) if dry_run else outcome)
+                    return Plan(self._dry_run_outcome(repeated, history) if dry_run else outcome)
             decided = decide(history)
             if dry_run:
-                self._count(decided, dry_run=True)
-                return Plan(self._to_sign(decided, history))
+                self._count_against_rate(decided, dry_run=True)
+                return Plan(self._dry_run_outcome(decided, history))
             return Plan(PublishOutcome(decided, created=True), [decided])
 
-        return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append)
+        return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append_counted)
 
-    def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
+    def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """The answer to a dry run."""
         before = [each for each in history if each.revision < entry.revision]
-        alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
+        alert = (
+            entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, self._clock.now().wall_ms))
+        )
         category = "" if alert is None else alert.alert.category
         needed = self._approvals.needed(entry, Chain.of(before).kinds)
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
-    async def _append(self, entries: Sequence[Entry]) -> bool:
+    async def _append_counted(self, entries: Sequence[Entry]) -> bool:
         """Store the one entry if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
         [entry] = entries
-        stored, counted_s = False, self._count(entry)
+        stored, counted_s = False, self._count_against_rate(entry)
         try:
             stored = await self._writer.append(entries)
         finally:
@@ -319,7 +321,7 @@ class Publishing:
                 self._rates.give_back((entry.issuer, entry.source, False), counted_s)
         return stored
 
-    def _count(self, entry: Entry, *, dry_run: bool = False) -> float | None:
+    def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
         """Count what is about to be stored, or would be, and say when; None: it is not limited.
 
         Raises Problem (429, PG2).
@@ -331,7 +333,7 @@ class Publishing:
         self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
-    def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
+    def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
         """The revision that entry `number` would follow, or why it can't be followed.
 
         Entries of kinds that a later release writes count by their numbers alone (LogG4).
@@ -349,7 +351,7 @@ class Publishing:
             raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
         return current
 
-    def _accept(
+    def _accepted(
         self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
         """The revision that `request` becomes, or the 422 with every rule that it breaks.
@@ -359,7 +361,7 @@ class Publishing:
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
         if current is not None:
-            violations = [*_changed(request, current), *violations]
+            violations = [*_changed_fields(request, current), *violations]
         if self._reserves and request.id.startswith(RESERVED):
             detail = f"must not begin with {RESERVED}: such alerts come from messages of CAP"
             violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
@@ -370,9 +372,9 @@ class Publishing:
         entry = Revision(
             request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
         )
-        return check_size(self._approved(entry, request.approval, entry, now, violations, behind))
+        return check_size(self._with_proof(entry, request.approval, entry, now, violations, behind))
 
-    def _approved(
+    def _with_proof(
         self,
         entry: _E,
         approved: Approved,
@@ -423,7 +425,7 @@ def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: R
     return entry.same_content(replace(entry, reason=request.reason, approval=approval, confirm=confirm, proof=None))
 
 
-def _changed(request: Publication, current: Revision) -> list[Violation]:
+def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
     found = []
     if request.status != current.alert.status:
         found.append(Violation(problems.STATUS_CHANGED, "/status", "must stay as it was in revision 1"))
@@ -432,7 +434,7 @@ def _changed(request: Publication, current: Revision) -> list[Violation]:
     return found
 
 
-def _as_shown(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
+def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
     """Return the history as whoever believes the alert has it, if nothing of it is live here (HD7)."""
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:

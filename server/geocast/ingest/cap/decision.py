@@ -28,7 +28,7 @@ Rule 4  A chain is called off by a cancel that goes into nothing (`into` is ""),
         for it leaves a tombstone of that time at its own name, for what may refer to that name alone; and a message
         that links a live alert to an older chain that was called off since, cancels that alert.
 
-It is told by `HistoryReader` what it has to be shown, so it waits for nothing and knows no log.
+It is told by `KnownHistories` what it has to be shown, so it waits for nothing and knows no log.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ from ...model.alert import Cancel, Entry, OtherKind, Revision
 from ...model.problems import Problem, Violation
 from . import ids
 
-MAX_REACHED = 1_000  # ids that are gone through from what one message names
+MAX_VISITED = 1_000  # ids that are gone through from what one message names
 MAX_GENERATIONS = 500  # messages of one name that were published as new and are not forgotten yet (HD14)
 FULL_RETRY_S = 3_600
 
@@ -49,7 +49,7 @@ REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignor
 OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
 
 
-class HistoryReader:
+class KnownHistories:
     """What the log has under ids, as far as it was read. What is asked for and was not read is `missing`."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class MessageFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundAlert:
     """An alert that a message leads to: its last revision, the number of its last entry, and its cancel, if any.
 
     `kinds`: those of all its revisions, by which it is decided how many have to approve the next entry (HD1).
@@ -110,7 +110,7 @@ class Found:
         return self.revision.alert.approval.approved_at
 
     @property
-    def name(self) -> str:
+    def name_id(self) -> str:
         """The id for the name of its current message; "" if it is from no message."""
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
@@ -127,7 +127,7 @@ class Decision:
 
     `publish`: numbers of the blocks that are published as new, under `first_id` and beside it. Or `revise`: the alert
     that gets a revision. Then `cancel`: the alerts that are cancelled; then `tombstones`: ids. `into`: where these two
-    go; they last until `until` at least. Of a message that was known `told` has its revisions, each with the one before
+    go; they last until `until` at least. Of a message that was known `made` has its revisions, each with the one before
     it, and `cancelled` the cancels that it has made already. `called_off`: the cancels and tombstones say that they are
     by a message that was sent then, if that is later than this message.
     """
@@ -136,188 +136,196 @@ class Decision:
     why: str = ""
     first_id: str = ""
     publish: tuple[int, ...] = ()
-    revise: Found | None = None
-    cancel: tuple[Found, ...] = ()
+    revise: FoundAlert | None = None
+    cancel: tuple[FoundAlert, ...] = ()
     tombstones: tuple[str, ...] = ()
     into: str = ""
     until: int = 0
-    told: tuple[tuple[Revision, Revision | None], ...] = ()
+    made: tuple[tuple[Revision, Revision | None], ...] = ()
     cancelled: tuple[Cancel, ...] = ()
     called_off: int = 0
 
 
 def decide(
-    letter: MessageFacts, records: HistoryReader, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
+    facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """What becomes of a message; None if `records` lack something: read what is missing there, and ask again.
+    """What becomes of a message; None if `histories` lack something: read what is missing there, and ask again.
 
     `blocks`: of how many alerts it is the message. `may_follow`: whether it may be the next revision of an alert, of
     which the current one is given (the last words of CP17). Raises Problem.
     """
-    walk = _Walk(letter, records, now_ms)
-    if records.missing:
+    related = _RelatedAlerts(facts, histories, now_ms)
+    if histories.missing:
         return None
-    if walk.mine:
-        return _again(walk)
-    latest = walk.latest_of_name()
-    if letter.sent < latest or (letter.sent == latest and not letter.cancels):
-        return _too_late(walk)
-    if letter.needs_references and not letter.references and not walk.knows_name:
+    if related.made:
+        return _decide_repeated(related)
+    latest = related.latest_sent_of_own_name()
+    if facts.sent < latest or (facts.sent == latest and not facts.cancels):
+        return _decide_too_late(related)
+    if facts.needs_references and not facts.references and not related.knows_own_name:
         wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
         raise Problem.of([wrong])
-    late, about = walk.about()
-    if letter.cancels:
-        return _cancelling(walk, late, about)
+    late, targets = related.targets()
+    if facts.cancels:
+        return _decide_cancel(related, late, targets)
     if late:
-        newest = max(walk.live(), key=lambda each: each.sent)
-        return Decision(SUPERSEDED, tombstones=walk.not_known(), into=newest.id, until=newest.revision.ends_at)
-    if about:
-        return _going_on(walk, about, blocks, may_follow)
-    if walk.is_called_off:
-        tombstones = (walk.free_id(), *walk.unknown)
-        return Decision(SUPERSEDED, tombstones=tombstones, called_off=walk.called_off)
-    return _as_new(walk, PUBLISHED, (), blocks)
+        newest = max(related.live(), key=lambda each: each.sent)
+        return Decision(
+            SUPERSEDED, tombstones=related.unknown_with_own(), into=newest.id, until=newest.revision.ends_at
+        )
+    if targets:
+        return _decide_update(related, targets, blocks, may_follow)
+    if related.is_called_off:
+        tombstones = (related.free_id(), *related.unknown)
+        return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
+    return _decide_new(related, PUBLISHED, (), blocks)
 
 
-def _as_new(walk: "_Walk", outcome: str, instead_of: Iterable[Found], blocks: int) -> Decision:
-    first_id = walk.free_id()
+def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[FoundAlert], blocks: int) -> Decision:
+    first_id = related.free_id()
     return Decision(
         outcome,
         first_id=first_id,
         publish=tuple(range(1, blocks + 1)),
         cancel=tuple(instead_of),
-        tombstones=walk.unknown,
+        tombstones=related.unknown,
         into=first_id,
     )
 
 
-def _too_late(walk: "_Walk") -> Decision:
+def _decide_too_late(related: "_RelatedAlerts") -> Decision:
     """CP13: what it stood in the place of is over, for what came instead of it, or called it off, may not name that."""
-    into, until = walk.instead()
-    if not walk.is_called_off:
-        return Decision(SUPERSEDED, cancel=tuple(walk.before()), tombstones=walk.unknown, into=into, until=until)
-    cancel = tuple(each for each in walk.live() if each.sent < walk.called_off)
+    into, until = related.successor()
+    if not related.is_called_off:
+        return Decision(
+            SUPERSEDED, cancel=tuple(related.predecessors()), tombstones=related.unknown, into=into, until=until
+        )
+    cancel = tuple(each for each in related.live() if each.sent < related.called_off)
     return Decision(
         SUPERSEDED,
         cancel=cancel,
-        tombstones=walk.unknown,
+        tombstones=related.unknown,
         into="" if cancel else into,
         until=until,
-        called_off=walk.called_off,
+        called_off=related.called_off,
     )
 
 
-def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callable[[Revision], bool]) -> Decision:
+def _decide_update(
+    related: "_RelatedAlerts", targets: list[FoundAlert], blocks: int, may_follow: Callable[[Revision], bool]
+) -> Decision:
     """CP17."""
-    one = about[0]
-    if len(about) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
-        return _as_new(walk, REPLACED, about, blocks)
-    return Decision(UPDATED, revise=one, tombstones=walk.not_known(), into=one.id)
+    one = targets[0]
+    if len(targets) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
+        return _decide_new(related, REPLACED, targets, blocks)
+    return Decision(UPDATED, revise=one, tombstones=related.unknown_with_own(), into=one.id)
 
 
-def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
-    if about:
-        return Decision(CANCELLED, cancel=tuple(about), tombstones=walk.unknown)
-    if late or walk.live():
+def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
+    if targets:
+        return Decision(CANCELLED, cancel=tuple(targets), tombstones=related.unknown)
+    if late or related.live():
         return Decision(SUPERSEDED)
-    if walk.knows_something:
+    if related.knows_any_name:
         # What ended by itself has no cancel that older messages would find (HD9).
-        marks = () if walk.called_off >= walk.letter.sent else walk.free_ids_of_named()
-        return Decision(IGNORED, why="ended", tombstones=(*marks, *walk.unknown))
-    return Decision(NOTED, tombstones=(*((walk.letter.base,) if walk.letter.names_itself else ()), *walk.unknown))
+        marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
+        return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
+    return Decision(
+        NOTED, tombstones=(*((related.facts.base,) if related.facts.names_itself else ()), *related.unknown)
+    )
 
 
-def _again(walk: "_Walk") -> Decision:
+def _decide_repeated(related: "_RelatedAlerts") -> Decision:
     """CP10: the first answer, and the steps that are left to take (CP20)."""
-    [first_id, *_] = walk.mine_first
-    told = tuple(walk.mine[alert_id] for alert_id in sorted(walk.mine))
-    origin = told[0][0].origin
-    blocks = 0 if walk.is_called_off else 1 if origin is None else origin.blocks
+    [first_id, *_] = related.first_ids_made
+    made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
+    origin = made[0][0].origin
+    blocks = 0 if related.is_called_off else 1 if origin is None else origin.blocks
     # What was sent later has come since, and may stand in the place of what this message made.
-    about = [each for each in walk.about()[1] if each.sent <= walk.letter.sent]
+    targets = [each for each in related.targets()[1] if each.sent <= related.facts.sent]
     return Decision(
         REPEATED,
         first_id=first_id,
-        publish=tuple(n for n in range(1, blocks + 1) if ids.block(first_id, n) not in walk.mine),
-        cancel=tuple(about),
-        tombstones=walk.not_known(),
+        publish=tuple(n for n in range(1, blocks + 1) if ids.block(first_id, n) not in related.made),
+        cancel=tuple(targets),
+        tombstones=related.unknown_with_own(),
         into=first_id,
-        told=told,
-        cancelled=tuple(walk.cancelled_into(first_id)),
+        made=made,
+        cancelled=tuple(related.cancelled_into(first_id)),
     )
 
 
-class _Walk:
+class _RelatedAlerts:
     """What is found in the log from the names in a message."""
 
-    def __init__(self, letter: MessageFacts, records: HistoryReader, now_ms: int) -> None:
-        self.letter = letter
-        self.mine: dict[str, tuple[Revision, Revision | None]] = {}  # by id: what this message has made, and its like
-        self.mine_first: list[str] = []  # the ids of first blocks of these
-        self._records = records
+    def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
+        self.facts = facts
+        self.made: dict[str, tuple[Revision, Revision | None]] = {}  # by id: what this message has made, and its like
+        self.first_ids_made: list[str] = []  # the ids of first blocks of these
+        self._histories = histories
         self._now_ms = now_ms
-        self._found: dict[str, Found] = {}
-        self._reached: set[str] = set()
-        self._sent_of_name: list[int] = []
+        self._found: dict[str, FoundAlert] = {}
+        self._visited: set[str] = set()
+        self._sent_of_own_name: list[int] = []
         self.called_off = -1  # when the latest message was sent that called off something that was found; -1 for none
-        self.knows_name = self._reach(letter.base)
-        self._own = set(self._found)
+        self.knows_own_name = self._follow_name(facts.base)
+        self._ids_of_own_name = set(self._found)
         self._named: set[str] = set()
         unknown: dict[str, None] = {}
-        self.knows_something = self.knows_name
-        for readings in letter.references:
+        self.knows_any_name = self.knows_own_name
+        for readings in facts.references:
             self._named |= set(readings)
-            if any(self._reach(each) for each in readings):
-                self.knows_something = True
+            if any(self._follow_name(each) for each in readings):
+                self.knows_any_name = True
             else:
                 unknown |= dict.fromkeys(readings)
-        unknown.pop(letter.base, None)
+        unknown.pop(facts.base, None)
         self.unknown = tuple(unknown)
 
-    def not_known(self) -> tuple[str, ...]:
+    def unknown_with_own(self) -> tuple[str, ...]:
         """Return the ids for the message's own name, if nothing is known of it, and for references of that kind."""
-        return self.unknown if self.knows_name else (self.letter.base, *self.unknown)
+        return self.unknown if self.knows_own_name else (self.facts.base, *self.unknown)
 
     # ---- what it leads to ----------------------------------------------------------------------------------------
 
-    def live(self) -> list[Found]:
+    def live(self) -> list[FoundAlert]:
         """The live alerts among those that were found, but for what this message has made."""
         return [
             each
             for each in self._found.values()
-            if each.cancel is None and each.revision.ends_at > self._now_ms and each.id not in self.mine
+            if each.cancel is None and each.revision.ends_at > self._now_ms and each.id not in self.made
         ]
 
-    def about(self) -> tuple[bool, list[Found]]:
+    def targets(self) -> tuple[bool, list[FoundAlert]]:
         """Whether the message comes too late for the live alerts that were found; if not, those that it is about.
 
         CP11, CP17 and CP19: those whose current message it names; only if there is none, all of them, if it was sent
         later than each.
         """
         live = self.live()
-        if named := [each for each in live if self._names(each)]:
+        if named := [each for each in live if self._names_current_message_of(each)]:
             return False, named
-        newest = max((each.sent for each in live), default=self.letter.sent)
-        if self.letter.sent < newest:
+        newest = max((each.sent for each in live), default=self.facts.sent)
+        if self.facts.sent < newest:
             return True, []
-        return False, live if self.letter.sent > newest else []
+        return False, live if self.facts.sent > newest else []
 
-    def _names(self, alert: Found) -> bool:
+    def _names_current_message_of(self, alert: FoundAlert) -> bool:
         """Whether the message names the current message of an alert. It names all before it of its own name (CP12)."""
-        own = alert.name == self.letter.base
-        return alert.sent < self.letter.sent if own else alert.name in self._named
+        own = alert.name_id == self.facts.base
+        return alert.sent < self.facts.sent if own else alert.name_id in self._named
 
-    def before(self) -> list[Found]:
-        """Return what the message stood in the place of: as `about`, but for what stands in its own place now."""
-        others = [each for each in self.live() if each.id not in self._own]
-        named = [each for each in others if each.name in self._named]
-        if named or all(each.sent < self.letter.sent for each in others):
-            return [each for each in named or others if each.sent < self.letter.sent]
+    def predecessors(self) -> list[FoundAlert]:
+        """Return what the message stood in the place of: as `targets`, but for what stands in its own place now."""
+        others = [each for each in self.live() if each.id not in self._ids_of_own_name]
+        named = [each for each in others if each.name_id in self._named]
+        if named or all(each.sent < self.facts.sent for each in others):
+            return [each for each in named or others if each.sent < self.facts.sent]
         return []
 
-    def instead(self) -> tuple[str, int]:
+    def successor(self) -> tuple[str, int]:
         """The id of what stands in the place of this message, "" for nothing; and until when that is known."""
-        heads = [self._records[each] for each in self._generations(self.letter.base)]
+        heads = [self._histories[each] for each in self._generations(self.facts.base)]
         if not heads:
             return "", 0
         [first, *_] = heads[-1]
@@ -327,21 +335,21 @@ class _Walk:
     @property
     def is_called_off(self) -> bool:
         """Whether something that was found was called off by a later message (HD9)."""
-        return self.letter.sent < self.called_off
+        return self.facts.sent < self.called_off
 
-    def latest_of_name(self) -> int:
+    def latest_sent_of_own_name(self) -> int:
         """When the latest message of this name was sent, or one that ended it or left a tombstone; -1 for none."""
-        return max(self._sent_of_name, default=-1)
+        return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
         """The id under which this message is published as new: nothing is there yet."""
-        return self._free(self.letter.base)
+        return self._free_id_of(self.facts.base)
 
-    def free_ids_of_named(self) -> tuple[str, ...]:
+    def free_ids_of_known_references(self) -> tuple[str, ...]:
         """An id for each known name that the message refers to, under which nothing is yet."""
-        return tuple(self._free(each) for each in sorted(self._named) if any(self._generations(each)))
+        return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
-    def _free(self, base: str) -> str:
+    def _free_id_of(self, base: str) -> str:
         taken = set(self._generations(base))
         for number in range(1, MAX_GENERATIONS + 1):
             if (alert_id := ids.generation(base, number)) not in taken:
@@ -357,41 +365,41 @@ class _Walk:
 
     # ---- the way -------------------------------------------------------------------------------------------------
 
-    def _reach(self, base: str) -> bool:
+    def _follow_name(self, base: str) -> bool:
         """Go through all that messages of this name became. Whether anything is known of it."""
         todo = list(self._generations(base))
         generations = set(todo)
-        while todo and len(self._reached) < MAX_REACHED:
+        while todo and len(self._visited) < MAX_VISITED:
             first_id = todo.pop()
-            if first_id not in self._reached:
-                self._reached.add(first_id)
-                todo += self._look_at(first_id, of_name=first_id in generations and base == self.letter.base)
+            if first_id not in self._visited:
+                self._visited.add(first_id)
+                todo += self._visit_message(first_id, of_name=first_id in generations and base == self.facts.base)
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
         """The ids of this name at which something is. The first may have been forgotten before the second."""
         for number in range(1, MAX_GENERATIONS + 1):
             alert_id = ids.generation(base, number)
-            if self._records[alert_id]:
+            if self._histories[alert_id]:
                 yield alert_id
             elif number > 1:
-                if alert_id in self._records.missing:
+                if alert_id in self._histories.missing:
                     # Read ahead, twice as far each time: one by one, the work would grow with the square (HD14).
                     for each in range(number + 1, min(2 * number - 1, MAX_GENERATIONS + 1)):
-                        self._records[ids.generation(base, each)]
+                        self._histories[ids.generation(base, each)]
                 return
 
-    def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
+    def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
         """Take in the blocks of a message. The ids of first blocks of what they went into."""
-        head = self._records[first_id]
+        head = self._histories[first_id]
         self._note_cancel(head)
         if of_name:
-            self._sent_of_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
+            self._sent_of_own_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
         origin = next((each.origin for each in head if isinstance(each, Revision)), None)
         for number in range(1, 1 + (1 if origin is None else origin.blocks)):
-            history = self._records[ids.block(first_id, number)]
+            history = self._histories[ids.block(first_id, number)]
             self._note_cancel(history)
-            made_by_this = self._take(history, first_id)
+            made_by_this = self._add_alert(history, first_id)
             cancel = next((each for each in history if isinstance(each, Cancel)), None)
             if cancel is not None and cancel.into and not made_by_this:
                 yield cancel.into
@@ -400,20 +408,20 @@ class _Walk:
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 
-    def _take(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
+    def _add_alert(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
         """Take in one alert. Whether this message has made a revision of it."""
         revisions = [each for each in history if isinstance(each, Revision)]
         if not revisions:
             return False
         last = revisions[-1]
         cancel = next((each for each in history if isinstance(each, Cancel)), None)
-        self._found[last.id] = Found(last, history[-1].revision, cancel, Chain.of(history).kinds)
-        name = self.letter.sender, self.letter.identifier
+        self._found[last.id] = FoundAlert(last, history[-1].revision, cancel, Chain.of(history).kinds)
+        name = self.facts.sender, self.facts.identifier
         for before, each in zip([None, *revisions], revisions, strict=False):
             if each.origin is not None and (each.origin.sender, each.origin.identifier) == name:
                 sent = each.alert.approval.approved_at
-                self._sent_of_name.append(sent)
-                if sent == self.letter.sent:
-                    self.mine[each.id] = each, before
-                    self.mine_first.append(first_id)
-        return last.id in self.mine
+                self._sent_of_own_name.append(sent)
+                if sent == self.facts.sent:
+                    self.made[each.id] = each, before
+                    self.first_ids_made.append(first_id)
+        return last.id in self.made

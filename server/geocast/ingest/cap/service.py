@@ -26,9 +26,8 @@ from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates
-from ..publish import RunInThread, at_once, check_size
-from . import ids
-from . import language_groups as cap_blocks
+from ..publish import RunInThread, check_size, run_here
+from . import ids, language_groups
 from . import message as cap_message
 from .decision import (
     CANCELLED,
@@ -38,8 +37,8 @@ from .decision import (
     REPLACED,
     UPDATED,
     Decision,
-    Found,
-    HistoryReader,
+    FoundAlert,
+    KnownHistories,
     MessageFacts,
     decide,
 )
@@ -55,7 +54,7 @@ CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
 TOMBSTONE_MS = 24 * 3_600_000  # how long one lasts at least from when its message was sent (CP13)
 READS_AT_ONCE = 32  # histories that are asked for together
-_BY_TIME = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
+_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "what this message is about is being written by others, or can't be read"
 
@@ -82,7 +81,7 @@ class MessageReading:
     """
 
     message: CapMessage
-    letter: MessageFacts
+    facts: MessageFacts
     drafts: Sequence[Draft] = ()
     refusal: Problem | None = None
     ignored: str = ""
@@ -105,21 +104,21 @@ class CapIngest:
         sources: CapSources,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: RunInThread = at_once,
+        run_in_thread: RunInThread = run_here,
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
         """`appended` is called with each entry that was appended.
 
-        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each may do, sources by their
-        names; None: all that the policy allows. `zones`: what codes of areas stand for.
+        `run_in_thread` does what takes milliseconds, where it holds nobody up. `publishers`: what each may do, sources
+        by their names; None: all that the policy allows. `zones`: what codes of areas stand for.
         """
         self.sources = sources
         self._log = alert_log
         self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
         self._policy = policy
         self._clock = clock
-        self._aside = aside
+        self._run_in_thread = run_in_thread
         self._publishers = publishers
         self._zones = zones
         self._rates = Rates()
@@ -130,7 +129,7 @@ class CapIngest:
         after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
-    def admit(self, source: CapSource) -> Bounds:
+    def check_source(self, source: CapSource) -> Bounds:
         """What a source is granted. Raises Problem (403) if it may not publish at all (PG1)."""
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
@@ -139,35 +138,35 @@ class CapIngest:
 
         Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
         """
-        now_ms, bounds = self._clock.now().wall_ms, self.admit(source)
-        reading = await self._aside(
-            lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
+        now_ms, bounds = self._clock.now().wall_ms, self.check_source(source)
+        reading = await self._run_in_thread(
+            lambda: read_message(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
         )
         if reading.ignored:
             return CapOutcome(IGNORED, reading.ignored, notes=reading.message.notes)
-        return await self._write(reading, source, dry_run=dry_run)
+        return await self._carry_out(reading, source, dry_run=dry_run)
 
-    async def _write(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
+    async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
         """Carry out what is decided of a message, in order; what is there already is not done again."""
         stored: list[Entry] = []
         counted = False
-        said: Decision | None = None  # the decision that is told of
+        first_decision: Decision | None = None  # the decision that is answered
 
         def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
-            nonlocal said
+            nonlocal first_decision
             decision, now_ms = decided
             if decision.outcome != REPEATED and reading.ended:
                 return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
             if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
                 raise reading.refusal
             # Where somebody was faster at a later step, what was done before is what is told.
-            if said is None or all(map(_is_tombstone, stored)):
-                said = decision
-            steps = PlannedEntries(reading, decision, source, self._policy, now_ms)
-            if needed := steps.unsigned():
+            if first_decision is None or all(map(_is_tombstone, stored)):
+                first_decision = decision
+            planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
+            if needed := planned.unsigned():
                 raise Problem.of(needed)
-            entries = [] if dry_run else steps.entries
-            return Plan(steps.answer(said, [*stored, *entries]), entries)
+            entries = [] if dry_run else planned.entries
+            return Plan(planned.answer(first_decision, [*stored, *entries]), entries)
 
         async def append(entries: Sequence[Entry]) -> bool:
             nonlocal counted
@@ -186,19 +185,19 @@ class CapIngest:
 
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
         """Return what becomes of a message by the log, and the time in ms at which that was so."""
-        records, now_ms = HistoryReader(), self._clock.now().wall_ms
+        known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
         def may_follow(current: Revision) -> bool:
             return bool(reading.drafts) and reading.drafts[0].may_follow(current)
 
         while True:
-            found = decide(reading.letter, records, now_ms, reading.blocks, may_follow)
+            found = decide(reading.facts, known, now_ms, reading.blocks, may_follow)
             if found is not None:
                 return found, now_ms
-            while wanted := list(records.missing)[:READS_AT_ONCE]:
+            while wanted := list(known.missing)[:READS_AT_ONCE]:
                 histories = await asyncio.gather(*map(self._log.history, wanted))
                 for alert_id, history in zip(wanted, histories, strict=True):
-                    records.put(alert_id, history)
+                    known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
         """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
@@ -211,7 +210,7 @@ def _is_tombstone(entry: Entry) -> bool:
     return isinstance(entry, Cancel) and entry.is_tombstone
 
 
-def read(
+def read_message(
     body: bytes,
     charset: str | None,
     source: CapSource,
@@ -223,13 +222,13 @@ def read(
     """What is in a message, and what it would be published as. Raises Problem: 400, 422, 403."""
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
-    blocks = cap_blocks.of(message) if publishes else []
+    blocks = language_groups.of(message) if publishes else []
     if not source.speaks_for(message.sender):
         raise Problem(problems.SENDER_NOT_ALLOWED)
     ended = bool(blocks) and all(has_ended(block, now_ms) for block in blocks)
-    over = publishes and (cap_blocks.is_all_clear(message) or ended)
-    reading = MessageReading(message, _letter(message, source, cancels=message.type == "Cancel" or over))
-    if why := _ignored(message):
+    over = publishes and (language_groups.is_all_clear(message) or ended)
+    reading = MessageReading(message, _facts_of(message, source, cancels=message.type == "Cancel" or over))
+    if why := _why_ignored(message):
         return replace(reading, ignored=why)
     if publishes and not over:
         left = [block for block in blocks if not has_ended(block, now_ms) and not policy.ignores(block.infos)]
@@ -243,7 +242,7 @@ def read(
     return replace(reading, ended=ended and message.type == "Alert")
 
 
-def _ignored(message: CapMessage) -> str:
+def _why_ignored(message: CapMessage) -> str:
     """Why it is right not to publish a message; "" if it is not (CP9)."""
     if message.status in ("System", "Draft"):
         return "status"
@@ -251,10 +250,10 @@ def _ignored(message: CapMessage) -> str:
         return "type"
     if message.scope != "Public":
         return "scope"
-    return "all-clear" if message.type == "Alert" and cap_blocks.is_all_clear(message) else ""
+    return "all-clear" if message.type == "Alert" and language_groups.is_all_clear(message) else ""
 
 
-def _letter(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
+def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
@@ -290,7 +289,9 @@ class PlannedEntries:
         self._now_ms = now_ms
         self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
         self.revisions = [*self._published(), *self._revised()]
-        self._last_ms = max(map(self._last, [*self.revisions, *(each for each, _ in decision.told)]), default=0)
+        self._latest_end_ms = max(
+            map(self._latest_end, [*self.revisions, *(each for each, _ in decision.made)]), default=0
+        )
         self.cancels = [self._cancel(each) for each in decision.cancel]
         self.tombstones = [self._tombstone(each) for each in decision.tombstones]
 
@@ -308,35 +309,35 @@ class PlannedEntries:
                 return found
         return []
 
-    def answer(self, said: Decision, done: Sequence[Entry]) -> CapOutcome:
-        """What is answered. `said`: the decision by which this request began to store; `done`: what it has stored."""
+    def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
+        """What is answered. `first_decision`: by which this request began to store; `stored`: what it has stored."""
         decision, reading = self._decision, self._reading
-        revisions = {each.id: each for each, _ in decision.told}
-        revisions |= {each.id: each for each in (*done, *self.revisions) if isinstance(each, Revision)}
-        cancels = {each.id: each for each in (*decision.cancelled, *done, *self.cancels) if isinstance(each, Cancel)}
+        revisions = {each.id: each for each, _ in decision.made}
+        revisions |= {each.id: each for each in (*stored, *self.revisions) if isinstance(each, Revision)}
+        cancels = {each.id: each for each in (*decision.cancelled, *stored, *self.cancels) if isinstance(each, Cancel)}
         cancelled = tuple(each for each in cancels.values() if not each.is_tombstone)
         notes = reading.message.notes.union(*(draft.notes for draft in reading.drafts))
         if self._differs():
             notes |= {"differs"}
         return CapOutcome(
-            REPLACED if said.outcome == PUBLISHED and cancelled else said.outcome,
-            said.why,
+            REPLACED if first_decision.outcome == PUBLISHED and cancelled else first_decision.outcome,
+            first_decision.why,
             tuple(revisions[alert_id] for alert_id in sorted(revisions)),
             cancelled,
             notes,
             sum(draft.areas_left_out for draft in reading.drafts),
-            tuple(done),
+            tuple(stored),
         )
 
     def _differs(self) -> bool:
         """Whether a message that was known comes to something else by now (CP10)."""
-        told, refusal = self._decision.told, self._reading.refusal
+        made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
-            return bool(told) and any(each.type not in _BY_TIME for each in refusal.violations)
+            return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
         # Of several alerts some may have ended since, and are not drafted any more: those that end last come first.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
-            for draft, (each, before) in zip(self._reading.drafts, told, strict=False)
+            for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
         )
 
     # ---- entries ---------------------------------------------------------------------------------------------------
@@ -363,35 +364,35 @@ class PlannedEntries:
             )
         )
 
-    def _cancel(self, found: Found) -> Cancel:
+    def _cancel(self, found: FoundAlert) -> Cancel:
         into = self._decision.into
         return Cancel(
             found.id,
             found.number + 1,
-            REPLACED_REASON if into else self._reason(),
+            REPLACED_REASON if into else self._cancel_reason(),
             self._approval,
             self._source.name,
             self._now_ms,
-            max(found.revision.ends_at, self._last_ms, self._decision.until),
+            max(found.revision.ends_at, self._latest_end_ms, self._decision.until),
             into=into,
             issuer=self._source.issuer,
         )
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._latest_end_ms, self._decision.until), MAX_MS)
         approval, source, into = self._approval, self._source, self._decision.into
-        said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
-        return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)
+        common = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
+        return Cancel(alert_id, 1, *common, into=into, issuer=source.issuer)
 
-    def _reason(self) -> str:
+    def _cancel_reason(self) -> str:
         """Why the issuer says it is over, in its first language (LA4)."""
-        if not self._reading.letter.cancels:
+        if not self._reading.facts.cancels:
             return CANCEL_REASON  # by another message: this one came late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
-    def _last(self, revision: Revision) -> int:
+    def _latest_end(self, revision: Revision) -> int:
         """The latest that the alert of a revision may end, as far as the policy of now can tell."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
