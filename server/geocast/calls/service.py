@@ -1,20 +1,25 @@
-"""What a dispatcher may do with a call, and who gets a seat: the order of decisions, without HTTP and without sessions.
+"""Opening, changing and ending calls, and giving seats: the order of decisions, without HTTP and without sessions.
 
-Everything is decided by the log, not by what this node has read of it so far (H6). Whatever is appended was judged by
-the whole chain before it; if its number was taken meanwhile, it is judged anew (RV2, `alertlog.optimistic`):
+Every decision is made from the whole chain of the call in the log, not from what this node has read of it so far (H6).
+If another writer was faster, the decision is made again (RV2, `alertlog.optimistic`):
 
-    history of the id, opened <──────────────────────────┐
-      │  what was asked for is there already             │ number taken
-      │  what is against it                              │
+    history of the id, decrypted <───────────────────────┐
+      │  it has what was asked for: answer with that     │ another writer has taken
+      │  something is against it: a Problem or a refusal │ the number
       v                                                  │
-    sealed, with the next number ── append ──────────────┘ ── stored
+    an encrypted entry with the next number ── append ───┘ ── stored
 
-Rule 1  What does not open is as good as not there, but for its number: nobody is refused to end a call because somebody
-        has written rubbish behind it. A seat is given only where the whole chain opens, for it may be taken (RV2).
-Rule 2  The exact place is opened to compare it with a repeated request, and to choose a defibrillator. Nothing that is
-        returned, raised or counted here has it (RZ2, RZ4).
-Rule 3  A call is its opener's, by issuer and `sub` (HD5): `source` stays theirs in all its contents. Who sent other
-        content is in `by`.
+Example: a call has one free seat, and two responders accept at nodes A and B at once. Both nodes read four entries, and
+both append a fifth one that gives the seat away. Node A's is stored. Node B's is refused by the log, so node B reads
+five entries, finds no free seat, and answers "full". So no seat is ever given twice.
+
+Rule 1  An entry that can't be decrypted only keeps its number. So nobody who writes rubbish into the log keeps a
+        dispatcher from ending a call. A seat is given only if the whole chain can be decrypted, because an entry that
+        can't be may be what takes the seat (RV2).
+Rule 2  The exact place is decrypted to compare it with a repeated request, and to choose a defibrillator. Nothing that
+        is returned, raised or counted here contains it (RZ2, RZ4).
+Rule 3  A call belongs to its opener, by issuer and `sub` (HD5): all its contents keep the opener as `source`. A content
+        from somebody else names that dispatcher in `by`.
 """
 
 import asyncio
@@ -61,14 +66,17 @@ from .request import RequestedCall, parse_call, parse_content, parse_end
 from .seat_request import Refusal, SeatRequest, is_wanted, refusal
 from .state import CallState, Seat
 
-RESERVED = "cap."  # what the ids of alerts from CAP begin with
-MOST_RETURNS = 20  # seats of one call that somebody may give back, and then take another
-REPORT_MS = 5_000  # between two reports of a seat that count (M20)
+RESERVED = "cap."  # the beginning of ids of alerts from CAP
+MOST_RETURNS = 20  # seats of one call that one responder may give back before further ones are refused
+REPORT_MS = 5_000  # the least time between two reports of a seat; the second one is dropped if it comes earlier (M20)
 _OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
 class Dispatcher(NamedTuple):
-    """Who asks: the `sub` and the issuer of the token, and whether its scopes allow to read and end others' calls."""
+    """The sender of a request: the `sub` and the issuer of the token.
+
+    `manages`: the token's scopes allow it to read and end the calls of other dispatchers.
+    """
 
     sub: str
     manages: bool = False
@@ -76,22 +84,22 @@ class Dispatcher(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`: what open calls are counted by (rule HD6)."""
+        """The issuer and the `sub`, by which open calls are counted (rule HD6)."""
         return Subject(self.issuer, self.sub)
 
 
 class CallOutcome(NamedTuple):
-    """What a dispatcher is answered. `created`: this request has made the entry (201), and not an earlier one (200)."""
+    """The answer to a dispatcher. `created`: this request has stored the entry (201), not an earlier one (200)."""
 
     answer: dict[str, Any]
     created: bool
 
 
 class CallService:
-    """The decisions about calls: what the api is asked for, and what the responders of this process want.
+    """The decisions about calls: on the requests of dispatchers, and on those of the responders of this process.
 
-    What the api is asked for raises Problem when it is refused. All of it raises LogUnavailable when the outcome is
-    unknown, which includes that it can't be told here, because entries do not open.
+    The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
+    is unknown, for instance because this node can't decrypt the entries.
     """
 
     def __init__(
@@ -104,9 +112,10 @@ class CallService:
         aeds: Aeds = NO_AEDS,
         openers: Openers | None = None,
     ) -> None:
-        """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
+        """Write calls to `alert_log`, encrypted by the first of `keys`.
 
-        `aeds` are the defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
+        `appended` is called with each entry that was stored, to nudge the processes that follow the log. `aeds` are the
+        defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
         self._writer = OptimisticWriter[CallEntry](alert_log, appended, _OVERTAKEN)
@@ -117,7 +126,7 @@ class CallService:
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """The same under another policy and other keys. What is under way goes on by those of this one."""
+        """Return a copy with another policy and other keys. Requests that are under way keep the old ones."""
         after: CallService = copy(self)
         after._policy, after._keys = policy, keys
         after._aeds = self._aeds if aeds is None else aeds
@@ -170,7 +179,7 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
-        """End a call; an expired one too, which so keeps its first end."""
+        """End a call. One that has ended already keeps its first end; an expired one can be ended."""
         try:
             reason = Reason(parse_end(body))
         except Invalid as invalid:
@@ -188,17 +197,17 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
-        """A call as its dispatcher sees it: how many were rung, who goes, and never where it is."""
+        """Return a call as its dispatcher sees it: how many were notified and who goes, but not where it is."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Dispatcher) -> AsyncIterator[dict[str, Any]]:
-        """The open calls of a dispatcher, all if it manages, in the order in which they were opened.
+        """Yield the open calls of a dispatcher in the order of their opening; all open calls if it manages.
 
-        There may be a thousand, so others are let go on between any two.
+        There may be a thousand, so other tasks may run between any two.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
-            await asyncio.sleep(0)  # a log in memory answers at once
+            await asyncio.sleep(0)  # a log in memory lets no other task run
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
             if call is not None and _may_manage(call, dispatcher) and is_open(call, self._clock.now()):
@@ -207,7 +216,7 @@ class CallService:
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
+        """Give a seat to a responder (RV2 to RV5). Return why not; None if they have one by now."""
 
         def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
             call = chain.call if chain else None
@@ -225,10 +234,10 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
-        """Give a seat back (RV5). Nothing happens if this person holds none, or the call is over.
+        """Give a seat back (RV5). Do nothing if this person has no seat, or the call is over.
 
-        `accepted_at`: when it was accepted, in ms since 1970: one that this person has taken since stays. Raises
-        LogUnavailable where the log lacks the call: it is put back.
+        `accepted_at`: give back only the seat that was accepted at that time, in ms since 1970, and no later one.
+        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -240,7 +249,7 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
+        """Note how far the holder of a seat is (M20). Drop a report without news, or within 5 s of the last one."""
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
             seat = call.seats.get(person)
@@ -251,9 +260,9 @@ class CallService:
         await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Have the ring with this index of `rings_m` in force, if it is the next one and a seat is free (RN2).
+        """Widen the search to the radius with this index of `rings_m`, if it is the next one and a seat is free (RN2).
 
-        Whoever is overtaken by another entry lets it be: the other one may have widened it.
+        It is not tried again if another entry was faster, since that entry may have widened the search already.
         """
         chain, now = await self._complete_chain(call_id), self._clock.now()
         call = _open_call(chain, now)
@@ -263,7 +272,7 @@ class CallService:
             await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
 
     async def expire(self, call_id: str) -> None:
-        """End a call that has expired, if nothing has ended it yet (RZ4). What it says of its expiry now counts."""
+        """End a call that has expired by its current content, if nothing has ended it yet (RZ4)."""
 
         def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             call, now_ms = chain.call if chain else None, self._now_ms()
@@ -274,7 +283,11 @@ class CallService:
         await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put a claim back that was read and that the log has lost (RV7): with its seat, or with 0 if that is taken."""
+        """Put back a claim that was read and that the log has lost (RV7).
+
+        Example: a failover of Redis lost r-1's claim to seat 2, and r-2 has accepted seat 2 since. Both have been told
+        to come. So r-1's claim is put back as seat 0, and r-1 is not told to stop.
+        """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
             if seat.person in call.seats:
@@ -288,9 +301,9 @@ class CallService:
     async def _append_if_open(
         self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
     ) -> None:
-        """Append what is decided by an open call, anew each time its number is taken; nothing, if that is nothing.
+        """Append the entry that `decide` makes of an open call. Append nothing if it returns None, or the call is over.
 
-        Raises LogUnavailable where the log lacks the call: it is put back.
+        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
         """
 
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
@@ -309,14 +322,14 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """A chain by which a seat may be given (Rule 1). Raises LogUnavailable if part of it does not open."""
+        """Return a chain by which a seat may be given. Raises LogUnavailable if part of it can't be decrypted."""
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
             raise LogUnavailable("entries of this call do not open here")
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
-        """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
+        """Return the chain and its call if this dispatcher may see it. Raises Problem: 404, 403."""
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
@@ -326,7 +339,7 @@ class CallService:
         return chain, chain.call
 
     def _changeable(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
-        """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
+        """Return the chain and its call if this dispatcher may change it now. Raises Problem: 404, 403, 410."""
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
             raise Problem(problems.CALL_ENDED)
@@ -343,7 +356,7 @@ class CallService:
     # ---- contents ------------------------------------------------------------------------------------------------
 
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
-        """The answer to who opens a call under an id that is taken."""
+        """Return the answer to a request to open a call under a taken id. Raises Problem if it is another call."""
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
@@ -356,7 +369,7 @@ class CallService:
         raise LogUnavailable("this call does not open here")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
-        """What the policy has against a broken request for new content; nothing, where that can't be told."""
+        """Return the rules of the policy that a broken request for new content breaks; none if the call is unknown."""
         with suppress(Problem, LogUnavailable):
             _, call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
@@ -369,9 +382,9 @@ class CallService:
     def _new_opening(
         self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
-        """The body of what `request` becomes, or the 422 with every rule that it breaks.
+        """Return the content that `request` becomes, or raise the 422 with every rule that it breaks.
 
-        `call`: what it gives new content to; `kind`: that of its place.
+        `call`: the call that gets new content; None if the request opens one. `kind`: the kind of that call's place.
         """
         now_ms = self._now_ms()
         if call is None:
@@ -407,12 +420,12 @@ class CallService:
         )
 
     def _published_headline(self, headline: str, terms: CallTerms) -> str:
-        """The headline as it is rung (RY3): the title stands for one that reads like what gives somebody away."""
+        """Return the headline for responders: the category's title, if the words may identify somebody (RY3)."""
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
     def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
-        """Whether a request says the same as what is in the log (H5), by the policy of then (RO3)."""
+        """Return whether a request says the same as this content (H5), by the terms of the call (RO3)."""
         return (
             place == request.place
             and body.category == request.category
@@ -425,7 +438,7 @@ class CallService:
     # ---- seats ---------------------------------------------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """The claim to the lowest free seat, with what it is to do (RV5)."""
+        """Return the claim to the lowest free seat, with its role (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
@@ -433,7 +446,7 @@ class CallService:
         return Acceptance(number, "cpr" if aed is None else role, now.wall_ms, seat_request.eta_s, aed)
 
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
-        """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
+        """Return the id of the defibrillator to fetch: the shortest way round, and nobody else's task (RI2)."""
         place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
             return None
@@ -450,25 +463,26 @@ class CallService:
 
 
 def _may_manage(call: CallState, dispatcher: Dispatcher) -> bool:
-    """Return whether a dispatcher may see and change a call: its opener (rule HD5), or whoever manages all."""
+    """Return whether a dispatcher may see and change a call: it opened the call (rule HD5), or manages all calls."""
     opener = call.opening.issuer, call.opening.source
     return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
+    """Return the call of a chain if it is open now."""
     call = chain.call if chain is not None else None
     return call if call is not None and is_open(call, now) else None
 
 
 def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
-    """The exact place of the current content; None if it has been deleted."""
+    """Return the exact place of the current content; None if it has been deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
     return place if isinstance(place, ExactPlace) else None
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """How many seats of the call somebody has given back (RV5)."""
+    """Return how many seats of the call this person has given back (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
@@ -482,7 +496,7 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
 
 
 def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
-    """What must stay as it was, in the order of the fields' table."""
+    """Return a violation for each field that must stay as it was, in the order of the table of fields."""
     must = "must stay as it was when the call was opened"
     found = []
     if request.category != opening.category:

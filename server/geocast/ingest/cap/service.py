@@ -1,12 +1,19 @@
-"""One message of CAP, from its bytes to its answer (rules CP1 to CP25, but for HTTP).
+"""The path of one CAP message from its bytes to its answer, without HTTP (docs/cap.md, rules CP1 to CP25).
 
-bytes ── read, in a thread: 400, 422, 403 ──> Reading
-  │
-  v
-what the log knows of it <─────────────────────────────┐
-  │  ignored (CP9), repeated (CP10), 422 of the policy │ somebody else was faster
-  v                                                    │
-the steps of the decision, one after another ──────────┘ ──> Answer
+    bytes ── read_message, in a thread: 400, 422, 403 ──> MessageReading
+      │ a message that is not meant to be published: ignored
+      v
+    the histories of its name and of the names that it refers to <──┐
+      │ decision.decide: which alerts is it about?                  │ another writer was
+      │ expired, a repeated message, 422 of the policy, 429         │ faster at some entry
+      v                                                             │
+    PlannedEntries: a revision, cancels, tombstones, one by one ────┘ ──> CapOutcome
+
+The entries of one message are not stored at once. So each decision is made again from the log, and leaves out what is
+there already (`decision`, Rule 1).
+Example: a message replaces the alerts a and b by n. Node A has published n and cancelled a when somebody cancels b by
+hand. Node A's cancel of b is refused, because its number is taken. Node A decides again: it finds n, and finds that a
+and b have ended, so nothing is left to append. It answers 201 `replaced`, for that is what this request has done.
 """
 
 import asyncio
@@ -52,16 +59,21 @@ MAX_REASON = 280
 REPLACED_REASON = "Replaced by a newer message."
 CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
-TOMBSTONE_MS = 24 * 3_600_000  # how long one lasts at least from when its message was sent (CP13)
-READS_AT_ONCE = 32  # histories that are asked for together
-_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
+TOMBSTONE_MS = 24 * 3_600_000  # from `sent` of its message: how long a tombstone lasts at least (CP13)
+READS_AT_ONCE = 32  # histories that are read at the same time
+_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # a message that kept these rules may break them later
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
 _OVERTAKEN = "what this message is about is being written by others, or can't be read"
 
 
 @dataclass(frozen=True, slots=True)
 class CapOutcome:
-    """What became of a message. `stored`: what this very request has put into the log, tombstones included."""
+    """The answer to a message. `why`: the reason for an outcome that publishes nothing.
+
+    `alerts` and `cancelled` are the entries that the message has made, by this request or an earlier one. `notes` name
+    what was changed or left out, and `areas_left_out` counts areas without a known shape. `stored` has the entries that
+    this very request has put into the log, tombstones included.
+    """
 
     outcome: str
     why: str = ""
@@ -74,10 +86,12 @@ class CapOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MessageReading:
-    """A message that was read. `drafts`: what it would be published as; none if nothing is to be, or may be.
+    """A message that was read, and all that can be said of it without the log.
 
-    `refusal`: why it may not be published. `ignored`: why it is not to be published, "" if it may be. `blocks`: of how
-    many alerts it is the message.
+    `drafts`: the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal`: the rules of the
+    policy that it breaks. It is not raised at once, for a message that was published before is answered as it was then.
+    `ignored`: why the message is not meant to be published; "" if it is. `ended`: an Alert, all of which is over.
+    `blocks`: the number of alerts that the message would make.
     """
 
     message: CapMessage
@@ -90,12 +104,12 @@ class MessageReading:
 
     @property
     def origin(self) -> Origin:
-        """What its alerts say they were made of."""
+        """The origin that is written into the alerts of this message."""
         return Origin(self.message.sender, self.message.identifier, self.blocks)
 
 
 class CapIngest:
-    """Takes messages of CAP, under a policy, from sources, into a log."""
+    """Takes CAP messages from sources and writes what becomes of them to the log."""
 
     def __init__(
         self,
@@ -108,10 +122,11 @@ class CapIngest:
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
-        """`appended` is called with each entry that was appended.
+        """Take messages of these sources under this policy.
 
-        `run_in_thread` does what takes milliseconds, where it holds nobody up. `publishers`: what each may do, sources
-        by their names; None: all that the policy allows. `zones`: what codes of areas stand for.
+        `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
+        `publishers` has what each source may do, by its name; None allows all that the policy allows. `zones` has the
+        shapes for the codes of areas.
         """
         self.sources = sources
         self._log = alert_log
@@ -124,19 +139,19 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
+        """Return a copy with another policy, sources and grants. Messages that are under way keep the old ones."""
         after: CapIngest = copy(self)
         after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
     def check_source(self, source: CapSource) -> Bounds:
-        """What a source is granted. Raises Problem (403) if it may not publish at all (PG1)."""
+        """Return what a source may do. Raises Problem (403) if it may not publish at all (rule PG1)."""
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
-        """Take the message in `body`; with `dry_run`, decide and store nothing.
+        """Take the message in `body`. With `dry_run`, decide, but store nothing.
 
-        Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
+        Raises Problem if the message is refused, and LogUnavailable if the outcome is unknown.
         """
         now_ms, bounds = self._clock.now().wall_ms, self.check_source(source)
         reading = await self._run_in_thread(
@@ -147,10 +162,10 @@ class CapIngest:
         return await self._carry_out(reading, source, dry_run=dry_run)
 
     async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
-        """Carry out what is decided of a message, in order; what is there already is not done again."""
+        """Decide from the log and append the entries in order, until a decision is carried out to its end."""
         stored: list[Entry] = []
         counted = False
-        first_decision: Decision | None = None  # the decision that is answered
+        first_decision: Decision | None = None  # the decision that the answer tells of
 
         def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
             nonlocal first_decision
@@ -159,7 +174,8 @@ class CapIngest:
                 return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
             if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
                 raise reading.refusal
-            # Where somebody was faster at a later step, what was done before is what is told.
+            # A later decision of this request finds what an earlier one has stored, and would answer `repeated`. So the
+            # first decision by which more than tombstones were stored is the one to tell of.
             if first_decision is None or all(map(_is_tombstone, stored)):
                 first_decision = decision
             planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
@@ -184,7 +200,10 @@ class CapIngest:
         return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
 
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
-        """Return what becomes of a message by the log, and the time in ms at which that was so."""
+        """Return the decision on a message, and the time in ms for which it was made.
+
+        `decide` says which histories it lacks. They are read, and it is asked again, until it lacks none.
+        """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
         def may_follow(current: Revision) -> bool:
@@ -200,7 +219,7 @@ class CapIngest:
                     known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
+        """Count a message that is about to publish. Raises Problem (429) above the source's own rate (rule PG2)."""
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
             self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
@@ -219,7 +238,11 @@ def read_message(
     now_ms: int,
     zones: Zones = NO_ZONES,
 ) -> MessageReading:
-    """What is in a message, and what it would be published as. Raises Problem: 400, 422, 403."""
+    """Return what a message says and what it would be published as, which takes milliseconds.
+
+    Raises Problem: 400 if it can't be read, 422 if it breaks a rule of CAP, 403 if the source may not speak for its
+    sender.
+    """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
     blocks = language_groups.of(message) if publishes else []
@@ -243,7 +266,7 @@ def read_message(
 
 
 def _why_ignored(message: CapMessage) -> str:
-    """Why it is right not to publish a message; "" if it is not (CP9)."""
+    """Return why a message is not meant to be published, such as a test of the issuer's system; "" if it is (CP9)."""
     if message.status in ("System", "Draft"):
         return "status"
     if message.type in ("Ack", "Error"):
@@ -254,10 +277,11 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
+    """Return the facts by which the message and its references are looked for in the log."""
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Real messages name the sender by another name than its own.
+        # Issuers refer to messages of their own by another name of the sender, so both are looked for.
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
@@ -277,7 +301,7 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
 
 
 class PlannedEntries:
-    """What a decision comes to: the entries to append, in order, and what is answered."""
+    """The entries that carry a decision out, in the order in which they are appended, and the answer to them."""
 
     def __init__(
         self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
@@ -297,11 +321,11 @@ class PlannedEntries:
 
     @property
     def entries(self) -> list[Entry]:
-        """All of them, in the order in which they are appended."""
+        """All of the entries, in the order in which they are appended."""
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return what is wrong with the first entry that reviewers would have to sign: no message can be (HD1)."""
+        """Return what is wrong with the first entry that reviewers would have to sign: a message has no signatures."""
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
@@ -310,7 +334,10 @@ class PlannedEntries:
         return []
 
     def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
-        """What is answered. `first_decision`: by which this request began to store; `stored`: what it has stored."""
+        """Return the answer once all entries are stored.
+
+        `first_decision`: the decision by which this request began to store. `stored`: all that it has stored.
+        """
         decision, reading = self._decision, self._reading
         revisions = {each.id: each for each, _ in decision.made}
         revisions |= {each.id: each for each in (*stored, *self.revisions) if isinstance(each, Revision)}
@@ -330,11 +357,15 @@ class PlannedEntries:
         )
 
     def _differs(self) -> bool:
-        """Whether a message that was known comes to something else by now (CP10)."""
+        """Return whether a repeated message would make other alerts now than it has made (CP10).
+
+        Example: an issuer sends another headline under the same name and time. The first answer stands, with a note.
+        """
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
             return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
-        # Of several alerts some may have ended since, and are not drafted any more: those that end last come first.
+        # Blocks that have ended since are not drafted any more. The blocks that end last come first, so the drafts that
+        # are left are compared with the alerts that they made.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
             for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
@@ -345,7 +376,7 @@ class PlannedEntries:
     def _published(self) -> Iterator[Revision]:
         for number in self._decision.publish:
             if self._reading.refusal is None and number > len(self._reading.drafts):
-                return  # it has ended since
+                return  # this block, and all after it, have ended since
             yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
     def _revised(self) -> Iterator[Revision]:
@@ -385,15 +416,15 @@ class PlannedEntries:
         return Cancel(alert_id, 1, *common, into=into, issuer=source.issuer)
 
     def _cancel_reason(self) -> str:
-        """Why the issuer says it is over, in its first language (LA4)."""
+        """Return the issuer's words on why the alert is over, in the message's first language."""
         if not self._reading.facts.cancels:
-            return CANCEL_REASON  # by another message: this one came late
+            return CANCEL_REASON  # another message has cancelled it, and this one came late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
-        """The latest that the alert of a revision may end, as far as the policy of now can tell."""
+        """Return the latest time in ms at which the alert of a revision may come to end, by the current policy."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)
