@@ -375,6 +375,13 @@ class CallService:
             return self._content_violations(invalid.facts(), call)
         return []
 
+    def _opening_violations(self, request: RequestedCall) -> list[Violation]:
+        violations = self._policy.call_violations(request.facts(), self._now_ms())
+        if request.id.startswith(RESERVED):
+            detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
+            violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+        return violations
+
     def _content_violations(self, facts: PolicyFacts, call: CallState) -> list[Violation]:
         lasts_s = call.opening.terms.max_age_s
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
@@ -386,17 +393,11 @@ class CallService:
 
         `call`: the call that gets new content; None if the request opens one. `kind`: the kind of that call's place.
         """
-        now_ms = self._now_ms()
         if call is None:
-            violations = self._policy.call_violations(request.facts(), now_ms)
-            if request.id.startswith(RESERVED):
-                detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
-                violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+            violations = self._opening_violations(request)
         else:
-            violations = [
-                *_changed_fields(request, call.opening, kind),
-                *self._content_violations(request.facts(), call),
-            ]
+            changed = _changed_fields(request, call.opening, kind)
+            violations = [*changed, *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
         terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
@@ -409,7 +410,7 @@ class CallService:
             status=request.status,
             source=source,
             occurred_at=request.occurred_at,
-            issued_at=now_ms,
+            issued_at=self._now_ms(),
             expires_at=_expires_at(request, terms),
             near=request.near(terms.location_resolution, None if call is None else call.opening.near),
             terms=terms,

@@ -375,7 +375,7 @@ class PlannedEntries:
 
     def _published(self) -> Iterator[Revision]:
         for number in self._decision.publish:
-            if self._reading.refusal is None and number > len(self._reading.drafts):
+            if number > len(self._reading.drafts):
                 return  # this block, and all after it, have ended since
             yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
@@ -384,8 +384,6 @@ class PlannedEntries:
             yield self._revision(1, current.id, current.number + 1, current.revision)
 
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
-        if self._reading.refusal is not None:
-            raise self._reading.refusal
         draft = self._reading.drafts[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
