@@ -202,16 +202,19 @@ def decide(
     if facts.needs_references and not facts.references and not related.knows_own_name:
         wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
         raise Problem.of([wrong])
+    # No newer message of this name is known.
     late, targets = related.targets()
     if facts.cancels:
         return _decide_cancel(related, late, targets)
     if late:
+        # The tombstone at its own name leads messages that name this one alone to the newest alert (Rule 3).
         newest = max(related.live(), key=lambda each: each.sent)
         return Decision(
             SUPERSEDED, tombstones=related.unknown_with_own(), into=newest.id, until=newest.revision.ends_at
         )
     if targets:
         return _decide_update(related, targets, blocks, may_follow)
+    # No live alert is concerned: nothing is known, or all has ended, or the newest alert is exactly as new (CP19).
     if related.is_called_off:
         tombstones = (related.free_id(), *related.unknown)
         return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
