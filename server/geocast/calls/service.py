@@ -161,9 +161,8 @@ class CallService:
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
-            raise Problem.of(
-                [*invalid.violations, *await self._policy_violations(invalid, call_id, dispatcher)]
-            ) from None
+            judged = await self._policy_violations(invalid, call_id, dispatcher)
+            raise Problem.of([*invalid.violations, *judged]) from None
 
         def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
             for known, opening, place in chain.contents() if chain else ():

@@ -171,9 +171,11 @@ class Publishing:
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parse(
-            lambda: self._precomputed(parse_publication(body, dry_run=dry_run), publisher), body, publisher
-        )
+
+        def parse() -> Publication:
+            return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
+
+        request = await self._parse(parse, body, publisher)
         # Nearly always the id is new. So the append is tried before the log is read: the log refuses revision 1 of a
         # taken id. Then, or if the policy refuses the request, the decision is made in the order of the protocol.
         if not dry_run:
@@ -193,12 +195,11 @@ class Publishing:
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parse(
-            lambda: self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher),
-            body,
-            publisher,
-            alert_id,
-        )
+
+        def parse() -> Publication:
+            return self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher)
+
+        request = await self._parse(parse, body, publisher, alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             current = self._revision_to_follow(history, request.revision, publisher)
@@ -322,9 +323,8 @@ class Publishing:
     def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
         """Return the answer to a dry run: the entry, the form that reviewers have to sign, and how many of them."""
         before = [each for each in history if each.revision < entry.revision]
-        alert = (
-            entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, self._clock.now().wall_ms))
-        )
+        now = self._clock.now().wall_ms
+        alert = entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, now))
         category = "" if alert is None else alert.alert.category
         needed = self._approvals.needed(entry, Chain.of(before).kinds)
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)

@@ -240,19 +240,12 @@ def _decide_too_late(related: "_RelatedAlerts") -> Decision:
     The newer message need not name those alerts: it may name this message alone.
     """
     into, until = related.successor()
-    if not related.is_called_off:
-        return Decision(
-            SUPERSEDED, cancel=tuple(related.predecessors()), tombstones=related.unknown, into=into, until=until
-        )
-    cancel = tuple(each for each in related.live() if each.sent < related.called_off)
-    return Decision(
-        SUPERSEDED,
-        cancel=cancel,
-        tombstones=related.unknown,
-        into="" if cancel else into,
-        until=until,
-        called_off=related.called_off,
-    )
+    cancel = tuple(related.predecessors())
+    if related.is_called_off:
+        cancel = tuple(each for each in related.live() if each.sent < related.called_off)
+        into = "" if cancel else into
+    unknown, called_off = related.unknown, related.called_off
+    return Decision(SUPERSEDED, cancel=cancel, tombstones=unknown, into=into, until=until, called_off=called_off)
 
 
 def _decide_update(
@@ -282,9 +275,8 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
         # 12:05, so u is superseded (HD9). If such an entry is there already, for c may come twice, it is enough.
         marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
         return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
-    return Decision(
-        NOTED, tombstones=(*((related.facts.base,) if related.facts.names_itself else ()), *related.unknown)
-    )
+    own = (related.facts.base,) if related.facts.names_itself else ()
+    return Decision(NOTED, tombstones=(*own, *related.unknown))
 
 
 def _decide_repeated(related: "_RelatedAlerts") -> Decision:

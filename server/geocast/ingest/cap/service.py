@@ -102,11 +102,6 @@ class MessageReading:
     ended: bool = False
     blocks: int = 0
 
-    @property
-    def origin(self) -> Origin:
-        """The origin that is written into the alerts of this message."""
-        return Origin(self.message.sender, self.message.identifier, self.blocks)
-
 
 class CapIngest:
     """Takes CAP messages from sources and writes what becomes of them to the log."""
@@ -230,13 +225,7 @@ def _is_tombstone(entry: Entry) -> bool:
 
 
 def read_message(
-    body: bytes,
-    charset: str | None,
-    source: CapSource,
-    policy: Policy,
-    bounds: Bounds,
-    now_ms: int,
-    zones: Zones = NO_ZONES,
+    body: bytes, charset: str | None, source: CapSource, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
 ) -> MessageReading:
     """Return what a message says and what it would be published as, which takes milliseconds.
 
@@ -312,10 +301,9 @@ class PlannedEntries:
         self._policy = policy
         self._now_ms = now_ms
         self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
-        self.revisions = [*self._published(), *self._revised()]
-        self._latest_end_ms = max(
-            map(self._latest_end, [*self.revisions, *(each for each, _ in decision.made)]), default=0
-        )
+        self.revisions = list(self._revisions())
+        made = [*self.revisions, *(each for each, _ in decision.made)]
+        self._latest_end_ms = max(map(self._latest_end, made), default=0)
         self.cancels = [self._cancel(each) for each in decision.cancel]
         self.tombstones = [self._tombstone(each) for each in decision.tombstones]
 
@@ -373,45 +361,35 @@ class PlannedEntries:
 
     # ---- entries ---------------------------------------------------------------------------------------------------
 
-    def _published(self) -> Iterator[Revision]:
+    def _revisions(self) -> Iterator[Revision]:
+        """Yield the revision of the alert that goes on, or revision 1 of each alert that is published as new."""
+        if (current := self._decision.revise) is not None:
+            yield self._revision(1, current.id, current.number + 1, current.revision)
         for number in self._decision.publish:
             if number > len(self._reading.drafts):
                 return  # this block, and all after it, have ended since
             yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
-    def _revised(self) -> Iterator[Revision]:
-        if (current := self._decision.revise) is not None:
-            yield self._revision(1, current.id, current.number + 1, current.revision)
-
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
-        draft = self._reading.drafts[block - 1]
+        message, draft = self._reading.message, self._reading.drafts[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
-        return check_size(
-            Revision(
-                alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
-            )
-        )
+        origin = Origin(message.sender, message.identifier, self._reading.blocks)
+        parts = alert, number, self._source.name, self._now_ms, terms, origin
+        return check_size(Revision(*parts, issuer=self._source.issuer))
 
     def _cancel(self, found: FoundAlert) -> Cancel:
-        into = self._decision.into
-        return Cancel(
-            found.id,
-            found.number + 1,
-            REPLACED_REASON if into else self._cancel_reason(),
-            self._approval,
-            self._source.name,
-            self._now_ms,
-            max(found.revision.ends_at, self._latest_end_ms, self._decision.until),
-            into=into,
-            issuer=self._source.issuer,
-        )
+        reason = REPLACED_REASON if self._decision.into else self._cancel_reason()
+        ends_at = max(found.revision.ends_at, self._latest_end_ms, self._decision.until)
+        return self._end(found.id, found.number + 1, reason, ends_at)
 
     def _tombstone(self, alert_id: str) -> Cancel:
         ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._latest_end_ms, self._decision.until), MAX_MS)
-        approval, source, into = self._approval, self._source, self._decision.into
-        common = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
-        return Cancel(alert_id, 1, *common, into=into, issuer=source.issuer)
+        return self._end(alert_id, 1, TOMBSTONE_REASON, ends_at)
+
+    def _end(self, alert_id: str, number: int, reason: str, ends_at: int) -> Cancel:
+        parts = alert_id, number, reason, self._approval, self._source.name, self._now_ms, ends_at
+        return Cancel(*parts, into=self._decision.into, issuer=self._source.issuer)
 
     def _cancel_reason(self) -> str:
         """Return the issuer's words on why the alert is over, in the message's first language."""
