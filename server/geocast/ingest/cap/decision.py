@@ -307,8 +307,8 @@ class _RelatedAlerts:
     """The alerts to which a message leads: by its own name, by its references, and on from there by `into` (Rule 3).
 
     `made`: by id, the revisions that this very message has made, each with the revision before it. `unknown`: the ids
-    for references of which the log knows nothing. `called_off`: the time at which the latest message was sent that
-    called off something that was found; -1 if there is none.
+    for references that the log does not know. `called_off`: the latest `sent`, in ms, of a message that called off
+    something that was found; -1 if there is none.
     """
 
     def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
@@ -412,7 +412,7 @@ class _RelatedAlerts:
         return self._free_id_of(self.facts.base)
 
     def free_ids_of_known_references(self) -> tuple[str, ...]:
-        """Return a free id for each name that the message refers to and of which something is known."""
+        """Return a free id for each name that the message refers to, if the log knows the name."""
         return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
     def _free_id_of(self, base: str) -> str:

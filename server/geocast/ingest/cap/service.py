@@ -90,7 +90,7 @@ class MessageReading:
 
     `drafts`: the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal`: the rules of the
     policy that it breaks. It is not raised at once, for a message that was published before is answered as it was then.
-    `ignored`: why the message is not meant to be published; "" if it is. `ended`: an Alert, all of which is over.
+    `ignored`: why the message is not meant to be published; "" if it is. `ended`: an Alert whose blocks are all over.
     `blocks`: the number of alerts that the message would make.
     """
 
