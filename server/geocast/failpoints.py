@@ -1,9 +1,10 @@
 """Places where a test may have the process die as by a power cut: GEOCAST_FAILPOINT names one of them.
 
-    in-commit      SQLite has the entry, inside a transaction that is not committed
-    after-append   the entry is durable, and the publisher has no answer yet
-    after-201      the publisher has its answer, and nobody may have been told yet
-    in-fan-out     a slice of sessions has been told, others have not
+    in-commit         SQLite has the entry, inside a transaction that is not committed
+    after-append      the entry is durable, and the publisher has no answer yet
+    before-tombstone  the revisions and cancels of a CAP message are durable, and one of its tombstones is not
+    after-201         the publisher has its answer, and nobody may have been told yet
+    in-fan-out        a slice of sessions has been told, others have not
 
 of `geocast push`:
 

@@ -557,7 +557,7 @@ def test_worker_that_is_cancelled_while_an_entry_comes_ends(turns, monkeypatch):
     monkeypatch.setattr(module, "REST_S", 60.0)
 
     async def main():
-        each = World().errands[0]
+        each = CallCluster().errands[0]
         task = asyncio.ensure_future(each.run())
         await settled()
         each._stirred.set()

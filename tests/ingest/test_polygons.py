@@ -216,8 +216,8 @@ def test_ring_that_takes_too_long_to_judge_is_too_complex(desk):
 # ---- where the work is done ------------------------------------------------------------------------------------
 
 
-class Aside:
-    """A place to work. Lies: a thread is beside the loop, this does the work at once."""
+class CountingRunner:
+    """A runner of work that counts it. Lies: it runs the work at once, not in a thread."""
 
     def __init__(self):
         self.calls = 0
@@ -227,20 +227,20 @@ class Aside:
         return work()
 
 
-def test_requests_with_polygons_are_worked_on_aside():
-    """`publish.Aside`: read, split and simplified; those with circles alone are not, and never wait for a thread.
+def test_requests_with_polygons_are_worked_on_in_a_thread():
+    """`publish.RunInThread`: read, split and simplified; those with circles alone are not, and never wait for a thread.
 
     One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
     """
-    desk, aside = PublisherHarness(), Aside()
-    desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, aside=aside)
+    desk, runner = PublisherHarness(), CountingRunner()
+    desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, run_in_thread=runner)
     assert desk.publish(category="flood", area=[CIRCLE])[0] == 201
     assert desk.cancel()[0] == 201
-    assert aside.calls == 0
+    assert runner.calls == 0
     for n, area in enumerate((polygon(wavy(700)), [CIRCLE, polygon(SQUARE)])):
         assert desk.publish(id=f"b-{n}", category="flood", area=area)[0] == 201
     assert slugs(desk.revise(2, alert_id="b-0", category="flood", area=polygon(SQUARE[:2])))[1] == "invalid-value"
-    assert aside.calls == 4
+    assert runner.calls == 4
 
 
 def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):

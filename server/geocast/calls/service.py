@@ -1,33 +1,40 @@
-"""What a dispatcher may do with a call, and who gets a seat: the order of decisions, without HTTP and without sessions.
+"""Opening, changing and ending calls, and giving seats: the order of decisions, without HTTP and without sessions.
 
-Everything is decided by the log, not by what this node has read of it so far (H6). Whatever is appended was judged by
-the whole chain before it; if its number was taken meanwhile, it is judged anew (RV2):
+Every decision is made from the whole chain of the call in the log, not from what this node has read of it so far (H6).
+If another writer was faster, the decision is made again (RV2, `alertlog.optimistic`):
 
-    history of the id, opened <──────────────────────────┐
-      │  what was asked for is there already             │ number taken
-      │  what is against it                              │
+    history of the id, decrypted <───────────────────────┐
+      │  it has what was asked for: answer with that     │ another writer has taken
+      │  something is against it: a Problem or a refusal │ the number
       v                                                  │
-    sealed, with the next number ── append ──────────────┘ ── stored
+    an encrypted entry with the next number ── append ───┘ ── stored
 
-Rule 1  What does not open is as good as not there, but for its number: nobody is refused to end a call because somebody
-        has written rubbish behind it. A seat is given only where the whole chain opens, for it may be taken (RV2).
-Rule 2  The exact place is opened to compare it with a repeated request, and to choose a defibrillator. Nothing that is
-        returned, raised or counted here has it (RZ2, RZ4).
-Rule 3  A call is its opener's, by issuer and `sub` (HD5): `source` stays theirs in all its contents. Who sent other
-        content is in `by`.
+Example: a call has one free seat, and two responders accept at nodes A and B at once. Both nodes read four entries, and
+both append a fifth one that gives the seat away. Node A's is stored. Node B's is refused by the log, so node B reads
+five entries, finds no free seat, and answers "full". So no seat is ever given twice.
+
+Rule 1  An entry that can't be decrypted only keeps its number. So nobody who writes rubbish into the log keeps a
+        dispatcher from ending a call. A seat is given only if the whole chain can be decrypted, because an entry that
+        can't be may be what takes the seat (RV2).
+Rule 2  The exact place is decrypted to compare it with a repeated request, and to choose a defibrillator. Nothing that
+        is returned, raised or counted here contains it (RZ2, RZ4).
+Rule 3  A call belongs to its opener, by issuer and `sub` (HD5): all its contents keep the opener as `source`. A content
+        from somebody else names that dispatcher in `by`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Any, NamedTuple
 
-from .. import failpoints
 from ..alertlog import AlertLog
+from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..auth.tokens import Subject
 from ..clock import Clock, Now
 from ..errors import LogUnavailable
 from ..model import problems
+from ..model.alert import Entry, OtherKind
 from ..model.call import (
     Acceptance,
     Body,
@@ -59,14 +66,17 @@ from .request import RequestedCall, parse_call, parse_content, parse_end
 from .seat_request import Refusal, SeatRequest, is_wanted, refusal
 from .state import CallState, Seat
 
-RESERVED = "cap."  # what the ids of alerts from CAP begin with
-ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same call
-MOST_RETURNS = 20  # seats of one call that somebody may give back, and then take another
-REPORT_MS = 5_000  # between two reports of a seat that count (M20)
+RESERVED = "cap."  # the beginning of ids of alerts from CAP
+MOST_RETURNS = 20  # seats of one call that one responder may give back before further ones are refused
+REPORT_MS = 5_000  # the least time between two reports of a seat; the second one is dropped if it comes earlier (M20)
+_OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
 class Dispatcher(NamedTuple):
-    """Who asks: the `sub` and the issuer of the token, and whether its scopes allow to read and end others' calls."""
+    """The sender of a request: the `sub` and the issuer of the token.
+
+    `manages`: the token's scopes allow it to read and end the calls of other dispatchers.
+    """
 
     sub: str
     manages: bool = False
@@ -74,22 +84,22 @@ class Dispatcher(NamedTuple):
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`: what open calls are counted by (rule HD6)."""
+        """The issuer and the `sub`, by which open calls are counted (rule HD6)."""
         return Subject(self.issuer, self.sub)
 
 
 class CallOutcome(NamedTuple):
-    """What a dispatcher is answered. `created`: this request has made the entry (201), and not an earlier one (200)."""
+    """The answer to a dispatcher. `created`: this request has stored the entry (201), not an earlier one (200)."""
 
     answer: dict[str, Any]
     created: bool
 
 
 class CallService:
-    """The decisions about calls: what the api is asked for, and what the responders of this process want.
+    """The decisions about calls: on the requests of dispatchers, and on those of the responders of this process.
 
-    What the api is asked for raises Problem when it is refused. All of it raises LogUnavailable when the outcome is
-    unknown, which includes that it can't be told here, because entries do not open.
+    The methods for dispatchers raise Problem if the request is refused. All methods raise LogUnavailable if the outcome
+    is unknown, for instance because this node can't decrypt the entries.
     """
 
     def __init__(
@@ -102,22 +112,25 @@ class CallService:
         aeds: Aeds = NO_AEDS,
         openers: Openers | None = None,
     ) -> None:
-        """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
+        """Write calls to `alert_log`, encrypted by the first of `keys`.
 
-        `aeds` are the defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
+        `appended` is called with each entry that was stored, to nudge the processes that follow the log. `aeds` are the
+        defibrillators that can be fetched. `openers` counts the open calls of each dispatcher.
         """
         self._log = alert_log
+        self._writer = OptimisticWriter[CallEntry](alert_log, appended, _OVERTAKEN)
         self._policy = policy
         self._keys = keys
         self._clock = clock
-        self._appended = appended
         self._aeds = aeds
         self._openers = openers or Openers(alert_log)
 
     def with_config(self, policy: Policy, keys: CallKeys, aeds: Aeds | None = None) -> "CallService":
-        """The same under another policy and other keys. What is under way goes on by those of this one."""
-        given = self._aeds if aeds is None else aeds
-        return CallService(self._log, policy, keys, self._clock, self._appended, given, self._openers)
+        """Return a copy with another policy and other keys. Requests that are under way keep the old ones."""
+        after: CallService = copy(self)
+        after._policy, after._keys = policy, keys
+        after._aeds = self._aeds if aeds is None else aeds
+        return after
 
     # ---- what a dispatcher asks for ------------------------------------------------------------------------------
 
@@ -128,97 +141,102 @@ class CallService:
         except Invalid as invalid:
             judged = self._policy.call_violations(invalid.facts(), self._now_ms())
             raise Problem.of([*invalid.violations, *judged]) from None
-        for _ in range(ATTEMPTS):
-            history = await self._log.history(request.id)
+
+        def decide(history: Sequence[Entry | OtherKind]) -> Plan[CallOutcome, CallEntry]:
             if history:
-                return self._repeated_opening(request, opened_chain(self._keys, history))
-            opening = self._opening(request, dispatcher)
+                return Plan(self._repeated_opening(request, opened_chain(self._keys, history)))
+            opening = self._new_opening(request, dispatcher)
+            entry = self._seal(request.id, 1, opening.expires_at, opening, request.place)
+            return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
+
+        async def append(entries: Sequence[CallEntry]) -> bool:
             own, of_all = await self._openers.count(dispatcher.subject, self._now_ms())
             with self._openers.shares.place(dispatcher.subject, own, of_all):
-                entry = await self._append(request.id, 1, opening.expires_at, opening, request.place)
-            if entry:
-                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
-        raise _overtaken()
+                return await self._writer.append(entries)
+
+        return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
     async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
         """Give a call new content."""
         try:
             request = parse_content(body, call_id)
         except Invalid as invalid:
-            raise Problem.of(
-                [*invalid.violations, *await self._policy_violations(invalid, call_id, dispatcher)]
-            ) from None
-        for _ in range(ATTEMPTS):
-            chain = await self._chain(call_id)
+            judged = await self._policy_violations(invalid, call_id, dispatcher)
+            raise Problem.of([*invalid.violations, *judged]) from None
+
+        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
             for known, opening, place in chain.contents() if chain else ():
-                if opening.replaces == request.replaces and self._same(request, opening, place):
-                    return CallOutcome(content_answer(known, opening, request.headline), created=False)
-            chain, call = self._current(chain, dispatcher)
+                if opening.replaces == request.replaces and self._has_same_content(request, opening, place):
+                    return Plan(CallOutcome(content_answer(known, opening, request.headline), created=False))
+            chain, call = self._changeable(chain, dispatcher)
             if request.replaces != call.content:
                 raise Problem(problems.REVISION_CONFLICT, extra={"current": call.content})
-            opening = self._opening(request, dispatcher, call, _kind(chain, call))
-            if entry := await self._append(call_id, chain.number + 1, opening.expires_at, opening, request.place):
-                return CallOutcome(content_answer(entry, opening, request.headline), created=True)
-        raise _overtaken()
+            opening = self._new_opening(request, dispatcher, call, _place_kind(chain, call))
+            entry = self._seal(call_id, chain.number + 1, opening.expires_at, opening, request.place)
+            return Plan(CallOutcome(content_answer(entry, opening, request.headline), created=True), [entry])
+
+        return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
-        """End a call; an expired one too, which so keeps its first end."""
+        """End a call. One that has ended already keeps its first end; an expired one can be ended."""
         try:
             reason = Reason(parse_end(body))
         except Invalid as invalid:
             raise Problem.of(invalid.violations) from None
-        for _ in range(ATTEMPTS):
-            chain, call = self._visible(await self._chain(call_id), dispatcher)
+
+        def decide(chain: DecryptedChain | None) -> Plan[CallOutcome, CallEntry]:
+            chain, call = self._visible(chain, dispatcher)
             for known, ended, _ in chain.entries:
                 if isinstance(ended, Ending):
-                    return CallOutcome(end_answer(known, ended), created=False)
+                    return Plan(CallOutcome(end_answer(known, ended), created=False))
             ending = Ending(dispatcher.sub, self._now_ms(), call.opening, dispatcher.issuer)
-            if entry := await self._append_next(chain, call, ending, reason):
-                return CallOutcome(end_answer(entry, ending), created=True)
-        raise _overtaken()
+            entry = self._next_entry(chain, call, ending, reason)
+            return Plan(CallOutcome(end_answer(entry, ending), created=True), [entry])
+
+        return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
-        """A call as its dispatcher sees it: how many were rung, who goes, and never where it is."""
+        """Return a call as its dispatcher sees it: how many were notified and who goes, but not where it is."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
     async def open_calls(self, dispatcher: Dispatcher) -> AsyncIterator[dict[str, Any]]:
-        """The open calls of a dispatcher, all if it manages, in the order in which they were opened.
+        """Yield the open calls of a dispatcher in the order of their opening; all open calls if it manages.
 
-        There may be a thousand, so others are let go on between any two.
+        There may be a thousand, so other tasks may run between any two.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
-            await asyncio.sleep(0)  # a log in memory answers at once
+            await asyncio.sleep(0)  # a log in memory lets no other task run
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
-            if call is not None and _is_theirs(call, dispatcher) and is_open(call, self._clock.now()):
+            if call is not None and _may_manage(call, dispatcher) and is_open(call, self._clock.now()):
                 yield await self._state_answer(call)
 
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Give a seat to a responder (RV2 to RV5). None: a claim of theirs is in the log, a new one or an older one."""
-        for _ in range(ATTEMPTS):
-            chain = await self._complete_chain(seat_request.call_id)
+        """Give a seat to a responder (RV2 to RV5). Return why not; None if they have one by now."""
+
+        def decide(chain: DecryptedChain | None) -> Plan[Refusal | None, CallEntry]:
             call = chain.call if chain else None
             if chain is None or call is None:
-                return "over"
+                return Plan("over")
             now = self._clock.now()
             if seat_request.person in call.seats and is_open(call, now) and is_wanted(call, seat_request.quals):
-                return None
+                return Plan(None)
             busy = seat_request.busy or _seats_released(chain, seat_request.person) >= MOST_RETURNS
             if (refused := refusal(call, seat_request._replace(busy=busy), now)) is not None:
-                return refused
-            seat = self._seat(chain, call, seat_request, now)
-            if await self._append_next(chain, call, seat, seat_request.person):
-                return None
-        raise _overtaken()
+                return Plan(refused)
+            seat = self._new_seat(chain, call, seat_request, now)
+            return Plan(None, [self._next_entry(chain, call, seat, seat_request.person)])
+
+        return await self._writer.decide_and_append(lambda: self._complete_chain(seat_request.call_id), decide)
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None = None) -> None:
-        """Give a seat back (RV5). Nothing happens if this person holds none, or the call is over.
+        """Give a seat back (RV5). Do nothing if this person has no seat, or the call is over.
 
-        `accepted_at`: when it was accepted, in ms since 1970: one that this person has taken since stays. Raises
-        LogUnavailable where the log lacks the call: it is put back.
+        `accepted_at`: give back only the seat that was accepted at that time, in ms since 1970, and no later one.
+        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -227,10 +245,10 @@ class CallService:
                 return None
             return Release(seat.number, now.wall_ms), person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Note how far the holder of a seat is (M20). What is nothing new is dropped, and what comes within 5 s."""
+        """Note how far the holder of a seat is (M20). Drop a report without news, or within 5 s of the last one."""
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
             seat = call.seats.get(person)
@@ -238,32 +256,37 @@ class CallService:
                 return None
             return Report(seat.number, state, now.wall_ms), person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Have the ring with this index of `rings_m` in force, if it is the next one and a seat is free (RN2).
+        """Widen the search to the radius with this index of `rings_m`, if it is the next one and a seat is free (RN2).
 
-        Whoever is overtaken by another entry lets it be: the other one may have widened it.
+        It is not tried again if another entry was faster, since that entry may have widened the search already.
         """
-        chain, call, now = await self._open_chain(call_id)
+        chain, now = await self._complete_chain(call_id), self._clock.now()
+        call = _open_call(chain, now)
         if chain is None or call is None or call.full:
             return
         if ring == call.wave + 1 and ring < len(call.opening.terms.rings_m):
-            await self._append_next(chain, call, Widening(ring, now.wall_ms), Nothing())
+            await self._writer.append([self._next_entry(chain, call, Widening(ring, now.wall_ms), Nothing())])
 
     async def expire(self, call_id: str) -> None:
-        """End a call that has expired, if nothing has ended it yet (RZ4). What it says of its expiry now counts."""
-        for _ in range(ATTEMPTS):
-            chain, now_ms = await self._chain(call_id), self._now_ms()
-            call = chain.call if chain else None
+        """End a call that has expired by its current content, if nothing has ended it yet (RZ4)."""
+
+        def decide(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
+            call, now_ms = chain.call if chain else None, self._now_ms()
             if chain is None or call is None or call.end is not None or now_ms < call.opening.expires_at:
-                return
-            if await self._append_next(chain, call, Ending(None, now_ms, call.opening), Reason()):
-                return
-        raise _overtaken()
+                return Plan(None)
+            return Plan(None, [self._next_entry(chain, call, Ending(None, now_ms, call.opening), Reason())])
+
+        await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put a claim back that was read and that the log has lost (RV7): with its seat, or with 0 if that is taken."""
+        """Put back a claim that was read and that the log has lost (RV7).
+
+        Example: a failover of Redis lost r-1's claim to seat 2, and r-2 has accepted seat 2 since. Both have been told
+        to come. So r-1's claim is put back as seat 0, and r-1 is not told to stop.
+        """
 
         def decide(call: CallState, _now: Now) -> tuple[Body, Secret] | None:
             if seat.person in call.seats:
@@ -272,23 +295,25 @@ class CallService:
             claim = Acceptance(0 if taken else seat.number, seat.role, seat.accepted_at, seat.eta_s, seat.aed)
             return claim, seat.person
 
-        await self._append_decided(call_id, decide)
+        await self._append_if_open(call_id, decide)
 
-    async def _append_decided(
+    async def _append_if_open(
         self, call_id: str, decide: Callable[[CallState, Now], tuple[Body, Secret] | None]
     ) -> None:
-        """Append what is decided by an open call, anew each time its number is taken; nothing, if that is nothing.
+        """Append the entry that `decide` makes of an open call. Append nothing if it returns None, or the call is over.
 
-        Raises LogUnavailable where the log lacks the call: it is put back.
+        Raises LogUnavailable if the log lacks the call, because lost entries are put back.
         """
-        for _ in range(ATTEMPTS):
-            chain, call, now = await self._open_chain(call_id)
+
+        def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
             if chain is None:
-                raise _lost()
+                raise LogUnavailable("this call is not in the log any more: what was lost is put back")
+            now = self._clock.now()
+            call = _open_call(chain, now)
             parts = decide(call, now) if call is not None else None
-            if call is None or parts is None or await self._append_next(chain, call, *parts):
-                return
-        raise _overtaken()
+            return Plan(None, [] if call is None or parts is None else [self._next_entry(chain, call, *parts)])
+
+        await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
     # ---- a chain -------------------------------------------------------------------------------------------------
 
@@ -296,60 +321,46 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """A chain by which a seat may be given (Rule 1). Raises LogUnavailable if part of it does not open."""
+        """Return a chain by which a seat may be given. Raises LogUnavailable if part of it can't be decrypted."""
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
             raise LogUnavailable("entries of this call do not open here")
         return chain
 
-    async def _open_chain(self, call_id: str) -> tuple[DecryptedChain | None, CallState | None, Now]:
-        """A chain and its call, if that is open now; and the time at which that was so."""
-        chain, now = await self._complete_chain(call_id), self._clock.now()
-        call = chain.call if chain is not None else None
-        return chain, call if call is not None and is_open(call, now) else None, now
-
     def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
-        """The call, if this dispatcher may see it. Raises Problem: 404, 403."""
+        """Return the chain and its call if this dispatcher may see it. Raises Problem: 404, 403."""
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
             raise LogUnavailable("this call does not open here")
-        if not _is_theirs(chain.call, dispatcher):
+        if not _may_manage(chain.call, dispatcher):
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
 
-    def _current(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
-        """The call, if it is open and this dispatcher may change it. Raises Problem: 404, 403, 410."""
+    def _changeable(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+        """Return the chain and its call if this dispatcher may change it now. Raises Problem: 404, 403, 410."""
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
             raise Problem(problems.CALL_ENDED)
         return chain, call
 
-    async def _append_next(
-        self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret
-    ) -> CallEntry | None:
-        return await self._append(call.id, chain.number + 1, call.opening.expires_at, body, secret)
+    def _next_entry(self, chain: DecryptedChain, call: CallState, body: Body, secret: Secret) -> CallEntry:
+        return self._seal(call.id, chain.number + 1, call.opening.expires_at, body, secret)
 
-    async def _append(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry | None:
-        """Store an entry if its number is the next one, and tell whoever follows. None: it is another's."""
+    def _seal(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
         if not self._keys:
             raise LogUnavailable("there is no key to seal with")
-        entry = sealed(self._keys, call_id, number, ends_at, body, secret)
-        if not await self._log.append(entry):
-            return None
-        failpoints.hit("after-append")
-        self._appended(entry)
-        return entry
+        return sealed(self._keys, call_id, number, ends_at, body, secret)
 
     # ---- contents ------------------------------------------------------------------------------------------------
 
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
-        """The answer to who opens a call under an id that is taken."""
+        """Return the answer to a request to open a call under a taken id. Raises Problem if it is another call."""
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
         for known, opening, place in chain.contents():
             if known.revision == 1:
-                if not self._same(request, opening, place):
+                if not self._has_same_content(request, opening, place):
                     raise Problem(problems.ID_CONFLICT)
                 return CallOutcome(content_answer(known, opening, request.headline), created=False)
         if chain.call is not None and chain.call.end is not None:
@@ -357,31 +368,35 @@ class CallService:
         raise LogUnavailable("this call does not open here")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
-        """What the policy has against a broken request for new content; nothing, where that can't be told."""
+        """Return the rules of the policy that a broken request for new content breaks; none if the call is unknown."""
         with suppress(Problem, LogUnavailable):
-            _, call = self._current(await self._chain(call_id), dispatcher)
+            _, call = self._changeable(await self._chain(call_id), dispatcher)
             return self._content_violations(invalid.facts(), call)
         return []
+
+    def _opening_violations(self, request: RequestedCall) -> list[Violation]:
+        violations = self._policy.call_violations(request.facts(), self._now_ms())
+        if request.id.startswith(RESERVED):
+            detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
+            violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+        return violations
 
     def _content_violations(self, facts: PolicyFacts, call: CallState) -> list[Violation]:
         lasts_s = call.opening.terms.max_age_s
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
-    def _opening(
+    def _new_opening(
         self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
-        """The body of what `request` becomes, or the 422 with every rule that it breaks.
+        """Return the content that `request` becomes, or raise the 422 with every rule that it breaks.
 
-        `call`: what it gives new content to; `kind`: that of its place.
+        `call`: the call that gets new content; None if the request opens one. `kind`: the kind of that call's place.
         """
-        now_ms = self._now_ms()
         if call is None:
-            violations = self._policy.call_violations(request.facts(), now_ms)
-            if request.id.startswith(RESERVED):
-                detail = f"must not begin with {RESERVED}: such ids are of alerts that come from messages of CAP"
-                violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
+            violations = self._opening_violations(request)
         else:
-            violations = [*_changed(request, call.opening, kind), *self._content_violations(request.facts(), call)]
+            changed = _changed_fields(request, call.opening, kind)
+            violations = [*changed, *self._content_violations(request.facts(), call)]
         if violations:
             raise Problem.of(violations)
         terms = self._policy.calls[request.category].terms(request.place.kind) if call is None else call.opening.terms
@@ -394,7 +409,7 @@ class CallService:
             status=request.status,
             source=source,
             occurred_at=request.occurred_at,
-            issued_at=now_ms,
+            issued_at=self._now_ms(),
             expires_at=_expires_at(request, terms),
             near=request.near(terms.location_resolution, None if call is None else call.opening.near),
             terms=terms,
@@ -405,12 +420,12 @@ class CallService:
         )
 
     def _published_headline(self, headline: str, terms: CallTerms) -> str:
-        """The headline as it is rung (RY3): the title stands for one that reads like what gives somebody away."""
+        """Return the headline for responders: the category's title, if the words may identify somebody (RY3)."""
         pii = self._policy.pii
         return terms.title if pii is not None and pii.find(headline) else headline
 
-    def _same(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
-        """Whether a request says the same as what is in the log (H5), by the policy of then (RO3)."""
+    def _has_same_content(self, request: RequestedCall, body: Opening, place: Secret) -> bool:
+        """Return whether a request says the same as this content (H5), by the terms of the call (RO3)."""
         return (
             place == request.place
             and body.category == request.category
@@ -422,8 +437,8 @@ class CallService:
 
     # ---- seats ---------------------------------------------------------------------------------------------------
 
-    def _seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """The claim to the lowest free seat, with what it is to do (RV5)."""
+    def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
+        """Return the claim to the lowest free seat, with its role (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
@@ -431,8 +446,8 @@ class CallService:
         return Acceptance(number, "cpr" if aed is None else role, now.wall_ms, seat_request.eta_s, aed)
 
     def _aed_to_fetch(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest) -> str | None:
-        """The id of the defibrillator that is the least way round, and that nobody else fetches (RI1, RI2)."""
-        place = _place(chain, call)
+        """Return the id of the defibrillator to fetch: the shortest way round, and nobody else's task (RI2)."""
+        place = _exact_place(chain, call)
         if place is None or seat_request.here is None:
             return None
         near = self._aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
@@ -447,26 +462,32 @@ class CallService:
         return self._clock.now().wall_ms
 
 
-def _is_theirs(call: CallState, dispatcher: Dispatcher) -> bool:
-    """Return whether a dispatcher may see and change a call: its opener (rule HD5), or whoever manages all."""
+def _may_manage(call: CallState, dispatcher: Dispatcher) -> bool:
+    """Return whether a dispatcher may see and change a call: it opened the call (rule HD5), or manages all calls."""
     opener = call.opening.issuer, call.opening.source
     return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
-def _place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
-    """The exact place of the current content; None if it has been deleted."""
+def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
+    """Return the call of a chain if it is open now."""
+    call = chain.call if chain is not None else None
+    return call if call is not None and is_open(call, now) else None
+
+
+def _exact_place(chain: DecryptedChain, call: CallState) -> ExactPlace | None:
+    """Return the exact place of the current content; None if it has been deleted."""
     found = (each.secret for each in chain.entries if each.entry.revision == call.content)
     place = next(found, None)
     return place if isinstance(place, ExactPlace) else None
 
 
 def _seats_released(chain: DecryptedChain, person: Person) -> int:
-    """How many seats of the call somebody has given back (RV5)."""
+    """Return how many seats of the call this person has given back (RV5)."""
     return sum(isinstance(body, Release) and secret == person for _, body, secret in chain.entries)
 
 
-def _kind(chain: DecryptedChain, call: CallState) -> str | None:
-    place = _place(chain, call)
+def _place_kind(chain: DecryptedChain, call: CallState) -> str | None:
+    place = _exact_place(chain, call)
     return None if place is None else place.kind
 
 
@@ -474,8 +495,8 @@ def _expires_at(request: RequestedCall, terms: CallTerms) -> int:
     return request.occurred_at + terms.max_age_s * 1000 if request.expires_at is None else request.expires_at
 
 
-def _changed(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
-    """What must stay as it was, in the order of the fields' table."""
+def _changed_fields(request: RequestedCall, opening: Opening, kind: str | None) -> list[Violation]:
+    """Return a violation for each field that must stay as it was, in the order of the table of fields."""
     must = "must stay as it was when the call was opened"
     found = []
     if request.category != opening.category:
@@ -492,11 +513,3 @@ def _changed(request: RequestedCall, opening: Opening, kind: str | None) -> list
 def _is_news(seat: Seat, state: SeatState, now: Now) -> bool:
     recent = seat.changed_at is not None and abs(now.wall_ms - seat.changed_at) < REPORT_MS
     return seat.state != state and not recent
-
-
-def _lost() -> LogUnavailable:
-    return LogUnavailable("this call is not in the log any more: what was lost is put back")
-
-
-def _overtaken() -> LogUnavailable:
-    return LogUnavailable("this call is being written by others, or its last entry can't be read")

@@ -1,29 +1,35 @@
-"""What a publisher may do: the order of decisions of the protocol's section 4, without HTTP.
+"""Publishing, revising and cancelling alerts: the order of decisions of the protocol's section 4, without HTTP.
 
-Everything is decided by the log, not by what this node has read of it so far (H6). If an append shows that a decision
-is out of date, because its number was taken meanwhile, the decision is made again:
-
-    parse (section 2) ── broken ──> 422, with what section 3 says of the rest
+    parse the request ── a field is broken ──> 422, with the rules of the policy that the rest breaks
       │
       v
-    history of the id <──────────────────────────────┐
-      │  same (id, revision), same content: 200      │ number taken
-      │  404, 403, 410, 409                          │
-      │  section 3, and what is granted: 422         │
-      │  too often: 429                              │
-      v                                              │
-    append ──────────────────────────────────────────┘ ── stored ──> 201
+    history of the id <─────────────────────────────────────────────┐
+      │  the same request was accepted before: 200                  │
+      │  no such alert: 404; another publisher's: 403;              │ another writer
+      │  ended: 410; not the next number: 409                       │ has taken
+      │  the policy, the publisher's grants, the approval: 422      │ the number
+      │  more often than the publisher may: 429                     │
+      v                                                             │
+    append ─────────────────────────────────────────────────────────┘ ── stored ──> 201
+
+Every decision is made from the log, not from what this node has read of it so far (H6), and is made again if another
+writer was faster (`alertlog.optimistic`).
+Example: a publisher sends revision 2 to node A. Node A stores it and dies before it answers. The publisher repeats the
+request at node B. The policy has changed meanwhile and would refuse it. Node B finds revision 2 in the history, with
+the content that the request has by the policy of then, and answers 200. So the search for a repeated request comes
+before everything that may have changed since.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from .. import failpoints
 from ..alertlog import AlertLog, codec
 from ..alertlog.chain import NO_KINDS, Chain, Kinds
+from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..approvals.request_check import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
 from ..auth.tokens import Subject
@@ -48,9 +54,9 @@ from ..wire.requests import (
     parse_revision,
 )
 
-_CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # P23 and P24 stand behind P21 and P22 (H8)
-RESERVED = "cap."  # what the ids of alerts from CAP begin with
-ATTEMPTS = 20  # decisions on one request; each but the last was overtaken by another writer of the same alert
+_CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # listed behind all other violations (H8)
+RESERVED = "cap."  # the beginning of ids of alerts from CAP
+_OVERTAKEN = "this alert is being written by others, or its last entry can't be read"
 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
@@ -59,9 +65,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Publisher:
-    """Who asks: the `sub` and the issuer of the token, by which an alert is theirs (rule HD5).
+    """The sender of a request: the `sub` and the issuer of the token. An alert belongs to both (rule HD5).
 
-    `manages`: whether the token's scopes allow to revise and cancel others' alerts.
+    `manages`: the token's scopes allow it to revise and cancel the alerts of other publishers.
     """
 
     sub: str
@@ -70,20 +76,20 @@ class Publisher:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`: what shares are counted by (rule HD6)."""
+        """The issuer and the `sub`, by which shares are counted (rule HD6)."""
         return Subject(self.issuer, self.sub)
 
     def owns(self, first: Entry) -> bool:
-        """Return whether the alert with this first entry is the publisher's to revise and cancel."""
+        """Return whether the publisher may revise and cancel the alert with this first entry."""
         return self.manages or (first.issuer, first.source) == (self.issuer, self.sub)
 
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome(Generic[_E]):
-    """The entry that answers a request. `created`: this request has made it (201), and not an earlier one (200).
+    """The entry that answers a request. `created`: this request has stored it (201), not an earlier one (200).
 
-    Of a dry run: the `form` that reviewers are to sign, and how many `approvals` it takes. There is no form where the
-    policy names no audience.
+    A dry run is also answered with the `form` that reviewers have to sign, and the number of `approvals` that it takes.
+    There is no form if the policy names no audience.
     """
 
     entry: _E
@@ -93,22 +99,25 @@ class PublishOutcome(Generic[_E]):
 
 
 class RunInThread(Protocol):
-    """Does work that takes milliseconds where it holds nobody up: in a thread, say. It raises what the work raises."""
+    """A function that runs work of some milliseconds without blocking others, for instance in a thread."""
 
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
-        """Return what the work returns. `subject` is for whom it is done, and may have a share only (rule HD6)."""
+        """Return what the work returns, or raise what it raises.
+
+        `subject`: for whom the work is done. One subject may take a share of the threads only (rule HD6).
+        """
         ...
 
 
-async def at_once(work: Callable[[], _T], _subject: Hashable, /) -> _T:
-    """Do the work here and now, for whom nobody waits."""
+async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
+    """Run the work at once, in the caller's thread."""
     return work()
 
 
 class Publishing:
-    """The calls that write to the log.
+    """The requests of publishers, which write to the log.
 
-    All of them raise Problem when the request is refused, and LogUnavailable when the outcome is unknown.
+    Methods for requests raise Problem if the request is refused, and LogUnavailable if the outcome is unknown.
     """
 
     def __init__(
@@ -117,22 +126,23 @@ class Publishing:
         policy: Policy,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: RunInThread = at_once,
+        run_in_thread: RunInThread = run_here,
         publishers: Publishers | None = None,
         reviewers: Reviewers = NO_REVIEWERS,
         *,
         reserves: bool = False,
     ) -> None:
-        """`appended` is called with each entry that was appended, to nudge those who follow the log in other processes.
+        """Write to `alert_log` what this policy allows.
 
-        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each of them may do; None:
-        all that the policy allows, as often as they like. `reviewers`: whose signatures count. `reserves`: ids of
-        alerts from CAP are not for publishers to choose or to revise.
+        `appended` is called with each entry that was stored, to nudge the processes that follow the log.
+        `run_in_thread` runs work that takes milliseconds. `publishers` has what each publisher may do; None allows all
+        that the policy allows, at any rate. `reviewers` are those whose signatures count. `reserves`: ids that begin
+        with RESERVED are refused, since this node takes CAP messages.
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
-        self._appended = appended
-        self._aside = aside
+        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
+        self._run_in_thread = run_in_thread
         self._policy = policy
         self._clock = clock
         self._publishers = publishers
@@ -142,72 +152,74 @@ class Publishing:
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
-        """The same calls under other rules. Calls of this one that are under way keep theirs."""
-        given = (self._log, policy, self._clock, self._appended, self._aside, publishers, reviewers)
-        after = Publishing(*given, reserves=self._reserves)
-        after._rates = self._rates
+        """Return a copy with other rules. Requests that are under way keep the old ones."""
+        after: Publishing = copy(self)
+        after._policy, after._publishers = policy, publishers
+        after._approvals = ApprovalCheck(policy, reviewers)
         return after
 
     def check_publisher(self, publisher: Publisher) -> Bounds:
-        """What a publisher is granted. Raises Problem (403) if it may not publish or revise at all (PG1)."""
+        """Return what a publisher is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """The `kid`s of keys for whoever is alone by which this entry was approved."""
+        """Return the `kid`s of the emergency keys ("break glass") by which this entry was approved."""
         return self._approvals.break_glass(entry)
 
     async def publish(
         self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(
-            lambda: self._precomputed(parse_publication(body, dry_run=dry_run), publisher), body, publisher
-        )
-        # Nearly always the id is new. So the append is tried first, which finds out, and a read of the log is saved. If
-        # it fails, or the policy refuses, the decision is made in the order of the protocol, with the history at hand.
+
+        def parse() -> Publication:
+            return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
+
+        request = await self._parse(parse, body, publisher)
+        # Nearly always the id is new. So the append is tried before the log is read: the log refuses revision 1 of a
+        # taken id. Then, or if the policy refuses the request, the decision is made in the order of the protocol.
         if not dry_run:
             with suppress(Problem):
-                entry = self._accept(request, publisher, None)
-                if await self._append(entry):
+                entry = self._accepted(request, publisher, None)
+                if await self._append_counted([entry]):
                     return PublishOutcome(entry, created=True)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
             if history:
                 raise Problem(problems.ID_CONFLICT)
-            return self._accept(request, publisher, None)
+            return self._accepted(request, publisher, None)
 
-        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def revise(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
-        request = await self._parsed(
-            lambda: self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher),
-            body,
-            publisher,
-            alert_id,
-        )
+
+        def parse() -> Publication:
+            return self._precomputed(parse_revision(body, alert_id, dry_run=dry_run), publisher)
+
+        request = await self._parse(parse, body, publisher, alert_id)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Revision:
-            current = self._current(history, request.revision, publisher)
-            return self._accept(request, publisher, current, Chain.of(history).kinds)
+            current = self._revision_to_follow(history, request.revision, publisher)
+            return self._accepted(request, publisher, current, Chain.of(history).kinds)
 
-        return await self._decide(request, _repeats_revision, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(
         self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
     ) -> PublishOutcome[Cancel]:
-        """Cancel an alert: the cancel takes the number behind its last entry. With `dry_run`, store nothing.
+        """Cancel an alert: append a cancel after its last entry. With `dry_run`, decide and store nothing.
 
-        What this process does not believe can be cancelled too, since others may have been told of it (HD7).
+        An alert that this process does not believe can be cancelled too, because processes with other keys may have
+        sent it (HD7).
         """
-        request = await self._parsed(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
+        request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
         def decide(history: Sequence[Entry | OtherKind]) -> Cancel:
             now = self._clock.now().wall_ms
-            current = self._current(_as_shown(history, now), request.revision, publisher)
+            current = self._revision_to_follow(_as_believed(history, now), request.revision, publisher)
             violations = self._policy.cancel_violations(request.facts(), current.alert.occurred_at, now)
             entry = Cancel(
                 alert_id,
@@ -220,50 +232,50 @@ class Publishing:
                 request.confirm.in_order(),
                 issuer=publisher.issuer,
             )
-            return self._approved(entry, request.approval, current, now, violations, Chain.of(history).kinds)
+            return self._with_proof(entry, request.approval, current, now, violations, Chain.of(history).kinds)
 
-        return await self._decide(request, _repeats_cancel, decide, dry_run=dry_run)
+        return await self._decide_and_append(request, _repeats_cancel, decide, dry_run=dry_run)
 
     # ---- the pieces --------------------------------------------------------------------------------------------
 
-    async def _parsed(
+    async def _parse(
         self,
         parse: Callable[[], _R],
         body: Mapping[str, Any],
         publisher: Publisher | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """What `parse` gives, or the 422 with every rule of section 2 and 3 that the body breaks.
+        """Return the parsed request, or raise the 422 with every rule of sections 2 and 3 that the body breaks.
 
-        `publisher`: whose grants it is judged by; None for a cancel, which is bound by none.
+        `publisher`: the publisher whose grants bound the request; None for a cancel, which no grant bounds. `alert_id`:
+        the alert that a revision follows; None for the first revision.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
-            return await self._aside(parse, publisher.subject)
-        except Invalid as invalid:  # under this name alone: another would keep the frame alive by its own traceback
+            return await self._run_in_thread(parse, publisher.subject)
+        except Invalid as invalid:  # no second name for it: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
                     current = _last_revision(await self._log.history(alert_id))
             subject = None if publisher is None else publisher.subject
-            judge = self._aside if has_polygons(body) else at_once
-            judged = await judge(self._checking(invalid, bounds, current, first=alert_id is None), subject)
+            judge = self._run_in_thread if has_polygons(body) else run_here
+            now_ms, first = self._clock.now().wall_ms, alert_id is None
+            judged = await judge(partial(self._violations, invalid, bounds, now_ms, current, first=first), subject)
             raise Problem.of([*invalid.violations, *judged]) from None
-
-    def _checking(
-        self, request: Invalid, bounds: Bounds, current: Revision | None, *, first: bool
-    ) -> Callable[[], list[Violation]]:
-        return partial(self._violations, request, bounds, self._clock.now().wall_ms, current, first=first)
 
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
-        """What the policy and the publisher's grant have against a request, however broken the rest of it is."""
+        """Return the rules of the policy and of the publisher's grants that a request breaks.
+
+        The request may have broken fields, which are passed over. `first`: it is the first revision of its alert.
+        """
         facts, area = request.facts(), None
         category = self._policy.categories.get(facts.category or "")
-        # Of a revision that follows nobody knows what, it can't be told what would be published.
+        # The published area of a later revision depends on the current one. Without that it is not judged.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
             area = request.published(self._policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
@@ -274,13 +286,13 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Publisher) -> Publication:
-        """The request, for which what takes long has been done."""
+        """Return the request after the work on it that takes long, which is kept in the request."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
         return request
 
-    async def _decide(
+    async def _decide_and_append(
         self,
         request: _R,
         repeats: Callable[[_R, Entry | OtherKind, Revision | None], bool],
@@ -288,46 +300,52 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        for _ in range(ATTEMPTS):
-            history = await self._log.history(request.id)
+        """Answer with the entry that the request repeats, or with the one that `decide` makes of it, once it is stored.
+
+        `repeats`: whether the request says the same as this entry of its number, which followed this revision.
+        `decide`: makes the next entry from the history, or raises Problem. A dry run stores nothing.
+        """
+
+        def plan(history: Sequence[Entry | OtherKind]) -> Plan[PublishOutcome[_E], Entry]:
             for n, entry in enumerate(history):
                 if entry.revision == request.revision and repeats(request, entry, _last_revision(history[:n])):
-                    repeated: Any = entry  # `repeats` saw to the type
-                    return self._to_sign(repeated, history) if dry_run else PublishOutcome(repeated, created=False)
-            entry = decide(history)
+                    repeated: Any = entry  # `repeats` has checked its type
+                    outcome = PublishOutcome(repeated, created=False)
+                    return Plan(self._dry_run_outcome(repeated, history) if dry_run else outcome)
+            decided = decide(history)
             if dry_run:
-                self._count(entry, dry_run=True)
-                return self._to_sign(entry, history)
-            if await self._append(entry):
-                return PublishOutcome(entry, created=True)
-        raise LogUnavailable("this alert is being written by others, or its last entry can't be read")
+                self._count_against_rate(decided, dry_run=True)
+                return Plan(self._dry_run_outcome(decided, history))
+            return Plan(PublishOutcome(decided, created=True), [decided])
 
-    def _to_sign(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
-        """The answer to a dry run."""
+        return await self._writer.decide_and_append(lambda: self._log.history(request.id), plan, self._append_counted)
+
+    def _dry_run_outcome(self, entry: _E, history: Sequence[Entry | OtherKind]) -> PublishOutcome[_E]:
+        """Return the answer to a dry run: the entry, the form that reviewers have to sign, and how many of them."""
         before = [each for each in history if each.revision < entry.revision]
-        alert = entry if isinstance(entry, Revision) else _last_revision(_as_shown(before, self._clock.now().wall_ms))
+        now = self._clock.now().wall_ms
+        alert = entry if isinstance(entry, Revision) else _last_revision(_as_believed(before, now))
         category = "" if alert is None else alert.alert.category
         needed = self._approvals.needed(entry, Chain.of(before).kinds)
         return PublishOutcome(entry, False, self._approvals.form(entry, category), needed)
 
-    async def _append(self, entry: Entry) -> bool:
-        """Store `entry` if its number is the next one, and tell whoever follows. Raises Problem (429, PG2)."""
-        stored, counted_s = False, self._count(entry)
+    async def _append_counted(self, entries: Sequence[Entry]) -> bool:
+        """Append the one entry, if the publisher's rates allow another one. Raises Problem (429, rule PG2)."""
+        [entry] = entries
+        stored, counted_s = False, self._count_against_rate(entry)
         try:
-            stored = await self._log.append(entry)
+            stored = await self._writer.append(entries)
         finally:
-            # What is not known to be stored does not count: a desk that tries again while the log is away may go on.
+            # An entry counts only if it is known to be stored. So a desk that repeats its request while the log is out
+            # of reach does not use up its rate.
             if not stored and counted_s is not None:
                 self._rates.give_back((entry.issuer, entry.source, False), counted_s)
-        if stored:
-            failpoints.hit("after-append")
-            self._appended(entry)
         return stored
 
-    def _count(self, entry: Entry, *, dry_run: bool = False) -> float | None:
-        """Count what is about to be stored, or would be, and say when; None: it is not limited.
+    def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
+        """Count an entry against its publisher's rates; dry runs have a rate of their own.
 
-        Raises Problem (429, PG2).
+        Return the time of counting in seconds, or None if entries of its kind are not limited. Raises Problem (429).
         """
         if self._publishers is None or isinstance(entry, Cancel):
             return None
@@ -336,10 +354,10 @@ class Publishing:
         self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
-    def _current(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
-        """The revision that entry `number` would follow, or why it can't be followed.
+    def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
+        """Return the revision that entry `number` would follow. Raises Problem if it can't: 404, 403, 410, 409.
 
-        Entries of kinds that a later release writes count by their numbers alone (LogG4).
+        Entries of kinds that only a later release knows count by their numbers alone (LogG4).
         """
         current = _last_revision(history)
         if current is None:
@@ -354,17 +372,17 @@ class Publishing:
             raise Problem(problems.REVISION_CONFLICT, extra={"current": history[-1].revision})
         return current
 
-    def _accept(
+    def _accepted(
         self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
-        """The revision that `request` becomes, or the 422 with every rule that it breaks.
+        """Return the revision that `request` becomes, or raise the 422 with every rule that it breaks.
 
-        `behind`: the kinds of all revisions before it (HD1).
+        `behind`: the kinds of all revisions before it, which decide how many reviewers have to approve it (HD1).
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
         if current is not None:
-            violations = [*_changed(request, current), *violations]
+            violations = [*_changed_fields(request, current), *violations]
         if self._reserves and request.id.startswith(RESERVED):
             detail = f"must not begin with {RESERVED}: such alerts come from messages of CAP"
             violations = [Violation(problems.INVALID_VALUE, "/id", detail), *violations]
@@ -375,9 +393,9 @@ class Publishing:
         entry = Revision(
             request.accept(terms, current), request.revision, publisher.sub, now, terms, issuer=publisher.issuer
         )
-        return check_size(self._approved(entry, request.approval, entry, now, violations, behind))
+        return check_size(self._with_proof(entry, request.approval, entry, now, violations, behind))
 
-    def _approved(
+    def _with_proof(
         self,
         entry: _E,
         approved: Approved,
@@ -386,10 +404,11 @@ class Publishing:
         violations: Sequence[Violation],
         behind: Kinds,
     ) -> _E:
-        """The entry with its proof, if it has one; or the 422 with these violations, and what is wrong with that.
+        """Return the entry with the proof of its approval, if there is one.
 
-        `alert`: what a cancel calls off; of a revision itself. `behind`: the kinds of all revisions before the entry.
-        What is not approved is a dry run.
+        Raises Problem (422) with these violations and those of the approval. `alert`: the revision that a cancel
+        cancels, or the revision itself. `behind`: the kinds of all revisions before the entry. A request without an
+        approval is a dry run.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
@@ -401,7 +420,7 @@ class Publishing:
 
 
 def check_size(entry: _E) -> _E:
-    """The entry, if a log can have it (F8). Raises Problem: 413."""
+    """Return the entry if it is small enough for the log (rule F8). Raises Problem (413)."""
     if not codec.fits(entry):
         detail = f"takes more than {codec.MAX_ENTRY_BYTES // 1024} KiB with all its languages"
         raise Problem(problems.TOO_LARGE, detail)
@@ -409,13 +428,13 @@ def check_size(entry: _E) -> _E:
 
 
 def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: Revision | None) -> bool:
-    # What is not a threat to the community is never accepted (P2), so it can't repeat what was.
+    # Only a threat to the community is ever accepted (P2), so any other request repeats nothing.
     if not isinstance(entry, Revision) or request.threat != "community":
         return False
     if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
-    # The request is accepted once more, by the terms of then and behind the revision that was current then. So neither
-    # a policy that has changed since nor a later revision makes a conflict of a repeated request.
+    # The request is accepted once more, by the terms of the entry and after the revision that the entry followed. So
+    # neither a policy that has changed since nor a later revision makes a conflict of a repeated request.
     return entry.same_content(replace(entry, alert=request.accept(entry.terms, current), proof=None))
 
 
@@ -428,7 +447,7 @@ def _repeats_cancel(request: Cancellation, entry: Entry | OtherKind, _current: R
     return entry.same_content(replace(entry, reason=request.reason, approval=approval, confirm=confirm, proof=None))
 
 
-def _changed(request: Publication, current: Revision) -> list[Violation]:
+def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
     found = []
     if request.status != current.alert.status:
         found.append(Violation(problems.STATUS_CHANGED, "/status", "must stay as it was in revision 1"))
@@ -437,8 +456,8 @@ def _changed(request: Publication, current: Revision) -> list[Violation]:
     return found
 
 
-def _as_shown(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return the history as whoever believes the alert has it, if nothing of it is live here (HD7)."""
+def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
+    """Return the history as processes with other keys may read it, if no revision of it is live for this one (HD7)."""
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:
         return history

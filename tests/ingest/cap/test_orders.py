@@ -18,7 +18,7 @@ from support.fakes import NOON_MS
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.errors import LogUnavailable
-from geocast.ingest.cap import decision, ids
+from geocast.ingest.cap import decision, ids, service
 from geocast.model.alert import Cancel, Revision, is_id
 
 
@@ -227,11 +227,11 @@ def published_and_cancelled(room, count):
 def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     """HD14: decisions grow with the logarithm of the messages of one name."""
     published_and_cancelled(room, 40)
-    asked = []
-    decide = decision.decide
-    monkeypatch.setattr(decision, "decide", lambda *about: asked.append(1) or decide(*about))
+    rounds = []
+    decide = service.decide
+    monkeypatch.setattr(service, "decide", lambda *about: rounds.append(1) or decide(*about))
     assert room.taken(a_message("m", 10)).alerts[0].id == f"{id_of('m')}:41"
-    assert len(asked) <= 8
+    assert 3 <= len(rounds) <= 8
 
 
 def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
@@ -329,17 +329,6 @@ def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
     assert asyncio.run(room.log.append(by_hand))
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
-
-
-def test_a_log_that_others_write_to_all_the_time_is_given_up_on(room):
-    """H2: 503, and the outcome is unknown."""
-
-    class Taken(MemoryLog):
-        async def append(self, _entry):
-            return False
-
-    with pytest.raises(LogUnavailable):
-        CapIngestHarness(Taken()).taken(a_message("m"))
 
 
 def test_ids_follow_the_grammar_of_ids(room):

@@ -1,34 +1,59 @@
-"""What a message is to what the log knows: a pure function (rules CP10 to CP20).
+"""The decision on a CAP message, given what the log knows: a pure function (rules CP10 to CP20).
 
-    what the log knows of this message and of those that it names     Alert, Update       Cancel
-    ----------------------------------------------------------------  ------------------  ------------------
-    this very message                                          CP10   repeated            –
-    its name, by one that was sent no earlier           CP12, CP13    superseded          superseded
-        … and live alerts whose current message is named              these are cancelled
-    nothing                                                    CP16   published           noted
-    live alerts, the current message of which is named         CP17   updated, replaced   cancelled
-    ended alerts only                                          CP18   published           ignored
-        … and a cancel of one, sent after this one              HD9   superseded          ignored
-    live alerts, the current message of none is named;         CP19
-        the newest of those was sent before this one                  updated, replaced   cancelled
-        … when this one was                                           published           superseded
-        … after it                                                    superseded          superseded
+A CAP message has no id of an incident. It names earlier messages, and issuers do that in different ways: some name the
+message before, some the first one, some all of them, and some use one name for all messages. Messages come late, twice
+and in any order, and at several nodes at once. This module finds the alerts that a message is about, and decides:
 
-Rule 1  A decision is made of the log alone, and of nothing that a node remembers. So it can be made again at any time,
-        by any node: when an append shows that somebody else was faster, and when a message comes again because the node
-        died between two steps. What was done already is found in the log and is not done twice.
-Rule 2  Whoever writes first to an id decides who was first. A message that refers to one that nobody has seen leaves a
-        tombstone at that one's id, and the late message finds it; or it finds the message there, decides again, and now
-        knows what it refers to.
-Rule 3  What stands in the place of something is found by going on from its cancel (`into`), and from a tombstone. It
-        ends no sooner than that, so it is not forgotten before.
+    what the log knows                                                    Alert, Update       Cancel
+    --------------------------------------------------------------------  ------------------  -----------
+    this very message                                         CP10        repeated            –
+    a message of its name that was sent no earlier            CP12, CP13  superseded          superseded
+        … and live alerts whose current message it names                  these are cancelled
+    nothing of it, and nothing of the messages that it names  CP16        published           noted
+    live alerts whose current message it names                CP17        updated, replaced   cancelled
+    ended alerts only                                         CP18        published           ignored
+        … one of them cancelled by a newer message            HD9         superseded          ignored
+    live alerts, and it names no current message of them;     CP19
+        … it is newer than all of these current messages                  updated, replaced   cancelled
+        … as new as the newest of them                                    published           superseded
+        … older than the newest of them                                   superseded          superseded
 
-Rule 4  A chain is called off by a cancel that goes into nothing (`into` is ""), of an alert or as a tombstone. What is
-        older than that cancel is superseded (HD9), in whatever order messages come: so a message that is superseded
-        for it leaves a tombstone of that time at its own name, for what may refer to that name alone; and a message
-        that links a live alert to an older chain that was called off since, cancels that alert.
+Words. A message's *name* is its sender and identifier; messages of one name differ by `sent`. The *current message* of
+an alert is the one from which its last revision was made. A *tombstone* is a cancel that is the only entry of an id: it
+tells nobody anything, and says that a message of this name is late. A cancel or tombstone *goes into* another alert
+(`into`) if that alert has taken the place of the cancelled one.
 
-It is told by `HistoryReader` what it has to be shown, so it waits for nothing and knows no log.
+In the examples below, m is an Alert sent at 12:00, u an Update of m sent at 12:01, v an Update of u sent at 12:02, and
+c a Cancel of m sent at 12:05.
+
+Rule 1  A decision is made from the log alone, and from nothing that a node remembers. So any node can make it again at
+        any time, and what was done already is found in the log and is not done twice.
+        Example: a message n replaces the alerts a and b. Node A publishes n, cancels a, and dies. The issuer sends n
+        again, to node B, which finds n in the log (`repeated`) and finds that b is still live. Node B cancels b, and
+        publishes nothing.
+Rule 2  The first entry at an id decides which message was first. The other writer is overtaken there, and decides again
+        (`alertlog.optimistic`).
+        Example: node A takes m while node B takes u. Node B knows nothing of m, so it publishes u as new and then
+        leaves a tombstone at m's id. If the tombstone is first, node A cannot append m, decides again, finds the
+        tombstone, and m is superseded. If m is first, node B cannot append the tombstone, decides again, finds m live
+        and named by u, and cancels m into u. Either way u alone is live.
+Rule 3  The alert that has taken the place of another one is found by following `into` of that one's cancel, or of a
+        tombstone. The log remembers this entry for at least as long as the alert that it goes into.
+        Example: n has replaced a. A later Update names only a, as its issuer knows no better. The cancel of a leads to
+        n, and the Update becomes the next revision of n.
+Rule 4  A cancel that goes into nothing (`into` is "") calls its chain off. A message that is older than that cancel is
+        superseded, in whatever order the messages come (HD9).
+        Example: m was published and c has cancelled it. Now u comes late. No live alert is left, so u would be
+        published as new; but u is older than c, so it is superseded. It leaves a tombstone at its own name that says
+        12:05. When v comes, which names u alone, it finds that tombstone and is superseded too. An Update of m that was
+        sent at 12:06 is published: it is newer than the cancel.
+Rule 5  A message that comes late still says which alerts belong together.
+        Example: m is live. Then v comes; it names u, which nobody has seen, so v is published as new, with a tombstone
+        at u's id. Both m and v are live, though v has taken m's place. When u comes it is too late to be published, but
+        it links the two: m is cancelled, into v. If a Cancel of u has come instead of v, then u links m to a chain that
+        was called off, and m is cancelled.
+
+`KnownHistories` notes which histories are missing, so this module reads nothing itself and waits for nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,8 +65,8 @@ from ...model.alert import Cancel, Entry, OtherKind, Revision
 from ...model.problems import Problem, Violation
 from . import ids
 
-MAX_REACHED = 1_000  # ids that are gone through from what one message names
-MAX_GENERATIONS = 500  # messages of one name that were published as new and are not forgotten yet (HD14)
+MAX_VISITED = 1_000  # ids to which one message may lead, so that its decision ends
+MAX_GENERATIONS = 500  # messages of one name that were published as new and that the log still remembers (HD14)
 FULL_RETRY_S = 3_600
 
 PUBLISHED, UPDATED, REPLACED, CANCELLED = "published", "updated", "replaced", "cancelled"
@@ -49,20 +74,25 @@ REPEATED, SUPERSEDED, NOTED, IGNORED = "repeated", "superseded", "noted", "ignor
 OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED, IGNORED)
 
 
-class HistoryReader:
-    """What the log has under ids, as far as it was read. What is asked for and was not read is `missing`."""
+class KnownHistories:
+    """The histories that were read from the log, by id. Ids that were asked for and not read are in `missing`.
+
+    The caller decides, reads what is missing, and decides again, until nothing is missing. Example: a message names m.
+    The first decision lacks the histories of the message's own name and of m. The cancel of m goes into n, so the
+    second decision lacks n. The third one has all that it needs.
+    """
 
     def __init__(self) -> None:
         self.missing: set[str] = set()
         self._histories: dict[str, Sequence[Entry | OtherKind]] = {}
 
     def put(self, alert_id: str, history: Sequence[Entry | OtherKind]) -> None:
-        """The log has this under an id."""
+        """Add the history of an id, as the log has it."""
         self._histories[alert_id] = history
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """The entries under an id; none if there are none, or if it is missing."""
+        """Return the entries of an id: none if it has none, or if its history is missing, which is noted."""
         if alert_id not in self._histories:
             self.missing.add(alert_id)
         return self._histories.get(alert_id, ())
@@ -70,11 +100,13 @@ class HistoryReader:
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """What of a message decides which alerts it is about.
+    """The facts of a message that decide which alerts it is about.
 
-    `base`: the id for its name. `references`: for each but those to its own name the ids for its readings, the likelier
-    first (CP11); `names_itself`: there is one to its own. `cancels`: it says that something is over, and nothing else.
-    `needs_references`: it has to say what it refers to, unless something of its own name is known (CP5, CP12).
+    `base` is the id for its name. `references` has a tuple for each message that it names, other than its own name: the
+    ids for the two readings of the reference, the likelier one first. Example: the message of met@example.org names
+    "PAAQ,m-1"; its sender may be PAAQ, or met@example.org by another name (CP11). `names_itself`: a reference has the
+    message's own name. `cancels`: the message only says that something is over. `needs_references`: the message has to
+    name what it updates or cancels, unless something of its own name is known (CP5, CP12).
     """
 
     sender: str
@@ -88,10 +120,10 @@ class MessageFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An alert that a message leads to: its last revision, the number of its last entry, and its cancel, if any.
+class FoundAlert:
+    """An alert to which a message leads: its last revision, the number of its last entry, and its cancel, if any.
 
-    `kinds`: those of all its revisions, by which it is decided how many have to approve the next entry (HD1).
+    `kinds`: those of all its revisions, which decide how many reviewers have to approve the next entry (HD1).
     """
 
     revision: Revision
@@ -101,223 +133,265 @@ class Found:
 
     @property
     def id(self) -> str:
-        """The id of the alert, under which the log has it."""
+        """The id under which the log has the alert."""
         return self.revision.id
 
     @property
     def sent(self) -> int:
-        """When its current message was sent."""
+        """The time at which its current message was sent, in ms."""
         return self.revision.alert.approval.approved_at
 
     @property
-    def name(self) -> str:
-        """The id for the name of its current message; "" if it is from no message."""
+    def name_id(self) -> str:
+        """The id for the name of its current message; "" if it was made from no message."""
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
 
     @property
     def blocks(self) -> int:
-        """Of how many alerts its current message is the message."""
+        """The number of alerts that its current message has made."""
         return 1 if self.revision.origin is None else self.revision.origin.blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """An outcome, and the steps to it, in this order (CP20).
+    """An outcome and the steps to it, which are taken in this order (CP20):
 
-    `publish`: numbers of the blocks that are published as new, under `first_id` and beside it. Or `revise`: the alert
-    that gets a revision. Then `cancel`: the alerts that are cancelled; then `tombstones`: ids. `into`: where these two
-    go; they last until `until` at least. Of a message that was known `told` has its revisions, each with the one before
-    it, and `cancelled` the cancels that it has made already. `called_off`: the cancels and tombstones say that they are
-    by a message that was sent then, if that is later than this message.
+    1. `publish`: publish the blocks with these numbers as new, under `first_id` and the ids beside it; or `revise`:
+       append a revision to this alert;
+    2. `cancel`: cancel these alerts, into `into`;
+    3. `tombstones`: leave tombstones at these ids, into `into`.
+
+    So an alert that is replaced is never missing in between. Cancels and tombstones last until `until` at least.
+    `called_off`: they say that a message of that time was their reason, if it is later than this message (Rule 4).
+
+    For a message that the log knows already, `made` has its revisions, each with the revision before it, and
+    `cancelled` has the cancels that it has made.
     """
 
     outcome: str
     why: str = ""
     first_id: str = ""
     publish: tuple[int, ...] = ()
-    revise: Found | None = None
-    cancel: tuple[Found, ...] = ()
+    revise: FoundAlert | None = None
+    cancel: tuple[FoundAlert, ...] = ()
     tombstones: tuple[str, ...] = ()
     into: str = ""
     until: int = 0
-    told: tuple[tuple[Revision, Revision | None], ...] = ()
+    made: tuple[tuple[Revision, Revision | None], ...] = ()
     cancelled: tuple[Cancel, ...] = ()
     called_off: int = 0
 
 
 def decide(
-    letter: MessageFacts, records: HistoryReader, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
+    facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """What becomes of a message; None if `records` lack something: read what is missing there, and ask again.
+    """Return what becomes of a message, or None if `histories` lack something that has to be read first.
 
-    `blocks`: of how many alerts it is the message. `may_follow`: whether it may be the next revision of an alert, of
-    which the current one is given (the last words of CP17). Raises Problem.
+    `blocks`: the number of alerts that the message would make. `may_follow`: whether the message may be the revision
+    after this current one, which its status and its expiry decide (CP17). Raises Problem.
     """
-    walk = _Walk(letter, records, now_ms)
-    if records.missing:
+    related = _RelatedAlerts(facts, histories, now_ms)
+    if histories.missing:
         return None
-    if walk.mine:
-        return _again(walk)
-    latest = walk.latest_of_name()
-    if letter.sent < latest or (letter.sent == latest and not letter.cancels):
-        return _too_late(walk)
-    if letter.needs_references and not letter.references and not walk.knows_name:
+    if related.made:
+        return _decide_repeated(related)
+    latest = related.latest_sent_of_own_name()
+    if facts.sent < latest or (facts.sent == latest and not facts.cancels):
+        return _decide_too_late(related)
+    if facts.needs_references and not facts.references and not related.knows_own_name:
         wrong = Violation(problems.MISSING_FIELD, "/alert/references", "is needed: what it updates or cancels")
         raise Problem.of([wrong])
-    late, about = walk.about()
-    if letter.cancels:
-        return _cancelling(walk, late, about)
+    # No newer message of this name is known.
+    late, targets = related.targets()
+    if facts.cancels:
+        return _decide_cancel(related, late, targets)
     if late:
-        newest = max(walk.live(), key=lambda each: each.sent)
-        return Decision(SUPERSEDED, tombstones=walk.not_known(), into=newest.id, until=newest.revision.ends_at)
-    if about:
-        return _going_on(walk, about, blocks, may_follow)
-    if walk.is_called_off:
-        tombstones = (walk.free_id(), *walk.unknown)
-        return Decision(SUPERSEDED, tombstones=tombstones, called_off=walk.called_off)
-    return _as_new(walk, PUBLISHED, (), blocks)
+        # The tombstone at its own name leads messages that name this one alone to the newest alert (Rule 3).
+        newest = max(related.live(), key=lambda each: each.sent)
+        return Decision(
+            SUPERSEDED, tombstones=related.unknown_with_own(), into=newest.id, until=newest.revision.ends_at
+        )
+    if targets:
+        return _decide_update(related, targets, blocks, may_follow)
+    # No live alert is concerned: nothing is known, or all has ended, or the newest alert is exactly as new (CP19).
+    if related.is_called_off:
+        tombstones = (related.free_id(), *related.unknown)
+        return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
+    return _decide_new(related, PUBLISHED, (), blocks)
 
 
-def _as_new(walk: "_Walk", outcome: str, instead_of: Iterable[Found], blocks: int) -> Decision:
-    first_id = walk.free_id()
+def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[FoundAlert], blocks: int) -> Decision:
+    """Publish the message as new, in the place of these alerts (CP16 to CP18)."""
+    first_id = related.free_id()
     return Decision(
         outcome,
         first_id=first_id,
         publish=tuple(range(1, blocks + 1)),
         cancel=tuple(instead_of),
-        tombstones=walk.unknown,
+        tombstones=related.unknown,
         into=first_id,
     )
 
 
-def _too_late(walk: "_Walk") -> Decision:
-    """CP13: what it stood in the place of is over, for what came instead of it, or called it off, may not name that."""
-    into, until = walk.instead()
-    if not walk.is_called_off:
-        return Decision(SUPERSEDED, cancel=tuple(walk.before()), tombstones=walk.unknown, into=into, until=until)
-    cancel = tuple(each for each in walk.live() if each.sent < walk.called_off)
-    return Decision(
-        SUPERSEDED,
-        cancel=cancel,
-        tombstones=walk.unknown,
-        into="" if cancel else into,
-        until=until,
-        called_off=walk.called_off,
-    )
+def _decide_too_late(related: "_RelatedAlerts") -> Decision:
+    """Supersede a message of whose name something newer is known, and end what it would have replaced (CP13, Rule 5).
+
+    The newer message need not name those alerts: it may name this message alone.
+    """
+    into, until = related.successor()
+    cancel = tuple(related.predecessors())
+    if related.is_called_off:
+        cancel = tuple(each for each in related.live() if each.sent < related.called_off)
+        into = "" if cancel else into
+    unknown, called_off = related.unknown, related.called_off
+    return Decision(SUPERSEDED, cancel=cancel, tombstones=unknown, into=into, until=until, called_off=called_off)
 
 
-def _going_on(walk: "_Walk", about: list[Found], blocks: int, may_follow: Callable[[Revision], bool]) -> Decision:
-    """CP17."""
-    one = about[0]
-    if len(about) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
-        return _as_new(walk, REPLACED, about, blocks)
-    return Decision(UPDATED, revise=one, tombstones=walk.not_known(), into=one.id)
+def _decide_update(
+    related: "_RelatedAlerts", targets: list[FoundAlert], blocks: int, may_follow: Callable[[Revision], bool]
+) -> Decision:
+    """Append a revision to the alert that the message is about, or replace all the alerts that it is about (CP17).
+
+    Example: an alert ends at 13:00, and an Update says that it ends at 12:30. No revision ends earlier than the one
+    before it (P6), since clients rely on that. So the Update is published as a new alert that ends at 12:30, and then
+    the old alert is cancelled.
+    """
+    one = targets[0]
+    if len(targets) > 1 or one.blocks > 1 or blocks > 1 or not may_follow(one.revision):
+        return _decide_new(related, REPLACED, targets, blocks)
+    return Decision(UPDATED, revise=one, tombstones=related.unknown_with_own(), into=one.id)
 
 
-def _cancelling(walk: "_Walk", late: bool, about: list[Found]) -> Decision:
-    if about:
-        return Decision(CANCELLED, cancel=tuple(about), tombstones=walk.unknown)
-    if late or walk.live():
+def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
+    """Cancel the alerts that the message is about; if there are none, note what older messages have to know."""
+    if targets:
+        return Decision(CANCELLED, cancel=tuple(targets), tombstones=related.unknown)
+    if late or related.live():
         return Decision(SUPERSEDED)
-    if walk.knows_something:
-        # What ended by itself has no cancel that older messages would find (HD9).
-        marks = () if walk.called_off >= walk.letter.sent else walk.free_ids_of_named()
-        return Decision(IGNORED, why="ended", tombstones=(*marks, *walk.unknown))
-    return Decision(NOTED, tombstones=(*((walk.letter.base,) if walk.letter.names_itself else ()), *walk.unknown))
+    if related.knows_any_name:
+        # An alert that has expired has no cancel that an older message would find. Example: m expires at 12:04, and c
+        # comes. There is nothing to cancel, but u may still come. A tombstone at the next free id of m's name says
+        # 12:05, so u is superseded (HD9). If such an entry is there already, for c may come twice, it is enough.
+        marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
+        return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
+    own = (related.facts.base,) if related.facts.names_itself else ()
+    return Decision(NOTED, tombstones=(*own, *related.unknown))
 
 
-def _again(walk: "_Walk") -> Decision:
-    """CP10: the first answer, and the steps that are left to take (CP20)."""
-    [first_id, *_] = walk.mine_first
-    told = tuple(walk.mine[alert_id] for alert_id in sorted(walk.mine))
-    origin = told[0][0].origin
-    blocks = 0 if walk.is_called_off else 1 if origin is None else origin.blocks
-    # What was sent later has come since, and may stand in the place of what this message made.
-    about = [each for each in walk.about()[1] if each.sent <= walk.letter.sent]
+def _decide_repeated(related: "_RelatedAlerts") -> Decision:
+    """Return the first answer again, and the steps that are left to take (CP10, CP20).
+
+    Steps are left if a node died between two of them (the example of Rule 1). A block that was not published before its
+    chain was called off is not published any more (HD9).
+    """
+    [first_id, *_] = related.first_ids_made
+    made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
+    origin = made[0][0].origin
+    blocks = 0 if related.is_called_off else 1 if origin is None else origin.blocks
+    # An alert whose current message was sent later may have taken the place of what this message made.
+    targets = [each for each in related.targets()[1] if each.sent <= related.facts.sent]
     return Decision(
         REPEATED,
         first_id=first_id,
-        publish=tuple(n for n in range(1, blocks + 1) if ids.block(first_id, n) not in walk.mine),
-        cancel=tuple(about),
-        tombstones=walk.not_known(),
+        publish=tuple(n for n in range(1, blocks + 1) if ids.block(first_id, n) not in related.made),
+        cancel=tuple(targets),
+        tombstones=related.unknown_with_own(),
         into=first_id,
-        told=told,
-        cancelled=tuple(walk.cancelled_into(first_id)),
+        made=made,
+        cancelled=tuple(related.cancelled_into(first_id)),
     )
 
 
-class _Walk:
-    """What is found in the log from the names in a message."""
+class _RelatedAlerts:
+    """The alerts to which a message leads: by its own name, by its references, and on from there by `into` (Rule 3).
 
-    def __init__(self, letter: MessageFacts, records: HistoryReader, now_ms: int) -> None:
-        self.letter = letter
-        self.mine: dict[str, tuple[Revision, Revision | None]] = {}  # by id: what this message has made, and its like
-        self.mine_first: list[str] = []  # the ids of first blocks of these
-        self._records = records
+    `made`: by id, the revisions that this very message has made, each with the revision before it. `unknown`: the ids
+    for references that the log does not know. `called_off`: the latest `sent`, in ms, of a message that called off
+    something that was found; -1 if there is none.
+    """
+
+    def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
+        self.facts = facts
+        self.made: dict[str, tuple[Revision, Revision | None]] = {}
+        self.first_ids_made: list[str] = []  # for each of `made`, the id of the first block of its message
+        self._histories = histories
         self._now_ms = now_ms
-        self._found: dict[str, Found] = {}
-        self._reached: set[str] = set()
-        self._sent_of_name: list[int] = []
-        self.called_off = -1  # when the latest message was sent that called off something that was found; -1 for none
-        self.knows_name = self._reach(letter.base)
-        self._own = set(self._found)
+        self._found: dict[str, FoundAlert] = {}
+        self._visited: set[str] = set()
+        self._sent_of_own_name: list[int] = []
+        self.called_off = -1
+        self.knows_own_name = self._follow_name(facts.base)
+        self._ids_of_own_name = set(self._found)
         self._named: set[str] = set()
         unknown: dict[str, None] = {}
-        self.knows_something = self.knows_name
-        for readings in letter.references:
+        self.knows_any_name = self.knows_own_name
+        for readings in facts.references:
             self._named |= set(readings)
-            if any(self._reach(each) for each in readings):
-                self.knows_something = True
+            if any(self._follow_name(each) for each in readings):
+                self.knows_any_name = True
             else:
                 unknown |= dict.fromkeys(readings)
-        unknown.pop(letter.base, None)
+        unknown.pop(facts.base, None)
         self.unknown = tuple(unknown)
 
-    def not_known(self) -> tuple[str, ...]:
-        """Return the ids for the message's own name, if nothing is known of it, and for references of that kind."""
-        return self.unknown if self.knows_name else (self.letter.base, *self.unknown)
+    def unknown_with_own(self) -> tuple[str, ...]:
+        """Return `unknown`, with the id for the message's own name in front if nothing is known of that either."""
+        return self.unknown if self.knows_own_name else (self.facts.base, *self.unknown)
 
     # ---- what it leads to ----------------------------------------------------------------------------------------
 
-    def live(self) -> list[Found]:
-        """The live alerts among those that were found, but for what this message has made."""
+    def live(self) -> list[FoundAlert]:
+        """Return the live alerts that were found, without those that this message has made."""
         return [
             each
             for each in self._found.values()
-            if each.cancel is None and each.revision.ends_at > self._now_ms and each.id not in self.mine
+            if each.cancel is None and each.revision.ends_at > self._now_ms and each.id not in self.made
         ]
 
-    def about(self) -> tuple[bool, list[Found]]:
-        """Whether the message comes too late for the live alerts that were found; if not, those that it is about.
+    def targets(self) -> tuple[bool, list[FoundAlert]]:
+        """Return whether the message is too late for the live alerts that were found; and those that it is about.
 
-        CP11, CP17 and CP19: those whose current message it names; only if there is none, all of them, if it was sent
-        later than each.
+        It is about the alerts whose current message it names (CP11, CP17). Example: an issuer repeats its whole history
+        in every message. The current message of alert A is m-2, that of alert B is n-2. An Update that names m-2, m-1
+        and n-1 is about A alone.
+
+        If it names no current message, it is about all of them if it was sent later than each (CP19). Example: an
+        issuer always names m, and the alert has come to an Update of 12:03. An Update sent at 12:04 is about the alert.
+        An Update sent at 12:02 is too late. An Update sent at 12:03 is neither: its issuer has split the warning in two
+        messages, so it is published as an alert of its own.
         """
         live = self.live()
-        if named := [each for each in live if self._names(each)]:
+        if named := [each for each in live if self._names_current_message_of(each)]:
             return False, named
-        newest = max((each.sent for each in live), default=self.letter.sent)
-        if self.letter.sent < newest:
+        newest = max((each.sent for each in live), default=self.facts.sent)
+        if self.facts.sent < newest:
             return True, []
-        return False, live if self.letter.sent > newest else []
+        return False, live if self.facts.sent > newest else []
 
-    def _names(self, alert: Found) -> bool:
-        """Whether the message names the current message of an alert. It names all before it of its own name (CP12)."""
-        own = alert.name == self.letter.base
-        return alert.sent < self.letter.sent if own else alert.name in self._named
+    def _names_current_message_of(self, alert: FoundAlert) -> bool:
+        """Return whether the message names the current message of an alert.
 
-    def before(self) -> list[Found]:
-        """Return what the message stood in the place of: as `about`, but for what stands in its own place now."""
-        others = [each for each in self.live() if each.id not in self._own]
-        named = [each for each in others if each.name in self._named]
-        if named or all(each.sent < self.letter.sent for each in others):
-            return [each for each in named or others if each.sent < self.letter.sent]
+        A message names all earlier messages of its own name, without a reference. Example: an issuer sends every update
+        under the name of the first message, with a later `sent` (CP12).
+        """
+        own = alert.name_id == self.facts.base
+        return alert.sent < self.facts.sent if own else alert.name_id in self._named
+
+    def predecessors(self) -> list[FoundAlert]:
+        """Return the live alerts that a late message would have replaced, by the rules of `targets`.
+
+        Alerts that its own name leads to are left out: these have taken its place.
+        """
+        others = [each for each in self.live() if each.id not in self._ids_of_own_name]
+        named = [each for each in others if each.name_id in self._named]
+        if named or all(each.sent < self.facts.sent for each in others):
+            return [each for each in named or others if each.sent < self.facts.sent]
         return []
 
-    def instead(self) -> tuple[str, int]:
-        """The id of what stands in the place of this message, "" for nothing; and until when that is known."""
-        heads = [self._records[each] for each in self._generations(self.letter.base)]
+    def successor(self) -> tuple[str, int]:
+        """Return the id of what has taken the place of this message ("" if nothing has), and until when it is known."""
+        heads = [self._histories[each] for each in self._generations(self.facts.base)]
         if not heads:
             return "", 0
         [first, *_] = heads[-1]
@@ -326,22 +400,22 @@ class _Walk:
 
     @property
     def is_called_off(self) -> bool:
-        """Whether something that was found was called off by a later message (HD9)."""
-        return self.letter.sent < self.called_off
+        """Whether a later message has called off something that was found (Rule 4)."""
+        return self.facts.sent < self.called_off
 
-    def latest_of_name(self) -> int:
-        """When the latest message of this name was sent, or one that ended it or left a tombstone; -1 for none."""
-        return max(self._sent_of_name, default=-1)
+    def latest_sent_of_own_name(self) -> int:
+        """Return when the latest message of this name was sent, or one that cancelled it; -1 if none is known."""
+        return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
-        """The id under which this message is published as new: nothing is there yet."""
-        return self._free(self.letter.base)
+        """Return the id under which this message can be published as new, because the log has nothing there."""
+        return self._free_id_of(self.facts.base)
 
-    def free_ids_of_named(self) -> tuple[str, ...]:
-        """An id for each known name that the message refers to, under which nothing is yet."""
-        return tuple(self._free(each) for each in sorted(self._named) if any(self._generations(each)))
+    def free_ids_of_known_references(self) -> tuple[str, ...]:
+        """Return a free id for each name that the message refers to, if the log knows the name."""
+        return tuple(self._free_id_of(each) for each in sorted(self._named) if any(self._generations(each)))
 
-    def _free(self, base: str) -> str:
+    def _free_id_of(self, base: str) -> str:
         taken = set(self._generations(base))
         for number in range(1, MAX_GENERATIONS + 1):
             if (alert_id := ids.generation(base, number)) not in taken:
@@ -350,70 +424,76 @@ class _Walk:
         raise Problem.later(problems.RATE_LIMITED, FULL_RETRY_S, detail)
 
     def cancelled_into(self, first_id: str) -> Iterator[Cancel]:
-        """The cancels that this message has made: of what it stands in the place of."""
+        """Return the cancels of alerts that went into this one."""
         for each in self._found.values():
             if each.cancel is not None and each.cancel.into == first_id:
                 yield each.cancel
 
     # ---- the way -------------------------------------------------------------------------------------------------
 
-    def _reach(self, base: str) -> bool:
-        """Go through all that messages of this name became. Whether anything is known of it."""
+    def _follow_name(self, base: str) -> bool:
+        """Find all that messages of this name have become. Return whether the log knows anything of the name."""
         todo = list(self._generations(base))
         generations = set(todo)
-        while todo and len(self._reached) < MAX_REACHED:
+        while todo and len(self._visited) < MAX_VISITED:
             first_id = todo.pop()
-            if first_id not in self._reached:
-                self._reached.add(first_id)
-                todo += self._look_at(first_id, of_name=first_id in generations and base == self.letter.base)
+            if first_id not in self._visited:
+                self._visited.add(first_id)
+                todo += self._visit_message(first_id, of_name=first_id in generations and base == self.facts.base)
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """The ids of this name at which something is. The first may have been forgotten before the second."""
+        """Return the ids of this name at which the log has something.
+
+        The first one may be forgotten before the second one, so a gap at number 1 does not end the search.
+        """
         for number in range(1, MAX_GENERATIONS + 1):
             alert_id = ids.generation(base, number)
-            if self._records[alert_id]:
+            if self._histories[alert_id]:
                 yield alert_id
             elif number > 1:
-                if alert_id in self._records.missing:
-                    # Read ahead, twice as far each time: one by one, the work would grow with the square (HD14).
+                if alert_id in self._histories.missing:
+                    # Read ahead, twice as far each time. Example: a name has 40 generations. The log is asked for 1 and
+                    # 2, then for 3 and 4, 5 to 8, 9 to 16 and so on: 6 times. One by one, it would be asked 40 times,
+                    # and each time this loop would begin at 1 again (HD14).
                     for each in range(number + 1, min(2 * number - 1, MAX_GENERATIONS + 1)):
-                        self._records[ids.generation(base, each)]
+                        self._histories[ids.generation(base, each)]
                 return
 
-    def _look_at(self, first_id: str, *, of_name: bool) -> Iterator[str]:
-        """Take in the blocks of a message. The ids of first blocks of what they went into."""
-        head = self._records[first_id]
+    def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
+        """Add the alerts of a message. Return the ids that they went into, which are to be visited next."""
+        head = self._histories[first_id]
         self._note_cancel(head)
         if of_name:
-            self._sent_of_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
+            self._sent_of_own_name += [each.approval.approved_at for each in head if isinstance(each, Cancel)]
         origin = next((each.origin for each in head if isinstance(each, Revision)), None)
         for number in range(1, 1 + (1 if origin is None else origin.blocks)):
-            history = self._records[ids.block(first_id, number)]
+            history = self._histories[ids.block(first_id, number)]
             self._note_cancel(history)
-            made_by_this = self._take(history, first_id)
+            made_by_this = self._add_alert(history, first_id)
             cancel = next((each for each in history if isinstance(each, Cancel)), None)
             if cancel is not None and cancel.into and not made_by_this:
                 yield cancel.into
 
     def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
+        """Note when a message was sent that cancelled this alert and put nothing in its place."""
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 
-    def _take(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
-        """Take in one alert. Whether this message has made a revision of it."""
+    def _add_alert(self, history: Sequence[Entry | OtherKind], first_id: str) -> bool:
+        """Add one alert. Return whether this very message has made one of its revisions."""
         revisions = [each for each in history if isinstance(each, Revision)]
         if not revisions:
             return False
         last = revisions[-1]
         cancel = next((each for each in history if isinstance(each, Cancel)), None)
-        self._found[last.id] = Found(last, history[-1].revision, cancel, Chain.of(history).kinds)
-        name = self.letter.sender, self.letter.identifier
+        self._found[last.id] = FoundAlert(last, history[-1].revision, cancel, Chain.of(history).kinds)
+        name = self.facts.sender, self.facts.identifier
         for before, each in zip([None, *revisions], revisions, strict=False):
             if each.origin is not None and (each.origin.sender, each.origin.identifier) == name:
                 sent = each.alert.approval.approved_at
-                self._sent_of_name.append(sent)
-                if sent == self.letter.sent:
-                    self.mine[each.id] = each, before
-                    self.mine_first.append(first_id)
-        return last.id in self.mine
+                self._sent_of_own_name.append(sent)
+                if sent == self.facts.sent:
+                    self.made[each.id] = each, before
+                    self.first_ids_made.append(first_id)
+        return last.id in self.made

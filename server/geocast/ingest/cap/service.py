@@ -1,33 +1,40 @@
-"""One message of CAP, from its bytes to its answer (rules CP1 to CP25, but for HTTP).
+"""The path of one CAP message from its bytes to its answer, without HTTP (docs/cap.md, rules CP1 to CP25).
 
-bytes ── read, in a thread: 400, 422, 403 ──> Reading
-  │
-  v
-what the log knows of it <─────────────────────────────┐
-  │  ignored (CP9), repeated (CP10), 422 of the policy │ somebody else was faster
-  v                                                    │
-the steps of the decision, one after another ──────────┘ ──> Answer
+    bytes ── read_message, in a thread: 400, 422, 403 ──> MessageReading
+      │ a message that is not meant to be published: ignored
+      v
+    the histories of its name and of the names that it refers to <──┐
+      │ decision.decide: which alerts is it about?                  │ another writer was
+      │ expired, a repeated message, 422 of the policy, 429         │ faster at some entry
+      v                                                             │
+    PlannedEntries: a revision, cancels, tombstones, one by one ────┘ ──> CapOutcome
+
+The entries of one message are not stored at once. So each decision is made again from the log, and leaves out what is
+there already (`decision`, Rule 1).
+Example: a message replaces the alerts a and b by n. Node A has published n and cancelled a when somebody cancels b by
+hand. Node A's cancel of b is refused, because its number is taken. Node A decides again: it finds n, and finds that a
+and b have ended, so nothing is left to append. It answers 201 `replaced`, for that is what this request has done.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from ... import failpoints
 from ...alertlog import AlertLog
 from ...alertlog.chain import NO_KINDS
+from ...alertlog.optimistic import OptimisticWriter, Plan
 from ...approvals.request_check import unsigned
 from ...clock import MAX_MS, Clock
-from ...errors import LogUnavailable
 from ...model import problems
 from ...model.alert import Approval, Cancel, Entry, Origin, Revision
 from ...model.problems import Problem, Violation
 from ...policy import Policy
 from ...policy.publishers.bounds import Bounds, Publishers, granted
 from ...policy.publishers.rates import Rates
-from ..publish import ATTEMPTS, RunInThread, at_once, check_size
-from . import ids
-from . import language_groups as cap_blocks
+from ..publish import RunInThread, check_size, run_here
+from . import ids, language_groups
 from . import message as cap_message
 from .decision import (
     CANCELLED,
@@ -37,8 +44,8 @@ from .decision import (
     REPLACED,
     UPDATED,
     Decision,
-    Found,
-    HistoryReader,
+    FoundAlert,
+    KnownHistories,
     MessageFacts,
     decide,
 )
@@ -52,15 +59,21 @@ MAX_REASON = 280
 REPLACED_REASON = "Replaced by a newer message."
 CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
-TOMBSTONE_MS = 24 * 3_600_000  # how long one lasts at least from when its message was sent (CP13)
-READS_AT_ONCE = 32  # histories that are asked for together
-_BY_TIME = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # what breaks these rules did not always
+TOMBSTONE_MS = 24 * 3_600_000  # from `sent` of its message: how long a tombstone lasts at least (CP13)
+READS_AT_ONCE = 32  # histories that are read at the same time
+_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # a message that kept these rules may break them later
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
+_OVERTAKEN = "what this message is about is being written by others, or can't be read"
 
 
 @dataclass(frozen=True, slots=True)
 class CapOutcome:
-    """What became of a message. `stored`: what this very request has put into the log, tombstones included."""
+    """The answer to a message. `why`: the reason for an outcome that publishes nothing.
+
+    `alerts` and `cancelled` are the entries that the message has made, by this request or an earlier one. `notes` name
+    what was changed or left out, and `areas_left_out` counts areas without a known shape. `stored` has the entries that
+    this very request has put into the log, tombstones included.
+    """
 
     outcome: str
     why: str = ""
@@ -73,26 +86,25 @@ class CapOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MessageReading:
-    """A message that was read. `drafts`: what it would be published as, or why it may not be; none if nothing is to be.
+    """A message that was read, and all that can be said of it without the log.
 
-    `ignored`: why it is not to be published, "" if it may be. `blocks`: of how many alerts it is the message.
+    `drafts`: the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal`: the rules of the
+    policy that it breaks. It is not raised at once, for a message that was published before is answered as it was then.
+    `ignored`: why the message is not meant to be published; "" if it is. `ended`: an Alert whose blocks are all over.
+    `blocks`: the number of alerts that the message would make.
     """
 
     message: CapMessage
-    letter: MessageFacts
-    drafts: Sequence[Draft] | Problem = ()
+    facts: MessageFacts
+    drafts: Sequence[Draft] = ()
+    refusal: Problem | None = None
     ignored: str = ""
     ended: bool = False
     blocks: int = 0
 
-    @property
-    def origin(self) -> Origin:
-        """What its alerts say they were made of."""
-        return Origin(self.message.sender, self.message.identifier, self.blocks)
-
 
 class CapIngest:
-    """Takes messages of CAP, under a policy, from sources, into a log."""
+    """Takes CAP messages from sources and writes what becomes of them to the log."""
 
     def __init__(
         self,
@@ -101,155 +113,164 @@ class CapIngest:
         sources: CapSources,
         clock: Clock,
         appended: Callable[[Entry], None] = lambda _entry: None,
-        aside: RunInThread = at_once,
+        run_in_thread: RunInThread = run_here,
         publishers: Publishers | None = None,
         zones: Zones = NO_ZONES,
     ) -> None:
-        """`appended` is called with each entry that was appended.
+        """Take messages of these sources under this policy.
 
-        `aside` does what takes milliseconds, where it holds nobody up. `publishers`: what each may do, sources by their
-        names; None: all that the policy allows. `zones`: what codes of areas stand for.
+        `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
+        `publishers` has what each source may do, by its name; None allows all that the policy allows. `zones` has the
+        shapes for the codes of areas.
         """
         self.sources = sources
         self._log = alert_log
+        self._writer = OptimisticWriter[Entry](alert_log, appended, _OVERTAKEN)
         self._policy = policy
         self._clock = clock
-        self._appended = appended
-        self._aside = aside
+        self._run_in_thread = run_in_thread
         self._publishers = publishers
         self._zones = zones
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """The same under another policy, from other sources, by other grants. What is under way goes on as it began."""
-        after = CapIngest(self._log, policy, sources, self._clock, self._appended, self._aside, publishers, self._zones)
-        after._rates = self._rates
+        """Return a copy with another policy, sources and grants. Messages that are under way keep the old ones."""
+        after: CapIngest = copy(self)
+        after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
-    def admit(self, source: CapSource) -> Bounds:
-        """What a source is granted. Raises Problem (403) if it may not publish at all (PG1)."""
+    def check_source(self, source: CapSource) -> Bounds:
+        """Return what a source may do. Raises Problem (403) if it may not publish at all (rule PG1)."""
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
-        """Take the message in `body`; with `dry_run`, decide and store nothing.
+        """Take the message in `body`. With `dry_run`, decide, but store nothing.
 
-        Raises Problem if it is refused, and LogUnavailable if the outcome is unknown.
+        Raises Problem if the message is refused, and LogUnavailable if the outcome is unknown.
         """
-        now_ms, bounds = self._clock.now().wall_ms, self.admit(source)
-        reading = await self._aside(
-            lambda: read(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
+        now_ms, bounds = self._clock.now().wall_ms, self.check_source(source)
+        reading = await self._run_in_thread(
+            lambda: read_message(body, charset, source, self._policy, bounds, now_ms, self._zones), source.name
         )
         if reading.ignored:
             return CapOutcome(IGNORED, reading.ignored, notes=reading.message.notes)
-        done: list[Entry] = []
+        return await self._carry_out(reading, source, dry_run=dry_run)
+
+    async def _carry_out(self, reading: MessageReading, source: CapSource, *, dry_run: bool) -> CapOutcome:
+        """Decide from the log and append the entries in order, until a decision is carried out to its end."""
+        stored: list[Entry] = []
         counted = False
-        said: Decision | None = None  # the decision that is told of
-        for _ in range(ATTEMPTS):
-            now_ms = self._clock.now().wall_ms
-            decision = await self._decided(reading, now_ms)
+        first_decision: Decision | None = None  # the decision that the answer tells of
+
+        def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
+            nonlocal first_decision
+            decision, now_ms = decided
             if decision.outcome != REPEATED and reading.ended:
-                return CapOutcome(IGNORED, "expired", notes=reading.message.notes)
-            if isinstance(reading.drafts, Problem) and (decision.outcome != REPEATED or decision.publish):
-                raise reading.drafts
-            # Where somebody was faster at a later step, what was done before is what is told.
-            if said is None or all(_is_tombstone(entry) for entry in done):
-                said = decision
-            steps = PlannedEntries(reading, decision, source, self._policy, now_ms)
-            if needed := steps.unsigned():
+                return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
+            if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
+                raise reading.refusal
+            # A later decision of this request finds what an earlier one has stored, and would answer `repeated`. So the
+            # first decision by which more than tombstones were stored is the one to tell of.
+            if first_decision is None or all(map(_is_tombstone, stored)):
+                first_decision = decision
+            planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
+            if needed := planned.unsigned():
                 raise Problem.of(needed)
-            if steps.revisions and not counted and not dry_run:
+            entries = [] if dry_run else planned.entries
+            return Plan(planned.answer(first_decision, [*stored, *entries]), entries)
+
+        async def append(entries: Sequence[Entry]) -> bool:
+            nonlocal counted
+            if not counted and any(isinstance(entry, Revision) for entry in entries):
                 self._count(source)
                 counted = True
-            if dry_run or await self._took(steps.entries, done):
-                return steps.answer(said, done)
-        raise LogUnavailable("what this message is about is being written by others, or can't be read")
+            for entry in entries:
+                if _is_tombstone(entry):
+                    failpoints.hit("before-tombstone")
+                if not await self._writer.append([entry]):
+                    return False
+                stored.append(entry)
+            return True
+
+        return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
+
+    async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
+        """Return the decision on a message, and the time in ms for which it was made.
+
+        `decide` says which histories it lacks. They are read, and it is asked again, until it lacks none.
+        """
+        known, now_ms = KnownHistories(), self._clock.now().wall_ms
+
+        def may_follow(current: Revision) -> bool:
+            return bool(reading.drafts) and reading.drafts[0].may_follow(current)
+
+        while True:
+            found = decide(reading.facts, known, now_ms, reading.blocks, may_follow)
+            if found is not None:
+                return found, now_ms
+            while wanted := list(known.missing)[:READS_AT_ONCE]:
+                histories = await asyncio.gather(*map(self._log.history, wanted))
+                for alert_id, history in zip(wanted, histories, strict=True):
+                    known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish. Raises Problem (429): its source's own table has a rate (PG2)."""
+        """Count a message that is about to publish. Raises Problem (429) above the source's own rate (rule PG2)."""
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
             self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
-
-    async def _decided(self, reading: MessageReading, now_ms: int) -> Decision:
-        records = HistoryReader()
-
-        def may_follow(current: Revision) -> bool:
-            return not isinstance(reading.drafts, Problem) and reading.drafts[0].may_follow(current)
-
-        while True:
-            found = decide(reading.letter, records, now_ms, reading.blocks, may_follow)
-            if found is not None:
-                return found
-            while wanted := list(records.missing)[:READS_AT_ONCE]:
-                histories = await asyncio.gather(*map(self._log.history, wanted))
-                for alert_id, history in zip(wanted, histories, strict=True):
-                    records.put(alert_id, history)
-
-    async def _took(self, entries: Sequence[Entry], done: list[Entry]) -> bool:
-        """Append what is not there yet, in order. False if somebody else was faster: then it is decided anew."""
-        for entry in entries:
-            if _is_tombstone(entry):
-                failpoints.hit("before-tombstone")
-            if not await self._log.append(entry):
-                return False
-            done.append(entry)
-            failpoints.hit("after-append")
-            self._appended(entry)
-        return True
 
 
 def _is_tombstone(entry: Entry) -> bool:
     return isinstance(entry, Cancel) and entry.is_tombstone
 
 
-def read(
-    body: bytes,
-    charset: str | None,
-    source: CapSource,
-    policy: Policy,
-    bounds: Bounds,
-    now_ms: int,
-    zones: Zones = NO_ZONES,
+def read_message(
+    body: bytes, charset: str | None, source: CapSource, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
 ) -> MessageReading:
-    """What is in a message, and what it would be published as. Raises Problem: 400, 422, 403."""
+    """Return what a message says and what it would be published as, which takes milliseconds.
+
+    Raises Problem: 400 if it can't be read, 422 if it breaks a rule of CAP, 403 if the source may not speak for its
+    sender.
+    """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
-    blocks = cap_blocks.of(message) if publishes else []
+    blocks = language_groups.of(message) if publishes else []
     if not source.speaks_for(message.sender):
         raise Problem(problems.SENDER_NOT_ALLOWED)
     ended = bool(blocks) and all(has_ended(block, now_ms) for block in blocks)
-    over = publishes and (cap_blocks.is_all_clear(message) or ended)
-    reading = MessageReading(message, _letter(message, source, cancels=message.type == "Cancel" or over))
-    if why := _ignored(message):
+    over = publishes and (language_groups.is_all_clear(message) or ended)
+    reading = MessageReading(message, _facts_of(message, source, cancels=message.type == "Cancel" or over))
+    if why := _why_ignored(message):
         return replace(reading, ignored=why)
     if publishes and not over:
         left = [block for block in blocks if not has_ended(block, now_ms) and not policy.ignores(block.infos)]
         if not left:
             return replace(reading, ignored="event")
+        reading = replace(reading, blocks=len(left))
         try:
-            found: Sequence[Draft] | Problem = drafts(message, left, source, policy, bounds, now_ms, zones)
+            return replace(reading, drafts=drafts(message, left, source, policy, bounds, now_ms, zones))
         except Problem as problem:
-            found = problem
-        return replace(reading, drafts=found, blocks=len(left))
+            return replace(reading, refusal=problem)
     return replace(reading, ended=ended and message.type == "Alert")
 
 
-def _ignored(message: CapMessage) -> str:
-    """Why it is right not to publish a message; "" if it is not (CP9)."""
+def _why_ignored(message: CapMessage) -> str:
+    """Return why a message is not meant to be published, such as a test of the issuer's system; "" if it is (CP9)."""
     if message.status in ("System", "Draft"):
         return "status"
     if message.type in ("Ack", "Error"):
         return "type"
     if message.scope != "Public":
         return "scope"
-    return "all-clear" if message.type == "Alert" and cap_blocks.is_all_clear(message) else ""
+    return "all-clear" if message.type == "Alert" and language_groups.is_all_clear(message) else ""
 
 
-def _letter(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
+def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
+    """Return the facts by which the message and its references are looked for in the log."""
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Real messages name the sender by another name than its own.
+        # Issuers refer to messages of their own by another name of the sender, so both are looked for.
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
@@ -269,7 +290,7 @@ def _letter(message: CapMessage, source: CapSource, *, cancels: bool) -> Message
 
 
 class PlannedEntries:
-    """What a decision comes to: the entries to append, in order, and what is answered."""
+    """The entries that carry a decision out, in the order in which they are appended, and the answer to them."""
 
     def __init__(
         self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int
@@ -280,18 +301,19 @@ class PlannedEntries:
         self._policy = policy
         self._now_ms = now_ms
         self._approval = Approval(source.approver, max(reading.message.sent, decision.called_off))
-        self.revisions = [*self._published(), *self._revised()]
-        self._last_ms = max(map(self._last, [*self.revisions, *(each for each, _ in decision.told)]), default=0)
+        self.revisions = list(self._revisions())
+        made = [*self.revisions, *(each for each, _ in decision.made)]
+        self._latest_end_ms = max(map(self._latest_end, made), default=0)
         self.cancels = [self._cancel(each) for each in decision.cancel]
         self.tombstones = [self._tombstone(each) for each in decision.tombstones]
 
     @property
     def entries(self) -> list[Entry]:
-        """All of them, in the order in which they are appended."""
+        """All of the entries, in the order in which they are appended."""
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return what is wrong with the first entry that reviewers would have to sign: no message can be (HD1)."""
+        """Return what is wrong with the first entry that reviewers would have to sign: a message has no signatures."""
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
@@ -299,94 +321,86 @@ class PlannedEntries:
                 return found
         return []
 
-    def answer(self, said: Decision, done: Sequence[Entry]) -> CapOutcome:
-        """What is answered. `said`: the decision by which this request began to store; `done`: what it has stored."""
+    def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
+        """Return the answer once all entries are stored.
+
+        `first_decision`: the decision by which this request began to store. `stored`: all that it has stored.
+        """
         decision, reading = self._decision, self._reading
-        revisions = {each.id: each for each, _ in decision.told}
-        revisions |= {each.id: each for each in (*done, *self.revisions) if isinstance(each, Revision)}
-        cancels = {each.id: each for each in (*decision.cancelled, *done, *self.cancels) if isinstance(each, Cancel)}
+        revisions = {each.id: each for each, _ in decision.made}
+        revisions |= {each.id: each for each in (*stored, *self.revisions) if isinstance(each, Revision)}
+        cancels = {each.id: each for each in (*decision.cancelled, *stored, *self.cancels) if isinstance(each, Cancel)}
         cancelled = tuple(each for each in cancels.values() if not each.is_tombstone)
-        found = () if isinstance(reading.drafts, Problem) else reading.drafts
-        notes = reading.message.notes.union(*(draft.notes for draft in found))
+        notes = reading.message.notes.union(*(draft.notes for draft in reading.drafts))
         if self._differs():
             notes |= {"differs"}
         return CapOutcome(
-            REPLACED if said.outcome == PUBLISHED and cancelled else said.outcome,
-            said.why,
+            REPLACED if first_decision.outcome == PUBLISHED and cancelled else first_decision.outcome,
+            first_decision.why,
             tuple(revisions[alert_id] for alert_id in sorted(revisions)),
             cancelled,
             notes,
-            sum(draft.areas_left_out for draft in found),
-            tuple(done),
+            sum(draft.areas_left_out for draft in reading.drafts),
+            tuple(stored),
         )
 
     def _differs(self) -> bool:
-        """Whether a message that was known comes to something else by now (CP10)."""
-        told, found = self._decision.told, self._reading.drafts
-        if isinstance(found, Problem):
-            return bool(told) and any(each.type not in _BY_TIME for each in found.violations)
-        # Of several alerts some may have ended since, and are not drafted any more: those that end last come first.
+        """Return whether a repeated message would make other alerts now than it has made (CP10).
+
+        Example: an issuer sends another headline under the same name and time. The first answer stands, with a note.
+        """
+        made, refusal = self._decision.made, self._reading.refusal
+        if refusal is not None:
+            return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
+        # Blocks that have ended since are not drafted any more. The blocks that end last come first, so the drafts that
+        # are left are compared with the alerts that they made.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
-            for draft, (each, before) in zip(found, told, strict=False)
+            for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
         )
 
     # ---- entries ---------------------------------------------------------------------------------------------------
 
-    def _published(self) -> Iterator[Revision]:
-        found = self._reading.drafts
-        for number in self._decision.publish:
-            if not isinstance(found, Problem) and number > len(found):
-                return  # it has ended since
-            yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
-
-    def _revised(self) -> Iterator[Revision]:
+    def _revisions(self) -> Iterator[Revision]:
+        """Yield the revision of the alert that goes on, or revision 1 of each alert that is published as new."""
         if (current := self._decision.revise) is not None:
             yield self._revision(1, current.id, current.number + 1, current.revision)
+        for number in self._decision.publish:
+            if number > len(self._reading.drafts):
+                return  # this block, and all after it, have ended since
+            yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
-        found = self._reading.drafts
-        if isinstance(found, Problem):
-            raise found
-        draft = found[block - 1]
+        message, draft = self._reading.message, self._reading.drafts[block - 1]
         terms = draft.terms(self._policy, current)
         alert = draft.accept(alert_id, terms, current)
-        return check_size(
-            Revision(
-                alert, number, self._source.name, self._now_ms, terms, self._reading.origin, issuer=self._source.issuer
-            )
-        )
+        origin = Origin(message.sender, message.identifier, self._reading.blocks)
+        parts = alert, number, self._source.name, self._now_ms, terms, origin
+        return check_size(Revision(*parts, issuer=self._source.issuer))
 
-    def _cancel(self, found: Found) -> Cancel:
-        into = self._decision.into
-        return Cancel(
-            found.id,
-            found.number + 1,
-            REPLACED_REASON if into else self._reason(),
-            self._approval,
-            self._source.name,
-            self._now_ms,
-            max(found.revision.ends_at, self._last_ms, self._decision.until),
-            into=into,
-            issuer=self._source.issuer,
-        )
+    def _cancel(self, found: FoundAlert) -> Cancel:
+        reason = REPLACED_REASON if self._decision.into else self._cancel_reason()
+        ends_at = max(found.revision.ends_at, self._latest_end_ms, self._decision.until)
+        return self._end(found.id, found.number + 1, reason, ends_at)
 
     def _tombstone(self, alert_id: str) -> Cancel:
-        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._last_ms, self._decision.until), MAX_MS)
-        approval, source, into = self._approval, self._source, self._decision.into
-        said = TOMBSTONE_REASON, approval, source.name, self._now_ms, ends_at
-        return Cancel(alert_id, 1, *said, into=into, issuer=source.issuer)
+        ends_at = min(max(self._approval.approved_at + TOMBSTONE_MS, self._latest_end_ms, self._decision.until), MAX_MS)
+        return self._end(alert_id, 1, TOMBSTONE_REASON, ends_at)
 
-    def _reason(self) -> str:
-        """Why the issuer says it is over, in its first language (LA4)."""
-        if not self._reading.letter.cancels:
-            return CANCEL_REASON  # by another message: this one came late
+    def _end(self, alert_id: str, number: int, reason: str, ends_at: int) -> Cancel:
+        parts = alert_id, number, reason, self._approval, self._source.name, self._now_ms, ends_at
+        return Cancel(*parts, into=self._decision.into, issuer=self._source.issuer)
+
+    def _cancel_reason(self) -> str:
+        """Return the issuer's words on why the alert is over, in the message's first language."""
+        if not self._reading.facts.cancels:
+            return CANCEL_REASON  # another message has cancelled it, and this one came late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
-    def _last(self, revision: Revision) -> int:
-        """The latest that the alert of a revision may end, as far as the policy of now can tell."""
+    def _latest_end(self, revision: Revision) -> int:
+        """Return the latest time in ms at which the alert of a revision may come to end, by the current policy."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)

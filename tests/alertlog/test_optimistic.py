@@ -1,0 +1,135 @@
+"""alertlog/optimistic.py: to read the history, decide, append, and decide again if another writer was faster."""
+
+import asyncio
+
+import pytest
+from support.fakes import a_cancel, a_revision
+
+from geocast.alertlog.memory import MemoryLog
+from geocast.alertlog.optimistic import ATTEMPTS, OptimisticWriter, Plan
+from geocast.errors import LogUnavailable
+
+ID = a_revision().id
+
+
+class Node:
+    """A node whose requests append "the next revision". Purpose: to see what it reads, decides and stores."""
+
+    def __init__(self, log=None):
+        self.log = log or MemoryLog()
+        self.histories = []
+        self.nudged = []
+        self.writer = OptimisticWriter(self.log, self.nudged.append, "others are faster")
+        self.before_append = lambda: None  # what other writers do between this node's reading and its appending
+
+    async def read(self):
+        """Return the history, as the services read it."""
+        return await self.log.history(ID)
+
+    def decide(self, history):
+        """Append the next revision, whatever there is."""
+        self.histories.append(len(history))
+        self.before_append()
+        entry = a_revision(revision=len(history) + 1)
+        return Plan(f"revision {entry.revision}", [entry])
+
+    def answer(self, decide=None, append=None):
+        """Return the answer to one request."""
+        return asyncio.run(self.writer.decide_and_append(self.read, decide or self.decide, append))
+
+    def stored(self):
+        """Return the numbers of the entries in the log."""
+        return [entry.revision for entry in asyncio.run(self.log.history(ID))]
+
+
+def test_plan_is_appended_and_followers_are_nudged():
+    """The answer of the plan is given, and `appended` is called with each entry."""
+    node = Node()
+    assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
+    assert node.stored() == [1, 2]
+    assert [entry.revision for entry in node.nudged] == [1, 2]
+
+
+def test_plan_without_entries_answers_and_stores_nothing():
+    """Rule 2: a repeated request or a dry run is not decided twice."""
+    node = Node()
+    assert node.answer(lambda history: node.histories.append(len(history)) or Plan("repeated")) == "repeated"
+    assert (node.histories, node.stored(), node.nudged) == ([0], [], [])
+
+
+def test_overtaken_node_decides_again_from_the_new_history():
+    """Rule 3, the example in the module: the second decision sees what the faster node has appended."""
+    node = Node()
+    node.answer()
+    faster = iter([a_revision(revision=2, headline="of the faster node")])
+    node.before_append = lambda: next(map(node.log.take, faster), None)
+    assert node.answer() == "revision 3"
+    assert node.histories == [0, 1, 2]
+    assert node.stored() == [1, 2, 3]
+    assert [entry.revision for entry in node.nudged] == [1, 3]
+
+
+def test_overtaken_request_is_refused_by_its_second_decision():
+    """Rules 2 and 3: the error of the later decision is raised, and nothing is stored for it."""
+    node = Node()
+    node.answer()
+    node.before_append = lambda: node.log.take(a_cancel(revision=2))
+
+    def decide(history):
+        if len(history) == 2:
+            raise ValueError("it has ended")
+        return node.decide(history)
+
+    with pytest.raises(ValueError, match="ended"):
+        node.answer(decide)
+    assert (node.histories, node.stored()) == ([0, 1], [1, 2])
+
+
+def test_request_that_is_always_overtaken_ends_with_log_unavailable():
+    """Rule 3: after ATTEMPTS decisions the outcome is unknown, and the error has the service's text."""
+    node = Node()
+    node.before_append = lambda: node.log.take(a_revision(revision=len(node.histories)))
+    with pytest.raises(LogUnavailable, match="others are faster"):
+        node.answer()
+    assert node.histories == list(range(ATTEMPTS))
+    assert node.nudged == []
+
+
+@pytest.mark.parametrize("broken", ["history", "append"])
+def test_unavailable_log_is_not_tried_again(broken):
+    """Rule 4: whether the entry was stored is unknown, so the client has to repeat the request."""
+    node, calls = Node(), []
+
+    async def unavailable(_):
+        calls.append(broken)
+        raise LogUnavailable("out of reach")
+
+    setattr(node.log, broken, unavailable)
+    with pytest.raises(LogUnavailable, match="out of reach"):
+        node.answer()
+    assert (len(calls), node.nudged) == (1, [])
+
+
+def test_several_entries_are_appended_until_one_is_overtaken():
+    """`append`: what was stored before the number that is taken stays stored, and the next plan goes on from there."""
+    node = Node()
+
+    def decide(history):
+        numbers = (2, 3) if history else (1, 3, 2)
+        return Plan(f"from {numbers[0]}", [a_revision(revision=number) for number in numbers])
+
+    assert node.answer(decide) == "from 2"
+    assert node.stored() == [1, 2, 3]
+    assert [entry.revision for entry in node.nudged] == [1, 2, 3]
+
+
+def test_own_append_is_used_instead_of_the_writers():
+    """`append`: it may do something first, and may say that it was overtaken."""
+    node, tries = Node(), []
+
+    async def append(entries):
+        tries.append(len(entries))
+        return len(tries) == 3 and await node.writer.append(entries)
+
+    assert node.answer(append=append) == "revision 1"
+    assert (tries, node.stored()) == ([1, 1, 1], [1])
