@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from geocast.alertlog import codec
-from geocast.api.responses import accepted
+from geocast.api.responses import answer_of
 from geocast.approvals import form
 from geocast.model.alert import (
     AcceptedTerms,
@@ -150,7 +150,7 @@ def forms_of(entry):
         "stored": encoded(codec.encode(entry)),
         "frame": payload(frames[JSON.number]).decode(),
         "form": form_text(entry),
-        "accepted": json.dumps(accepted(entry)),
+        "accepted": json.dumps(answer_of(entry)),
     }
     if entry.proof is not None:
         forms["signed frame"] = payload(frames[SIGNED[0].number]).decode()
