@@ -7,24 +7,22 @@ over what it doesn't know (the rules LogG1 to LogG5 of the port): members of any
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING
+from typing import Any, NamedTuple
 
 import msgpack
 
 from ..clock import MAX_MS
 from ..model import call as calls
 from ..model.alert import (
-    FINEST_RESOLUTION,
     NOTHING_CONFIRMED,
-    SEVERITY_RANK,
     AcceptedTerms,
     Alert,
     AlertText,
     Approval,
     ApprovalProof,
     Cancel,
-    Certainty,
     Circle,
     Confirm,
     Entry,
@@ -35,10 +33,10 @@ from ..model.alert import (
     Revision,
     Shape,
     Signature,
-    Status,
-    Urgency,
+    TimeMs,
 )
 from ..model.call import CallEntry
+from ..model.members import CHECKS, Member, integer, members_of, resolution, text
 
 KINDS = ("revision", "cancel", *calls.KINDS)  # those that this release knows
 ENDINGS = ("cancel", "end")  # nothing follows one of these
@@ -82,7 +80,7 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
     """
     try:
         fields = _unpack(data)
-        kind = _text(fields["kind"])
+        kind = text(fields["kind"])
         if kind not in KINDS:
             return OtherKind(alert_id, revision, ends_at)
         if kind in calls.KINDS:
@@ -126,51 +124,32 @@ def _revision(entry: Revision) -> dict[str, Any]:
         "source": entry.source,
         "issued_at": entry.issued_at,
         "terms": _terms(entry.terms),
-        "category": alert.category,
-        "headline": alert.headline,
-        "description": alert.description,
-        "severity": alert.severity,
-        "status": alert.status,
-        "occurred_at": alert.occurred_at,
-        "expires_at": alert.expires_at,
-        "area": [shape.to_map() for shape in alert.area],
-        "approval": [alert.approval.reviewer, alert.approval.approved_at],
+        **_written(alert, _NEEDED),
         **rules,
         **_confirm(alert.confirm),
         **_origin(entry.origin),
-        **_warned(alert),
+        **_written(alert, _OPTIONAL),
         **_proof(entry.proof),
         **_issuer(entry),
     }
 
 
-def _warned(alert: Alert) -> dict[str, Any]:
-    """The members that only entries of official warnings have; any other entry has the same bytes as ever."""
-    members = {
-        "texts": [_text_map(text, first=n == 0) for n, text in enumerate(alert.texts)] or None,
-        "urgency": alert.urgency,
-        "certainty": alert.certainty,
-        "onset_at": alert.onset_at,
-        "web": alert.web,
+def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
+    """Return the members of `source` as they are stored. One that has its default value is left out."""
+    return {
+        name: write(value) if write else value
+        for name, write, _, default in members
+        if (value := getattr(source, name)) != default
     }
-    return _given(members)
 
 
-def _text_map(text: AlertText, *, first: bool) -> dict[str, Any]:
-    """A text; the headline and description of the first stand where releases look that know no texts."""
-    members = {
-        "language": text.language,
-        "title": text.title,
-        "headline": None if first else text.headline,
-        "description": None if first else text.description,
-        "instruction": text.instruction,
-        "area_desc": text.area_desc,
-    }
-    return _given(members)
+def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
+    """Return the texts. Those words of the first that the entry itself has are in the entry alone.
 
-
-def _given(members: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
+    There, releases find them that know no texts.
+    """
+    first, *others = (_written(text, _OF_TEXT) for text in texts)
+    return [{name: value for name, value in first.items() if name not in _IN_ENTRY}, *others]
 
 
 def _terms(terms: AcceptedTerms) -> list[Any]:
@@ -179,64 +158,43 @@ def _terms(terms: AcceptedTerms) -> list[Any]:
 
 
 def _to_revision(fields: dict[str, Any]) -> Revision:
+    if fields.get("texts"):
+        first, *others = fields["texts"]
+        fields = fields | {"texts": [first | {name: fields[name] for name in _IN_ENTRY}, *others]}
     alert = Alert(
-        id=_text(fields["id"]),
-        category=_text(fields["category"]),
-        headline=_text(fields["headline"]),
-        description=_text_or_none(fields["description"]),
-        severity=_one_of(SEVERITY_RANK, fields["severity"]),
-        status=cast(Status, _text(fields["status"])),  # a later release may know others
-        occurred_at=_time(fields["occurred_at"]),
-        expires_at=_time(fields["expires_at"]),
-        area=tuple(map(to_shape, fields["area"])),
-        approval=_to_approval(fields["approval"]),
-        confirm=_to_confirm(fields),
-        texts=_to_texts(fields),
-        urgency=cast(Urgency | None, _text_or_none(fields.get("urgency"))),  # a later release may know others
-        certainty=cast(Certainty | None, _text_or_none(fields.get("certainty"))),
-        onset_at=None if fields.get("onset_at") is None else _time(fields["onset_at"]),
-        web=_text_or_none(fields.get("web")),
+        id=text(fields["id"]), confirm=_to_confirm(fields), **_read(fields, _NEEDED), **_read(fields, _OPTIONAL)
     )
     title, default_age_ms, location_resolution, *more = fields["terms"]
     return Revision(
         alert,
-        _integer(fields["revision"]),
-        _text(fields["source"]),
+        integer(fields["revision"]),
+        text(fields["source"]),
         _time(fields["issued_at"]),
         AcceptedTerms(
-            _text(title),
-            _integer(default_age_ms),
-            _resolution(location_resolution),
-            _integer(fields.get("rules", 1)),
-            _integer(more[0]) if more else 0,
+            text(title),
+            integer(default_age_ms),
+            resolution(location_resolution),
+            integer(fields.get("rules", 1)),
+            integer(more[0]) if more else 0,
         ),
         _to_origin(fields.get("origin")),
         _to_proof(fields),
-        _text(fields.get("issuer") or ""),
+        text(fields.get("issuer") or ""),
     )
 
 
-def _to_texts(fields: Mapping[str, Any]) -> tuple[AlertText, ...]:
-    """The texts; of the first the headline and the description are those of the entry."""
-    found = fields.get("texts", ())
-    first = {"headline": fields["headline"], "description": fields["description"]}
-    return tuple(_to_text({**members, **(first if n == 0 else {})}) for n, members in enumerate(found))
+def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
+    """Return the members in `fields` that are known. Raises KeyError if one is not there that has no default value."""
+    return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 
 
-def _to_text(members: Mapping[str, Any]) -> AlertText:
-    return AlertText(
-        language=_text(members["language"]),
-        title=_text(members["title"]),
-        headline=_text(members["headline"]),
-        description=_text_or_none(members.get("description")),
-        instruction=_text_or_none(members.get("instruction")),
-        area_desc=_text_or_none(members.get("area_desc")),
-    )
+def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
+    return tuple(AlertText(**_read(members, _OF_TEXT)) for members in found)
 
 
 def to_shape(members: Mapping[str, Any]) -> Shape:
     """The shape with these members. Raises KeyError, TypeError or ValueError if it is none that could be sent."""
-    if _text(members["type"]) == "circle":
+    if text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
     json.dumps(members, allow_nan=False)  # raises for what could not be sent
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
@@ -252,7 +210,7 @@ def _is_one_ring(coordinates: Sequence[Any]) -> bool:
 
 def _to_approval(elements: Sequence[Any]) -> Approval:
     reviewer, approved_at, *_ = elements
-    return Approval(_text(reviewer), _time(approved_at))
+    return Approval(text(reviewer), _time(approved_at))
 
 
 def _confirm(confirm: Confirm) -> dict[str, Any]:
@@ -264,7 +222,7 @@ def _confirm(confirm: Confirm) -> dict[str, Any]:
 def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
     members = fields.get("confirm", {})
     area_km2 = members.get("area_km2")
-    return Confirm(None if area_km2 is None else float(area_km2), tuple(map(_text, members.get("text", ()))))
+    return Confirm(None if area_km2 is None else float(area_km2), tuple(map(text, members.get("text", ()))))
 
 
 def _origin(origin: Origin | None) -> dict[str, Any]:
@@ -276,7 +234,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
     if elements is None:
         return None
     sender, identifier, blocks, *_ = elements
-    return Origin(_text(sender), _text(identifier), _integer(blocks))
+    return Origin(text(sender), text(identifier), integer(blocks))
 
 
 def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
@@ -291,8 +249,8 @@ def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
     members = fields.get("proof")
     if members is None:
         return None
-    signatures = tuple(Signature(_text(protected), _text(mac)) for protected, mac, *_ in members["signatures"])
-    return ApprovalProof(_text(members["form"]), signatures)
+    signatures = tuple(Signature(text(protected), text(mac)) for protected, mac, *_ in members["signatures"])
+    return ApprovalProof(text(members["form"]), signatures)
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:
@@ -320,17 +278,17 @@ def _cancel(entry: Cancel) -> dict[str, Any]:
 
 def _to_cancel(fields: dict[str, Any]) -> Cancel:
     return Cancel(
-        id=_text(fields["id"]),
-        revision=_integer(fields["revision"]),
-        reason=_text(fields["reason"]),
+        id=text(fields["id"]),
+        revision=integer(fields["revision"]),
+        reason=text(fields["reason"]),
         approval=_to_approval(fields["approval"]),
-        source=_text(fields["source"]),
+        source=text(fields["source"]),
         cancelled_at=_time(fields["cancelled_at"]),
         ends_at=_time(fields["ends_at"]),
         confirm=_to_confirm(fields),
-        into=_text(fields.get("into") or ""),
+        into=text(fields.get("into") or ""),
         proof=_to_proof(fields),
-        issuer=_text(fields.get("issuer") or ""),
+        issuer=text(fields.get("issuer") or ""),
     )
 
 
@@ -349,9 +307,9 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
     """The entry of a call. What its two parts say is not looked at: the seal tells whether they are good (LogC2)."""
-    if (fields["id"], _integer(fields["revision"])) != (call_id, revision):
+    if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
-    sealed, sealed_as = _bytes(fields["sealed"]), _integer(fields.get("sealed_as", 0))
+    sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))
     if not sealed:
         raise ValueError("not sealed")
     if sealed_as and not (fields["kind"] in calls.MOVED and 0 < sealed_as < revision):
@@ -373,36 +331,54 @@ def _bytes(value: object) -> bytes:
     return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
-
-
-def _text_or_none(value: object) -> str | None:
-    return None if value is None else _text(value)
-
-
-def _one_of(known: Mapping[Any, object], value: Any) -> Any:
-    if value not in known:
-        raise ValueError("not one of those that are known")
-    return value
-
-
 def _time(value: object) -> int:
     """A time, in ms since 1970, that can be written with four digits for the year."""
-    if not 0 <= _integer(value) <= MAX_MS:
+    if not 0 <= integer(value) <= MAX_MS:
         raise ValueError("not a time")
-    return _integer(value)
+    return integer(value)
 
 
-def _resolution(value: object) -> int:
-    if not 0 <= _integer(value) <= FINEST_RESOLUTION:
-        raise ValueError("not a resolution of H3")
-    return _integer(value)
+# ---- the members of alerts and texts, by their types ---------------------------------------------------------------
+
+_Convert = Callable[[Any], Any]
+# A type that is not in _READ is an error when this module is imported; one that is not in _WRITE is stored as it is.
+_READ: Mapping[Any, _Convert] = {
+    **CHECKS,
+    TimeMs: _time,
+    tuple[Shape, ...]: lambda maps: tuple(map(to_shape, maps)),
+    Approval: _to_approval,
+    tuple[AlertText, ...]: _to_texts,
+}
+_WRITE: Mapping[Any, _Convert] = {
+    tuple[Shape, ...]: lambda area: [shape.to_map() for shape in area],
+    Approval: lambda approval: [approval.reviewer, approval.approved_at],
+    tuple[AlertText, ...]: _text_maps,
+}
 
 
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError("not an integer")
-    return value
+class _Stored(NamedTuple):
+    """How a member is stored: its name, how it is written and read, and its default value (MISSING if it has none).
+
+    `write` is None where the value is stored as it is.
+    """
+
+    name: str
+    write: _Convert | None
+    read: _Convert
+    default: Any
+
+
+def _stored(member: Member) -> _Stored:
+    read = _READ[member.type]
+    return _Stored(member.name, _WRITE.get(member.type), _or_none(read) if member.may_be_none else read, member.default)
+
+
+def _or_none(read: _Convert) -> _Convert:
+    return lambda value: None if value is None else read(value)
+
+
+_ALERT = members_of(Alert, without=("id", "confirm"))
+_NEEDED = tuple(_stored(each) for each in _ALERT if not each.is_optional)
+_OPTIONAL = tuple(_stored(each) for each in _ALERT if each.is_optional)
+_OF_TEXT = tuple(map(_stored, members_of(AlertText)))
+_IN_ENTRY = ("headline", "description")  # the words of the first text that the entry itself has

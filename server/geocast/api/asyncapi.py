@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import __version__
 from ..auth.scopes import MAX_QUALS
 from ..calls.aeds import MOST
+from ..calls.messages import CallOut
 from ..calls.seat_request import Reason
 from ..model import close_codes
 from ..model.alert import Status
@@ -25,8 +26,8 @@ from ..stream.hub import SILENCE_S
 from ..stream.session import HEARTBEAT_S, MESSAGES, Ref
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber
 from ..wire.frames import JSON, MSGPACK, WIRES
-from .openapi import AlertOut, LanguageOut, TimeOut, schemas_of
-from .openapi_calls import CallOut
+from ..wire.output import AlertOut, LanguageOut, TimeOut
+from .openapi import schemas_of
 
 PONG_S = 10  # W9: how long a client that sends `ping` waits for an answer
 

@@ -1,25 +1,26 @@
 """The OpenAPI document: what it says of each call that `api/routes_alerts.py` serves.
 
 The schemas of request bodies are made of the models that `wire/requests.py` validates with, so that the document can't
-differ from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The models
-`…Out` describe answers and are never instantiated. Their docstrings stand in the document as descriptions.
+differ from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The types
+`…Out` are those that answers are made of. Their docstrings stand in the document as descriptions.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, Field
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
 
 from ..alertlog import PAGE
-from ..model import languages, problems
-from ..model.alert import ID_PATTERN, MAX_TEXTS, Certainty, Severity, Status, Urgency
-from ..model.problems import Problem, Violation
+from ..model import problems
+from ..model.alert import ID_PATTERN
+from ..model.problems import Problem, ProblemOut, ProblemTypeOut, Violation
 from ..policy import Policy
 from ..wire.requests import AlertRequest, CancelRequest, RevisionRequest
+from .answers import AcceptedOut, CancelledOut, CapOut, HealthOut, LiveOut, ReadyOut, StateOut
 from .examples import Named, example_id, examples
 from .middleware import CAP_TYPES, CURSOR_PATTERN
 
@@ -30,224 +31,6 @@ loaded, and have the status `test`: only subscribers whose token has `alerts:tes
 """
 SECURITY: list[dict[str, list[str]]] = [{"token": []}]
 _REF = "#/components/schemas/{model}"
-
-
-# A time as the server writes it (L8).
-TimeOut = Annotated[
-    str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", json_schema_extra={"format": "date-time"})
-]
-
-
-class CircleOut(BaseModel):
-    """A published circle: centre in degrees, radius in metres."""
-
-    type: Literal["circle"]
-    lat: Annotated[float, Field(ge=-90, le=90)]
-    lng: Annotated[float, Field(ge=-180, le=180)]
-    radius_m: Annotated[float, Field(gt=0)]
-
-
-PositionOut = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, Field(ge=-90, le=90)]]
-
-
-class PolygonOut(BaseModel):
-    """A published polygon: one ring of longitudes and latitudes, with arcs of great circles between them.
-
-    It reaches `buffer_m` metres beyond its ring.
-    """
-
-    type: Literal["Polygon"]
-    coordinates: Annotated[list[Annotated[list[PositionOut], Field(min_length=4)]], Field(min_length=1, max_length=1)]
-    buffer_m: Annotated[float, Field(gt=0)] = 0.0
-
-
-class OtherShapeOut(BaseModel):
-    """A shape of a type that is yet to come (G1). An alert with one is shown all the same (G2)."""
-
-    type: Annotated[str, Field(json_schema_extra={"not": {"enum": ["circle", "Polygon"]}})]
-
-
-Area = Annotated[list[CircleOut | PolygonOut | OtherShapeOut], Field(min_length=1)]
-
-
-LanguageOut = Annotated[str, Field(pattern=languages.PATTERN)]
-
-
-class AlertOut(BaseModel):
-    """An alert as subscribers see it, in one language if it has several."""
-
-    id: str
-    revision: int
-    category: str
-    title: str
-    headline: str
-    description: str = ""
-    instruction: str = ""
-    area_desc: str = ""
-    language: LanguageOut = ""
-    languages: Annotated[list[LanguageOut], Field(min_length=1, max_length=MAX_TEXTS)] = []
-    severity: Severity
-    urgency: Urgency = "unknown"
-    certainty: Certainty = "unknown"
-    status: Status
-    source: str
-    occurred_at: TimeOut
-    onset_at: TimeOut = ""
-    issued_at: TimeOut
-    expires_at: TimeOut
-    web: Annotated[str, Field(pattern="^[Hh][Tt][Tt][Pp][Ss]?://", max_length=1_000)] = ""
-    area: Area
-
-
-class ReachOut(BaseModel):
-    """How far an alert goes: the areas of its shapes, in km², rounded up; what they share counts for each."""
-
-    area_km2: Annotated[float, Field(ge=0)]
-
-
-class AcceptedOut(BaseModel):
-    """A revision that is in the log. Of a dry run there is no `revision` and no `issued_at`, but `reach`, the `form`
-    that reviewers are to sign (where the policy names an audience), and how many `approvals` it takes.
-    """
-
-    id: str
-    revision: int = 0
-    issued_at: TimeOut = ""
-    expires_at: TimeOut
-    area: Area
-    reach: ReachOut = ReachOut(area_km2=0)
-    form: str = ""
-    approvals: int = 0
-
-
-class CancelledOut(BaseModel):
-    """A cancel that is in the log. Of a dry run there is `form` and `approvals`, and of the rest the `id` alone."""
-
-    id: str
-    revision: int = 0
-    cancelled_at: TimeOut = ""
-    form: str = ""
-    approvals: int = 0
-
-
-class CapAlertOut(BaseModel):
-    """An alert that a message of CAP became. Of a dry run there is no `revision` and `issued_at`."""
-
-    id: str
-    revision: int = 0
-    issued_at: TimeOut = ""
-    expires_at: TimeOut
-    area: Area
-
-
-class CapCancelledOut(BaseModel):
-    """An alert that a message of CAP has cancelled."""
-
-    id: str
-    revision: int
-
-
-class CapOut(BaseModel):
-    """What became of a message of CAP: an outcome, the alerts that it is, and what was put right in it."""
-
-    outcome: Literal["published", "updated", "replaced", "cancelled", "repeated", "superseded", "noted", "ignored"]
-    why: Literal["status", "type", "scope", "all-clear", "event", "ended", "expired"] = "status"
-    alerts: list[CapAlertOut]
-    cancelled: list[CapCancelledOut]
-    notes: list[str]
-    areas_left_out: Annotated[int, Field(ge=1)] = 1
-
-
-class DeliveryOut(BaseModel):
-    """(connection, revision) pairs handed over by all nodes, those acknowledged, and the (device, revision) pairs that
-    push services took; rounded without alerts:audit.
-    """
-
-    sent: int
-    acked: int
-    pushed: int
-    rounded: Literal[True] = True
-
-
-class StateOut(BaseModel):
-    """An alert, whether it is live, and how far it got: that of others' alerts with alerts:manage only."""
-
-    state: Literal["live", "cancelled", "expired"]
-    alert: AlertOut
-    delivery: DeliveryOut = DeliveryOut(sent=0, acked=0, pushed=0)
-
-
-class LiveOut(BaseModel):
-    """Alerts that are live now: all, or a page of them. In a page they are in the order of publication."""
-
-    alerts: list[AlertOut]
-
-
-class ViolationOut(BaseModel):
-    """One broken rule: its problem type, a JSON Pointer to the field, a sentence, and members for programs.
-
-    Which members a type has, the protocol says (rule H8a). `start` and `end` count characters from 0, the end excluded.
-    """
-
-    type: str
-    pointer: str
-    detail: str
-    kind: str = ""
-    area_km2: float = 0.0
-    start: int = 0
-    end: int = 0
-    hold_area_km2: float = 0.0
-    confirmable: bool = False
-    needed: int = 0
-    have: int = 0
-    min_radius_m: float = 0.0
-    max_radius_m: float = 0.0
-    max_age_s: int = 0
-    min_life_s: int = 0
-    max_corners: int = 0
-    never: bool = False
-    allowed: list[str] = []
-    max_severity: Severity = "minor"
-    swapped: bool = False
-
-
-class ProblemOut(BaseModel):
-    """A problem (RFC 9457). A 422 has `errors`, a revision conflict `current`, a 429 and a 503 `retry_after_s`.
-
-    `errors_total`: how many errors there are, if not all of them are listed.
-    """
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[ViolationOut] = []
-    errors_total: int = 0
-    current: int = 0
-    retry_after_s: int = 0
-
-
-class HealthOut(BaseModel):
-    """The process is alive and answers."""
-
-    status: Literal["alive"]
-
-
-class ReadyOut(BaseModel):
-    """Whether the node is ready, and if not, why; and what does not work though it is."""
-
-    status: Literal["ready", "not ready"]
-    reasons: list[str] = []
-    degraded: list[str] = []
-
-
-class ProblemTypeOut(BaseModel):
-    """What a problem type means."""
-
-    type: str
-    title: str
-    status: int
-    explanation: str
 
 
 class Schemas(GenerateJsonSchema):
@@ -274,11 +57,12 @@ class Schemas(GenerateJsonSchema):
         return False
 
 
-def schemas_of(*models: type[BaseModel]) -> dict[str, Any]:
+def schemas_of(*models: type) -> dict[str, Any]:
     """The schemas of these models and of all that is in them, by name."""
-    _, schemas = models_json_schema(
-        [(model, "validation") for model in models], ref_template=_REF, schema_generator=Schemas
-    )
+    adapters: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        (model.__name__, "validation", TypeAdapter(model)) for model in models
+    ]
+    _, schemas = TypeAdapter.json_schemas(adapters, ref_template=_REF, schema_generator=Schemas)
     found: dict[str, Any] = schemas["$defs"]
     return found
 
@@ -298,16 +82,16 @@ def _problem(status: int) -> dict[str, Any]:
     }
 
 
-def _json_of(model: type[BaseModel]) -> dict[str, Any]:
+def _json_of(model: type) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_body(model: type) -> dict[str, Any]:
     """The part of a call's description that says what its body is."""
     return {"requestBody": {"required": True, **_json_of(model)}}
 
 
-def answer(model: type[BaseModel], description: str) -> dict[str, Any]:
+def answer(model: type, description: str) -> dict[str, Any]:
     """The part of a call's description that says what one answer is."""
     return {"description": description, **_json_of(model)}
 
@@ -462,7 +246,7 @@ _ANSWERS = (
 )
 
 
-def openapi(app: FastAPI, policy: Policy, now_ms: int, models: Sequence[type[BaseModel]] = ()) -> dict[str, Any]:
+def openapi(app: FastAPI, policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
     """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw, and examples of now.
 
     `models`: of bodies and answers that are described elsewhere.

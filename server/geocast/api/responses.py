@@ -24,6 +24,8 @@ from ..model.alert import Cancel, Entry, OtherKind, Revision
 from ..model.problems import Problem
 from ..policy.confirmation import covered_km2
 from ..wire.frames import alert_map
+from ..wire.output import area_out
+from .answers import AcceptedOut, CancelledOut, DeliveryOut, StateWord
 from .context import ApiContext
 
 logger = logging.getLogger(__name__)
@@ -32,45 +34,58 @@ RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
 RENDERED = 100  # alerts of a page that are written in one go
 LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
-_DRY = ("id", "expires_at", "area")
 
 
-def accepted(entry: Entry) -> dict[str, Any]:
-    """What a publisher is told of an entry that is in the log."""
-    if isinstance(entry, Cancel):
-        return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
+def accepted(entry: Revision) -> AcceptedOut:
+    """What a publisher is told of a revision that is in the log."""
     return {
         "id": entry.id,
         "revision": entry.revision,
         "issued_at": format_time(entry.issued_at),
         "expires_at": format_time(entry.alert.expires_at),
-        "area": [shape.to_map() for shape in entry.alert.area],
+        "area": area_out(entry.alert.area),
     }
+
+
+def preview(entry: Revision) -> AcceptedOut:
+    """What a publisher is told of a revision that a dry run has made."""
+    return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
+
+
+def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
+    """What a publisher is told of an entry that is in the log."""
+    if isinstance(entry, Cancel):
+        return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
+    return accepted(entry)
 
 
 def dry(outcome: PublishOutcome[Any]) -> Response:
     """200 to a dry run: what would come of it, and what reviewers are to sign."""
-    answer = {name: value for name, value in accepted(outcome.entry).items() if name in _DRY}
+    entry: Entry = outcome.entry
+    answer: AcceptedOut | CancelledOut
+    if isinstance(entry, Cancel):
+        answer = {"id": entry.id}
+    else:
+        answer = preview(entry)
+        answer["reach"] = {"area_km2": covered_km2(entry.alert.area)}
     if outcome.form is not None:
         answer["form"] = outcome.form
     answer["approvals"] = outcome.approvals
-    if isinstance(outcome.entry, Revision):
-        answer["reach"] = {"area_km2": covered_km2(outcome.entry.alert.area)}
     return JSONResponse(answer)
 
 
 def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
     """201, or 200 to a repeat."""
     if not outcome.created:
-        return JSONResponse(accepted(outcome.entry))
+        return JSONResponse(answer_of(outcome.entry))
     api.metrics.accepted.labels(kind).inc()
     for kid in api.publishing.break_glass(outcome.entry):
         api.metrics.break_glass.inc()
         logger.warning("break glass: an entry (%s) was approved with key %s", kind, kid)
-    return stored(accepted(outcome.entry), f"/v1/alerts/{outcome.entry.id}")
+    return stored(answer_of(outcome.entry), f"/v1/alerts/{outcome.entry.id}")
 
 
-def stored(answer: dict[str, Any], where: str) -> Response:
+def stored(answer: Mapping[str, Any], where: str) -> Response:
     """201: it is on stable storage, and there it can be asked for."""
     return _Accepted(answer, 201, {"Location": where})
 
@@ -96,7 +111,7 @@ def _next(after: Cursor, limit: int) -> str:
     return "/v1/alerts?" + urlencode({"after": f"{after.ends_at}-{after.id}", "limit": limit})
 
 
-def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
+def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
     """`live`, `cancelled` or `expired`; an alert that is both of these is cancelled."""
     if any(isinstance(entry, Cancel) for entry in history):
         return "cancelled"
@@ -104,14 +119,19 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> str:
     return "live" if now_ms < last.ends_at else "expired"
 
 
-def exact(counts: Counts) -> dict[str, Any]:
+def exact(counts: Counts) -> DeliveryOut:
     """Counts of an alert as they are (H12)."""
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 
-def rounded(counts: Counts) -> dict[str, Any]:
+def rounded(counts: Counts) -> DeliveryOut:
     """Counts that don't tell of a person, however small the alert, or short (H11)."""
-    return {name: _down(number) for name, number in exact(counts).items()} | {"rounded": True}
+    return {
+        "sent": _down(counts.sent),
+        "acked": _down(counts.acked),
+        "pushed": _down(counts.pushed),
+        "rounded": True,
+    }
 
 
 def _down(number: int) -> int:

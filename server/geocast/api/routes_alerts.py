@@ -29,6 +29,7 @@ from ..policy.confirmation import AREA
 from ..policy.pii import KINDS
 from ..wire.frames import alert_map
 from . import asyncapi, openapi, openapi_calls, stream_html
+from .answers import HealthOut, ReadyOut, StateOut
 from .context import ApiContext
 from .examples import STEP_MS
 from .http_server import serve
@@ -134,7 +135,8 @@ def _add_alerts(app: FastAPI, api: ApiContext) -> None:
             revisions = [entry for entry in history if isinstance(entry, Revision)]
             if not revisions:
                 raise Problem(problems.UNKNOWN_ALERT)
-            answer = {"state": state(history, api.clock.now().wall_ms), "alert": alert_map(revisions[-1])}
+            alert = alert_map(revisions[-1])
+            answer: StateOut = {"state": state(history, api.clock.now().wall_ms), "alert": alert}
             if MANAGE in grant.scopes or (revisions[0].issuer, revisions[0].source) == grant.subject:
                 counts = await api.alert_log.counts(alert_id)
                 answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
@@ -163,17 +165,15 @@ def _add_cap(app: FastAPI, api: ApiContext) -> None:
 def _add_operations(app: FastAPI, api: ApiContext) -> None:
     @app.get("/healthz", **openapi.HEALTH)
     async def healthz() -> Response:
-        return JSONResponse({"status": "alive"})
+        return JSONResponse(HealthOut(status="alive"))
 
     @app.get("/readyz", **openapi.READY)
     async def readyz() -> Response:
-        calls = api.degraded()
-        text = f"calls: {calls} with entries that no key of --call-keys opens"
-        degraded = {"degraded": [text]} if calls else {}
-        reasons = api.unready()
-        if reasons:
-            return JSONResponse({"status": "not ready", "reasons": reasons, **degraded}, 503)
-        return JSONResponse({"status": "ready", **degraded})
+        reasons, calls = api.unready(), api.degraded()
+        answer: ReadyOut = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        if calls:
+            answer["degraded"] = [f"calls: {calls} with entries that no key of --call-keys opens"]
+        return JSONResponse(answer, 503 if reasons else 200)
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):

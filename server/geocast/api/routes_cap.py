@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
@@ -15,9 +15,10 @@ from ..ingest.cap.sources import CapSources
 from ..model.alert import Cancel, Entry
 from ..model.problems import Problem
 from . import openapi
+from .answers import CapOut, CapReason, CapWord
 from .context import ApiContext
 from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
-from .responses import accepted
+from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
 
@@ -77,15 +78,15 @@ def _count(api: ApiContext, entry: Entry) -> None:
         api.metrics.accepted.labels("cancel").inc()
 
 
-def _body(answer: CapOutcome, *, dry_run: bool) -> dict[str, Any]:
-    left_out = ("revision", "issued_at") if dry_run else ()
-    alerts = [accepted(revision) for revision in answer.alerts]
-    body: dict[str, Any] = {"outcome": answer.outcome}
+def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
+    body: CapOut = {
+        "outcome": cast(CapWord, answer.outcome),
+        "alerts": [preview(each) if dry_run else accepted(each) for each in answer.alerts],
+        "cancelled": [{"id": each.id, "revision": each.revision} for each in answer.cancelled],
+        "notes": sorted(answer.notes),
+    }
     if answer.why:
-        body["why"] = answer.why
-    body["alerts"] = [{name: value for name, value in each.items() if name not in left_out} for each in alerts]
-    body["cancelled"] = [{"id": each.id, "revision": each.revision} for each in answer.cancelled]
-    body["notes"] = sorted(answer.notes)
+        body["why"] = cast(CapReason, answer.why)
     if answer.areas_left_out:
         body["areas_left_out"] = answer.areas_left_out
     return body

@@ -5,16 +5,14 @@ and nobody writes them again. So neither the order of keys nor how a number is w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..alertlog.codec import to_shape
 from ..clock import format_time, parse_time
 from ..model.alert import (
-    FINEST_RESOLUTION,
     MAX_FORM_BYTES,
-    SEVERITY_RANK,
     Alert,
     Approval,
     Cancel,
@@ -22,8 +20,11 @@ from ..model.alert import (
     Entry,
     Revision,
     Shape,
+    TimeMs,
 )
+from ..model.members import CHECKS, integer, members_of, resolution, text
 from ..wire.frames import alert_map
+from ..wire.requests import AlertRequest
 from ..wire.strict_json import load_json
 
 VERSION = 1
@@ -43,8 +44,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
             "expires_at": format_time(entry.ends_at),
             **_confirmed(entry.confirm),
         }
-    sent = alert_map(entry)
-    del sent["issued_at"]
+    sent = {name: value for name, value in alert_map(entry).items() if name != "issued_at"}
     return {
         **_head("alert", audience, entry.id, entry.revision, entry.source),
         **sent,
@@ -136,36 +136,27 @@ def read(text: str) -> Form:
 
 def _read(members: Mapping[str, Any]) -> Form:
     what, audience, alert_id, revision, source = _head_of(members)
-    category, confirm = _text(members["category"]), _confirm(members.get("confirm"))
+    category, confirm = text(members["category"]), _confirm(members.get("confirm"))
     expires_at = parse_time(members["expires_at"])
     content: Alert | str
     if what == "alert":
-        _text(members["title"])
-        if not 0 <= _integer(members["location_resolution"]) <= FINEST_RESOLUTION:
-            raise ValueError("not a resolution of H3")
-        content = Alert(
-            id=alert_id,
-            category=category,
-            headline=_text(members["headline"]),
-            description=_text(members["description"]) if "description" in members else None,
-            severity=_severity(members["severity"]),
-            status=_text(members["status"]),  # type: ignore[arg-type]  # a later release may know others
-            occurred_at=parse_time(members["occurred_at"]),
-            expires_at=expires_at,
-            area=tuple(map(_shape, _list(members["area"]))),
-            approval=_NOBODY,
-            confirm=confirm,
-        )
+        text(members["title"])
+        resolution(members["location_resolution"])
+        signed: dict[str, Any] = {
+            each.name: None if each.may_be_none and each.name not in members else read(members[each.name])
+            for each, read in _SIGNED
+        }
+        content = Alert(id=alert_id, approval=_NOBODY, confirm=confirm, **signed)
     else:
-        content = _text(members["reason"])
+        content = text(members["reason"])
     return Form(what, audience, alert_id, revision, source, category, expires_at, confirm, content, members)
 
 
 def _head_of(members: Mapping[str, Any]) -> tuple[Literal["alert", "cancel"], str, str, int, str]:
-    if _integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
+    if integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
         raise ValueError("of another version, or of something else")
-    audience, alert_id, source = _text(members["aud"]), _text(members["id"]), _text(members["source"])
-    return members["what"], audience, alert_id, _integer(members["revision"]), source
+    audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
+    return members["what"], audience, alert_id, integer(members["revision"]), source
 
 
 def _confirm(members: Any) -> Confirm:
@@ -174,7 +165,7 @@ def _confirm(members: Any) -> Confirm:
     area_km2 = members.get("area_km2")
     if area_km2 is not None and type(area_km2) not in (int, float):
         raise TypeError("not a number")
-    return Confirm(area_km2, tuple(map(_text, members.get("text", ()))))
+    return Confirm(area_km2, tuple(map(text, members.get("text", ()))))
 
 
 def _shape(members: Any) -> Shape:
@@ -192,25 +183,21 @@ def _numbers(value: Any) -> None:
         raise TypeError("not a number")
 
 
-def _severity(value: Any) -> Any:
-    if value not in SEVERITY_RANK:
-        raise ValueError("not a severity")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not a text")
-    return value
-
-
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise TypeError("not a list")
     return value
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError("not an integer")
-    return value
+# A type that publishers can send and that is not here is an error when this module is imported.
+_READ: Mapping[Any, Callable[[Any], Any]] = {
+    **CHECKS,
+    TimeMs: parse_time,
+    tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
+}
+# The members of an alert that reviewers sign: those that publishers can send, which are no official warnings.
+_SIGNED = tuple(
+    (each, _READ[each.type])
+    for each in members_of(Alert, without=("id", "approval", "confirm"))
+    if each.name in AlertRequest.model_fields
+)

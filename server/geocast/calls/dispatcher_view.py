@@ -1,12 +1,85 @@
 """What a dispatcher is answered: of what was done, and of how a call stands. Never where it is (RZ2)."""
 
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ..alertlog import Counts
 from ..clock import Now, format_time
-from ..model.call import CallEntry, Ending, Near, Opening
-from .messages import call_map
+from ..model.call import CallEntry, Ending, Opening, Role, SeatState
+from ..wire.output import CircleOut, TimeOut
+from .messages import CallOut, call_map, near_map
 from .state import CallState, Seat
+
+Number = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class CallAcceptedOut(TypedDict):
+    """Content of a call that is in the log. `headline` is there if the title is rung in its place."""
+
+    id: str
+    revision: Number
+    issued_at: TimeOut
+    expires_at: TimeOut
+    near: CircleOut
+    headline: NotRequired[Literal["replaced"]]
+
+
+class CallEndedOut(TypedDict):
+    """The end of a call, which is in the log."""
+
+    id: str
+    revision: Number
+    ended_at: TimeOut
+
+
+class SeatOut(TypedDict):
+    """A seat that a responder holds. Its number is 0 if it is one more than there are (RV7)."""
+
+    seat: Count
+    role: Role
+    responder: str
+    state: SeatState
+    accepted_at: TimeOut
+    changed_at: NotRequired[TimeOut]
+    eta_s: NotRequired[Count]
+    aed: NotRequired[str]
+
+
+class LeftOut(TypedDict):
+    """Who has given a seat back, and when it was taken. They were told where it is, too (RZ8)."""
+
+    responder: str
+    accepted_at: TimeOut
+    left_at: TimeOut
+
+
+StateWord = Literal["ringing", "full", "ended", "expired"]
+
+
+class CallStateOut(TypedDict):
+    """A call, how far it rings (metres), how many sessions were rung, have shown it and have declined, and who goes.
+
+    `content` is what `replaces` has to be in new content.
+    """
+
+    state: StateWord
+    content: Number
+    call: CallOut
+    ring_m: Number
+    rung: Count
+    seen: Count
+    declined: Count
+    seats: list[SeatOut]
+    left: NotRequired[list[LeftOut]]
+
+
+class CallsOut(TypedDict):
+    """The open calls of a dispatcher, in the order in which they were opened."""
+
+    calls: list[CallStateOut]
 
 
 def is_open(call: CallState, now: Now) -> bool:
@@ -16,24 +89,26 @@ def is_open(call: CallState, now: Now) -> bool:
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, Any]:
     """Of content that is in the log. `asked`: the headline that was sent (RY3)."""
-    answer = {
+    answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
         "issued_at": format_time(opening.issued_at),
         "expires_at": format_time(opening.expires_at),
         "near": near_map(opening.near),
     }
-    return answer if opening.headline == asked else answer | {"headline": "replaced"}
+    if opening.headline != asked:
+        answer["headline"] = "replaced"
+    return dict(answer)
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> dict[str, Any]:
     """Of an end that is in the log."""
-    return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
+    return dict(CallEndedOut(id=entry.id, revision=entry.revision, ended_at=format_time(ending.at)))
 
 
 def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
     """How a call stands: how many were rung, and who goes (RZ7: from where, nobody is told)."""
-    shown = {
+    shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
         "call": call_map(call),
@@ -43,20 +118,15 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
         "declined": counts.declined,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
-    # They were told where it is (RZ8).
-    left = [
-        {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
-        for person, each in call.left.items()
-    ]
-    return shown | {"left": left} if left else shown
+    if call.left:  # they were told where it is (RZ8)
+        shown["left"] = [
+            {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
+            for person, each in call.left.items()
+        ]
+    return dict(shown)
 
 
-def near_map(near: Near) -> dict[str, Any]:
-    """The circle that is shown, as a shape of an alert is."""
-    return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
-
-
-def _word(call: CallState, now: Now) -> str:
+def _word(call: CallState, now: Now) -> StateWord:
     if call.end is not None and call.end.source is not None:
         return "ended"
     if not is_open(call, now):
@@ -69,15 +139,18 @@ def _in_order(seat: Seat) -> tuple[bool, int, int]:
     return seat.number == 0, seat.number, seat.entry_number
 
 
-def _seat_map(seat: Seat) -> dict[str, Any]:
-    found = {
+def _seat_map(seat: Seat) -> SeatOut:
+    found: SeatOut = {
         "seat": seat.number,
         "role": seat.role,
         "responder": seat.person.sub,
         "state": seat.state,
         "accepted_at": format_time(seat.accepted_at),
-        "changed_at": None if seat.changed_at is None else format_time(seat.changed_at),
-        "eta_s": seat.eta_s,
-        "aed": seat.aed,
     }
-    return {name: value for name, value in found.items() if value is not None}
+    if seat.changed_at is not None:
+        found["changed_at"] = format_time(seat.changed_at)
+    if seat.eta_s is not None:
+        found["eta_s"] = seat.eta_s
+    if seat.aed is not None:
+        found["aed"] = seat.aed
+    return found

@@ -1,32 +1,59 @@
 """What responders are told of a call: the ring, which is the same for all, and the task, which has the exact place."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from ..clock import format_time
-from ..model.call import ExactPlace
+from ..model.alert import Status
+from ..model.call import ExactPlace, Near
 from ..wire.frames import FORMATS
+from ..wire.output import CircleOut, TimeOut
 from .aeds import Aeds
 from .seat_request import Reason
 from .state import CallState, Seat
 
 
-def call_map(call: CallState) -> dict[str, Any]:
+class CallOut(TypedDict):
+    """A call as it is rung: `near` is the circle of a cell, and there is no other place in it."""
+
+    id: str
+    revision: Annotated[int, Field(ge=1)]
+    category: str
+    title: str
+    headline: str
+    status: Status
+    source: str
+    occurred_at: TimeOut
+    issued_at: TimeOut
+    expires_at: TimeOut
+    answer_s: Annotated[int, Field(ge=1)]
+    near: CircleOut
+
+
+def near_map(near: Near) -> CircleOut:
+    """The circle that is shown, as a shape of an alert is."""
+    return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
+
+
+def call_map(call: CallState) -> CallOut:
     """A call as it is rung (M21): never its place, nor who goes."""
-    opening, near = call.opening, call.opening.near
+    opening = call.opening
     return {
         "id": call.id,
         "revision": call.revision,
         "category": opening.category,
         "title": opening.terms.title,
         "headline": opening.headline,
-        "status": opening.status,
+        "status": cast(Status, opening.status),
         "source": opening.source,
         "occurred_at": format_time(opening.occurred_at),
         "issued_at": format_time(opening.issued_at),
         "expires_at": format_time(opening.expires_at),
         "answer_s": opening.terms.answer_s,
-        "near": {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m},
+        "near": near_map(opening.near),
     }
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 SEVERITIES = ("minor", "moderate", "severe", "extreme")  # the words of CAP 1.2, <severity>; in ascending order
 SEVERITY_RANK = {name: rank for rank, name in enumerate(SEVERITIES)}
@@ -18,6 +18,7 @@ Severity = Literal["extreme", "severe", "moderate", "minor"]
 Status = Literal["actual", "exercise", "test"]
 Urgency = Literal["immediate", "expected", "future", "past", "unknown"]  # CAP 1.2, <urgency>
 Certainty = Literal["observed", "likely", "possible", "unlikely", "unknown"]  # CAP 1.2, <certainty>
+TimeMs = Annotated[int, "milliseconds since 1970 (UTC)"]
 MAX_TEXTS = 8  # languages of one alert (LA1)
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
@@ -165,6 +166,8 @@ class Alert:
 
     What stands behind `confirm` no publisher can send (A12): it is in alerts of official warnings. Of an alert with
     `texts`, the issuer's first of which comes first, `headline` and `description` are the first one's.
+
+    The order of the members is that in which they are stored (see `members`).
     """
 
     id: str
@@ -173,16 +176,21 @@ class Alert:
     description: str | None
     severity: Severity
     status: Status
-    occurred_at: int
-    expires_at: int
+    occurred_at: TimeMs
+    expires_at: TimeMs
     area: tuple[Shape, ...]
     approval: Approval
     confirm: Confirm = NOTHING_CONFIRMED
     texts: tuple[AlertText, ...] = ()  # up to MAX_TEXTS, each in another language
     urgency: Urgency | None = None
     certainty: Certainty | None = None
-    onset_at: int | None = None  # when what it warns of is expected to begin
+    onset_at: TimeMs | None = None  # when what it warns of is expected to begin
     web: str | None = None  # where more is to be read
+
+    @property
+    def languages(self) -> list[str] | None:
+        """The languages of the texts, in the issuer's order; None if the alert has no texts."""
+        return [each.language for each in self.texts] or None
 
     @property
     def circles(self) -> tuple[Circle, ...]:
@@ -218,7 +226,7 @@ class Revision:
     alert: Alert
     revision: int
     source: str
-    issued_at: int
+    issued_at: TimeMs
     terms: AcceptedTerms
     origin: Origin | None = None
     proof: ApprovalProof | None = None

@@ -4,13 +4,82 @@
 list by a test.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+
+from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
 
 from ..errors import GeocastError
+from .alert import Severity
 
 MAX_ERRORS = 100  # that an answer lists; it says how many there are beyond that (rule HD14)
+
+
+class ProblemTypeOut(TypedDict):
+    """What a problem type means."""
+
+    type: str
+    title: str
+    status: int
+    explanation: str
+
+
+class _BrokenRule(TypedDict):
+    type: str
+    pointer: str
+    detail: str
+
+
+class ViolationMembers(TypedDict, total=False):
+    """The members of a violation for programs. Which of them a type has, the protocol says (rule H8a)."""
+
+    kind: str
+    area_km2: float
+    start: int
+    end: int
+    hold_area_km2: float
+    confirmable: bool
+    needed: int
+    have: int
+    min_radius_m: float
+    max_radius_m: float
+    max_age_s: int
+    min_life_s: int
+    max_corners: int
+    never: bool
+    allowed: Sequence[str]
+    max_severity: Severity
+    swapped: bool
+
+
+class ViolationOut(_BrokenRule, ViolationMembers):
+    """One broken rule: its problem type, a JSON Pointer to the field, a sentence, and members for programs.
+
+    Which members a type has, the protocol says (rule H8a). `start` and `end` count characters from 0, the end excluded.
+    """
+
+
+class _ProblemHead(TypedDict):
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class ProblemMembers(TypedDict, total=False):
+    """The further members of a problem."""
+
+    errors: list[ViolationOut]
+    errors_total: int
+    current: int
+    retry_after_s: int
+
+
+class ProblemOut(_ProblemHead, ProblemMembers):
+    """A problem (RFC 9457). A 422 has `errors`, a revision conflict `current`, a 429 and a 503 `retry_after_s`.
+
+    `errors_total`: how many errors there are, if not all of them are listed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +91,7 @@ class ProblemType:
     title: str
     explanation: str
 
-    def to_map(self) -> dict[str, Any]:
+    def to_map(self) -> ProblemTypeOut:
         """As `GET /problems/<slug>` serves it."""
         return {
             "type": f"/problems/{self.slug}",
@@ -437,7 +506,7 @@ class Violation:
     type: ProblemType
     pointer: str
     detail: str
-    members: Mapping[str, Any] = field(default_factory=dict)
+    members: ViolationMembers = field(default_factory=ViolationMembers)
 
     @property
     def slug(self) -> str:
@@ -456,7 +525,7 @@ class Problem(GeocastError):  # noqa: N818
     type: ProblemType
     detail: str = ""
     violations: Sequence[Violation] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: ProblemMembers = field(default_factory=ProblemMembers)
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -479,9 +548,9 @@ class Problem(GeocastError):  # noqa: N818
         """The 422 that lists every violation; its type is the first one's."""
         return cls(violations[0].type, violations[0].detail, violations)
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ProblemOut:
         """The members of the problem document (RFC 9457, section 3)."""
-        body: dict[str, Any] = {
+        body: ProblemOut = {
             "type": f"/problems/{self.slug}",
             "title": self.type.title,
             "status": self.status,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..model import problems
-from ..model.problems import Violation
+from ..model.problems import Violation, ViolationMembers
 from ..wire.requests import PolicyFacts
 
 SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
@@ -76,8 +76,8 @@ def broken_ages(
 
 def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violation]:
     if facts.occurred_at is not None and now_ms - facts.occurred_at > lasting.max_age_ms:
-        detail, limits = f"must be at most {lasting.max_age_s} s ago", {"max_age_s": lasting.max_age_s}
-        yield Violation(problems.STALE, "/occurred_at", detail, limits)
+        detail = f"must be at most {lasting.max_age_s} s ago"
+        yield Violation(problems.STALE, "/occurred_at", detail, {"max_age_s": lasting.max_age_s})
 
 
 def _expiry(
@@ -128,6 +128,6 @@ def _no_expiry(
     yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/occurred_at" if first else "/category", detail, _limits(lasting))
 
 
-def _limits(lasting: Lasting) -> dict[str, int]:
+def _limits(lasting: Lasting) -> ViolationMembers:
     """Return the limits of an expiry, in seconds, as members of a violation (rule H8a)."""
     return {"min_life_s": lasting.min_life_s, "max_age_s": lasting.max_age_s}

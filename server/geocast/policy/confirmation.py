@@ -11,7 +11,7 @@ from ..geometry.sphere import circle_area_m2
 from ..geometry.spherical_polygon import SphericalPolygon
 from ..model import problems
 from ..model.alert import Circle, Confirm, Polygon, Shape
-from ..model.problems import Violation, digits
+from ..model.problems import Violation, ViolationMembers, digits
 from .pii import KINDS, NEVER, Finding, PiiDetector
 
 AREA = "area"  # what a violation of P23 has for a kind, beside the kinds of words
@@ -44,7 +44,7 @@ def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) 
         detail = f"covers {area_km2:.1f} km2; more than {digits(hold_km2)} has to be confirmed"
         if confirmed_km2 is not None:
             detail += ", and less than it covers is"
-        members = {"kind": AREA, "area_km2": area_km2, "hold_area_km2": hold_km2}
+        members: ViolationMembers = {"kind": AREA, "area_km2": area_km2, "hold_area_km2": hold_km2}
         yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
 
 
@@ -66,4 +66,5 @@ def _unconfirmed(pointer: str, found: Finding) -> Violation:
     where = f"characters {found.start + 1} to {found.end}"
     confirmable = found.kind not in NEVER
     detail = f"reads like {KINDS[found.kind]} ({where})" + ("" if confirmable else ", which can't be confirmed")
-    return Violation(problems.TEXT_UNCONFIRMED, pointer, detail, {**found._asdict(), "confirmable": confirmable})
+    place = ViolationMembers(kind=found.kind, start=found.start, end=found.end, confirmable=confirmable)
+    return Violation(problems.TEXT_UNCONFIRMED, pointer, detail, place)

@@ -18,7 +18,7 @@ from ..geometry.published_polygon import MAX_CORNERS, publish_polygons
 from ..geometry.sphere import circle_area_m2
 from ..model import problems
 from ..model.alert import ID_PATTERN, AcceptedTerms, Revision
-from ..model.problems import Violation, digits
+from ..model.problems import Violation, ViolationMembers, digits
 from ..wire.requests import PolicyFacts
 from .ages import ALERTS, CALLS, IN_THE_FUTURE, SKEW_MS, Lasting, broken_ages
 from .calls import CallCategory
@@ -264,7 +264,7 @@ def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> I
         bounds = (
             f"must be at most {digits(most_m)} m for this publisher, and in this category at least {digits(least_m)} m"
         )
-    limits = {"min_radius_m": least_m, "max_radius_m": most_m}
+    limits: ViolationMembers = {"min_radius_m": least_m, "max_radius_m": most_m}
     for pointer, radius_m in facts.radii:
         if not least_m <= radius_m <= most_m:
             yield Violation(problems.RADIUS_OUT_OF_RANGE, pointer, bounds, limits)

@@ -8,15 +8,17 @@ fan-out costs no more than a `write` per session (ADR 1).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import msgpack
 from websockets.frames import Frame, Opcode
 
 from ..clock import format_time
-from ..model.alert import AlertText, ApprovalProof, Cancel, Entry, Revision
+from ..model.alert import AcceptedTerms, Alert, AlertText, ApprovalProof, Cancel, Entry, Revision, Shape, TimeMs
+from ..model.members import members_of
+from .output import AlertOut, area_out
 from .strict_json import load_json, load_msgpack
 
 
@@ -62,53 +64,56 @@ WIRES = FORMATS + SIGNED
 PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
-def alert_map(revision: Revision, text: int = 0) -> dict[str, Any]:
+class _Sent(NamedTuple):
+    """A member of an alert that is sent: its name, which one of several objects has it, and how it is written.
+
+    `write` is None where the value is sent as it is.
+    """
+
+    name: str
+    source: int
+    write: Callable[[Any], Any] | None
+
+
+_WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, ...]: area_out}
+
+
+def _sent(*sources: type) -> tuple[_Sent, ...]:
+    """Return the members of `AlertOut` in their order, each from the first of these dataclasses that declares it."""
+    declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
+    declared["languages"] = (sources.index(Alert), None)  # a property
+    found = [(name, *declared[name]) for name in AlertOut.__annotations__ if name in declared]
+    return tuple(_Sent(name, source, _WRITE.get(kind)) for name, source, kind in found)
+
+
+_IN_LANGUAGES = _sent(AlertText, Alert, Revision)
+_THE_SAME_FOR_ALL = _sent(Alert, Revision, AcceptedTerms)
+_WORDS = tuple(each for each in _IN_LANGUAGES if each.source == 0)
+assert len(_IN_LANGUAGES) == len(AlertOut.__annotations__), "each member of AlertOut is one of a dataclass"
+
+
+def alert_map(revision: Revision, text: int = 0) -> AlertOut:
     """An alert as subscribers and publishers see it (protocol, section 2): never `approval` or `threat`.
 
     `text`: in which of its languages, as an index of the alert's `texts`; an alert without texts is the same in all.
     """
     alert = revision.alert
-    told = alert.texts[text] if alert.texts else None
-    found = {
-        "id": alert.id,
-        "revision": revision.revision,
-        "category": alert.category,
-        **(_plain_words(revision) if told is None else _words(told)),
-        "languages": [each.language for each in alert.texts] or None,
-        "severity": alert.severity,
-        "urgency": alert.urgency,
-        "certainty": alert.certainty,
-        "status": alert.status,
-        "source": revision.source,
-        "occurred_at": format_time(alert.occurred_at),
-        "onset_at": None if alert.onset_at is None else format_time(alert.onset_at),
-        "issued_at": format_time(revision.issued_at),
-        "expires_at": format_time(alert.expires_at),
-        "web": alert.web,
-        "area": [shape.to_map() for shape in alert.area],
-    }
-    return {name: value for name, value in found.items() if value is not None}  # F2
+    if alert.texts:
+        return cast(AlertOut, _taken(_IN_LANGUAGES, alert.texts[text], alert, revision))
+    return cast(AlertOut, _taken(_THE_SAME_FOR_ALL, alert, revision, revision.terms))
 
 
 def texts_of(revision: Revision) -> list[dict[str, Any]]:
     """What an alert says in each of its languages, in the issuer's order; nothing if it is the same for everybody."""
-    words = map(_words, revision.alert.texts)
-    return [{name: text for name, text in each.items() if text is not None} for each in words]
+    return [_taken(_WORDS, text) for text in revision.alert.texts]
 
 
-def _plain_words(revision: Revision) -> dict[str, Any]:
-    alert = revision.alert
-    return {"title": revision.terms.title, "headline": alert.headline, "description": alert.description}
-
-
-def _words(text: AlertText) -> dict[str, Any]:
+def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
+    """Return these members by name; what is None is left out (rule F2)."""
     return {
-        "title": text.title,
-        "headline": text.headline,
-        "description": text.description,
-        "instruction": text.instruction,
-        "area_desc": text.area_desc,
-        "language": text.language,
+        name: write(value) if write else value
+        for name, source, write in members
+        if (value := getattr(sources[source], name)) is not None
     }
 
 

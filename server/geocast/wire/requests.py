@@ -54,6 +54,7 @@ from ..model.alert import (
     Status,
     is_id,
 )
+from ..model.members import members_of
 from ..model.problems import Violation
 from .fields import (
     Description,
@@ -117,13 +118,7 @@ class Publication:
         `terms`: those of the policy, or those of then for a repeated request; `current`: the revision that it follows.
         """
         return Alert(
-            id=self.id,
-            category=self.category,
-            headline=self.headline,
-            description=self.description,
-            severity=self.severity,
-            status=self.status,
-            occurred_at=self.occurred_at,
+            **{each.name: getattr(self, each.name) for each in _AS_SENT},
             expires_at=self.occurred_at + terms.default_age_ms if self.expires_at is None else self.expires_at,
             area=self.published(terms, current) or (),
             approval=approval_of(self.approval),
@@ -153,7 +148,7 @@ class Publication:
             ),
             tuple((at, shape) for at, shape in self._shapes() if isinstance(shape, RequestedPolygon)),
             self.expires_at is None,
-            (("/headline", self.headline), ("/description", self.description or "")),
+            tuple((f"/{name}", getattr(self, name) or "") for name in _WORDS),
             self.confirm,
             self.status,
             self.severity,
@@ -434,6 +429,19 @@ class CancelRequest(StrictModel):
     confirm: ConfirmRequest = ConfirmRequest()
 
 
+# The members of an alert that are accepted as they were sent.
+_AS_SENT = tuple(
+    each
+    for each in members_of(Alert, without=("expires_at", "area", "approval", "confirm"))
+    if each.name in AlertRequest.model_fields
+)
+# The texts of a request that people will read: the policy judges all of them (P24).
+_WORDS: Mapping[str, TypeAdapter[str]] = {
+    name: TypeAdapter(AlertRequest.__annotations__[name], config=ConfigDict(strict=True))
+    for name, each in AlertRequest.model_fields.items()
+    if each.annotation is str and name not in ("id", "category")
+}
+
 # ---- parsing -----------------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=StrictModel)
@@ -535,15 +543,13 @@ def _broken(model: type[StrictModel], body: Mapping[str, Any], *, dry_run: bool)
 
 def _publication(model: AlertRequest, *, is_approved: bool) -> Publication:
     given = model.model_fields_set
+    absent = {each.name for each in _AS_SENT if each.may_be_none} - given
+    as_sent: dict[str, Any] = {
+        each.name: None if each.name in absent else getattr(model, each.name) for each in _AS_SENT
+    }
     return Publication(
-        id=model.id,
-        category=model.category,
-        headline=model.headline,
-        description=model.description if "description" in given else None,
-        severity=model.severity,
-        status=model.status,
+        **as_sent,
         threat=model.threat,
-        occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in given else None,
         area=_requested_area(model.area),
         approval=_approved(model.approval) if is_approved else None,
@@ -588,8 +594,6 @@ _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category
 TIME: TypeAdapter[int] = TypeAdapter(Time)
 _RADIUS: TypeAdapter[float] = TypeAdapter(CircleRequest.__annotations__["radius_m"], config=ConfigDict(strict=True))
 _RING: TypeAdapter[RequestedPolygon] = TypeAdapter(Ring)
-_HEADLINE: TypeAdapter[str] = TypeAdapter(Headline, config=ConfigDict(strict=True))
-_DESCRIPTION: TypeAdapter[str] = TypeAdapter(Description, config=ConfigDict(strict=True))
 _REASON: TypeAdapter[str] = TypeAdapter(Reason, config=ConfigDict(strict=True))
 _CONFIRM: TypeAdapter[ConfirmRequest] = TypeAdapter(ConfirmRequest)
 _AREA: TypeAdapter[Any] = TypeAdapter(AlertRequest.__annotations__["area"])
@@ -606,10 +610,6 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
     polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
     threat = body.get("threat")
     confirm = usable(_CONFIRM, body.get("confirm", {}))
-    texts = (
-        ("/headline", usable(_HEADLINE, body.get("headline"))),
-        ("/description", usable(_DESCRIPTION, body.get("description", ""))),
-    )
     return PolicyFacts(
         category=usable(_CATEGORY, body.get("category")),
         threat=threat if threat in ("community", "individual") else None,
@@ -619,7 +619,7 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
         radii=tuple((pointer, radius) for pointer, radius in radii if radius is not None),
         polygons=tuple((pointer, outline) for pointer, outline in polygons if outline is not None),
         takes_default="expires_at" not in body,
-        texts=texts,
+        texts=tuple((f"/{name}", usable(adapter, body.get(name, ""))) for name, adapter in _WORDS.items()),
         confirm=None if confirm is None else _confirm(confirm),
         status=usable(_STATUS, body.get("status", "actual")),
         severity=usable(_SEVERITY, body.get("severity")),

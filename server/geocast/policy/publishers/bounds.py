@@ -7,11 +7,11 @@ in another way asks the same tables under a name of its own.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...model import problems
 from ...model.alert import SEVERITY_RANK, Severity, Status
-from ...model.problems import Problem, Violation
+from ...model.problems import Problem, Violation, ViolationMembers
 from ...wire.requests import OutsideShape, PolicyFacts
 from .jurisdiction import Jurisdiction
 
@@ -61,15 +61,15 @@ class Bounds:
     def _beyond(self, facts: PolicyFacts) -> Iterator[Violation]:
         if self.categories is not None and facts.category is not None and facts.category not in self.categories:
             categories = sorted(self.categories)
-            yield _not_granted("/category", f"must be one of these: {', '.join(categories)}", allowed=categories)
+            yield _not_granted("/category", f"must be one of these: {', '.join(categories)}", {"allowed": categories})
         if self.statuses is not None and facts.status is not None and facts.status not in self.statuses:
             statuses = sorted(self.statuses)
-            yield _not_granted("/status", f"must be {' or '.join(statuses)}", allowed=statuses)
+            yield _not_granted("/status", f"must be {' or '.join(statuses)}", {"allowed": statuses})
         if facts.severity is not None and SEVERITY_RANK[facts.severity] > SEVERITY_RANK[self.max_severity]:
-            yield _not_granted("/severity", f"must be at most {self.max_severity}", max_severity=self.max_severity)
+            yield _not_granted("/severity", f"must be at most {self.max_severity}", {"max_severity": self.max_severity})
 
 
-def _not_granted(pointer: str, must: str, **limits: Any) -> Violation:
+def _not_granted(pointer: str, must: str, limits: ViolationMembers) -> Violation:
     return Violation(problems.NOT_GRANTED, pointer, f"{must}; no more is granted to this publisher", limits)
 
 
