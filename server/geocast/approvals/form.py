@@ -13,6 +13,7 @@ from ..alertlog.codec import to_shape
 from ..clock import format_time, parse_time
 from ..model.alert import (
     MAX_FORM_BYTES,
+    OF_WARNINGS,
     Alert,
     Approval,
     Cancel,
@@ -24,7 +25,6 @@ from ..model.alert import (
 )
 from ..model.members import CHECKS, integer, members_of, resolution, text
 from ..wire.frames import alert_map
-from ..wire.requests import AlertRequest
 from ..wire.strict_json import load_json
 
 VERSION = 1
@@ -189,15 +189,13 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-# A type that publishers can send and that is not here is an error when this module is imported.
+# A type that reviewers sign and that is not here is an error when this module is imported.
 _READ: Mapping[Any, Callable[[Any], Any]] = {
     **CHECKS,
     TimeMs: parse_time,
     tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
 }
-# The members of an alert that reviewers sign: those that publishers can send, which are no official warnings.
+# The members of an alert that reviewers sign, beside those that a form has in another way.
 _SIGNED = tuple(
-    (each, _READ[each.type])
-    for each in members_of(Alert, without=("id", "approval", "confirm"))
-    if each.name in AlertRequest.model_fields
+    (each, _READ[each.type]) for each in members_of(Alert, without=("id", "approval", "confirm", *OF_WARNINGS))
 )

@@ -203,6 +203,10 @@ class Alert:
         return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 
+# The members that only official warnings have: no publisher can send them (A12), and no reviewer signs them.
+OF_WARNINGS = ("texts", "urgency", "certainty", "onset_at", "web")
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The message of CAP that an alert was made of: what names it, and of how many alerts it was the message.

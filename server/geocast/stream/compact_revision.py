@@ -63,7 +63,7 @@ def unpack(alert_id: str, data: bytes) -> Revision:
     number, source, issued_at, issuer = head
     area_km2, kinds = confirm
     texts, terms, origin, proof = more
-    alert = Alert(
+    members: list[Any] = [
         alert_id,
         *needed,
         tuple(map(_shape, area)),
@@ -71,9 +71,9 @@ def unpack(alert_id: str, data: bytes) -> Revision:
         Confirm(area_km2, tuple(kinds)),
         tuple(AlertText(*each) for each in texts),
         *(optional or _DEFAULTS),
-    )
+    ]
     made_of = None if origin is None else Origin(*origin)
-    return Revision(alert, number, source, issued_at, AcceptedTerms(*terms), made_of, _proof(proof), issuer)
+    return Revision(Alert(*members), number, source, issued_at, AcceptedTerms(*terms), made_of, _proof(proof), issuer)
 
 
 def _proof(plain: Any) -> ApprovalProof | None:
