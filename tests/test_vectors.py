@@ -73,7 +73,7 @@ def test_the_server_agrees_who_is_inside_a_polygon(case):
     held = []
     for lat, lng, reach_m in map(server_place, case["places"]):
         index.add(0, lat, lng, reach_m)
-        held += areas.holding(unit_vector(lat, lng), reach_m)
+        held += areas.containing(unit_vector(lat, lng), reach_m)
     assert bool(held) == case["inside"]
     assert index.match(shapes)[0].tolist() == [0] * case["inside"]
 
