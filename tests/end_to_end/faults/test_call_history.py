@@ -102,7 +102,15 @@ def corrected(story: Story) -> None:
     story.last["ann"].shown["c"] = task(3, where=OTHER)
 
 
-@pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected])
+def came_back(story: Story, *more: Json) -> None:
+    """Ann comes back with the task of the seat that she has given back: the call is sent to her again (HD18)."""
+    reopened(story)
+    again = story.visit("tablet of ann", "ann", MEDIC, {"c": 4})
+    again.events.append(HERE)
+    story.hear(again, standdown("left"), ring(3), *more)
+
+
+@pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected, came_back])
 def test_a_good_history_passes(goes_on: Callable[[Story], None]):
     """Rung, claimed, stood down; ended, reopened or corrected: all of it is as it should be."""
     story = Story()
@@ -166,6 +174,7 @@ DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
     "a task of nowhere": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that it never had"),
     "rung twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
     "rung though it was held": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
+    "rung twice after coming back": (lambda s: came_back(s, ring(3)), "revision 3, after 3"),
     "rung from afar": (lambda s: s.hear(s.eve, ring()), "from outside the ring"),
     "rung off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "from outside the ring"),
     "not qualified": (lambda s: setattr(s.bob, "quals", FIRST_AIDER), "is not qualified"),

@@ -229,6 +229,8 @@ class CallHistory:
                         tasks = Counter({key: count for key, count in tasks.items() if key[0] != call_id})
                     elif message["reason"] == "over":
                         over.add(call_id)
+                    elif message["reason"] == "left" and rung.get(call_id) == visit.holding.get(call_id):
+                        rung[call_id] = 0  # what it came back with was a task, so the call may be sent again (HD18)
                     continue
                 if call_id in over:
                     yield f"{what} after `over`"
