@@ -62,7 +62,7 @@ class Board:
         self._awaited[key] = Awaited(set(found), found)
         return self._awaited[key]
 
-    def received(self, who: object, key: Key) -> None:
+    def told(self, who: object, key: Key) -> None:
         """Note that somebody was told something."""
         awaited = self._awaited.get(key)
         if awaited is None:
