@@ -444,7 +444,7 @@ class Pushes(RuleBasedStateMachine):
         for _ in range(200):
             if self.under_way:
                 self.give(0, PushOutcome.SENT)
-            elif any(self.waking_device(name).paused for name in self.clients) or any(
+            elif any(self.waking_device(name).state is DeviceState.PAUSED for name in self.clients) or any(
                 not lane.is_open for each in self.processes for lane in each.waking.sending.lanes.values()
             ):
                 self.wait(60)
