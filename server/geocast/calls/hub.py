@@ -1,6 +1,6 @@
 """The live side of calls in one process: which are open, who was told what, and who is owed something.
 
-Calls and responders are few, so nothing of this flies with the alerts: the hub asks the board when a session comes,
+Calls and responders are few, so nothing of this flies with the alerts: the hub asks this one when a session comes,
 moves or goes, and has it write before its own flights. Like the hub it knows no clock, no socket and no asyncio. What
 has to be done in the log it asks for by an `LogRequest`.
 
@@ -18,7 +18,7 @@ Rule 3  A call rings for a session by RJ1, and by nothing else. A recipient is s
         but who holds a seat gets it as a new task, and who has declined is left alone.
 Rule 4  When the end was read, or either clock has ended a call, nothing is said of it any more but `over` (RJ7, RJ9):
         to its recipients and holders, once and before it expires, and as the answer to an `accept`.
-Rule 5  The exact place is opened while a task is written, and not kept (RZ2). No responder's place leaves the board
+Rule 5  The exact place is opened while a task is written, and not kept (RZ2). No responder's place leaves this hub
         (RZ7), but in a claim, while this process judges it.
 Rule 6  A seat belongs to a person, by issuer and `sub`. A session may act for that person's seat, and is sent the task,
         only if a qualification of its own token counts for the call (HD5).

@@ -6,7 +6,7 @@ Rule 2  A call has ended when its `end` was read, or when either clock says so: 
         or the monotonic deadline has passed that was made of it when this process learnt of the call. That one is at
         the latest as long ahead as the call had to live when it was issued, since the wall clock may be wrong.
 Rule 3  A seat that was read and that the log has lost (another entry has its number now) is held on: who was told where
-        to go is not untold (RV7). Its claim is put back under a higher number, by the log (LogC5) or for the board, and
+        to go is not untold (RV7). Its claim is put back under a higher number, by the log (LogC5) or for the hub, and
         then that counts.
 Rule 4  With the `end` everything sealed is let go of (RZ4).
 """
@@ -77,7 +77,7 @@ class LiveCall:
         self.lost: dict[Person, Seat] = {}  # Rule 3
         self.summary = CallSummary()  # what decides who is told something
         self.undecrypted: set[int] = set()  # numbers of entries that do not open
-        self.index_slot = NONE  # by which the board's index knows its ring; NONE: it rings for nobody
+        self.index_slot = NONE  # by which the call hub's index knows its circle; NONE: it is for nobody
         self.wave_at = now.monotonic  # when the ring in force was read
         self.called = 0  # under the current revision, and not declined, as far as this process has it
         self.check_at = 0.0  # when it is to be looked at again whether to widen, on the monotonic clock

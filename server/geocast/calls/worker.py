@@ -1,4 +1,4 @@
-"""What the board wants done in the log, and what time alone brings about: claims, reports, wider rings, ends.
+"""What the call hub wants done in the log, and what time alone brings about: claims, reports, wider rings, ends.
 
 Rule 1  An errand is tried until it is done. While the log is away it is tried again, for as long as somebody waits for
         it and the call is not over. A claim is judged anew each time, by what holds then.
@@ -81,7 +81,7 @@ class CallDecisions(Protocol):
 
 
 class CallWorker:
-    """A board, and what it takes to have done what it asks for."""
+    """A call hub, and what does in the log what it asks for."""
 
     def __init__(
         self,

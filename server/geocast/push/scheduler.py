@@ -71,7 +71,6 @@ LOOKED_THROUGH = 1_000  # devices that wait for a closed host, to find one that 
 TURN_S = 0.001  # when turning has taken so long, the loop gets its turn
 LATE_S = 1.0  # a device that is owed something with no whole second left waits for so long
 
-
 UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
@@ -139,7 +138,7 @@ class PushScheduler:
         """How many requests are under way."""
         return self._slots.under_way + self._spare.under_way
 
-    def join(self, device: Device) -> None:
+    def _join(self, device: Device) -> None:
         """Count a device, which is new here, at the host of its endpoint."""
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
@@ -152,7 +151,7 @@ class PushScheduler:
         if device.record.worked:
             self._mark(device)
 
-    def part(self, device: Device) -> None:
+    def _part(self, device: Device) -> None:
         """Count a device at its host no more. A host without devices is forgotten."""
         lane = device.lane
         lane.devices -= 1
@@ -164,8 +163,8 @@ class PushScheduler:
 
     def moved(self, device: Device) -> None:
         """Count a device at the host of its new endpoint. It may wait for that one; a pause was for the old one."""
-        self.part(device)
-        self.join(device)
+        self._part(device)
+        self._join(device)
         device.failures = 0
         if device.state is DeviceState.PAUSED:
             device.on(DeviceEvent.RESUME)
@@ -192,12 +191,12 @@ class PushScheduler:
     def enter(self, device: Device, row: int) -> None:
         """Take in a device at this row of the fan-out. `send_owed` has to follow."""
         device.row, self._devices[row] = row, device
-        self.join(device)
+        self._join(device)
 
     def leave(self, device: Device) -> None:
         """Forget a device, which has a row here."""
         device.on(DeviceEvent.LEAVE)
-        self.part(device)
+        self._part(device)
         self.fanout.leave(device.row)
         self._devices[device.row] = None
         device.row = -1

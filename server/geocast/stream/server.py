@@ -176,9 +176,9 @@ class StreamServer:
         self._sender = open_sender()
         self._capacity = capacity
         self._errands = None if calls is None else calls(capacity, self.keeper.store)
-        board = None if self._errands is None else self._errands.hub
+        call_hub = None if self._errands is None else self._errands.hub
         send = self._sender.send if self._sender else None
-        self._hub = Hub(capacity, self._finished, send, settings.heartbeat_s, board)
+        self._hub = Hub(capacity, self._finished, send, settings.heartbeat_s, call_hub)
         self._expected_until = float("-inf")  # the monotonic time until which an entry is expected from the log
         self._pump = Pump(self._hub, clock, lambda: asked() or clock.now().monotonic < self._expected_until)
         self._stream = Stream(
