@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from geocast.calls.seat_request import is_near
+from geocast.calls.eligibility import is_near
 from geocast.calls.state import DecryptedEntry, first_state
 from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory

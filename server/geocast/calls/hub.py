@@ -37,10 +37,10 @@ from ..matching.circle_index import NONE, CircleIndex
 from ..model.alert import Circle
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
+from .eligibility import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
 from .live_call import CallDelivery, CallSummary, LiveCall, Open
 from .messages import in_each_format, standdown_message, task_message, task_revision
 from .responders import PendingAccept, Responder, ResponderRights, Responders
-from .seat_request import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
 from .state import CallState, Seat, place_of
 
 HOLDING_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)

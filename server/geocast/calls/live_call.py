@@ -19,8 +19,8 @@ from ..alertlog import Counts, under_revision
 from ..clock import Now
 from ..matching.circle_index import NONE
 from ..model.call import Acceptance, CallEntry, Person, Release
+from .eligibility import Reason
 from .messages import call_message, in_each_format, standdown_message
-from .seat_request import Reason
 from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # that a policy can give a call; of one that can't be opened nothing else is known

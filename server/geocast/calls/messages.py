@@ -12,7 +12,7 @@ from ..model.call import ExactPlace, Near
 from ..wire.frames import FORMATS
 from ..wire.output import CircleOut, TimeOut
 from .aeds import Aeds
-from .seat_request import Reason
+from .eligibility import Reason
 from .state import CallState, Seat
 
 

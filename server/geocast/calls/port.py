@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 from ..clock import Now
 from ..model.call import SeatState
+from .eligibility import Here
 from .messages import in_each_format, standdown_message
 from .responders import ResponderRights
-from .seat_request import Here
 
 
 class Calls(Protocol):

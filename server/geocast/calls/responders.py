@@ -15,8 +15,8 @@ from ..geometry.sphere import Vector
 from ..matching.place_index import PlaceIndex
 from ..model.alert import Circle
 from ..model.call import Person
+from .eligibility import MAX_REACH_M, Here, Reason, Refusal
 from .live_call import LiveCall
-from .seat_request import MAX_REACH_M, Here, Reason, Refusal
 
 INITIAL_CAPACITY = 1 << 12  # places for which address space is taken at the start
 

@@ -60,10 +60,10 @@ from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
 from .dispatcher_view import content_answer, end_answer, is_open, state_map
+from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
 from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
-from .seat_request import Refusal, SeatRequest, is_wanted, refusal
 from .state import CallState, Seat
 
 RESERVED = "cap."  # the beginning of ids of alerts from CAP

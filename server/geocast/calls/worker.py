@@ -30,10 +30,10 @@ from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
+from .eligibility import REASONS, Refusal, SeatRequest
 from .encryption import CallKeys
 from .hub import AcceptRequest, CallHub, LogRequest, ReleaseRequest, ReportRequest, RestoreRequest
 from .live_call import MAX_LIFE_S, LiveCall
-from .seat_request import REASONS, Refusal, SeatRequest
 from .state import Seat
 
 logger = logging.getLogger(__name__)
