@@ -40,7 +40,8 @@ from .aeds import NO_AEDS, Aeds
 from .eligibility import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
 from .live_call import CallDelivery, CallSummary, LiveCall, Open
 from .messages import in_each_format, standdown_message, task_message, task_revision
-from .responders import PendingAccept, Responder, ResponderRights, Responders
+from .pending_accept import AcceptEvent, AcceptState, PendingAccept
+from .responders import Responder, ResponderRights, Responders
 from .state import CallState, Seat, place_of
 
 HOLDING_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)
@@ -181,12 +182,13 @@ class CallHub:
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
-        elif responder.pending is None or responder.pending.in_log:  # one at a time (RV4); the client repeats others
+        elif responder.pending is None or responder.pending.state is AcceptState.STORED:
+            responder.end_pending(AcceptEvent.ACCEPT)
             responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
             self._ask(AcceptRequest(responder, responder.pending))
-        elif responder.pending.call_id == call_id:
-            responder.pending.withdrawn = False
-            responder.pending.last_sent = None  # this one, too, is to be answered
+        elif pending := responder.pending_for(call_id):  # one call at a time (RV4): the client repeats the others
+            pending.on(AcceptEvent.ACCEPT)
+            pending.last_sent = None  # this `accept` needs an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
         """Whether a session is to be told where to go."""
@@ -218,17 +220,14 @@ class CallHub:
         """The session says that it is not going (M19), or not any more."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
-        pending, seat = responder.pending, None
-        is_pending = pending is not None and pending.call_id == call_id
-        if pending is not None and is_pending:
-            pending.withdrawn = True  # when the log has answered
-            is_pending = pending.in_log  # it has, and the seat was not read yet
+        pending, seat = responder.pending_for(call_id), None
+        releases = pending is not None and pending.on(AcceptEvent.DECLINE)
         if call is not None and call.state is not None and may_see(call.state, responder.may_test):
             if call.summary.over:
                 return
             call.note_declined(self._delivery(call, responder))
             seat = self._own_seat(responder, call)
-        if responder.person is not None and (seat is not None or is_pending):
+        if responder.person is not None and (seat is not None or releases):
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
@@ -249,9 +248,7 @@ class CallHub:
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
         """The claim as it is now; None if nobody waits for it any more: the session is gone, or was answered."""
         responder, pending = request
-        if responder.gone or responder.pending is not pending:
-            return None
-        return self._seat_request(responder, pending.call_id, pending.eta_s, now)
+        return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
         """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1).
@@ -259,12 +256,12 @@ class CallHub:
         What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
         """
         responder, pending = request
-        if reason is None and pending.withdrawn and responder.person is not None:
-            self._ask(ReleaseRequest(pending.call_id, responder.person))
-        if responder.gone or responder.pending is not pending:
-            return True
         if reason is None:
-            pending.in_log = True
+            if pending.on(AcceptEvent.GRANT) and responder.person is not None:
+                self._ask(ReleaseRequest(pending.call_id, responder.person))
+            return True
+        if not pending.waiting:
+            pending.on(AcceptEvent.REFUSE)
             return True
         call = self._calls.get(pending.call_id)
         if call is not None and self._is_over(call, now):
@@ -272,7 +269,7 @@ class CallHub:
         elif pending.last_sent == "call":
             pending.last_sent = None
             return False
-        responder.pending = None
+        responder.end_pending(AcceptEvent.REFUSE)
         if pending.last_sent != reason:
             self._refuse(responder, pending.call_id, reason)
         return True
@@ -280,7 +277,7 @@ class CallHub:
     def give_up(self, request: AcceptRequest) -> None:
         """The claim could not be judged, for a reason that is a mistake of ours: the client may repeat it."""
         if request.responder.pending is request.pending:
-            request.responder.pending = None
+            request.responder.end_pending(AcceptEvent.FAIL)
 
     def _seat_request(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
         person = responder.person or _NOBODY
@@ -517,9 +514,8 @@ class CallHub:
             return None  # of another key now: it is told when that is in force again (RZ5)
         told = self._delivery(call, responder)
         told.task, told.again, told.full = task_revision(state, seat), False, False
-        pending = responder.pending
-        if pending is not None and pending.call_id == call.id:
-            responder.pending = None
+        if pending := responder.pending_for(call.id):
+            responder.end_pending(AcceptEvent.ANSWER)
             self.seats[seat.role] += 1
             self._observe("accept", now.monotonic - pending.since)
             if seat.entry_number == call.first_acceptance:
@@ -528,11 +524,10 @@ class CallHub:
 
     def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Message | None":
         """Return `over` if the session waits for an answer, and nothing else: its person holds a seat (Rule 6)."""
-        pending = responder.pending
-        waits = pending is not None and pending.call_id == call.id
-        if not (waits or told.again):
+        if responder.pending_for(call.id):
+            responder.end_pending(AcceptEvent.ANSWER)
+        elif not told.again:
             return None
-        responder.pending = None if waits else pending
         return self._stand_down(call, responder, told, "over")
 
     def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Message":
@@ -549,8 +544,8 @@ class CallHub:
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
         """The session is told this of a call, of which it may wait for an answer."""
-        if responder.pending is not None and responder.pending.call_id == call.id:
-            responder.pending.last_sent = what
+        if pending := responder.pending_for(call.id):
+            pending.last_sent = what
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
         """What the session was told of a call, to be written to."""

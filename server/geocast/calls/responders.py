@@ -6,7 +6,7 @@ Rule 2  Where a session is stays here (RZ7), and is in the index while it is on 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,8 +15,9 @@ from ..geometry.sphere import Vector
 from ..matching.place_index import PlaceIndex
 from ..model.alert import Circle
 from ..model.call import Person
-from .eligibility import MAX_REACH_M, Here, Reason, Refusal
+from .eligibility import MAX_REACH_M, Here, Refusal
 from .live_call import LiveCall
+from .pending_accept import AcceptEvent, PendingAccept
 
 INITIAL_CAPACITY = 1 << 12  # places for which address space is taken at the start
 
@@ -38,20 +39,6 @@ class ResponderRights(Protocol):
     def quals(self) -> frozenset[str]:
         """The qualifications that count (RQ1 to RQ3)."""
         ...
-
-
-class PendingAccept:
-    """An `accept` that waits for the log. `since`: the monotonic time at which it was read."""
-
-    __slots__ = ("call_id", "eta_s", "in_log", "last_sent", "since", "withdrawn")
-
-    def __init__(self, call_id: str, eta_s: int | None, since: float) -> None:
-        self.call_id = call_id
-        self.eta_s = eta_s
-        self.since = since
-        self.withdrawn = False  # it was declined meanwhile
-        self.in_log = False  # the claim is in the log, but was not read yet
-        self.last_sent: Reason | Literal["call"] | None = None  # what the session was told of the call last, since then
 
 
 class Responder:
@@ -80,6 +67,16 @@ class Responder:
     def on_duty(self) -> bool:
         """Whether it has a qualification that counts, and says where it is (RQ4)."""
         return self.slot >= 0
+
+    def pending_for(self, call_id: str) -> PendingAccept | None:
+        """Return the `accept` of this call that waits for its answer, if there is one."""
+        return self.pending if self.pending is not None and self.pending.call_id == call_id else None
+
+    def end_pending(self, event: AcceptEvent) -> None:
+        """Let the pending `accept`, if there is one, take an event after which the session waits no more."""
+        if self.pending is not None:
+            self.pending.on(event)
+            self.pending = None
 
 
 class Responders:
@@ -141,6 +138,7 @@ class Responders:
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:
+            found.end_pending(AcceptEvent.LEAVE)
             found.gone, found.here = True, None
             self._file(found)
         return found
