@@ -106,7 +106,7 @@ def test_without_keys_nothing_is_sealed_and_nothing_opens():
     """RZ5: fail closed."""
     assert not NO_CALL_KEYS
     assert KEYS
-    with pytest.raises(ValueError, match="no key to seal with"):
+    with pytest.raises(ValueError, match="no key to encrypt with"):
         sealed(NO_CALL_KEYS)
     with pytest.raises(CantOpen):
         NO_CALL_KEYS.open(sealed())

@@ -491,7 +491,7 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
             with monkeypatch.context() as patched:
                 patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
-                await until(lambda: "an errand of a call failed" in caplog.text)
+                await until(lambda: "a request of a call to the log failed" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)
