@@ -83,7 +83,7 @@ def refused(tmp_path, content):
         (247, None),
     ],
 )
-def test_what_is_open_at_all_hours_is_open_and_of_all_else_nothing_is_said(tmp_path, hours, is_open):
+def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
     """RI1: `24/7` is open; any other hours, or none, are no promise and no reason to leave it out."""
     found = only(tmp_path, element(tags={"opening_hours": hours}))
     assert found.open is is_open
@@ -91,7 +91,7 @@ def test_what_is_open_at_all_hours_is_open_and_of_all_else_nothing_is_said(tmp_p
 
 
 @pytest.mark.parametrize("hours", ["off", "closed", "24/7 off", "24/7 closed", 'closed "repair"', 'Off "moved"', "OFF"])
-def test_what_is_known_to_be_closed_is_not_used(tmp_path, caplog, hours):
+def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
     """RI1: OSM's own forms of a thing that is never open."""
     assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
         "1 not used (0): is closed, by its opening_hours"
@@ -99,13 +99,13 @@ def test_what_is_known_to_be_closed_is_not_used(tmp_path, caplog, hours):
 
 
 @pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
-def test_who_may_be_let_in_is_let_in(tmp_path, access):
+def test_defibrillator_with_other_access_values_is_used(tmp_path, access):
     """RI1: `access` is what people write; only two of its words leave one out."""
     assert only(tmp_path, element(tags={"access": access})).id == "node/7"
 
 
 @pytest.mark.parametrize("access", ["no", "private", "Private", " no ", False])
-def test_what_is_private_is_left_out(tmp_path, caplog, access):
+def test_private_defibrillator_is_left_out(tmp_path, caplog, access):
     """RI1: and it is nothing to warn of, for a good file has such records."""
     said = left_out(tmp_path, caplog, feature(access=access))
     assert said == ["1 not used (0): its access is no or private"]
@@ -125,7 +125,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize("spot", PLACES, ids=str)
-def test_what_is_nowhere_is_left_out(tmp_path, caplog, spot):
+def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
     """RI1, RI4: no coordinates, or such as are none."""
     said = left_out(tmp_path, caplog, {**element(), **spot})
     assert said == [
@@ -144,7 +144,7 @@ def test_what_is_nowhere_is_left_out(tmp_path, caplog, spot):
         {"type": "Point", "coordinates": [47.5, 98.5]},
     ],
 )
-def test_a_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
+def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
     """RI1: so is one whose latitude stands first, where that can be seen."""
     [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
     assert "must have coordinates" in said
@@ -169,7 +169,7 @@ def test_a_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
         ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and so must be"),
     ],
 )
-def test_a_broken_record_is_left_out_by_its_number(tmp_path, caplog, record, why):
+def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record, why):
     """RI4: counted, named by its number from 0 on, and the rest is used. Nothing of what it holds is repeated."""
     good = feature("good") if record.get("type") == "Feature" else element(99)
     path = written(tmp_path, [good, record])
@@ -179,7 +179,7 @@ def test_a_broken_record_is_left_out_by_its_number(tmp_path, caplog, record, why
     assert line.startswith(f"aeds {path}: 1 not used (1): {why}")
 
 
-def test_many_with_one_fault_are_one_line(tmp_path, caplog):
+def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
     """RI4: a file with a thousand broken records makes no thousand lines, and says how many there are."""
     said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
     assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
@@ -208,24 +208,24 @@ def test_many_with_one_fault_are_one_line(tmp_path, caplog):
         ([element(tags={"access": "no"})], "has no defibrillator that can be used, of 1 records"),
     ],
 )
-def test_a_file_that_is_useless_as_a_whole_stops_the_start(tmp_path, content, said):
+def test_unusable_file_raises_config_error(tmp_path, content, said):
     """RI4, K1: one line that names the file and what was expected."""
     assert refused(tmp_path, content) == said
 
 
-def test_a_file_that_is_not_there_stops_the_start(tmp_path):
+def test_missing_file_raises_config_error(tmp_path):
     """K1."""
     with pytest.raises(ConfigError, match="No such file"):
         read_aeds(tmp_path / "nowhere.json")
 
 
-def test_a_query_that_was_cut_short_stops_the_start(tmp_path):
+def test_incomplete_overpass_answer_raises_config_error(tmp_path):
     """RI4: Overpass answers a query that ran out of time with what it had, which would look like a whole file."""
     remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
     assert "is not whole" in refused(tmp_path, {"elements": [element()], "remark": remark})
 
 
-def test_both_forms_say_the_same(tmp_path):
+def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
     """RI1, RI3: GeoJSON, with the tags as properties or within them, and Overpass."""
     tags = {"defibrillator:location": "Foyer", "level": "-1", "indoor": "yes", "defibrillator:code": "2580"}
     wanted = Aed("node/7", 47.5, 8.5, "Foyer", "-1", True, True, "2580")
@@ -241,7 +241,7 @@ def test_both_forms_say_the_same(tmp_path):
     assert only(tmp_path, by_property) == wanted
 
 
-def test_ways_are_where_their_middle_is_and_numbers_are_ids(tmp_path):
+def test_way_uses_its_center_and_number_becomes_id(tmp_path):
     """RI1: `out center` of Overpass; and an id of GeoJSON may be a number."""
     way = {"type": "way", "id": 5, "center": SPOT, "nodes": [1, 2], "tags": TAGS}
     assert only(tmp_path, way).id == "way/5"
@@ -251,7 +251,7 @@ def test_ways_are_where_their_middle_is_and_numbers_are_ids(tmp_path):
 # ---- what goes out -------------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_one(tmp_path):
+def test_map_has_the_documented_members(tmp_path):
     """RI3: and the code to who fetches it only. What is not known is left out, but for `open`."""
     tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
     found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
@@ -262,7 +262,7 @@ def test_what_is_told_of_one(tmp_path):
     assert bare.to_map(with_code=True) == {"id": "node/7", "lat": 47.5, "lng": 8.5, "open": None}
 
 
-def test_a_name_is_told_where_there_is_no_location(tmp_path):
+def test_name_is_used_if_there_is_no_location(tmp_path):
     """RI3."""
     assert only(tmp_path, element(tags={"name": "Town hall"})).where == "Town hall"
     assert only(tmp_path, element(tags={"name": "Town hall", "defibrillator:location": " "})).where == "Town hall"
@@ -281,14 +281,14 @@ def test_a_name_is_told_where_there_is_no_location(tmp_path):
         ("Halle 3, 2. Stock, seit 2019", "Halle 3, 2. Stock, seit 2019"),
     ],
 )
-def test_what_is_told_is_one_line_that_can_be_sent(tmp_path, given, told):
+def test_where_is_one_printable_line(tmp_path, given, told):
     """RI3: no control characters, no half of a pair, no telephone number, no more than OSM takes."""
     found = only(tmp_path, element(tags={"defibrillator:location": given}))
     assert found.where == told
     assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
 
 
-def test_half_a_code_is_none(tmp_path):
+def test_code_that_is_too_long_is_dropped(tmp_path):
     """RI3: a code or a level that is too long to be one is not told at all."""
     found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
     assert (found.code, found.level, found.indoor) == (None, None, None)
@@ -302,7 +302,7 @@ def at(name, lat, lng, is_open=True, code=None):
     return Aed(name, lat, lng, None, None, None, is_open or None, code)
 
 
-def test_the_three_nearest_and_those_that_are_open_first():
+def test_near_returns_three_with_open_ones_first():
     """RI1, RI2: one of which nothing is known comes after those that are open, wherever it is."""
     north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
     unsure = at("unsure", 47.0, 8.0, is_open=False)
@@ -314,7 +314,7 @@ def test_the_three_nearest_and_those_that_are_open_first():
 
 
 @pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
-def test_the_ends_of_the_map_are_no_ends_of_the_world(spot):
+def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
     """RI2: at a pole and across the antimeridian as anywhere."""
     lat, lng = spot
     there = Aeds(
@@ -325,14 +325,14 @@ def test_the_ends_of_the_map_are_no_ends_of_the_world(spot):
     assert ("beyond" in found) == (abs(lat) == 90 or abs(lng) > 179)
 
 
-def test_nowhere_is_none_near():
+def test_near_returns_nothing_if_none_is_within_reach():
     """RI2: without a file there is nothing to fetch."""
     assert len(NO_AEDS) == 0
     assert NO_AEDS.near(47.0, 8.0, 5_000) == []
     assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
 
 
-def test_the_one_on_the_way_is_fetched():
+def test_fetch_chooses_the_shortest_way_round():
     """RI2: the least way from the responder over it to the patient, and none that another fetches."""
     patient, responder = (47.000, 8.0), (47.006, 8.0)
     beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
@@ -360,7 +360,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
     return 2 * 6_371_007.180918475 * math.asin(math.sqrt(a))
 
 
-def test_eight_real_ones_are_private(swiss, caplog):
+def test_eight_real_defibrillators_are_private(swiss, caplog):
     """RI1, RI4: `access` has seven values there, `PUB` and `7/24` among them; two of them leave out eight."""
     path, elements = swiss
     caplog.set_level(logging.INFO)
@@ -370,7 +370,7 @@ def test_eight_real_ones_are_private(swiss, caplog):
     assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
 
 
-def test_the_nearest_real_ones_are_those_that_a_search_of_all_finds(swiss):
+def test_near_equals_a_search_of_all_real_defibrillators(swiss):
     """RI1, RI2: 2,000 places in towns and between them, beside a search that knows neither cells nor chords."""
     path, elements = swiss
     found, dice = read_aeds(path), random.Random(8)
@@ -389,7 +389,7 @@ def test_the_nearest_real_ones_are_those_that_a_search_of_all_finds(swiss):
     assert hits > 2_000
 
 
-def test_of_real_ones_no_byte_of_what_is_left_out_goes_out(swiss, tmp_path):
+def test_no_byte_of_other_tags_of_real_defibrillators_is_sent(swiss, tmp_path):
     """RI3: the same goes out if all other tags say something else; and no telephone number of the file does."""
     path, elements = swiss
     told = {"emergency", "access", "opening_hours", "defibrillator:location", "name", "level", "indoor"}
@@ -413,7 +413,7 @@ def digits_of(text, last=9):
     return digits if last is None else digits[-last:] * (len(digits) >= last)
 
 
-def test_a_hundred_thousand_are_asked_as_a_few_are():
+def test_near_is_bounded_for_a_hundred_thousand():
     """RI2: those of a whole continent; the same answers as a search of all has."""
     dice = random.Random(3)
     many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
@@ -425,6 +425,6 @@ def test_a_hundred_thousand_are_asked_as_a_few_are():
         assert [aed.id for aed in there.near(lat, lng, 5_000)] == wanted
 
 
-def test_the_limits_are_those_of_osm():
+def test_limits_equal_those_of_openstreetmap():
     """`geocast.calls.aeds`: what is told fits into a task, whatever a file holds."""
     assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

@@ -23,7 +23,7 @@ def chain(*parts, keys=KEYS):
 CALLED = [(OPENING, PLACE), (Widening(1, 5), Nothing()), (Acceptance(1, "cpr", 6), Person("r-1"))]
 
 
-def test_an_entry_is_opened_as_it_was_made():
+def test_entry_decrypts_to_the_body_and_secret_it_was_made_of():
     """RZ3: body and secret; and not by another key, nor under another number."""
     for entry, parts in zip(chain(*CALLED), CALLED, strict=True):
         assert opened(KEYS, entry) == (entry, *parts)
@@ -31,21 +31,21 @@ def test_an_entry_is_opened_as_it_was_made():
         assert opened(KEYS, dataclasses.replace(entry, revision=9)) is None
 
 
-def test_what_was_sealed_but_is_none_of_a_call_does_not_open():
+def test_decrypted_data_that_is_not_of_a_call_is_refused():
     """G4: an entry whose parts this release can't read is set aside like a damaged one."""
     [entry] = chain((Widening(1, 5), Nothing()))
     moved = dataclasses.replace(entry, kind="claim", sealed=KEYS.seal("c", 1, "claim", entry.plain, b"\x80"))
     assert opened(KEYS, moved) is None
 
 
-def test_a_whole_chain_says_what_the_call_comes_to():
+def test_complete_chain_gives_the_state_of_the_call():
     """docs/calls.md: content, ring and seats, and the number of its last entry."""
     found = opened_chain(KEYS, chain(*CALLED))
     assert (found.number, found.whole, found.call.wave, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]
 
 
-def test_a_chain_that_opens_in_part_says_so():
+def test_chain_with_an_undecrypted_entry_is_not_whole():
     """RZ5: its numbers are taken all the same; where nothing opens there is no call."""
     entries = [*chain(*CALLED)[:2], *chain(*CALLED, keys=OTHERS)[2:]]
     found = opened_chain(KEYS, entries)
@@ -54,7 +54,7 @@ def test_a_chain_that_opens_in_part_says_so():
     assert (found.number, found.whole, found.call) == (3, False, None)
 
 
-def test_what_is_no_call_has_no_chain():
+def test_history_without_call_entries_has_no_chain():
     """RY1: an alert, nothing, or what a later release has written."""
     assert opened_chain(KEYS, [a_revision()]) is None
     assert opened_chain(KEYS, []) is None
@@ -62,7 +62,7 @@ def test_what_is_no_call_has_no_chain():
     assert opened_chain(KEYS, [*chain(CALLED[0]), OtherKind("c", 2, 5)]).number == 2
 
 
-def test_a_copied_entry_counts_once():
+def test_copied_entry_counts_once():
     """RZ3, RV2: whoever can write to the log can copy a claim, and takes no seat by it that was given back."""
     *rest, claim, release = chain(*CALLED, (Release(1, 7), Person("r-1")))
     copy = dataclasses.replace(claim, revision=5, sealed_as=claim.revision)

@@ -31,14 +31,14 @@ def sealed(keys=KEYS, secret=SECRET, kind="call", number=3, plain=b"body"):
 
 
 @given(st.binary(max_size=2000), st.binary(max_size=200), st.sampled_from(KINDS), st.integers(1, 2**40))
-def test_what_was_sealed_is_opened(secret, plain, kind, number):
+def test_encrypted_secret_decrypts(secret, plain, kind, number):
     """RZ3: an entry with nothing to hide is sealed too."""
     entry = sealed(KEYS, secret, kind, number, plain)
     assert KEYS.open(entry) == secret
     assert len(entry.sealed) == 12 + len(secret) + 16
 
 
-def test_nothing_of_it_is_readable_and_no_nonce_comes_twice():
+def test_ciphertext_hides_the_secret_and_nonces_differ():
     """RZ3: a random nonce of 96 bits for each entry."""
     entries = [sealed().sealed for _ in range(1000)]
     assert len({each[:12] for each in entries}) == len({each[12:] for each in entries}) == 1000
@@ -62,14 +62,14 @@ def test_nothing_of_it_is_readable_and_no_nonce_comes_twice():
         {"revision": 4, "sealed_as": 3},
     ],
 )
-def test_what_was_altered_or_moved_does_not_open(changes):
+def test_changed_or_moved_entry_does_not_decrypt(changes):
     """RZ3: id, number, kind and body are authenticated; no headline, no ring, no `end` can be forged."""
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(sealed(), **changes))
 
 
 @pytest.mark.parametrize("at", range(0, 12 + len(SECRET) + 16, 3))
-def test_a_flipped_bit_is_seen(at):
+def test_entry_with_a_flipped_bit_does_not_decrypt(at):
     """RZ3: in the nonce, the ciphertext and the tag."""
     entry = sealed()
     with pytest.raises(CantOpen):
@@ -77,7 +77,7 @@ def test_a_flipped_bit_is_seen(at):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_put_back_may_stand_higher_than_it_was_sealed_for(kind):
+def test_restored_entry_decrypts_under_a_higher_number(kind):
     """RZ3, RV7: an `end` and a `claim`, and no other; never lower; and only for the number that was sealed."""
     entry = sealed(kind=kind)
     higher = dataclasses.replace(entry, revision=7, sealed_as=3)
@@ -91,7 +91,7 @@ def test_what_was_put_back_may_stand_higher_than_it_was_sealed_for(kind):
             KEYS.open(dataclasses.replace(entry, **changes))
 
 
-def test_the_first_key_seals_and_all_open():
+def test_first_key_encrypts_and_all_keys_decrypt():
     """RZ5: a new key is last in every node's file before it is first in any."""
     both, turned = keys_of(ONE, TWO), keys_of(TWO, ONE)
     assert (both.kids, turned.kids) == (("one", "two"), ("two", "one"))
@@ -102,7 +102,7 @@ def test_the_first_key_seals_and_all_open():
     assert both.open(sealed(turned)) == SECRET
 
 
-def test_without_keys_nothing_is_sealed_and_nothing_opens():
+def test_without_keys_nothing_is_encrypted_or_decrypted():
     """RZ5: fail closed."""
     assert not NO_CALL_KEYS
     assert KEYS
@@ -112,20 +112,20 @@ def test_without_keys_nothing_is_sealed_and_nothing_opens():
         NO_CALL_KEYS.open(sealed())
 
 
-def test_a_key_is_new_each_time():
+def test_each_new_key_differs():
     """RZ3: 256 random bits; it has a name."""
     made = [make_call_key() for _ in range(100)]
     assert len({each["k"] for each in made}) == len({each["kid"] for each in made}) == 100
     assert keys_of(*made[:MAX_SEALING_KEYS]).kids == tuple(each["kid"] for each in made[:MAX_SEALING_KEYS])
 
 
-def test_keys_that_cannot_be_used_are_told_by_their_file():
+def test_unusable_keys_are_reported_with_their_file():
     """RZ5, K1: fail closed. What each has to be is in tests/auth/test_jwks.py."""
     said = r"^call-keys c\.jwks: key 1: expected kty oct and alg A256GCM \(geocast keygen --call makes such keys\)$"
     with pytest.raises(ConfigError, match=said):
         parse_call_keys(json.dumps({"keys": [ONE | {"alg": "HS256"}]}).encode(), "c.jwks")
 
 
-def test_nothing_of_a_key_is_in_its_text():
+def test_error_text_has_nothing_of_a_key():
     """RZ3: as it may be shown by mistake."""
     assert b"secret" * 5 not in repr(CallKeys({"a": b"secret" * 5 + b"ab"})).encode()

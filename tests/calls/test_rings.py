@@ -48,7 +48,7 @@ def called(call, spots):
 @pytest.mark.parametrize(
     ("within_1_km", "low", "high"), [(10, 8.5, 10.5), (30, 9.5, 11.5), (100, 11, 13.5), (300, 27, 31)]
 )
-def test_the_default_rings_call_about_ten_where_there_are_ten_or_a_hundred(within_1_km, low, high):
+def test_default_radii_notify_about_ten_at_low_and_high_density(within_1_km, low, high):
     """RN4: 9 to 12 on average, and all of the first ring where 300 are within 1 km."""
     dice = random.Random(within_1_km)
     counts = []

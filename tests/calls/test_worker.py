@@ -149,7 +149,7 @@ def run(main):
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
+def test_accept_gets_the_seat_and_the_task():
     """RV1, RV3: both devices of a person, on two processes, have the same task."""
 
     async def main():
@@ -166,7 +166,7 @@ def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
     run(main)
 
 
-def test_of_two_who_accept_the_last_seat_one_gets_it():
+def test_last_seat_goes_to_one_of_two_accepts():
     """RV2: on two processes, at once."""
 
     async def main():
@@ -185,7 +185,7 @@ def test_of_two_who_accept_the_last_seat_one_gets_it():
     run(main)
 
 
-def test_an_accept_waits_while_the_log_is_away():
+def test_accept_waits_while_the_log_is_unavailable():
     """Section 12, RV4: it is tried again, and judged by what holds then."""
 
     async def main():
@@ -210,7 +210,7 @@ def test_an_accept_waits_while_the_log_is_away():
     run(main)
 
 
-def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over():
+def test_accept_waits_while_the_log_lacks_an_open_call():
     """RV4, RV5, RV7: what it has lost is put back; an accept, and a seat given back, wait for that."""
 
     async def main():
@@ -234,7 +234,7 @@ def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over(
     run(main)
 
 
-def test_an_accept_that_waits_is_answered_when_the_call_is_over():
+def test_waiting_accept_is_answered_when_the_call_ends():
     """Section 12, RJ9: by the clocks, though the log is away."""
 
     async def main():
@@ -253,7 +253,7 @@ def test_an_accept_that_waits_is_answered_when_the_call_is_over():
     run(main)
 
 
-def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
+def test_release_and_report_are_stored_when_the_log_is_back():
     """M19, M20."""
 
     async def main():
@@ -273,7 +273,7 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
     run(main)
 
 
-def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
+def test_last_of_several_waiting_reports_is_stored():
     """M20: else the one before would be, and the last would come too soon after it to count."""
 
     async def main():
@@ -301,7 +301,7 @@ def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
     run(main)
 
 
-def test_a_seat_is_asked_back_once_however_often_it_is_declined():
+def test_repeated_decline_releases_the_seat_once():
     """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
 
     async def main():
@@ -325,7 +325,7 @@ def test_a_seat_is_asked_back_once_however_often_it_is_declined():
     run(main)
 
 
-def test_what_gave_one_seat_back_does_not_give_back_the_next():
+def test_release_of_one_seat_does_not_release_the_next():
     """RV5: whether the release was stored is unknown, and when that can be asked its holder has accepted anew."""
 
     async def main():
@@ -353,7 +353,7 @@ async def rings(cluster):
     return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
-def test_the_ring_widens_by_what_all_processes_have_called():
+def test_call_widens_by_the_counts_of_all_processes():
     """RN2, RN3: no process has called enough, and both together have; one widens where they have not."""
 
     async def main():
@@ -372,7 +372,7 @@ def test_the_ring_widens_by_what_all_processes_have_called():
     run(main)
 
 
-def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
+def test_call_widens_by_own_count_if_counts_are_unreadable():
     """RN3: of two each has called one, of the two that are enough."""
 
     async def main():
@@ -389,7 +389,7 @@ def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
     run(main)
 
 
-def test_a_full_call_and_the_last_ring_do_not_widen():
+def test_full_call_and_last_wave_do_not_widen():
     """RN2: only while seats are free."""
 
     async def main():
@@ -407,7 +407,7 @@ def test_a_full_call_and_the_last_ring_do_not_widen():
     run(main)
 
 
-def test_a_call_that_expires_is_ended_once():
+def test_expired_call_is_ended_once():
     """RZ4: by one of all processes, without a source, and when both clocks say so."""
 
     async def main():
@@ -428,7 +428,7 @@ def test_a_call_that_expires_is_ended_once():
     run(main)
 
 
-def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
+def test_seat_that_the_log_does_not_restore_is_put_back():
     """RV7: another had the number, and the seat, and has given it back; who was told where to go is not untold."""
 
     async def main():
@@ -449,7 +449,7 @@ def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
     run(main)
 
 
-def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_there(caplog):
+def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
     """HD8, RZ5: by the id of its call, its number and its position."""
 
     async def main():
@@ -475,7 +475,7 @@ def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_
     run(main)
 
 
-def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
+def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
     """An error in one errand is logged, without its words; the client's next try is a new one."""
 
     async def main():
@@ -500,7 +500,7 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
     run(main)
 
 
-def test_counts_are_kept_while_the_log_is_away():
+def test_counts_are_kept_while_the_log_is_unavailable():
     """RN3, H7."""
 
     async def main():
@@ -518,7 +518,7 @@ def test_counts_are_kept_while_the_log_is_away():
     run(main)
 
 
-def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
+def test_last_counts_are_stored_at_shutdown(monkeypatch):
     """H7: a process that drains has stored what its responders said before it goes."""
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 
@@ -536,7 +536,7 @@ def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
     run(main)
 
 
-def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_lasts():
+def test_requests_for_a_lost_call_stop_after_its_lifetime():
     """Errands, Rule 1: where this process does not know the call either, and so not when it is over."""
 
     async def main():
@@ -552,7 +552,7 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
 
 
 @pytest.mark.parametrize("turns", range(5))
-def test_worker_that_is_cancelled_while_an_entry_comes_ends(turns, monkeypatch):
+def test_worker_cancelled_while_an_entry_arrives_ends(turns, monkeypatch):
     """A node that drains cancels its worker once, and waits for it. Found by the nemesis: one waited for ever."""
     monkeypatch.setattr(module, "REST_S", 60.0)
 

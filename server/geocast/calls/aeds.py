@@ -76,7 +76,7 @@ class Aeds:
         return iter(self._aeds)
 
     def near(self, lat: float, lng: float, within_m: float) -> list[Aed]:
-        """Return at most 3 within `within_m` metres of a place in degrees: open ones first, then the nearest (RI1, RI2)."""
+        """Return at most 3 within `within_m` metres of a place in degrees: open ones first, then the nearest (RI1)."""
         centre, limit = unit_vector(lat, lng), limit_chord2(float(within_m))
         first = int(np.searchsorted(self._z, centre[2] - math.sqrt(limit), "left"))
         last = int(np.searchsorted(self._z, centre[2] + math.sqrt(limit), "right"))

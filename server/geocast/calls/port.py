@@ -73,7 +73,6 @@ class NoCalls(Calls):
     def __init__(self) -> None:
         self._refused: dict[int, list[str]] = {}  # by row: the accepted calls that are still to be answered
 
-
     def set_rights(self, row: int, rights: ResponderRights) -> None:
         pass
 

@@ -9,7 +9,7 @@ from geocast.calls.hub import (
 )
 
 
-def test_what_is_counted_of_a_call(quarter):
+def test_call_counts_notifications_acks_and_declines(quarter):
     """H7, RN3: (connection, revision) pairs rung and acknowledged, and how many have declined; each once."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open()
@@ -31,7 +31,7 @@ def test_what_is_counted_of_a_call(quarter):
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
 
 
-def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(quarter):
+def test_notifications_count_for_the_call_and_its_revision(quarter):
     """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open(terms=with_terms(seats=["cpr"]))
@@ -45,7 +45,7 @@ def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(qu
     assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
-def test_who_declines_again_and_again_has_declined_once(quarter):
+def test_repeated_decline_counts_once(quarter):
     """H7: each ring is declined once at most, however often somebody changes their mind."""
     phone = quarter.join()
     quarter.open()
@@ -56,7 +56,7 @@ def test_who_declines_again_and_again_has_declined_once(quarter):
     assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
 
 
-def test_when_the_next_ring_is_due(quarter):
+def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
     """RN2: after 200 ms while fewer than `enough` were called, else after `answer_s`; never while it is full."""
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
@@ -81,7 +81,7 @@ def test_when_the_next_ring_is_due(quarter):
     assert board.due_to_widen(quarter.clock.advance(60)) == []
 
 
-def test_what_is_measured(quarter):
+def test_durations_are_observed_once(quarter):
     """The first ring, from the opening; the answer to an `accept`; the first seat. And what nobody has answered."""
     phone = quarter.join()
     quarter.clock.advance(2)

@@ -9,7 +9,7 @@ from geocast.wire.frames import MSGPACK
 # ---- who is rung -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_rings_for_those_on_duty_within_the_ring(quarter):
+def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
     """RJ1, RJ2, RQ4: with a qualification and a place marked `here`; RN1: the first ring is round `near`, with its
     radius."""
     near, edge, outside = quarter.join(0), quarter.join(309, "r-2"), quarter.join(312, "r-3")
@@ -21,7 +21,7 @@ def test_a_call_rings_for_those_on_duty_within_the_ring(quarter):
 
 
 @pytest.mark.parametrize("wire", [0, MSGPACK.number, 2, 3])
-def test_what_a_ring_says(quarter, wire):
+def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
     """M21, RZ6: the general place, in the same bytes for all; no address, no name."""
     phone = quarter.join(wire=wire)
     quarter.open()
@@ -46,7 +46,7 @@ def test_what_a_ring_says(quarter, wire):
     ]
 
 
-def test_the_reach_of_a_place_counts_up_to_500_m(quarter):
+def test_uncertainty_of_a_location_counts_up_to_500_m(quarter):
     """RQ5: 2,000 m of doubt would swamp a ring of 300."""
     near, far = quarter.join(here=False), quarter.join(sub="r-2", here=False)
     quarter.hub.move(near.row, quarter.place(805, 1_000.0))
@@ -55,14 +55,14 @@ def test_the_reach_of_a_place_counts_up_to_500_m(quarter):
     assert (near.received(), far.received()) == (["c-1/1"], [])
 
 
-def test_the_nearest_is_rung_first(quarter):
+def test_nearest_session_is_notified_first(quarter):
     """Board, Rule 2."""
     phones = [quarter.join(metres, f"r-{metres}") for metres in (200, 0, 100, 300)]
     quarter.open()
     assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]
 
 
-def test_a_wider_ring_rings_for_those_it_takes_in_and_for_nobody_twice(quarter):
+def test_wider_radius_notifies_new_sessions_only(quarter):
     """RJ2: widening makes no new revision."""
     near, far = quarter.join(0), quarter.join(400, "r-2")
     quarter.open()
@@ -70,7 +70,7 @@ def test_a_wider_ring_rings_for_those_it_takes_in_and_for_nobody_twice(quarter):
     assert (near.received(), far.received()) == (["c-1/1"], ["c-1/1"])
 
 
-def test_who_comes_nearer_goes_on_duty_or_has_a_qualification_now_is_rung(quarter):
+def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
     """RJ3: after `hello`, `move` and `token`; walking out sends nothing, and walking back nothing again."""
     quarter.open()
     late, walker = quarter.join(0), quarter.join(900, "r-2")
@@ -87,7 +87,7 @@ def test_who_comes_nearer_goes_on_duty_or_has_a_qualification_now_is_rung(quarte
     assert walker.received() == []
 
 
-def test_a_call_that_is_a_test_rings_for_those_who_may_see_tests(quarter):
+def test_test_call_notifies_sessions_that_may_see_tests(quarter):
     """R6, RJ1: to all others it is unknown, also when they accept."""
     tester, other = quarter.join(may_test=True), quarter.join(0, "r-2")
     quarter.open(status="exercise")
@@ -96,7 +96,7 @@ def test_a_call_that_is_a_test_rings_for_those_who_may_see_tests(quarter):
     assert other.received() == ["-c-1 over"]
 
 
-def test_new_content_goes_to_every_recipient_and_rings_round_the_new_place(quarter):
+def test_new_content_is_sent_to_notified_sessions_and_around_the_new_place(quarter):
     """RJ5: wherever it is, but not to who has declined; the ring in force stays."""
     stays, walks, declines = quarter.join(0), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     new = quarter.join(1_000, "r-4")
@@ -110,7 +110,7 @@ def test_new_content_goes_to_every_recipient_and_rings_round_the_new_place(quart
     assert declines.received() == []
 
 
-def test_who_has_declined_is_not_rung_again_on_this_connection(quarter):
+def test_session_that_declined_is_not_notified_again(quarter):
     """RJ1, M19: on another one it may be."""
     phone = quarter.join()
     quarter.open()
@@ -122,7 +122,7 @@ def test_who_has_declined_is_not_rung_again_on_this_connection(quarter):
     assert quarter.join().received() == ["c-1/1"]
 
 
-def test_a_slow_session_is_a_late_joiner(quarter):
+def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
     """RJ2, E3: it is sent nothing, and what it is owed is worked out afresh when it has drained."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")
     quarter.slow = {phone.row, holder.row}
@@ -136,7 +136,7 @@ def test_a_slow_session_is_a_late_joiner(quarter):
     assert (phone.received(), holder.received()) == (["c-1/3"], ["c-1:3 seat 1"])
 
 
-def test_one_write_for_all_that_a_session_is_owed(quarter):
+def test_everything_owed_is_sent_in_one_write_in_order(quarter):
     """Standdowns come first, then tasks, then rings (RJ3)."""
     phone = quarter.join(sub="r-1")
     quarter.open("c-1", with_terms(rest_s=0))
@@ -158,7 +158,7 @@ def test_one_write_for_all_that_a_session_is_owed(quarter):
 # ---- held off ----------------------------------------------------------------------------------------------------
 
 
-def test_who_holds_a_seat_is_not_rung_for_another_call(quarter):
+def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
     """RQ7: when it ends nothing is sent; the next `move` rings."""
     phone = quarter.join()
     quarter.open("c-1")
@@ -171,7 +171,7 @@ def test_who_holds_a_seat_is_not_rung_for_another_call(quarter):
     assert phone.received() == ["c-2/1"]
 
 
-def test_who_practises_is_called_to_a_real_arrest(quarter):
+def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter):
     """RQ7: neither the seat of an exercise nor the rest after it holds anybody off."""
     phone = quarter.join(may_test=True)
     quarter.open(status="exercise")
@@ -182,7 +182,7 @@ def test_who_practises_is_called_to_a_real_arrest(quarter):
     assert [told for told in phone.received() if not told.startswith(("c-1", "task", "-c-1"))] == ["c-2/1", "c-3/1"]
 
 
-def test_who_has_held_a_seat_rests_after_the_end(quarter):
+def test_person_with_a_seat_is_excluded_for_a_time_after_the_end(quarter):
     """RQ7: for `rest_s`."""
     phone = quarter.join()
     quarter.open("c-1", with_terms(rest_s=600))

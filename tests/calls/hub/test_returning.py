@@ -17,7 +17,7 @@ from geocast.model.call import Person
 # ---- coming back -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_returning_client_says_it_holds_is_put_right(quarter):
+def test_returning_client_is_sent_what_its_holding_lacks(quarter):
     """RJ8: R5's table, with `standdown` for `cancel`; `full` where the call is full."""
     quarter.open("c-1")
     quarter.open("c-1", replaces=1)
@@ -36,7 +36,7 @@ def test_what_a_returning_client_says_it_holds_is_put_right(quarter):
     assert same.received() == newer.received() == ["-c-1 over"]
 
 
-def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
+def test_holding_of_a_call_read_later_is_remembered(quarter):
     """RJ8, R5e: it is remembered for 30 s, and then the table is applied."""
     behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
     quarter.open("c-1")
@@ -49,7 +49,7 @@ def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
 
 
 @pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
-def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, seats):
+def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, seats):
     """HD18: it rings for them, so they are sent the call, and no `left`: what they hold is the ring."""
     quarter.open(terms=with_terms(seats=seats))
     phone = quarter.join()
@@ -66,7 +66,7 @@ def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, 
     assert back.received() == []
 
 
-def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(quarter):
+def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter):
     """HD18, RJ6: also where an older task of theirs is what they hold."""
     quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
     for _ in range(2):
@@ -78,7 +78,7 @@ def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(
     assert away.received() == ["-c-1 left"]
 
 
-def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
+def test_returning_person_with_a_seat_is_sent_the_task(quarter):
     """RJ6, RV5: after `hello`; a lost connection keeps the seat. Who has given it back meanwhile is told `left`."""
     phone = quarter.join()
     quarter.open()
@@ -89,7 +89,7 @@ def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
     assert quarter.join(9_000, holding={"c-1": 2}).received() == ["-c-1 left"]
 
 
-def test_a_session_without_a_qualification_is_sent_what_it_has_to_know(quarter):
+def test_session_without_qualification_is_sent_over_and_left_only(quarter):
     """RJ9: nothing but RJ6 and RJ7, if it holds a seat or was rung before."""
     rung, never = quarter.join(0), quarter.join(0, "r-2", ())
     quarter.open()
@@ -103,7 +103,7 @@ def test_a_session_without_a_qualification_is_sent_what_it_has_to_know(quarter):
     assert (rung.received(), never.received()) == (["-c-1 over"], [])
 
 
-def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
+def test_session_without_qualification_costs_one_dict_entry():
     """RJ6, RJ9: a session on a node with calls that these don't concern."""
     subs = [f"r-{number}" for number in range(10_000)]
     responders = Responders(len(subs))
@@ -118,7 +118,7 @@ def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
     assert list(responders.rows_of([Person("r-7")])) == [7]
 
 
-def test_the_sessions_of_one_person_are_found_however_many_there_are():
+def test_all_sessions_of_a_person_are_found():
     """RJ6: all of them, while they come, change hands and go; then the person is forgotten."""
     responders = Responders(4)
     for row in range(3):
@@ -137,7 +137,7 @@ def test_the_sessions_of_one_person_are_found_however_many_there_are():
     assert list(responders.rows_of([Person("r-1"), Person("r-2")])) == []
 
 
-def test_who_has_left_is_forgotten(quarter):
+def test_session_that_left_is_forgotten(quarter):
     """RZ7: with its place; its row may be another's."""
     phone = quarter.join(sub="r-77")
     quarter.open()
@@ -152,7 +152,7 @@ def test_who_has_left_is_forgotten(quarter):
 # ---- entries that come otherwise ---------------------------------------------------------------------------------
 
 
-def test_entries_that_come_again_change_nothing(quarter):
+def test_entries_read_again_change_nothing(quarter):
     """A new epoch of the log gives all of them once more."""
     phone = quarter.join()
     entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
@@ -161,7 +161,7 @@ def test_entries_that_come_again_change_nothing(quarter):
     assert phone.received() == []
 
 
-def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
+def test_seat_that_the_log_has_lost_is_kept(quarter):
     """RV7: another entry has its number. Who was told where to go is not untold, and is told anew when it is back."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -182,7 +182,7 @@ def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
     assert phone.received() == ["-c-1 left"]
 
 
-def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
+def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
     """RZ3, RZ5: counted, and at a reload it may open."""
     phone, other = quarter.join(), new_keys("other")
     quarter.read(quarter.opening(), PLACE, keys=other)
@@ -195,7 +195,7 @@ def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
     assert quarter.hub.degraded(quarter.clock.now()) == 0
 
 
-def test_a_place_that_opens_no_more_is_told_when_it_does(quarter):
+def test_task_waits_until_the_key_of_its_place_is_back(quarter):
     """RZ5: a task waits for the key; nothing fails."""
     phone, keys = quarter.join(), quarter.keys
     quarter.open()
@@ -213,7 +213,7 @@ def _claim_parts(sub):
     return Acceptance(1, "cpr", NOON_MS), Person(sub)
 
 
-def test_a_chain_without_its_places_is_read_by_its_end(quarter):
+def test_chain_with_deleted_places_is_read_from_its_end(quarter):
     """RQ7, RZ4: a process that starts later knows who rests, and rings nobody."""
     opened = quarter.entry(quarter.opening(), PLACE)
     claim = quarter.entry(*_claim_parts("r-1"))

@@ -16,7 +16,7 @@ from geocast.calls.hub import (
 from geocast.model.call import ExactPlace, Person
 
 
-def test_a_task_is_sent_when_the_claim_is_read(quarter):
+def test_task_is_sent_when_the_seat_is_read(quarter):
     """RV1, RJ6, M22, HD5: to every session of who holds the seat whose own token qualifies, and to nobody else."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
@@ -35,7 +35,7 @@ def test_a_task_is_sent_when_the_claim_is_read(quarter):
     assert plain.received() == quarter.join(0, quals=(), here=False).received() == []
 
 
-def test_what_a_task_says(quarter):
+def test_task_has_the_exact_place_and_no_empty_fields(quarter):
     """M22: the exact place, as it came in; what is left out has no field."""
     phone = quarter.join()
     quarter.open(place=ExactPlace(1.5, 2.5, "public", None, "Behind the kiosk"))
@@ -55,7 +55,7 @@ def test_what_a_task_says(quarter):
     ]
 
 
-def test_a_task_names_the_defibrillators_near_and_which_one_to_fetch():
+def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
     """M22, RI2, RI3: the code goes to who fetches it only."""
     aeds = Aeds(
         [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]
@@ -74,7 +74,7 @@ def test_a_task_names_the_defibrillators_near_and_which_one_to_fetch():
     assert carrier.messages()[0]["aeds"] == []
 
 
-def test_the_place_is_nowhere_but_in_a_task(quarter):
+def test_exact_place_is_in_tasks_only(quarter):
     """RZ2, RZ4: the board keeps entries sealed, and of a call that has ended none with a place."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -87,7 +87,7 @@ def test_the_place_is_nowhere_but_in_a_task(quarter):
     assert "'call'" not in all_of(quarter.hub)
 
 
-def test_a_repeated_accept_is_answered_by_the_same_task(quarter):
+def test_repeated_accept_is_answered_by_the_same_task(quarter):
     """RV3, RJ6: from any device, without the log, and each time."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
@@ -97,7 +97,7 @@ def test_a_repeated_accept_is_answered_by_the_same_task(quarter):
     assert (phone.received(), tablet.received()) == (["c-1:2 seat 1"], ["c-1:2 seat 1"] * 2)
 
 
-def test_a_holder_has_new_content_as_a_new_task(quarter):
+def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
     """RJ5, RJ6: once per revision on a connection, though the call is full."""
     phone, other = quarter.join(), quarter.join(0, "r-3")
     quarter.open()
@@ -109,7 +109,7 @@ def test_a_holder_has_new_content_as_a_new_task(quarter):
     assert (phone.received(), other.received()) == (["c-1:4 seat 1"], [])
 
 
-def test_full_stands_down_all_recipients_without_a_seat(quarter):
+def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
     """RJ4: but not who has declined; RV6, RJ2: a seat given back makes it ring again, under a new revision."""
     one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
     far = quarter.join(9_000, "r-5")
@@ -127,7 +127,7 @@ def test_full_stands_down_all_recipients_without_a_seat(quarter):
     assert (one.received(), two.received(), four.received()) == (["-c-1 left", "c-1/4"], [], [])
 
 
-def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
+def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
     """M19, RJ6: every session that was sent the task is told `left`; the one that has declined is left alone."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
@@ -140,7 +140,7 @@ def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
     assert (phone.received(), tablet.received()) == (["-c-1 left"], ["-c-1 left"])
 
 
-def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
+def test_seat_granted_after_a_decline_is_released(quarter):
     """M19: also after `accept`, before it was answered."""
     phone = quarter.join()
     quarter.open()
@@ -150,7 +150,7 @@ def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
     assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
 
 
-def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read(quarter):
+def test_stored_seat_declined_before_it_was_read_is_released(quarter):
     """M19: the log has it already, and this process does not know of the seat yet."""
     phone = quarter.join()
     quarter.open()
@@ -159,7 +159,7 @@ def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read
     assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
 
 
-def test_who_goes_after_all_keeps_the_seat(quarter):
+def test_accept_after_decline_keeps_the_seat(quarter):
     """M18, M19: of `accept`, `decline` and `accept` the last one counts, also while the log has not answered."""
     phone = quarter.join()
     quarter.open()
@@ -170,7 +170,7 @@ def test_who_goes_after_all_keeps_the_seat(quarter):
     assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
 
 
-def test_a_session_has_one_claim_under_way(quarter):
+def test_session_has_one_pending_accept_at_a_time(quarter):
     """RV4: others are repeated by the client; a claim that was refused makes room."""
     phone = quarter.join()
     quarter.open("c-1")
@@ -183,7 +183,7 @@ def test_a_session_has_one_claim_under_way(quarter):
     assert len(phone.accept("c-2")) == 1
 
 
-def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
+def test_refusal_already_sent_is_not_sent_again(quarter):
     """M18, RJ4, RJ7: that it is full, or over, is the answer; an `accept` that comes later has one of its own."""
     phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     quarter.open()
@@ -204,7 +204,7 @@ def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
     assert len(quarter.asked) == 3
 
 
-def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_over(quarter):
+def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
     """RJ9, E5: by a clock, too."""
     phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
     quarter.open()
@@ -216,7 +216,7 @@ def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_ov
     assert phone.received() == ["-c-1 over"]
 
 
-def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quarter):
+def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
     """RV6, RJ2: else who was rung last would believe that it is full, and would not be rung again."""
     phone = quarter.join()
     quarter.open()
@@ -231,7 +231,7 @@ def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quart
     assert phone.received() == ["-c-1 full"]
 
 
-def test_a_claim_is_judged_by_what_holds_then(quarter):
+def test_seat_request_uses_the_session_as_it_is_now(quarter):
     """RV4: at the moment it is judged; and nobody claims for who is gone."""
     phone, gone = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -245,7 +245,7 @@ def test_a_claim_is_judged_by_what_holds_then(quarter):
     quarter.hub.on_answer(other, "full", quarter.clock.now())
 
 
-def test_what_can_be_refused_without_the_log_is(quarter):
+def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
     """RV4: the first of `over`, `held-off`, `full` and `far`."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
@@ -266,7 +266,7 @@ def test_what_can_be_refused_without_the_log_is(quarter):
     assert far.received() == ["-c-1 full"]
 
 
-def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
+def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
     """RV4: this process may be behind."""
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [request] = phone.accept("c-9")
@@ -276,7 +276,7 @@ def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
     assert phone.received() == plain.received() == ["-c-9 over"]
 
 
-def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
+def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
     """M20: there is no answer."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
@@ -296,7 +296,7 @@ def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
     assert phone.received() == other.received() == []
 
 
-def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
+def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
     """HD5: it is rung while a seat is free, and gives back, reports and is held off by nothing of the other's."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
@@ -311,7 +311,7 @@ def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
     assert (phone.received(), other.received()) == (["-c-1 over"], [])
 
 
-def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give_back(quarter):
+def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarter):
     """HD5: it was told where to go, so it hears of the end and can decline; new content is not for it."""
     phone, plain = quarter.join(), quarter.join(quals=(), here=False)
     quarter.open()
@@ -327,7 +327,7 @@ def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give
 
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
-def test_accept_is_answered_with_over_if_the_qualification_is_lost_before_the_task(quarter, is_again):
+def test_accept_is_answered_by_over_if_the_qualification_lapses_before_the_task(quarter, is_again):
     """HD5, RJ9: no accept stays without an answer, and the next one is answered, too."""
     phone = quarter.join()
     quarter.open()

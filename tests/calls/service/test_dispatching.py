@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 # ---- to open -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_opened(room):
+async def test_open_stores_an_encrypted_call(room):
     """docs/calls.md, The api: 201 with what is shown; it is in the log, and whoever follows is nudged."""
     outcome = await room.open()
     assert outcome == (
@@ -37,19 +37,19 @@ async def test_a_call_is_opened(room):
     assert (entry.kind, entry.revision, entry.ends_at) == ("call", 1, NOON_MS + 1_500_000)
 
 
-async def test_a_call_keeps_the_policy_of_then(room):
+async def test_call_keeps_the_policy_of_its_opening(room):
     """RO3: those for its kind of place too, whatever is in force later."""
     await room.open()
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
 
 
-async def test_what_is_left_out_is_worked_out(room):
+async def test_members_left_out_get_their_defaults(room):
     """RY4, A9: an expiry that is left out is the latest that the policy allows."""
     await room.open(expires_at=...)
     assert (await room.call()).opening.expires_at == NOON_MS - 60_000 + 1_800_000
 
 
-async def test_a_headline_that_gives_somebody_away_is_replaced(room):
+async def test_identifying_headline_is_replaced_by_the_title(room):
     """RY3: by the title, and not refused; the answer says so, each time. One that does not is rung as it is."""
     outcome = await room.open(headline="Adult down at 12 Main Street, call Mr Smith")
     assert outcome.answer["headline"] == "replaced"
@@ -60,7 +60,7 @@ async def test_a_headline_that_gives_somebody_away_is_replaced(room):
     assert "headline" not in fine.answer
 
 
-async def test_where_no_text_is_judged_none_is_replaced():
+async def test_headline_is_kept_if_the_policy_checks_no_texts():
     """RY3, TX2: a policy with `text = "off"`."""
     room = CallServiceHarness(in_force=policy.parse(f'text = "off"\n{CALLS}'.encode(), None))
     outcome = await room.open(headline="12 Main Street")
@@ -68,7 +68,7 @@ async def test_where_no_text_is_judged_none_is_replaced():
     assert (await room.call()).opening.headline == "12 Main Street"
 
 
-async def test_to_open_it_again_is_answered_as_at_first(room):
+async def test_repeated_opening_gets_the_first_answer(room):
     """H3, H5: the same content by value, whoever sends it and whatever has happened since."""
     first = await room.open()
     room.clock.advance(60)
@@ -94,13 +94,13 @@ async def test_to_open_it_again_is_answered_as_at_first(room):
         {"place": call_request()["place"] | {"kind": "public"}},
     ],
 )
-async def test_an_id_is_taken_by_other_content(room, changes):
+async def test_opening_with_the_id_of_another_call_is_a_conflict(room, changes):
     """RY1, H5: 409; the exact place counts, which nobody is told."""
     await room.open()
     assert (await refused(room.open(**changes))).slug == "id-conflict"
 
 
-async def test_alerts_and_calls_share_their_ids(room):
+async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
     """RY1: an alert's id is taken for calls (409) and unknown to them (404); and so it is the other way round."""
     await room.log.append(a_revision(ID))
     assert (await refused(room.open())).slug == "id-conflict"
@@ -110,13 +110,13 @@ async def test_alerts_and_calls_share_their_ids(room):
     assert not await room.log.append(a_revision("cad-9", 2))
 
 
-async def test_an_id_of_what_nobody_here_knows_is_taken(room):
+async def test_opening_with_the_id_of_an_unknown_kind_is_a_conflict(room):
     """RY1, LogG4: by an entry of a later release."""
     room.log.take(OtherKind(ID, 1, NOON_MS + HOUR_MS))
     assert (await refused(room.open())).slug == "id-conflict"
 
 
-async def test_ids_of_messages_of_cap_are_not_for_dispatchers(room):
+async def test_opening_with_a_reserved_cap_id_is_refused(room):
     """RY1: `cap.` is for CAP."""
     [violation] = (await refused(room.open(id="cap.1"))).violations
     assert (violation.slug, violation.pointer) == ("invalid-value", "/id")
@@ -133,7 +133,7 @@ async def test_ids_of_messages_of_cap_are_not_for_dispatchers(room):
         ({"category": "flood", "place": ...}, ["missing-field", "category-not-callable"]),
     ],
 )
-async def test_what_the_policy_refuses(room, changes, expected):
+async def test_opening_reports_all_policy_violations(room, changes, expected):
     """RO1, RO2, P9: all that is wrong in one answer, fields first; nothing is stored."""
     problem = await refused(room.open(**changes))
     assert (problem.status, [each.slug for each in problem.violations]) == (422, expected)
@@ -141,7 +141,7 @@ async def test_what_the_policy_refuses(room, changes, expected):
 
 
 @pytest.mark.slow
-async def test_so_many_calls_may_be_open(room):
+async def test_number_of_open_calls_is_limited(room):
     """docs/calls.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
     for number in range(MAX_OPEN_CALLS):
         await room.open(id=f"c-{number}", dispatcher=Dispatcher(f"desk-{number % 4}"))
@@ -154,7 +154,7 @@ async def test_so_many_calls_may_be_open(room):
     assert (await room.open()).created
 
 
-async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_served(room):
+async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
     """HD6: a quarter of the open calls, counted in the log: what another node has read before does not matter."""
     greedy = Dispatcher("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
@@ -170,7 +170,7 @@ async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_ser
     assert (await other_node.open(call_request(id="more"), greedy)).created
 
 
-async def test_without_keys_nothing_is_stored():
+async def test_opening_without_keys_stores_nothing():
     """RZ3: it is sealed or it is not there. (A node whose policy has calls and that has no keys does not start.)"""
     room = CallServiceHarness(keys=NO_CALL_KEYS)
     with pytest.raises(LogUnavailable):
@@ -181,7 +181,7 @@ async def test_without_keys_nothing_is_stored():
 # ---- new content -------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_gets_new_content(room):
+async def test_revise_stores_new_content(room):
     """docs/calls.md, The api: 201 with the number of the entry; the ring stays, round the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
@@ -192,7 +192,7 @@ async def test_a_call_gets_new_content(room):
     assert call.opening.near.lat == pytest.approx(47.7, abs=0.003)
 
 
-async def test_new_content_says_what_it_replaces(room):
+async def test_revise_with_an_old_replaces_is_a_conflict(room):
     """docs/calls.md, The api: the number of the content now, whatever else has a number; else 409 with it."""
     await room.open()
     await room.accept()
@@ -204,7 +204,7 @@ async def test_new_content_says_what_it_replaces(room):
     assert (await room.revise(replaces=3, headline="Third")).answer["revision"] == 4
 
 
-async def test_the_same_content_again_is_answered_as_at_first(room):
+async def test_repeated_revise_gets_the_first_answer(room):
     """H3: by any dispatcher, behind newer content, and when the call is over."""
     await room.open()
     first = await room.revise(headline="Second")
@@ -215,7 +215,7 @@ async def test_the_same_content_again_is_answered_as_at_first(room):
     assert await room.revise(headline="Second") == (first.answer, False)
 
 
-async def test_what_has_to_stay_as_it_was(room):
+async def test_revise_refuses_changes_of_fixed_members(room):
     """docs/calls.md, The api: 422 for each, in the order of the fields; and RO2 by the policy of then (RO3)."""
     await room.open()
     problem = await refused(
@@ -238,7 +238,7 @@ async def test_what_has_to_stay_as_it_was(room):
     assert [each.slug for each in broken.violations] == ["invalid-value", "expiry-out-of-range"]
 
 
-async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
+async def test_revise_uses_the_terms_of_the_call_after_a_policy_change():
     """RO3: its content may be corrected, and whoever goes may go, under the policy of then."""
     room = CallServiceHarness()
     await room.open()
@@ -249,7 +249,7 @@ async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
     assert (await refused(room.open(id="cad-9"))).slug == "category-not-callable"
 
 
-async def test_a_call_is_its_openers(room):
+async def test_dispatcher_may_not_change_the_call_of_another(room):
     """docs/calls.md, The api: another dispatcher is told 403; who manages may, and it stays its opener's."""
     await room.open()
     for asked in (room.revise(OTHER, headline="X"), room.end(OTHER), room.calling.state(ID, OTHER)):
@@ -263,7 +263,7 @@ async def test_a_call_is_its_openers(room):
     assert (await room.end(CHIEF)).created
 
 
-async def test_of_several_reasons_the_first_in_order_is_given(room):
+async def test_first_applicable_problem_is_raised(room):
     """Section 4, decisions 5 to 9: fields, unknown, another's, ended, number, rules."""
     wrong = {"category": "flood", "replaces": 9}
     assert (await refused(room.revise(OTHER, headline="", **wrong))).status == 422
@@ -280,7 +280,7 @@ async def test_of_several_reasons_the_first_in_order_is_given(room):
 # ---- the end -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_ended(room):
+async def test_end_is_stored_once(room):
     """docs/calls.md, The api: 201; ended already, for whatever reason: 200 with the first answer. No more content."""
     await room.open()
     first = await room.end()
@@ -292,13 +292,13 @@ async def test_a_call_is_ended(room):
     assert await room.kinds() == ["call", "end"]
 
 
-async def test_an_end_without_a_reason_is_refused(room):
+async def test_end_without_a_reason_is_refused(room):
     """docs/calls.md, The api: 422, whatever the id."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"
 
 
-async def test_a_call_that_has_expired_is_over(room):
+async def test_expired_call_can_only_be_ended(room):
     """RZ4: no more content; the node ends it, once, and who ends it after that is told so."""
     await room.open()
     await room.calling.expire(ID)
@@ -316,7 +316,7 @@ async def test_a_call_that_has_expired_is_over(room):
     assert (await room.calling.state(ID, DESK))["state"] == "expired"
 
 
-async def test_an_end_repeats_what_is_not_sealed(room):
+async def test_end_repeats_the_public_content(room):
     """RZ4: so that the entries with the place may be deleted; then 410 for who opens it again, and the state stays."""
     await room.open()
     await room.accept()

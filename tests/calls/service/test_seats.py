@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 # ---- seats -------------------------------------------------------------------------------------------------------
 
 
-async def test_the_lowest_free_seat_is_taken_with_its_role(room):
+async def test_accept_gets_the_lowest_free_seat_and_its_role(room):
     """RV5: and `aed` becomes `cpr` where none can be fetched (RI1): the second has the only one."""
     await room.open()
     for number in range(4):
@@ -42,7 +42,7 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
     assert [(seat.number, seat.aed) for seat in (await room.call()).seats.values()][-1] == (2, "node/1")
 
 
-async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
+async def test_defibrillator_too_far_from_the_patient_is_not_fetched():
     """RI2: `aed_m` of the call; and of those near, the least way round over it."""
     far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
     room = CallServiceHarness(aeds=Aeds([far]))
@@ -58,7 +58,7 @@ async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
     assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
 
 
-async def test_a_responder_has_one_seat(room):
+async def test_second_accept_of_a_person_gets_no_second_seat(room):
     """RV3: a repeated accept is answered by the same, even from afar, off duty or when all seats are taken since."""
     await room.open()
     for number in range(4):
@@ -80,14 +80,14 @@ async def test_a_responder_has_one_seat(room):
         ({"busy": True, "here": None}, "held-off"),
     ],
 )
-async def test_who_gets_no_seat_is_told_the_first_reason(room, changes, expected):
+async def test_refusal_is_the_first_reason_in_order(room, changes, expected):
     """RV4: no such qualification, held off, full, far, in this order; nothing is stored."""
     await room.open()
     assert await room.accept(**changes) == expected
     assert await room.kinds() == ["call"]
 
 
-async def test_who_comes_too_late_is_told_full(room):
+async def test_accept_of_a_full_call_is_refused_as_full(room):
     """RV4, RV6: `full` before `far`, `held-off` before it; and a seat that is given back can be taken."""
     await room.open()
     for number in range(4):
@@ -99,7 +99,7 @@ async def test_who_comes_too_late_is_told_full(room):
     assert (await room.call()).seats[Person("r-9")].number == 3
 
 
-async def test_a_call_that_is_over_gives_no_seat(room):
+async def test_ended_call_gives_no_seat(room):
     """RV4, RJ9: ended or expired, to its holders too; a test is not there for who may not see it (R6)."""
     await room.open()
     await room.accept("r-1")
@@ -113,7 +113,7 @@ async def test_a_call_that_is_over_gives_no_seat(room):
     assert await tests.accept(may_test=True) == "over"
 
 
-async def test_a_seat_is_given_back_once(room):
+async def test_seat_is_released_once(room):
     """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
     await room.open()
     await room.accept()
@@ -129,7 +129,7 @@ async def test_a_seat_is_given_back_once(room):
     assert (await room.kinds())[-1] == "end"
 
 
-async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
+async def test_person_who_released_many_seats_is_refused(room):
     """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
     await room.open()
     for number in range(MOST_RETURNS):
@@ -142,7 +142,7 @@ async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
     assert await room.accept("r-2") is None
 
 
-async def test_reports_count_every_five_seconds(room):
+async def test_report_counts_once_in_five_seconds(room):
     """M20: from a seat alone; what is nothing new is dropped, and what comes within 5 s of the last."""
     await room.open()
     await room.accept()
@@ -158,7 +158,7 @@ async def test_reports_count_every_five_seconds(room):
     assert await room.kinds() == ["call", "claim", "report", "report"]
 
 
-async def test_the_ring_widens_one_by_one(room):
+async def test_radius_widens_wave_by_wave(room):
     """RN2: the next one only, while seats are free; who is late or early changes nothing."""
     await room.open()
     for ring in (0, 2, 1, 1, 2, 3):
@@ -176,7 +176,7 @@ async def test_the_ring_widens_one_by_one(room):
     assert (await full.kinds())[-1] == "end"
 
 
-async def test_a_lost_claim_is_put_back(room):
+async def test_lost_seat_is_put_back(room):
     """RV7: under the next number, with its seat; where that is taken, as seat 0. Once, and not behind the end."""
     await room.open()
     await room.accept("r-1")
@@ -197,7 +197,7 @@ async def test_a_lost_claim_is_put_back(room):
 # ---- what does not open ------------------------------------------------------------------------------------------
 
 
-async def test_a_node_that_lacks_a_key_gives_no_seat():
+async def test_node_without_a_key_of_the_chain_gives_no_seat():
     """RZ5, RV2: part of the chain may be a claim, so it waits; the same node goes on when it has the key."""
     room = CallServiceHarness()
     await room.open()
@@ -213,7 +213,7 @@ async def test_a_node_that_lacks_a_key_gives_no_seat():
     assert (await room.call()) is not None
 
 
-async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
+async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
     """RZ3: who has the log and no key can forge nothing, and a dispatcher can end the call all the same."""
     await room.open()
     forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
@@ -222,7 +222,7 @@ async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
     assert (await room.end()).answer["revision"] == 3
 
 
-async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
+async def test_undecrypted_call_belongs_to_no_dispatcher():
     """RZ5: 503, not 404 and not 403: it may be opened when the node has the key."""
     room = CallServiceHarness()
     await room.open()
@@ -233,7 +233,7 @@ async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
     assert [each async for each in blind.calling.open_calls(DESK)] == []
 
 
-async def test_a_copied_claim_counts_once(room):
+async def test_copied_claim_counts_once(room):
     """RZ3, RV2: what whoever can write to the log may do with an entry is to copy it under a higher number."""
     await room.open()
     await room.accept()
@@ -270,7 +270,7 @@ async def answered(ask, *args, **kwargs):
             await asyncio.sleep(0.05)
 
 
-async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
+async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
     """RV2, RV3: on three nodes at once, some twice; the first in the log's order, each with another seat."""
     await answered(rooms[0].open)
     subs = [f"r-{number % 20}" for number in range(60)]
@@ -281,7 +281,7 @@ async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
     assert set(answers) == {None, "full"}
 
 
-async def test_accepts_and_the_rest_at_once(rooms):
+async def test_concurrent_accepts_releases_and_reports_keep_one_seat_each(rooms):
     """RV2, LogA1: claims, releases, reports, rings, content and an end race; the chain is whole and has one end."""
     await answered(rooms[0].open)
     first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
@@ -306,7 +306,7 @@ async def test_accepts_and_the_rest_at_once(rooms):
     assert sum(isinstance(each.body, Opening) for each in chain.entries) == 2
 
 
-async def test_who_opens_it_at_once_opens_one_call(rooms):
+async def test_concurrent_openings_of_one_id_open_one_call(rooms):
     """H3: one at most is told 201, the others 200, with the same answer; other content is told 409."""
     found = await asyncio.gather(*(answered(room.open) for room in rooms * 2))
     assert sum(each.created for each in found) <= 1

@@ -15,7 +15,7 @@ from geocast.model.call import Person
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_state_of_a_call(room):
+async def test_view_has_the_state_of_a_call(room):
     """docs/calls.md, The api: what is rung, how many were, who goes; exact counts, and no place."""
     await room.open()
     await room.calling.widen(ID, 1)
@@ -56,7 +56,7 @@ async def test_the_state_of_a_call(room):
     assert (call["id"], call["revision"], call["near"]["radius_m"]) == (ID, 1, 210.0)
 
 
-async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
+async def test_view_lists_everybody_who_was_sent_the_place(room):
     """RZ8: to take a seat and give it back at once hides nobody."""
     await room.open()
     await room.accept("r-51c0")
@@ -71,7 +71,7 @@ async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
     assert [seat["responder"] for seat in found["seats"]] == ["r-7a19"]
 
 
-async def test_a_full_call_is_shown_as_such(room):
+async def test_view_of_a_full_call_says_full(room):
     """RV6."""
     await room.open()
     for number in range(4):
@@ -79,7 +79,7 @@ async def test_a_full_call_is_shown_as_such(room):
     assert (await room.calling.state(ID, DESK))["state"] == "full"
 
 
-async def test_open_calls_are_a_dispatchers_own(room):
+async def test_list_has_the_open_calls_of_the_dispatcher(room):
     """docs/calls.md, The api: in the order in which they were opened; who manages sees all."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
@@ -98,7 +98,7 @@ async def test_open_calls_are_a_dispatchers_own(room):
     assert await listed(DESK) == [ID]
 
 
-async def test_others_go_on_while_many_calls_are_listed():
+async def test_listing_many_calls_does_not_block_other_tasks():
     """docs/calls.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
     room = CallServiceHarness()
     for number in range(20):
@@ -118,7 +118,7 @@ async def test_others_go_on_while_many_calls_are_listed():
     assert turns >= 20
 
 
-async def test_no_answer_has_the_place_or_the_reason(room, caplog):
+async def test_no_answer_contains_the_place_or_the_reason(room, caplog):
     """RZ2, RZ7: no call of the api gives a place back; neither is there a line of it, and in the log it is sealed."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
