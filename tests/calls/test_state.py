@@ -1,4 +1,4 @@
-"""model/call.py and calls/state.py: what a chain is made of, and what it comes to."""
+"""The entries of a chain, and the state of a call that they give."""
 
 import msgpack
 import pytest
@@ -46,7 +46,7 @@ BODIES = [
 
 
 def chain(*parts, first=1):
-    """The state that entries with these (body, secret) come to, numbered from `first`."""
+    """Return the state after entries of these (body, secret) pairs, numbered from `first`."""
     return fold(
         DecryptedEntry(CallEntry("c", n, 99, kind_of(body), packed(body), b"%d" % n), body, secret)
         for n, (body, secret) in enumerate(parts, start=first)
@@ -74,14 +74,14 @@ def test_each_kind_of_entry_is_read_as_written():
 
 
 def test_unknown_members_of_later_releases_are_ignored():
-    """G4: a body with members that this release does not know is read."""
+    """A later release may add members to a body (G4)."""
     more = msgpack.packb({**msgpack.unpackb(packed(Widening(2, 5))), "later": {"a": [1]}})
     assert body_of(CallEntry("c", 2, 99, "widen", more, b"?")) == Widening(2, 5)
 
 
 @pytest.mark.parametrize("plain", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"ring": "x", "at": 5})])
 def test_invalid_body_raises_value_error_without_its_text(plain):
-    """H9: the error names a type and no value."""
+    """The error names a type, and no value (H9)."""
     with pytest.raises(ValueError, match=r"^not a body or a secret: \w+$"):
         body_of(CallEntry("c", 2, 99, "widen", plain, b"?"))
 
@@ -103,7 +103,7 @@ def test_radius_never_shrinks_and_is_kept_by_new_content():
 
 
 def test_released_seat_of_a_full_call_makes_a_revision():
-    """RV6."""
+    """The call notifies again under that revision (RV6)."""
     full = chain(OPEN, claim("r-1", 1), claim("r-2", 2))
     assert full.full
     again = chain(OPEN, claim("r-1", 1), claim("r-2", 2), release("r-1", 1))
@@ -112,14 +112,14 @@ def test_released_seat_of_a_full_call_makes_a_revision():
 
 
 def test_person_who_released_a_seat_is_listed_in_left():
-    """RZ8: they were told where it is. Whoever has taken one again is among the seats."""
+    """The person knows the place. Somebody with a new seat is listed among the seats instead (RZ8)."""
     once = chain(OPEN, claim("r-1", 1), release("r-1", 1), release("r-2", 2))
     assert once.left == {Person("r-1"): Left(6, 7)}
     assert chain(OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)).left == {}
 
 
 def test_restored_seat_that_is_taken_becomes_seat_0():
-    """RV7."""
+    """Somebody else has the seat of the lost entry by then (RV7)."""
     state = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2))
     assert {person.sub: seat.number for person, seat in state.seats.items()} == {"r-1": 1, "r-2": 2, "r-3": 0}
     after = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2), release("r-3", 0))
@@ -127,7 +127,7 @@ def test_restored_seat_that_is_taken_becomes_seat_0():
 
 
 def test_person_has_one_seat_at_most():
-    """RV3."""
+    """A second claim of the same person has no effect (RV3)."""
     state = chain(OPEN, claim("r-1", 1), claim("r-1", 2))
     assert [(seat.number, seat.entry_number) for seat in state.seats.values()] == [(1, 2)]
 
@@ -139,14 +139,14 @@ def test_report_of_a_person_without_seat_has_no_effect():
 
 
 def test_entries_after_the_end_have_no_effect():
-    """Entries behind the end of a call change nothing."""
+    """An end is final."""
     state = chain(OPEN, (Ending("cad-3", 9, opening()), Reason("over")), claim("r-1", 1), (opening("more"), PLACE))
     assert state.end.source == "cad-3"
     assert (state.seats, state.opening.headline) == ({}, "Adult")
 
 
 def test_end_describes_the_call_whose_place_was_deleted():
-    """RZ4."""
+    """The end repeats the public content (RZ4)."""
     state = chain(claim("r-1", 1), (Ending(None, 9, opening()), Reason()), first=2)
     assert (state.opening, state.entry, state.number) == (opening(), None, 3)
     assert list(state.seats) == [Person("r-1")]
@@ -154,7 +154,7 @@ def test_end_describes_the_call_whose_place_was_deleted():
 
 
 def test_claim_copied_behind_its_release_takes_no_seat():
-    """RZ3: who can write to the log moves nothing of a call."""
+    """Somebody who can write to the log, but has no key, changes no seat (RZ3)."""
     parts = [OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)]
     seals = [b"open", b"claim", b"release", b"claim"]
     state = fold(

@@ -1,4 +1,4 @@
-"""What the board wants done in the log, done: claims, wider rings and ends, over processes that share one log."""
+"""The call worker: seat requests, waves and ends in a log that several processes share."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ LOOKS = 2_000  # turns of the loop that a test waits for something at most
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """Waits are turns of the loop: what is waited for comes by the test's clock."""
+    """Replace waiting by turns of the loop; the test's clock decides what is due."""
     for name in ("TICK_S", "REST_S", "RETRY_S", "RETRY_MOST_S", "END_JITTER_S", "RESTORE_S"):
         monkeypatch.setattr(module, name, 0.0)
 
@@ -70,7 +70,7 @@ class SharedLog(MemoryLog):
 
 
 class CallCluster:
-    """Some processes, each with a quarter of its own, and the log and the clock that they share."""
+    """Processes with a call hub each, and the log and the clock that they share."""
 
     def __init__(self, processes=1):
         self.clock, self.keys, self.log = FakeClock(), new_keys(), SharedLog()
@@ -94,7 +94,7 @@ class CallCluster:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        """All processes do their work."""
+        """Run the workers of all processes."""
         tasks = [asyncio.ensure_future(work) for each in self.errands for work in (each.run(), self._follow(each))]
         try:
             yield
@@ -114,11 +114,11 @@ class CallCluster:
         assert await self.log.append(self.quarters[0].entry(body, secret, call_id, number))
 
     async def open(self, call_id="c-1", **terms):
-        """A call is opened."""
+        """Open a call."""
         await self.append(self.quarters[0].opening(dataclasses.replace(TERMS, **terms)), PLACE, call_id)
 
     async def seated(self):
-        """A phone that has been rung, and has its task."""
+        """Return a session that was notified and has its task."""
         phone = self.quarters[0].join()
         await self.open()
         await self.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
@@ -126,12 +126,12 @@ class CallCluster:
         return phone
 
     async def kinds(self, call_id="c-1"):
-        """The kinds of the entries of a call."""
+        """Return the kinds of the entries of a call."""
         return [entry.kind for entry in await self.log.history(call_id)]
 
 
 async def until(condition):
-    """Wait until it is so."""
+    """Run the loop until a condition holds."""
     for _ in range(LOOKS):
         if condition():
             return
@@ -140,7 +140,7 @@ async def until(condition):
 
 
 async def settled():
-    """Let everything happen that will."""
+    """Run the loop until nothing more happens."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -150,7 +150,7 @@ def run(main):
 
 
 def test_accept_gets_the_seat_and_the_task():
-    """RV1, RV3: both devices of a person, on two processes, have the same task."""
+    """Two devices of a person, on two processes, are sent the same task (RV1, RV3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -167,7 +167,7 @@ def test_accept_gets_the_seat_and_the_task():
 
 
 def test_last_seat_goes_to_one_of_two_accepts():
-    """RV2: on two processes, at once."""
+    """On two processes at the same time (RV2)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -186,7 +186,7 @@ def test_last_seat_goes_to_one_of_two_accepts():
 
 
 def test_accept_waits_while_the_log_is_unavailable():
-    """Section 12, RV4: it is tried again, and judged by what holds then."""
+    """It is tried again, and decided by the state at that time (RV4)."""
 
     async def main():
         cluster = CallCluster()
@@ -211,7 +211,7 @@ def test_accept_waits_while_the_log_is_unavailable():
 
 
 def test_accept_waits_while_the_log_lacks_an_open_call():
-    """RV4, RV5, RV7: what it has lost is put back; an accept, and a seat given back, wait for that."""
+    """The log puts lost entries back; an accept and a release wait for that (RV4, RV5, RV7)."""
 
     async def main():
         cluster = CallCluster()
@@ -235,7 +235,7 @@ def test_accept_waits_while_the_log_lacks_an_open_call():
 
 
 def test_waiting_accept_is_answered_when_the_call_ends():
-    """Section 12, RJ9: by the clocks, though the log is away."""
+    """By the clocks, although the log is unavailable (RJ9)."""
 
     async def main():
         cluster = CallCluster()
@@ -254,7 +254,7 @@ def test_waiting_accept_is_answered_when_the_call_ends():
 
 
 def test_release_and_report_are_stored_when_the_log_is_back():
-    """M19, M20."""
+    """Both are tried until they succeed (M19, M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -274,7 +274,7 @@ def test_release_and_report_are_stored_when_the_log_is_back():
 
 
 def test_last_of_several_waiting_reports_is_stored():
-    """M20: else the one before would be, and the last would come too soon after it to count."""
+    """An earlier report, stored first, would keep the last one from counting (M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -302,7 +302,7 @@ def test_last_of_several_waiting_reports_is_stored():
 
 
 def test_repeated_decline_releases_the_seat_once():
-    """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
+    """Also while the log is unavailable; a new seat is not released by an old decline (M19)."""
 
     async def main():
         cluster = CallCluster()
@@ -326,7 +326,7 @@ def test_repeated_decline_releases_the_seat_once():
 
 
 def test_release_of_one_seat_does_not_release_the_next():
-    """RV5: whether the release was stored is unknown, and when that can be asked its holder has accepted anew."""
+    """It was unknown whether the release was stored, and the person has accepted again since (RV5)."""
 
     async def main():
         cluster = CallCluster()
@@ -347,14 +347,14 @@ def test_release_of_one_seat_does_not_release_the_next():
 
 
 async def rings(cluster):
-    """The rings that came into force, after the time in which each process would have tried one."""
+    """Return the waves that were stored, after the time in which each process would have tried one."""
     cluster.clock.advance(0.35)
     await settled()
     return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
 def test_call_widens_by_the_counts_of_all_processes():
-    """RN2, RN3: no process has called enough, and both together have; one widens where they have not."""
+    """Each process has notified too few, both together enough; only a call without enough widens (RN2, RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -373,7 +373,7 @@ def test_call_widens_by_the_counts_of_all_processes():
 
 
 def test_call_widens_by_own_count_if_counts_are_unreadable():
-    """RN3: of two each has called one, of the two that are enough."""
+    """Two processes have notified one session each, and two are enough (RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -390,7 +390,7 @@ def test_call_widens_by_own_count_if_counts_are_unreadable():
 
 
 def test_full_call_and_last_wave_do_not_widen():
-    """RN2: only while seats are free."""
+    """A call widens only while a seat is free (RN2)."""
 
     async def main():
         cluster = CallCluster()
@@ -408,7 +408,7 @@ def test_full_call_and_last_wave_do_not_widen():
 
 
 def test_expired_call_is_ended_once():
-    """RZ4: by one of all processes, without a source, and when both clocks say so."""
+    """By one of all processes, without a source, after both clocks have ended it (RZ4)."""
 
     async def main():
         cluster = CallCluster(3)
@@ -429,7 +429,7 @@ def test_expired_call_is_ended_once():
 
 
 def test_seat_that_the_log_does_not_restore_is_put_back():
-    """RV7: another had the number, and the seat, and has given it back; who was told where to go is not untold."""
+    """Another person had the number and the seat, and has released it; the first person keeps a seat (RV7)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -450,7 +450,7 @@ def test_seat_that_the_log_does_not_restore_is_put_back():
 
 
 def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
-    """HD8, RZ5: by the id of its call, its number and its position."""
+    """The log line has the id of the call, the number and the position (HD8, RZ5)."""
 
     async def main():
         cluster = CallCluster()
@@ -476,7 +476,7 @@ def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
 
 
 def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
-    """An error in one errand is logged, without its words; the client's next try is a new one."""
+    """The error is logged without its text, and the client's next try is a new one."""
 
     async def main():
         cluster = CallCluster()
@@ -501,7 +501,7 @@ def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
 
 
 def test_counts_are_kept_while_the_log_is_unavailable():
-    """RN3, H7."""
+    """They are stored when the log is available again (RN3, H7)."""
 
     async def main():
         cluster = CallCluster()
@@ -519,7 +519,7 @@ def test_counts_are_kept_while_the_log_is_unavailable():
 
 
 def test_last_counts_are_stored_at_shutdown(monkeypatch):
-    """H7: a process that drains has stored what its responders said before it goes."""
+    """A process that drains stores what its responders said before it ends (H7)."""
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 
     async def main():
@@ -537,7 +537,7 @@ def test_last_counts_are_stored_at_shutdown(monkeypatch):
 
 
 def test_requests_for_a_lost_call_stop_after_its_lifetime():
-    """Errands, Rule 1: where this process does not know the call either, and so not when it is over."""
+    """This process does not know the call either, and so not when the call ends (Rule 1 of `calls.worker`)."""
 
     async def main():
         cluster = CallCluster()
@@ -553,7 +553,7 @@ def test_requests_for_a_lost_call_stop_after_its_lifetime():
 
 @pytest.mark.parametrize("turns", range(5))
 def test_worker_cancelled_while_an_entry_arrives_ends(turns, monkeypatch):
-    """A node that drains cancels its worker once, and waits for it. Found by the nemesis: one waited for ever."""
+    """A draining node cancels its worker once, and waits for it. The fault runs found a worker that never ended."""
     monkeypatch.setattr(module, "REST_S", 60.0)
 
     async def main():

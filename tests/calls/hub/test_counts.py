@@ -1,4 +1,4 @@
-"""What the hub of calls counts and measures."""
+"""The counts and durations of the call hub."""
 
 import pytest
 from calls.quarter import PLACE, with_terms
@@ -10,7 +10,7 @@ from geocast.calls.hub import (
 
 
 def test_call_counts_notifications_acks_and_declines(quarter):
-    """H7, RN3: (connection, revision) pairs rung and acknowledged, and how many have declined; each once."""
+    """Each pair of connection and revision counts once (H7, RN3)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open()
     board, now = quarter.hub, quarter.clock.now()
@@ -32,7 +32,7 @@ def test_call_counts_notifications_acks_and_declines(quarter):
 
 
 def test_notifications_count_for_the_call_and_its_revision(quarter):
-    """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
+    """The next wave depends on sessions that were notified of this revision and have not declined (HD16)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open(terms=with_terms(seats=["cpr"]))
     phones[0].decline()
@@ -46,7 +46,7 @@ def test_notifications_count_for_the_call_and_its_revision(quarter):
 
 
 def test_repeated_decline_counts_once(quarter):
-    """H7: each ring is declined once at most, however often somebody changes their mind."""
+    """A session that declines, accepts and declines again counts as declined once per revision (H7)."""
     phone = quarter.join()
     quarter.open()
     phone.move(9_000)
@@ -57,7 +57,7 @@ def test_repeated_decline_counts_once(quarter):
 
 
 def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
-    """RN2: after 200 ms while fewer than `enough` were called, else after `answer_s`; never while it is full."""
+    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never while the call is full (RN2).."""
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
     [call] = board.open_calls(quarter.clock.now())
@@ -82,7 +82,7 @@ def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
 
 
 def test_durations_are_observed_once(quarter):
-    """The first ring, from the opening; the answer to an `accept`; the first seat. And what nobody has answered."""
+    """From the opening to the first notification, from an `accept` to its answer, and to the first seat."""
     phone = quarter.join()
     quarter.clock.advance(2)
     opened = quarter.entry(quarter.opening(), PLACE)

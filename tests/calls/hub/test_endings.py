@@ -1,11 +1,11 @@
-"""The end of a call in the hub of calls, whatever the clocks say."""
+"""The end of a call in the call hub, with right and wrong clocks."""
 
 from calls.quarter import PLACE
 from support.fakes import NOON_MS
 
 
 def test_end_is_sent_to_notified_sessions_and_people_with_seats(quarter):
-    """RJ7: once, wherever they are; not to who has declined, and to nobody else."""
+    """Once, wherever they are; not to sessions that have declined (RJ7)."""
     holder, tablet, walks, declines = (
         quarter.join(),
         quarter.join(9_000),
@@ -29,7 +29,7 @@ def test_end_is_sent_to_notified_sessions_and_people_with_seats(quarter):
 
 
 def test_slow_session_of_a_person_with_a_seat_is_sent_the_end(quarter):
-    """RJ7, RV4: it may wait for the answer to its `accept`."""
+    """The session may still wait for the answer to its `accept` (RJ7, RV4)."""
     phone = quarter.join(9_000)
     quarter.open()
     quarter.slow.add(phone.row)
@@ -41,7 +41,7 @@ def test_slow_session_of_a_person_with_a_seat_is_sent_the_end(quarter):
 
 
 def test_call_expired_by_either_clock_sends_nothing(quarter):
-    """RJ7, RJ9, E1, E5: and nothing after it; only an `accept` is answered."""
+    """After the expiry only an `accept` is answered (RJ7, RJ9, E1, E5)."""
     phone = quarter.join()
     quarter.open()
     phone.received()
@@ -53,7 +53,7 @@ def test_call_expired_by_either_clock_sends_nothing(quarter):
 
 
 def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
-    """E5: what such a clock alone has ended is sent when it is right again, and nothing twice."""
+    """What a fast clock has held back is sent after the correction, and nothing is sent twice (E5)."""
     early, late = quarter.join(), quarter.join(900, "r-2")
     quarter.open()
     quarter.clock.wall_ms += 1_800_000
@@ -68,7 +68,10 @@ def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
 
 
 def test_session_refused_by_a_fast_clock_is_notified_after_its_correction(quarter):
-    """RJ2, RJ6, E5: it has let go of the ring, or of the task; whoever comes back with the ring meanwhile has not."""
+    """A session that was sent `over` has dropped the call, so it is sent again (RJ2, RJ6, E5).
+
+    A session that returns with the call in `holding` is not sent the call again.
+    """
     rung, goes = quarter.join(), quarter.join(1, "r-2")
     quarter.open()
     quarter.accept("r-2")
@@ -86,7 +89,7 @@ def test_session_refused_by_a_fast_clock_is_notified_after_its_correction(quarte
 
 
 def test_wall_clock_set_back_does_not_prolong_a_call(quarter):
-    """E5: the monotonic clock ends a call, too."""
+    """The monotonic clock ends the call (E5)."""
     phone = quarter.join(900)
     quarter.open()
     quarter.clock.monotonic += 1_800
@@ -96,7 +99,7 @@ def test_wall_clock_set_back_does_not_prolong_a_call(quarter):
 
 
 def test_call_expired_by_both_clocks_is_to_be_ended_in_the_log(quarter):
-    """RZ4: a call that expires is ended by the node, and then forgotten."""
+    """The node ends an expired call in the log, and then forgets it (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_799)
     assert quarter.hub.to_end(quarter.clock.now()) == []
@@ -109,7 +112,7 @@ def test_call_expired_by_both_clocks_is_to_be_ended_in_the_log(quarter):
 
 
 def test_late_actions_of_responders_do_not_delay_the_end(quarter):
-    """RZ4: rings and seats are no content, and the place is in the log until the end is."""
+    """Waves and seats are not content, and the place is in the log until the end (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_500)
     quarter.widen()
@@ -121,7 +124,7 @@ def test_late_actions_of_responders_do_not_delay_the_end(quarter):
 
 
 def test_fast_wall_clock_ends_no_call_in_the_log(quarter):
-    """RZ4, E5: it has told nobody of it since, but the end is for all nodes."""
+    """A node with a fast clock is silent about the call, but an end would affect all nodes (RZ4, E5)."""
     body = quarter.opening()
     quarter.clock.wall_ms += 600_000
     quarter.read(body, PLACE)
@@ -132,7 +135,7 @@ def test_fast_wall_clock_ends_no_call_in_the_log(quarter):
 
 
 def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
-    """LogR1, RQ7: a day later; nobody is held off by it any more, and the log is not asked for ever."""
+    """After that nobody is excluded because of the call, and the log is not asked again (LogR1, RQ7)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")

@@ -1,4 +1,4 @@
-"""Who is told of a call, by the hub of calls; and who is not while holding a seat or resting."""
+"""Whom the call hub notifies, and whom not because of a seat or an exclusion."""
 
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
@@ -10,8 +10,10 @@ from geocast.wire.frames import MSGPACK
 
 
 def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
-    """RJ1, RJ2, RQ4: with a qualification and a place marked `here`; RN1: the first ring is round `near`, with its
-    radius."""
+    """A session needs a qualification and a place marked `here` (RJ1, RJ2, RQ4).
+
+    The first radius is added to the radius of `near` (RN1).
+    """
     near, edge, outside = quarter.join(0), quarter.join(309, "r-2"), quarter.join(312, "r-3")
     elsewhere, unqualified = quarter.join(0, "r-4", here=False), quarter.join(0, "r-5", quals=())
     other = quarter.join(0, "r-6", quals=("triage",))
@@ -22,7 +24,7 @@ def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
 
 @pytest.mark.parametrize("wire", [0, MSGPACK.number, 2, 3])
 def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
-    """M21, RZ6: the general place, in the same bytes for all; no address, no name."""
+    """All sessions are sent the same bytes, without address and names (M21, RZ6)."""
     phone = quarter.join(wire=wire)
     quarter.open()
     assert phone.messages() == [
@@ -47,7 +49,7 @@ def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
 
 
 def test_uncertainty_of_a_location_counts_up_to_500_m(quarter):
-    """RQ5: 2,000 m of doubt would swamp a ring of 300."""
+    """An uncertainty of 2,000 m would make a radius of 300 m meaningless (RQ5)."""
     near, far = quarter.join(here=False), quarter.join(sub="r-2", here=False)
     quarter.hub.move(near.row, quarter.place(805, 1_000.0))
     quarter.hub.move(far.row, quarter.place(815, 2_000.0))
@@ -56,14 +58,14 @@ def test_uncertainty_of_a_location_counts_up_to_500_m(quarter):
 
 
 def test_nearest_session_is_notified_first(quarter):
-    """Board, Rule 2."""
+    """The order of notifications is Rule 2 of `calls.hub`."""
     phones = [quarter.join(metres, f"r-{metres}") for metres in (200, 0, 100, 300)]
     quarter.open()
     assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]
 
 
 def test_wider_radius_notifies_new_sessions_only(quarter):
-    """RJ2: widening makes no new revision."""
+    """Widening makes no new revision (RJ2)."""
     near, far = quarter.join(0), quarter.join(400, "r-2")
     quarter.open()
     quarter.widen(1)
@@ -71,7 +73,7 @@ def test_wider_radius_notifies_new_sessions_only(quarter):
 
 
 def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
-    """RJ3: after `hello`, `move` and `token`; walking out sends nothing, and walking back nothing again."""
+    """After `hello`, `move` and `token`; leaving the radius and coming back sends nothing (RJ3)."""
     quarter.open()
     late, walker = quarter.join(0), quarter.join(900, "r-2")
     off, learner = quarter.join(0, "r-3", here=False), quarter.join(0, "r-4", quals=())
@@ -88,7 +90,7 @@ def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
 
 
 def test_test_call_notifies_sessions_that_may_see_tests(quarter):
-    """R6, RJ1: to all others it is unknown, also when they accept."""
+    """For all other sessions the call is unknown, even if they accept it (R6, RJ1)."""
     tester, other = quarter.join(may_test=True), quarter.join(0, "r-2")
     quarter.open(status="exercise")
     assert (tester.received(), other.received()) == (["c-1/1"], [])
@@ -97,7 +99,7 @@ def test_test_call_notifies_sessions_that_may_see_tests(quarter):
 
 
 def test_new_content_is_sent_to_notified_sessions_and_around_the_new_place(quarter):
-    """RJ5: wherever it is, but not to who has declined; the ring in force stays."""
+    """Wherever a session is, but not if it has declined; the radius stays (RJ5)."""
     stays, walks, declines = quarter.join(0), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     new = quarter.join(1_000, "r-4")
     quarter.open()
@@ -111,7 +113,7 @@ def test_new_content_is_sent_to_notified_sessions_and_around_the_new_place(quart
 
 
 def test_session_that_declined_is_not_notified_again(quarter):
-    """RJ1, M19: on another one it may be."""
+    """On another connection it can be notified (RJ1, M19)."""
     phone = quarter.join()
     quarter.open()
     phone.decline()
@@ -123,7 +125,7 @@ def test_session_that_declined_is_not_notified_again(quarter):
 
 
 def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
-    """RJ2, E3: it is sent nothing, and what it is owed is worked out afresh when it has drained."""
+    """Nothing is sent before, and nothing is queued (RJ2, E3)."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")
     quarter.slow = {phone.row, holder.row}
     quarter.open()
@@ -137,7 +139,7 @@ def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
 
 
 def test_everything_owed_is_sent_in_one_write_in_order(quarter):
-    """Standdowns come first, then tasks, then rings (RJ3)."""
+    """Standdowns come first, then tasks, then `call` messages (RJ3)."""
     phone = quarter.join(sub="r-1")
     quarter.open("c-1", with_terms(rest_s=0))
     quarter.open("c-2")
@@ -159,7 +161,7 @@ def test_everything_owed_is_sent_in_one_write_in_order(quarter):
 
 
 def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
-    """RQ7: when it ends nothing is sent; the next `move` rings."""
+    """The end of the seat's call sends nothing; the next `move` notifies (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1")
     quarter.accept("r-1")
@@ -172,7 +174,7 @@ def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
 
 
 def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter):
-    """RQ7: neither the seat of an exercise nor the rest after it holds anybody off."""
+    """Exercises exclude nobody, neither during the seat nor after the end (RQ7)."""
     phone = quarter.join(may_test=True)
     quarter.open(status="exercise")
     quarter.accept("r-1")
@@ -183,7 +185,7 @@ def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter
 
 
 def test_person_with_a_seat_is_excluded_for_a_time_after_the_end(quarter):
-    """RQ7: for `rest_s`."""
+    """The time is `rest_s` (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1", with_terms(rest_s=600))
     quarter.accept("r-1")

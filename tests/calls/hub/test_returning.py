@@ -1,4 +1,4 @@
-"""Clients that come back to the hub of calls, and entries that come late, twice or unreadable."""
+"""Clients that reconnect to the call hub, and entries that arrive late, twice or unreadable."""
 
 import dataclasses
 import tracemalloc
@@ -18,7 +18,7 @@ from geocast.model.call import Person
 
 
 def test_returning_client_is_sent_what_its_holding_lacks(quarter):
-    """RJ8: R5's table, with `standdown` for `cancel`; `full` where the call is full."""
+    """The table of R5, with `standdown` for `cancel`, and `full` if the call is full (RJ8)."""
     quarter.open("c-1")
     quarter.open("c-1", replaces=1)
     quarter.open("c-2")
@@ -37,7 +37,7 @@ def test_returning_client_is_sent_what_its_holding_lacks(quarter):
 
 
 def test_holding_of_a_call_read_later_is_remembered(quarter):
-    """RJ8, R5e: it is remembered for 30 s, and then the table is applied."""
+    """The `holding` is kept for 30 s; when the call is read, the table of R5 is applied (RJ8, R5e)."""
     behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
     quarter.open("c-1")
     quarter.end("c-1")
@@ -50,7 +50,7 @@ def test_holding_of_a_call_read_later_is_remembered(quarter):
 
 @pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
 def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, seats):
-    """HD18: it rings for them, so they are sent the call, and no `left`: what they hold is the ring."""
+    """The client has the newer `call`, so it is sent no `left` (HD18)."""
     quarter.open(terms=with_terms(seats=seats))
     phone = quarter.join()
     quarter.accept("r-1")
@@ -67,7 +67,7 @@ def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, sea
 
 
 def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter):
-    """HD18, RJ6: also where an older task of theirs is what they hold."""
+    """The same if the client has an older task of its person (HD18, RJ6)."""
     quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
     for _ in range(2):
         quarter.accept("r-1")
@@ -79,7 +79,7 @@ def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter
 
 
 def test_returning_person_with_a_seat_is_sent_the_task(quarter):
-    """RJ6, RV5: after `hello`; a lost connection keeps the seat. Who has given it back meanwhile is told `left`."""
+    """A lost connection keeps the seat; if the seat was released meanwhile, the client is sent `left` (RJ6, RV5)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")
@@ -90,7 +90,7 @@ def test_returning_person_with_a_seat_is_sent_the_task(quarter):
 
 
 def test_session_without_qualification_is_sent_over_and_left_only(quarter):
-    """RJ9: nothing but RJ6 and RJ7, if it holds a seat or was rung before."""
+    """Only if its person has a seat, or it was notified before (RJ9, RJ6, RJ7)."""
     rung, never = quarter.join(0), quarter.join(0, "r-2", ())
     quarter.open()
     rung.received()
@@ -104,7 +104,7 @@ def test_session_without_qualification_is_sent_over_and_left_only(quarter):
 
 
 def test_session_without_qualification_costs_one_dict_entry():
-    """RJ6, RJ9: a session on a node with calls that these don't concern."""
+    """Calls do not concern most sessions of a node (RJ6, RJ9)."""
     subs = [f"r-{number}" for number in range(10_000)]
     responders = Responders(len(subs))
     tracemalloc.start()
@@ -119,7 +119,7 @@ def test_session_without_qualification_costs_one_dict_entry():
 
 
 def test_all_sessions_of_a_person_are_found():
-    """RJ6: all of them, while they come, change hands and go; then the person is forgotten."""
+    """While sessions join, change their token and leave; then the person is forgotten (RJ6)."""
     responders = Responders(4)
     for row in range(3):
         responders.set_rights(row, FakeRights(sub="r-1"))
@@ -138,7 +138,7 @@ def test_all_sessions_of_a_person_are_found():
 
 
 def test_session_that_left_is_forgotten(quarter):
-    """RZ7: with its place; its row may be another's."""
+    """Its location is forgotten, and another session may have its row (RZ7)."""
     phone = quarter.join(sub="r-77")
     quarter.open()
     phone.accept()
@@ -153,7 +153,7 @@ def test_session_that_left_is_forgotten(quarter):
 
 
 def test_entries_read_again_change_nothing(quarter):
-    """A new epoch of the log gives all of them once more."""
+    """A new epoch of the log delivers all entries again."""
     phone = quarter.join()
     entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
     phone.received()
@@ -162,7 +162,10 @@ def test_entries_read_again_change_nothing(quarter):
 
 
 def test_seat_that_the_log_has_lost_is_kept(quarter):
-    """RV7: another entry has its number. Who was told where to go is not untold, and is told anew when it is back."""
+    """Another entry has its number.
+
+    The person keeps the task, and is sent a new one when the seat is put back (RV7).
+    """
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     lost = quarter.accept("r-1", number=2)
@@ -183,7 +186,7 @@ def test_seat_that_the_log_has_lost_is_kept(quarter):
 
 
 def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
-    """RZ3, RZ5: counted, and at a reload it may open."""
+    """The entry is counted, and tried again after a reload (RZ3, RZ5)."""
     phone, other = quarter.join(), new_keys("other")
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
@@ -196,7 +199,7 @@ def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
 
 
 def test_task_waits_until_the_key_of_its_place_is_back(quarter):
-    """RZ5: a task waits for the key; nothing fails."""
+    """Nothing fails while the key is missing (RZ5)."""
     phone, keys = quarter.join(), quarter.keys
     quarter.open()
     claim = quarter.entry(*_claim_parts("r-1"), keys=new_keys("second"))
@@ -214,7 +217,7 @@ def _claim_parts(sub):
 
 
 def test_chain_with_deleted_places_is_read_from_its_end(quarter):
-    """RQ7, RZ4: a process that starts later knows who rests, and rings nobody."""
+    """A process that starts later knows who is excluded, and notifies nobody (RQ7, RZ4)."""
     opened = quarter.entry(quarter.opening(), PLACE)
     claim = quarter.entry(*_claim_parts("r-1"))
     assert opened.revision == 1

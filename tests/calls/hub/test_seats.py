@@ -1,4 +1,4 @@
-"""Seats and tasks, as the hub of calls decides and sends them."""
+"""Seats and tasks in the call hub."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from geocast.model.call import ExactPlace, Person
 
 
 def test_task_is_sent_when_the_seat_is_read(quarter):
-    """RV1, RJ6, M22, HD5: to every session of who holds the seat whose own token qualifies, and to nobody else."""
+    """To each session of the person whose own token qualifies, and to nobody else (RV1, RJ6, M22, HD5)."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
     quarter.open()
@@ -36,7 +36,7 @@ def test_task_is_sent_when_the_seat_is_read(quarter):
 
 
 def test_task_has_the_exact_place_and_no_empty_fields(quarter):
-    """M22: the exact place, as it came in; what is left out has no field."""
+    """The place is sent as it was received (M22)."""
     phone = quarter.join()
     quarter.open(place=ExactPlace(1.5, 2.5, "public", None, "Behind the kiosk"))
     quarter.accept("r-1", 1)
@@ -56,7 +56,7 @@ def test_task_has_the_exact_place_and_no_empty_fields(quarter):
 
 
 def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
-    """M22, RI2, RI3: the code goes to who fetches it only."""
+    """Only who fetches a defibrillator is sent its code (M22, RI2, RI3)."""
     aeds = Aeds(
         [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]
     )
@@ -75,7 +75,7 @@ def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
 
 
 def test_exact_place_is_in_tasks_only(quarter):
-    """RZ2, RZ4: the board keeps entries sealed, and of a call that has ended none with a place."""
+    """The hub keeps entries encrypted, and no place of a call that has ended (RZ2, RZ4)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -88,7 +88,7 @@ def test_exact_place_is_in_tasks_only(quarter):
 
 
 def test_repeated_accept_is_answered_by_the_same_task(quarter):
-    """RV3, RJ6: from any device, without the log, and each time."""
+    """From any device, each time, and without the log (RV3, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -98,7 +98,7 @@ def test_repeated_accept_is_answered_by_the_same_task(quarter):
 
 
 def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
-    """RJ5, RJ6: once per revision on a connection, though the call is full."""
+    """Once per revision on a connection, although the call is full (RJ5, RJ6)."""
     phone, other = quarter.join(), quarter.join(0, "r-3")
     quarter.open()
     quarter.accept("r-1", 1)
@@ -110,7 +110,7 @@ def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
 
 
 def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
-    """RJ4: but not who has declined; RV6, RJ2: a seat given back makes it ring again, under a new revision."""
+    """Not sessions that have declined (RJ4). A released seat notifies again, with a new revision (RV6, RJ2)."""
     one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
     far = quarter.join(9_000, "r-5")
     quarter.open()
@@ -128,7 +128,7 @@ def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
 
 
 def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
-    """M19, RJ6: every session that was sent the task is told `left`; the one that has declined is left alone."""
+    """Each session with the task is sent `left`; the session that declined is not notified again (M19, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -141,7 +141,7 @@ def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
 
 
 def test_seat_granted_after_a_decline_is_released(quarter):
-    """M19: also after `accept`, before it was answered."""
+    """The decline came between the `accept` and its answer (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -151,7 +151,7 @@ def test_seat_granted_after_a_decline_is_released(quarter):
 
 
 def test_stored_seat_declined_before_it_was_read_is_released(quarter):
-    """M19: the log has it already, and this process does not know of the seat yet."""
+    """The log has the seat, and this process has not read it yet (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -160,7 +160,7 @@ def test_stored_seat_declined_before_it_was_read_is_released(quarter):
 
 
 def test_accept_after_decline_keeps_the_seat(quarter):
-    """M18, M19: of `accept`, `decline` and `accept` the last one counts, also while the log has not answered."""
+    """The last of `accept`, `decline` and `accept` counts, even before the log has answered (M18, M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -171,7 +171,7 @@ def test_accept_after_decline_keeps_the_seat(quarter):
 
 
 def test_session_has_one_pending_accept_at_a_time(quarter):
-    """RV4: others are repeated by the client; a claim that was refused makes room."""
+    """The client repeats the others. After a refusal the next `accept` is taken (RV4)."""
     phone = quarter.join()
     quarter.open("c-1")
     quarter.open("c-2")
@@ -184,7 +184,10 @@ def test_session_has_one_pending_accept_at_a_time(quarter):
 
 
 def test_refusal_already_sent_is_not_sent_again(quarter):
-    """M18, RJ4, RJ7: that it is full, or over, is the answer; an `accept` that comes later has one of its own."""
+    """A `full` or `over` that was sent meanwhile is the answer (M18, RJ4, RJ7).
+
+    A later `accept` gets an answer of its own.
+    """
     phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     quarter.open()
     [request], [repeated], [ended] = phone.accept(), again.accept(), late.accept()
@@ -205,7 +208,7 @@ def test_refusal_already_sent_is_not_sent_again(quarter):
 
 
 def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
-    """RJ9, E5: by a clock, too."""
+    """The end may come from a clock (RJ9, E5)."""
     phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
     quarter.open()
     [request], far = phone.accept(), never_rung.accept()
@@ -217,7 +220,7 @@ def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
 
 
 def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
-    """RV6, RJ2: else who was rung last would believe that it is full, and would not be rung again."""
+    """Otherwise a session that was just notified would believe that the call is full (RV6, RJ2)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -232,7 +235,7 @@ def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
 
 
 def test_seat_request_uses_the_session_as_it_is_now(quarter):
-    """RV4: at the moment it is judged; and nobody claims for who is gone."""
+    """The location at the time of the decision counts, and no seat is requested for a session that has left (RV4)."""
     phone, gone = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     [request], [other] = phone.accept(), gone.accept()
@@ -246,7 +249,7 @@ def test_seat_request_uses_the_session_as_it_is_now(quarter):
 
 
 def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
-    """RV4: the first of `over`, `held-off`, `full` and `far`."""
+    """The reason is the first of `over`, `held-off`, `full` and `far` (RV4)."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
     quarter.open("c-1")
@@ -267,7 +270,7 @@ def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
 
 
 def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
-    """RV4: this process may be behind."""
+    """This process may not have read the call yet (RV4)."""
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [request] = phone.accept("c-9")
     assert plain.accept("c-9") == []
@@ -277,7 +280,7 @@ def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
 
 
 def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
-    """M20: there is no answer."""
+    """A report has no answer (M20)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -297,7 +300,7 @@ def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
 
 
 def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
-    """HD5: it is rung while a seat is free, and gives back, reports and is held off by nothing of the other's."""
+    """It is notified while a seat is free, and can't release, report or exclude for the other (HD5)."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
     quarter.accept("r-1")
@@ -312,7 +315,7 @@ def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
 
 
 def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarter):
-    """HD5: it was told where to go, so it hears of the end and can decline; new content is not for it."""
+    """It knows the place, so it is sent the end and may decline; new content is not sent (HD5)."""
     phone, plain = quarter.join(), quarter.join(quals=(), here=False)
     quarter.open()
     quarter.accept("r-1")
@@ -328,7 +331,7 @@ def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarte
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
 def test_accept_is_answered_by_over_if_the_qualification_lapses_before_the_task(quarter, is_again):
-    """HD5, RJ9: no accept stays without an answer, and the next one is answered, too."""
+    """Every `accept` has an answer, and so has the next one (HD5, RJ9)."""
     phone = quarter.join()
     quarter.open()
     if is_again:

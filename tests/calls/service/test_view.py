@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_view_has_the_state_of_a_call(room):
-    """docs/calls.md, The api: what is rung, how many were, who goes; exact counts, and no place."""
+    """Content, exact counts and seats, without the place (docs/calls.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})
@@ -57,7 +57,7 @@ async def test_view_has_the_state_of_a_call(room):
 
 
 async def test_view_lists_everybody_who_was_sent_the_place(room):
-    """RZ8: to take a seat and give it back at once hides nobody."""
+    """A responder who takes a seat and releases it at once stays listed (RZ8)."""
     await room.open()
     await room.accept("r-51c0")
     assert "left" not in await room.calling.state(ID, DESK)
@@ -72,7 +72,7 @@ async def test_view_lists_everybody_who_was_sent_the_place(room):
 
 
 async def test_view_of_a_full_call_says_full(room):
-    """RV6."""
+    """The state is `full` while no seat is free (RV6)."""
     await room.open()
     for number in range(4):
         assert await room.accept(f"r-{number}") is None
@@ -80,7 +80,7 @@ async def test_view_of_a_full_call_says_full(room):
 
 
 async def test_list_has_the_open_calls_of_the_dispatcher(room):
-    """docs/calls.md, The api: in the order in which they were opened; who manages sees all."""
+    """In the order of opening; who manages calls sees all of them."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
     await room.open(OTHER, id="cad-1")
@@ -99,7 +99,7 @@ async def test_list_has_the_open_calls_of_the_dispatcher(room):
 
 
 async def test_listing_many_calls_does_not_block_other_tasks():
-    """docs/calls.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
+    """Other tasks run between any two calls, even if the log answers at once."""
     room = CallServiceHarness()
     for number in range(20):
         await room.open(id=f"cad-{number}")
@@ -119,7 +119,7 @@ async def test_listing_many_calls_does_not_block_other_tasks():
 
 
 async def test_no_answer_contains_the_place_or_the_reason(room, caplog):
-    """RZ2, RZ7: no call of the api gives a place back; neither is there a line of it, and in the log it is sealed."""
+    """Nor does any log line, and the log has them encrypted (RZ2, RZ7)."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
     await room.accept("r-1", eta_s=5)
