@@ -57,7 +57,7 @@ def test_repeated_decline_counts_once(quarter):
 
 
 def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
-    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never while the call is full (RN2).."""
+    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never for a full call (RN2)."""
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
     [call] = board.open_calls(quarter.clock.now())
