@@ -222,7 +222,7 @@ def test_missing_file_raises_config_error(tmp_path):
 def test_incomplete_overpass_answer_raises_config_error(tmp_path):
     """If a query times out, Overpass returns a part that looks like a whole file (RI4)."""
     remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
-    assert "is not whole" in refused(tmp_path, {"elements": [element()], "remark": remark})
+    assert "is incomplete" in refused(tmp_path, {"elements": [element()], "remark": remark})
 
 
 def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):

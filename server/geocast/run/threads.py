@@ -21,7 +21,7 @@ from ..policy.shares import Turns
 
 THREADS = 4  # at work at a time; with more, each would only wait for its turn of the interpreter
 MAX_WORKS = 64  # at work, or waiting for a thread
-LONG_S = 0.05  # CPU time of work after which its subject pauses
+LONG_S = 0.005  # CPU time of work after which its subject pauses
 
 _T = TypeVar("_T")
 
