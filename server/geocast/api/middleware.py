@@ -275,7 +275,8 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     if take_place is not None:
         take_place()
-    await request.scope["turn"]()  # from here on the request takes time of the loop
+    if turn := request.scope.get("turn"):
+        await turn()  # from here on the request takes time of the loop
     return b"".join(chunks)
 
 
