@@ -109,6 +109,7 @@ class Middleware:
                 with contextlib.suppress(TimeoutError):
                     async with self._api.drain.waiting(REFUSED_S):
                         await asyncio.Event().wait()
+                await self._api.places.starts.wait("refusals")  # one in each turn of the loop
                 raise
             yield
 
