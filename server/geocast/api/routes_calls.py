@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
 from ..auth.scopes import DISPATCH
-from ..calls.service import CallOutcome, Dispatcher
+from ..auth.tokens import Requester
+from ..calls.service import CallOutcome
 from . import openapi_calls as documents
 from .context import ApiContext
 from .middleware import body_of, publishing_as, without_query
@@ -54,11 +55,11 @@ def add_dispatch(app: FastAPI, api: ApiContext) -> None:
         return Response(b'{"calls":[' + b",".join(calls) + b"]}", media_type=JSONResponse.media_type)
 
 
-def _dispatching(request: Request) -> Dispatcher:
+def _dispatching(request: Request) -> Requester:
     """Who asks. Raises Problem: 403 without the scope, 422 for a query."""
-    publisher = publishing_as(request, DISPATCH)
+    dispatcher = publishing_as(request, DISPATCH)
     without_query(request)
-    return Dispatcher(publisher.sub, publisher.manages, publisher.issuer)
+    return dispatcher
 
 
 def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
