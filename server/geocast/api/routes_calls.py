@@ -3,8 +3,6 @@
 guard ──> a call, here ──> calling ──> answers
 """
 
-from typing import Any
-
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
 
@@ -64,8 +62,7 @@ def _dispatching(request: Request) -> Requester:
 
 def _written(api: ApiContext, outcome: CallOutcome, kind: str) -> Response:
     """201, or 200 to a repeat."""
-    answer: dict[str, Any] = outcome.answer
     if not outcome.created:
-        return JSONResponse(answer)
+        return JSONResponse(outcome.answer)
     api.metrics.calls_accepted.labels(kind).inc()
-    return stored(answer, f"/v1/calls/{answer['id']}")
+    return stored(outcome.answer, f"/v1/calls/{outcome.answer['id']}")

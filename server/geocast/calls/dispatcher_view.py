@@ -1,6 +1,6 @@
 """What a dispatcher is answered: of what was done, and of how a call stands. Never where it is (RZ2)."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -87,7 +87,7 @@ def is_open(call: CallState, now: Now) -> bool:
     return call.end is None and now.wall_ms < call.opening.expires_at
 
 
-def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, Any]:
+def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
     """Of content that is in the log. `asked`: the headline that was sent (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
@@ -98,15 +98,15 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, 
     }
     if opening.headline != asked:
         answer["headline"] = "replaced"
-    return dict(answer)
+    return answer
 
 
-def end_answer(entry: CallEntry, ending: Ending) -> dict[str, Any]:
+def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
     """Of an end that is in the log."""
-    return dict(CallEndedOut(id=entry.id, revision=entry.revision, ended_at=format_time(ending.at)))
+    return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
-def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
+def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
     """How a call stands: how many were rung, and who goes (RZ7: from where, nobody is told)."""
     shown: CallStateOut = {
         "state": _word(call, now),
@@ -123,7 +123,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
             {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
             for person, each in call.left.items()
         ]
-    return dict(shown)
+    return shown
 
 
 def _word(call: CallState, now: Now) -> StateWord:

@@ -59,7 +59,7 @@ from ..policy.ages import Lasting
 from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
-from .dispatcher_view import content_answer, end_answer, is_open, state_map
+from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
 from .encryption import CallKeys
 from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
@@ -75,7 +75,7 @@ _OVERTAKEN = "this call is being written by others, or its last entry can't be r
 class CallOutcome(NamedTuple):
     """The answer to a dispatcher. `created`: this request has stored the entry (201), not an earlier one (200)."""
 
-    answer: dict[str, Any]
+    answer: CallAcceptedOut | CallEndedOut
     created: bool
 
 
@@ -179,12 +179,12 @@ class CallService:
 
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
-    async def state(self, call_id: str, dispatcher: Requester) -> dict[str, Any]:
+    async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
         """Return a call as its dispatcher sees it: how many were notified and who goes, but not where it is."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
-    async def open_calls(self, dispatcher: Requester) -> AsyncIterator[dict[str, Any]]:
+    async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
         """Yield the open calls of a dispatcher in the order of their opening; all open calls if it manages.
 
         There may be a thousand, so other tasks may run between any two.
@@ -441,7 +441,7 @@ class CallService:
         chosen = fetch_of(near, seat_request.here[:2], (place.lat, place.lng), taken)
         return None if chosen is None else near[chosen].id
 
-    async def _state_answer(self, call: CallState) -> dict[str, Any]:
+    async def _state_answer(self, call: CallState) -> CallStateOut:
         return state_map(call, await self._log.counts(call.id), self._clock.now())
 
     def _now_ms(self) -> int:
