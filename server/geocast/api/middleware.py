@@ -15,8 +15,7 @@ import re
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import PAGE, Cursor
