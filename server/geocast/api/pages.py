@@ -8,8 +8,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata, resources
-from pathlib import Path
+from importlib import resources
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -19,16 +18,13 @@ from ..model.problems import Problem
 from .openapi import ApiRoute
 from .responses import unless_known
 
-_OURS = resources.files("geocast.api").joinpath("static")
-# Swagger UI. The package is not imported, for that would import FastAPI.
-_SWAGGER_UI = Path(str(metadata.distribution("fastapi-offline").locate_file("fastapi_offline/static")))
-_FILES = {
-    "calls.html": (_OURS, "text/html"),
-    "calls.js": (_OURS, "text/javascript"),
-    "pages.css": (_OURS, "text/css"),
-    "icon.svg": (_OURS, "image/svg+xml"),
-    "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
-    "swagger-ui.css": (_SWAGGER_UI, "text/css"),
+_FILES = {  # the package that has the file, the folder there, and the media type
+    "calls.html": ("geocast.api", "static", "text/html"),
+    "calls.js": ("geocast.api", "static", "text/javascript"),
+    "pages.css": ("geocast.api", "static", "text/css"),
+    "icon.svg": ("geocast.api", "static", "image/svg+xml"),
+    "swagger-ui-bundle.js": ("mkdocs_swagger_ui_tag", "swagger-ui/javascripts", "text/javascript"),
+    "swagger-ui.css": ("mkdocs_swagger_ui_tag", "swagger-ui/stylesheets", "text/css"),
 }
 _HEADERS = {
     "Cache-Control": "no-cache",
@@ -92,5 +88,5 @@ def _made(path: str, make: Callable[[], Shown]) -> ApiRoute:
 
 @functools.cache
 def _file(name: str) -> Shown:
-    folder, media_type = _FILES[name]
-    return Shown.of(folder.joinpath(name).read_bytes(), media_type)
+    package, folder, media_type = _FILES[name]
+    return Shown.of(resources.files(package).joinpath(folder, name).read_bytes(), media_type)
