@@ -20,10 +20,11 @@ from bench.results import Result, Table
 from bench.runs import Bench, Place
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Requester
 from geocast.clock import SystemClock, format_time
 from geocast.ingest.cap.service import CapIngest
 from geocast.ingest.cap.sources import CapSource, CapSources
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
 
 LIMIT_S = 1.0  # HD3
@@ -123,7 +124,7 @@ def _request(rings: list[Ring]) -> Callable[[], str]:
     publishing = Publishing(MemoryLog(), _POLICY, SystemClock())
 
     def ask() -> str:
-        asyncio.run(publishing.publish(body, Publisher("bench"), dry_run=True))
+        asyncio.run(publishing.publish(body, Requester("bench"), dry_run=True))
         return "published"
 
     return ask

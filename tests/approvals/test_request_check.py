@@ -10,8 +10,8 @@ from support.publisher import APPROVAL, PublisherHarness
 from support.reviewers import AUDIENCE, known, signed_by
 
 from geocast.approvals.request_check import needed_of
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
-from geocast.ingest.publish import Publisher
 from geocast.model.alert import Confirm, OtherKind
 from geocast.model.problems import Problem
 from geocast.policy import Policy
@@ -43,7 +43,7 @@ class SigningHarness(PublisherHarness):
 
     def send(self, what="alert", *, sub="desk", issuer="", **changes):
         """Send an alert, its revision or its cancel."""
-        who = Publisher(sub, manages=True, issuer=issuer)
+        who = Requester(sub, manages=True, issuer=issuer)
         if what == "alert":
             return self.publish(who, **changes)
         send = {"revision": self.revise, "cancel": self.cancel}[what]
@@ -212,7 +212,7 @@ def test_what_differs_is_named_and_nothing_is_repeated(desk):
         text = json.dumps(json.loads(desk.form()) | change)
         body = alert_request(approval=desk.signed("r-1", text=text))
         with pytest.raises(Problem) as caught:
-            asyncio.run(desk.publishing.publish(body, Publisher("desk")))
+            asyncio.run(desk.publishing.publish(body, Requester("desk")))
         assert caught.value.detail.endswith(named)
         assert "ecret" not in str(caught.value.body())
 

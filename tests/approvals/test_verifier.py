@@ -23,8 +23,9 @@ from geocast.alertlog.redis_streams.stored import Stored
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.approvals import form
 from geocast.approvals.verifier import REASONS, ApprovalVerifier
+from geocast.auth.tokens import Requester
 from geocast.clock import SystemClock
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 from geocast.model.alert import Cancel, OtherKind, Revision, Untrusted
 from geocast.model.problems import Problem
 from geocast.policy import Policy
@@ -147,7 +148,7 @@ def test_a_forgery_does_not_get_in_by_the_door(name):
     publishing = Publishing(log, POLICY, FakeClock(), reviewers=known())
     body = alert_request(id="b", headline=NEW.alert.headline, description=..., approval=proof)
     with pytest.raises(Problem) as caught:
-        asyncio.run(publishing.publish(body, Publisher("desk")))
+        asyncio.run(publishing.publish(body, Requester("desk")))
     assert caught.value.status == 422
     assert asyncio.run(log.history("b")) == ()
 

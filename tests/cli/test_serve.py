@@ -269,7 +269,7 @@ def test_what_nobody_asked_for_is_not_repeated(geocast, arguments):
 
 
 HEAVY = {
-    *("asyncio", "cryptography", "fastapi", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
+    *("asyncio", "cryptography", "h3", "jwt", "msgpack", "numpy", "prometheus_client", "pydantic"),
     *("redis", "sqlite3", "ssl", "starlette", "uvicorn", "uvloop", "websockets"),
 }
 

@@ -20,10 +20,11 @@ from support.publisher import (
 
 from geocast.alertlog.memory import MemoryLog
 from geocast.alertlog.optimistic import ATTEMPTS
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.geometry.sphere import publish_circle
-from geocast.ingest.publish import Publisher, check_size
+from geocast.ingest.publish import check_size
 from geocast.model.alert import AcceptedTerms, Circle, OtherKind, Revision
 from geocast.model.problems import Problem
 from geocast.policy import Policy
@@ -231,7 +232,7 @@ def at_once(desk, *calls):
 def test_the_same_request_from_many_publishers_makes_one_alert():
     """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
     desk = PublisherHarness(SlowLog())
-    calls = [desk.publishing.publish(alert_request(), Publisher(f"desk-{n}")) for n in range(20)]
+    calls = [desk.publishing.publish(alert_request(), Requester(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
     assert sorted(status for status, _ in answers) == [200] * 19 + [201]
     assert {entry.source for _, entry in answers} == {desk.history()[0].source}

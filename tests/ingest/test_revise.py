@@ -19,9 +19,9 @@ from support.publisher import (
 )
 
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.geometry.sphere import publish_circle
-from geocast.ingest.publish import Publisher
 from geocast.model.alert import AcceptedTerms, Cancel, Circle
 from geocast.policy import Policy
 
@@ -75,10 +75,10 @@ def test_another_publishers_alert_is_not_ones_own(desk):
 
 def test_alert_of_an_equal_sub_of_another_issuer_is_not_ones_own(desk):
     """HD5: not with a `manages` that revised it in between either; a manager of any issuer may."""
-    other = Publisher("desk", issuer="https://other.example")
+    other = Requester("desk", issuer="https://other.example")
     desk.publish()
     assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
-    desk.revise(2, Publisher("desk", manages=True, issuer="https://other.example"))
+    desk.revise(2, Requester("desk", manages=True, issuer="https://other.example"))
     assert refused(desk.revise(3, other)) == refused(desk.cancel(3, other)) == (403, "not-yours")
     desk.cancel(3)
 

@@ -29,7 +29,6 @@ IO = {
     "subprocess",
     "uvloop",
     "uvicorn",
-    "fastapi",
     "starlette",
 }
 
@@ -222,7 +221,7 @@ def test_only_the_composition_root_knows_a_backend(backend):
     assert {module for module in MODULES if backend in imported(module)[0]} == {"run.node"}
 
 
-@pytest.mark.parametrize("library", ["fastapi", "starlette", "uvicorn", "websockets"])
+@pytest.mark.parametrize("library", ["starlette", "uvicorn", "websockets"])
 def test_frameworks_stay_where_sockets_are(library):
     """`wire.frames` takes the frame format of websockets, and no connection of it."""
     users = {module for module in MODULES if library in imported(module)[1]}

@@ -45,7 +45,7 @@ KEYS = Keys()
 JWKS = {key["kid"]: Key(key) for key in KEYS.jwks()["keys"]}
 ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
 """What a cycle consists of, beside the classes of the packages that serve a connection."""
-PACKAGES = ("geocast.api.", "geocast.stream.", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.", "fastapi.")
+PACKAGES = ("geocast.api.", "geocast.stream.", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.")
 
 
 def come_since() -> Counter[str]:

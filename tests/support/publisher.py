@@ -6,13 +6,14 @@ from support.fakes import DALLAS, NOON_MS, FakeClock, alert_request
 
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 
-DESK, OTHER, MANAGER = Publisher("desk"), Publisher("other"), Publisher("boss", manages=True)
+DESK, OTHER, MANAGER = Requester("desk"), Requester("other"), Requester("boss", manages=True)
 APPROVAL = {"reviewer": "desk-7", "approved_at": format_time(NOON_MS)}
 BUILT_IN = policy.load(None)
 CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}

@@ -17,15 +17,13 @@ import re
 from collections.abc import AsyncIterator, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..alertlog import PAGE, Cursor
 from ..auth.scopes import MANAGE, PUBLISH
-from ..auth.tokens import Grant
+from ..auth.tokens import Grant, Requester
 from ..errors import Malformed, trace
-from ..ingest.publish import Publisher
 from ..model import problems
 from ..model.alert import ID_PATTERN, is_id
 from ..model.problems import Problem, Violation
@@ -160,14 +158,14 @@ def granted(request: Request, *scopes: str) -> Grant:
     return grant
 
 
-def publishing_as(request: Request, *scopes: str) -> Publisher:
+def publishing_as(request: Request, *scopes: str) -> Requester:
     """Who publishes, if the caller holds one of `scopes` and can be shown as a source (T5)."""
     grant = granted(request, *scopes)
     if not is_id(grant.sub):
         raise Problem(
             problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
         )
-    return Publisher(grant.sub, MANAGE in grant.scopes, grant.issuer)
+    return Requester(grant.sub, MANAGE in grant.scopes, grant.issuer)
 
 
 def source_of(request: Request, sources: "CapSources") -> "CapSource":

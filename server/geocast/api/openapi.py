@@ -1,19 +1,23 @@
-"""The OpenAPI document: what it says of each call that `api/routes_alerts.py` serves.
+"""The OpenAPI document: its description of each operation of the api listener, beside calls for help (`openapi_calls`).
 
 The schemas of request bodies are made of the models that `wire/requests.py` validates with, so that the document can't
-differ from the code. FastAPI knows nothing of these bodies, since they are read raw; so they are added here. The types
-`…Out` are those that answers are made of. Their docstrings stand in the document as descriptions.
+differ from the code. The types `…Out` are those that answers are made of. Their docstrings stand in the document as
+descriptions.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import PlainTextResponse
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue
 from pydantic_core.core_schema import DictSchema, WithDefaultSchema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from .. import __version__
 from ..alertlog import PAGE
 from ..model import problems
 from ..model.alert import ID_PATTERN
@@ -29,8 +33,31 @@ To try a call: *Authorize* with a token (`geocast token`, or the one that `geoca
 *Execute*. The examples can be sent as they are, from top to bottom. They are of the minute in which this page was
 loaded, and have the status `test`: only subscribers whose token has `alerts:test` are told.
 """
-SECURITY: list[dict[str, list[str]]] = [{"token": []}]
+_INFO = {
+    "title": "geocast",
+    "summary": "Approved alerts in, to every subscriber inside the radius.",
+    "version": __version__,
+    "description": _DESCRIPTION,
+}
 _REF = "#/components/schemas/{model}"
+_TOKEN: list[dict[str, list[str]]] = [{"token": []}]
+
+
+class ApiRoute(Route):
+    """A route for one method. `description` is its operation in the OpenAPI document; None leaves the route out."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        endpoint: Callable[[Request], Awaitable[Response]],
+        description: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Prepare the route. Starlette would answer HEAD where it answers GET; this route does not."""
+        super().__init__(path, endpoint, methods=[method])
+        self.methods = {method}
+        self.method = method.lower()
+        self.description = description
 
 
 class Schemas(GenerateJsonSchema):
@@ -67,8 +94,8 @@ def schemas_of(*models: type) -> dict[str, Any]:
     return found
 
 
-def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The answers with these statuses: problems, each with those that have it."""
+def problems_of(*statuses: int) -> dict[int, dict[str, Any]]:
+    """Return the answers with these statuses, each with the problem types that have it."""
     return {status: _problem(status) for status in statuses}
 
 
@@ -86,150 +113,137 @@ def _json_of(model: type) -> dict[str, Any]:
     return {"content": {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}}
 
 
-def json_body(model: type) -> dict[str, Any]:
-    """The part of a call's description that says what its body is."""
-    return {"requestBody": {"required": True, **_json_of(model)}}
-
-
 def answer(model: type, description: str) -> dict[str, Any]:
-    """The part of a call's description that says what one answer is."""
+    """Return the description of an answer."""
     return {"description": description, **_json_of(model)}
 
 
-def _links() -> dict[str, Any]:
-    """OpenAPI's links: the calls that take the id of an answer. Tools such as schemathesis follow them."""
-    return {"links": {name: {"operationId": name, "parameters": _FROM_ANSWER} for name in ("get", "revise", "cancel")}}
+def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, dict[str, Any]]:
+    """Return the answers to a request that reads, by status. `statuses`: of problems that only some requests have."""
+    return {200: answer(model, description), **_READ, **problems_of(*statuses)}
 
 
-def described(summary: str, **more: Any) -> dict[str, Any]:
-    """A call's description, as FastAPI takes it for the route."""
-    return {"summary": summary, "response_model": None, "tags": ["alerts"], **more}
+def answers_to_write(
+    model: type, repeated: str, *statuses: int, linked: Mapping[str, Any] = {}
+) -> dict[int, dict[str, Any]]:
+    """Return the answers to a request that stores something, by status: 200 if an earlier request has stored it."""
+    stored = {**answer(model, "On stable storage"), **linked}
+    return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}
 
 
-READ = problems_of(401, 403, 429, 500, 503)
-WRITE = READ | problems_of(400, 408, 413, 415, 422)
-_FROM_ANSWER = {"alert_id": "$response.body#/id"}
-ID_SCHEMA = {"type": "string", "pattern": f"^{ID_PATTERN}$"}
-_ALERT_ID = {"name": "alert_id", "in": "path", "required": True, "schema": ID_SCHEMA}
-_ID = {"parameters": [_ALERT_ID]}
-_SLUG_SCHEMA = {"type": "string", "examples": list(problems.BY_SLUG)}
+def links(parameter: str, *operations: str) -> dict[str, Any]:
+    """Return OpenAPI links to the operations that take the `id` of an answer. Tools like schemathesis follow them."""
+    parameters = {parameter: "$response.body#/id"}
+    return {"links": {name: {"operationId": name, "parameters": parameters} for name in operations}}
+
+
+def in_path(name: str, **schema: Any) -> dict[str, Any]:
+    """Return the description of a parameter in the path: an id, unless another schema is given."""
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", **(schema or _ID)}}
+
+
+def described(
+    name: str,
+    summary: str,
+    answers: Mapping[int, dict[str, Any]],
+    *parameters: dict[str, Any],
+    tag: str = "alerts",
+    body: type | dict[str, Any] | None = None,
+    security: Sequence[dict[str, list[str]]] = _TOKEN,
+) -> dict[str, Any]:
+    """Return an OpenAPI operation. `answers` are by status; `body` is the model of a JSON body, or the media types."""
+    content = {"content": body} if isinstance(body, dict) else _json_of(body) if body else {}
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "operationId": name,
+        "parameters": [*parameters],
+        **({"requestBody": {"required": True, **content}} if content else {}),
+        "responses": {str(status): each for status, each in answers.items()},
+        **({"security": [*security]} if security else {}),
+    }
+
+
+_READ = problems_of(401, 403, 429, 500, 503)
+_WRITE = problems_of(400, 408, 413, 415, 422)
+_ID = {"pattern": f"^{ID_PATTERN}$"}
+_ALERT_ID = in_path("alert_id")
 _DRY_RUN = {
     "name": "dry_run",
     "in": "query",
     "description": "Decide and store nothing.",
     "schema": {"type": "boolean", "default": False},
 }
-
-PUBLISH = described(
-    "Publish an alert",
-    operation_id="publish",
-    status_code=201,
-    openapi_extra={"security": SECURITY, "parameters": [_DRY_RUN], **json_body(AlertRequest)},
-    responses={
-        200: answer(AcceptedOut, "Published before, with the same content; or a dry run"),
-        201: answer(AcceptedOut, "On stable storage") | _links(),
-        **WRITE,
-        **problems_of(409),
-    },
-)
-REVISE = described(
-    "Publish the next revision",
-    operation_id="revise",
-    status_code=201,
-    openapi_extra={"security": SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **json_body(RevisionRequest)},
-    responses={
-        200: answer(AcceptedOut, "Published before, with the same content; or a dry run"),
-        201: answer(AcceptedOut, "On stable storage"),
-        **WRITE,
-        **problems_of(404, 409, 410),
-    },
-)
-CANCEL = described(
-    "Cancel an alert",
-    operation_id="cancel",
-    status_code=201,
-    openapi_extra={"security": SECURITY, "parameters": [_ALERT_ID, _DRY_RUN], **json_body(CancelRequest)},
-    responses={
-        200: answer(CancelledOut, "Cancelled before, with the same content; or a dry run"),
-        201: answer(CancelledOut, "On stable storage"),
-        **WRITE,
-        **problems_of(404, 409, 410),
-    },
-)
-_XML = {"schema": {"type": "string", "description": "A message of CAP 1.2, 1.1 or 1.0, of at most 2 MiB."}}
-CAP = described(
-    "Take a message of CAP",
-    operation_id="cap",
-    tags=["cap"],
-    status_code=201,
-    openapi_extra={
-        "security": [*SECURITY, {"secret": []}],
-        "parameters": [_DRY_RUN],
-        "requestBody": {"required": True, "content": dict.fromkeys(CAP_TYPES, _XML)},
-    },
-    responses={
-        200: answer(CapOut, "Known, late, or not to be published; or a dry run"),
-        201: answer(CapOut, "On stable storage"),
-        **WRITE,
-    },
-)
-GET = described(
-    "An alert's state and delivery counts",
-    operation_id="get",
-    openapi_extra={"security": SECURITY, **_ID},
-    responses={200: answer(StateOut, "Known"), **READ, **problems_of(404)},
-)
-_PAGE = [
-    {
-        "name": "after",
-        "in": "query",
-        "description": "Where the page begins; from the Link of the page before.",
-        "schema": {"type": "string", "pattern": f"^{CURSOR_PATTERN}$"},
-    },
-    {
-        "name": "limit",
-        "in": "query",
-        "description": "How many alerts at most.",
-        "schema": {"type": "integer", "minimum": 1, "maximum": PAGE, "default": PAGE},
-    },
-]
+_AFTER = {
+    "name": "after",
+    "in": "query",
+    "description": "Where the page begins; from the Link of the page before.",
+    "schema": {"type": "string", "pattern": f"^{CURSOR_PATTERN}$"},
+}
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "description": "How many alerts at most.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": PAGE, "default": PAGE},
+}
 _LINK = {
     "description": "There if there may be more: where the next page is, with rel=next (RFC 8288).",
     "schema": {"type": "string"},
 }
-LIST = described(
-    "The live alerts, in pages",
-    operation_id="list",
-    openapi_extra={"security": SECURITY, "parameters": _PAGE},
-    responses={200: answer(LiveOut, "A page") | {"headers": {"Link": _LINK}}, **READ, **problems_of(422)},
+_XML = {"schema": {"type": "string", "description": "A message of CAP 1.2, 1.1 or 1.0, of at most 2 MiB."}}
+_TEXT = {"description": "Successful Response", "content": {"text/plain": {"schema": {"type": "string"}}}}
+_PUBLISHED = "Published before, with the same content; or a dry run"
+_open = partial(described, tag="operations", security=())  # needs no token
+
+PUBLISH = described(
+    "publish",
+    "Publish an alert",
+    answers_to_write(AcceptedOut, _PUBLISHED, 409, linked=links("alert_id", "get", "revise", "cancel")),
+    _DRY_RUN,
+    body=AlertRequest,
 )
-POLICY = described(
-    "The policy in force",
-    operation_id="policy",
-    openapi_extra={"security": SECURITY},
-    responses={200: answer(Policy, "What may be alerted, and what never is"), **READ},
+REVISE = described(
+    "revise",
+    "Publish the next revision",
+    answers_to_write(AcceptedOut, _PUBLISHED, 404, 409, 410),
+    _ALERT_ID,
+    _DRY_RUN,
+    body=RevisionRequest,
 )
-HEALTH = described(
-    "Whether the process is alive",
-    operation_id="healthz",
-    tags=["operations"],
-    responses={200: answer(HealthOut, "It is")},
+CANCEL = described(
+    "cancel",
+    "Cancel an alert",
+    answers_to_write(CancelledOut, "Cancelled before, with the same content; or a dry run", 404, 409, 410),
+    _ALERT_ID,
+    _DRY_RUN,
+    body=CancelRequest,
 )
-READY = described(
+CAP = described(
+    "cap",
+    "Take a message of CAP",
+    answers_to_write(CapOut, "Known, late, or not to be published; or a dry run"),
+    _DRY_RUN,
+    tag="cap",
+    body=dict.fromkeys(CAP_TYPES, _XML),
+    security=[*_TOKEN, {"secret": []}],
+)
+GET = described("get", "An alert's state and delivery counts", answers_to_read(StateOut, "Known", 404), _ALERT_ID)
+_PAGES = answers_to_read(LiveOut, "A page", 422)
+_PAGES[200]["headers"] = {"Link": _LINK}
+LIST = described("list", "The live alerts, in pages", _PAGES, _AFTER, _LIMIT)
+POLICY = described("policy", "The policy in force", answers_to_read(Policy, "What may be alerted, and what never is"))
+HEALTH = _open("healthz", "Whether the process is alive", {200: answer(HealthOut, "It is")})
+READY = _open(
+    "readyz",
     "Whether the node is ready",
-    operation_id="readyz",
-    tags=["operations"],
-    responses={200: answer(ReadyOut, "Ready"), 503: answer(ReadyOut, "Not ready, with the reasons")},
+    {200: answer(ReadyOut, "Ready"), 503: answer(ReadyOut, "Not ready, with the reasons")},
 )
-METRICS = described(
-    "Metrics in Prometheus' text format", operation_id="metrics", tags=["operations"], response_class=PlainTextResponse
-)
-PROBLEM = described(
+METRICS = _open("metrics", "Metrics in Prometheus' text format", {200: _TEXT})
+PROBLEM = _open(
+    "problem",
     "What a problem type means",
-    operation_id="problem",
-    tags=["operations"],
-    openapi_extra={"parameters": [{"name": "slug", "in": "path", "required": True, "schema": _SLUG_SCHEMA}]},
-    responses={200: answer(ProblemTypeOut, "A problem type"), **problems_of(404)},
+    {200: answer(ProblemTypeOut, "A problem type"), **problems_of(404)},
+    in_path("slug", examples=list(problems.BY_SLUG)),
 )
 _BODIES = (AlertRequest, RevisionRequest, CancelRequest)
 _ANSWERS = (
@@ -246,24 +260,28 @@ _ANSWERS = (
 )
 
 
-def openapi(app: FastAPI, policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
-    """The OpenAPI 3.1 document: FastAPI's, with the bodies that are read raw, and examples of now.
+def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these routes, with examples of the present minute.
 
     `models`: of bodies and answers that are described elsewhere.
     """
-    document = app.openapi()
-    document["info"]["description"] = _DESCRIPTION
-    shown = examples(policy, now_ms)
-    components = document["components"] = {"schemas": schemas_of(*_BODIES, *_ANSWERS, *models)}
-    components["securitySchemes"] = {
-        "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-        "secret": {"type": "apiKey", "in": "header", "name": "CAP-Webhook-Auth"},
-    }
-    for path in document["paths"].values():
-        for call in path.values():
-            _without_framework_errors(call)
+    shown, paths = examples(policy, now_ms), dict[str, dict[str, Any]]()
+    for route in routes:
+        if route.description is not None:
+            call = paths.setdefault(route.path, {})[route.method] = copy.deepcopy(dict(route.description))
             _show(call, shown)
-    return document
+    return {
+        "openapi": "3.1.0",
+        "info": _INFO,
+        "paths": paths,
+        "components": {
+            "schemas": schemas_of(*_BODIES, *_ANSWERS, *models),
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "secret": {"type": "apiKey", "in": "header", "name": "CAP-Webhook-Auth"},
+            },
+        },
+    }
 
 
 def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
@@ -276,11 +294,3 @@ def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
     for parameter in call["parameters"]:
         if example := example_id(shown, parameter["name"]):
             parameter["example"] = example
-
-
-def _without_framework_errors(call: dict[str, Any]) -> None:
-    """Take out the 422 that FastAPI adds for its own validation, which never answers here, and doubled parameters."""
-    call["parameters"] = list({p["name"]: p for p in call.get("parameters", [])}.values())
-    invalid = call["responses"].get("422", {})
-    if "HTTPValidationError" in str(invalid):
-        del call["responses"]["422"]

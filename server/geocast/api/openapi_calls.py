@@ -1,69 +1,37 @@
 """What the OpenAPI document says of the calls that `routes_calls.py` serves, as `openapi.py` does of the others."""
 
+from functools import partial
+
 from ..calls.dispatcher_view import CallAcceptedOut, CallEndedOut, CallsOut, CallStateOut
 from ..calls.request import CallRequest, ContentRequest, EndRequest
-from .openapi import ID_SCHEMA, READ, SECURITY, WRITE, answer, described, json_body, problems_of
+from .openapi import answers_to_read, answers_to_write, described, in_path, links
 
-_CALL_ID = {"name": "call_id", "in": "path", "required": True, "schema": ID_SCHEMA}
-_LINKS = {
-    "links": {
-        name: {"operationId": name, "parameters": {"call_id": "$response.body#/id"}}
-        for name in ("get_call", "revise_call", "end_call")
-    }
-}
+_described = partial(described, tag="calls")
+_CALL_ID = in_path("call_id")
 
-OPEN = described(
+OPEN = _described(
+    "open_call",
     "Call responders",
-    operation_id="open_call",
-    tags=["calls"],
-    status_code=201,
-    openapi_extra={"security": SECURITY, **json_body(CallRequest)},
-    responses={
-        200: answer(CallAcceptedOut, "Opened before, with the same content"),
-        201: answer(CallAcceptedOut, "On stable storage") | _LINKS,
-        **WRITE,
-        **problems_of(409, 410),
-    },
+    answers_to_write(
+        CallAcceptedOut,
+        "Opened before, with the same content",
+        409,
+        410,
+        linked=links("call_id", "get_call", "revise_call", "end_call"),
+    ),
+    body=CallRequest,
 )
-REVISE = described(
+REVISE = _described(
+    "revise_call",
     "Correct a call",
-    operation_id="revise_call",
-    tags=["calls"],
-    status_code=201,
-    openapi_extra={"security": SECURITY, "parameters": [_CALL_ID], **json_body(ContentRequest)},
-    responses={
-        200: answer(CallAcceptedOut, "Sent before, with the same content"),
-        201: answer(CallAcceptedOut, "On stable storage"),
-        **WRITE,
-        **problems_of(404, 409, 410),
-    },
+    answers_to_write(CallAcceptedOut, "Sent before, with the same content", 404, 409, 410),
+    _CALL_ID,
+    body=ContentRequest,
 )
-END = described(
-    "End a call",
-    operation_id="end_call",
-    tags=["calls"],
-    status_code=201,
-    openapi_extra={"security": SECURITY, "parameters": [_CALL_ID], **json_body(EndRequest)},
-    responses={
-        200: answer(CallEndedOut, "Ended before"),
-        201: answer(CallEndedOut, "On stable storage"),
-        **WRITE,
-        **problems_of(404),
-    },
+END = _described(
+    "end_call", "End a call", answers_to_write(CallEndedOut, "Ended before", 404), _CALL_ID, body=EndRequest
 )
-GET = described(
-    "A call's state, and who goes",
-    operation_id="get_call",
-    tags=["calls"],
-    openapi_extra={"security": SECURITY, "parameters": [_CALL_ID]},
-    responses={200: answer(CallStateOut, "Known"), **READ, **problems_of(404, 422)},
-)
-LIST = described(
-    "The open calls",
-    operation_id="list_calls",
-    tags=["calls"],
-    openapi_extra={"security": SECURITY},
-    responses={200: answer(CallsOut, "One's own; with alerts:manage all"), **READ, **problems_of(422)},
-)
+GET = _described("get_call", "A call's state, and who goes", answers_to_read(CallStateOut, "Known", 404, 422), _CALL_ID)
+LIST = _described("list_calls", "The open calls", answers_to_read(CallsOut, "One's own; with alerts:manage all", 422))
 BODIES = (CallRequest, ContentRequest, EndRequest)
 ANSWERS = (CallAcceptedOut, CallEndedOut, CallStateOut, CallsOut)

@@ -10,21 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-from fastapi import FastAPI, Request, Response
-from starlette.responses import RedirectResponse
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from ..model import problems
 from ..model.problems import Problem
+from .openapi import ApiRoute
 from .responses import unless_known
 
-_OURS, _SWAGGER_UI = "geocast.api", "fastapi_offline"  # packages with a folder `static`
-_FILES = {
-    "calls.html": (_OURS, "text/html"),
-    "calls.js": (_OURS, "text/javascript"),
-    "pages.css": (_OURS, "text/css"),
-    "icon.svg": (_OURS, "image/svg+xml"),
-    "swagger-ui-bundle.js": (_SWAGGER_UI, "text/javascript"),
-    "swagger-ui.css": (_SWAGGER_UI, "text/css"),
+_FILES = {  # the package that has the file, the folder there, and the media type
+    "calls.html": ("geocast.api", "static", "text/html"),
+    "calls.js": ("geocast.api", "static", "text/javascript"),
+    "pages.css": ("geocast.api", "static", "text/css"),
+    "icon.svg": ("geocast.api", "static", "image/svg+xml"),
+    "swagger-ui-bundle.js": ("mkdocs_swagger_ui_tag", "swagger-ui/javascripts", "text/javascript"),
+    "swagger-ui.css": ("mkdocs_swagger_ui_tag", "swagger-ui/stylesheets", "text/css"),
 }
 _HEADERS = {
     "Cache-Control": "no-cache",
@@ -56,34 +56,37 @@ class Shown:
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
-def add_pages(app: FastAPI, made: Mapping[str, Callable[[], Shown]]) -> None:
-    """Add the page of the calls with its files, the way to it from `/`, and what is `made`, by path."""
+def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
+    """Return the routes of the page of the calls, of its files, of the way to it from `/`, and of `made`, by path."""
 
-    @app.get("/", include_in_schema=False)
-    async def start() -> Response:
+    async def start(_: Request) -> Response:
         return RedirectResponse("/docs")
 
-    @app.get("/docs", include_in_schema=False)
     async def calls(request: Request) -> Response:
         return _file("calls.html").answer(request)
 
-    for path, make in made.items():
-        _add_made(app, path, make)
-
-    @app.get("/docs/{name}", include_in_schema=False)
-    async def file(request: Request, name: str) -> Response:
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"]
         if name not in _FILES:
             raise Problem(problems.NOT_FOUND)
         return _file(name).answer(request)
 
+    return [
+        ApiRoute("GET", "/", start),
+        ApiRoute("GET", "/docs", calls),
+        *(_made(path, make) for path, make in made.items()),
+        ApiRoute("GET", "/docs/{name}", file),
+    ]
 
-def _add_made(app: FastAPI, path: str, make: Callable[[], Shown]) -> None:
-    @app.get(path, include_in_schema=False)
+
+def _made(path: str, make: Callable[[], Shown]) -> ApiRoute:
     async def show(request: Request) -> Response:
         return make().answer(request)
+
+    return ApiRoute("GET", path, show)
 
 
 @functools.cache
 def _file(name: str) -> Shown:
-    package, media_type = _FILES[name]
-    return Shown.of(resources.files(package).joinpath("static", name).read_bytes(), media_type)
+    package, folder, media_type = _FILES[name]
+    return Shown.of(resources.files(package).joinpath(folder, name).read_bytes(), media_type)

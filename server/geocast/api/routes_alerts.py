@@ -2,22 +2,22 @@
 
     door (the connection) ──> guard ──> a call, here ──> publishing, or the log ──> answers
 
-FastAPI routes and documents. Whatever goes wrong leaves here as `application/problem+json`.
+The routes carry their description for the OpenAPI document. Every error is answered as `application/problem+json`.
 """
 
 import contextlib
 import functools
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from .. import __version__
 from ..auth.scopes import AUDIT, DISPATCH, MANAGE, PUBLISH
 from ..errors import LogUnavailable
 from ..metrics import CONTENT_TYPE, gauge
@@ -34,39 +34,25 @@ from .context import ApiContext
 from .examples import STEP_MS
 from .http_server import serve
 from .middleware import Middleware, body_of, granted, is_dry_run, page_asked, publishing_as
-from .pages import Shown, add_pages
+from .openapi import ApiRoute
+from .pages import Shown, page_routes
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
-from .routes_calls import add_dispatch
+from .routes_calls import call_routes
 
 MAX_SCRAPERS = 16  # connections to the listener of --metrics
 
 
 def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
     """The ASGI application of the api listener. `with_metrics`: whether /metrics is here."""
-    app = FastAPI(
-        title="geocast",
-        version=__version__,
-        summary="Approved alerts in, to every subscriber inside the radius.",
-        openapi_url=None,  # served by ourselves, with the request bodies added
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    _add_alerts(app, api)
-    _add_cap(app, api)
-    add_dispatch(app, api)
-    _add_operations(app, api)
-    _add_documents(app, api)
+    routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
-        _add_metrics(app, api)
-    return _guarded(app, api)
+        routes.append(_metrics(api))
+    return _guarded([*routes, *_documents(api, routes)], api)
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
     """The ASGI application of `--metrics`: nothing but the metrics (H13)."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    _add_metrics(app, api)
-    return _guarded(app, api)
+    return _guarded([_metrics(api)], api)
 
 
 @contextlib.asynccontextmanager
@@ -83,22 +69,24 @@ async def serving(
         yield
 
 
-def _guarded(app: FastAPI, api: ApiContext) -> ASGIApp:
-    """The application, answering with problems only, behind its guard."""
+def _guarded(routes: Sequence[ApiRoute], api: ApiContext) -> ASGIApp:
+    """Return the application with these routes, behind its middleware. Every error is answered as a problem."""
 
     async def problem(request: Request, error: Exception) -> Response:
         found = as_problem(error)
         if found.type is problems.METHOD_NOT_ALLOWED:
-            found.headers["Allow"] = allowed(app.routes, request.url.path)
+            found.headers["Allow"] = allowed(routes, request.url.path)
         return problem_answer(api, found)
 
-    for kind in (Problem, LogUnavailable, HTTPException, Exception):
-        app.add_exception_handler(kind, problem)
+    app = Starlette(
+        routes=routes,
+        exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
+    )
+    app.router.redirect_slashes = False
     return Middleware(app, api)
 
 
-def _add_alerts(app: FastAPI, api: ApiContext) -> None:
-    @app.post("/v1/alerts", **openapi.PUBLISH)
+def _alerts(api: ApiContext) -> list[ApiRoute]:
     async def publish(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH)
         api.publishing.check_publisher(publisher)
@@ -108,28 +96,25 @@ def _add_alerts(app: FastAPI, api: ApiContext) -> None:
             outcome = await api.publishing.publish(body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "alert")
 
-    @app.post("/v1/alerts/{alert_id}/revisions", **openapi.REVISE)
-    async def revise(request: Request, alert_id: str) -> Response:
+    async def revise(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
         api.publishing.check_publisher(publisher)
         dry_run = is_dry_run(request)
         body = await body_of(request)
         async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.revise(alert_id, body, publisher, dry_run=dry_run)
+            outcome = await api.publishing.revise(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "revision")
 
-    @app.post("/v1/alerts/{alert_id}/cancel", **openapi.CANCEL)
-    async def cancel(request: Request, alert_id: str) -> Response:
+    async def cancel(request: Request) -> Response:
         publisher = publishing_as(request, PUBLISH, MANAGE)
         dry_run = is_dry_run(request)
         body = await body_of(request)
         async with api.places.judging(publisher.subject, dry_run=dry_run):
-            outcome = await api.publishing.cancel(alert_id, body, publisher, dry_run=dry_run)
+            outcome = await api.publishing.cancel(request.path_params["alert_id"], body, publisher, dry_run=dry_run)
         return dry(outcome) if dry_run else written(api, outcome, "cancel")
 
-    @app.get("/v1/alerts/{alert_id}", **openapi.GET)
-    async def get(request: Request, alert_id: str) -> Response:
-        grant = granted(request, PUBLISH, MANAGE)
+    async def get(request: Request) -> Response:
+        grant, alert_id = granted(request, PUBLISH, MANAGE), request.path_params["alert_id"]
         async with api.places.reads.turn(grant.subject):
             history = await api.alert_log.history(alert_id)
             revisions = [entry for entry in history if isinstance(entry, Revision)]
@@ -142,33 +127,39 @@ def _add_alerts(app: FastAPI, api: ApiContext) -> None:
                 answer["delivery"] = exact(counts) if AUDIT in grant.scopes else rounded(counts)
             return JSONResponse(answer)
 
-    @app.get("/v1/alerts", **openapi.LIST)
     async def live(request: Request) -> Response:
         grant = granted(request, PUBLISH, MANAGE)
         after, limit = page_asked(request)
         async with api.places.reads.turn(grant.subject):
             return await listed(await api.alert_log.live(api.clock.now().wall_ms, after, limit), limit)
 
-    @app.get("/v1/policy", **openapi.POLICY)
     async def policy(request: Request) -> Response:
         granted(request, PUBLISH, MANAGE, DISPATCH)
         return JSONResponse(api.policy.model_dump(exclude_none=True))
 
+    return [
+        ApiRoute("POST", "/v1/alerts", publish, openapi.PUBLISH),
+        ApiRoute("POST", "/v1/alerts/{alert_id}/revisions", revise, openapi.REVISE),
+        ApiRoute("POST", "/v1/alerts/{alert_id}/cancel", cancel, openapi.CANCEL),
+        ApiRoute("GET", "/v1/alerts/{alert_id}", get, openapi.GET),
+        ApiRoute("GET", "/v1/alerts", live, openapi.LIST),
+        ApiRoute("GET", "/v1/policy", policy, openapi.POLICY),
+    ]
 
-def _add_cap(app: FastAPI, api: ApiContext) -> None:
-    if api.taking is not None:
-        from .routes_cap import add_cap  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
 
-        add_cap(app, api)
+def _cap(api: ApiContext) -> list[ApiRoute]:
+    if api.taking is None:
+        return []
+    from .routes_cap import cap_route  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+
+    return [cap_route(api)]
 
 
-def _add_operations(app: FastAPI, api: ApiContext) -> None:
-    @app.get("/healthz", **openapi.HEALTH)
-    async def healthz() -> Response:
+def _operations(api: ApiContext) -> list[ApiRoute]:
+    async def healthz(_: Request) -> Response:
         return JSONResponse(HealthOut(status="alive"))
 
-    @app.get("/readyz", **openapi.READY)
-    async def readyz() -> Response:
+    async def readyz(_: Request) -> Response:
         reasons, calls = api.unready(), api.degraded()
         answer: ReadyOut = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
         if calls:
@@ -183,22 +174,31 @@ def _add_operations(app: FastAPI, api: ApiContext) -> None:
     for kind in (AREA, *KINDS):
         api.metrics.held.labels(kind)
 
-    @app.get("/problems/{slug}", **openapi.PROBLEM)
-    async def problem_type(slug: str) -> Response:
-        found = problems.BY_SLUG.get(slug)
+    async def problem_type(request: Request) -> Response:
+        found = problems.BY_SLUG.get(request.path_params["slug"])
         if found is None:
             raise Problem(problems.NOT_FOUND)
         return JSONResponse(found.to_map())
 
+    return [
+        ApiRoute("GET", "/healthz", healthz, openapi.HEALTH),
+        ApiRoute("GET", "/readyz", readyz, openapi.READY),
+        ApiRoute("GET", "/problems/{slug}", problem_type, openapi.PROBLEM),
+    ]
 
-def _add_metrics(app: FastAPI, api: ApiContext) -> None:
-    @app.get("/metrics", **openapi.METRICS)
-    async def metrics() -> Response:
+
+def _metrics(api: ApiContext) -> ApiRoute:
+    async def metrics(_: Request) -> Response:
         return Response(api.metrics.render(), media_type=CONTENT_TYPE)
 
+    return ApiRoute("GET", "/metrics", metrics, openapi.METRICS)
 
-def _add_documents(app: FastAPI, api: ApiContext) -> None:
-    """Each document is made when it has changed: that takes 3 ms, and anybody may ask for it without a token."""
+
+def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
+    """Return the routes of the pages and documents. `documented`: the routes that the OpenAPI document has.
+
+    A document is made again only after it has changed: that takes 3 ms, and no token is needed to request it.
+    """
     made: tuple[Policy, int, Shown] | None = None
 
     def openapi_json() -> Shown:
@@ -206,7 +206,7 @@ def _add_documents(app: FastAPI, api: ApiContext) -> None:
         step = api.clock.now().wall_ms // STEP_MS
         if made is None or made[:2] != (api.policy, step):
             models = (*openapi_calls.BODIES, *openapi_calls.ANSWERS)
-            made = api.policy, step, _as_json(openapi.openapi(app, api.policy, step * STEP_MS, models))
+            made = api.policy, step, _as_json(openapi.openapi(documented, api.policy, step * STEP_MS, models))
         return made[2]
 
     @functools.cache
@@ -217,7 +217,7 @@ def _add_documents(app: FastAPI, api: ApiContext) -> None:
     def stream_page() -> Shown:
         return Shown.of(stream_html.page(asyncapi.document()).encode(), "text/html")
 
-    add_pages(app, {"/openapi.json": openapi_json, "/v1/asyncapi.json": asyncapi_json, "/docs/stream": stream_page})
+    return page_routes({"/openapi.json": openapi_json, "/v1/asyncapi.json": asyncapi_json, "/docs/stream": stream_page})
 
 
 def _as_json(document: dict[str, Any]) -> Shown:

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Iterable
 from typing import cast
 
-from fastapi import FastAPI, Request, Response
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from ..errors import LogUnavailable
 from ..ingest.cap.decision import OUTCOMES
@@ -18,6 +18,7 @@ from . import openapi
 from .answers import CapOut, CapReason, CapWord
 from .context import ApiContext
 from .middleware import CAP_PATH, cap_of, is_dry_run, source_of
+from .openapi import ApiRoute
 from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,10 @@ MAX_NAMED = 10  # broken rules in a line of the log
 REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not taken, beside those that were
 
 
-def add_cap(app: FastAPI, api: ApiContext) -> None:
-    """Have the application take messages of CAP, as its node does."""
+def cap_route(api: ApiContext) -> ApiRoute:
+    """Return the route that takes messages of CAP."""
     _show(api, _taking(api).sources)
 
-    @app.post(CAP_PATH, **openapi.CAP)
     async def cap(request: Request) -> Response:
         taking = _taking(api)
         source, dry_run = source_of(request, taking.sources), is_dry_run(request)
@@ -57,6 +57,8 @@ def add_cap(app: FastAPI, api: ApiContext) -> None:
         logger.info("cap: a message of %s%s: %s", source.name, " (dry run)" if dry_run else "", _said(answer))
         created = answer.outcome in CHANGES and not dry_run
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
+
+    return ApiRoute("POST", CAP_PATH, cap, openapi.CAP)
 
 
 def _taking(api: ApiContext) -> CapIngest:

@@ -95,6 +95,27 @@ class Grant:
         return Subject(self.issuer, self.sub)
 
 
+@dataclass(frozen=True, slots=True)
+class Requester:
+    """The sender of a request to publish an alert or to call for help: the `sub` and the issuer of its token.
+
+    `manages`: the token's scopes allow it to see and change the alerts and calls of others.
+    """
+
+    sub: str
+    manages: bool = False
+    issuer: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        """The issuer and the `sub`, by which shares and open calls are counted (rule HD6)."""
+        return Subject(self.issuer, self.sub)
+
+    def may_change(self, issuer: str, source: str) -> bool:
+        """Return whether the sender may see and change the alert or call of this issuer and source (rule HD5)."""
+        return self.manages or (issuer, source) == (self.issuer, self.sub)
+
+
 class TokenProof(NamedTuple):
     """What a token is good by, beside its time: the key that signed it, and when (s since 1970; None: it is not said).
 

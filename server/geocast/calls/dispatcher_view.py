@@ -1,6 +1,6 @@
 """The answers to a dispatcher: what a request has done, and the state of a call. None contains the place (RZ2)."""
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -87,7 +87,7 @@ def is_open(call: CallState, now: Now) -> bool:
     return call.end is None and now.wall_ms < call.opening.expires_at
 
 
-def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, Any]:
+def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
     """Return the answer about content in the log. `asked`: the headline in the request (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
@@ -98,15 +98,15 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, 
     }
     if opening.headline != asked:
         answer["headline"] = "replaced"
-    return dict(answer)
+    return answer
 
 
-def end_answer(entry: CallEntry, ending: Ending) -> dict[str, Any]:
+def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
     """Return the answer about an end in the log."""
-    return dict(CallEndedOut(id=entry.id, revision=entry.revision, ended_at=format_time(ending.at)))
+    return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
-def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
+def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
     """Return the state of a call: how many were notified, and who goes, but not from where (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
@@ -123,7 +123,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
             {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
             for person, each in call.left.items()
         ]
-    return dict(shown)
+    return shown
 
 
 def _word(call: CallState, now: Now) -> StateWord:

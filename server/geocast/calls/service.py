@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from ..alertlog import AlertLog
 from ..alertlog.optimistic import OptimisticWriter, Plan
-from ..auth.tokens import Subject
+from ..auth.tokens import Requester
 from ..clock import Clock, Now
 from ..errors import LogUnavailable
 from ..model import problems
@@ -59,7 +59,7 @@ from ..policy.ages import Lasting
 from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
-from .dispatcher_view import content_answer, end_answer, is_open, state_map
+from .dispatcher_view import CallAcceptedOut, CallEndedOut, CallStateOut, content_answer, end_answer, is_open, state_map
 from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
 from .openers import Openers
@@ -72,26 +72,10 @@ REPORT_MS = 5_000  # the least time between two reports of a seat; the second on
 _OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
-class Dispatcher(NamedTuple):
-    """The sender of a request: the `sub` and the issuer of the token.
-
-    `manages`: the token's scopes allow it to read and end the calls of other dispatchers.
-    """
-
-    sub: str
-    manages: bool = False
-    issuer: str = ""
-
-    @property
-    def subject(self) -> Subject:
-        """The issuer and the `sub`, by which open calls are counted (rule HD6)."""
-        return Subject(self.issuer, self.sub)
-
-
 class CallOutcome(NamedTuple):
     """The answer to a dispatcher. `created`: this request has stored the entry (201), not an earlier one (200)."""
 
-    answer: dict[str, Any]
+    answer: CallAcceptedOut | CallEndedOut
     created: bool
 
 
@@ -134,7 +118,7 @@ class CallService:
 
     # ---- what a dispatcher asks for ------------------------------------------------------------------------------
 
-    async def open(self, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+    async def open(self, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """Open a call, unless the same one is open already."""
         try:
             request = parse_call(body)
@@ -156,7 +140,7 @@ class CallService:
 
         return await self._writer.decide_and_append(lambda: self._log.history(request.id), decide, append)
 
-    async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+    async def revise(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """Give a call new content."""
         try:
             request = parse_content(body, call_id)
@@ -177,7 +161,7 @@ class CallService:
 
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
-    async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Dispatcher) -> CallOutcome:
+    async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
         """End a call. One that has ended already keeps its first end; an expired one can be ended."""
         try:
             reason = Reason(parse_end(body))
@@ -195,12 +179,12 @@ class CallService:
 
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
-    async def state(self, call_id: str, dispatcher: Dispatcher) -> dict[str, Any]:
+    async def state(self, call_id: str, dispatcher: Requester) -> CallStateOut:
         """Return a call as its dispatcher sees it: how many were notified and who goes, but not where it is."""
         _, call = self._visible(await self._chain(call_id), dispatcher)
         return await self._state_answer(call)
 
-    async def open_calls(self, dispatcher: Dispatcher) -> AsyncIterator[dict[str, Any]]:
+    async def open_calls(self, dispatcher: Requester) -> AsyncIterator[CallStateOut]:
         """Yield the open calls of a dispatcher in the order of their opening; all open calls if it manages.
 
         There may be a thousand, so other tasks may run between any two.
@@ -209,7 +193,9 @@ class CallService:
             await asyncio.sleep(0)  # a log in memory lets no other task run
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
-            if call is not None and _may_manage(call, dispatcher) and is_open(call, self._clock.now()):
+            if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):
+                continue
+            if is_open(call, self._clock.now()):
                 yield await self._state_answer(call)
 
     # ---- what responders and clocks ask for ----------------------------------------------------------------------
@@ -327,17 +313,17 @@ class CallService:
             raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
-    def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+    def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
         """Return the chain and its call if this dispatcher may see it. Raises Problem: 404, 403."""
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
             raise LogUnavailable("this node has no key for this call")
-        if not _may_manage(chain.call, dispatcher):
+        if not dispatcher.may_change(chain.call.opening.issuer, chain.call.opening.source):
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
 
-    def _changeable(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
+    def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
         """Return the chain and its call if this dispatcher may change it now. Raises Problem: 404, 403, 410."""
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
@@ -367,7 +353,7 @@ class CallService:
             raise Problem(problems.CALL_ENDED, "The call is over, and what it was about has been deleted.")
         raise LogUnavailable("this node has no key for this call")
 
-    async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
+    async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Requester) -> list[Violation]:
         """Return the rules of the policy that a broken request for new content breaks; none if the call is unknown."""
         with suppress(Problem, LogUnavailable):
             _, call = self._changeable(await self._chain(call_id), dispatcher)
@@ -386,7 +372,7 @@ class CallService:
         return self._policy.call_violations(facts, self._now_ms(), Lasting(lasts_s, lasts_s), call.opening.expires_at)
 
     def _new_opening(
-        self, request: RequestedCall, dispatcher: Dispatcher, call: CallState | None = None, kind: str | None = None
+        self, request: RequestedCall, dispatcher: Requester, call: CallState | None = None, kind: str | None = None
     ) -> Opening:
         """Return the content that `request` becomes, or raise the 422 with every rule that it breaks.
 
@@ -455,17 +441,11 @@ class CallService:
         chosen = fetch_of(near, seat_request.here[:2], (place.lat, place.lng), taken)
         return None if chosen is None else near[chosen].id
 
-    async def _state_answer(self, call: CallState) -> dict[str, Any]:
+    async def _state_answer(self, call: CallState) -> CallStateOut:
         return state_map(call, await self._log.counts(call.id), self._clock.now())
 
     def _now_ms(self) -> int:
         return self._clock.now().wall_ms
-
-
-def _may_manage(call: CallState, dispatcher: Dispatcher) -> bool:
-    """Return whether a dispatcher may see and change a call: it opened the call (rule HD5), or manages all calls."""
-    opener = call.opening.issuer, call.opening.source
-    return dispatcher.manages or opener == (dispatcher.issuer, dispatcher.sub)
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:

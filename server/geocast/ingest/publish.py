@@ -32,7 +32,7 @@ from ..alertlog.chain import NO_KINDS, Chain, Kinds
 from ..alertlog.optimistic import OptimisticWriter, Plan
 from ..approvals.request_check import ApprovalCheck
 from ..approvals.reviewers import NO_REVIEWERS, Reviewers
-from ..auth.tokens import Subject
+from ..auth.tokens import Requester
 from ..clock import Clock
 from ..errors import LogUnavailable
 from ..model import problems
@@ -61,27 +61,6 @@ _OVERTAKEN = "this alert is being written by others, or its last entry can't be 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Publisher:
-    """The sender of a request: the `sub` and the issuer of the token. An alert belongs to both (rule HD5).
-
-    `manages`: the token's scopes allow it to revise and cancel the alerts of other publishers.
-    """
-
-    sub: str
-    manages: bool = False
-    issuer: str = ""
-
-    @property
-    def subject(self) -> Subject:
-        """The issuer and the `sub`, by which shares are counted (rule HD6)."""
-        return Subject(self.issuer, self.sub)
-
-    def owns(self, first: Entry) -> bool:
-        """Return whether the publisher may revise and cancel the alert with this first entry."""
-        return self.manages or (first.issuer, first.source) == (self.issuer, self.sub)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +137,7 @@ class Publishing:
         after._approvals = ApprovalCheck(policy, reviewers)
         return after
 
-    def check_publisher(self, publisher: Publisher) -> Bounds:
+    def check_publisher(self, publisher: Requester) -> Bounds:
         """Return what a publisher is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
@@ -168,7 +147,7 @@ class Publishing:
         return self._approvals.break_glass(entry)
 
     async def publish(
-        self, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+        self, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish revision 1 of an alert; with `dry_run`, decide and store nothing."""
 
@@ -192,7 +171,7 @@ class Publishing:
         return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def revise(
-        self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+        self, alert_id: str, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Revision]:
         """Publish the next revision of an alert; with `dry_run`, decide and store nothing."""
 
@@ -208,7 +187,7 @@ class Publishing:
         return await self._decide_and_append(request, _repeats_revision, decide, dry_run=dry_run)
 
     async def cancel(
-        self, alert_id: str, body: Mapping[str, Any], publisher: Publisher, *, dry_run: bool = False
+        self, alert_id: str, body: Mapping[str, Any], publisher: Requester, *, dry_run: bool = False
     ) -> PublishOutcome[Cancel]:
         """Cancel an alert: append a cancel after its last entry. With `dry_run`, decide and store nothing.
 
@@ -242,7 +221,7 @@ class Publishing:
         self,
         parse: Callable[[], _R],
         body: Mapping[str, Any],
-        publisher: Publisher | None = None,
+        publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
         """Return the parsed request, or raise the 422 with every rule of sections 2 and 3 that the body breaks.
@@ -285,7 +264,7 @@ class Publishing:
         found += bounds.violations(facts, request.outside_jurisdiction(bounds))
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
-    def _precomputed(self, request: Publication, publisher: Publisher) -> Publication:
+    def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
         """Return the request after the work on it that takes long, which is kept in the request."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
@@ -354,7 +333,7 @@ class Publishing:
         self._rates.claim((entry.issuer, entry.source, dry_run), rates, now_s)
         return now_s
 
-    def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Publisher) -> Revision:
+    def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
         """Return the revision that entry `number` would follow. Raises Problem if it can't: 404, 403, 410, 409.
 
         Entries of kinds that only a later release knows count by their numbers alone (LogG4).
@@ -363,7 +342,7 @@ class Publishing:
         if current is None:
             raise Problem(problems.UNKNOWN_ALERT)
         known = [entry for entry in history if not isinstance(entry, OtherKind)]
-        if not publisher.owns(known[0]):
+        if not publisher.may_change(known[0].issuer, known[0].source):
             raise Problem(problems.NOT_YOURS)
         cancelled = any(isinstance(entry, Cancel) for entry in known)
         if cancelled or current.ends_at <= self._clock.now().wall_ms:
@@ -373,7 +352,7 @@ class Publishing:
         return current
 
     def _accepted(
-        self, request: Publication, publisher: Publisher, current: Revision | None, behind: Kinds = NO_KINDS
+        self, request: Publication, publisher: Requester, current: Revision | None, behind: Kinds = NO_KINDS
     ) -> Revision:
         """Return the revision that `request` becomes, or raise the 422 with every rule that it breaks.
 

@@ -16,8 +16,9 @@ from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
 
 from geocast import policy
 from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
+from geocast.auth.tokens import Requester
 from geocast.errors import ConfigError, LogUnavailable
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -72,7 +73,7 @@ def test_a_broken_row_may_not_be_written_over(path):
         async with Opened(path) as log:
             publishing = Publishing(log, policy.load(None), FakeClock())
             with pytest.raises(LogUnavailable):
-                await publishing.publish(alert_request(id="a-0"), Publisher("desk"))
+                await publishing.publish(alert_request(id="a-0"), Requester("desk"))
             assert await entries(log) == []
 
     run(main)

@@ -9,7 +9,8 @@ from support.fakes import FakeClock, a_cancel, a_revision, alert_request
 
 from geocast import policy
 from geocast.alertlog import codec
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.auth.tokens import Requester
+from geocast.ingest.publish import Publishing
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -110,7 +111,7 @@ def test_no_requested_circle_is_in_the_file(path):
     async def main():
         async with Opened(path) as log:
             publishing = Publishing(log, policy.load(None), FakeClock())
-            await publishing.publish(alert_request(area=exact), Publisher("desk"))
+            await publishing.publish(alert_request(area=exact), Requester("desk"))
 
     run(main)
     for file in path.parent.iterdir():

@@ -18,8 +18,9 @@ from support.fakes import FakeClock, a_revision, alert_request
 
 from geocast import policy
 from geocast.alertlog import Counts, inotify, sqlite, sqlite_file
+from geocast.auth.tokens import Requester
 from geocast.errors import ConfigError, LogUnavailable
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -287,12 +288,13 @@ from pathlib import Path
 from support.fakes import FakeClock, alert_request
 from geocast import policy
 from geocast.alertlog.sqlite import SqliteLog
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.auth.tokens import Requester
+from geocast.ingest.publish import Publishing
 
 async def main():
     log = SqliteLog(Path(sys.argv[1]))
     await log.start()
-    await Publishing(log, policy.load(None), FakeClock()).publish(alert_request(), Publisher("desk"))
+    await Publishing(log, policy.load(None), FakeClock()).publish(alert_request(), Requester("desk"))
 
 asyncio.run(main())
 """
@@ -370,7 +372,7 @@ def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repe
     async def main():
         async with Opened(path) as log:
             publishing = Publishing(log, policy.load(None), FakeClock())
-            outcome = await publishing.publish(alert_request(), Publisher("other"))
+            outcome = await publishing.publish(alert_request(), Requester("other"))
             assert not outcome.created
             assert outcome.entry.source == "desk"
             assert await entries(log) == [outcome.entry]

@@ -5,11 +5,12 @@ from support.fakes import FakeClock, call_request
 
 from geocast import policy
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Requester
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.decrypted_chain import opened_chain
 from geocast.calls.eligibility import SeatRequest
 from geocast.calls.encryption import CallKeys
-from geocast.calls.service import CallService, Dispatcher
+from geocast.calls.service import CallService
 from geocast.model.call import Person
 from geocast.model.problems import Problem
 
@@ -37,7 +38,7 @@ PATIENCE_S = 60.0  # for a log that a busy machine or a slow disk keeps away
 
 ID = "cad-3.8f1c02aa"
 
-DESK, OTHER, CHIEF = Dispatcher("cad-3"), Dispatcher("cad-4"), Dispatcher("chief", manages=True)
+DESK, OTHER, CHIEF = Requester("cad-3"), Requester("cad-4"), Requester("chief", manages=True)
 
 HERE = (47.678, 8.831, 10.0)
 

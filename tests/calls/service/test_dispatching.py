@@ -5,9 +5,10 @@ from calls.service.harness import CALLS, CHIEF, DESK, ID, KEYS, OTHER, POLICY, C
 from support.fakes import HOUR_MS, NOON_MS, a_revision, call_request
 
 from geocast import policy
+from geocast.auth.tokens import Requester
 from geocast.calls.encryption import NO_CALL_KEYS
 from geocast.calls.openers import MAX_OPEN_CALLS
-from geocast.calls.service import CallService, Dispatcher
+from geocast.calls.service import CallService
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
@@ -144,19 +145,19 @@ async def test_opening_reports_all_policy_violations(room, changes, expected):
 async def test_number_of_open_calls_is_limited(room):
     """The 1,001st gets 429; repeated requests don't; after an end another call can be opened."""
     for number in range(MAX_OPEN_CALLS):
-        await room.open(id=f"c-{number}", dispatcher=Dispatcher(f"desk-{number % 4}"))
+        await room.open(id=f"c-{number}", dispatcher=Requester(f"desk-{number % 4}"))
     problem = await refused(room.open())
     assert (problem.status, problem.slug) == (429, "too-many-requests")
     assert int(problem.headers["Retry-After"]) > 0
     assert not (await room.open(id="c-7")).created
     assert (await refused(room.open(category="flood"))).slug == "category-not-callable"
-    await room.calling.end("c-7", {"reason": "Over."}, Dispatcher("desk-3"))
+    await room.calling.end("c-7", {"reason": "Over."}, Requester("desk-3"))
     assert (await room.open()).created
 
 
 async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
     """One dispatcher may have a quarter of the open calls, counted in the log (HD6)."""
-    greedy = Dispatcher("greedy")
+    greedy = Requester("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
         await room.open(id=f"c-{number}", dispatcher=greedy)
     other_node = CallService(room.log, POLICY, KEYS, room.clock)
@@ -164,7 +165,7 @@ async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
         problem = await refused(calling.open(call_request(id="more"), greedy))
         assert (problem.status, problem.slug, problem.headers["Retry-After"]) == (429, "too-many-requests", "5")
         assert "share" in problem.detail
-        for number, other in enumerate((DESK, Dispatcher("greedy", issuer="another"))):
+        for number, other in enumerate((DESK, Requester("greedy", issuer="another"))):
             assert (await calling.open(call_request(id=f"other-{number}-{id(calling)}"), other)).created
     await room.calling.end("c-7", {"reason": "Over."}, greedy)
     assert (await other_node.open(call_request(id="more"), greedy)).created

@@ -8,7 +8,7 @@ from calls.service.harness import CHIEF, DESK, ID, OTHER, CallServiceHarness, re
 from support.fakes import NOON_MS
 
 from geocast.alertlog import Counts
-from geocast.calls.service import Dispatcher
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.model.call import Person
 
@@ -93,7 +93,7 @@ async def test_list_has_the_open_calls_of_the_dispatcher(room):
     assert await listed(DESK) == [ID, "cad-2"]
     assert await listed(OTHER) == ["cad-1"]
     assert await listed(CHIEF) == [ID, "cad-2", "cad-1"]
-    assert await listed(Dispatcher("cad-5")) == []
+    assert await listed(Requester("cad-5")) == []
     room.clock.advance(60)
     assert await listed(DESK) == [ID]
 

@@ -8,9 +8,10 @@ from support.fakes import DALLAS, NOON_MS, alert_request
 from support.publisher import BUILT_IN, DESK, MANAGER, OTHER, PublisherHarness
 
 from geocast.alertlog.memory import MemoryLog
+from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.errors import LogUnavailable
-from geocast.ingest.publish import Publisher, Publishing
+from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
 from geocast.policy import Policy
 from geocast.policy.publishers.bounds import DRY_PER_MINUTE
@@ -82,7 +83,7 @@ def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
     """HD5, PG1, PG2: an issuer that the file does not name may not publish, whatever `*` says of the key set's own."""
     tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
     node = GrantsHarness(tmp_path, tables)
-    of_a, of_b = (Publisher("desk", issuer=issuer) for issuer in ("a", "b"))
+    of_a, of_b = (Requester("desk", issuer=issuer) for issuer in ("a", "b"))
     assert [status(node.publish(who)) for who in (DESK, of_a)] == [201, 201]
     assert [status(node.publish(who)) for who in (DESK, of_a)] == [(429, "rate-limited")] * 2
     assert status(node.publish(of_b)) == status(node.publish(of_b, dry_run=True)) == (403, "insufficient-scope")
@@ -150,7 +151,7 @@ def test_limits_are_members_of_each_violation(tmp_path):
         ("area-unconfirmed", "/area"): {"kind": "area", "area_km2": 8.1, "hold_area_km2": 1},
         ("text-unconfirmed", "/headline"): {"kind": "address", "start": 8, "end": 24, "confirmable": True},
     }
-    fire = Publisher("fire")
+    fire = Requester("fire")
     assert node.publish(fire, category="robbery")[1].violations[0].members == {"never": False}
     assert status(node.publish(fire, category="flood", confirm={"area_km2": 4})) == 201
     refused = node.publish(fire, category="flood", confirm={"area_km2": 4})[1]
