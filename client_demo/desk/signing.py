@@ -12,7 +12,6 @@ from typing import Any
 from client_demo.python.base64url import decoded
 
 MOST_TEXT = 1_024  # of a signature's two members, in characters
-MOST_SIGNATURES = 8
 
 
 @dataclass(frozen=True, slots=True)
