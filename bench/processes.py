@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,24 @@ PATIENCE_S = 30.0
 _PR_SET_PDEATHSIG = 1
 _CPUCLOCK_SCHED = 2  # of a whole process, in ns (linux/posix-timers.h)
 _libc = ctypes.CDLL(None)
+
+
+@contextmanager
+def repeating(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Call `look` again and again in a thread, `every_s` apart, for as long as the block runs."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(every_s):
+            look()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Unavailable(click.ClickException):

@@ -14,7 +14,6 @@ can subscribe.
 """
 
 import asyncio
-import base64
 import datetime as dt
 import json
 import secrets
@@ -37,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from client_demo.python.base64url import decoded
 from client_demo.python.subscription import Subscription
 from client_demo.python.wire import Message
 
@@ -337,13 +337,9 @@ async def _let_go() -> None:
 def _signed_claims(token: str, key: str) -> dict[str, Any]:
     """The claims of an ES256 token (RFC 7515, RFC 7518, 3.4). Raises ValueError or InvalidSignature."""
     signed, _, signature = token.rpartition(".")
-    raw = _bytes(signature)
+    raw = decoded(signature)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
-    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), _bytes(key))
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), decoded(key))
     public.verify(encode_dss_signature(r, s), signed.encode(), ec.ECDSA(hashes.SHA256()))
-    claims = json.loads(_bytes(signed.partition(".")[2]))
+    claims = json.loads(decoded(signed.partition(".")[2]))
     return claims if isinstance(claims, dict) else {}
-
-
-def _bytes(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from bench import processes
-from bench.clients.websocket import Joining
+from bench.clients.websocket import Joining, handshake
 from bench.places import Places
 
 
@@ -88,6 +88,10 @@ class Peer(System):
     """One that is not geocast: it is given the payload, and sends it to everybody."""
 
     payload: "Payload"
+
+    def joining(self, places: Places) -> Joining:
+        """A session has joined when the server has answered 101."""
+        return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     @abstractmethod
     def send(self, payload: bytes) -> None:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import processes
-from bench.clients.websocket import Joining, handshake, unmasked
+from bench.clients.websocket import unmasked
 from bench.peers.base import ControlledPeer
-from bench.places import Places
 
 SOURCE = Path(__file__).with_name("raw.c")
 
@@ -22,10 +21,6 @@ class Raw(ControlledPeer):
     def command(self) -> Sequence[str | Path]:
         """Compile it, and run it."""
         return [processes.compile_c(SOURCE, self.home), str(self.port), str(self.control_port)]
-
-    def joining(self, places: Places) -> Joining:
-        """The 101 is enough."""
-        return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     def send(self, payload: bytes) -> None:
         """Framed here, once for all."""

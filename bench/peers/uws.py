@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import processes
-from bench.clients.websocket import Joining, handshake, masked
+from bench.clients.websocket import handshake, masked
 from bench.peers.base import Peer
-from bench.places import Places
 
 SERVER = Path(__file__).with_name("uws_server.py")
 
@@ -35,10 +34,6 @@ class Uws(Peer):
         self._publisher.sendall(handshake(self.port, "/publish"))
         while b"\r\n\r\n" not in self._publisher.recv(4096):
             pass
-
-    def joining(self, places: Places) -> Joining:
-        """The 101 is enough: the server subscribes each at once."""
-        return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     def send(self, payload: bytes) -> None:
         """Send it as a message."""

@@ -4,9 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.clients.websocket import Joining, handshake
 from bench.peers.base import ControlledPeer
-from bench.places import Places
 
 SERVER = Path(__file__).with_name("websockets_server.py")
 
@@ -20,7 +18,3 @@ class Websockets(ControlledPeer):
     def command(self) -> Sequence[str | Path]:
         """A script."""
         return [sys.executable, "-P", SERVER, str(self.port), str(self.control_port)]
-
-    def joining(self, places: Places) -> Joining:
-        """The 101 is enough."""
-        return Joining(handshake(self.port, "/"), [b""] * len(places))

@@ -37,10 +37,6 @@ def _towns(count: int, apart_deg: float, corners: int) -> list[Ring]:
     return [coast(corners, n, lat, lng, 0.04) for n, (lng, lat) in enumerate(at)]
 
 
-def _islets(count: int) -> list[Ring]:
-    return [coast(30, n, 20, -90 + n / 50, 0.002) for n in range(count)]
-
-
 def _star(points: int, radius_deg: float) -> Ring:
     turn = np.arange(points) * (points // 2) * 2 * math.pi / points
     return closed(np.column_stack([10 + radius_deg * np.cos(turn), 50 + radius_deg * np.sin(turn)]))

@@ -14,7 +14,6 @@ Leaves out: a network, TLS, what a long life fragments. A hundred receivers on o
 for NAP_MS at a time when nothing comes, and what they receive is noted that late.
 """
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import machine, places, screen, stats
+from bench import machine, places, processes, screen, stats
 from bench.clients.crowd import Crowd
 from bench.peers import Geocast
 from bench.results import Result, Table, number
@@ -105,19 +104,9 @@ class _Watch:
 
 @contextmanager
 def _watching(node: Geocast, crowd: Crowd) -> Iterator[_Watch]:
-    watch, over = _Watch(node, crowd), threading.Event()
-
-    def look_on() -> None:
-        while not over.wait(1.0):
-            watch.look()
-
-    thread = threading.Thread(target=look_on)
-    thread.start()
-    try:
+    watch = _Watch(node, crowd)
+    with processes.repeating(watch.look, 1.0):
         yield watch
-    finally:
-        over.set()
-        thread.join()
 
 
 def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: float, moves: int) -> dict[str, Any]:

@@ -10,7 +10,6 @@ memory grew in each; what the server counts as slow, and whom it closed (4420 co
 import base64
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -79,19 +78,9 @@ def _text(data: bytes) -> str:
 @contextmanager
 def _watched_memory(node: Geocast) -> Iterator[list[int]]:
     """The server's resident memory, again and again; there is one value at least."""
-    found, done = [node.rss_bytes()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(SAMPLE_S):
-            found.append(node.rss_bytes())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    found = [node.rss_bytes()]
+    with processes.repeating(lambda: found.append(node.rss_bytes()), SAMPLE_S):
         yield found
-    finally:
-        done.set()
-        thread.join()
 
 
 def table(result: Result) -> Table:

@@ -7,14 +7,13 @@ What lies within 1 cm of an edge is left out (D3: either answer is right).
 import json
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import h3
 from mpmath import mp, mpf
 
 from .approval_vectors import approvals
-from .call_vectors import calls, near
+from .call_vectors import calls, near, stamp
 from .exact import Json, cell_place, margin_m, walk
 from .polygon_vectors import polygons
 from .push_vectors import notices
@@ -138,13 +137,6 @@ def inside() -> Json:
 
 
 # ---- expiry and the clock ------------------------------------------------------------------------------------------
-
-NOON = datetime(2031, 5, 1, 12, tzinfo=UTC)
-
-
-def stamp(ms: int) -> str:
-    """So many ms after noon, as the server writes it."""
-    return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def clock() -> Json:

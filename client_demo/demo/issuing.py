@@ -1,6 +1,5 @@
 """Tokens of the demo's phones: JWTs by the private key that `geocast keygen` has made (RFC 7519, RFC 8037)."""
 
-import base64
 import json
 import time
 from collections.abc import Sequence
@@ -9,13 +8,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from client_demo.python.base64url import decoded, encoded
+
 
 class Issuer:
     """Signs by the private JWK in a file."""
 
     def __init__(self, path: Path) -> None:
         jwk = json.loads(path.read_text(encoding="utf-8"))
-        self._key = Ed25519PrivateKey.from_private_bytes(base64.urlsafe_b64decode(jwk["d"] + "=="))
+        self._key = Ed25519PrivateKey.from_private_bytes(decoded(jwk["d"]))
         self._kid = jwk["kid"]
 
     def token(self, sub: str, scopes: Sequence[str], life_s: int, quals: Sequence[str] = ()) -> str:
@@ -24,12 +25,8 @@ class Issuer:
         claims = {"aud": "geocast", "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + life_s}
         head = {"alg": "EdDSA", "kid": self._kid, "typ": "JWT"}
         signed = f"{_part(head)}.{_part(claims | ({'quals': list(quals)} if quals else {}))}"
-        return f"{signed}.{_text(self._key.sign(signed.encode()))}"
+        return f"{signed}.{encoded(self._key.sign(signed.encode()))}"
 
 
 def _part(value: dict[str, Any]) -> str:
-    return _text(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return encoded(json.dumps(value, separators=(",", ":")).encode())

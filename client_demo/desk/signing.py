@@ -4,15 +4,14 @@ The desk holds nobody's key and checks no signature. The node does that, and so 
 takes over this service can withhold, and can put no word of their own into what was signed.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from client_demo.python.base64url import decoded
+
 MOST_TEXT = 1_024  # of a signature's two members, in characters
-MOST_SIGNATURES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,8 @@ def read_signature(sent: object, by: str, now_ms: int) -> Signature:
     ):
         raise ValueError("signature: `protected` and `signature` are expected")
     try:
-        kid = json.loads(base64.urlsafe_b64decode(protected + "=" * (-len(protected) % 4)))["kid"]
-    except (binascii.Error, ValueError, KeyError, TypeError, RecursionError):
+        kid = json.loads(decoded(protected))["kid"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         kid = None
     if not isinstance(kid, str) or not kid:
         raise ValueError("signature: its header names no key")

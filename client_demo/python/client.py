@@ -15,7 +15,6 @@ Rule 6  What a responder has answered outlives the connection, too; `calls` says
 """
 
 import asyncio
-import base64
 import contextlib
 import inspect
 import json
@@ -37,6 +36,7 @@ from websockets.exceptions import (
 from websockets.typing import Subprotocol
 
 from .api import retry_after_s
+from .base64url import decoded
 from .calls import CallChange, CallKind, Calls, State
 from .geo import Place, away_m
 from .holdings import MAX_HOLDING, SHOWN, Change, Holdings
@@ -566,8 +566,7 @@ def _time_ms(text: object) -> int | None:
 def token_expiry_ms(token: str) -> int | None:
     """The `exp` of a JWT in ms since 1970, unverified, just to know when to fetch the next one. None if unreadable."""
     try:
-        payload = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        claims = json.loads(decoded(token.split(".")[1]))
         return int(claims["exp"] * 1000)
     except (IndexError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return None

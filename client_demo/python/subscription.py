@@ -8,12 +8,12 @@
 Needs `cryptography`: `pip install geocast-client[verify]`.
 """
 
-import base64
 import json
 import os
 import struct
 from typing import Any
 
+from .base64url import encoded
 from .wire import Message
 
 HEAD = struct.Struct("!16sIB")  # salt, size of a record, length of the sender's key (RFC 8188, 2.1)
@@ -43,7 +43,7 @@ class Subscription:
 
     def to_map(self) -> dict[str, Any]:
         """As a browser's `PushSubscription.toJSON()` has it, for a registration."""
-        return {"endpoint": self.endpoint, "keys": {"p256dh": _text(self._public), "auth": _text(self.auth)}}
+        return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 
     def read(self, body: bytes) -> Message:
         """The message in a push. Raises ValueError for what was not encrypted for these keys, or is no message."""
@@ -80,7 +80,3 @@ def _derived(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
 
 def _bytes_of(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

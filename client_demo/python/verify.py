@@ -13,14 +13,12 @@ Rule 4  Approvals are counted by person, and whoever published does not count (A
 Needs `cryptography`: `pip install geocast-client[verify]`.
 """
 
-import base64
-import binascii
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from .base64url import decoded, encoded
 from .link import ClientError
 from .times import format_time
 from .wire import Message
@@ -32,7 +30,6 @@ MAX_APPROVALS = MAX_SIGNATURES
 MAX_PROTECTED = 1024  # characters; a `kid` is short
 MAX_IAT = 253_402_300_799  # the last second of the year 9999
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 _KIND = {"kty": "OKP", "crv": "Ed25519", "alg": ALGORITHM}
 _HEADER = {"alg", "typ", "kid", "iat"}
 # What of a form says what it is for, and is nothing of an alert.
@@ -138,7 +135,7 @@ class Verifier:
         key = self._keys.get(kid)
         if key is None:
             return None
-        if not key.check(_bytes(signed), protected.encode() + b"." + _base64url(form)):
+        if not key.check(_bytes(signed), f"{protected}.{encoded(form)}".encode()):
             raise _Reason("signature")
         return _Approval(key.person, iat)
 
@@ -189,16 +186,10 @@ def _no_number(name: str) -> None:
 
 def _bytes(text: str) -> bytes:
     """What base64url without padding stands for (RFC 7515, 2)."""
-    if _BASE64URL.fullmatch(text) is None:
-        raise _Reason("signature")
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except binascii.Error:
+        return decoded(text)
+    except ValueError:
         raise _Reason("signature") from None
-
-
-def _base64url(data: bytes) -> bytes:
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 # ---- what is pinned --------------------------------------------------------------------------------------------------

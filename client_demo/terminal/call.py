@@ -13,7 +13,7 @@ from client_demo.console import plain
 from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.times import format_time, wall_ms
 
-from .command import API_URL, WRONG_INPUT, Command, Number, fail, run
+from .command import WRONG_INPUT, Command, Number, dispatch_options, fail, run
 
 POLL_S = 2.0
 OVER = ("ended", "expired")
@@ -23,21 +23,6 @@ KINDS = ("public", "residence")
 @click.group()
 def call() -> None:
     """Call responders to who needs help, and see who comes."""
-
-
-def dispatch_options(command: Command) -> Command:
-    """Where the api listener is, and the token for it."""
-    url = click.option(
-        "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
-    )
-    token = click.option(
-        "--token",
-        required=True,
-        envvar="GEOCAST_DISPATCH_TOKEN",
-        show_envvar=True,
-        help="A token with calls:dispatch. Better by the variable: others can see a command line.",
-    )
-    return url(token(command))
 
 
 def call_options(command: Command) -> Command:

@@ -65,16 +65,20 @@ feed_format_option = click.option(
 )
 
 
-def api_options(command: Command) -> Command:
-    """Where the api listener is, and the token for it."""
+def api_options_for(scope: str, variable: str) -> Callable[[Command], Command]:
+    """Return a decorator: the options for the address of the api listener, and for a token with this scope."""
     url = click.option(
         "--api", "api", default=API_URL, envvar="GEOCAST_API_URL", show_envvar=True, help="The api listener."
     )
     token = click.option(
         "--token",
         required=True,
-        envvar="GEOCAST_TOKEN",
+        envvar=variable,
         show_envvar=True,
-        help="A token with alerts:publish. Better by the variable: others can see a command line.",
+        help=f"A token with {scope}. Better by the variable: others can see a command line.",
     )
-    return url(token(command))
+    return lambda command: url(token(command))
+
+
+api_options = api_options_for("alerts:publish", "GEOCAST_TOKEN")
+dispatch_options = api_options_for("calls:dispatch", "GEOCAST_DISPATCH_TOKEN")

@@ -9,8 +9,7 @@ from client_demo.desk.feeds import SAMPLE
 from client_demo.dispatch.run import DISPATCH_PORT, DispatchSettings, open_dispatch
 from client_demo.dispatch.service import PAGE
 
-from .call import dispatch_options
-from .command import feed_format_option
+from .command import dispatch_options, feed_format_option
 from .pages import listener_options, require_installed, serve_staff_page, style_option
 
 

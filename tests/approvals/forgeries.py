@@ -15,6 +15,7 @@ from support.reviewers import PAIRS, STRANGER, proved, signed_by
 
 from geocast.alertlog import codec
 from geocast.approvals import form, signatures
+from geocast.auth.base64url import decoded, encoded
 from geocast.model.alert import ApprovalProof, Confirm, Signature
 from geocast.policy import Policy
 
@@ -69,10 +70,10 @@ def with_header(**changes):
     for name in ("r-1", "r-2"):
         private = PAIRS[name][0]
         header = {"alg": "Ed25519", "typ": "geocast-approval", "kid": private["kid"], "iat": AT_S} | changes
-        protected = signatures.encoded(json.dumps(header).encode())
-        key = signatures.Ed25519PrivateKey.from_private_bytes(signatures.decoded(private["d"]))
-        data = f"{protected}.{signatures.encoded(text.encode())}".encode()
-        signed.append(Signature(protected, signatures.encoded(key.sign(data))))
+        protected = encoded(json.dumps(header).encode())
+        key = signatures.Ed25519PrivateKey.from_private_bytes(decoded(private["d"]))
+        data = f"{protected}.{encoded(text.encode())}".encode()
+        signed.append(Signature(protected, encoded(key.sign(data))))
     return stored(replace(NEW, proof=ApprovalProof(text, tuple(signed))))
 
 

@@ -12,7 +12,8 @@ from jwt.algorithms import OKPAlgorithm
 from jwt.api_jws import PyJWS
 from support.reviewers import PAIRS, known, signed_by
 
-from geocast.approvals.signatures import Header, encoded, header_of, sign, verifies
+from geocast.approvals.signatures import Header, header_of, sign, verifies
+from geocast.auth.base64url import encoded
 from geocast.errors import ConfigError
 from geocast.model.alert import Signature
 

@@ -10,7 +10,8 @@ import pytest
 from end_to_end.kit.wire import PATIENCE
 
 from client_demo.push_service import PushService, make_certificate
-from geocast.push.webpush import Vapid, decoded, encrypt, make_vapid_key, parse_vapid
+from geocast.auth.base64url import decoded
+from geocast.push.webpush import Vapid, encrypt, make_vapid_key, parse_vapid
 
 CONTACT = "mailto:ops@city.example"
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from end_to_end.kit.keys import Keys, bearer
 from support.fakes import DALLAS, FakeClock
 
+from geocast.auth.base64url import encoded
 from geocast.auth.tokens import TokenVerifier, parse_keys
 from geocast.clock import format_time
 from geocast.errors import StoreUnavailable
@@ -25,7 +26,7 @@ from geocast.push.registering import MAX_DEVICES, Registering, RegistrationTerms
 from geocast.push.routes import DevicesContext, make_app
 from geocast.push.service_limits import PushOutcome
 from geocast.push.shards import StaticShards
-from geocast.push.webpush import Vapid, encoded, make_vapid_key, parse_vapid
+from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 KEYS = Keys()
 ORIGIN = "https://app.example"

@@ -306,9 +306,7 @@ class SqliteLog:
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
         """All entries of one alert."""
-        rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
-        chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
-        return [entry for entry in chain if entry is not None]
+        return [entry for _, entry in await self._chain(alert_id) if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
         """A page of the live alerts."""
@@ -329,10 +327,14 @@ class SqliteLog:
 
     async def _below(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
         """The last entry of this alert that is believed and of a kind that we know, and its position; 0 without one."""
+        found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
+        return found[-1] if found else (0, None)
+
+    async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
+        """Return the position of each entry of an alert, and the entry, or None if it is unreadable or not believed."""
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
-        found = [(row[0], entry) for row, entry in zip(rows, chain, strict=True) if not isinstance(entry, OtherKind)]
-        return found[-1] if found else (0, None)
+        return [(row[0], entry) for row, entry in zip(rows, chain, strict=True)]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
         """The calls that are open."""

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from ..auth.base64url import decoded_strictly
 from ..auth.jwks import keys_of
 from ..errors import ConfigError
 from ..model.alert import ApprovalProof, is_id
 from ..policy import Policy
-from .signatures import ALGORITHM, decoded, header_of, verifies
+from .signatures import ALGORITHM, header_of, verifies
 
 MAX_REVIEWER_KEYS = 10_000
 _KID = re.compile("[!-~]{1,128}")  # ledgers have it in their chain, where no text may be
@@ -110,7 +111,7 @@ def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
     if (jwk.get("kty"), jwk.get("crv"), jwk.get("alg")) != ("OKP", "Ed25519", ALGORITHM):
         raise ConfigError(f"{where}: needs kty OKP, crv Ed25519 and alg {ALGORITHM}")
     try:
-        public = decoded(jwk["x"])
+        public = decoded_strictly(jwk["x"])
         return Reviewer(sub, Ed25519PublicKey.from_public_bytes(public), public, broken)
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{where}: is not a usable key of Ed25519") from None

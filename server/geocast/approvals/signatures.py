@@ -7,14 +7,13 @@ neither the header nor the form is written again before it is checked.
 """
 
 import json
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ..auth.base64url import decoded_strictly, encoded
 from ..errors import ConfigError
 from ..model.alert import Signature
 from ..wire.strict_json import load_json
@@ -23,8 +22,6 @@ ALGORITHM = "Ed25519"
 TYPE = "geocast-approval"
 MAX_PROTECTED = 1024  # characters; one has 127 with a kid of 16
 MAX_TIME_S = 253_402_300_799  # the last second of 9999
-
-_BASE64URL = re.compile("[A-Za-z0-9_-]*")
 
 
 class Header(NamedTuple):
@@ -39,7 +36,7 @@ def header_of(protected: str) -> Header:
     if len(protected) > MAX_PROTECTED:
         raise ValueError("the header is too long")
     try:
-        members = load_json(decoded(protected))
+        members = load_json(decoded_strictly(protected))
     except Exception as error:
         raise ValueError(f"not a header: {type(error).__name__}") from None
     kid, issued_at = members.get("kid"), members.get("iat")
@@ -54,7 +51,7 @@ def header_of(protected: str) -> Header:
 def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
     """Whether the owner of the key has signed this form, with this header."""
     try:
-        key.verify(decoded(signature.signature), _signed(signature.protected, form))
+        key.verify(decoded_strictly(signature.signature), _signed(signature.protected, form))
     except (InvalidSignature, ValueError):
         return False
     return True
@@ -63,9 +60,9 @@ def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
 def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
     """Sign a form with a private JWK (RFC 8037) that has a `kid`. Raises ConfigError."""
     try:
-        key = Ed25519PrivateKey.from_private_bytes(decoded(private["d"]))
+        key = Ed25519PrivateKey.from_private_bytes(decoded_strictly(private["d"]))
         public = key.public_key().public_bytes_raw()
-        if private["crv"] != "Ed25519" or decoded(private["x"]) != public or not private["kid"]:
+        if private["crv"] != "Ed25519" or decoded_strictly(private["x"]) != public or not private["kid"]:
             raise ValueError
         header = {"alg": ALGORITHM, "typ": TYPE, "kid": private["kid"], "iat": issued_at_s}
         protected = encoded(json.dumps(header).encode())
@@ -77,18 +74,3 @@ def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
 def _signed(protected: str, form: str) -> bytes:
     """The JWS signing input (RFC 7515, 5.1)."""
     return f"{protected}.{encoded(form.encode())}".encode("ascii")
-
-
-def encoded(data: bytes) -> str:
-    """Base64url without padding (RFC 7515, section 2)."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decoded(text: str) -> bytes:
-    """The bytes of base64url without padding. Raises ValueError for any other spelling of them."""
-    if not _BASE64URL.fullmatch(text):
-        raise ValueError("not base64url")
-    data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if encoded(data) != text:
-        raise ValueError("not base64url as it is written")
-    return data

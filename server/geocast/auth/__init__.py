@@ -2,6 +2,7 @@
 
 tokens        JWT -> claims that are verified
 scopes        what a token may allow
+base64url     the spelling of bytes in keys and signatures
 jwks          JSON Web Key Sets
 jwks_client   a key set, fetched from a URL
 jwks_refresh  waiting for a key set that was published a moment ago

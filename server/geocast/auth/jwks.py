@@ -2,7 +2,6 @@
 whoever reads it.
 """
 
-import base64
 import json
 import re
 import secrets
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
+from .base64url import decoded, encoded
 
 A256GCM = "A256GCM"  # RFC 7518, section 5.3
 SEALING_KEY_BYTES = 32
@@ -44,7 +44,7 @@ def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
             raise ConfigError(f"{where}: expected kty oct and alg {A256GCM} ({made_by} makes such keys)")
         if not isinstance(key, str) or not _SEALING_KEY.fullmatch(key):
             raise ConfigError(f"{where}: k: expected {SEALING_KEY_BYTES} bytes in base64url without padding")
-        found[kid] = base64.urlsafe_b64decode(key + "=")
+        found[kid] = decoded(key)
     if not 1 <= len(found) <= MAX_SEALING_KEYS:
         raise ConfigError(f"{what}: holds {len(found)} keys; expected 1 to {MAX_SEALING_KEYS}")
     return found
@@ -52,5 +52,4 @@ def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
 
 def make_sealing_key(kid: str) -> dict[str, str]:
     """A new key that seals, as a JWK: it is a secret."""
-    key = base64.urlsafe_b64encode(secrets.token_bytes(SEALING_KEY_BYTES)).decode().rstrip("=")
-    return {"kty": "oct", "k": key, "kid": kid, "alg": A256GCM}
+    return {"kty": "oct", "k": encoded(secrets.token_bytes(SEALING_KEY_BYTES)), "kid": kid, "alg": A256GCM}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +103,13 @@ def command(
 
 
 def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -> None:
-    import asyncio
-
-    import uvloop
-
     from ..push.addresses import DEFAULT_SERVICES
     from ..push.settings import PushSettings
     from ..run import push, push_workers
+    from .serve import run
 
     settings = PushSettings(services=services or DEFAULT_SERVICES, private=private, **more)
     means = push.read_means(settings)
-
-    def run(main: Coroutine[Any, Any, None]) -> None:
-        sys.setswitchinterval(0.0001)  # as `serve` does
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main)
 
     with push.listening(settings) as (listeners, metrics):
         if settings.workers == 1:

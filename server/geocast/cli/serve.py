@@ -47,12 +47,13 @@ def _serve(settings: Settings) -> None:
     found = runtime_config.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
     with listening(settings) as listeners:
         if settings.workers == 1:
-            _run(node.run(settings, found, listeners))
+            run(node.run(settings, found, listeners))
         else:
-            workers.supervise(settings, found, listeners, _run)
+            workers.supervise(settings, found, listeners, run)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine in a new event loop to its end."""
     import asyncio
 
     import uvloop

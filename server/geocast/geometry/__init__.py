@@ -5,4 +5,5 @@ spherical_polygon  who is inside a polygon, and its area
 published_polygon  what a requested polygon is published as
 polygon_union      many polygons as few, without holes
 coarse_cover       few coarse shapes that cover many others
+lazy_shapely       the library shapely, imported at its first use
 """

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from . import lazy_shapely as shapely
 from .polygon_union import Piece, solid
 from .published_polygon import (
     FEW,
@@ -219,7 +220,6 @@ class _Group:
         if marked is None or _steps(marked) > MAX_STEPS:
             return None
         row, column = np.nonzero(marked)
-        shapely = _shapely()
         shape = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
         # Between two places that are marked an edge may pass through a corner of another square.
@@ -228,7 +228,7 @@ class _Group:
         return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
 
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
-        x, y = _shapely().get_coordinates(shape).T / EARTH_RADIUS_M
+        x, y = shapely.get_coordinates(shape).T / EARTH_RADIUS_M
         whole = Piece(_degrees(self._plane.from_plane(x, y)), beyond_m)
         ring = _outline(whole).ring(size_m)  # steps become slopes
         if not 3 <= len(ring) < len(x) - 1 or not ring.simple:
@@ -303,10 +303,3 @@ def _directions(sums: Floats) -> Floats:
 def _degrees(points: Floats) -> Floats:
     x, y, z = points
     return np.degrees([np.arctan2(y, x), np.arctan2(z, np.hypot(x, y))])
-
-
-def _shapely() -> Any:
-    """The library, which takes 3 MB and 0.1 s: few nodes ever need it here."""
-    import shapely
-
-    return shapely

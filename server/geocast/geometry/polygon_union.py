@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import lazy_shapely as shapely
 from .published_polygon import kept_corners, split_edges
 from .sphere import EARTH_RADIUS_M, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Plane
@@ -72,7 +73,6 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
         whole = len(kept) == len(lng) or len(kept) < 4  # three that differ, and the first again
         corners.append(xy if whole else xy[kept])
         beyond_m = max(beyond_m, stray_m + (0.0 if len(kept) == len(lng) else TOLERANCE_M))
-    shapely = _shapely()
     outer, *holes = [shapely.linearrings(xy) for xy in corners]
     found = [on.piece(part, beyond_m) for part in solid(shapely.polygons(outer, holes=holes or None), beyond_m)]
     if not all(piece.keeps_a18() for piece in found):
@@ -124,13 +124,12 @@ class _Metres:
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
         """A polygon of shapely's as a piece."""
-        x, y = _shapely().get_coordinates(polygon).T / EARTH_RADIUS_M
+        x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
         """Those in one that are near enough; the others as they are."""
-        shapely = _shapely()
         beyond_m = max(piece.beyond_m for piece in near)
         # On the plane all is longer, and most so where it is farthest from the middle.
         stretch = 1 / math.cos(self.spread) ** 2
@@ -154,7 +153,7 @@ def _tidy(piece: Piece) -> Piece:
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
-    return tidy if _shapely().is_valid(_shapely().polygons(xy)) else piece
+    return tidy if shapely.is_valid(shapely.polygons(xy)) else piece
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
@@ -182,7 +181,6 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
     """Polygons without holes that make up this shape, but for holes that are covered anyway (Rule 2)."""
-    shapely = _shapely()
     for part in shapely.get_parts(_valid(shape)):
         if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # no polygon, or none of a square metre
             continue
@@ -204,12 +202,4 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
 
 def _valid(shape: Any) -> Any:
     """The same without crossings: what a ring winds around is inside."""
-    shapely = _shapely()
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape, method="structure", keep_collapsed=False)
-
-
-def _shapely() -> Any:
-    """The library, which takes 3 MB and 0.1 s: many a node has no zones."""
-    import shapely
-
-    return shapely

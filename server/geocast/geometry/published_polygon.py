@@ -18,12 +18,13 @@ Cost    Every step is linear in the number of corners, or a bound stands before 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..model.alert import Polygon
+from . import lazy_shapely as shapely
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
@@ -186,13 +187,6 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
     return sum(len(ring) for _, ring in pairs)
 
 
-def _shapely() -> Any:
-    """The library, which takes 3 MB and 0.1 s: many a node is never asked for a polygon."""
-    import shapely
-
-    return shapely
-
-
 class Corners:
     """Corners as they would be published, and whether they may be."""
 
@@ -230,7 +224,6 @@ class Corners:
     @cached_property
     def simple(self) -> bool:
         """Whether the ring neither crosses nor touches itself, and has an area."""
-        shapely = _shapely()
         return bool(shapely.is_valid(shapely.polygons(self._xy)))
 
     @property
@@ -251,7 +244,6 @@ class Corners:
 
     def positions(self) -> tuple[tuple[float, float], ...]:
         """Longitude and latitude of the corners, counter-clockwise, the last equal to the first."""
-        shapely = _shapely()
         step = 1 if shapely.is_ccw(shapely.linearrings(self._xy)) else -1
         return tuple(zip(self.lng[::step].tolist(), self.lat[::step].tolist(), strict=True))
 
@@ -454,7 +446,6 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
     """Which points of a line from one corner to another remain, but for the first."""
-    shapely = _shapely()
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)
     yield from shapely.get_coordinates(simple, include_z=True)[1:, 2].astype(np.intp).tolist()

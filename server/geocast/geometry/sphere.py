@@ -198,17 +198,19 @@ def _carried(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, flo
     cosine, and (1 - cos) / sin² is 1 / (1 + cos). Centres are never opposite to each other.
     """
     a, b, v = unit_vector(*start[:2]), unit_vector(*end[:2]), unit_vector(lat, lng)
-    axis, cosine = _cross(a, b), _dot(a, b)
-    turned, along = _cross(axis, v), _dot(axis, v) / (1 + cosine)
+    axis, cosine = cross(a, b), dot(a, b)
+    turned, along = cross(axis, v), dot(axis, v) / (1 + cosine)
     x, y, z = (cosine * v[n] + turned[n] + along * axis[n] for n in range(3))
     return math.degrees(math.atan2(z, math.hypot(x, y))), math.degrees(math.atan2(y, x))
 
 
-def _cross(a: Vector, b: Vector) -> Vector:
+def cross(a: Vector, b: Vector) -> Vector:
+    """Return the cross product a × b."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-def _dot(a: Vector, b: Vector) -> float:
+def dot(a: Vector, b: Vector) -> float:
+    """Return the dot product a · b."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from .sphere import EARTH_RADIUS_M, Floats, Vector, chord2, unit_vectors
+from .sphere import EARTH_RADIUS_M, Floats, Vector, chord2, cross, dot, unit_vectors
 
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.intp]
@@ -42,8 +42,8 @@ class Plane:
         self.centre = _unit(x, y, z)
         # Any direction that is not the centre's own will do: that of the axis which is farthest from it.
         sizes = [abs(each) for each in self.centre]
-        self.east = _unit(*_normal(_AXES[sizes.index(min(sizes))], self.centre))
-        self.north = _normal(self.centre, self.east)
+        self.east = _unit(*cross(_AXES[sizes.index(min(sizes))], self.centre))
+        self.north = cross(self.centre, self.east)
 
     def to_plane(self, x: Floats, y: Floats, z: Floats) -> tuple[Floats, Floats]:
         """Where points are on the plane, seen from the middle of the sphere; NaN on the side away from it."""
@@ -54,9 +54,9 @@ class Plane:
 
     def at(self, point: Vector) -> tuple[float, float]:
         """`to_plane` of one point, to the last bit, in a tenth of the time."""
-        ahead = _of(point, self.centre)
+        ahead = dot(point, self.centre)
         scale = 1 / ahead if ahead > 0 else math.nan
-        return _of(point, self.east) * scale, _of(point, self.north) * scale
+        return dot(point, self.east) * scale, dot(point, self.north) * scale
 
     def from_plane(self, x: Floats, y: Floats) -> Floats:
         """The unit vectors, as columns, of points on the plane."""
@@ -259,17 +259,7 @@ def _angle(squared: Floats) -> Floats:
     return 2 * np.arcsin(np.minimum(np.sqrt(squared) / 2, 1.0))
 
 
-def _of(a: Vector, b: Vector) -> float:
-    """a · b."""
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
 def _unit(x: float, y: float, z: float) -> Vector:
     """The direction; of nothing, nothing."""
     length = math.sqrt(x * x + y * y + z * z) or 1.0
     return x / length, y / length, z / length
-
-
-def _normal(a: Vector, b: Vector) -> Vector:
-    """a × b."""
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]

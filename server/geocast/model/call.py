@@ -22,8 +22,6 @@ PlaceKind = Literal["public", "residence"]
 
 MOVED: tuple[Kind, ...] = ("claim", "end")  # those that may stand under a higher number than they were sealed for
 
-MAX_SEALED_BYTES = 16 * 1024
-
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):

@@ -5,8 +5,9 @@ import hmac
 import json
 from typing import Any, NamedTuple
 
+from ..auth.base64url import encoded
 from ..clock import format_time
-from .webpush import encoded, max_plaintext
+from .webpush import max_plaintext
 
 BODY_BYTES = 3_000  # of every message (WPT2)
 SMALL_BODY_BYTES = 1_024  # for a device whose service has said 413 once

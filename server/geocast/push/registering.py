@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
 
+from ..auth.base64url import decoded
 from ..auth.scopes import TEST
 from ..auth.tokens import Grant, Subject
 from ..clock import Clock, format_time
@@ -31,7 +32,7 @@ from .device_repository import OpenedDevice
 from .devices import RENEW_MS, digest_of_secret, new_secret
 from .devicestore import Limits, PutResult, RegistrationKey
 from .encryption import Record
-from .webpush import AUTH_BYTES, Vapid, decoded, point
+from .webpush import AUTH_BYTES, Vapid, point
 
 COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
 MAX_DEVICES = 8  # of one subject (HD5)

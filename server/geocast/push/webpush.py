@@ -11,8 +11,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from ..auth.base64url import encoded
 from ..errors import ConfigError
 
 POINT_BYTES, AUTH_BYTES, SALT_BYTES = 65, 16, 16
@@ -39,26 +38,12 @@ _RECORD_BYTES = 4096  # what the header says a record may have; there is one, wh
 TOKEN_S = 12 * 3600  # for how long a token of VAPID is good; RFC 8292 allows twice as much
 RENEW_S = 3600  # … and how old one is at most when it is used
 MAX_HEADERS = 1_024  # that are kept, of 2 KiB; beyond it the oldest goes, and is made again when it is used
-_BASE64URL = re.compile("[A-Za-z0-9_-]*=*")
 _CURVE = SECP256R1()
 
 
 def max_plaintext(body_bytes: int) -> int:
     """The bytes of text that a body of so many bytes holds."""
     return body_bytes - _OVERHEAD
-
-
-def decoded(text: str) -> bytes:
-    """The bytes of base64url, padded or not. Raises ValueError for anything else."""
-    if _BASE64URL.fullmatch(text) is None:
-        raise ValueError("not base64url")
-    bare = text.rstrip("=")
-    return urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
-
-
-def encoded(data: bytes) -> str:
-    """Bytes as base64url without padding."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def point(data: bytes) -> EllipticCurvePublicKey:

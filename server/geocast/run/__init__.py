@@ -2,7 +2,7 @@
 
 node       in one process: the log, the api listener and the stream listener on one loop
 workers    in several, for more sessions than one core can serve: a supervisor, an api process, stream processes;
-           they talk over a `channel`, and are made by `forking`
+           they talk over a `channel` (`links`), and are made by `forking`
 runtime_config, key_source   what a reload replaces: keys, policy, publishers, sources
 reload_mailbox               how the processes of a node agree on a reload
 ledger, push, push_workers   the commands that are no node

@@ -11,39 +11,21 @@ lives no other supervisor begins.
 
 import asyncio
 import contextlib
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-import msgpack
 from prometheus_client.core import Metric
 
-from ..auth.jwks_refresh import NewerKeys
-from ..config import KeyUrl
-from ..metrics import Metrics, counter, export, gauge
+from ..metrics import Metrics, counter, gauge
 from ..push.devicestore.sqlite import SqliteDevices, locked
 from ..push.routes import DevicesContext
 from ..push.shards import StaticShards
 from ..stream.server import background
-from .channel import Channel
-from .key_source import source_of
+from .links import FrontLink, WorkerLink
 from .node import Stop, open_log, opened_log
 from .push import PushContext, PushProcess, comparable, serving_metrics
-from .supervising import (
-    ASK,
-    FETCH,
-    LOOK,
-    REPORT_S,
-    SETTLED,
-    Reports,
-    Run,
-    WorkerSpec,
-    check,
-    keep_alive,
-    leave_fetched,
-    looker,
-)
+from .supervising import Reports, Run, WorkerSpec, check, keep_alive
 
 FRONT = "front"
 
@@ -72,81 +54,35 @@ async def _look(means: PushContext, path: Path) -> None:
 
 
 async def _run_push(part: WorkerSpec, means: PushContext, store: SqliteDevices, number: int) -> None:
-    stop, metrics, in_force = Stop(), Metrics(), means.in_force
-    newer = NewerKeys(lambda: channel.send(FRONT, ASK)) if isinstance(means.settings.keys, KeyUrl) else None
-    if newer is not None:
-        in_force.watch(newer.settle)
-    look = looker(part, in_force, stop)
+    stop, metrics = Stop(), Metrics()
+    with contextlib.closing(WorkerLink(part, FRONT, means.node, means.in_force, stop)) as link:
 
-    def received(nudge: bytes) -> None:
-        if nudge == LOOK:
-            look()
-        elif nudge == SETTLED and newer is not None:
-            newer.settle()
+        @contextlib.asynccontextmanager
+        async def beside(calls: DevicesContext) -> AsyncIterator[None]:
+            async with background(link.report_for_ever(metrics, lambda: {"unready": calls.unready()})):
+                yield
 
-    async def report(unready: Callable[[], list[str]]) -> None:
-        while True:
-            look()
-            told = {"name": part.name, "pid": os.getpid(), "unready": unready()}
-            channel.send(FRONT, msgpack.packb(told | {"metrics": export(metrics.registry)}))
-            await asyncio.sleep(REPORT_S)
-
-    @contextlib.asynccontextmanager
-    async def beside(calls: DevicesContext) -> AsyncIterator[None]:
-        async with background(report(calls.unready)):
-            yield
-
-    with contextlib.closing(Channel(part.folder, part.name, received)) as channel:
         shards = StaticShards(number, means.settings.workers)
-        process = PushProcess(means, metrics, newer)
+        process = PushProcess(means, metrics, link.newer_keys)
         await process.run(part.listeners["--listen"], stop, store, shards, beside)
 
 
 async def _run_front(part: WorkerSpec, means: PushContext, names: Sequence[str]) -> None:
-    stop, in_force, is_draining = Stop(), means.in_force, False
-    reports = Reports(names)
-    metrics = Metrics(reports.exports)
-    look = looker(part, in_force, stop)
-
-    def settled() -> None:
-        for name in names:
-            channel.send(name, SETTLED)
-
-    def received(data: bytes) -> None:
-        nonlocal is_draining
-        if data == LOOK:
-            look()
-        elif data in (ASK, FETCH):
-            if source is not None:
-                source.ask() if data == ASK else source.fetch_now()
-        elif data:
-            reports.take(data)
-        else:  # from the supervisor: all are to end
-            is_draining = True
-
-    async def look_for_ever() -> None:
-        while True:
-            look()
-            await asyncio.sleep(REPORT_S)
+    stop, in_force, ending = Stop(), means.in_force, asyncio.Event()
 
     def unready() -> list[str]:
-        return ["draining"] * is_draining + reports.unready()
+        return ["draining"] * ending.is_set() + link.reports.unready()
 
-    source = source_of(means.node, in_force, lambda keys: leave_fetched(part, keys), settled)
-    if source is not None:
-        in_force.watch(source.newer.settle)
-        metrics.watch(source.metrics)
-    metrics.watch(lambda: comparable(in_force))
-    metrics.watch(lambda: _metrics_of(reports))
-    metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not unready())])
-    with contextlib.closing(Channel(part.folder, part.name, received)) as channel:
-        fetching = [] if source is None else [source.run()]
-        async with (
-            background(look_for_ever(), *fetching),
-            serving_metrics(unready, metrics, part.listeners.get("--metrics")),
-        ):
+    with contextlib.closing(FrontLink(part, names, means.node, in_force, stop, ending.set)) as link:
+        metrics = Metrics(link.reports.exports)
+        if link.source is not None:
+            metrics.watch(link.source.metrics)
+        metrics.watch(lambda: comparable(in_force))
+        metrics.watch(lambda: _metrics_of(link.reports))
+        metrics.watch(lambda: [gauge("push_ready", "1 if /readyz says 200", not unready())])
+        async with background(*link.upkeep()), serving_metrics(unready, metrics, part.listeners.get("--metrics")):
             await stop.asked.wait()
-            is_draining = True
+            ending.set()
 
 
 def _metrics_of(reports: Reports) -> Iterator[Metric]:

@@ -17,11 +17,10 @@ from typing import Any
 
 import msgpack
 
-from ..errors import ConfigError, trace
+from ..errors import ConfigError
 from ..metrics import Export, lasting, merged
 from .channel import tell
 from .forking import WAITED_FOR, fork
-from .node import Stop
 from .reload_mailbox import ReloadMailbox
 from .runtime_config import RuntimeConfig
 
@@ -265,24 +264,3 @@ def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) ->
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if problem or status:
         raise ConfigError(problem or f"{name}: opening it ended with status {status}")
-
-
-def looker(part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> Callable[[], None]:
-    """What looks at the board, in a process that is not the supervisor (Rule 8)."""
-    mailbox = ReloadMailbox(part.folder)
-
-    def look() -> None:
-        try:
-            mailbox.look(in_force.take)
-        except Exception as error:
-            logger.error("%s can't take what was reloaded, so it ends: %s", part.name, trace(error))
-            stop.ask()
-
-    return look
-
-
-def leave_fetched(part: WorkerSpec, keys: bytes) -> None:
-    """Hand keys that the front has fetched to the supervisor (Rule 8)."""
-    ReloadMailbox(part.folder, FETCHED).write(keys)
-    if os.getppid() == part.supervisor:  # else it has died, and so shall we
-        os.kill(part.supervisor, signal.SIGUSR1)

@@ -28,43 +28,26 @@ Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, 
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
-import msgpack
 from prometheus_client.core import Metric
 
 from ..alertlog import AlertLog
 from ..api.routes_alerts import serving
-from ..auth.jwks_refresh import NewerKeys
 from ..clock import SystemClock
-from ..config import KeyUrl, Listeners, Settings
-from ..metrics import Metrics, counter, export, gauge
+from ..config import Listeners, Settings
+from ..metrics import Metrics, counter, gauge
 from ..model.alert import Entry, Untrusted
 from ..model.call import CallEntry
 from ..stream.live_alerts import LiveAlerts
 from ..stream.log_reader import LogHealth, LogReader
 from ..stream.server import FLUSH_S, StreamServer, background
-from .channel import Channel
-from .key_source import source_of
+from .links import FrontLink, WorkerLink
 from .node import Stop, api_of, calls_of, open_log, opened_log, purge_for_ever, serving_feed
 from .runtime_config import RuntimeConfig
-from .supervising import (
-    ASK,
-    FETCH,
-    LOOK,
-    REPORT_S,
-    SETTLED,
-    Reports,
-    Run,
-    WorkerSpec,
-    check,
-    keep_alive,
-    leave_fetched,
-    looker,
-)
+from .supervising import REPORT_S, Reports, Run, WorkerSpec, check, keep_alive
 
 logger = logging.getLogger(__name__)
 
@@ -108,44 +91,28 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
     metrics = Metrics()
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         metrics.watch(shared.in_force.trust.metrics)
-        newer = NewerKeys(lambda: channel.send("api", ASK)) if isinstance(shared.settings.keys, KeyUrl) else None
         clock, in_force = SystemClock(), shared.in_force
+
+        def others_appended() -> None:
+            delivery.expect()
+            alert_log.nudge()
 
         def appended(_entry: Entry | CallEntry) -> None:
             alert_log.nudge()
             for name in _names(shared.settings):
                 if name != part.name:
-                    channel.send(name, b"")
+                    link.send(name, b"")
 
-        calls = calls_of(shared.settings, in_force, alert_log, clock, metrics, appended)
-        delivery = StreamServer(
-            shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=newer, calls=calls
-        )
-        in_force.watch(delivery.reloaded)
-        if newer:
-            shared.in_force.watch(newer.settle)
-        look = looker(part, shared.in_force, stop)
-
-        def received(nudge: bytes) -> None:
-            if nudge == LOOK:
-                look()
-            elif nudge == SETTLED and newer:
-                newer.settle()
-            else:
-                delivery.expect()
-                alert_log.nudge()
-
-        with contextlib.closing(Channel(part.folder, part.name, received)) as channel:
-
-            async def report() -> None:
-                while True:
-                    look()
-                    told = {"name": part.name, "pid": os.getpid(), "unready": delivery.unready()}
-                    told["degraded"] = delivery.degraded()
-                    channel.send("api", msgpack.packb(told | {"metrics": export(metrics.registry)}))
-                    await asyncio.sleep(REPORT_S)
-
-            async with background(report()), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
+        with contextlib.closing(WorkerLink(part, "api", shared.settings, in_force, stop, others_appended)) as link:
+            calls = calls_of(shared.settings, in_force, alert_log, clock, metrics, appended)
+            delivery = StreamServer(
+                shared.settings, in_force.tokens, clock, alert_log, metrics, newer_keys=link.newer_keys, calls=calls
+            )
+            in_force.watch(delivery.reloaded)
+            reporting = link.report_for_ever(
+                metrics, lambda: {"unready": delivery.unready(), "degraded": delivery.degraded()}
+            )
+            async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
                 if not stop.asked.is_set():  # while the log was waited for
                     logger.info("%s is ready", part.name)
                 await stop.asked.wait()
@@ -157,7 +124,7 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
 async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
     stop = Stop()
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
-        with contextlib.closing(_ApiProcess(part, shared, alert_log, looker(part, shared.in_force, stop))) as process:
+        with contextlib.closing(_ApiProcess(part, shared, alert_log, stop)) as process:
             async with process.running(part.listeners):
                 logger.info("api is there on %s", shared.settings.api)
                 await stop.asked.wait()
@@ -167,70 +134,46 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
 class _ApiProcess:
     """The api listener of a node whose sessions are elsewhere."""
 
-    def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, look: Callable[[], None]) -> None:
+    def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, stop: Stop) -> None:
         clock, in_force = SystemClock(), shared.in_force
-        self._look = look
         self._settings, self._in_force = shared.settings, in_force
-        self._names = _names(shared.settings)
-        self._reports = Reports(self._names)
         self._keeper = LogHealth(alert_log, clock)
-        self._channel = Channel(part.folder, part.name, self._received)
-        metrics = Metrics(self._reports.exports)
+        self._link = FrontLink(part, _names(shared.settings), shared.settings, in_force, stop, self._end)
+        reports, source = self._link.reports, self._link.source
+        metrics = Metrics(reports.exports)
         metrics.watch(alert_log.metrics)
-        metrics.watch(lambda: _metrics_of(self._reports))
-        asked = (self._appended, self._unready, shared.settings.share, self._reports.degraded)
+        metrics.watch(lambda: _metrics_of(reports))
+        asked = (self._appended, self._unready, shared.settings.share, reports.degraded)
         self.api = api_of(in_force, alert_log, clock, metrics, *asked)
-        self._part = part
-        self._source = source_of(shared.settings, in_force, self._fetched, self._settled)
-        if self._source:
-            self.api.newer_keys = self._source.newer
-            metrics.watch(self._source.metrics)
-            in_force.watch(self._source.newer.settle)
+        if source is not None:
+            self.api.newer_keys = source.newer
+            metrics.watch(source.metrics)
 
     def close(self) -> None:
         """Close the channel to the other processes."""
-        self._channel.close()
+        self._link.close()
+
+    def _end(self) -> None:
+        self.api.drain.begin()
 
     @contextlib.asynccontextmanager
     async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
         """Serve on these sockets for as long as the block runs."""
         api = self.api
-        fetching = [self._source.run()] if self._source else []
         following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
-        upkeep = background(
-            self._watch_log(), self._look_for_ever(), purge_for_ever(self._keeper), *fetching, *following
-        )
+        upkeep = background(self._watch_log(), purge_for_ever(self._keeper), *self._link.upkeep(), *following)
         public = serving_feed(
             self._settings, self._in_force, listeners.get("--feed"), api.alert_log, api.clock, self._keeper, api.metrics
         )
         async with upkeep, serving(api, listeners["--api"], listeners.get("--metrics")), public:
             yield
 
-    def _received(self, data: bytes) -> None:
-        if data == LOOK:
-            self._look()
-        elif data in (ASK, FETCH):
-            if self._source:
-                self._source.ask() if data == ASK else self._source.fetch_now()
-        elif data:
-            self._reports.take(data)
-        else:  # from the supervisor: the node is going away
-            self.api.drain.begin()
-
     def _appended(self, _entry: Entry | CallEntry) -> None:
-        for name in self._names:
-            self._channel.send(name, b"")
-
-    def _settled(self) -> None:
-        for name in self._names:
-            self._channel.send(name, SETTLED)
-
-    def _fetched(self, keys: bytes) -> None:
-        leave_fetched(self._part, keys)
+        self._link.send_to_all(b"")
 
     def _unready(self) -> list[str]:
         draining = ["draining"] if self.api.drain.begun else []
-        return draining + self._keeper.unready() + self._reports.unready()
+        return draining + self._keeper.unready() + self._link.reports.unready()
 
     async def _watch_log(self) -> None:
         while True:
@@ -250,11 +193,6 @@ class _ApiProcess:
             while True:
                 live.expire(clock.now())
                 await asyncio.sleep(0 if live.behind else REPORT_S)
-
-    async def _look_for_ever(self) -> None:
-        while True:
-            self._look()
-            await asyncio.sleep(REPORT_S)
 
 
 def _metrics_of(reports: Reports) -> Iterator[Metric]:

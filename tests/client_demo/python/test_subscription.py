@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.flipping import flipped
 
 from client_demo.python.subscription import Subscription
-from geocast.push.webpush import decoded, encrypt
+from geocast.auth.base64url import decoded
+from geocast.push.webpush import encrypt
 
 ENDPOINT = "https://push.example/x"
 # RFC 8291, appendix A.

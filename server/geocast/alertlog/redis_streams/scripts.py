@@ -1,13 +1,18 @@
 """What runs in Redis: the scripts of `lua/`, each behind its prelude."""
 
+from functools import partial
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent / "lua"
 
 
-def _script(name: str, flags: str = "") -> str:
-    prelude, body = ((_FOLDER / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
+def read_script(folder: Path, name: str, flags: str = "") -> str:
+    """Return the script of this name, behind the prelude of its folder."""
+    prelude, body = ((folder / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
     return f"#!lua{flags}\n{prelude}\n{body}"
+
+
+_script = partial(read_script, _FOLDER)
 
 
 # Each call sends its script whole. That costs a few KB, and saves a second way for a server that has forgotten them.

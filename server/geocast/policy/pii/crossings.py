@@ -35,7 +35,6 @@ _CROSS_STREETS = frozenset({"st", "street", "streets"})
 _AT = frozenset({"at", "near", "on"})
 _CROSSES = frozenset({"cross", "x", "xst"})
 _LIMITS = _BETWEEN | {"from"}
-_NOT_BARE = _NOT_STREETS | (FUNCTION - {"new"}) | DATES | _MEETINGS
 _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}

@@ -15,18 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import Malformed
+from ...geometry import lazy_shapely as shapely
 from ...geometry.spherical_polygon import winding
 from ...wire.strict_json import load_json
 
 BORDER_DEG = 1e-7  # 1 cm: an edge along a border may be rounded to its other side
 GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of those"
-
-
-def _shapely() -> Any:
-    """The library, which takes 3 MB and 0.1 s: most nodes have no jurisdiction."""
-    import shapely
-
-    return shapely
 
 
 class Jurisdiction:
@@ -37,7 +31,6 @@ class Jurisdiction:
 
         Raises ValueError, which names the polygon by its number.
         """
-        shapely = _shapely()
         self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
         for number, part in enumerate(self._parts, start=1):
             if not shapely.is_valid(part):
@@ -53,7 +46,6 @@ class Jurisdiction:
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
         """Whether a ring lies in it, borders included; its corners as latitude and longitude, edges as A17 has them."""
-        shapely = _shapely()
         lat, lng = _unrolled(np.array(corners, float).T)
         if not shapely.covers(self._map, shapely.linestrings(lng, lat)):
             return False
@@ -63,7 +55,6 @@ class Jurisdiction:
 
     def contains(self, lat: float, lng: float) -> bool:
         """Whether a point (degrees) is in it or on its border."""
-        shapely = _shapely()
         if abs(lat) == 90:  # a pole has every longitude, so it is a line of this map
             return bool(shapely.intersects(self._parts, shapely.linestrings([(-180, lat), (180, lat)])).any())
         meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # one meridian, at both sides of the map (L6)

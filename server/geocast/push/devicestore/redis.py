@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from ... import failpoints
 from ...alertlog.redis_streams import target
 from ...alertlog.redis_streams.connection import ANSWER_S, Primary, Reader, Unfit
 from ...alertlog.redis_streams.heartbeat import SECTIONS, admit, ask_sync_mode, refuse_never_syncing
+from ...alertlog.redis_streams.scripts import read_script
 from ...alertlog.redis_streams.writer import run_durably
 from ...errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
@@ -40,14 +42,7 @@ BLOCK_MS = 1_000  # that it waits for some to come
 AGAIN_S = 0.5  # before a follower looks again for a Redis that is away
 KEEPS = "devices"
 
-_FOLDER = Path(__file__).parent / "lua"
-
-
-def _script(name: str, flags: str = "") -> str:
-    prelude, body = ((_FOLDER / f"{each}.lua").read_text("utf-8") for each in ("prelude", name))
-    return f"#!lua{flags}\n{prelude}\n{body}"
-
-
+_script = partial(read_script, Path(__file__).parent / "lua")
 _OPEN, _PUT, _NOTE, _RESTORE = map(_script, ("open", "put", "note", "restore"))
 _ANY = ""  # no limit
 # What makes room, or keeps a process in its place, is done in a Redis that is full, too.

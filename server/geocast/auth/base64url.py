@@ -1,0 +1,27 @@
+"""Base64url: the spelling of bytes in JSON Web Keys, signatures and Web Push (RFC 7515, section 2)."""
+
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+
+_SPELLING = re.compile("[A-Za-z0-9_-]*=*")
+
+
+def encoded(data: bytes) -> str:
+    """Return bytes as base64url without padding."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def decoded(text: str) -> bytes:
+    """Return the bytes of base64url, padded or not. Raises ValueError for any other text."""
+    if not _SPELLING.fullmatch(text):
+        raise ValueError("not base64url")
+    bare = text.rstrip("=")
+    return urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
+
+
+def decoded_strictly(text: str) -> bytes:
+    """Return the bytes of base64url. Raises ValueError for any text but the one that `encoded` returns for them."""
+    data = decoded(text)
+    if encoded(data) != text:
+        raise ValueError("not base64url as it is written")
+    return data

@@ -1,0 +1,145 @@
+"""How processes with one supervisor hear of each other: the link of the front, and the link of a process behind it.
+
+Both take what the supervisor has read (Rule 8 of `workers`) when they are told of it, and look once a second, too, for
+a datagram may be lost.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import msgpack
+
+from ..auth.jwks_refresh import NewerKeys
+from ..config import KeyUrl, Settings
+from ..errors import trace
+from ..metrics import Metrics, export
+from .channel import Channel
+from .key_source import source_of
+from .node import Stop
+from .reload_mailbox import ReloadMailbox
+from .runtime_config import RuntimeConfig
+from .supervising import ASK, FETCH, FETCHED, LOOK, REPORT_S, SETTLED, Reports, WorkerSpec
+
+logger = logging.getLogger(__name__)
+
+
+class _Link:
+    """The channel of a process that is not the supervisor, and the mailbox of the supervisor."""
+
+    def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
+        self._part, self._in_force, self._stop = part, in_force, stop
+        self._mailbox = ReloadMailbox(part.folder)
+        self._channel = Channel(part.folder, part.name, self._received)
+
+    def close(self) -> None:
+        """Close the channel to the other processes."""
+        self._channel.close()
+
+    def send(self, name: str, data: bytes) -> None:
+        """Send a datagram to another process."""
+        self._channel.send(name, data)
+
+    def _received(self, data: bytes) -> None:
+        self._look() if data == LOOK else self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def _look(self) -> None:
+        """Put in force what the supervisor has read, if it is new; end this process if that can't be done."""
+        try:
+            self._mailbox.look(self._in_force.take)
+        except Exception as error:
+            logger.error("%s can't take what was reloaded, so it ends: %s", self._part.name, trace(error))
+            self._stop.ask()
+
+
+class FrontLink(_Link):
+    """The link of the front: it takes reports, and fetches the keys if they are at a URL (`source`)."""
+
+    def __init__(
+        self,
+        part: WorkerSpec,
+        names: Sequence[str],
+        settings: Settings,
+        in_force: RuntimeConfig,
+        stop: Stop,
+        ending: Callable[[], None],
+    ) -> None:
+        """`names`: the processes behind the front. `ending` is called when the supervisor is about to end them."""
+        super().__init__(part, in_force, stop)
+        self.reports = Reports(names)
+        self._names = names
+        self._ending = ending
+        self.source = source_of(settings, in_force, self._fetched, lambda: self.send_to_all(SETTLED))
+        if self.source is not None:
+            in_force.watch(self.source.newer.settle)
+
+    def send_to_all(self, data: bytes) -> None:
+        """Send a datagram to each process behind the front."""
+        for name in self._names:
+            self.send(name, data)
+
+    def upkeep(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the coroutines that have to run for as long as the link is used."""
+        return [self._look_for_ever(), *([] if self.source is None else [self.source.run()])]
+
+    def _take(self, data: bytes) -> None:
+        if data in (ASK, FETCH):
+            if self.source is not None:
+                self.source.ask() if data == ASK else self.source.fetch_now()
+        elif data:
+            self.reports.take(data)
+        else:
+            self._ending()
+
+    def _fetched(self, keys: bytes) -> None:
+        """Hand keys to the supervisor (Rule 8 of `workers`)."""
+        ReloadMailbox(self._part.folder, FETCHED).write(keys)
+        if os.getppid() == self._part.supervisor:  # else the supervisor has died, and this process ends, too
+            os.kill(self._part.supervisor, signal.SIGUSR1)
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(REPORT_S)
+
+
+class WorkerLink(_Link):
+    """The link of a process behind the front. `newer_keys` waits for keys that the front fetches from a URL."""
+
+    def __init__(
+        self,
+        part: WorkerSpec,
+        front: str,
+        settings: Settings,
+        in_force: RuntimeConfig,
+        stop: Stop,
+        appended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`front`: the name of the front. `appended` is called when another process has appended to the log."""
+        super().__init__(part, in_force, stop)
+        self._front = front
+        self._appended = appended
+        is_at_url = isinstance(settings.keys, KeyUrl)
+        self.newer_keys = NewerKeys(lambda: self.send(front, ASK)) if is_at_url else None
+        if self.newer_keys is not None:
+            in_force.watch(self.newer_keys.settle)
+
+    async def report_for_ever(self, metrics: Metrics, told: Callable[[], Mapping[str, Any]]) -> None:
+        """Send the front the metrics and what `told` returns, every REPORT_S."""
+        while True:
+            self._look()
+            report = {"name": self._part.name, "pid": os.getpid(), **told(), "metrics": export(metrics.registry)}
+            self.send(self._front, msgpack.packb(report))
+            await asyncio.sleep(REPORT_S)
+
+    def _take(self, data: bytes) -> None:
+        if data != SETTLED:
+            self._appended()
+        elif self.newer_keys is not None:
+            self.newer_keys.settle()
