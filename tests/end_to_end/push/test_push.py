@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground, place, revision_of
 from end_to_end.kit.keys import bearer
@@ -404,7 +403,7 @@ def test_nothing_of_a_device_is_in_a_file_a_line_or_a_metric(node: Node, push: P
     answer = push.register(phone, cell(spot), token=push.token(sub="sub-of-somebody"))
     node.publish(alert(spot))
     service.until(lambda: len(phone.told) == 1)
-    metrics = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).content
+    metrics = push.metrics_api.get("/metrics").content
     push.terminate()
     seen = b"".join([metrics, push.output().encode(), *(path.read_bytes() for path in push.files())])
     subscription = phone.subscription()
@@ -427,7 +426,7 @@ def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: Pus
     assert wanted
 
     def shown() -> set[str]:
-        text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+        text = push.metrics_api.get("/metrics").text
         return set(re.findall(r"^geocast_\w+", text, re.MULTILINE))
 
     wait_until(lambda: wanted <= shown(), f"all of {sorted(wanted)}")
@@ -435,33 +434,6 @@ def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: Pus
 
 
 # ---- starting --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--contact", "me"), "--contact: expected mailto:"),
-        (("--devices", "file:x"), "--devices: expected sqlite:PATH"),
-        (("--log", "memory:"), "--log memory: is one node's own"),
-        (("--push-services", "https://x"), "--push-services: expected names"),
-        (("--push-keys", "none.jwks"), "--push-keys none.jwks: No such file"),
-        (("--push-keys", "vapid.jwks"), "push-keys vapid.jwks: key 1: expected kty oct and alg A256GCM"),
-        (("--vapid", "push.jwks"), "vapid push.jwks: not a JWK set of private keys"),
-        (("--push-ca", "none.pem"), "--push-ca none.pem: No such file"),
-        (("--push-ca", "vapid.jwks"), "--push-ca vapid.jwks: no certificates in PEM"),
-        (("--devices", "sqlite:geocast.db"), "another program's, or the alert log"),
-        (("--finest-cell", "10"), "--finest-cell"),
-        (("--lease-days", "31"), "--lease-days"),
-    ],
-)
-def test_what_can_not_work_is_refused_in_one_line(node: Node, push: Push, options: tuple[str, ...], said: str):
-    """K1: exit status 2, and no traceback."""
-    push.kill()
-    run = [BIN / "geocast", "push", *push.options, *options]
-    done = subprocess.run(run, cwd=node.home, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 def test_it_runs_on_a_policy_with_calls_and_has_no_key_to_open_them(node: Node, push: Push, service: PushService):
