@@ -7,9 +7,7 @@ import itertools
 import json
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -33,10 +31,6 @@ from client_demo.python.geo import distance_m, offset
 HOME = (32.7767, -96.797)
 INSIDE_M = 750  # of the middle of an alert that `publish` makes: inside of its circle
 AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
 
 
 @pytest.fixture(scope="module")
