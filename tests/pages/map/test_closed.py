@@ -70,10 +70,3 @@ def test_a_browser_without_a_push_service_says_so_in_plain_words(waking_url, sho
     assert shown.violations() == []
     shown.picture("map-no-push")
     shown.troubles[:] = [each for each in shown.troubles if "Push API" not in each]
-
-
-def test_a_map_without_push_has_no_button(url, show):
-    """Nothing of it is on the page."""
-    shown = online(show(url))
-    assert not shown.page.locator("#push").is_visible()
-    assert shown.text("#push-state") == ""

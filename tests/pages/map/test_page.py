@@ -6,7 +6,7 @@ import httpx
 import pytest
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
-from pages.conftest import PHONE
+from pages.conftest import DESKTOP, PHONE
 from pages.map.tools import AFFECTING, ELSEWHERE, HOME, online
 
 HOSTILE = {
@@ -20,10 +20,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
-def test_text_is_text_whatever_it_says(url, show, publish, viewport):
+def test_text_is_text_whatever_it_says(url, show, publish):
     """Shown as it was sent, in a headline, a description and on the map; nothing of it runs or breaks the page."""
-    shown = online(show(url, viewport=viewport))
+    shown = online(show(url))
     for text in HOSTILE.values():
         publish(headline=text, description=text)
     wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == len(HOSTILE), "all cards")
@@ -32,24 +31,27 @@ def test_text_is_text_whatever_it_says(url, show, publish, viewport):
         assert said.count(text) == 2
     assert shown.page.evaluate("globalThis.hacked") is None
     assert shown.page.locator("main :is(img, script, b:not(#fan-out-told))").count() == 0
-    shown.page.locator(".chip").first.hover(force=True)
-    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    shown.picture(f"map-hostile-{viewport['width']}", full_page=True)
+    for viewport in (DESKTOP, PHONE):
+        shown.page.set_viewport_size(viewport)
+        shown.page.locator(".chip").first.hover(force=True)
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown.picture(f"map-hostile-{viewport['width']}", full_page=True)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
-def test_axe_finds_nothing(url, show, publish, scheme, viewport):
+def test_axe_finds_nothing(url, show, publish, scheme):
     """Contrast, names, roles, in both themes and at both widths, with an alert of each severity."""
     for number, severity in enumerate(("extreme", "severe", "moderate", "minor")):
         publish(headline=f"{severity} here", severity=severity)
         publish(east_m=4000 + 1500 * number, headline=f"{severity} elsewhere", severity=severity)
-    shown = online(show(url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce"))
+    shown = online(show(url, color_scheme=scheme, reduced_motion="reduce"))
     wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == 4, "all cards")
     wait_until(lambda: shown.page.locator(f"{ELSEWHERE} li").count() == 4, "all rows")
-    assert shown.violations() == []
-    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
+    for viewport in (DESKTOP, PHONE):
+        shown.page.set_viewport_size(viewport)
+        assert shown.violations() == []
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
 
 
 def test_the_theme_button_is_remembered(url, show):
@@ -136,7 +138,7 @@ HIDES = """(() => {
 })()"""
 
 
-@pytest.mark.parametrize("viewport", [{"width": 1280, "height": 800}, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, show, publish, viewport):
     """Among alerts that lie close together; who has little time left says how much."""
     for number in range(8):
@@ -151,11 +153,13 @@ def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, sho
     shown.until(f"{HIDES}.times === 1", "one that says when it ends")
 
 
-def test_the_map_explains_its_signs(url, show, publish):
+def test_the_map_explains_its_signs_and_offers_no_push_where_there_is_none(url, show):
     """What a ring is, and what a cell is where there are any."""
     shown = online(show(url))
     shown.has(".legend", "alert, and its time left")
     assert "phones" not in shown.text(".legend")  # nobody plays any here
+    assert not shown.page.locator("#push").is_visible()
+    assert shown.text("#push-state") == ""
 
 
 def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show, publish):
