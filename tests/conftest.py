@@ -30,6 +30,13 @@ settings.register_profile("quick", settings.get_profile("steady"), max_examples=
 settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items):
+    """Start with the files that take long, so that no process is left with one of them at the end."""
+    of_processes = {"end_to_end", "pages"}
+    long = {item.path for item in items if item.get_closest_marker("slow") or of_processes & {*item.path.parts}}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def geocast(monkeypatch, tmp_path, capsys):
     """`geocast(*arguments, NAME=value)`: the command, in a folder and an environment of its own."""

@@ -699,6 +699,7 @@ def small(monkeypatch):
         monkeypatch.setattr(fanout, name, number)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_whatever_happens_everyone_is_sent_what_the_rules_say_and_nothing_else():
     """Section 5, "Who is sent what", rules 1 to 8; section 3, "Nothing is sent after expires_at"."""
