@@ -5,7 +5,6 @@ import dataclasses
 import time
 
 import msgpack
-import pytest
 from alertlog.chains import a_call, a_claim, a_release, a_widening, an_end
 from alertlog.redis_streams.tools import (
     Following,
@@ -25,7 +24,7 @@ from support.redis_server import RedisServer, needs_redis, wait_until
 from geocast.alertlog import PLACE_MS, codec
 from geocast.alertlog.redis_streams.stored import Stored
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_are_over(server):

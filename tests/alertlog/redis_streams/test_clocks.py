@@ -2,7 +2,6 @@
 
 import time
 
-import pytest
 from alertlog.contract import read
 from alertlog.redis_streams.tools import lasting, opened, run
 from support.redis_server import RedisServer, needs_redis
@@ -10,7 +9,7 @@ from support.wall_clock import WallClock, needs_wall_clock
 
 from geocast.alertlog import RETENTION_MS
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):

@@ -16,7 +16,7 @@ from geocast.alertlog.redis_streams import log as redis_log
 from geocast.alertlog.redis_streams.connection import Reader
 from geocast.errors import LogUnavailable
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 @pytest.mark.usefixtures("time_passes_for_all", "patient")

@@ -33,7 +33,7 @@ from geocast.clock import SystemClock
 from geocast.errors import LogUnavailable
 from geocast.stream.live_alerts import LiveAlerts
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 # ---- history that was rewound ------------------------------------------------------------------------------------

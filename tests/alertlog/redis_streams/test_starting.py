@@ -20,7 +20,7 @@ from geocast.alertlog import Counts
 from geocast.alertlog.redis_streams import target
 from geocast.errors import ConfigError, LogUnavailable
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 FIT = {
     "redis_version": "7.2.4",

@@ -19,9 +19,6 @@ from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
 from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publisher, Publishing
 
-pytestmark = pytest.mark.timeout(120)
-
-
 # ---- rows that can't be read -------------------------------------------------------------------------------------
 
 

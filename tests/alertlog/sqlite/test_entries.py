@@ -11,8 +11,6 @@ from geocast import policy
 from geocast.alertlog import codec
 from geocast.ingest.publish import Publisher, Publishing
 
-pytestmark = pytest.mark.timeout(120)
-
 ENTRIES = [
     a_revision(),
     a_revision(description="", status="test"),

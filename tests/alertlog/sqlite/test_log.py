@@ -13,8 +13,6 @@ from geocast.alertlog import Counts, Cursor, codec, sqlite
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.errors import LogUnavailable
 
-pytestmark = pytest.mark.timeout(120)
-
 
 class TestSqliteLog(DurableContract):
     """All rules."""

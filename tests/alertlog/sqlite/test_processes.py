@@ -21,8 +21,6 @@ from geocast.alertlog import Counts, inotify, sqlite, sqlite_file
 from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publisher, Publishing
 
-pytestmark = pytest.mark.timeout(120)
-
 TESTS = Path(__file__).resolve().parents[2]
 
 

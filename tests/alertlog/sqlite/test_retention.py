@@ -4,15 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from alertlog.chains import a_call, a_claim, an_end
 from alertlog.contract import entries
 from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
 from support.fakes import NOON_MS, a_revision
 
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):

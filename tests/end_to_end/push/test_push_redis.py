@@ -15,7 +15,7 @@ from end_to_end.kit.tls import Certificate
 from support.push_service import PushPhone, PushService
 from support.redis_server import RedisServer, needs_redis
 
-pytestmark = [needs_redis, pytest.mark.timeout(300)]
+pytestmark = needs_redis
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Every bad handshake gets its documented HTTP status, and every bad frame its close code (RFC 6455)."""
+"""Every kind of bad handshake gets its documented HTTP status, and of bad frame its close code (RFC 6455)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from geocast.push.encryption import Keyring, Record  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 @pytest.fixture(scope="module")
