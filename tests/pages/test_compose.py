@@ -4,8 +4,6 @@ There is no daemon here. So each service is a process with the command and envir
 folder that has only what its volumes bring. Names of services become 127.0.0.1, and ports those that are free.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The dispatch page in a real browser, against a real node: from a county's record to a call, and to its end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The responder's page in a real browser, on a phone, against a real node."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

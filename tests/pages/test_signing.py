@@ -1,7 +1,5 @@
 """Two reviewers at the desk, each with a key of their own browser: a phone verifies what they have signed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

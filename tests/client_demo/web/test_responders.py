@@ -1,7 +1,5 @@
 """Calls for help on a real node, from a dispatcher to those who go: both clients, and what each is told."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import json

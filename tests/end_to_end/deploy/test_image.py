@@ -5,8 +5,6 @@ No engine runs containers inside of a container, as CI often is. So the process 
 What they leave out: a network of its own, cgroups, seccomp.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

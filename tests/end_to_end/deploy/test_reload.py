@@ -3,8 +3,6 @@
 With one process, and with several: then the first one is told, and none of them may have in force what others have not.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Starting: what works from the command line alone, and what is refused with one clear line."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ A real `geocast push` beside a real node pushes to a service that notes all that
 played with the files that he would have.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

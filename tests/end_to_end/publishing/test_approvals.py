@@ -1,7 +1,5 @@
 """What reviewers have signed, with the commands that they use; and what somebody has written into the log himself."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """`geocast ledger` as processes of its own: beside a node, killed in the middle, ended in order, verified."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

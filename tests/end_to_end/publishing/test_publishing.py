@@ -1,7 +1,5 @@
 """The private side when all goes well: publishing, and publishing again."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable

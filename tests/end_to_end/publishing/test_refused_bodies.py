@@ -1,7 +1,5 @@
 """Bodies that the api refuses: what is no strict JSON, and numbers of revisions."""
 
-from __future__ import annotations
-
 import pytest
 from end_to_end.kit.alerts import alert, ground, revision_of
 from end_to_end.kit.node import Node

@@ -1,7 +1,5 @@
 """Fields and shapes that the api refuses: each by its problem type and pointer, and several at once."""
 
-from __future__ import annotations
-
 import pytest
 from end_to_end.kit.alerts import Json, alert, approval, cancel_body, circle, ground
 from end_to_end.kit.node import Node

@@ -1,7 +1,5 @@
 """Requests that the api refuses, in the order of its decisions: size, media type, token, scope, state of the alert."""
 
-from __future__ import annotations
-
 import json
 import re
 

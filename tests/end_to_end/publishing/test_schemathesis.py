@@ -1,7 +1,5 @@
 """schemathesis against a node: whatever is made from the OpenAPI document, the node answers as the document says."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

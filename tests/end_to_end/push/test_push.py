@@ -1,7 +1,5 @@
 """Phones that sleep, woken by a real process, through a push service that plays the browsers' (docs/push.md)."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,8 +1,6 @@
 """Phones that sleep, woken by several processes that share their devices in a Redis (docs/push.md, "Several
 processes")."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Phones that are woken by several processes with one supervisor (`geocast push --workers`, docs/push.md)."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -6,8 +6,6 @@ message whether it could be sent (soundness, at once), and of each session what 
 publisher. A failure names its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import os

@@ -3,8 +3,6 @@
 The model of `test_random_walk` fails at once for whatever is sent that it knows nothing of.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Every kind of bad handshake gets its documented HTTP status, and of bad frame its close code (RFC 6455)."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable, Iterator

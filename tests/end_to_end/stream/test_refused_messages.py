@@ -3,8 +3,6 @@
 A close code 44xx, or `error`, after which the session goes on with nothing of the message applied.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Every test has a ground of its own. "Nothing came" is judged after `catch_up`: t
 far as a later alert, and has answered a `move` to the same places since.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """A desk with records beside a node, and a subscriber where it happens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

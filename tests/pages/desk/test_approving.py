@@ -1,7 +1,5 @@
 """The review desk in a real browser: from a dispatch record to somebody's phone, once, and by one reviewer."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing

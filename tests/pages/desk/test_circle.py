@@ -1,7 +1,5 @@
 """The circle of an alert on the review desk's map, which the reviewer has to have seen, and streets below it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

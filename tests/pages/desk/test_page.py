@@ -1,7 +1,5 @@
 """The page of the review desk: its list, its keyboard, its width and its key."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Polygons that are drawn on the review desk's map."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import pytest

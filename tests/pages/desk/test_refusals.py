@@ -1,7 +1,5 @@
 """What can't be approved on the review desk, and text that wants to be code."""
 
-from __future__ import annotations
-
 from end_to_end.kit.desk import DeskProcess
 from end_to_end.kit.subscriber import Session
 from pages.desk.tools import HOSTILE, Show, heard, may_approve, may_not_approve, opened

@@ -1,7 +1,5 @@
 """A node with a live map, and one more map with push."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The live map in a real browser, against a real node: what a person sees, with the mouse, the keyboard, the ears."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

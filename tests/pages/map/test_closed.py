@@ -1,7 +1,5 @@
 """A live map that tells who has closed it, by Web Push, in a real browser."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page of the live map, in a real browser: any text, width, theme and map style, and the demo's map."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 from end_to_end.kit.times import stamp, wait_until

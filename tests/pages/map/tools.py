@@ -1,7 +1,5 @@
 """What a person does on the live map, and what is on it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 
