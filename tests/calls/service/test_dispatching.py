@@ -13,9 +13,6 @@ from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
 
-pytestmark = pytest.mark.anyio
-
-
 # ---- to open -----------------------------------------------------------------------------------------------------
 
 

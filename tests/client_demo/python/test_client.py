@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 
 import pytest
-from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick, scenario
+from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick
 
 from client_demo.conformance import approval_vectors as proofs
 from client_demo.python.client import Client, ClientError, RequestRefused, token_expiry_ms
@@ -93,7 +93,6 @@ def test_fields_without_a_value_are_left_out():
     assert set(node.hellos[0]) == {"type", "places"}
 
 
-@scenario
 async def test_what_the_caller_did_not_show_is_not_acknowledged():
     """It returned False; `ack` says it later."""
 
@@ -251,7 +250,6 @@ def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to
     assert changes == [("new", "a"), ("new", "b")]
 
 
-@scenario
 async def test_an_alert_is_dropped_when_it_ends():
     """Without a word from the server."""
     changes = []
@@ -272,7 +270,6 @@ async def test_an_alert_is_dropped_when_it_ends():
     assert changes == ["new", "expired"]
 
 
-@scenario
 async def test_a_move_is_known_to_the_server_when_it_returns():
     """At once for what is held; a refusal is raised; the next `hello` says the new place."""
     changes, moved = [], []
@@ -316,7 +313,6 @@ async def test_a_move_is_known_to_the_server_when_it_returns():
     assert node.hellos[1]["min_severity"] == "minor"
 
 
-@scenario
 async def test_without_a_connection_a_move_waits_for_nothing():
     """The next `hello` says it."""
     client = Client("ws://127.0.0.1:1/v1/stream", [HOME])
@@ -324,7 +320,6 @@ async def test_without_a_connection_a_move_waits_for_nothing():
     assert client.holdings.places == (FAR,)
 
 
-@scenario
 async def test_languages_are_said_in_the_first_hello():
     """LA2: so that what is live already comes in the right one."""
     said = []
@@ -349,7 +344,6 @@ async def test_languages_are_said_in_the_first_hello():
     assert [(each["type"], each["languages"]) for each in said] == [("filter", None)]
 
 
-@scenario
 async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_that_it_knows_them():
     """LA2: after a 4400 they are left out; a `welcome` that has them is answered by `filter`; then `hello` has them."""
     filters = []
@@ -442,7 +436,6 @@ def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
-@scenario
 async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
     """The URL, or this client, is wrong."""
 
@@ -457,14 +450,12 @@ async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
             await quick(url).run()
 
 
-@scenario
 async def test_an_url_that_is_none_is_one_clear_error():
     """Before anything is tried."""
     with pytest.raises(ClientError, match="isn't a valid URI"):
         await quick("http://127.0.0.1/").run()
 
 
-@scenario
 async def test_an_interruption_is_survived():
     """As in a tunnel."""
 
@@ -485,7 +476,6 @@ async def test_an_interruption_is_survived():
     assert len(node.hellos) == 2
 
 
-@scenario
 async def test_stopping_closes_with_1000():
     """The client's own end."""
     codes = []
@@ -502,7 +492,6 @@ async def test_stopping_closes_with_1000():
     assert codes == [1000]
 
 
-@scenario
 async def test_what_the_caller_raises_ends_the_run():
     """It is not swallowed."""
 
@@ -526,7 +515,6 @@ def test_acknowledgements_keep_below_the_servers_limit():
     assert pace.wait_s(1000.0) == 0
 
 
-@scenario
 async def test_the_first_to_end_ends_the_others():
     """And what it raised is raised."""
     ended = []
