@@ -7,6 +7,7 @@ says how to open one. What only one backend can be made to do (a full disk, a br
 
 import abc
 import asyncio
+import inspect
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -39,6 +40,14 @@ def with_log(test):
 
     run.__name__, run.__doc__ = test.__name__, test.__doc__
     return run
+
+
+def with_logs(contract):
+    """Give each test of a class that is a coroutine function an open log."""
+    for name, test in list(vars(contract).items()):
+        if name.startswith("test_") and inspect.iscoroutinefunction(test):
+            setattr(contract, name, with_log(test))
+    return contract
 
 
 async def read_on(follower):
@@ -79,6 +88,7 @@ async def live(log, now_ms=NOON_MS):
     return found
 
 
+@with_logs
 class LogContract(abc.ABC):
     """The rules that any backend keeps."""
 
@@ -111,7 +121,6 @@ class LogContract(abc.ABC):
 
     # ---- append ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_numbers_run_without_a_gap(self, log):
         """LogA1: 1, 2, 3 …; what would break this is not stored."""
         for entry, stored in [
@@ -131,7 +140,6 @@ class LogContract(abc.ABC):
         assert list(await log.history("a-1")) == [a_revision(), a_revision(revision=2), a_cancel(revision=3)]
         assert await entries(log) == list(await log.history("a-1"))
 
-    @with_log
     async def test_nothing_follows_a_cancel(self, log):
         """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
         for entry in (a_revision(), a_cancel()):
@@ -140,7 +148,6 @@ class LogContract(abc.ABC):
             assert not await log.append(entry)
         assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
 
-    @with_log
     async def test_each_alert_has_its_own_numbers(self, log):
         """LogA1: for one id; ids differ by case."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
@@ -148,7 +155,6 @@ class LogContract(abc.ABC):
         assert await log.append(a_revision("A-1", 2))
         assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
 
-    @with_log
     async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
         """LogA2: exactly one is stored, and it is the one that was told so."""
         for number in (1, 2, 3):
@@ -158,7 +164,6 @@ class LogContract(abc.ABC):
             assert (await log.history("a-1"))[-1] == rivals[stored.index(True)]
         assert len(await entries(log)) == 3
 
-    @with_log
     async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
         """LogA2: whatever kind they are of."""
         for n in range(20):
@@ -168,7 +173,6 @@ class LogContract(abc.ABC):
             assert sorted(stored) == [False, True]
             assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
 
-    @with_log
     async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
         """LogA3: it may be stored or not; if it is, it is followed like any other."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
@@ -183,7 +187,6 @@ class LogContract(abc.ABC):
             assert known == [entry for entry in followed if entry.id == f"a-{n}"]
             assert await log.append(a_revision(f"a-{n}")) is (not known)
 
-    @with_log
     async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
         """LogA4: by `history`, `live` and `follow`, with every field."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
@@ -192,7 +195,6 @@ class LogContract(abc.ABC):
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
-    @with_log
     async def test_an_entry_as_large_as_they_may_be_is_stored(self, log):
         """LogA5: an official warning in its languages, 64 KiB of it."""
         warning = a_warning("en-CA", "fr-CA", "iu")
@@ -207,7 +209,6 @@ class LogContract(abc.ABC):
 
     # ---- what is live ----------------------------------------------------------------------------------------
 
-    @with_log
     async def test_live_is_what_is_not_cancelled_and_not_expired(self, log):
         """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
         for entry in (
@@ -226,7 +227,6 @@ class LogContract(abc.ABC):
         ]:
             assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
-    @with_log
     async def test_live_is_in_the_order_of_the_log(self, log):
         """`AlertLog.live`: the current revisions, in the order they were appended."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
@@ -249,7 +249,6 @@ class LogContract(abc.ABC):
             after = page.after
         return found
 
-    @with_log
     async def test_live_comes_in_pages_by_the_end(self, log):
         """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
@@ -259,7 +258,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 6) == [["e", "b", "B", "a", "d", "f"]]
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
-    @with_log
     async def test_ids_of_equal_ends_are_in_the_order_of_their_bytes(self, log):
         """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
@@ -269,7 +267,6 @@ class LogContract(abc.ABC):
             behind = await log.live(NOON_MS, Cursor(NOON_MS + 3, gone))
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
-    @with_log
     async def test_a_page_of_nothing_is_the_last(self, log):
         """LogL1: in an empty log, behind all that there is, and where nothing is live."""
         assert await log.live(NOON_MS) == ([], None)
@@ -277,7 +274,6 @@ class LogContract(abc.ABC):
         assert await log.live(NOON_MS + 3) == ([], None)
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
-    @with_log
     async def test_a_revision_with_an_earlier_end_moves_no_alert(self, log):
         """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
         await self.live_for(log, a=1, b=2, c=3)
@@ -285,7 +281,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
         assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
 
-    @with_log
     async def test_a_walker_is_given_all_that_is_live_all_the_while(self, log):
         """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
         await self.live_for(log, a=2, b=4, c=6, d=8)
@@ -296,7 +291,6 @@ class LogContract(abc.ABC):
         found = await self.walk(log, behind_0=same, behind_1=[*later, *new], behind_2=over)
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
-    @with_log
     async def test_a_page_is_full_whatever_was_cancelled(self, log):
         """LogL2: those that were cancelled are looked at, and others take their room."""
         ids = [f"a-{n:02}" for n in range(12)]
@@ -306,7 +300,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 2) == [["a-05", "a-09"]]
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
-    @with_log
     async def test_a_page_looks_at_so_many_and_no_more(self, log):
         """LogL2: then it is short, or has nothing, and says where to go on."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
@@ -315,7 +308,6 @@ class LogContract(abc.ABC):
             assert await log.append(a_cancel(alert_id))
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
-    @with_log
     async def test_a_page_knows_what_stands_below_other_kinds(self, log):
         """LogG1, LogG2: the last revision or cancel counts."""
         await self.live_for(log, a=3, b=3, c=3)
@@ -328,7 +320,6 @@ class LogContract(abc.ABC):
 
     # ---- follow ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_an_empty_log_has_no_tail(self, log):
         """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
         assert await log.tail() == 0
@@ -336,7 +327,6 @@ class LogContract(abc.ABC):
         [(position, _)] = await read(log)
         assert await log.tail() == position > 0
 
-    @with_log
     async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
         """LogF1: from any position on."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
@@ -350,7 +340,6 @@ class LogContract(abc.ABC):
             assert await read(log, positions[start]) == found[start + 1 :]
         assert await read(log, positions[-1] + 1000) == []
 
-    @with_log
     async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
         """LogF1: for ever, and each once, however many come in at once."""
         async with aclosing(log.follow(0)) as follower:
@@ -362,7 +351,6 @@ class LogContract(abc.ABC):
                     seen += await read_on(follower)
             assert seen == await read(log)
 
-    @with_log
     async def test_followers_do_not_disturb_one_another(self, log):
         """LogF1: each gets every entry, from where it began."""
         await log.append(a_revision("a-1"))
@@ -377,7 +365,6 @@ class LogContract(abc.ABC):
                     found = await read_on(follower)
                 assert [entry.id for _, entry in found] == ["a-2"]
 
-    @with_log
     async def test_a_long_log_comes_in_batches(self, log):
         """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
         self.patch("BATCH", 50)
@@ -390,7 +377,6 @@ class LogContract(abc.ABC):
                     break
         assert sizes == [50, 50, 1, 0]
 
-    @with_log
     async def test_a_batch_of_large_entries_is_full_by_their_bytes(self, log):
         """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
         self.patch("BATCH_BYTES", 20_000)
@@ -409,14 +395,12 @@ class LogContract(abc.ABC):
         await log.append(a_revision("b"))
         assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
 
-    @with_log
     async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
         """LogF2: an empty batch whenever it has come to the end."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
-    @with_log
     async def test_a_follower_may_skip_what_ended_long_ago(self, log):
         """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
         for n in range(4):
@@ -427,7 +411,6 @@ class LogContract(abc.ABC):
         assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
         assert await read(log, 0, ENDS_MS + 9) == []
 
-    @with_log
     async def test_a_follower_that_skips_gets_all_that_comes(self, log):
         """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
@@ -440,12 +423,10 @@ class LogContract(abc.ABC):
                 found += await read_on(follower)
             assert [entry.id for _, entry in found] == ["older", "new"]
 
-    @with_log
     async def test_what_was_left_out_is_given_to_who_asks_again(self, log):
         """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
         await self._asks_again(log, live=1)
 
-    @with_log
     async def test_what_was_left_out_is_given_to_who_was_given_nothing(self, log):
         """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
         await self._asks_again(log, live=0)
@@ -465,14 +446,12 @@ class LogContract(abc.ABC):
                 found = await read_on(follower)
             assert [entry.id for _, entry in found] == ["new"]
 
-    @with_log
     async def test_a_follower_is_heard_again_and_again(self, log):
         """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
-    @with_log
     async def test_a_follower_wakes_when_something_is_appended(self, log):
         """LogF2: it does not wait for its next heartbeat."""
         self.without_time_outs()
@@ -483,7 +462,6 @@ class LogContract(abc.ABC):
             await log.append(a_revision())
             assert [entry for _, entry in await waiting] == [a_revision()]
 
-    @with_log
     async def test_a_follower_may_be_left_at_any_time(self, log):
         """LogF3: and another one begins where it stopped."""
         for n in range(5):
@@ -497,7 +475,6 @@ class LogContract(abc.ABC):
             await asyncio.gather(waiting, return_exceptions=True)
         assert await read(log, first[1].position) == list(first[2:])
 
-    @with_log
     async def test_a_nudge_costs_nothing(self, log):
         """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
         log.nudge()
@@ -507,7 +484,6 @@ class LogContract(abc.ABC):
 
     # ---- retention -------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
         """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
         await log.append(a_revision())
@@ -523,7 +499,6 @@ class LogContract(abc.ABC):
         assert await entries(log) == [a_revision("later", expires_at=ENDS_MS + 1)]
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
 
-    @with_log
     async def test_an_alert_is_forgotten_as_a_whole(self, log):
         """LogR1: a revision that has long ended stays as long as a later one."""
         await log.append(a_revision())
@@ -533,7 +508,6 @@ class LogContract(abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
 
-    @with_log
     async def test_what_was_forgotten_may_begin_again_further_on(self, log):
         """LogF1, LogR1: no entry turns up later below a position that was already given."""
         await log.append(a_revision())
@@ -544,7 +518,6 @@ class LogContract(abc.ABC):
         assert position > before
         assert entry.alert.headline == "again"
 
-    @with_log
     async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
         """LogR1: all that may be, in however many steps."""
         self.patch("PURGE_BATCH", 50)
@@ -555,7 +528,6 @@ class LogContract(abc.ABC):
 
     # ---- counts ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_counts_add_up(self, log):
         """Protocol, section 4, counts: over all nodes."""
         await log.append(a_revision())
@@ -566,14 +538,12 @@ class LogContract(abc.ABC):
         assert await log.counts("a-2") == Counts(1, 1)
         assert await log.counts("a-3") == Counts(0, 0)
 
-    @with_log
     async def test_concurrent_counts_add_up(self, log):
         """Protocol, section 4, counts: none is lost."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
-    @with_log
     async def test_counts_of_pushes_add_up(self, log):
         """H7: beside what was sent, and added by other processes than that."""
         await log.append(a_revision())
@@ -589,7 +559,6 @@ class LogContract(abc.ABC):
         """Whether nothing was set aside, counted or said."""
         return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
 
-    @with_log
     async def test_entries_of_other_kinds_are_passed_over_without_a_word(self, log):
         """LogG1: whatever is around them; they have a position, and followers go on behind them."""
         async with aclosing(log.follow(0)) as follower:
@@ -608,7 +577,6 @@ class LogContract(abc.ABC):
         assert list(await live(log, NOON_MS)) == [a_revision(), a_revision("a-2")]
         assert self.passed_over_without_a_word(log)
 
-    @with_log
     async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
         """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
         self.patch("BATCH", 3)
@@ -618,7 +586,6 @@ class LogContract(abc.ABC):
         await log.append(a_revision("a-2"))
         assert await entries(log) == [a_revision("a-2")]
 
-    @with_log
     async def test_an_id_that_has_other_kinds_only_is_taken(self, log):
         """LogG4: `history` knows the number; LogG1: nothing of it is live."""
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
@@ -626,7 +593,6 @@ class LogContract(abc.ABC):
         assert not await log.append(a_revision("call"))
         assert await entries(log) == list(await live(log, NOON_MS)) == []
 
-    @with_log
     async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
         """LogG2, LogG4, LogA1: it counts by its number alone."""
         await log.append(a_revision())
@@ -644,7 +610,6 @@ class LogContract(abc.ABC):
             for n, known in enumerate([a_revision(), None, a_revision(revision=3), None, a_cancel(revision=5)], 1)
         ]
 
-    @with_log
     async def test_a_cancel_is_the_end_whatever_stands_behind_it(self, log):
         """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
         for entry in (a_revision(), a_cancel()):
@@ -655,7 +620,6 @@ class LogContract(abc.ABC):
         assert list(await live(log, NOON_MS)) == []
         assert len(await log.history("a-1")) == 3
 
-    @with_log
     async def test_a_cancel_may_be_the_first(self, log):
         """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
         await self.write(log, a_tombstone())
@@ -670,7 +634,6 @@ class LogContract(abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 2
         assert self.passed_over_without_a_word(log)
 
-    @with_log
     async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
         """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
@@ -682,7 +645,6 @@ class LogContract(abc.ABC):
             assert await log.append(a_revision(alert_id, 2))
         assert self.passed_over_without_a_word(log)
 
-    @with_log
     async def test_unknown_members_are_passed_over_wherever_they_are(self, log):
         """LogG3: in the entry, its approval, its terms, its circles."""
         for entry in (a_revision(), a_cancel()):
@@ -690,7 +652,6 @@ class LogContract(abc.ABC):
         assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
         assert self.passed_over_without_a_word(log)
 
-    @with_log
     async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
         """LogG1, LogR1: their end counts, and so do they."""
         await log.append(a_revision())
@@ -704,7 +665,6 @@ class LogContract(abc.ABC):
 
     # ---- calls -------------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_a_call_is_stored_and_followed_as_it_was_appended(self, log):
         """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
         chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
@@ -715,7 +675,6 @@ class LogContract(abc.ABC):
         assert list(await live(log)) == [a_revision()]
         assert self.passed_over_without_a_word(log)
 
-    @with_log
     async def test_of_a_call_nothing_is_left_out(self, log):
         """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
         chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
@@ -724,7 +683,6 @@ class LogContract(abc.ABC):
         given = [entry for _, entry in await read(log, 0, EXPIRES_MS + 5)]
         assert given == [*chain, *await log.history("past")]
 
-    @with_log
     async def test_numbers_of_a_call_run_without_a_gap_and_nothing_follows_its_end(self, log):
         """LogA1, LogC1."""
         for entry, stored in [
@@ -742,7 +700,6 @@ class LogContract(abc.ABC):
         ]:
             assert await log.append(entry) is stored
 
-    @with_log
     async def test_of_concurrent_claims_of_one_number_one_is_stored(self, log):
         """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
         await log.append(a_call())
@@ -751,7 +708,6 @@ class LogContract(abc.ABC):
         assert sum(stored) == 1
         assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
 
-    @with_log
     async def test_no_chain_takes_entries_of_an_alert_and_of_a_call(self, log):
         """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
         await log.append(a_call())
@@ -766,7 +722,6 @@ class LogContract(abc.ABC):
         assert await log.append(an_end(4))
         assert await log.append(a_cancel("a-1", 4))
 
-    @with_log
     async def test_open_calls_have_no_end_and_have_not_expired(self, log):
         """LogC3: in the order in which they were opened; the latest end of their entries counts."""
         assert list(await log.open_calls(NOON_MS)) == []
@@ -787,7 +742,6 @@ class LogContract(abc.ABC):
         assert await log.append(an_end(3, "c-2"))
         assert list(await log.open_calls(NOON_MS)) == ["c-1"]
 
-    @with_log
     async def test_the_place_of_a_call_is_deleted_ten_minutes_after_its_end(self, log):
         """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
         await log.append(a_call(1, "open"))
@@ -807,7 +761,6 @@ class LogContract(abc.ABC):
         assert list(await log.open_calls(NOON_MS)) == ["open"]
         assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
 
-    @with_log
     async def test_what_is_left_of_a_call_is_forgotten_as_an_alert_is(self, log):
         """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
@@ -824,7 +777,6 @@ class LogContract(abc.ABC):
         assert await log.counts(later) == Counts(3)
         assert await log.append(a_call())
 
-    @with_log
     async def test_an_end_that_tells_no_time_keeps_no_place_for_good(self, log):
         """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
         await log.append(a_call())
@@ -832,7 +784,6 @@ class LogContract(abc.ABC):
         assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
         assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
 
-    @with_log
     async def test_counts_of_those_who_declined_add_up(self, log):
         """RN3: beside those that were rung, and those that saw it."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
@@ -840,7 +791,6 @@ class LogContract(abc.ABC):
         assert await log.counts("c-1") == Counts(3, 1, 3)
         assert await log.counts("c-2") == Counts(1, 0, 0)
 
-    @with_log
     async def test_a_good_log_sets_nothing_aside(self, log):
         """LogR2: `quarantined` counts what can't be read."""
         await log.append(a_revision())
@@ -848,6 +798,7 @@ class LogContract(abc.ABC):
         assert log.quarantined == 0
 
 
+@with_logs
 class DurableContract(LogContract):
     """The rules that a backend keeps beyond its process."""
 
@@ -916,7 +867,6 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    @with_log
     async def test_a_release_that_knows_no_calls_passes_over_them(self, log):
         """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
