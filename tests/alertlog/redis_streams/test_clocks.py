@@ -2,7 +2,7 @@
 
 import time
 
-from alertlog.contract import read
+from alertlog.reading import read
 from alertlog.redis_streams.tools import lasting, opened, run
 from support.redis_server import RedisServer, needs_redis
 from support.wall_clock import WallClock, needs_wall_clock

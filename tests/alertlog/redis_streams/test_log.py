@@ -4,7 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from alertlog.contract import DurableContract, entries, live
+from alertlog.contract import DurableContract
+from alertlog.reading import entries, live
 from alertlog.redis_streams.tools import Following, Link, lasting, not_raising, opened, run, sample_of, until, write
 from support.fakes import a_revision
 from support.redis_server import RedisServer, needs_redis, wait_until

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import msgpack
 import pytest
-from alertlog.contract import entries, live, read, read_on
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
+from alertlog.reading import entries, live, read, read_on
 from alertlog.redis_streams.tools import (
     Following,
     Link,

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from alertlog.chains import a_call, an_end
-from alertlog.contract import PATIENCE_S, live, read
+from alertlog.reading import PATIENCE_S, live, read
 from alertlog.redis_streams.tools import Following, lasting, not_raising, opened, run, stored_in, until
 from support.fakes import a_cancel, a_revision
 from support.ports import a_free_port

@@ -9,8 +9,8 @@ from contextlib import aclosing, closing, suppress
 from pathlib import Path
 
 import pytest
-from alertlog.contract import entries, live, read, read_on
 from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members
+from alertlog.reading import entries, live, read, read_on
 from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
 from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
 

@@ -5,7 +5,8 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from alertlog.contract import DurableContract, entries, live
+from alertlog.contract import DurableContract
+from alertlog.reading import entries, live
 from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
 from support.fakes import NOON_MS, a_cancel, a_revision
 

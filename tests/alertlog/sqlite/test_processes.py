@@ -12,7 +12,7 @@ from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
-from alertlog.contract import entries, read, read_on
+from alertlog.reading import entries, read, read_on
 from alertlog.sqlite.tools import Opened, contents, fill, run, until
 from support.fakes import FakeClock, a_revision, alert_request
 

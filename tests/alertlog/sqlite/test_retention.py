@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from alertlog.chains import a_call, a_claim, an_end
-from alertlog.contract import entries
+from alertlog.reading import entries
 from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
 from support.fakes import NOON_MS, a_revision
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from end_to_end.kit.alerts import Json, alert, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.kit.earth import Point, beyond, published
-from end_to_end.kit.keys import EVERY_SCOPE
 from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import FORMATS, Session, told
 from end_to_end.kit.times import moment, now, wait_until
@@ -596,10 +595,3 @@ def test_what_is_held_is_not_counted(node: Node, join: Join, here: Point):
     other.listen(body["id"], 1)
     other.ack(body["id"], 1)
     node.wait_for_counts(body["id"], sent=1, acked=1)
-
-
-def test_a_token_with_every_scope_sees_everything(node: Node, join: Join, here: Point):
-    """Section 6: scopes are separate words of one claim."""
-    session = join(node, place(here), scope=EVERY_SCOPE)
-    for status in ("actual", "exercise", "test"):
-        session.listen(publish(node, here, status=status)["id"], 1)
