@@ -15,7 +15,8 @@ from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.kit.node import BIN, ORIGIN, Node, clean_environment
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE, Wire
+from end_to_end.kit.wire import Wire
+from support.command import ended
 from support.ports import free_ports
 
 Join = Callable[..., Session]
@@ -29,16 +30,8 @@ title = "A title of our own"
 
 def geocast(home: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `geocast` until it ends by itself."""
-    return subprocess.run(
-        [BIN / "geocast", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=clean_environment(**settings),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    environment = clean_environment(**settings)
+    return ended(BIN / "geocast", *arguments, env=environment, cwd=home, stdin=subprocess.DEVNULL)
 
 
 def test_a_second_node_on_the_same_ports_is_refused_and_the_first_serves_on(node: Node, keys: Keys):

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from end_to_end.kit.push import Push, cell
 from end_to_end.kit.responders import POLICY
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.tls import Certificate
-from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.ports import free_ports
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
@@ -380,8 +379,7 @@ def test_a_new_key_of_the_store_seals_all_anew_and_what_was_told_stays(node: Nod
     service.until(lambda: len(phone.told) == 1)
     push.terminate()
     keys = node.home / "push.jwks"
-    run = [BIN / "geocast", "keygen", "--push", str(keys)]
-    subprocess.run(run, check=True, capture_output=True)
+    assert ended(BIN / "geocast", "keygen", "--push", keys).returncode == 0
     push.start()
     push.terminate()
     keys.write_text(json.dumps({"keys": json.loads(keys.read_text())["keys"][:1]}))
@@ -447,8 +445,7 @@ def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
     other = [*push.options]
     for mine, another in ports.items():
         other = [each.replace(f"127.0.0.1:{mine}", f"127.0.0.1:{another}") for each in other]
-    run = [BIN / "geocast", "push", *other]
-    done = subprocess.run(run, cwd=node.home, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = ended(BIN / "geocast", "push", *other, cwd=node.home)
     assert done.returncode == 2
     assert "another process has it" in done.stderr
 
@@ -456,7 +453,5 @@ def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
 def test_no_other_command_has_to_load_what_pushes():
     """A node imports nothing of it."""
     program = "import sys, geocast.run.node, geocast.cli; print([m for m in sys.modules if '.push' in m])"
-    listed = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, check=True
-    )
+    listed = ended(sys.executable, "-c", program, env=clean_environment())
     assert listed.stdout == "['geocast.cli.push']\n"

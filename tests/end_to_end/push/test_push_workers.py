@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from end_to_end.kit.node import BIN, Node, clean_environment, free_ports
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.push_service import HANG, PushPhone, PushService
 
 WORKERS = 2
@@ -164,15 +164,7 @@ def test_a_second_supervisor_is_refused_while_a_worker_lives(push: Push):
     port, metrics_port = free_ports(2)
     others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
     for options in (others, [*others, "--workers", "1"]):
-        done = subprocess.run(
-            [BIN / "geocast", "push", *options],
-            env=clean_environment(),
-            cwd=push.node.home,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
+        done = ended(BIN / "geocast", "push", *options, env=clean_environment(), cwd=push.node.home)
         assert done.returncode != 0
         assert "another process has it" in done.stderr
         assert "Traceback" not in done.stderr
