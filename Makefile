@@ -67,9 +67,10 @@ demo: $(VENV)/.demo $(VENV)/.push $(WEB)  ## a node, subscribers, phones that sl
 image:           ## build a container image by docker, podman or buildah; IMAGE=geocast TARGET=node (or demo) BASE=…
 	@sh requirements/image.sh
 
+# With the checks of `-X dev` except the allocator's, which take a third of a unit test's time: `make soak` has all.
 test: $(VENV)/.test $(WEB)  ## all tests, AT_ONCE=3 files at a time; installs what they need of Debian, if it may
 	@sh requirements/system.sh
-	@$(BIN)/python -X dev -m pytest --dist loadfile --no-loadscope-reorder \
+	@PYTHONMALLOC=pymalloc $(BIN)/python -X dev -m pytest -p no:schemathesis --dist loadfile --no-loadscope-reorder \
 	  --tx "$(AT_ONCE)*popen//python=$(BIN)/python -X dev"
 
 quick: $(VENV)/.test  ## unit tests of the server, a minute: what takes long, and what needs a Redis, is left to `test`

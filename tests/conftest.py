@@ -1,5 +1,7 @@
 """`geocast` as a command that a test calls in its own process."""
 
+import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -28,6 +30,22 @@ settings.register_profile(
 )
 settings.register_profile("quick", settings.get_profile("steady"), max_examples=10)  # of `make quick`
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the files that take long, so that no process is left with one of them at the end."""
+    of_processes = {"end_to_end", "pages"}
+    long = {item.path for item in items if item.get_closest_marker("slow") or of_processes & {*item.path.parts}}
+    items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is a coroutine function in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
+    return True
 
 
 @pytest.fixture

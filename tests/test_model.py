@@ -8,12 +8,10 @@ takes them again. A failure prints its steps as a Mermaid diagram; the `@reprodu
 """
 
 import json
-import math
 import os
 import random
 from dataclasses import replace
 
-import h3.api.basic_int as h3
 import pytest
 from hypothesis import HealthCheck, note, seed, settings
 from hypothesis import strategies as st
@@ -26,9 +24,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from support.fakes import DALLAS, HOUR_MS, FakeClock, FakePeer, a_cancel, a_revision, a_text, messages
-from support.model import EARTH_RADIUS_M, SEVERITIES, Client, Item, Polygon, Rules, haversine_m
+from support.model import SEVERITIES, Client, Item, Polygon, Rules
 from support.reviewers import proved
 from support.schemas import check_client_message, check_server_message
+from support.town import CENTRES, CIRCLES, PLACES, POLYGONS
+from support.trace import Trace
 
 from geocast.auth.scopes import RECEIVE, TEST
 from geocast.auth.tokens import Key, TokenVerifier, sign
@@ -46,100 +46,6 @@ EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "250"))
 SEED = int(os.environ.get("GEOCAST_SOAK_SEED", random.randrange(2**32)))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
 ROWS = 6  # of the hub: each is used again and again
-
-# ---- the ground --------------------------------------------------------------------------------------------------
-
-
-def beyond(lat, lng, bearing, metres):
-    """The point that lies `metres` off in this direction."""
-    phi, angle, theta = math.radians(lat), metres / EARTH_RADIUS_M, math.radians(bearing)
-    to = math.asin(math.sin(phi) * math.cos(angle) + math.cos(phi) * math.sin(angle) * math.cos(theta))
-    east = math.sin(theta) * math.sin(angle) * math.cos(phi)
-    by = math.degrees(math.atan2(east, math.cos(angle) - math.sin(phi) * math.sin(to)))
-    return math.degrees(to), (lng + by + 540) % 360 - 180
-
-
-def point(lat, lng, accuracy_m=None):
-    """A place as a client sends it, and as the rules take it."""
-    sent = {"lat": lat, "lng": lng} | ({} if accuracy_m is None else {"accuracy_m": accuracy_m})
-    return sent, (lat, lng, accuracy_m or 0.0)
-
-
-def cell(lat, lng, resolution):
-    """The cell around a point, likewise."""
-    number = h3.latlng_to_cell(lat, lng, resolution)
-    centre = h3.cell_to_latlng(number)
-    return {"cell": f"{number:x}"}, (*centre, max(haversine_m(*centre, *p) for p in h3.cell_to_boundary(number)))
-
-
-CENTRES = [DALLAS, (89.9995, 30.0), (-17.0, 179.9999)]
-RADII = [300.0, 1000.0]
-CIRCLES = [(*centre, radius) for centre in CENTRES for radius in RADII]
-CIRCLES += [(*beyond(*DALLAS, 90, 1500), 600.0), (*DALLAS, 2_000_000.0)]
-
-
-def star(lat, lng, size_m, buffer_m=0.0):
-    """A polygon around a point: seven corners, every other one close to it."""
-    spots = [beyond(lat, lng, -n * 360 / 7, size_m * (0.6 if n % 2 else 1)) for n in range(7)]
-    ring = [(round(east, 6), round(north, 6)) for north, east in spots]
-    return Polygon((*ring, ring[0]), buffer_m)
-
-
-POLYGONS = [star(*centre, 1100.0, buffer_m) for centre in CENTRES for buffer_m in (0.0, 20.0)]
-POLYGONS += [star(*beyond(*DALLAS, 90, 900), 1100.0), star(*DALLAS, 1_500_000.0, 20.0)]
-PLACES = [
-    place
-    for centre in CENTRES
-    for place in (
-        point(*centre),
-        *(point(*beyond(*centre, 77, radius + off)) for radius in RADII for off in (-0.02, 0.02)),
-        *(point(*beyond(*centre, 200, 340), accuracy_m) for accuracy_m in (39.98, 40.02)),
-        point(*beyond(*centre, 310, 5000), 2000),
-        cell(*beyond(*centre, 90, 1200), 9),
-        cell(*beyond(*centre, 300, 2600), 7),
-    )
-]
-for _, (*where, reach) in PLACES:
-    for *middle, radius_m in CIRCLES:
-        assert abs(haversine_m(*where, *middle) - reach - radius_m) > 0.01, "within 1 cm either answer is right"
-    for polygon in POLYGONS:
-        assert abs(polygon.away_m(*where) - reach - polygon.buffer_m) > 0.01, "within 1 cm either answer is right"
-
-# ---- the trace --------------------------------------------------------------------------------------------------
-
-
-class Trace:
-    """What happened, as a sequence diagram (Mermaid): to read a counter-example, or to paste it into an issue."""
-
-    def __init__(self) -> None:
-        self._actors: list[str] = []
-        self._lines: list[str] = []
-
-    def sends(self, sender: str, receiver: str, what: object) -> None:
-        """One sends the other something."""
-        for name in (sender, receiver):
-            if name not in self._actors:
-                self._actors.append(name)
-        self._lines.append(f"{sender}->>{receiver}: {_plain(what)}")
-
-    def notes(self, actor: str, what: object) -> None:
-        """Something happens to one."""
-        if actor not in self._actors:
-            self._actors.append(actor)
-        self._lines.append(f"Note over {actor}: {_plain(what)}")
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __str__(self) -> str:
-        actors = [f"participant {name}" for name in self._actors]
-        return "\n    ".join(["sequenceDiagram", *actors, *self._lines])
-
-
-def _plain(what: object) -> str:
-    """Mermaid takes a semicolon for the end of a line."""
-    return str(what).replace(";", ",").replace("\n", " ")
-
 
 # ---- the people --------------------------------------------------------------------------------------------------
 
@@ -655,19 +561,9 @@ class Geocast(RuleBasedStateMachine):
 
 # A rule that has several names is drawn the more often.
 WEIGHTS = {
-    "publish": 2,
+    **dict.fromkeys(("publish", "token", "clog", "drain", "hang_up", "wait"), 2),
+    **dict.fromkeys(("connect", "move", "ack", "read_one", "turn", "wait_for_a_sweep"), 3),
     "revise": 4,
-    "connect": 3,
-    "move": 3,
-    "token": 2,
-    "ack": 3,
-    "clog": 2,
-    "drain": 2,
-    "hang_up": 2,
-    "read_one": 3,
-    "turn": 3,
-    "wait": 2,
-    "wait_for_a_sweep": 3,
 }
 for _name, _weight in WEIGHTS.items():
     for _number in range(1, _weight):
@@ -699,6 +595,7 @@ def small(monkeypatch):
         monkeypatch.setattr(fanout, name, number)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_whatever_happens_everyone_is_sent_what_the_rules_say_and_nothing_else():
     """Section 5, "Who is sent what", rules 1 to 8; section 3, "Nothing is sent after expires_at"."""
@@ -717,100 +614,3 @@ def test_whatever_happens_everyone_is_sent_what_the_rules_say_and_nothing_else()
             suppress_health_check=list(HealthCheck),
         ),
     )
-
-
-# ---- stories that random steps come to too seldom ----------------------------------------------------------------
-
-HOME, ABROAD = PLACES[:1], PLACES[-1:]
-
-
-class Story(Geocast):
-    """The same desk, node, phones and model, told what to do."""
-
-    def comes(self, places, tests=True, **holding):
-        self.hello("geocast.v1.json", places, {}, {"tests": tests, "life_s": 7200}, holding)
-        return self.phones[-1]
-
-    def goes(self, phone):
-        """It hangs up, and its row is free."""
-        self.leaves(phone)
-        self.sweep()
-
-    def waits(self, seconds):
-        self.wait(seconds)
-        self.sweep()
-
-    def publishes(self, status="actual"):
-        alert = {"severity": "severe", "category": "arson", "status": status, "area": tuple(CIRCLES[:1])}
-        self.publish_one(600, turns=None, **alert)
-
-    def revises(self):
-        self.revise(which=0, changes={}, longer_s=0, turns=None)
-
-    def reads(self):
-        """The node reads one item and sends it to all."""
-        self.read()
-        self.turn_often(1000)
-        self.nothing_is_missing()
-        self.count(again=False)
-
-
-@pytest.fixture
-def story(small):
-    """A story in which nothing has happened yet."""
-    return Story()
-
-
-def test_a_claim_is_remembered_for_its_own_thirty_seconds(story):
-    """Rule 5, the last row: not for those of a session that had the row before and claimed the same."""
-    story.goes(story.comes(ABROAD, a=1))
-    story.waits(20.0)
-    phone = story.comes(ABROAD, a=1)
-    story.waits(10.0)
-    story.publishes()
-    story.revises()
-    story.reads()
-    story.reads()
-    assert phone.client.newest == {"a": 2}
-
-
-def test_a_claim_is_not_remembered_for_the_next_session_of_the_row(story):
-    """Rule 5, the last row: who claims nothing is no recipient."""
-    story.goes(story.comes(ABROAD, a=1))
-    phone = story.comes(ABROAD)
-    story.publishes()
-    story.revises()
-    story.reads()
-    story.reads()
-    assert phone.client.newest == {}
-
-
-def test_what_a_session_holds_from_a_node_ahead_does_not_count_for_the_next_session_of_the_row(story):
-    """Rule 5, "node behind"; rule 1."""
-    story.publishes()
-    story.revises()
-    story.reads()
-    story.goes(story.comes(HOME, a=2))
-    phone = story.comes(HOME)
-    story.reads()
-    assert phone.client.newest == {"a": 2}
-
-
-def test_an_acknowledgement_counts_once_and_for_what_was_sent_and_may_be_seen(story):
-    """Section 5, "Messages", `ack`; rule 6."""
-    story.publishes("test")
-    story.reads()
-    phone, claimant = story.comes(HOME), story.comes(HOME, a=1)
-    story.token(which=0, token={"tests": False, "life_s": 7200})
-    story.ack(which=0, shown=0, back=0)
-    story.count(again=False)
-    story.token(which=0, token={"tests": True, "life_s": 7200})
-    for which in (0, 0, 1):
-        story.ack(which, shown=0, back=0)
-    story.revises()
-    story.reads()
-    story.ack(which=0, shown=0, back=1)
-    story.ack(which=0, shown=0, back=0)
-    story.count(again=False)
-    assert (story.sent, story.acked) == ({"a": 3}, {"a": 2})
-    assert (phone.client.newest, claimant.client.newest) == ({"a": 2}, {"a": 2})

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("alertlog.contract")
+pytest.register_assert_rewrite("alertlog.contract", "alertlog.contract_of_kinds")

@@ -1,5 +1,5 @@
 """What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA5, LogF1 to LogF3, LogL1, LogL2,
-LogR1, LogR2, LogG1 to LogG4, and LogC1 to LogC4.
+LogR1 and LogR2; `contract_of_kinds.py` has LogG1 to LogG4, and LogC1 to LogC4.
 
 A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
 says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
@@ -11,75 +11,18 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-from alertlog.chains import EXPIRES_MS, a_call, a_claim, a_release, a_report, a_widening, an_end
-from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
+from alertlog.chains import EXPIRES_MS, a_call, a_claim, a_widening, an_end
+from alertlog.contract_of_kinds import KindsContract
+from alertlog.later import of_another_kind
+from alertlog.reading import ENDS_MS, PATIENCE_S, entries, live, read, read_on, with_logs
 from support.fakes import NOON_MS, a_cancel, a_revision, a_warning
 
-from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor, codec, under_revision
+from geocast.alertlog import LOOKS, RETENTION_MS, Counts, Cursor, codec
 from geocast.model.alert import OtherKind
 
-ENDS_MS = a_revision().ends_at
-PATIENCE_S = 30  # how long a test waits for what has to come
 
-
-def with_log(test):
-    """Make a test of a coroutine that takes an open log."""
-
-    def run(self, tmp_path):
-        async def main():
-            log = self.new(tmp_path)
-            await log.start()
-            try:
-                async with asyncio.timeout(PATIENCE_S):
-                    await test(self, log)
-            finally:
-                await log.stop()
-
-        asyncio.run(main())
-
-    run.__name__, run.__doc__ = test.__name__, test.__doc__
-    return run
-
-
-async def read_on(follower):
-    """What a follower is given until it has come to the end."""
-    found = []
-    async for batch in follower:
-        found += batch
-        if not batch:
-            return found
-    raise AssertionError("a follower never ends")
-
-
-async def read(log, after=0, ended_before_ms=0):
-    """Everything behind a position, by a follower of its own."""
-    async with aclosing(log.follow(after, ended_before_ms)) as follower:
-        return await read_on(follower)
-
-
-async def entries(log):
-    """All entries, in order."""
-    return [entry for _, entry in await read(log)]
-
-
-async def pages(log, now_ms=NOON_MS, limit=PAGE):
-    """What is live, page by page."""
-    found, after = [], None
-    while not found or after is not None:
-        page = await log.live(now_ms, after, limit)
-        found.append(page.revisions)
-        assert after is None or page.after is None or page.after > after
-        after = page.after
-    return found
-
-
-async def live(log, now_ms=NOON_MS):
-    """All that is live, from one page."""
-    [found] = await pages(log, now_ms)
-    return found
-
-
-class LogContract(abc.ABC):
+@with_logs
+class LogContract(KindsContract, abc.ABC):
     """The rules that any backend keeps."""
 
     modules = ()  # where the backend is: its constants are changed by some tests
@@ -111,7 +54,6 @@ class LogContract(abc.ABC):
 
     # ---- append ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_numbers_run_without_a_gap(self, log):
         """LogA1: 1, 2, 3 …; what would break this is not stored."""
         for entry, stored in [
@@ -131,7 +73,6 @@ class LogContract(abc.ABC):
         assert list(await log.history("a-1")) == [a_revision(), a_revision(revision=2), a_cancel(revision=3)]
         assert await entries(log) == list(await log.history("a-1"))
 
-    @with_log
     async def test_nothing_follows_a_cancel(self, log):
         """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
         for entry in (a_revision(), a_cancel()):
@@ -140,7 +81,6 @@ class LogContract(abc.ABC):
             assert not await log.append(entry)
         assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
 
-    @with_log
     async def test_each_alert_has_its_own_numbers(self, log):
         """LogA1: for one id; ids differ by case."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
@@ -148,7 +88,6 @@ class LogContract(abc.ABC):
         assert await log.append(a_revision("A-1", 2))
         assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
 
-    @with_log
     async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
         """LogA2: exactly one is stored, and it is the one that was told so."""
         for number in (1, 2, 3):
@@ -158,7 +97,6 @@ class LogContract(abc.ABC):
             assert (await log.history("a-1"))[-1] == rivals[stored.index(True)]
         assert len(await entries(log)) == 3
 
-    @with_log
     async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
         """LogA2: whatever kind they are of."""
         for n in range(20):
@@ -168,7 +106,6 @@ class LogContract(abc.ABC):
             assert sorted(stored) == [False, True]
             assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
 
-    @with_log
     async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
         """LogA3: it may be stored or not; if it is, it is followed like any other."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
@@ -183,7 +120,6 @@ class LogContract(abc.ABC):
             assert known == [entry for entry in followed if entry.id == f"a-{n}"]
             assert await log.append(a_revision(f"a-{n}")) is (not known)
 
-    @with_log
     async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
         """LogA4: by `history`, `live` and `follow`, with every field."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
@@ -192,7 +128,6 @@ class LogContract(abc.ABC):
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
-    @with_log
     async def test_an_entry_as_large_as_they_may_be_is_stored(self, log):
         """LogA5: an official warning in its languages, 64 KiB of it."""
         warning = a_warning("en-CA", "fr-CA", "iu")
@@ -207,7 +142,6 @@ class LogContract(abc.ABC):
 
     # ---- what is live ----------------------------------------------------------------------------------------
 
-    @with_log
     async def test_live_is_what_is_not_cancelled_and_not_expired(self, log):
         """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
         for entry in (
@@ -226,7 +160,6 @@ class LogContract(abc.ABC):
         ]:
             assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
-    @with_log
     async def test_live_is_in_the_order_of_the_log(self, log):
         """`AlertLog.live`: the current revisions, in the order they were appended."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
@@ -249,7 +182,6 @@ class LogContract(abc.ABC):
             after = page.after
         return found
 
-    @with_log
     async def test_live_comes_in_pages_by_the_end(self, log):
         """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
@@ -259,7 +191,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 6) == [["e", "b", "B", "a", "d", "f"]]
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
-    @with_log
     async def test_ids_of_equal_ends_are_in_the_order_of_their_bytes(self, log):
         """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
@@ -269,7 +200,6 @@ class LogContract(abc.ABC):
             behind = await log.live(NOON_MS, Cursor(NOON_MS + 3, gone))
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
-    @with_log
     async def test_a_page_of_nothing_is_the_last(self, log):
         """LogL1: in an empty log, behind all that there is, and where nothing is live."""
         assert await log.live(NOON_MS) == ([], None)
@@ -277,7 +207,6 @@ class LogContract(abc.ABC):
         assert await log.live(NOON_MS + 3) == ([], None)
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
-    @with_log
     async def test_a_revision_with_an_earlier_end_moves_no_alert(self, log):
         """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
         await self.live_for(log, a=1, b=2, c=3)
@@ -285,7 +214,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
         assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
 
-    @with_log
     async def test_a_walker_is_given_all_that_is_live_all_the_while(self, log):
         """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
         await self.live_for(log, a=2, b=4, c=6, d=8)
@@ -296,7 +224,6 @@ class LogContract(abc.ABC):
         found = await self.walk(log, behind_0=same, behind_1=[*later, *new], behind_2=over)
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
-    @with_log
     async def test_a_page_is_full_whatever_was_cancelled(self, log):
         """LogL2: those that were cancelled are looked at, and others take their room."""
         ids = [f"a-{n:02}" for n in range(12)]
@@ -306,7 +233,6 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 2) == [["a-05", "a-09"]]
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
-    @with_log
     async def test_a_page_looks_at_so_many_and_no_more(self, log):
         """LogL2: then it is short, or has nothing, and says where to go on."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
@@ -315,7 +241,6 @@ class LogContract(abc.ABC):
             assert await log.append(a_cancel(alert_id))
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
-    @with_log
     async def test_a_page_knows_what_stands_below_other_kinds(self, log):
         """LogG1, LogG2: the last revision or cancel counts."""
         await self.live_for(log, a=3, b=3, c=3)
@@ -328,7 +253,6 @@ class LogContract(abc.ABC):
 
     # ---- follow ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_an_empty_log_has_no_tail(self, log):
         """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
         assert await log.tail() == 0
@@ -336,7 +260,6 @@ class LogContract(abc.ABC):
         [(position, _)] = await read(log)
         assert await log.tail() == position > 0
 
-    @with_log
     async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
         """LogF1: from any position on."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
@@ -350,7 +273,6 @@ class LogContract(abc.ABC):
             assert await read(log, positions[start]) == found[start + 1 :]
         assert await read(log, positions[-1] + 1000) == []
 
-    @with_log
     async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
         """LogF1: for ever, and each once, however many come in at once."""
         async with aclosing(log.follow(0)) as follower:
@@ -362,7 +284,6 @@ class LogContract(abc.ABC):
                     seen += await read_on(follower)
             assert seen == await read(log)
 
-    @with_log
     async def test_followers_do_not_disturb_one_another(self, log):
         """LogF1: each gets every entry, from where it began."""
         await log.append(a_revision("a-1"))
@@ -377,7 +298,6 @@ class LogContract(abc.ABC):
                     found = await read_on(follower)
                 assert [entry.id for _, entry in found] == ["a-2"]
 
-    @with_log
     async def test_a_long_log_comes_in_batches(self, log):
         """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
         self.patch("BATCH", 50)
@@ -390,7 +310,6 @@ class LogContract(abc.ABC):
                     break
         assert sizes == [50, 50, 1, 0]
 
-    @with_log
     async def test_a_batch_of_large_entries_is_full_by_their_bytes(self, log):
         """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
         self.patch("BATCH_BYTES", 20_000)
@@ -409,14 +328,12 @@ class LogContract(abc.ABC):
         await log.append(a_revision("b"))
         assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
 
-    @with_log
     async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
         """LogF2: an empty batch whenever it has come to the end."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
-    @with_log
     async def test_a_follower_may_skip_what_ended_long_ago(self, log):
         """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
         for n in range(4):
@@ -427,7 +344,6 @@ class LogContract(abc.ABC):
         assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
         assert await read(log, 0, ENDS_MS + 9) == []
 
-    @with_log
     async def test_a_follower_that_skips_gets_all_that_comes(self, log):
         """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
@@ -440,12 +356,10 @@ class LogContract(abc.ABC):
                 found += await read_on(follower)
             assert [entry.id for _, entry in found] == ["older", "new"]
 
-    @with_log
     async def test_what_was_left_out_is_given_to_who_asks_again(self, log):
         """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
         await self._asks_again(log, live=1)
 
-    @with_log
     async def test_what_was_left_out_is_given_to_who_was_given_nothing(self, log):
         """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
         await self._asks_again(log, live=0)
@@ -465,14 +379,12 @@ class LogContract(abc.ABC):
                 found = await read_on(follower)
             assert [entry.id for _, entry in found] == ["new"]
 
-    @with_log
     async def test_a_follower_is_heard_again_and_again(self, log):
         """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
-    @with_log
     async def test_a_follower_wakes_when_something_is_appended(self, log):
         """LogF2: it does not wait for its next heartbeat."""
         self.without_time_outs()
@@ -483,7 +395,6 @@ class LogContract(abc.ABC):
             await log.append(a_revision())
             assert [entry for _, entry in await waiting] == [a_revision()]
 
-    @with_log
     async def test_a_follower_may_be_left_at_any_time(self, log):
         """LogF3: and another one begins where it stopped."""
         for n in range(5):
@@ -497,7 +408,6 @@ class LogContract(abc.ABC):
             await asyncio.gather(waiting, return_exceptions=True)
         assert await read(log, first[1].position) == list(first[2:])
 
-    @with_log
     async def test_a_nudge_costs_nothing(self, log):
         """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
         log.nudge()
@@ -507,7 +417,6 @@ class LogContract(abc.ABC):
 
     # ---- retention -------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
         """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
         await log.append(a_revision())
@@ -523,7 +432,6 @@ class LogContract(abc.ABC):
         assert await entries(log) == [a_revision("later", expires_at=ENDS_MS + 1)]
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
 
-    @with_log
     async def test_an_alert_is_forgotten_as_a_whole(self, log):
         """LogR1: a revision that has long ended stays as long as a later one."""
         await log.append(a_revision())
@@ -533,7 +441,6 @@ class LogContract(abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
 
-    @with_log
     async def test_what_was_forgotten_may_begin_again_further_on(self, log):
         """LogF1, LogR1: no entry turns up later below a position that was already given."""
         await log.append(a_revision())
@@ -544,7 +451,6 @@ class LogContract(abc.ABC):
         assert position > before
         assert entry.alert.headline == "again"
 
-    @with_log
     async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
         """LogR1: all that may be, in however many steps."""
         self.patch("PURGE_BATCH", 50)
@@ -555,7 +461,6 @@ class LogContract(abc.ABC):
 
     # ---- counts ----------------------------------------------------------------------------------------------
 
-    @with_log
     async def test_counts_add_up(self, log):
         """Protocol, section 4, counts: over all nodes."""
         await log.append(a_revision())
@@ -566,14 +471,12 @@ class LogContract(abc.ABC):
         assert await log.counts("a-2") == Counts(1, 1)
         assert await log.counts("a-3") == Counts(0, 0)
 
-    @with_log
     async def test_concurrent_counts_add_up(self, log):
         """Protocol, section 4, counts: none is lost."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
-    @with_log
     async def test_counts_of_pushes_add_up(self, log):
         """H7: beside what was sent, and added by other processes than that."""
         await log.append(a_revision())
@@ -583,271 +486,8 @@ class LogContract(abc.ABC):
         assert await log.counts("a-1") == Counts(4, 1, 0, 7)
         assert await log.counts("a-2") == Counts(pushed=1)
 
-    # ---- other releases ----------------------------------------------------------------------------------------
 
-    def passed_over_without_a_word(self, log):
-        """Whether nothing was set aside, counted or said."""
-        return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
-
-    @with_log
-    async def test_entries_of_other_kinds_are_passed_over_without_a_word(self, log):
-        """LogG1: whatever is around them; they have a position, and followers go on behind them."""
-        async with aclosing(log.follow(0)) as follower:
-            assert await read_on(follower) == []
-            await log.append(a_revision())
-            for later in (of_another_kind(revision=2), of_another_kind("call"), of_another_kind("call", 2, "dawn")):
-                await self.write(log, later)
-            tail = await log.tail()
-            await log.append(a_revision("a-2"))
-            found = []
-            while len(found) < 2:
-                found += await read_on(follower)
-        assert [entry for _, entry in found] == await entries(log) == [a_revision(), a_revision("a-2")]
-        assert found[0].position < tail < found[1].position == await log.tail()
-        assert await read(log, tail) == found[1:]
-        assert list(await live(log, NOON_MS)) == [a_revision(), a_revision("a-2")]
-        assert self.passed_over_without_a_word(log)
-
-    @with_log
-    async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
-        """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
-        self.patch("BATCH", 3)
-        for number in range(1, 11):
-            await self.write(log, of_another_kind(revision=number))
-        assert await read(log) == []
-        await log.append(a_revision("a-2"))
-        assert await entries(log) == [a_revision("a-2")]
-
-    @with_log
-    async def test_an_id_that_has_other_kinds_only_is_taken(self, log):
-        """LogG4: `history` knows the number; LogG1: nothing of it is live."""
-        await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
-        assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
-        assert not await log.append(a_revision("call"))
-        assert await entries(log) == list(await live(log, NOON_MS)) == []
-
-    @with_log
-    async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
-        """LogG2, LogG4, LogA1: it counts by its number alone."""
-        await log.append(a_revision())
-        await self.write(log, of_another_kind(revision=2))
-        assert not await log.append(a_revision(revision=2))
-        assert not await log.append(a_cancel(revision=2))
-        assert await log.append(a_revision(revision=3))
-        await self.write(log, of_another_kind(revision=4))
-        assert list(await live(log, NOON_MS)) == [a_revision(revision=3)]
-        assert await log.append(a_cancel(revision=5))
-        assert list(await live(log, NOON_MS)) == []
-        numbers = [2, 4]
-        assert list(await log.history("a-1")) == [
-            a_revision() if n == 1 else OtherKind("a-1", n, ENDS_MS) if n in numbers else known
-            for n, known in enumerate([a_revision(), None, a_revision(revision=3), None, a_cancel(revision=5)], 1)
-        ]
-
-    @with_log
-    async def test_a_cancel_is_the_end_whatever_stands_behind_it(self, log):
-        """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
-        for entry in (a_revision(), a_cancel()):
-            await log.append(entry)
-        await self.write(log, of_another_kind(revision=3))
-        for entry in (a_revision(revision=4), a_cancel(revision=4), a_revision(revision=3)):
-            assert not await log.append(entry)
-        assert list(await live(log, NOON_MS)) == []
-        assert len(await log.history("a-1")) == 3
-
-    @with_log
-    async def test_a_cancel_may_be_the_first(self, log):
-        """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
-        await self.write(log, a_tombstone())
-        assert not await log.append(a_revision())
-        assert not await log.append(a_revision(revision=2))
-        assert await log.append(a_cancel("a-2", 1))
-        tombstone = a_cancel(revision=1, into="a-9")
-        assert await entries(log) == [tombstone, a_cancel("a-2", 1)]
-        assert list(await log.history("a-1")) == [tombstone]
-        assert list(await live(log, NOON_MS)) == []
-        assert await log.purge(ENDS_MS + RETENTION_MS) == 0
-        assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 2
-        assert self.passed_over_without_a_word(log)
-
-    @with_log
-    async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
-        """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
-        circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
-        for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
-            await self.write(log, with_area(*area, alert_id=alert_id))
-            for [entry] in (await log.history(alert_id), (await live(log, NOON_MS))[-1:], (await entries(log))[-1:]):
-                assert [shape.to_map() for shape in entry.alert.area] == area
-                assert len(entry.alert.circles) == len(area) // 3
-            assert await log.append(a_revision(alert_id, 2))
-        assert self.passed_over_without_a_word(log)
-
-    @with_log
-    async def test_unknown_members_are_passed_over_wherever_they_are(self, log):
-        """LogG3: in the entry, its approval, its terms, its circles."""
-        for entry in (a_revision(), a_cancel()):
-            await self.write(log, with_members(entry))
-        assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
-        assert self.passed_over_without_a_word(log)
-
-    @with_log
-    async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
-        """LogG1, LogR1: their end counts, and so do they."""
-        await log.append(a_revision())
-        await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
-        await self.write(log, of_another_kind("call"))
-        assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 1
-        assert list(await log.history("call")) == []
-        assert len(await log.history("a-1")) == 2
-        assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
-        assert list(await log.history("a-1")) == await entries(log) == []
-
-    # ---- calls -------------------------------------------------------------------------------------------------
-
-    @with_log
-    async def test_a_call_is_stored_and_followed_as_it_was_appended(self, log):
-        """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
-        chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
-        for entry in (*chain[:3], a_revision(), *chain[3:]):
-            assert await log.append(entry)
-        assert list(await log.history("c-1")) == chain
-        assert await entries(log) == [*chain[:3], a_revision(), *chain[3:]]
-        assert list(await live(log)) == [a_revision()]
-        assert self.passed_over_without_a_word(log)
-
-    @with_log
-    async def test_of_a_call_nothing_is_left_out(self, log):
-        """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
-        chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
-        for entry in (*chain, a_revision(), a_call(1, "past")):
-            await log.append(entry)
-        given = [entry for _, entry in await read(log, 0, EXPIRES_MS + 5)]
-        assert given == [*chain, *await log.history("past")]
-
-    @with_log
-    async def test_numbers_of_a_call_run_without_a_gap_and_nothing_follows_its_end(self, log):
-        """LogA1, LogC1."""
-        for entry, stored in [
-            (a_call(2), False),
-            (a_call(), True),
-            (a_call(), False),
-            (a_widening(3), False),
-            (a_claim(2), True),
-            (a_claim(2), False),
-            (an_end(3), True),
-            (an_end(4), False),
-            (an_end(3), False),
-            (a_call(4), False),
-            (a_claim(4), False),
-        ]:
-            assert await log.append(entry) is stored
-
-    @with_log
-    async def test_of_concurrent_claims_of_one_number_one_is_stored(self, log):
-        """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
-        await log.append(a_call())
-        rivals = [a_claim(2) for _ in range(30)]
-        stored = await asyncio.gather(*map(log.append, rivals))
-        assert sum(stored) == 1
-        assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
-
-    @with_log
-    async def test_no_chain_takes_entries_of_an_alert_and_of_a_call(self, log):
-        """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
-        await log.append(a_call())
-        await log.append(a_revision())
-        for number in (2, 3):
-            for entry in (a_revision("c-1", number), a_cancel("c-1", number), a_call(number, "a-1")):
-                assert not await log.append(entry)
-            await self.write(log, of_another_kind("c-1", number))
-            await self.write(log, of_another_kind("a-1", number))
-        assert not await log.append(a_cancel("c-1", 4))
-        assert not await log.append(an_end(4, "a-1"))
-        assert await log.append(an_end(4))
-        assert await log.append(a_cancel("a-1", 4))
-
-    @with_log
-    async def test_open_calls_have_no_end_and_have_not_expired(self, log):
-        """LogC3: in the order in which they were opened; the latest end of their entries counts."""
-        assert list(await log.open_calls(NOON_MS)) == []
-        for entry in (
-            a_call(1, "c-2"),
-            a_revision(),
-            a_call(1, "c-1", ends_at=NOON_MS + 1),
-            a_call(1, "c-3"),
-            a_call(2, "c-2"),
-            a_claim(2, call_id="c-1", ends_at=NOON_MS + 5),
-            an_end(2, "c-3"),
-        ):
-            assert await log.append(entry)
-        await self.write(log, of_another_kind("vigil"))
-        assert list(await log.open_calls(NOON_MS)) == ["c-2", "c-1"]
-        assert list(await log.open_calls(NOON_MS + 4)) == ["c-2", "c-1"]
-        assert list(await log.open_calls(NOON_MS + 5)) == ["c-2"]
-        assert await log.append(an_end(3, "c-2"))
-        assert list(await log.open_calls(NOON_MS)) == ["c-1"]
-
-    @with_log
-    async def test_the_place_of_a_call_is_deleted_ten_minutes_after_its_end(self, log):
-        """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
-        await log.append(a_call(1, "open"))
-        chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
-        for entry in chain:
-            await log.append(entry)
-        await log.append(a_revision())
-        assert await log.purge(NOON_MS + PLACE_MS) == 0
-        assert list(await log.history("c-1")) == chain
-        assert await log.purge(NOON_MS + PLACE_MS + 1) == 2
-        assert list(await log.history("c-1")) == [chain[1], chain[3]]
-        assert [(entry.id, entry.revision) for entry in await entries(log)] == [
-            *(("open", 1), ("c-1", 2), ("c-1", 4), ("a-1", 1))
-        ]
-        for entry in (a_call(), a_call(3), a_call(5), a_claim(5), a_revision("c-1"), a_revision("c-1", 5)):
-            assert not await log.append(entry)
-        assert list(await log.open_calls(NOON_MS)) == ["open"]
-        assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
-
-    @with_log
-    async def test_what_is_left_of_a_call_is_forgotten_as_an_alert_is(self, log):
-        """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
-        for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
-            await log.append(entry)
-        await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
-        now, later = (under_revision(each, 2) for each in ("c-1", "later"))
-        await log.add_counts({"c-1": Counts(9, 6, 2), now: Counts(2), later: Counts(3)})
-        assert await log.purge(EXPIRES_MS + RETENTION_MS) == 1
-        assert list(map(len, [await log.history("c-1"), await log.history("open")])) == [1, 2]
-        assert await log.purge(EXPIRES_MS + RETENTION_MS + 1) == 3
-        assert list(await log.history("c-1")) == []
-        assert [each.id for each in await entries(log)] == list(await log.open_calls(NOON_MS)) == ["later"]
-        assert await log.counts("c-1") == await log.counts(now) == Counts()
-        assert await log.counts(later) == Counts(3)
-        assert await log.append(a_call())
-
-    @with_log
-    async def test_an_end_that_tells_no_time_keeps_no_place_for_good(self, log):
-        """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
-        await log.append(a_call())
-        await log.append(replace(an_end(2), plain=b"\xc1"))
-        assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
-        assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
-
-    @with_log
-    async def test_counts_of_those_who_declined_add_up(self, log):
-        """RN3: beside those that were rung, and those that saw it."""
-        await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
-        await log.add_counts({"c-1": Counts(0, 0, 2)})
-        assert await log.counts("c-1") == Counts(3, 1, 3)
-        assert await log.counts("c-2") == Counts(1, 0, 0)
-
-    @with_log
-    async def test_a_good_log_sets_nothing_aside(self, log):
-        """LogR2: `quarantined` counts what can't be read."""
-        await log.append(a_revision())
-        await read(log)
-        assert log.quarantined == 0
-
-
+@with_logs
 class DurableContract(LogContract):
     """The rules that a backend keeps beyond its process."""
 
@@ -916,7 +556,6 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    @with_log
     async def test_a_release_that_knows_no_calls_passes_over_them(self, log):
         """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]

@@ -1,11 +1,8 @@
 """The log in memory keeps the contract."""
 
-import pytest
 from alertlog.contract import LogContract
 
 from geocast.alertlog import codec, memory
-
-pytestmark = pytest.mark.timeout(60)
 
 
 class TestMemoryLog(LogContract):

@@ -165,41 +165,29 @@ def test_a_slow_one_that_recovers_is_still_not_read(stream, waiting):
 # ---- the wait itself -----------------------------------------------------------------------------------------
 
 
-def test_all_wait_for_one_fetch():
+async def test_all_wait_for_one_fetch():
     """T8: however many there are."""
-
-    async def scene():
-        asked = []
-        newer = NewerKeys(lambda: asked.append(1))
-        waits = [asyncio.ensure_future(newer.waited()) for _ in range(MAX_WAITING)]
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not newer.wait(lambda: None), "one more is one too many"
-        await newer.waited()
-        assert asked == [1]
-        newer.settle()
-        await asyncio.gather(*waits)
-        assert newer.wait(lambda: None)
-
-    asyncio.run(scene())
+    asked = []
+    newer = NewerKeys(lambda: asked.append(1))
+    waits = [asyncio.ensure_future(newer.waited()) for _ in range(MAX_WAITING)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not newer.wait(lambda: None), "one more is one too many"
+    await newer.waited()
+    assert asked == [1]
+    newer.settle()
+    await asyncio.gather(*waits)
+    assert newer.wait(lambda: None)
 
 
-def test_a_wait_that_nobody_settles_ends_by_itself(monkeypatch):
+async def test_a_wait_that_nobody_settles_ends_by_itself(monkeypatch):
     """T8: after WAIT_S."""
     monkeypatch.setattr(jwks_refresh, "WAIT_S", 0.01)
-
-    async def scene():
-        await NewerKeys(lambda: None).waited()
-
-    asyncio.run(scene())
+    await NewerKeys(lambda: None).waited()
 
 
-def test_what_is_settled_at_once_is_waited_for_too():
+async def test_what_is_settled_at_once_is_waited_for_too():
     """T8: when the set can't be fetched now."""
-
-    async def scene():
-        newer = NewerKeys(lambda: newer.settle())  # noqa: PLW0108 (it is not there yet)
-        await newer.waited()
-        await newer.waited()
-
-    asyncio.run(scene())
+    newer = NewerKeys(lambda: newer.settle())  # noqa: PLW0108 (it is not there yet)
+    await newer.waited()
+    await newer.waited()

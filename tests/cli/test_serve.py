@@ -3,13 +3,12 @@
 import os
 import re
 import socket
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.command import Outcome
+from support.command import Outcome, ended
 from support.ports import a_free_port
 
 from geocast import __version__, cli
@@ -40,9 +39,12 @@ def free():
         (["--dev", "--stream", "0.0.0.0:8765"], "--stream 0.0.0.0:8765 is not a loopback address"),
         (["--dev", "--api", "10.0.0.1:8766"], "--api 10.0.0.1:8766 is not a loopback address"),
         (["--dev", "--api", "[::]:8766"], "--api [::]:8766 is not a loopback address"),
+        (["--dev", "--stream", "geocast.example:8765"], "--stream geocast.example:8765 is not a loopback address"),
         (["--stream", "8765"], "expected HOST:PORT, such as"),
         (["--api", "127.0.0.1:http"], "expected HOST:PORT, such as"),
         (["--api", "127.0.0.1:0"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1:70000"], "expected HOST:PORT, such as"),
+        (["--api", "127.0.0.1"], "expected HOST:PORT, such as"),
         (["--keys", "nowhere.jwks"], "keys nowhere.jwks: No such file or directory"),
         (["--keys", "."], "keys .: Is a directory"),
         (["--keys", "broken"], "keys broken: not a JWK set"),
@@ -290,9 +292,7 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
     """A key press is answered at once: what a node takes is imported by who runs one."""
     program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, check=False
-    )
+    done = ended(sys.executable, "-c", program, env=os.environ | environment)
     assert done.stdout or done.returncode == 2
     assert not HEAVY & set(done.stderr.splitlines()[-1].split())
 
@@ -300,11 +300,5 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
 def test_the_module_is_the_command():
     """K1: `python -m geocast`, in a process of its own, with nothing but the line on standard error."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    done = ended(*(sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"), env=environment)
     assert Outcome(done.returncode, done.stdout, done.stderr).is_one_line_error, done.stderr

@@ -1,7 +1,5 @@
 """The nodes that tests share, and subscribers that hang up when the test is over."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -65,43 +65,35 @@ def path(tmp_path):
     return tmp_path / "geocast.db"
 
 
-def test_the_entries_of_a_file_come_in_order_and_those_to_come(path):
+async def test_the_entries_of_a_file_come_in_order_and_those_to_come(path):
     """Obs1: with their bytes; positions rise."""
-
-    async def go():
-        async with opened(SqliteLog(path)) as log:
-            for entry in ENTRIES[:2]:
-                assert await log.append(entry)
-            reading = SqliteTail(path)
-            await reading.start()
-            first = asyncio.create_task(seen(reading, 4))
-            await asyncio.sleep(0)
-            for entry in ENTRIES[2:]:
-                assert await log.append(entry)
-            found = await first
-            assert [each.entry for each in found] == ENTRIES
-            assert [each.payload for each in found] == [codec.encode(each) for each in ENTRIES]
-            assert [each.position for each in found] == sorted({each.position for each in found})
-            assert {each.epoch for each in found} == {0}
-            assert keys(await seen(reading, 4)) == keys(found)
-
-    asyncio.run(go())
-
-
-def test_a_file_is_waited_for(path):
-    """Obs3: and nothing is made where there is none."""
-
-    async def go():
+    async with opened(SqliteLog(path)) as log:
+        for entry in ENTRIES[:2]:
+            assert await log.append(entry)
         reading = SqliteTail(path)
         await reading.start()
-        with pytest.raises(LogUnavailable, match="there is no file yet"):
-            await seen(reading, 1)
-        assert not path.exists()
-        async with opened(SqliteLog(path)) as log:
-            assert await log.append(ENTRIES[0])
-            assert keys(await seen(reading, 1)) == [("a-1", 1)]
+        first = asyncio.create_task(seen(reading, 4))
+        await asyncio.sleep(0)
+        for entry in ENTRIES[2:]:
+            assert await log.append(entry)
+        found = await first
+        assert [each.entry for each in found] == ENTRIES
+        assert [each.payload for each in found] == [codec.encode(each) for each in ENTRIES]
+        assert [each.position for each in found] == sorted({each.position for each in found})
+        assert {each.epoch for each in found} == {0}
+        assert keys(await seen(reading, 4)) == keys(found)
 
-    asyncio.run(go())
+
+async def test_a_file_is_waited_for(path):
+    """Obs3: and nothing is made where there is none."""
+    reading = SqliteTail(path)
+    await reading.start()
+    with pytest.raises(LogUnavailable, match="there is no file yet"):
+        await seen(reading, 1)
+    assert not path.exists()
+    async with opened(SqliteLog(path)) as log:
+        assert await log.append(ENTRIES[0])
+        assert keys(await seen(reading, 1)) == [("a-1", 1)]
 
 
 def test_somebody_elses_file_is_refused(path):
@@ -115,52 +107,40 @@ def test_somebody_elses_file_is_refused(path):
         asyncio.run(SqliteTail(path).start())
 
 
-def test_an_entry_that_cannot_be_read_comes_as_that(path):
+async def test_an_entry_that_cannot_be_read_comes_as_that(path):
     """Obs1."""
-
-    async def go():
-        async with opened(SqliteLog(path)) as log:
-            for entry in ENTRIES:
-                await log.append(entry)
-            await log._write(lambda db: db.execute("UPDATE entry SET payload = x'00' WHERE position = 2").close())
-            found = await seen(SqliteTail(path), 4)
-            assert [each.entry is None for each in found] == [False, True, False, False]
-            assert (found[1].id, found[1].payload) == ("b-1", b"\0")
-
-    asyncio.run(go())
+    async with opened(SqliteLog(path)) as log:
+        for entry in ENTRIES:
+            await log.append(entry)
+        await log._write(lambda db: db.execute("UPDATE entry SET payload = x'00' WHERE position = 2").close())
+        found = await seen(SqliteTail(path), 4)
+        assert [each.entry is None for each in found] == [False, True, False, False]
+        assert (found[1].id, found[1].payload) == ("b-1", b"\0")
 
 
-def test_a_file_that_was_replaced_is_read_anew(path):
+async def test_a_file_that_was_replaced_is_read_anew(path):
     """Obs2, Obs3."""
-
-    async def go():
-        async with opened(SqliteLog(path)) as log:
-            await log.append(ENTRIES[0])
-            reading = SqliteTail(path)
-            async with aclosing(reading.follow()) as batches:
-                assert keys(await anext(batches)) == [("a-1", 1)]
-                for suffix in ("", "-wal", "-shm"):
-                    os.rename(f"{path}{suffix}", f"{path}.old{suffix}")
-                async with opened(SqliteLog(path)) as other:
-                    await other.append(ENTRIES[1])
-                    with pytest.raises(LogUnavailable, match="deleted or replaced"):
-                        await _drain(batches)
-                    assert keys(await seen(reading, 1)) == [("b-1", 1)]
-
-    asyncio.run(go())
+    async with opened(SqliteLog(path)) as log:
+        await log.append(ENTRIES[0])
+        reading = SqliteTail(path)
+        async with aclosing(reading.follow()) as batches:
+            assert keys(await anext(batches)) == [("a-1", 1)]
+            for suffix in ("", "-wal", "-shm"):
+                os.rename(f"{path}{suffix}", f"{path}.old{suffix}")
+            async with opened(SqliteLog(path)) as other:
+                await other.append(ENTRIES[1])
+                with pytest.raises(LogUnavailable, match="deleted or replaced"):
+                    await _drain(batches)
+                assert keys(await seen(reading, 1)) == [("b-1", 1)]
 
 
-def test_nothing_is_written_to_the_file(path):
+async def test_nothing_is_written_to_the_file(path):
     """The observer's connection can't."""
-
-    async def go():
-        async with opened(SqliteLog(path)):
-            db = SqliteTail(path)._open()
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
-                db.execute("DELETE FROM entry")
-            db.close()
-
-    asyncio.run(go())
+    async with opened(SqliteLog(path)):
+        db = SqliteTail(path)._open()
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            db.execute("DELETE FROM entry")
+        db.close()
 
 
 # ---- a Redis -------------------------------------------------------------------------------------------------
@@ -185,29 +165,25 @@ def reader(server):
 
 
 @needs_redis
-def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, reader):
+async def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, reader):
     """Obs1: to a user that may only read."""
-
-    async def go():
-        async with opened(RedisStreamsLog(server.url)) as log:
-            for entry in ENTRIES[:2]:
-                assert await log.append(entry)
-            reading = RedisTail(reader)
-            await reading.start()
-            batches = reading.follow()
-            found = await seen(reading, 2, batches)
-            following = asyncio.create_task(seen(reading, 2))
-            for entry in ENTRIES[2:]:
-                assert await log.append(entry)
-            found += await following
-            await reading.stop()
-            assert [each.entry for each in found] == ENTRIES
-            assert [each.payload for each in found] == [codec.encode(each) for each in ENTRIES]
-            assert [each.position for each in found] == [1, 2, 3, 4]
-            assert len({each.epoch for each in found}) == 1
-            assert found[0].epoch > 0
-
-    asyncio.run(go())
+    async with opened(RedisStreamsLog(server.url)) as log:
+        for entry in ENTRIES[:2]:
+            assert await log.append(entry)
+        reading = RedisTail(reader)
+        await reading.start()
+        batches = reading.follow()
+        found = await seen(reading, 2, batches)
+        following = asyncio.create_task(seen(reading, 2))
+        for entry in ENTRIES[2:]:
+            assert await log.append(entry)
+        found += await following
+        await reading.stop()
+        assert [each.entry for each in found] == ENTRIES
+        assert [each.payload for each in found] == [codec.encode(each) for each in ENTRIES]
+        assert [each.position for each in found] == [1, 2, 3, 4]
+        assert len({each.epoch for each in found}) == 1
+        assert found[0].epoch > 0
 
 
 @needs_redis
@@ -239,52 +215,40 @@ def test_a_wrong_password_is_told_at_the_start(reader):
 
 
 @needs_redis
-def test_a_rewound_history_comes_in_its_new_epoch(server, reader):
+async def test_a_rewound_history_comes_in_its_new_epoch(server, reader):
     """Obs2, LogF4: a node puts back what was lost, and it is given again."""
     entry = a_revision("lost-1", expires_at=int(time.time() * 1000) + 3_600_000)
-
-    async def go():
-        reading = RedisTail(reader)
-        async with opened(RedisStreamsLog(server.url)) as log:
-            assert await log.append(entry)
-            [first] = await seen(reading, 1)
-            server.command("DEL", "{geocast}:stream", "{geocast}:meta", "{geocast}:ends", "{geocast}:alert:lost-1")
-            [again] = await seen(reading, 1)
-        await reading.stop()
-        assert (again.entry, again.payload) == (first.entry, first.payload)
-        assert again.epoch > first.epoch
-
-    asyncio.run(go())
+    reading = RedisTail(reader)
+    async with opened(RedisStreamsLog(server.url)) as log:
+        assert await log.append(entry)
+        [first] = await seen(reading, 1)
+        server.command("DEL", "{geocast}:stream", "{geocast}:meta", "{geocast}:ends", "{geocast}:alert:lost-1")
+        [again] = await seen(reading, 1)
+    await reading.stop()
+    assert (again.entry, again.payload) == (first.entry, first.payload)
+    assert again.epoch > first.epoch
 
 
 @needs_redis
-def test_silence_is_told_from_deafness(server, reader, monkeypatch):
+async def test_silence_is_told_from_deafness(server, reader, monkeypatch):
     """Obs3: where no heartbeat of a node comes, nobody writes, or what is read is not what is written."""
     monkeypatch.setattr(tail, "SILENCE_S", 1.5)
-
-    async def go():
-        reading = RedisTail(reader)
-        with pytest.raises(LogUnavailable, match="no heartbeat of any node comes"):
-            await seen(reading, 1)
-        async with opened(RedisStreamsLog(server.url)) as log:
-            assert await log.append(ENTRIES[0])
-            assert keys(await seen(reading, 1)) == [("a-1", 1)]
-        await reading.stop()
-
-    asyncio.run(go())
+    reading = RedisTail(reader)
+    with pytest.raises(LogUnavailable, match="no heartbeat of any node comes"):
+        await seen(reading, 1)
+    async with opened(RedisStreamsLog(server.url)) as log:
+        assert await log.append(ENTRIES[0])
+        assert keys(await seen(reading, 1)) == [("a-1", 1)]
+    await reading.stop()
 
 
 @needs_redis
-def test_a_server_that_was_away_is_read_on(server, reader):
+async def test_a_server_that_was_away_is_read_on(server, reader):
     """Obs3: from where it was, if the log has that still."""
-
-    async def go():
-        reading = RedisTail(reader)
-        async with opened(RedisStreamsLog(server.url)) as log:
-            assert await log.append(ENTRIES[0])
-            assert len(await seen(reading, 1)) == 1
-            assert await log.append(ENTRIES[1])
-            assert keys(await seen(reading, 1)) == [("b-1", 1)]
-        await reading.stop()
-
-    asyncio.run(go())
+    reading = RedisTail(reader)
+    async with opened(RedisStreamsLog(server.url)) as log:
+        assert await log.append(ENTRIES[0])
+        assert len(await seen(reading, 1)) == 1
+        assert await log.append(ENTRIES[1])
+        assert keys(await seen(reading, 1)) == [("b-1", 1)]
+    await reading.stop()

@@ -1,7 +1,5 @@
 """A real browser for the pages: Debian's Chromium, headless, without a GPU."""
 
-from __future__ import annotations
-
 import http.server
 import json
 import os

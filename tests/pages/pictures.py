@@ -3,8 +3,6 @@
 A demo is given for it, with its node, its city and its desk; nothing in the pictures is put there for them.
 """
 
-from __future__ import annotations
-
 import io
 
 from pages.conftest import ROOT, Served, Shown, chromium, launch

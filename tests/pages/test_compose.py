@@ -4,8 +4,6 @@ There is no daemon here. So each service is a process with the command and envir
 folder that has only what its volumes bring. Names of services become 127.0.0.1, and ports those that are free.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -26,6 +24,7 @@ from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import Certificate, make_certificate
 from end_to_end.kit.wire import PATIENCE
 from pages.conftest import Shown
+from support.command import ended
 from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import needs_redis
@@ -42,13 +41,8 @@ def composition(**settings: str) -> Json:
     command = shutil.which("docker-compose")
     if command is None:
         pytest.skip("docker-compose is not installed (requirements/system.sh)")
-    done = subprocess.run(
-        [command, "--file", ROOT / "compose.yaml", "config", "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | settings,
-    )
+    config = ("--file", ROOT / "compose.yaml", "config", "--format", "json")
+    done = ended(command, *config, env=os.environ | settings)
     assert done.returncode == 0, done.stderr
     assert not done.stderr, "no warnings"
     return json.loads(done.stdout)["services"]

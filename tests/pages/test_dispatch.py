@@ -1,8 +1,5 @@
 """The dispatch page in a real browser, against a real node: from a county's record to a call, and to its end."""
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,10 +16,6 @@ from support.real_data import dispatch
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 RECORDS, CALLS, TITLE, COUNTS = "#records", "#calls", "#title", "#counts"
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
 
 
 @pytest.fixture(scope="module")

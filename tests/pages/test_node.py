@@ -1,7 +1,5 @@
 """The pages of a node itself: its calls, tried as a person would, and its stream."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit

@@ -1,12 +1,8 @@
 """The responder's page in a real browser, on a phone, against a real node."""
 
-from __future__ import annotations
-
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from end_to_end.kit.alerts import Json, new_id
@@ -22,10 +18,6 @@ HOME = (47.6765, 8.8280)  # 270 m from the middle of the ring of PLACE
 HALL = (47.6772, 8.8300)
 DUTY, CALLS, QUIET, STATUS = "#duty", "#calls", "#quiet", "#status"
 OF_THE_PLACE = ("Dorfstrasse", "4711", "3rd floor", "47.678008", "8.831112", "2580")
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,9 @@
 """Two reviewers at the desk, each with a key of their own browser: a phone verifies what they have signed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from client_demo.python import Verifier
 
 Show = Callable[..., Shown]
 SIGNED = Subprotocol("geocast.v1.json.signed")
+GLASS = Reviewer("night", "in-the-envelope")
 POLICY = f"""
 name = "signed"
 audience = "{AUDIENCE}"
@@ -36,18 +34,13 @@ audience = "{AUDIENCE}"
 fire_structure = {{ title = "Structure fire", approvals = 2, cancel_approvals = 1 }}
 """
 
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
-
 
 class Place:
     """A node that wants two signatures, its desk with a fire on it, and the operator's file of reviewers."""
 
-    def __init__(self, node: Node, desk: DeskProcess, spot: tuple[float, float], glass: Reviewer) -> None:
+    def __init__(self, node: Node, desk: DeskProcess, spot: tuple[float, float]) -> None:
         self.node, self.desk, self.spot = node, desk, spot
-        self.glass = glass
-        self.enrolled: list[Json] = [glass.public() | {"break_glass": True}]
+        self.enrolled: list[Json] = [GLASS.public() | {"break_glass": True}]
 
     def enrol(self, *public: Json) -> None:
         """Add keys to the operator's file, and have the node read it."""
@@ -80,18 +73,23 @@ class Place:
         return verifier.read(json.loads(phone.recv(PATIENCE)))
 
 
-@pytest.fixture
-def here(keys: Keys, tmp_path: Path) -> Iterator[Place]:  # noqa: F811
-    """All of it."""
-    spot, glass = ground(), Reviewer("night", "in-the-envelope")
-    home = tmp_path / "node"
-    home.mkdir()
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
+    """A node that wants two signatures, and has one reviewer's key."""
+    home = tmp_path_factory.mktemp("node")
     (home / "policy.toml").write_text(POLICY)
-    (home / "reviewers.json").write_text(json.dumps({"keys": [glass.public() | {"break_glass": True}]}))
-    options = ("--policy", str(home / "policy.toml"), "--reviewers", str(home / "reviewers.json"))
+    (home / "reviewers.json").write_text(json.dumps({"keys": [GLASS.public() | {"break_glass": True}]}))
+    with Node(home, keys, "--policy", "policy.toml", "--reviewers", "reviewers.json") as node:
+        yield node
+
+
+@pytest.fixture
+def here(node: Node, tmp_path: Path) -> Iterator[Place]:
+    """That node with a desk of this test's own."""
+    spot = ground()
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
-    with Node(home, keys, *options) as node, DeskProcess(tmp_path, node, feed, "--as-recorded") as desk:
-        yield Place(node, desk, spot, glass)
+    with DeskProcess(tmp_path, node, feed, "--as-recorded") as desk:
+        yield Place(node, desk, spot)
 
 
 def at_the_desk(show: Show, here: Place, name: str) -> Shown:
@@ -196,7 +194,7 @@ def test_the_private_half_stays_where_it_was_made(here: Place, show: Show) -> No
 def test_who_is_alone_breaks_glass(here: Place, show: Show, tmp_path: Path) -> None:
     """AP5: a key in an envelope is a key like any other, and its use is counted."""
     envelope = tmp_path / "glass.jwk"
-    private = here.glass.private()
+    private = GLASS.private()
     envelope.write_text(json.dumps(private))
     ann = at_the_desk(show, here, "ann")
     here.enrol(make_key(ann))

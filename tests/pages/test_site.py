@@ -1,7 +1,5 @@
 """The site that `make docs` makes of the documents: whole, strict, and in a browser as people want it."""
 
-from __future__ import annotations
-
 import functools
 import json
 import re

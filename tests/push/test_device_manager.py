@@ -36,16 +36,6 @@ LEASE_MS = 30 * 86_400_000
 TURNS = 80
 
 
-def with_loop(test):
-    """Make a test of a coroutine."""
-
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(test(*args, **kwargs))
-
-    return run
-
-
 class Notes:
     """A ringer that keeps what it is given; `outcome` is what comes of it, None that nothing does yet."""
 
@@ -152,7 +142,6 @@ async def turns():
 @pytest.mark.parametrize(
     ("severity", "urgency"), [("extreme", "high"), ("severe", "high"), ("moderate", "normal"), ("minor", "low")]
 )
-@with_loop
 async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, urgency):
     """WPT4."""
     process = Process()
@@ -162,7 +151,6 @@ async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, u
     assert [push.urgency for push in process.client.pushes] == [urgency, urgency]
 
 
-@with_loop
 async def test_three_days_before_its_lease_ends_a_device_is_told_once():
     """WPR9: `renew`, of low urgency; after a restart not again."""
     process = Process()
@@ -179,7 +167,6 @@ async def test_three_days_before_its_lease_ends_a_device_is_told_once():
     assert len(process.client.pushes) == 1
 
 
-@with_loop
 async def test_a_renewal_that_was_not_taken_is_pushed_again():
     """WPR9: in a minute, or when the device is not busy any more."""
     process = Process()
@@ -192,7 +179,6 @@ async def test_a_renewal_that_was_not_taken_is_pushed_again():
     assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
 
 
-@with_loop
 async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener():
     """WPR9: it takes no more memory than who registers once."""
     process = Process()
@@ -210,7 +196,6 @@ async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener(
     assert len(process.waking.devices) == 0
 
 
-@with_loop
 async def test_at_its_end_a_lease_is_over():
     """WPR9: row, record, and what it was told."""
     process = Process()
@@ -225,7 +210,6 @@ async def test_at_its_end_a_lease_is_over():
 
 
 @pytest.mark.parametrize("is_here", [False, True])
-@with_loop
 async def test_what_another_process_took_before_a_revocation_is_forgotten_when_it_comes(is_here):
     """WPR9, BA3: whoever has the shard has been through its devices by then."""
     process = Process()
@@ -241,7 +225,6 @@ async def test_what_another_process_took_before_a_revocation_is_forgotten_when_i
     assert await process.waking.records.owned(Subject("", "device")) == []
 
 
-@with_loop
 async def test_a_device_whose_key_another_process_knows_already_stays():
     """WPR9: keys at a URL are fetched by one process after the other. After a reload that one counts."""
     process = Process()
@@ -253,7 +236,6 @@ async def test_a_device_whose_key_another_process_knows_already_stays():
     assert len(process.waking.devices) == 0
 
 
-@with_loop
 async def test_tests_exist_for_a_device_until_its_token_ends():
     """R6: all else, until its lease does."""
     process = Process()
@@ -266,7 +248,6 @@ async def test_tests_exist_for_a_device_until_its_token_ends():
     assert told == [("test", 1), ("real", 1)]
 
 
-@with_loop
 async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
     """WPO1: a cancel before an alert of its severity; behind what is under way."""
     process = Process()
@@ -283,7 +264,6 @@ async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
     assert said == ["off", "first", "extreme", "off", "severe", "first"]
 
 
-@with_loop
 async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_of_them():
     """32 to a host that has taken nothing for a while, and then up to 200 (rules WPO1, WPO2)."""
     process = Process()
@@ -303,7 +283,6 @@ async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_
     assert process.waking.sending.waiting() == 100
 
 
-@with_loop
 async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
     """WPS2: and afterwards what came of it."""
     process = Process()
@@ -323,7 +302,6 @@ async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
     assert len(process.client.pushes) == 2
 
 
-@with_loop
 async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back():
     """WPS4."""
     process = Process()
@@ -341,7 +319,6 @@ async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back
     assert process.waking.recorder.error is None
 
 
-@with_loop
 async def test_what_services_took_is_counted_once_and_nothing_else():
     """H7: revisions, not cancels, and not what they did not take; a log that is away is given it again."""
     process, counted = Process(), []
@@ -369,7 +346,6 @@ async def test_what_services_took_is_counted_once_and_nothing_else():
     assert counted == [{}, {"a": Counts(pushed=1)}, {"a": Counts(pushed=2)}, {}]
 
 
-@with_loop
 async def test_what_is_counted_is_noted_before():
     """H7, WPS2: so that what is sent again after a kill is not counted again."""
     process = Process()
@@ -386,7 +362,6 @@ async def test_what_is_counted_is_noted_before():
     assert noted == [State.SENT]
 
 
-@with_loop
 async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
     """WPS4: so is one whose service is not allowed any more."""
     process = Process()
@@ -400,7 +375,6 @@ async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
     assert len(process.store._memory.devices) == 2
 
 
-@with_loop
 async def test_lines_of_what_is_over_may_go_and_no_others():
     """`what_is_over`: by the digests of what is live."""
     process = Process()
@@ -412,7 +386,6 @@ async def test_lines_of_what_is_over_may_go_and_no_others():
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-@with_loop
 async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
     """WPS2: in one transaction."""
     store = MemoryDevices()
@@ -424,7 +397,6 @@ async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
     assert (await store.find(b"d"))[1] == [DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s")]
 
 
-@with_loop
 async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one_did():
     """WPO2: it is owed nothing when it registers, and told at once of what comes then; an old wait ends no new one."""
     process = Process()
@@ -446,7 +418,6 @@ async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one
     assert len(process.client.pushes) == 4
 
 
-@with_loop
 async def test_a_device_that_is_forgotten_while_it_registers_is_there_as_it_said_last():
     """WPR9, WPR10: the store and the process have the same."""
     process = Process()
@@ -460,7 +431,6 @@ async def test_a_device_that_is_forgotten_while_it_registers_is_there_as_it_said
     assert list(process.store._memory.devices) == [device.digest]
 
 
-@with_loop
 async def test_more_devices_than_there_may_be_are_left_in_the_store():
     """WPR10: `--max-devices` was lowered; nobody is forgotten for it."""
     process = Process()
@@ -476,7 +446,6 @@ async def test_more_devices_than_there_may_be_are_left_in_the_store():
     assert len(process.store._memory.devices) == 3
 
 
-@with_loop
 async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
     """WPO2: it failed where it is no more."""
     process = Process()
@@ -494,7 +463,6 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
 
 @pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
-@with_loop
 async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
     """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
     process = Process()
@@ -516,7 +484,6 @@ def at(host, name):
     return f"https://{host}.example/{name}"
 
 
-@with_loop
 async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known_host():
     """However many there are; and when they answer, each of their devices has been told (rule HD2)."""
     process = Process("good.example,*.example")
@@ -535,7 +502,6 @@ async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known
     assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
 
 
-@with_loop
 async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
     """Whoever has many devices at hosts that hang leaves the slots to others (rule HD2)."""
     process = Process()
@@ -550,7 +516,6 @@ async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
     assert len(process.client.pushes) == 8
 
 
-@with_loop
 async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_say_so():
     """Its phones need not wait until it has proved itself again (rule HD2)."""
     process = Process("*.example")
@@ -565,7 +530,6 @@ async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_sa
     assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
 
 
-@with_loop
 async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
     """What is stored of its old endpoint's host is not said of the new one (rule HD2)."""
     process = Process("*.example")
@@ -578,7 +542,6 @@ async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
     assert not device.served
 
 
-@with_loop
 async def test_hosts_without_devices_are_forgotten():
     """Whoever registers at one host after the other leaves nothing behind (rule HD14)."""
     process = Process("*.example")
@@ -590,7 +553,6 @@ async def test_hosts_without_devices_are_forgotten():
     assert process.waking.sending.lanes == {}
 
 
-@with_loop
 async def test_closed_host_is_found_back_by_devices_it_served_however_many_others_wait():
     """Endpoints that never worked keep it from nobody (rule HD2)."""
     process = Process()
@@ -617,7 +579,6 @@ async def test_closed_host_is_found_back_by_devices_it_served_however_many_other
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
 
-@with_loop
 async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_last():
     """A phone that is new is told as well (rule HD2)."""
     process = Process()

@@ -152,23 +152,19 @@ def test_what_is_no_answer_ends_the_connection(certificate, answer, error):
     assert (service.ask(2), service.connections) == ([error, 201], 2)
 
 
-def test_who_gives_up_ends_the_connection(certificate):
+async def test_who_gives_up_ends_the_connection(certificate):
     """So that a late answer is nobody's."""
-
-    async def main():
-        service = Service(certificate, b"")
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(certificate.crt, certificate.key)
-        async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
-            port = server.sockets[0].getsockname()[1]
-            connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
-            connection = await connections.connect("localhost", port, "127.0.0.1")
-            with pytest.raises(TimeoutError):
-                await connection.exchange(request("localhost", "/", {}, b"abc"), asyncio.get_running_loop().time())
-            assert connections.kept("localhost", port) is None
-            connections.close()
-
-    asyncio.run(main())
+    service = Service(certificate, b"")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate.crt, certificate.key)
+    async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
+        connection = await connections.connect("localhost", port, "127.0.0.1")
+        with pytest.raises(TimeoutError):
+            await connection.exchange(request("localhost", "/", {}, b"abc"), asyncio.get_running_loop().time())
+        assert connections.kept("localhost", port) is None
+        connections.close()
 
 
 @pytest.mark.parametrize("answer", [CREATED, b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nabc"])
@@ -186,29 +182,25 @@ def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
 
 
-def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgotten(certificate, monkeypatch):
+async def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgotten(certificate, monkeypatch):
     """The one that has waited longest ends (rule HD14)."""
     monkeypatch.setattr(http1, "MAX_KEPT", 2)
-
-    async def main():
-        service = Service(certificate, *[CREATED] * 3)
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(certificate.crt, certificate.key)
-        async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
-            port = server.sockets[0].getsockname()[1]
-            connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
-            made = [await connections.connect("localhost", port, "127.0.0.1") for _ in range(3)]
-            for connection in made:
-                until = asyncio.get_running_loop().time() + 20
-                await connection.exchange(request("localhost", "/", {}, b"abc"), until)
-                for _ in range(50):
-                    await asyncio.sleep(0)
-            assert connections.everyone == set(made[1:])
-            assert [connections.kept("localhost", port) for _ in range(3)] == [made[2], made[1], None]
-            assert connections._kept == {}
-            connections.close()
-
-    asyncio.run(main())
+    service = Service(certificate, *[CREATED] * 3)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate.crt, certificate.key)
+    async with await asyncio.start_server(service._serve, "127.0.0.1", 0, ssl=tls) as server:
+        port = server.sockets[0].getsockname()[1]
+        connections = ServiceConnections(ssl.create_default_context(cafile=certificate.crt))
+        made = [await connections.connect("localhost", port, "127.0.0.1") for _ in range(3)]
+        for connection in made:
+            until = asyncio.get_running_loop().time() + 20
+            await connection.exchange(request("localhost", "/", {}, b"abc"), until)
+            for _ in range(50):
+                await asyncio.sleep(0)
+        assert connections.everyone == set(made[1:])
+        assert [connections.kept("localhost", port) for _ in range(3)] == [made[2], made[1], None]
+        assert connections._kept == {}
+        connections.close()
 
 
 def test_tls_that_writes_to_a_connection_which_has_ended_is_no_error(certificate, caplog):

@@ -203,67 +203,51 @@ def resolver(monkeypatch):
     resolver.release.set()
 
 
-def test_lookups_that_never_end_hold_up_no_other_name(resolver):
+async def test_lookups_that_never_end_hold_up_no_other_name(resolver):
     """More of them than a pool of threads has; beyond a bound they fail at once (rules HD2, HD14)."""
-
-    async def main():
-        names = _Names(())
-        stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
-        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
-        stuck.append(asyncio.ensure_future(names.addresses("stuck-last", 443)))
-        await asyncio.sleep(0)
-        with pytest.raises(OSError, match="too many names"):
-            await names.addresses("other.example", 443)
-        assert await names.addresses("good.example", 443) == ["192.0.9.1"]
-        resolver.release.set()
-        assert set(map(tuple, await asyncio.gather(*stuck))) == {("192.0.9.1",)}
-        assert await names.addresses("other.example", 443) == ["192.0.9.1"]
-
-    asyncio.run(main())
+    names = _Names(())
+    stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
+    assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+    stuck.append(asyncio.ensure_future(names.addresses("stuck-last", 443)))
+    await asyncio.sleep(0)
+    with pytest.raises(OSError, match="too many names"):
+        await names.addresses("other.example", 443)
+    assert await names.addresses("good.example", 443) == ["192.0.9.1"]
+    resolver.release.set()
+    assert set(map(tuple, await asyncio.gather(*stuck))) == {("192.0.9.1",)}
+    assert await names.addresses("other.example", 443) == ["192.0.9.1"]
 
 
 @pytest.mark.parametrize("fault", ["stuck", "gone"])
-def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_again(resolver, monkeypatch, fault):
+async def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_again(resolver, monkeypatch, fault):
     """A name service that is away for a while keeps nobody from a host that is there (rule HD2)."""
     monkeypatch.setattr(http_client, "NAMES_S", 0.0)
     monkeypatch.setattr(http_client, "REFRESH_S", 0.01)
-
-    async def main():
-        names = _Names(())
+    names = _Names(())
+    resolver.release.set()
+    assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+    resolver.release.clear()
+    if fault == "gone":
+        resolver.gone.add("stuck-later")
         resolver.release.set()
-        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
-        resolver.release.clear()
-        if fault == "gone":
-            resolver.gone.add("stuck-later")
-            resolver.release.set()
-        assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
-        assert resolver.asked == ["stuck-later"] * 2
-
-    asyncio.run(main())
+    assert await names.addresses("stuck-later", 443) == ["192.0.9.1"]
+    assert resolver.asked == ["stuck-later"] * 2
 
 
-def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
+async def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
     """It may exist by then."""
-
-    async def main():
-        names = _Names(())
-        resolver.gone.add("new.example")
-        with pytest.raises(socket.gaierror):
-            await names.addresses("new.example", 443)
-        resolver.gone.clear()
-        assert await names.addresses("new.example", 443) == ["192.0.9.1"]
-
-    asyncio.run(main())
+    names = _Names(())
+    resolver.gone.add("new.example")
+    with pytest.raises(socket.gaierror):
+        await names.addresses("new.example", 443)
+    resolver.gone.clear()
+    assert await names.addresses("new.example", 443) == ["192.0.9.1"]
 
 
-def test_names_that_are_kept_are_bounded(resolver, monkeypatch):
+async def test_names_that_are_kept_are_bounded(resolver, monkeypatch):
     """The oldest is forgotten first (rule HD14)."""
     monkeypatch.setattr(http_client, "NAMES", 3)
-
-    async def main():
-        names = _Names(())
-        for number in range(10):
-            await names.addresses(f"{number}.example", 443)
-        assert [host for host, _ in names._names] == ["7.example", "8.example", "9.example"]
-
-    asyncio.run(main())
+    names = _Names(())
+    for number in range(10):
+        await names.addresses(f"{number}.example", 443)
+    assert [host for host, _ in names._names] == ["7.example", "8.example", "9.example"]

@@ -16,7 +16,7 @@ from geocast.push.devicestore import SHARDS
 from geocast.push.devicestore.redis import RedisDevices
 from geocast.push.leases import HUNGRY_S, LEASE_S, MARGIN_S, RENEW_S, LeasedShards
 
-pytestmark = [needs_redis, needs_wall_clock, pytest.mark.timeout(120)]
+pytestmark = [needs_redis, needs_wall_clock]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from push.test_device_manager import Process, turns, with_loop
+from push.test_device_manager import Process, turns
 from support.fakes import a_cancel, a_revision
 
 from geocast.auth.tokens import Subject
@@ -39,7 +39,6 @@ def test_every_worker_has_its_shards_and_all_of_them_have_all():
         assert max(map(len, held)) - min(map(len, held)) <= 1
 
 
-@with_loop
 async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
     """WPN1: its devices are not here any more, and are in the store as they were."""
     process = Process()
@@ -53,7 +52,6 @@ async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
     assert len(process.client.pushes) == 1
 
 
-@with_loop
 async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
     """WPN1: so whoever has it next sends it to nobody twice."""
     process = Process()
@@ -67,7 +65,6 @@ async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
     assert lines(process) == [(1, State.SENT)]
 
 
-@with_loop
 async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(monkeypatch):
     """WPN1, WPS3: that is what was noted before it was sent."""
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
@@ -83,7 +80,6 @@ async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(mo
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
 
-@with_loop
 async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
     """WPN2, R8: by what is stored that the device was told, and what it says that it holds."""
     process = Process()
@@ -102,7 +98,6 @@ async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
     assert len(process.waking.fanout) == 1
 
 
-@with_loop
 async def test_a_device_that_is_forgotten_elsewhere_is_gone_here_when_that_is_told():
     """WPN2: and one that was put is here; of other shards' nothing is read."""
     process = Process()
@@ -126,7 +121,6 @@ async def test_a_device_that_is_forgotten_elsewhere_is_gone_here_when_that_is_to
     following.cancel()
 
 
-@with_loop
 async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
     """WPN1: a shard is held until it is let go of; a device that stayed would be told by what it was."""
     process = Process()
@@ -141,7 +135,6 @@ async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
     assert len(process.waking.devices) == 0
 
 
-@with_loop
 async def test_what_the_store_has_done_without_saying_so_is_in_force_all_the_same():
     """WPR10: a DELETE that was answered by 503 and is done; nobody is pushed to who has asked for that."""
     process = Process()
@@ -162,7 +155,6 @@ async def test_what_the_store_has_done_without_saying_so_is_in_force_all_the_sam
     assert process.client.pushes == []
 
 
-@with_loop
 async def test_what_time_does_while_a_registration_is_stored_takes_nothing_of_its_answer():
     """R8: the answer says how many pushes follow, and nothing has been read and sent before by the way."""
     process = Process()

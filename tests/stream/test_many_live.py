@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
-from test_model import CENTRES, EXAMPLES, STEPS, TURNS, Geocast, beyond
+from support.town import CENTRES, beyond
+from test_model import EXAMPLES, STEPS, TURNS, Geocast
 
 from geocast.model.alert import Circle
 from geocast.stream import fanout

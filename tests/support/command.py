@@ -1,4 +1,12 @@
-"""A call of `geocast`, and how it ended."""
+"""Commands that a test runs to their end."""
+
+import subprocess
+
+
+def ended(*command, **options):
+    """Run a command to its end; return its exit status, and what it wrote as text."""
+    usual = {"capture_output": True, "text": True, "timeout": 60}
+    return subprocess.run([*map(str, command)], check=False, **usual | options)
 
 
 class Outcome:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import json
 from collections.abc import Callable, Coroutine
 
@@ -75,16 +74,6 @@ class FakeNode:
         async with serve(self._handle, "127.0.0.1", 0, subprotocols=SUBPROTOCOLS, **options) as server:
             yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
         assert not self.faults, self.faults
-
-
-def scenario(test):
-    """Run a test's coroutine function, but not for ever."""
-
-    @functools.wraps(test)
-    def run(*arguments, **named):
-        asyncio.run(asyncio.wait_for(test(*arguments, **named), GUARD_S))
-
-    return run
 
 
 def alert(key="a", revision=1, at=HOME, lasts_ms=3_600_000):

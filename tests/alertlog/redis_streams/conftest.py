@@ -1,7 +1,7 @@
 """A Redis for all tests of a module, one for a single test, and patience with both."""
 
 import pytest
-from alertlog.contract import PATIENCE_S
+from alertlog.reading import PATIENCE_S
 from support.redis_server import RedisServer
 
 from geocast.alertlog.redis_streams import appender, heartbeat

@@ -6,7 +6,7 @@ from support.redis_server import needs_redis
 from geocast.alertlog.redis_streams import target
 from geocast.errors import ConfigError
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 @pytest.mark.parametrize(

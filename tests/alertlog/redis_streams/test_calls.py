@@ -5,7 +5,6 @@ import dataclasses
 import time
 
 import msgpack
-import pytest
 from alertlog.chains import a_call, a_claim, a_release, a_widening, an_end
 from alertlog.redis_streams.tools import (
     Following,
@@ -14,7 +13,6 @@ from alertlog.redis_streams.tools import (
     is_given,
     lasting,
     opened,
-    run,
     sample_of,
     stored_in,
     until,
@@ -25,132 +23,112 @@ from support.redis_server import RedisServer, needs_redis, wait_until
 from geocast.alertlog import PLACE_MS, codec
 from geocast.alertlog.redis_streams.stored import Stored
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
-def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_are_over(server):
+async def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_are_over(server):
     """LogC5, RZ4: those that were ended come first and without `call` entries, open ones whole and byte for byte."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
     going_on, ended = [in_time(each) for each in going_on], [in_time(each) for each in ended]
-
-    async def main():
-        async with opened(server.url) as log, opened(server.url) as other, Following(other) as following:
-            for entry in (*going_on, *ended):
-                assert await log.append(entry)
-            await is_given(following, ("open", 3), ("over", 4))
-            server.command("FLUSHALL")
-            await until(lambda: len(stored_in(server)) == 5, "all is put back")
-            told = [*ended[1::2], *going_on]
-            assert [each[:2] for each in stored_in(server)] == [(each.id, each.revision) for each in told]
-            assert [each[4] for each in stored_in(server)] == [codec.encode(each) for each in told]
-            assert list(await log.open_calls(0)) == ["open"]
-            for entry in (a_call(1, "over"), a_call(3, "over"), a_claim(5, call_id="over")):
-                assert not await log.append(in_time(entry))
-            assert await log.append(in_time(a_claim(4, 2, "open")))
-
-    run(main)
+    async with opened(server.url) as log, opened(server.url) as other, Following(other) as following:
+        for entry in (*going_on, *ended):
+            assert await log.append(entry)
+        await is_given(following, ("open", 3), ("over", 4))
+        server.command("FLUSHALL")
+        await until(lambda: len(stored_in(server)) == 5, "all is put back")
+        told = [*ended[1::2], *going_on]
+        assert [each[:2] for each in stored_in(server)] == [(each.id, each.revision) for each in told]
+        assert [each[4] for each in stored_in(server)] == [codec.encode(each) for each in told]
+        assert list(await log.open_calls(0)) == ["open"]
+        for entry in (a_call(1, "over"), a_call(3, "over"), a_claim(5, call_id="over")):
+            assert not await log.append(in_time(entry))
+        assert await log.append(in_time(a_claim(4, 2, "open")))
 
 
-def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_once(server, tmp_path, caplog):
+async def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_once(server, tmp_path, caplog):
     """LogC5, RV7, RZ3: though two nodes put them back. Of those there is no alarm: nothing is lost.
 
     Not a claim whose seat was given back (`back`), nor one of a call that is over (`off`).
     """
-
-    async def main():
-        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-            wait_until(lambda: replica.synced, "in step")
-            async with Link(server) as link, opened(link.url) as old, opened(link.url) as beside:
-                ids = ("swapped", "ended", "back", "off")
-                for call_id in ids:
-                    assert await old.append(in_time(a_call(1, call_id)))
-                async with Following(old) as following, Following(beside) as also:
-                    await is_given(also, *((call_id, 1) for call_id in ids))
-                    replica.command("REPLICAOF", "NO", "ONE")
-                    claim, end = in_time(a_claim(2, call_id="swapped")), in_time(an_end(3, "ended"))
-                    lost = [
-                        *(claim, in_time(a_claim(2, call_id="ended")), end),
-                        *(in_time(a_claim(2, call_id="back")), in_time(a_release(3, call_id="back"))),
-                        in_time(a_claim(2, call_id="off")),
-                    ]
-                    for entry in lost:
-                        assert await old.append(entry)
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with Link(server) as link, opened(link.url) as old, opened(link.url) as beside:
+            ids = ("swapped", "ended", "back", "off")
+            for call_id in ids:
+                assert await old.append(in_time(a_call(1, call_id)))
+            async with Following(old) as following, Following(beside) as also:
+                await is_given(also, *((call_id, 1) for call_id in ids))
+                replica.command("REPLICAOF", "NO", "ONE")
+                claim, end = in_time(a_claim(2, call_id="swapped")), in_time(an_end(3, "ended"))
+                lost = [
+                    *(claim, in_time(a_claim(2, call_id="ended")), end),
+                    *(in_time(a_claim(2, call_id="back")), in_time(a_release(3, call_id="back"))),
+                    in_time(a_claim(2, call_id="off")),
+                ]
+                for entry in lost:
+                    assert await old.append(entry)
+                for each in (following, also):
+                    await is_given(each, *((entry.id, entry.revision) for entry in lost))
+                async with opened(replica.url) as new:
+                    theirs = [in_time(a_claim(2, call_id=call_id)) for call_id in ids]
+                    more = [in_time(a_widening(3, "ended")), in_time(an_end(3, "off"))]
+                    for entry in (*theirs, *more):
+                        assert await new.append(entry)
+                    link.lead_to(replica)
                     for each in (following, also):
-                        await is_given(each, *((entry.id, entry.revision) for entry in lost))
-                    async with opened(replica.url) as new:
-                        theirs = [in_time(a_claim(2, call_id=call_id)) for call_id in ids]
-                        more = [in_time(a_widening(3, "ended")), in_time(an_end(3, "off"))]
-                        for entry in (*theirs, *more):
-                            assert await new.append(entry)
-                        link.lead_to(replica)
-                        for each in (following, also):
-                            await is_given(each, ("swapped", 3), ("ended", 5))
-                        for log in (old, beside):
-                            await until(lambda log=log: log._mender._task.done(), "it has put back what it knows")
-                            assert sample_of(log, "geocast_log_conflicts_total") == 2  # of `back` and `off`
-                        assert caplog.text.count("can't be put back") == 4
-                        chains = [list(await new.history(call_id)) for call_id in ids]
-                    moved = dataclasses.replace
-                    assert chains[0][1:] == [theirs[0], moved(claim, revision=3, sealed_as=2)]
-                    assert chains[1][1:3] == [theirs[1], more[0]]
-                    assert chains[1][3:] == [
-                        moved(lost[1], revision=4, sealed_as=2),
-                        moved(end, revision=5, sealed_as=3),
-                    ]
-                    assert chains[2][1:] == [theirs[2], lost[4]]
-                    assert chains[3][1:] == [theirs[3], more[1]]
-
-    run(main)
+                        await is_given(each, ("swapped", 3), ("ended", 5))
+                    for log in (old, beside):
+                        await until(lambda log=log: log._mender._task.done(), "it has put back what it knows")
+                        assert sample_of(log, "geocast_log_conflicts_total") == 2  # of `back` and `off`
+                    assert caplog.text.count("can't be put back") == 4
+                    chains = [list(await new.history(call_id)) for call_id in ids]
+                moved = dataclasses.replace
+                assert chains[0][1:] == [theirs[0], moved(claim, revision=3, sealed_as=2)]
+                assert chains[1][1:3] == [theirs[1], more[0]]
+                assert chains[1][3:] == [
+                    moved(lost[1], revision=4, sealed_as=2),
+                    moved(end, revision=5, sealed_as=3),
+                ]
+                assert chains[2][1:] == [theirs[2], lost[4]]
+                assert chains[3][1:] == [theirs[3], more[1]]
 
 
-def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
+async def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
     """LogC5: as often as the log loses it; it keeps the number that it was sealed for."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            for entry in (in_time(a_call()), in_time(a_claim(2)), moved):
-                await log.append(entry)
-            await is_given(following, ("c-1", 3))
-            server.command("FLUSHALL")
-            await until(lambda: len(stored_in(server)) == 3, "all is put back")
-            assert (await log.history("c-1"))[2] == moved
-            assert msgpack.unpackb(codec.renumbered(codec.encode(moved), 9))["sealed_as"] == 2
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        for entry in (in_time(a_call()), in_time(a_claim(2)), moved):
+            await log.append(entry)
+        await is_given(following, ("c-1", 3))
+        server.command("FLUSHALL")
+        await until(lambda: len(stored_in(server)) == 3, "all is put back")
+        assert (await log.history("c-1"))[2] == moved
+        assert msgpack.unpackb(codec.renumbered(codec.encode(moved), 9))["sealed_as"] == 2
 
 
-def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
+async def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
     """LogC4: the script takes none, whether it was deleted already or lost; other entries of the call it does."""
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=behind") as log:
-            for entry in (a_call(), a_claim(2), an_end(3)):
-                assert await log.append(entry)
-            assert await log.purge(a_call().ends_at) == 1
-            for entry, wanted in ((a_call(), b"refused"), (a_call(4), b"refused"), (a_claim(2), b"other")):
-                [(what, *_)] = await log._writer.store([Stored.of(entry).arguments("x", more=False)], mending=True)
-                assert what == wanted
-            assert [entry.revision for entry in await log.history("c-1")] == [2, 3]
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=behind") as log:
+        for entry in (a_call(), a_claim(2), an_end(3)):
+            assert await log.append(entry)
+        assert await log.purge(a_call().ends_at) == 1
+        for entry, wanted in ((a_call(), b"refused"), (a_call(4), b"refused"), (a_claim(2), b"other")):
+            [(what, *_)] = await log._writer.store([Stored.of(entry).arguments("x", more=False)], mending=True)
+            assert what == wanted
+        assert [entry.revision for entry in await log.history("c-1")] == [2, 3]
 
 
-def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
+async def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
     """LogC1: nor the other way round, where an id was taken anew by the other kind."""
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=mixed") as log:
-            for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):
-                assert await log.append(there)
-                [(what, *_)] = await log._writer.store([Stored.of(lost).arguments("x", more=False)], mending=True)
-                assert what == b"refused"
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=mixed") as log:
+        for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):
+            assert await log.append(there)
+            [(what, *_)] = await log._writer.store([Stored.of(lost).arguments("x", more=False)], mending=True)
+            assert what == b"refused"
 
 
-def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(server):
+async def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(server):
     """LogC4, RZ4: nor in its memory, of which that is a copy; though what stood beside it is there."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
@@ -162,33 +140,26 @@ def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(serve
         wait_until(lambda: not server.command("INFO", "persistence")["aof_rewrite_in_progress"], "it was")
         return b"".join(each.read_bytes() for each in server.folder.rglob("*.rdb"))
 
-    async def main():
-        async with opened(server.url) as log:
-            for n, place in enumerate(places):
-                await log.append(place)
-                await log.append(lasting(f"a-{n}"))
-                await log.append(in_time(an_end(2, place.id)))
-            there = await asyncio.to_thread(files)
-            assert all(entry.sealed in there for entry in places)
-            assert await log.purge(10**13) == 20
-            there = await asyncio.to_thread(files)
-            assert [entry.id for entry in places if entry.sealed in there] == []
-            assert all(f"a-{n}".encode() in there for n in range(20))
-
-    run(main)
+    async with opened(server.url) as log:
+        for n, place in enumerate(places):
+            await log.append(place)
+            await log.append(lasting(f"a-{n}"))
+            await log.append(in_time(an_end(2, place.id)))
+        there = await asyncio.to_thread(files)
+        assert all(entry.sealed in there for entry in places)
+        assert await log.purge(10**13) == 20
+        there = await asyncio.to_thread(files)
+        assert [entry.id for entry in places if entry.sealed in there] == []
+        assert all(f"a-{n}".encode() in there for n in range(20))
 
 
-def test_a_place_is_deleted_by_the_clock_that_is_behind(shared):
+async def test_a_place_is_deleted_by_the_clock_that_is_behind(shared):
     """LogC4: ours may be ahead of that of Redis, and nothing goes before both have it."""
     now_ms = int(time.time() * 1000)
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=clocks") as log:
-            for call_id, at in (("recent", now_ms - PLACE_MS + 60_000), ("past", now_ms - PLACE_MS - 1)):
-                await log.append(in_time(a_call(1, call_id)))
-                await log.append(in_time(an_end(2, call_id, at)))
-            assert await log.purge(now_ms - 60_000) == 0
-            assert await log.purge(now_ms + 3_600_000) == 1
-            assert [len(await log.history(call_id)) for call_id in ("recent", "past")] == [2, 1]
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=clocks") as log:
+        for call_id, at in (("recent", now_ms - PLACE_MS + 60_000), ("past", now_ms - PLACE_MS - 1)):
+            await log.append(in_time(a_call(1, call_id)))
+            await log.append(in_time(an_end(2, call_id, at)))
+        assert await log.purge(now_ms - 60_000) == 0
+        assert await log.purge(now_ms + 3_600_000) == 1
+        assert [len(await log.history(call_id)) for call_id in ("recent", "past")] == [2, 1]

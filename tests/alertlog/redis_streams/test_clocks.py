@@ -2,30 +2,25 @@
 
 import time
 
-import pytest
-from alertlog.contract import read
+from alertlog.reading import read
 from alertlog.redis_streams.tools import lasting, opened, run
 from support.redis_server import RedisServer, needs_redis
 from support.wall_clock import WallClock, needs_wall_clock
 
 from geocast.alertlog import RETENTION_MS
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
-def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
+async def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
     """LogR1; and Rule 2: it goes on to know what it may have to put back."""
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=ahead") as log:
-            assert await log.append(lasting())
-            ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
-            assert await log.purge(ahead_ms) == 0
-            monkeypatch.setattr(time, "time_ns", lambda: ahead_ms * 1_000_000)
-            log._known.forget_ended()
-            assert "a-1" in log._known
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=ahead") as log:
+        assert await log.append(lasting())
+        ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
+        assert await log.purge(ahead_ms) == 0
+        monkeypatch.setattr(time, "time_ns", lambda: ahead_ms * 1_000_000)
+        log._known.forget_ended()
+        assert "a-1" in log._known
 
 
 @needs_wall_clock

@@ -4,7 +4,8 @@ import asyncio
 import logging
 
 import pytest
-from alertlog.contract import DurableContract, entries, live
+from alertlog.contract import DurableContract
+from alertlog.reading import entries, live
 from alertlog.redis_streams.tools import Following, Link, lasting, not_raising, opened, run, sample_of, until, write
 from support.fakes import a_revision
 from support.redis_server import RedisServer, needs_redis, wait_until
@@ -16,7 +17,7 @@ from geocast.alertlog.redis_streams import log as redis_log
 from geocast.alertlog.redis_streams.connection import Reader
 from geocast.errors import LogUnavailable
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 @pytest.mark.usefixtures("time_passes_for_all", "patient")
@@ -65,102 +66,82 @@ def test_no_answer_of_redis_has_more_than_a_batch_of_the_largest_entries(shared,
 # ---- append ------------------------------------------------------------------------------------------------------
 
 
-def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
+async def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
     """LogA2, LogA3: exactly one entry, and `append` says True."""
-
-    async def main():
-        async with Link(server) as link, opened(link.url) as log:
-            for n in range(3):
-                link.lose_reply_to = b"WAITAOF"
-                if n:  # of what is sent after a heartbeat, an append
-                    link.lose_reply_to = f"a-{n}".encode()
-                assert await log.append(a_revision(f"a-{n}"))
-                assert not await log.append(a_revision(f"a-{n}"))
-                await until(lambda n=n: link.lost == n + 1, "the reply is lost")
-            assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-2"]
-
-    run(main)
+    async with Link(server) as link, opened(link.url) as log:
+        for n in range(3):
+            link.lose_reply_to = b"WAITAOF"
+            if n:  # of what is sent after a heartbeat, an append
+                link.lose_reply_to = f"a-{n}".encode()
+            assert await log.append(a_revision(f"a-{n}"))
+            assert not await log.append(a_revision(f"a-{n}"))
+            await until(lambda n=n: link.lost == n + 1, "the reply is lost")
+        assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-2"]
 
 
-def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
+async def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
     """LogA3: the counts that WAITAOF gives are looked at; it heals by itself."""
-
-    async def main():
-        async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
-            await unaware._heart.stop()  # its heartbeats would note as durable what is so for it
-            with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
-                await log.append(a_revision())
-            with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
-                await log.add_counts({})
-            assert await unaware.append(a_revision("seen"))
-            with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
-                await log.history("seen")  # a request may not be answered by what is not durable
-            with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-                await until(lambda: log.append(a_revision("a-2")), "an append is stored")
-                assert await log.history("seen") == [a_revision("seen")]
-                assert replica.command("HGET", "{geocast}:alert:a-2", "last") == b"1"
-
-    run(main)
-
-
-def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
-    """LogA3: it may have been stored; whoever is told so then may rely on it."""
-
-    async def main():
+    async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
+        await unaware._heart.stop()  # its heartbeats would note as durable what is so for it
+        with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
+            await log.append(a_revision())
+        with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
+            await log.add_counts({})
+        assert await unaware.append(a_revision("seen"))
+        with pytest.raises(LogUnavailable, match="0 of 1 replicas"):
+            await log.history("seen")  # a request may not be answered by what is not durable
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-            wait_until(lambda: replica.synced, "in step")
-            async with opened(server.url, replicas=1) as log:
-                replica.pause()
-                with pytest.raises(LogUnavailable):
-                    await log.append(a_revision())
-                assert server.command("HGET", "{geocast}:alert:a-1", "last") == b"1"
-                replica.resume()
-                await until(lambda: not_raising(log.add_counts({})), "well again")
-                assert not await log.append(a_revision())
-                assert await log.history("a-1") == [a_revision()]
+            await until(lambda: log.append(a_revision("a-2")), "an append is stored")
+            assert await log.history("seen") == [a_revision("seen")]
+            assert replica.command("HGET", "{geocast}:alert:a-2", "last") == b"1"
 
-    run(main)
+
+async def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
+    """LogA3: it may have been stored; whoever is told so then may rely on it."""
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with opened(server.url, replicas=1) as log:
+            replica.pause()
+            with pytest.raises(LogUnavailable):
+                await log.append(a_revision())
+            assert server.command("HGET", "{geocast}:alert:a-1", "last") == b"1"
+            replica.resume()
+            await until(lambda: not_raising(log.add_counts({})), "well again")
+            assert not await log.append(a_revision())
+            assert await log.history("a-1") == [a_revision()]
 
 
 @pytest.mark.parametrize("harm", ["pause", "kill"])
-def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
+async def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
     """LogA3, LogF3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            assert await log.append(lasting("a-1"))
-            getattr(server, harm)()
-            with pytest.raises(LogUnavailable):
-                await log.append(lasting("a-2"))
-            assert appender.APPEND_S < 3, "that is for how long it waits, whatever turns a machine gives to it"
-            await until(lambda: log._heart.problem is not None, "it is known to be away")
-            with pytest.raises(LogUnavailable):
-                await log.add_counts({})
-            {"pause": server.resume, "kill": server.start}[harm]()
-            await until(lambda: log.append(lasting("a-3")), "an append is stored")
-            await until(lambda: ("a-3", 1) in following.given, "it is followed")
-            assert following.given.count(("a-1", 1)) == following.given.count(("a-3", 1)) == 1
-            assert [entry.id for entry in await entries(log)].count("a-2") <= 1
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        assert await log.append(lasting("a-1"))
+        getattr(server, harm)()
+        with pytest.raises(LogUnavailable):
+            await log.append(lasting("a-2"))
+        assert appender.APPEND_S < 3, "that is for how long it waits, whatever turns a machine gives to it"
+        await until(lambda: log._heart.problem is not None, "it is known to be away")
+        with pytest.raises(LogUnavailable):
+            await log.add_counts({})
+        {"pause": server.resume, "kill": server.start}[harm]()
+        await until(lambda: log.append(lasting("a-3")), "an append is stored")
+        await until(lambda: ("a-3", 1) in following.given, "it is followed")
+        assert following.given.count(("a-1", 1)) == following.given.count(("a-3", 1)) == 1
+        assert [entry.id for entry in await entries(log)].count("a-2") <= 1
 
 
-def test_a_full_redis_takes_nothing_and_loses_nothing(server):
+async def test_a_full_redis_takes_nothing_and_loses_nothing(server):
     """LogA3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            assert await log.append(lasting())
-            server.command("CONFIG", "SET", "maxmemory", "1")
-            with pytest.raises(LogUnavailable, match="full"):
-                await log.append(lasting("a-2"))
-            assert len(await log.history("a-1")) == 1
-            assert await log.purge(0) == 0
-            server.command("CONFIG", "SET", "maxmemory", "0")
-            await until(lambda: log.append(lasting("a-2")), "an append is stored")
-            await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "it is followed")
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        assert await log.append(lasting())
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(LogUnavailable, match="full"):
+            await log.append(lasting("a-2"))
+        assert len(await log.history("a-1")) == 1
+        assert await log.purge(0) == 0
+        server.command("CONFIG", "SET", "maxmemory", "0")
+        await until(lambda: log.append(lasting("a-2")), "an append is stored")
+        await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "it is followed")
 
 
 # ---- what can't be read ------------------------------------------------------------------------------------------
@@ -196,47 +177,35 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog)
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 
-def test_counts_whose_reply_was_lost_are_counted_once(server):
+async def test_counts_whose_reply_was_lost_are_counted_once(server):
     """Protocol, section 4, counts: repeated, they are not added twice; over all nodes they add up."""
-
-    async def main():
-        async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
-            await other.add_counts({"a-1": Counts(10, 5)})
-            link.lose_reply_to = b"HSET"
-            with pytest.raises(LogUnavailable):
-                await log.add_counts({"a-1": Counts(2, 1)})
-            await until(lambda: not_raising(log.add_counts({"a-1": Counts(3, 1)})), "counted")
-            assert await other.counts("a-1") == Counts(13, 6)
-
-    run(main)
-
-
-def test_counts_of_other_releases_are_read(server):
-    """LogG6: further figures behind those that this release knows, the two before calls, the three before pushes."""
-
-    async def main():
-        async with opened(server.url) as log:
+    async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
+        await other.add_counts({"a-1": Counts(10, 5)})
+        link.lose_reply_to = b"HSET"
+        with pytest.raises(LogUnavailable):
             await log.add_counts({"a-1": Counts(2, 1)})
-            stored = {"later": "10 5 7 9 2", "before calls": "100 50", "before pushes": "1000 500 70"}
-            server.command("HSET", "{geocast}:counts:a-1", *(part for pair in stored.items() for part in pair))
-            assert await log.counts("a-1") == Counts(1112, 556, 77, 9)
-
-    run(main)
+        await until(lambda: not_raising(log.add_counts({"a-1": Counts(3, 1)})), "counted")
+        assert await other.counts("a-1") == Counts(13, 6)
 
 
-def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
+async def test_counts_of_other_releases_are_read(server):
+    """LogG6: further figures behind those that this release knows, the two before calls, the three before pushes."""
+    async with opened(server.url) as log:
+        await log.add_counts({"a-1": Counts(2, 1)})
+        stored = {"later": "10 5 7 9 2", "before calls": "100 50", "before pushes": "1000 500 70"}
+        server.command("HSET", "{geocast}:counts:a-1", *(part for pair in stored.items() for part in pair))
+        assert await log.counts("a-1") == Counts(1112, 556, 77, 9)
+
+
+async def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
     """`MAX_COUNTED`: sums go on under another name."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=many") as log:
-            for n in range(10):
-                await log.add_counts({"a-0": Counts(1, 0), f"a-{n}": Counts(1, 1)})
-                assert len(log._counting.sums) <= 4
-            assert await log.counts("a-0") == Counts(10, 1)
-            assert await log.counts("a-9") == Counts(1, 1)
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=many") as log:
+        for n in range(10):
+            await log.add_counts({"a-0": Counts(1, 0), f"a-{n}": Counts(1, 1)})
+            assert len(log._counting.sums) <= 4
+        assert await log.counts("a-0") == Counts(10, 1)
+        assert await log.counts("a-9") == Counts(1, 1)
 
 
 def test_no_password_is_logged(tmp_path, caplog):

@@ -5,8 +5,8 @@ from contextlib import aclosing
 
 import msgpack
 import pytest
-from alertlog.contract import entries, live, read, read_on
 from alertlog.later import MULTIPOLYGON, a_tombstone, of_another_kind, with_area, with_members
+from alertlog.reading import entries, live, read, read_on
 from alertlog.redis_streams.tools import (
     Following,
     Link,
@@ -33,7 +33,7 @@ from geocast.clock import SystemClock
 from geocast.errors import LogUnavailable
 from geocast.stream.live_alerts import LiveAlerts
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 # ---- history that was rewound ------------------------------------------------------------------------------------
@@ -71,78 +71,66 @@ def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
 
 
 @pytest.mark.usefixtures("patient")
-def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path):
+async def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path):
     """Rule 1, Rule 2: three acknowledged on the old primary, promotion, five new ones; conflicts go the log's way."""
-
-    async def main():
-        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-            wait_until(lambda: replica.synced, "in step")
-            async with Link(server) as link, opened(link.url) as old, opened(link.url) as returning:
-                for alert_id in ("both", "cancel-lost", "cancelled"):
-                    assert await old.append(lasting(alert_id))
-                assert await old.append(a_cancel("cancelled", ends_at=lasting().ends_at))
-                async with Following(old) as following, Following(returning) as away:
-                    await until(lambda: len(away.given) == len(following.given) == 4, "both know all")
-                    replica.command("REPLICAOF", "NO", "ONE")
-                    for n in range(3):
-                        assert await old.append(lasting(f"old-{n}"))
-                    assert await old.append(lasting("both", 2, headline="of the old"))
-                    assert await old.append(a_cancel("cancel-lost", ends_at=lasting().ends_at))
-                    await until(lambda: ("cancel-lost", 2) in following.given, "all is followed")
-                    async with opened(replica.url) as new:
-                        for n in range(5):
-                            assert await new.append(lasting(f"new-{n}"))
-                        assert await new.append(lasting("both", 2, headline="of the new"))
-                        assert await new.append(lasting("cancel-lost", 2, headline="of the new"))
-                        link.lead_to(replica)
-                        union = {*(f"old-{n}" for n in range(3)), *(f"new-{n}" for n in range(5)), "both"}
-                        await put_back(new, union)
-                        for each in (following, away):
-                            wanted = {(alert_id, 1) for alert_id in union}
-                            await until(lambda each=each, w=wanted: w <= set(each.given), "each knows all")
-                            assert each.positions == sorted(set(each.positions))
-                            assert ("cancel-lost", 3) in each.given
-                        assert [e.alert.headline for e in await new.history("both")][1] == "of the new"
-                        # The other one may have put all back before this one has come to its second conflict.
-                        await until(lambda: sample_of(old, "geocast_log_conflicts_total") == 2, "both are counted")
-
-    run(main)
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with Link(server) as link, opened(link.url) as old, opened(link.url) as returning:
+            for alert_id in ("both", "cancel-lost", "cancelled"):
+                assert await old.append(lasting(alert_id))
+            assert await old.append(a_cancel("cancelled", ends_at=lasting().ends_at))
+            async with Following(old) as following, Following(returning) as away:
+                await until(lambda: len(away.given) == len(following.given) == 4, "both know all")
+                replica.command("REPLICAOF", "NO", "ONE")
+                for n in range(3):
+                    assert await old.append(lasting(f"old-{n}"))
+                assert await old.append(lasting("both", 2, headline="of the old"))
+                assert await old.append(a_cancel("cancel-lost", ends_at=lasting().ends_at))
+                await until(lambda: ("cancel-lost", 2) in following.given, "all is followed")
+                async with opened(replica.url) as new:
+                    for n in range(5):
+                        assert await new.append(lasting(f"new-{n}"))
+                    assert await new.append(lasting("both", 2, headline="of the new"))
+                    assert await new.append(lasting("cancel-lost", 2, headline="of the new"))
+                    link.lead_to(replica)
+                    union = {*(f"old-{n}" for n in range(3)), *(f"new-{n}" for n in range(5)), "both"}
+                    await put_back(new, union)
+                    for each in (following, away):
+                        wanted = {(alert_id, 1) for alert_id in union}
+                        await until(lambda each=each, w=wanted: w <= set(each.given), "each knows all")
+                        assert each.positions == sorted(set(each.positions))
+                        assert ("cancel-lost", 3) in each.given
+                    assert [e.alert.headline for e in await new.history("both")][1] == "of the new"
+                    # The other one may have put all back before this one has come to its second conflict.
+                    await until(lambda: sample_of(old, "geocast_log_conflicts_total") == 2, "both are counted")
 
 
-def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
+async def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
     """LogA3, LogF3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
-
-    async def main():
-        with trio(tmp_path) as (servers, sentinels):
-            async with opened(sentinel_url(sentinels), replicas=1) as log, Following(log) as following:
-                await until(lambda: log.append(lasting("a-1")), "stored")
-                servers[0].kill()
-                await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
-                await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "followed")
-                assert len(await live(log, int(time.time() * 1000))) == 2
-
-    run(main)
+    with trio(tmp_path) as (servers, sentinels):
+        async with opened(sentinel_url(sentinels), replicas=1) as log, Following(log) as following:
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            servers[0].kill()
+            await until(lambda: log.append(lasting("a-2")), "stored by the new primary")
+            await until(lambda: following.known == [("a-1", 1), ("a-2", 1)], "followed")
+            assert len(await live(log, int(time.time() * 1000))) == 2
 
 
-def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
+async def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
     """LogA3: a failover has begun, and these two have not heard of it; what they sync will be lost."""
-
-    async def main():
-        with trio(tmp_path) as (servers, sentinels):
-            async with opened(sentinel_url(sentinels), replicas=1) as log:
-                await until(lambda: log.append(lasting("a-1")), "stored")
-                await log._heart.stop()  # or it would look for another primary, once a second
-                for server in servers:  # each may be promoted, and none be made a replica
-                    server.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof", "+slaveof|no")
-                sentinels[0].command("SENTINEL", "FAILOVER", "geocast")
-                wait_until(lambda: sentinels[0].primary_port() != servers[0].port, "another is promoted")
-                with pytest.raises(LogUnavailable):
-                    await log.append(lasting("a-2"))
-
-    run(main)
+    with trio(tmp_path) as (servers, sentinels):
+        async with opened(sentinel_url(sentinels), replicas=1) as log:
+            await until(lambda: log.append(lasting("a-1")), "stored")
+            await log._heart.stop()  # or it would look for another primary, once a second
+            for server in servers:  # each may be promoted, and none be made a replica
+                server.command("ACL", "SETUSER", "default", "-replicaof", "-slaveof", "+slaveof|no")
+            sentinels[0].command("SENTINEL", "FAILOVER", "geocast")
+            wait_until(lambda: sentinels[0].primary_port() != servers[0].port, "another is promoted")
+            with pytest.raises(LogUnavailable):
+                await log.append(lasting("a-2"))
 
 
-def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
+async def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
     """LogG5, Rule 2: other kinds, wherever in an alert they stand, unknown members and unknown shapes."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
@@ -157,151 +145,123 @@ def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
         with_members(lasting("begun", 2)),
     ]
     written = [lasting_later(each) for each in written]
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            await write(log, *written)
-            known = [("tombstone", 1), ("live", 1), ("live", 3), ("off", 1), ("off", 2), ("begun", 2)]
-            await until(lambda: following.known == known, "all is followed")
-            server.command("FLUSHALL")
-            await put_back(log, ["live", "begun"])
-            await until(lambda: len(stored_in(server)) == len(written), "all is there")
-            by_alert = sorted(stored_in(server), key=lambda each: each[0])
-            assert by_alert == sorted((tuple(each) for each in written), key=lambda each: each[0])
-            assert following.known == known
-            assert log.quarantined == 0
-            assert not await log.append(lasting("off", 4))
-            assert await log.append(lasting("live", 4))
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        await write(log, *written)
+        known = [("tombstone", 1), ("live", 1), ("live", 3), ("off", 1), ("off", 2), ("begun", 2)]
+        await until(lambda: following.known == known, "all is followed")
+        server.command("FLUSHALL")
+        await put_back(log, ["live", "begun"])
+        await until(lambda: len(stored_in(server)) == len(written), "all is there")
+        by_alert = sorted(stored_in(server), key=lambda each: each[0])
+        assert by_alert == sorted((tuple(each) for each in written), key=lambda each: each[0])
+        assert following.known == known
+        assert log.quarantined == 0
+        assert not await log.append(lasting("off", 4))
+        assert await log.append(lasting("live", 4))
 
 
-def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(server, tmp_path):
+async def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(server, tmp_path):
     """Rule 3, LogG5: appended again under the next number, with all that a later release put into it."""
     ends_at = lasting().ends_at
-
-    async def main():
-        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-            wait_until(lambda: replica.synced, "in step")
-            async with Link(server) as link, opened(link.url) as old:
-                assert await old.append(lasting("a-1"))
-                async with Following(old) as following:
-                    await until(lambda: following.given, "followed")
-                    replica.command("REPLICAOF", "NO", "ONE")
-                    await write(old, with_members(a_cancel(ends_at=ends_at)))
-                    await until(lambda: ("a-1", 2) in following.given, "followed")
-                    async with opened(replica.url) as new:
-                        await write(new, lasting_later(of_another_kind(revision=2)))
-                        link.lead_to(replica)
-                        await until(lambda: ("a-1", 3) in following.given, "it is appended again")
-                        assert [entry.revision for entry in await new.history("a-1")] == [1, 2, 3]
-                        wanted = with_members(a_cancel(revision=3, ends_at=ends_at))
-                        assert msgpack.unpackb(stored_in(replica)[-1][4]) == msgpack.unpackb(wanted.payload)
-                        assert old.quarantined == new.quarantined == 0
-
-    run(main)
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with Link(server) as link, opened(link.url) as old:
+            assert await old.append(lasting("a-1"))
+            async with Following(old) as following:
+                await until(lambda: following.given, "followed")
+                replica.command("REPLICAOF", "NO", "ONE")
+                await write(old, with_members(a_cancel(ends_at=ends_at)))
+                await until(lambda: ("a-1", 2) in following.given, "followed")
+                async with opened(replica.url) as new:
+                    await write(new, lasting_later(of_another_kind(revision=2)))
+                    link.lead_to(replica)
+                    await until(lambda: ("a-1", 3) in following.given, "it is appended again")
+                    assert [entry.revision for entry in await new.history("a-1")] == [1, 2, 3]
+                    wanted = with_members(a_cancel(revision=3, ends_at=ends_at))
+                    assert msgpack.unpackb(stored_in(replica)[-1][4]) == msgpack.unpackb(wanted.payload)
+                    assert old.quarantined == new.quarantined == 0
 
 
 # ---- what followers hear of it -----------------------------------------------------------------------------------
 
 
-def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
+async def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
     """LogL1: once it is put back, what was lost stands where it stood."""
     ends_at = lasting().ends_at
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            ids = [f"a-{n}" for n in range(6)]
-            for alert_id in (*ids[3:], *ids[:3]):
-                await log.append(a_revision(alert_id, expires_at=ends_at))
-            assert await log.append(a_revision("a-5", 2, expires_at=ends_at))
-            await until(lambda: ("a-5", 2) in following.given, "all is followed")
-            first = await log.live(0, limit=2)
-            server.command("FLUSHALL")
-            await put_back(log, ids)
-            second = await log.live(0, first.after, 2)
-            third = await log.live(0, second.after, 2)
-            found = [sorted(entry.id for entry in page.revisions) for page in (first, second, third)]
-            assert found == [ids[:2], ids[2:4], ids[4:]]
-            assert third.after is None
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        ids = [f"a-{n}" for n in range(6)]
+        for alert_id in (*ids[3:], *ids[:3]):
+            await log.append(a_revision(alert_id, expires_at=ends_at))
+        assert await log.append(a_revision("a-5", 2, expires_at=ends_at))
+        await until(lambda: ("a-5", 2) in following.given, "all is followed")
+        first = await log.live(0, limit=2)
+        server.command("FLUSHALL")
+        await put_back(log, ids)
+        second = await log.live(0, first.after, 2)
+        third = await log.live(0, second.after, 2)
+        found = [sorted(entry.id for entry in page.revisions) for page in (first, second, third)]
+        assert found == [ids[:2], ids[2:4], ids[4:]]
+        assert third.after is None
 
 
-def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
+async def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
     """Rule 2, R2: who knows the cancel alone is first; a process that starts then finds the two in that order."""
-
-    async def main():
-        async with opened(f"{shared.url}?prefix=early") as log:
-            cancel = a_cancel(ends_at=lasting().ends_at)
-            for entry in (cancel, lasting()):
-                await log._writer.store([Stored.of(entry).arguments("put back", more=False)], mending=True)
-            assert [entry.revision for entry in await entries(log)] == [2, 1]
-            alerts, now = LiveAlerts(1), SystemClock().now()
-            for entry in await entries(log):
-                alerts.apply(entry, now)
-            assert [alert.current for alert in alerts] == [cancel]
-
-    run(main)
+    async with opened(f"{shared.url}?prefix=early") as log:
+        cancel = a_cancel(ends_at=lasting().ends_at)
+        for entry in (cancel, lasting()):
+            await log._writer.store([Stored.of(entry).arguments("put back", more=False)], mending=True)
+        assert [entry.revision for entry in await entries(log)] == [2, 1]
+        alerts, now = LiveAlerts(1), SystemClock().now()
+        for entry in await entries(log):
+            alerts.apply(entry, now)
+        assert [alert.current for alert in alerts] == [cancel]
 
 
-def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server):
+async def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server):
     """Rule 2: nobody knows number 1 any more, and number 2 lives."""
     now_ms = int(time.time() * 1000)
-
-    async def main():
-        async with opened(server.url) as first:
-            assert await first.append(a_revision(expires_at=now_ms - 1))
-            assert await first.append(lasting("a-1", 2))
-        async with opened(server.url) as log, aclosing(log.follow(0, now_ms)) as follower:
-            assert [entry.revision for _, entry in await read_on(follower)] == [2]
-            server.command("FLUSHALL")
-            await put_back(log, ["a-1"])
-            assert not await log.append(lasting("a-1", 1))
-            assert await log.append(lasting("a-1", 3))
-
-    run(main)
+    async with opened(server.url) as first:
+        assert await first.append(a_revision(expires_at=now_ms - 1))
+        assert await first.append(lasting("a-1", 2))
+    async with opened(server.url) as log, aclosing(log.follow(0, now_ms)) as follower:
+        assert [entry.revision for _, entry in await read_on(follower)] == [2]
+        server.command("FLUSHALL")
+        await put_back(log, ["a-1"])
+        assert not await log.append(lasting("a-1", 1))
+        assert await log.append(lasting("a-1", 3))
 
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
-def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
+async def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
     """Rule 1: by the size of the stream, or by the sequence numbers, whichever comes first."""
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            for n in range(3):
-                await log.append(lasting(f"a-{n}"))
-            await until(lambda: len(following.given) == 3, "all is followed")
-            place = server.command("HGET", "{geocast}:alert:a-1", "1")
-            stream = "{geocast}:stream"
-            server.command(
-                *{"XDEL": ("XDEL", stream, place), "XTRIM": ("XTRIM", stream, "MAXLEN", 1), "DEL": ("DEL", stream)}[cut]
-            )
-            await put_back(log, ["a-0", "a-1", "a-2"])
-            assert sorted(entry.id for entry in await entries(log)) == ["a-0", "a-1", "a-2"]
-            assert sample_of(log, "geocast_log_rewinds_total") == 1
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        for n in range(3):
+            await log.append(lasting(f"a-{n}"))
+        await until(lambda: len(following.given) == 3, "all is followed")
+        place = server.command("HGET", "{geocast}:alert:a-1", "1")
+        stream = "{geocast}:stream"
+        server.command(
+            *{"XDEL": ("XDEL", stream, place), "XTRIM": ("XTRIM", stream, "MAXLEN", 1), "DEL": ("DEL", stream)}[cut]
+        )
+        await put_back(log, ["a-0", "a-1", "a-2"])
+        assert sorted(entry.id for entry in await entries(log)) == ["a-0", "a-1", "a-2"]
+        assert sample_of(log, "geocast_log_rewinds_total") == 1
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
+async def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
     """Rule 1: on the same connection, as after a clock that was ahead; by the epoch, for ids say nothing then."""
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            await log.append(lasting("a-0"))
-            server.command("XSETID", "{geocast}:stream", "9999999999999-0")
-            server.command("HSET", "{geocast}:meta", "epoch", 9999999999999)
-            await until(lambda: log.append(lasting("a-1")), "stored")
-            await until(lambda: ("a-1", 1) in following.given, "followed")
-            server.command(*cut.split())
-            await put_back(log, ["a-0", "a-1"])
-            await until(lambda: log.append(lasting("a-2")), "stored")
-            await until(lambda: ("a-2", 1) in following.given, "followed")
-            assert following.positions == sorted(set(following.positions))
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        await log.append(lasting("a-0"))
+        server.command("XSETID", "{geocast}:stream", "9999999999999-0")
+        server.command("HSET", "{geocast}:meta", "epoch", 9999999999999)
+        await until(lambda: log.append(lasting("a-1")), "stored")
+        await until(lambda: ("a-1", 1) in following.given, "followed")
+        server.command(*cut.split())
+        await put_back(log, ["a-0", "a-1"])
+        await until(lambda: log.append(lasting("a-2")), "stored")
+        await until(lambda: ("a-2", 1) in following.given, "followed")
+        assert following.positions == sorted(set(following.positions))
 
 
 @needs_wall_clock
@@ -326,98 +286,79 @@ def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp
         run(main)
 
 
-def test_a_gap_in_what_comes_is_noticed(server):
+async def test_a_gap_in_what_comes_is_noticed(server):
     """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
-
-    async def main():
-        async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
-            await log.append(lasting("a-0"))
-            await until(lambda: following.given, "followed")
-            await other.append(lasting("known"))
-            await until(lambda: len(following.given) == 2, "followed")
-            server.command("HINCRBY", "{geocast}:meta", "seq", 1)  # as if an entry had come and gone
-            await other.append(lasting("next"))
-            await until(lambda: following.known[-1:] == [("next", 1)], "followed")
-            await until(lambda: sample_of(log, "geocast_log_rewinds_total") == 1, "noticed")
-            assert following.positions == sorted(set(following.positions))
-
-    run(main)
+    async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
+        await log.append(lasting("a-0"))
+        await until(lambda: following.given, "followed")
+        await other.append(lasting("known"))
+        await until(lambda: len(following.given) == 2, "followed")
+        server.command("HINCRBY", "{geocast}:meta", "seq", 1)  # as if an entry had come and gone
+        await other.append(lasting("next"))
+        await until(lambda: following.known[-1:] == [("next", 1)], "followed")
+        await until(lambda: sample_of(log, "geocast_log_rewinds_total") == 1, "noticed")
+        assert following.positions == sorted(set(following.positions))
 
 
-def test_a_restart_that_lost_nothing_rewinds_nothing(server):
+async def test_a_restart_that_lost_nothing_rewinds_nothing(server):
     """Rule 1: another process of Redis with the same history is no new epoch."""
-
-    async def main():
-        async with opened(server.url) as log, Following(log) as following:
-            await log.append(lasting("a-0"))
-            await until(lambda: following.given, "followed")
-            server.kill()
-            server.start()
-            await until(lambda: log.append(lasting("a-1")), "stored")
-            await until(lambda: following.given == [("a-0", 1), ("a-1", 1)], "each once")
-            assert sample_of(log, "geocast_log_rewinds_total") == 0
-
-    run(main)
+    async with opened(server.url) as log, Following(log) as following:
+        await log.append(lasting("a-0"))
+        await until(lambda: following.given, "followed")
+        server.kill()
+        server.start()
+        await until(lambda: log.append(lasting("a-1")), "stored")
+        await until(lambda: following.given == [("a-0", 1), ("a-1", 1)], "each once")
+        assert sample_of(log, "geocast_log_rewinds_total") == 0
 
 
 # ---- deafness ----------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
+async def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
     """LogF2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
-
-    async def main():
-        async with opened(server.url) as log:
-            monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
-            with pytest.raises(LogUnavailable, match="not the one that is written"):
-                await anext(log.follow(0))
-            with pytest.raises(LogUnavailable, match="not the one that is written"):
-                await log.add_counts({})
-            monkeypatch.undo()
-            assert await read(log) == []
+    async with opened(server.url) as log:
+        monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
+        with pytest.raises(LogUnavailable, match="not the one that is written"):
+            await anext(log.follow(0))
+        with pytest.raises(LogUnavailable, match="not the one that is written"):
             await log.add_counts({})
+        monkeypatch.undo()
+        assert await read(log) == []
+        await log.add_counts({})
 
-    run(main)
 
-
-def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
+async def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
     """LogF1: a reader that fails behind an entry, before it has given it, has not given it."""
 
     def fails(_follower):
         raise LogUnavailable("deaf")
 
-    async def main():
-        async with opened(server.url) as log:
-            await log.append(lasting("a-0"))
-            async with aclosing(log.follow(0)) as follower:
-                [given] = await read_on(follower)
-                await log.append(lasting("a-1"))
-                monkeypatch.setattr(redis_follower._Follower, "_check_hearing", fails)
-                with pytest.raises(LogUnavailable):
-                    await read_on(follower)
-            monkeypatch.undo()
-            assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
-
-    run(main)
+    async with opened(server.url) as log:
+        await log.append(lasting("a-0"))
+        async with aclosing(log.follow(0)) as follower:
+            [given] = await read_on(follower)
+            await log.append(lasting("a-1"))
+            monkeypatch.setattr(redis_follower._Follower, "_check_hearing", fails)
+            with pytest.raises(LogUnavailable):
+                await read_on(follower)
+        monkeypatch.undo()
+        assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
 
 
-def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
+async def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
     """LogF2: of a primary that was demoted, within 3 s."""
-
-    async def main():
-        with RedisServer(tmp_path / "replica", replica_of=server) as replica:
-            wait_until(lambda: replica.synced, "in step")
-            async with opened(server.url) as log, aclosing(log.follow(0)) as follower:
-                assert await read_on(follower) == []
-                async with Link(server) as link, opened(link.url) as moving, aclosing(moving.follow(0)) as deaf:
-                    monkeypatch.setattr(moving._primary, "reader", log._primary.reader)
-                    await read_on(deaf)
-                    replica.command("REPLICAOF", "NO", "ONE")
-                    link.lead_to(replica)  # but for the reader, whose connection stays
-                    with pytest.raises(LogUnavailable, match="not the one that is written"):
-                        await forever(deaf)
-
-    run(main)
+    with RedisServer(tmp_path / "replica", replica_of=server) as replica:
+        wait_until(lambda: replica.synced, "in step")
+        async with opened(server.url) as log, aclosing(log.follow(0)) as follower:
+            assert await read_on(follower) == []
+            async with Link(server) as link, opened(link.url) as moving, aclosing(moving.follow(0)) as deaf:
+                monkeypatch.setattr(moving._primary, "reader", log._primary.reader)
+                await read_on(deaf)
+                replica.command("REPLICAOF", "NO", "ONE")
+                link.lead_to(replica)  # but for the reader, whose connection stays
+                with pytest.raises(LogUnavailable, match="not the one that is written"):
+                    await forever(deaf)
 
 
 async def forever(batches):

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from alertlog.chains import a_call, an_end
-from alertlog.contract import PATIENCE_S, live, read
+from alertlog.reading import PATIENCE_S, live, read
 from alertlog.redis_streams.tools import Following, lasting, not_raising, opened, run, stored_in, until
 from support.fakes import a_cancel, a_revision
 from support.ports import a_free_port
@@ -20,7 +20,7 @@ from geocast.alertlog import Counts
 from geocast.alertlog.redis_streams import target
 from geocast.errors import ConfigError, LogUnavailable
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 FIT = {
     "redis_version": "7.2.4",

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from contextlib import aclosing, asynccontextmanager, suppress
 
-from alertlog.contract import PATIENCE_S, live
+from alertlog.reading import PATIENCE_S, live
 from support.fakes import a_revision
 
 from geocast.alertlog.redis_streams import RedisStreamsLog

@@ -9,8 +9,8 @@ from contextlib import aclosing, closing, suppress
 from pathlib import Path
 
 import pytest
-from alertlog.contract import entries, live, read, read_on
 from alertlog.later import MULTIPOLYGON, of_another_kind, with_area, with_members
+from alertlog.reading import entries, live, read, read_on
 from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
 from support.fakes import NOON_MS, FakeClock, a_revision, alert_request
 
@@ -19,9 +19,6 @@ from geocast.alertlog import RETENTION_MS, Counts, codec, sqlite, sqlite_file
 from geocast.auth.tokens import Requester
 from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publishing
-
-pytestmark = pytest.mark.timeout(120)
-
 
 # ---- rows that can't be read -------------------------------------------------------------------------------------
 
@@ -352,28 +349,24 @@ def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
+async def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
     """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
-
-    async def main():
-        async with Opened(path) as log, aclosing(log.follow(0)) as follower:
-            assert await log.append(a_revision())
-            assert len(await read_on(follower)) == 1
-            own = path.with_name(path.name + suffix)
-            away = own.rename(path.with_name("away"))
-            if replaced:
-                shutil.copy(away, own)
-            calls = [log.append(a_revision("a-2")), log.add_counts({}), log.add_counts({"a-1": Counts(1, 0)})]
-            calls += [log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1"), log.purge(0)]
-            for call in (read_on(follower), *calls):
-                with pytest.raises(LogUnavailable, match=r"^its file, -wal or -shm was deleted or replaced"):
-                    await call
-            away.rename(own)
-            await log.add_counts({})
-            assert await log.append(a_revision("a-2"))
-            assert [entry.id for entry in await entries(log)] == ["a-1", "a-2"]
-
-    run(main)
+    async with Opened(path) as log, aclosing(log.follow(0)) as follower:
+        assert await log.append(a_revision())
+        assert len(await read_on(follower)) == 1
+        own = path.with_name(path.name + suffix)
+        away = own.rename(path.with_name("away"))
+        if replaced:
+            shutil.copy(away, own)
+        calls = [log.append(a_revision("a-2")), log.add_counts({}), log.add_counts({"a-1": Counts(1, 0)})]
+        calls += [log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1"), log.purge(0)]
+        for call in (read_on(follower), *calls):
+            with pytest.raises(LogUnavailable, match=r"^its file, -wal or -shm was deleted or replaced"):
+                await call
+        away.rename(own)
+        await log.add_counts({})
+        assert await log.append(a_revision("a-2"))
+        assert [entry.id for entry in await entries(log)] == ["a-1", "a-2"]
 
 
 @pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
@@ -387,7 +380,7 @@ def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
     assert "\n" not in str(caught.value)
 
 
-def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
+async def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
     """LogF3: it raises LogUnavailable, and may be called again."""
 
     class Failing:
@@ -399,14 +392,11 @@ def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
         def close(self):
             pass
 
-    async def main():
-        async with Opened(path) as log:
-            await log.append(a_revision())
-            reader, log._reader = log._reader, Failing()
-            for call in (read(log), log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1")):
-                with pytest.raises(LogUnavailable, match="disk I/O error"):
-                    await call
-            log._reader = reader
-            assert len(await read(log)) == 1
-
-    run(main)
+    async with Opened(path) as log:
+        await log.append(a_revision())
+        reader, log._reader = log._reader, Failing()
+        for call in (read(log), log.history("a-1"), log.live(NOON_MS), log.tail(), log.counts("a-1")):
+            with pytest.raises(LogUnavailable, match="disk I/O error"):
+                await call
+        log._reader = reader
+        assert len(await read(log)) == 1

@@ -12,8 +12,6 @@ from geocast.alertlog import codec
 from geocast.auth.tokens import Requester
 from geocast.ingest.publish import Publishing
 
-pytestmark = pytest.mark.timeout(120)
-
 ENTRIES = [
     a_revision(),
     a_revision(description="", status="test"),

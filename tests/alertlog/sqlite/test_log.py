@@ -5,15 +5,14 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from alertlog.contract import DurableContract, entries, live
+from alertlog.contract import DurableContract
+from alertlog.reading import entries, live
 from alertlog.sqlite.tools import ENDS_MS, Opened, contents, edit, fill, run, write
 from support.fakes import NOON_MS, a_cancel, a_revision
 
 from geocast.alertlog import Counts, Cursor, codec, sqlite
 from geocast.alertlog.sqlite import SqliteLog
 from geocast.errors import LogUnavailable
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class TestSqliteLog(DurableContract):
@@ -92,39 +91,31 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
     assert 1 <= len(commits) <= 5
 
 
-def test_a_commit_returns_after_its_sync(path):
+async def test_a_commit_returns_after_its_sync(path):
     """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
-
-    async def main():
-        async with Opened(path) as log:
-            pragmas = [
-                await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("journal_mode", "synchronous")
-            ]
-            assert pragmas == ["wal", 2]
-
-    run(main)
+    async with Opened(path) as log:
+        pragmas = [
+            await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("journal_mode", "synchronous")
+        ]
+        assert pragmas == ["wal", 2]
 
 
-def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
+async def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
     """LogA1, LogA2: one of them may be refused, the others are stored."""
-
-    async def main():
-        async with Opened(path) as log:
-            appends = [
-                a_revision("a"),
-                a_revision("a", 3),
-                a_revision("b"),
-                a_revision("a", 2),
-                a_revision("b"),
-                a_cancel("a", 3),
-            ]
-            assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
-
-    run(main)
+    async with Opened(path) as log:
+        appends = [
+            a_revision("a"),
+            a_revision("a", 3),
+            a_revision("b"),
+            a_revision("a", 2),
+            a_revision("b"),
+            a_cancel("a", 3),
+        ]
+        assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
 
 
-def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
+async def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
     """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
     encode = codec.encode
 
@@ -134,31 +125,23 @@ def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
         return encode(entry)
 
     monkeypatch.setattr(codec, "encode", odd)
-
-    async def main():
-        async with Opened(path) as log:
-            appends = [log.append(a_revision(alert_id)) for alert_id in ("a", "odd", "b")]
-            outcomes = await asyncio.gather(*appends, return_exceptions=True)
-            assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
-            assert await log.append(a_revision("a"))
-            assert [entry.id for entry in await entries(log)] == ["a"]
-
-    run(main)
+    async with Opened(path) as log:
+        appends = [log.append(a_revision(alert_id)) for alert_id in ("a", "odd", "b")]
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        assert all(isinstance(outcome, LogUnavailable) for outcome in outcomes)
+        assert await log.append(a_revision("a"))
+        assert [entry.id for entry in await entries(log)] == ["a"]
 
 
-def test_too_many_waiting_appends_are_refused(path, monkeypatch):
+async def test_too_many_waiting_appends_are_refused(path, monkeypatch):
     """LogA3: the queue is bounded; what is in it is stored."""
     monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
-
-    async def main():
-        async with Opened(path) as log:
-            appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
-            outcomes = await asyncio.gather(*appends, return_exceptions=True)
-            assert outcomes[:3] == [True] * 3
-            assert [type(outcome) for outcome in outcomes[3:]] == [LogUnavailable] * 2
-            assert await log.append(a_revision("a-4"))
-
-    run(main)
+    async with Opened(path) as log:
+        appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
+        outcomes = await asyncio.gather(*appends, return_exceptions=True)
+        assert outcomes[:3] == [True] * 3
+        assert [type(outcome) for outcome in outcomes[3:]] == [LogUnavailable] * 2
+        assert await log.append(a_revision("a-4"))
 
 
 # ---- a full disk -------------------------------------------------------------------------------------------------

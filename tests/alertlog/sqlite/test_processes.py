@@ -12,7 +12,7 @@ from contextlib import aclosing, closing
 from pathlib import Path
 
 import pytest
-from alertlog.contract import entries, read, read_on
+from alertlog.reading import entries, read, read_on
 from alertlog.sqlite.tools import Opened, contents, fill, run, until
 from support.fakes import FakeClock, a_revision, alert_request
 
@@ -22,27 +22,21 @@ from geocast.auth.tokens import Requester
 from geocast.errors import ConfigError, LogUnavailable
 from geocast.ingest.publish import Publishing
 
-pytestmark = pytest.mark.timeout(120)
-
 TESTS = Path(__file__).resolve().parents[2]
 
 
 # ---- several processes on one file -------------------------------------------------------------------------------
 
 
-def test_an_append_of_another_process_is_noticed(path, monkeypatch):
+async def test_an_append_of_another_process_is_noticed(path, monkeypatch):
     """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
-
-    async def main():
-        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
-            assert await read_on(follower) == []
-            for n in range(3):
-                waiting = asyncio.ensure_future(read_on(follower))
-                await one.append(a_revision(f"a-{n}"))
-                assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
-
-    run(main)
+    async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+        assert await read_on(follower) == []
+        for n in range(3):
+            waiting = asyncio.ensure_future(read_on(follower))
+            await one.append(a_revision(f"a-{n}"))
+            assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
 
 
 def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_write(path, monkeypatch):
@@ -78,7 +72,7 @@ def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_wr
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
-def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
+async def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
     """LogF2: a user may have no watch left, and a sandbox no inotify."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
@@ -89,54 +83,42 @@ def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, mon
         return made(name, *arguments)
 
     monkeypatch.setattr(inotify, "_call", fails)
-
-    async def main():
-        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
-            assert await read_on(follower) == []
-            waiting = asyncio.ensure_future(read_on(follower))
-            await one.append(a_revision("a-1"))
-            assert [entry.id for _, entry in await waiting] == ["a-1"]
-
-    run(main)
+    async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+        assert await read_on(follower) == []
+        waiting = asyncio.ensure_future(read_on(follower))
+        await one.append(a_revision("a-1"))
+        assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
+async def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
     """`AlertLog.nudge`: another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
-
-    async def main():
-        async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
-            assert await read_on(follower) == []
-            waiting = asyncio.ensure_future(read_on(follower))
-            await asyncio.sleep(0)
-            await one.append(a_revision())
-            other.nudge()
-            assert [entry.id for _, entry in await waiting] == ["a-1"]
-
-    run(main)
+    async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
+        assert await read_on(follower) == []
+        waiting = asyncio.ensure_future(read_on(follower))
+        await asyncio.sleep(0)
+        await one.append(a_revision())
+        other.nudge()
+        assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
+async def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
     """LogA1, LogA2: by whatever process; both see the same."""
-
-    async def main():
-        async with Opened(path, 3) as logs:
-            for number in range(1, 6):
-                rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
-                stored = await asyncio.gather(*(log.append(rival) for log, rival in rivals))
-                assert sum(stored) == 1
-                winner = rivals[stored.index(True)][1]
-                for log in logs:
-                    assert (await log.history("a-1"))[-1] == winner
-            first, *others = [await read(log) for log in logs]
-            assert others == [first] * 2
-            assert [entry.revision for _, entry in first] == [1, 2, 3, 4, 5]
-
-    run(main)
+    async with Opened(path, 3) as logs:
+        for number in range(1, 6):
+            rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
+            stored = await asyncio.gather(*(log.append(rival) for log, rival in rivals))
+            assert sum(stored) == 1
+            winner = rivals[stored.index(True)][1]
+            for log in logs:
+                assert (await log.history("a-1"))[-1] == winner
+        first, *others = [await read(log) for log in logs]
+        assert others == [first] * 2
+        assert [entry.revision for _, entry in first] == [1, 2, 3, 4, 5]
 
 
-def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
+async def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
     """LogF1: no entry turns up later below a position that was already given, whoever appends."""
 
     async def follow(log, count):
@@ -146,41 +128,34 @@ def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
                 seen += await read_on(follower)
         return seen
 
-    async def main():
-        async with Opened(path, 3) as logs:
-            following = [asyncio.ensure_future(follow(log, 150)) for log in logs]
-            for turn in range(10):
-                await asyncio.gather(
-                    *(log.append(a_revision(f"a-{turn}-{i}-{n}")) for i, log in enumerate(logs) for n in range(5))
-                )
-            first, *others = await asyncio.gather(*following)
-            assert others == [first] * 2
-            assert len({position for position, _ in first}) == 150
-            assert first == sorted(first, key=lambda positioned: positioned.position)
-
-    run(main)
+    async with Opened(path, 3) as logs:
+        following = [asyncio.ensure_future(follow(log, 150)) for log in logs]
+        for turn in range(10):
+            await asyncio.gather(
+                *(log.append(a_revision(f"a-{turn}-{i}-{n}")) for i, log in enumerate(logs) for n in range(5))
+            )
+        first, *others = await asyncio.gather(*following)
+        assert others == [first] * 2
+        assert len({position for position, _ in first}) == 150
+        assert first == sorted(first, key=lambda positioned: positioned.position)
 
 
-def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
+async def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
     """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
-
-    async def main():
-        async with Opened(path) as log:
-            with closing(sqlite3.connect(path, isolation_level=None)) as hog:
-                hog.execute("BEGIN IMMEDIATE")
-                with pytest.raises(LogUnavailable, match="locked"):
-                    await log.append(a_revision())
-                with pytest.raises(LogUnavailable):
-                    await log.add_counts({"a-1": Counts(1, 0)})
-                with pytest.raises(LogUnavailable):
-                    await log.add_counts({})
-                assert await entries(log) == []
-                hog.execute("ROLLBACK")
-            await log.add_counts({})
-            assert await log.append(a_revision())
-
-    run(main)
+    async with Opened(path) as log:
+        with closing(sqlite3.connect(path, isolation_level=None)) as hog:
+            hog.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LogUnavailable, match="locked"):
+                await log.append(a_revision())
+            with pytest.raises(LogUnavailable):
+                await log.add_counts({"a-1": Counts(1, 0)})
+            with pytest.raises(LogUnavailable):
+                await log.add_counts({})
+            assert await entries(log) == []
+            hog.execute("ROLLBACK")
+        await log.add_counts({})
+        assert await log.append(a_revision())
 
 
 # ---- what passes -------------------------------------------------------------------------------------------------
@@ -365,30 +340,22 @@ def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
     check_after_a_crash(path, said)
 
 
-def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
+async def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
     """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
-
-    async def main():
-        async with Opened(path) as log:
-            publishing = Publishing(log, policy.load(None), FakeClock())
-            outcome = await publishing.publish(alert_request(), Requester("other"))
-            assert not outcome.created
-            assert outcome.entry.source == "desk"
-            assert await entries(log) == [outcome.entry]
-
-    run(main)
+    async with Opened(path) as log:
+        publishing = Publishing(log, policy.load(None), FakeClock())
+        outcome = await publishing.publish(alert_request(), Requester("other"))
+        assert not outcome.created
+        assert outcome.entry.source == "desk"
+        assert await entries(log) == [outcome.entry]
 
 
-def test_another_process_goes_on_when_one_dies_in_a_commit(path):
+async def test_another_process_goes_on_when_one_dies_in_a_commit(path):
     """LogA3, LogF1: its lock dies with it."""
-
-    async def main():
-        async with Opened(path) as log:
-            await log.append(a_revision("mine"))
-            said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))
-            assert said == [f"before-{n}/1" for n in range(3)]
-            assert await log.append(a_revision("mine", 2))
-            assert [f"{entry.id}/{entry.revision}" for entry in await entries(log)] == ["mine/1", *said, "mine/2"]
-
-    run(main)
+    async with Opened(path) as log:
+        await log.append(a_revision("mine"))
+        said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))
+        assert said == [f"before-{n}/1" for n in range(3)]
+        assert await log.append(a_revision("mine", 2))
+        assert [f"{entry.id}/{entry.revision}" for entry in await entries(log)] == ["mine/1", *said, "mine/2"]

@@ -4,15 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import pytest
 from alertlog.chains import a_call, a_claim, an_end
-from alertlog.contract import entries
+from alertlog.reading import entries
 from alertlog.sqlite.tools import ENDS_MS, Opened, edit, fill, run
 from support.fakes import NOON_MS, a_revision
 
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
-
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
@@ -41,18 +38,14 @@ def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkey
     assert halves == []
 
 
-def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
+async def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
     """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
-
-    async def main():
-        async with Opened(path, 2) as logs:
-            for log in logs:
-                await log.append(a_revision(f"a-{logs.index(log)}"))
-            assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
-            assert len(await entries(logs[0])) == 2
-
-    run(main)
+    async with Opened(path, 2) as logs:
+        for log in logs:
+            await log.append(a_revision(f"a-{logs.index(log)}"))
+        assert [await log.purge(ahead_ms) for log in logs] == [0, 0]
+        assert len(await entries(logs[0])) == 2
 
 
 def test_what_was_purged_is_not_in_the_file_any_more(path):

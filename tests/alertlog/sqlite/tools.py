@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from contextlib import closing, suppress
 
-from alertlog.contract import PATIENCE_S, entries
+from alertlog.reading import PATIENCE_S, entries
 from support.fakes import a_revision
 
 from geocast.alertlog import sqlite

@@ -14,9 +14,6 @@ from geocast.errors import LogUnavailable
 from geocast.model.alert import OtherKind
 from geocast.model.call import Ending, body_of
 
-pytestmark = pytest.mark.anyio
-
-
 # ---- to open -----------------------------------------------------------------------------------------------------
 
 

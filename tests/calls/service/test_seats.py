@@ -19,9 +19,6 @@ from geocast.calls.service import MOST_RETURNS
 from geocast.errors import LogUnavailable
 from geocast.model.call import Acceptance, Ending, Opening, Person, Widening
 
-pytestmark = pytest.mark.anyio
-
-
 # ---- seats -------------------------------------------------------------------------------------------------------
 
 

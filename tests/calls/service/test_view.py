@@ -3,7 +3,6 @@
 import asyncio
 import json
 
-import pytest
 from calls.service.harness import CHIEF, DESK, ID, OTHER, CallServiceHarness, refused
 from support.fakes import NOON_MS
 
@@ -11,8 +10,6 @@ from geocast.alertlog import Counts
 from geocast.auth.tokens import Requester
 from geocast.clock import format_time
 from geocast.model.call import Person
-
-pytestmark = pytest.mark.anyio
 
 
 async def test_view_has_the_state_of_a_call(room):

@@ -37,78 +37,62 @@ async def take(page, count):
         return events(*[await anext(page) for _ in range(count)])
 
 
-def test_a_page_that_comes_late_is_told_how_things_are_and_no_old_fan_outs():
+async def test_a_page_that_comes_late_is_told_how_things_are_and_no_old_fan_outs():
     """Each event replaces what was said before, so the last of each name is enough."""
-
-    async def story():
-        shown = LiveMap(Api(ALERT), View("ws://127.0.0.1:1/v1/stream"))
-        await shown.refresh()
-        shown.people({"cell": 1})
-        shown.people({"cell": 2})
-        shown.told({"id": "a"})
-        page = shown._lines()
-        assert await take(page, 2) == [
-            ("published", {"alerts": [ALERT], "current": True}),
-            ("people", {"cells": {"cell": 2}}),
-        ]
-        waiting = asyncio.ensure_future(take(page, 1))
-        await asyncio.sleep(0)
-        shown.told({"id": "b"})
-        assert await waiting == [("told", {"id": "b"})]
-        await page.aclose()
-
-    asyncio.run(story())
+    shown = LiveMap(Api(ALERT), View("ws://127.0.0.1:1/v1/stream"))
+    await shown.refresh()
+    shown.people({"cell": 1})
+    shown.people({"cell": 2})
+    shown.told({"id": "a"})
+    page = shown._lines()
+    assert await take(page, 2) == [
+        ("published", {"alerts": [ALERT], "current": True}),
+        ("people", {"cells": {"cell": 2}}),
+    ]
+    waiting = asyncio.ensure_future(take(page, 1))
+    await asyncio.sleep(0)
+    shown.told({"id": "b"})
+    assert await waiting == [("told", {"id": "b"})]
+    await page.aclose()
 
 
-def test_while_the_api_does_not_answer_what_was_live_stays_and_is_said_to_be_old():
+async def test_while_the_api_does_not_answer_what_was_live_stays_and_is_said_to_be_old():
     """It is told once, and that it is current again once."""
-
-    async def story():
-        api = Api(ALERT)
-        shown = LiveMap(api, View("ws://127.0.0.1:1/v1/stream"))
-        page = shown._lines()
-        assert await take(page, 1) == [("published", {"alerts": [], "current": False})]
-        for answer in ([ALERT], [ALERT], None, None, []):
-            api.answer = answer
-            await shown.refresh()
-        told = [data for _, data in await take(page, 3)]
-        assert told == [
-            {"alerts": [ALERT], "current": True},
-            {"alerts": [ALERT], "current": False},
-            {"alerts": [], "current": True},
-        ]
-        await page.aclose()
-
-    asyncio.run(story())
+    api = Api(ALERT)
+    shown = LiveMap(api, View("ws://127.0.0.1:1/v1/stream"))
+    page = shown._lines()
+    assert await take(page, 1) == [("published", {"alerts": [], "current": False})]
+    for answer in ([ALERT], [ALERT], None, None, []):
+        api.answer = answer
+        await shown.refresh()
+    told = [data for _, data in await take(page, 3)]
+    assert told == [
+        {"alerts": [ALERT], "current": True},
+        {"alerts": [ALERT], "current": False},
+        {"alerts": [], "current": True},
+    ]
+    await page.aclose()
 
 
-def test_a_page_that_does_not_read_has_to_come_again():
+async def test_a_page_that_does_not_read_has_to_come_again():
     """What waits for it is bounded."""
-
-    async def story():
-        shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
-        page = shown._lines()
-        await take(page, 1)
-        for number in range(2 * BEHIND):
-            shown.told({"number": number})
-        rest = [line async for line in page]
-        assert len(rest) == BEHIND
-        assert not shown._pages
-
-    asyncio.run(story())
+    shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
+    page = shown._lines()
+    await take(page, 1)
+    for number in range(2 * BEHIND):
+        shown.told({"number": number})
+    rest = [line async for line in page]
+    assert len(rest) == BEHIND
+    assert not shown._pages
 
 
-def test_a_map_that_closes_lets_its_pages_go():
+async def test_a_map_that_closes_lets_its_pages_go():
     """They end as answers do, so that no browser sees a broken one."""
-
-    async def story():
-        shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
-        page = shown._lines()
-        await take(page, 1)
-        shown.close()
-        assert [line async for line in page] == []
-
-    asyncio.run(story())
+    shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
+    page = shown._lines()
+    await take(page, 1)
+    shown.close()
+    assert [line async for line in page] == []
 
 
 def test_what_two_processes_saw_of_a_fan_out_is_brought_together():

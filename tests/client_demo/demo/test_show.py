@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.command import ended
 
 from client_demo.console import make_console
 from client_demo.demo.progress import Progress
@@ -37,15 +38,9 @@ def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
 
 def play(seconds):
     """A demo that lasts so long."""
-    return subprocess.run(
-        [sys.executable, "-m", "client_demo", "demo", "--seconds", str(seconds), "--subscribers", "300"],
-        check=False,
-        cwd=ROOT,
-        env={key: value for key, value in os.environ.items() if key != "DEMO_FEED"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command = (sys.executable, "-m", "client_demo", "demo", "--seconds", seconds, "--subscribers", 300)
+    environment = {key: value for key, value in os.environ.items() if key != "DEMO_FEED"}
+    return ended(*command, cwd=ROOT, env=environment, timeout=240)
 
 
 def assert_shown(done):

@@ -6,7 +6,7 @@ import json
 from http import HTTPStatus
 
 import pytest
-from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick, scenario
+from support.fake_nodes import FAR, GUARD_S, HOME, FakeNode, alert, quick
 
 from client_demo.conformance import approval_vectors as proofs
 from client_demo.python.client import Client, ClientError, RequestRefused, token_expiry_ms
@@ -15,24 +15,50 @@ from client_demo.python.times import format_time, wall_ms
 from client_demo.python.verify import Verifier
 
 
-def run_once(script, **options):
-    """Play one script to a client that stops when the script is over; the changes that it reported, and the node."""
+def run_once(*scripts, **options):
+    """Play scripts, one for each connection, to a client; return the changes that it reported, and the node.
+
+    The client stops when the last script is over.
+    """
 
     async def play():
         changes = []
 
-        async def played(session):
-            await script(session)
+        async def last(session):
+            await scripts[-1](session)
             client.stop()
             await session.stay()
 
-        node = FakeNode(played)
+        node = FakeNode(*scripts[:-1], last)
         async with node.running() as url:
-            client = quick(url, on_change=changes.append, **options)
+            client = quick(url, **{"on_change": changes.append, **options})
             await client.run()
         return changes, node
 
     return asyncio.run(asyncio.wait_for(play(), GUARD_S))
+
+
+def gives_up(script, match, **options):
+    """Play a script to a client that raises ClientError for it; return the node."""
+    node = FakeNode(script)
+
+    async def play():
+        async with node.running() as url:
+            with pytest.raises(ClientError, match=match):
+                await quick(url, **options).run()
+
+    asyncio.run(asyncio.wait_for(play(), GUARD_S))
+    return node
+
+
+async def welcomed(session):
+    """Welcome the client, and say no more."""
+    await session.welcome()
+
+
+def closing(code, reason=""):
+    """Return a script that closes the connection at once."""
+    return lambda session: session.socket.close(code, reason)
 
 
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
@@ -63,15 +89,10 @@ def test_a_client_says_where_it_is_and_acknowledges_what_it_has_shown(wire):
 
 def test_fields_without_a_value_are_left_out():
     """Never null."""
-
-    async def script(session):
-        await session.welcome()
-
-    _, node = run_once(script)
+    _, node = run_once(welcomed)
     assert set(node.hellos[0]) == {"type", "places"}
 
 
-@scenario
 async def test_what_the_caller_did_not_show_is_not_acknowledged():
     """It returned False; `ack` says it later."""
 
@@ -90,10 +111,8 @@ async def test_what_the_caller_did_not_show_is_not_acknowledged():
         await client.run()
 
 
-@scenario
-async def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
+def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
     """The node went away; meanwhile one alert was cancelled and one revised."""
-    changes = []
 
     async def first(session):
         await session.welcome()
@@ -105,13 +124,8 @@ async def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
         await session.welcome(live=2)
         await session.send(type="cancel", id="a", revision=2, reason="over", cancelled_at=format_time(wall_ms()))
         await session.send(type="alert", alert=alert("b", revision=3, at=FAR))
-        client.stop()
-        await session.stay()
 
-    node = FakeNode(first, second)
-    async with node.running() as url:
-        client = quick(url, on_change=changes.append)
-        await client.run()
+    changes, node = run_once(first, second)
     assert "holding" not in node.hellos[0]
     assert node.hellos[1]["holding"] == {"a": 1, "b": 2}
     assert [(change.kind, change.alert["id"]) for change in changes] == [
@@ -123,8 +137,7 @@ async def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
 
 
 @pytest.mark.parametrize("code", [1001, 1006, 1011, 1012, 4408, 4420, 4999])
-@scenario
-async def test_after_these_codes_a_client_comes_back(code):
+def test_after_these_codes_a_client_comes_back(code):
     """1006 is a connection that is cut."""
 
     async def cut(session):
@@ -134,67 +147,30 @@ async def test_after_these_codes_a_client_comes_back(code):
         else:
             await session.socket.close(code)
 
-    async def stay(session):
-        await session.welcome()
-        client.stop()
-        await session.stay()
-
-    node = FakeNode(cut, stay)
-    async with node.running() as url:
-        client = quick(url)
-        await client.run()
+    _, node = run_once(cut, welcomed)
     assert len(node.hellos) == 2
 
 
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1009, 4400, 4401, 4403])
-@scenario
-async def test_after_these_codes_a_client_gives_up_and_says_why(code):
+def test_after_these_codes_a_client_gives_up_and_says_why(code):
     """4401 too, where there is nobody to ask for a token."""
-
-    async def refuse(session):
-        await session.socket.close(code)
-
-    node = FakeNode(refuse)
-    async with node.running() as url:
-        with pytest.raises(ClientError, match=str(code)):
-            await quick(url).run()
-    assert len(node.hellos) == 1
+    assert len(gives_up(closing(code), str(code)).hellos) == 1
 
 
-@scenario
-async def test_a_refused_token_is_replaced_by_a_fresh_one():
+def test_a_refused_token_is_replaced_by_a_fresh_one():
     """The callback may be a coroutine function."""
     tokens = iter(["old", "fresh"])
 
     async def token():
         return next(tokens)
 
-    async def refuse(session):
-        await session.socket.close(4401)
-
-    async def accept(session):
-        await session.welcome()
-        client.stop()
-        await session.stay()
-
-    node = FakeNode(refuse, accept)
-    async with node.running() as url:
-        client = quick(url, token=token)
-        await client.run()
+    _, node = run_once(closing(4401), welcomed, token=token)
     assert [hello["token"] for hello in node.hellos] == ["old", "fresh"]
 
 
-@scenario
-async def test_a_refused_token_is_not_sent_again():
+def test_a_refused_token_is_not_sent_again():
     """Without another one there is no point in coming back."""
-
-    async def refuse(session):
-        await session.socket.close(4401)
-
-    node = FakeNode(refuse)
-    async with node.running() as url:
-        with pytest.raises(ClientError, match="there is no other one"):
-            await quick(url, token=lambda: "always the same").run()
+    node = gives_up(closing(4401), "there is no other one", token=lambda: "always the same")
     assert len(node.hellos) == 1
 
 
@@ -224,8 +200,7 @@ def test_a_token_that_cannot_be_read_has_no_known_expiry(token):
     assert token_expiry_ms(token) is None
 
 
-@scenario
-async def test_a_server_that_goes_silent_is_asked_and_then_left():
+def test_a_server_that_goes_silent_is_asked_and_then_left():
     """`ping` after `heartbeat_s`, dead when no answer comes."""
     pings = []
 
@@ -234,14 +209,7 @@ async def test_a_server_that_goes_silent_is_asked_and_then_left():
         pings.append(await session.read())
         await session.stay()
 
-    async def stay(session):
-        await session.welcome()
-        client.stop()
-        await session.stay()
-
-    async with FakeNode(silent, stay).running() as url:
-        client = quick(url, pong_s=0.05)
-        await client.run()
+    run_once(silent, welcomed, pong_s=0.05)
     assert pings == [{"type": "ping"}]
 
 
@@ -263,8 +231,7 @@ def test_a_pong_keeps_the_connection_and_sets_the_clock():
     assert len(node.hellos) == 1
 
 
-@scenario
-async def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to_be_wrong():
+def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to_be_wrong():
     """The client asks for the time at once; once, however much comes."""
     pings, changes = [], []
     hours = 7_200_000
@@ -277,17 +244,12 @@ async def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_
         assert changes == []
         await session.send(type="pong", now=format_time(wall_ms()))
         assert [(await session.read())["type"] for _ in range(2)] == ["ack", "ack"]
-        client.stop()
-        await session.stay()
 
-    async with FakeNode(script).running() as url:
-        client = quick(url, on_change=lambda change: changes.append((change.kind, change.alert["id"])))
-        await client.run()
+    run_once(script, on_change=lambda change: changes.append((change.kind, change.alert["id"])))
     assert [message["type"] for message in pings] == ["ping"]
     assert changes == [("new", "a"), ("new", "b")]
 
 
-@scenario
 async def test_an_alert_is_dropped_when_it_ends():
     """Without a word from the server."""
     changes = []
@@ -308,7 +270,6 @@ async def test_an_alert_is_dropped_when_it_ends():
     assert changes == ["new", "expired"]
 
 
-@scenario
 async def test_a_move_is_known_to_the_server_when_it_returns():
     """At once for what is held; a refusal is raised; the next `hello` says the new place."""
     changes, moved = [], []
@@ -352,7 +313,6 @@ async def test_a_move_is_known_to_the_server_when_it_returns():
     assert node.hellos[1]["min_severity"] == "minor"
 
 
-@scenario
 async def test_without_a_connection_a_move_waits_for_nothing():
     """The next `hello` says it."""
     client = Client("ws://127.0.0.1:1/v1/stream", [HOME])
@@ -360,7 +320,6 @@ async def test_without_a_connection_a_move_waits_for_nothing():
     assert client.holdings.places == (FAR,)
 
 
-@scenario
 async def test_languages_are_said_in_the_first_hello():
     """LA2: so that what is live already comes in the right one."""
     said = []
@@ -385,7 +344,6 @@ async def test_languages_are_said_in_the_first_hello():
     assert [(each["type"], each["languages"]) for each in said] == [("filter", None)]
 
 
-@scenario
 async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_that_it_knows_them():
     """LA2: after a 4400 they are left out; a `welcome` that has them is answered by `filter`; then `hello` has them."""
     filters = []
@@ -426,17 +384,9 @@ async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_
 
 
 @pytest.mark.parametrize("languages", [None, ["en"]])
-@scenario
-async def test_a_hello_that_is_malformed_without_languages_ends_it(languages):
+def test_a_hello_that_is_malformed_without_languages_ends_it(languages):
     """W3: 4400 is a bug of ours; with languages it is found at the second time."""
-
-    async def refuses(session):
-        await session.socket.close(4400, "malformed message")
-
-    node = FakeNode(refuses)
-    async with node.running() as url:
-        with pytest.raises(ClientError, match="malformed"):
-            await quick(url, languages=languages).run()
+    node = gives_up(closing(4400, "malformed message"), "malformed", languages=languages)
     assert ["languages" in hello for hello in node.hellos] == ([True, False] if languages else [False])
 
 
@@ -447,17 +397,14 @@ def test_what_is_no_language_is_refused_at_once(languages):
         Client("ws://127.0.0.1:1/v1/stream", [HOME], languages=languages)
 
 
-@scenario
-async def test_what_is_malformed_later_is_not_taken_for_a_matter_of_languages():
+def test_what_is_malformed_later_is_not_taken_for_a_matter_of_languages():
     """LA2, W3: the `hello` was welcomed."""
 
     async def refuses(session):
         await session.welcome(languages=["en"])
         await session.socket.close(4400, "malformed message")
 
-    async with FakeNode(refuses).running() as url:
-        with pytest.raises(ClientError, match="malformed"):
-            await quick(url, languages=["en"]).run()
+    gives_up(refuses, "malformed", languages=["en"])
 
 
 def test_what_is_unknown_or_nonsense_is_ignored():
@@ -478,21 +425,17 @@ def test_what_is_unknown_or_nonsense_is_ignored():
     assert [change.kind for change in changes] == ["new"]
 
 
-@scenario
-async def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
+def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
     """There is no point in coming back."""
 
     async def strange(session):
         await session.send(type="greetings")
         await session.stay()
 
-    async with FakeNode(strange).running() as url:
-        with pytest.raises(ClientError, match="does not speak this protocol"):
-            await quick(url).run()
+    gives_up(strange, "does not speak this protocol")
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
-@scenario
 async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
     """The URL, or this client, is wrong."""
 
@@ -507,14 +450,12 @@ async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
             await quick(url).run()
 
 
-@scenario
 async def test_an_url_that_is_none_is_one_clear_error():
     """Before anything is tried."""
     with pytest.raises(ClientError, match="isn't a valid URI"):
         await quick("http://127.0.0.1/").run()
 
 
-@scenario
 async def test_an_interruption_is_survived():
     """As in a tunnel."""
 
@@ -535,7 +476,6 @@ async def test_an_interruption_is_survived():
     assert len(node.hellos) == 2
 
 
-@scenario
 async def test_stopping_closes_with_1000():
     """The client's own end."""
     codes = []
@@ -552,7 +492,6 @@ async def test_stopping_closes_with_1000():
     assert codes == [1000]
 
 
-@scenario
 async def test_what_the_caller_raises_ends_the_run():
     """It is not swallowed."""
 
@@ -576,7 +515,6 @@ def test_acknowledgements_keep_below_the_servers_limit():
     assert pace.wait_s(1000.0) == 0
 
 
-@scenario
 async def test_the_first_to_end_ends_the_others():
     """And what it raised is raised."""
     ended = []

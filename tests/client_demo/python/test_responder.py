@@ -5,7 +5,7 @@ import contextlib
 import json
 
 import pytest
-from support.fake_nodes import FakeNode, alert, quick, scenario
+from support.fake_nodes import FakeNode, alert, quick
 from websockets.exceptions import ConnectionClosed
 
 from client_demo.python.calls import CallKind
@@ -79,7 +79,6 @@ async def responding(*scripts, places=(HOME, HERE), **options):
             await running
 
 
-@scenario
 async def test_on_duty_is_said_once_the_server_knows_what_it_is():
     """RQ4: an older release refuses `here`, so the first hello leaves it out; a welcome with `quals` has it said."""
     moves, again = [], asyncio.Event()
@@ -103,7 +102,6 @@ async def test_on_duty_is_said_once_the_server_knows_what_it_is():
     assert node.hellos[1]["places"] == [HOME.to_map(), here]
 
 
-@scenario
 async def test_whose_token_has_no_qualification_is_never_on_duty():
     """RQ2, RQ3: a `welcome` without `quals` says so; a malformed one counts as none."""
     there = asyncio.Event()
@@ -126,7 +124,6 @@ async def test_whose_token_has_no_qualification_is_never_on_duty():
     assert "here" not in json.dumps(node.hellos)
 
 
-@scenario
 async def test_a_node_that_is_older_than_the_one_before_it_is_told_nothing_of_duty():
     """It closes the hello with 4400; then `here` is left out until a `welcome` has `quals` again."""
     back = asyncio.Event()
@@ -149,7 +146,6 @@ async def test_a_node_that_is_older_than_the_one_before_it_is_told_nothing_of_du
     assert ["here" in json.dumps(hello) for hello in node.hellos] == [False, True, False]
 
 
-@scenario
 async def test_who_accepts_is_told_where_and_who_has_been_rung_is_acknowledged():
     """M18, M21, M22, M5: the call that was shown is acknowledged, and the task ends the asking."""
     said = []
@@ -183,7 +179,6 @@ async def test_who_accepts_is_told_where_and_who_has_been_rung_is_acknowledged()
     ]
 
 
-@scenario
 async def test_one_short_connection_waits_for_what_rings_here():
     """RJ3: `here` is said behind the welcome, so the call stands behind its `ok`."""
     acks = []
@@ -205,7 +200,6 @@ async def test_one_short_connection_waits_for_what_rings_here():
     assert acks == ["a", call()["id"]]
 
 
-@scenario
 async def test_a_call_that_was_not_shown_is_not_acknowledged():
     """M5: `on_call` returned False."""
 
@@ -223,7 +217,6 @@ async def test_a_call_that_was_not_shown_is_not_acknowledged():
         await client.run()
 
 
-@scenario
 async def test_an_accept_survives_the_connection():
     """RU3: said again behind the next hello, which lists the call before the alerts."""
     accepts, answered = [], asyncio.Event()
@@ -251,7 +244,6 @@ async def test_an_accept_survives_the_connection():
     assert list(node.hellos[1]["holding"].items()) == [(call()["id"], 1), ("a", 1)]
 
 
-@scenario
 async def test_when_it_rings_a_fresh_position_is_said_at_once():
     """RU1: in place of the one before, the other places stay."""
     fresh = Place.at(47.678, 8.83)
@@ -274,7 +266,6 @@ async def test_when_it_rings_a_fresh_position_is_said_at_once():
         await client._stopping.wait()
 
 
-@scenario
 async def test_who_goes_off_duty_meanwhile_stays_off_duty():
     """RQ4: a fix that takes its time puts nobody back on duty."""
 
@@ -302,7 +293,6 @@ async def test_who_goes_off_duty_meanwhile_stays_off_duty():
         assert not any(place.here for place in client.holdings.places)
 
 
-@scenario
 async def test_a_position_that_cannot_be_had_keeps_nobody_from_going():
     """What a broken receiver raises goes to the log; the call is told all the same, and accepted."""
 
@@ -321,7 +311,6 @@ async def test_a_position_that_cannot_be_had_keeps_nobody_from_going():
         await client._stopping.wait()
 
 
-@scenario
 async def test_a_place_is_gone_at_its_end_also_without_a_connection():
     """RU2: nobody is there to say so."""
 
@@ -338,7 +327,6 @@ async def test_a_place_is_gone_at_its_end_also_without_a_connection():
         assert client.calls.tasks() == []
 
 
-@scenario
 async def test_calls_that_make_no_sense_end_nothing():
     """They are dropped with a word in the log, and what comes behind is heard."""
 

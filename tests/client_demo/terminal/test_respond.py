@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from support.fake_nodes import FakeNode, scenario
+from support.fake_nodes import FakeNode
 
 from client_demo.python.calls import CallChange, CallKind
 from client_demo.python.times import format_time, wall_ms
@@ -67,7 +67,6 @@ def press(keys, key):
     keys.write(key.encode())
 
 
-@scenario
 async def test_each_key_is_an_answer():
     """M18, M19, M20: to the task that there is, else to what rings nearest; and `q` says goodbye."""
     said = []
@@ -107,7 +106,6 @@ async def test_each_key_is_an_answer():
     assert not SECRET.search(output), "in a pipe a place would stay"
 
 
-@scenario
 async def test_where_to_go_is_drawn_and_wiped_away():
     """RU2: in a terminal, while there is a seat; with the standdown it is gone, and nothing of it stays at the end."""
     screen, drawn = bytearray(), asyncio.Event()

@@ -1,7 +1,5 @@
 """The web client as a process, against a node as a process."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The web client that verifies, behind a relay that lies (C11 to C15) as end_to_end/kit/relay_lies.py has it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from end_to_end.kit.alerts import Json, ground, place

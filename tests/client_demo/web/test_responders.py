@@ -1,9 +1,6 @@
 """Calls for help on a real node, from a dispatcher to those who go: both clients, and what each is told."""
 
-from __future__ import annotations
-
 import asyncio
-import functools
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -202,16 +199,6 @@ class Responder:
         await self.running
 
 
-def played(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test's coroutine function, but not for ever."""
-
-    @functools.wraps(test)
-    def run(**fixtures: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(**fixtures), GUARD_S))
-
-    return run
-
-
 async def reported(desk: Dispatcher, call_id: str, state: str) -> None:
     """Poll until whoever goes has reported this."""
     seen = ""
@@ -221,7 +208,6 @@ async def reported(desk: Dispatcher, call_id: str, state: str) -> None:
         seen = seat["state"]
 
 
-@played
 async def test_two_go_and_one_is_told_that_there_are_enough(node):
     """RV2, RJ4, RU2: of three who accept at once two have a task, and at the end nobody has a place."""
     spot = ground()
@@ -250,7 +236,6 @@ async def test_two_go_and_one_is_told_that_there_are_enough(node):
         await responder.stop()
 
 
-@played
 async def test_a_tunnel_ends_no_accept_and_no_task(node):
     """RU3, RJ6, RJ8: the connection is lost behind the accept, and then before the end: both are told on the next."""
     spot = ground()
@@ -271,7 +256,6 @@ async def test_a_tunnel_ends_no_accept_and_no_task(node):
     await responder.stop()
 
 
-@played
 async def test_a_dispatcher_is_told_why_not(node):
     """RO1, RY1, RY8: every broken rule, in words; and what comes twice is one call."""
     async with dispatcher(node) as desk:

@@ -1,7 +1,5 @@
 """The web client, under Node.js, against a real node: every event, and every way in which it can go wrong."""
 
-from __future__ import annotations
-
 import json
 import signal
 import time

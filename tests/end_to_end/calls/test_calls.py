@@ -1,7 +1,5 @@
 """Calls for help on real nodes: who is near is rung, who takes a seat is told where to go, all others stand down."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

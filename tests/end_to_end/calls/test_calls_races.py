@@ -4,8 +4,6 @@ Whatever happens: as many hold a seat as there are seats (RV2), each session of 
 others are stood down (RJ4), and the exact place is in no other frame, answer, line, metric or file (RZ2, RZ3).
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random

@@ -1,7 +1,5 @@
 """docs/calls.md, "A first call": typed into a shell as it stands there, it does what the page says."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The exact place goes in and never comes out: not in an answer, a line, a metric or a file.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """Calls from real dispatch records, and real defibrillators: what responders of a real node are told (RI1 to RI3)."""
 
-from __future__ import annotations
-
 import json
 import random
 import time

@@ -4,8 +4,6 @@ Only addresses, ports, passwords' places and certificates are changed for the te
 machine has its tests skipped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import subprocess

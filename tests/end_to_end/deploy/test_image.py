@@ -5,8 +5,6 @@ No engine runs containers inside of a container, as CI often is. So the process 
 What they leave out: a network of its own, cgroups, seccomp.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -24,6 +22,7 @@ from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import BIN, Node
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,9 +56,7 @@ class Buildah:
         self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]  # its own may be above ours
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            ["buildah", *arguments], capture_output=True, text=True, check=False, env=self.environment, timeout=BUILD_S
-        )
+        done = ended("buildah", *arguments, env=self.environment, timeout=BUILD_S)
         assert not check or done.returncode == 0, done.stderr
         return done
 
@@ -69,14 +66,9 @@ class Buildah:
         folder = self("mount", container).stdout.strip()
         certificates = 'cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"'
         excluded = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale")]
-        done = subprocess.run(
-            [
-                *("mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-venv,ca-certificates", *excluded),
-                *(f"--customize-hook={certificates}", "--format=directory", "trixie", folder),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
+        done = ended(
+            *("mmdebstrap", "--quiet", "--variant=minbase", "--include=python3-venv,ca-certificates", *excluded),
+            *(f"--customize-hook={certificates}", "--format=directory", "trixie", folder),
             timeout=BUILD_S,
         )
         if done.returncode:
@@ -87,15 +79,8 @@ class Buildah:
     def image(self) -> str:
         """The image, by `make image`; what that said."""
         options = " ".join([*self.run_options, *self.limits, "--quiet"])
-        done = subprocess.run(
-            ["make", "image", f"IMAGE={IMAGE}", f"BASE={BASE}", "BUILDER=buildah", f"BUILD_OPTIONS={options}"],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BUILD_S,
-        )
+        make = ("make", "image", f"IMAGE={IMAGE}", f"BASE={BASE}", "BUILDER=buildah", f"BUILD_OPTIONS={options}")
+        done = ended(*make, cwd=ROOT, env=self.environment, timeout=BUILD_S)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from support.command import ended
 
 import geocast
 
@@ -29,10 +30,7 @@ SOURCE = PROJECT["project"]["urls"]["Source"]
 
 def run(*command, cwd=ROOT, **settings):
     """What it said; it has to work."""
-    environment = os.environ | settings
-    done = subprocess.run(
-        [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = ended(*command, cwd=cwd, env=os.environ | settings, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -1,7 +1,5 @@
 """`GET /v1/alerts` from link to link: nothing that lives all the while is missed, whatever happens meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -17,6 +17,7 @@ from end_to_end.kit.push import Push
 from end_to_end.kit.responders import dispatch_token, responder_token, responding_node
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.tls import make_certificate
+from support.command import ended
 from support.push_service import PushService
 
 ROOT = Path(__file__).parents[3]
@@ -58,9 +59,7 @@ def test_the_package_is_whole(site):
     [licence] = site.glob("geocast_client-*.dist-info/licenses/LICENSE")
     assert licence.read_bytes() == (ROOT / "LICENSE").read_bytes()
     program = "import geocast_client as g; [getattr(g, name) for name in g.__all__]; import client_demo"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=site, env=elsewhere(site), capture_output=True, text=True, check=False
-    )
+    done = ended(sys.executable, "-c", program, cwd=site, env=elsewhere(site))
     assert done.stderr.endswith("No module named 'client_demo'\n"), done.stderr
 
 
@@ -90,15 +89,7 @@ def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
             [sys.executable, "-u", "-c", listen], cwd=tmp_path, env=environment, stdout=file, stderr=file
         )
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", publish],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = ended(sys.executable, "-c", publish, cwd=tmp_path, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("published, until 20")
         wait_until(output.read_text, "it is heard")

@@ -1,7 +1,5 @@
 """The README's first steps, typed into a shell as they stand there: they do what it says, and leave a clean tree."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -3,8 +3,7 @@
 With one process, and with several: then the first one is told, and none of them may have in force what others have not.
 """
 
-from __future__ import annotations
-
+import hashlib
 import json
 import os
 import re
@@ -44,11 +43,11 @@ class Reloading:
         self.old, self.new = node.keys, Keys()
 
     def write(self, *, keys: Any = None, policy: str = POLICY.format("Burglary"), revoked: str = "") -> None:
-        """The three files; keys are the old ones unless others are given."""
+        """Write the three files; keys are the old ones unless others are given."""
         content = self.old.jwks() if keys is None else keys
-        (self.home / "keys.json").write_text(content if isinstance(content, str) else json.dumps(content))
-        (self.home / "policy.toml").write_text(policy)
-        (self.home / "revoked.toml").write_text(revoked)
+        written = {"keys.json": content if isinstance(content, str) else json.dumps(content)}
+        for name, text in (written | {"policy.toml": policy, "revoked.toml": revoked}).items():
+            (self.home / name).write_text(text)
 
     def hang_up(self) -> None:
         """SIGHUP to the first process."""
@@ -56,10 +55,22 @@ class Reloading:
         self.node.process.send_signal(signal.SIGHUP)
 
     def reload(self, result: str = "ok") -> None:
-        """SIGHUP, and wait for its result."""
+        """Send SIGHUP, and wait until a reload has this result; if it is "ok", until the files are in force.
+
+        An earlier signal may still be waiting, so one reload more may be counted, and the first may be that of before.
+        """
         before = self.metric(f'reloads_total{{result="{result}"}}')
         self.hang_up()
-        wait_until(lambda: self.metric(f'reloads_total{{result="{result}"}}') == before + 1, f"a reload is {result}")
+        wait_until(lambda: self.metric(f'reloads_total{{result="{result}"}}') > before, f"a reload is {result}")
+        if result == "ok":
+            wait_until(
+                lambda: all(map(self.is_in_force, ("keys.json", "policy.toml", "revoked.toml"))), "all is in force"
+            )
+
+    def is_in_force(self, name: str) -> bool:
+        """Return whether the node has in force what a file holds now, by the digest among its metrics."""
+        digest = hashlib.sha256((self.home / name).read_bytes()).digest()
+        return self.metric(f'settings_digest{{file="{Path(name).stem}"}}') == int.from_bytes(digest[:6])
 
     def metric(self, name: str) -> float:
         """A metric of the node."""

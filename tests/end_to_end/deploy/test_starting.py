@@ -1,8 +1,5 @@
 """Starting: what works from the command line alone, and what is refused with one clear line."""
 
-from __future__ import annotations
-
-import contextlib
 import json
 import os
 import re
@@ -18,7 +15,8 @@ from end_to_end.kit.keys import EVERY_SCOPE, PHONE_SCOPE, Keys
 from end_to_end.kit.node import BIN, ORIGIN, Node, clean_environment
 from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE, Wire
+from end_to_end.kit.wire import Wire
+from support.command import ended
 from support.ports import free_ports
 
 Join = Callable[..., Session]
@@ -28,122 +26,20 @@ name = "our own"
 [categories.robbery]
 title = "A title of our own"
 """
-OPTIONS = ("stream", "api", "log", "keys", "policy", "origins", "workers", "dev")
 
 
 def geocast(home: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
     """Run `geocast` until it ends by itself."""
-    return subprocess.run(
-        [BIN / "geocast", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=clean_environment(**settings),
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-
-
-# -- refusals
-
-Case = tuple[list[str], str]
-"""Options to `geocast serve`, and a word that the refusal must contain."""
-
-
-@pytest.fixture
-def files(tmp_path: Path, keys: Keys) -> Path:
-    """A directory with key files and policies, good and bad."""
-    jwks = keys.jwks()
-    no_alg = [{name: value for name, value in key.items() if name != "alg"} for key in jwks["keys"]]
-    no_kid = [{name: value for name, value in key.items() if name != "kid"} for key in jwks["keys"]]
-    contents = {
-        "keys.json": json.dumps(jwks),
-        "no-alg.json": json.dumps({"keys": no_alg}),
-        "no-alg-second.json": json.dumps({"keys": [jwks["keys"][0], no_alg[1]]}),
-        "no-kid.json": json.dumps({"keys": no_kid}),
-        "alg-none.json": json.dumps({"keys": [jwks["keys"][0] | {"alg": "none"}]}),
-        "no-json.json": "{keys",
-        "no-jwks.json": json.dumps(["x"]),
-        "no-toml.toml": "categories = [",
-        "bad-radius.toml": f'{POLICY}min_radius_m = "wide"\n',
-        "surprise.toml": f"{POLICY}surprise_field = 1\n",
-        "empty.toml": "",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_text(content)
-    return tmp_path
-
-
-GOOD_KEYS = ["--keys", "keys.json"]
-REFUSALS: dict[str, Case] = {
-    "no keys": ([], "keys"),
-    "a key file that is missing": (["--keys", "missing.json"], "missing.json"),
-    "a key file that is a directory": (["--keys", "."], "keys"),
-    "a key without alg": (["--keys", "no-alg.json"], "alg"),
-    "a second key without alg": (["--keys", "no-alg-second.json"], "alg"),
-    "a key without kid": (["--keys", "no-kid.json"], "kid"),
-    "alg none": (["--keys", "alg-none.json"], "alg"),
-    "keys that are no JSON": (["--keys", "no-json.json"], "no-json.json"),
-    "keys that are no JWKS": (["--keys", "no-jwks.json"], "no-jwks.json"),
-    "a policy that is missing": ([*GOOD_KEYS, "--policy", "missing.toml"], "missing.toml"),
-    "a policy that is no TOML": ([*GOOD_KEYS, "--policy", "no-toml.toml"], "no-toml.toml"),
-    "a policy with a bad radius": ([*GOOD_KEYS, "--policy", "bad-radius.toml"], "min_radius_m"),
-    "a policy with a surprise": ([*GOOD_KEYS, "--policy", "surprise.toml"], "surprise_field"),
-    "an empty policy": ([*GOOD_KEYS, "--policy", "empty.toml"], "empty.toml"),
-    "a log in a directory that is missing": ([*GOOD_KEYS, "--log", "sqlite:nowhere/geocast.db"], "nowhere"),
-    "a log of an unknown kind": ([*GOOD_KEYS, "--log", "postgres://x"], "--log"),
-    "the world without keys": (["--stream", "0.0.0.0:{free}"], "keys"),
-    "the world's api without keys": (["--api", "0.0.0.0:{free}"], "keys"),
-    "the world in dev mode": (["--dev", "--stream", "0.0.0.0:{free}"], "loopback"),
-    "the world's api in dev mode": (["--dev", "--api", "0.0.0.0:{free}"], "loopback"),
-    "all of IPv6 in dev mode": (["--dev", "--api", "[::]:{free}"], "loopback"),
-    "a name in dev mode": (["--dev", "--stream", "geocast.example:{free}"], ""),
-    "a taken port": ([*GOOD_KEYS, "--stream", "127.0.0.1:{taken}"], "{taken}"),
-    "a taken port of the api": ([*GOOD_KEYS, "--api", "127.0.0.1:{taken}"], "{taken}"),
-    "a port that is no number": ([*GOOD_KEYS, "--api", "127.0.0.1:http"], "api"),
-    "a port beyond": ([*GOOD_KEYS, "--api", "127.0.0.1:70000"], "api"),
-    "no port": ([*GOOD_KEYS, "--api", "127.0.0.1"], "api"),
-}
-
-
-@pytest.fixture
-def ports() -> Iterator[dict[str, int]]:
-    """A port that is free and one that is taken."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as holder:
-        yield {"free": free_ports(1)[0], "taken": holder.getsockname()[1]}
-
-
-@pytest.mark.parametrize("case", REFUSALS.values(), ids=REFUSALS.keys())
-def test_what_cannot_be_served_is_refused_in_one_line(files: Path, ports: dict[str, int], case: Case):
-    """Section 7: one clear line and exit status 2, never a traceback."""
-    options, word = case
-    stream, api = free_ports(2)
-    defaults = ["--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}"]
-    ended = geocast(files, "serve", *defaults, *(option.format(**ports) for option in options))
-    assert ended.returncode == 2, ended
-    assert "Traceback" not in ended.stdout + ended.stderr
-    lines = [line for line in ended.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, ended.stderr
-    assert word.format(**ports) in lines[0]
+    environment = clean_environment(**settings)
+    return ended(BIN / "geocast", *arguments, env=environment, cwd=home, stdin=subprocess.DEVNULL)
 
 
 def test_a_second_node_on_the_same_ports_is_refused_and_the_first_serves_on(node: Node, keys: Keys):
-    """Section 7: a port that is taken."""
+    """Section 7: a taken port is refused in one line. `tests/cli/test_serve.py` has what else is refused."""
     ended = geocast(node.home, "serve", *node.options)
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
     node.assert_serving()
-
-
-def test_help_lists_every_option_and_its_variable(tmp_path: Path):
-    """Section 7: each option is also an environment variable."""
-    listed = geocast(tmp_path, "serve", "--help").stdout
-    missing = [name for name in OPTIONS if f"--{name}" not in listed or f"GEOCAST_{name.upper()}" not in listed]
-    assert missing == []
-
-
-# -- what works
 
 
 def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join: Join):

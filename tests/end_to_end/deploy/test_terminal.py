@@ -19,6 +19,7 @@ from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.proofs import signing_node
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 
 from client_demo.python.geo import offset
 from client_demo.python.times import wall_ms
@@ -40,15 +41,7 @@ def environment(node):
 
 def output(node, *arguments):
     """All that a command prints until it ends well."""
-    done = subprocess.run(
-        command(node, *arguments),
-        cwd=ROOT,
-        env=environment(node),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = ended(*command(node, *arguments), cwd=ROOT, env=environment(node))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -119,16 +112,8 @@ def test_in_a_terminal_there_is_a_table_of_what_is_held(node):
 
 def at_the_api(node, *arguments):
     """Run a command of a publisher: its exit status, and all that it printed."""
-    line = [sys.executable, "-m", "client_demo", arguments[0], "--api", str(node.api.base_url), *arguments[1:]]
-    done = subprocess.run(
-        line,
-        cwd=ROOT,
-        env=clean_environment(GEOCAST_TOKEN=node.desk),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    line = [sys.executable, "-m", "client_demo", arguments[0], "--api", node.api.base_url, *arguments[1:]]
+    done = ended(*line, cwd=ROOT, env=clean_environment(GEOCAST_TOKEN=node.desk))
     return done.returncode, done.stdout + done.stderr
 
 

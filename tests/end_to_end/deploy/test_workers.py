@@ -3,8 +3,6 @@
 Sessions land on processes as the kernel likes, so each test has enough of them to be on all.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -4,8 +4,6 @@
 lasts a second or two, and times are not judged.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@
 sends and says, and the attacker has connections and tokens.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor

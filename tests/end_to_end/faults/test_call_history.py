@@ -1,7 +1,5 @@
 """The checker of calls itself: a good history passes, and each doctored one is caught, by its words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ owed.
 What only a clock ahead has ended is neither lost nor forgotten (R1, R2, R3, E5, H4; behaviour.md, "Expiry and clocks").
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack

@@ -1,7 +1,5 @@
 """What a 201 promises when the node is killed by signal 9 the moment after."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.kit.wire`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

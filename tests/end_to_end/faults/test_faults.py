@@ -1,7 +1,5 @@
 """Power cuts at chosen places, full disks, broken files, and workers that die."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The checker itself: a good history passes, and each doctored one is caught, as what it is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -3,8 +3,6 @@
 Other than with the proxy, nobody accepts anything: packets are lost, TCP sends again and again, connecting times out.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

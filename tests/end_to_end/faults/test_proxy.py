@@ -1,7 +1,5 @@
 """The fault proxy itself, before a server that answers each line."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import socketserver

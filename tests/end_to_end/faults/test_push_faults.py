@@ -3,8 +3,6 @@
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=push` runs for long.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

@@ -1,7 +1,5 @@
 """The bodies that a desk posts, each test's on a ground of its own."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from typing import Any

@@ -14,8 +14,6 @@ The same way as `history.py`, whose sixth line this is; judged from outside, by 
 A session's clock is this process's; what a node with a wrong clock sends is not held against it, where time decides.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ last step ended. A `RecordedResponder` does what the contract asks of a client: 
 repeats an `accept` that has no answer, and forgets a place when it is stood down (docs/calls.md, RU1 to RU3).
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

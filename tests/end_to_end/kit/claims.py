@@ -1,7 +1,5 @@
 """Claims of seats as the log has them, for whoever has its key: which were lost once, and put back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from geocast.alertlog import AlertLog

@@ -1,7 +1,5 @@
 """Several nodes on one Redis, each behind a proxy of its own; and nodes on a Redis that Sentinels look after."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

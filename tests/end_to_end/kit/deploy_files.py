@@ -1,7 +1,5 @@
 """The files of docs/deploy, changed for a test, and the programs that take them."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

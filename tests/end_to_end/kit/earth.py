@@ -1,7 +1,5 @@
 """Geometry by the contract's words alone: a haversine on H3's sphere, and the published circle; polygons by S2."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

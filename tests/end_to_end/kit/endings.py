@@ -4,8 +4,6 @@ An ending is called with a `Door`, connects, and returns once the connection is 
 code that came, 0 if there was none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import socket

@@ -1,7 +1,5 @@
 """Exact places as bytes, and where they are searched for: frames, answers, lines, files (RZ2, RZ3)."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ decides the order of the faults, not at which step of a program they strike. FAU
 another run.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import time

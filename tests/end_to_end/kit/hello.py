@@ -1,7 +1,5 @@
 """Connections to the stream up to their `hello`."""
 
-from __future__ import annotations
-
 from end_to_end.kit.keys import PHONE_SCOPE
 from end_to_end.kit.node import Node
 from end_to_end.kit.wire import (

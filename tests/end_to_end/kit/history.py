@@ -17,8 +17,6 @@ Geometry is `end_to_end.kit.earth`'s, over the published areas that the contract
 seconds.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """An issuer of official warnings, as a node's operator meets one: its messages, and its webhook."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from pathlib import Path

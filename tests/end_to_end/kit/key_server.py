@@ -1,7 +1,5 @@
 """A server that publishes keys by HTTPS, and fails in every way that it is told to."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import ssl

@@ -1,7 +1,5 @@
 """Keys, and tokens of every sort: good ones, and all that can be wrong with one."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The seed decides which faults come, in which order and for how long, and what de
 the rest: a seed replays a kind of weather, not a run to the microsecond.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import signal

@@ -1,7 +1,5 @@
 """A server as a process of its own: started, signalled and killed together with what it has started."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

@@ -1,7 +1,5 @@
 """A desk whose alerts are signed by reviewers, and a node that asks for it. Nothing of the server is imported here."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json

@@ -60,7 +60,10 @@ class Push(ServerProcess):
         self.settings = settings
 
     def __enter__(self) -> Push:
-        self.api = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, trust_env=False)
+        self.api, self.metrics_api = (
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False, verify=False)
+            for port in (self.port, self.metrics_port)
+        )
         try:
             self.start()
         except BaseException:
@@ -70,6 +73,7 @@ class Push(ServerProcess):
 
     def __exit__(self, *exc: object) -> None:
         self.api.close()
+        self.metrics_api.close()
         self.kill()
 
     def start(self, **settings: str) -> None:
@@ -84,10 +88,7 @@ class Push(ServerProcess):
             return True  # by a fail point
         assert self.process.poll() is None, f"it ended by itself:\n{self.output()}"
         with contextlib.suppress(httpx.TransportError):
-            return (
-                httpx.get(f"http://127.0.0.1:{self.metrics_port}/readyz", trust_env=False, timeout=PATIENCE).status_code
-                == 200
-            )
+            return self.metrics_api.get("/readyz").status_code == 200
         return False
 
     def dies(self) -> None:
@@ -125,8 +126,8 @@ class Push(ServerProcess):
         return answer.json()
 
     def metric(self, name: str) -> float:
-        """The value of a series of /metrics; 0 if it is not there."""
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+        """Return the value of a series of /metrics, or 0 if it is not there."""
+        text = self.metrics_api.get("/metrics").text
         found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"geocast_{name} ")]
         return float(found[0]) if found else 0.0
 

@@ -4,8 +4,6 @@ The seed decides what the desk and the devices do, what services answer and whic
 was under way just then. `push_history.py` has the verdict.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import itertools

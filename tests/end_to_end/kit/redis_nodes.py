@@ -1,7 +1,5 @@
 """Nodes whose log is on a Redis that fails: what to ask of them, and until when."""
 
-from __future__ import annotations
-
 import httpx
 from end_to_end.kit.alerts import Json
 from end_to_end.kit.node import Node

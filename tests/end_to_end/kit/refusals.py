@@ -4,8 +4,6 @@ Whatever a row of a table puts into a request carries `CANARY`, which must never
 field or rule with a problem type and a JSON Pointer, in the contract's order.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from typing import Any, NamedTuple

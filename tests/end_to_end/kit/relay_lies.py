@@ -1,7 +1,5 @@
 """What a relay can make of a message that it was given, without a reviewer's key."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterator

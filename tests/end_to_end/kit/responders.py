@@ -1,7 +1,5 @@
 """A node that calls responders near, and their tokens. Nothing of the server is imported here."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

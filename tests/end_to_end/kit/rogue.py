@@ -6,8 +6,6 @@ behind that alert, and alerts of his own, forged in each way that a node tells a
 entries of a log. Nobody has published them, so the checker of histories takes any frame of one for `outside`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re

@@ -3,8 +3,6 @@
 Loaded by `st run` through SCHEMATHESIS_HOOKS, in a process of its own.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import unicodedata

@@ -1,7 +1,5 @@
 """Times as the contract writes them, and waiting for what will come."""
 
-from __future__ import annotations
-
 import datetime as dt
 import time
 from collections.abc import Callable

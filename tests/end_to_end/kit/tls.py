@@ -1,7 +1,5 @@
 """A certificate that signs itself, for servers of the tests."""
 
-from __future__ import annotations
-
 import datetime as dt
 import ipaddress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a secret would look like in what a node has written, and the search for it."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ kept in its log, sent and answered is searched. What may be somewhere has to be 
 to bite.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

@@ -4,8 +4,6 @@ A canary coordinate is published, revised, refused, tried dry; then everything t
 is searched for it: the SQLite files, all log output at DEBUG, the metrics, every frame, every answer.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Two network namespaces with a cable between them: in one is the machine with its
 all the internet, with a resolver that knows it. A cgroup plays the unit, for there is no systemd here to make one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@ It drops, changes, rewords, moves, prolongs, renumbers, replays, strips and forg
 client of Python is here in this process; that of the web is in client_demo/web/test_hostile_relay.py.
 """
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

@@ -5,8 +5,6 @@ in its log, sent and answered is searched. What may be somewhere has to be found
 bite.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -4,10 +4,9 @@ A real `geocast push` beside a real node pushes to a service that notes all that
 played with the files that he would have.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
+import secrets
 import shutil
 import socket
 import sqlite3
@@ -17,7 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import http_ece
-import httpx
 import pytest
 from cryptography.exceptions import InvalidTag
 from end_to_end.kit.alerts import alert, ground
@@ -62,10 +60,17 @@ def service(certificate: Certificate) -> Iterator[Watching]:
         yield service
 
 
+@pytest.fixture(scope="module")
+def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that nobody but these tests has."""
+    with Node(tmp_path_factory.mktemp("node"), keys) as node:
+        yield node
+
+
 @pytest.fixture
-def push(own_node: Node, service: Watching) -> Iterator[Push]:
-    """The process that pushes, beside a node of its own."""
-    with Push(own_node, service, options=("--log-level", "debug")) as push:
+def push(node: Node, service: Watching) -> Iterator[Push]:
+    """The process that pushes, with a store of its own."""
+    with Push(node, service, options=("--log-level", "debug"), devices=f"{secrets.token_hex(8)}.db") as push:
         service.key = push.api.get("/v1/push").json()["vapid"]
         yield push
         push.assert_no_surprise()
@@ -84,9 +89,7 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
         "store": b"".join(path.read_bytes() for path in push.files()),
         "log": b"".join(path.read_bytes() for path in logs),
         "output": push.output().encode() + node.output().encode(),
-        "metrics": httpx.get(
-            f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE
-        ).content,
+        "metrics": push.metrics_api.get("/metrics").content,
     }
 
 
@@ -94,7 +97,7 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
 
 
 def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_it(
-    own_node: Node, push: Push, service: Watching
+    node: Node, push: Push, service: Watching
 ) -> None:
     """DP23, DP24, DP25, DP26: its owner alone is answered with the cells; at DELETE all of it goes."""
     spot, phone = ground(), service.phone()
@@ -102,7 +105,7 @@ def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_i
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}], "languages": ["gsw"]}
     answer = push.api.put(f"/v1/devices/{DEVICE}", json=body, headers=headers)
     assert answer.status_code == 201
-    told = own_node.publish(alert(spot))
+    told = node.publish(alert(spot))
     service.until(lambda: phone.alerts() == [(told["id"], 1)])
     wait_until(lambda: rows(push, "SELECT 1 FROM told WHERE state = 1 OR state = 2"), "it is noted that it was told")
     mine = push.api.get(f"/v1/devices/{DEVICE}", headers=headers)
@@ -112,7 +115,7 @@ def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_i
     keys = phone.subscription()["keys"]
     secrets = [phone.name, *keys.values(), cell(spot), SUB, DEVICE, answer.json()["secret"], AGENT, FORWARDED, "canary"]
     needles = [secret.encode() for secret in secrets] + [phone.auth, int(cell(spot), 16).to_bytes(8, "big")]
-    seen = everything(push, own_node)
+    seen = everything(push, node)
     assert {f"{needle!r} in {where}" for needle in needles for where, data in seen.items() if needle in data} == set()
     assert told["id"].encode() in seen["log"], "the search is known to bite"
 
@@ -120,13 +123,13 @@ def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_i
     assert rows(push, "SELECT 1 FROM device") == rows(push, "SELECT 1 FROM told") == []
 
 
-def test_a_push_service_is_shown_times_and_sizes_and_no_word(own_node: Node, push: Push, service: Watching) -> None:
+def test_a_push_service_is_shown_times_and_sizes_and_no_word(node: Node, push: Push, service: Watching) -> None:
     """WPP1, TH16: two phones near each other are told in one moment, and nothing but that moment says so."""
     spot, phones = ground(), [service.phone(), service.phone()]
     for phone in phones:
         push.register(phone, cell(spot))
     told = alert(spot)
-    own_node.publish(told)
+    node.publish(told)
     service.until(lambda: all(phone.alerts() == [(told["id"], 1)] for phone in phones))
     first, second = (phone.requests[0] for phone in phones)
     assert (first.urgency, abs(first.ttl_s - second.ttl_s) <= 1, len(first.body)) == (second.urgency, True, 3_000)
@@ -139,13 +142,13 @@ def test_a_push_service_is_shown_times_and_sizes_and_no_word(own_node: Node, pus
 
 
 def test_a_push_service_can_swallow_and_repeat_a_message_and_not_change_it(
-    own_node: Node, push: Push, service: Watching
+    node: Node, push: Push, service: Watching
 ) -> None:
     """TH16: what it says that it has taken counts as sent; who reads finds a changed one out by its tag (RFC 8188)."""
     spot, phone = ground(), service.phone()
     push.register(phone, cell(spot))
     phone.asleep = True
-    body = own_node.publish(alert(spot))
+    body = node.publish(alert(spot))
     service.until(lambda: len(phone.requests) == 1)
     wait_until(lambda: push.metric('push_total{outcome="sent"}') == 1, "it counts as sent")
     [kept] = phone.kept.values()
@@ -154,7 +157,7 @@ def test_a_push_service_can_swallow_and_repeat_a_message_and_not_change_it(
         assert phone.read(kept.body)["alert"]["id"] == body["id"]
     with pytest.raises((http_ece.ECEException, InvalidTag)):
         phone.read(flipped(kept.body))
-    own_node.settle()
+    node.settle()
     assert len(phone.requests) == 1
 
 
@@ -162,14 +165,14 @@ def test_a_push_service_can_swallow_and_repeat_a_message_and_not_change_it(
 
 
 def test_the_store_says_how_many_and_until_when_and_who_was_told_the_same(
-    own_node: Node, push: Push, service: Watching
+    node: Node, push: Push, service: Watching
 ) -> None:
     """WPP2, TH13: by digests, which say nothing of the alert and of the phone."""
     spot, near, far = ground(), [service.phone(), service.phone()], service.phone()
     for phone in near:
         push.register(phone, cell(spot))
     push.register(far, cell(ground()))
-    own_node.publish(alert(spot))
+    node.publish(alert(spot))
     service.until(lambda: all(phone.told for phone in near))
     wait_until(lambda: len(rows(push, "SELECT 1 FROM told")) == 2, "it is noted who was told")
     assert len(rows(push, "SELECT 1 FROM device WHERE until_ms > 0")) == 3
@@ -178,19 +181,19 @@ def test_the_store_says_how_many_and_until_when_and_who_was_told_the_same(
     assert len(sizes) == 1, "no length tells one from another"
 
 
-def test_the_store_and_its_key_are_the_cells(own_node: Node, push: Push, service: Watching) -> None:
+def test_the_store_and_its_key_are_the_cells(node: Node, push: Push, service: Watching) -> None:
     """WPP3, TH14: and the endpoints; of a place nothing finer, and nothing of where the phone was before."""
     before, now, phone = ground(), ground(), service.phone()
     device = push.register(phone, cell(before))["id"]
     push.register(phone, cell(now), device_id=device)
-    ring = parse_push_keys((own_node.home / "push.jwks").read_bytes(), own_node.home / "push.jwks")
+    ring = parse_push_keys((node.home / "push.jwks").read_bytes(), node.home / "push.jwks")
     [(digest, until_ms, sealed)] = rows(push, "SELECT device, until_ms, sealed FROM device")
     record, _ = ring.open(sealed, digest, until_ms)
     assert (record.cells, record.endpoint, record.sub) == ((cell(now),), phone.endpoint, phone.name)
 
 
-@pytest.fixture
-def thief(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+@pytest.fixture(scope="module")
+def thief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node of somebody else, with a log of his own."""
     with Node(tmp_path_factory.mktemp("thief"), Keys()) as node:
         yield node
@@ -203,6 +206,7 @@ def stolen(push: Push, thief: Node, *files: str) -> None:
         shutil.copy(path, thief.home)
     for option in ("push", "vapid"):
         name = f"{option}.jwks"
+        (thief.home / name).unlink(missing_ok=True)
         if name in files:
             shutil.copy(push.node.home / name, thief.home)
         else:
@@ -223,7 +227,7 @@ def test_who_steals_the_store_lies_to_its_phones_only_with_both_keys(
     spot, phone = ground(), service.phone()
     push.register(phone, cell(spot))
     stolen(push, thief, *files)
-    with Push(thief, service) as his:
+    with Push(thief, service, devices=push.devices_file.name) as his:
         assert his.metric("push_devices") == lies
         thief.publish(alert(spot))
         if lies:
@@ -232,12 +236,12 @@ def test_who_steals_the_store_lies_to_its_phones_only_with_both_keys(
     assert len(phone.told) == len(service.shown) == lies
 
 
-def test_a_push_with_another_vapid_key_is_refused_by_the_service(own_node: Node, push: Push, service: Watching) -> None:
+def test_a_push_with_another_vapid_key_is_refused_by_the_service(node: Node, push: Push, service: Watching) -> None:
     """TH15: who has endpoints, and not the key, gets nothing to anybody."""
     spot, phone = ground(), service.phone()
     service.key = "of somebody else"
     push.register(phone, cell(spot))
-    own_node.publish(alert(spot))
+    node.publish(alert(spot))
     service.until(lambda: service.statuses[403] == 1)
     assert phone.told == []
 
@@ -261,9 +265,9 @@ def listener() -> Iterator[tuple[int, list[object]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_an_endpoint_is_no_lever_to_reach_the_inside(own_node: Node, service: Watching) -> None:
+def test_an_endpoint_is_no_lever_to_reach_the_inside(node: Node, service: Watching) -> None:
     """TH17, WPR3, WPO4: whatever is registered, and where a name that may be pushed to leads inside."""
-    with listener() as (port, came), Push(own_node, service, options=("--push-private", "")) as push:
+    with listener() as (port, came), Push(node, service, options=("--push-private", "")) as push:
         spot, phone = ground(), service.phone()
         body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}
         for host in (
@@ -278,13 +282,13 @@ def test_an_endpoint_is_no_lever_to_reach_the_inside(own_node: Node, service: Wa
             assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (422, "endpoint-not-allowed")
             assert host not in answer.text
         push.register(phone, cell(spot))
-        own_node.publish(alert(spot))
+        node.publish(alert(spot))
         wait_until(lambda: push.metric('push_total{outcome="away"}') >= 1, "it leads inside, and nowhere")
         assert (came, service.connections, phone.told) == ([], 0, [])
 
 
 def test_who_has_a_phones_secret_is_told_what_it_would_be_until_its_app_forgets_it(
-    own_node: Node, push: Push, service: Watching
+    node: Node, push: Push, service: Watching
 ) -> None:
     """TH18: and the id; a PUT of the app does not shut him out, for it keeps the secret. Another id does."""
     spot, phone, his = ground(), service.phone(), service.phone()
@@ -295,7 +299,7 @@ def test_who_has_a_phones_secret_is_told_what_it_would_be_until_its_app_forgets_
         return push.api.put(path, json={"subscription": his.subscription()}, headers=secret).status_code
 
     assert taken() == 200
-    first = own_node.publish(alert(spot))
+    first = node.publish(alert(spot))
     service.until(lambda: his.alerts() == [(first["id"], 1)])
     assert phone.told == []
     push.register(phone, cell(spot), device_id=answer["id"])
@@ -304,7 +308,7 @@ def test_who_has_a_phones_secret_is_told_what_it_would_be_until_its_app_forgets_
     assert push.api.delete(f"/v1/devices/{answer['id']}", headers=owner).status_code == 204
     assert taken() == 401
     push.register(phone, cell(spot))
-    second = own_node.publish(alert(spot))
+    second = node.publish(alert(spot))
     service.until(lambda: (second["id"], 1) in phone.alerts())
     assert his.alerts() == [(first["id"], 1)]
     assert json.dumps(answer["secret"]) not in push.output()

@@ -1,12 +1,9 @@
 """What reviewers have signed, with the commands that they use; and what somebody has written into the log himself."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +17,7 @@ from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.proofs import AUDIENCE, POLICY
 from end_to_end.kit.subscriber import Session, told
 from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.redis_server import RedisServer, missing
 
 from geocast.alertlog import codec
@@ -32,16 +29,7 @@ NOTHING_ASKED = POLICY.replace("approvals = 2", "approvals = 0").replace("cancel
 
 def geocast(home: Path, *arguments: str, told: str = "") -> str:
     """What `geocast` prints, told something on standard input."""
-    done = subprocess.run(
-        [BIN / "geocast", *arguments],
-        input=told,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=clean_environment(),
-        cwd=home,
-        check=False,
-    )
+    done = ended(BIN / "geocast", *arguments, input=told, env=clean_environment(), cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,7 +1,5 @@
 """The private side when all goes well: asking, and the pages for operators and programmers."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

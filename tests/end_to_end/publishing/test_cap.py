@@ -1,7 +1,5 @@
 """Official warnings from an issuer's webhook to a subscriber: on real nodes, killed and started again, on Redis too."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import json

@@ -1,7 +1,5 @@
 """The public feed of a real node, as a browser and an aggregator ask for it (PF1 to PF5)."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

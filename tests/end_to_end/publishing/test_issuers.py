@@ -1,7 +1,5 @@
 """Two issuers in one key set: equal `sub`s of both are two subjects, on a real node (rule HD5)."""
 
-from __future__ import annotations
-
 import json
 import signal
 import time

@@ -3,8 +3,6 @@
 By real HTTPS with an authority of the test's own, with one process and with several.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Callable, Iterator

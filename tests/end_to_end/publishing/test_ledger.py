@@ -1,7 +1,5 @@
 """`geocast ledger` as processes of its own: beside a node, killed in the middle, ended in order, verified."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -21,6 +19,7 @@ from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import BIN, Node, clean_environment
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.redis_server import RedisServer, missing
 from support.reviewers import AUDIENCE, PAIRS, jwks, signed_by
 
@@ -79,13 +78,7 @@ class Writer:
     def ask(self, *arguments: str) -> tuple[int, str]:
         """`geocast ledger COMMAND DIR …`: its exit status, and its first line."""
         command, *options = arguments
-        done = subprocess.run(
-            [BIN / "geocast", "ledger", command, self.folder, *options],
-            env=clean_environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = ended(BIN / "geocast", "ledger", command, self.folder, *options, env=clean_environment())
         return done.returncode, (done.stdout or done.stderr).partition("\n")[0]
 
 
@@ -271,14 +264,7 @@ def test_who_has_signed_is_in_the_chain_and_the_signatures_are_beside_it(tmp_pat
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, arguments: list[str], said: str):
     """K1."""
-    done = subprocess.run(
-        [BIN / "geocast", "ledger", *arguments],
-        env=clean_environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ended(BIN / "geocast", "ledger", *arguments, env=clean_environment(), cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
@@ -290,11 +276,6 @@ def test_who_may_not_write_to_the_folder_is_told(tmp_path: Path):
         pytest.skip("root may write anywhere")
     folder = tmp_path / "ledger"
     folder.mkdir(mode=0o500)
-    done = subprocess.run(
-        [BIN / "geocast", "ledger", "write", folder, "--log", f"sqlite:{tmp_path / 'log.db'}"],
-        env=clean_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    write = ("write", folder, "--log", f"sqlite:{tmp_path / 'log.db'}")
+    done = ended(BIN / "geocast", "ledger", *write, env=clean_environment())
     assert done.returncode == 1

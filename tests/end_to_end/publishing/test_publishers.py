@@ -1,7 +1,5 @@
 """`--publishers`: real tokens at a real node, in one process and in several; and a reload."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """The private side when all goes well: publishing, and publishing again."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -100,18 +98,8 @@ def test_everybody_is_sent_the_same_bytes(node: Node, join: Join, fmt: str):
     assert len({session.frames[0] for session in (*early, late)}) == 1
 
 
-TIMES = [  # as sent, after the seconds; as shown
-    ("Z", ".000Z"),
-    (".5Z", ".500Z"),
-    (".123Z", ".123Z"),
-    (".123999999Z", ".123Z"),
-    (".000000001Z", ".000Z"),
-    (".25-00:00", ".250Z"),
-    (".25+00:00", ".250Z"),
-]
-
-
-@pytest.mark.parametrize(("sent", "shown"), TIMES)
+# ends of times as sent, and as shown; tests/test_clock.py has more
+@pytest.mark.parametrize(("sent", "shown"), [("Z", ".000Z"), (".123999999Z", ".123Z"), (".25-00:00", ".250Z")])
 def test_times_are_cut_off_at_milliseconds_and_shown_in_utc(node: Node, sent: str, shown: str):
     """Section 2: up to 9 digits, cut off at the door, not rounded; `-00:00` is UTC."""
     second = stamp(seconds=-60)[:19]
@@ -120,25 +108,18 @@ def test_times_are_cut_off_at_milliseconds_and_shown_in_utc(node: Node, sent: st
     assert node.state(body["id"])["alert"]["occurred_at"] == second + shown
 
 
-@pytest.mark.parametrize(("zone", "hours"), [("+14:00", 14), ("-12:30", -12.5), ("+05:45", 5.75)])
-def test_times_may_be_in_any_zone(node: Node, zone: str, hours: float):
+def test_times_may_be_in_any_zone(node: Node):
     """Section 2: `±hh:mm`."""
-    local = stamp(seconds=-60, hours=hours)[:-1]
-    body = alert(ground(), occurred_at=local + zone)
+    body = alert(ground(), occurred_at=f"{stamp(seconds=-60, hours=5.75)[:-1]}+05:45")
     node.publish(body)
     shown = node.state(body["id"])["alert"]["occurred_at"]
     assert abs((moment(shown) - now()).total_seconds() + 60) < PATIENCE
 
 
 EDGES: dict[str, Callable[[], Json]] = {
-    "a headline of 1": lambda: {"headline": "!"},
     "a headline of 140": lambda: {"headline": "\U0001f30d" * 140},
-    "an empty description": lambda: {"description": ""},
     "a description of 1000": lambda: {"description": "\U0001f30d" * 1_000},
-    "line feeds in a description": lambda: {"description": "a\n\nb\n"},
-    "a headline with spaces around": lambda: {"headline": "  x  "},
     "an id of 128": lambda: {"id": f"{new_id()}{'z' * 128}"[:128]},
-    "an id of all signs": lambda: {"id": f"0.{new_id()}aZ._:-0"},
     "a reviewer of 128": lambda: {"approval": approval(reviewer="r" * 128)},
     "approved when it happened": lambda: {
         "occurred_at": (at := stamp(seconds=-9)),
@@ -148,7 +129,6 @@ EDGES: dict[str, Callable[[], Json]] = {
         "occurred_at": (at := stamp(seconds=50)),
         "approval": approval(approved_at=at),
     },
-    "an approval from a clock a little ahead": lambda: {"approval": approval(approved_at=stamp(seconds=50))},
     "almost too old": lambda: {"occurred_at": stamp(seconds=-3_500)},
     "an end as late as can be": lambda: {
         "occurred_at": (at := now()).isoformat(timespec="milliseconds"),

@@ -1,57 +1,22 @@
 """Bodies that the api refuses: what is no strict JSON, and numbers of revisions."""
 
-from __future__ import annotations
-
 import pytest
 from end_to_end.kit.alerts import alert, ground, revision_of
 from end_to_end.kit.node import Node
 from end_to_end.kit.refusals import assert_problem, check, problem_of, put, send, text_of
 
-MALFORMED = {
-    "empty": "",
-    "white space": "  ",
-    "only null": "null",
-    "a list": '[{"id":"a7391"}]',
-    "a text": '"a7391"',
-    "a number": "7391",
-    "cut off": '{"id":"a7391"',
-    "one too many": '{"id":"a7391"}}',
-    "two values": '{"id":"a7391"} {"id":"a7391"}',
-    "trailing comma": '{"id":"a7391",}',
-    "single quotes": "{'id':'a7391'}",
-    "bare key": '{id:"a7391"}',
-    "comment": '{"id":"a7391"/* x */}',
-    "NaN": '{"x":NaN,"id":"a7391"}',
-    "Infinity": '{"x":Infinity,"id":"a7391"}',
-    "minus Infinity": '{"x":-Infinity,"id":"a7391"}',
-    "leading zero": '{"x":07391}',
-    "plus sign": '{"x":+7391}',
-    "bare fraction": '{"x":.7391}',
-    "bare point": '{"x":7391.}',
-    "hexadecimal": '{"x":0x7391}',
-    "raw line feed in a text": '{"id":"a\n7391"}',
-    "raw NUL in a text": '{"id":"a\x007391"}',
-    "bad escape": '{"id":"\\x7391"}',
-    "half an escape": '{"id":"\\u73"}',
-    "duplicate key": '{"id":"a7391","id":"b7391"}',
-    "duplicate key by escape": '{"id":"a7391","\\u0069d":"b7391"}',
-    "duplicate key deep inside": '{"x":[{"y":7391,"y":7391}]}',
-    "depth 33": '{"x":' + "[" * 32 + "]" * 32 + "}",
-    "depth 10,000": '{"x":' + "[" * 10_000 + "]" * 10_000 + "}",
-    "depth 33 in objects": '{"x":' * 33 + "7391" + "}" * 33,
-    "depth 30,000, never closed": "[" * 30_000,
-}
-MALFORMED_BYTES = {
+BAD_BODIES = {  # tests/wire/test_strict_json.py has more
+    "empty": b"",
+    "a list": b'[{"id":"a7391"}]',
+    "two values": b'{"id":"a7391"} {"id":"a7391"}',
+    "NaN": b'{"x":NaN,"id":"a7391"}',
+    "duplicate key deep inside": b'{"x":[{"y":7391,"y":7391}]}',
+    "depth 33": b'{"x":' + b"[" * 32 + b"]" * 32 + b"}",
+    "depth 30,000, never closed": b"[" * 30_000,
     "byte-order mark": b'\xef\xbb\xbf{"id":"a7391"}',
     "bad UTF-8": b'{"id":"a7391\xff"}',
-    "overlong UTF-8": b'{"id":"a7391\xc0\xaf"}',
-    "surrogate in UTF-8": b'{"id":"a7391\xed\xa0\x80"}',
-    "UTF-16": '{"id":"a7391"}'.encode("utf-16"),
-    "UTF-16 without a mark": '{"id":"a7391"}'.encode("utf-16-le"),
-    "Latin-1": '{"id":"é7391"}'.encode("latin-1"),
     "gzip": b"\x1f\x8b\x08\x00\x00",
 }
-BAD_BODIES = {name: text.encode() for name, text in MALFORMED.items()} | MALFORMED_BYTES
 
 STRANGE_VALUES = {
     "/area/lat": ("1e999", "-1e999", "1" + "0" * 400, "9" * 5_000, "7391e308"),

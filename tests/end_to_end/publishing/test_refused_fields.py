@@ -1,7 +1,5 @@
 """Fields and shapes that the api refuses: each by its problem type and pointer, and several at once."""
 
-from __future__ import annotations
-
 import pytest
 from end_to_end.kit.alerts import Json, alert, approval, cancel_body, circle, ground
 from end_to_end.kit.node import Node
@@ -26,59 +24,15 @@ from end_to_end.kit.times import stamp
 WRONG_TEXTS = (7391, 7391.5, True, None, [TEXT], {"text": TEXT})
 WRONG_NUMBERS = ("7391", "", True, False, None, [7391], {"n": 7391})
 WRONG_OBJECTS = (TEXT, 7391, True, None, [TEXT])
-WRONG_IDS = (
-    "",
-    f"-{TEXT}",
-    f".{TEXT}",
-    f":{TEXT}",
-    f"_{TEXT}",
-    f"{TEXT} x",
-    f"{TEXT}/x",
-    f"{TEXT}\n",
-    f"{TEXT}é",
-    f"é{TEXT}",
-    f"{TEXT}%20",
-    TEXT + "x" * (129 - len(TEXT)),
-)
+# tests/wire/test_fields.py and tests/test_clock.py try the grammars of ids and times at length.
+WRONG_IDS = ("", f"-{TEXT}", f"{TEXT}\n", f"é{TEXT}", TEXT + "x" * (129 - len(TEXT)))
 WRONG_TIMES = (
-    "",
-    f"2026-01-01T{CANARY}",
-    f"2026-01-01T10:00:00.{CANARY}",
-    f"2026-01-01 10:00:00.{CANARY}Z",
-    f"2026-01-01t10:00:00.{CANARY}Z",
-    f"2026-01-01T10:00:00.{CANARY}z",
-    f"2026-01-01T10:00:00,{CANARY}Z",
     f"2026-01-01T10:00:00.{CANARY}123456Z",
-    "2026-01-01T10:00:00.Z",
-    "2026-01-01T10:00Z",
     "2026-01-01T10:00:00",
-    "2026-01-01",
-    f"2026-01-01T10:00:60.{CANARY}Z",
     f"2016-12-31T23:59:60.{CANARY}Z",
-    f"2026-01-01T10:60:00.{CANARY}Z",
-    f"2026-01-01T24:00:00.{CANARY}Z",
-    f"2026-02-30T10:00:00.{CANARY}Z",
     f"2025-02-29T10:00:00.{CANARY}Z",
-    f"2026-13-01T10:00:00.{CANARY}Z",
-    f"2026-00-01T10:00:00.{CANARY}Z",
-    f"2026-01-00T10:00:00.{CANARY}Z",
-    f"1969-12-31T23:59:59.{CANARY}Z",
-    f"0000-01-01T10:00:00.{CANARY}Z",
-    f"+2026-01-01T10:00:00.{CANARY}Z",
-    f"26-01-01T10:00:00.{CANARY}Z",
-    f"2026-1-01T10:00:00.{CANARY}Z",
-    f"2026-01-01T10:00:00.{CANARY}+0000",
-    f"2026-01-01T10:00:00.{CANARY}+00",
     f"2026-01-01T10:00:00.{CANARY}+99:99",
-    f"2026-01-01T10:00:00.{CANARY} Z",
-    f" 2026-01-01T10:00:00.{CANARY}Z",
     f"2026-01-01T10:00:00.{CANARY}Z\n",
-    f"2026-01-01T10:00:00.{CANARY}ZZ",
-    f"2026-01-01T10:00:00.{CANARY}[Z]",
-    f"２０２６-01-01T10:00:00.{CANARY}Z",
-    f"2026-001T10:00:00.{CANARY}Z",
-    f"2026-W01-1T10:00:00.{CANARY}Z",
-    f"20260101T100000.{CANARY}Z",
     "17391173917",
     *(value for value in WRONG_TEXTS if not isinstance(value, str)),
 )

@@ -1,14 +1,12 @@
 """schemathesis against a node: whatever is made from the OpenAPI document, the node answers as the document says."""
 
-from __future__ import annotations
-
 import re
-import subprocess
 from pathlib import Path
 
 from end_to_end.kit.dispatcher import DISPATCH_SCOPE
 from end_to_end.kit.keys import DESK_SCOPE
 from end_to_end.kit.node import BIN, Node, clean_environment
+from support.command import ended
 
 HOOKS = Path(__file__).parents[1] / "kit" / "schemathesis_hooks.py"
 # A good request may be refused by the policy, a known id (409) or an ended alert (410). The hooks judge the 422s.
@@ -24,18 +22,13 @@ def test_schemathesis_finds_nothing(own_calling: Node, tmp_path: Path):
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     token = own_calling.keys.token(scope=f"{DESK_SCOPE} alerts:manage {DISPATCH_SCOPE}")
-    done = subprocess.run(
-        [
-            *(BIN / "st", "--config-file", config, "run", f"{own_calling.api.base_url}/openapi.json"),
-            *("--header", f"Authorization: Bearer {token}", "--checks", "all"),
-            *("--seed", "1", "--max-examples", "30", "--continue-on-failure", "--no-color"),
-        ],
+    done = ended(
+        *(BIN / "st", "--config-file", config, "run", f"{own_calling.api.base_url}/openapi.json"),
+        *("--header", f"Authorization: Bearer {token}", "--checks", "all"),
+        *("--seed", "1", "--max-examples", "30", "--continue-on-failure", "--no-color"),
         cwd=tmp_path,
         env=clean_environment(SCHEMATHESIS_HOOKS=str(HOOKS)),
-        capture_output=True,
-        text=True,
         timeout=SECONDS,
-        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     shown = own_calling.api.get("/metrics").text

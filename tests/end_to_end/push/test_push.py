@@ -1,16 +1,12 @@
 """Phones that sleep, woken by a real process, through a push service that plays the browsers' (docs/push.md)."""
 
-from __future__ import annotations
-
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from end_to_end.kit.alerts import alert, ground, place, revision_of
 from end_to_end.kit.keys import bearer
@@ -19,7 +15,7 @@ from end_to_end.kit.push import Push, cell
 from end_to_end.kit.responders import POLICY
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.tls import Certificate
-from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.ports import free_ports
 from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
@@ -383,8 +379,7 @@ def test_a_new_key_of_the_store_seals_all_anew_and_what_was_told_stays(node: Nod
     service.until(lambda: len(phone.told) == 1)
     push.terminate()
     keys = node.home / "push.jwks"
-    run = [BIN / "geocast", "keygen", "--push", str(keys)]
-    subprocess.run(run, check=True, capture_output=True)
+    assert ended(BIN / "geocast", "keygen", "--push", keys).returncode == 0
     push.start()
     push.terminate()
     keys.write_text(json.dumps({"keys": json.loads(keys.read_text())["keys"][:1]}))
@@ -404,7 +399,7 @@ def test_nothing_of_a_device_is_in_a_file_a_line_or_a_metric(node: Node, push: P
     answer = push.register(phone, cell(spot), token=push.token(sub="sub-of-somebody"))
     node.publish(alert(spot))
     service.until(lambda: len(phone.told) == 1)
-    metrics = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).content
+    metrics = push.metrics_api.get("/metrics").content
     push.terminate()
     seen = b"".join([metrics, push.output().encode(), *(path.read_bytes() for path in push.files())])
     subscription = phone.subscription()
@@ -427,7 +422,7 @@ def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: Pus
     assert wanted
 
     def shown() -> set[str]:
-        text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+        text = push.metrics_api.get("/metrics").text
         return set(re.findall(r"^geocast_\w+", text, re.MULTILINE))
 
     wait_until(lambda: wanted <= shown(), f"all of {sorted(wanted)}")
@@ -435,33 +430,6 @@ def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: Pus
 
 
 # ---- starting --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--contact", "me"), "--contact: expected mailto:"),
-        (("--devices", "file:x"), "--devices: expected sqlite:PATH"),
-        (("--log", "memory:"), "--log memory: is one node's own"),
-        (("--push-services", "https://x"), "--push-services: expected names"),
-        (("--push-keys", "none.jwks"), "--push-keys none.jwks: No such file"),
-        (("--push-keys", "vapid.jwks"), "push-keys vapid.jwks: key 1: expected kty oct and alg A256GCM"),
-        (("--vapid", "push.jwks"), "vapid push.jwks: not a JWK set of private keys"),
-        (("--push-ca", "none.pem"), "--push-ca none.pem: No such file"),
-        (("--push-ca", "vapid.jwks"), "--push-ca vapid.jwks: no certificates in PEM"),
-        (("--devices", "sqlite:geocast.db"), "another program's, or the alert log"),
-        (("--finest-cell", "10"), "--finest-cell"),
-        (("--lease-days", "31"), "--lease-days"),
-    ],
-)
-def test_what_can_not_work_is_refused_in_one_line(node: Node, push: Push, options: tuple[str, ...], said: str):
-    """K1: exit status 2, and no traceback."""
-    push.kill()
-    run = [BIN / "geocast", "push", *push.options, *options]
-    done = subprocess.run(run, cwd=node.home, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 def test_it_runs_on_a_policy_with_calls_and_has_no_key_to_open_them(node: Node, push: Push, service: PushService):
@@ -477,8 +445,7 @@ def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
     other = [*push.options]
     for mine, another in ports.items():
         other = [each.replace(f"127.0.0.1:{mine}", f"127.0.0.1:{another}") for each in other]
-    run = [BIN / "geocast", "push", *other]
-    done = subprocess.run(run, cwd=node.home, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = ended(BIN / "geocast", "push", *other, cwd=node.home)
     assert done.returncode == 2
     assert "another process has it" in done.stderr
 
@@ -486,7 +453,5 @@ def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
 def test_no_other_command_has_to_load_what_pushes():
     """A node imports nothing of it."""
     program = "import sys, geocast.run.node, geocast.cli; print([m for m in sys.modules if '.push' in m])"
-    listed = subprocess.run(
-        [sys.executable, "-c", program], env=clean_environment(), capture_output=True, text=True, check=True
-    )
+    listed = ended(sys.executable, "-c", program, env=clean_environment())
     assert listed.stdout == "['geocast.cli.push']\n"

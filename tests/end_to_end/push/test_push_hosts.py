@@ -1,7 +1,5 @@
 """Hosts that fail under one entry of `--push-services`: they cost the phones of other hosts nothing (rule HD2)."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import socket

@@ -1,8 +1,6 @@
 """Phones that sleep, woken by several processes that share their devices in a Redis (docs/push.md, "Several
 processes")."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 
@@ -15,7 +13,7 @@ from end_to_end.kit.tls import Certificate
 from support.push_service import PushPhone, PushService
 from support.redis_server import RedisServer, needs_redis
 
-pytestmark = [needs_redis, pytest.mark.timeout(300)]
+pytestmark = needs_redis
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """Phones that are woken by several processes with one supervisor (`geocast push --workers`, docs/push.md)."""
 
-from __future__ import annotations
-
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +13,7 @@ from end_to_end.kit.node import BIN, Node, clean_environment, free_ports
 from end_to_end.kit.push import Push, cell
 from end_to_end.kit.times import stamp, wait_until
 from end_to_end.kit.wire import PATIENCE
+from support.command import ended
 from support.push_service import HANG, PushPhone, PushService
 
 WORKERS = 2
@@ -45,7 +43,7 @@ def push(node: Node, service: PushService) -> Iterator[Push]:
 def ask(push: Push, method: str, path: str, token: str, **more: object) -> httpx.Response:
     """One request, on a connection of its own: any of the processes may get it."""
     url = f"http://127.0.0.1:{push.port}/v1/devices/{path}"
-    return httpx.request(method, url, headers=bearer(token), timeout=PATIENCE, trust_env=False, **more)  # type: ignore[arg-type]
+    return httpx.request(method, url, headers=bearer(token), timeout=PATIENCE, trust_env=False, verify=False, **more)  # type: ignore[arg-type]
 
 
 def register(push: Push, phone: PushPhone, spot: tuple[float, float], **more: object) -> httpx.Response:
@@ -69,7 +67,7 @@ def worker(push: Push, name: str) -> int:
 
 def shows(push: Push, *lines: str) -> bool:
     """Whether /metrics has these lines."""
-    text = httpx.get(f"http://127.0.0.1:{push.metrics_port}/metrics", trust_env=False, timeout=PATIENCE).text
+    text = push.metrics_api.get("/metrics").text
     return set(lines) <= set(text.splitlines())
 
 
@@ -166,15 +164,7 @@ def test_a_second_supervisor_is_refused_while_a_worker_lives(push: Push):
     port, metrics_port = free_ports(2)
     others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
     for options in (others, [*others, "--workers", "1"]):
-        done = subprocess.run(
-            [BIN / "geocast", "push", *options],
-            env=clean_environment(),
-            cwd=push.node.home,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
+        done = ended(BIN / "geocast", "push", *options, env=clean_environment(), cwd=push.node.home)
         assert done.returncode != 0
         assert "another process has it" in done.stderr
         assert "Traceback" not in done.stderr

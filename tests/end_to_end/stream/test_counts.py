@@ -1,7 +1,5 @@
 """What a publisher learns of who is there: nothing of a person, by however many alerts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import httpx

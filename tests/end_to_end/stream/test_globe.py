@@ -3,8 +3,6 @@
 Independent of the server down to the haversine; only the area is taken from the answer to the publisher.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 from collections.abc import Callable, Iterator

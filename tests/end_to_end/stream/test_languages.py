@@ -1,7 +1,5 @@
 """An official warning in several languages, from its issuer's message to each client in its own (LA1 to LA4)."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections.abc import Callable, Iterator

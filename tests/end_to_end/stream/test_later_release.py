@@ -1,7 +1,5 @@
 """A node on a log that a later release writes too: entries of unknown kinds, and with unknown shapes (G4)."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Limits: too many messages, too late, too long silent, too slow; and the end of a token."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import select

@@ -6,8 +6,6 @@ message whether it could be sent (soundness, at once), and of each session what 
 publisher. A failure names its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
 """
 
-from __future__ import annotations
-
 import datetime as dt
 import itertools
 import os
@@ -101,7 +99,7 @@ class Walk:
     """The walker: takes random steps at a node and holds what comes against the model."""
 
     def __init__(self, node: Node, seed: int) -> None:
-        self.node, self.dice = node, random.Random(seed)
+        self.node, self.seed, self.dice = node, seed, random.Random(seed)
         self.town = ground()
         self.alerts: dict[str, Alert] = {}
         self.phones: list[ModelPhone] = []
@@ -388,9 +386,21 @@ class Walk:
         for step in (self.revise, self.cancel, self.publish, self.cancel, self.revise):
             step()
 
-    def close(self) -> None:
-        for phone in self.phones:
-            phone.session.drop()
+    def go(self, steps: int) -> None:
+        """Take random steps, with a kill half way; something must have been shown, and all of it as the rules say."""
+        try:
+            for number in range(steps):
+                self.dice.choice(self.steps)()
+                if number == steps // 2:
+                    self.kill()
+            self.check()
+        except BaseException as problem:
+            problem.add_note(f"seed {self.seed}, step {number}:\n" + "\n".join(self.trace[-60:]))
+            raise
+        finally:
+            for phone in self.phones:
+                phone.session.drop()
+        assert self.messages > steps / 2, "a walk on which something happened"
 
 
 def with_polygons(home: Path) -> Path:
@@ -405,16 +415,4 @@ def with_polygons(home: Path) -> Path:
 def test_a_thousand_random_steps_show_exactly_what_the_rules_say(tmp_path: Path, keys: Keys):
     """Section 5, "Who is sent what", rules 1 to 8, across a kill."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
-        walk = Walk(node, SEED)
-        try:
-            for number in range(STEPS):
-                walk.dice.choice(walk.steps)()
-                if number == STEPS // 2:
-                    walk.kill()
-            walk.check()
-        except BaseException as problem:
-            problem.add_note(f"seed {SEED}, step {number}:\n" + "\n".join(walk.trace[-60:]))
-            raise
-        finally:
-            walk.close()
-        assert walk.messages > STEPS / 2, "a walk on which something happened"
+        Walk(node, SEED).go(STEPS)

@@ -3,8 +3,6 @@
 The model of `test_random_walk` fails at once for whatever is sent that it knows nothing of.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -29,19 +27,8 @@ def test_a_walk_among_more_than_a_thousand_live_alerts_shows_what_the_rules_say(
     """Section 5, "Who is sent what", rules 1 to 8, across a kill: all of them are read again then."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         walk = Walk(node, SEED + 1)
-        try:
-            bodies = [alert(spot, id=new_id("other"), area=circle(spot, 500)) for spot in others(walk.town)]
-            for start in range(0, OTHERS, AT_ONCE):
-                answers = node.at_once("/v1/alerts", bodies[start : start + AT_ONCE])
-                assert {answer.status_code for answer in answers} == {201}
-            for number in range(STEPS // 2):
-                walk.dice.choice(walk.steps)()
-                if number == STEPS // 4:
-                    walk.kill()
-            walk.check()
-        except BaseException as problem:
-            problem.add_note(f"seed {SEED + 1}:\n" + "\n".join(walk.trace[-60:]))
-            raise
-        finally:
-            walk.close()
-        assert walk.messages > STEPS / 4, "a walk on which something happened"
+        bodies = [alert(spot, id=new_id("other"), area=circle(spot, 500)) for spot in others(walk.town)]
+        for start in range(0, OTHERS, AT_ONCE):
+            answers = node.at_once("/v1/alerts", bodies[start : start + AT_ONCE])
+            assert {answer.status_code for answer in answers} == {201}
+        walk.go(STEPS // 2)

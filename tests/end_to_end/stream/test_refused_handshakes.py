@@ -1,6 +1,4 @@
-"""Every bad handshake gets its documented HTTP status, and every bad frame its close code (RFC 6455)."""
-
-from __future__ import annotations
+"""Every kind of bad handshake gets its documented HTTP status, and of bad frame its close code (RFC 6455)."""
 
 import json
 import struct
@@ -42,27 +40,15 @@ def wire(node: Node) -> Iterator[Wire]:
 HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
     # what is wrong, status, method, target, changes to a good handshake's headers
     ("another path", 404, "GET", "/v1/streams", {}),
-    ("the root", 404, "GET", "/", {}),
     ("a longer path", 404, "GET", "/v1/stream/", {}),
-    ("a path in capitals", 404, "GET", "/v1/Stream", {}),
-    ("the api's path", 404, "GET", "/v1/alerts", {}),
     ("another path before a query", 404, "GET", "/v2/stream?token=abc", {}),
-    ("another path before a method", 404, "POST", "/v2/stream", {}),
     ("a token in the query", 400, "GET", "/v1/stream?token=abc", {}),
-    ("any query", 400, "GET", "/v1/stream?x", {}),
     ("a query before a method", 400, "DELETE", "/v1/stream?x=1", {}),
     ("POST", 405, "POST", "/v1/stream", {}),
-    ("HEAD", 405, "HEAD", "/v1/stream", {}),
-    ("OPTIONS", 405, "OPTIONS", "/v1/stream", {}),
-    ("a method before no upgrade", 405, "DELETE", "/v1/stream", {"Upgrade": None}),
     ("no upgrade at all", 426, "GET", "/v1/stream", {"Upgrade": None, "Connection": None}),
-    ("another upgrade", 426, "GET", "/v1/stream", {"Upgrade": "h2c"}),
     ("no upgrade before an origin", 426, "GET", "/v1/stream", {"Upgrade": None, "Origin": "null"}),
     ("no key", 400, "GET", "/v1/stream", {"Sec-WebSocket-Key": None}),
-    ("an empty key", 400, "GET", "/v1/stream", {"Sec-WebSocket-Key": ""}),
     ("a short key", 400, "GET", "/v1/stream", {"Sec-WebSocket-Key": "c2hvcnQ="}),
-    ("a key that is not base64", 400, "GET", "/v1/stream", {"Sec-WebSocket-Key": "*" * 24}),
-    ("no version", 400, "GET", "/v1/stream", {"Sec-WebSocket-Version": None}),
     ("an old version", 400, "GET", "/v1/stream", {"Sec-WebSocket-Version": "8"}),
     ("a bad key before an origin", 400, "GET", "/v1/stream", {"Sec-WebSocket-Key": "*", "Origin": "null"}),
     ("a foreign origin", 403, "GET", "/v1/stream", {"Origin": "https://evil.example"}),
@@ -82,9 +68,7 @@ HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
     ),
     ("no subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": None}),
     ("an unknown subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "chat, soap"}),
-    ("another version of ours", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "geocast.v2.json"}),
     ("ours in capitals", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "Geocast.V1.Json"}),
-    ("half of ours", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "geocast.v1"}),
 ]
 
 
@@ -149,16 +133,11 @@ def test_a_header_that_comes_twice(wire: Wire, lines: list[str], statuses: set[i
 
 NOISE = {
     "HTTP/1.0": request_bytes("GET", "/v1/stream", upgrade_headers(JSON)).replace(b"HTTP/1.1", b"HTTP/1.0"),
-    "line noise": b"\x00\x01\x02\x03\r\n\r\n",
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200),
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "no version": b"GET /v1/stream\r\n\r\n",
     "a header without a colon": b"GET /v1/stream HTTP/1.1\r\nHost 127.0.0.1\r\n\r\n",
     "a header of 100 kB": b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
-    "a thousand headers": b"GET /v1/stream HTTP/1.1\r\n" + b"X: y\r\n" * 1_000 + b"\r\n",
-    "a folded header": b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nX: a\r\n b\r\n\r\n",
     "a body": b"POST /v1/stream HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody",
-    "a line that never ends": b"G" * 100_000,
 }
 
 
@@ -188,16 +167,10 @@ FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
     # what is wrong, close code, format, frames instead of a hello
     ("binary in the json format", 1003, "json", [(BINARY, b"{}", {})]),
     ("text in the msgpack format", 1003, "msgpack", [(TEXT, b"{}", {})]),
-    ("binary in fragments", 1003, "json", [(BINARY, b"{", {"fin": False}), (CONT, b"}", {})]),
-    ("an empty binary", 1003, "json", [(BINARY, b"", {})]),
     ("an over-long binary", 1003, "json", [(BINARY, bytes(HELLO_MAX + 1), {})]),
     ("bad UTF-8", 1007, "json", [(TEXT, b'{"type":"\xff"}', {})]),
-    ("a surrogate in UTF-8", 1007, "json", [(TEXT, b'{"type":"\xed\xa0\x80"}', {})]),
-    ("UTF-8 cut off", 1007, "json", [(TEXT, b'{"type":"\xc3', {})]),
     ("bad UTF-8 in fragments", 1007, "json", [(TEXT, b'{"a":"\xc3', {"fin": False}), (CONT, b'"}', {})]),
     ("over-long", 1009, "json", [(TEXT, b"{" + b" " * HELLO_MAX, {})]),
-    ("over-long msgpack", 1009, "msgpack", [(BINARY, bytes(HELLO_MAX + 1), {})]),
-    ("over-long by far", 1009, "json", [(TEXT, b" " * 1_000_000, {})]),
     (
         "over-long in fragments",
         1009,
@@ -206,17 +179,10 @@ FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
     ),
     ("unmasked", 1002, "json", [(TEXT, b"{}", {"masked": False})]),
     ("reserved bit 1", 1002, "json", [(TEXT, b"{}", {"rsv": 4})]),
-    ("reserved bit 2", 1002, "msgpack", [(BINARY, b"\x80", {"rsv": 2})]),
-    ("reserved bit 3", 1002, "json", [(TEXT, b"{}", {"rsv": 1})]),
     ("reserved opcode 3", 1002, "json", [(3, b"{}", {})]),
-    ("reserved opcode 11", 1002, "msgpack", [(11, b"", {})]),
     ("a fragmented ping", 1002, "json", [(PING, b"", {"fin": False})]),
-    ("a long ping", 1002, "json", [(PING, bytes(126), {})]),
     ("a continuation of nothing", 1002, "json", [(CONT, b"{}", {})]),
-    ("a message inside a message", 1002, "json", [(TEXT, b"{", {"fin": False}), (TEXT, b"}", {})]),
     ("half a close code", 1002, "json", [(CLOSE, b"\x03", {})]),
-    ("close code 1005", 1002, "json", [(CLOSE, struct.pack("!H", 1005), {})]),
-    ("close code 999", 1002, "json", [(CLOSE, struct.pack("!H", 999), {})]),
 ]
 
 

@@ -1,9 +1,7 @@
-"""Every bad message gets its documented answer, and the node goes on serving.
+"""Every kind of bad message gets its documented answer, and the node goes on serving.
 
 A close code 44xx, or `error`, after which the session goes on with nothing of the message applied.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Callable
@@ -30,10 +28,6 @@ Join = Callable[..., Session]
 # ---- the first message -------------------------------------------------------------------------------------------
 
 
-def raw_json(text: str) -> list[tuple[str, bytes]]:
-    return [("json", text.encode())]
-
-
 def both(message: Any) -> list[tuple[str, bytes]]:
     """A message in each format."""
     return [(fmt, encode(fmt, message)) for fmt in FORMATS]
@@ -49,16 +43,9 @@ def nested(depth: int) -> Any:
 
 DUPLICATE_KEYS = b"\x83\xa4type\xa4ping\xa4type\xa4ping\xa3ref\x01"
 NOT_STRICT: dict[str, list[tuple[str, bytes]]] = {
-    "nothing": [*raw_json(""), ("msgpack", b"")],
-    "a list": both([]),
-    "a text": both("hello"),
-    "a number": both(7),
-    "null": both(None),
+    "nothing": [("json", b""), ("msgpack", b"")],
     "no type": both({"places": []}),
-    "a type that is a number": both({"type": 7}),
-    "a type that is null": both({"type": None}),
     "cut off": [("json", b'{"type":"ping"'), ("msgpack", b"\x81\xa4type\xa4pin")],
-    "more behind it": [("json", b'{"type":"ping"} {}'), ("msgpack", b"\x81\xa4type\xa4ping\x80")],
     "duplicate keys": [
         ("json", b'{"type":"ping","type":"ping"}'),
         ("msgpack", DUPLICATE_KEYS),
@@ -68,20 +55,10 @@ NOT_STRICT: dict[str, list[tuple[str, bytes]]] = {
         ("json", b'{"type":"ping","ref":NaN}'),
         ("msgpack", msgpack.packb({"type": "ping", "ref": float("nan")})),
     ],
-    "infinity, which json does not have": raw_json('{"type":"ping","ref":Infinity}'),
     "too deep": both({"type": "ping", "ref": nested(32)}),
     "far too deep": [("json", b'{"type":' + b"[" * 5_000), ("msgpack", b"\x91" * 5_000)],
-    "a byte-order mark": raw_json('\ufeff{"type":"ping"}'),
-    "single quotes": raw_json("{'type':'ping'}"),
-    "a raw line feed in a text": raw_json('{"type":"pi\nng"}'),
-    "a trailing comma": raw_json('{"type":"ping",}'),
-    "a key that is bin": [("msgpack", b"\x81\xc4\x04type\xa4ping")],
     "a text that is bin": [("msgpack", b"\x81\xa4type\xc4\x04ping")],
-    "a key that is a number": [("msgpack", b"\x82\xa4type\xa4ping\x01\x02")],
-    "an ext type": [("msgpack", b"\x82\xa4type\xa4ping\xa3ref\xd4\x05\x00")],
     "a timestamp": [("msgpack", b"\x82\xa4type\xa4ping\xa3ref\xd6\xff\x00\x00\x00\x00")],
-    "a str that is no UTF-8": [("msgpack", b"\x81\xa4type\xa4pin\xff")],
-    "the byte that msgpack never uses": [("msgpack", b"\xc1")],
     "a map that announces 2^32 pairs": [("msgpack", b"\xdf\xff\xff\xff\xff")],
 }
 NOT_STRICT_CASES = [
@@ -111,82 +88,41 @@ HERE = {"lat": 1, "lng": 1}
 TEXT_OF_65 = "x" * 65
 BAD_PLACES: dict[str, Any] = {
     "not a list": HERE,
-    "null": None,
-    "a text": "here",
     "nine": [HERE] * 9,
-    "not a map": [7],
-    "an empty place": [{}],
     "no lng": [{"lat": 1}],
-    "no lat": [{"lng": 1}],
     "lat beyond": [{"lat": 90.001, "lng": 1}],
-    "lng beyond": [{"lat": 1, "lng": -180.001}],
-    "lat is text": [{"lat": "1", "lng": 1}],
-    "lat is a boolean": [{"lat": True, "lng": 1}],
-    "lng is null": [{"lat": 1, "lng": None}],
-    "lng is a list": [{"lat": 1, "lng": [1]}],
     "a name": [HERE | {"name": "home"}],
     "accuracy beyond": [HERE | {"accuracy_m": 2_000.5}],
-    "accuracy negative": [HERE | {"accuracy_m": -1}],
-    "accuracy is text": [HERE | {"accuracy_m": "5"}],
-    "accuracy is null": [HERE | {"accuracy_m": None}],
-    "accuracy is a boolean": [HERE | {"accuracy_m": True}],
-    "a cell and a point": [HERE | {"cell": "8928308280fffff"}],
     "a cell and an accuracy": [{"cell": "8928308280fffff", "accuracy_m": 1}],
-    "a cell in capitals": [{"cell": "8928308280FFFFF"}],
-    "a cell with a prefix": [{"cell": "0x8928308280fffff"}],
-    "a cell of 14 digits": [{"cell": "8928308280ffff"}],
-    "a cell that is none": [{"cell": "f" * 15}],
     "a cell that H3 does not have": [{"cell": "892830828ffffff"}],
     "a cell of resolution 6": [{"cell": "862830827ffffff"}],
-    "a cell that is a number": [{"cell": 617700169958293503}],
-    "a cell that is null": [{"cell": None}],
     "the second of two": [HERE, {"lat": 91, "lng": 1}],
 }
 BAD_FILTERS: dict[str, Json] = {
     "categories is text": {"categories": "burglary"},
-    "a category that is a number": {"categories": [7]},
     "a category in capitals": {"categories": ["Burglary"]},
-    "an empty category": {"categories": [""]},
     "a category of 65": {"categories": [TEXT_OF_65]},
     "a category with a space": {"categories": ["a b"]},
-    "65 categories": {"categories": [f"c{i}" for i in range(65)]},
     "an unknown severity": {"min_severity": "unknown"},
-    "a severity in capitals": {"min_severity": "Minor"},
-    "a severity that is a number": {"min_severity": 1},
     "a severity in a list": {"min_severity": ["minor"]},
-    "languages is text": {"languages": "en"},
-    "a language that is a number": {"languages": [7]},
-    "an empty language": {"languages": [""]},
-    "a language of one letter": {"languages": ["e"]},
     "a language with an underscore": {"languages": ["en_CA"]},
-    "a language that ends in a line feed": {"languages": ["en\n"]},
     "a language of five parts": {"languages": ["en-aa-bb-cc-dd"]},
     "a language in another script": {"languages": ["ｅｎ"]},
     "9 languages": {"languages": ["en"] * 9},
 }
 BAD_HOLDINGS: dict[str, Any] = {
-    "a list": [["a", 1]],
-    "null": None,
     "revision 0": {"a": 0},
-    "revision 2^31": {"a": 2**31},
     "revision is text": {"a": "1"},
-    "revision is a float": {"a": 1.5},
     "revision is a boolean": {"a": True},
-    "revision is null": {"a": None},
-    "an empty id": {"": 1},
     "an id with a space": {"a b": 1},
-    "an id of 129": {"x" * 129: 1},
     "257 of them": {f"a{i}": 1 for i in range(257)},
 }
 BAD_HELLOS: dict[str, Json] = {
     "no places": {"places": ...},
     "an unknown field": {"lang": "en"},
     "a ref": {"ref": 1},
-    "a token that is a number": {"token": 7},
     "a token that is null": {"token": None},
     "filter categories null": {"categories": None},
-    "filter severity null": {"min_severity": None},
-    "filter languages null": {"languages": None},
     **{f"places: {name}": {"places": places} for name, places in BAD_PLACES.items()},
     **{f"holding: {name}": {"holding": holding} for name, holding in BAD_HOLDINGS.items()},
     **{f"filter: {name}": fields for name, fields in BAD_FILTERS.items()},
@@ -262,31 +198,22 @@ def test_a_good_token_without_the_scope_to_receive_is_closed_with_4403(node: Nod
 
 BAD_REFS: dict[str, Any] = {
     "empty": "",
-    "65 characters": TEXT_OF_65,
-    "negative": -1,
     "2^53": 2**53,
     "a float": 1.5,
     "a boolean": True,
-    "null": None,
-    "a list": [],
 }
 BAD_MESSAGES: dict[str, Json] = {
     "move: nothing": {"type": "move"},
     "move: an unknown field": {"type": "move", "places": [], "to": 1},
-    "filter: a field misspelt": {"type": "filter", "category": "burglary"},
     "filter: an unknown field": {"type": "filter", "min_severity": "minor", "places": []},
     "token: nothing": {"type": "token"},
-    "token: a number": {"type": "token", "token": 7},
     "token: null": {"type": "token", "token": None},
     "token: an unknown field": {"type": "token", "token": "x", "sub": "phone"},
     "ack: nothing": {"type": "ack"},
-    "ack: no revision": {"type": "ack", "id": "a"},
-    "ack: no id": {"type": "ack", "revision": 1},
     "ack: an id that is none": {"type": "ack", "id": "a b", "revision": 1},
     "ack: revision 0": {"type": "ack", "id": "a", "revision": 0},
     "ack: revision is a float": {"type": "ack", "id": "a", "revision": 1.0},
     "ack: revision is a boolean": {"type": "ack", "id": "a", "revision": True},
-    "ack: revision is text": {"type": "ack", "id": "a", "revision": "1"},
     "ping: an unknown field": {"type": "ping", "now": 1},
     **{f"move: {name}": {"type": "move", "places": places} for name, places in BAD_PLACES.items()},
     **{f"filter: {name}": {"type": "filter", **fields} for name, fields in BAD_FILTERS.items()},

@@ -3,8 +3,6 @@
 The calls are forbidden for real, by a seccomp filter. All other tests run as the machine has it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Streams with proofs on a real node, to a stock client of the `websockets` library (S7, F9)."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from typing import Any

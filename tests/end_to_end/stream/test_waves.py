@@ -7,8 +7,6 @@ a slope below it is the allocator's, and can't be told from zero. (Before this w
 `WAVES_SEED` replays a run.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

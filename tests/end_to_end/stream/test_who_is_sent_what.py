@@ -4,22 +4,17 @@ Every test has a ground of its own. "Nothing came" is judged after `catch_up`: t
 far as a later alert, and has answered a `move` to the same places since.
 """
 
-from __future__ import annotations
-
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 from end_to_end.kit.alerts import Json, alert, cancel_body, circle, ground, new_id, place, revision_of
 from end_to_end.kit.earth import Point, beyond, published
-from end_to_end.kit.keys import EVERY_SCOPE, bearer
-from end_to_end.kit.node import Node, repeated
+from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import FORMATS, Session, told
 from end_to_end.kit.times import moment, now, wait_until
-from end_to_end.kit.wire import PATIENCE
 
 Join = Callable[..., Session]
 TESTER = "alerts:receive alerts:test"
@@ -86,7 +81,7 @@ def test_a_revision_that_moves_goes_to_the_new_area_and_to_earlier_recipients(no
 
 
 def test_a_recipient_that_has_left_and_filters_it_out_gets_the_revision(node: Node, join: Join, here: Point):
-    """Rule 1: wherever it is now and whatever its filter."""
+    """Rule 1: wherever it is now and whatever its filter. Rule 3: once; back home it is sent nothing again."""
     session = join(node, place(here))
     body = publish(node, here)
     session.listen(body["id"], 1)
@@ -97,6 +92,7 @@ def test_a_recipient_that_has_left_and_filters_it_out_gets_the_revision(node: No
     session.move()
     node.revise(revision_of(body, 3))
     session.listen(body["id"], 3)
+    assert session.move(place(here))["live"] == 0
     assert session.heard(body["id"]) == [1, 2, 3]
 
 
@@ -211,17 +207,6 @@ def test_walking_in_and_out_sends_nothing_twice(node: Node, join: Join, here: Po
         assert session.filter(categories=[])["live"] == 0
         assert session.filter(categories=None)["live"] == 0
     assert session.heard(body["id"]) == [1]
-
-
-def test_a_revision_that_was_sent_far_away_is_not_sent_on_coming_home(node: Node, join: Join, here: Point):
-    """Rule 3: sent on this connection is sent."""
-    session = join(node, place(here))
-    body = publish(node, here)
-    session.listen(body["id"], 1)
-    session.move(far_from(here))
-    node.revise(revision_of(body, 2))
-    session.listen(body["id"], 2)
-    assert session.move(place(here))["live"] == 0
 
 
 def test_another_connection_starts_afresh(node: Node, join: Join, here: Point):
@@ -466,19 +451,14 @@ def test_an_ack_of_a_test_by_who_may_not_see_it_counts_nothing(node: Node, join:
 FILTERS = [  # filter, alert, passes
     ({}, {}, True),
     ({"categories": ["burglary"]}, {}, True),
-    ({"categories": ["robbery", "burglary", "no_such_thing"]}, {}, True),
     ({"categories": ["robbery"]}, {}, False),
-    ({"categories": ["no_such_thing"]}, {}, False),
     ({"categories": []}, {}, False),
     ({"min_severity": "moderate"}, {"severity": "moderate"}, True),
-    ({"min_severity": "minor"}, {"severity": "moderate"}, True),
     ({"min_severity": "severe"}, {"severity": "moderate"}, False),
-    ({"min_severity": "extreme"}, {"severity": "severe"}, False),
     ({"min_severity": "extreme"}, {"severity": "extreme"}, True),
     ({"categories": ["burglary"], "min_severity": "severe"}, {"severity": "moderate"}, False),
     ({"categories": ["robbery"], "min_severity": "minor"}, {"severity": "severe"}, False),
     ({"categories": [], "min_severity": "extreme"}, {"severity": "extreme"}, True),
-    ({"categories": ["robbery"]}, {"severity": "extreme"}, True),
 ]
 
 
@@ -542,21 +522,10 @@ def test_an_ok_is_a_barrier_while_alerts_are_being_published(node: Node, join: J
 @contextlib.contextmanager
 def publishing(node: Node, bodies: list[Json]) -> Iterator[None]:
     """Publish from another thread meanwhile."""
-
-    def post() -> None:
-        with httpx.Client(
-            base_url=node.api.base_url, headers=bearer(node.desk), trust_env=False, timeout=PATIENCE
-        ) as api:
-            for body in bodies:
-                answer = repeated(lambda body=body: api.post("/v1/alerts", json=body))  # type: ignore[misc]
-                assert answer.status_code == 201, answer.text
-
-    thread = threading.Thread(target=post)
-    thread.start()
-    try:
+    with ThreadPoolExecutor(1) as thread:
+        published = thread.submit(lambda: [node.publish(body) for body in bodies])
         yield
-    finally:
-        thread.join()
+        published.result()
 
 
 def test_who_joins_while_alerts_are_being_published_gets_each_once(node: Node, join: Join, here: Point):
@@ -626,10 +595,3 @@ def test_what_is_held_is_not_counted(node: Node, join: Join, here: Point):
     other.listen(body["id"], 1)
     other.ack(body["id"], 1)
     node.wait_for_counts(body["id"], sent=1, acked=1)
-
-
-def test_a_token_with_every_scope_sees_everything(node: Node, join: Join, here: Point):
-    """Section 6: scopes are separate words of one claim."""
-    session = join(node, place(here), scope=EVERY_SCOPE)
-    for status in ("actual", "exercise", "test"):
-        session.listen(publish(node, here, status=status)["id"], 1)

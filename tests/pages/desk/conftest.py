@@ -1,7 +1,5 @@
 """A desk with records beside a node, and a subscriber where it happens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,11 +26,24 @@ def spot() -> tuple[float, float]:
     return ground()
 
 
+@pytest.fixture(scope="module")
+def desk(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskProcess]:
+    """A desk for tests that decide nothing."""
+    with desk_of_six(tmp_path_factory.mktemp("desk"), node, ground()) as process:
+        yield process
+
+
 @pytest.fixture
-def desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
-    """A desk with a fire, a stale one, an arson, an assault, a vehicle on fire, and a record that wants to be code."""
+def own_desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
+    """A desk for a test that decides something, with incidents where `phone` is."""
+    with desk_of_six(tmp_path, node, spot) as process:
+        yield process
+
+
+def desk_of_six(home: Path, node: Node, spot: tuple[float, float]) -> DeskProcess:
+    """Return a desk with a fire, a stale one, an arson, an assault, a crash, and a record that wants to be code."""
     feed = write_feed(
-        tmp_path / "feed.csv",
+        home / "feed.csv",
         [
             row("FIRE", "Structure fire", spot),
             row("FIRE", "Structure fire", spot, 40, unit="Ladder 4"),
@@ -43,8 +54,7 @@ def desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[Desk
             row("EVIL", HOSTILE, spot, 500, address="</p><script>document.title='owned'</script>", unit="&amp;"),
         ],
     )
-    with DeskProcess(tmp_path, node, feed, "--as-recorded") as process:
-        yield process
+    return DeskProcess(home, node, feed, "--as-recorded")
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """The review desk in a real browser: from a dispatch record to somebody's phone, once, and by one reviewer."""
 
-from __future__ import annotations
-
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,17 +16,12 @@ from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, 
 from playwright.sync_api import Route
 from support.real_data import dispatch
 
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
-
-
 # ---- the whole way -----------------------------------------------------------------------------------------------
 
 
-def test_from_a_record_to_a_phone(desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+def test_from_a_record_to_a_phone(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
     """Read, edit, see what would be published, approve; it arrives, and the counts rise."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "A warehouse is on fire. Close your windows.")
     shown.page.fill("#radius_m", "700")
     may_approve(shown)
@@ -77,9 +69,9 @@ def test_what_the_feed_tells_is_shown_with_what_is_private_struck(desk: DeskProc
 # ---- once, and by one --------------------------------------------------------------------------------------------
 
 
-def test_a_double_click_approves_once(desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+def test_a_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
     """One alert, revision 1."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
     shown.page.dblclick("#approve")
     shown.has("#when", "Live")
@@ -88,10 +80,10 @@ def test_a_double_click_approves_once(desk: DeskProcess, node: Node, phone: Sess
 
 
 def test_an_answer_that_is_lost_on_the_way_back_is_no_second_alert(
-    desk: DeskProcess, node: Node, phone: Session, show: Show
+    own_desk: DeskProcess, node: Node, phone: Session, show: Show
 ) -> None:
     """The page learns of it all the same."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
 
     def lose(route: Route) -> None:
@@ -106,9 +98,9 @@ def test_an_answer_that_is_lost_on_the_way_back_is_no_second_alert(
     was_meant(shown, "ERR_FAILED")
 
 
-def test_two_reviewers_see_each_others_decisions(desk: DeskProcess, show: Show) -> None:
+def test_two_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Show) -> None:
     """Without asking; what was decided can't be decided again."""
-    ann, ben = (opened(show(desk.link(name)), "Structure fire") for name in ("ann", "ben"))
+    ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ben)
     may_approve(ann)
     ann.page.click("#dismiss")
@@ -118,9 +110,9 @@ def test_two_reviewers_see_each_others_decisions(desk: DeskProcess, show: Show) 
     assert ben.page.locator("#approve").is_hidden()
 
 
-def test_who_is_second_is_told_who_was_first(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_who_is_second_is_told_who_was_first(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """Ben presses before his page has heard of it: his request is held up until Ann's is through."""
-    ann, ben = (opened(show(desk.link(name)), "Structure fire") for name in ("ann", "ben"))
+    ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ann)
     may_approve(ben)
     held: list[Route] = []
@@ -135,15 +127,17 @@ def test_who_is_second_is_told_who_was_first(desk: DeskProcess, phone: Session, 
     ben.has("#when", "Live")
 
 
-def test_the_page_is_right_again_when_the_service_was_restarted(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_the_page_is_right_again_when_the_service_was_restarted(
+    own_desk: DeskProcess, phone: Session, show: Show
+) -> None:
     """By itself, with the decisions of before."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
     shown.page.click("#approve")
     heard(phone, 1)
-    desk.kill()
+    own_desk.kill()
     shown.has("#connection", "Connection lost")
-    desk.start()
+    own_desk.start()
     shown.has("#connection", "Connected again")
     shown.has("#history", "by ann at")
     shown.page.fill("#headline", "After the restart")

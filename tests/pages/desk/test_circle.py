@@ -1,8 +1,5 @@
 """The circle of an alert on the review desk's map, which the reviewer has to have seen, and streets below it."""
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +8,6 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.subscriber import Session
 from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, was_meant
 from playwright.sync_api import Response
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
-
 
 # ---- the circle --------------------------------------------------------------------------------------------------
 
@@ -97,9 +89,9 @@ def test_the_circle_stands_before_the_reviewers_eyes_when_it_can_be_approved(
     shown.picture(f"desk-{width}")
 
 
-def test_a_circle_that_nobody_has_seen_cannot_be_approved(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_a_circle_that_nobody_has_seen_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """Where the screen is too low for map and form: a button brings it up, and pressing that twice approves nothing."""
-    shown = show(desk.link("ann"), viewport={"width": 700, "height": 480})
+    shown = show(own_desk.link("ann"), viewport={"width": 700, "height": 480})
     shown.has("#list", "Structure fire")
     opened(shown, "Structure fire")
     shown.page.locator("#lat").scroll_into_view_if_needed()

@@ -1,8 +1,5 @@
 """The page of the review desk: its list, its keyboard, its width and its key."""
 
-from __future__ import annotations
-
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +10,6 @@ from pages.conftest import PHONE
 from pages.desk.tools import Show, heard, may_approve, opened, was_meant
 
 from client_demo.desk import feeds
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
-
 
 # ---- the list ----------------------------------------------------------------------------------------------------
 
@@ -60,9 +52,9 @@ def test_a_row_says_nothing_twice(tmp_path: Path, node: Node, show: Show, spot: 
 # ---- for everybody -----------------------------------------------------------------------------------------------
 
 
-def test_everything_can_be_done_with_the_keyboard(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """Signed in, the shortcuts alone."""
-    shown = show(desk.link("ann"))
+    shown = show(own_desk.link("ann"))
     press = shown.page.keyboard.press
     shown.has("#list", "Structure fire")
     press("?")

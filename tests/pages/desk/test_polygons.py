@@ -1,13 +1,9 @@
 """Polygons that are drawn on the review desk's map."""
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from end_to_end.kit.alerts import place
+from end_to_end.kit.alerts import ground, place
 from end_to_end.kit.desk import DeskProcess, row, write_feed
 from end_to_end.kit.keys import Keys
 from end_to_end.kit.node import Node
@@ -15,10 +11,6 @@ from end_to_end.kit.subscriber import Session
 from end_to_end.kit.times import wait_until
 from pages.conftest import Shown
 from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened
-
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
 
 RIVERS = """
 name = "rivers"
@@ -28,26 +20,26 @@ arson = { title = "Arson" }
 """
 
 
-@pytest.fixture
-def rivers(keys: Keys, tmp_path: Path) -> Iterator[Node]:
+@pytest.fixture(scope="module")
+def rivers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A node where fires may have polygons."""
-    (tmp_path / "rivers.toml").write_text(RIVERS)
-    (tmp_path / "rivers").mkdir()
-    with Node(tmp_path / "rivers", keys, "--policy", str(tmp_path / "rivers.toml")) as started:
+    home = tmp_path_factory.mktemp("rivers")
+    (home / "rivers.toml").write_text(RIVERS)
+    with Node(home, keys, "--policy", "rivers.toml") as started:
         yield started
 
 
-@pytest.fixture
-def river_desk(rivers: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
-    """A desk of that node with a fire."""
-    feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
-    with DeskProcess(tmp_path, rivers, feed, "--as-recorded") as process:
+@pytest.fixture(scope="module")
+def river_desk(rivers: Node) -> Iterator[DeskProcess]:
+    """A desk of that node with two fires: one is published, and one is left for the tests that publish nothing."""
+    rows = [row(number, "Structure fire", ground()) for number in ("ONE", "OTHER")]
+    with DeskProcess(rivers.home, rivers, write_feed(rivers.home / "feed.csv", rows), "--as-recorded") as process:
         yield process
 
 
 @pytest.fixture
 def drawing(river_desk: DeskProcess, show: Show) -> Shown:
-    """That desk with the fire open, and a polygon chosen."""
+    """That desk with a fire open, and a polygon chosen."""
     shown = opened(show(river_desk.link("ann")), "Structure fire")
     shown.page.locator(".handle-centre").hover()  # which waits until the map stands still
     shown.page.select_option("#shape", "polygon")
@@ -69,11 +61,7 @@ def corners(shown: Shown) -> list[str]:
 QUAD = [(0.25, 0.25), (0.75, 0.3), (0.7, 0.75), (0.3, 0.7)]
 
 
-def test_a_polygon_is_drawn_dragged_and_published(
-    drawing: Shown,
-    rivers: Node,
-    join: Callable[..., Session],
-) -> None:
+def test_a_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, join: Callable[..., Session]) -> None:
     """Press by press; what is published is what was drawn, and who is inside hears it."""
     assert corners(drawing) == []
     press_map(drawing, *QUAD[:2])

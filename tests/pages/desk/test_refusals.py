@@ -1,53 +1,42 @@
 """What can't be approved on the review desk, and text that wants to be code."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-import pytest
 from end_to_end.kit.desk import DeskProcess
 from end_to_end.kit.subscriber import Session
 from pages.desk.tools import HOSTILE, Show, heard, may_approve, may_not_approve, opened
 
-pytestmark = pytest.mark.skipif(
-    not Path(sys.executable).with_name("geocast").exists(), reason="there is no `geocast` command beside this Python"
-)
-
-
 # ---- what can't be approved --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "where", "words"),
-    [
-        ("#radius_m", "50", "#radius_m-trouble", "The radius must be 100 to 20,000 m for this category."),
-        ("#headline", "", "#headline-trouble", "The headline needs 1 to 140 characters"),
-        ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "reads like a street address"),
-        ("#description", "3 engines are there", "#description-trouble", "reads like units that were sent"),
-        ("#lat", "91", "#place-trouble", "a latitude of -90 to 90"),
-        ("#lng", "", "#place-trouble", "Place the circle"),
-    ],
-)
-def test_a_refusal_stands_in_plain_words_beside_its_field(
-    desk: DeskProcess, show: Show, field: str, value: str, where: str, words: str
+REFUSED = [
+    ("#radius_m", "50", "#radius_m-trouble", "The radius must be 100 to 20,000 m for this category."),
+    ("#headline", "", "#headline-trouble", "The headline needs 1 to 140 characters"),
+    ("#headline", "Fire at 1200 Elm Street", "#headline-trouble", "reads like a street address"),
+    ("#description", "3 engines are there", "#description-trouble", "reads like units that were sent"),
+    ("#lat", "91", "#place-trouble", "a latitude of -90 to 90"),
+    ("#lng", "", "#place-trouble", "Place the circle"),
+]
+
+
+def test_refusals_are_shown_beside_their_fields_until_these_are_mended(desk: DeskProcess, show: Show) -> None:
+    """The button can't be pressed meanwhile."""
+    shown = opened(show(desk.link("ann")), "Structure fire")
+    may_approve(shown)
+    for field, value, where, words in REFUSED:
+        good = shown.page.input_value(field)
+        shown.page.fill(field, value)
+        shown.has(where, words)
+        assert shown.page.get_attribute(field, "aria-invalid") == "true"
+        assert where.removeprefix("#") in (shown.page.get_attribute(field, "aria-describedby") or "")
+        may_not_approve(shown)
+        shown.page.fill(field, good)
+        may_approve(shown)
+
+
+def test_words_that_only_read_like_an_address_can_be_confirmed(
+    own_desk: DeskProcess, phone: Session, show: Show
 ) -> None:
-    """And the button can't be pressed until it is mended."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
-    may_approve(shown)
-    good = shown.page.input_value(field)
-    shown.page.fill(field, value)
-    shown.has(where, words)
-    assert shown.page.get_attribute(field, "aria-invalid") == "true"
-    assert where.removeprefix("#") in (shown.page.get_attribute(field, "aria-describedby") or "")
-    may_not_approve(shown)
-    shown.page.fill(field, good)
-    may_approve(shown)
-
-
-def test_words_that_only_read_like_an_address_can_be_confirmed(desk: DeskProcess, phone: Session, show: Show) -> None:
     """A person decides; another text has to be confirmed anew."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "2 men ran down Elm Street")
     shown.has("#headline-trouble", "reads like an address")
     shown.page.check("#confirmed")
@@ -60,9 +49,9 @@ def test_words_that_only_read_like_an_address_can_be_confirmed(desk: DeskProcess
     assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
 
 
-def test_what_the_node_holds_is_marked_and_confirmed_by_name(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_what_the_node_holds_is_marked_and_confirmed_by_name(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """Protocol, P24 and A21: each kind by a box that says what is confirmed; another text has to be confirmed anew."""
-    shown = opened(show(desk.link("ann")), "Structure fire")
+    shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "Fire at 1204 Main Street. Ask Mr Smith.")
     shown.has("#headline-trouble", "reads like a street address")
     shown.page.wait_for_function("document.querySelectorAll('#held-text input').length === 2")
@@ -111,9 +100,9 @@ def test_what_is_never_alerted_is_shown_as_such_with_the_reason(desk: DeskProces
 # ---- hostile text ------------------------------------------------------------------------------------------------
 
 
-def test_markup_in_a_feed_or_an_alert_is_text(desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_markup_in_a_feed_or_an_alert_is_text(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """Shown as it is, in list, title, record, form and preview; nothing of it runs."""
-    shown = show(desk.link("ann"))
+    shown = show(own_desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()
     opened(shown, "<img src=x")
     assert "onerror" in shown.text("#title")

@@ -1,7 +1,5 @@
 """What a reviewer does on the desk's page, and what a subscriber is sent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import functools
 import os
 import re
 import uuid
@@ -35,7 +34,7 @@ from geocast.push.encryption import Keyring, Record  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
-pytestmark = [needs_redis, pytest.mark.timeout(120)]
+pytestmark = needs_redis
 
 
 @pytest.fixture(scope="module")
@@ -65,20 +64,6 @@ class TestRedisDevices(FencedContract):
         others = {each: number for each, number in self._numbers.items() if each != shard}
         self._numbers = dict((await store.lease("somebody", others, may_take=True)).numbers)
         return self._numbers[shard]
-
-
-def with_loop(test):
-    """Make a test of a coroutine, which has an end."""
-
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        async def main():
-            async with asyncio.timeout(100):
-                await test(*args, **kwargs)
-
-        asyncio.run(main())
-
-    return run
 
 
 @pytest.fixture
@@ -116,7 +101,6 @@ def fresh(server):
 # ---- which Redis, and what of it lasts -----------------------------------------------------------------------
 
 
-@with_loop
 async def test_it_is_there_after_a_crash_of_redis(server):
     """DevS1, DevS5."""
     async with opened(server.url) as store:
@@ -140,7 +124,6 @@ async def test_it_is_there_after_a_crash_of_redis(server):
         ({"cluster_enabled": "yes"}, "cluster mode"),
     ],
 )
-@with_loop
 async def test_a_redis_that_would_forget_is_refused(tmp_path, options, message):
     """K1: what is fit to keep a log is fit to keep devices (ADR 5)."""
     with RedisServer(tmp_path / "redis", **options) as server:
@@ -158,7 +141,6 @@ def test_what_names_no_redis_is_refused(url):
     assert "secret" not in str(caught.value)
 
 
-@with_loop
 async def test_a_password_that_is_wrong_is_refused(tmp_path):
     """K1: it does not stand in the line that says so."""
     with RedisServer(tmp_path / "redis", password="right") as server:
@@ -167,7 +149,6 @@ async def test_a_password_that_is_wrong_is_refused(tmp_path):
         assert "other" not in str(caught.value)
 
 
-@with_loop
 async def test_a_user_with_few_rights_will_do(server):
     """docs/settings.md: the rights that it names for a log are enough for devices in the same Redis."""
     [acl] = re.findall(r"^ACL SETUSER .*$", (DOCS / "settings.md").read_text("utf-8"), re.MULTILINE)
@@ -180,7 +161,6 @@ async def test_a_user_with_few_rights_will_do(server):
             assert await anext(following) == [Change(digest("b"), b"")]
 
 
-@with_loop
 async def test_a_redis_that_stops_to_sync_gives_no_lease(server):
     """WPN1, DevS8: what it would say could be forgotten."""
     async with opened(server.url) as store:
@@ -217,7 +197,6 @@ def everything(store):
     ("harm", "heal", "reason"),
     [("kill", "start", "Redis can't be reached"), ("pause", "resume", "Redis does not answer")],
 )
-@with_loop
 async def test_a_store_that_is_away_says_so_and_is_used_again(server, harm, heal, reason):
     """DevS8, WPS4: nothing hangs, and nothing has to be opened anew."""
     async with opened(server.url) as store:
@@ -233,7 +212,6 @@ async def test_a_store_that_is_away_says_so_and_is_used_again(server, harm, heal
         assert device("b") in (await all_of(store))[digest("b")]
 
 
-@with_loop
 async def test_one_that_is_away_at_the_start_is_waited_for(server):
     """DevS8: and whoever follows is told that something may have been missed."""
     server.stop()
@@ -246,7 +224,6 @@ async def test_one_that_is_away_at_the_start_is_waited_for(server):
             assert await anext(following) is None
 
 
-@with_loop
 async def test_a_full_redis_takes_no_device_and_forgets_those_it_has(server):
     """DevS8, WPS4: `noeviction`."""
     async with opened(server.url) as store:
@@ -262,7 +239,6 @@ async def test_a_full_redis_takes_no_device_and_forgets_those_it_has(server):
         assert await all_of(store) == {}
 
 
-@with_loop
 async def test_what_is_not_on_as_many_replicas_as_was_asked_is_not_stored_for_sure(server, tmp_path):
     """DevS1: `replicas`."""
     async with opened(server.url, replicas=1) as store:
@@ -280,7 +256,6 @@ async def test_what_is_not_on_as_many_replicas_as_was_asked_is_not_stored_for_su
 # ---- several processes ---------------------------------------------------------------------------------------
 
 
-@with_loop
 async def test_of_two_that_take_one_endpoint_at_once_one_has_it(shared):
     """WPR8: through any process."""
     url = fresh(shared)
@@ -293,7 +268,6 @@ async def test_of_two_that_take_one_endpoint_at_once_one_has_it(shared):
         assert len(await all_of(one)) == 20
 
 
-@with_loop
 async def test_of_two_that_change_one_device_at_once_one_is_told_to_read_it_again(shared):
     """DevS2."""
     url = fresh(shared)
@@ -304,7 +278,6 @@ async def test_of_two_that_change_one_device_at_once_one_is_told_to_read_it_agai
         assert {each.result for each in done} == {PutResult.STORED, PutResult.CHANGED}
 
 
-@with_loop
 async def test_who_misses_changes_is_told_so(shared):
     """DevS10: when more came than are kept; and then it goes on."""
     url = fresh(shared)
@@ -318,7 +291,6 @@ async def test_who_misses_changes_is_told_so(shared):
             assert await anext(following) == [Change(digest("c"), b"")]
 
 
-@with_loop
 async def test_who_follows_goes_on_where_it_was_when_redis_is_back(server):
     """DevS10: what others have changed before its connection is back, too."""
     async with opened(server.url) as store, opened(server.url) as other, aclosing(store.follow()) as following:
@@ -343,7 +315,6 @@ async def held(store):
 
 
 @pytest.mark.parametrize("first", ["renewal", "follower"])
-@with_loop
 async def test_what_redis_has_lost_is_put_back(server, first):
     """DevS12, WPN2: whoever notices it first, the follower is told, and then it is as it was."""
     async with opened(server.url) as store, opened(server.url) as other:
@@ -378,7 +349,6 @@ async def test_what_redis_has_lost_is_put_back(server, first):
             assert changes == [Change(digest(name), b"")]
 
 
-@with_loop
 async def test_what_is_newer_is_not_put_back_over(shared):
     """DevS12: a device that registered meanwhile, or was replaced by one with its endpoint."""
     async with opened(fresh(shared)) as store:
@@ -393,7 +363,6 @@ async def test_what_is_newer_is_not_put_back_over(shared):
         await assert_has(store, (same,), (moved,))
 
 
-@with_loop
 async def test_who_has_lost_a_shard_puts_nothing_back(shared):
     """DevS7, DevS12: like a line."""
     async with opened(fresh(shared)) as store:
@@ -405,7 +374,6 @@ async def test_who_has_lost_a_shard_puts_nothing_back(shared):
         assert await all_of(store) == {}
 
 
-@with_loop
 async def test_another_server_may_lack_something(tmp_path):
     """DevS12: Sentinels promote a replica; it has what was asked to be there, and the leases."""
     with trio(tmp_path) as (servers, sentinels):
@@ -458,7 +426,6 @@ def stored(keyring, number):
     return redis_devices.StoredDevice(by, owner, endpoint, secret, FAR_MS, keyring.seal(record, by, FAR_MS))
 
 
-@with_loop
 async def test_nothing_that_says_who_or_where_is_in_redis(server):
     """WPM4, WPP2: in no key, no value and not in the append-only file, where what is searched would be found."""
     keyring, alert_id = Keyring([os.urandom(32)]), "desk-7.e3b0c442"
@@ -488,7 +455,6 @@ async def test_nothing_that_says_who_or_where_is_in_redis(server):
     assert not [each for each in secret if each in kept]
 
 
-@with_loop
 async def test_what_a_device_takes_in_redis(shared):
     """docs/push.md: 3 KB of memory, and at most 90 bytes for each line of what it was told."""
     url, number = fresh(shared), 2_000

@@ -1,7 +1,6 @@
 """Devices in a SQLite file: the rules of the port, and what is left of it in the file (DevS8, DevS11, WPS1)."""
 
 import asyncio
-import functools
 import os
 import signal
 import sqlite3
@@ -53,17 +52,6 @@ class TestSqliteDevicesOfSeveral(SharedContract):
         return SqliteDevices(self.path, alone=False)
 
 
-def with_loop(test):
-    """Make a test of a coroutine."""
-
-    @functools.wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(test(*args, **kwargs))
-
-    return run
-
-
-@with_loop
 async def test_it_is_there_after_a_restart(tmp_path):
     """DevS1, DevS5."""
     for expected in ([], [(device("a"), line("a", "x"))]):
@@ -76,7 +64,6 @@ async def test_it_is_there_after_a_restart(tmp_path):
         await store.stop()
 
 
-@with_loop
 async def test_one_process_has_it_alone(tmp_path):
     """DevS11: until it is closed."""
     store = SqliteDevices(tmp_path / "devices.db")
@@ -90,7 +77,6 @@ async def test_one_process_has_it_alone(tmp_path):
 
 
 @pytest.mark.parametrize("made", ["CREATE TABLE entry (id)", "PRAGMA application_id = 1; CREATE TABLE x (id)"])
-@with_loop
 async def test_a_file_of_another_program_is_left_alone(tmp_path, made):
     """K1: the alert log's above all."""
     path = tmp_path / "devices.db"
@@ -103,7 +89,6 @@ async def test_a_file_of_another_program_is_left_alone(tmp_path, made):
     assert path.read_bytes() == before
 
 
-@with_loop
 async def test_a_file_that_is_no_database_and_a_folder_that_is_not_there_are_refused(tmp_path):
     """K1: one line."""
     path = tmp_path / "devices.db"
@@ -114,7 +99,6 @@ async def test_a_file_that_is_no_database_and_a_folder_that_is_not_there_are_ref
         await SqliteDevices(tmp_path / "nowhere" / "devices.db").start()
 
 
-@with_loop
 async def test_a_full_store_says_so_and_has_nothing_by_halves(tmp_path):
     """DevS8: and goes on when there is room again."""
     store = SqliteDevices(tmp_path / "devices.db", max_pages=20)
@@ -142,7 +126,6 @@ asyncio.run(main())
 """
 
 
-@with_loop
 async def test_a_process_that_dies_before_its_commit_has_done_nothing(tmp_path):
     """DevS8: `push-in-commit`."""
     path = tmp_path / "devices.db"
@@ -166,7 +149,6 @@ def files(folder):
     return list(Path(folder).iterdir())
 
 
-@with_loop
 async def test_what_is_forgotten_is_in_no_file(tmp_path):
     """WPS1, WPR9: deleted rows are overwritten, and the log of changes ends with the store."""
     secret = b"what-was-known-of-it" * 20
@@ -178,7 +160,6 @@ async def test_what_is_forgotten_is_in_no_file(tmp_path):
     assert not any(secret[:40] in path.read_bytes() for path in files(tmp_path))
 
 
-@with_loop
 async def test_who_falls_behind_is_told_so(tmp_path, monkeypatch):
     """DevS10: when some of what others have changed is not kept any more."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)

@@ -4,8 +4,6 @@ It asks loopback addresses only. Every loop ends when its time is over or its co
 process if a loop does not. It runs at a low priority, so that what the good parties notice is the node's work.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

@@ -4,8 +4,6 @@ Each is what the holder of a token of low privilege can do, or a stranger, or wh
 `wrong` what it got and must not get. That the good parties do not notice is judged beside them.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import time

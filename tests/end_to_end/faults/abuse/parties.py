@@ -4,8 +4,6 @@ Publications are told to all subscribers of TOWN and to nobody else: not to subs
 STATION. What any of them hears that no good party has published is noted as told outside.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import itertools

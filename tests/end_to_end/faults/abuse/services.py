@@ -4,8 +4,6 @@
 compiler makes the library that says so to the process; without one, good and bad endpoints are all at `localhost`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import subprocess

@@ -1,7 +1,5 @@
 """What the good parties met in a stretch of time, and the comparison of a stretch with an attack and one without."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable

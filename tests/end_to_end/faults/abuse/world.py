@@ -1,7 +1,5 @@
 """A node or two, `geocast push`, the good parties beside them, and turns of an attack; all by a seed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,0 +1,41 @@
+"""`geocast push` where it refuses to start. `tests/end_to_end/push` has what it does."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from support.ports import a_free_port
+
+
+@pytest.fixture
+def options(geocast, keys, tmp_path):
+    """Options with which it would start, and a database of another program."""
+    assert geocast("keygen", "--push", "push.jwks", "--vapid", "vapid.jwks").status == 0
+    with closing(sqlite3.connect(tmp_path / "other.db")) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+    files = ["--push-keys", "push.jwks", "--vapid", "vapid.jwks", "--keys", "keys.jwks"]
+    return ["--listen", f"127.0.0.1:{a_free_port()}", "--contact", "mailto:ops@city.example", *files]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--contact", "me"), "--contact: expected mailto:"),
+        (("--devices", "file:x"), "--devices: expected sqlite:PATH"),
+        (("--log", "memory:"), "--log memory: is one node's own"),
+        (("--push-services", "https://x"), "--push-services: expected names"),
+        (("--push-keys", "none.jwks"), "--push-keys none.jwks: No such file"),
+        (("--push-keys", "vapid.jwks"), "push-keys vapid.jwks: key 1: expected kty oct and alg A256GCM"),
+        (("--vapid", "push.jwks"), "vapid push.jwks: not a JWK set of private keys"),
+        (("--push-ca", "none.pem"), "--push-ca none.pem: No such file"),
+        (("--push-ca", "vapid.jwks"), "--push-ca vapid.jwks: no certificates in PEM"),
+        (("--devices", "sqlite:other.db"), "another program's, or the alert log"),
+        (("--finest-cell", "10"), "--finest-cell"),
+        (("--lease-days", "31"), "--lease-days"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_in_one_line(geocast, options, wrong, said):
+    """Exit with status 2 and one clear line, never a traceback (rule K1)."""
+    outcome = geocast("push", *options, *wrong)
+    assert outcome.is_one_line_error, outcome.err
+    assert said in outcome.err

@@ -1,0 +1,220 @@
+"""The live map in a real browser, against a real node: what a person sees, with the mouse, the keyboard, the ears."""
+
+import itertools
+import math
+import re
+
+from end_to_end.kit import warnings_of_cap
+from end_to_end.kit.alerts import cancel_body
+from end_to_end.kit.times import stamp, wait_until
+from pages.map.tools import AFFECTING, ELSEWHERE, HOME, INSIDE_M, STATUS, colours, middle, online, press_until
+
+from client_demo.python.geo import distance_m, offset
+
+
+def test_an_alert_posted_over_http_is_on_the_map_and_in_the_list_and_said_and_acknowledged(node, url, show, publish):
+    """Circle, card, announcement, latency; and the node hears that somebody was shown it."""
+    shown = online(show(url))
+    sent = publish(headline="Stay inside", severity="severe", description="Police are on the scene.")
+    shown.has(AFFECTING, "Stay inside")
+    for text in ("severe", "Burglary", "Police are on the scene.", "min"):
+        assert text in shown.text(AFFECTING)
+    assert "severe, Burglary. Stay inside" in shown.text("#announce")
+    shown.has("#summary", "1 live alert")
+    wait_until(lambda: shown.page.locator(".chip-affecting").count() == 1, "it is on the map")
+    shown.has("#told", "ms")
+    shown.has("#drawn", "ms")
+    shown.has(AFFECTING, "after it was accepted, drawn")
+    node.wait_for_counts(sent["id"], sent=1, acked=1)
+    shown.picture("map-alert")
+
+
+def test_who_drags_the_marker_into_a_circle_is_told_what_is_live_there(url, show, publish):
+    """A late joiner, with the mouse."""
+    publish(east_m=5000, headline="Five kilometres east")
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    assert "Five kilometres east" not in shown.text("body")
+    x, y = middle(shown, ".chip .ring")
+    shown.page.mouse.move(*middle(shown, "#you"))
+    shown.page.mouse.down()
+    shown.page.mouse.move(x, y, steps=12)
+    shown.page.mouse.up()
+    shown.has(AFFECTING, "Five kilometres east")
+    shown.has(AFFECTING, "joined late")
+    assert not shown.page.locator("#elsewhere-block").is_visible()
+    shown.picture("map-late-joiner")
+
+
+def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publish):
+    """The same for those who use no mouse; what has been left stays held, and says so."""
+    publish(east_m=2500, headline="Two kilometres east")
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    middle_at = offset(*HOME, 0, 2500)
+    press_until(shown, "Shift+ArrowRight", lambda lat, lng: distance_m(*middle_at, lat, lng) < INSIDE_M)
+    shown.has(AFFECTING, "Two kilometres east")
+    assert shown.page.evaluate("document.activeElement.id") == "you"
+    for _ in range(12):
+        shown.page.keyboard.press("Shift+ArrowLeft")
+    shown.has("#left", "Two kilometres east")
+    assert "Two kilometres east" not in shown.text(AFFECTING)
+    shown.has("#announce", "You have left the area")
+
+
+def test_a_card_and_a_row_stay_themselves_while_how_far_they_are_changes(url, show, publish):
+    """So what one reads, selects or presses in them is not taken away meanwhile."""
+    publish(headline="Here")
+    publish(east_m=9000, headline="Far east")
+    shown = online(show(url))
+    shown.has(AFFECTING, "centre")
+    shown.has(ELSEWHERE, "km")
+    far = {each: re.search(r"\d+ m\b|[\d.]+ km", shown.text(each))[0] for each in (AFFECTING, ELSEWHERE)}
+    items = [f"{each} li" for each in far]
+    for each in items:
+        shown.page.locator(each).evaluate("item => (item.isTheSame = true)")
+    shown.page.locator("#you").focus()
+    shown.page.keyboard.press("Shift+ArrowRight")
+    for each, before in far.items():
+        shown.has_not(each, before)
+    assert [shown.page.locator(each).evaluate("item => item.isTheSame") for each in items] == [True, True]
+
+
+def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
+    """A band that bends round the place: outside in its bend, inside an arm of it. The page works it out (C4)."""
+    bend = [(-3000, -3000), (3000, -3000), (3000, -1500), (-1500, -1500), (-1500, 3000), (-3000, 3000)]
+    ring = [offset(*HOME, north, east)[::-1] for north, east in bend]
+    shape = {"type": "Polygon", "coordinates": [[*map(list, ring), list(ring[0])]]}
+    publish(headline="Along the river", area=shape)
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    assert "Along the river" not in shown.text(AFFECTING)
+    wait_until(lambda: shown.page.locator(".chip").count() == 1, "it is on the map")
+    press_until(shown, "Shift+ArrowDown", lambda lat, _: 1_550 < distance_m(*HOME, lat, HOME[1]) < 2_950)
+    shown.has(AFFECTING, "Along the river")
+    shown.picture("map-polygon")
+
+
+def test_what_a_polygon_reaches_beyond_its_ring_is_drawn(node, url, show, publish):
+    """B9: a ring of many corners is published with fewer, and with a buffer that holds those that were left out."""
+    middle_at = offset(*HOME, 0, 6000)
+    bearings = [2 * math.pi * n / 1500 for n in range(1500)]
+    zigzag = [
+        offset(*middle_at, far_m * math.cos(turn), far_m * math.sin(turn))[::-1]
+        for turn, far_m in zip(bearings, itertools.cycle([2000, 2900]))
+    ]
+    shape = {
+        "type": "Polygon",
+        "coordinates": [[[round(each, 6) for each in corner] for corner in (*zigzag, zigzag[0])]],
+    }
+    sent = publish(headline="In a wide ring", area=shape)
+    [published] = node.get(f"/v1/alerts/{sent['id']}").json()["alert"]["area"]
+    assert published["buffer_m"] >= 500
+    corners = [(lat, lng) for lng, lat in published["coordinates"][0]]
+    farthest_m = max(distance_m(*middle_at, *corner) for corner in corners)
+    shown = online(show(url))
+    shown.has(ELSEWHERE, "Burglary")
+    (x, y), (home_x, _) = middle(shown, ".chip .ring"), middle(shown, "#you")
+    px_per_m = (x - home_x) / 6000
+    spots = [
+        (round(x + far_m * px_per_m * math.sin(turn)), round(y - far_m * px_per_m * math.cos(turn)))
+        for far_m in (farthest_m + 0.3 * published["buffer_m"], farthest_m + 1.3 * published["buffer_m"])
+        for turn in (0.7, 2.4, 3.9, 5.5)
+    ]
+    apart = [(round(x), round(y + 1500 * px_per_m)), spots[-1]]  # one inside of the ring, and one beyond all
+    wait_until(lambda: len(set(colours(shown, apart))) == 2, "the ring is drawn")
+    seen = colours(shown, spots)
+    shown.picture("map-buffer")
+    node.post(f"/v1/alerts/{sent['id']}/cancel", cancel_body(2))
+    wait_until(lambda: shown.page.locator(".chip").count() == 0, "the alert is gone")
+    wait_until(lambda: len(set(colours(shown, apart))) == 1, "the ring is gone")
+    changed = [one != other for one, other in zip(seen, colours(shown, spots), strict=True)]
+    assert sum(changed[:4]) >= 3, changed  # one may lie in a notch between two corners
+    assert changed[4:] == [False] * 4
+
+
+def test_an_official_warning_is_shown_in_the_language_of_the_browser_with_what_to_do(node, url, show):
+    """C9, LA2: the instruction is there to be read; more is offered by its host's name, and never opened."""
+    assert warnings_of_cap.send(node, warnings_of_cap.warning("w-1", HOME, "en-CA", "fr-CA")).status_code == 201
+    shown = online(show(url, locale="fr-FR"))
+    for text in ("Flood (fr-CA)", "The river rises (fr-CA)", "More than ever (fr-CA).", "Go up the hill (fr-CA)."):
+        shown.has(AFFECTING, text)
+    assert "(en-CA)" not in shown.text("main")
+    link = shown.page.get_by_role("link", name="weather.example", exact=True)
+    assert link.get_attribute("href") == "https://weather.example/flood?x=1"
+    assert link.get_attribute("rel") == "noopener noreferrer"
+    assert shown.page.locator(f"{AFFECTING} .instruction").get_attribute("lang") == "fr-CA"
+    assert shown.violations() == []
+    shown.picture("map-warning")
+    assert warnings_of_cap.send(node, warnings_of_cap.cancel("w-2", "w-1", "C'est fini")).status_code == 201
+    shown.has_not("main", "The river rises")
+    assert "Cancelled, C'est fini" in shown.text("#announce")
+
+
+def test_who_tells_only_a_cell_is_told_all_the_same(url, show, publish):
+    """The place does not leave the page; its cell is outlined."""
+    shown = online(show(url))
+    shown.page.locator("#coarse").check()
+    publish(headline="Near your cell")
+    shown.has(AFFECTING, "Near your cell")
+
+
+def test_a_cancelled_alert_leaves_the_page(node, url, show, publish):
+    """From the map and from the list, with the reason for those who listen."""
+    shown = online(show(url))
+    sent = publish(headline="It will be called off")
+    shown.has(AFFECTING, "It will be called off")
+    node.cancel(sent["id"], 2)
+    shown.has_not("main", "It will be called off")
+    assert "Cancelled, False alarm" in shown.text("#announce")
+    wait_until(lambda: shown.page.locator(".chip").count() == 0, "the circle is gone")
+    assert shown.page.locator("#nothing").is_visible()
+
+
+def test_after_a_restart_of_the_node_the_page_becomes_right_by_itself(node, url, show, publish):
+    """One alert is called off and one is new when it comes back; nobody touches the page."""
+    soon = "const { random } = Math; Math.random = () => random() / 50"  # in the first half second of the window
+    shown = online(show(url, script=soon))
+    old = publish(headline="Before the restart")
+    shown.has(AFFECTING, "Before the restart")
+    node.kill()
+    shown.has_not(STATUS, "Live")
+    assert "Before the restart" in shown.text(AFFECTING)
+    node.start()
+    node.cancel(old["id"], 2)
+    publish(headline="After the restart")
+    shown.has(AFFECTING, "After the restart")
+    shown.has_not(AFFECTING, "Before the restart")
+    online(shown)
+    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket connection" not in trouble]
+
+
+def test_exercises_are_marked_as_such(url, show, publish):
+    """In words, in the list, on the map's rim, and for those who listen."""
+    shown = online(show(url))
+    publish(headline="This is only a drill", status="exercise")
+    shown.has(AFFECTING, "Exercise")
+    assert "exercise, moderate, Burglary" in shown.text("#announce")
+
+
+def test_an_alert_that_ends_leaves_the_page(url, show, publish):
+    """By the server's clock, without a message."""
+    shown = online(show(url))
+    publish(headline="Short", expires_at=stamp(seconds=10))
+    shown.has(AFFECTING, "Short")
+    assert re.search(r"0:(0\d|10)", shown.text(AFFECTING))
+    shown.has_not("main", "Short")
+
+
+def test_a_median_is_one_of_several_and_there_is_no_percentile_of_few(url, show, publish):
+    """One alert has a time, five have a median; what the server took is told from what the browser took."""
+    shown = online(show(url))
+    for number in range(5):
+        publish(headline=f"Number {number}")
+        shown.has(AFFECTING, f"Number {number}")
+        shown.has(AFFECTING, "drawn")
+        if number < 4:
+            assert shown.text("#told-median") == "–"
+    shown.has("#median-of", "median of 5")
+    assert "%" not in shown.text(".readout")
+    assert re.search(r"here (< )?\d+ ms after it was accepted, drawn \d+ ms later", shown.text(AFFECTING))

@@ -1,0 +1,70 @@
+"""A live map that tells who has closed it, by Web Push, in a real browser."""
+
+import json
+from typing import Any
+
+from end_to_end.kit.push import cell
+from end_to_end.kit.times import wait_until
+from pages.map.tools import AFFECTING, HOME, online
+
+# The browser's push service is the only part that is not there: its place has a subscription of the tests' own service.
+SUBSCRIBED = """
+const unsubscribe = async () => !void localStorage.removeItem("has");
+const make = () => ({ toJSON: () => (SUBSCRIPTION), unsubscribe });
+PushManager.prototype.getSubscription = async () => (localStorage.getItem("has") ? make() : null);
+PushManager.prototype.subscribe = async () => { localStorage.setItem("has", "1"); return make(); };
+"""
+
+
+def _activated(event: Any) -> list[str]:
+    """Which workers run now, by Chromium's own tools."""
+    return [each["registrationId"] for each in event["versions"] if each["status"] == "activated"]
+
+
+def test_a_page_that_is_closed_is_woken_by_its_worker(push, service, waking_url, show, publish):
+    """The whole way: the button, a registration with a cell and no more, a push, and what the phone shows for it."""
+    phone = service.phone()
+    script = SUBSCRIBED.replace("SUBSCRIPTION", json.dumps(phone.subscription()))
+    shown = online(show(waking_url, script=script, permissions=["notifications"], locale="en-GB"))
+    activated: list[str] = []
+    tools = shown.context.new_cdp_session(shown.page)
+    tools.on("ServiceWorker.workerVersionUpdated", lambda event: activated.extend(_activated(event)))
+    tools.send("ServiceWorker.enable")
+    shown.has("#push-state", "not what")
+    with shown.page.expect_request(lambda request: request.method == "PUT") as asked:
+        shown.page.click("#push")
+    said = asked.value.post_data_json
+    assert said["places"] == [{"cell": cell(HOME, 8)}]
+    assert said["subscription"] == phone.subscription()
+    shown.has("#push-state", "On until")
+    shown.picture("map-push")
+    assert shown.violations() == []
+    publish(headline="With the page open")
+    shown.has(AFFECTING, "With the page open")
+    service.until(lambda: len(phone.told) == 1)
+    origin = shown.page.evaluate("location.origin")
+    shown.page.goto("about:blank")
+    publish(headline="With the page closed", severity="extreme")
+    service.until(lambda: len(phone.told) == 2)
+    wait_until(lambda: (shown.page.evaluate("1"), activated)[1], "the worker is there")
+    for message in phone.told:
+        pushed = {"origin": origin, "registrationId": activated[-1], "data": json.dumps(message)}
+        tools.send("ServiceWorker.deliverPushMessage", pushed)
+    shown.page.goto(waking_url)
+    online(shown)
+    told = "navigator.serviceWorker.ready.then((r) => r.getNotifications()).then((all) => all.map(({ body }) => body))"
+    wait_until(lambda: any("With the page closed" in each for each in shown.page.evaluate(told)), "a notification")
+    shown.has("#push-state", "On until")
+    shown.page.click("#push")
+    shown.has("#push", "Tell me")
+    wait_until(lambda: push.metric("push_devices") == 0, "it is forgotten")
+
+
+def test_a_browser_without_a_push_service_says_so_in_plain_words(waking_url, show):
+    """Such as this one, which says it on its console, too."""
+    shown = online(show(waking_url, permissions=["notifications"]))
+    shown.page.click("#push")
+    shown.has("#push-state", "This browser can’t be told: it has no push service, or can’t reach it.")
+    assert shown.violations() == []
+    shown.picture("map-no-push")
+    shown.troubles[:] = [each for each in shown.troubles if "Push API" not in each]

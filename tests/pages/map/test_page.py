@@ -1,0 +1,208 @@
+"""The page of the live map, in a real browser: any text, width, theme and map style, and the demo's map."""
+
+import httpx
+import pytest
+from end_to_end.kit.times import stamp, wait_until
+from end_to_end.kit.wire import PATIENCE
+from pages.conftest import DESKTOP, PHONE
+from pages.map.tools import AFFECTING, ELSEWHERE, HOME, online
+
+HOSTILE = {
+    "markup": '<img src=x onerror="globalThis.hacked=1"><script>globalThis.hacked=1</script><b>bold</b>',
+    "bidi": "safe \u202eevil\u2066 \u2067text",
+    "long": "W" * 140,
+    "emoji": "🔥👩‍👩‍👧‍👦🏳️‍🌈" * 9,
+    "entities": "&lt;b&gt; &amp; &#x3C;",
+    "right to left": "حريق في المبنى، ابتعدوا",
+    "combining": "Z" + "\u0351\u0324" * 60,
+}
+
+
+def test_text_is_text_whatever_it_says(url, show, publish):
+    """Shown as it was sent, in a headline, a description and on the map; nothing of it runs or breaks the page."""
+    shown = online(show(url))
+    for text in HOSTILE.values():
+        publish(headline=text, description=text)
+    wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == len(HOSTILE), "all cards")
+    said = shown.page.evaluate("[...document.querySelectorAll('#affecting p')].map(p => p.textContent)")
+    for text in HOSTILE.values():
+        assert said.count(text) == 2
+    assert shown.page.evaluate("globalThis.hacked") is None
+    assert shown.page.locator("main :is(img, script, b:not(#fan-out-told))").count() == 0
+    for viewport in (DESKTOP, PHONE):
+        shown.page.set_viewport_size(viewport)
+        shown.page.locator(".chip").first.hover(force=True)
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown.picture(f"map-hostile-{viewport['width']}", full_page=True)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(url, show, publish, scheme):
+    """Contrast, names, roles, in both themes and at both widths, with an alert of each severity."""
+    for number, severity in enumerate(("extreme", "severe", "moderate", "minor")):
+        publish(headline=f"{severity} here", severity=severity)
+        publish(east_m=4000 + 1500 * number, headline=f"{severity} elsewhere", severity=severity)
+    shown = online(show(url, color_scheme=scheme, reduced_motion="reduce"))
+    wait_until(lambda: shown.page.locator(f"{AFFECTING} li").count() == 4, "all cards")
+    wait_until(lambda: shown.page.locator(f"{ELSEWHERE} li").count() == 4, "all rows")
+    for viewport in (DESKTOP, PHONE):
+        shown.page.set_viewport_size(viewport)
+        assert shown.violations() == []
+        assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
+
+
+def test_the_theme_button_is_remembered(url, show):
+    """Over page loads."""
+    shown = online(show(url, color_scheme="light"))
+    light = shown.page.evaluate("getComputedStyle(document.body).color")
+    shown.page.locator("#theme").click()
+    dark = shown.page.evaluate("getComputedStyle(document.body).color")
+    assert dark != light
+    shown.page.reload()
+    assert shown.page.evaluate("getComputedStyle(document.body).color") == dark
+    wait_until(lambda: shown.page.locator("#theme").get_attribute("aria-pressed") == "true", "the button says so")
+
+
+def test_the_policy_of_the_page_is_strict_and_the_browser_enforces_it(url, show):
+    """No inline script, no eval, no markup from strings, no other hosts."""
+    shown = online(show(url))
+    assert shown.answer
+    headers = shown.answer.headers
+    policy = headers["content-security-policy"]
+    assert "unsafe" not in policy
+    for directive in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert directive in policy
+    assert (headers["x-content-type-options"], headers["referrer-policy"]) == ("nosniff", "no-referrer")
+    tried = shown.page.evaluate(
+        """[() => { document.body.innerHTML = '<b>no</b>' }, () => new Worker('/map/map.js'), () => setTimeout('1')]
+        .map((attempt) => { try { attempt(); return 'went through' } catch (error) { return error.name } })"""
+    )
+    assert "went through" not in tried
+    shown.troubles = [trouble for trouble in shown.troubles if "Trusted" not in trouble]
+
+
+def test_only_named_files_are_served_and_only_to_this_machines_name(url):
+    """No way out of the folder, no way in for a stranger's name (DNS rebinding), and copies are asked about."""
+    with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http:
+        page = http.get("/")
+        assert page.status_code == 200
+        assert http.get("/", headers={"If-None-Match": page.headers["etag"]}).status_code == 304
+        for path in ("/package.json", "/../cli.py", "/%2e%2e/cli.py", "/npm/maplibre-gl/package.json", "/geocast/"):
+            answer = http.get(path)
+            assert answer.status_code == 404, path
+            assert "content-security-policy" in answer.headers
+        assert http.get("/", headers={"Host": "evil.example"}).status_code == 400
+        assert http.post("/").status_code == 405
+
+
+def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish, style_url):
+    """From its own origin, which the page's policy names and no other; the credit is text and links."""
+    address = serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+        *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0", "--style", style_url),
+        GEOCAST_TOKEN=node.desk,
+    ).url("map")
+    publish(headline="On streets")
+    shown = show(address)
+    shown.has(".credits", "© Mappers")
+    assert shown.page.locator(".credits a").get_attribute("href") == "https://maps.example/c"
+    assert shown.page.locator(".credits img").count() == 0
+    shown.has("#summary", "1 live alert")
+    assert shown.answer
+    origin = style_url.removesuffix("/style.json")
+    policy = shown.answer.headers["content-security-policy"]
+    assert f"connect-src 'self' ws://127.0.0.1:{node.stream_port} {origin};" in policy
+    assert f"img-src 'self' data: blob: {origin};" in policy
+    shown.picture("map-style")
+    shown.page.goto("about:blank")  # it tries again and again, and so would have another trouble any moment
+    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
+
+
+HIDES = """(() => {
+    const box = (element) => element.getBoundingClientRect();
+    const middle = (element) => {
+        const { left, right, top, bottom, width } = box(element), rim = width / 4;
+        return { left: left + rim, right: right - rim, top: top + rim, bottom: bottom - rim };
+    };
+    const hides = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    const chips = [...document.querySelectorAll(".chip")];
+    const names = chips.map((chip) => chip.querySelector(".chip-text")).filter((name) => name.offsetWidth);
+    const still = [...document.querySelectorAll(".legend, .maplibregl-ctrl-group")].map(box);
+    const others = [...[...chips, document.getElementById("you")].map(middle), ...still];
+    const hidden = names.flatMap((name) => others.filter((other) => hides(box(name), other)));
+    const times = names.filter((name) => /min|:/.test(name.innerText));
+    return { names: names.length, times: times.length, hidden: hidden.length };
+})()"""
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, show, publish, viewport):
+    """Among alerts that lie close together; who has little time left says how much."""
+    for number in range(8):
+        publish(400 * (number % 3) - 400, 500 * number, headline="x", severity=("minor", "severe")[number % 2])
+    shown = online(show(url, viewport=viewport))
+    wait_until(lambda: shown.page.locator(".chip").count() == 8, "all of them on the map")
+    shown.until(f"{HIDES}.names > 0 && {HIDES}.hidden === 0", "a name on the map, and none that hides anything")
+    found = shown.page.evaluate(HIDES)
+    assert (found["hidden"], found["times"]) == (0, 0)
+    shown.picture(f"map-names-{viewport['width']}")
+    publish(north_m=-3000, headline="Soon over", expires_at=stamp(minutes=5))
+    shown.until(f"{HIDES}.times === 1", "one that says when it ends")
+
+
+def test_the_map_explains_its_signs_and_offers_no_push_where_there_is_none(url, show):
+    """What a ring is, and what a cell is where there are any."""
+    shown = online(show(url))
+    shown.has(".legend", "alert, and its time left")
+    assert "phones" not in shown.text(".legend")  # nobody plays any here
+    assert not shown.page.locator("#push").is_visible()
+    assert shown.text("#push-state") == ""
+
+
+def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show, publish):
+    """One sees what concerns oneself without scrolling, and it is below no button."""
+    shown = online(show(url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True))
+    publish(headline="At the top")
+    shown.has(AFFECTING, "At the top")
+    shown.has(AFFECTING, "drawn")  # its last line: it is as high as it will be
+    card, button = (shown.box(each) for each in (f"{AFFECTING} li", "#locate"))
+    assert card["y"] + card["height"] <= 844
+    assert card["y"] < button["y"]
+    assert "arrow keys" not in shown.text("body")
+    assert "Drag the marker." in shown.text("#place-help")
+    with_keys = online(show(url))
+    assert "arrow keys" in with_keys.text("#place-help")
+
+
+def test_without_its_streets_the_map_shows_its_alerts_all_the_same(node, serve, show):
+    """A server of tiles that is away takes nothing but the streets."""
+    address = serve(
+        *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
+        *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
+        *("--style", "http://127.0.0.1:9/style.json"),
+        GEOCAST_TOKEN=node.desk,
+    ).url("map")
+    shown = show(address)
+    shown.has("#notice", "The streets can’t be loaded.")
+    shown.has("#credits", "Natural Earth")
+    shown.context.close()  # or it tries again, and fails again
+    shown.troubles = [each for each in shown.troubles if "WebSocket" not in each and "ERR_" not in each]
+
+
+@pytest.mark.slow
+def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve, show):
+    """Fan-outs in slow motion, a verdict, and the status of the verdict after Ctrl-C."""
+    demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
+    shown = online(show(demo.url("map")))
+    shown.has("#fan-out-time", "of 300 simulated phones told")
+    wait_until(lambda: int(shown.text("#fan-out-told")) > 0, "a fan-out")
+    shown.has("#fan-out-note", "ms after the request to publish")
+    shown.has(".legend", "phones, few to many")
+    assert shown.page.locator("#simulated").is_visible()
+    shown.picture("map-demo")
+    demo.url("Map")  # behind the verdict
+    shown.has_not("#summary", "0 live")
+    shown.context.close()  # before what it talks to goes away
+    _, status = demo.stop()
+    assert status == 0

@@ -1,0 +1,422 @@
+"""A good client, and for each duty clients that miss it."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgpack
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from client_demo.conformance.scenarios import NEVER_CODES
+from client_demo.python.calls import CallChange, CallKind, Calls
+from client_demo.python.client import Client, ClientError, Ending
+from client_demo.python.geo import Place
+from client_demo.python.holdings import Holdings
+from client_demo.python.reconnect import After, Backoff
+from client_demo.python.times import own_ms, wall_ms
+
+HOME = Place.at(32.7767, -96.797, here=True)
+Run = Callable[[str], Coroutine[Any, Any, object]]
+
+
+def a_client(kind: type[Client] = Client, **options: Any) -> Run:
+    """A client of this kind at HOME, as a coroutine function of the URL. A new token whenever one is wanted.
+
+    It goes wherever it is called to.
+    """
+
+    async def run(url: str) -> None:
+        tokens = itertools.count(1)
+        usual = {"token": lambda: f"token-{next(tokens)}", "on_status": lambda line: None, "languages": ["en"]}
+        usual |= {"on_call": lambda change: go(client, change), "locate": lambda: HOME}
+        client = kind(url, [HOME], **{**usual, **options})
+        with contextlib.suppress(ClientError):  # it does not come back
+            await client.run()
+
+    return run
+
+
+def go(client: Client, change: CallChange) -> None:
+    """Accept what rings, and report from where one is told to go."""
+    if change.kind is CallKind.CALL:
+        client.accept(change.id, 120)
+    elif change.kind is CallKind.TASK:
+        client.report(change.id, "arrived")
+
+
+class Talkative(Client):
+    """Says more than the contract names."""
+
+    def _hello(self):
+        return super()._hello() | {"city": "Dallas"}
+
+
+class Forgetful(Client):
+    """Says nothing of what it holds."""
+
+    def _hello(self):
+        hello = super()._hello()
+        hello.pop("holding", None)
+        return hello
+
+
+class Choosy(Client):
+    """Hangs up over what it does not know."""
+
+    def _take(self, message):
+        if message["type"] not in ("alert", "cancel", "pong", "ok", "error"):
+            self.interrupt()
+        super()._take(message)
+
+
+class Stubborn(Client):
+    """Hangs up over a cancel of what it does not hold."""
+
+    def _take(self, message):
+        if message["type"] == "cancel" and message["id"] not in {alert["id"] for alert in self.holdings}:
+            self.interrupt()
+        super()._take(message)
+
+
+class Eager(Client):
+    """Acknowledges whatever comes."""
+
+    def _take(self, message):
+        if message["type"] == "alert":
+            self.ack(message["alert"]["id"], message["alert"]["revision"])
+        super()._take(message)
+
+
+class OnlyCircles(Holdings):
+    """Shows no alert whose shape it does not know."""
+
+    def take_alert(self, alert, own):
+        return super().take_alert(alert, own) if alert["area"][0]["type"] == "circle" else []
+
+
+def seeing(changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Run:
+    """A client that takes each polygon for another one."""
+
+    class Seeing(Holdings):
+        def take_alert(self, alert, own):
+            area = [changed(shape) if shape["type"] == "Polygon" else shape for shape in alert["area"]]
+            return super().take_alert({**alert, "area": area}, own)
+
+    return a_client(holding(Seeing))
+
+
+def its_box(shape: dict[str, Any]) -> dict[str, Any]:
+    """The box around a ring, instead of the ring."""
+    lngs, lats = zip(*shape["coordinates"][0], strict=True)
+    west, east, south, north = min(lngs), max(lngs), min(lats), max(lats)
+    return shape | {"coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]]}
+
+
+class LatestWins(Holdings):
+    """Takes whatever revision comes last for the newest."""
+
+    def take_alert(self, alert, own):
+        if held := self._held.get(alert["id"]):
+            held.revision = 0
+        return super().take_alert(alert, own)
+
+
+class Hoarder(Holdings):
+    """Never drops anything at its end."""
+
+    def expire(self, own):
+        return []
+
+    def take_alert(self, alert, own):
+        return super().take_alert(alert, own - 10**9)
+
+
+class Forgets(Holdings):
+    """Forgets at once what the server's clock has ended, as clients did before C2a."""
+
+    def take_alert(self, alert, own):
+        return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
+
+
+class OwnTime(Holdings):
+    """Believes the machine's clock."""
+
+    def set_clock(self, server_now_ms, own):
+        super().set_clock(wall_ms(), own_ms())
+
+
+class Unbounded(Holdings):
+    """Lists all that it holds."""
+
+    def holding(self, own, limit=256):
+        return {key: held.revision for key, held in self._held.items()}, []
+
+
+class FirstOnes(Holdings):
+    """Keeps those that end first."""
+
+    def holding(self, own, limit=256):
+        first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
+        return {key: self._held[key].revision for key in first}, []
+
+
+def holding(kind: type[Holdings]) -> type[Client]:
+    """A client with holdings of this kind."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self.holdings = kind(places)
+
+    return Made
+
+
+class Forward(Client):
+    """Says that it is on duty to whoever it meets."""
+
+    def __init__(self, url, places, **options):
+        super().__init__(url, places, **options)
+        self._says_here = True
+
+
+class CallsLast(Client):
+    """Lists calls where alerts have left room."""
+
+    def _holding(self):
+        alerts, _ = self.holdings.holding(own_ms())
+        return {**alerts, **self.calls.holding(256 - len(alerts))}
+
+
+class Twice(Client):
+    """Acknowledges a call as often as it comes."""
+
+    def _take(self, message):
+        if message["type"] == "call":
+            self.ack(message["call"]["id"], message["call"]["revision"])
+        super()._take(message)
+
+
+class Boastful(Client):
+    """Reports before it has a seat."""
+
+    def _take(self, message):
+        super()._take(message)
+        if message["type"] == "call":
+            self._link.say({"type": "report", "id": message["call"]["id"], "state": "arrived"})
+
+
+class Once(Calls):
+    """Says everything once."""
+
+    def due(self, own):
+        found = super().due(own)
+        for answer in self._answers.values():
+            answer.left = 0
+        return found
+
+    def connected(self, own):
+        pass
+
+
+class Insistent(Calls):
+    """Takes no standdown for an answer."""
+
+    def take_standdown(self, message):
+        answer = self._answers.get(message["id"])
+        found = super().take_standdown(message)
+        if answer is not None:
+            self._answers[message["id"]] = answer
+        return found
+
+
+class Quick(Calls):
+    """Reports again and again."""
+
+    def due(self, own):
+        reports = [{"type": "report", "id": task["id"], "state": "arrived"} for task in self.tasks()]
+        return super().due(own) + reports
+
+
+class Keeps(Calls):
+    """Keeps a task when it is called off."""
+
+    def take_standdown(self, message):
+        return []
+
+
+class Outlasts(Calls):
+    """Keeps a task beyond its end."""
+
+    def expire(self, own, now):
+        return []
+
+
+def calling(kind: type[Calls]) -> type[Client]:
+    """A client with calls of this kind."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self.calls = kind()
+
+    return Made
+
+
+class Hasty(Backoff):
+    """Comes back at once, whatever happened."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        return 0.0
+
+
+class Steady(Backoff):
+    """Never takes a failure for a reason to wait longer."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        window = self._min_s, self._max_s
+        delay = super().delay_s(after, retry_after_s)
+        self._min_s, self._max_s = window
+        return delay
+
+
+class Narrow(Backoff):
+    """Draws from the upper half of the window only ("equal jitter")."""
+
+    def delay_s(self, after, retry_after_s=0.0):
+        return (super().delay_s(after, retry_after_s) + self._min_s + (self._max_s - self._min_s)) / 2
+
+
+def backing_off(kind: type[Backoff]) -> type[Client]:
+    """A client that waits so."""
+
+    class Made(Client):
+        def __init__(self, url, places, **options):
+            super().__init__(url, places, **options)
+            self._backoff = kind(self._backoff._draw)
+
+    return Made
+
+
+class Persistent(Client):
+    """Comes back within the window, whatever the code says, and with the same token."""
+
+    def _closed(self, closed):
+        return Ending(After.WINDOW, "closed")
+
+
+class Believer(Client):
+    """Goes by the text."""
+
+    def _closed(self, closed):
+        found = super()._closed(closed)
+        reason = closed.rcvd.reason if closed.rcvd else ""
+        return Ending(After.NEVER, reason) if "never come back" in reason else found
+
+
+class Tongue(Client):
+    """Knows of no server that knows no languages, and says nothing of them later."""
+
+    def _offer_languages(self, link, welcome):
+        pass
+
+
+class Mute(ClientConnection):
+    """A WebSocket that answers no pings."""
+
+    def __init__(self, protocol, **options):
+        super().__init__(protocol, **options)
+        send_frame = protocol.send_frame
+        protocol.send_frame = lambda frame: None if frame.opcode == 0xA else send_frame(frame)
+
+
+HELLO = json.dumps({"type": "hello", "places": [{"lat": 32.7767, "lng": -96.797}]})
+PING = json.dumps({"type": "ping"})
+
+
+def saying(*frames: str | bytes, impatient_s: float | None = None, wire: str = "json", **options: Any) -> Run:
+    """A client by hand: says these frames, and then listens, or hangs up after `impatient_s`, and does it again."""
+
+    async def run(url: str) -> None:
+        while True:
+            with contextlib.suppress(OSError, WebSocketException):
+                protocols = [Subprotocol(f"geocast.v1.{wire}")]
+                async with connect(url, subprotocols=protocols, ping_interval=None, proxy=None, **options) as socket:
+                    for frame in frames:
+                        await socket.send(frame)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(socket.wait_closed(), impatient_s)
+
+    return run
+
+
+async def connect_plainly(url: str) -> None:
+    """A WebSocket that offers no subprotocol."""
+    with contextlib.suppress(WebSocketException):
+        async with connect(url, proxy=None):
+            pass
+
+
+def with_query(run: Run) -> Run:
+    """A client with its token in the URL."""
+    return lambda url: run(f"{url}?token=secret")
+
+
+BROKEN: dict[str, tuple[str, str, Run]] = {
+    "a token in the URL": ("handshake", "basics", with_query(a_client())),
+    "no subprotocol": ("handshake", "basics", connect_plainly),
+    "a ping before the hello": ("hello", "basics", saying(PING, HELLO)),
+    "two hellos": ("hello", "basics", saying(HELLO, HELLO)),
+    "a field too many": ("form", "basics", a_client(Talkative)),
+    "NaN": ("form", "basics", saying(HELLO.replace("32.7767", "NaN"))),
+    "a key twice": ("form", "basics", saying(HELLO, '{"type":"ping","type":"ping"}')),
+    "bytes for text": ("form", "basics", saying(msgpack.packb({"type": "hello", "token": b"t"}), wire="msgpack")),
+    "no map": ("form", "basics", saying(HELLO, "[1]")),
+    "text for bytes": ("form", "basics", saying(HELLO, wire="msgpack")),
+    "a place as a list": ("form", "basics", saying('{"type":"hello","places":[[1,2]],"holding":[]}')),
+    "a message of its own": ("form", "basics", saying(HELLO, '{"type":"chat"}')),
+    "400 pings": ("pace", "basics", saying(HELLO, *[PING] * 400)),
+    "no pongs": ("pong", "basics", saying(HELLO, create_connection=Mute)),
+    "hangs up over the unknown": ("unknown", "basics", a_client(Choosy)),
+    "shows only circles": ("unknown", "basics", a_client(holding(OnlyCircles))),
+    "hangs up over a cancel": ("unknown-cancel", "basics", a_client(Stubborn)),
+    "takes the latest for the newest": ("revisions", "revisions", a_client(holding(LatestWins))),
+    "never drops": ("expiry", "clock", a_client(holding(Hoarder))),
+    "believes its own clock": ("clock", "clock", a_client(holding(OwnTime))),
+    "shows what a wrong clock has ended": ("wrong-clock", "wrong-clock", a_client(Eager)),
+    "acknowledges everything": ("inside", "inside", a_client(Eager)),
+    "looks at the box of a polygon": ("polygons", "polygons", seeing(its_box)),
+    "passes over a buffer": ("polygons", "polygons", seeing(lambda shape: shape | {"buffer_m": 0.0})),
+    "says nothing of what it holds": ("holding", "revisions", a_client(Forgetful)),
+    "lists all that it holds": ("at-most-256", "many", a_client(holding(Unbounded))),
+    "lists those that end first": ("at-most-256", "many", a_client(holding(FirstOnes))),
+    "hangs up although it was answered": ("ping", "silence", saying(HELLO, PING, impatient_s=0.3)),
+    "believes in the dead": ("dead", "silence", a_client(pong_s=1e6)),
+    "always draws the same": ("window", "window", a_client(draw=lambda: 0.5)),
+    "draws from half of the window": ("window", "window", a_client(backing_off(Narrow))),
+    "comes back at once": ("window", "window", a_client(backing_off(Hasty))),
+    "goes by the text": ("window", "window", a_client(Believer)),
+    "never waits longer": ("backoff", "backoff", a_client(backing_off(Steady))),
+    **{f"comes back after {c}": ("no-return", f"no-return-{c}", a_client(Persistent)) for c in NEVER_CODES},
+    "insists on its languages": ("languages", "languages", a_client(Persistent, draw=lambda: 0.0)),
+    "says its languages to nobody": ("languages", "languages", a_client(Tongue)),
+    "is on duty for anybody": ("on-duty", "duty", a_client(Forward)),
+    "stays where it was": ("near", "called", a_client(locate=None)),
+    "accepts once": ("accept", "called", a_client(calling(Once))),
+    "takes no for no answer": ("accept", "called", a_client(calling(Insistent))),
+    "acknowledges a call twice": ("called", "called", a_client(Twice)),
+    "keeps what is called off": ("let-go", "tasked", a_client(calling(Keeps))),
+    "keeps what is over": ("let-go", "tasked", a_client(calling(Outlasts))),
+    "lists alerts first": ("calls-first", "crowded", a_client(CallsLast)),
+    "reports without a seat": ("report", "tasked", a_client(Boastful)),
+    "reports all the time": ("report", "tasked", a_client(calling(Quick))),
+    "insists on its token": ("new-token", "new-token", a_client(Persistent, token=lambda: "mine")),
+    "comes back when it is too much": ("later", "later", a_client(backing_off(Hasty))),
+    "takes its time after 4420": ("at-once", "at-once", a_client(Persistent)),
+    "comes back at once again and again": ("at-once", "at-once", a_client(backing_off(Hasty))),
+    "forgets what it holds after 4420": ("at-once", "at-once", a_client(Forgetful)),
+}
