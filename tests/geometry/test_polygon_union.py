@@ -28,7 +28,7 @@ def wiggly(start, end, steps, rng, size):
 
 
 def around(lng, lat, width, rng, steps=64):
-    """A square zone of this width in degrees, with borders like a river's: (2, n + 1), unwrapped."""
+    """Return a square zone of this width in degrees, with borders like a river's: (2, n + 1), not wrapped."""
     corners = [
         (lng - width, lat - width),
         (lng + width, lat - width),

@@ -78,8 +78,8 @@ def circle_area_m2(radius_m: float) -> float:
 def chord2(x: Floats, y: Floats, z: Floats, centre: Vector) -> Floats:
     """Return the squared length of the chord (the straight line) from each point on the unit sphere to `centre`.
 
-    The squared chord grows with the distance on the sphere, from 0 to 4. The arrays are changed in place, so that at
-    most two arrays of this size exist at a time.
+    The squared chord grows with the distance on the sphere, from 0 to 4. The steps are computed in place, so that at
+    most two new arrays exist at a time.
     """
     result = x - centre[0]
     result *= result
@@ -171,8 +171,8 @@ def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc
 
     The shift of the first centre to its published centre is a rotation of the sphere. All other centres are rotated
     in the same way before their cells are looked up. So the result only depends on the cell of the first centre and on
-    the positions of the circles relative to each other. Otherwise somebody could request a dozen circles around one
-    address, and each would tell on which side of a cell's border its centre lies.
+    the positions of the circles relative to each other. If each centre were looked up where it lies, a dozen circles
+    around one address would each tell on which side of a cell's border they are.
     """
     first, *others = requested
     published, moved_m = _publish(first, resolution, held[0] if held else None, 0.0)

@@ -126,8 +126,8 @@ class ApprovalProof:
 class Confirm:
     """The facts that a person has confirmed about a request which the policy would otherwise refuse (rule A21).
 
-    `area_km2` is the confirmed area. `text` lists the kinds of words that look like personal data
-    and that the person has confirmed to be harmless.
+    `area_km2` is the confirmed area. `text` lists kinds of words that look like personal data, and that the person has
+    confirmed to be harmless.
     """
 
     area_km2: float | None = None
@@ -256,7 +256,10 @@ class Revision:
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        """Return whether `other` has the same content (rules H5 and AP8).
+
+        The publisher, the signatures and the times of both do not count.
+        """
         if not isinstance(other, Revision) or self.revision != other.revision:
             return False
         if self.proof is None or other.proof is None:
@@ -271,8 +274,8 @@ class Cancel:
     `into` is the id of the replacement if another alert from CAP has replaced this one, else empty. `ends_at` is then
     not earlier than the latest possible expiry of the replacement.
 
-    A cancel can also be entry 1 of an id. Such a *tombstone* records that a CAP message was received that made no alert
-    of its own, for example a cancel that arrived before the message it cancels. A tombstone is sent to nobody.
+    A cancel can also be entry 1 of an id. Such a *tombstone* says that a CAP message is known but has made no alert of
+    its own, for example because a cancel of the message arrived first. A tombstone is sent to nobody.
     """
 
     id: str
@@ -293,7 +296,10 @@ class Cancel:
         return self.revision == 1
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        """Return whether `other` has the same content (rules H5 and AP8).
+
+        The publisher, the signatures and the times of both do not count.
+        """
         if not isinstance(other, Cancel):
             return False
         if self.proof is None or other.proof is None:
@@ -320,7 +326,7 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry without the approval that this process demands (rule NC3). It is sent to nobody.
+    """An entry without the approval that this process requires (rule NC3). It is sent to nobody.
 
     The entry keeps its number in the alert's history, like an entry of an unknown kind. Unlike such an entry, it is not
     put back after the log has lost it.
