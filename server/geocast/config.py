@@ -169,7 +169,7 @@ def parse_key_url(text: str) -> KeyUrl:
 
 def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:
     """Return a socket that listens on `address`, exclusively unless `shared`, or raise ConfigError."""
-    with _told(option, address), contextlib.ExitStack() as undo:
+    with _as_config_error(option, address), contextlib.ExitStack() as undo:
         listener = undo.enter_context(_bound(address, shared=shared))
         listener.listen(BACKLOG)
         undo.pop_all()
@@ -179,7 +179,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 def see_if_bindable(option: str, address: Address) -> None:
     """Raise ConfigError if a node can never listen there. An address in use, perhaps by a node, is fine."""
-    with _told(option, address):
+    with _as_config_error(option, address):
         try:
             _bound(address).close()
         except OSError as error:
@@ -202,7 +202,7 @@ def _bound(address: Address, *, shared: bool = False) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _told(option: str, address: Address) -> Iterator[None]:
+def _as_config_error(option: str, address: Address) -> Iterator[None]:
     """Turn the system's errors about an address into a ConfigError that names the option."""
     try:
         yield

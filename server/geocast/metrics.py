@@ -201,14 +201,14 @@ def merged(exports: Iterable[Export]) -> Export:
         of_family = values.setdefault(name, {})
         for sample, labels, value in samples:
             key = (sample, tuple(labels.items()))
-            of_family[key] = _joined(sample, of_family[key], value) if key in of_family else value
+            of_family[key] = _combined(sample, of_family[key], value) if key in of_family else value
     return [
         (name, kind, text, [(sample, dict(labels), value) for (sample, labels), value in values[name].items()])
         for name, (kind, text) in families.items()
     ]
 
 
-def _joined(sample: str, a: float, b: float) -> float:
+def _combined(sample: str, a: float, b: float) -> float:
     if sample in _GREATEST:
         return max(a, b)
     return min(a, b) if sample.endswith(_LEAST) else a + b

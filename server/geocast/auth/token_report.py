@@ -42,8 +42,8 @@ def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], n
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
         return TokenReport({}, {}, [_NO_JWT], {})
     header, claims = parts["header"], parts["payload"]
-    refusals = [*_of_form(token), *_of_key(token, header, keys), *_of_claims(claims, now.wall_ms)]
-    refusals += _of_revocation(claims, revoked)
+    refusals = [*_check_length(token), *_check_key(token, header, keys), *_check_claims(claims, now.wall_ms)]
+    refusals += _check_revocation(claims, revoked)
     if not refusals and TokenVerifier(keys, revoked).check(token, now) is None:
         refusals.append("a claim is not of the type that RFC 7519 defines")
     key = keys.get(str(header.get("kid")))
@@ -62,12 +62,12 @@ def in_words(seconds: float) -> str:
     return f"in {words}" if seconds > 0 else f"{words} ago"
 
 
-def _of_form(token: str) -> Iterator[str]:
+def _check_length(token: str) -> Iterator[str]:
     if len(token) > MAX_TOKEN_BYTES:
         yield f"it has {len(token)} bytes; the limit is {MAX_TOKEN_BYTES} (T1)"
 
 
-def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:
+def _check_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:
     kid, algorithm = header.get("kid"), header.get("alg")
     if not isinstance(kid, str):
         yield "its header has no kid, which names the signing key (T2)"
@@ -84,7 +84,7 @@ def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> I
             return  # a claim is wrong, and is reported by another function
 
 
-def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
+def _check_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     aud, sub, exp, nbf = claims.get("aud"), claims.get("sub"), claims.get("exp"), claims.get("nbf", 0)
     if aud != AUDIENCE and not (isinstance(aud, list) and AUDIENCE in aud):
         yield f'{"it has no aud" if aud is None else "its aud is wrong"}; expected "{AUDIENCE}" (T3)'
@@ -104,7 +104,7 @@ def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
         yield f"its quals are not a list of {QUALS_FORM} (RQ1)"
 
 
-def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> Iterator[str]:
+def _check_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> Iterator[str]:
     sub, issued_at = claims.get("sub"), claims.get("iat")
     before = revoked.get(sub) if isinstance(sub, str) else None
     if before is not None and not (is_date(issued_at) and issued_at >= before):

@@ -127,7 +127,7 @@ class TokenVerifier:
 
     def replace(self, keys: Mapping[str, Key], revoked: Mapping[str, float]) -> None:
         """Replace the keys and revocations. A key that has not changed stays the same object."""
-        self.keys = {kid: _kept(self.keys.get(kid), key) for kid, key in keys.items()}
+        self.keys = {kid: _keep_if_same(self.keys.get(kid), key) for kid, key in keys.items()}
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
@@ -172,7 +172,7 @@ class TokenVerifier:
         return key, claims
 
 
-def _kept(old: Key | None, new: Key) -> Key:
+def _keep_if_same(old: Key | None, new: Key) -> Key:
     """Return the old key if the new key is the same and may grant the same qualifications, else the new key."""
     return old if old is not None and old.is_same(new) and old.quals == new.quals else new
 

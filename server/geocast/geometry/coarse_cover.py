@@ -66,7 +66,7 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
-            if sum(each.left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
+            if sum(each.corners_left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
                 found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
                 if found is not None:
                     return found

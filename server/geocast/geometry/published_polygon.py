@@ -62,8 +62,8 @@ class RequestedPolygon:
     """
 
     __slots__ = (
+        "_covered",
         "_depths",
-        "_judged",
         "_ring",
         "_simplified",
         "beyond_m",
@@ -87,7 +87,7 @@ class RequestedPolygon:
         """
         self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as requested
         lng, lat = np.array(positions, float).T
-        self._be(*split_edges(lng, lat, most), may_cross=may_cross)
+        self._set_up(*split_edges(lng, lat, most), may_cross=may_cross)
 
     @classmethod
     def of_arcs(
@@ -100,10 +100,10 @@ class RequestedPolygon:
         """
         outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
-        RequestedPolygon._be(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
+        RequestedPolygon._set_up(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
         return outline
 
-    def _be(
+    def _set_up(
         self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool, most_compared: int = MAX_COMPARED
     ) -> None:
         self.lng, self.lat, self.beyond_m = lng, lat, beyond_m
@@ -122,14 +122,14 @@ class RequestedPolygon:
             )
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._depths: Floats | None = None
-        self._judged: dict[Callable[[Positions], bool], bool] = {}
+        self._covered: dict[Callable[[Positions], bool], bool] = {}
         self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance, since rings are needed repeatedly
 
-    def judged(self, covers: Callable[[Positions], bool]) -> bool:
+    def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
         """Return `covers(corners)`, and remember the result for the next time."""
-        if covers not in self._judged:
-            self._judged[covers] = covers(self.corners)
-        return self._judged[covers]
+        if covers not in self._covered:
+            self._covered[covers] = covers(self.corners)
+        return self._covered[covers]
 
     def ring(self, tolerance_m: float) -> "Corners":
         """Return the ring, simplified by `tolerance_m`, or not simplified if that is 0."""
@@ -140,14 +140,14 @@ class RequestedPolygon:
             self._simplified[tolerance_m] = found
         return found
 
-    def may_be(self, ring: "Corners") -> bool:
+    def is_publishable(self, ring: "Corners") -> bool:
         """Return whether the polygon may be published with this simplified ring.
 
         The ring must keep rule A18, and rule A19 unless the polygon itself crosses itself.
         """
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
-    def left(self, tolerance_m: float) -> int:
+    def corners_left(self, tolerance_m: float) -> int:
         """Return the number of corners after simplifying, before equal corners are removed."""
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
@@ -181,10 +181,12 @@ def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) ->
     if any(each.tangled for each in outlines):
         return None
     # Skip tolerances that leave far too many corners, so that no ring is made of these.
-    tolerances_m = [each for each in tolerances_m if sum(ring.left(each) for ring in outlines) <= FEW * MAX_CORNERS]
+    tolerances_m = [
+        each for each in tolerances_m if sum(ring.corners_left(each) for ring in outlines) <= FEW * MAX_CORNERS
+    ]
     for tolerance_m in tolerances_m:
         pairs = [(each, each.ring(tolerance_m)) for each in outlines]
-        if _number(pairs) <= MAX_CORNERS and all(each.may_be(ring) for each, ring in pairs):
+        if _number(pairs) <= MAX_CORNERS and all(each.is_publishable(ring) for each, ring in pairs):
             return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
     for tolerance_m in (each for each in tolerances_m if each):
         pairs = [(each, each.own_ring(tolerance_m)) for each in outlines]
@@ -209,7 +211,7 @@ class Corners:
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
         """Make a ring from closed longitudes and latitudes. Corners that are equal to their neighbours are dropped."""
-        self.lng, self.lat = _alike(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
+        self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first
         self.lng, self.lat = self.lng[apart], self.lat[apart]
@@ -268,7 +270,7 @@ class Corners:
         return tuple(zip(self.lng[::step].tolist(), self.lat[::step].tolist(), strict=True))
 
 
-def _alike(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
+def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
     """Return the corners in a unique spelling: 180 instead of -180, longitude 0 at the poles, and no -0."""
     lng = np.where(np.abs(lat) == 90, 0.0, np.where(lng <= -180, lng + 360, lng))
     return lng + 0.0, lat + 0.0
@@ -291,7 +293,7 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
     """Split the edges of several closed rings, as `split_edges` does. `most` limits the edges of all rings together."""
     starts, ends = [], []
     for ring in rings:
-        lng, lat = _alike(*ring)
+        lng, lat = _unique_spelling(*ring)
         at_pole = np.abs(lat) == 90
         start, end = lng[:-1], lng[1:]
         # An edge to a pole runs along the meridian of its other end (rule A17).
@@ -338,23 +340,23 @@ class _Lines:
         be more than `most` pieces.
         """
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
-        fails = np.ones(len(self.lng), np.intp)
+        insufficient = np.ones(len(self.lng), np.intp)
         # The distance from the arc grows with the square of the length.
-        does: Ints = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)
-        todo = np.flatnonzero(does > 1)
+        enough: Ints = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)
+        todo = np.flatnonzero(enough > 1)
         while len(todo):
-            if does.sum() > most:
+            if enough.sum() > most:
                 raise TooComplex(f"must have fewer or shorter edges: they need more than {most:,} arcs")
-            too_few = todo[self._stray_m(todo, does[todo]) > STRAY_M]
-            fails[too_few], does[too_few] = does[too_few], 2 * does[too_few]
+            too_few = todo[self._stray_m(todo, enough[todo]) > STRAY_M]
+            insufficient[too_few], enough[too_few] = enough[too_few], 2 * enough[too_few]
             todo = too_few
-        guess = does - 1  # the first try: `does` is nearly always the smallest number
-        while len(todo := np.flatnonzero(does - fails > 1)):
-            middle = np.maximum(guess[todo], (does[todo] + fails[todo]) // 2)
+        guess = enough - 1  # the first try: `enough` is nearly always the smallest number
+        while len(todo := np.flatnonzero(enough - insufficient > 1)):
+            middle = np.maximum(guess[todo], (enough[todo] + insufficient[todo]) // 2)
             guess[todo] = 0
             far = self._stray_m(todo, middle) > STRAY_M
-            fails[todo[far]], does[todo[~far]] = middle[far], middle[~far]
-        return does, stray_m
+            insufficient[todo[far]], enough[todo[~far]] = middle[far], middle[~far]
+        return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
         """Return the greatest distance in metres of the lines `which` from their arcs, if split into pieces."""

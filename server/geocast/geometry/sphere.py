@@ -178,7 +178,7 @@ def publish_area(requested: Sequence[Disc], resolution: int, held: Sequence[Disc
     published, moved_m = _publish(first, resolution, held[0] if held else None, 0.0)
     area = [published]
     for number, (lat, lng, radius_m) in enumerate(others, 1):
-        disc = (*_carried(lat, lng, first, published), radius_m)
+        disc = (*_rotated(lat, lng, first, published), radius_m)
         area.append(_publish(disc, resolution, held[number] if number < len(held) else None, moved_m)[0])
     return area
 
@@ -206,7 +206,7 @@ def _rounded_up(radius_m: float) -> float:
     return 10.0 * math.ceil(radius_m / 10)
 
 
-def _carried(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
+def _rotated(lat: float, lng: float, start: Disc, end: Disc) -> tuple[float, float]:
     """Return where a point goes in the shortest rotation of the sphere that takes centre `start` to centre `end`.
 
     This is Rodrigues' formula with the axis a × b, not normalised: its length is the sine of the angle, a · b is the

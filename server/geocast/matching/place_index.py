@@ -171,9 +171,9 @@ class PlaceIndex:
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
         ring = SphericalPolygon(polygon.ring, polygon.buffer_m)
         pages = self._pages_near(ring, ring.centre)
-        judge = PolygonMatcher(ring)
+        matcher = PolygonMatcher(ring)
         few = len(pages) <= FEW_PAGES
-        inside, unsure = (pages[:0], np.arange(len(pages))) if few else judge.sort(self._balls.view[pages])
+        inside, unsure = (pages[:0], np.arange(len(pages))) if few else matcher.sort(self._balls.view[pages])
         limit = limit_chord2(ring.radius_m + self._greatest_reach_m)
         parts = []
         for sure, which in ((True, inside), (False, unsure)):
@@ -184,7 +184,7 @@ class PlaceIndex:
                 page, offset = np.nonzero(chords2 <= limit)
                 if not sure:
                     points = np.ascontiguousarray(places[page, :, offset].T)
-                    those = judge.inside(points[:REACH], points[REACH])
+                    those = matcher.inside(points[:REACH], points[REACH])
                     page, offset = page[those], offset[those]
                 parts.append((self._slots.view[pages[some][page], offset], chords2[page, offset]))
         return parts

@@ -56,7 +56,7 @@ class PolygonMatcher:
         wide = 2 * np.arcsin(np.clip((radius + np.abs(1 - length) + ROUNDING) / 2, 0.0, 1.0))
         centres = balls[:, :3].T / np.where(length > 0, length, 1.0)
         x, y = self._ring.plane.to_plane(*centres)
-        cut = self._cut(centres, x, y, wide + angle_of(self._ring.buffer_m))
+        cut = self._near_edges(centres, x, y, wide + angle_of(self._ring.buffer_m))
         whole = np.flatnonzero(~cut)
         return whole[self.inside(centres[:, whole], np.full(len(whole), -self._ring.buffer_m))], np.flatnonzero(cut)
 
@@ -68,14 +68,14 @@ class PolygonMatcher:
         x, y = x[upward], y[upward]
         allowed = angle_of(self._ring.buffer_m + reach_m[upward])
         margin = self._margin(float(allowed.max(initial=0.0)))
-        for point, edge in _level(y, self._low[1] - margin, self._high[1] + margin):
-            wound = self._turns(x, y, point, edge) != 0
+        for point, edge in _pairs_at_level(y, self._low[1] - margin, self._high[1] + margin):
+            wound = self._winding_numbers(x, y, point, edge) != 0
             found[upward[wound]] = True
             if margin:
                 px, rest = x[point], ~wound[point]
                 rest &= (self._low[0, edge] - margin <= px) & (px <= self._high[0, edge] + margin)
                 those, edges = point[rest], edge[rest]
-                found[upward[those[self._close(places, upward[those], edges, allowed[those])]]] = True
+                found[upward[those[self._within_angle(places, upward[those], edges, allowed[those])]]] = True
         return found
 
     def _margin(self, angle: float) -> float:
@@ -83,19 +83,19 @@ class PolygonMatcher:
         farthest = min(angle_of(self._ring.radius_m) + angle, FAR)
         return stretched(angle, farthest) if angle > 0 else 0.0
 
-    def _turns(self, x: Floats, y: Floats, point: Ints, edge: Ints) -> NDArray[Any]:
+    def _winding_numbers(self, x: Floats, y: Floats, point: Ints, edge: Ints) -> NDArray[Any]:
         """Return the winding number around each point on the plane, summed over pairs of a point and an edge."""
         ends = self._ends.take(edge, axis=1)
         return np.bincount(point, winding(x[point], y[point], ends[:2], ends[2:]), len(y))
 
-    def _close(self, points: Floats, point: Ints, edge: Ints, angle: Floats) -> Bools:
+    def _within_angle(self, points: Floats, point: Ints, edge: Ints, angle: Floats) -> Bools:
         """Return whether point and edge are at most `angle` apart, for each of the pairs."""
         if len(point) == 0:
             return np.empty(0, np.bool_)
         close: Bools = self._edges.take(edge).apart(*points.take(point, axis=1)) <= angle
         return close
 
-    def _cut(self, points: Floats, x: Floats, y: Floats, angle: Floats) -> Bools:
+    def _near_edges(self, points: Floats, x: Floats, y: Floats, angle: Floats) -> Bools:
         """Return whether points are within their angle of any edge. Some points a little farther away may count, too.
 
         `x` and `y` are the points on the plane. A point with a corner within its margin counts as near. Only points
@@ -110,7 +110,7 @@ class PolygonMatcher:
             rest = np.flatnonzero(~found[point])
             for some in _parts(len(rest), PAIRS // RUN):
                 those, edge = self._edges_of(point[rest[some]], run[rest[some]])
-                found[those[self._close(points, those, edge, angle[those])]] = True
+                found[those[self._within_angle(points, those, edge, angle[those])]] = True
         return found
 
     def _runs_near(self, x: Floats, y: Floats, margin: Floats) -> Iterator[tuple[Ints, Ints]]:
@@ -134,15 +134,15 @@ class PolygonMatcher:
         return self._ring.edges()
 
 
-def _level(y: Floats, low: Floats, high: Floats) -> Iterator[tuple[Ints, Ints]]:
+def _pairs_at_level(y: Floats, low: Floats, high: Floats) -> Iterator[tuple[Ints, Ints]]:
     """Yield pairs of a point and an edge with low <= y < high. The `y` of the points must be ascending."""
     first = y.searchsorted(low)
     counts = y.searchsorted(high) - first
     total = int(counts.sum())
     if total > PAIRS and len(y) > 1:
         half = len(y) // 2
-        yield from _level(y[:half], low, high)
-        for point, edge in _level(y[half:], low, high):
+        yield from _pairs_at_level(y[:half], low, high)
+        for point, edge in _pairs_at_level(y[half:], low, high):
             yield point + half, edge
     elif total:
         edge = np.repeat(np.arange(len(counts)), counts)

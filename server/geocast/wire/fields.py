@@ -48,7 +48,7 @@ def _no_control(text: str) -> str:
     return _refuse_unreadable(text, "", "")
 
 
-def _no_control_but_newline(text: str) -> str:
+def _no_control_except_newline(text: str) -> str:
     return _refuse_unreadable(text, "\n", " but line feed")
 
 
@@ -113,7 +113,7 @@ Headline = Annotated[
     Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
     AfterValidator(_not_blank),
 ]
-Lines = Annotated[str, AfterValidator(_no_control_but_newline), Field(json_schema_extra={"pattern": _LINES})]
+Lines = Annotated[str, AfterValidator(_no_control_except_newline), Field(json_schema_extra={"pattern": _LINES})]
 Description = Annotated[Lines, Field(max_length=1000)]
 Time = Annotated[
     int,
@@ -186,10 +186,10 @@ def _violation(error: ErrorDetails) -> Violation:
         location = [*_location(parents), *([name] if _may_be_named(name) else [])]
     else:
         location = _location(error["loc"])
-    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken) or _said(error))
+    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken) or _detail(error))
 
 
-def _said(error: ErrorDetails) -> str:
+def _detail(error: ErrorDetails) -> str:
     """Return what is wrong. pydantic counts "items" in a text that a function has checked; here they are characters."""
     counted = error.get("ctx", {})
     if counted.get("field_type") != "Value":

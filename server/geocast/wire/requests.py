@@ -226,7 +226,7 @@ def outside_shape(
     if isinstance(place, tuple):
         fits = where.contains(*place)
     else:
-        fits = place.judged(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
+        fits = place.is_covered(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
     return None if fits else OutsideShape(pointer, all(where.contains(lng, lat) for lat, lng in points))
 
 
@@ -392,12 +392,13 @@ Area = Annotated[
 _BY_WORD, _BY_PROOF = "by word", "by proof"
 
 
-def _way_of(approval: object) -> str:
+def _kind_of_approval(approval: object) -> str:
     return _BY_PROOF if isinstance(approval, dict) and approval.keys() & {"form", "signatures"} else _BY_WORD
 
 
 Approving = Annotated[
-    Annotated[ApprovalRequest, Tag(_BY_WORD)] | Annotated[ProofRequest, Tag(_BY_PROOF)], Discriminator(_way_of)
+    Annotated[ApprovalRequest, Tag(_BY_WORD)] | Annotated[ProofRequest, Tag(_BY_PROOF)],
+    Discriminator(_kind_of_approval),
 ]
 
 
@@ -486,7 +487,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
 
 
 # This replaces the approval if a dry run leaves it out, so that everything else is checked.
-_NOT_SAID = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
+_PLACEHOLDER_APPROVAL = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
 def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publication:
@@ -537,7 +538,7 @@ ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path
 
 def _validate(model: type[_Model], body: Mapping[str, Any], *, dry_run: bool = False) -> _Model:
     try:
-        return model.model_validate({"approval": _NOT_SAID, **body} if dry_run else body)
+        return model.model_validate({"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body)
     except ValidationError as error:
         raise Invalid(broken_fields(error), _usable_facts(body), body.get("area")) from None
 
@@ -615,8 +616,8 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
     """Return the parts of an invalid body that the policy can check: all fields that are valid by themselves."""
     approval = body.get("approval")
     shapes = _shapes_of(body.get("area"))
-    radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
-    polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
+    radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps_of_kind(shapes, _CIRCLE)]
+    polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps_of_kind(shapes, _POLYGON)]
     threat = body.get("threat")
     confirm = usable(_CONFIRM, body.get("confirm", {}))
     return PolicyFacts(
@@ -640,6 +641,6 @@ def _shapes_of(area: object) -> dict[str, Any]:
     return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
-def _maps(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+def _maps_of_kind(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
     """Return the shapes of a kind that are maps. They may be invalid otherwise."""
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]
