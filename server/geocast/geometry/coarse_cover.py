@@ -45,7 +45,7 @@ MAX_STEPS = 8 * MAX_CORNERS  # corners of the marked squares; most vanish when s
 FINE = 64  # squares along a side; boxes are tried before coarser grids
 MOST_BOXED = 600
 MOST_BRIDGED = 125  # shapes: with three corners each and two more for each bridge, no more fit into MAX_CORNERS
-SIDES = 16  # of the polygon around a circle
+SIDES = 16  # sides of the polygon around a circle
 _SAMPLE = 0.5  # distance between two marked places on an edge, in squares
 
 
@@ -276,7 +276,7 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Return the index i, counts[i] times for each i, and for each of these the number of its repetition, from 0."""
+    """Return two arrays: each index i, counts[i] times in a row, and the number of each repetition, from 0."""
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 

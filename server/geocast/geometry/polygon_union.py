@@ -25,7 +25,7 @@ from .spherical_polygon import SPREAD, Plane
 TOLERANCE_M = 100.0  # for simplifying zones (rule CZ1)
 TIDY_M = 10.0  # for simplifying joined polygons, whose corners are rounded
 SHORT_DEG = 0.01  # an edge that spans less longitude and latitude than this is within 0.1 m of its arc
-MAX_EDGES = 1_000_000  # of a given ring
+MAX_EDGES = 1_000_000  # edges of a given ring
 MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four times per message (rule HD3)
 WORK_OF_PIECE = 12  # the work of a piece besides its corners, in corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all corners"

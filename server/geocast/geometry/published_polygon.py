@@ -29,17 +29,17 @@ from ..model.alert import Polygon
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
-MAX_POSITIONS = 2_500  # of a requested ring (rule A16)
-MAX_CORNERS = 500  # of a published area (rule P12)
-MAX_PIECES = 5_000  # of a ring, before it is simplified (rule B7)
+MAX_POSITIONS = 2_500  # positions of a requested ring (rule A16)
+MAX_CORNERS = 500  # corners of a published area (rule P12)
+MAX_PIECES = 5_000  # pieces of all edges of a ring, before it is simplified (rule B7)
 STRAY_M = 10.0  # the greatest distance from a piece of an edge to its arc (rule B7)
 SAME_M = 0.1  # an edge that is nearer than this to its arc needs no buffer (rule B9)
-TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # for simplifying (rule B8)
-DECIMALS = 6  # of published degrees, which is 0.11 m (rule B7)
+TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
+DECIMALS = 6  # decimals of published degrees, which are exact to 0.11 m (rule B7)
 MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; twice the pairs of a ring of 2,500 corners
-FEW = 4  # times MAX_CORNERS may be left before rounding makes corners equal
-FEW_PIECES = 2_000  # up to this number, all samples are taken at once
-MAX_LEVELS = 30  # of cuts at the farthest corner; a coast of 7,000 corners takes 24
+FEW = 4  # up to FEW * MAX_CORNERS corners may be left before rounding makes some of them equal
+FEW_PIECES = 2_000  # up to this number of pieces, all samples are taken at once
+MAX_LEVELS = 30  # levels of cuts at the farthest corner; a coast of 7,000 corners takes 24
 BOX_TURNS = 24  # directions that are tried for a box around a ring
 BOX_MARGIN_M = 0.5  # more than the rounding error of a box
 NO_AREA = 1e-14  # a ring that is narrower than this (radians) is a line; rounding errors are smaller
@@ -210,7 +210,7 @@ class Corners:
     """A ring with corners as they would be published, and the tests whether it may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """Make a ring from closed longitudes and latitudes. Corners that are equal to their neighbours are dropped."""
+        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are dropped."""
         self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first

@@ -39,7 +39,10 @@ class AlertIndex(Generic[T]):
             self._rings.discard(ring)
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """Return the items of the areas within `reach_m` of the place, perhaps once for each polygon of an item."""
+        """Return the items whose areas contain the place or come within `reach_m` metres of it.
+
+        An item is returned several times if several of its polygons match.
+        """
         found = self._circles.containing(place, reach_m)
         if len(self._rings):
             near = self._rings.containing(place, reach_m)

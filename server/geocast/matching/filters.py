@@ -69,7 +69,7 @@ class Filters:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """Return an array, by number, of whether its filter passes an alert of this category and severity rank."""
+        """Return for each number whether its filter passes an alert of this category and severity (a rank)."""
         n = len(self._filters)
         if rank == EXTREME:
             return np.ones(n, np.bool_)

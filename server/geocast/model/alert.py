@@ -27,7 +27,7 @@ _ID = re.compile(ID_PATTERN)
 RULES = 2
 FINEST_RESOLUTION = 15  # the finest resolution of H3
 MAX_FORM_BYTES = 20 * 1024  # a polygon of 500 corners takes 12 KiB of it (rule AP1)
-MAX_SIGNATURES = 8  # of one form (rule AP1)
+MAX_SIGNATURES = 8  # signatures of one form (rule AP1)
 
 
 def is_id(text: str) -> bool:

@@ -73,7 +73,10 @@ def _ring(value: object) -> RequestedPolygon:
 
 
 def _positions(value: object) -> list[tuple[float, float]]:
-    """Return the positions of the only ring of a GeoJSON Polygon. Raise ValueError without any position (rule A16)."""
+    """Return the positions of the only ring of a GeoJSON Polygon, or raise ValueError (rule A16).
+
+    The text of the error contains no position.
+    """
     if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], list):
         raise ValueError("must be exactly one ring: a list with one list of positions (holes are not supported)")
     [ring] = value
