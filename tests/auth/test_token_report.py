@@ -53,6 +53,7 @@ def test_invalid_token_has_one_reason(changes, expected):
 
 
 def test_all_reasons_are_listed():
+    """The report does not stop at the first reason."""
     assert len(refusals(key=STRANGER, aud=..., sub="", exp=NOON_S - 1, nbf=NOON_S + 1, scope=1)) == 6
 
 
@@ -111,4 +112,5 @@ def test_malformed_token_is_reported(token):
     ],
 )
 def test_in_words_uses_largest_unit_with_two_or_more(seconds, words):
+    """For example, 90 seconds stay seconds, because they are less than two minutes."""
     assert in_words(seconds) == words

@@ -274,6 +274,7 @@ def test_join_leaves_zones_around_the_world_apart():
 
 
 def test_points_are_unit_vectors_of_corners():
+    """There are four corners and the first again, each of length 1."""
     piece = Piece(square(10, 50, 1), 0.0)
     assert piece.points().shape == (3, 5)
     assert math.isclose(float((piece.points() ** 2).sum()), 5)

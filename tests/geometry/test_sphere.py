@@ -123,6 +123,7 @@ def test_limit_chord2_of_half_circumference_includes_antipode():
 @unhurried
 @given(st.floats(0, 20_000_000))
 def test_chord2_to_m_is_inverse_of_limit_chord2(metres):
+    """Distances come back to a centimetre."""
     assert float(chord2_to_m(limit_chord2(metres))) == pytest.approx(metres, abs=CM)
 
 

@@ -177,6 +177,7 @@ def test_match_agrees_with_brute_force_around_pentagons(resolution):
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
 def test_match_is_exact_two_centimetres_from_edge(radius, reach):
+    """All radii and reaches, in all directions."""
     checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
         off = 0.02 if row % 2 else -0.02
@@ -232,6 +233,7 @@ def test_circle_of_half_circumference_contains_everybody(page_size):
 
 
 def test_match_without_places_or_circles_is_empty():
+    """The index has no places, or the area no circles."""
     checked = CheckedPlaceIndex()
     assert checked.check(Circle(*DALLAS, 1e8)) == 0
     checked.add(1, *DALLAS)
@@ -432,6 +434,7 @@ def test_nearest_first_sorts_nearest_and_keeps_order_of_others(count):
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_nearest_first_of_no_or_one_row(size):
+    """The count may be greater than the number of rows."""
     rows = np.arange(size, dtype=np.int32)
     assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))
 

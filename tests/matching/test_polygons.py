@@ -82,6 +82,7 @@ def test_removed_places_are_in_no_polygon():
 
 
 def test_empty_index_matches_nothing():
+    """Even if the polygon is very large."""
     assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
 
 

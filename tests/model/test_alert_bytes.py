@@ -189,6 +189,7 @@ VECTORS = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {}
 
 
 def test_file_has_exactly_the_entries_of_this_module():
+    """No entry is missing in the file, and the file has no others."""
     assert VECTORS["entries"].keys() == ENTRIES.keys()
     assert VECTORS["later"].keys() == set(LATER)
 
