@@ -31,7 +31,7 @@ def published(given):
     return [SphericalPolygon(polygon.ring, polygon.buffer_m) for polygon in polygons]
 
 
-def held(rings, points):
+def inside_any(rings, points):
     """Return whether places, (3, n), are in any of the rings."""
     return np.any([ring.contains_all(points, np.zeros(points.shape[1])) for ring in rings], axis=0)
 
@@ -59,14 +59,14 @@ def test_few_covers_places_of_crossing_rings_anywhere(centre, count, size_m):
         if n % 3 == 0:
             ring[2], ring[6] = ring[6], ring[2]
         given.append(piece(ring[:: 1 if n % 2 else -1]))
-    assert held(published(given), places_in(given, dice)).all()
+    assert inside_any(published(given), places_in(given, dice)).all()
 
 
 def test_few_covers_overlapping_rings_of_opposite_directions():
     """Where two rings of opposite directions overlap, their winding numbers are 1 and -1 (Rule 1)."""
     ring = coast(600, 3)
     given = [piece(ring), piece(ring[::-1]), *(piece(coast(600, n, 17, -88 + n / 10)) for n in range(4))]
-    assert held(published(given), places_in(given, np.random.default_rng(1))).all()
+    assert inside_any(published(given), places_in(given, np.random.default_rng(1))).all()
 
 
 def test_few_does_not_fill_hole_of_wreath():
@@ -81,7 +81,7 @@ def test_few_does_not_fill_hole_of_wreath():
     )
     rings = published([piece(closed(wreath + np.array([10, 0])))])
     middle = np.array(unit_vectors(np.array([0.0, 0.1]), np.array([10.0, 10.1])))
-    assert not held(rings, middle).any()
+    assert not inside_any(rings, middle).any()
 
 
 def test_around_covers_circle():
@@ -99,7 +99,7 @@ def test_few_refuses_ring_that_is_too_wide():
     assert few([piece(equator)], MOST) is None
     line = Piece(np.array([[10.0, 11.0, 10.0, 10.0], [50.0, 50.0, 50.0, 50.0]]), 0.0)
     given = [line, *(piece(coast(12, n, 40 + n / 8, 9, 0.05)) for n in range(80))]
-    assert held(published(given), places_in(given[1:], np.random.default_rng(2))).all()
+    assert inside_any(published(given), places_in(given[1:], np.random.default_rng(2))).all()
 
 
 def test_few_skips_grids_that_take_too_long(monkeypatch):

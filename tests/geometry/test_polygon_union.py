@@ -56,7 +56,7 @@ def rings_of(given):
     return [SphericalPolygon(polygon.ring, polygon.buffer_m) for [polygon] in published]
 
 
-def held(rings, lng, lat):
+def inside_any(rings, lng, lat):
     """Return whether places are inside any of the rings."""
     places = np.array(unit_vectors(np.atleast_1d(lat), np.atleast_1d(lng)))
     return np.any([ring.contains_all(places, np.zeros(places.shape[1])) for ring in rings], axis=0)
@@ -75,12 +75,16 @@ def exact(ring):
     return RequestedPolygon(list(zip(*wrapped(ring).tolist(), strict=True))).ring(0)
 
 
-def judge(drawn, found, rng):
+def assert_covers(drawn, found, rng):
     """Assert that the result covers the drawn rings and reaches at most FARTHEST_M farther."""
     lng, lat = scattered(np.hstack(drawn), rng)
     originals = [SphericalPolygon(exact(ring).positions(), 0.0) for ring in drawn]
     wider = [SphericalPolygon(exact(ring).positions(), FARTHEST_M) for ring in drawn]
-    inside, near, told = held(originals, lng, lat), held(wider, lng, lat), held(rings_of(found), lng, lat)
+    inside, near, told = (
+        inside_any(originals, lng, lat),
+        inside_any(wider, lng, lat),
+        inside_any(rings_of(found), lng, lat),
+    )
     assert inside.any()
     assert (~near).any()
     assert not (inside & ~told).any()
@@ -98,7 +102,7 @@ def test_pieces_cover_zone_and_little_else(lng, lat, width):
     drawn = around(lng, lat, width, rng)
     found = pieces([wrapped(drawn)])
     assert sum(piece.ring.shape[1] for piece in found) <= drawn.shape[1]
-    judge([drawn], found, rng)
+    assert_covers([drawn], found, rng)
 
 
 def test_pieces_leave_out_corners():
@@ -119,22 +123,22 @@ def test_islet_smaller_than_tolerance_stays():
     """Simplified, the islet would be a line (rule CZ1)."""
     drawn = square(10, 50, 0.0003)
     found = pieces([drawn])
-    judge([drawn], found, np.random.default_rng(1))
+    assert_covers([drawn], found, np.random.default_rng(1))
 
 
 def test_hole_stays_outside():
     """A city that is a zone of its own lies in the middle of another zone (rule CZ1)."""
     outer, hole = around(10, 50, 0.3, np.random.default_rng(2)), around(10, 50, 0.1, np.random.default_rng(3))
     rings = rings_of(pieces([outer, hole]))
-    assert not held(rings, 10, 50).any()
+    assert not inside_any(rings, 10, 50).any()
     lng, lat = scattered(outer, np.random.default_rng(4))
-    there = held([SphericalPolygon(exact(outer).positions(), 0.0)], lng, lat) & ~held(
+    there = inside_any([SphericalPolygon(exact(outer).positions(), 0.0)], lng, lat) & ~inside_any(
         [SphericalPolygon(exact(hole).positions(), 0.0)], lng, lat
     )
-    assert held(rings, lng[there], lat[there]).all()
-    deep = held([SphericalPolygon(exact(hole).positions(), 0.0)], lng, lat) & ~near_edge(hole, lng, lat)
+    assert inside_any(rings, lng[there], lat[there]).all()
+    deep = inside_any([SphericalPolygon(exact(hole).positions(), 0.0)], lng, lat) & ~near_edge(hole, lng, lat)
     assert deep.any()
-    assert not held(rings, lng[deep], lat[deep]).any()
+    assert not inside_any(rings, lng[deep], lat[deep]).any()
 
 
 def near_edge(ring, lng, lat):
@@ -150,8 +154,8 @@ def test_many_holes_stay_outside():
     holes = [square(10 + x / 10, 50 + y / 10, 0.05) for x in range(1, 9) for y in range(1, 9)]
     rings = rings_of(pieces([square(10, 50, 1), *holes]))
     for hole in holes:
-        assert not held(rings, hole[0, 0] + 0.025, hole[1, 0] + 0.025).any()
-        assert held(rings, hole[0, 0] - 0.025, hole[1, 0] - 0.025).all()
+        assert not inside_any(rings, hole[0, 0] + 0.025, hole[1, 0] + 0.025).any()
+        assert inside_any(rings, hole[0, 0] - 0.025, hole[1, 0] - 0.025).all()
 
 
 def test_hole_covered_by_buffer_is_filled():
@@ -164,8 +168,8 @@ def test_ring_of_zone_may_cross_itself():
     """Rule A19 does not apply to files of zones. Both wings of a bow-tie are inside (rule CZ1)."""
     bow_tie = np.array([[10, 11, 11, 10, 10.0], [50, 51, 50, 51, 50.0]])
     rings = rings_of(pieces([bow_tie]))
-    assert held(rings, [10.1, 10.9], [50.5, 50.5]).all()
-    assert not held(rings, [10.5, 10.5], [50.1, 50.9]).any()
+    assert inside_any(rings, [10.1, 10.9], [50.5, 50.5]).all()
+    assert not inside_any(rings, [10.5, 10.5], [50.1, 50.9]).any()
 
 
 def test_line_gives_no_pieces():
@@ -214,7 +218,7 @@ def test_join_unites_neighbours(left, bottom):
     drawn = list(grid(3, 2, rng, left=left, bottom=bottom).values())
     found = join([piece for ring in drawn for piece in pieces([wrapped(ring)])])
     assert len(found) == 1
-    judge(drawn, found, rng)
+    assert_covers(drawn, found, rng)
 
 
 def test_join_leaves_out_zone_in_the_middle():
@@ -226,12 +230,12 @@ def test_join_leaves_out_zone_in_the_middle():
     assert 2 <= len(found) < len(zones)
     rings = rings_of(found)
     lng, lat = scattered(middle, rng)
-    deep = held([SphericalPolygon(exact(middle).positions(), 0.0)], lng, lat) & ~near_edge(middle, lng, lat)
+    deep = inside_any([SphericalPolygon(exact(middle).positions(), 0.0)], lng, lat) & ~near_edge(middle, lng, lat)
     assert deep.any()
-    assert not held(rings, lng[deep], lat[deep]).any()
+    assert not inside_any(rings, lng[deep], lat[deep]).any()
     for ring in zones.values():
-        inside = held([SphericalPolygon(exact(ring).positions(), 0.0)], lng, lat)
-        assert held(rings, lng[inside], lat[inside]).all()
+        inside = inside_any([SphericalPolygon(exact(ring).positions(), 0.0)], lng, lat)
+        assert inside_any(rings, lng[inside], lat[inside]).all()
 
 
 def test_join_keeps_pieces_that_touch_nothing():
@@ -250,8 +254,8 @@ def test_join_unites_islands_within_gap():
     given = [piece for n in range(6) for piece in pieces([square(10 + n * 0.01, 0, 0.002)])]  # 890 m of water each
     assert len(join(given, 500)) == 6
     [one] = join(given, 1_000)
-    assert held(rings_of([one]), [10.001 + n * 0.01 for n in range(6)], [0.001] * 6).all()
-    assert not held(rings_of([one]), 10.005, 0.02).any()
+    assert inside_any(rings_of([one]), [10.001 + n * 0.01 for n in range(6)], [0.001] * 6).all()
+    assert not inside_any(rings_of([one]), 10.005, 0.02).any()
 
 
 def test_simpler_piece_has_larger_buffer():
@@ -262,7 +266,7 @@ def test_simpler_piece_has_larger_buffer():
     assert polygon_union.work([few]) < polygon_union.work([piece]) / 2
     assert few.beyond_m == piece.beyond_m + 1_000
     lng, lat = scattered(drawn, np.random.default_rng(6))
-    assert not (held(rings_of([piece]), lng, lat) & ~held(rings_of([few]), lng, lat)).any()
+    assert not (inside_any(rings_of([piece]), lng, lat) & ~inside_any(rings_of([few]), lng, lat)).any()
     small = Piece(square(10, 50, 0.001), 0.0)
     assert polygon_union.simpler(small, 1_000) is small
 

@@ -6,8 +6,7 @@ from support import s2
 
 from geocast.geometry.sphere import distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
-from geocast.matching import place_index as indexes
-from geocast.matching import polygons as judges
+from geocast.matching import place_index, polygons
 from geocast.matching.alert_index import AlertIndex
 from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
@@ -19,8 +18,8 @@ SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
 def ways(request, monkeypatch):
     """Run each test also with pages that are always sorted and few pairs at a time, as with very many places."""
     if request.param != "as it is":
-        monkeypatch.setattr(indexes, "FEW_PAGES", 0)
-        monkeypatch.setattr(judges, "PAIRS", 64)
+        monkeypatch.setattr(place_index, "FEW_PAGES", 0)
+        monkeypatch.setattr(polygons, "PAIRS", 64)
 
 
 def vectors(places):
