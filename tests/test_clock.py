@@ -1,4 +1,4 @@
-"""Times as text and as numbers: the grammar of the protocol, L7, L8."""
+"""Times as text and as numbers (protocol, rules L7 and L8), and both clocks."""
 
 import datetime as dt
 
@@ -31,8 +31,8 @@ from geocast.clock import MAX_MS, Now, SystemClock, format_time, parse_time
         ("9999-12-31T23:59:59.999+00:01", MAX_MS - 60_000),
     ],
 )
-def test_a_time_is_read_to_the_millisecond(text, expected):
-    """L7, L8: any offset, -00:00 is UTC, digits beyond milliseconds are cut off."""
+def test_parse_time_returns_milliseconds(text, expected):
+    """Any offset is allowed, -00:00 is UTC, digits beyond milliseconds are cut off (rules L7 and L8)."""
     assert parse_time(text) == expected
 
 
@@ -83,8 +83,8 @@ def test_a_time_is_read_to_the_millisecond(text, expected):
         b"2026-01-31T12:00:00Z",
     ],
 )
-def test_what_is_no_time_is_refused(text):
-    """L7, L8: one grammar, real dates from 1970 on, second 60 is refused."""
+def test_parse_time_refuses_other_texts(text):
+    """Only one grammar, only existing dates from 1970 on, no second 60 (rules L7 and L8)."""
     with pytest.raises(ValueError, match="not a time"):
         parse_time(text)
 
@@ -98,15 +98,15 @@ def test_what_is_no_time_is_refused(text):
         (MAX_MS, "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_the_server_writes_utc_with_milliseconds(ms, expected):
-    """L7, L8: what the server sends is UTC with Z and milliseconds."""
+def test_format_time_writes_utc_with_milliseconds(ms, expected):
+    """Rules L7 and L8."""
     assert format_time(ms) == expected
 
 
 @given(st.integers(0, MAX_MS))
 @settings(deadline=None, max_examples=100)
-def test_what_the_server_writes_it_reads(ms):
-    """L7, L8: written and read, a time is the same."""
+def test_parse_time_is_inverse_of_format_time(ms):
+    """Rules L7 and L8."""
     assert parse_time(format_time(ms)) == ms
 
 
@@ -115,21 +115,21 @@ def test_what_the_server_writes_it_reads(ms):
     st.integers(-1439, 1439),
 )
 @settings(deadline=None, max_examples=100)
-def test_offsets_are_taken_off(naive, minutes):
-    """L7, L8: against the standard library's own arithmetic."""
+def test_parse_time_subtracts_offset(naive, minutes):
+    """The result agrees with the standard library (rules L7 and L8)."""
     moment = naive.replace(tzinfo=dt.timezone(dt.timedelta(minutes=minutes)))
     expected = (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
     assert parse_time(moment.isoformat(timespec="microseconds")) == expected
 
 
-def test_a_deadline_is_where_the_monotonic_clock_will_be():
-    """Section 3: what ends by the wall clock ends by the other one too, whatever is set meanwhile."""
+def test_deadline_is_on_monotonic_clock():
+    """So a change of the wall clock does not move the deadline (protocol, section 3)."""
     assert Now(1_000, 50.0).deadline(3_500) == 52.5
     assert Now(1_000, 50.0).deadline(0) == 49.0
 
 
-def test_the_system_clock_reads_both_clocks():
-    """Section 5, welcome: `now` is the server's clock, in UTC."""
+def test_system_clock_reads_both_clocks():
+    """`now` in a welcome is the server's clock, in UTC (protocol, section 5)."""
     before = dt.datetime.now(dt.UTC)
     first, second = SystemClock().now(), SystemClock().now()
     assert first.wall_ms >= int(before.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""Addresses, sockets and what a node refuses to start with (section 7)."""
+"""Addresses, sockets, and settings with which a node refuses to start (protocol, section 7)."""
 
 import resource
 import socket
@@ -25,7 +25,7 @@ API = Address("127.0.0.1", 8766)
 
 
 def settings(**changes):
-    """Settings that are safe to start with, with these changed."""
+    """Return settings with which a node starts, with these changes."""
     return Settings(**({"stream": LOOPBACK, "api": API, "log": "memory:", "dev": True} | changes))
 
 
@@ -44,8 +44,8 @@ def settings(**changes):
         ("127.0.0.1:08765", "127.0.0.1", 8765),
     ],
 )
-def test_an_address_is_a_host_and_a_port(text, host, port):
-    """K1, section 7: HOST:PORT, an IPv6 host in brackets."""
+def test_parse_address_reads_host_and_port(text, host, port):
+    """HOST:PORT, with an IPv6 host in brackets (rule K1, section 7)."""
     assert parse_address(text) == Address(host, port)
     assert parse_address(str(parse_address(text))) == Address(host, port)
 
@@ -56,8 +56,8 @@ NO_PORTS = ["", "http", "0", "65536", "-1", "+1", " 80", "8_0", "８０", "²"]
 @pytest.mark.parametrize(
     "text", ["", ":", "8765", ":8765", "[]:8765", "127.0.0.1", "[::1]", *(f"127.0.0.1:{port}" for port in NO_PORTS)]
 )
-def test_what_is_no_address_is_refused(text):
-    """K1: one line that says what is expected."""
+def test_parse_address_refuses_other_texts(text):
+    """The error is one line that says what is expected (rule K1)."""
     with pytest.raises(ConfigError, match=r"^expected HOST:PORT, such as "):
         parse_address(text)
 
@@ -77,16 +77,16 @@ def test_what_is_no_address_is_refused(text):
         ("", False),
     ],
 )
-def test_loopback_is_what_only_this_machine_can_reach(host, is_loopback):
-    """T7: `--dev` only on loopback addresses."""
+def test_is_loopback_is_true_only_for_this_machine(host, is_loopback):
+    """`--dev` is limited to loopback addresses (rule T7)."""
     assert Address(host, 80).is_loopback is is_loopback
 
 
 # ---- starting safely -----------------------------------------------------------------------------------------
 
 
-def test_without_keys_a_node_starts_only_in_dev_mode(tmp_path):
-    """T7: with no `--keys`, only with `--dev`."""
+def test_settings_without_keys_need_dev_mode(tmp_path):
+    """Rule T7."""
     with pytest.raises(ConfigError, match=r"^no keys: "):
         settings(dev=False).check()
     settings(dev=False, keys=tmp_path).check()
@@ -94,8 +94,8 @@ def test_without_keys_a_node_starts_only_in_dev_mode(tmp_path):
 
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
-def test_dev_mode_is_for_this_machine(option, tmp_path):
-    """T7: `--dev` only on loopback addresses, keys or no keys."""
+def test_dev_mode_refuses_other_addresses_than_loopback(option, tmp_path):
+    """With and without keys (rule T7)."""
     public = Address("0.0.0.0", 8765)
     with pytest.raises(ConfigError, match=rf"^--{option} 0\.0\.0\.0:8765 is not a loopback address"):
         settings(**{option: public}).check()
@@ -104,15 +104,15 @@ def test_dev_mode_is_for_this_machine(option, tmp_path):
     settings(**{option: public, "keys": tmp_path, "dev": False}).check()
 
 
-def test_listeners_do_not_share_an_address():
-    """K1: found out before any of them is opened; the error names it."""
+def test_two_listeners_with_one_address_are_refused():
+    """The error names the address, before any listener is opened (rule K1)."""
     with pytest.raises(ConfigError, match=r"^two listeners can't share an address: 127\.0\.0\.1:8766$"):
         settings(metrics=API).check()
 
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
-def test_dev_mode_beyond_this_machine_takes_consent_and_is_told(option, tmp_path):
-    """T7: as in a container. What is exposed is named, and what that means."""
+def test_exposed_dev_mode_needs_consent_and_gives_warning(option, tmp_path):
+    """For example in a container. The warning names the exposed addresses and the consequences (rule T7)."""
     exposed = settings(**{option: Address("0.0.0.0", 8765), "allow_exposed_dev": True})
     exposed.check()
     assert f"(--{option} 0.0.0.0:8765)" in exposed.exposed_dev()
@@ -122,15 +122,15 @@ def test_dev_mode_beyond_this_machine_takes_consent_and_is_told(option, tmp_path
     assert replace(exposed, dev=False).exposed_dev() is None
 
 
-def test_consent_alone_is_refused(tmp_path):
-    """T7: who gives it thinks that tokens are optional."""
+def test_allow_exposed_dev_without_dev_is_refused(tmp_path):
+    """An operator who gives this option would think that tokens are optional (rule T7)."""
     with pytest.raises(ConfigError, match=r"^--allow-exposed-dev is for --dev$"):
         settings(dev=False, keys=tmp_path, allow_exposed_dev=True).check()
 
 
 @pytest.mark.parametrize("changes", [{"log_replicas": 1}, {"allow_volatile_log": True}])
-def test_what_is_for_a_log_in_redis_is_refused_for_others(changes):
-    """Section 7: an option that would do nothing is told, before somebody relies on it."""
+def test_redis_options_are_refused_for_other_logs(changes):
+    """An option without effect is refused, before somebody relies on it (protocol, section 7)."""
     for log in ("memory:", "sqlite:x.db"):
         with pytest.raises(ConfigError, match=r"^--log-replicas and --allow-volatile-log are for a log in Redis$"):
             settings(log=log, **changes).check()
@@ -141,16 +141,16 @@ def test_what_is_for_a_log_in_redis_is_refused_for_others(changes):
 # ---- sockets -------------------------------------------------------------------------------------------------
 
 
-def test_a_socket_is_bound_and_listens():
-    """Section 7: a connection waits to be accepted from the start on."""
+def test_bind_returns_listening_socket():
+    """Connections wait to be accepted from the start (protocol, section 7)."""
     address = Address("127.0.0.1", a_free_port())
     with closing(bind("--api", address)) as listener, closing(socket.create_connection(tuple_of(address))):
         assert listener.getsockname() == tuple_of(address)
         assert not listener.getblocking()
 
 
-def test_a_port_that_is_taken_is_told_in_one_line():
-    """K1: a port that is taken."""
+def test_port_in_use_is_refused_with_one_line():
+    """Rule K1."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         address = Address(*other.getsockname())
         with pytest.raises(ConfigError, match=rf"^--api {address}: Address already in use$"):
@@ -159,16 +159,16 @@ def test_a_port_that_is_taken_is_told_in_one_line():
             bind_shared("--stream", address, 2)
 
 
-def test_several_sockets_share_one_port():
-    """Section 7, `--workers`: processes that share the stream listener."""
+def test_bind_shared_returns_sockets_with_one_port():
+    """With `--workers`, processes share the stream listener (protocol, section 7)."""
     address = Address("127.0.0.1", a_free_port())
     with ExitStack() as stack:
         listeners = [stack.enter_context(closing(each)) for each in bind_shared("--stream", address, 3)]
         assert [listener.getsockname() for listener in listeners] == [tuple_of(address)] * 3
 
 
-def test_a_port_is_not_shared_with_another_node():
-    """K1: SO_REUSEPORT alone would share another's port in silence."""
+def test_bind_shared_refuses_port_of_other_node():
+    """SO_REUSEPORT alone would silently share the port (rule K1)."""
     address = Address("127.0.0.1", a_free_port())
     with ExitStack() as stack:
         for each in bind_shared("--stream", address, 2):
@@ -179,24 +179,24 @@ def test_a_port_is_not_shared_with_another_node():
             bind("--api", address)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", ".", "x" * 64], ids=["not ours", "dots", "dot", "too long"])
-def test_a_host_that_is_not_ours_is_told_in_one_line(host):
-    """K1: an address that can't be had (192.0.2.1 is for documentation, RFC 5737), or that is no name at all."""
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", ".", "x" * 64], ids=["other machine", "dots", "dot", "too long"])
+def test_unusable_host_is_refused_with_one_line(host):
+    """192.0.2.1 is reserved for documentation (RFC 5737); the others are not valid names (rule K1)."""
     with pytest.raises(ConfigError, match=r"^--api .*:8766: .") as caught:
         bind("--api", Address(host, 8766))
     assert "\n" not in str(caught.value)
 
 
 def tuple_of(address):
-    """As sockets write it."""
+    """Return the address as sockets have it."""
     return address.host, address.port
 
 
 # ---- descriptors ---------------------------------------------------------------------------------------------
 
 
-def test_the_limit_of_open_files_is_raised_to_the_hard_one():
-    """Section 7: a connection takes a descriptor."""
+def test_raise_descriptor_limit_sets_soft_to_hard_limit():
+    """A connection takes a descriptor (protocol, section 7)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
@@ -208,8 +208,8 @@ def test_the_limit_of_open_files_is_raised_to_the_hard_one():
 
 
 @pytest.mark.parametrize("descriptors", [1, 8, 100, 1_024, 11_024, 20_000, 1_048_576])
-def test_both_listeners_and_the_log_have_their_share_of_the_descriptors(descriptors):
-    """BA1d: however many connect to the api, there is a descriptor for each subscriber whom a node takes."""
+def test_descriptors_suffice_for_both_listeners_and_log(descriptors):
+    """However many clients connect to the API, each accepted subscriber has a descriptor (rule BA1d)."""
     api = api_connections_for(descriptors)
     assert 1 <= api <= 2_500
     assert connections_for(descriptors) <= connections_for(descriptors, api=False) <= descriptors

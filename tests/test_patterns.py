@@ -1,9 +1,9 @@
-"""No text makes a regular expression of the project slow: each one is fed its worst, under a limit of CPU time.
+"""The speed of the project's regular expressions: no text makes any of them slow.
 
-A pattern that can split the same text in several ways takes the square or the cube of its length. Such a pattern on a
-text of others is a way to stop a process with one request. So what is asked of each is that it takes time in proportion
-to the text: 200,000 characters, made of the pattern's own words and repeated parts, in 3 s of CPU. What is linear takes
-a tenth of that or less, what is quadratic 20 s and more.
+A pattern that can split the same text in several ways may take time in proportion to the square or the cube of the
+text's length. Somebody could then stop a process with one request. So each pattern is tried on difficult texts of
+200,000 characters, made of the pattern's own words and repeated parts, within 3 s of CPU time. A linear pattern takes
+a tenth of that or less, a quadratic one 20 s and more.
 """
 
 import ast
@@ -19,13 +19,13 @@ import pytest
 from support.cpu import cpu_limit
 
 ROOT = Path(__file__).resolve().parents[1]
-SHORT, LONG = 1_000, 200_000  # characters: to find a pattern's worst texts, and to judge by
-WORST = 4  # so many of its texts are judged by
+SHORT, LONG = 1_000, 200_000  # characters of the texts in the first and the second round
+WORST = 4  # texts in the second round: those that took longest in the first
 CPU_S = 3.0
 FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 
-# Modules that put patterns together: what they have compiled is looked at; and one that is made of values, of bad ones,
-# with the method that is called of it.
+# Modules that build patterns at runtime. Their compiled constants are tested, and one pattern built from difficult
+# values with the method that the module calls.
 MADE = {
     "client_demo/desk/redaction.py": (
         lambda redaction: redaction._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
@@ -37,20 +37,20 @@ MADE = {
     ),
 }
 
-OF_OPERATORS = {"server/geocast/policy/rules.py"}  # patterns of an operator's own, who is told to write good ones
+OF_OPERATORS = {"server/geocast/policy/rules.py"}  # patterns that operators write; the documents warn them
 
 
-# ---- what there is ---------------------------------------------------------------------------------------------------
+# ---- all patterns ----------------------------------------------------------------------------------------------------
 
 
 def python_files():
-    """The project's modules."""
+    """Return the project's modules."""
     found = (path for top in ("client_demo", "bench", "server/geocast") for path in (ROOT / top).rglob("*.py"))
     return sorted(path for path in found if "node_modules" not in path.parts)
 
 
 def calls_of_re(path):
-    """(function, node of the pattern, the name it is assigned to at the top of the module) of each call in a file."""
+    """Yield (function, call, name of the constant or None) for each call of `re` in a file."""
     module = ast.parse(path.read_text("utf-8"))
     names = {
         id(node.value): target.id
@@ -66,19 +66,19 @@ def calls_of_re(path):
 
 
 def used_by(text, name):
-    """The method of a compiled pattern that a module calls; `search`, which tries most, where several are called."""
+    """Return the method of a compiled pattern that a module calls, or `search`, the slowest, if it calls several."""
     methods = set(re.findall(rf"\b{name}\.({'|'.join(FUNCTIONS[1:])})\b", text))
     return methods.pop() if len(methods) == 1 else "search"
 
 
 def of_texts(pattern):
-    """The same pattern of texts, if it is one of bytes."""
+    """Return the same pattern for texts if it is a pattern for bytes."""
     is_text = isinstance(pattern.pattern, str)
     return pattern if is_text else re.compile(pattern.pattern.decode("latin-1"), pattern.flags | re.ASCII)
 
 
 def python_patterns():
-    """(where, pattern, method) of every one that is a constant; and of those that a module has compiled."""
+    """Yield (where, pattern, method) for every constant pattern and every pattern that a module has compiled."""
     for path in python_files():
         where, text = str(path.relative_to(ROOT)), path.read_text("utf-8")
         for function, node, name in calls_of_re(path):
@@ -99,7 +99,7 @@ def python_patterns():
 
 
 def script_patterns():
-    """Those of the pages and of the web client. Node's engine can't be interrupted; they are simple enough for this."""
+    """Yield the patterns of the web pages and client. They run in Python, as Node's engine cannot be interrupted."""
     literal = re.compile(
         r"(?<=[(=,:&|!?\s])/(?![/* ])((?:[^/\\\n\[]|\\.|\[(?:[^\]\\\n]|\\.)*\])+)/([gimsuy]*)(?=[.,;)\s])"
     )
@@ -115,13 +115,13 @@ def script_patterns():
 ALL = [*python_patterns(), *script_patterns()]
 
 
-# ---- their worst -----------------------------------------------------------------------------------------------------
+# ---- difficult texts -------------------------------------------------------------------------------------------------
 
 SAMPLES = " a1-_.,:;/'\"<>=&#(\n"
 
 
 def members(node):
-    """Characters that a part of a parsed pattern may begin with, as far as SAMPLES and its own literals go."""
+    """Return the characters with which a part of a parsed pattern may begin, among SAMPLES and its own literals."""
     match node:
         case (op.LITERAL, code):
             return {chr(code)}
@@ -137,7 +137,7 @@ def members(node):
 
 
 def part_of_class(part):
-    """The same for an item of a character class."""
+    """Return the characters of an item of a character class, among SAMPLES and its own literals."""
     kinds = {op.CATEGORY_DIGIT: r"\d", op.CATEGORY_WORD: r"\w", op.CATEGORY_SPACE: r"\s"}
     kinds |= {op.CATEGORY_NOT_DIGIT: r"\D", op.CATEGORY_NOT_WORD: r"\W", op.CATEGORY_NOT_SPACE: r"\S"}
     match part:
@@ -152,7 +152,7 @@ def part_of_class(part):
 
 
 def repeated(node, inside=False):
-    """Characters that a pattern takes in any number."""
+    """Return the characters that a pattern may repeat many times."""
     if isinstance(node, tuple) and node and node[0] in (op.MAX_REPEAT, op.MIN_REPEAT, op.POSSESSIVE_REPEAT):
         _, most, part = node[1]
         return repeated(part, inside or most > 8)
@@ -162,13 +162,13 @@ def repeated(node, inside=False):
 
 
 def texts(pattern, length):
-    """The pattern's words, and what it repeats, in the combinations that make a bad one try most."""
+    """Yield the pattern's words and repeated parts in combinations that make a bad pattern try many possibilities."""
     source = re.sub(r"\\[A-Za-z]", " ", pattern.pattern)
     parts = (
         r"[A-Za-z]{2,}",
         r"[^\s\w\\]",
         r"[^\s()\[\]{}|*+?.^$\\]+",
-    )  # words, punctuation, what has no special meaning
+    )  # words, punctuation, characters without a special meaning
     words = ["", *sorted({word for part in parts for word in re.findall(part, source)})]
     pumps = sorted(repeated(_parser.parse(pattern.pattern, pattern.flags)))[:16] or ["a"]
     pairs = ["".join(pair) for pair in itertools.permutations(pumps, 2)]
@@ -180,15 +180,15 @@ def texts(pattern, length):
 
 
 def run(pattern, method, text):
-    """Use it as it is used; a search is for all that there is."""
+    """Run the pattern as the project does. A search looks for all matches."""
     if method in ("match", "fullmatch"):
         getattr(pattern, method)(text)
     else:
         pattern.sub("", text)
 
 
-def judge(pattern, method, cpu_s=CPU_S):
-    """Feed it short texts, then the long ones of the kinds that took the longest."""
+def assert_is_fast(pattern, method, cpu_s=CPU_S):
+    """Run the pattern on short texts, and then on long texts of the kinds that took longest."""
     taken = []
     with cpu_limit(2 * cpu_s):
         for number, text in enumerate(texts(pattern, SHORT)):
@@ -203,10 +203,9 @@ def judge(pattern, method, cpu_s=CPU_S):
 
 
 @pytest.mark.parametrize(("where", "pattern", "method"), ALL, ids=[where for where, _, _ in ALL])
-def test_no_text_makes_a_pattern_slow(where, pattern, method):
-    """Time in proportion to the text."""
+def test_pattern_takes_linear_time(where, pattern, method):
     del where
-    judge(pattern, method)
+    assert_is_fast(pattern, method)
 
 
 @pytest.mark.parametrize(
@@ -219,14 +218,14 @@ def test_no_text_makes_a_pattern_slow(where, pattern, method):
         r"<a\s.*?</a>",
     ],
 )
-def test_a_slow_pattern_is_found(source):
-    """The judge of these tests is judged: on patterns that this project once had, and on worse ones."""
+def test_slow_pattern_is_detected(source):
+    """Patterns that this project once had, and worse ones, fail this test."""
     with pytest.raises(AssertionError, match="of CPU"):
-        judge(re.compile(source, re.IGNORECASE | re.DOTALL), "search", cpu_s=0.5)
+        assert_is_fast(re.compile(source, re.IGNORECASE | re.DOTALL), "search", cpu_s=0.5)
 
 
-def test_all_of_them_are_looked_at():
-    """So that a change of how they are found is not a change to none."""
+def test_search_for_patterns_finds_them():
+    """A change of the search must not lead to an empty list."""
     found = {where.partition(":")[0] for where, _, _ in ALL}
     assert {"client_demo/desk/redaction.py", "server/geocast/clock.py", "client_demo/web/geocast/options.js"} <= found
     assert len(ALL) > 20

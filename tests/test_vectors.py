@@ -1,4 +1,4 @@
-"""The test vectors for client authors are current, and the server agrees with them."""
+"""The test vectors for client authors are up to date, and the server agrees with them."""
 
 import json
 from functools import cache
@@ -20,31 +20,31 @@ VECTORS = Path(make_vectors.__file__).with_name("vectors")
 
 @cache
 def vectors(name):
-    """One file."""
+    """Return the content of one file."""
     return json.loads((VECTORS / f"{name}.json").read_text("utf-8"))
 
 
 def cases(name):
-    """Its cases, as parameters of a test."""
+    """Return the cases of one file as parameters of a test."""
     return [pytest.param(case, id=case["why"]) for case in vectors(name)["cases"]]
 
 
 @pytest.mark.parametrize("name", make_vectors.FILES)
-def test_the_files_are_what_the_calculation_gives(name):
-    """`python -m client_demo.conformance.make_vectors` renews them."""
+def test_files_agree_with_make_vectors(name):
+    """`python -m client_demo.conformance.make_vectors` renews the files."""
     assert (VECTORS / f"{name}.json").read_text("utf-8") == make_vectors.text(make_vectors.FILES[name]())
 
 
 def server_place(place):
-    """A place as the server takes it: latitude, longitude, reach."""
+    """Return a place as the server has it: latitude, longitude, reach."""
     if "cell" in place:
         return cell_place(cell_from_string(place["cell"]))
     return place["lat"], place["lng"], place.get("accuracy_m", 0.0)
 
 
 @pytest.mark.parametrize("case", [case for case in cases("inside") if "clients_only" not in case.values[0]])
-def test_the_server_agrees_who_is_inside(case):
-    """D1 to D3, M7, M8: by the one formula that the server matches with."""
+def test_server_agrees_with_vectors_of_circles(case):
+    """The formula is the one that the server matches with (rules D1 to D3, M7 and M8)."""
     inside = False
     for lat, lng, reach_m in map(server_place, case["places"]):
         x, y, z = unit_vectors(np.array([lat], float), np.array([lng], float))
@@ -59,8 +59,8 @@ def test_the_server_agrees_who_is_inside(case):
 
 
 @pytest.mark.parametrize("case", cases("polygons"))
-def test_the_server_agrees_who_is_inside_a_polygon(case):
-    """D4, D5: and the index of what is live, by which late joiners are judged."""
+def test_server_agrees_with_vectors_of_polygons(case):
+    """Both indexes agree: of places, and of live areas for late joiners (rules D4 and D5)."""
     areas: AlertIndex = AlertIndex()
     shapes = [
         Circle(shape["lat"], shape["lng"], shape["radius_m"])
@@ -88,7 +88,7 @@ AFTER_CLOSE = {
 
 
 @pytest.mark.parametrize("close", close_codes.ALL, ids=lambda close: str(close.code))
-def test_the_server_agrees_what_its_close_codes_mean(close):
-    """W1 to W7: each code that a node closes with has its vector."""
+def test_every_close_code_has_a_vector(close):
+    """The vector tells clients to reconnect in the same way (rules W1 to W7)."""
     first = [case["steps"][1] for case in vectors("reconnect")["cases"] if case["steps"][1].get("closed") == close.code]
     assert any(AFTER_CLOSE[close.reconnect](step) for step in first)

@@ -1,15 +1,18 @@
-"""Geocast: approved alerts in over HTTP, to every subscriber inside the radius over WebSockets, and to nobody else.
+"""Geocast: a server that accepts approved alerts over HTTP and pushes each over WebSockets to the subscribers inside.
 
-    api                  takes the bytes of a POST
-    ingest               decides, by the policy: bytes -> an accepted Entry, or every rule that it breaks (422)
-    alertlog             appends the Entry, durable before the 201
-    stream.log_reader    follows the log, its own appends included: Entry, Entry, … in order
-    stream.live_alerts   Entry -> what is current now, and who was told what before
-    stream.fanout        finds out whom it concerns (matching: area -> rows with a place inside; filters), in slices
-    stream.hub           has wire encode it, once per wire format, and has the frame written to sessions
-    stream.connection    the sessions' connections; what subscribers say goes the other way: session -> hub
+An alert passes through these packages and modules:
 
-One path, whatever the number of processes and nodes. ARCHITECTURE.md draws who imports whom; a test proves it.
+    api                  receives the bytes of a POST
+    ingest               applies the policy: bytes -> an accepted Entry, or a 422 with every broken rule
+    alertlog             appends the Entry, which is durable before the 201
+    stream.log_reader    follows the log, including the process's own appends: Entry, Entry, … in order
+    stream.live_alerts   keeps the current alerts, and which subscriber was sent which revision
+    stream.fanout        finds the recipients, in slices (matching: area -> rows with a place inside; filters)
+    stream.hub           lets wire encode the Entry once per wire format, and writes the frame to the sessions
+    stream.connection    holds the WebSocket connections; messages of subscribers go from session to hub
+
+The path is the same for any number of processes and nodes. ARCHITECTURE.md shows the layers of imports, which a test
+checks.
 """
 
 __version__ = "0.1.0"

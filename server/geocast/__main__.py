@@ -1,4 +1,4 @@
-"""`python -m geocast`."""
+"""The entry point of `python -m geocast`."""
 
 from .cli import main
 

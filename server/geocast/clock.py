@@ -1,9 +1,11 @@
-"""Time: the clock that is passed in, and times as text.
+"""Clocks that are passed as parameters, and times as text.
 
-Inside the server a time of day is an integer of milliseconds since 1970 (UTC), and a deadline is a float of seconds on
-the monotonic clock. The wall clock may be set while the node runs, and the monotonic clock never jumps; so whatever
-must not last longer because somebody sets the time (a token, a silence, a live alert) has a deadline. Both clocks are
-read together, once for each slice of work, as a `Now`: all decisions of a slice are made at the same moment.
+Inside the server a time of day is an integer of milliseconds since 1970 (UTC). A deadline is a float of seconds on the
+monotonic clock. Somebody may set the wall clock while the node runs, but the monotonic clock never jumps. So everything
+that must not last longer after a change of the wall clock (a token, a silence, a live alert) has a deadline. For
+example, an alert that expires in 10 minutes ends after 10 minutes, even if the wall clock is set back by an hour.
+
+Both clocks are read together, as a `Now`, once for each slice of work. So all decisions of a slice have the same time.
 """
 
 import functools
@@ -17,26 +19,26 @@ _TIME = re.compile(
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last time whose year has four digits
-STEP_S = 0.5  # between two looks 50 ms apart: more than slewing moves a clock, or a busy machine seems to
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z, the last time with a year of four digits
+STEP_S = 0.5  # more than slewing or a busy machine can cause between two readings 50 ms apart
 
 
 class Now(NamedTuple):
-    """One reading of both clocks: `wall_ms` since 1970, `monotonic` in seconds."""
+    """A reading of both clocks: `wall_ms` in ms since 1970, `monotonic` in seconds."""
 
     wall_ms: int
     monotonic: float
 
     def deadline(self, wall_ms: int) -> float:
-        """The monotonic time, in seconds, at which the wall clock will say `wall_ms` unless it is set."""
+        """Return the monotonic time, in seconds, at which the wall clock will reach `wall_ms` unless it is set."""
         return self.monotonic + (wall_ms - self.wall_ms) / 1000
 
 
 class Clock(Protocol):
-    """Where the time comes from: it is passed in, so that the time is part of a test's input."""
+    """A source of time. It is passed as a parameter, so that tests control the time."""
 
     def now(self) -> Now:
-        """Read both clocks, one directly after the other."""
+        """Read both clocks, one immediately after the other."""
         ...
 
 
@@ -48,14 +50,17 @@ class SystemClock:
 
 
 class StepWatch:
-    """Notices when the wall clock is set: unless it is, it goes as fast as the monotonic clock."""
+    """A detector of changes of the wall clock, which otherwise runs as fast as the monotonic clock."""
 
     def __init__(self, now: Now) -> None:
         self._ahead = _ahead(now)
-        self.steps = 0  # times that it was set
+        self.steps = 0  # number of detected changes
 
     def look(self, now: Now) -> float:
-        """By how many seconds it was set since the last look, above 0 if it was set forward; 0 if it was not."""
+        """Return by how many seconds the wall clock was set since the last call, or 0 if it was not set.
+
+        The result is positive if the clock was set forward.
+        """
         step, self._ahead = _ahead(now) - self._ahead, _ahead(now)
         if abs(step) < STEP_S:
             return 0.0
@@ -68,10 +73,10 @@ def _ahead(now: Now) -> float:
 
 
 def parse_time(text: object) -> int:
-    """Milliseconds since 1970 of `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)`; finer digits are cut off.
+    """Return the milliseconds since 1970 of `YYYY-MM-DDThh:mm:ss[.1-9 digits](Z|±hh:mm)`. Finer digits are cut off.
 
-    Raises ValueError for anything else: another grammar, a date that does not exist, second 60, a time before
-    1970 or after 9999.
+    Raise ValueError for everything else: another grammar, a date that does not exist, second 60, a time before 1970 or
+    after 9999.
     """
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     if found is None:
@@ -93,10 +98,10 @@ def parse_time(text: object) -> int:
 
 
 def format_time(ms: int) -> str:
-    """`ms` since 1970 as the server writes times: UTC, with `Z` and milliseconds."""
+    """Return a time in ms since 1970 as the server writes times: in UTC, with milliseconds and `Z`."""
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
 
 
-@functools.lru_cache(8)  # there may be thousands in a second
+@functools.lru_cache(8)  # thousands of times may be in the same second
 def _second(seconds: int) -> str:
     return f"{_EPOCH + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%S}"

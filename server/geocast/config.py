@@ -1,6 +1,6 @@
-"""What a node is told at its start: `Settings`, which the command line and the environment come to; and its sockets.
+"""The settings of a node, which come from the command line and the environment, and its listening sockets.
 
-What can't work is refused here, before anything is started, by a ConfigError that names the option.
+Settings that cannot work are refused here, before anything is started, by a ConfigError that names the option.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from .errors import ConfigError
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,255})?")
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
-BACKLOG = 4096  # connections that wait to be accepted, per listening socket
-MAX_API_CONNECTIONS = 2_500  # more than there may be requests, so that one too many can be told so
-SHARE = 0.25  # the part of each bounded thing that one subject may take (rule HD6)
-RESERVED_DESCRIPTORS = 256  # for the log and the runtime's own
+BACKLOG = 4096  # connections per listening socket that wait to be accepted
+MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
+SHARE = 0.25  # the part of each limited resource that one subject may use (rule HD6)
+RESERVED_DESCRIPTORS = 256  # for the log and the Python runtime
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A host (a name, or an IPv4 or IPv6 address) and a port: where to listen, or where a Redis is."""
+    """The address of a listener or of a Redis: a host (a name, or an IPv4 or IPv6 address) and a port."""
 
     host: str
     port: int
@@ -37,7 +37,7 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it. A name other than `localhost` might be anybody's."""
+        """Whether only this machine can reach the address. Names other than `localhost` may be any machine."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -46,20 +46,20 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class KeyUrl:
-    """Where a set of keys is published: a server, whether by TLS, and the target of a request (path and query)."""
+    """The URL of a key set: the server, whether TLS is used, and the target of the request (path and query)."""
 
     server: Address
     tls: bool
     target: str
 
     def __str__(self) -> str:
-        """Without the query, which may hold a secret."""
+        """Return the URL without its query, which may contain a secret."""
         return f"http{'s' * self.tls}://{self.server}{self.target.partition('?')[0]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run a node (protocol, section 7). Times are in seconds."""
+    """The settings of a node (protocol, section 7). Times are in seconds."""
 
     stream: Address
     api: Address
@@ -90,16 +90,16 @@ class Settings:
     share: float = SHARE
 
     def check(self) -> None:
-        """Refuse to start unsafely. Raises ConfigError."""
+        """Raise ConfigError if the settings are unsafe or contradict each other."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """All that does not go together in these settings, a line each."""
+        """Yield a line for each unsafe setting and each contradiction."""
         if self.keys is None and not self.dev:
             yield "no keys: give --keys FILE (made by geocast keygen), or --dev to try it on this machine"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls and not (self.dev and self.keys.server.is_loopback):
-            yield "--keys http:// can be forged on the way: give https://, or with --dev a server on loopback"
+            yield "--keys http:// can be forged in transit: give https://, or with --dev a server on loopback"
         if self.workers > 1 and self.log.startswith("memory:"):
             yield "--log memory: is for one process; with --workers give sqlite:PATH or a Redis"
         if (self.log_replicas or self.allow_volatile_log) and not self.log.startswith(REDIS_SCHEMES):
@@ -107,9 +107,9 @@ class Settings:
         if twice := {str(one) for _, one in self.addresses if [each for _, each in self.addresses].count(one) > 1}:
             yield f"two listeners can't share an address: {', '.join(sorted(twice))}"
         if self.feed is not None and not _FEED_URL.fullmatch(self.feed_url):
-            yield "--feed needs --feed-url: where the feed is for the public, https://HOST or https://HOST/PATH"
+            yield "--feed needs --feed-url: the public address of the feed, https://HOST or https://HOST/PATH"
         if self.feed is not None and not _CAP_SENDER.fullmatch(self.feed_sender):
-            yield "--feed needs --feed-sender: who issues its CAP messages, such as alerts@city.example, without blanks"
+            yield "--feed needs --feed-sender: the sender of its CAP messages, such as alerts@city.example, no blanks"
         if self.feed is None and (self.feed_url or self.feed_sender):
             yield "--feed-url and --feed-sender are for --feed HOST:PORT"
         if self.cap_zones and self.cap_sources is None:
@@ -124,25 +124,25 @@ class Settings:
             yield "--allow-exposed-dev is for --dev"
 
     def exposed_dev(self) -> str | None:
-        """What --allow-exposed-dev means with these settings, for a warning; None if nothing is exposed."""
+        """Return a warning about --allow-exposed-dev with these settings, or None if nothing is exposed."""
         exposed = [f"{name} {address}" for name, address in self.addresses if not address.is_loopback]
         if not self.dev or not exposed:
             return None
-        means = "tokens are needed" if self.keys else "subscribers need no token, and one that may publish is printed"
+        means = "tokens are needed" if self.keys else "subscribers need no token, and a token for publishing is printed"
         return (
-            f"--dev beyond loopback ({', '.join(exposed)}): whoever can reach this may connect. For trials only: "
-            f"{means}; pages from any loopback origin are let in"
+            f"--dev beyond loopback ({', '.join(exposed)}): everybody who can reach these addresses may connect. "
+            f"For trials only: {means}; pages from any loopback origin may connect"
         )
 
     @property
     def addresses(self) -> list[tuple[str, Address]]:
-        """Where the node listens, by the option that says so."""
+        """The addresses on which the node listens, each with the name of its option."""
         named = (("--stream", self.stream), ("--api", self.api), ("--metrics", self.metrics), ("--feed", self.feed))
         return [(name, address) for name, address in named if address is not None]
 
 
 def parse_address(text: str) -> Address:
-    """`HOST:PORT`, with an IPv6 host in brackets. Raises ConfigError."""
+    """Return the address in `HOST:PORT`, with an IPv6 host in brackets, or raise ConfigError."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
@@ -151,11 +151,14 @@ def parse_address(text: str) -> Address:
 
 
 def parse_key_url(text: str) -> KeyUrl:
-    """`https://HOST[:PORT]/PATH[?QUERY]`, or `http:`, which `Settings.check` restricts. Raises ConfigError."""
+    """Return the URL in `https://HOST[:PORT]/PATH[?QUERY]`, or raise ConfigError.
+
+    `http:` is accepted as well; `Settings.check` restricts it.
+    """
     try:
         url = urlsplit(text)
         host, port = (url.hostname or "").encode("idna").decode(), url.port
-    except ValueError:  # a port that is no number, a broken IPv6 address or name
+    except ValueError:  # a port that is not a number, an invalid IPv6 address or name
         host, port = "", None
     target = (url.path or "/") + (f"?{url.query}" if url.query else "") if host else ""
     is_plain = text.isascii() and text.isprintable() and " " not in text and "@" not in url.netloc if host else False
@@ -165,8 +168,8 @@ def parse_key_url(text: str) -> KeyUrl:
 
 
 def bind(option: str, address: Address, *, shared: bool = False) -> socket.socket:
-    """A socket that listens on `address`, alone unless `shared`. Raises ConfigError."""
-    with _told(option, address), contextlib.ExitStack() as undo:
+    """Return a socket that listens on `address`, exclusively unless `shared`, or raise ConfigError."""
+    with _as_config_error(option, address), contextlib.ExitStack() as undo:
         listener = undo.enter_context(_bound(address, shared=shared))
         listener.listen(BACKLOG)
         undo.pop_all()
@@ -175,8 +178,8 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 
 def see_if_bindable(option: str, address: Address) -> None:
-    """Raise ConfigError if a node can't ever listen there. That somebody does now, perhaps a node, is fine."""
-    with _told(option, address):
+    """Raise ConfigError if a node can never listen there. An address in use, perhaps by a node, is fine."""
+    with _as_config_error(option, address):
         try:
             _bound(address).close()
         except OSError as error:
@@ -185,7 +188,7 @@ def see_if_bindable(option: str, address: Address) -> None:
 
 
 def _bound(address: Address, *, shared: bool = False) -> socket.socket:
-    """A socket that is bound and doesn't listen yet. Raises OSError or UnicodeError."""
+    """Return a socket that is bound and does not listen yet, or raise OSError or UnicodeError."""
     family, kind, proto, _, where = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -199,8 +202,8 @@ def _bound(address: Address, *, shared: bool = False) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _told(option: str, address: Address) -> Iterator[None]:
-    """Turn what the system says of an address into a ConfigError that names the option."""
+def _as_config_error(option: str, address: Address) -> Iterator[None]:
+    """Turn the system's errors about an address into a ConfigError that names the option."""
     try:
         yield
     except UnicodeError:
@@ -210,24 +213,24 @@ def _told(option: str, address: Address) -> Iterator[None]:
 
 
 def bind_shared(option: str, address: Address, count: int) -> list[socket.socket]:
-    """`count` sockets that listen side by side on an address that is nobody else's. Raises ConfigError."""
-    bind(option, address).close()  # this fails if the port is taken; SO_REUSEPORT would share it in silence
+    """Return `count` sockets that listen together on an address that nobody else uses, or raise ConfigError."""
+    bind(option, address).close()  # this fails if the port is in use; SO_REUSEPORT would silently share it
     return [bind(option, address, shared=True) for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The listening sockets of a node. There is a stream listener for each process that serves the stream."""
+    """The listening sockets of a node. Each process that serves the stream has a stream listener of its own."""
 
     streams: Sequence[socket.socket]
     api: socket.socket
-    metrics: socket.socket | None  # None: the api listener answers /metrics, too
+    metrics: socket.socket | None  # None: the API listener serves /metrics as well
     feed: socket.socket | None = None  # None: there is no public feed
 
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[Listeners]:
-    """The listening sockets that the settings ask for, open for as long as the block runs. Raises ConfigError."""
+    """Open the listening sockets of these settings for the duration of the block, or raise ConfigError."""
     with contextlib.ExitStack() as opened:
         api = opened.enter_context(bind("--api", settings.api))
         metrics = opened.enter_context(bind("--metrics", settings.metrics)) if settings.metrics else None
@@ -237,21 +240,21 @@ def listening(settings: Settings) -> Iterator[Listeners]:
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:
-    """How many connections of the stream listener that limit of open files leaves room for, at least 1.
+    """Return how many connections of the stream listener fit into a limit of open files, at least 1.
 
-    `api`: whether the api listener is in the same process. Of a small limit a quarter is kept back.
+    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved.
     """
     reserved = RESERVED_DESCRIPTORS + api * MAX_API_CONNECTIONS
     return max(1, descriptors - min(reserved, descriptors // 4))
 
 
 def api_connections_for(descriptors: int) -> int:
-    """How many connections of the api listener that limit of open files leaves room for, at least 1."""
+    """Return how many connections of the API listener fit into a limit of open files, at least 1."""
     return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 
 def raise_descriptor_limit() -> int:
-    """Raise this process's soft limit of open files to `descriptor_limit`, and return that."""
+    """Raise this process's soft limit of open files to `descriptor_limit()`, and return the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = descriptor_limit()
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -259,6 +262,6 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit() -> int:
-    """This process's hard limit of open files. An unlimited one counts as 2^20."""
+    """Return this process's hard limit of open files. No limit counts as 2^20."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_048_576 if hard == resource.RLIM_INFINITY else hard

@@ -1,13 +1,13 @@
-"""What can go wrong, as data.
+"""The exceptions that geocast raises on purpose.
 
     GeocastError
-    ├── ConfigError        the node can't start as configured: one line, exit status 2
-    ├── Malformed          bytes that are not one strict JSON or MessagePack map
-    ├── LogUnavailable     the alert log can't take or give entries now; the outcome of an append is unknown
-    ├── StoreUnavailable   the store of devices can't take or give now; what was under way may be done or not
-    └── Problem            an answer of the api, in `problems`
+    ├── ConfigError        the configuration prevents the start: one line, exit status 2
+    ├── Malformed          bytes are not one strict JSON or MessagePack map
+    ├── LogUnavailable     the alert log can't be read or written now; the outcome of an append is unknown
+    ├── StoreUnavailable   the device store can't be read or written now; the outcome of an operation is unknown
+    └── Problem            an unsuccessful response of the API, in `model.problems`
 
-An error names fields, limits and what was expected; it never repeats a value that was refused.
+The text of an error names fields, limits and expected values. It never contains a refused value.
 """
 
 import traceback
@@ -15,13 +15,13 @@ from collections.abc import Iterable
 
 
 class GeocastError(Exception):
-    """Base of all errors that geocast raises on purpose."""
+    """Base class of all exceptions that geocast raises on purpose."""
 
 
 class ConfigError(GeocastError):
-    """The node can't start as it is configured. Its text is the one line that the operator sees.
+    """Raised if a node cannot start with its configuration. The text is the line that the operator sees.
 
-    `problems` are that line and those of all else that was found to be wrong at the same time.
+    `problems` lists this line and the lines of all other problems that were found at the same time.
     """
 
     def __init__(self, problem: str, *others: str) -> None:
@@ -30,21 +30,21 @@ class ConfigError(GeocastError):
 
 
 class Malformed(GeocastError):  # noqa: N818 (the word of the protocol)
-    """Bytes that are not one strict JSON object or MessagePack map."""
+    """Raised for bytes that are not one strict JSON object or MessagePack map."""
 
 
 class LogUnavailable(GeocastError):  # noqa: N818
-    """The alert log is out of reach or full. An append that raised this may have been stored."""
+    """Raised if the alert log is unreachable or full. An append that raised this may have been stored."""
 
 
 class StoreUnavailable(GeocastError):  # noqa: N818
-    """The store of devices is out of reach or full. What it was to do may be done or not, as a whole."""
+    """Raised if the device store is unreachable or full. The operation was done completely or not at all."""
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """The end of a sentence that refuses a word: which known one is the nearest; empty if none is near.
+    """Return "; did you mean …?" with the known word most similar to `word`, or an empty text if none is similar.
 
-    `prefix`: what all of them begin with, which is not compared.
+    `prefix` is a common prefix of all known words, which is not compared.
     """
     from difflib import get_close_matches
 
@@ -53,8 +53,8 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def trace(error: BaseException) -> str:
-    """Where an unexpected error came from: its type and the lines of code that it went through.
+    """Return the type of an unexpected error and its traceback, for log lines.
 
-    This is what is logged of it. Its own words are left out, since they may repeat what was sent.
+    The error's own message is left out, since it may contain parts of a request.
     """
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

@@ -1,16 +1,16 @@
-"""Places where a test may have the process die as by a power cut: GEOCAST_FAILPOINT names one of them.
+"""Points at which a test can kill the process, as a power cut would. GEOCAST_FAILPOINT names one of them.
 
     in-commit         SQLite has the entry, inside a transaction that is not committed
-    after-append      the entry is durable, and the publisher has no answer yet
-    before-tombstone  the revisions and cancels of a CAP message are durable, and one of its tombstones is not
-    after-201         the publisher has its answer, and nobody may have been told yet
-    in-fan-out        a slice of sessions has been told, others have not
+    after-append      the entry is durable, and the publisher has no response yet
+    before-tombstone  the revisions and cancels of a CAP message are durable, but one of its tombstones is not
+    after-201         the publisher has the response, and perhaps no subscriber has been sent the alert yet
+    in-fan-out        some sessions have been sent the alert, others have not
 
-of `geocast push`:
+In `geocast push`:
 
-    push-in-commit  the store of devices has a change, inside a transaction that is not committed
+    push-in-commit  the device store has a change, inside a transaction that is not committed
 
-Nothing happens unless the variable is set when the process starts; then `hit` costs one comparison of two strings.
+Nothing happens unless the variable is set when the process starts. A call of `hit` costs one comparison.
 """
 
 import os
@@ -20,6 +20,6 @@ _armed = os.environ.get("GEOCAST_FAILPOINT")
 
 
 def hit(point: str) -> None:
-    """Die here by SIGKILL, which nothing can catch, if `point` is the one that GEOCAST_FAILPOINT names."""
+    """Kill this process by SIGKILL, which cannot be caught, if GEOCAST_FAILPOINT names `point`."""
     if _armed == point:
         os.kill(os.getpid(), signal.SIGKILL)

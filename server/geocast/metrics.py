@@ -1,4 +1,4 @@
-"""What a node counts, for Prometheus. No label ever holds an id, a place or a token."""
+"""The metrics of a node, for Prometheus. No label ever contains an id, a place or a token."""
 
 import platform
 import resource
@@ -22,37 +22,33 @@ _LAG_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1)
 class Metrics:
     """The metrics of one process.
 
-    What the hot path counts is kept as plain integers where it happens; `watch` has them read at each scrape, so that
-    counting costs nothing in between. Only what is rare, or needs buckets, is a Counter or a Histogram here.
+    The hot path counts in plain integers of its own objects. Functions given to `watch` read them at each scrape, so
+    counting is nearly free. Only rare events and values with buckets are a Counter or Histogram here.
     """
 
     def __init__(self, others: Callable[[], list["Export"]] | None = None) -> None:
-        """`others` gives the metrics of this node's other processes; `render` adds them to these."""
+        """Make metrics. `others` returns the metrics of the node's other processes, which `render` adds."""
         self._others = others
         self.registry = CollectorRegistry()
         self.watch(_process)
         self.accepted = Counter("geocast_accepted", "Entries accepted into the log", ["kind"], registry=self.registry)
         self.refused = Counter(
-            "geocast_refused", "Requests that got a problem for an answer", ["type"], registry=self.registry
+            "geocast_refused", "Requests that were answered with a problem", ["type"], registry=self.registry
         )
-        self.held = Counter(
-            "geocast_held", "Requests with something that has to be confirmed", ["kind"], registry=self.registry
-        )
+        self.held = Counter("geocast_held", "Requests that needed a confirmation", ["kind"], registry=self.registry)
         self.cap_messages = Counter(
             "geocast_cap_messages",
-            "Messages of CAP, by what became of them",
+            "CAP messages by outcome",
             ["source", "outcome"],
             registry=self.registry,
         )
         self.calls_accepted = Counter(
             "geocast_calls_accepted",
-            "Calls for help, new content of them, and ends, accepted into the log",
+            "Openings, new contents and ends of calls for help, accepted into the log",
             ["kind"],
             registry=self.registry,
         )
-        self.break_glass = Counter(
-            "geocast_break_glass", "Approvals with a key for whoever is alone", registry=self.registry
-        )
+        self.break_glass = Counter("geocast_break_glass", "Approvals with a break-glass key", registry=self.registry)
         self.fan_out = Histogram(
             "geocast_fan_out_seconds",
             "From an entry read from the log to its last write on this node",
@@ -67,13 +63,13 @@ class Metrics:
         )
         self.call_first_ring = Histogram(
             "geocast_call_first_ring_seconds",
-            "From the opening of a call to the last write of its first ring on this node",
+            "From the opening of a call to the last write of its first wave on this node",
             buckets=_LATENCY_S,
             registry=self.registry,
         )
         self.call_accept = Histogram(
             "geocast_call_accept_seconds",
-            "From an accept that was read to its task",
+            "From the reading of an accept message to the sending of its task",
             buckets=_LATENCY_S,
             registry=self.registry,
         )
@@ -85,17 +81,17 @@ class Metrics:
         )
         self.loop_lag = Histogram(
             "geocast_loop_lag_seconds",
-            "How late a timer of the event loop was",
+            "Delay of a timer of the event loop",
             buckets=_LAG_S,
             registry=self.registry,
         )
 
     def watch(self, read: Callable[[], Iterable[Metric]]) -> None:
-        """Have `read` called at each scrape; what it gives is shown beside the rest."""
+        """Call `read` at each scrape, and add the metrics that it returns."""
         self.registry.register(_Reader(read))
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+        """Return all metrics in the text format of Prometheus."""
         if self._others is None:
             return generate_latest(self.registry)
         return generate_latest(_Merged(merged([export(self.registry), *self._others()])))
@@ -106,21 +102,21 @@ class _Reader(Collector):
         self._read = read
 
     def describe(self) -> Iterable[Metric]:
-        return ()  # the registry asks when `read` is registered, and what it reads may not be there yet
+        return ()  # called at the registration, when the objects that `read` needs may not exist yet
 
     def collect(self) -> Iterable[Metric]:
         return self._read()
 
 
 def gauge(name: str, text: str, value: float, labels: Mapping[str, str] | None = None) -> Metric:
-    """The gauge `geocast_NAME`, with these labels, as it is now."""
+    """Return the gauge `geocast_NAME` with this value and these labels."""
     family = GaugeMetricFamily(f"geocast_{name}", text, labels=list(labels or ()))
     family.add_metric(list((labels or {}).values()), value)
     return family
 
 
 def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """The gauge `geocast_NAME` with one label: a value of the gauge for each value of the label."""
+    """Return the gauge `geocast_NAME` with one label, from pairs of the label's value and the gauge's value."""
     family = GaugeMetricFamily(f"geocast_{name}", text, labels=[label])
     for key, value in values:
         family.add_metric([key], value)
@@ -128,12 +124,12 @@ def gauges(name: str, text: str, label: str, values: Iterable[tuple[str, float]]
 
 
 def counter(name: str, text: str, value: float) -> Metric:
-    """The counter `geocast_NAME_total` without labels, as it is now."""
+    """Return the counter `geocast_NAME_total` with this value and without labels."""
     return CounterMetricFamily(f"geocast_{name}", text, value=value)
 
 
 def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float]]) -> Metric:
-    """The counter `geocast_NAME_total` with one label: a value of the counter for each value of the label."""
+    """Return the counter `geocast_NAME_total` with one label, from pairs of the label's value and the count."""
     family = CounterMetricFamily(f"geocast_{name}", text, labels=[label])
     for key, value in values:
         family.add_metric([key], value)
@@ -145,24 +141,24 @@ _BUILD = {"version": __version__, "python": platform.python_version()}
 
 
 def _process() -> Iterator[Metric]:
-    """What the process uses, under the names that Prometheus' clients give it.
+    """Yield the resources of the process, under the usual names of Prometheus clients.
 
-    Their own ProcessCollector counts the open files by listing them all, which held the loop up for 17 ms when there
-    were 15,000 (`geocast_loop_lag_seconds` of a node with as many sessions, scraped).
+    The client library's ProcessCollector is not used, because it lists all open files in order to count them. With
+    15,000 sessions, each scrape blocked the event loop for 17 ms (`geocast_loop_lag_seconds`).
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     yield CounterMetricFamily("process_cpu_seconds", "CPU used, in seconds", value=used.ru_utime + used.ru_stime)
     yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=pages * resource.getpagesize())
     yield GaugeMetricFamily("process_start_time_seconds", "Start, in seconds since 1970", value=_STARTED_S)
-    yield gauge("build_info", "1, with the releases that run", 1, _BUILD)
+    yield gauge("build_info", "Always 1, with the running versions as labels", 1, _BUILD)
 
 
-# ---- of several processes ----------------------------------------------------------------------------------------
+# ---- several processes -------------------------------------------------------------------------------------------
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 
-# Each process knows the same of these, as far as it has read the log: the greatest is the newest.
+# All processes have the same values of these, as far as they have read the log. The greatest value is the newest.
 _GREATEST = (
     "geocast_build_info",
     "geocast_oldest_flight_seconds",
@@ -179,12 +175,12 @@ _GREATEST = (
     "geocast_redis_max_memory_bytes",
     "geocast_redis_replicas",
 )
-# A node is as old as its oldest process, and a push service is open to all if it is to each.
+# A node is as old as its oldest process. A push service is open if it is open in every process.
 _LEAST = ("_created", "process_start_time_seconds", "_lane_open")
 
 
 def export(registry: CollectorRegistry) -> Export:
-    """All metrics of a registry as plain data, which MessagePack can carry to another process."""
+    """Return all metrics of a registry as plain data, which MessagePack can carry to another process."""
     return [
         (m.name, m.type, m.documentation, [(s.name, s.labels, float(s.value)) for s in m.samples])
         for m in registry.collect()
@@ -192,12 +188,12 @@ def export(registry: CollectorRegistry) -> Export:
 
 
 def lasting(exported: Export) -> Export:
-    """The part of `exported` that still counts when its process has died: counters and histograms, not gauges."""
+    """Return the metrics that still count after their process has died: counters and histograms, not gauges."""
     return [family for family in exported if family[1] in ("counter", "histogram")]
 
 
 def merged(exports: Iterable[Export]) -> Export:
-    """The metrics of several processes as those of one: sums, but for _GREATEST and _LEAST."""
+    """Return the metrics of several processes as one: sums, except for _GREATEST and _LEAST."""
     families: dict[str, tuple[str, str]] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for name, kind, text, samples in (family for exported in exports for family in exported):
@@ -205,21 +201,21 @@ def merged(exports: Iterable[Export]) -> Export:
         of_family = values.setdefault(name, {})
         for sample, labels, value in samples:
             key = (sample, tuple(labels.items()))
-            of_family[key] = _joined(sample, of_family[key], value) if key in of_family else value
+            of_family[key] = _combined(sample, of_family[key], value) if key in of_family else value
     return [
         (name, kind, text, [(sample, dict(labels), value) for (sample, labels), value in values[name].items()])
         for name, (kind, text) in families.items()
     ]
 
 
-def _joined(sample: str, a: float, b: float) -> float:
+def _combined(sample: str, a: float, b: float) -> float:
     if sample in _GREATEST:
         return max(a, b)
     return min(a, b) if sample.endswith(_LEAST) else a + b
 
 
 class _Merged(CollectorRegistry):
-    """What was exported, in the form in which prometheus_client renders a registry."""
+    """A registry of exported metrics, which prometheus_client can render."""
 
     def __init__(self, exported: Export) -> None:
         super().__init__()

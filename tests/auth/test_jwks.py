@@ -1,4 +1,4 @@
-"""Sets of keys that seal: calls and devices have the same rules for them (RZ5, WPS1)."""
+"""Sets of encryption keys. Calls and devices have the same rules for them (rules RZ5 and WPS1)."""
 
 import json
 
@@ -11,20 +11,20 @@ ONE, TWO = make_sealing_key("one"), make_sealing_key("two")
 
 
 def as_bytes(data):
-    """What stands in a file."""
+    """Return the content of a file."""
     return data if isinstance(data, bytes) else json.dumps(data).encode()
 
 
-def test_keys_are_read_in_their_order():
-    """RZ5, WPS1: the first seals. Members that nobody here knows are passed over."""
+def test_sealing_keys_are_read_in_order():
+    """The first key encrypts. Unknown members are ignored (rules RZ5 and WPS1)."""
     found = sealing_keys_of(as_bytes({"keys": [TWO | {"use": "enc"}, ONE]}), "a-keys FILE", "geocast keygen --a")
     assert list(found) == ["two", "one"]
     assert {len(key) for key in found.values()} == {32}
     assert found["one"] != found["two"]
 
 
-def test_as_many_are_read_as_there_may_be():
-    """RZ5, WPS1."""
+def test_set_may_have_maximum_number_of_keys():
+    """Rules RZ5 and WPS1."""
     made = [make_sealing_key(str(number)) for number in range(MAX_SEALING_KEYS)]
     found = sealing_keys_of(as_bytes({"keys": made}), "a-keys FILE", "geocast keygen --a")
     assert len(set(found.values())) == MAX_SEALING_KEYS
@@ -53,8 +53,8 @@ def test_as_many_are_read_as_there_may_be():
     ],
     ids=range(17),
 )
-def test_keys_that_cannot_be_used_are_told_in_one_line(data, said):
-    """RZ5, WPS1, K1: fail closed. No key is repeated."""
+def test_unusable_set_is_refused_with_one_line(data, said):
+    """The line contains no key (rules RZ5, WPS1 and K1)."""
     with pytest.raises(ConfigError) as caught:
         sealing_keys_of(as_bytes(data), "a-keys c.jwks", "geocast keygen --a")
     assert str(caught.value).startswith(f"a-keys c.jwks: {said}")

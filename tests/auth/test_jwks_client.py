@@ -1,4 +1,4 @@
-"""Keys from a URL, by real sockets and TLS: whatever a server does, it is one line and takes no longer than it may."""
+"""Keys from a URL, with real sockets and TLS: every failure is one line, within the time limit."""
 
 import asyncio
 import json
@@ -22,44 +22,44 @@ SET = {"keys": [PUBLIC]}
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """For localhost and 127.0.0.1."""
+    """Return a certificate for localhost and 127.0.0.1."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def trusted(monkeypatch, certificate):
-    """Its authority is one that OpenSSL knows."""
+    """Make OpenSSL trust the certificate's authority."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
 
 
 def fetched(server, certificate, change=lambda url: url):
-    """What is fetched from it."""
+    """Return the key set that is fetched from the server."""
     with server.serving(certificate) as url:
         return asyncio.run(fetch_keys(parse_key_url(change(url))))
 
 
 def refused(server, certificate, change=lambda url: url):
-    """The one line that is said, without the address."""
+    """Return the line of the error, without the URL."""
     with pytest.raises(ConfigError) as caught:
         fetched(server, certificate, change)
     said = str(caught.value)
     assert said.startswith("keys http")
     assert "\n" not in said
-    assert "tenant" not in said, "a query may hold a secret"
+    assert "tenant" not in said, "a query may contain a secret"
     return said.partition("/realms/x/certs: ")[2]
 
 
-def test_a_set_is_fetched(trusted, certificate):
-    """T8: by TLS, with the query."""
+def test_fetch_keys_returns_key_set(trusted, certificate):
+    """With TLS and a query (rule T8)."""
     assert parse_keys(fetched(KeyServer(SET), certificate), "here").keys() == {"k"}
 
 
-def test_an_address_may_be_a_number(trusted, certificate):
-    """T8."""
+def test_host_may_be_an_ip_address(trusted, certificate):
+    """Rule T8."""
     assert fetched(KeyServer(SET), certificate, lambda url: url.replace("localhost", "127.0.0.1"))
 
 
-def test_chunks_are_put_together(trusted, certificate):
+def test_chunked_response_is_read(trusted, certificate):
     """RFC 9112, 7.1."""
     server = KeyServer(SET)
     body = json.dumps(SET).encode()
@@ -69,7 +69,7 @@ def test_chunks_are_put_together(trusted, certificate):
 
 
 def answering(keys=SET, status=200, **headers):
-    """A server that does."""
+    """Return a server that answers like this."""
     server = KeyServer(keys)
     server.status, server.headers = status, {name.replace("_", "-"): value for name, value in headers.items()}
     return server
@@ -89,64 +89,64 @@ def answering(keys=SET, status=200, **headers):
         (answering({"keys": {}}), "not a JWK set"),
         (answering({"keys": [5]}), "not a JWK set"),
         (answering(b"[" * 100_000), "not a JWK set"),
-        (answering({"keys": []}), "holds no key that can be used"),
+        (answering({"keys": []}), "holds no usable key"),
         (answering({"keys": [make_key("k")[0]]}), "is a private key"),
         (answering({"keys": [PUBLIC, PUBLIC]}), "needs a kid of its own"),
-        (answering(b" " * MAX_ANSWER_BYTES + json.dumps(SET).encode()), "its answer is longer than 256 KiB"),
-        (answering(**{f"X-{n}": "x" * 1000 for n in range(300)}), "its answer is "),
-        (answering(Content_Length="5, 6"), "its answer is not HTTP/1.1, or is cut off"),
+        (answering(b" " * MAX_ANSWER_BYTES + json.dumps(SET).encode()), "its response is longer than 256 KiB"),
+        (answering(**{f"X-{n}": "x" * 1000 for n in range(300)}), "its response is "),
+        (answering(Content_Length="5, 6"), "its response is not valid HTTP/1.1, or is incomplete"),
     ],
     ids=range(17),
 )
-def test_an_answer_that_cannot_be_used_is_told_in_one_line(trusted, certificate, server, said):
-    """T8; K1."""
+def test_unusable_response_is_refused_with_one_line(trusted, certificate, server, said):
+    """Rules T8 and K1."""
     assert said in refused(server, certificate)
 
 
-def test_a_certificate_has_to_be_good(certificate, monkeypatch):
-    """T8: signed by an authority that is known, for the very name."""
+def test_invalid_certificate_is_refused(certificate, monkeypatch):
+    """A certificate must be signed by a trusted authority, for the name in the URL (rule T8)."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    assert "its certificate is not good: self" in refused(KeyServer(SET), certificate)
+    assert "its certificate is not valid: self" in refused(KeyServer(SET), certificate)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     other = refused(KeyServer(SET), certificate, lambda url: url.replace("localhost", "127.0.0.2"))
-    assert "its certificate is not good: " in other or "can't be reached" in other
+    assert "its certificate is not valid: " in other or "can't be reached" in other
 
 
-def test_what_does_not_speak_tls_is_told_so(trusted):
-    """T8."""
-    assert "no TLS with it" in refused(KeyServer(SET), None, lambda url: url.replace("http:", "https:"))
+def test_server_without_tls_is_refused(trusted):
+    """Rule T8."""
+    assert "TLS failed" in refused(KeyServer(SET), None, lambda url: url.replace("http:", "https:"))
 
 
-def test_nobody_there_is_told_so(trusted, certificate):
-    """T8."""
+def test_unreachable_server_is_reported(trusted, certificate):
+    """Rule T8."""
     with pytest.raises(ConfigError, match="can't be reached: "):
         asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{a_free_port()}/")))
 
 
-@pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "says nothing"])
-def test_a_server_that_takes_too_long_is_left(trusted, certificate, monkeypatch, ways):
-    """T8: the time is for all of it; bytes that come now and then win none."""
+@pytest.mark.parametrize("ways", [{"drips": True}, {"slow_s": 60.0}], ids=["drips", "silent"])
+def test_slow_server_is_given_up(trusted, certificate, monkeypatch, ways):
+    """The time limit is for the whole request; single bytes do not extend it (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     server = KeyServer(SET)
     for name, value in ways.items():
         setattr(server, name, value)
-    assert "no whole answer within 0.3 s" in refused(server, certificate)
+    assert "no complete response within 0.3 s" in refused(server, certificate)
 
 
-def test_a_port_that_takes_connections_and_does_nothing_is_left(trusted, monkeypatch):
-    """T8: not even the handshake of TLS may take longer."""
+def test_server_that_stalls_tls_handshake_is_given_up(trusted, monkeypatch):
+    """The time limit includes the TLS handshake (rule T8)."""
     monkeypatch.setattr(jwks_client, "FETCH_S", 0.3)
     before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ConfigError, match=r"within 0\.3 s"):
         asyncio.run(fetch_keys(parse_key_url(f"https://127.0.0.1:{silent.getsockname()[1]}/")))
-    assert set(threading.enumerate()) <= before, "nothing is left behind that a fork would not survive"
+    assert set(threading.enumerate()) <= before, "no thread is left behind, which would make a fork unsafe"
 
 
-# ---- what is taken of a set that others publish ------------------------------------------------------------------
+# ---- usable keys of a published set -----------------------------------------------------------------------------
 
 
-def test_keys_for_other_uses_are_passed_over(trusted, certificate):
-    """T8; RFC 7517, 5: Keycloak's has one for encryption, and certificates; published secrets are none."""
+def test_keys_for_other_purposes_are_ignored(trusted, certificate):
+    """Keycloak publishes an encryption key and certificates. Symmetric keys are ignored too (rule T8; RFC 7517, 5)."""
     keys = [
         {"kty": "RSA", "kid": "enc", "alg": "RSA-OAEP", "use": "enc", "n": "x", "e": "AQAB"},
         {"kty": "oct", "kid": "s", "alg": "HS256", "k": "c2VjcmV0" * 10},
@@ -160,8 +160,8 @@ def test_keys_for_other_uses_are_passed_over(trusted, certificate):
     assert b"x5c" not in found
 
 
-def test_the_same_keys_in_another_order_are_the_same_set(trusted, certificate):
-    """BA2: nodes that have fetched from different servers can be compared."""
+def test_order_of_keys_does_not_change_fetched_set(trusted, certificate):
+    """So nodes that fetch from different servers can be compared (rule BA2)."""
     other = make_key("a")[1]
     one, two = ({"keys": keys} for keys in ([PUBLIC, other], [other | {"x5t": "y"}, PUBLIC]))
     assert fetched(KeyServer(one), certificate) == fetched(KeyServer(two), certificate)
@@ -185,8 +185,8 @@ def test_the_same_keys_in_another_order_are_the_same_set(trusted, certificate):
         "https://x/\n",
     ],
 )
-def test_an_address_that_cannot_be_one_is_refused(text):
-    """K1: what was given is not repeated."""
+def test_invalid_url_is_refused_without_repeating_it(text):
+    """Rule K1."""
     with pytest.raises(ConfigError) as caught:
         parse_key_url(text)
     assert "secret" not in str(caught.value)
@@ -200,6 +200,6 @@ def test_an_address_that_cannot_be_one_is_refused(text):
         ("http://[::1]:80/x", "http://[::1]:80/x"),
     ],
 )
-def test_an_address_is_shown_without_its_query(text, shown):
-    """It may hold a secret."""
+def test_url_is_shown_without_query(text, shown):
+    """The query may contain a secret."""
     assert str(parse_key_url(text)) == shown

@@ -1,4 +1,4 @@
-"""Who shows a token of an unknown key waits for the next set, within bounds, and holds nothing up (T8)."""
+"""Waiting for newer keys: a client with a token of an unknown key waits, within limits (rule T8)."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ PING = {"type": "ping"}
 
 
 def token(kid):
-    """A subscriber's token."""
+    """Return a subscriber's token."""
     claims = {"aud": "geocast", "sub": "phone", "exp": NOON_MS // 1000 + 600, "scope": "alerts:receive"}
     return jwt.encode(claims, OKPAlgorithm.from_jwk(PAIRS[kid][0]), "EdDSA", {"kid": kid})
 
 
 class Waiting:
-    """Stands in for `NewerKeys`. Purpose: to say when a wait is over. Lies: it has no deadline of its own."""
+    """Stands in for `NewerKeys`. Purpose: to end a wait when the test says so. Lies: it has no deadline of its own."""
 
     def __init__(self, room=8):
         self.room = room
@@ -50,25 +50,25 @@ class Waiting:
 
 @pytest.fixture
 def waiting():
-    """Where they wait."""
+    """Return the stand-in in which clients wait."""
     return Waiting()
 
 
 @pytest.fixture
 def stream(waiting):
-    """A node's stream with the old key in force."""
+    """Return a node's stream with the old key in force."""
     stream = a_stream(newer_keys=waiting)
     stream.tokens.replace({"old": KEYS["old"]}, {})
     return stream
 
 
 def hello(line: Line, kid: str) -> None:
-    """Say it with a token of that key."""
+    """Send a `hello` with a token of this key."""
     line.tell({"type": "hello", "token": token(kid), "places": []})
 
 
-def test_a_hello_waits_and_so_does_all_behind_it(stream, waiting):
-    """T8: what comes meanwhile is not read, and then answered in order."""
+def test_hello_with_unknown_key_stops_reading(stream, waiting):
+    """Later messages are not read, and are answered in order afterwards (rule T8)."""
     line = opened(stream)
     hello(line, "new")
     line.tell(PING)
@@ -81,8 +81,8 @@ def test_a_hello_waits_and_so_does_all_behind_it(stream, waiting):
     assert line.received() == ["welcome", "pong"]
 
 
-def test_messages_of_one_read_wait_too(stream, waiting):
-    """T8: not only what is still in the kernel."""
+def test_later_messages_of_same_read_wait(stream, waiting):
+    """Not only those that are still in the kernel (rule T8)."""
     line = opened(stream)
     messages = {"type": "hello", "token": token("new"), "places": []}, PING
     line.say(b"".join(frame(TEXT, json.dumps(message).encode()) for message in messages))
@@ -92,8 +92,8 @@ def test_messages_of_one_read_wait_too(stream, waiting):
     assert line.received() == ["welcome", "pong"]
 
 
-def test_without_a_newer_key_it_is_4401(stream, waiting):
-    """T8: nobody waits twice."""
+def test_hello_is_refused_without_newer_key(stream, waiting):
+    """The code is 4401, and the client does not wait again (rule T8)."""
     line = opened(stream)
     hello(line, "new")
     waiting.settle()
@@ -102,8 +102,8 @@ def test_without_a_newer_key_it_is_4401(stream, waiting):
     assert stream.held == {}
 
 
-def test_who_is_one_too_many_is_refused_at_once(stream, waiting):
-    """T8: so many wait, and no more."""
+def test_client_beyond_limit_is_refused_at_once(stream, waiting):
+    """The number of waiting clients is limited (rule T8)."""
     waiting.room = 1
     first, second = opened(stream), opened(stream)
     hello(first, "new")
@@ -112,8 +112,8 @@ def test_who_is_one_too_many_is_refused_at_once(stream, waiting):
     assert second.hear() == [close_frame(close_codes.BAD_TOKEN)]
 
 
-def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
-    """T8: neither a good one nor one that is broken."""
+def test_token_of_known_key_does_not_wait(stream, waiting):
+    """Whether it is valid or not (rule T8)."""
     good, broken = opened(stream), opened(stream)
     hello(good, "old")
     assert good.received() == ["welcome"]
@@ -122,8 +122,8 @@ def test_a_token_of_a_known_key_does_not_wait(stream, waiting):
     assert waiting.those == []
 
 
-def test_a_fresh_token_of_an_unknown_key_waits(stream, waiting):
-    """M4, T8: the session goes on."""
+def test_token_message_with_unknown_key_waits(stream, waiting):
+    """The session goes on (rules M4 and T8)."""
     line = opened(stream)
     hello(line, "old")
     line.hear()
@@ -134,8 +134,8 @@ def test_a_fresh_token_of_an_unknown_key_waits(stream, waiting):
     assert line.received() == ["ok"]
 
 
-def test_who_has_left_meanwhile_is_forgotten(stream, waiting):
-    """T8: by its own end, or because its time for a `hello` was over."""
+def test_client_that_leaves_while_waiting_is_forgotten(stream, waiting):
+    """The client has disconnected, or its time for a `hello` is over (rule T8)."""
     lost, late = opened(stream), opened(stream)
     hello(lost, "new")
     hello(late, "new")
@@ -149,8 +149,8 @@ def test_who_has_left_meanwhile_is_forgotten(stream, waiting):
     assert len(stream.hub) == 0
 
 
-def test_a_slow_one_that_recovers_is_still_not_read(stream, waiting):
-    """Rule 3: there are two reasons not to read it."""
+def test_slow_client_that_drains_still_waits(stream, waiting):
+    """There are two independent reasons not to read from it (Rule 3 of `stream.connection`)."""
     line = opened(stream)
     hello(line, "old")
     line.tell({"type": "token", "token": token("new")})
@@ -165,8 +165,8 @@ def test_a_slow_one_that_recovers_is_still_not_read(stream, waiting):
 # ---- the wait itself -----------------------------------------------------------------------------------------
 
 
-async def test_all_wait_for_one_fetch():
-    """T8: however many there are."""
+async def test_all_clients_wait_for_one_fetch():
+    """All clients, however many there are, wait for the same fetch (rule T8)."""
     asked = []
     newer = NewerKeys(lambda: asked.append(1))
     waits = [asyncio.ensure_future(newer.waited()) for _ in range(MAX_WAITING)]
@@ -180,14 +180,14 @@ async def test_all_wait_for_one_fetch():
     assert newer.wait(lambda: None)
 
 
-async def test_a_wait_that_nobody_settles_ends_by_itself(monkeypatch):
-    """T8: after WAIT_S."""
+async def test_wait_ends_after_time_limit(monkeypatch):
+    """After WAIT_S (rule T8)."""
     monkeypatch.setattr(jwks_refresh, "WAIT_S", 0.01)
     await NewerKeys(lambda: None).waited()
 
 
-async def test_what_is_settled_at_once_is_waited_for_too():
-    """T8: when the set can't be fetched now."""
+async def test_wait_ends_if_fetch_is_impossible():
+    """The key set cannot be fetched now, so `settle` is called at once (rule T8)."""
     newer = NewerKeys(lambda: newer.settle())  # noqa: PLW0108 (it is not there yet)
     await newer.waited()
     await newer.waited()

@@ -1,4 +1,4 @@
-"""What a token says, and each reason for a refusal. That it agrees with `tokens` is seen in the tests of that."""
+"""The report on a token, with each reason for a refusal. `test_tokens` checks that it agrees with `tokens`."""
 
 import jwt
 import pytest
@@ -18,7 +18,7 @@ CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "iat": NOON_S - 
 
 
 def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
-    """Why a token with these claims changed (`...` leaves one out) is refused."""
+    """Return the reasons to refuse a token with these claims changed (`...` leaves a claim out)."""
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
     header = {} if kid is None else {"kid": kid}
     return explain(jwt.encode(claims, PyJWK(key, "EdDSA"), "EdDSA", header), KEYS, revoked or {}, NOON).refusals
@@ -30,14 +30,14 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"kid": None}, "its header has no kid, "),
         ({"kid": "k9"}, 'its kid "k9" is none of the keys: "k1"'),
         ({"key": STRANGER}, 'its signature is not by key "k1"'),
-        ({"aud": ...}, 'it has no aud: "geocast" is needed'),
-        ({"aud": "other"}, 'its aud is another: "geocast" is needed'),
+        ({"aud": ...}, 'it has no aud; expected "geocast"'),
+        ({"aud": "other"}, 'its aud is wrong; expected "geocast"'),
         ({"sub": ...}, "it has no sub, "),
         ({"sub": "r-\ud800"}, "it has no sub, "),
         ({"exp": ...}, "it has no exp, "),
         ({"exp": NOON_S - 180}, "it expired 3 minutes ago, at 2"),
         ({"exp": NOON_S}, "it expired 0 seconds ago, at "),
-        ({"nbf": NOON_S + 7200}, "it is not good before 2"),
+        ({"nbf": NOON_S + 7200}, "it is not valid before 2"),
         ({"scope": ["alerts:publish"]}, "its scope is not a text of scopes"),
         ({"revoked": {"desk-7": NOON_S}}, "tokens of its sub are revoked before 2"),
         ({"revoked": {"desk-7": NOON_S}, "iat": ...}, "it does not say when it was issued"),
@@ -46,20 +46,20 @@ def refusals(key=PRIVATE, kid="k1", revoked=None, **changes):
         ({"jti": 7}, "a claim is not of the type"),
     ],
 )
-def test_a_refusal_has_its_reason(changes, expected):
-    """T1 to T3 and BA3: one reason, which says what was expected."""
+def test_invalid_token_has_one_reason(changes, expected):
+    """The reason says what was expected (rules T1 to T3 and BA3)."""
     [told] = refusals(**changes)
     assert expected in told
 
 
-def test_all_reasons_are_told():
-    """And not the first only."""
+def test_all_reasons_are_listed():
+    """The report does not stop at the first reason."""
     assert len(refusals(key=STRANGER, aud=..., sub="", exp=NOON_S - 1, nbf=NOON_S + 1, scope=1)) == 6
 
 
 @pytest.mark.parametrize("changes", [{}, {"revoked": {"desk-7": NOON_S - 60}}, {"aud": ["x", AUDIENCE]}], ids=str)
-def test_a_good_token_has_none(changes):
-    """T3: as a node judges it."""
+def test_valid_token_has_no_reason(changes):
+    """The report agrees with a node (rule T3)."""
     assert refusals(**changes) == []
 
 
@@ -79,8 +79,8 @@ def test_a_good_token_has_none(changes):
     ],
     ids=str,
 )
-def test_each_qualification_counts_or_has_its_reason(changes, told):
-    """RQ2, RQ3: the token may be good all the same."""
+def test_qualification_counts_or_has_reason(changes, told):
+    """The token may be valid all the same (rules RQ2 and RQ3)."""
     claims = {
         name: value for name, value in (CLAIMS | {"quals": ["cpr", "medic"]} | changes).items() if value is not ...
     }
@@ -88,15 +88,15 @@ def test_each_qualification_counts_or_has_its_reason(changes, told):
     assert explain(token, {"k1": Key(PUBLIC | {"quals": ["cpr"]})}, {}, NOON).quals == told
 
 
-def test_an_algorithm_that_is_not_the_keys_is_told():
-    """T2: the algorithm is the one that the key states."""
+def test_wrong_algorithm_is_reported():
+    """The algorithm is the one in the key (rule T2)."""
     token = jwt.encode(CLAIMS, "s" * 32, "HS256", {"kid": "k1"})
     assert explain(token, KEYS, {}, NOON).refusals == ['its alg is "HS256", and key "k1" is for EdDSA (T2)']
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 5000, "eyJhbGciOiJub25lIn0..", "\udcff"])
-def test_what_is_no_token_is_told(token):
-    """T1: whatever it is, it has a reason and no traceback."""
+def test_malformed_token_is_reported(token):
+    """Any text has a reason and raises nothing (rule T1)."""
     assert explain(token, KEYS, {}, NOON).refusals
 
 
@@ -111,6 +111,6 @@ def test_what_is_no_token_is_told(token):
         (0, "0 seconds ago"),
     ],
 )
-def test_times_are_told_in_words(seconds, words):
-    """In the largest unit of which there are two."""
+def test_in_words_uses_largest_unit_with_two_or_more(seconds, words):
+    """For example, 90 seconds stay seconds, because they are less than two minutes."""
     assert in_words(seconds) == words

@@ -1,4 +1,4 @@
-"""Tokens and keys: section 6. Whatever is wrong with a token, the answer is the same."""
+"""Tokens and keys (protocol, section 6). The result for an invalid token is always the same."""
 
 import base64
 import json
@@ -43,19 +43,19 @@ CLAIMS = {"aud": AUDIENCE, "sub": "desk-7", "exp": NOON_S + 60, "scope": "alerts
 
 
 def encoded(key=PRIVATE, header=None, **changes):
-    """A token with these claims changed (`...` leaves one out), signed with a private JWK."""
+    """Return a token with these claims changed (`...` leaves a claim out), signed with a private JWK."""
     claims = {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
     return jwt.encode(claims, PyJWK(key, key["alg"]), key["alg"], header or {"kid": key["kid"]})
 
 
 def segment(value):
-    """A part of a token."""
+    """Return a part of a token."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def check(token, now=NOON):
-    """What the token grants. If that is nothing, there is a reason that can be told, and only then (`token_report`)."""
+    """Return the grant of the token, and check that `token_report` gives reasons if and only if there is none."""
     grant = TOKENS.check(token, now)
     assert bool(explain(token, KEYS, {}, now).refusals) == (grant is None)
     return grant
@@ -64,36 +64,36 @@ def check(token, now=NOON):
 # ---- good tokens ---------------------------------------------------------------------------------------------
 
 
-def test_a_good_token_grants_what_it_says():
-    """T3: `sub`, the scopes, and until when."""
+def test_valid_token_grants_its_claims():
+    """`sub`, the scopes, and the expiry (rule T3)."""
     scopes = frozenset({"alerts:publish", "alerts:receive"})
     assert check(encoded()) == Grant("desk-7", scopes, (NOON_S + 60) * 1000)
 
 
-def test_an_audience_may_be_a_list():
-    """T3: `aud` = `geocast`, or a list with it."""
+def test_audience_may_be_a_list():
+    """`aud` is `geocast`, or a list that contains it (rule T3)."""
     assert check(encoded(aud=["other", "geocast"]))
 
 
-def test_an_expiry_may_have_a_fraction():
+def test_expiry_may_have_a_fraction():
     """RFC 7519, section 2, NumericDate."""
     assert check(encoded(exp=NOON_S + 0.5)).expires_at == NOON_MS + 500
 
 
 @pytest.mark.parametrize("scope", [..., "", "other"])
-def test_a_token_without_a_scope_of_ours_grants_nothing_else(scope):
-    """T3: it is good, and lacks the scopes: 403 or 4403, not 401 or 4401."""
+def test_token_without_known_scope_is_valid(scope):
+    """It lacks the scopes, so requests are answered with 403 or 4403, not 401 or 4401 (rule T3)."""
     assert not check(encoded(scope=scope)).scopes & set(SCOPES)
 
 
-def test_any_of_the_keys_will_do():
-    """T2: the key is chosen by `kid`; `oct` keys with HS256 for development."""
+def test_kid_selects_key():
+    """Keys of type `oct` with HS256 are for development (rule T2)."""
     assert check(encoded(OTHER_PRIVATE)).sub == "desk-7"
     assert check(encoded(SHARED)).sub == "desk-7"
 
 
-def test_what_sign_makes_check_takes():
-    """K2: `geocast token` signs a token with a key of `geocast keygen`."""
+def test_signed_token_is_valid():
+    """`geocast token` signs a token with a key of `geocast keygen` (rule K2)."""
     grant = check(sign(PRIVATE, "desk-7", SCOPES, NOON_S, 3600))
     assert grant == Grant("desk-7", frozenset(SCOPES), (NOON_S + 3600) * 1000)
 
@@ -101,15 +101,15 @@ def test_what_sign_makes_check_takes():
 # ---- time ----------------------------------------------------------------------------------------------------
 
 
-def test_a_token_ends_when_it_says():
-    """T3: no leeway."""
+def test_token_is_invalid_from_its_expiry():
+    """There is no leeway (rule T3)."""
     token = encoded(exp=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0))
     assert check(token, NOON) is None
 
 
-def test_a_token_does_not_begin_before_it_says():
-    """T3: `nbf` honoured."""
+def test_token_is_invalid_before_nbf():
+    """Rule T3."""
     token = encoded(nbf=NOON_S)
     assert check(token, Now(NOON_MS - 1, 0.0)) is None
     assert check(token, NOON)
@@ -122,7 +122,7 @@ MEDICS = {"k1": Key(PUBLIC | {"quals": ["cpr", "medic"]}), "k2": Key(OTHER_PUBLI
 
 
 def quals(token, keys=MEDICS):
-    """The qualifications that count, by keys that may grant some."""
+    """Return the qualifications that count, with keys that may grant some."""
     return TokenVerifier(keys).check(token, NOON).quals
 
 
@@ -138,13 +138,13 @@ def quals(token, keys=MEDICS):
         (..., set()),
     ],
 )
-def test_qualifications_count_as_far_as_the_key_may_grant_them(claimed, counts):
-    """RQ1, RQ3: what is claimed and granted, and nothing else."""
+def test_qualifications_count_if_key_may_grant_them(claimed, counts):
+    """Qualifications must be claimed by the token and granted by the key (rules RQ1 and RQ3)."""
     assert quals(encoded(**FRESH, quals=claimed)) == counts
 
 
-def test_a_key_without_quals_grants_none():
-    """RQ3: so whoever signs for the app can't make medics. The token is good all the same."""
+def test_key_without_quals_grants_none():
+    """So a signer of the app's tokens cannot create medics. The token is still valid (rule RQ3)."""
     token = encoded(OTHER_PRIVATE, **FRESH, quals=["medic"])
     assert quals(token) == set()
     assert check(token) == Grant("desk-7", frozenset(CLAIMS["scope"].split()), (NOON_S + 86_400) * 1000)
@@ -166,8 +166,8 @@ def test_a_key_without_quals_grants_none():
     ],
     ids=str,
 )
-def test_qualifications_count_in_a_token_of_a_day_at_most(times, counts):
-    """RQ2: one that lasts longer, or does not say since when, qualifies nobody. It is good all the same."""
+def test_qualifications_only_count_in_token_of_at_most_a_day(times, counts):
+    """In a longer token, or one without `iat`, none count; the token is still valid (rule RQ2)."""
     assert quals(encoded(**times, quals=["cpr"])) == ({"cpr"} if counts else set())
 
 
@@ -191,35 +191,35 @@ def test_qualifications_count_in_a_token_of_a_day_at_most(times, counts):
     ],
     ids=str,
 )
-def test_a_claim_of_qualifications_that_is_malformed_spoils_the_token(claimed):
-    """RQ1, T4: 1 to 16 strings of the grammar, whether or not they would count."""
+def test_malformed_quals_make_token_invalid(claimed):
+    """1 to 16 strings of the grammar, whether or not they would count (rules RQ1 and T4)."""
     assert check(encoded(**FRESH, quals=claimed)) is None
 
 
 @pytest.mark.parametrize("member", [[], "cpr", None, {}, ["cpr"] * 17, ["CPR"], [1]], ids=str)
-def test_a_key_with_malformed_quals_stops_the_start(member):
-    """RQ3, K1: one line that names the member and says what is expected. Of a published set the key is passed over."""
+def test_key_with_malformed_quals_is_refused(member):
+    """One line names the member and the expected form. In a published set, such a key is ignored (rules RQ3 and K1)."""
     keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"quals": member}]}).encode()
     with pytest.raises(ConfigError, match=r"^keys set: key 2: quals: expected a list of 1 to 16 texts of a-z, 0-9"):
         parse_keys(keys, "set")
     assert set(parse_keys(published(keys, "url"), "url")) == {"k2"}
 
 
-def test_what_a_key_may_grant_is_read_with_the_set():
-    """RQ3: from a file and, the same, from a URL."""
+def test_quals_of_keys_are_read_from_file_and_url():
+    """Both sources have the same effect (rule RQ3)."""
     keys = json.dumps({"keys": [PUBLIC | {"quals": ["cpr", "medic"]}, OTHER_PUBLIC]}).encode()
     for found in (parse_keys(keys, "file"), parse_keys(published(keys, "url"), "url")):
         assert quals(encoded(**FRESH, quals=["medic", "pilot"]), found) == {"medic"}
 
 
-def test_what_sign_makes_qualifies():
-    """RQ3, K2: `geocast token --quals`."""
+def test_signed_token_with_quals_has_qualifications():
+    """`geocast token --quals` (rules RQ3 and K2)."""
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400, ["medic"])) == {"medic"}
     assert quals(sign(PRIVATE, "r-1", SCOPES, NOON_S, 86_400)) == set()
 
 
-def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
-    """RQ3, BA3: who was granted it shows a token anew, and has what is left. Nobody else notices anything."""
+def test_token_is_no_longer_valid_if_key_loses_its_qualification():
+    """Its owner presents the token again and gets the remaining ones. Other tokens stay valid (rules RQ3 and BA3)."""
     tokens = TokenVerifier(MEDICS)
     claims = ({"quals": ["cpr"]}, {"quals": ["medic"]}, {"quals": ["pilot"]}, {})
     proofs = [tokens.check(encoded(**FRESH, **each), NOON).proof for each in claims]
@@ -234,20 +234,20 @@ def test_a_qualification_that_its_key_loses_takes_the_token_with_it():
 
 
 def of_issuer(issuer, jwk=PUBLIC):
-    """A key that says whose it is."""
+    """Return a key with an issuer."""
     return Key(jwk | {"iss": issuer})
 
 
-def test_subject_of_a_token_is_the_issuer_of_its_key_and_its_sub():
-    """HD5: a claim `iss` says nothing; keys without `iss` belong to the key set itself."""
+def test_subject_is_issuer_of_key_and_sub():
+    """A claim `iss` is ignored; keys without `iss` belong to the key set itself (rule HD5)."""
     keys = {"k1": of_issuer("https://a.example"), "k2": Key(OTHER_PUBLIC)}
     assert TokenVerifier(keys).check(encoded(iss="https://b.example"), NOON).subject == ("https://a.example", "desk-7")
     assert TokenVerifier(keys).check(encoded(OTHER_PRIVATE, iss="https://a.example"), NOON).subject == ("", "desk-7")
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "a"), ("a", "b"), ("a", None)])
-def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
-    """HD5, BA3: whoever has the token shows it anew, and is another subject then."""
+def test_token_is_no_longer_valid_if_key_changes_issuer(before, after):
+    """The same token, presented again, has another subject (rules HD5 and BA3)."""
     keys = [Key(PUBLIC) if name is None else of_issuer(name) for name in (before, after)]
     tokens = TokenVerifier({"k1": keys[0]})
     proof = tokens.check(encoded(), NOON, again=True).proof
@@ -258,16 +258,16 @@ def test_token_of_a_key_that_changes_its_issuer_does_not_stand(before, after):
     assert tokens.still_valid(tokens.check(encoded(), NOON).proof)
 
 
-def test_revocation_of_a_sub_counts_for_all_issuers():
-    """HD5, BA3: the file of --revoked names no issuer."""
+def test_revocation_of_sub_applies_to_all_issuers():
+    """The file of --revoked names no issuers (rules HD5 and BA3)."""
     keys = {"k1": of_issuer("a"), "k2": of_issuer("b", OTHER_PUBLIC)}
     tokens = TokenVerifier(keys, {"desk-7": NOON_S + 60})
     assert tokens.check(encoded(iat=NOON_S), NOON) is tokens.check(encoded(OTHER_PRIVATE, iat=NOON_S), NOON) is None
 
 
 @pytest.mark.parametrize("member", ["", 7, None, ["a"], "\ud800", "x" * 257])
-def test_key_with_a_malformed_issuer_stops_the_start(member):
-    """HD5: a key whose issuer can't be told is not taken for one of the set itself, at a URL neither."""
+def test_key_with_malformed_issuer_is_refused(member):
+    """Such a key does not count as one of the set itself. In a published set it is ignored (rule HD5)."""
     keys = json.dumps({"keys": [OTHER_PUBLIC, PUBLIC | {"iss": member}]}).encode()
     with pytest.raises(ConfigError, match=r"^keys set: key 2: iss: expected the issuer's name, a text of 1 to 256"):
         parse_keys(keys, "set")
@@ -275,7 +275,7 @@ def test_key_with_a_malformed_issuer_stops_the_start(member):
 
 
 def test_issuers_of_published_keys_are_kept():
-    """HD5, T8: a set at a URL may name issuers, as a file may."""
+    """A key set at a URL may name issuers, as a file may (rules HD5 and T8)."""
     keys = json.dumps({"keys": [PUBLIC | {"iss": "a"}, OTHER_PUBLIC]}).encode()
     found = parse_keys(published(keys, "url"), "url")
     assert {kid: key.issuer for kid, key in found.items()} == {"k1": "a", "k2": ""}
@@ -316,16 +316,16 @@ def test_issuers_of_published_keys_are_kept():
     ],
     ids=str,
 )
-def test_bad_claims_grant_nothing(changes):
-    """T3, T4: `aud`, `sub`, `exp` all required, `nbf` honoured; anything wrong gets one and the same answer."""
+def test_token_with_invalid_claims_is_invalid(changes):
+    """`aud`, `sub` and `exp` are required, `nbf` is respected, and the result is always the same (rules T3 and T4)."""
     assert check(encoded(**changes)) is None
 
 
 @pytest.mark.parametrize("sub", [5, None, ["desk-7"], "r-\ud800"])
-def test_a_sub_that_is_no_text_grants_nothing(sub):
-    """RFC 7519, section 4.1.2: a string; what can't be written is none.
+def test_token_with_sub_of_other_type_is_invalid(sub):
+    """A `sub` is a string that can be encoded as UTF-8 (RFC 7519, section 4.1.2).
 
-    (PyJWT does not write such a token, so it is put together by hand.)
+    PyJWT does not encode such a token, so the test builds it by hand.
     """
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(CLAIMS | {'sub': sub})}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
@@ -333,24 +333,24 @@ def test_a_sub_that_is_no_text_grants_nothing(sub):
 
 
 @pytest.mark.parametrize("kid", ["k3", "", "K1", "k1 "])
-def test_an_unknown_kid_grants_nothing(kid):
-    """T2: the key is chosen by `kid` alone."""
+def test_token_with_unknown_kid_is_invalid(kid):
+    """Only the `kid` selects the key (rule T2)."""
     assert check(encoded(header={"kid": kid})) is None
 
 
-def test_a_kid_is_required():
-    """T2: `kid` (required); no key is tried out."""
+def test_token_without_kid_is_invalid():
+    """No other key is tried (rule T2)."""
     assert check(jwt.encode(CLAIMS, PyJWK(PRIVATE, "EdDSA"), "EdDSA")) is None
 
 
-def test_another_keys_signature_grants_nothing():
-    """T2: the key is chosen by `kid`, so a signature by another known key is a bad one."""
+def test_token_signed_by_other_key_is_invalid():
+    """Even if that key is known (rule T2)."""
     assert check(encoded(OTHER_PRIVATE, {"kid": "k1"})) is None
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", "HS256", "RS256"])
-def test_the_token_does_not_choose_the_algorithm(algorithm):
-    """T2: a key's algorithm is the one the key states, so a public key is never taken for a shared one."""
+def test_token_cannot_choose_algorithm(algorithm):
+    """The key has the algorithm, so a public key is never used as a shared secret (rule T2)."""
     raw = PyJWK(PUBLIC, "EdDSA").key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     pem = PyJWK(PUBLIC, "EdDSA").key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -361,8 +361,8 @@ def test_the_token_does_not_choose_the_algorithm(algorithm):
         assert check(f"{signed}.{segment(signature)}") is None
 
 
-def test_a_changed_token_grants_nothing():
-    """T4: claims are what was signed."""
+def test_changed_token_is_invalid():
+    """The signature covers the claims (rule T4)."""
     header, _, signature = encoded().split(".")
     assert check(f"{header}.{segment(CLAIMS | {'scope': 'alerts:manage'})}.{signature}") is None
     assert check(f"{header}.{segment(CLAIMS)}.{segment(b'x' * 64)}") is None
@@ -395,21 +395,21 @@ def test_a_changed_token_grants_nothing():
     ],
     ids=range(20),
 )
-def test_hostile_bytes_grant_nothing(token):
-    """T4: anything wrong with a token gets one and the same answer, and no error gets out."""
+def test_hostile_bytes_are_invalid(token):
+    """The result is always the same, and no exception is raised (rule T4)."""
     assert check(token) is None
 
 
 @pytest.mark.parametrize("claims", [[], "x", 5, None, b"\xff", b"[" * 2000])
-def test_signed_nonsense_grants_nothing(claims):
-    """T4: a good signature does not make claims of it."""
+def test_signed_nonsense_is_invalid(claims):
+    """A valid signature does not make the claims valid (rule T4)."""
     signed = f"{segment({'alg': 'HS256', 'kid': 'dev'})}.{segment(claims)}"
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signed.encode(), b"s" * 32)
     assert check(f"{signed}.{segment(signature)}") is None
 
 
-def test_a_token_has_4_kib_at_most():
-    """T1: at most 4 KiB."""
+def test_token_longer_than_4_kib_is_invalid():
+    """Rule T1."""
     length = len(encoded(note=""))
     fits = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 - 2))
     too_long = encoded(note="x" * ((MAX_TOKEN_BYTES - length) * 3 // 4 + 4))
@@ -428,14 +428,14 @@ ED448 = OKPAlgorithm.to_jwk(Ed448PrivateKey.generate().public_key(), as_dict=Tru
 
 
 def jwks(tmp_path, value):
-    """A file of keys."""
+    """Return the path of a new file with this content."""
     path = tmp_path / "keys.jwks"
     path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
     return path
 
 
-def test_a_jwks_file_holds_public_keys_by_kid(tmp_path):
-    """T1: a JWKS file of public keys."""
+def test_load_keys_returns_keys_by_kid(tmp_path):
+    """The file is a JWKS of public keys (rule T1)."""
     keys = load_keys(jwks(tmp_path, {"keys": [PUBLIC, OTHER_PUBLIC, SHARED]}))
     assert set(keys) == {"k1", "k2", "dev"}
     assert TokenVerifier(keys).check(encoded(), NOON)
@@ -443,8 +443,8 @@ def test_a_jwks_file_holds_public_keys_by_kid(tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "RS256", "PS256"])
-def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
-    """T2: the algorithm is the one the key states."""
+def test_keys_of_other_algorithms_are_supported(tmp_path, algorithm):
+    """The algorithm is the one in the key (rule T2)."""
     if algorithm == "ES256":
         private, to_jwk = generate_ec_key(SECP256R1()), ECAlgorithm.to_jwk
     else:
@@ -458,8 +458,8 @@ def test_keys_of_other_algorithms_are_taken(tmp_path, algorithm):
 
 
 @pytest.mark.parametrize("name", ["EdDSA", "Ed25519"])
-def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
-    """T2, RFC 9864: a token's header has to have the one that the key has, from a file or from an address."""
+def test_token_must_have_same_name_of_ed25519_as_key(tmp_path, name):
+    """A key has one of the two names, in a file or at a URL (rule T2, RFC 9864)."""
     library = PyJWS()
     library.register_algorithm("Ed25519", OKPAlgorithm())
     data = json.dumps({"keys": [PUBLIC | {"alg": name}]}).encode()
@@ -503,9 +503,9 @@ def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
         ({"keys": [PUBLIC | {"crv": "P-256"}]}, "key 1: is not a usable EdDSA key"),
         ({"keys": [PUBLIC | {"kty": "EC"}]}, "key 1: is not a usable EdDSA key"),
         ({"keys": [{"kty": "OKP", "kid": "k", "alg": "EdDSA"}]}, "key 1: is not a usable EdDSA key"),
-        ({"keys": [SHARED | {"k": segment(b"s")}]}, "key 1: is too short for HS256: 256 bits at least"),
-        ({"keys": [SHARED | {"k": segment(b"s" * 31)}]}, "key 1: is too short for HS256: 256 bits at least"),
-        ({"keys": [SHORT_RSA]}, "key 1: is too short for RS256: 256 bits at least, and 2048 of RSA (RFC 7518)"),
+        ({"keys": [SHARED | {"k": segment(b"s")}]}, "key 1: is too short for HS256: at least 256 bits"),
+        ({"keys": [SHARED | {"k": segment(b"s" * 31)}]}, "key 1: is too short for HS256: at least 256 bits"),
+        ({"keys": [SHORT_RSA]}, "key 1: is too short for RS256: at least 256 bits, and 2048 for RSA (RFC 7518)"),
         ({"keys": [OTHER_CURVE]}, "key 1: is not a usable ES256 key"),
         ({"keys": [ED448 | {"alg": "Ed25519"}]}, "key 1: is not a usable Ed25519 key"),
         ({"keys": [PUBLIC | {"alg": "Ed25519", "x": "AAAA"}]}, "key 1: is not a usable Ed25519 key"),
@@ -513,8 +513,8 @@ def test_ed25519_has_two_names_and_a_key_has_one_of_them(tmp_path, name):
     ],
     ids=range(34),
 )
-def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, expected):
-    """T2: a key without `alg` stops the start; K1: one clear line, with the file's name."""
+def test_unusable_key_file_is_refused_with_one_line(tmp_path, value, expected):
+    """The line names the file (rules T2 and K1)."""
     path = jwks(tmp_path, value)
     with pytest.raises(ConfigError) as caught:
         load_keys(path)
@@ -523,14 +523,14 @@ def test_a_keys_file_that_cannot_be_used_is_told_in_one_line(tmp_path, value, ex
     assert "\n" not in str(caught.value)
 
 
-def test_a_keys_file_that_is_not_there_is_told_in_one_line(tmp_path):
-    """K1: a file that is missing."""
+def test_missing_key_file_is_refused_with_one_line(tmp_path):
+    """Rule K1."""
     with pytest.raises(ConfigError, match=r"^keys .*nowhere: No such file or directory$"):
         load_keys(tmp_path / "nowhere")
 
 
-def test_a_new_key_is_a_pair():
-    """K2: `geocast keygen` makes a private JWK and a public one; only the private one can sign."""
+def test_make_key_returns_a_pair():
+    """Only the private JWK can sign (rule K2)."""
     private, public = make_key()
     assert private["kid"] == public["kid"] != make_key()[0]["kid"]
     assert set(private) - set(public) == {"d"}
@@ -549,21 +549,21 @@ def test_a_new_key_is_a_pair():
     ],
     ids=["empty", "list", "no key", "no kid", "no alg", "public"],
 )
-def test_what_cannot_sign_is_told_in_one_line(key):
-    """K1: one clear line, never a traceback."""
+def test_sign_with_unusable_key_raises_config_error(key):
+    """The error is one line without a traceback (rule K1)."""
     with pytest.raises(ConfigError, match=r"^the key can't sign: "):
         sign(key, "desk-7", SCOPES, NOON_S, 60)
 
 
-def test_a_keys_file_that_is_nested_too_deep_is_told_in_one_line(tmp_path):
-    """K1: never a traceback."""
+def test_deeply_nested_key_file_is_refused_with_one_line(tmp_path):
+    """There is no traceback (rule K1)."""
     path = tmp_path / "deep.jwks"
     path.write_text('{"keys": ' + "[" * 100_000 + "]" * 100_000 + "}")
     with pytest.raises(ConfigError, match=r"deep\.jwks: not a JWK set"):
         load_keys(path)
 
 
-def test_a_key_that_is_too_short_signs_nothing():
-    """T2: RFC 7518, 3.2; the node would not take it."""
-    with pytest.raises(ConfigError, match=r"^the key is too short: 256 bits at least"):
+def test_sign_with_short_key_raises_config_error():
+    """A node would not accept the token (rule T2; RFC 7518, 3.2)."""
+    with pytest.raises(ConfigError, match=r"^the key is too short: at least 256 bits"):
         sign(SHARED | {"k": segment(b"s" * 31)}, "desk", SCOPES, NOON_S, 60)

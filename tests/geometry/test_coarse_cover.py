@@ -1,4 +1,4 @@
-"""Few coarse shapes that cover many: nobody inside of any is missed, wherever they lie (HD10)."""
+"""Covers of many shapes by few coarse shapes: they cover every place, anywhere on the sphere (rule HD10)."""
 
 import numpy as np
 import pytest
@@ -18,26 +18,26 @@ MOST = 64
 
 
 def piece(ring):
-    """A ring with edges as A17 has them."""
+    """Return a ring as a piece, with its edges split as rule A17 has them."""
     lng, lat, beyond_m = split_edges(*np.array(ring).T)
     return Piece(np.array([lng, lat]), beyond_m)
 
 
 def published(given):
-    """The polygons that are published for pieces: few enough."""
+    """Return the polygons that are published for pieces, after checking that they are few enough."""
     polygons = publish_polygons(few(given, MOST), 0)
     assert len(polygons) <= MOST
     assert sum(len(polygon.ring) - 1 for polygon in polygons) <= MAX_CORNERS
     return [SphericalPolygon(polygon.ring, polygon.buffer_m) for polygon in polygons]
 
 
-def held(rings, points):
-    """Which places, (3, n), are in any of the rings."""
+def inside_any(rings, points):
+    """Return whether places, (3, n), are in any of the rings."""
     return np.any([ring.contains_all(points, np.zeros(points.shape[1])) for ring in rings], axis=0)
 
 
 def places_in(given, dice, count=30):
-    """Corners of pieces, and places inside of them or as far beyond their rings as they reach, (3, n)."""
+    """Return corners of pieces, and random places inside them or within their `beyond_m`, as an array (3, n)."""
     found = []
     for each in given:
         ring = SphericalPolygon(each.ring.T.tolist(), each.beyond_m)
@@ -49,8 +49,8 @@ def places_in(given, dice, count=30):
 
 @pytest.mark.parametrize("centre", s2.CENTRES)
 @pytest.mark.parametrize(("count", "size_m"), [(1, 800_000), (3, 30_000), (70, 3_000), (110, 40_000), (300, 9_000)])
-def test_everybody_inside_of_any_ring_is_inside_of_what_covers_them(centre, count, size_m):
-    """HD10, rule 1: rings that cross themselves and each other, at poles and across the antimeridian."""
+def test_few_covers_places_of_crossing_rings_anywhere(centre, count, size_m):
+    """Rings cross themselves and each other, lie at poles and across the antimeridian (rule HD10, Rule 1)."""
     dice = np.random.default_rng(count)
     middles = s2.places(dice, centre, 600_000, count)
     given = []
@@ -59,18 +59,18 @@ def test_everybody_inside_of_any_ring_is_inside_of_what_covers_them(centre, coun
         if n % 3 == 0:
             ring[2], ring[6] = ring[6], ring[2]
         given.append(piece(ring[:: 1 if n % 2 else -1]))
-    assert held(published(given), places_in(given, dice)).all()
+    assert inside_any(published(given), places_in(given, dice)).all()
 
 
-def test_rings_that_turn_in_both_directions_do_not_cancel_each_other():
-    """Rule 1: where two overlap, the one winds around a place once and the other minus once."""
+def test_few_covers_overlapping_rings_of_opposite_directions():
+    """Where two rings of opposite directions overlap, their winding numbers are 1 and -1 (Rule 1)."""
     ring = coast(600, 3)
     given = [piece(ring), piece(ring[::-1]), *(piece(coast(600, n, 17, -88 + n / 10)) for n in range(4))]
-    assert held(published(given), places_in(given, np.random.default_rng(1))).all()
+    assert inside_any(published(given), places_in(given, np.random.default_rng(1))).all()
 
 
-def test_hole_between_rings_is_not_filled():
-    """Rule 2 of `polygon_union`: nobody is told in the middle of a wreath of zigzags."""
+def test_few_does_not_fill_hole_of_wreath():
+    """The middle of a wreath of zigzags stays outside (Rule 2 of `polygon_union`)."""
     turn = np.arange(5_000) * 2 * np.pi / 5_000
     out, back = 1.0 + 0.1 * (np.arange(5_000) % 2), 0.8 - 0.1 * (np.arange(5_000) % 2)
     wreath = np.vstack(
@@ -81,11 +81,11 @@ def test_hole_between_rings_is_not_filled():
     )
     rings = published([piece(closed(wreath + np.array([10, 0])))])
     middle = np.array(unit_vectors(np.array([0.0, 0.1]), np.array([10.0, 10.1])))
-    assert not held(rings, middle).any()
+    assert not inside_any(rings, middle).any()
 
 
-def test_circle_is_covered_by_polygon_around_it():
-    """Rule 1."""
+def test_around_covers_circle():
+    """The polygon contains the circle, and reaches at most 1 km farther (Rule 1)."""
     ring = around((50.0, 10.0, 40_000.0))
     edge = s2.around((50.0, 10.0), np.linspace(0, 6.28, 200), np.full(200, 39_999.0))
     assert s2.depth_m(ring.ring.T.tolist(), edge).min() > 0
@@ -93,17 +93,17 @@ def test_circle_is_covered_by_polygon_around_it():
     assert s2.depth_m(ring.ring.T.tolist(), far).max() < 0
 
 
-def test_what_is_wider_than_a18_allows_is_not_covered():
-    """A18: a ring around the equator, and a line among many rings, which is no area and does no harm."""
+def test_few_refuses_ring_that_is_too_wide():
+    """A ring around the equator breaks rule A18. A line among many rings has no area, and does no harm."""
     equator = closed(np.column_stack([np.arange(-180, 180, 10), np.zeros(36)]))
     assert few([piece(equator)], MOST) is None
     line = Piece(np.array([[10.0, 11.0, 10.0, 10.0], [50.0, 50.0, 50.0, 50.0]]), 0.0)
     given = [line, *(piece(coast(12, n, 40 + n / 8, 9, 0.05)) for n in range(80))]
-    assert held(published(given), places_in(given[1:], np.random.default_rng(2))).all()
+    assert inside_any(published(given), places_in(given[1:], np.random.default_rng(2))).all()
 
 
-def test_work_is_bounded_before_it_is_done(monkeypatch):
-    """HD3: a grid that rings would pass too often is not drawn, and the next has half as many squares."""
+def test_few_skips_grids_that_take_too_long(monkeypatch):
+    """A grid with too many marks is not drawn; the next grid has half as many squares along a side (rule HD3)."""
     drawn = []
     marked = coarse_cover._marked
     monkeypatch.setattr(

@@ -1,10 +1,11 @@
-"""What somebody who sees all that is published can work out of it about the address behind it.
+"""Attacks on the exact place of an incident, by somebody who sees everything that is published.
 
-The attacker knows the rules, as they are in `geocast.geometry.sphere`, the requested radii, and how the circles of a
-request lie to each other; of corrections, how far from the address they are at most. Each attack asks for which
-places exactly the same would have been published. It is tried on the rules of now and on those before B11 and B12,
-which put each circle into the cell that it lies in, and it has to succeed on those: an attack that fails on both
-shows nothing.
+The attacker knows the rules in `geocast.geometry.sphere`, the requested radii, and the positions of a request's circles
+relative to each other. For corrections, the attacker knows the greatest distance from the address. Each attack looks
+for all places for which exactly the same would have been published.
+
+Each attack is tried on the current rules, and on the rules before B11 and B12, which moved each circle to the centre of
+its own cell. The attack must succeed on the old rules, since an attack that always fails would prove nothing.
 """
 
 import math
@@ -26,28 +27,28 @@ PLACES = [DALLAS, (64.8378, -147.7164), (-33.8688, 151.2093)]
 
 
 def now(requested, held=()):
-    """What is published for circles, behind a revision that has `held`."""
+    """Return the published circles by the current rules, if the current revision has the circles `held`."""
     return publish_area(requested, RESOLUTION, held)
 
 
 def before(requested, held=()):
-    """The same by the rules before B11 and B12."""
+    """Return the published circles by the rules before B11 and B12."""
     return [publish_circle(*disc, RESOLUTION) for disc in requested]
 
 
 def shifted(place, east_m, north_m):
-    """A place that many metres off, as a program at a desk would reckon."""
+    """Return the place at this distance, in the simple way of a program at a publisher's desk."""
     return place[0] + north_m * METRE, place[1] + east_m * METRE / math.cos(math.radians(place[0]))
 
 
 def grid(place, half_m, step_m):
-    """Points in a square round a place: metres east and north of it."""
+    """Return points in a square around a place, as metres east and north of the place."""
     way = np.arange(-half_m, half_m + step_m / 2, step_m)
     return np.stack(np.meshgrid(way, way), -1)
 
 
 def candidates(place, step_m):
-    """Points all over the cell that a place is in."""
+    """Return points all over the cell of a place."""
     cell = cell_of(*place, RESOLUTION)
     centre = h3.cell_to_latlng(cell)
     points = [shifted(centre, *way) for way in grid(centre, 300, step_m).reshape(-1, 2)]
@@ -58,21 +59,21 @@ def candidates(place, step_m):
 
 
 def sixteen_round(place):
-    """Circles in two rings round a place, as one would ask for to draw something like its street."""
+    """Return circles in two rings around a place, as a publisher would draw something like a street."""
     turns = [(n * math.tau / 15, 90 + 170 * (n % 2)) for n in range(15)]
     rings = [shifted(place, way_m * math.sin(turn), way_m * math.cos(turn)) for turn, way_m in turns]
     return [(*point, RADIUS_M) for point in [place, *rings]]
 
 
 def share_of_fitting(rules, place, seen, step_m=11.0):
-    """For how much of the cell what is seen of `sixteen_round` would be the same."""
+    """Return for which share of the cell the attacker would see the same of `sixteen_round`."""
     points = candidates(place, step_m)
     wanted = seen(rules(sixteen_round(place)))
     return sum(seen(rules(sixteen_round(point))) == wanted for point in points) / len(points)
 
 
 def share_by_landmarks(place, count):
-    """For how much of the cell the same is published, if the attacker knows where all circles but the first are."""
+    """Return for which share of the cell the same is published, if the attacker knows all places except the first."""
     _, *known = sixteen_round(place)[: count + 1]
     points = candidates(place, 11.0)
     wanted = now([(*place, RADIUS_M), *known])
@@ -80,15 +81,15 @@ def share_by_landmarks(place, count):
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_sixteen_circles_round_an_address_do_not_give_it_away(place):
-    """B12: they fit nine tenths of the cell and more; each put into its own cell, they fit a few houses."""
+def test_sixteen_circles_around_address_do_not_reveal_it(place):
+    """They fit 90 % of the cell or more. With a cell for each circle, they would fit a few houses (rule B12)."""
     assert share_of_fitting(before, place, list) < 0.03
     assert share_of_fitting(now, place, list) > 0.9
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_circles_round_known_places_do(place):
-    """B12 says so: who knows where the others are learns where the first is; from one of them a part of the cell."""
+def test_circles_around_known_places_reveal_address(place):
+    """Rule B12 says so: an attacker who knows one other place learns a part of the cell, and from all the address."""
     assert 0.1 < share_by_landmarks(place, 1) < 0.8
     assert share_by_landmarks(place, 15) < 0.1
 
@@ -97,7 +98,10 @@ def test_circles_round_known_places_do(place):
 
 
 def told_among(probes):
-    """The attacker sees no alert, only which of its subscribers at these places are told: a function of the area."""
+    """Return a function from an area to what the attacker sees of it.
+
+    The attacker sees no alert, only which of the attacker's subscribers, at these places, are sent the alert.
+    """
     index = PlaceIndex()
     for row, place in enumerate(probes):
         index.add(row, *place, 0.0)
@@ -112,8 +116,8 @@ def told_among(probes):
     return told
 
 
-def test_ten_thousand_probes_on_the_edge_tell_no_more_than_the_area():
-    """B4: matching knows the published circles only, so who is told where gives away the cell and no more."""
+def test_ten_thousand_probes_at_edge_reveal_only_published_area():
+    """Matching only uses the published circles, so it reveals the cell and no more (rule B4)."""
     rng = np.random.default_rng(7)
     ways, turns = rng.uniform(900, 1_700, 10_000), rng.uniform(0, math.tau, 10_000)
     told = told_among([shifted(DALLAS, w * math.sin(t), w * math.cos(t)) for w, t in zip(ways, turns, strict=True)])
@@ -127,10 +131,10 @@ STEP_M, HALF_M = 10.0, 700.0
 
 
 class Corrections:
-    """An alert that is corrected again and again, to within `spread_m` of one address, and who watches it.
+    """An alert that is corrected again and again, by up to `spread_m` around one address, and its observer.
 
-    For each revision the attacker finds out which requested cells would have given what was published, behind the
-    revision before; and so, for each point of a map, how likely all of it is if the address is there.
+    For each revision the attacker finds all cells of a requested centre that would have given the published circle,
+    after the revision before. The attacker then computes the likelihood of all revisions for each point of a map.
     """
 
     def __init__(self, rules, spread_m, rng):
@@ -143,16 +147,16 @@ class Corrections:
         self.likely = {cell: self.near(self.cells == cell) for cell in np.unique(self.cells)}
 
     def near(self, mask):
-        """For each point of the map, how likely a correction of an address there lies in the mask."""
+        """Return for each point of the map how likely a correction of an address there lies in the mask."""
         return np.clip(np.fft.irfft2(np.fft.rfft2(mask) * self.kernel, mask.shape), 0, 1)
 
     def corrected(self, address):
-        """Places that the address is corrected to."""
+        """Return circles at a random corrected place."""
         way_m, turn = self.spread_m * math.sqrt(self.rng.random()), self.rng.uniform(0, math.tau)
         return [(*shifted(address, way_m * math.sin(turn), way_m * math.cos(turn)), RADIUS_M)]
 
     def left_of_the_cell(self, address, revisions):
-        """How large the region is that holds the address with 95 %, as a share of a cell."""
+        """Return the size of the region that contains the address with 95 %, as a share of a cell."""
         fits, held = np.ones(self.cells.shape), ()
         for _ in range(revisions):
             area = self.rules(self.corrected(address), held)
@@ -169,7 +173,7 @@ class Corrections:
 
 
 def by_a_border():
-    """Addresses 20 m within the border of a cell: in the middle of its edges, and in a corner."""
+    """Yield addresses 20 m inside the border of a cell: in the middle of two edges, and in a corner."""
     cell = cell_of(*DALLAS, RESOLUTION)
     centre, corners = h3.cell_to_latlng(cell), h3.cell_to_boundary(cell)
     for one, other in ((0, 1), (2, 3), (4, 4)):
@@ -178,22 +182,22 @@ def by_a_border():
 
 
 def left_on_average(rules, spread_m):
-    """What a hundred corrections of addresses by a border leave, on average."""
+    """Return the mean result of a hundred corrections of addresses near a border."""
     corrections = Corrections(rules, spread_m, np.random.default_rng(11))
     return np.mean([corrections.left_of_the_cell(address, 100) for address in by_a_border() for _ in range(4)])
 
 
-def test_a_hundred_corrections_by_a_border_do_not_trace_it():
-    """B11: that one of them was outside of the cell shows once, and neither where nor how often.
+def test_hundred_corrections_near_border_do_not_reveal_it():
+    """A correction outside the cell shows once, without its place or the number of such corrections (rule B11).
 
-    What is left is the strip on both sides of the cell's border that is as wide as corrections are long: on average
+    What remains is a strip on both sides of the cell's border, as wide as the corrections are long: on average
     1.3 cells for 100 m.
     """
     assert left_on_average(before, 100.0) < 0.05
     assert left_on_average(now, 100.0) > 0.9
 
 
-def test_a_hundred_short_corrections_by_a_border_leave_a_part_of_the_cell():
-    """B11: the strip is narrower where corrections are short."""
+def test_hundred_short_corrections_near_border_leave_part_of_cell():
+    """The strip along the border is narrower if corrections are short (rule B11)."""
     assert left_on_average(before, 50.0) < 0.05 < 0.5 < left_on_average(now, 50.0) < 0.9
     assert 0.15 < left_on_average(now, 20.0) < 0.5

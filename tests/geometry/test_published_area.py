@@ -1,4 +1,4 @@
-"""The published circles of a list and of a revision: they cover what was asked for, and give away as little as one."""
+"""The published circles of lists and revisions: they cover the requested circles, and reveal as little as possible."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ CM = 0.01
 RADIUS_M = 800.0
 HOME = cell_of(*DALLAS, 9)
 PENTAGON = h3.get_pentagons(9)[3]
-# Where a formula about places goes wrong, if it does.
+# Places at which formulas are likely to go wrong.
 CORNERS = [
     DALLAS,
     (90.0, 0.0),
@@ -36,7 +36,7 @@ offsets = st.lists(st.tuples(bearings, st.floats(0, 3_000), st.floats(1, 20_000)
 
 
 def at(place, bearing, way_m):
-    """The point that far from another, by the usual formula on a sphere (E. Williams, "Aviation Formulary")."""
+    """Return the point at this bearing and distance, by the usual formula (E. Williams, "Aviation Formulary")."""
     lat, lng, angle = math.radians(place[0]), math.radians(place[1]), way_m / 6_371_007.180918475
     to = math.asin(math.sin(lat) * math.cos(angle) + math.cos(lat) * math.sin(angle) * math.cos(bearing))
     east = math.sin(bearing) * math.sin(angle) * math.cos(lat)
@@ -45,24 +45,24 @@ def at(place, bearing, way_m):
 
 
 def discs(place, around):
-    """A circle at a place and others around it."""
+    """Return a circle at a place and others around it."""
     return [(*place, RADIUS_M), *((*at(place, bearing, way_m), radius) for bearing, way_m, radius in around)]
 
 
 def published(place, *held):
-    """The one circle that is published for one at a place, behind the revision that has `held`."""
+    """Return the published circle for a circle at a place, if the current revision has the circles `held`."""
     [disc] = publish_area([(*place, RADIUS_M)], 9, held)
     return disc
 
 
 def ring_m(cell):
-    """How far the centre of a cell is from the farthest corner of its neighbours."""
+    """Return the distance from the centre of a cell to the farthest corner of its neighbours, in metres."""
     centre = h3.cell_to_latlng(cell)
     return max(distance_m(*centre, *corner) for each in h3.grid_disk(cell, 1) for corner in h3.cell_to_boundary(each))
 
 
 def covers(area, requested):
-    """Whether each published circle holds the requested one that it stands for."""
+    """Return whether each published circle contains its requested circle."""
     return all(
         distance_m(lat, lng, *outer[:2]) + radius_m <= outer[2] + CM
         for (lat, lng, radius_m), outer in zip(requested, area, strict=True)
@@ -74,51 +74,51 @@ def covers(area, requested):
 
 @unhurried
 @given(places, st.floats(1, 20_000), st.sampled_from([5, 7, 9, 11]))
-def test_one_circle_is_published_as_ever(place, radius_m, resolution):
-    """B1, B2: B11 and B12 are about revisions and lists."""
+def test_single_circle_follows_first_rules(place, radius_m, resolution):
+    """Rules B11 and B12 only matter for revisions and lists (rules B1 and B2)."""
     assert publish_area([(*place, radius_m)], resolution) == [publish_circle(*place, radius_m, resolution)]
 
 
 # ---- a revision ----------------------------------------------------------------------------------------------
 
 
-def test_a_corrected_centre_in_the_same_cell_changes_nothing():
-    """B3, B11."""
+def test_corrected_centre_in_same_cell_changes_nothing():
+    """The published circle stays the same (rules B3 and B11)."""
     first = published(DALLAS)
     assert published(h3.cell_to_latlng(HOME), first) == first
 
 
 @pytest.mark.parametrize("neighbour", sorted(h3.grid_ring(HOME, 1)))
-def test_a_corrected_centre_in_a_neighbour_keeps_the_published_one(neighbour):
-    """B11: and the way to the farthest point of all neighbours stands for `r`, the same in each of them."""
+def test_corrected_centre_in_neighbouring_cell_keeps_published_centre(neighbour):
+    """The radius grows by the distance to the farthest point of all neighbours, the same for each (rule B11)."""
     first = published(DALLAS)
     second = published(h3.cell_to_latlng(neighbour), first)
     assert second == (*first[:2], 10 * math.ceil((RADIUS_M + ring_m(HOME)) / 10))
     assert published(h3.cell_to_latlng(neighbour), second) == second
 
 
-def test_a_centre_that_comes_back_tells_nothing_of_it():
-    """B11: what is wide stays wide, or many corrections would tell how often each was outside."""
+def test_centre_that_comes_back_keeps_wide_circle():
+    """Otherwise many corrections would tell how often the centre was outside (rule B11)."""
     first = published(DALLAS)
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), first)
     assert published(DALLAS, wide) == wide
 
 
-def test_another_radius_makes_what_was_wide_narrow_again():
-    """B2, B11: what is asked for is a different circle, and it is not made larger than it has to be."""
+def test_other_radius_makes_wide_circle_narrow_again():
+    """A circle with another radius is not made larger than necessary (rules B2 and B11)."""
     wide = published(h3.cell_to_latlng(max(h3.grid_ring(HOME, 1))), published(DALLAS))
     assert publish_area([(*DALLAS, 500.0)], 9, [wide]) == [publish_circle(*DALLAS, 500.0, 9)]
 
 
 @pytest.mark.parametrize("farther", sorted(h3.grid_ring(HOME, 2)))
-def test_a_centre_beyond_the_neighbours_is_published_anew(farther):
-    """B11: from the cell that it lies in."""
+def test_centre_beyond_neighbours_is_published_from_its_own_cell(farther):
+    """Rule B11 only keeps a centre for neighbouring cells."""
     place = h3.cell_to_latlng(farther)
     assert published(place, published(DALLAS)) == publish_circle(*place, RADIUS_M, 9)
 
 
-def test_a_pentagon_has_five_neighbours():
-    """B11, where the grid is odd."""
+def test_centre_in_any_neighbour_of_pentagon_keeps_published_centre():
+    """A pentagon has five neighbours (rule B11)."""
     first = publish_circle(*h3.cell_to_latlng(PENTAGON), RADIUS_M, 9)
     near = set(h3.grid_ring(PENTAGON, 1))
     assert len(near) == 5
@@ -127,8 +127,8 @@ def test_a_pentagon_has_five_neighbours():
 
 @unhurried
 @given(places, st.lists(st.tuples(bearings, st.floats(0, 600), st.floats(1, 20_000)), max_size=6))
-def test_each_revision_covers_what_it_asks_for(place, steps):
-    """B2, B11: wherever the centre goes; B3: and what is asked for again is published again."""
+def test_each_revision_covers_requested_circle(place, steps):
+    """Wherever the centre goes (rules B2 and B11), and the same request gives the same circle (rule B3)."""
     held = ()
     for bearing, way_m, radius_m in steps:
         place = at(place, bearing, way_m)
@@ -141,8 +141,8 @@ def test_each_revision_covers_what_it_asks_for(place, steps):
 
 @unhurried
 @given(places, offsets, offsets)
-def test_each_revision_of_a_list_covers_what_it_asks_for(place, around, later):
-    """B2, B11, B12: with more circles, fewer, or others."""
+def test_each_revision_of_list_covers_requested_circles(place, around, later):
+    """The list may have more circles, fewer, or others (rules B2, B11 and B12)."""
     held = publish_area(discs(place, around), 9)
     requested = discs(at(place, *later[0][:2]), later)
     area = publish_area(requested, 9, held)
@@ -155,8 +155,8 @@ def test_each_revision_of_a_list_covers_what_it_asks_for(place, around, later):
 
 @unhurried
 @given(places, offsets, st.sampled_from([0, 2, 5, 7, 9, 11]))
-def test_a_list_covers_what_it_asks_for(place, around, resolution):
-    """B2, B12: at the poles, across the antimeridian and around pentagons too."""
+def test_list_covers_requested_circles(place, around, resolution):
+    """At the poles, across the antimeridian and around pentagons too (rules B2 and B12)."""
     requested = discs(place, around)
     area = publish_area(requested, resolution)
     assert covers(area, requested)
@@ -164,8 +164,8 @@ def test_a_list_covers_what_it_asks_for(place, around, resolution):
     assert area[0] == publish_circle(*place, RADIUS_M, resolution)
 
 
-def test_a_list_by_hand():
-    """B12: the others go the way of the first; then the centre of their cell; and r₁ + r."""
+def test_list_agrees_with_calculation_by_hand():
+    """The others are shifted like the first, and moved to the centre of their cell; the radius is r₁ + r (rule B12)."""
     lat, lng = 0.0, 10.0  # on the equator a rotation that goes east is one of longitudes
     cell = cell_of(lat, lng, 9)
     centre, (_, _, reach) = h3.cell_to_latlng(cell), cell_place(cell)
@@ -176,8 +176,8 @@ def test_a_list_by_hand():
     assert second == (*h3.cell_to_latlng(moved), 10 * math.ceil((500 + reach + cell_place(moved)[2]) / 10))
 
 
-def test_sixteen_circles_at_one_place_are_two():
-    """B12: all but the first are alike."""
+def test_sixteen_circles_at_one_place_are_published_as_two():
+    """All but the first are equal (rule B12)."""
     first, *others = publish_area([(*DALLAS, RADIUS_M)] * 16, 9)
     assert len(set(others)) == 1
     assert others[0][:2] == first[:2]
@@ -185,8 +185,8 @@ def test_sixteen_circles_at_one_place_are_two():
 
 @unhurried
 @given(st.integers(0, 15), st.sampled_from([(90.0, 0.0, 90.0, 77.0), (10.0, 180.0, 10.0, -180.0)]), offsets)
-def test_a_place_that_is_written_differently_is_published_alike(resolution, written, around):
-    """L6, B12: of a pole no longitude matters, and 180 and -180 are one, in the first circle and behind it."""
+def test_spelling_of_place_does_not_change_published_circles(resolution, written, around):
+    """Any longitude at a pole, and 180 and -180, for the first circle and for others (rules L6 and B12)."""
     one, other = written[:2], written[2:]
     rest = discs(DALLAS, around)
     assert publish_area([(*one, 800.0), (*one, 700.0)], resolution) == publish_area(
@@ -197,8 +197,8 @@ def test_a_place_that_is_written_differently_is_published_alike(resolution, writ
 
 @unhurried
 @given(places, offsets, st.lists(st.tuples(bearings, st.floats(0, 100)), min_size=1, max_size=5))
-def test_a_list_that_is_corrected_as_a_whole_stays_where_it_was(place, around, steps):
-    """B11, B12: the centres of all its circles, however often the first goes to a neighbour and back."""
+def test_list_that_is_corrected_as_a_whole_keeps_published_centres(place, around, steps):
+    """However often the first centre goes to a neighbouring cell and back (rules B11 and B12)."""
     area = first = publish_area(discs(place, around), 9)
     for bearing, way_m in steps:
         area = publish_area(discs(at(place, bearing, way_m), around), 9, area)
@@ -209,8 +209,8 @@ def test_a_list_that_is_corrected_as_a_whole_stays_where_it_was(place, around, s
 
 
 @pytest.mark.parametrize("shapes", [1, 3])
-def test_what_was_accepted_by_older_rules_is_repeated_by_them(shapes):
-    """H5, B12: by the rules that the entry names, whatever the revision before it had."""
+def test_repeated_request_follows_rules_of_its_entry(shapes):
+    """The terms of the entry name the rules, whatever the revision before had (rules H5 and B12)."""
     area = [{"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800 + n} for n in range(shapes)]
     request = parse_publication(alert_request(area=area))
     older = AcceptedTerms("Robbery", HOUR_MS, 9, rules=1)
@@ -224,7 +224,7 @@ def test_what_was_accepted_by_older_rules_is_repeated_by_them(shapes):
     assert request.accept(dataclasses.replace(older, rules=2), before) != alone
 
 
-def test_every_pair_of_neighbours_is_one():
-    """B11: whether two cells are neighbours does not depend on which of them is asked."""
+def test_neighbourhood_of_cells_is_symmetric():
+    """Rule B11 needs this property of H3."""
     for one, other in itertools.product(h3.grid_disk(PENTAGON, 2), repeat=2):
         assert (one in h3.grid_disk(other, 1)) == (other in h3.grid_disk(one, 1))

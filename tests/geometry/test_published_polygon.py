@@ -1,4 +1,4 @@
-"""What a polygon is published as (docs/areas.md, A16 to A19 and B7 to B9)."""
+"""Polygons that are published for requested ones (docs/areas.md, rules A16 to A19 and B7 to B9)."""
 
 import itertools
 import math
@@ -30,12 +30,12 @@ DALLAS = [(-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-
 
 
 def box(west, south, east, north):
-    """Four corners and the first again."""
+    """Return a box as a closed ring."""
     return [(west, south), (east, south), (east, north), (west, north), (west, south)]
 
 
 def wavy(corners, radius_deg, lat=33.0, lng=-97.0, waves=40, height=0.2):
-    """A ring that is no star, with as many corners."""
+    """Return a closed ring with `corners` corners that is not a star."""
     angles = np.arange(corners) * 2 * math.pi / corners
     far = radius_deg * (1 + height * np.sin(waves * angles))
     points = np.column_stack([lng + far * np.cos(angles), lat + far * np.sin(angles)]).round(6)
@@ -43,13 +43,13 @@ def wavy(corners, radius_deg, lat=33.0, lng=-97.0, waves=40, height=0.2):
 
 
 def published(positions, simplify_m=0):
-    """The polygon that is published for this ring alone."""
+    """Return the polygon that is published for this ring alone."""
     [polygon] = publish_polygons([RequestedPolygon(positions)], simplify_m)
     return polygon
 
 
 def on_edges(positions, count=40):
-    """Points on the edges of A17: straight lines in longitude and latitude, the short way round, evenly."""
+    """Yield points at even distances on the edges as rule A17 has them: straight lines in longitude and latitude."""
     for (lng, lat), (to_lng, to_lat) in itertools.pairwise(positions):
         over = (to_lng - lng + 180) % 360 - 180
         for n in range(count):
@@ -57,7 +57,7 @@ def on_edges(positions, count=40):
 
 
 def away_m(polygon, points):
-    """How far each of these points is from the polygon's ring."""
+    """Return the distance of each of the points from the polygon's ring, in metres."""
     points = np.array(list(points))
     corners = np.array(polygon.ring).T
     x = np.array(unit_vectors(corners[1], corners[0]))
@@ -65,27 +65,27 @@ def away_m(polygon, points):
     return edges.apart(*np.array(unit_vectors(points[:, 1], points[:, 0]))[:, None]).min(axis=0) * s2.EARTH_RADIUS_M
 
 
-# ---- which rings are taken -----------------------------------------------------------------------------------
+# ---- valid and invalid rings ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("ring", "why"),
     [
         ([(0, 0), (1, 1), (0, 0), (0, 0)], "three positions"),  # A16
-        ([(0, 0), (1e-8, 0), (1e-8, 1e-8), (0, 0)], "three positions"),  # A16, behind the rounding
-        ([(180, 10), (-180, 10), (180, 11), (180, 10)], "three positions"),  # A16: places, however they are written
+        ([(0, 0), (1e-8, 0), (1e-8, 1e-8), (0, 0)], "three positions"),  # A16, after rounding
+        ([(180, 10), (-180, 10), (180, 11), (180, 10)], "three positions"),  # A16: two spellings of one place
         ([(-90, 0), (90, 0), (0, 50), (-90, 0)], "spans 180°"),  # A17
         ([(-80, -60), (80, -60), (80, 60), (-80, 60), (-80, -60)], "less than 60°"),  # A18
         ([(0, 0), (120, 0), (-120, 0), (0, 0)], "less than 60°"),  # A18: round the equator
         ([(0, 0), (1, 1), (1, 0), (0, 1), (0, 0)], "cross or touch"),  # A19: a bow-tie
-        ([(0, 0), (2, 0), (1, 1), (1, -1e-6), (0, 1), (0, 0)], "cross or touch"),  # A19: a corner over an edge
+        ([(0, 0), (2, 0), (1, 1), (1, -1e-6), (0, 1), (0, 0)], "cross or touch"),  # A19: a corner beyond an edge
         ([(0, 0), (1, 1), (2, 2), (1, 1), (0, 0)], "cross or touch"),  # A19: there and back
         ([(0, 0), (2, 0), (1, 1), (2, 2), (0, 2), (1, 1), (0, 0)], "cross or touch"),  # A19: twice at a corner
         ([(50 * (n % 2), n / 50) for n in range(2_000)] + [(0, 0)], "fewer or shorter"),  # B7
     ],
 )
-def test_what_is_no_ring_is_refused(ring, why):
-    """A16, A17, A18, A19, and B7's bound of the work."""
+def test_requested_polygon_refuses_invalid_ring(ring, why):
+    """The ring breaks one of the rules A16 to A19, or has too many pieces (rule B7)."""
     with pytest.raises(ValueError, match=why):
         RequestedPolygon(ring)
 
@@ -103,8 +103,8 @@ def test_what_is_no_ring_is_refused(ring, why):
     ],
     ids=["Dallas", "antimeridian", "north pole", "south pole", "a quarter to the pole", "to the pole", "wide"],
 )
-def test_a_ring_may_lie_anywhere(ring, inside, outside):
-    """A16, A17: over the antimeridian, round a pole, up to one; either direction; arcs are where the edges were."""
+def test_ring_may_lie_anywhere(ring, inside, outside):
+    """Rings cross the antimeridian, contain a pole or touch it, and turn in both directions (rules A16 and A17)."""
     for each in (ring, ring[::-1]):
         polygon = published(each, 5_000)
         held = SphericalPolygon(polygon.ring, polygon.buffer_m)
@@ -113,15 +113,15 @@ def test_a_ring_may_lie_anywhere(ring, inside, outside):
 
 
 def star(points, lat=50.0, lng=10.0, radius_deg=0.05):
-    """A ring that goes from each point of a circle to nearly the opposite one: all edges cross; `points` is odd."""
+    """Return a ring from each point of a circle to a nearly opposite point, so that all edges cross."""
     turns = np.arange(points + 1) * (points // 2) * 2 * math.pi / points
     return list(
         zip((lng + radius_deg * np.cos(turns)).round(6), (lat + radius_deg * np.sin(turns)).round(6), strict=True)
     )
 
 
-def test_a_ring_that_crosses_itself_a_thousand_times_takes_no_time():
-    """CP22: what it costs goes by its corners. Noding 10,000 crossings would take minutes."""
+def test_requested_polygon_with_thousands_of_crossings_is_cheap():
+    """The cost depends on the number of corners. To compute all 10,000 crossings would take minutes (rule CP22)."""
     with cpu_limit(5):
         assert RequestedPolygon(star(141), may_cross=True).crosses
 
@@ -134,14 +134,14 @@ QUARTERS = [(1, 1), (-1, 1), (-1, -1), (1, -1)]
 @pytest.mark.parametrize(
     "ring",
     [
-        [(0, 0), (1, 1), (1, 0), (0, 1)],  # wings as large on both sides
+        [(0, 0), (1, 1), (1, 0), (0, 1)],  # a bow-tie with halves of one size
         [(0, 0), (1, 1), (0, 1), (1, 0)],
-        [(x * a, y * b) for a, b in QUARTERS for x, y in SQUARE],  # turned against their neighbours
-        [*SQUARE, (0, 0), (0, -2)],  # on a stalk
+        [(x * a, y * b) for a, b in QUARTERS for x, y in SQUARE],  # squares that turn against their neighbours
+        [*SQUARE, (0, 0), (0, -2)],  # a square on a stalk
     ],
 )
-def test_what_crosses_itself_and_winds_around_something_may(ring, size):
-    """CP22: whichever way it turns where."""
+def test_requested_polygon_may_cross_itself_if_it_has_area(ring, size):
+    """The parts of the ring may turn in different directions (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     assert RequestedPolygon(ring, may_cross=True).crosses
 
@@ -154,28 +154,28 @@ def test_what_crosses_itself_and_winds_around_something_may(ring, size):
         [*SQUARE, (0, 0), *SQUARE[:0:-1]],
     ],
 )
-def test_what_goes_there_and_back_is_no_area(ring, size):
-    """CP22: it winds around nothing."""
+def test_requested_polygon_refuses_ring_that_goes_there_and_back(ring, size):
+    """The ring winds around nothing (rule CP22)."""
     ring = [(20 + size * x, 10 + size * y) for x, y in [*ring, ring[0]]]
     with pytest.raises(ValueError, match="must have an area"):
         RequestedPolygon(ring, may_cross=True)
 
 
-# ---- how they are published ----------------------------------------------------------------------------------
+# ---- published polygons --------------------------------------------------------------------------------------
 
 
-def test_a_ring_of_short_edges_is_published_as_it_came():
-    """B7, B9: no corner more, no buffer."""
+def test_ring_of_short_edges_is_published_unchanged():
+    """No corner and no buffer is added (rules B7 and B9)."""
     assert published(DALLAS) == Polygon(tuple(DALLAS), 0.0)
 
 
-def test_the_same_ring_in_the_other_direction_is_turned():
-    """B7: counter-clockwise, so that RFC 7946 (3.1.6) is kept too."""
+def test_clockwise_ring_is_published_counter_clockwise():
+    """Published rings are counter-clockwise, as RFC 7946 (3.1.6) asks for (rule B7)."""
     assert published(DALLAS[::-1]) == Polygon(tuple(DALLAS[::-1][::-1]), 0.0)
 
 
-def test_positions_are_rounded_and_repeated_ones_are_dropped():
-    """B7: to 6 decimals; -0 is 0; a pole has longitude 0, and 180 stands for -180."""
+def test_positions_are_rounded_and_repetitions_dropped():
+    """Six decimals, 0 for -0, longitude 0 at a pole, 180 for -180 (rule B7)."""
     ring = [(-0.0, 0.0), (0.00000049, 0.0), (1.0000004, 0.0), (1.0, 0.5), (1.0, 0.5), (-0.0, 0.0)]
     assert published(ring).ring == ((0.0, 0.0), (1.0, 0.0), (1.0, 0.5), (0.0, 0.0))
     corners = published([(-180, 0), (-179.9, 0), (-179.9, 0.1), (-180, 0)]).ring
@@ -186,8 +186,8 @@ def test_positions_are_rounded_and_repeated_ones_are_dropped():
 @pytest.mark.parametrize(
     "ring", [box(-30, 32, 30, 49), box(170, -45, -170, -1), box(-3, 80, 40, 85), box(10, 10, 11, 50)]
 )
-def test_long_edges_are_split_until_they_are_arcs(ring):
-    """B7: no point of a requested edge is more than 10 m from the ring, and one piece fewer would not do."""
+def test_long_edges_are_split_into_fewest_sufficient_pieces(ring):
+    """No point of a requested edge is more than 10 m from the ring; one piece fewer would be too few (rule B7)."""
     polygon = published(ring)
     assert away_m(polygon, on_edges(ring, 400)).max() <= 10.1  # rounding
     assert polygon.buffer_m == (20.0 if len(polygon.ring) > len(ring) else 0.0)
@@ -200,7 +200,7 @@ def test_long_edges_are_split_until_they_are_arcs(ring):
 
 
 def _between(corner, start, end):
-    """Whether a corner lies on an edge, but for its ends; these edges run along a meridian or a parallel."""
+    """Return whether a corner lies on an edge, without its ends. The edge runs along a meridian or a parallel."""
     (lng, lat), over = corner, (end[0] - start[0] + 180) % 360 - 180
     if over == 0:
         return lng == start[0] and min(start[1], end[1]) < lat < max(start[1], end[1])
@@ -209,7 +209,7 @@ def _between(corner, start, end):
 
 
 def _stray_m(start, end, pieces):
-    """How far the pieces of an edge are from their arcs: their middles, on a parallel."""
+    """Return the greatest distance of the pieces of an edge from their arcs, which is in the middle on a parallel."""
     (lng, lat), over = start, ((end[0] - start[0] + 180) % 360 - 180) / pieces
     if over == 0:
         return 0.0
@@ -218,16 +218,16 @@ def _stray_m(start, end, pieces):
     return distance_m(lat, lng, top, lng)
 
 
-def test_an_edge_that_is_nearly_its_arc_needs_no_buffer():
-    """B9: up to 0.1 m; from there on up to 10 m it is not split, and has a buffer of 20 m."""
+def test_edge_close_to_its_arc_needs_no_buffer():
+    """No buffer up to 0.1 m. Beyond, up to 10 m, the edge is not split, and the buffer is 20 m (rule B9)."""
     assert published(box(9.0, 45.0, 9.02, 45.01)).buffer_m == 0.0
     bent = published(box(9.0, 45.0, 9.2, 45.1))
     assert (len(bent.ring), bent.buffer_m) == (5, 20.0)
 
 
 @pytest.mark.parametrize(("radius_deg", "simplify_m"), [(0.02, 100), (0.5, 1_000), (2.0, 5_000)])
-def test_simplified_it_still_covers_what_was_asked_for(radius_deg, simplify_m):
-    """B8, B9: at most 500 corners, by the first tolerance that does it; places inside the one are inside the other."""
+def test_simplified_polygon_covers_requested_polygon(radius_deg, simplify_m):
+    """The first tolerance that leaves at most 500 corners counts (rules B8 and B9)."""
     ring = wavy(2_400, radius_deg)
     assert publish_polygons([RequestedPolygon(ring)], 0) is None
     polygon = published(ring, simplify_m)
@@ -244,8 +244,8 @@ def test_simplified_it_still_covers_what_was_asked_for(radius_deg, simplify_m):
     assert not (asked & ~held).any()
 
 
-def test_no_corner_that_sticks_out_is_lost():
-    """B8: not the first one either, which a closed ring may lose."""
+def test_simplified_polygon_covers_first_corner():
+    """GEOS may drop the first corner of a closed ring (rule B8)."""
     ring = wavy(2_400, 0.5)
     first = ring[0]
     ring[0] = ring[-1] = (first[0] + 0.2, first[1])
@@ -253,31 +253,31 @@ def test_no_corner_that_sticks_out_is_lost():
     assert away_m(polygon, on_edges(ring, 3)).max() <= polygon.buffer_m
 
 
-def test_a_tolerance_by_which_the_ring_would_touch_itself_is_passed_over():
-    """B8: of two combs that lie 30 m apart none is published crossed."""
+def test_tolerance_that_makes_ring_cross_itself_is_skipped():
+    """Two combs that lie 30 m apart are not published crossed (rule B8)."""
     teeth = [(n / 1_000, 0.0004 + 0.0003 * (n % 2)) for n in range(800)]
     ring = [(0.0, 0.0), (0.8, 0.0), *teeth[::-1], (0.0, 0.0)]
     for simplify_m in (0, 50, 100, 5_000):
         found = publish_polygons([RequestedPolygon(ring)], simplify_m)
         if found is not None:
-            RequestedPolygon(found[0].ring)  # raises for one that crosses itself
+            RequestedPolygon(found[0].ring)  # raises if the ring crosses itself
     assert publish_polygons([RequestedPolygon(ring)], 0) is None
 
 
-def test_the_corners_of_all_polygons_count():
-    """P12: together they have at most 500."""
+def test_corner_limit_counts_all_polygons_together():
+    """All polygons together have at most 500 corners (rule P12)."""
     half = RequestedPolygon(wavy(251, 0.02))
     assert publish_polygons([half], 0) is not None
     assert publish_polygons([half, half], 0) is None
     assert publish_polygons([RequestedPolygon(wavy(250, 0.02))] * 2, 0) is not None
 
 
-# ---- what the work is bounded by (HD3) ---------------------------------------------------------------------------
+# ---- limits of the work (HD3) ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ring", [wavy(2_400, 0.5), coast(7_000), coast(300, 2), DALLAS], ids=range(4))
-def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
-    """B8, HD3: so a request that is repeated after an upgrade is published as it was."""
+def test_corner_depths_of_coast_agree_with_geos(ring):
+    """So a request that is repeated after an upgrade is published in the same way (rules B8 and HD3)."""
     lng, lat = np.array(ring).T
     depths = corner_depths(lng, lat, TOLERANCES_M[0])
     for tolerance_m in TOLERANCES_M:
@@ -287,8 +287,8 @@ def test_coast_is_simplified_to_same_corners_as_by_geos(ring):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ring", [zigzag(3_000, 1.0), zigzag(301, 0.2)], ids=["3000", "301"])
-def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch):
-    """B8, HD3: Douglas and Peucker take as many levels as there are teeth."""
+def test_corner_depths_of_zigzag_need_few_levels(ring, monkeypatch):
+    """The plain algorithm takes as many levels as the zigzag has teeth. All corners stay covered (rules B8 and HD3)."""
     levels = []
     from_line = published_polygon._from_line
     monkeypatch.setattr(
@@ -302,9 +302,9 @@ def test_zigzag_is_simplified_in_few_levels_and_stays_covered(ring, monkeypatch)
         assert away_m(polygon, ring).max() <= tolerance_m * 1.001
 
 
-def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monkeypatch):
-    """HD3: what crosses itself is as good as a ring that does (CP22), and a publisher's is refused (P12)."""
-    assert RequestedPolygon(zigzag(2_500)).compared <= MAX_COMPARED  # as many positions as A16 allows are always judged
+def test_ring_with_too_many_comparisons_is_not_tested_for_crossings(monkeypatch):
+    """The ring counts as crossing itself (rule CP22), and a publisher's request is refused (rules HD3 and P12)."""
+    assert RequestedPolygon(zigzag(2_500)).compared <= MAX_COMPARED  # so every ring that A16 allows is tested
     monkeypatch.setattr(shapely, "is_valid", None)
     tangled, filled = RequestedPolygon(zigzag(5_000)), RequestedPolygon(zigzag(5_000), may_cross=True)
     assert (tangled.tangled, tangled.crosses) == (True, False)
@@ -314,14 +314,14 @@ def test_ring_whose_crossings_would_take_too_long_to_find_is_not_looked_at(monke
     assert away_m(polygon, on_edges(zigzag(5_000), 3)).max() <= polygon.buffer_m
 
 
-def test_comparisons_of_coast_grow_with_its_corners_and_those_of_zigzag_with_their_square():
-    """HD3: so the bound refuses no coast."""
+def test_compared_grows_with_square_of_corners_only_for_zigzag():
+    """So the limit refuses no coast (rule HD3)."""
     assert RequestedPolygon(coast(7_000)).compared < MAX_COMPARED / 10
     assert RequestedPolygon(zigzag(2_000)).compared > 3.9 * RequestedPolygon(zigzag(1_000)).compared
 
 
-def test_rings_are_split_together_as_each_alone():
-    """B7: whatever they are beside; `most` is of all of them."""
+def test_split_rings_equals_split_edges_of_each_ring():
+    """The limit `most` is for all rings together (rule B7)."""
     rings = [np.array(ring, float).T for ring in (DALLAS, box(-30, 32, 30, 49), box(170, -45, -170, -1), wavy(50, 3))]
     together = split_rings([(ring[0], ring[1]) for ring in rings], 5_000)
     for (lng, lat, beyond_m), ring in zip(together, rings, strict=True):
@@ -334,8 +334,8 @@ def test_rings_are_split_together_as_each_alone():
 # ---- each ring has a tolerance of its own (HD10) ------------------------------------------------------------------
 
 
-def test_islet_beside_rough_coast_becomes_box_that_holds_it():
-    """HD10: simplified as the coast has to be, nothing would be left of it."""
+def test_islet_beside_rough_coast_becomes_box_around_it():
+    """With the tolerance that the coast needs, nothing would be left of the islet (rule HD10)."""
     islet = [(-89.0 + x / 2_000, 19.0 + y / 2_000) for x, y in ((0, 0), (3, 1), (4, 4), (1, 3), (0, 0))]
     rings = [RequestedPolygon(coast(2_000)), RequestedPolygon(islet)]
     coast_of, box_of = publish_polygons(rings, 1_000)
@@ -344,8 +344,8 @@ def test_islet_beside_rough_coast_becomes_box_that_holds_it():
     assert publish_polygons(rings, 0) is None
 
 
-def test_ring_that_comes_to_cross_itself_at_every_tolerance_is_published():
-    """HD10, D4: what it winds around is covered all the same."""
+def test_ring_that_crosses_itself_at_every_tolerance_is_published():
+    """Everything that the ring winds around is covered (rules HD10 and D4)."""
     ring = coast(3_000)
     polygon = published(ring, 1_000)
     assert away_m(polygon, on_edges(ring, 3)).max() <= polygon.buffer_m

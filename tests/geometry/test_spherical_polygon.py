@@ -1,4 +1,4 @@
-"""Who is inside a polygon (docs/areas.md, D4 to D6): held against S2, at poles and the antimeridian, at any size."""
+"""Which places are inside a polygon (docs/areas.md, rules D4 to D6): compared with S2, anywhere and at any size."""
 
 import math
 
@@ -14,12 +14,15 @@ SIZES_M = (100.0, 1_000.0, 30_000.0, 800_000.0, 3_000_000.0)
 
 
 def points_of(places):
-    """Unit vectors, (3, n), of points (lng, lat)."""
+    """Return the unit vectors, (3, n), of points (lng, lat)."""
     return np.array(unit_vectors(places[:, 1], places[:, 0]))
 
 
 def check(ring, places, buffer_m, reach_m):
-    """All agree with S2 but for those within a centimetre of the edge. How many that were, and how many are inside."""
+    """Compare with S2 all places that are more than a centimetre from the edge.
+
+    Return how many places were compared, and how many are inside.
+    """
     depth = s2.depth_m(ring, places) + buffer_m + reach_m
     said = SphericalPolygon(ring, buffer_m).contains_all(points_of(places), np.full(len(places), reach_m))
     sure = np.abs(depth) > CM
@@ -28,8 +31,8 @@ def check(ring, places, buffer_m, reach_m):
 
 
 @pytest.mark.parametrize("size_m", SIZES_M)
-def test_s2_says_the_same_of_a_hundred_thousand_places_and_sixty_rings(size_m):
-    """D4, D5: with a buffer and a reach and without, a dozen rings of each size."""
+def test_contains_all_agrees_with_s2(size_m):
+    """A hundred thousand places and sixty rings, with and without a buffer and a reach (rules D4 and D5)."""
     dice = np.random.default_rng(int(size_m))
     asked = inside = 0
     for n in range(12):
@@ -45,8 +48,8 @@ def test_s2_says_the_same_of_a_hundred_thousand_places_and_sixty_rings(size_m):
 
 @pytest.mark.parametrize("offset_m", [-1.0, -0.02, 0.02, 1.0])
 @pytest.mark.parametrize("centre", s2.CENTRES)
-def test_it_is_exact_to_a_centimetre_at_the_edge(centre, offset_m):
-    """D4: beside the middle of each edge of a square, and beside its corners, by the buffer and a little."""
+def test_contains_all_is_exact_to_a_centimetre_at_edge(centre, offset_m):
+    """Places just inside and just outside the buffer, at the sides and corners of a square (rule D4)."""
     bearings = np.arange(4) * math.pi / 2
     ring = [tuple(point) for point in s2.around(centre, bearings, [5_000.0] * 4)]
     ring.append(ring[0])
@@ -58,22 +61,22 @@ def test_it_is_exact_to_a_centimetre_at_the_edge(centre, offset_m):
     assert held.tolist() == [offset_m < 0] * 8
 
 
-def test_a_crossed_ring_is_filled():
-    """D4: what is wound around twice is inside too; the log may hold such rings of a later release (Rule 3)."""
+def test_contains_place_that_crossed_ring_winds_around_twice():
+    """A later release may write such rings into the log (rule D4, Rule 3)."""
     star = [tuple(s2.around((45.0, 9.0), np.array([4 * math.pi * n / 5]), [9_000.0])[0]) for n in range(5)]
     assert SphericalPolygon([*star, star[0]], 0.0).contains(unit_vector(45.0, 9.0), 0.0)
 
 
-def test_the_far_side_of_the_earth_is_outside():
-    """D4: on the side away from -c, whichever way the ring is turned."""
+def test_far_side_of_earth_is_outside():
+    """The direction of the ring does not matter (rule D4)."""
     ring = [(-50.0, -50.0), (50.0, -50.0), (50.0, 50.0), (-50.0, 50.0), (-50.0, -50.0)]
     for each in (SphericalPolygon(ring, 0.0), SphericalPolygon(ring[::-1], 0.0)):
         assert each.contains(unit_vector(1.0, 1.0), 0.0)
         assert not each.contains(unit_vector(-1.0, -179.0), 2_000.0)
 
 
-def test_its_circle_holds_all_that_is_inside():
-    """D6: it is around `c`, by which distances are counted, and takes the buffer in."""
+def test_bounding_circle_contains_all_places_inside():
+    """The circle includes the buffer. Its centre is `c`, from which distances are measured (rule D6)."""
     dice = np.random.default_rng(5)
     for centre in s2.CENTRES:
         ring = SphericalPolygon(s2.a_ring(dice, centre, 40_000.0, 30), 250.0)
@@ -83,8 +86,8 @@ def test_its_circle_holds_all_that_is_inside():
         assert all(distance_m(lat, lng, ring.lat, ring.lng) <= ring.radius_m for lng, lat in inside.tolist())
 
 
-def test_an_edge_may_be_as_short_as_rounding_makes_it():
-    """D5: (a-b)×(a+b) keeps the digits that a×b would lose; 11 cm at 1 km are off by less than a millimetre."""
+def test_apart_is_exact_for_very_short_edge():
+    """(a-b)×(a+b) keeps the digits that a×b would lose: an edge of 11 cm is exact to 1 mm at 1 km (rule D5)."""
     a, b = unit_vector(45.0, 9.0), unit_vector(45.0, 9.000001)
     edge = Edges(np.array(a).reshape(3, 1), np.array(b).reshape(3, 1))
     for north_m in (0.5, 30.0, 1_000.0):
@@ -101,8 +104,8 @@ def test_an_edge_may_be_as_short_as_rounding_makes_it():
         [(0.0, 80.0), (180.0, -80.0), (90.0, 0.0), (0.0, 80.0)],
     ],
 )
-def test_what_is_no_ring_harms_nobody(ring):
-    """Rule 3: an entry of the log may hold it. Some answer comes, without an error."""
+def test_invalid_ring_raises_nothing(ring):
+    """The log may contain such a ring. Any result will do (Rule 3)."""
     each = SphericalPolygon(ring, 20.0)
     assert math.isfinite(each.radius_m)
     assert isinstance(each.contains(unit_vector(50.0, 50.0), 10.0), bool)

@@ -1,4 +1,4 @@
-"""Which live areas hold a place, against brute force with an independent haversine."""
+"""The index of circles, compared with a brute-force search by an independent haversine."""
 
 import math
 import random
@@ -24,7 +24,7 @@ REACHES = [0.0, 5.0, 60.0, 2_000.0]
 
 
 def point_at(centre, bearing, distance_m):
-    """The point that many metres from the centre, in that direction (radians)."""
+    """Return the point at this bearing (radians) and distance from the centre."""
     phi, delta = math.radians(centre[0]), distance_m / EARTH_RADIUS_M
     sin_phi = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
     east = math.sin(bearing) * math.sin(delta) * math.cos(phi)
@@ -33,7 +33,7 @@ def point_at(centre, bearing, distance_m):
 
 
 class CheckedCircleIndex:
-    """An index and, beside it, what it ought to hold: number -> (name, circles)."""
+    """An index, and beside it the expected content: number -> (name, circles)."""
 
     def __init__(self, room=1):
         self.index, self.areas, self.names = CircleIndex(room), {}, iter(range(10**9))
@@ -50,7 +50,7 @@ class CheckedCircleIndex:
         del self.areas[number]
 
     def check(self, place, reach=0.0):
-        """The index says what brute force says, but may say either within a centimetre of an edge."""
+        """Compare a search with brute force. Within a centimetre of an edge both results are correct."""
         said = self.index.containing(unit_vector(*place), reach)
         assert len(said) == len(set(said))
         assert self.expected(place, reach - CM) <= set(said) <= self.expected(place, reach + CM)
@@ -66,10 +66,11 @@ class CheckedCircleIndex:
 
 
 @pytest.mark.parametrize("centre", [*CORNERS, *PENTAGONS[:4]])
-def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
-    """Each radius and reach, all around: at the poles, across the antimeridian, at the pentagons' corners.
+def test_containing_is_exact_two_centimetres_from_edge(centre):
+    """All radii and reaches, in all directions: at the poles, across the antimeridian, at the corners of pentagons.
 
-    Beyond a quarter of the way round a chord tells distances less well; near the antipode to 20 cm (`sphere`).
+    Beyond a quarter of the circumference a chord is a less exact measure; near the antipode it is exact to 20 cm
+    (`sphere`).
     """
     for radius in RADII[:-2]:
         checked = CheckedCircleIndex()
@@ -82,8 +83,8 @@ def test_a_place_two_centimetres_off_an_edge_is_on_its_side_of_it(centre):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_areas_of_all_sizes_around_one_place_are_judged_as_by_brute_force(seed):
-    """Where one cube holds a few circles, and where it holds hundreds."""
+def test_containing_agrees_with_brute_force_for_all_sizes(seed):
+    """Some cubes have a few circles, others have hundreds."""
     rng, checked = random.Random(seed), CheckedCircleIndex()
     centre = [*CORNERS, *PENTAGONS][seed]
     for _ in range(40 * FEW if seed == 3 else 300):
@@ -96,15 +97,15 @@ def test_areas_of_all_sizes_around_one_place_are_judged_as_by_brute_force(seed):
     assert hits > 500
 
 
-def test_an_area_as_wide_as_the_earth_holds_every_place():
-    """Section 3: a circle may have a radius of 20,100 km."""
+def test_area_as_wide_as_earth_contains_every_place():
+    """A circle may have a radius of 20,100 km (protocol, section 3)."""
     checked = CheckedCircleIndex()
     checked.add(Circle(*DALLAS, 20_100_000.0))
     assert checked.check((-DALLAS[0], DALLAS[1] + 180)) == checked.check((90.0, 0.0)) == checked.check(DALLAS) == 1
 
 
-def test_an_area_of_several_shapes_is_told_once_and_goes_as_a_whole():
-    """R1: inside any of them."""
+def test_area_of_several_shapes_is_found_once_and_removed_as_a_whole():
+    """A place is inside an area if it is inside any of the shapes (rule R1)."""
     checked = CheckedCircleIndex()
     number = checked.add(Circle(*DALLAS, 800.0), Circle(*DALLAS, 70_000.0), Circle(*DALLAS, 800.0), Circle(0, 0, 10.0))
     other = checked.add(Circle(*DALLAS, 800.0))
@@ -115,8 +116,8 @@ def test_an_area_of_several_shapes_is_told_once_and_goes_as_a_whole():
     assert checked.check(DALLAS) == 0
 
 
-def test_an_area_without_a_circle_holds_no_place():
-    """G4: a shape of a later release."""
+def test_area_without_circle_contains_no_place():
+    """The area has only a shape of a later release (rule G4)."""
     index = CircleIndex[str](1)
     assert index.add("a", ()) == NONE
     index.discard(NONE)
@@ -124,8 +125,8 @@ def test_an_area_without_a_circle_holds_no_place():
 
 
 @pytest.mark.parametrize("reach", REACHES)
-def test_what_is_looked_at_is_what_lies_near(reach):
-    """Rule 3: as many candidates with 20,000 areas all over the checked as with the ten that are near."""
+def test_candidates_do_not_depend_on_areas_far_away(reach):
+    """20,000 areas all over the globe add hardly any candidates to the ten areas nearby (Rule 3)."""
     rng, looked_at = random.Random(5), []
     for others in (0, 20_000):
         checked = CheckedCircleIndex()
@@ -139,7 +140,7 @@ def test_what_is_looked_at_is_what_lies_near(reach):
 
 
 class Coming(RuleBasedStateMachine):
-    """Areas come and go in any order, in a few towns and of a few sizes: cubes fill, empty and are filled again."""
+    """Areas that come and go in any order, in a few towns and of a few sizes, so that cubes fill and empty."""
 
     @initialize()
     def begin(self):

@@ -1,4 +1,4 @@
-"""Filters as columns: the array expression says what the plain rule says (section 5, messages and rule 7)."""
+"""Filters as columns: the array expression agrees with the plain rule (protocol, section 5, Messages, and rule R7)."""
 
 import itertools
 import random
@@ -31,20 +31,20 @@ CATEGORIES = ["robbery", "arson", "hostage", "unheard_of"]
         (Filter(frozenset({"arson"}), EXTREME), "robbery", "extreme", True),
     ],
 )
-def test_both_have_to_pass_and_extreme_always_does(wanted, category, severity, passes):
-    """Section 5, messages: both have to pass, `min_severity` is inclusive; R7: never holds back `extreme`."""
+def test_passes_needs_category_and_severity_except_for_extreme(wanted, category, severity, passes):
+    """`min_severity` is inclusive (section 5, Messages). No filter stops severity extreme (rule R7)."""
     assert wanted.passes(category, SEVERITY_RANK[severity]) is passes
 
 
-def test_columns_say_what_the_rule_says():
-    """R7: for every filter, category and severity, of hundreds of filters that come and go."""
+def test_passing_agrees_with_passes_for_all_filters():
+    """Every filter, category and severity, while hundreds of filters come and go (rule R7)."""
     pick = random.Random(7)
     filters, in_use = Filters(), {}
 
     def take():
         categories = None if pick.random() < 0.3 else frozenset(pick.sample(CATEGORIES, pick.randint(0, 3)))
         wanted = Filter(categories, pick.randrange(4))
-        if pick.random() < 0.7:  # one of its own, so that numbers have to grow
+        if pick.random() < 0.7:  # a unique filter, so that the columns must grow
             wanted = Filter((wanted.categories or frozenset()) | {f"own_{pick.randrange(10**9)}"}, wanted.min_rank)
         number = filters.take(wanted)
         assert in_use.setdefault(number, (wanted, []))[0] == wanted
@@ -69,15 +69,15 @@ def test_columns_say_what_the_rule_says():
 
 
 def test_equal_filters_share_a_number():
-    """Section 5, messages: what sessions want is compared once for all that want the same."""
+    """Each alert is compared once for all sessions with equal filters."""
     filters = Filters()
     one = filters.take(Filter(frozenset({"robbery", "arson"}), 2))
     assert filters.take(Filter(frozenset(["arson", "robbery"]), 2)) == one
     assert filters.take(Filter(frozenset({"robbery", "arson"}), 1)) != one
 
 
-def test_a_number_is_given_out_again_when_nobody_uses_it():
-    """Section 5, messages: filters that come and go take no memory."""
+def test_number_without_uses_is_given_to_next_filter():
+    """Filters that come and go take no memory."""
     filters = Filters()
     for rank in range(1, 200):
         number = filters.take(Filter(frozenset({f"c{rank}"}), 0))
@@ -87,8 +87,8 @@ def test_a_number_is_given_out_again_when_nobody_uses_it():
     assert len(filters.passing("x", 0)) == 2
 
 
-def test_a_number_stays_as_long_as_somebody_uses_it():
-    """Section 5, messages: one session's change of filter is no other's."""
+def test_number_in_use_keeps_its_filter():
+    """A session's change of filter does not affect other sessions."""
     filters = Filters()
     number = filters.take(Filter(frozenset({"robbery"})))
     filters.take(Filter(frozenset({"robbery"})))
@@ -97,8 +97,8 @@ def test_a_number_stays_as_long_as_somebody_uses_it():
     assert filters[number] == Filter(frozenset({"robbery"}))
 
 
-def test_number_0_lets_everything_pass_for_ever():
-    """Section 5, messages: no filter means everything."""
+def test_number_0_always_passes_everything():
+    """No filter means everything (protocol, section 5, Messages)."""
     filters = Filters()
     for _ in range(3):
         assert filters.take(EVERYTHING) == 0
@@ -107,8 +107,8 @@ def test_number_0_lets_everything_pass_for_ever():
     assert all(filters.passing(category, 0)[0] for category in CATEGORIES)
 
 
-def test_the_answer_is_not_a_view_that_changes():
-    """R8: what was judged stays judged."""
+def test_passing_result_does_not_change_later():
+    """A decision stays as it was (rule R8)."""
     filters = Filters()
     passing = filters.passing("robbery", 0)
     filters.take(Filter(frozenset({"arson"})))
@@ -116,8 +116,8 @@ def test_the_answer_is_not_a_view_that_changes():
     assert passing.tolist() == [True]
 
 
-def test_a_filter_that_nobody_uses_is_let_go_of():
-    """Its categories may take 6 KB, and its number may wait long for another."""
+def test_filter_without_uses_is_released():
+    """Its categories may take 6 KB, and its number may wait long for another filter."""
     categories = frozenset(f"own_{number}" for number in range(64))
     filters = Filters()
     before = sys.getrefcount(categories)

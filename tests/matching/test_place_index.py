@@ -1,4 +1,4 @@
-"""The index against brute force with an independent haversine, with small pages that split and merge all the time."""
+"""The place index, compared with brute force by an independent haversine. Small pages split and merge often."""
 
 import math
 import random
@@ -26,7 +26,7 @@ PAGE_SIZES = [2, 5, 16, PAGE_SIZE]
 
 
 class CheckedPlaceIndex:
-    """An index and, beside it, what it ought to hold: slot -> (row, latitude, longitude, reach)."""
+    """An index, and beside it the expected content: slot -> (row, latitude, longitude, reach)."""
 
     def __init__(self, page_size=PAGE_SIZE):
         self.index = PlaceIndex(capacity=4, page_size=page_size)
@@ -47,7 +47,7 @@ class CheckedPlaceIndex:
         del self.places[slot]
 
     def check(self, *area):
-        """The index says what brute force says, but may say either within a centimetre of an edge."""
+        """Compare a search with brute force. Within a centimetre of an edge both results are correct."""
         rows, distances = self.index.match(area)
         assert rows.dtype == np.int32
         assert distances.dtype == np.float64
@@ -60,7 +60,7 @@ class CheckedPlaceIndex:
         return len(said)
 
     def expected(self, area, slack):
-        """row -> distance to the nearest centre, of the rows inside by at least `-slack` metres."""
+        """Return a map from rows inside by at least `-slack` metres to their distances from the nearest centre."""
         nearest = {}
         if not self.places:
             return nearest
@@ -74,7 +74,7 @@ class CheckedPlaceIndex:
 
 
 def haversine_m(lat1, lng1, lat2, lng2):
-    """Distances by another formula than the index's. Takes arrays."""
+    """Return distances by another formula than the index's. The arguments may be arrays."""
     phi1, phi2 = np.radians(lat1), np.radians(lat2)
     across = np.cos(phi1) * np.cos(phi2) * np.sin(np.radians(lng2 - lng1) / 2) ** 2
     h = np.sin((phi2 - phi1) / 2) ** 2 + across
@@ -82,7 +82,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
 
 
 def point_at(centre, bearing, distance_m):
-    """The point that many metres from the centre, in that direction (radians)."""
+    """Return the point at this bearing (radians) and distance from the centre."""
     phi, delta = math.radians(centre[0]), distance_m / RADIUS_OF_EARTH_M
     sin_phi = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
     east = math.sin(bearing) * math.sin(delta) * math.cos(phi)
@@ -92,12 +92,12 @@ def point_at(centre, bearing, distance_m):
 
 
 def near(rng, centre, scale_m):
-    """A point about that far from the centre; mostly nearer, now and then much farther."""
+    """Return a random point at about this distance from the centre, usually nearer, sometimes much farther."""
     return point_at(centre, rng.uniform(0, 2 * math.pi), scale_m * min(30.0, rng.expovariate(1)))
 
 
 def check_pages(index):
-    """The index's own promises about its pages (Rules 1 and 3, and the order)."""
+    """Assert that the pages keep Rules 1 and 3, and are in the order of their keys."""
     lows = [*index._lows, 2**64 - 1]
     assert lows == sorted(lows)
     assert len(set(index._order)) == len(index._order)
@@ -123,8 +123,8 @@ def check_pages(index):
 
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
-def test_a_hundred_thousand_pairs_of_circle_and_place_are_judged_as_by_brute_force(page_size):
-    """2,000 places in a few cities and the wide country around, 50 circles, reach 0 to 2,000 m."""
+def test_match_agrees_with_brute_force_in_cities_and_country(page_size):
+    """2,000 places in and around a few cities, 50 circles, reaches from 0 to 2,000 m."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     cities = [near(rng, DALLAS, 300_000) for _ in range(5)]
     for row in range(2_000):
@@ -137,8 +137,8 @@ def test_a_hundred_thousand_pairs_of_circle_and_place_are_judged_as_by_brute_for
 
 
 @pytest.mark.parametrize("page_size", [5, PAGE_SIZE])
-def test_a_large_index_is_judged_as_by_brute_force(page_size):
-    """Enough places to fill many pages and to let every column grow more than once."""
+def test_match_agrees_with_brute_force_in_large_index(page_size):
+    """The places fill many pages, and every column grows more than once."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     for row in range(12_000):
         checked.add(row, *near(rng, DALLAS, 20_000), rng.choice([0.0, 0.0, 0.0, 30.0, 1_400.0]))
@@ -149,8 +149,8 @@ def test_a_large_index_is_judged_as_by_brute_force(page_size):
 
 @pytest.mark.parametrize("page_size", PAGE_SIZES)
 @pytest.mark.parametrize("centre", CORNERS)
-def test_places_at_the_poles_and_across_the_antimeridian(page_size, centre):
-    """Circles around and beside the places where longitudes jump."""
+def test_match_agrees_with_brute_force_at_poles_and_antimeridian(page_size, centre):
+    """Circles are around and beside the points where longitudes jump."""
     rng, checked = random.Random(1), CheckedPlaceIndex(page_size)
     for row in range(400):
         checked.add(row, *near(rng, centre, rng.choice(RADII)), rng.choice(REACHES))
@@ -161,8 +161,8 @@ def test_places_at_the_poles_and_across_the_antimeridian(page_size, centre):
 
 
 @pytest.mark.parametrize("resolution", [1, 4, 7, 9, 10])
-def test_places_around_all_twelve_pentagons(resolution):
-    """Where H3's rings and children are irregular, at the radii where that matters to the cover."""
+def test_match_agrees_with_brute_force_around_pentagons(resolution):
+    """There H3's rings and children are irregular. The radii are those for which the cover depends on them."""
     rng, checked = random.Random(resolution), CheckedPlaceIndex(8)
     edge = h3.average_hexagon_edge_length(resolution, "m")
     pentagons = [h3.cell_to_latlng(cell) for cell in h3.get_pentagons(resolution)]
@@ -176,8 +176,8 @@ def test_places_around_all_twelve_pentagons(resolution):
 
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("radius", RADII)
-def test_a_place_two_centimetres_off_the_edge_is_on_its_side_of_it(radius, reach):
-    """Inside and outside are told apart right up to the centimetre that floating point is allowed."""
+def test_match_is_exact_two_centimetres_from_edge(radius, reach):
+    """All radii and reaches, in all directions."""
     checked, expected = CheckedPlaceIndex(4), set()
     for row in range(72):
         off = 0.02 if row % 2 else -0.02
@@ -186,16 +186,16 @@ def test_a_place_two_centimetres_off_the_edge_is_on_its_side_of_it(radius, reach
     assert set(checked.index.match([Circle(*DALLAS, radius)])[0].tolist()) == expected
 
 
-def test_a_place_at_the_centre_is_inside_the_smallest_circle():
-    """The first page's ball reaches just as far as its places."""
+def test_place_at_centre_is_inside_smallest_circle():
+    """The ball of the first page contains just its places."""
     for centre in [*CORNERS, *PENTAGONS]:
         checked = CheckedPlaceIndex()
         checked.add(7, *centre)
         assert checked.check(Circle(*centre, 1e-3)) == 1
 
 
-def test_a_page_of_few_places_is_left_alone_by_circles_elsewhere():
-    """Its ball is around its first place, not around the middle of the earth."""
+def test_ball_of_page_with_few_places_is_small():
+    """The ball is around its first place, not around the centre of the earth."""
     checked = CheckedPlaceIndex()
     checked.add(7, *DALLAS)
     assert checked.index._balls.view[0].tolist() == [*unit_vector(*DALLAS), 0.0]
@@ -204,8 +204,8 @@ def test_a_page_of_few_places_is_left_alone_by_circles_elsewhere():
     check_pages(checked.index)
 
 
-def test_a_cell_as_a_place_is_inside_as_soon_as_its_farthest_corner_may_be():
-    """A subscriber that tells only a res-7 cell is reached from 1.4 km off."""
+def test_cell_is_inside_if_its_farthest_corner_may_be():
+    """A subscriber that only sends a cell of resolution 7 is matched from 1.4 km away."""
     lat, lng, reach = cell_place(h3.latlng_to_cell(*DALLAS, 7))
     checked = CheckedPlaceIndex(4)
     for row in range(20):
@@ -218,8 +218,8 @@ def test_a_cell_as_a_place_is_inside_as_soon_as_its_farthest_corner_may_be():
 
 
 @pytest.mark.parametrize("page_size", [2, PAGE_SIZE])
-def test_a_circle_of_half_the_circumference_concerns_everybody(page_size):
-    """And one that falls short of it by a kilometre leaves the antipode out, unless its reach makes up for it."""
+def test_circle_of_half_circumference_contains_everybody(page_size):
+    """A circle smaller by a kilometre leaves out the antipode, unless the place's reach is large enough."""
     checked = CheckedPlaceIndex(page_size)
     for row, (lat, lng) in enumerate(CORNERS):
         checked.add(row, lat, lng)
@@ -232,8 +232,8 @@ def test_a_circle_of_half_the_circumference_concerns_everybody(page_size):
     assert set(everybody) - set(checked.index.match([Circle(*DALLAS, half - 1_000)])[0].tolist()) == {50}
 
 
-def test_nothing_is_inside_nothing():
-    """No places, or no circles."""
+def test_match_without_places_or_circles_is_empty():
+    """The index has no places, or the area no circles."""
     checked = CheckedPlaceIndex()
     assert checked.check(Circle(*DALLAS, 1e8)) == 0
     checked.add(1, *DALLAS)
@@ -244,8 +244,8 @@ def test_nothing_is_inside_nothing():
 # ---- several places, several circles -----------------------------------------------------------------------
 
 
-def test_a_row_with_several_places_inside_is_told_once_and_by_its_nearest():
-    """The distance is that of the nearest place to the nearest centre."""
+def test_row_with_several_places_inside_is_returned_once():
+    """Its distance is that of the nearest place to the nearest centre."""
     checked = CheckedPlaceIndex(2)
     for metres in (700, 300, 900, 5_000):
         checked.add(3, *point_at(DALLAS, metres, metres))
@@ -256,8 +256,8 @@ def test_a_row_with_several_places_inside_is_told_once_and_by_its_nearest():
     assert checked.check(Circle(*DALLAS, 1_000.0)) == 2
 
 
-def test_an_area_is_the_union_of_its_circles():
-    """Overlapping ones, one in another, and one elsewhere."""
+def test_area_is_union_of_its_circles():
+    """Some circles overlap, some contain others, some are apart."""
     rng, checked = random.Random(3), CheckedPlaceIndex(8)
     for row in range(600):
         checked.add(row // 3, *near(rng, DALLAS, 5_000), rng.choice(REACHES))
@@ -267,8 +267,8 @@ def test_an_area_is_the_union_of_its_circles():
 
 
 @pytest.mark.parametrize("page_size", [2, 4, PAGE_SIZE])
-def test_a_crowd_at_one_point_comes_moves_and_goes(page_size):
-    """More places than a page takes may have one key; no range of keys can part them."""
+def test_crowd_at_one_point_comes_moves_and_goes(page_size):
+    """More places than fit into a page have one key, so no range of keys can separate them."""
     checked, elsewhere = CheckedPlaceIndex(page_size), point_at(DALLAS, 1.0, 9_000)
     circle = Circle(*DALLAS, 100.0)
     crowd = [checked.add(row, *DALLAS) for row in range(700)]
@@ -288,8 +288,8 @@ def test_a_crowd_at_one_point_comes_moves_and_goes(page_size):
 
 
 @pytest.mark.parametrize("page_size", [2, 7, PAGE_SIZE])
-def test_moves_removals_and_slots_used_again_leave_nothing_behind(page_size):
-    """A long life: walks within a cell, jumps across the sea, reach that grows and shrinks."""
+def test_match_agrees_with_brute_force_after_thousands_of_moves(page_size):
+    """Moves within a cell and across the sea, reaches that grow and shrink, removals and reused slots."""
     rng, checked = random.Random(page_size), CheckedPlaceIndex(page_size)
     slots = [checked.add(row, *near(rng, DALLAS, 3_000), rng.choice(REACHES)) for row in range(600)]
     homes = [DALLAS, *PENTAGONS[:2], (0.0, 180.0), (90.0, 0.0)]
@@ -308,8 +308,8 @@ def test_moves_removals_and_slots_used_again_leave_nothing_behind(page_size):
     checked.check(*(Circle(*home, 5_000.0) for home in homes))
 
 
-def test_a_small_move_is_seen_at_once():
-    """Within a cell and within a page only coordinates are written, and they are what decides."""
+def test_small_move_counts_at_once():
+    """Within a cell or a page only the coordinates are written."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
     checked.move(slots[7], *point_at(DALLAS, 0.0, 12))
@@ -319,8 +319,8 @@ def test_a_small_move_is_seen_at_once():
     assert checked.index.match([circle])[0].tolist() == []
 
 
-def test_a_reach_that_changes_is_seen_at_once():
-    """From a point to a kilometre and back, which changes the page too."""
+def test_change_of_reach_counts_at_once():
+    """From a point to a kilometre and back, which also changes the page."""
     checked = CheckedPlaceIndex(4)
     slots = [checked.add(row, *DALLAS) for row in range(20)]
     circle = Circle(*point_at(DALLAS, 1.0, 1_000), 100.0)
@@ -331,8 +331,8 @@ def test_a_reach_that_changes_is_seen_at_once():
     assert checked.index.match([circle])[0].tolist() == []
 
 
-def test_a_removed_place_is_inside_nothing_and_its_slot_is_given_away():
-    """The new owner of the slot is matched, the old one is not."""
+def test_removed_place_is_inside_nothing_and_its_slot_is_reused():
+    """The new owner of the slot is matched, the old owner is not."""
     checked = CheckedPlaceIndex()
     slot = checked.add(1, *DALLAS)
     checked.remove(slot)
@@ -342,8 +342,8 @@ def test_a_removed_place_is_inside_nothing_and_its_slot_is_given_away():
     assert checked.index.match([Circle(*DALLAS, 1e8)])[0].tolist() == [2]
 
 
-def test_a_place_that_is_gone_can_be_neither_moved_nor_removed():
-    """A fault of the caller's, and found before it does harm."""
+def test_removed_place_cannot_be_moved_or_removed():
+    """Such a mistake of the caller is found before it does harm."""
     checked = CheckedPlaceIndex()
     slot = checked.add(1, *DALLAS)
     checked.remove(slot)
@@ -353,8 +353,8 @@ def test_a_place_that_is_gone_can_be_neither_moved_nor_removed():
         checked.index.move(slot, *DALLAS, 0.0)
 
 
-def test_pages_that_have_emptied_are_used_again():
-    """A crowd that wanders from city to city leaves no trail of empty pages."""
+def test_emptied_pages_are_reused():
+    """A crowd that moves from city to city leaves no empty pages behind."""
     rng, checked = random.Random(2), CheckedPlaceIndex(8)
     slots = [checked.add(row, *near(rng, DALLAS, 5_000)) for row in range(800)]
     for city in PENTAGONS:
@@ -371,7 +371,7 @@ def test_pages_that_have_emptied_are_used_again():
 
 
 class AnyLife(RuleBasedStateMachine):
-    """Any sequence of adds, moves and removals, close together and at the nastiest places, in the smallest pages."""
+    """Any sequence of additions, moves and removals, close together and at difficult places, in the smallest pages."""
 
     points = st.builds(
         point_at,
@@ -421,7 +421,7 @@ TestAnyLife.settings = settings(deadline=None, max_examples=60, stateful_step_co
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 10, 99, 100, 1_000])
-def test_the_nearest_come_first_and_the_rest_in_order(count):
+def test_nearest_first_sorts_nearest_and_keeps_order_of_others(count):
     """No row is lost, whatever the count."""
     rows = np.arange(0, 300, 3, dtype=np.int32)
     distances = np.random.default_rng(1).random(100)
@@ -433,8 +433,8 @@ def test_the_nearest_come_first_and_the_rest_in_order(count):
 
 
 @pytest.mark.parametrize("size", [0, 1])
-def test_nearest_first_of_few(size):
-    """None, or one."""
+def test_nearest_first_of_no_or_one_row(size):
+    """The count may be greater than the number of rows."""
     rows = np.arange(size, dtype=np.int32)
     assert nearest_first(rows, np.zeros(size), 300).tolist() == list(range(size))
 
@@ -442,8 +442,8 @@ def test_nearest_first_of_few(size):
 # ---- columns -----------------------------------------------------------------------------------------------
 
 
-def test_a_column_is_one_memory_for_both_sides_and_keeps_it_when_it_grows():
-    """What is written by `items` is read by `view`, and the other way round."""
+def test_column_items_and_view_share_memory_after_growth():
+    """Values written by `items` are read by `view`, and vice versa."""
     column = Column("d", 1, 2)
     column.items[1] = 5.0
     column.grow()
@@ -453,8 +453,8 @@ def test_a_column_is_one_memory_for_both_sides_and_keeps_it_when_it_grows():
     assert len(column) == 2
 
 
-def test_an_index_has_room_for_a_million_places_and_yet_starts_small():
-    """What it takes in advance is addresses, not memory: the default must not weigh on a small node."""
+def test_index_has_capacity_for_a_million_places():
+    """The index reserves addresses, not memory, so that the default suits small nodes."""
     index = PlaceIndex()
     assert len(index._rows) == 1 << 20
     assert index.add(0, *DALLAS, 0.0) == 0

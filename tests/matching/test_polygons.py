@@ -1,4 +1,4 @@
-"""The index and polygons: page by page it says what each place by itself is told (D4), and what S2 says."""
+"""The place index and polygons: page by page it agrees with tests of single places (rule D4), and with S2."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,7 @@ from support import s2
 
 from geocast.geometry.sphere import distance_m, unit_vectors
 from geocast.geometry.spherical_polygon import SphericalPolygon
-from geocast.matching import place_index as indexes
-from geocast.matching import polygons as judges
+from geocast.matching import place_index, polygons
 from geocast.matching.alert_index import AlertIndex
 from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
@@ -15,21 +14,21 @@ from geocast.model.alert import Circle, Polygon
 SIZES_M = (50.0, 2_000.0, 60_000.0, 1_500_000.0)
 
 
-@pytest.fixture(autouse=True, params=["as it is", "sorted, bit by bit"])
+@pytest.fixture(autouse=True, params=["as it is", "sorted, few pairs at a time"])
 def ways(request, monkeypatch):
-    """Pages are sorted however few there are, and few pairs are looked at in one go, as of very many places."""
+    """Run each test also with pages that are always sorted and few pairs at a time, as with very many places."""
     if request.param != "as it is":
-        monkeypatch.setattr(indexes, "FEW_PAGES", 0)
-        monkeypatch.setattr(judges, "PAIRS", 64)
+        monkeypatch.setattr(place_index, "FEW_PAGES", 0)
+        monkeypatch.setattr(polygons, "PAIRS", 64)
 
 
 def vectors(places):
-    """Unit vectors, (3, n)."""
+    """Return unit vectors, (3, n)."""
     return np.array(unit_vectors(places[:, 1], places[:, 0]))
 
 
 def town(dice, centre, size_m, count, page_size=32):
-    """An index with places (lng, lat) around a centre, some with a reach; and the places, and the reaches."""
+    """Return an index with places (lng, lat) around a centre, the places, and their reaches."""
     places = np.vstack([s2.places(dice, centre, size_m, count), s2.places(dice, centre, 20_000_000.0, 50)])
     reaches = dice.choice([0.0, 0.0, 20.0, 300.0], len(places))
     index = PlaceIndex(page_size=page_size)
@@ -41,8 +40,8 @@ def town(dice, centre, size_m, count, page_size=32):
 @pytest.mark.parametrize("buffer_m", [0.0, 20.0, 5_020.0])
 @pytest.mark.parametrize("size_m", SIZES_M)
 @pytest.mark.parametrize("centre", s2.CENTRES[::2])
-def test_the_index_says_what_the_ring_says_of_each_place(centre, size_m, buffer_m):
-    """D4: whole pages, pages near edges and places far away; with reaches and with none. S2 agrees."""
+def test_match_agrees_with_polygon_and_with_s2(centre, size_m, buffer_m):
+    """Whole pages, pages near edges and places far away, with and without a reach (rule D4)."""
     dice = np.random.default_rng(int(size_m + buffer_m))
     index, places, reaches = town(dice, centre, size_m, 700)
     corners = s2.a_ring(dice, centre, size_m, int(dice.integers(3, 150)))
@@ -60,8 +59,8 @@ def test_the_index_says_what_the_ring_says_of_each_place(centre, size_m, buffer_
         assert distance == pytest.approx(distance_m(ring.lat, ring.lng, places[row][1], places[row][0]), abs=0.01)  # D6
 
 
-def test_a_crowd_in_one_spot_is_told():
-    """D4: a page that is smaller than any edge is near lies inside as a whole; one on an edge does in part."""
+def test_match_finds_crowds_in_one_spot():
+    """A page of a single spot is inside as a whole, outside, or near an edge (rule D4)."""
     square = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
     index = PlaceIndex(page_size=8)
     spots = [(0.5, 0.5), (1.5, 0.5), (0.5, 0.9999), (0.5, 1.0005)]
@@ -72,8 +71,8 @@ def test_a_crowd_in_one_spot_is_told():
     assert rows.tolist() == [row for row in range(400) if row % 2 == 0]
 
 
-def test_places_that_were_removed_are_in_no_polygon():
-    """`index`, Rule 3: a position that holds no place is inside nothing."""
+def test_removed_places_are_in_no_polygon():
+    """A position without a place is inside nothing (`place_index`, Rule 3)."""
     index = PlaceIndex(page_size=8)
     slots = [index.add(row, 0.5, 0.5, 0.0) for row in range(20)]
     for slot in slots[1:]:
@@ -81,13 +80,13 @@ def test_places_that_were_removed_are_in_no_polygon():
     assert index.match([Polygon(((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 0.0)), 100.0)])[0].tolist() == [0]
 
 
-def test_an_empty_index_matches_nobody():
-    """However large the polygon is."""
+def test_empty_index_matches_nothing():
+    """Even if the polygon is very large."""
     assert len(PlaceIndex().match([Polygon(((-50.0, 0.0), (50.0, 0.0), (0.0, 40.0), (-50.0, 0.0)))])[0]) == 0
 
 
-def test_a_row_with_places_in_several_shapes_is_there_once():
-    """R2: with the least of its distances."""
+def test_row_with_places_in_several_shapes_is_returned_once():
+    """The row has the least of its distances (rule R2)."""
     index = PlaceIndex()
     for lat in (0.5, 0.6, 10.0):
         index.add(7, lat, 0.5, 0.0)
@@ -97,8 +96,8 @@ def test_a_row_with_places_in_several_shapes_is_there_once():
 
 
 @pytest.mark.parametrize("size_m", SIZES_M)
-def test_a_place_is_told_which_areas_it_is_in(size_m):
-    """D4, R3: the same as the index of places says, area by area; what was discarded holds nothing."""
+def test_alert_index_agrees_with_place_index(size_m):
+    """Area by area. A removed area contains no place (rules D4 and R3)."""
     dice = np.random.default_rng(3)
     areas, shapes = AlertIndex(), {}
     for name in range(60):

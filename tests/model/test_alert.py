@@ -1,4 +1,4 @@
-"""The alert as it was accepted: what counts as the same content, and that nothing of it can be changed."""
+"""Accepted alerts: they are immutable, and are compared by content."""
 
 import dataclasses
 
@@ -12,13 +12,13 @@ from geocast.model.alert import SEVERITIES, SEVERITY_RANK, Approval, Circle, is_
 @pytest.mark.parametrize(
     ("text", "expected"), [("desk-7", True), ("a" * 128, True), ("", False), ("a b", False), ("a\n", False)]
 )
-def test_a_publishers_name_has_the_grammar_of_an_id(text, expected):
-    """Section 6: a publisher's `sub` matches the grammar of `id`."""
+def test_id_grammar_accepts_or_rejects_publisher_name(text, expected):
+    """A publisher's `sub` must match the grammar of `id` (protocol, section 6)."""
     assert is_id(text) is expected
 
 
-def test_severities_rank_as_in_cap():
-    """Section 5, messages: extreme > severe > moderate > minor."""
+def test_severities_have_order_of_cap():
+    """Extreme is more than severe, moderate and minor, in this order (protocol, section 5, Messages)."""
     assert SEVERITIES == ("minor", "moderate", "severe", "extreme")
     assert [SEVERITY_RANK[name] for name in SEVERITIES] == [0, 1, 2, 3]
 
@@ -26,8 +26,8 @@ def test_severities_rank_as_in_cap():
 # ---- same content --------------------------------------------------------------------------------------------
 
 
-def test_a_publishers_name_and_the_time_do_not_count_as_content():
-    """H5: `approval` included; the publisher's `sub` doesn't count."""
+def test_same_content_ignores_publisher_and_time():
+    """The approval counts as content, the publisher's `sub` does not (rule H5)."""
     revision, cancel = a_revision(), a_cancel()
     assert revision.same_content(dataclasses.replace(revision, source="other", issued_at=5))
     assert cancel.same_content(dataclasses.replace(cancel, source="other", cancelled_at=5))
@@ -46,8 +46,8 @@ def test_a_publishers_name_and_the_time_do_not_count_as_content():
     ],
     ids=range(7),
 )
-def test_all_else_counts_as_content(other):
-    """H5: equal in accepted form."""
+def test_same_content_compares_every_other_member_of_revision(other):
+    """Contents are compared in accepted form (rule H5)."""
     assert not a_revision().same_content(other)
     assert not other.same_content(a_revision())
 
@@ -63,13 +63,13 @@ def test_all_else_counts_as_content(other):
     ],
     ids=range(5),
 )
-def test_cancels_are_compared_by_all_but_who_and_when(other):
-    """H5."""
+def test_same_content_compares_every_other_member_of_cancel(other):
+    """Contents are compared in accepted form (rule H5)."""
     assert not a_cancel().same_content(other)
 
 
-def test_what_is_accepted_cannot_be_changed():
-    """Section 2: all of it is fixed at acceptance."""
+def test_accepted_alert_cannot_be_changed():
+    """An alert is fixed at acceptance (protocol, section 2)."""
     revision = a_revision()
     with pytest.raises(dataclasses.FrozenInstanceError):
         revision.revision = 2

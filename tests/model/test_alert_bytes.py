@@ -1,7 +1,8 @@
-"""Every form in which an alert is stored, signed and sent, compared with the bytes that earlier releases made.
+"""The stored, signed and sent forms of alerts, compared with the bytes of earlier releases.
 
 `alert_bytes.json` has these forms of each entry in ENTRIES, and some entries as a later release may store them. Run
-this file as a program (`python tests/model/test_alert_bytes.py`) to add entries; what the file has never changes.
+this file as a program (`python tests/model/test_alert_bytes.py`) to add the forms of new entries. Existing forms in the
+file are never changed.
 """
 
 import base64
@@ -73,27 +74,27 @@ SIGNATURES = (Signature("eyJhbGciOiJFZDI1NTE5In0", "c2lnbmF0dXJl"), Signature("e
 
 
 def a_revision(alert=ALERT, **changes):
-    """REVISION with another alert, or other members."""
+    """Return REVISION with another alert or other members."""
     return dataclasses.replace(REVISION, alert=alert, **changes)
 
 
 def an_alert(**changes):
-    """REVISION with other members of its alert."""
+    """Return REVISION with other members of its alert."""
     return a_revision(dataclasses.replace(ALERT, **changes))
 
 
 def a_warning(**changes):
-    """An official warning with other members."""
+    """Return an official warning with other members."""
     return a_revision(dataclasses.replace(WARNING, **changes), terms=AcceptedTerms("Hochwasser", 3_600_000, 9))
 
 
 def with_proof(entry):
-    """The entry with its form and two signatures, which nobody has made."""
+    """Return the entry with its form and two invented signatures."""
     return dataclasses.replace(entry, proof=ApprovalProof(form_text(entry), SIGNATURES))
 
 
 def form_text(entry):
-    """The text of the form of an entry."""
+    """Return the text of the form of an entry."""
     return form.text_of(form.form_of(entry, "a.example", "robbery"))
 
 
@@ -144,7 +145,7 @@ LATER = ("alert", "several circles", "shape of a later release", "proof", "warni
 
 
 def forms_of(entry):
-    """Return every form of an entry. Of the compact form, which stays in one process, there is the size alone."""
+    """Return every form of an entry. The compact form never leaves a process, so only its size is returned."""
     frames = encode(entry)
     forms = {
         "stored": encoded(codec.encode(entry)),
@@ -163,17 +164,17 @@ def forms_of(entry):
 
 
 def payload(frame):
-    """Return the message in a frame, whose length has 7 or 16 bits."""
+    """Return the message in a frame whose length takes 7 or 16 bits."""
     return frame[2 if frame[1] < 126 else 4 :]
 
 
 def encoded(data):
-    """Return bytes as the file has them: in base64."""
+    """Return bytes in base64, as the file has them."""
     return base64.b64encode(data).decode()
 
 
 def as_a_later_release_stores(entry):
-    """The entry with members and elements that this release does not know, and keys that are no texts."""
+    """Return the stored entry with unknown members and elements, some of them with keys that are not strings."""
     fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1], 7: b"x"}, "speed": None}
     fields["approval"] = [*fields["approval"], "more"]
     if "terms" in fields:
@@ -187,23 +188,23 @@ def as_a_later_release_stores(entry):
 VECTORS = json.loads(PATH.read_text("utf-8")) if PATH.exists() else {}
 
 
-def test_every_entry_has_its_bytes_in_the_file():
-    """None is left out, and the file has no others."""
+def test_file_has_exactly_the_entries_of_this_module():
+    """No entry is missing in the file, and the file has no others."""
     assert VECTORS["entries"].keys() == ENTRIES.keys()
     assert VECTORS["later"].keys() == set(LATER)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_entry_is_stored_signed_and_sent_as_before(name):
-    """Byte for byte, with members in the same order. The compact form is no larger than it was (rules LogG5, NC1)."""
+    """All bytes and the order of members are equal, and the compact form is not larger (rules LogG5 and NC1)."""
     forms, expected = forms_of(ENTRIES[name]), dict(VECTORS["entries"][name])
     assert forms.pop("compact", 0) <= expected.pop("compact", 0)
     assert forms == expected
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_stored_entry_comes_back(name):
-    """From the bytes of earlier releases, and from the compact form (rule LogA4)."""
+def test_stored_entry_is_read_back_equal(name):
+    """The entry is read from the bytes of earlier releases, and from the compact form (rule LogA4)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["entries"][name]["stored"]), entry.id, entry.revision, 0) == entry
     if isinstance(entry, Revision):
@@ -212,14 +213,14 @@ def test_stored_entry_comes_back(name):
 
 @pytest.mark.parametrize("name", LATER)
 def test_members_of_a_later_release_are_ignored(name):
-    """Members of any map, and elements of `approval` and `terms` (rule LogG3)."""
+    """Unknown members of any map, and further elements of `approval` and `terms`, are ignored (rule LogG3)."""
     entry = ENTRIES[name]
     assert codec.decode(base64.b64decode(VECTORS["later"][name]), entry.id, entry.revision, 0) == entry
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.proof is not None])
 def test_form_of_an_earlier_release_reads_as_its_entry(name):
-    """What stands beside a form does not count (rule NC1)."""
+    """Only the form counts, not the members beside the form (rule NC1)."""
     entry = ENTRIES[name]
     found = form.read(VECTORS["entries"][name]["form"]).says(dataclasses.replace(entry, source="mallory"))
     assert found == entry
@@ -227,7 +228,7 @@ def test_form_of_an_earlier_release_reads_as_its_entry(name):
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_frames_of_all_formats_hold_the_same_message(name):
-    """A client that verifies gets the same frames as any other if there is no proof (rule F9)."""
+    """An entry without a proof has the same frames for clients that verify proofs as for others (rule F9)."""
     plain = VECTORS["entries"][name]["frame"]
     signed = VECTORS["entries"][name].get("signed frame", plain)
     messages = [json.loads(each) for each in (plain, plain, signed, signed)]

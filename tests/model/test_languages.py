@@ -1,4 +1,4 @@
-"""Which text of an alert a subscriber is sent (LA3)."""
+"""The choice of the text that a subscriber is sent (rule LA3)."""
 
 import pytest
 
@@ -32,17 +32,17 @@ ALPS = ("it-IT", "de-AT", "de-DE", "de")
     ],
     ids=str,
 )
-def test_a_subscriber_is_sent_the_text_that_fits_its_wishes_best(wanted, offered, chosen):
-    """LA3: tag by tag: the same, one that it begins, one of its language; the issuer's first of those, or of all."""
+def test_choice_of_wanted_languages_picks_best_text(wanted, offered, chosen):
+    """Each wanted tag is tried: equal, then longer, then of the same language; else the first text (rule LA3)."""
     assert offered[choice(understood(wanted), offered)] == chosen
 
 
-def test_wishes_are_kept_in_one_spelling_and_in_their_order():
-    """LA2: so that those who want the same share a number."""
+def test_understood_unifies_spelling_and_keeps_order():
+    """Subscribers that want the same languages share one number (rule LA2)."""
     assert understood(["fr-CA", "EN", "FR-ca", "en"]) == ("fr-ca", "en")
     assert understood([]) == ()
 
 
-def test_an_alert_without_languages_is_the_same_for_everybody():
-    """LA1."""
+def test_choice_without_offered_languages_is_first_text():
+    """Everybody is sent the same alert if it has no languages (rule LA1)."""
     assert choice(("de", "en"), ()) == 0

@@ -1,4 +1,4 @@
-"""What each field may be, and where an error points to: one broken field at a time, and all at once."""
+"""The range and grammar of each field, and the pointer of its errors: for single fields, and for all at once."""
 
 import math
 import re
@@ -17,11 +17,11 @@ OF_WARNINGS = (
     *("language", "languages", "texts", "instruction", "area_desc"),
     *("urgency", "certainty", "onset_at", "web"),
 )
-SECRET = 31.4159265  # a value that no error may repeat
+SECRET = 31.4159265  # no error may contain this value
 
 
 def refusals(body):
-    """What is broken of a publication: [(slug, pointer), …]; nothing if it is taken."""
+    """Return the errors of a publication as [(slug, pointer), …]."""
     try:
         parse_publication(body)
     except Invalid as invalid:
@@ -30,11 +30,11 @@ def refusals(body):
 
 
 def refusals_of(**changes):
-    """What is broken of a publication with these fields changed."""
+    """Return the errors of a publication with these fields changed."""
     return refusals(alert_request(**changes))
 
 
-# ---- what is taken -------------------------------------------------------------------------------------------
+# ---- valid values --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,41 +70,44 @@ def refusals_of(**changes):
     ],
     ids=str,
 )
-def test_values_at_the_limits_are_taken(changes):
-    """A1 to A11, L5, L6: bounds are inclusive, lengths count code points."""
+def test_values_at_limits_are_accepted(changes):
+    """Bounds are inclusive, and lengths count code points (rules A1 to A11, L5 and L6)."""
     assert refusals_of(**changes) == []
 
 
 def headline_pattern():
-    """What the schema of a headline says of it. (To Python `$` is before a line feed at the end too, to ECMA not.)"""
+    """Return the pattern in the schema of a headline.
+
+    In Python, unlike ECMA 262, `$` also matches before a line feed at the end, so it is replaced.
+    """
     pattern = AlertRequest.model_json_schema()["properties"]["headline"]["pattern"]
     return re.compile(pattern.removesuffix("$") + r"\Z")
 
 
 @settings(deadline=None)
 @given(st.text("a .\n\x00\x85\u00a0\u2003\u3000\ufeff😀", max_size=6))
-def test_the_schema_of_a_headline_says_what_the_parser_does(text):
-    """A3, L2: OpenAPI's pattern takes what is not all blank, and holds no control character."""
+def test_schema_of_headline_agrees_with_parser(text):
+    """The pattern refuses blank texts and control characters (rules A3 and L2)."""
     is_taken = refusals_of(headline=text) == []
     assert bool(headline_pattern().search(text)) == is_taken
 
 
-def test_the_schema_of_a_headline_is_no_trap_for_who_uses_it():
-    """OpenAPI: a long text with a bad end takes no long time."""
+def test_schema_of_headline_is_fast_for_long_texts():
+    """A long text with an invalid end does not take long."""
     with cpu_limit(3):
         assert not headline_pattern().search("a" * 200_000 + "\x00")
         assert not headline_pattern().search(" " * 200_000)
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------
+# ---- invalid values ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "field",
     ["id", "category", "headline", "severity", "threat", "occurred_at", "area", "approval"],
 )
-def test_a_needed_field_is_missed(field):
-    """A1 to A11: column "needed"; H8: `missing-field` with a pointer to it."""
+def test_missing_required_field_is_refused(field):
+    """The error is `missing-field` with a pointer to the field (rules A1 to A11 and H8)."""
     assert refusals_of(**{field: ...}) == [("missing-field", f"/{field}")]
 
 
@@ -171,8 +174,8 @@ def test_a_needed_field_is_missed(field):
         ("approval", []),
     ],
 )
-def test_a_value_outside_its_range_or_grammar_is_refused(field, value):
-    """A1 to A11, L2 to L7: `invalid-value` with a pointer to the field."""
+def test_value_outside_range_or_grammar_is_refused(field, value):
+    """The error is `invalid-value` with a pointer to the field (rules A1 to A11 and L2 to L7)."""
     assert refusals_of(**{field: value}) == [("invalid-value", f"/{field}")]
 
 
@@ -185,8 +188,8 @@ def test_a_value_outside_its_range_or_grammar_is_refused(field, value):
         ("area", [CIRCLE] * 17, "List should have at most 16 items after validation, not 17"),
     ],
 )
-def test_an_error_says_what_is_counted(field, value, said):
-    """A3, A4, A10: characters of a text, items of a list."""
+def test_error_of_length_names_characters_or_items(field, value, said):
+    """Texts have characters, lists have items (rules A3, A4 and A10)."""
     with pytest.raises(Invalid) as refused:
         parse_publication(alert_request(**{field: value}))
     assert [violation.detail for violation in refused.value.violations] == [said]
@@ -218,22 +221,22 @@ def test_an_error_says_what_is_counted(field, value, said):
         ("type", None),
     ],
 )
-def test_a_value_inside_a_shape_is_pointed_to(field, value):
-    """H8: the pointer has the shape's index if, and only if, `area` was sent as a list."""
+def test_error_inside_shape_has_pointer_to_field(field, value):
+    """The pointer has the index of the shape if `area` was sent as a list (rule H8)."""
     assert refusals_of(area=CIRCLE | {field: value}) == [("invalid-value", f"/area/{field}")]
     assert refusals_of(area=[CIRCLE, CIRCLE | {field: value}]) == [("invalid-value", f"/area/1/{field}")]
 
 
 @pytest.mark.parametrize("field", ["type", "lat", "lng", "radius_m"])
-def test_a_shape_needs_all_its_fields(field):
-    """A10: a circle is type, lat, lng and radius_m."""
+def test_shape_without_required_field_is_refused(field):
+    """A circle is type, lat, lng and radius_m (rule A10)."""
     shape = {name: value for name, value in CIRCLE.items() if name != field}
     assert refusals_of(area=shape) == [("missing-field", f"/area/{field}")]
     assert refusals_of(area=[shape]) == [("missing-field", f"/area/0/{field}")]
 
 
-def test_each_item_of_a_list_has_to_be_a_shape():
-    """A10: a list of 1 to 16 shapes, not a list of lists."""
+def test_list_of_shapes_with_other_items_is_refused():
+    """A list has 1 to 16 shapes, and no lists (rule A10)."""
     assert refusals_of(area=[CIRCLE, [CIRCLE], None]) == [("invalid-value", "/area/1"), ("invalid-value", "/area/2")]
 
 
@@ -249,20 +252,20 @@ def test_each_item_of_a_list_has_to_be_a_shape():
         (APPROVAL | {"note": "x"}, [("unknown-field", "/approval/note")]),
     ],
 )
-def test_an_approval_says_who_and_when(approval, expected):
-    """A11: reviewer of 1 to 128 characters, and approved_at."""
+def test_approval_needs_reviewer_and_time(approval, expected):
+    """The reviewer has 1 to 128 characters (rule A11)."""
     assert refusals_of(approval=approval) == expected
 
 
 @pytest.mark.parametrize("field", ["caller", "phone", "address", "units", "source", "revision", "issued_at", "title"])
-def test_a_field_that_is_not_in_the_table_is_refused(field):
-    """Section 2: nobody can slip in what there is no field for."""
+def test_undocumented_field_is_refused(field):
+    """So no data can be sent for which the protocol has no field (protocol, section 2)."""
     assert refusals_of(**{field: "x"}) == [("unknown-field", f"/{field}")]
 
 
 @pytest.mark.parametrize("name", OF_WARNINGS)
-def test_a_publisher_cannot_send_what_official_warnings_have(name):
-    """A12, A22: `unknown-field`, whatever is in it."""
+def test_members_of_official_warnings_are_refused(name):
+    """They are `unknown-field`, whatever their value is (rules A12 and A22)."""
     for value in ("en", ["en"], [], None):
         assert refusals_of(**{name: value}) == [("unknown-field", f"/{name}")]
 
@@ -271,8 +274,8 @@ def test_a_publisher_cannot_send_what_official_warnings_have(name):
     "name",
     ["555 0100", "call_5550100", "x" * 41, "Main Street", "", "né", "a/b", "a~b", "123", "a\n"],
 )
-def test_an_unknown_field_with_a_telling_name_is_not_named(name):
-    """H9: such a pointer stops at the parent."""
+def test_unknown_field_with_revealing_name_is_not_named(name):
+    """The pointer ends at the parent (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
     assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
     assert refusals_of(area=[CIRCLE | {name: 1}]) == [("unknown-field", "/area/0")]
@@ -280,25 +283,25 @@ def test_an_unknown_field_with_a_telling_name_is_not_named(name):
 
 
 @pytest.mark.parametrize("name", ["one shape", "list of shapes"])
-def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(name):
-    """H9: it is not named, as it has a blank, and what it is in is."""
+def test_unknown_field_named_like_tag_of_union_is_refused(name):
+    """A name with a blank is not repeated, and the pointer ends at the parent (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", "")]
     assert refusals_of(area=CIRCLE | {name: 1}) == [("unknown-field", "/area")]
 
 
-def test_a_name_that_is_no_text_is_refused_unnamed():
-    """L2: a lone surrogate is a 422, in a name too."""
+def test_field_name_with_lone_surrogate_is_refused_without_name():
+    """A lone surrogate is a 422, also in a name (rule L2)."""
     assert [pointer for _, pointer in refusals_of(**{"\ud800": "x"})] == [""]
 
 
 @pytest.mark.parametrize("name", ["x" * 40, "_", "A1b22", "12"])
-def test_an_unknown_field_with_a_harmless_name_is_named(name):
-    """H9: `[A-Za-z0-9_]{1,40}` without three digits in a row."""
+def test_unknown_field_with_harmless_name_is_named(name):
+    """Harmless is `[A-Za-z0-9_]{1,40}` without three digits in a row (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", f"/{name}")]
 
 
-def test_every_broken_field_is_listed_in_the_order_of_the_table():
-    """H8: one for each broken field, in the order of section 2's table; unknown ones last."""
+def test_every_invalid_field_is_listed_in_order():
+    """The order is that of the table in section 2, with unknown fields last (rule H8)."""
     body = {
         "zebra": 1,
         "approval": {"approved_at": 1, "extra": 1},
@@ -348,8 +351,8 @@ def test_every_broken_field_is_listed_in_the_order_of_the_table():
     ],
     ids=str,
 )
-def test_no_error_repeats_a_refused_value(changes):
-    """H9: neither detail nor pointer, nor the exception as it may get into a log."""
+def test_error_does_not_contain_refused_value(changes):
+    """Neither the detail nor the pointer nor the exception's text, which may be logged (rule H9)."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
     said = [str(caught.value), repr(caught.value.violations), repr(caught.value)]

@@ -1,4 +1,4 @@
-"""Alert to frame: what a client's own parser makes of the bytes, in both formats."""
+"""From alert to frame: the messages that a client's own parser reads, in both formats."""
 
 import dataclasses
 import inspect
@@ -21,7 +21,7 @@ from geocast.wire.frames import JSON, MSGPACK, PING, SIGNED, WIRES, alert_map, e
 
 
 def received(data):
-    """The frames that a client's parser finds in `data`; it fails on anything that a client has to refuse."""
+    """Return the frames that a client's parser finds in `data`. The parser fails if a client must refuse a frame."""
     client = ClientProtocol(parse_uri("ws://localhost/v1/stream"), state=OPEN)
     client.receive_data(data)
     assert client.parser_exc is None
@@ -29,7 +29,7 @@ def received(data):
 
 
 def told(entry):
-    """What a client of each format is told, as (JSON, MessagePack)."""
+    """Return the messages of an entry as clients read them: (JSON, MessagePack)."""
     text, binary, *_ = encode(entry)
     [json_frame], [msgpack_frame] = received(text), received(binary)
     assert (json_frame.opcode, msgpack_frame.opcode) == (Opcode.TEXT, Opcode.BINARY)
@@ -38,8 +38,8 @@ def told(entry):
     return json.loads(json_frame.data.decode()), msgpack.unpackb(msgpack_frame.data)
 
 
-def test_an_alert_has_the_fields_of_the_protocol():
-    """Section 2: what a subscriber is sent, in both formats the same."""
+def test_alert_message_has_fields_of_protocol():
+    """Both formats have the same message (protocol, section 2)."""
     by_json, by_msgpack = told(a_revision(description="Stay away.\nThank you.", source="desk.7"))
     assert by_json == by_msgpack
     assert by_json == {
@@ -62,8 +62,8 @@ def test_an_alert_has_the_fields_of_the_protocol():
     }
 
 
-def test_an_official_warning_has_what_no_publisher_can_send():
-    """A22, LA1: in one language, which it names, beside all that there are."""
+def test_official_warning_has_additional_members():
+    """The message is in one language, and lists all languages (rules A22 and LA1)."""
     for text, language in enumerate(("en-CA", "fr-CA")):
         alert = alert_map(a_warning(), text)
         words = {"title", "headline", "description", "instruction", "area_desc"}
@@ -74,30 +74,30 @@ def test_an_official_warning_has_what_no_publisher_can_send():
     assert told(a_warning())[0]["alert"] == told(a_warning())[1]["alert"] == alert_map(a_warning(), 0)
 
 
-def test_what_an_official_warning_lacks_is_left_out():
-    """A22, F2: never null."""
+def test_missing_members_of_official_warning_are_left_out():
+    """They are never null (rules A22 and F2)."""
     bare = a_warning(
         "en", texts=(AlertText("en", "Flood", "Water"),), urgency=None, certainty=None, onset_at=None, web=None
     )
     assert alert_map(bare).keys() - alert_map(a_revision()).keys() == {"language", "languages"}
 
 
-def test_a_description_is_left_out_when_there_is_none():
-    """Section 2: left out when not given; section 5: never null."""
+def test_missing_description_is_left_out():
+    """The description is left out if it was not given (section 2), and never null (section 5)."""
     assert "description" not in told(a_revision())[0]["alert"]
     assert told(a_revision(description=""))[1]["alert"]["description"] == ""
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["alert", "cancel"])
-def test_neither_approval_nor_threat_is_sent(entry):
-    """Section 2: never `approval` or `threat`."""
+def test_approval_and_threat_are_not_sent(entry):
+    """Subscribers never see them (protocol, section 2)."""
     for data in encode(entry):
         for word in (b"approv", b"reviewer", b"desk-7", b"threat", b"community", b"terms", b"location_resolution"):
             assert word not in data
 
 
-def test_a_cancel_has_the_fields_of_the_protocol():
-    """Section 5, messages: id, revision, reason, cancelled_at."""
+def test_cancel_message_has_fields_of_protocol():
+    """id, revision, reason, cancelled_at (protocol, section 5, Messages)."""
     expected = {
         "type": "cancel",
         "id": "a-1",
@@ -109,13 +109,13 @@ def test_a_cancel_has_the_fields_of_the_protocol():
 
 
 def proved_entries():
-    """An alert and a cancel that two have signed, and one of whom nobody here has heard."""
+    """Return an alert and a cancel with two valid signatures and one by an unknown reviewer."""
     names = ("r-1", "stranger", "r-3")
     return [proved(a_revision(description="Stay\naway – 🔥"), *names), proved(a_cancel(revision=3), *names)]
 
 
-def test_what_has_a_proof_has_nothing_else_of_its_content_on_a_signed_stream():
-    """F9: and on the others everything is as ever."""
+def test_signed_stream_sends_proof_instead_of_content():
+    """Other streams are the same as without a proof (rule F9)."""
     alert, cancel = proved_entries()
     for wire, data in zip(SIGNED, encode(alert)[2:], strict=True):
         [told] = messages(data)
@@ -138,8 +138,8 @@ def test_what_has_a_proof_has_nothing_else_of_its_content_on_a_signed_stream():
 
 
 @pytest.mark.parametrize("number", [2, 3], ids=["json", "msgpack"])
-def test_a_client_that_verifies_shows_what_the_others_do(number):
-    """C12, C13: all of it, at the time of the newest approval."""
+def test_verifying_client_reads_same_content_as_others(number):
+    """All members are equal, except that the newest approval gives the time (rules C12 and C13)."""
     verifier = Verifier(json.loads(jwks()), AUDIENCE, approvals=2, cancel_approvals=2)
     for entry in proved_entries():
         [plain], [signed] = messages(encode(entry)[0]), messages(encode(entry)[number])
@@ -150,7 +150,7 @@ def test_a_client_that_verifies_shows_what_the_others_do(number):
 
 
 def test_coordinates_and_radii_are_float_64_in_messagepack():
-    """Section 5, messages: the server sends coordinates and radii as float 64, whole ones too."""
+    """Whole numbers, too (protocol, section 5, Messages)."""
     _, binary, *_ = encode(a_revision(area=(Circle(1.0, -2.0, 1000.0),)))
     for name, value in [("lat", 1.0), ("lng", -2.0), ("radius_m", 1000.0)]:
         key = msgpack.packb(name)
@@ -159,29 +159,29 @@ def test_coordinates_and_radii_are_float_64_in_messagepack():
 
 
 @pytest.mark.parametrize("text", ["é", "😀 \u202e", '"\\/', "<script>", "\u2028", "a\nb"])
-def test_any_text_arrives_as_it_was_sent(text):
-    """Section 2: nothing is trimmed or normalised; UTF-8, not escapes."""
+def test_text_is_sent_unchanged(text):
+    """Texts are not trimmed or normalized, and are UTF-8 without escapes (protocol, section 2)."""
     by_json, by_msgpack = told(a_revision(headline=text, description=text))
     assert by_json["alert"]["headline"] == by_msgpack["alert"]["headline"] == text
     assert by_json["alert"]["description"] == by_msgpack["alert"]["description"] == text
 
 
 @pytest.mark.parametrize("length", [1, 100, 1000, 70_000])
-def test_frames_of_any_length_are_read_by_a_client(length):
-    """RFC 6455, 5.2: 7, 16 and 64 bit lengths."""
+def test_client_reads_frames_of_any_length(length):
+    """Lengths take 7, 16 or 64 bits (RFC 6455, 5.2)."""
     assert [m["alert"]["headline"] for m in told(a_revision(headline="x" * length))] == ["x" * length] * 2
 
 
-def test_frames_do_not_depend_on_the_connection():
-    """S6: no extension, no mask, so one encoded frame serves every session of a format."""
+def test_frames_do_not_depend_on_connection():
+    """Without extensions and masks one encoded frame serves all sessions of a format (rule S6)."""
     for data in (*encode(a_revision()), *encode(a_cancel()), PING):
         assert data[0] & 0x70 == 0
         assert data[1] & 0x80 == 0
     assert encode(a_revision()) == encode(a_revision())
 
 
-def test_several_frames_may_go_in_one_write():
-    """Section 5, messages: one WebSocket message holds one map."""
+def test_client_reads_several_frames_of_one_write():
+    """One WebSocket message holds one map (protocol, section 5, Messages)."""
     first, second = encode(a_revision())[0], encode(a_cancel())[0]
     assert [json.loads(frame.data)["type"] for frame in received(first + second + first)] == [
         "alert",
@@ -190,14 +190,14 @@ def test_several_frames_may_go_in_one_write():
     ]
 
 
-def test_a_ping_is_an_empty_ping():
-    """W8: the server pings a connection to which nothing was written."""
+def test_ping_is_an_empty_ping_frame():
+    """The server pings idle connections (rule W8)."""
     [ping] = received(PING)
     assert (ping.opcode, ping.data) == (Opcode.PING, b"")
 
 
-def test_formats_are_told_apart_by_subprotocol():
-    """S6, S7: `geocast.v1.json` with text frames, `geocast.v1.msgpack` with binary ones; each signed, too."""
+def test_subprotocol_selects_format():
+    """JSON has text frames, MessagePack has binary frames; both exist in a signed form (rules S6 and S7)."""
     assert [(wire.subprotocol, wire.opcode) for wire in WIRES] == [
         ("geocast.v1.json", Opcode.TEXT),
         ("geocast.v1.msgpack", Opcode.BINARY),
@@ -208,43 +208,43 @@ def test_formats_are_told_apart_by_subprotocol():
 
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["alert", "cancel"])
-def test_what_has_no_proof_is_the_same_frame_on_a_signed_stream(entry):
-    """F9: not encoded again."""
+def test_signed_stream_reuses_frame_without_proof(entry):
+    """The entry is not encoded again (rule F9)."""
     text, binary, *signed = encode(entry)
     assert signed[0] is text
     assert signed[1] is binary
 
 
 @pytest.mark.parametrize("wire", WIRES, ids=lambda wire: wire.subprotocol)
-def test_a_message_is_read_as_it_was_written(wire):
-    """Section 5, messages: each is one map with `type` and its fields beside it."""
+def test_loads_reads_written_frame(wire):
+    """Each message is one map with `type` and its fields (protocol, section 5, Messages)."""
     message = {"type": "ok", "ref": 2**53 - 1, "live": 0, "é": ["x", 1.5, True]}
     [frame] = received(wire.frame(message))
     assert wire.loads(frame.data) == message
     assert messages(wire.frame(message)) == [message]
 
 
-def test_what_is_no_number_is_never_written():
-    """RFC 8259: no NaN, no Infinity."""
+def test_frame_refuses_nan():
+    """JSON has no NaN and no Infinity (RFC 8259)."""
     with pytest.raises(ValueError, match="Out of range"):
         JSON.frame({"type": "x", "value": float("nan")})
 
 
-def test_publishers_see_what_subscribers_see():
-    """Section 4, GET: `alert` is what a subscriber is sent."""
+def test_alert_map_equals_message_of_subscribers():
+    """The `alert` in GET responses is the one that subscribers are sent (protocol, section 4)."""
     revision = a_revision(approval=Approval("somebody", NOON_MS))
     assert alert_map(revision) == told(revision)[0]["alert"]
 
 
-def test_encoding_takes_no_time_and_no_connection():
-    """Section 2: every node sends the same bytes."""
+def test_encode_depends_on_entry_and_text_only():
+    """Every node sends the same bytes (protocol, section 2)."""
     assert list(inspect.signature(frames.encode).parameters) == ["entry", "text"]
     assert MSGPACK.frame({"type": "pong"}) == MSGPACK.frame({"type": "pong"})
 
 
 @pytest.mark.parametrize("corners", [(500,), (8,) * 62], ids=["one ring", "many shapes"])
-def test_no_frame_of_an_official_warning_is_larger_than_48_kib(corners):
-    """F8, P15: the longest texts, in letters of four bytes; 500 corners, or 64 shapes; the longest names."""
+def test_frame_of_largest_official_warning_fits_into_48_kib(corners):
+    """The longest texts of four-byte characters, with 500 corners or 64 shapes (rules F8 and P15)."""
     wave, tag = "\U0001f30a", "abc-abcdefgh-abcdefgh-abcdefg"
     texts = tuple(AlertText(f"{tag}{n}", *(wave * size for size in (140, 300, 4_000, 2_000, 280))) for n in range(8))
     area = [Polygon(((-179.123456, -89.123456),) * (n + 1), 5_010.0) for n in corners]

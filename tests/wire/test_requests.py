@@ -1,4 +1,4 @@
-"""Parsing is the only way in: what a request is read as, and what is left of the exact place."""
+"""Parsing of requests, and what is kept of the exact place."""
 
 import copy
 import gc
@@ -23,7 +23,7 @@ CANCEL = {"revision": 2, "reason": "over", "approval": APPROVAL}
 
 
 def refusals(parse, *arguments):
-    """What `parse` says is broken: [(slug, pointer), …]; nothing if it takes it."""
+    """Return the errors of `parse` as [(slug, pointer), …]."""
     try:
         parse(*arguments)
     except Invalid as invalid:
@@ -32,15 +32,15 @@ def refusals(parse, *arguments):
 
 
 def accepted(terms=TERMS, **changes):
-    """The alert that a request with these fields changed is accepted as."""
+    """Return the accepted alert of a request with these fields changed."""
     return parse_publication(alert_request(**changes)).accept(terms, None)
 
 
-# ---- what is taken -------------------------------------------------------------------------------------------
+# ---- valid requests ------------------------------------------------------------------------------------------
 
 
-def test_a_request_is_read_field_by_field():
-    """A1 to A11: every field of the table."""
+def test_parse_publication_reads_every_field():
+    """Rules A1 to A11."""
     request = parse_publication(alert_request())
     assert (request.id, request.category, request.severity) == ("a-1", "robbery", "severe")
     assert request.headline == "Robbery at a shop"
@@ -51,14 +51,14 @@ def test_a_request_is_read_field_by_field():
     assert request.revision == 1
 
 
-def test_what_may_be_left_out_has_its_default():
-    """A4, A6, A9: `status` is actual, `expires_at` is `occurred_at` + `max_age_s`, no `description`."""
+def test_optional_fields_have_defaults():
+    """`status` is actual, `expires_at` is `occurred_at` + `max_age_s`, without `description` (rules A4, A6 and A9)."""
     alert = accepted(status=..., expires_at=..., description=...)
     assert (alert.status, alert.expires_at, alert.description) == ("actual", alert.occurred_at + HOUR_MS, None)
 
 
-def test_a_default_that_is_written_out_is_the_same_content():
-    """H5: defaults filled in, times in UTC milliseconds, numbers by value."""
+def test_explicit_default_is_same_content():
+    """Defaults are filled in, times are UTC milliseconds, numbers are compared by value (rule H5)."""
     written_out = accepted(
         status="actual",
         occurred_at="2026-01-31T12:50:00.0009+01:00",
@@ -68,8 +68,8 @@ def test_a_default_that_is_written_out_is_the_same_content():
     assert written_out == accepted(status=..., expires_at=...)
 
 
-def test_an_empty_description_is_not_the_same_as_none():
-    """Section 2: `description` is left out when not given; an empty one was given."""
+def test_empty_description_differs_from_missing_description():
+    """A description is left out if it was not given; an empty one was given (protocol, section 2)."""
     assert accepted(description="").description == ""
     assert accepted(description="") != accepted(description=...)
 
@@ -77,34 +77,34 @@ def test_an_empty_description_is_not_the_same_as_none():
 # ---- revisions and cancels -----------------------------------------------------------------------------------
 
 
-def test_a_revision_takes_its_id_from_the_path():
-    """Section 4, revisions: `id` optional; the body has `revision`."""
+def test_revision_has_id_of_path():
+    """The `id` in the body is optional (protocol, section 4, revisions)."""
     for body in (alert_request(id=..., revision=2), alert_request(id="a-1", revision=2)):
         request = parse_revision(body, "a-1")
         assert (request.id, request.revision) == ("a-1", 2)
 
 
 @pytest.mark.parametrize("number", [0, -1, MAX_INTEGER + 1, 10**400, 2.0, "2", True, None])
-def test_a_revision_number_is_an_integer_within_bounds(number):
-    """L4: integers are 1 … 2^31-1, written as integers."""
+def test_revision_number_outside_bounds_is_refused(number):
+    """Integers are 1 to 2^31-1, written as integers (rule L4)."""
     assert refusals(parse_revision, alert_request(revision=number), "a-1") == [("invalid-value", "/revision")]
     assert refusals(parse_cancellation, CANCEL | {"revision": number}, "a-1") == [("invalid-value", "/revision")]
 
 
 @pytest.mark.parametrize("number", [1, 2, MAX_INTEGER])
-def test_revision_numbers_at_the_limits_are_taken(number):
-    """L4: integers are 1 … 2^31-1."""
+def test_revision_number_at_limits_is_accepted(number):
+    """Integers are 1 to 2^31-1 (rule L4)."""
     assert parse_revision(alert_request(revision=number), "a-1").revision == number
     assert parse_cancellation(CANCEL | {"revision": number}, "a-1").revision == number
 
 
-def test_a_revision_without_a_number_is_refused():
-    """Section 4, revisions: the body has `revision`."""
+def test_revision_without_number_is_refused():
+    """The body needs `revision` (protocol, section 4, revisions)."""
     assert refusals(parse_revision, alert_request(), "a-1") == [("missing-field", "/revision")]
 
 
-def test_another_id_in_the_body_is_a_mismatch():
-    """Section 4, revisions: 422 `id-mismatch`, before all that is broken besides."""
+def test_other_id_in_body_is_id_mismatch():
+    """The 422 lists `id-mismatch` before all other errors (protocol, section 4, revisions)."""
     assert refusals(parse_revision, alert_request(id="b-1", revision=2), "a-1") == [("id-mismatch", "/id")]
     assert refusals(parse_revision, alert_request(id="b-1", revision=2, severity="x"), "a-1") == [
         ("id-mismatch", "/id"),
@@ -113,18 +113,18 @@ def test_another_id_in_the_body_is_a_mismatch():
 
 
 @pytest.mark.parametrize("value", ["", "a b", 1, None])
-def test_an_id_in_the_body_that_is_no_id_is_invalid(value):
-    """Section 4, revisions: `id` is optional, its grammar is not."""
+def test_malformed_id_in_body_is_invalid(value):
+    """`id` is optional, but must match the grammar (protocol, section 4, revisions)."""
     assert refusals(parse_revision, alert_request(id=value, revision=2), "a-1") == [("invalid-value", "/id")]
 
 
-def test_ids_are_compared_with_their_case():
-    """A1: `id` is case-sensitive."""
+def test_ids_are_case_sensitive():
+    """Rule A1."""
     assert refusals(parse_revision, alert_request(id="A-1", revision=2), "a-1") == [("id-mismatch", "/id")]
 
 
-def test_a_cancel_is_read():
-    """Section 4, cancel: revision, reason and approval."""
+def test_parse_cancellation_reads_every_field():
+    """Revision, reason and approval (protocol, section 4, cancel)."""
     request = parse_cancellation(CANCEL, "a-1")
     assert (request.id, request.revision, request.reason) == ("a-1", 2, "over")
     assert request.approval == Approval("desk-7", NOON_MS - 60_000)
@@ -144,13 +144,13 @@ def test_a_cancel_is_read():
     ],
     ids=str,
 )
-def test_a_cancel_has_limits(changes, expected):
-    """Section 4, cancel: a reason of 1 to 280 characters, and nothing that is not named."""
+def test_invalid_cancel_is_refused(changes, expected):
+    """A reason has 1 to 280 characters, and other fields are refused (protocol, section 4, cancel)."""
     assert refusals(parse_cancellation, CANCEL | changes, "a-1") == expected
 
 
-def test_a_cancel_needs_all_its_fields():
-    """Section 4, cancel."""
+def test_cancel_without_required_fields_is_refused():
+    """Protocol, section 4, cancel."""
     assert refusals(parse_cancellation, {}, "a-1") == [
         ("missing-field", "/revision"),
         ("missing-field", "/reason"),
@@ -158,24 +158,24 @@ def test_a_cancel_needs_all_its_fields():
     ]
 
 
-# ---- what the policy can still judge -------------------------------------------------------------------------
+# ---- valid parts of invalid bodies ---------------------------------------------------------------------------
 
 
 def claims_of(**changes):
-    """What is usable of a broken publication."""
+    """Return the valid parts of an invalid publication."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
     return caught.value.facts()
 
 
-def test_a_broken_body_leaves_what_can_be_judged():
-    """Section 4, order of decisions: broken rules of section 3 are listed with broken fields."""
+def test_facts_of_invalid_body_keep_valid_fields():
+    """Broken rules of section 3 are listed together with invalid fields (section 4, order of decisions)."""
     whole = parse_publication(alert_request()).facts()
     assert claims_of(headline="") == replace(whole, texts=(("/headline", None), whole.texts[1]))
 
 
-def test_what_is_unusable_is_not_judged():
-    """P9: a rule whose inputs are unusable is not judged."""
+def test_facts_of_invalid_body_leave_out_invalid_fields():
+    """A rule with invalid inputs is not checked (rule P9)."""
     claims = claims_of(
         category=1,
         threat=["individual"],
@@ -194,13 +194,13 @@ def test_what_is_unusable_is_not_judged():
 
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
-def test_an_area_without_a_radius_leaves_none_to_judge(area):
-    """P9: a rule whose inputs are unusable is not judged."""
+def test_facts_of_area_without_radius_have_no_radii(area):
+    """A rule with invalid inputs is not checked (rule P9)."""
     assert claims_of(area=area).radii == ()
 
 
-def test_radii_are_pointed_to_as_they_were_sent():
-    """H8: the pointer has an index if `area` was sent as a list."""
+def test_pointer_to_radius_has_index_only_for_list():
+    """Rule H8."""
     one, many = parse_publication(alert_request(area=CIRCLE)), parse_publication(alert_request(area=[CIRCLE] * 2))
     assert one.facts().radii == (("/area/radius_m", 800.0),)
     assert many.facts().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
@@ -211,8 +211,8 @@ def test_radii_are_pointed_to_as_they_were_sent():
 
 @pytest.mark.parametrize("resolution", [0, 7, 9, 15])
 @pytest.mark.parametrize("place", [DALLAS, (90, 0), (-90, 12.5), (0, 180), (-16.5, -179.99), (0.0, -0.0)], ids=str)
-def test_the_published_circle_is_reproducible(place, resolution):
-    """B1, B2: the cell's centre, and 10 * ceil((radius_m + r) / 10)."""
+def test_published_circle_agrees_with_calculation(place, resolution):
+    """The centre is the cell's, the radius is 10 * ceil((radius_m + r) / 10) (rules B1 and B2)."""
     lat, lng = place
     [circle] = accepted(AcceptedTerms("Robbery", HOUR_MS, resolution), area=CIRCLE | {"lat": lat, "lng": lng}).area
     centre_lat, centre_lng, reach_m = cell_place(cell_of(lat, lng, resolution))
@@ -220,15 +220,15 @@ def test_the_published_circle_is_reproducible(place, resolution):
     assert distance_m(lat, lng, circle.lat, circle.lng) + 800 <= circle.radius_m + 0.01
 
 
-def test_the_same_place_written_differently_is_the_same_content():
-    """L3, L6: 180 and -180 are the same, -0 is 0, at the poles `lng` means nothing."""
+def test_other_spelling_of_place_is_same_content():
+    """180 and -180, -0 and 0, all longitudes at a pole (rules L3 and L6)."""
     for one, other in [((10, 180), (10, -180)), ((-0.0, 5), (0, 5)), ((90, 0), (90, 77.7)), ((-90, -0.0), (-90, 180))]:
         areas = [accepted(area=CIRCLE | {"lat": lat, "lng": lng}).area for lat, lng in (one, other)]
         assert areas[0] == areas[1]
 
 
-def test_moving_within_the_cell_is_the_same_content():
-    """B3: it tells nothing of where in the cell the incident was."""
+def test_other_centre_in_same_cell_is_same_content():
+    """So the content does not tell where in the cell the incident was (rule B3)."""
     centre_lat, centre_lng, _ = cell_place(cell_of(*DALLAS, 9))
     near = [CIRCLE | {"lat": centre_lat + d, "lng": centre_lng - d} for d in (0, 0.0003, -0.0003)]
     assert accepted(area=near[0]) == accepted(area=near[1]) == accepted(area=near[2])
@@ -236,16 +236,16 @@ def test_moving_within_the_cell_is_the_same_content():
 
 @given(st.floats(-90, 90), st.floats(-180, 180), st.floats(1, 20_000), st.sampled_from([7, 9, 11]))
 @settings(deadline=None, max_examples=100)
-def test_the_published_circle_contains_the_requested_one(lat, lng, radius_m, resolution):
-    """B2: always."""
+def test_published_circle_contains_requested_circle(lat, lng, radius_m, resolution):
+    """Rule B2."""
     area = CIRCLE | {"lat": lat, "lng": lng, "radius_m": radius_m}
     [circle] = accepted(AcceptedTerms("Robbery", HOUR_MS, resolution), area=area).area
     assert distance_m(lat, lng, circle.lat, circle.lng) + radius_m <= circle.radius_m + 0.01
     assert circle.radius_m % 10 == 0
 
 
-def test_an_area_keeps_its_order_and_number():
-    """Section 2: `area` is always a list of published shapes, one for each requested."""
+def test_area_has_one_published_shape_for_each_requested_shape():
+    """The order is kept (protocol, section 2)."""
     places = [CIRCLE | {"lat": lat} for lat in (10, 20, 10)]
     area = accepted(area=places).area
     assert len(area) == 3
@@ -260,7 +260,7 @@ EXACT = (32.776712345, -96.797098765)
 
 
 def reachable(thing):
-    """Everything that can be got at from `thing`, classes and modules aside."""
+    """Return everything that is reachable from `thing`, except classes and functions."""
     found, todo = {}, [thing]
     while todo:
         item = todo.pop()
@@ -271,8 +271,8 @@ def reachable(thing):
     return list(found.values())
 
 
-def test_the_requested_centre_is_not_in_anything_that_goes_on():
-    """B4, B5: only the published circle goes any further."""
+def test_requested_centre_is_not_in_accepted_revision_or_facts():
+    """Only the published circle is kept (rules B4 and B5)."""
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
     revision = Revision(request.accept(TERMS, None), 1, "desk", NOON_MS, TERMS)
@@ -285,16 +285,16 @@ def test_the_requested_centre_is_not_in_anything_that_goes_on():
     }  # fmt: skip
 
 
-def test_the_requested_centre_is_in_no_repr():
-    """B4: log lines and tracebacks do not show it either."""
+def test_requested_centre_is_not_in_repr():
+    """So log lines and tracebacks do not show it (rule B4)."""
     request = parse_publication(alert_request(area=[CIRCLE | {"lat": EXACT[0], "lng": EXACT[1]}]))
     for text in (repr(request), f"{request}", repr(request.area), repr(request.area[0])):
         assert "32.77" not in text
         assert "96.79" not in text
 
 
-def test_nothing_of_the_body_is_changed():
-    """Section 4: a request may be parsed again, by whoever holds it."""
+def test_parsing_does_not_change_body():
+    """A request may be parsed again (protocol, section 4)."""
     body = alert_request(area=[CIRCLE], revision=2)
     before = copy.deepcopy(body)
     parse_revision(body, "a-1")

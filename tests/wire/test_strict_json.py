@@ -1,4 +1,4 @@
-"""Bytes to one map: what is strict JSON and strict MessagePack, and all that is not (protocol, sections 2 and 5)."""
+"""Strict JSON and strict MessagePack: bytes that are read as a map, and bytes that are refused."""
 
 import json
 import math
@@ -18,12 +18,12 @@ ONE_PAIR, TWO_PAIRS = b"\x81", b"\x82"
 
 
 def nested_json(levels):
-    """A JSON object of that many levels, itself the first."""
+    """Return a JSON object with this number of levels, including itself."""
     return b'{"a":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
 def nested_msgpack(levels):
-    """A MessagePack map of that many levels, itself the first."""
+    """Return a MessagePack map with this number of levels, including itself."""
     return ONE_PAIR + KEY + b"\x91" * (levels - 2) + b"\x90"
 
 
@@ -73,8 +73,8 @@ def nested_msgpack(levels):
         '{"a":1}\x0c',
     ],
 )
-def test_what_is_not_one_strict_json_object_is_malformed(text):
-    """L1: NaN, Infinity, duplicate keys, a byte-order mark, a top level that is no object."""
+def test_load_json_refuses_anything_but_one_strict_object(text):
+    """NaN, Infinity, duplicate keys, a byte-order mark, other values than objects (rule L1)."""
     with pytest.raises(Malformed):
         load_json(text.encode())
 
@@ -82,26 +82,26 @@ def test_what_is_not_one_strict_json_object_is_malformed(text):
 @pytest.mark.parametrize(
     "data", [b'{"a":"\xff"}', b'{"a":"\xc0\x80"}', b'{"a":"\xed\xa0\x80"}', b'{"a":"\xc3"}', b"\x80"]
 )
-def test_bad_utf8_is_told_apart_from_bad_json(data):
-    """X1: bad UTF-8 in a text frame is closed with 1007, not 4400."""
+def test_load_json_raises_unicode_error_for_bad_utf8(data):
+    """A text frame with invalid UTF-8 is closed with 1007, not 4400 (rule X1)."""
     with pytest.raises(UnicodeDecodeError):
         load_json(data)
 
 
-def test_utf16_is_not_guessed():
-    """L1: UTF-8 only, whatever a framework's parser would detect."""
+def test_load_json_refuses_utf16():
+    """Only UTF-8 is read, even if a framework's parser would detect other encodings (rule L1)."""
     with pytest.raises((Malformed, UnicodeDecodeError)):
         load_json('{"a":1}'.encode("utf-16"))
 
 
-def test_json_comes_out_as_plain_values():
-    """L1: nothing is converted."""
+def test_load_json_returns_plain_values():
+    """Nothing is converted (rule L1)."""
     text = ' {"a": [1, -0, 1.5, 1e2, true, false, null, "\\u00e9\\ud83d\\ude00"], "b": {}} '
     assert load_json(text.encode()) == {"a": [1, 0, 1.5, 100.0, True, False, None, "é😀"], "b": {}}
 
 
-def test_a_lone_surrogate_is_left_to_the_field():
-    """L2: a lone surrogate is `invalid-value`, not malformed."""
+def test_load_json_accepts_lone_surrogate():
+    """The field refuses it as `invalid-value` later (rule L2)."""
     assert load_json(b'{"a":"\\ud800"}') == {"a": "\ud800"}
 
 
@@ -116,33 +116,33 @@ def test_a_lone_surrogate_is_left_to_the_field():
         ("9007199254740993", 9007199254740993),
     ],
 )
-def test_a_number_beyond_a_double_is_left_to_the_field(number, expected):
-    """L2: outside double range is `invalid-value`, not malformed."""
+def test_load_json_turns_number_beyond_double_into_float(number, expected):
+    """The field refuses it as `invalid-value` later (rule L2)."""
     assert load_json(f'{{"a":{number}}}'.encode()) == {"a": expected}
 
 
-def test_nesting_may_be_32_deep():
-    """L1: nesting deeper than 32 is malformed, in both formats."""
+def test_nesting_of_32_levels_is_accepted():
+    """In both formats (rule L1)."""
     assert load_json(nested_json(MAX_DEPTH))
     assert load_msgpack(nested_msgpack(MAX_DEPTH))
 
 
 @pytest.mark.parametrize("levels", [33, 34, 100, 5_000, 20_000])
-def test_nesting_deeper_than_32_is_malformed(levels):
-    """L1: nesting deeper than 32 is malformed, and is not climbed down to find out."""
+def test_nesting_deeper_than_32_levels_is_malformed(levels):
+    """Also if it is so deep that recursion would fail (rule L1)."""
     for load, data in ((load_json, nested_json(levels)), (load_msgpack, nested_msgpack(levels))):
         with pytest.raises(Malformed):
             load(data)
 
 
-def test_depth_is_counted_through_maps_and_lists():
-    """L1: nesting is nesting, of whatever brackets."""
+def test_maps_and_lists_both_count_as_nesting():
+    """Rule L1 counts all brackets."""
     with pytest.raises(Malformed):
         load_json(b'{"a":[' * 17 + b"]}" * 17)
 
 
-def test_brackets_in_texts_and_beside_one_another_are_not_nesting():
-    """L1: only depth counts."""
+def test_brackets_in_texts_and_siblings_do_not_count_as_nesting():
+    """Rule L1 only limits the depth."""
     assert load_json(b'{"a":"' + b"[{" * 100 + b'"}')
     assert load_json(b'{"a":[' + b",".join([b"[]"] * 100) + b"]}")
 
@@ -158,7 +158,7 @@ def test_brackets_in_texts_and_beside_one_another_are_not_nesting():
         pytest.param(b"\x90", id="array"),
         pytest.param(b"\xa2hi", id="str"),
         pytest.param(b"\x80\x80", id="two maps"),
-        pytest.param(b"\x80\xc1", id="byte behind"),
+        pytest.param(b"\x80\xc1", id="trailing byte"),
         pytest.param(b"\xc1", id="never used"),
         pytest.param(ONE_PAIR + KEY, id="cut off"),
         pytest.param(ONE_PAIR + b"\xc4\x01a" + NIL, id="bin key"),
@@ -182,14 +182,14 @@ def test_brackets_in_texts_and_beside_one_another_are_not_nesting():
         pytest.param(ONE_PAIR + KEY + b"\xdb\xff\xff\xff\xff", id="str said to be huge"),
     ],
 )
-def test_what_is_not_one_strict_messagepack_map_is_malformed(data):
-    """F5: keys and text are str, no bin, no ext, no duplicate keys, no NaN, no trailing bytes."""
+def test_load_msgpack_refuses_anything_but_one_strict_map(data):
+    """Keys and texts are str; no bin, ext, duplicate keys, NaN or trailing bytes (rule F5)."""
     with pytest.raises(Malformed):
         load_msgpack(data)
 
 
-def test_messagepack_comes_out_as_plain_values():
-    """F5: any int or float is a number."""
+def test_load_msgpack_returns_plain_values():
+    """Any int or float is a number (rule F5)."""
     value = {"a": [1, -1, 2**64 - 1, 1.5, True, None, "é", math.inf], "b": {"c": {}}}
     assert load_msgpack(msgpack.packb(value)) == value
     assert load_msgpack(ONE_PAIR + KEY + b"\xca\x3f\x80\x00\x00") == {"a": 1.0}
@@ -209,8 +209,8 @@ maps = st.dictionaries(texts, values, max_size=4)
 
 @given(maps)
 @settings(deadline=None, max_examples=60)
-def test_what_an_honest_client_writes_is_read(value):
-    """F4, F5: strict is not narrow."""
+def test_output_of_ordinary_libraries_is_read(value):
+    """Strictness does not refuse valid messages (rules F4 and F5)."""
     assert load_json(json.dumps(value).encode()) == value
     assert load_json(json.dumps(value, ensure_ascii=False).encode()) == value
     assert load_msgpack(msgpack.packb(value)) == value
@@ -221,8 +221,8 @@ mangled = st.tuples(maps.map(msgpack.packb), st.binary(max_size=4)).map(lambda p
 
 @given(st.binary(max_size=60) | mangled)
 @settings(deadline=None, max_examples=150)
-def test_any_bytes_are_one_map_or_malformed(data):
-    """X1, X2: no other error gets out of hostile bytes."""
+def test_any_bytes_give_a_map_or_malformed(data):
+    """Hostile bytes raise no other error (rules X1 and X2)."""
     for load in (load_json, load_msgpack):
         with suppress(Malformed, UnicodeDecodeError):
             assert type(load(data)) is dict

@@ -1,11 +1,11 @@
-"""Who somebody is: JSON Web Tokens, the keys that verify them, and what they allow.
+"""Authentication: JSON Web Tokens, the keys that verify them, and the permissions that they carry.
 
-tokens        JWT -> claims that are verified
-scopes        what a token may allow
+tokens        JWT -> verified claims
+scopes        the permissions that a token may carry
 base64url     the spelling of bytes in keys and signatures
 jwks          JSON Web Key Sets
-jwks_client   a key set, fetched from a URL
-jwks_refresh  waiting for a key set that was published a moment ago
+jwks_client   key sets from a URL
+jwks_refresh  waiting for newly published keys
 revocations   tokens that are no longer valid
-token_report  what a token says, and why it would be refused
+token_report  the content of a token, and the reasons to refuse it
 """

@@ -1,6 +1,4 @@
-"""Sets of keys as JSON (RFC 7517): the list in them, and those of keys that seal. What any other key has to be says
-whoever reads it.
-"""
+"""JSON Web Key Sets (RFC 7517): the list of keys, and sets of encryption keys. Callers validate keys of other types."""
 
 import json
 import re
@@ -19,7 +17,10 @@ _SEALING_KEY = re.compile(r"[A-Za-z0-9_-]{43}")  # 32 bytes in base64url without
 
 
 def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
-    """The members of each key of a JWK set. Raises ConfigError, which begins with `what`: the option and its file."""
+    """Return the members of each key of a JWK set, or raise ConfigError.
+
+    The error starts with `what`, which names the option and its file.
+    """
     try:
         keys = json.loads(data.decode())["keys"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -30,9 +31,10 @@ def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
 
 
 def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
-    """The keys of a JWK set of 1 to 16 `oct` keys with the `alg` A256GCM: `kid` -> 32 bytes, in their order.
+    """Return the encryption keys of a JWK set as `kid` -> 32 bytes, in the order of the set.
 
-    Raises ConfigError, which begins with `what`, says that the command `made_by` makes such keys, and repeats none.
+    The set must have 1 to 16 keys with `kty` oct and `alg` A256GCM, otherwise ConfigError is raised. The error starts
+    with `what`, and names the command `made_by` that makes such keys. It never contains a key.
     """
     found: dict[str, bytes] = {}
     for number, jwk in enumerate(keys_of(data, what), start=1):
@@ -51,5 +53,5 @@ def sealing_keys_of(data: bytes, what: str, made_by: str) -> dict[str, bytes]:
 
 
 def make_sealing_key(kid: str) -> dict[str, str]:
-    """A new key that seals, as a JWK: it is a secret."""
+    """Return a new encryption key as a JWK, which must be kept secret."""
     return {"kty": "oct", "k": encoded(secrets.token_bytes(SEALING_KEY_BYTES)), "kid": kid, "alg": A256GCM}

@@ -1,19 +1,25 @@
-"""Waiting for keys that were published a moment ago: whoever shows a token of an unknown key waits for the next set.
+"""Waiting for newer keys, for clients that present a token with an unknown key.
 
-It can't be used to hold anything up: the set is fetched at most once in a while, however often it is asked for
-(`run/key_source.py`); a wait ends with the fetch, and after WAIT_S at the latest; and only so many may wait. All others
-are refused at once, as they are where keys are in a file.
+For example, the identity provider starts to sign with a new key. A phone that shows a token with this key waits while
+the node fetches the key set again, instead of being refused.
+
+Clients cannot abuse the wait to block the node. The set is fetched at a limited rate, however often it is requested
+(`run/key_source.py`). A wait ends with the fetch, or after WAIT_S. At most MAX_WAITING clients wait. All others are
+refused at once, and so are all clients if the keys come from a file.
 """
 
 import asyncio
 from collections.abc import Callable
 
 WAIT_S = 5.0
-MAX_WAITING = 256  # of a process: a `hello` that waits may have 64 KiB
+MAX_WAITING = 256  # per process; a waiting `hello` may take 64 KiB
 
 
 class NewerKeys:
-    """Those in this process who wait. `ask` has the set fetched, or says `settle` at once if that can't be now."""
+    """The clients of this process that wait for newer keys.
+
+    `ask` starts a fetch of the key set. It calls `settle` at once if no fetch is possible now.
+    """
 
     def __init__(self, ask: Callable[[], None]) -> None:
         self._ask = ask
@@ -21,7 +27,7 @@ class NewerKeys:
         self._deadline: asyncio.TimerHandle | None = None
 
     def wait(self, then: Callable[[], None]) -> bool:
-        """Have `then` called when it is known whether there are newer keys. False if too many wait already."""
+        """Call `then` when it is known whether there are newer keys. Return False if too many clients are waiting."""
         if len(self._waiting) >= MAX_WAITING:
             return False
         self._waiting.append(then)
@@ -31,13 +37,13 @@ class NewerKeys:
         return True
 
     async def waited(self) -> None:
-        """Return when it is known whether there are newer keys, or at once if too many wait already."""
+        """Wait until it is known whether there are newer keys. Return at once if too many clients are waiting."""
         known = asyncio.Event()
         if self.wait(known.set):
             await known.wait()
 
     def settle(self) -> None:
-        """There are newer keys in force, or there are none: let all who wait go on."""
+        """End all waits, after newer keys have been loaded or no newer keys were found."""
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None

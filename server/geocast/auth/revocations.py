@@ -1,10 +1,10 @@
-"""Whose tokens are good no more: the file of `--revoked` (protocol, BA3).
+"""The file of revoked tokens (`--revoked`; protocol, rule BA3).
 
     [sub]
     "phone-1" = 2031-05-01T12:00:00Z
 
-A token of that `sub` that was issued before that time, or does not say when, is no good. The file is TOML. An error
-never repeats a `sub`: it may name a person.
+A token with that `sub` is revoked if it was issued before that time, or does not say when it was issued. The file is
+TOML. Error messages never contain a `sub`, because it may name a person.
 """
 
 import datetime as dt
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-_WHERE = re.compile(r"\((at [^()]*)\)$")  # of the messages of tomllib, the part that repeats nothing of the file
+_WHERE = re.compile(r"\((at [^()]*)\)$")  # the part of tomllib's messages that contains nothing of the file
 
 
 def load_revoked(path: Path | None) -> dict[str, float]:
-    """`sub` -> the time before which its tokens are no good, of the file at `path`, if any. Raises ConfigError."""
+    """Return the revocations in a file, as `parse_revoked` does. Without a file there are none."""
     try:
         return {} if path is None else parse_revoked(path.read_bytes(), path)
     except OSError as error:
@@ -26,7 +26,10 @@ def load_revoked(path: Path | None) -> dict[str, float]:
 
 
 def parse_revoked(data: bytes, source: object) -> dict[str, float]:
-    """`sub` -> the time before which its tokens are no good, in s since 1970. Raises ConfigError."""
+    """Return the revocations as `sub` -> time in s since 1970, or raise ConfigError.
+
+    Tokens that were issued before that time are revoked.
+    """
     try:
         table = tomllib.loads(data.decode())
     except tomllib.TOMLDecodeError as error:

@@ -1,6 +1,7 @@
-"""What a token says, and each reason for which a node would refuse it: for whoever makes tokens.
+"""A report on a token: its content, and all reasons for which a node would refuse it.
 
-A node gives no reason (T4), since an intruder would learn from it. This is told to who has the token and the keys.
+Nodes never give a reason (rule T4), because it would help an intruder. This report is for operators, who have both the
+token and the keys.
 """
 
 import json
@@ -14,17 +15,17 @@ from ..clock import Now, format_time
 from .scopes import QUALS_FORM, are_quals
 from .tokens import AUDIENCE, MAX_TOKEN_BYTES, Key, TokenVerifier, is_date, is_fresh, is_sub
 
-_NO_JWT = "it is no JWT: three parts in base64url with dots between them, of which the first two are JSON objects"
+_NO_JWT = "it is not a JWT, which has three base64url parts with dots between them; the first two are JSON objects"
 _UNCHECKED: Any = {"verify_signature": False}
 _SIGNATURE_ONLY: Any = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 
 
 class TokenReport(NamedTuple):
-    """What a token says of itself, true or not, and why it would be refused; there is no reason if it is good.
+    """The unverified content of a token, and the reasons to refuse it. A valid token has no reasons.
 
-    `quals`: each qualification that it claims, and why it does not count; None if it does. `issuer`: that of the key
-    that it names (rule HD5); empty if the key has no `iss` or is not known.
+    `quals` maps each claimed qualification to the reason why it does not count, or None if it counts. `issuer` is the
+    issuer of the key that the token names (rule HD5). It is empty if the key has no `iss` or is unknown.
     """
 
     header: Mapping[str, Any]
@@ -35,38 +36,41 @@ class TokenReport(NamedTuple):
 
 
 def explain(token: str, keys: Mapping[str, Key], revoked: Mapping[str, float], now: Now) -> TokenReport:
-    """What `token` says, judged as a node with these keys and revocations judges it at `now`."""
+    """Return a report on `token` that agrees with a node with these keys and revocations at the time `now`."""
     try:
         parts = jwt.decode_complete(token, options=_UNCHECKED)
     except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
         return TokenReport({}, {}, [_NO_JWT], {})
     header, claims = parts["header"], parts["payload"]
-    refusals = [*_of_form(token), *_of_key(token, header, keys), *_of_claims(claims, now.wall_ms)]
-    refusals += _of_revocation(claims, revoked)
+    refusals = [*_check_length(token), *_check_key(token, header, keys), *_check_claims(claims, now.wall_ms)]
+    refusals += _check_revocation(claims, revoked)
     if not refusals and TokenVerifier(keys, revoked).check(token, now) is None:
-        refusals.append("a claim is not of the type that RFC 7519 gives it")
+        refusals.append("a claim is not of the type that RFC 7519 defines")
     key = keys.get(str(header.get("kid")))
     quals = _quals(claims, key, now.wall_ms)
     return TokenReport(header, claims, refusals, quals, "" if key is None else key.issuer)
 
 
 def in_words(seconds: float) -> str:
-    """A time that is left or has passed, in the largest unit of which there are two: "in 59 minutes", "3 days ago"."""
+    """Return a time span in words, such as "in 59 minutes" or "3 days ago". Negative seconds are in the past.
+
+    The unit is the largest one that gives a number of at least two.
+    """
     length, unit = next((each for each in _UNITS if abs(seconds) >= 2 * each[0]), _UNITS[-1])
     number = int(abs(seconds) // length)
     words = f"{number} {unit}{'' if number == 1 else 's'}"
     return f"in {words}" if seconds > 0 else f"{words} ago"
 
 
-def _of_form(token: str) -> Iterator[str]:
+def _check_length(token: str) -> Iterator[str]:
     if len(token) > MAX_TOKEN_BYTES:
-        yield f"it has {len(token)} bytes; a token may have {MAX_TOKEN_BYTES} (T1)"
+        yield f"it has {len(token)} bytes; the limit is {MAX_TOKEN_BYTES} (T1)"
 
 
-def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:
+def _check_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> Iterator[str]:
     kid, algorithm = header.get("kid"), header.get("alg")
     if not isinstance(kid, str):
-        yield "its header has no kid, which says by what key it is signed (T2)"
+        yield "its header has no kid, which names the signing key (T2)"
     elif kid not in keys:
         yield f"its kid {json.dumps(kid)} is none of the keys: {', '.join(map(json.dumps, keys))} (T2)"
     elif algorithm != keys[kid].algorithm_name:
@@ -77,15 +81,15 @@ def _of_key(token: str, header: Mapping[str, Any], keys: Mapping[str, Key]) -> I
         except InvalidSignatureError:
             yield f"its signature is not by key {json.dumps(kid)}"
         except (PyJWTError, TypeError, ValueError):
-            return  # of a claim, which is judged elsewhere
+            return  # a claim is wrong, and is reported by another function
 
 
-def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
+def _check_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     aud, sub, exp, nbf = claims.get("aud"), claims.get("sub"), claims.get("exp"), claims.get("nbf", 0)
     if aud != AUDIENCE and not (isinstance(aud, list) and AUDIENCE in aud):
-        yield f'{"it has no aud" if aud is None else "its aud is another"}: "{AUDIENCE}" is needed (T3)'
+        yield f'{"it has no aud" if aud is None else "its aud is wrong"}; expected "{AUDIENCE}" (T3)'
     if not is_sub(sub):
-        yield "it has no sub, a text that says who it is for (T3)"
+        yield "it has no sub, a text that names its subject (T3)"
     if not is_date(exp):
         yield "it has no exp, a number of seconds since 1970 (T3)"
     elif exp * 1000 <= now_ms:
@@ -93,14 +97,14 @@ def _of_claims(claims: Mapping[str, Any], now_ms: int) -> Iterator[str]:
     if not is_date(nbf):
         yield "its nbf is not a number of seconds since 1970 (T3)"
     elif nbf * 1000 > now_ms:
-        yield f"it is not good before {format_time(int(nbf * 1000))}, {in_words(nbf - now_ms / 1000)} (T3)"
+        yield f"it is not valid before {format_time(int(nbf * 1000))}, {in_words(nbf - now_ms / 1000)} (T3)"
     if not isinstance(claims.get("scope", ""), str):
         yield "its scope is not a text of scopes with blanks between them (T3)"
     if "quals" in claims and not are_quals(claims["quals"]):
         yield f"its quals are not a list of {QUALS_FORM} (RQ1)"
 
 
-def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> Iterator[str]:
+def _check_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> Iterator[str]:
     sub, issued_at = claims.get("sub"), claims.get("iat")
     before = revoked.get(sub) if isinstance(sub, str) else None
     if before is not None and not (is_date(issued_at) and issued_at >= before):
@@ -109,7 +113,7 @@ def _of_revocation(claims: Mapping[str, Any], revoked: Mapping[str, float]) -> I
 
 
 def _quals(claims: Mapping[str, Any], key: Key | None, now_ms: int) -> dict[str, str | None]:
-    """Each qualification that is claimed, and why it does not count."""
+    """Return the claimed qualifications, each with the reason why it does not count, or None."""
     claimed = claims.get("quals")
     if not are_quals(claimed):
         return {}

@@ -1,7 +1,7 @@
-"""Who may do what: JWTs checked against a JWKS of public keys (protocol, section 6).
+"""The verification of JWTs with the public keys of a JWKS (protocol, section 6).
 
-The key is chosen by `kid` alone and its algorithm is the one that the key states, never the one that the token
-claims. Whatever is wrong with a token, the answer is the same: None.
+The `kid` alone selects the key. The algorithm is the one in the key, never the one in the token. The result for an
+invalid token is always None, whatever the reason is.
 """
 
 import functools
@@ -24,29 +24,29 @@ from .jwks import keys_of
 from .scopes import QUALS_FORM, are_quals
 
 AUDIENCE = "geocast"
-MAX_ISSUER = 256  # characters of an issuer's name, which stands in entries of the log
+MAX_ISSUER = 256  # characters of an issuer's name, which is stored in entries of the log
 ISSUER_FORM = f"the issuer's name, a text of 1 to {MAX_ISSUER} characters"
 MAX_TOKEN_BYTES = 4096
-MIN_BITS = "256 bits at least, and 2048 of RSA"
+MIN_BITS = "at least 256 bits, and 2048 for RSA"
 ALGORITHMS = ("EdDSA", "Ed25519", "ES256", "ES384", "RS256", "PS256", "HS256")
 
-MAX_QUALIFIED_S = 86_400  # a token that lasts longer qualifies nobody (RQ2)
+MAX_QUALIFIED_S = 86_400  # the longest lifetime of a token whose qualifications count (rule RQ2)
 
-# Of a JWK, those that make it the key that it is, and say what it may grant.
+# The members of a JWK that define the key and its permissions.
 _MEMBERS = ("kty", "kid", "alg", "crv", "x", "y", "n", "e", "iss", "quals")
 
-# Publishers' tokens whose claims are kept, so that their signatures are checked once. A check takes 160 µs (`timeit`)
-# of the 1,200 that a post takes (`bench ingest`).
+# The number of publishers' tokens whose claims are kept, so that each signature is only checked once. A check takes
+# 160 µs (`timeit`) of the 1,200 µs of a POST (`bench ingest`).
 _SEEN_AGAIN = 64
 
 _OPTIONS: Any = {"require": ["aud", "sub", "exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
 class Subject(NamedTuple):
-    """The person or service that a token belongs to: equal `sub`s of two issuers are two subjects (rule HD5).
+    """The person or service that a token belongs to. Equal `sub`s of two issuers are two subjects (rule HD5).
 
-    `issuer` is the member `iss` of the key that signed the token. Keys without that member belong to one issuer, the
-    key set itself, whose name is empty.
+    `issuer` is the member `iss` of the key that signed the token. It is empty for keys without this member, which all
+    belong to the same issuer: the key set itself.
     """
 
     issuer: str
@@ -54,10 +54,10 @@ class Subject(NamedTuple):
 
 
 class Key(PyJWK):
-    """A key of the set: PyJWT's key, its issuer, and the qualifications that its tokens may grant (rules HD5, RQ3)."""
+    """A key with its issuer and the qualifications that its tokens may grant (rules HD5 and RQ3)."""
 
     def __init__(self, jwk: Mapping[str, Any], algorithm: str | None = None) -> None:
-        """Raise what PyJWK raises, and ValueError if the member `quals` or `iss` is not valid."""
+        """Make a key from a JWK. Raise the errors of PyJWK, or ValueError if the member `quals` or `iss` is invalid."""
         super().__init__(dict(jwk), algorithm)
         issuer = jwk.get("iss", "")
         if "iss" in jwk and not is_issuer(issuer):
@@ -69,7 +69,7 @@ class Key(PyJWK):
         self.quals = frozenset[str](quals)
 
     def is_same(self, other: "Key") -> bool:
-        """Return whether `other` is the same key of the same issuer, whatever it may grant (rule HD5)."""
+        """Return whether `other` is the same key of the same issuer, even with other qualifications (rule HD5)."""
         return self is other or (
             self.algorithm_name == other.algorithm_name and self.issuer == other.issuer and bool(self.key == other.key)
         )
@@ -77,9 +77,10 @@ class Key(PyJWK):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a good token says: who, with which scopes, and until when (ms since 1970).
+    """The permissions of a valid token: subject, scopes, and expiry (ms since 1970).
 
-    `proof` is what has to stay in force for it to stay good. `quals` are the qualifications that count (RQ1 to RQ3).
+    `quals` are the qualifications that count (rules RQ1 to RQ3). `proof` allows a later test whether the token is still
+    valid after keys or revocations have changed.
     """
 
     sub: str
@@ -91,7 +92,7 @@ class Grant:
 
     @property
     def subject(self) -> Subject:
-        """The issuer and the `sub`: what shares, rates, seats and devices are counted by (rule HD5)."""
+        """The issuer and the `sub`. Shares, rates, seats and devices are counted per subject (rule HD5)."""
         return Subject(self.issuer, self.sub)
 
 
@@ -117,9 +118,10 @@ class Requester:
 
 
 class TokenProof(NamedTuple):
-    """What a token is good by, beside its time: the key that signed it, and when (s since 1970; None: it is not said).
+    """The facts that keep a token valid, apart from its expiry.
 
-    And the qualifications that the key has granted by it.
+    These are the key that signed the token, the qualifications granted by that key, and the time of issue in s since
+    1970, or None if the token has no `iat`.
     """
 
     sub: str
@@ -134,27 +136,27 @@ class TokenProof(NamedTuple):
 
 
 class TokenVerifier:
-    """Checks tokens against the keys in force, by their `kid`. `required`: whether a subscriber has to have a token."""
+    """A verifier of tokens with the current keys. `required` says whether subscribers need a token."""
 
     def __init__(
         self, keys: Mapping[str, Key], revoked: Mapping[str, float] | None = None, *, required: bool = True
     ) -> None:
-        """`revoked`: `sub` -> the time, in s since 1970, before which its tokens are no good (`revocations`)."""
+        """Use keys by `kid`, and revocations as `sub` -> time in s since 1970 (see `revocations`)."""
         self.required = required
         self.keys: Mapping[str, Key] = {}
         self.replace(keys, revoked or {})
 
     def replace(self, keys: Mapping[str, Key], revoked: Mapping[str, float]) -> None:
-        """Have these keys and revocations in force. A key that is the same as before stays the same object."""
-        self.keys = {kid: _kept(self.keys.get(kid), key) for kid, key in keys.items()}
+        """Replace the keys and revocations. A key that has not changed stays the same object."""
+        self.keys = {kid: _keep_if_same(self.keys.get(kid), key) for kid, key in keys.items()}
         self._revoked = dict(revoked)
         self._claims_once = functools.lru_cache(_SEEN_AGAIN)(self._claims)
 
     def still_valid(self, proof: TokenProof) -> bool:
-        """Whether a token that was good is good still, by the keys and revocations in force; its time is not judged.
+        """Return whether a token that was valid is still valid with the current keys and revocations.
 
-        It is not if it has granted a qualification that its key may not grant any more: a fresh look at it tells
-        what is left.
+        The expiry is not checked. The token is not valid if its key may no longer grant one of its qualifications; the
+        client can then present it again, and gets the remaining qualifications.
         """
         key = self.keys.get(str(proof.key.key_id))
         if key is None or not key.is_same(proof.key) or not proof.quals <= key.quals:
@@ -163,23 +165,23 @@ class TokenVerifier:
         return before is None or (proof.issued_at is not None and proof.issued_at >= before)
 
     def knows_key_of(self, token: str) -> bool:
-        """Whether the key that `token` names is in force. Of what names none there is nothing to know: True."""
+        """Return whether the key that `token` names is known. Return True for a token that names no key."""
         try:
             return len(token) > MAX_TOKEN_BYTES or _kid(token) in self.keys
         except (KeyError, TypeError, ValueError, RecursionError):
             return True
 
     def check(self, token: str, now: Now, *, again: bool = False) -> Grant | None:
-        """What `token` grants at `now`, or None if anything is wrong with it.
+        """Return the permissions of `token` at the time `now`, or None if it is invalid for any reason.
 
-        `again`: the same token comes with every request, as publishers' do, so its signature is checked only once.
-        Whether it has expired is judged each time.
+        With `again`, the signature is only checked the first time, for publishers that send the same token with every
+        request. The expiry is checked each time.
         """
         if len(token) > MAX_TOKEN_BYTES:
             return None
         try:
             key, claims = self._claims_once(token) if again else self._claims(token)
-        # Beside its own errors PyJWT lets KeyError, TypeError, ValueError and RecursionError out of hostile input.
+        # For hostile input, PyJWT also raises KeyError, TypeError, ValueError and RecursionError.
         except (PyJWTError, KeyError, TypeError, ValueError, RecursionError, OverflowError):
             return None
         grant = _grant(key, claims, now.wall_ms)
@@ -191,24 +193,24 @@ class TokenVerifier:
         return key, claims
 
 
-def _kept(old: Key | None, new: Key) -> Key:
-    """The old key if the new one is the same and may grant the same, whatever else the set says of it now."""
+def _keep_if_same(old: Key | None, new: Key) -> Key:
+    """Return the old key if the new key is the same and may grant the same qualifications, else the new key."""
     return old if old is not None and old.is_same(new) and old.quals == new.quals else new
 
 
 def _kid(token: str) -> str:
-    """The `kid` in a token's header. It is a hint which key to try, and no more: the header is not verified yet.
+    """Return the `kid` in a token's header, which is not verified yet and only selects the key to try.
 
-    PyJWT's `get_unverified_header` would take the whole token apart for it, in a seventh of the time of a connect.
+    PyJWT's `get_unverified_header` would decode the whole token, which takes a seventh of the time of a connect.
     """
     kid: str = json.loads(urlsafe_b64decode(token.partition(".")[0] + "=="))["kid"]
     return kid
 
 
 def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
-    """The grant in `claims`, which `key` has verified, or None.
+    """Return the grant of claims that `key` has verified, or None if they are invalid.
 
-    There is no leeway: `exp` reached is expired (RFC 7519, 4.1.4).
+    There is no leeway: a token is expired as soon as `exp` is reached (RFC 7519, 4.1.4).
     """
     sub, exp, nbf, scope = claims["sub"], claims["exp"], claims.get("nbf", 0), claims.get("scope", "")
     if not (is_sub(sub) and isinstance(scope, str) and is_date(exp) and is_date(nbf)):
@@ -225,15 +227,16 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
 
 
 def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
-    """Whether a token of these times (`iat` and `exp`, in s) may qualify somebody (RQ2).
+    """Return whether the qualifications of a token with this `iat` and `exp` (in s) count (rule RQ2).
 
-    An `iat` that is still to come makes no token last longer: what is left counts, too.
+    The lifetime is measured from `iat`, or from now if `iat` is in the future, so that a future `iat` gives no more
+    time.
     """
     return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
 
 
 def is_sub(value: object) -> TypeGuard[str]:
-    """Whether it may say whose a token is: a text, and one that can be written (a lone surrogate can't)."""
+    """Return whether a value may be a `sub`: a text that is not empty and has no lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() != b""
     except UnicodeEncodeError:
@@ -241,12 +244,12 @@ def is_sub(value: object) -> TypeGuard[str]:
 
 
 def is_issuer(value: object) -> TypeGuard[str]:
-    """Return whether a value may name the issuer of a key (rule HD5)."""
+    """Return whether a value may be the name of a key's issuer (rule HD5)."""
     return is_sub(value) and len(value) <= MAX_ISSUER
 
 
 def is_date(value: object) -> TypeGuard[float]:
-    """A NumericDate (RFC 7519, section 2) that a clock can reach."""
+    """Return whether a value is a NumericDate (RFC 7519, section 2) between the years 1970 and 9999."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 253_402_300_799
 
 
@@ -254,7 +257,7 @@ def is_date(value: object) -> TypeGuard[float]:
 
 
 def load_keys(path: Path) -> dict[str, Key]:
-    """The keys of a JWKS file (RFC 7517), by `kid`. Raises ConfigError, which names the file and the key."""
+    """Return the keys of a JWKS file (RFC 7517) by `kid`, or raise ConfigError with the file and the key's number."""
     try:
         return parse_keys(path.read_bytes(), path)
     except OSError as error:
@@ -262,16 +265,16 @@ def load_keys(path: Path) -> dict[str, Key]:
 
 
 def parse_keys(data: bytes, source: object) -> dict[str, Key]:
-    """The keys of a JWKS (RFC 7517), by `kid`. Raises ConfigError, which names where they are from and the key."""
+    """Return the keys of a JWKS (RFC 7517) by `kid`, or raise ConfigError with `source` and the key's number."""
     return _key_set(keys_of(data, f"keys {source}"), source)
 
 
 def published(data: bytes, source: object) -> bytes:
-    """Of a JWKS that others publish, what tokens can be checked against: as a JWKS that is the same for the same keys.
+    """Return the usable keys of a JWKS that another server publishes, as a normalized JWKS.
 
-    Keys for other uses, and those without a `kid` or an `alg` of ours, are passed over (RFC 7517, section 5); so are
-    secrets (`oct`), which are none when they are published. A private key is not: who publishes it is not to be
-    trusted. Raises ConfigError.
+    Equal keys give equal bytes. Keys for other purposes, keys without a `kid`, and keys without a supported `alg` are
+    ignored (RFC 7517, section 5). Symmetric keys (`oct`) are ignored as well, because a published key is not secret.
+    Raise ConfigError if there is no usable key or if there is a private key, since its publisher cannot be trusted.
     """
     keys = []
     for number, jwk in enumerate(keys_of(data, f"keys {source}"), start=1):
@@ -282,8 +285,8 @@ def published(data: bytes, source: object) -> bytes:
                 _key(jwk, source)
                 keys.append({name: jwk[name] for name in _MEMBERS if name in jwk})
     if not keys:
-        wanted = f"a public one for signatures, with a kid and an alg, one of {', '.join(ALGORITHMS[:-1])}"
-        raise ConfigError(f"keys {source}: holds no key that can be used: {wanted}")
+        wanted = f"a public key for signatures, with a kid and an alg, one of {', '.join(ALGORITHMS[:-1])}"
+        raise ConfigError(f"keys {source}: holds no usable key: {wanted}")
     _key_set(keys, source)
     return json.dumps({"keys": sorted(keys, key=lambda jwk: str(jwk["kid"]))}).encode()
 
@@ -308,14 +311,14 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
     if algorithm not in ALGORITHMS:
         raise ConfigError(f"keys {where}: needs an alg, one of {', '.join(ALGORITHMS)}")
     if "d" in jwk:
-        raise ConfigError(f"keys {where}: is a private key; the server takes public ones only")
+        raise ConfigError(f"keys {where}: is a private key; the server only accepts public keys")
     if "quals" in jwk and not are_quals(jwk["quals"]):
         raise ConfigError(f"keys {where}: quals: expected a list of {QUALS_FORM}")
     if "iss" in jwk and not is_issuer(jwk["iss"]):
         raise ConfigError(f"keys {where}: iss: expected {ISSUER_FORM}")
     try:
         key = _public_key(jwk, algorithm)
-        key.Algorithm.prepare_key(key.key)  # whether it is of the algorithm's curve
+        key.Algorithm.prepare_key(key.key)  # raises for a curve of another algorithm
     except (PyJWTError, ValueError, KeyError, TypeError):
         raise ConfigError(f"keys {where}: is not a usable {algorithm} key") from None
     if key.Algorithm.check_key_length(key.key):
@@ -324,10 +327,10 @@ def _key(jwk: Mapping[str, Any], where: object) -> Key:
 
 
 def _public_key(jwk: Mapping[str, Any], algorithm: str) -> Key:
-    """The key for tokens whose header names this algorithm, by this name. Raises what PyJWK raises."""
+    """Return the key for tokens whose header has this name of the algorithm. Raise the errors of PyJWK."""
     if algorithm != "Ed25519":
         return Key(jwk, algorithm)
-    # PyJWT knows Ed25519 only by the older name, which it shares with Ed448 (RFC 9864).
+    # PyJWT only knows the older name EdDSA, which covers both Ed25519 and Ed448 (RFC 9864).
     if jwk.get("crv") != "Ed25519":
         raise ValueError("another curve")
     key = Key(jwk, "EdDSA")
@@ -336,7 +339,7 @@ def _public_key(jwk: Mapping[str, Any], algorithm: str) -> Key:
 
 
 def make_key(kid: str | None = None) -> tuple[dict[str, str], dict[str, str]]:
-    """A new Ed25519 key pair as (private JWK, public JWK)."""
+    """Return a new Ed25519 key pair as (private JWK, public JWK)."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     private = json.loads(jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate()))
@@ -352,7 +355,7 @@ def sign(
     lifetime_s: int,
     quals: Sequence[str] = (),
 ) -> str:
-    """A token for `sub`, signed with a private JWK that has `kid` and `alg`. Raises ConfigError."""
+    """Return a token for `sub`, signed with a private JWK with `kid` and `alg`, or raise ConfigError."""
     claims: dict[str, Any] = {
         "aud": AUDIENCE,
         "sub": sub,

@@ -1,19 +1,19 @@
-"""Few shapes that cover many, or rough ones: the last resort for an official warning (rule HD10).
+"""Covers of many detailed shapes by few coarse shapes, so that no official warning has to be refused (rule HD10).
 
     pieces ── few ──> outlines that can be published as they are
-               │  bridged: where there are only too many of them
-               │  united: where they have too many corners
-               └  boxed, and bridged: where they are too many and far from each other
+               │  bridged: if there are only too many shapes
+               │  united: if the shapes have too many corners
+               └  boxed and then bridged: if there are too many shapes, far from each other
 
-**Bridged**: two shapes become one ring, by a line from one to the other and back. Nothing winds around such a line, so
-the shape holds what both held, and the strip along the line that its `buffer_m` makes.
+**Bridged**: two shapes become one ring, by a line from one shape to the other and back. A ring does not wind around
+such a line, so the new shape contains both shapes, and in addition only the strip of `buffer_m` along the line.
 
-**United**: all rings that fit on one plane are drawn on a grid of squares there. A square is marked if a ring passes
-through it or winds around its middle. What is marked becomes polygons without holes. The finest grid is taken that
-gives few enough; GRIDS has the numbers of squares along a side.
+**United**: all rings that fit on one plane are drawn on a grid of squares on that plane. A square is marked if a ring
+passes through it or winds around its middle. The marked squares become polygons without holes. The finest grid whose
+result is small enough is used; GRIDS lists the numbers of squares along a side.
 
-Rule 1  What comes out covers what went in, each ring with all that is within its `beyond_m`.
-Rule 2  The work goes by the number of corners and squares, and not by how often rings cross or turn (rule HD3).
+Rule 1  The result covers the given pieces, each with everything within its `beyond_m`.
+Rule 2  The work depends on the number of corners and squares, not on how often rings cross or turn (rule HD3).
 """
 
 import math
@@ -39,15 +39,15 @@ from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Plane, angle_between
 
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)
-WIDE = math.radians(45)  # from the middle of a plane: up to there a distance on it is at most twice that on the sphere
-LEAST_M = 100.0  # a square is not smaller
-MAX_MARKS = 300_000  # places where rings pass through the squares and rows of a grid: 0.1 s
-MAX_STEPS = 8 * MAX_CORNERS  # corners of what is marked; most go when steps become slopes
-FINE = 64  # squares along a side: coarser grids come behind boxes
+WIDE = math.radians(45)  # from the centre of a plane; up to here, it stretches distances to at most double
+LEAST_M = 100.0  # the smallest side of a square
+MAX_MARKS = 300_000  # places where rings pass through the squares and rows of a grid; they take 0.1 s
+MAX_STEPS = 8 * MAX_CORNERS  # corners of the marked squares; most vanish when steps become slopes
+FINE = 64  # squares along a side; boxes are tried before coarser grids
 MOST_BOXED = 600
-MOST_BRIDGED = 125  # of three corners, and two more for each bridge, there are not more in MAX_CORNERS
-SIDES = 16  # of the polygon around a circle
-_SAMPLE = 0.5  # squares from one place on an edge to the next that is marked
+MOST_BRIDGED = 125  # shapes: with three corners each and two more for each bridge, no more fit into MAX_CORNERS
+SIDES = 16  # sides of the polygon around a circle
+_SAMPLE = 0.5  # distance between two marked places on an edge, in squares
 
 
 def around(disc: Disc) -> Piece:
@@ -60,13 +60,14 @@ def around(disc: Disc) -> Piece:
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
-    """Return outlines that cover all pieces: `most` of them at most, which can be published as they are.
+    """Return at most `most` outlines that cover all pieces and can be published as they are.
 
-    `finest`: squares along a side of the finest grid that is tried. Return None if a piece is too wide for any grid.
+    `finest` is the number of squares along a side of the finest grid to try. Return None if a piece is too wide for a
+    grid.
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
-            if sum(each.left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
+            if sum(each.corners_left(tolerance_m) for each in outlines) <= FEW * MAX_CORNERS:
                 found = _bridged([(each, each.own_ring(tolerance_m)) for each in outlines], tolerance_m, most)
                 if found is not None:
                     return found
@@ -82,10 +83,11 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return outlines, each simplified to the ring beside it, as at most so many.
+    """Return at most `most` outlines for pairs of an outline and its ring as simplified by `tolerance_m`.
 
-    Return None if that would take too many corners, or too wide a shape. A ring that crosses itself is replaced by a
-    box: rings that are bridged must all turn in one direction, or what two of them wind around might be lost.
+    Return None if the result would have too many corners or too wide a shape. A ring that crosses itself is replaced by
+    a box, because bridged rings must all turn in the same direction: where two rings of opposite directions overlap,
+    their winding numbers would add up to 0, and the place would be outside.
     """
     bridges = max(len(pairs) - most, 0)
     if len(pairs) > MOST_BRIDGED or sum(len(ring) for _, ring in pairs) + 2 * bridges > MAX_CORNERS:
@@ -104,7 +106,7 @@ def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPol
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
-    """Return boxes, at most so many, around pieces that are near to each other."""
+    """Return at most `most` boxes, each around a group of pieces that are near each other."""
     groups = {n: [piece] for n, piece in enumerate(given)}
     for one, other in islice(_nearest(given), max(len(given) - most, 0)):
         groups[one] += groups.pop(other)
@@ -116,15 +118,15 @@ def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
 
 
 def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield which two groups of pieces to make one, the first of the two, those that are nearest to each other first.
+    """Yield pairs of groups to merge, the nearest pairs first. The second group is merged into the first.
 
-    A group has the number of one of its pieces.
+    At the start each piece is a group. A group is identified by the index of one of its pieces.
     """
     points = [piece.points() for piece in given]
     middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
     pairs = zip(points, middles.T, strict=True)
     spreads = np.array([float(angle_between(each, middle.reshape(3, 1)).max()) for each, middle in pairs])
-    # Prim's tree: each piece in turn, the one with the smallest gap to those before it.
+    # Prim's minimum spanning tree: the next piece is the one with the smallest gap to the pieces in the tree.
     gap, nearest, left = np.full(len(given), np.inf), np.zeros(len(given), np.intp), np.ones(len(given), np.bool_)
     links, new = [], 0
     for _ in range(len(given) - 1):
@@ -134,7 +136,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
         gap[closer], nearest[closer] = gaps[closer], new
         new = int(np.where(left, gap, np.inf).argmin())
         links.append((float(gap[new]), int(nearest[new]), new))
-    of = list(range(len(given)))  # the group that each piece is in by now
+    of = list(range(len(given)))  # the current group of each piece
     for _, start, end in sorted(links):
         one, other = of[start], of[end]
         of = [one if each == other else each for each in of]
@@ -142,7 +144,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
-    """Return one ring of two, with a line there and back between the corners that are nearest to each other."""
+    """Return two pieces as one ring, joined by a line there and back between their nearest corners."""
     a, b = one.points()[:, :-1], other.points()[:, :-1]
     at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
     ours, theirs = one.ring, other.ring
@@ -151,7 +153,7 @@ def _bridge(one: Piece, other: Piece) -> Piece:
 
 
 def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
-    """Return a piece for an outline, counter-clockwise: its ring, or a box if that crosses itself."""
+    """Return a counter-clockwise piece for an outline: its simplified ring, or a box if that ring crosses itself."""
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
     return Piece(np.array(list(corners)).T, polygon.buffer_m)
@@ -161,7 +163,7 @@ def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Pie
 
 
 def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
-    """Return outlines that cover all pieces, as `few` does, by the first of some grids that gives few enough."""
+    """Return at most `most` outlines that cover all pieces, from the first grid with a small enough result, or None."""
     groups = list(_groups(given))
     for squares in grids:
         parts: list[Piece] = []
@@ -178,7 +180,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield the pieces, in groups of those that are on one plane."""
+    """Yield groups of pieces that fit on one plane."""
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1
@@ -202,7 +204,7 @@ class _Group:
     """Edges on one plane, in metres."""
 
     def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
-        """`start`, `end`: unit vectors, (3, n). `ring`: the number of the ring that each edge belongs to."""
+        """Group edges from `start` to `end`, unit vectors (3, n). `ring` has the index of each edge's ring."""
         self._beyond_m = beyond_m
         self._plane = Plane(start)
         self._fits = self._plane.spread(start) < SPREAD
@@ -210,7 +212,10 @@ class _Group:
         self._ring = ring
 
     def parts(self, squares: int) -> list[Piece] | None:
-        """Return pieces that hold what a grid of so many squares along a side has marked; None if it has too much."""
+        """Return pieces that cover the marked squares of a grid with `squares` squares along a side.
+
+        Return None if there are too many squares, corners or pieces.
+        """
         if not self._fits:
             return None
         low, high = self._start.min(axis=1), self._start.max(axis=1)
@@ -222,7 +227,7 @@ class _Group:
         row, column = np.nonzero(marked)
         shape = shapely.coverage_union_all(shapely.box(column, row, column + 1, row + 1))
         shape = shapely.transform(shape, lambda xy: xy * size_m + low)
-        # Between two places that are marked an edge may pass through a corner of another square.
+        # Between two marked places an edge may cut the corner of an unmarked square.
         beyond_m = self._beyond_m + size_m * _SAMPLE
         found = list(islice(solid(shape, beyond_m + size_m), MOST_BRIDGED + 1))
         return [self._part(each, size_m, beyond_m) for each in found] if len(found) <= MOST_BRIDGED else None
@@ -230,19 +235,20 @@ class _Group:
     def _part(self, shape: Any, size_m: float, beyond_m: float) -> Piece:
         x, y = shapely.get_coordinates(shape).T / EARTH_RADIUS_M
         whole = Piece(_degrees(self._plane.from_plane(x, y)), beyond_m)
-        ring = _outline(whole).ring(size_m)  # steps become slopes
+        ring = _outline(whole).ring(size_m)  # this turns steps into slopes
         if not 3 <= len(ring) < len(x) - 1 or not ring.simple:
             return whole
         return Piece(np.array([ring.lng, ring.lat]), beyond_m + size_m)
 
 
 def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
-    """Return which squares of a grid, [row, column], edges pass through or rings wind around; None: it takes too long.
+    """Return the marks of a grid, indexed [row, column]: squares that edges pass through or rings wind around.
 
-    `start`, `end`: of edges, (2, n), in squares. `ring`: the number of the ring that each belongs to.
+    `start` and `end` are the ends of the edges, (2, n), in squares. `ring` has the index of each edge's ring. Return
+    None if the work would take too long.
     """
     samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
-    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)  # the first row whose middle an edge passes
+    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)  # the first row whose middle an edge crosses
     rows = np.ceil(np.maximum(start[1], end[1]) - 0.5).astype(np.intp) - bottom
     if samples.sum() + rows.sum() > MAX_MARKS:
         return None
@@ -251,15 +257,16 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     share = at / np.maximum(samples - 1, 1)[edge]
     column, row = (start[:, edge] + share * (end - start)[:, edge]).astype(np.intp).clip(0, squares - 1)
     found[row, column] = True
-    # Where edges pass the middle of a row, by ring, row and place. From one to the next the ring winds as often as all
-    # that were passed say; behind the last of a ring in a row that is 0.
+    # Find where edges cross the middle line of a row, and sort these crossings by ring, row and x. Between one crossing
+    # and the next, the ring's winding number is the sum of the turns so far; after the ring's last crossing in a row
+    # the sum is 0.
     edge, at = _counted(rows)
     row = bottom[edge] + at
     share = (row + 0.5 - start[1, edge]) / (end - start)[1, edge]
     x = start[0, edge] + share * (end - start)[0, edge]
     order = np.lexsort((x, ring[edge] * squares + row))
     row, turn = row[order], np.where(end[1] > start[1], 1, -1)[edge[order]]
-    column = np.ceil(x[order] - 0.5).astype(np.intp).clip(0, squares)  # the first whose middle lies behind it
+    column = np.ceil(x[order] - 0.5).astype(np.intp).clip(0, squares)  # the first column whose middle lies right of x
     inside = np.flatnonzero(np.cumsum(turn))
     change = np.zeros((squares, squares + 1), np.intp)
     np.add.at(change, (row[inside], column[inside]), 1)
@@ -269,20 +276,20 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Return for each of so many of each: which it belongs to, and its number there."""
+    """Return two arrays: each index i, counts[i] times in a row, and the number of each repetition, from 0."""
     which = np.repeat(np.arange(len(counts)), counts)
     return which, np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _steps(marked: Any) -> int:
-    """Return how many corners the outlines of the marked squares have: where one or three of four squares meet."""
+    """Return the number of corners of the marked area: points where one or three of the four squares are marked."""
     wide = np.pad(marked, 1).astype(np.int8)
     four = wide[1:, 1:] + wide[1:, :-1] + wide[:-1, 1:] + wide[:-1, :-1]
     return int((four % 2).sum())
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return pieces as outlines; None if one breaks A18, or is a line."""
+    """Return the pieces as outlines, or None if one of them breaks rule A18 or has no area."""
     try:
         return [_outline(piece) for piece in given]
     except ValueError:

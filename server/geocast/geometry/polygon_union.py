@@ -1,14 +1,15 @@
-"""Many polygons as few: those of zones, simplified, without holes, and joined where they touch (CZ1, CZ2).
+"""The union of many polygons: zones are simplified, cut so that they have no holes, and joined (rules CZ1 and CZ2).
 
     rings of a GeoJSON polygon ── pieces ──> Piece, Piece, …        at the start of a node
-    pieces of the zones of a block ── join ──> fewer Pieces         when a message comes
+    pieces of the zones of a block ── join ──> fewer Pieces         when a message arrives
 
-All of it is done on the plane of `spherical_polygon`, in metres, where an arc is a straight line; shapely, which is
-asked there, knows nothing of the sphere. A distance on that plane is never shorter than on the sphere.
+All work is done on the plane of `spherical_polygon`, in metres. There arcs are straight lines, so shapely can be used,
+which knows nothing of the sphere. A distance on that plane is never shorter than the distance on the sphere.
 
-Rule 1  What comes out covers what went in, each piece being taken with all that is within `beyond_m` of its ring.
-Rule 2  Nobody is told who is far from all zones: a hole is not filled, the polygon is cut through it instead. But for
-        holes in which nobody is farther than `beyond_m` from the ring: those are covered anyway.
+Rule 1  The result covers the given pieces, each with everything within `beyond_m` of its ring.
+Rule 2  Places far from all zones stay outside. So a hole is not filled: the polygon is cut through the hole instead.
+        The exception are holes in which every place is within `beyond_m` of the ring, since these are covered anyway.
+        For example, a lake 150 m wide in a zone with a `beyond_m` of 100 m is filled; a lake 10 km wide is not.
 """
 
 import math
@@ -22,46 +23,47 @@ from .published_polygon import kept_corners, split_edges
 from .sphere import EARTH_RADIUS_M, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Plane
 
-TOLERANCE_M = 100.0  # CZ1
-TIDY_M = 10.0  # what has been joined is simplified by so much: its corners are round
-SHORT_DEG = 0.01  # an edge that goes no farther in longitude and latitude is within 0.1 m of its arc
-MAX_EDGES = 1_000_000  # of a ring that comes in
-MAX_WORK = 9_000  # of pieces that are joined (`work`); that takes 0.1 s, and is done up to four times (HD3)
-WORK_OF_PIECE = 12  # as much as that of so many corners
-_TOO_WIDE = "must have every corner less than 60° from the middle of all"
-_QUARTER = 4  # edges that stand for a quarter of a circle
-_STRETCH = 1 / math.cos(SPREAD) ** 2  # by how much more than on the sphere a distance on the plane is, at most
-_INNER = math.cos(math.pi / (4 * _QUARTER))  # how far the middle of such an edge is from the circle's centre
+TOLERANCE_M = 100.0  # for simplifying zones (rule CZ1)
+TIDY_M = 10.0  # for simplifying joined polygons, whose corners are rounded
+SHORT_DEG = 0.01  # an edge that spans less longitude and latitude than this is within 0.1 m of its arc
+MAX_EDGES = 1_000_000  # edges of a given ring
+MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four times per message (rule HD3)
+WORK_OF_PIECE = 12  # the work of a piece besides its corners, in corners
+_TOO_WIDE = "must have every corner less than 60° from the middle of all corners"
+_QUARTER = 4  # edges that approximate a quarter of a circle
+_STRETCH = 1 / math.cos(SPREAD) ** 2  # the greatest ratio of a distance on the plane to that on the sphere
+_INNER = math.cos(math.pi / (4 * _QUARTER))  # distance from a unit circle's centre to the middle of such an edge
 
 
 class Piece(NamedTuple):
-    """A polygon without holes: its corners as longitude and latitude, (2, n + 1), closed; its edges are arcs.
+    """A polygon without holes: everything inside its ring, or within `beyond_m` metres of the ring.
 
-    It stands for all that is inside, or within `beyond_m` of the ring.
+    `ring` has longitude and latitude of the corners, (2, n + 1), closed. The edges are arcs.
     """
 
     ring: Floats
     beyond_m: float
 
     def points(self) -> Floats:
-        """Unit vectors of its corners, (3, n + 1)."""
+        """Return the unit vectors of the corners, (3, n + 1)."""
         lng, lat = self.ring
         return np.array(unit_vectors(lat, lng))
 
     def radius_m(self) -> float:
-        """How far its farthest corner is from the middle of all, in metres."""
+        """Return the distance from the middle of the corners to the farthest corner, in metres."""
         points = self.points()
         return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
-        """Whether every corner is less than 60° from the middle of all."""
+        """Return whether every corner is less than 60° from the middle of the corners."""
         return _Metres([self.points()]).spread < SPREAD
 
 
 def pieces(rings: Sequence[Floats]) -> list[Piece]:
-    """What stands for a polygon of GeoJSON: `rings` as longitude and latitude, (2, n + 1), the outer one first.
+    """Return the pieces for a polygon of GeoJSON, or no pieces if the polygon has no area.
 
-    Raises ValueError, for A17 and A18. No pieces: it has no area.
+    `rings` have longitude and latitude, (2, n + 1); the first is the outer ring. Raise ValueError if a ring breaks rule
+    A17 or A18.
     """
     split = [_split(ring) for ring in rings]
     on = _Metres([np.array(unit_vectors(lat, lng)) for lng, lat, _ in split], of=1)
@@ -70,7 +72,7 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
     corners, beyond_m = [], 0.0
     for xy, (lng, lat, stray_m) in zip(on.corners, split, strict=True):
         kept = kept_corners(lng, lat, TOLERANCE_M)
-        whole = len(kept) == len(lng) or len(kept) < 4  # three that differ, and the first again
+        whole = len(kept) == len(lng) or len(kept) < 4  # a ring needs three corners, and the first again
         corners.append(xy if whole else xy[kept])
         beyond_m = max(beyond_m, stray_m + (0.0 if len(kept) == len(lng) else TOLERANCE_M))
     outer, *holes = [shapely.linearrings(xy) for xy in corners]
@@ -81,29 +83,35 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """As `split_edges`, which takes half of the time where nothing is to be split: edges of a real zone are short."""
+    """Return the same as `split_edges`, but skip that function if all edges are short.
+
+    Real zones have short edges, and `split_edges` would take half of the time for them.
+    """
     lng, lat = ring
     return (lng, lat, 0.0) if (np.abs(np.diff(ring)) <= SHORT_DEG).all() else split_edges(lng, lat, MAX_EDGES)
 
 
 def work(given: Sequence[Piece]) -> int:
-    """Return how much work it is to join pieces, in corners."""
+    """Return an estimate of the work to join these pieces, in corners."""
     return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return a piece with fewer corners, that reaches as far beyond its ring as makes up for it; or the same."""
+    """Return the piece with fewer corners and a `beyond_m` that is larger by the tolerance.
+
+    Return the same piece if no corner can be left out, or too few would remain.
+    """
     lng, lat = piece.ring
     kept = kept_corners(lng, lat, tolerance_m)
     return Piece(piece.ring[:, kept], piece.beyond_m + tolerance_m) if 4 <= len(kept) < piece.ring.shape[1] else piece
 
 
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
-    """The same, with those in one that touch, or that are less than `gap_m` apart.
+    """Return the pieces, with those joined that touch or are less than `gap_m` apart.
 
-    Each was simplified by itself, so neighbours leave gaps between them, and overlap. So both sides are widened and
-    narrowed again, which closes gaps, and bays that are as narrow. What is joined over a gap stays wider by half of it.
-    `given`: of no more than MAX_WORK.
+    Each zone was simplified by itself, so neighbours may overlap or leave gaps between them. So pieces are widened,
+    united, and narrowed again, which closes such gaps and also narrow bays. Pieces that were joined across a gap stay
+    wider by `gap_m` / 2. The `work` of the given pieces must not exceed MAX_WORK.
     """
     found: list[Piece] = []
     for near in _near(given, gap_m):
@@ -114,24 +122,24 @@ def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
 
 
 class _Metres:
-    """The plane of some rings, whose corners are on it in metres, (n, 2)."""
+    """Rings projected on one plane. `corners` has an array (n, 2) of positions in metres for each ring."""
 
     def __init__(self, rings: Sequence[Floats], of: int | None = None) -> None:
-        """`rings`: unit vectors, closed. `of`: how many of them, from the first, count for the middle."""
+        """Project closed rings of unit vectors. The first `of` rings, or all, decide where the plane's centre is."""
         self._plane = Plane(np.hstack([ring[:, :-1] for ring in rings[:of]]))
         self.spread = max(self._plane.spread(ring) for ring in rings)
         self.corners = [np.array(self._plane.to_plane(*ring)).T * EARTH_RADIUS_M for ring in rings]
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
-        """A polygon of shapely's as a piece."""
+        """Return a polygon of shapely as a piece."""
         x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Those in one that are near enough; the others as they are."""
+        """Yield the pieces, with those joined that are near enough, and the others unchanged."""
         beyond_m = max(piece.beyond_m for piece in near)
-        # On the plane all is longer, and most so where it is farthest from the middle.
+        # The plane stretches distances, and most where it is farthest from its centre.
         stretch = 1 / math.cos(self.spread) ** 2
         wide_m, back_m = (beyond_m + 1.0 + gap_m / 2) * stretch, (beyond_m + 1.0) * stretch
         polygons = np.array([_valid(shapely.polygons(xy)) for xy in self.corners])
@@ -142,14 +150,14 @@ class _Metres:
             if len(those) == 1:
                 yield near[those[0]]
                 continue
-            # A little less than it was widened, for the circles have corners (Rule 1).
+            # Narrow the shape a little less than it was widened, because the circles are polygons (Rule 1).
             whole = shapely.buffer(wider, -back_m * _INNER, quad_segs=_QUARTER)
             for part in solid(whole, beyond_m):
                 yield _tidy(self.piece(part, beyond_m))
 
 
 def _tidy(piece: Piece) -> Piece:
-    """The same with fewer corners, if it does not come to cross itself."""
+    """Return the piece with fewer corners, or unchanged if it would then cross itself."""
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
@@ -157,7 +165,10 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Those together whose bounding spheres are near enough to touch: on one plane it is seen whether they do."""
+    """Yield groups of pieces whose bounding spheres touch or nearly touch, directly or by way of others.
+
+    Whether the pieces of a group really touch is found out later, on the group's plane.
+    """
     points = [piece.points() for piece in given]
     middles = np.array([each.mean(axis=1) for each in points])
     farthest = [((each.T - middle) ** 2).sum(axis=1).max() for each, middle in zip(points, middles, strict=True)]
@@ -180,9 +191,9 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 
 
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
-    """Polygons without holes that make up this shape, but for holes that are covered anyway (Rule 2)."""
+    """Yield polygons without holes that make up the shape. Holes that are covered anyway are filled (Rule 2)."""
     for part in shapely.get_parts(_valid(shape)):
-        if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # no polygon, or none of a square metre
+        if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
             continue
         outer = shapely.get_exterior_ring(part)
         holes = [
@@ -201,5 +212,5 @@ def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
 
 
 def _valid(shape: Any) -> Any:
-    """The same without crossings: what a ring winds around is inside."""
+    """Return the shape without self-crossings: everything that a ring winds around is inside."""
     return shape if shapely.is_valid(shape) else shapely.make_valid(shape, method="structure", keep_collapsed=False)

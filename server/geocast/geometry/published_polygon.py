@@ -1,18 +1,20 @@
-"""What a polygon that was asked for is published as (protocol, A16 to A19 and B7 to B9).
+"""Requested polygons, and the polygons that are published for them (protocol, rules A16 to A19 and B7 to B9).
 
-    positions ── Outline ──> a ring whose edges are split until each is its own arc
+    positions ── RequestedPolygon ──> a ring whose edges are split until each is close to its arc
                     │ publish_polygons(outlines, simplify_m)
                     v
-                 Polygons    with few enough corners, and with a buffer that makes up for what was left out
+                 Polygons    with at most MAX_CORNERS, and with a buffer that makes up for the missing corners
 
-An edge that comes in is a straight line in longitude and latitude, as GIS means it. One that goes out is an arc of a
-great circle, which is what `spherical_polygon` can decide by. What tells lines on a plane (do they cross, what of
-them can be left out) is asked of shapely on the plane of `spherical_polygon`, where an arc is a straight line.
+An edge of a requested polygon is a straight line in longitude and latitude, as in GIS. An edge of a published polygon
+is an arc of a great circle, as `spherical_polygon` needs it. For example, the great circle between two places on the
+49th parallel, at 123° W and 95° W, runs 95 km north of the parallel in the middle. So an edge along the parallel is
+split into many short arcs.
 
-Angles are in degrees at the door and nowhere else.
+Questions about lines on a plane (do they cross, which corners can be left out) are answered by shapely on the plane of
+`spherical_polygon`, where arcs are straight lines. Latitudes and longitudes are in degrees, other angles in radians.
 
-Cost    Every step is linear in the number of corners, or a bound stands before it (HD3): MAX_COMPARED before asking
-        whether a ring crosses itself, MAX_LEVELS in simplifying, MAX_PIECES in splitting.
+Cost    Every step is linear in the number of corners, or has a limit (rule HD3): MAX_COMPARED for the test whether a
+        ring crosses itself, MAX_LEVELS for simplifying, MAX_PIECES for splitting.
 """
 
 import math
@@ -28,36 +30,41 @@ from . import lazy_shapely as shapely
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
-MAX_POSITIONS = 2_500  # A16
-MAX_CORNERS = 500  # P12: of a published area
-MAX_PIECES = 5_000  # B7: of a ring, before it is simplified
-STRAY_M = 10.0  # B7: how far an arc may be from its edge
-SAME_M = 0.1  # B9: an edge that is nearer than this to its arc is its own arc
-TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # B8
-DECIMALS = 6  # B7: 0.11 m
+MAX_POSITIONS = 2_500  # positions of a requested ring (rule A16)
+MAX_CORNERS = 500  # corners of a published area (rule P12)
+MAX_PIECES = 5_000  # pieces of all edges of a ring, before it is simplified (rule B7)
+STRAY_M = 10.0  # the greatest distance from a piece of an edge to its arc (rule B7)
+SAME_M = 0.1  # an edge that is nearer than this to its arc needs no buffer (rule B9)
+TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
+DECIMALS = 6  # decimals of published degrees, which are exact to 0.11 m (rule B7)
 MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; twice the pairs of a ring of 2,500 corners
-FEW = 4  # times MAX_CORNERS: as many may be left of which rounding makes few enough
-FEW_PIECES = 2_000  # of which all samples are taken at once
-MAX_LEVELS = 30  # at which a line is cut at its farthest corner; a coast of 7,000 corners takes 24
-BOX_TURNS = 24  # directions in which a box around a ring is tried
-BOX_MARGIN_M = 0.5  # more than rounding can take from a box
-NO_AREA = 1e-14  # radians: what is no wider than this is a line; the arithmetic is off by less
-SAMPLES = 8  # a piece's distance from its arc is measured at its eighths; it is greatest in the middle
+FEW = 4  # up to FEW * MAX_CORNERS corners may be left before rounding makes some of them equal
+FEW_PIECES = 2_000  # up to this number of pieces, all samples are taken at once
+MAX_LEVELS = 30  # levels of cuts at the farthest corner; a coast of 7,000 corners takes 24
+BOX_TURNS = 24  # directions that are tried for a box around a ring
+BOX_MARGIN_M = 0.5  # more than the rounding error of a box
+NO_AREA = 1e-14  # a ring that is narrower than this (radians) is a line; rounding errors are smaller
+SAMPLES = 8  # the distance from a piece to its arc is measured at its eighths; it is greatest in the middle
 
 Positions: TypeAlias = Sequence[tuple[float, float]]
 Ints: TypeAlias = NDArray[np.intp]
 
 
-class TooComplex(ValueError):  # noqa: N818 (what it says of a ring)
-    """The work on a ring would take longer than it may (rule HD3)."""
+class TooComplex(ValueError):  # noqa: N818 (named after the ring)
+    """Raised if the work on a ring would take too long (rule HD3)."""
 
 
 class RequestedPolygon:
-    """A polygon that was asked for: its corners, its ring, split, and how far it is from its centre to the farthest."""
+    """A requested polygon: its corners, and its ring with split edges.
+
+    `corners` has (latitude, longitude) as requested. `lng` and `lat` are the closed ring with split edges, and the
+    polygon includes everything within `beyond_m` metres of that ring. `radius_m` is the distance from the middle of
+    the corners to the farthest corner. `crosses` says that the ring crosses or touches itself.
+    """
 
     __slots__ = (
+        "_covered",
         "_depths",
-        "_judged",
         "_ring",
         "_simplified",
         "beyond_m",
@@ -71,30 +78,33 @@ class RequestedPolygon:
     )
 
     def __init__(self, positions: Positions, *, may_cross: bool = False, most: int = MAX_PIECES) -> None:
-        """`positions`: longitude and latitude, the last equal to the first (A16). Raises ValueError, for A17 to A19.
+        """Make a polygon of (longitude, latitude) pairs, the last equal to the first (rule A16).
 
-        `may_cross`: it may cross or touch itself, and is filled wherever it winds around (CP22); `crosses` says if so.
-        Of a ring that would take too long to judge (`MAX_COMPARED`), `crosses` is true with `may_cross`, and `tangled`
-        is true without: it can't be published. `most`: the most pieces into which its edges may be split.
+        Raise ValueError if the ring breaks one of the rules A17 to A19, or must be split into more than `most` pieces.
+        With `may_cross`, the ring may cross or touch itself, and everything that it winds around is inside (rule CP22).
+
+        If the test for crossings would take too long (MAX_COMPARED), the ring counts as crossing itself. Without
+        `may_cross` it is then `tangled`, and cannot be published.
         """
-        self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as they were asked for
+        self.corners = [(lat, lng) for lng, lat in positions[:-1]]  # as requested
         lng, lat = np.array(positions, float).T
-        self._be(*split_edges(lng, lat, most), may_cross=may_cross)
+        self._set_up(*split_edges(lng, lat, most), may_cross=may_cross)
 
     @classmethod
     def of_arcs(
         cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
     ) -> "RequestedPolygon":
-        """One whose edges are arcs already, and that reaches so far beyond its ring. It may cross itself.
+        """Return a polygon whose edges already are arcs, with everything within `beyond_m` metres of its ring.
 
-        `most_compared`: it is taken to cross itself if more comparisons are needed to tell. Raises ValueError (A18).
+        The ring may cross itself, and counts as crossing itself if the test would take more than `most_compared`
+        comparisons. Raise ValueError if the ring has no area or breaks rule A18.
         """
         outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
-        RequestedPolygon._be(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
+        RequestedPolygon._set_up(outline, lng, lat, beyond_m, may_cross=True, most_compared=most_compared)
         return outline
 
-    def _be(
+    def _set_up(
         self, lng: Floats, lat: Floats, beyond_m: float, *, may_cross: bool, most_compared: int = MAX_COMPARED
     ) -> None:
         self.lng, self.lat, self.beyond_m = lng, lat, beyond_m
@@ -102,7 +112,7 @@ class RequestedPolygon:
         if len(self._ring) < 3:
             raise ValueError("must have at least three positions that differ")
         if self._ring.spread >= SPREAD:
-            raise ValueError("must have every corner less than 60° from the middle of all")
+            raise ValueError("must have every corner less than 60° from the middle of all corners")
         self.compared = self._ring.compared()
         costly = self.compared > most_compared
         self.tangled = costly and not may_cross
@@ -113,19 +123,17 @@ class RequestedPolygon:
             )
         self.radius_m = self._ring.spread * EARTH_RADIUS_M
         self._depths: Floats | None = None
-        self._judged: dict[Callable[[Positions], bool], bool] = {}
-        self._simplified: dict[float, Corners] = {
-            0.0: self._ring
-        }  # what has been worked out, for it is asked for again
+        self._covered: dict[Callable[[Positions], bool], bool] = {}
+        self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance, since rings are needed repeatedly
 
-    def judged(self, covers: Callable[[Positions], bool]) -> bool:
-        """Return what `covers` says of its corners, (latitude, longitude); it is kept, for it is asked for again."""
-        if covers not in self._judged:
-            self._judged[covers] = covers(self.corners)
-        return self._judged[covers]
+    def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
+        """Return `covers(corners)`, and remember the result for the next time."""
+        if covers not in self._covered:
+            self._covered[covers] = covers(self.corners)
+        return self._covered[covers]
 
     def ring(self, tolerance_m: float) -> "Corners":
-        """Its ring, simplified by so much; 0: as it is."""
+        """Return the ring, simplified by `tolerance_m`, or not simplified if that is 0."""
         found = self._simplified.get(tolerance_m)
         if found is None:
             kept = np.flatnonzero(self.depths() > tolerance_m / EARTH_RADIUS_M)
@@ -133,48 +141,53 @@ class RequestedPolygon:
             self._simplified[tolerance_m] = found
         return found
 
-    def may_be(self, ring: "Corners") -> bool:
-        """Whether it may be published as this ring: it keeps A18, and A19 if the outline does."""
+    def is_publishable(self, ring: "Corners") -> bool:
+        """Return whether the polygon may be published with this simplified ring.
+
+        The ring must keep rule A18, and rule A19 unless the polygon itself crosses itself.
+        """
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
-    def left(self, tolerance_m: float) -> int:
-        """Return how many corners are left, simplified, before any are found to be equal."""
+    def corners_left(self, tolerance_m: float) -> int:
+        """Return the number of corners after simplifying, before equal corners are removed."""
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
-        """Return below which tolerance each corner remains (see `corner_depths`)."""
+        """Return the tolerance up to which each corner remains, in radii of the sphere (see `corner_depths`)."""
         if self._depths is None:
             self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
         return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
-        """Return its ring, simplified; or, if nothing would be left of the ring, a box around it (rule HD10)."""
+        """Return the simplified ring, or a box around the polygon if no area would remain (rule HD10)."""
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
         return Corners(*box_around(self.lng, self.lat))
 
     def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
-        """The polygon of this ring, which reaches as far beyond it as it takes to cover what was asked for (B9)."""
+        """Return the published polygon of a ring, with a buffer so that it covers the requested polygon (rule B9)."""
         beyond_m = self.beyond_m + (tolerance_m if ring is not self._ring else 0)
         return Polygon(ring.positions(), 10.0 * math.ceil((beyond_m + 1) / 10) if beyond_m else 0.0)
 
 
 def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) -> tuple[Polygon, ...] | None:
-    """The published polygons of an area, simplified by as little as will do, and by `simplify_m` at most.
+    """Return the published polygons of an area, simplified by the smallest sufficient tolerance up to `simplify_m`.
 
-    First all rings are simplified alike, such that none crosses itself. If no tolerance allows that, each ring is
-    simplified as far as it stays a ring, and may cross itself (rule HD10). Return None if that is not enough: there
-    would be more than MAX_CORNERS, or rings that break A18; or one ring is `tangled`.
+    First, all rings are simplified by the same tolerance, and none may cross itself. If no tolerance is sufficient,
+    rings may cross themselves, and a ring that would vanish becomes a box (rule HD10). Return None if even then there
+    are more than MAX_CORNERS or a ring breaks rule A18, or if one of the outlines is `tangled`.
     """
     tolerances_m = [0, *(each for each in TOLERANCES_M if each <= simplify_m)]
     if any(each.tangled for each in outlines):
         return None
-    # Where far too many corners are left, no ring is made of them.
-    tolerances_m = [each for each in tolerances_m if sum(ring.left(each) for ring in outlines) <= FEW * MAX_CORNERS]
+    # Skip tolerances that leave far too many corners, so that no ring is made of these.
+    tolerances_m = [
+        each for each in tolerances_m if sum(ring.corners_left(each) for ring in outlines) <= FEW * MAX_CORNERS
+    ]
     for tolerance_m in tolerances_m:
         pairs = [(each, each.ring(tolerance_m)) for each in outlines]
-        if _number(pairs) <= MAX_CORNERS and all(each.may_be(ring) for each, ring in pairs):
+        if _number(pairs) <= MAX_CORNERS and all(each.is_publishable(ring) for each, ring in pairs):
             return tuple(each.published(ring, tolerance_m) for each, ring in pairs)
     for tolerance_m in (each for each in tolerances_m if each):
         pairs = [(each, each.own_ring(tolerance_m)) for each in outlines]
@@ -188,11 +201,11 @@ def _number(pairs: "Sequence[tuple[RequestedPolygon, Corners]]") -> int:
 
 
 class Corners:
-    """Corners as they would be published, and whether they may be."""
+    """A ring with corners as they would be published, and the tests whether it may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """`lng`, `lat`: closed."""
-        self.lng, self.lat = _alike(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
+        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are dropped."""
+        self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first
         self.lng, self.lat = self.lng[apart], self.lat[apart]
@@ -205,17 +218,18 @@ class Corners:
         return len(self.lng) - 1
 
     def compared(self) -> int:
-        """Return at least how many pairs of edges are compared to tell whether the ring is simple (rule HD3).
+        """Return a lower bound of the pairs of edges to compare in the test whether the ring is simple (rule HD3).
 
-        GEOS compares chains of edges that go in one direction, where their boxes overlap. Two chains of i and j edges
-        take about i + j comparisons. Here boxes count as overlapping if they do in x, or in y, whichever are fewer.
+        GEOS splits the ring into chains of edges that go in one direction, and compares two chains if their boxes
+        overlap. Two chains of i and j edges take about i + j comparisons. Here, overlaps are counted once in x and once
+        in y, and the smaller count is used.
         """
         step = np.diff(self._xy, axis=0) >= 0
         begin = np.flatnonzero(np.append(True, (step[1:] != step[:-1]).any(axis=1)))
         edges = np.diff(np.append(begin, len(step)))
         corners = np.append(begin, len(step))
         found = []
-        for at in self._xy.T:  # a chain goes in one direction, so its ends are its bounds
+        for at in self._xy.T:  # the bounds of a chain are its ends, since it goes in one direction
             low, high = np.minimum(at[corners[:-1]], at[corners[1:]]), np.maximum(at[corners[:-1]], at[corners[1:]])
             overlapping = np.searchsorted(np.sort(low), high, "right") - np.searchsorted(np.sort(high), low, "left")
             found.append(int((overlapping * edges).sum()))
@@ -223,33 +237,33 @@ class Corners:
 
     @cached_property
     def simple(self) -> bool:
-        """Whether the ring neither crosses nor touches itself, and has an area."""
+        """Whether the ring has an area, and neither crosses nor touches itself."""
         return bool(shapely.is_valid(shapely.polygons(self._xy)))
 
     @property
     def has_area(self) -> bool:
-        """Whether a ring that crosses itself winds around anything at all."""
-        # To take it apart where it crosses itself can take hours. So its area is summed up along its edges. What it
-        # winds around to the left and to the right has two signs, and may be of one size: so the area is weighed, by
-        # e^u, which is nowhere alike. Of what is gone there and back nothing remains.
+        """Whether the ring winds around anything, even if it crosses itself."""
+        # Splitting a ring at its crossings can take hours, so the area is an integral along the edges instead. In a
+        # figure of eight the two halves have opposite signs, and could cancel each other out if they are of one size.
+        # So the area is weighted by e^u, which is different everywhere. Lines there and back still cancel out.
         from_first = self._xy - self._xy[0]
         size = np.abs(from_first).max()
         x, y = from_first.T / size
         u = x + math.sqrt(2) * y
         up = np.diff(u)
         level = up == 0
-        weight = np.exp(u[:-1]) * np.where(level, 1.0, np.expm1(up) / np.where(level, 1.0, up))  # of an edge, mean
+        weight = np.exp(u[:-1]) * np.where(level, 1.0, np.expm1(up) / np.where(level, 1.0, up))  # an edge's mean
         parts = weight * np.diff(y)
         return bool(abs(parts.sum()) * size > NO_AREA * np.abs(parts).sum())
 
     def positions(self) -> tuple[tuple[float, float], ...]:
-        """Longitude and latitude of the corners, counter-clockwise, the last equal to the first."""
+        """Return the corners as (longitude, latitude), counter-clockwise, the last equal to the first."""
         step = 1 if shapely.is_ccw(shapely.linearrings(self._xy)) else -1
         return tuple(zip(self.lng[::step].tolist(), self.lat[::step].tolist(), strict=True))
 
 
-def _alike(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Corners such that one place has one way to be written: 180 for -180, longitude 0 at the poles, and no -0."""
+def _unique_spelling(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
+    """Return the corners in a unique spelling: 180 instead of -180, longitude 0 at the poles, and no -0."""
     lng = np.where(np.abs(lat) == 90, 0.0, np.where(lng <= -180, lng + 360, lng))
     return lng + 0.0, lat + 0.0
 
@@ -258,22 +272,23 @@ def _alike(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def split_edges(lng: Floats, lat: Floats, most: int = MAX_PIECES) -> tuple[Floats, Floats, float]:
-    """A closed ring with its edges split evenly, and how far it has to reach beyond to make up for what is left (B9).
+    """Split the edges of a closed ring evenly. Return longitudes, latitudes, and the necessary buffer (rule B9).
 
-    Raises ValueError, for A17, and if there would be more than `most` edges.
+    The buffer is in metres. Raise ValueError if the ring breaks rule A17, and TooComplex if there would be more than
+    `most` edges.
     """
     [found] = split_rings([(lng, lat)], most)
     return found
 
 
 def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple[Floats, Floats, float]]:
-    """Split the edges of several closed rings, as `split_edges` does; `most`: edges of all of them together."""
+    """Split the edges of several closed rings, as `split_edges` does. `most` limits the edges of all rings together."""
     starts, ends = [], []
     for ring in rings:
-        lng, lat = _alike(*ring)
+        lng, lat = _unique_spelling(*ring)
         at_pole = np.abs(lat) == 90
         start, end = lng[:-1], lng[1:]
-        # A17: an edge to a pole runs along the meridian of its other end.
+        # An edge to a pole runs along the meridian of its other end (rule A17).
         starts.append((np.where(at_pole[:-1], end, start), lat[:-1]))
         ends.append((np.where(at_pole[1:], start, end), lat[1:]))
     (from_lng, from_lat), (to_lng, to_lat) = np.concatenate(starts, axis=1), np.concatenate(ends, axis=1)
@@ -293,46 +308,50 @@ def split_rings(rings: Sequence[tuple[Floats, Floats]], most: int) -> list[tuple
 
 
 def _evenly(pieces: Ints) -> tuple[Ints, Floats]:
-    """For each piece of each edge: the number of its edge, and how far along the edge it begins."""
+    """Return for each piece of each edge the index of its edge, and the share of the edge before the piece."""
     edge = np.repeat(np.arange(len(pieces)), pieces)
     first = np.repeat(np.cumsum(pieces) - pieces, pieces)
     return edge, (np.arange(len(edge)) - first) / pieces[edge]
 
 
 class _Lines:
-    """Straight lines in longitude and latitude: where they begin, and how far they go."""
+    """Straight lines in longitude and latitude: their starts, and their extents `over` (east) and `up` (north)."""
 
     def __init__(self, lng: Floats, lat: Floats, over: Floats, up: Floats) -> None:
         self.lng, self.lat, self.over, self.up = lng, lat, over, up
 
     def at(self, which: Ints, share: Floats) -> tuple[Floats, Floats]:
-        """Longitude, in [-180, 180), and latitude of points at this share of some of the lines."""
+        """Return longitude, in [-180, 180), and latitude of points at these shares of the lines `which`."""
         lng = self.lng[which] + share * self.over[which]
         return (lng + 180) % 360 - 180, self.lat[which] + share * self.up[which]
 
     def pieces(self, most: int) -> tuple[Ints, Floats]:
-        """Into how many pieces to split each, and how far each is from its arc, unsplit. Raises ValueError."""
+        """Return the number of pieces for each line, and the distance in metres of each unsplit line from its arc.
+
+        The numbers are the smallest that keep all pieces within STRAY_M of their arcs. Raise TooComplex if there would
+        be more than `most` pieces.
+        """
         stray_m = self._stray_m(np.arange(len(self.lng)), np.ones(len(self.lng), np.intp))
-        fails = np.ones(len(self.lng), np.intp)
-        # The distance goes by the square.
-        does: Ints = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)
-        todo = np.flatnonzero(does > 1)
+        insufficient = np.ones(len(self.lng), np.intp)
+        # The distance from the arc grows with the square of the length.
+        enough: Ints = np.maximum(1, np.ceil(np.sqrt(stray_m / STRAY_M))).astype(np.intp)
+        todo = np.flatnonzero(enough > 1)
         while len(todo):
-            if does.sum() > most:
-                raise TooComplex(f"must have fewer or shorter edges: more than {most:,} arcs stand for them")
-            too_few = todo[self._stray_m(todo, does[todo]) > STRAY_M]
-            fails[too_few], does[too_few] = does[too_few], 2 * does[too_few]
+            if enough.sum() > most:
+                raise TooComplex(f"must have fewer or shorter edges: they need more than {most:,} arcs")
+            too_few = todo[self._stray_m(todo, enough[todo]) > STRAY_M]
+            insufficient[too_few], enough[too_few] = enough[too_few], 2 * enough[too_few]
             todo = too_few
-        guess = does - 1  # nearly always too few
-        while len(todo := np.flatnonzero(does - fails > 1)):
-            middle = np.maximum(guess[todo], (does[todo] + fails[todo]) // 2)
+        guess = enough - 1  # the first try: `enough` is nearly always the smallest number
+        while len(todo := np.flatnonzero(enough - insufficient > 1)):
+            middle = np.maximum(guess[todo], (enough[todo] + insufficient[todo]) // 2)
             guess[todo] = 0
             far = self._stray_m(todo, middle) > STRAY_M
-            fails[todo[far]], does[todo[~far]] = middle[far], middle[~far]
-        return does, stray_m
+            insufficient[todo[far]], enough[todo[~far]] = middle[far], middle[~far]
+        return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """How far some lines are from the arcs of so many pieces, in metres at most."""
+        """Return the greatest distance in metres of the lines `which` from their arcs, if split into pieces."""
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]
         arcs = Edges(self._vectors(line, begin), self._vectors(line, begin + size))
@@ -350,10 +369,11 @@ class _Lines:
 
 
 def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
-    """Which corners of a closed ring remain (Douglas and Peucker), as ascending indices, the first and the last too.
+    """Return the indices of the corners of a closed ring that remain after simplifying (Douglas and Peucker).
 
-    The ring is cut into two lines, at its first corner and the one that is farthest from it: GEOS may leave out the
-    first corner of a closed ring, however far it sticks out.
+    The indices are ascending, and include the first and the last corner. The ring is cut into two lines, at its first
+    corner and at the corner farthest from the first, because GEOS may drop the first corner of a closed ring, however
+    far it sticks out.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -365,14 +385,15 @@ def kept_corners(lng: Floats, lat: Floats, tolerance_m: float) -> Ints:
 
 
 def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
-    """Return for each corner of a closed ring below which tolerance it remains, in radii of the sphere.
+    """Return for each corner of a closed ring the depth: the tolerance below which the corner remains.
 
-    These are the tolerances of Douglas and Peucker, as `kept_corners` has them: a corner remains if it is farther than
-    the tolerance from the line between the two corners around it that remain, and so were the corners before it. The
-    first corner and the farthest from it always remain. Depths below `least_m` are 0 or any number up to `least_m`.
+    Depths are in radii of the sphere. They agree with the algorithm of Douglas and Peucker in `kept_corners`: a line is
+    cut at its farthest corner, if that corner is farther than the tolerance from the line, and then both halves are cut
+    in the same way. The first corner and the corner farthest from it always remain. Depths below `least_m` are not
+    exact: they are 0 or any number up to `least_m`.
 
-    The work is done for all lines of a level at once. After MAX_LEVELS levels a line is cut in the middle two times of
-    three, so that a zigzag takes not much longer than a coast; it keeps some corners more than it has to.
+    All lines of a level are cut at once. After MAX_LEVELS levels, two of three cuts are in the middle of the line, so
+    that a zigzag does not take much longer than a coast. A zigzag then keeps a few unnecessary corners.
     """
     points = np.array(unit_vectors(lat, lng))
     xy = np.array(Plane(points[:, :-1]).to_plane(*points)).T
@@ -401,7 +422,7 @@ def corner_depths(lng: Floats, lat: Floats, least_m: float) -> Floats:
 
 
 def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
-    """Return how far points are from lines on the plane, in the steps of GEOS, so that both agree to the last bit."""
+    """Return the distances of points from lines on the plane, computed as in GEOS, so that all bits are equal."""
     (px, py), (ax, ay), (bx, by) = points.T, start.T, end.T
     dx, dy = bx - ax, by - ay
     squared = dx * dx + dy * dy
@@ -415,9 +436,9 @@ def _from_line(points: Floats, start: Floats, end: Floats) -> Floats:
 
 
 def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
-    """Return the circle of this radius around the middle of a ring's corners, if it holds all of them (rule HD10).
+    """Return the circle of this radius around the middle of the corners, or None if a corner is outside (rule HD10).
 
-    `corners`: latitude and longitude.
+    `corners` has (latitude, longitude) pairs.
     """
     lat, lng = np.array(corners, float).T
     points = np.array(unit_vectors(lat, lng))
@@ -429,7 +450,7 @@ def smallest_circle(corners: Positions, radius_m: float) -> Disc | None:
 
 
 def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
-    """Return a small box of four arcs that holds a ring, as its corners, closed (rule HD10)."""
+    """Return a small box of four arcs that contains a ring, as a closed ring of its corners (rule HD10)."""
     points = np.array(unit_vectors(lat, lng))
     plane = Plane(points[:, :-1])
     xy = np.array(plane.to_plane(*points))
@@ -445,7 +466,7 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
-    """Which points of a line from one corner to another remain, but for the first."""
+    """Yield the indices of the corners that remain of the line from `first` to `last`, without `first`."""
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)
     yield from shapely.get_coordinates(simple, include_z=True)[1:, 2].astype(np.intp).tolist()

@@ -1,5 +1,7 @@
-"""Which live areas hold a place, whatever their shapes: circles by `areas` alone, polygons by their bounding circles
-first and then exactly (`spherical_polygon`).
+"""An index of live areas, which finds the areas that contain a place.
+
+Circles are found by `circle_index` alone. Polygons are found there by their bounding circles, and then tested exactly
+by `spherical_polygon`.
 """
 
 from collections.abc import Sequence
@@ -11,33 +13,36 @@ from ..model.alert import Circle, KnownShape, Polygon
 from .circle_index import NONE, CircleIndex
 
 T = TypeVar("T")
-# By what an area is discarded: the number of its circles; where it has polygons, each of theirs stands behind it.
+# The handle of an area: the number of its circles, or a tuple of this number and the numbers of its polygons.
 Filed: TypeAlias = "int | tuple[int, ...]"
-INITIAL_CAPACITY = 1 << 12  # polygons for which address space is taken at the start
+INITIAL_CAPACITY = 1 << 12  # polygons for which address space is reserved at the start
 
 
 class AlertIndex(Generic[T]):
-    """Areas, each of which stands for something: `containing` says for what those stand that a place is inside of."""
+    """Areas with an item each. `containing` returns the items of the areas that contain a place."""
 
     def __init__(self) -> None:
         self._circles: CircleIndex[T] = CircleIndex()
         self._rings: CircleIndex[tuple[T, SphericalPolygon]] = CircleIndex(INITIAL_CAPACITY)
 
     def add(self, item: T, area: Sequence[KnownShape]) -> Filed:
-        """File an area for `item`. Returns that by which it is discarded."""
+        """Add an area for `item`. Return a handle for `discard`."""
         circles = self._circles.add(item, [shape for shape in area if isinstance(shape, Circle)])
         rings = [SphericalPolygon(shape.ring, shape.buffer_m) for shape in area if isinstance(shape, Polygon)]
         return (circles, *(self._rings.add((item, ring), [ring]) for ring in rings)) if rings else circles
 
     def discard(self, filed: Filed) -> None:
-        """Forget the area that was filed so."""
+        """Remove the area for which `add` returned this handle."""
         circles, *rings = (filed,) if isinstance(filed, int) else filed
         self._circles.discard(circles)
         for ring in rings:
             self._rings.discard(ring)
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """What has the place within `reach_m` of its area; that may be in the list once for each of its polygons."""
+        """Return the items whose areas contain the place or come within `reach_m` metres of it.
+
+        An item is returned several times if several of its polygons match.
+        """
         found = self._circles.containing(place, reach_m)
         if len(self._rings):
             near = self._rings.containing(place, reach_m)

@@ -1,17 +1,17 @@
-"""Which live areas hold a place: cubes -> candidates -> exact.
+"""An index of circles, which finds the live areas that may contain a place: cubes -> candidates -> exact.
 
-An area is filed by the circles around it: a circle by itself, any other shape by its bounding circle. Space is cut into
-cubes, on eight levels from 1 km to more than the whole earth, each four times as wide as the one below. A circle lies
-in the cube of its centre, on the first level whose cubes are at least four times as wide as its radius. To ask for a
-place is to look, on each level that is in use, into the few cubes that its circles may be in: nearly always one to
-eight.
+An area is indexed by circles: a circle by itself, any other shape by its bounding circle. Space is divided into cubes,
+on eight levels with widths from 1 km to more than the whole earth, each four times as wide as the level below. A circle
+is in the cube of its centre, on the first level whose cubes are at least four times as wide as the circle's radius. For
+example, a circle of 800 m is on the level of 4 km. A search looks, on each level in use, into the cubes whose circles
+may contain the place. These are nearly always one to eight cubes.
 
-Rule 1  The cubes are of the space around the unit sphere, not of its surface. So there is no case for a pole, the
-        antimeridian or a pentagon: who is at most `d` metres away on the sphere is at most `d / R` away in each of x, y
-        and z.
-Rule 2  The exact test alone decides, by the formula of `sphere`, Rule 1. For a shape that is no circle it says that its
-        bounding circle holds the place, and who asks has to ask the shape.
-Rule 3  What a question costs depends on what lies near, not on how many areas there are.
+Rule 1  The cubes divide the space around the unit sphere, not its surface. So poles, the antimeridian and pentagons are
+        not special cases: two places that are at most `d` metres apart on the sphere differ by at most `d / R` in each
+        of x, y and z.
+Rule 2  The exact test alone decides, by the formula of `sphere`, Rule 1. If the shape is not a circle, the result only
+        says that its bounding circle contains the place, and the caller must test the shape itself.
+Rule 3  The cost of a search depends on the areas nearby, not on the number of all areas.
 """
 
 import math
@@ -25,51 +25,51 @@ import numpy as np
 from ..geometry.sphere import EARTH_RADIUS_M, Vector, chord2, limit_chord2, unit_vector
 from .columns import Column
 
-# Widths of the cubes, by level: 1 km, 4 km, … and one that the sphere fits in eight of.
+# Widths of the cubes, by level: 1 km, 4 km, … Eight cubes of the last width contain the whole sphere.
 WIDTHS_M = tuple(1024.0 * 4**level for level in range(8))
-# The greatest radius on each level but the last, which takes all greater ones.
+# The greatest radius on each level. The last level takes all greater radii.
 RADII_M = tuple(width_m / 4 for width_m in WIDTHS_M[:-1])
 NONE = -1  # the number of an area without a circle
-INITIAL_CAPACITY = (
-    1 << 17
-)  # circles for which address space is taken at the start: 4 MiB; each that comes takes 40 bytes of memory
-FEW = 24  # candidates up to which one after the other is faster than numpy
-# The arithmetic of cubes is off by some 1e-16 on the unit sphere. This much is added, so that none is left out.
+# Circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
+INITIAL_CAPACITY = 1 << 17
+FEW = 24  # up to this number of candidates, a loop is faster than numpy
+# More than the rounding errors, which are about 1e-16 on the unit sphere. It is added so that no cube is left out.
 ROUNDING = 1e-12
-# Cubes are numbered from the centre of the earth, to both sides; a cube's key has its three numbers as digits.
+# Cubes are numbered along each axis from the centre of the earth. A cube's key has its three numbers as digits.
 _BASE = 1 << 20
 
 T = TypeVar("T")
-# The circles of a cube. Nearly every cube holds one, and an array of one would be three times as large.
+# The circles of a cube. Nearly every cube has one circle, for which a number takes a third of the memory of an array.
 Slots: TypeAlias = "int | array[int]"
 
 
 class Bounded(Protocol):
-    """A shape, as far as the index knows it: the circle around it, in degrees and metres."""
+    """A shape with a bounding circle, in degrees and metres."""
 
     @property
     def lat(self) -> float:
-        """The latitude of the circle's centre."""
+        """The latitude of the bounding circle's centre."""
         ...
 
     @property
     def lng(self) -> float:
-        """The longitude of the circle's centre."""
+        """The longitude of the bounding circle's centre."""
         ...
 
     @property
     def radius_m(self) -> float:
-        """The radius of the circle, in metres."""
+        """The radius of the bounding circle, in metres."""
         ...
 
 
 class CircleIndex(Generic[T]):
-    """Areas, each of which stands for something: `containing` says for what those stand that a place is inside of."""
+    """Areas with an item each. `containing` returns the items whose circles contain a place."""
 
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
-        """`capacity`: circles for which address space is taken in advance. More may come, at the price of a copy."""
+        """Reserve address space for `capacity` circles. More circles cost a copy of the columns."""
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
-        # By slot, of a circle: x, y, z and radius; its place in its cube's array; the next slot of the same area.
+        # Columns by slot, each the slot of a circle: x, y, z and radius; its position in its cube's array; the next
+        # slot of the same area.
         self._circles, self._at, self._next = Column("d", capacity, 4), Column("i", capacity), Column("i", capacity)
         self._items: list[T | None] = []
         self._free: list[int] = []
@@ -78,7 +78,7 @@ class CircleIndex(Generic[T]):
         return len(self._items) - len(self._free)
 
     def add(self, item: T, area: Sequence[Bounded]) -> int:
-        """File an area for `item`. Returns its number, by which it is discarded; NONE if there is no circle."""
+        """Add an area for `item`. Return its number for `discard`, or NONE if the area has no shapes."""
         number = NONE
         for shape in area:
             slot = self._new_slot()
@@ -90,7 +90,7 @@ class CircleIndex(Generic[T]):
         return number
 
     def discard(self, number: int) -> None:
-        """Forget the area of this number."""
+        """Remove the area of this number."""
         while number != NONE:
             *place, radius_m = self._circles.items[4 * number : 4 * number + 4].tolist()
             self._level(radius_m).take(number, (place[0], place[1], place[2]), self._at.items)
@@ -99,7 +99,7 @@ class CircleIndex(Generic[T]):
             number = self._next.items[number]
 
     def containing(self, place: Vector, reach_m: float) -> list[T]:
-        """What has the place within `reach_m` of its area, each once."""
+        """Return the items whose circles come within `reach_m` of the place, each once."""
         found: dict[T, None] = {}
         for level in self._levels:
             if level.cubes:
@@ -121,7 +121,7 @@ class CircleIndex(Generic[T]):
             off_x, off_y, off_z = x - place[0], y - place[1], z - place[2]
             squared = off_x * off_x + off_y * off_y + off_z * off_z
             limit_m = radius_m + reach_m
-            # A chord is shorter than its arc: most are outside by that already, without a sine.
+            # A chord is shorter than its arc, so this comparison excludes most circles without a sine.
             if squared <= (limit_m / EARTH_RADIUS_M + ROUNDING) ** 2 and squared <= limit_chord2(limit_m):
                 yield self._item(slot)
 
@@ -151,17 +151,17 @@ class CircleIndex(Generic[T]):
 
 
 class _Level:
-    """The cubes of one width that hold a circle's centre, by their keys."""
+    """The cubes of one width that have circles, by their keys."""
 
     __slots__ = ("cubes", "greatest_m", "width")
 
     def __init__(self, width_m: float) -> None:
         self.width = width_m / EARTH_RADIUS_M
         self.cubes: dict[int, Slots] = {}
-        self.greatest_m = 0.0  # of all radii that there were since it was empty, so never too small
+        self.greatest_m = 0.0  # the greatest radius since the level was empty, so never too small
 
     def put(self, slot: int, place: Vector, radius_m: float, at: memoryview) -> None:
-        """Put a circle into its cube, and write down where."""
+        """Put a circle into its cube, and record its position in the cube's array in `at`."""
         key = self._key(place)
         held = self.cubes.get(key)
         self.greatest_m = max(self.greatest_m, radius_m) if self.cubes else radius_m
@@ -175,7 +175,7 @@ class _Level:
         held.append(slot)
 
     def take(self, slot: int, place: Vector, at: memoryview) -> None:
-        """Take a circle out; the last one of its cube takes its place."""
+        """Remove a circle from its cube. The last circle of the cube moves to its position."""
         key = self._key(place)
         held = self.cubes[key]
         if not isinstance(held, int) and len(held) > 1:
@@ -187,7 +187,7 @@ class _Level:
             del self.cubes[key]
 
     def near(self, place: Vector, reach_m: float) -> Iterable[Slots]:
-        """The circles that may hold the place, by cubes."""
+        """Return the circles of all cubes whose circles may contain the place."""
         reach = (self.greatest_m + reach_m) / EARTH_RADIUS_M + ROUNDING
         width, cubes = self.width, self.cubes
         low = [math.floor((each - reach) / width) for each in place]

@@ -1,8 +1,8 @@
-"""What subscribers want to see, as columns: which filters let an alert through is one array expression.
+"""The filters of subscribers, as columns, so that one array expression finds all filters that pass an alert.
 
-Many sessions have few different filters. So equal filters share a number, and the hub keeps a number for each session;
-for an alert it is enough to ask each number once. Number 0 lets everything pass. No filter holds back an extreme alert
-(R7).
+Many sessions share few different filters. So equal filters share a number, the hub keeps a number for each session, and
+each alert is compared once with each number. The filter of number 0 passes everything. Every filter passes an alert of
+severity extreme (rule R7).
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from ..model.alert import EXTREME
 
 
 class Filter(NamedTuple):
-    """What one subscriber wants to see: an alert has to pass both parts.
+    """The wishes of one subscriber. An alert must pass both `categories` and `min_rank`.
 
-    `categories`: the keys of the policy's categories, None for all; `min_rank`: the least severity as a rank, 0 for
-    all. `languages` holds nothing back: they say which text is sent (LA3), the most wanted first, as
-    `languages.understood` gives them.
+    `categories` are keys of the policy's categories, or None for all. `min_rank` is the rank of the least severity, or
+    0 for all. `languages` do not filter: they decide which text is sent (rule LA3). They come from
+    `languages.understood`, the most wanted first.
     """
 
     categories: frozenset[str] | None = None
@@ -26,7 +26,7 @@ class Filter(NamedTuple):
     languages: tuple[str, ...] = ()
 
     def passes(self, category: str, rank: int) -> bool:
-        """Whether an alert of this category and severity may be seen through it."""
+        """Return whether an alert of this category and severity passes."""
         if rank == EXTREME:
             return True
         return rank >= self.min_rank and (self.categories is None or category in self.categories)
@@ -36,18 +36,21 @@ EVERYTHING = Filter()
 
 
 class Filters:
-    """The different filters that are in use, each with a number. A number that nobody uses any more is used again."""
+    """The distinct filters in use, each with a number. The number of a filter without uses is given to a new filter."""
 
     def __init__(self) -> None:
         self._numbers = {EVERYTHING: 0}
         self._filters: list[Filter] = [EVERYTHING]
-        self._uses = [1]  # by number; one use more than there is for number 0, so that it is never freed
+        self._uses = [1]  # by number; number 0 has one extra use, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[str, NDArray[np.bool_]] = {}  # category of an alert so far -> by number, whether it is wanted
+        self._wants: dict[str, NDArray[np.bool_]] = {}  # category -> array by number: is it wanted?
 
     def take(self, wanted: Filter) -> int:
-        """The number of this filter, for one session more. `give_back` follows when the session has another or ends."""
+        """Return the number of this filter, and count one more use.
+
+        Call `give_back` when the session gets another filter or ends.
+        """
         number = self._numbers.get(wanted)
         if number is None:
             number = self._add(wanted)
@@ -55,18 +58,18 @@ class Filters:
         return number
 
     def give_back(self, number: int) -> None:
-        """One session less uses this number. The last one frees it."""
+        """Count one use less. The number becomes free with its last use."""
         self._uses[number] -= 1
         if self._uses[number] == 0:
             del self._numbers[self._filters[number]]
-            self._filters[number] = EVERYTHING  # the number waits for another; a filter's categories can take 6 KB
+            self._filters[number] = EVERYTHING  # drop the filter, whose categories can take 6 KB
             self._free.append(number)
 
     def __getitem__(self, number: int) -> Filter:
         return self._filters[number]
 
     def passing(self, category: str, rank: int) -> NDArray[np.bool_]:
-        """For each number, whether that filter lets an alert of this category and severity (a rank) through."""
+        """Return for each number whether its filter passes an alert of this category and severity (a rank)."""
         n = len(self._filters)
         if rank == EXTREME:
             return np.ones(n, np.bool_)

@@ -1,29 +1,29 @@
-"""Which sessions an area concerns: cover -> pages -> candidates -> exact.
+"""An index of places, which finds the sessions inside an area: cover -> pages -> candidates -> exact.
 
-Every place has a slot, which stays, and lies in a page, which may change. Pages are like the leaves of a
-B-tree: each holds the places of one range of keys, and is split in two when it is full. A place's key is its
-H3 cell, so the places of a page are neighbours. To match a circle is
+Every place has a slot, which never changes, and is in a page, which may change. Pages are like the leaves of a B-tree:
+each page has the places of one range of keys, and is split in two when it is full. A place's key is its H3 cell, so the
+places of a page are neighbours. A page also has a ball: a ball in space that contains all its places with their reach.
+A circle is matched in four steps:
 
-    cover        the cells where a place inside may be, as ranges of keys
-    pages        those that have such keys and whose ball the circle touches (a ball: all places of a page, each
-                 with its reach)
-    candidates   every place of these pages
-    exact        of the candidates, those that are inside by the squared chord
+    cover        find the cells that a place inside may be in, as ranges of keys
+    pages        find the pages with such keys whose ball the circle touches
+    candidates   take every place of these pages
+    exact        keep the candidates that are inside by their squared chord
 
-Both cover and ball are needed. A page whose keys lie in two large cells may have a ball as wide as a country; the
-cover keeps it away. And the cover of a small circle takes in a whole city; the balls keep away the rest of the city.
+Both cover and balls are necessary. A page whose keys lie in two large cells may have a ball as wide as a country; the
+cover excludes that page. The cover of a small circle contains a whole city; the balls exclude the rest of the city.
 
-Rule 1  Cover and ball may take in too much, never too little. A ball's radius is, in chords of the unit sphere,
-        at least |place - centre| + reach for each of its places. As the chord of a sum is at most the sum of
-        the chords, a circle that concerns a place touches its ball: at the poles, across the antimeridian and
-        around pentagons too. A ball grows when a place is written, and is fitted when its page is filled anew.
-Rule 2  The exact test alone decides, on the coordinates that a place has now (`sphere`, Rule 1).
-Rule 3  A position that holds no place is all NaN. Such a position is inside nothing, and keeps no trace of where
-        somebody was.
-Rule 4  No call but `match` does more than a page's worth of work, however many places there are: nothing is
-        rebuilt, and nothing is copied in order to grow (but see `Column`). So no `move` ever holds the loop up.
-Rule 5  Places with a great reach have pages of their own. In a page with others, one of them would widen the ball
-        for all, and nearly every circle would touch it.
+Rule 1  Cover and balls may include too much, but never too little. A ball's radius is, as a chord of the unit sphere,
+        at least |place - centre| + reach for each of its places. The chord of a sum of arcs is at most the sum of their
+        chords, so a circle that contains a place touches the place's ball, also at the poles, across the antimeridian
+        and around pentagons. A ball grows when a place is written, and shrinks to fit when its page is filled again.
+Rule 2  The exact test alone decides, with the current coordinates of a place (`sphere`, Rule 1).
+Rule 3  A position without a place is all NaN. Such a position is inside nothing, and keeps no trace of where somebody
+        was.
+Rule 4  Only `match` does more work than one page needs, however many places there are. Nothing is rebuilt, and nothing
+        is copied for growth (except by `Column`). So a `move` never blocks the event loop.
+Rule 5  Places with a great reach have pages of their own. In a page with other places, one such place would widen the
+        ball, and nearly every circle would touch the page.
 """
 
 import math
@@ -55,23 +55,22 @@ from .polygons import PolygonMatcher
 Ints: TypeAlias = NDArray[np.int32]
 
 PAGE_SIZE = 256  # places; `bench match` is about as fast with 128 and with 512
-# A cell of this resolution is 130 m wide: fine enough to spread the crowd in a stadium over several pages. H3 takes as
-# long for any other resolution.
+# A cell of this resolution is 130 m wide, so that a crowd in a stadium is spread over several pages. All resolutions
+# take H3 the same time.
 KEY_RESOLUTION = 10
-# A reach from which on a place counts as great (Rule 5): about the width of a page in a city. Bit 63 of an H3 cell is
-# always 0, so keys that have it set sort behind all others.
+# From this reach on, a place has a great reach (Rule 5): about the width of a page in a city. Such places have keys
+# with bit 63 set. This bit is 0 in all H3 cells, so these keys sort after all others.
 GREAT_REACH_M = 256.0
 GREAT_REACH_KEY = 1 << 63
-# Pages whose places are measured at a time: 512 KiB of coordinates, which stay in the processor's second-level cache.
+# Pages that are tested at a time: 512 KiB of coordinates, which fit into the processor's second-level cache.
 PAGES_AT_A_TIME = 64
-# Pages up to which those of a polygon are not sorted: to ask all their places takes no longer (`bench match`).
+# Up to this number of pages, all places are tested instead of sorting the pages; that is as fast (`bench match`).
 FEW_PAGES = 128
-# Places for which address space is taken at the start: 95 MB of addresses. Memory is taken by each place that comes, 72
-# bytes.
+# Places for which address space is reserved at the start: 95 MB of addresses. Each place takes 72 bytes of memory.
 INITIAL_CAPACITY = 1 << 20
-# The arithmetic of balls is off by some 1e-16 on the unit sphere. This much is added, so that no ball is too small.
+# More than the rounding errors, which are about 1e-16 on the unit sphere. It is added so that no ball is too small.
 ROUNDING = 1e-12
-# The ball of a page that has had no place yet. Its radius is so far below zero that no circle touches it.
+# The ball of an empty page. Its radius is so far below zero that no circle touches it.
 NO_BALL = (0.0, 0.0, 0.0, -9.0)
 
 X, Y, Z, REACH = range(4)
@@ -81,29 +80,29 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 class PlaceIndex:
     """The places of a node's sessions.
 
-    `capacity` is the number of places for which address space is reserved. More may come, at the price of a copy.
+    `capacity` is the number of places for which address space is reserved. More places cost a copy of the columns.
     `page_size` is for tests: small pages split and merge often.
     """
 
     def __init__(self, capacity: int = INITIAL_CAPACITY, page_size: int = PAGE_SIZE) -> None:
         self._size = page_size
-        self._greatest_reach_m = 0.0  # of all places that there ever were, so never too small
+        self._greatest_reach_m = 0.0  # of all past and present places, so never too small
 
-        # By slot: the session's row, the key, and the position, which is page * size + offset.
+        # Columns by slot: the session's row, the key, and the position, which is page * size + offset.
         self._rows, self._keys, self._positions = Column("i", capacity), Column("Q", capacity), Column("q", capacity)
         self._slots_made = 0
         self._free_slots: list[int] = []
 
-        # By page: the places (x, y, z and reach of each, side by side for numpy), their slots, and the ball
-        # (x, y, z, radius). A page's places lie at its first `count` offsets.
+        # Columns by page: the places (a row each for x, y, z and reach), their slots, and the ball (x, y, z, radius). A
+        # page's places are at its first `count` offsets.
         pages = 1 + 2 * capacity // page_size  # a page is about 0.7 full, as the leaves of a B-tree are
         self._places, self._slots = Column("d", pages, 4, page_size), Column("i", pages, page_size)
         self._balls = Column("d", pages, 4)
         self._counts: list[int] = []
         self._free_pages: list[int] = []
 
-        # The pages in use, in the order of their keys. A page holds keys from its own low one up to the next page's low
-        # one. Both ends are included, since more places than a page takes may have the same key.
+        # The pages in use, in the order of their keys. A page has the keys from its own low key to the next page's low
+        # key. Both ends are included, because one key may have more places than fit into a page.
         self._lows = [0]
         self._order = array("i", [self._new_page()])
 
@@ -113,9 +112,9 @@ class PlaceIndex:
     # ---- places come, move and go --------------------------------------------------------------------------
 
     def add(self, row: int, lat: float, lng: float, reach_m: float) -> int:
-        """Take in a place of the session in `row`: degrees, and its reach in metres.
+        """Add a place of the session in `row`: degrees, and its reach in metres.
 
-        Returns the place's slot, by which it is moved and removed.
+        Return the place's slot, which identifies it in the other methods.
         """
         slot = self._free_slots.pop() if self._free_slots else self._new_slot()
         self._rows.items[slot] = row
@@ -123,10 +122,10 @@ class PlaceIndex:
         return slot
 
     def move(self, slot: int, lat: float, lng: float, reach_m: float) -> None:
-        """The place is now here (degrees, and its reach in metres).
+        """Move a place to new coordinates (degrees), with a new reach in metres.
 
-        While its key stays within the range of its page, which is what happens to people on foot, only the coordinates
-        are written: 3 µs (`bench match`, "move near").
+        As long as the key stays within the range of the place's page, as it does for people on foot, only the
+        coordinates are written. That takes 3 µs (`bench match`, "move near").
         """
         key, position = _key(lat, lng, reach_m), self._positions.items[slot]
         point = unit_vector(lat, lng)
@@ -139,25 +138,26 @@ class PlaceIndex:
             self._put_in(slot, key, point, reach_m)
 
     def remove(self, slot: int) -> None:
-        """Forget the place, coordinates and all (Rule 3). Its slot will be another place's."""
+        """Remove a place and erase its coordinates (Rule 3). Its slot will be used again."""
         self._take_out(slot)
         self._positions.items[slot], self._keys.items[slot] = -1, 0
         self._free_slots.append(slot)
 
     def place(self, slot: int) -> tuple[Vector, float]:
-        """Where the place is, on the unit sphere, and its reach in metres."""
+        """Return the unit vector of a place, and its reach in metres."""
         places, at, size = self._places.items, self._first_of(self._positions.items[slot]), self._size
         return (places[at], places[at + size], places[at + 2 * size]), places[at + 3 * size]
 
     # ---- matching ------------------------------------------------------------------------------------------
 
     def match(self, area: Sequence[KnownShape]) -> tuple[Ints, Floats]:
-        """The rows with a place inside the area, ascending and distinct, and how far away each is.
+        """Return the rows with a place inside the area, and the distance of each row in metres.
 
-        That is the distance, in metres, from the nearest centre of a shape to a place of the row inside it.
+        The rows are distinct and ascending. A row's distance is the least distance between one of its places inside a
+        shape and the centre of that shape.
         """
         found = [part for shape in area for part in self._inside(shape) if len(part[0])]
-        if not found:  # as nearly always where many alerts are live, in each process
+        if not found:  # the usual case in each process if many alerts are live
             return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
         chords2 = np.concatenate([chords2 for _, chords2 in found])
@@ -165,15 +165,15 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Slot and squared chord of each place inside, in parts."""
+        """Return the slots and the squared chords of all places inside, in several parts."""
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:
         ring = SphericalPolygon(polygon.ring, polygon.buffer_m)
         pages = self._pages_near(ring, ring.centre)
-        judge = PolygonMatcher(ring)
+        matcher = PolygonMatcher(ring)
         few = len(pages) <= FEW_PAGES
-        inside, unsure = (pages[:0], np.arange(len(pages))) if few else judge.sort(self._balls.view[pages])
+        inside, unsure = (pages[:0], np.arange(len(pages))) if few else matcher.sort(self._balls.view[pages])
         limit = limit_chord2(ring.radius_m + self._greatest_reach_m)
         parts = []
         for sure, which in ((True, inside), (False, unsure)):
@@ -184,7 +184,7 @@ class PlaceIndex:
                 page, offset = np.nonzero(chords2 <= limit)
                 if not sure:
                     points = np.ascontiguousarray(places[page, :, offset].T)
-                    those = judge.inside(points[:REACH], points[REACH])
+                    those = matcher.inside(points[:REACH], points[REACH])
                     page, offset = page[those], offset[those]
                 parts.append((self._slots.view[pages[some][page], offset], chords2[page, offset]))
         return parts
@@ -198,7 +198,7 @@ class PlaceIndex:
         ]
 
     def _pages_near(self, circle: Bounded, centre: Vector) -> Ints:
-        """The pages that may hold a place inside: their keys are in the cover, and the circle touches their ball."""
+        """Return the pages that may have a place inside: keys in the cover, and a ball that the circle touches."""
         reach_m = self._greatest_reach_m
         pages = self._pages_in(cover(circle.lat, circle.lng, circle.radius_m + reach_m, KEY_RESOLUTION))
         x, y, z, radius = self._balls.view[pages].T
@@ -207,7 +207,10 @@ class PlaceIndex:
         return near
 
     def _pages_in(self, key_ranges: Sequence[tuple[int, int]]) -> Ints:
-        """The pages that may hold keys in these ranges, or such keys of a great reach. Each page once; at least one."""
+        """Return the pages that may have keys in these ranges, including keys of a great reach.
+
+        Each page is returned once. There is at least one.
+        """
         order: Ints = np.array(self._order)
         parts, end = [], 0
         for great in (0, GREAT_REACH_KEY) if self._greatest_reach_m >= GREAT_REACH_M else (0,):
@@ -219,19 +222,20 @@ class PlaceIndex:
         return np.concatenate(parts)
 
     def _inside_pages(self, pages: Ints, centre: Vector, radius_m: float) -> tuple[Ints, Floats]:
-        """Slot and squared chord of each place in some pages that is inside (Rule 2).
+        """Return the slots and the squared chords of the places in these pages that are inside (Rule 2).
 
-        First the greatest reach of all is allowed to every place, in one comparison. Of those that pass, the ones that
-        are inside without any reach are sure. Only for the rest does each place's own reach have to be looked up.
+        One comparison first excludes all places that would be outside even with the greatest reach of all places. The
+        remaining places are inside if they are within the radius without any reach. Only for the others each place's
+        own reach is compared.
         """
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
-        if len(at) == 0:  # as of nearly all pages that a small circle touches; the rest takes as long as all up to here
+        if len(at) == 0:  # true for nearly all pages that a small circle touches, and saves half of the time
             return _NOBODY
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)
-        unsure = np.flatnonzero(~inside)  # few; the sine in their limits costs more than all the rest
+        unsure = np.flatnonzero(~inside)  # these are few; the sine in their limits costs more than all the rest
         page, offset = np.divmod(at[unsure], self._size)
         inside[unsure] = chords2[unsure] <= limit_chord2(radius_m + places[page, REACH, offset])
         return self._slots.view[pages].ravel()[at[inside]], chords2[inside]
@@ -239,11 +243,11 @@ class PlaceIndex:
     # ---- one place and its page ----------------------------------------------------------------------------
 
     def _find(self, key: int) -> int:
-        """The place in the order (an index into `_order`) of the page that takes a place with this key."""
+        """Return the index into `_order` of the page for a place with this key."""
         return bisect_right(self._lows, key) - 1
 
     def _put_in(self, slot: int, key: int, point: Vector, reach_m: float) -> None:
-        """Give the place a position, at the end of its page."""
+        """Give the place a position at the end of the page for its key."""
         at = self._find(key)
         if self._counts[self._order[at]] == self._size:
             self._split(at)
@@ -257,7 +261,7 @@ class PlaceIndex:
         self._write(position, point, reach_m)
 
     def _take_out(self, slot: int) -> None:
-        """Empty the place's position. The last place of the page moves there, so that a page has no gaps."""
+        """Clear the place's position. The last place of the page moves there, so that the page has no gaps."""
         position = self._positions.items[slot]
         assert position >= 0, "no such place"
         page = position // self._size
@@ -274,7 +278,7 @@ class PlaceIndex:
             self._merge(page, self._keys.items[slot])
 
     def _write(self, position: int, point: Vector, reach_m: float) -> None:
-        """Write where the place is, and widen the ball of its page if it doesn't take the place in (Rule 1)."""
+        """Write the coordinates of a place, and widen the ball of its page if necessary (Rule 1)."""
         x, y, z = point
         places, at, size = self._places.items, self._first_of(position), self._size
         places[at] = x
@@ -284,20 +288,20 @@ class PlaceIndex:
         if reach_m > self._greatest_reach_m:
             self._greatest_reach_m = reach_m
         balls, ball = self._balls.items, position // size * 4
-        if balls[ball + 3] < 0:  # the first place of the page: it is the ball
+        if balls[ball + 3] < 0:  # the first place of the page becomes its ball
             balls[ball], balls[ball + 1], balls[ball + 2], balls[ball + 3] = x, y, z, 0.0
         radius = math.dist(point, balls[ball : ball + 3]) + reach_m / EARTH_RADIUS_M
         if radius > balls[ball + 3]:
             balls[ball + 3] = radius
 
     def _first_of(self, position: int) -> int:
-        """The index into `places.items` of a position's x. Its y, z and reach follow, each a page's size further."""
+        """Return the index into `places.items` of a position's x. Its y, z and reach follow, a page size apart."""
         return position + position // self._size * 3 * self._size
 
     # ---- whole pages ---------------------------------------------------------------------------------------
 
     def _split(self, at: int) -> None:
-        """Split a full page: the half of its places that has the greater keys goes to a new page behind it."""
+        """Split a full page: half of its places, with the greater keys, move to a new page after it."""
         page, new = self._order[at], self._new_page()
         places, slots = self._places.view[page].copy(), self._slots.view[page].copy()
         keys = self._keys.view[slots]
@@ -309,10 +313,10 @@ class PlaceIndex:
         self._order.insert(at + 1, new)
 
     def _merge(self, page: int, key: int) -> None:
-        """Join a page that has become rather empty with a neighbour, if the two leave half a page free.
+        """Join a nearly empty page with a neighbour, if both together fill at most half a page.
 
-        `key` is any key that the page may hold. If very many places have that key, several pages in a row may hold it;
-        so the page is looked for from the first of them on.
+        `key` is a key that the page may have. If very many places have this key, several consecutive pages have it, so
+        the page is searched for from the first of them on.
         """
         at = self._order.index(page, max(0, bisect_left(self._lows, key) - 1))
         for left in (at, at - 1):
@@ -324,7 +328,7 @@ class PlaceIndex:
         return sum(self._counts[page] for page in self._order[left : left + 2]) <= self._size // 2
 
     def _join(self, left: int) -> None:
-        """Move all places of the page behind `left` into the page at `left`, and free the former."""
+        """Move all places of the page after `left` into the page at `left`, and free the emptied page."""
         page, emptied = self._order[left], self._order[left + 1]
         pages = [(each, self._counts[each]) for each in (page, emptied)]
         places = np.concatenate([self._places.view[each, :, :count] for each, count in pages], axis=1)
@@ -335,7 +339,7 @@ class PlaceIndex:
         self._free_pages.append(emptied)
 
     def _fill(self, page: int, places: Floats, slots: Ints) -> None:
-        """Make these places the page's only ones, and fit its ball to them."""
+        """Replace all places of a page, and fit its ball to them."""
         count = len(slots)
         self._places.view[page, :, :count] = places
         self._places.view[page, :, count:] = math.nan
@@ -345,7 +349,7 @@ class PlaceIndex:
         self._balls.view[page] = _ball(places) if count else NO_BALL
 
     def _new_page(self) -> int:
-        """The number of an empty page, which the caller puts into the order."""
+        """Return the number of an empty page, which the caller must put into `_order`."""
         if self._free_pages:
             return self._free_pages.pop()
         page = len(self._counts)
@@ -367,10 +371,10 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """The `count` nearest rows in order of distance, then the others in the order in which they came.
+    """Return the `count` nearest rows in the order of distance, then the other rows in their given order.
 
-    `distances` may be in any unit. To sort all rows would not help anybody: the order by distance is a random order of
-    the sockets in memory, in which a send costs a quarter more (ADR 6), and those at the end would wait longer.
+    `distances` may be in any unit. Sorting all rows would make everything slower: rows sorted by distance are sockets
+    in random order in memory, for which a send costs a quarter more (ADR 6), so the last recipients would wait longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]
@@ -383,14 +387,14 @@ def _key(lat: float, lng: float, reach_m: float) -> int:
 
 
 def _ball(places: Floats) -> tuple[float, float, float, float]:
-    """Centre and radius of a ball that takes in places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
+    """Return centre and radius of a ball around places (rows x, y, z, reach in metres) with their reach (Rule 1)."""
     x, y, z = (float(axis.mean()) for axis in places[:REACH])
     radius = np.sqrt(chord2(places[X], places[Y], places[Z], (x, y, z))) + places[REACH] / EARTH_RADIUS_M
     return x, y, z, float(radius.max())
 
 
 def _nearest_of_each(rows: Ints, chords2: Floats) -> tuple[Ints, Floats]:
-    """Each row once, ascending, with the least of its squared chords."""
+    """Return each row once, ascending, with the least of its squared chords."""
     if len(rows) < 2:
         return rows, chords2
     by_row = np.argsort(rows)

@@ -1,6 +1,6 @@
-"""The alert: what was accepted, as the log keeps it and everybody downstream sees it.
+"""Accepted alerts, in the form in which the log keeps them and all later stages see them.
 
-Nothing here knows an exact place: `requests` makes an `Alert` of what was asked for, and there the exact place ends.
+No class here holds an exact place. `wire/requests` turns a request into an `Alert` and drops the exact place there.
 Times are in milliseconds since 1970 (UTC), angles in degrees, lengths in metres.
 """
 
@@ -19,62 +19,63 @@ Status = Literal["actual", "exercise", "test"]
 Urgency = Literal["immediate", "expected", "future", "past", "unknown"]  # CAP 1.2, <urgency>
 Certainty = Literal["observed", "likely", "possible", "unlikely", "unknown"]  # CAP 1.2, <certainty>
 TimeMs = Annotated[int, "milliseconds since 1970 (UTC)"]
-MAX_TEXTS = 8  # languages of one alert (LA1)
+MAX_TEXTS = 8  # languages of one alert (rule LA1)
 
 ID_PATTERN = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
 _ID = re.compile(ID_PATTERN)
-# The rules of the published circle by which an alert is accepted now: 1 is B1 to B3 alone, 2 has B11 and B12 besides.
+# The version of the rules by which circles are published now. Version 1 has rules B1 to B3, version 2 adds B11 and B12.
 RULES = 2
-FINEST_RESOLUTION = 15  # of H3
-MAX_FORM_BYTES = 20 * 1024  # AP1; 500 corners of a polygon are 12 KiB
-MAX_SIGNATURES = 8  # AP1
+FINEST_RESOLUTION = 15  # the finest resolution of H3
+MAX_FORM_BYTES = 20 * 1024  # a polygon of 500 corners takes 12 KiB of it (rule AP1)
+MAX_SIGNATURES = 8  # signatures of one form (rule AP1)
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` matches the grammar of an alert's id, which a publisher's `sub` has to match too."""
+    """Return whether `text` matches the grammar of alert ids, which a publisher's `sub` must match as well."""
     return _ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Circle:
-    """A published circle: the only thing that anybody downstream ever sees of where an incident was."""
+    """A published circle: centre in degrees, radius in metres. Its centre is not the exact place of the incident."""
 
     lat: float
     lng: float
     radius_m: float
 
     def to_map(self) -> dict[str, Any]:
-        """The shape as it is sent to subscribers and stored."""
+        """Return the shape as it is stored and sent to subscribers."""
         return {"type": "circle", "lat": self.lat, "lng": self.lng, "radius_m": self.radius_m}
 
 
 @dataclass(frozen=True, slots=True)
 class Polygon:
-    """A published polygon (B7): edges are arcs of great circles, and it reaches `buffer_m` beyond its ring.
+    """A published polygon: a ring, and everything within `buffer_m` metres of that ring (rule B7).
 
-    `ring` has longitude and latitude of each corner, counter-clockwise, the last equal to the first.
+    `ring` lists the corners as (longitude, latitude) in degrees, counter-clockwise. The last corner equals the first.
+    The edges are arcs of great circles.
     """
 
     ring: tuple[tuple[float, float], ...]
     buffer_m: float = 0.0
 
     def to_map(self) -> dict[str, Any]:
-        """The shape as it is sent to subscribers and stored: a GeoJSON geometry (RFC 7946), and its buffer if any."""
+        """Return the shape as it is stored and sent: a GeoJSON geometry (RFC 7946), with `buffer_m` unless it is 0."""
         found: dict[str, Any] = {"type": "Polygon", "coordinates": [[list(corner) for corner in self.ring]]}
         return found | ({"buffer_m": self.buffer_m} if self.buffer_m else {})
 
 
 @dataclass(frozen=True, slots=True)
 class OtherShape:
-    """A shape of a type that a later release publishes and this one does not know (protocol, G2, G4).
+    """A shape of a type that only a later release knows (protocol, rules G2 and G4).
 
-    As far as this release can tell nobody is inside of it. It is sent as it came.
+    This release matches nobody with such a shape, and sends it unchanged.
     """
 
-    members: Mapping[str, Any]  # as MessagePack and JSON both can have them, `type` included
+    members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
 
     def to_map(self) -> dict[str, Any]:
-        """The shape as it came, which is how it is sent and stored."""
+        """Return the members unchanged, as they are stored and sent."""
         return dict(self.members)
 
 
@@ -84,7 +85,7 @@ KnownShape = Circle | Polygon
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Who decided to publish, and when. It is kept in the log and sent to nobody."""
+    """The reviewer who decided to publish, and the time of that decision. Stored in the log, never sent."""
 
     reviewer: str
     approved_at: int
@@ -92,41 +93,48 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A reviewer's signature of a form: a detached JWS (RFC 7515, appendix F), both members in base64url."""
+    """A reviewer's signature of a form: a detached JWS (RFC 7515, appendix F). Both members are base64url."""
 
     protected: str
     signature: str
 
     def to_map(self) -> dict[str, str]:
-        """As it is sent, to the node and to clients."""
+        """Return the signature as publishers and the node send it."""
         return {"protected": self.protected, "signature": self.signature}
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalProof:
-    """That an entry was approved: the form, which says by value what it is, and who has signed that very text (AP)."""
+    """The proof that an entry was approved: a form with the entry's content, and signatures of that text (rules AP)."""
 
     form: str
     signatures: tuple[Signature, ...]
 
     def to_map(self) -> dict[str, Any]:
-        """As it is sent, to the node and to clients."""
+        """Return the proof as publishers and the node send it."""
         return {"form": self.form, "signatures": [each.to_map() for each in self.signatures]}
 
     def same_form(self, other: "ApprovalProof") -> bool:
-        """Whether both forms say the same by value (AP8). Both have been read before: each is strict JSON."""
+        """Return whether both forms have equal JSON values (rule AP8).
+
+        Both forms were parsed as strict JSON before, so parsing cannot fail here.
+        """
         return self.form == other.form or bool(json.loads(self.form) == json.loads(other.form))
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """What of a request was held, and a person has confirmed (A21): how much it covers in km², kinds of words."""
+    """The facts that a person has confirmed about a request which the policy would otherwise refuse (rule A21).
+
+    `area_km2` is the confirmed area. `text` lists kinds of words that look like personal data, and that the person has
+    confirmed to be harmless.
+    """
 
     area_km2: float | None = None
     text: tuple[str, ...] = ()
 
     def in_order(self) -> "Confirm":
-        """The same in accepted form: it does not matter in which order kinds were named."""
+        """Return the accepted form, in which the kinds are sorted: the order of a request does not matter."""
         return Confirm(self.area_km2, tuple(sorted(self.text)))
 
 
@@ -135,28 +143,29 @@ NOTHING_CONFIRMED = Confirm()
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTerms:
-    """What of the policy went into an accepted alert, and by which rules its circles were published.
+    """The parts of the policy that an alert was accepted under, and the version of the rules for its circles.
 
-    The terms are kept with each revision, so that a request which is repeated after the policy has changed is judged by
-    the terms under which it was first accepted.
+    Each revision keeps its terms. If a publisher repeats a request after the policy has changed, the request is checked
+    under the terms of its first acceptance. For example, the operator shortens the default age of a category between
+    the first request and its repetition: the repetition still gets the first expiry, and so counts as the same content.
     """
 
-    title: str  # of an alert with texts the first one's, for releases that know no texts
-    default_age_ms: int  # how long after its incident an alert ends that says nothing else
+    title: str  # in an alert with texts, the first text's title, for releases that do not know texts
+    default_age_ms: int  # an alert without an expiry of its own ends this long after its incident
     location_resolution: int
     rules: int = RULES
-    simplify_m: int = 0  # B8
+    simplify_m: int = 0  # how far a polygon may be simplified, in metres (rule B8)
 
 
 @dataclass(frozen=True, slots=True)
 class AlertText:
-    """What an alert says in one language, which is a tag of RFC 5646 as the issuer wrote it ("de-AT")."""
+    """The words of an alert in one language. `language` is a tag of RFC 5646 as the issuer wrote it ("de-AT")."""
 
     language: str
     title: str
     headline: str
     description: str | None = None
-    instruction: str | None = None  # what people are to do
+    instruction: str | None = None  # what people should do
     area_desc: str | None = None  # the area in words
 
 
@@ -164,10 +173,10 @@ class AlertText:
 class Alert:
     """The content of one revision in accepted form: defaults filled in, times as numbers, the area as published.
 
-    What stands behind `confirm` no publisher can send (A12): it is in alerts of official warnings. Of an alert with
-    `texts`, the issuer's first of which comes first, `headline` and `description` are the first one's.
+    Only official warnings have the members after `confirm`: publishers cannot send them (rule A12). `texts` keeps the
+    issuer's order. In an alert with texts, `headline` and `description` equal those of the first text.
 
-    The order of the members is that in which they are stored (see `members`).
+    The members are declared in the order in which they are stored (see `members`).
     """
 
     id: str
@@ -181,15 +190,15 @@ class Alert:
     area: tuple[Shape, ...]
     approval: Approval
     confirm: Confirm = NOTHING_CONFIRMED
-    texts: tuple[AlertText, ...] = ()  # up to MAX_TEXTS, each in another language
+    texts: tuple[AlertText, ...] = ()  # at most MAX_TEXTS, each in a different language
     urgency: Urgency | None = None
     certainty: Certainty | None = None
-    onset_at: TimeMs | None = None  # when what it warns of is expected to begin
-    web: str | None = None  # where more is to be read
+    onset_at: TimeMs | None = None  # when the event is expected to begin
+    web: str | None = None  # the address of a page with more information
 
     @property
     def languages(self) -> list[str] | None:
-        """The languages of the texts, in the issuer's order; None if the alert has no texts."""
+        """The languages of the texts in the issuer's order, or None if the alert has no texts."""
         return [each.language for each in self.texts] or None
 
     @property
@@ -199,19 +208,19 @@ class Alert:
 
     @property
     def shapes(self) -> tuple[KnownShape, ...]:
-        """The shapes of the area that a place can be inside of: those that this release knows."""
+        """The shapes of the area that this release knows, so that it can tell whether a place is inside."""
         return tuple(shape for shape in self.area if not isinstance(shape, OtherShape))
 
 
-# The members that only official warnings have: no publisher can send them (A12), and no reviewer signs them.
+# The members that only official warnings have. Publishers cannot send them (rule A12), and reviewers do not sign them.
 OF_WARNINGS = ("texts", "urgency", "certainty", "onset_at", "web")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The message of CAP that an alert was made of: what names it, and of how many alerts it was the message.
+    """The CAP message that an alert was made from: its sender, its identifier, and how many alerts it became.
 
-    When it was sent is the alert's `approval.approved_at`.
+    The alert's `approval.approved_at` holds the time at which the message was sent.
     """
 
     sender: str
@@ -221,10 +230,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """An accepted revision, as the log holds it: the alert, the revision's number, who published it and when.
+    """An accepted revision, as the log holds it: the alert, the revision's number, its publisher and its time.
 
-    `origin`: of an alert from CAP, the message that made this revision. `issuer`: that of the publisher's token, which
-    with `source` says whose the alert is (rule HD5). It is sent to nobody.
+    `origin` is the CAP message that this revision was made from, or None if a publisher sent it. `issuer` is the issuer
+    of the publisher's token: `source` and `issuer` together say who owns the alert (rule HD5). `issuer` is never sent.
     """
 
     alert: Alert
@@ -238,16 +247,19 @@ class Revision:
 
     @property
     def id(self) -> str:
-        """The alert's id, which all its entries share."""
+        """The alert's id, which all entries of the alert share."""
         return self.alert.id
 
     @property
     def ends_at(self) -> int:
-        """When this entry stops to matter: the alert's expiry, as a cancel has it too."""
+        """The time from which this entry no longer matters: the alert's expiry."""
         return self.alert.expires_at
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        """Return whether `other` has the same content (rules H5 and AP8).
+
+        The publisher, the signatures and the times of both do not count.
+        """
         if not isinstance(other, Revision) or self.revision != other.revision:
             return False
         if self.proof is None or other.proof is None:
@@ -259,9 +271,11 @@ class Revision:
 class Cancel:
     """An accepted cancel. It takes the alert's next number; `ends_at` is the expiry of the revision that it cancels.
 
-    `into`: the id of what stands in its place now, of an alert from CAP that was replaced; then it ends no sooner than
-    that can. Entry 1 of an id may be a cancel, too: a *tombstone*, which says of a message of CAP that it was heard of,
-    and made no alert of its own. It tells nobody anything.
+    `into` is the id of the replacement if another alert from CAP has replaced this one, else empty. `ends_at` is then
+    not earlier than the latest possible expiry of the replacement.
+
+    A cancel can also be entry 1 of an id. Such a *tombstone* says that a CAP message is known but has made no alert of
+    its own, for example because a cancel of the message arrived first. A tombstone is sent to nobody.
     """
 
     id: str
@@ -274,15 +288,18 @@ class Cancel:
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: ApprovalProof | None = None
-    issuer: str = ""  # as of a revision
+    issuer: str = ""  # as in a revision
 
     @property
     def is_tombstone(self) -> bool:
-        """Whether there is nothing that it could cancel."""
+        """Whether this is entry 1 of its id, so that there is no revision to cancel."""
         return self.revision == 1
 
     def same_content(self, other: "Entry") -> bool:
-        """Whether `other` says the same (H5, AP8). Who has said or signed it, and when, doesn't count."""
+        """Return whether `other` has the same content (rules H5 and AP8).
+
+        The publisher, the signatures and the times of both do not count.
+        """
         if not isinstance(other, Cancel):
             return False
         if self.proof is None or other.proof is None:
@@ -296,10 +313,10 @@ Entry = Revision | Cancel
 
 @dataclass(frozen=True, slots=True)
 class OtherKind:
-    """An entry of a kind that a later release writes and this one does not know (protocol, G4).
+    """An entry of a kind that only a later release knows (protocol, rule G4).
 
-    It takes a number of its alert, and it keeps the alert from being forgotten until `ends_at` (ms). What it says is
-    not for this release: it is in `history` alone, so that its number is known to be taken.
+    The entry keeps its number in the alert's history, and the alert is not forgotten before `ends_at` (ms). Its content
+    is ignored.
     """
 
     id: str
@@ -309,11 +326,14 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry that this process does not believe, since it is not approved as it would have to be (NC3).
+    """An entry without the approval that this process requires (rule NC3). It is sent to nobody.
 
-    Its number is taken, as that of an entry of another kind is, and it is sent to nobody. Unlike one it is not put
-    back. `said` is what it says, if it has its own form or none. By that it counts in its chain (HD1), and can be taken
-    back (HD7).
+    The entry keeps its number in the alert's history, like an entry of an unknown kind. Unlike such an entry, it is not
+    put back after the log has lost it.
+
+    `said` is the entry as its form says it, or as it was read if it has no form. It is None if the form cannot be read
+    or belongs to another entry. With `said` the entry counts in the chain of its alert (rule HD1), and publishers can
+    still cancel it (rule HD7).
     """
 
     said: Entry | None = field(default=None, compare=False, repr=False)

@@ -1,8 +1,13 @@
-"""What a call's chain in the log is made of.
+"""The entries that make up the chain of a call in the log.
 
-A `call` opens it, and again brings new content; nothing follows its `end`. Each entry has two parts: the *body*, which
-whoever has the log may read but not alter, and the *secret*, which is sealed (RZ3): a place, a person, a reason. Both
-are MessagePack maps with the names of the fields here. Members that this release does not know are passed over (G4).
+An entry of the kind `call` opens the chain; later entries of that kind replace the content of the call. Nothing follows
+the entry of the kind `end`. Each entry has two parts:
+
+- the *body*, in plain text: a process with access to the log can read it, but cannot change it unnoticed;
+- the *secret*, encrypted: a place, a person or a reason (rule RZ3).
+
+Both are MessagePack maps whose keys are the names of the fields here. Members that this release does not know are
+ignored (rule G4).
 """
 
 from collections.abc import Mapping
@@ -20,26 +25,27 @@ Role = Literal["cpr", "aed"]
 SeatState = Literal["going", "aed", "arrived"]
 PlaceKind = Literal["public", "residence"]
 
-MOVED: tuple[Kind, ...] = ("claim", "end")  # those that may stand under a higher number than they were sealed for
+MOVED: tuple[Kind, ...] = ("claim", "end")  # the kinds whose number may grow after they were sealed
 
 
 @dataclass(frozen=True, slots=True)
 class CallEntry(OtherKind):
-    """An entry of a call, as the log holds it. To whatever knows alerts only it is one of another kind.
+    """An entry of a call, as the log holds it. Code that only knows alerts treats it as an entry of an unknown kind.
 
-    `ends_at` is the call's `expires_at` in all entries of a chain. `sealed_as`: the number for which it was sealed,
-    where that is not its own: of a `claim` or an `end` that was put back (RV7, RZ3); else 0.
+    `ends_at` equals the call's `expires_at` in all entries of a chain. `sealed_as` is 0, unless the entry was encrypted
+    under another number than it has now: a `claim` or an `end` that was put back may have got a higher number (rules
+    RV7 and RZ3), and `sealed_as` then keeps the first.
     """
 
     kind: Kind
     plain: bytes  # the body
-    sealed: bytes  # the secret; there is always one
+    sealed: bytes  # the encrypted secret, which every entry has
     sealed_as: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """The circle that the ring shows: degrees and metres (RZ6)."""
+    """The approximate place that is shown to the people who are called: degrees and metres (rule RZ6)."""
 
     lat: float
     lng: float
@@ -48,7 +54,10 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class CallTerms:
-    """What of the policy a call keeps from the moment it was opened (RO3). `quals`: those for its kind of place."""
+    """The parts of the policy that a call keeps from its opening to its end (rule RO3).
+
+    `quals` lists the qualifications for the call's kind of place. Members that end in `_m` are metres, in `_s` seconds.
+    """
 
     title: str
     quals: list[str]
@@ -67,11 +76,10 @@ class CallTerms:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Of a `call`: its content, but for the place.
+    """The body of a `call`: its content without the place.
 
-    `source` is who has opened the call, and `by` who has sent this content, if that is somebody else. `issuer` and
-    `by_issuer` are the issuers of their tokens (rule HD5). `replaces`: the number of the content before it; 0 of the
-    first.
+    `source` has opened the call. `by` has sent this content, and is None if that was `source`. `issuer` and `by_issuer`
+    are the issuers of their tokens (rule HD5). `replaces` is the number of the previous content, or 0 in the first.
     """
 
     category: str
@@ -91,7 +99,7 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """Of a `widen`: the ring in force from now on, as an index of `rings_m`."""
+    """The body of a `widen`: the search radius from now on, as an index of `rings_m`."""
 
     ring: int
     at: int
@@ -99,7 +107,10 @@ class Widening:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """Of a `claim`: the seat that is taken (RV1), its role, and the id of the defibrillator to fetch, if any."""
+    """The body of a `claim`: the seat that is taken and its role (rule RV1).
+
+    `aed` is the id of the defibrillator to fetch, or None.
+    """
 
     seat: int
     role: Role
@@ -110,7 +121,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Of a `release`: the seat that is given back."""
+    """The body of a `release`: the seat that is given back."""
 
     seat: int
     at: int
@@ -118,7 +129,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Of a `report`: how far the holder of a seat is."""
+    """The body of a `report`: the progress of a seat's holder."""
 
     seat: int
     state: SeatState
@@ -127,7 +138,10 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Of an `end`: who has ended it; nobody, if it expired. `call` is the body of its last content (RZ4)."""
+    """The body of an `end`. `source` has ended the call, and is None if the call expired.
+
+    `call` is the body of the last content, which stays readable after the older entries were deleted (rule RZ4).
+    """
 
     source: str | None
     at: int
@@ -143,7 +157,7 @@ Body = Opening | Widening | Acceptance | Release | Report | Ending
 
 @dataclass(frozen=True, slots=True)
 class ExactPlace:
-    """Where help is needed: degrees, the kind of place, and in words how to get there."""
+    """The place where help is needed: degrees, the kind of place, and directions in words."""
 
     lat: float
     lng: float
@@ -152,7 +166,7 @@ class ExactPlace:
     access: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """The `place` of a `task`: as it came in, without what was left out."""
+        """Return the `place` of a `task` message, without the members that are None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -160,7 +174,7 @@ class ExactPlace:
 class Person:
     """A responder: the `sub` of the token, and its issuer (rule HD5).
 
-    Entries of releases without rule HD5 have no `issuer`. They belong to the key set itself, whose name is empty.
+    Entries that were written before rule HD5 have an empty issuer, which stands for the node's own key set.
     """
 
     sub: str
@@ -169,14 +183,14 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a call was ended, for the audit; None if it expired."""
+    """The reason why a call was ended, for the audit, or None if the call expired."""
 
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Nothing:
-    """There is nothing to hide, and that is sealed too."""
+    """An empty secret. It is encrypted like the others, so that every entry has a secret."""
 
 
 Secret = ExactPlace | Person | Reason | Nothing
@@ -204,23 +218,23 @@ _READERS: Mapping[type[Any], TypeAdapter[Any]] = {
 
 
 def kind_of(body: Body) -> Kind:
-    """The kind of the entry that has this body."""
+    """Return the kind of entry that a body belongs to."""
     return _KIND_OF[type(body)]
 
 
 def packed(part: Body | Secret) -> bytes:
-    """A part of an entry as bytes; `body_of` and `secret_of` read them."""
+    """Return a part of an entry as bytes, which `body_of` or `secret_of` can read."""
     found: bytes = msgpack.packb(asdict(part))
     return found
 
 
 def body_of(entry: CallEntry) -> Body:
-    """The body of an entry. Raises ValueError if it is none."""
+    """Return the body of an entry, or raise ValueError if its bytes do not hold one."""
     return cast(Body, _read(_BODIES[entry.kind], entry.plain))
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """The secret of an entry of this kind, which was opened. Raises ValueError if it is none."""
+    """Return the secret of an entry of this kind from its decrypted bytes, or raise ValueError."""
     return cast(Secret, _read(_SECRETS[kind], opened))
 
 
@@ -230,7 +244,7 @@ def _read(wanted: type[Body] | type[Secret], data: bytes) -> Body | Secret:
         read: Body | Secret = _READERS[wanted].validate_python(members)
     except ValidationError:
         raise ValueError(f"not a body or a secret: {wanted.__name__}") from None
-    # msgpack raises classes of its own.
+    # msgpack raises exceptions of its own classes, so that no narrower list would do.
     except Exception as error:
         raise ValueError(f"not a body or a secret: {type(error).__name__}") from None
     return read

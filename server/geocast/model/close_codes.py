@@ -1,6 +1,6 @@
-"""Every way a session ends, as data: the close code, what a person reads, and what a client does next.
+"""The close codes of WebSocket sessions, each with its reason and what the client does next.
 
-The table of `docs/protocol.md`, section "Close codes", is checked against this one by a test.
+A test compares this list with the table in `docs/protocol.md`, section "Close codes".
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Reconnect(Enum):
-    """What a client does after a close. The value is the text of the protocol's table."""
+    """Whether and when a client reconnects after a close. The values are the texts in the protocol's table."""
 
     NEVER = "no"
     WINDOW = "yes, within the window"
@@ -19,10 +19,10 @@ class Reconnect(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """One way to end a session: the code and the reason of the close frame, and what the client does next.
+    """A way to end a session: the code and the reason of the close frame, and what the client does next.
 
-    Codes below 4000 are those of RFC 6455 (7.4.1) and the IANA registry; from 4000 on they are this protocol's own.
-    `reason` is for people and at most 123 bytes long, as a close frame allows; clients go by the code alone.
+    Codes below 4000 are defined by RFC 6455 (7.4.1) and the IANA registry, codes from 4000 on by this protocol.
+    `reason` is a text for people, of at most 123 bytes (the limit of a close frame). Clients only use the code.
     """
 
     code: int
@@ -63,12 +63,12 @@ ALL = (
 )
 
 
-class SessionClosed(Exception):  # noqa: N818 (an outcome, not a fault of ours)
-    """Ends the session whose message is being taken; `close` says how.
+class SessionClosed(Exception):  # noqa: N818 (an outcome, not an error)
+    """Raised to end the session whose message is being handled, with the close code and reason in `close`.
 
-    The core raises it, since it knows no connection; the connection catches it and writes the close frame. Of a message
-    with a token whose key is not known (`unknown_key`) nothing was applied: it may be taken again when there are newer
-    keys.
+    The core raises the exception because it has no access to the connection; the connection catches it and sends the
+    close frame. `unknown_key` says that the message has a token with an unknown key and that nothing of the message was
+    applied. The caller may then fetch newer keys and handle the same message again.
     """
 
     def __init__(self, close: Close, *, unknown_key: bool = False) -> None:

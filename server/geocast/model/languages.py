@@ -1,26 +1,28 @@
-"""Languages: which of its texts an alert is sent in (LA3).
+"""The choice among an alert's texts in several languages, for a subscriber that wants some languages (rule LA3).
 
-A tag is one of RFC 5646 in the form that is in use: a language and up to three parts behind it. Tags are compared
-without regard to case; a part is compared whole, so that "zh-Ha" is not the beginning of "zh-Hant".
+A language tag is a tag of RFC 5646: a language and up to three subtags ("zh-Hant-TW"). Tags are compared without regard
+to case. Subtags are compared as a whole: "zh-Ha" is not a prefix of "zh-Hant".
 """
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 PATTERN = "^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$"
-MAX_WANTED = 8  # by one subscriber
+MAX_WANTED = 8  # languages of one subscriber
 
 
 def understood(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags in one spelling, each once, so that those who want the same want equal tuples."""
+    """Return the tags in lower case and without duplicates, so that equal wishes are equal tuples."""
     return tuple(dict.fromkeys(tag.lower() for tag in tags))
 
 
-@lru_cache(maxsize=1_024)  # of one alert nearly all subscribers ask the same few things
+@lru_cache(maxsize=1_024)  # most subscribers share a few wishes
 def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
-    """Which of the texts with these tags a subscriber is sent that wants these, the most wanted first: an index.
+    """Return the index in `offered` of the text for a subscriber that wants `wanted`, the most wanted first.
 
-    `wanted` as `understood` gives it.
+    `wanted` must come from `understood`. Each wanted tag in turn is looked for in three steps: an equal tag, a longer
+    tag that starts with it, any tag of the same language. The first match counts; without a match the index is 0. For
+    example, a subscriber that wants ("de-CH", "en") gets "de-AT" of ("en", "de-AT").
     """
     tags = [tag.lower() for tag in offered]
     for one in wanted:

@@ -1,8 +1,8 @@
-"""The members of the dataclasses in `alert`: the one list by which an alert is stored, signed and sent.
+"""The lists of members of the dataclasses in `alert`, by which alerts are stored, signed and sent.
 
-A member's declared type decides how it is written and read. `alertlog/codec`, `stream/compact_revision`,
-`approvals/form` and `wire/frames` loop over the members; what is special about a type there is in a table by type. So a
-new optional member of a known type is declared in `Alert` or `AlertText`, and nothing else is needed to store it.
+A member's declared type decides how the member is written and read. `alertlog/codec`, `stream/compact_revision`,
+`approvals/form` and `wire/frames` loop over the members, and each has a table of the types that need special treatment.
+So a new optional member of a known type only has to be declared in `Alert` or `AlertText` in order to be stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from .alert import FINEST_RESOLUTION, SEVERITY_RANK, Certainty, Severity, Status
 
 
 class Member(NamedTuple):
-    """A member of a dataclass. `type` is its declared type without None; `default` is MISSING if there is none."""
+    """A member of a dataclass: `type` is its declared type without None, `default` its default value or MISSING."""
 
     name: str
     type: Any
@@ -23,12 +23,12 @@ class Member(NamedTuple):
 
     @property
     def is_optional(self) -> bool:
-        """Whether the member may be left out where the dataclass is stored."""
+        """Whether the member may be left out when the dataclass is stored."""
         return self.default is not MISSING
 
 
 def members_of(kind: type, *, without: tuple[str, ...] = ()) -> tuple[Member, ...]:
-    """Return the members of a dataclass in their order, except those named in `without`."""
+    """Return the members of a dataclass in the order of their declaration, except those named in `without`."""
     hints = get_type_hints(kind, include_extras=True)
     found = (each for each in fields(kind) if each.name not in without)
     return tuple(_member(each.name, hints[each.name], each.default) for each in found)
@@ -44,34 +44,34 @@ def _member(name: str, hint: Any, default: Any) -> Member:
 
 
 def text(value: object) -> str:
-    """Return the value, which must be a text."""
+    """Return the value if it is a string."""
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
 
 
 def integer(value: object) -> int:
-    """Return the value, which must be an integer and no boolean."""
+    """Return the value if it is an integer and not a boolean."""
     if type(value) is not int:
         raise TypeError("not an integer")
     return value
 
 
 def resolution(value: object) -> int:
-    """Return the value, which must be a resolution of H3."""
+    """Return the value if it is an H3 resolution."""
     if not 0 <= integer(value) <= FINEST_RESOLUTION:
         raise ValueError("not a resolution of H3")
     return integer(value)
 
 
 def severity(value: Any) -> Any:
-    """Return the value, which must be a severity."""
+    """Return the value if it is a severity."""
     if value not in SEVERITY_RANK:
         raise ValueError("not a severity")
     return value
 
 
-# A later release may know other words of the last three.
+# A status, urgency or certainty may be any string, since a later release may know other words for them.
 CHECKS: Mapping[Any, Callable[[Any], Any]] = {
     str: text,
     Severity: severity,

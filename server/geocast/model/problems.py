@@ -1,22 +1,22 @@
-"""Every answer of the api that is no success, as data: slug, HTTP status, title and explanation (RFC 9457).
+"""The problem types of the API (RFC 9457): slug, HTTP status, title and explanation of every unsuccessful response.
 
-`GET /problems/<slug>` serves a type. The table of `docs/protocol.md`, section "Problems", is checked against this
-list by a test.
+`GET /problems/<slug>` serves one type. A test compares this list with the table in `docs/protocol.md`, section
+"Problems".
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from ..errors import GeocastError
 from .alert import Severity
 
-MAX_ERRORS = 100  # that an answer lists; it says how many there are beyond that (rule HD14)
+MAX_ERRORS = 100  # listed in one response; `errors_total` counts all (rule HD14)
 
 
 class ProblemTypeOut(TypedDict):
-    """What a problem type means."""
+    """The description of a problem type."""
 
     type: str
     title: str
@@ -31,7 +31,7 @@ class _BrokenRule(TypedDict):
 
 
 class ViolationMembers(TypedDict, total=False):
-    """The members of a violation for programs. Which of them a type has, the protocol says (rule H8a)."""
+    """The members of a violation for programs. The protocol lists the members of each problem type (rule H8a)."""
 
     kind: str
     area_km2: float
@@ -55,7 +55,8 @@ class ViolationMembers(TypedDict, total=False):
 class ViolationOut(_BrokenRule, ViolationMembers):
     """One broken rule: its problem type, a JSON Pointer to the field, a sentence, and members for programs.
 
-    Which members a type has, the protocol says (rule H8a). `start` and `end` count characters from 0, the end excluded.
+    The protocol lists the members of each problem type (rule H8a). `start` and `end` are offsets in characters, counted
+    from 0; the character at `end` is excluded.
     """
 
 
@@ -67,7 +68,7 @@ class _ProblemHead(TypedDict):
 
 
 class ProblemMembers(TypedDict, total=False):
-    """The further members of a problem."""
+    """The members that only some problems have."""
 
     errors: list[ViolationOut]
     errors_total: int
@@ -76,15 +77,15 @@ class ProblemMembers(TypedDict, total=False):
 
 
 class ProblemOut(_ProblemHead, ProblemMembers):
-    """A problem (RFC 9457). A 422 has `errors`, a revision conflict `current`, a 429 and a 503 `retry_after_s`.
+    """A problem (RFC 9457). A 422 has `errors`, a revision conflict has `current`, a 429 or 503 has `retry_after_s`.
 
-    `errors_total`: how many errors there are, if not all of them are listed.
+    `errors_total` is the number of errors. It is only there if `errors` does not list all of them.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """One kind of problem: its name on the wire and status of HTTP, and a title and an explanation for people."""
+    """A kind of problem: its name on the wire, its HTTP status, and a title and an explanation for people."""
 
     slug: str
     status: int
@@ -92,7 +93,7 @@ class ProblemType:
     explanation: str
 
     def to_map(self) -> ProblemTypeOut:
-        """As `GET /problems/<slug>` serves it."""
+        """Return the description that `GET /problems/<slug>` serves."""
         return {
             "type": f"/problems/{self.slug}",
             "title": self.title,
@@ -105,13 +106,14 @@ CATEGORY_NOT_ALERTABLE = ProblemType(
     "category-not-alertable",
     422,
     "Category may not be alerted",
-    "The policy lists what may be published; see GET /v1/policy. Everything else is refused.",
+    "The policy lists the categories that may be published; see GET /v1/policy. All others are refused.",
 )
 CATEGORY_NOT_CALLABLE = ProblemType(
     "category-not-callable",
     422,
     "No calls of this category",
-    "The policy lists for what responders may be called; see `calls` in GET /v1/policy. Everything else is refused.",
+    "The policy lists the categories in which responders may be called; see `calls` in GET /v1/policy. All others are "
+    "refused.",
 )
 NOT_COMMUNITY = ProblemType(
     "not-community",
@@ -124,107 +126,107 @@ NOT_APPROVED = ProblemType(
     422,
     "Approval does not fit",
     "`approval.approved_at` must not be before `occurred_at`, nor in the future (60 s of clock skew are allowed). "
-    "Signatures have to be good, recent, and of a form that says what the request comes to: ask for it by a dry run.",
+    "Signatures must be valid and recent, and must sign the form of the request, which a dry run returns.",
 )
 APPROVALS_NEEDED = ProblemType(
     "approvals-needed",
     422,
-    "More reviewers have to approve",
-    "Alerts of this category are signed by reviewers: by `needed` different ones, of whom the publisher is none. "
-    "Something that is confirmed takes two.",
+    "More reviewers must approve",
+    "Alerts of this category must be signed by `needed` different reviewers. The publisher's own signature does not "
+    "count. A request with a confirmation needs two reviewers.",
 )
 STALE = ProblemType(
     "stale",
     422,
     "Incident too old",
-    "An incident may be published until it is older than its category's `max_age_s`.",
+    "An incident may only be published while its age is at most its category's `max_age_s`.",
 )
 NOT_YET = ProblemType(
     "not-yet",
     422,
     "Incident in the future",
-    "`occurred_at` may be ahead of the server's clock by 60 s at most.",
+    "`occurred_at` may be at most 60 s ahead of the server's clock.",
 )
 EXPIRY_OUT_OF_RANGE = ProblemType(
     "expiry-out-of-range",
     422,
     "Expiry out of range",
-    "`expires_at`, left out or not, must be in the future (by the category's `min_life_s`), at most "
-    "`occurred_at` + its `max_age_s`, and in a revision not earlier than the current one's. To end an alert "
-    "early, cancel it.",
+    "`expires_at`, or the default that replaces a missing one, must be at least the category's `min_life_s` from now "
+    "and at most `max_age_s` after `occurred_at`. A revision must not end earlier than the current revision. To end an "
+    "alert early, cancel it.",
 )
 RADIUS_OUT_OF_RANGE = ProblemType(
     "radius-out-of-range",
     422,
     "Radius out of range",
-    "Each requested radius must lie within the category's `min_radius_m` and `max_radius_m`. That of a polygon "
-    "is the distance from the middle of its corners to the farthest of them.",
+    "Each requested radius must lie between the category's `min_radius_m` and `max_radius_m`. The radius of a polygon "
+    "is the distance from the middle of its corners to the farthest corner.",
 )
 SHAPE_NOT_ALLOWED = ProblemType(
     "shape-not-allowed",
     422,
     "Shape not allowed",
-    "Polygons are taken only in categories that the policy says `polygons` of: a polygon around an address gives it "
-    "away.",
+    "Polygons are only allowed in categories whose policy has `polygons`, because a small polygon around an address "
+    "reveals the address.",
 )
 AREA_TOO_COMPLEX = ProblemType(
     "area-too-complex",
     422,
     "Area too complex",
-    "The published area must have at most 500 corners. Draw it with fewer, or have the policy allow to simplify it "
-    "(`simplify_m`). An area is refused, too, if the work on it would take too long.",
+    "The published area must have at most 500 corners. Draw it with fewer corners, or have the operator allow "
+    "simplification in the policy (`simplify_m`). An area that would take too long to compute is refused as well.",
 )
 NOT_GRANTED = ProblemType(
     "not-granted",
     422,
     "Not granted to this publisher",
-    "Whoever runs the node has bounded what each publisher may publish: which categories and statuses, up to which "
-    "severity. Another publisher may be allowed more.",
+    "The operator of the node limits what each publisher may publish: the categories, the statuses and the highest "
+    "severity. Other publishers may have other limits.",
 )
 OUTSIDE_JURISDICTION = ProblemType(
     "outside-jurisdiction",
     422,
-    "Outside of the jurisdiction",
-    "The centre of each circle and each corner of a polygon must lie in the area for which this publisher may publish.",
+    "Outside the jurisdiction",
+    "The centre of each circle and each corner of each polygon must lie in the area where this publisher may publish.",
 )
 AREA_UNCONFIRMED = ProblemType(
     "area-unconfirmed",
     422,
     "Area not confirmed",
-    "An area that covers more than the category's `hold_area_km2` is published only if `confirm.area_km2`, which a "
-    "person has typed, is at least as much. A kilometre that was typed for a metre looks like this.",
+    "An area larger than the category's `hold_area_km2` is only published if a person has typed its size: "
+    "`confirm.area_km2` must be at least the size of the area. This catches mistakes such as kilometres for metres.",
 )
 TEXT_UNCONFIRMED = ProblemType(
     "text-unconfirmed",
     422,
     "Text not confirmed",
-    "A text reads like something that gives a person away. Reword it; or have a person confirm that it does not, by "
-    "its kind in `confirm.text`. Coordinates and numbers of documents can't be confirmed.",
+    "A text contains words that look like personal data. Reword the text, or have a person confirm that these words "
+    "are harmless by naming their kind in `confirm.text`. Coordinates and document numbers cannot be confirmed.",
 )
-MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A field that is needed was not sent.")
+MISSING_FIELD = ProblemType("missing-field", 422, "Field missing", "A required field was not sent.")
 UNKNOWN_FIELD = ProblemType(
     "unknown-field",
     422,
     "Unknown field",
-    "Only the documented fields may be sent, so that nothing about a person or a place can slip in.",
+    "Only the documented fields may be sent, so that no data about a person or a place is sent by mistake.",
 )
 INVALID_VALUE = ProblemType(
     "invalid-value",
     422,
     "Invalid value",
-    "A field has the wrong type, or lies outside its documented range or grammar.",
+    "The value of a field has the wrong type, or is outside the documented range or grammar.",
 )
 ENDPOINT_NOT_ALLOWED = ProblemType(
     "endpoint-not-allowed",
     422,
     "Endpoint not allowed",
-    "A device is woken through the push services that the operator names (--push-services), by https.",
+    "The endpoint of a device must be an https address of a push service that the operator allows (--push-services).",
 )
 ID_MISMATCH = ProblemType(
     "id-mismatch",
     422,
     "Id differs from the path",
-    "The `id` in the body is optional; when it is there it must be the one in the path.",
+    "The `id` in the body is optional. If it is there, it must equal the id in the path.",
 )
 OCCURRED_AT_CHANGED = ProblemType(
     "occurred-at-changed",
@@ -248,26 +250,26 @@ KIND_CHANGED = ProblemType(
     "kind-changed",
     422,
     "place.kind changed",
-    "New content of a call must keep the kind of its place, which decides who is called there.",
+    "New content of a call must keep the kind of its place, because that kind decides which people are called.",
 )
 ID_CONFLICT = ProblemType(
     "id-conflict",
     409,
     "Id already taken",
-    "An alert or a call with this id and other content is known. Revise it, or use another id.",
+    "An alert or a call with this id and different content exists. Revise it, or use another id.",
 )
 REVISION_CONFLICT = ProblemType(
     "revision-conflict",
     409,
     "Revision conflict",
-    "`revision` must be the current one + 1, and may be repeated only with the same content. `current` tells the "
-    "current one; of a call the number of its content, which `replaces` must be.",
+    "`revision` must be the current revision + 1, and may only be repeated with the same content. The member `current` "
+    "is the current revision. For a call it is the number of the current content, which `replaces` must equal.",
 )
 TOO_MANY_DEVICES = ProblemType(
     "too-many-devices",
     409,
     "Too many devices",
-    "One `sub` may register 8 devices. Forget one, or all, first (DELETE /v1/devices).",
+    "One `sub` may register at most 8 devices. Delete one of them, or all, first (DELETE /v1/devices).",
 )
 UNKNOWN_ALERT = ProblemType(
     "unknown-alert",
@@ -285,34 +287,34 @@ CALL_ENDED = ProblemType(
     "call-ended",
     410,
     "Call has ended",
-    "The call was ended or has expired: its content can't be changed any more, and its place may be deleted already.",
+    "The call was ended or has expired. Its content can't be changed any more, and its place may already be deleted.",
 )
 ALERT_ENDED = ProblemType(
     "alert-ended",
     410,
     "Alert has ended",
-    "The alert was cancelled or has expired: it can't be revised or cancelled any more.",
+    "The alert was cancelled or has expired. It can't be revised or cancelled any more.",
 )
 NOT_YOURS = ProblemType(
     "not-yours",
     403,
     "Another publisher's alert or call",
-    "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel it. A call is its "
-    "dispatcher's alike.",
+    "Only the publisher of an alert, or a token with the scope alerts:manage, may revise or cancel the alert. In the "
+    "same way, a call belongs to its dispatcher.",
 )
 MALFORMED_JSON = ProblemType(
     "malformed-json",
     400,
     "Malformed JSON",
-    "The body must be one strict JSON object (RFC 8259) in UTF-8: no NaN, Infinity or duplicate keys, no "
-    "byte-order mark, nesting of 32 at most.",
+    "The body must be one strict JSON object (RFC 8259) in UTF-8, without NaN, Infinity, duplicate keys or a "
+    "byte-order mark, nested at most 32 levels deep.",
 )
 MALFORMED_XML = ProblemType(
     "malformed-xml",
     400,
     "Malformed XML",
     "The document must be well-formed XML in UTF-8, UTF-16, US-ASCII, ISO-8859-1 or windows-1252, without DOCTYPE, "
-    "nested 32 deep at most, with at most 64 attributes and namespaces to an element.",
+    "nested at most 32 levels deep, with at most 64 attributes and namespaces per element.",
 )
 NOT_CAP = ProblemType(
     "not-cap",
@@ -324,20 +326,20 @@ SENDER_NOT_ALLOWED = ProblemType(
     "sender-not-allowed",
     403,
     "Sender not allowed",
-    "The file of --cap-sources lists whose messages this source may bring; this <sender> is not among them.",
+    "The file of --cap-sources lists the senders whose messages this source may submit. This <sender> is not listed.",
 )
 NO_AREA = ProblemType(
     "no-area",
     422,
     "No area",
-    "A message of CAP needs an area that can be placed: a polygon, or a circle with a radius. Codes alone, and points, "
-    "are none.",
+    "A CAP message needs an area with a known shape: a polygon, or a circle with a radius. Codes alone and points are "
+    "not enough.",
 )
 BAD_REQUEST = ProblemType(
     "bad-request",
     400,
     "Not an HTTP request",
-    "What came is no request by RFC 9112: a Host is needed, one length at most, and each part in its grammar.",
+    "The bytes are not a valid request (RFC 9112). A request needs a Host, at most one length, and valid grammar.",
 )
 UNAUTHORIZED = ProblemType(
     "unauthorized",
@@ -349,88 +351,92 @@ INSUFFICIENT_SCOPE = ProblemType(
     "insufficient-scope",
     403,
     "Insufficient scope",
-    "The token lacks the scope that this call needs, or its `sub` can't be shown as the source of an alert, or is not "
-    "among the publishers of this node.",
+    "The token lacks the scope that this request needs, or its `sub` can't be the source of an alert, or its `sub` is "
+    "not one of this node's publishers.",
 )
 NOT_FOUND = ProblemType("not-found", 404, "Not found", "There is nothing at this path.")
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed",
     405,
     "Method not allowed",
-    "This path does not take this method.",
+    "This path does not support this method.",
 )
 REQUEST_TIMEOUT = ProblemType(
     "request-timeout",
     408,
     "Request incomplete",
-    "The head of a request must be complete 10 s after its first byte, or after the connection was accepted; its body "
-    "10 s later.",
+    "The head of a request must be complete within 10 s of its first byte, or of the start of the connection. The body "
+    "must be complete within another 10 s.",
 )
 TOO_LARGE = ProblemType(
     "too-large",
     413,
     "Too large",
-    "A body may have 64 KiB at most (a message of CAP 2 MiB), and 2,000 chunks; an alert with all its languages 64 KiB "
-    "in the log.",
+    "A body may have at most 64 KiB (a CAP message 2 MiB) and 2,000 chunks. An alert with all its languages may take "
+    "at most 64 KiB in the log.",
 )
 UNSUPPORTED_MEDIA_TYPE = ProblemType(
     "unsupported-media-type",
     415,
     "Unsupported media type",
-    "The body must be sent as application/json; a message of CAP as application/xml, text/xml or application/cap+xml.",
+    "The body must be sent as application/json, or a CAP message as application/xml, text/xml or application/cap+xml.",
 )
 TOO_MANY_REQUESTS = ProblemType(
     "too-many-requests",
     429,
     "Too many requests",
-    "The subject of the token has its share of what is bounded (requests under way, dry runs, open calls and so on), "
-    "or all of it is taken. Repeat the same request after the time in "
-    "Retry-After.",
+    "A limit on simultaneous work is reached (requests in progress, dry runs, open calls and so on), either for this "
+    "token's subject or for the whole node. Repeat the same request after the time in Retry-After.",
 )
 RATE_LIMITED = ProblemType(
     "rate-limited",
     429,
     "Too often",
-    "This publisher has published, or asked by dry runs, or this subscriber has registered devices, as often as it may "
-    "for now. Nothing was stored: repeat the same request after the time in Retry-After. Cancels are never limited.",
+    "This publisher has sent too many alerts or dry runs, or this subscriber has registered devices too often. Nothing "
+    "was stored: repeat the same request after the time in Retry-After. Cancels are never limited.",
 )
 HEAD_TOO_LARGE = ProblemType(
     "head-too-large",
     431,
     "Head too large",
-    "The request line and the header fields may have 32 KiB together.",
+    "The request line and the header fields together may have at most 32 KiB.",
 )
 INTERNAL = ProblemType(
     "internal",
     500,
     "Internal error",
-    "The server failed. The outcome is unknown: repeat the same request, it is safe.",
+    "The server failed. The outcome is unknown. It is safe to repeat the same request.",
 )
 LOG_UNAVAILABLE = ProblemType(
     "log-unavailable",
     503,
     "Log unavailable",
-    "The alert log can't store or read now. The outcome is unknown: repeat the same request, it is safe.",
+    "The alert log can't be read or written now. The outcome is unknown. It is safe to repeat the same request.",
 )
 STORE_UNAVAILABLE = ProblemType(
     "store-unavailable",
     503,
     "Store unavailable",
-    "The store of devices can't take anything now. Repeat the same request, it is safe.",
+    "The device store can't be read or written now. It is safe to repeat the same request.",
 )
 FULL = ProblemType(
     "full",
     503,
     "Full",
-    "There are as many devices as this process takes.",
+    "This process has reached its maximum number of devices.",
 )
 TOO_MANY_CONNECTIONS = ProblemType(
     "too-many-connections",
     503,
     "Too many connections",
-    "The api listener has as many connections as it takes. Repeat the same request after the time in Retry-After.",
+    "The API has reached its maximum number of connections. Repeat the same request after the time in Retry-After.",
 )
-DRAINING = ProblemType("draining", 503, "Draining", "This node is going away. Repeat the same request, it is safe.")
+DRAINING = ProblemType(
+    "draining",
+    503,
+    "Draining",
+    "This node is shutting down. It is safe to repeat the same request.",
+)
 
 ALL = (
     CATEGORY_NOT_ALERTABLE,
@@ -492,7 +498,7 @@ BY_SLUG = {each.slug: each for each in ALL}
 
 
 def digits(number: float) -> str:
-    """Return a number for a sentence, without an exponent: 3000000, 250.5."""
+    """Return a number as text without an exponent, such as 3000000 or 250.5."""
     return f"{number:.15g}"
 
 
@@ -500,7 +506,7 @@ def digits(number: float) -> str:
 class Violation:
     """One broken rule: problem type, JSON Pointer (RFC 6901) to the field, and a sentence for people.
 
-    `members`: what the answer says of it besides, for programs.
+    `members` holds further members of the response for programs.
     """
 
     type: ProblemType
@@ -510,16 +516,16 @@ class Violation:
 
     @property
     def slug(self) -> str:
-        """The slug of its problem type."""
+        """The slug of the problem type."""
         return self.type.slug
 
 
 @dataclass(slots=True)
 class Problem(GeocastError):  # noqa: N818
-    """An answer that is not a success. Its type decides the status and the title.
+    """An unsuccessful response. Its type decides the HTTP status and the title.
 
-    `detail` is for people; without it the type's explanation stands there. `extra` has further members of the document,
-    and `headers` those of the answer.
+    `detail` is a sentence for people; if it is empty, the response has the type's explanation instead. `extra` holds
+    further members of the problem document, `headers` further header fields of the response.
     """
 
     type: ProblemType
@@ -530,26 +536,26 @@ class Problem(GeocastError):  # noqa: N818
 
     @property
     def status(self) -> int:
-        """The HTTP status of this kind of problem."""
+        """The HTTP status of the problem type."""
         return self.type.status
 
     @property
     def slug(self) -> str:
-        """The slug of its problem type."""
+        """The slug of the problem type."""
         return self.type.slug
 
     @classmethod
     def later(cls, kind: ProblemType, retry_after_s: int, detail: str = "") -> "Problem":
-        """Return a problem that ends by itself: the header Retry-After and a member say in how many seconds."""
+        """Return a temporary problem: the client may repeat the request after `retry_after_s` seconds."""
         return cls(kind, detail, (), {"retry_after_s": retry_after_s}, {"Retry-After": str(retry_after_s)})
 
     @classmethod
     def of(cls, violations: Sequence[Violation]) -> "Problem":
-        """The 422 that lists every violation; its type is the first one's."""
+        """Return a 422 that lists all violations. It has the type of the first violation."""
         return cls(violations[0].type, violations[0].detail, violations)
 
     def body(self) -> ProblemOut:
-        """The members of the problem document (RFC 9457, section 3)."""
+        """Return the members of the problem document (RFC 9457, section 3)."""
         body: ProblemOut = {
             "type": f"/problems/{self.slug}",
             "title": self.type.title,

@@ -1,8 +1,8 @@
-"""The fields that come in, by HTTP and by WebSocket: what each may be, and what is said of one that is broken.
+"""The types of the fields in requests and WebSocket messages, and the errors for invalid fields.
 
-The models that are made of these fields are in `requests` (what publishers send) and in `stream.session` (what
-subscribers send). A field is checked twice over: by the code, which decides, and by a pattern of its JSON Schema, by
-which others can check before they send. Tests hold the two against each other.
+The models that use these fields are in `requests` (what publishers send) and in `stream.session` (what subscribers
+send). Each field has two checks. The code here decides; a pattern in the JSON Schema allows clients to check a value
+before they send it. Tests compare the two.
 """
 
 import re
@@ -28,12 +28,12 @@ from ..model import problems
 from ..model.alert import ID_PATTERN
 from ..model.problems import Violation
 
-MAX_INTEGER = 2**31 - 1  # L4
+MAX_INTEGER = 2**31 - 1  # the greatest integer in a request (rule L4)
 
 _T = TypeVar("_T")
 
-# A lone surrogate can't be encoded in UTF-8, and would fail only when it is sent. Private-use and unassigned characters
-# have no meaning that a reader or the text guard could know. pydantic accepts all of them in a str without a pattern.
+# A lone surrogate can't be encoded in UTF-8, which would only be noticed when it is sent. Private-use and unassigned
+# characters have no meaning that a reader or the PII detector could know. pydantic accepts all of these in a str.
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
 
 
@@ -48,7 +48,7 @@ def _no_control(text: str) -> str:
     return _refuse_unreadable(text, "", "")
 
 
-def _no_control_but_newline(text: str) -> str:
+def _no_control_except_newline(text: str) -> str:
     return _refuse_unreadable(text, "\n", " but line feed")
 
 
@@ -73,9 +73,12 @@ def _ring(value: object) -> RequestedPolygon:
 
 
 def _positions(value: object) -> list[tuple[float, float]]:
-    """The positions of the one ring of a GeoJSON Polygon. Raises ValueError, which names none of them (A16)."""
+    """Return the positions of the only ring of a GeoJSON Polygon, or raise ValueError (rule A16).
+
+    The text of the error contains no position.
+    """
     if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], list):
-        raise ValueError("must be exactly one ring: a list that holds one list of positions (holes are not taken)")
+        raise ValueError("must be exactly one ring: a list with one list of positions (holes are not supported)")
     [ring] = value
     if not 4 <= len(ring) <= MAX_POSITIONS:
         raise ValueError(f"must have 4 to {MAX_POSITIONS} positions")
@@ -92,12 +95,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# The patterns of the schemas, in the regular expressions of ECMA 262. They name no unassigned character. The code above
-# decides.
+# The patterns of the schemas, as regular expressions of ECMA 262. They cannot exclude unassigned characters; the code
+# above decides.
 _PLAIN = "[^\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]"
-# The part of ECMA's white space that is not a control character. The pattern of a headline begins with it, so that
-# there is only one way to split a text between this and the rest. With two ways, a text that does not match would take
-# time in proportion to the square of its length.
+# The white space of ECMA without control characters. The pattern of a headline begins with such white space, then has a
+# character that is not white space. So there is only one way to split a text into these parts. With several ways, a
+# text that does not match would take time in proportion to the square of its length.
 _BLANK = "[ \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]"
 _NOT_BLANK = f"^{_BLANK}*[^\\s\\u0000-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]{_PLAIN}*$"
 _LINES = "^[^\\u0000-\\u0009\\u000b-\\u001f\\u007f-\\u009f\\ue000-\\uf8ff]*$"
@@ -113,7 +116,7 @@ Headline = Annotated[
     Field(min_length=1, max_length=140, json_schema_extra={"pattern": _NOT_BLANK}),
     AfterValidator(_not_blank),
 ]
-Lines = Annotated[str, AfterValidator(_no_control_but_newline), Field(json_schema_extra={"pattern": _LINES})]
+Lines = Annotated[str, AfterValidator(_no_control_except_newline), Field(json_schema_extra={"pattern": _LINES})]
 Description = Annotated[Lines, Field(max_length=1000)]
 Time = Annotated[
     int,
@@ -146,20 +149,20 @@ Ring = Annotated[RequestedPolygon, PlainValidator(_ring, json_schema_input_type=
 
 
 class StrictModel(BaseModel):
-    """A model that converts nothing and ignores nothing, and whose errors don't carry the value that they refuse."""
+    """A model that converts nothing and ignores nothing. Its errors do not contain the refused value."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
-    """A field of a body that is broken elsewhere; None if it is broken itself, or is not there."""
+    """Return the value of a field, or None if it is invalid or missing. The rest of its body may be invalid."""
     try:
         return adapter.validate_python(value)
     except ValidationError:
         return None
 
 
-# ---- errors: which field, in whose words --------------------------------------------------------------------------
+# ---- errors ---------------------------------------------------------------------------------------------------------
 
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")
@@ -172,9 +175,9 @@ _DETAILS = {problems.MISSING_FIELD: "is needed", problems.UNKNOWN_FIELD: "is not
 
 
 def broken_fields(error: ValidationError) -> list[Violation]:
-    """A violation for each broken field of a model, in the order of its fields, unknown ones last.
+    """Return a violation for each invalid field, in the order of the model's fields, with unknown fields last.
 
-    No value is repeated, and the name of an unknown field only if it can't tell anything (H9).
+    The violations contain no values, and the name of an unknown field only if that name is harmless (rule H9).
     """
     return [_violation(e) for e in error.errors(include_url=False, include_input=False)]
 
@@ -186,11 +189,11 @@ def _violation(error: ErrorDetails) -> Violation:
         location = [*_location(parents), *([name] if _may_be_named(name) else [])]
     else:
         location = _location(error["loc"])
-    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken) or _said(error))
+    return Violation(broken, "".join(f"/{part}" for part in location), _DETAILS.get(broken) or _detail(error))
 
 
-def _said(error: ErrorDetails) -> str:
-    """What is wrong. Of a text that a function has checked before pydantic says that its items are too many."""
+def _detail(error: ErrorDetails) -> str:
+    """Return what is wrong. pydantic counts "items" in a text that a function has checked; here they are characters."""
     counted = error.get("ctx", {})
     if counted.get("field_type") != "Value":
         return error["msg"]
@@ -204,10 +207,10 @@ def _characters(count: int) -> str:
 
 
 def _location(parts: Sequence[int | str]) -> list[int | str]:
-    """The parts that are names of fields and indices. Tags of unions stand among them; only those have a blank."""
+    """Return the parts that are names of fields or indices. Other parts are tags of unions, which contain a blank."""
     return [part for part in parts if " " not in str(part)]
 
 
 def _may_be_named(name: object) -> bool:
-    """Whether an unknown field's name may be repeated: it can't hold a telephone number or a sentence."""
+    """Return whether an unknown field's name may be repeated: it must not be a telephone number or a sentence."""
     return isinstance(name, str) and bool(_NAMEABLE.fullmatch(name)) and not _THREE_DIGITS.search(name)

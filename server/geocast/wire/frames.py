@@ -1,10 +1,9 @@
-"""Messages to WebSocket frames, and back: two wire formats, one encoded frame for every session of a format.
+"""The encoding of messages as WebSocket frames, in two wire formats.
 
-An alert in several languages is one frame for each format and each language that somebody is sent it in.
-
-Server frames are not masked (RFC 6455, 5.1) and no extension is negotiated, so a frame's bytes don't depend on the
-connection. So an alert is encoded once, and the very same bytes object goes to every transport. That is why a
-fan-out costs no more than a `write` per session (ADR 1).
+Server frames are not masked (RFC 6455, 5.1) and no extension is negotiated, so the bytes of a frame do not depend on
+the connection. So an alert is encoded once for each format, and the same bytes object is written to every transport.
+That is why a fan-out costs no more than one `write` per session (ADR 1). An alert in several languages has one frame
+for each format and each language in which it is sent.
 """
 
 import json
@@ -26,9 +25,9 @@ from .strict_json import load_json, load_msgpack
 class Wire:
     """A wire format.
 
-    `number` is its index in WIRES, by which the hub keeps it in a column; `subprotocol` is what a client offers to get
-    it; `opcode` is that of its frames. `loads` raises UnicodeDecodeError for text that is not UTF-8 and Malformed for
-    everything else that is not one strict map.
+    `number` is its index in WIRES, which the hub keeps in a column. `subprotocol` is the WebSocket subprotocol by which
+    a client selects the format. `opcode` is the opcode of its frames. `loads` raises UnicodeDecodeError for text that
+    is not UTF-8, and Malformed for everything else that is not one strict map.
     """
 
     number: int
@@ -38,7 +37,7 @@ class Wire:
     loads: Callable[[bytes], dict[str, Any]]
 
     def frame(self, message: Mapping[str, Any]) -> bytes:
-        """`message` as one unmasked frame."""
+        """Return the message as one unmasked frame."""
         return Frame(self.opcode, self.dumps(message)).serialize(mask=False)
 
 
@@ -54,7 +53,7 @@ def _msgpack(message: Mapping[str, Any]) -> bytes:
 JSON = Wire(0, "geocast.v1.json", Opcode.TEXT, _json, load_json)
 MSGPACK = Wire(1, "geocast.v1.msgpack", Opcode.BINARY, _msgpack, load_msgpack)
 FORMATS = (JSON, MSGPACK)
-# The streams for clients that verify (S7): of the same formats, and different only where an entry has a proof (F9).
+# The formats for clients that verify approvals (rule S7). They only differ for entries with a proof (rule F9).
 SIGNED = tuple(
     replace(wire, number=number, subprotocol=f"{wire.subprotocol}.signed")
     for number, wire in enumerate(FORMATS, len(FORMATS))
@@ -65,9 +64,9 @@ PING = Frame(Opcode.PING, b"").serialize(mask=False)
 
 
 class _Sent(NamedTuple):
-    """A member of an alert that is sent: its name, which one of several objects has it, and how it is written.
+    """A member of a sent alert: its name, the index of the object that has it, and the function that writes it.
 
-    `write` is None where the value is sent as it is.
+    `write` is None if the value is sent unchanged.
     """
 
     name: str
@@ -79,7 +78,7 @@ _WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, 
 
 
 def _sent(*sources: type) -> tuple[_Sent, ...]:
-    """Return the members of `AlertOut` in their order, each from the first of these dataclasses that declares it."""
+    """Return the members of `AlertOut` in order, each from the first of these dataclasses that declares the member."""
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
     declared["languages"] = (sources.index(Alert), None)  # a property
     found = [(name, *declared[name]) for name in AlertOut.__annotations__ if name in declared]
@@ -89,13 +88,13 @@ def _sent(*sources: type) -> tuple[_Sent, ...]:
 _IN_LANGUAGES = _sent(AlertText, Alert, Revision)
 _THE_SAME_FOR_ALL = _sent(Alert, Revision, AcceptedTerms)
 _WORDS = tuple(each for each in _IN_LANGUAGES if each.source == 0)
-assert len(_IN_LANGUAGES) == len(AlertOut.__annotations__), "each member of AlertOut is one of a dataclass"
+assert len(_IN_LANGUAGES) == len(AlertOut.__annotations__), "each member of AlertOut is declared by a dataclass"
 
 
 def alert_map(revision: Revision, text: int = 0) -> AlertOut:
-    """An alert as subscribers and publishers see it (protocol, section 2): never `approval` or `threat`.
+    """Return an alert as subscribers and publishers see it (protocol, section 2), without `approval` and `threat`.
 
-    `text`: in which of its languages, as an index of the alert's `texts`; an alert without texts is the same in all.
+    `text` is an index of the alert's `texts` and selects the language. It is ignored for an alert without texts.
     """
     alert = revision.alert
     if alert.texts:
@@ -104,12 +103,12 @@ def alert_map(revision: Revision, text: int = 0) -> AlertOut:
 
 
 def texts_of(revision: Revision) -> list[dict[str, Any]]:
-    """What an alert says in each of its languages, in the issuer's order; nothing if it is the same for everybody."""
+    """Return the words of an alert in each of its languages, in the issuer's order. The list is empty without texts."""
     return [_taken(_WORDS, text) for text in revision.alert.texts]
 
 
 def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
-    """Return these members by name; what is None is left out (rule F2)."""
+    """Return these members by name, without those that are None (rule F2)."""
     return {
         name: write(value) if write else value
         for name, source, write in members
@@ -118,9 +117,9 @@ def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
 
 
 def encode(entry: Entry, text: int = 0) -> tuple[bytes, ...]:
-    """Return the frame that tells subscribers of `entry`, for each wire format in the order of WIRES.
+    """Return the frames of an entry for subscribers, one for each wire format in the order of WIRES.
 
-    `text`: in which of its languages, as for `alert_map`; a cancel has one, and so has what has a proof (LA4).
+    `text` selects the language as in `alert_map`. Cancels and entries with a proof have only one language (rule LA4).
     """
     plain, signed = _messages(entry, text)
     frames = _in_each_format(plain)
@@ -128,14 +127,14 @@ def encode(entry: Entry, text: int = 0) -> tuple[bytes, ...]:
 
 
 def encode_json(entry: Entry, text: int = 0) -> tuple[bytes, bytes]:
-    """Return the message that tells devices of `entry` as JSON, and as JSON with its proof; `text` as for `encode`."""
+    """Return the message of an entry for push devices as JSON, and as JSON with its proof. `text` is as in `encode`."""
     plain, signed = _messages(entry, text)
     data = _json(plain)
     return data, data if signed is plain else _json(signed)
 
 
 def _messages(entry: Entry, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the message that tells of `entry`, and that of a signed stream: the same, unless it has a proof (F9)."""
+    """Return the message of an entry, and that for signed streams: the same object without a proof (rule F9)."""
     if isinstance(entry, Cancel):
         message = _cancel_message(entry)
     else:
@@ -148,7 +147,7 @@ def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
 
 
 def _proved(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
-    """An `alert` or `cancel` with its proof: beside that stands what the form doesn't say, and what it belongs to."""
+    """Return an `alert` or `cancel` with its proof, its id and number, and the members that the form does not have."""
     beside = {name: value for name, value in message.items() if name != "reason"}
     if "alert" in message:
         beside["alert"] = {name: message["alert"][name] for name in ("id", "revision", "issued_at")}

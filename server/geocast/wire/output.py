@@ -1,19 +1,19 @@
-"""Types of what the server sends: frames and answers are made of them, and OpenAPI and AsyncAPI describe them.
+"""The types of the messages that the server sends. OpenAPI and AsyncAPI documents are generated from them.
 
-They are maps at runtime and cost nothing; mypy compares what is made with what is documented. The docstrings stand in
-the documents as descriptions.
+At runtime they are plain maps and cost nothing; mypy checks that the code builds what is documented. The docstrings
+appear as descriptions in the documents.
 """
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
+from typing_extensions import TypedDict  # pydantic needs this one before Python 3.12
 
 from ..model import languages
 from ..model.alert import MAX_TEXTS, Certainty, Severity, Shape, Status, Urgency
 
-# A time as the server writes it (L8).
+# A time as the server writes it (rule L8).
 TimeOut = Annotated[
     str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$", json_schema_extra={"format": "date-time"})
 ]
@@ -32,9 +32,9 @@ PositionOut = tuple[Annotated[float, Field(ge=-180, le=180)], Annotated[float, F
 
 
 class PolygonOut(TypedDict):
-    """A published polygon: one ring of longitudes and latitudes, with arcs of great circles between them.
+    """A published polygon: one ring of positions, with arcs of great circles between them.
 
-    It reaches `buffer_m` metres beyond its ring.
+    A position is longitude and latitude. The polygon includes everything within `buffer_m` metres of its ring.
     """
 
     type: Literal["Polygon"]
@@ -43,7 +43,7 @@ class PolygonOut(TypedDict):
 
 
 class OtherShapeOut(TypedDict):
-    """A shape of a type that is yet to come (G1). An alert with one is shown all the same (G2)."""
+    """A shape of a type that only later versions define (G1). Clients show the alert all the same (G2)."""
 
     type: Annotated[str, Field(json_schema_extra={"not": {"enum": ["circle", "Polygon"]}})]
 
@@ -53,7 +53,7 @@ LanguageOut = Annotated[str, Field(pattern=languages.PATTERN)]
 
 
 class AlertOut(TypedDict):
-    """An alert as subscribers see it, in one language if it has several."""
+    """An alert as subscribers see it, in one of its languages."""
 
     id: str
     revision: int

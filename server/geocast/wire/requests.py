@@ -1,18 +1,20 @@
-"""What a publisher sends, and what it is accepted as: here the exact place ends.
+"""The requests of publishers: parsing them, and turning them into alerts without the exact place.
 
-Parsing is the only way in. It has two steps, and the type of what comes out tells where one stands:
+A request becomes an alert in two steps, and each step has a type of its own:
 
     bytes ── parse_publication ──> Publication    as requested: `RequestedCircle`s with the exact centre
                                        │ .accept(terms, current)
                                        v
                                      Alert        as published: `Circle`s only
 
-Rule 1  The requested centre of a circle is an address. It lives in a `Publication` and goes no further: everything
-        downstream (log, matching, frames, metrics, log lines) takes an `Alert`, and no function makes a requested
-        circle out of a published one. (A polygon hides nothing: its `RequestedPolygon` is no secret.)
-Rule 2  Neither the requested circle nor anything computed from it, except the published circle, is kept.
-Rule 3  Two requests have the same content if the `Alert`s that they are accepted as are equal. So what an `Alert`
-        comes to depends on the request, on the terms, and on the revision that it follows; all of these are kept.
+Rule 1  The requested centre of a circle is an address. Only a `Publication` has it. All later stages (log, matching,
+        frames, metrics, log lines) use an `Alert`, and no function computes a requested circle from a published circle.
+        (Polygons are published nearly unchanged, so a `RequestedPolygon` is not a secret.)
+Rule 2  Nothing computed from a requested circle is kept, except the published circle.
+Rule 3  Two requests have the same content if their accepted `Alert`s are equal. So an accepted alert only depends on
+        the request, the terms, and the revision before it, and all of these are kept. For example, a publisher repeats
+        a request because the response was lost. The node accepts the repeated request under the terms of the stored
+        entry, finds both alerts equal, and answers with the stored entry.
 """
 
 import json
@@ -74,14 +76,14 @@ from .strict_json import load_json
 
 MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
-# ---- what is requested -----------------------------------------------------------------------------------------
+# ---- requests --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedCircle:
-    """A circle as it was asked for, with its exact centre, which no `repr` shows.
+    """A requested circle with its exact centre, which does not appear in its `repr`.
 
-    Nothing outside this module takes one.
+    No function outside this module has a parameter of this type.
     """
 
     lat: float = field(repr=False)
@@ -93,8 +95,8 @@ class RequestedCircle:
 class Publication:
     """A well-formed request to publish a revision (Rule 1).
 
-    `expires_at` is None where it was left out. `one_shape` says that `area` was sent as one shape and not as a list, so
-    that JSON Pointers into it have no index.
+    `expires_at` is None if it was left out. `one_shape` says that `area` was sent as a single shape instead of a list,
+    so that JSON Pointers to the shape have no index.
     """
 
     id: str
@@ -113,9 +115,10 @@ class Publication:
     confirm: Confirm
 
     def accept(self, terms: AcceptedTerms, current: Revision | None) -> Alert:
-        """The alert in accepted form. Here the exact place ends (Rules 1 and 3).
+        """Return the alert in accepted form, without the exact place (Rules 1 and 3).
 
-        `terms`: those of the policy, or those of then for a repeated request; `current`: the revision that it follows.
+        `terms` are the current terms of the policy, or for a repeated request the terms of its first acceptance.
+        `current` is the revision before this one, or None.
         """
         return Alert(
             **{each.name: getattr(self, each.name) for each in _AS_SENT},
@@ -126,15 +129,15 @@ class Publication:
         )
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
-        """The area as published; None if it would be too complex (P12)."""
+        """Return the published area, or None if it would be too complex (rule P12)."""
         return _publish(self.area, terms, current)
 
     def precompute(self, simplify_m: int) -> None:
-        """Work out what its polygons are published as, which takes up to 40 ms; it is kept, and then takes none."""
+        """Compute the published polygons, which takes up to 40 ms. Later calls use the results and take no time."""
         publish_polygons([shape for shape in self.area if isinstance(shape, RequestedPolygon)], simplify_m)
 
     def facts(self) -> "PolicyFacts":
-        """The part of the request that the policy judges."""
+        """Return the parts of the request that the policy checks."""
         return PolicyFacts(
             self.category,
             self.threat,
@@ -155,21 +158,21 @@ class Publication:
         )
 
     def outside_jurisdiction(self, where: "AllowedArea") -> "list[OutsideShape]":
-        """The shapes that are not where they may be (P22)."""
+        """Return the shapes that are outside the publisher's jurisdiction (rule P22)."""
         return [found for at, shape in self._shapes() if (found := outside_shape(at, _place(shape), where))]
 
     def _shapes(self) -> list[tuple[str, "RequestedCircle | RequestedPolygon"]]:
-        """Each shape with the JSON Pointer to it."""
+        """Return each shape with its JSON Pointer."""
         return [("/area" if self.one_shape else f"/area/{n}", shape) for n, shape in enumerate(self.area)]
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """What a request claims and the policy judges. A claim is None where its field was left out or is unusable (P9).
+    """The parts of a request that the policy checks. A member is None if its field is missing or invalid (rule P9).
 
-    Times are in ms since 1970. `radii` are the requested radii of circles in metres, each with the JSON Pointer to it;
-    `polygons` are what was asked for, each with the pointer to the shape. `takes_default`: `expires_at` was left out.
-    `texts` are those that people will read, each with the pointer to it; one is None if it is unusable.
+    Times are in ms since 1970. `radii` lists the requested radii of circles in metres, each with its JSON Pointer.
+    `polygons` lists the requested polygons, each with its pointer. `takes_default` says that `expires_at` was left out.
+    `texts` lists the texts for people, each with its pointer; a text is None if it is invalid.
     """
 
     category: str | None
@@ -190,22 +193,22 @@ Point = tuple[float, float]  # latitude and longitude in degrees
 
 
 class AllowedArea(Protocol):
-    """Says where shapes may be, for one publisher."""
+    """The area in which one publisher may publish."""
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Whether a point may be there."""
+        """Return whether the point is in the area."""
         ...
 
     def covers(self, corners: Sequence[Point]) -> bool:
-        """Whether a ring may be there, with all that it winds around; its edges are straight as A17 says."""
+        """Return whether the ring and everything inside it is in the area. Edges are straight lines (rule A17)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OutsideShape:
-    """A requested shape that is not where it may be; the JSON Pointer to it, and nothing of where it is.
+    """A requested shape outside the publisher's jurisdiction: its JSON Pointer, without its place.
 
-    `swapped`: its points may be there with latitude and longitude exchanged.
+    `swapped` says that all its points would be inside if latitude and longitude were exchanged.
     """
 
     pointer: str
@@ -215,12 +218,15 @@ class OutsideShape:
 def outside_shape(
     pointer: str, place: Point | Sequence[Point] | RequestedPolygon, where: AllowedArea
 ) -> OutsideShape | None:
-    """Judge the centre of a circle, or the corners of a ring; None: it may be there. Nothing of it is kept."""
+    """Return an OutsideShape if the shape is not in the area `where`, else None.
+
+    `place` is the centre of a circle or the corners of a ring. No part of it is kept.
+    """
     points = place.corners if isinstance(place, RequestedPolygon) else [place] if isinstance(place, tuple) else place
     if isinstance(place, tuple):
         fits = where.contains(*place)
     else:
-        fits = place.judged(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
+        fits = place.is_covered(where.covers) if isinstance(place, RequestedPolygon) else where.covers(points)
     return None if fits else OutsideShape(pointer, all(where.contains(lng, lat) for lat, lng in points))
 
 
@@ -230,7 +236,7 @@ def _place(shape: RequestedCircle | RequestedPolygon) -> Point | RequestedPolygo
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """A well-formed request to cancel; `revision` is the number that the cancel is to take."""
+    """A well-formed request to cancel. `revision` is the number that the cancel shall have."""
 
     id: str
     revision: int
@@ -239,30 +245,32 @@ class Cancellation:
     confirm: Confirm
 
     def facts(self) -> PolicyFacts:
-        """The part of the request that the policy judges: its approval and its words."""
+        """Return the parts of the request that the policy checks: its approval and its reason."""
         texts = (("/reason", self.reason),)
         return PolicyFacts(None, None, None, None, _approved_at(self.approval), (), texts=texts, confirm=self.confirm)
 
 
-Approved = (
-    Approval | ApprovalProof | None
-)  # how a request was approved: as A11 says, or with signatures; None: it was not said
+# The approval of a request: without signatures (rule A11), with signatures, or None if it was left out.
+Approved = Approval | ApprovalProof | None
 
 
 def approval_of(approved: Approved) -> Approval:
-    """Who approved, as A11 has it. Of signatures that is known when they have been checked."""
+    """Return the approval in the form of rule A11.
+
+    It is empty for signatures, since the reviewers are only known after the signatures have been checked.
+    """
     return approved if isinstance(approved, Approval) else Approval("", 0)
 
 
 def _approved_at(approved: Approved) -> int | None:
-    """When, as P3 judges it. Of signatures AP4 judges that."""
+    """Return the time of approval for rule P3, or None for signatures, whose time rule AP4 checks."""
     return approved.approved_at if isinstance(approved, Approval) else None
 
 
 def _publish(
     area: Sequence[RequestedCircle | RequestedPolygon], terms: AcceptedTerms, current: Revision | None
 ) -> tuple[Circle | Polygon, ...] | None:
-    """The area as published; B11 and B12 are about its circles, and look at nothing else in it."""
+    """Return the published area, or None if it would be too complex. Rules B11 and B12 only apply to circles."""
     published = publish_polygons([shape for shape in area if isinstance(shape, RequestedPolygon)], terms.simplify_m)
     if published is None:
         return None
@@ -304,14 +312,14 @@ class CircleRequest(StrictModel):
 
 
 class PolygonRequest(StrictModel):
-    """A polygon: a GeoJSON Polygon geometry (RFC 7946) of one ring, positions as longitude and latitude in degrees."""
+    """A polygon: a GeoJSON Polygon geometry (RFC 7946) of one ring, with longitude and latitude in degrees."""
 
     type: Literal["Polygon"]
     coordinates: Ring
 
 
 class ApprovalRequest(StrictModel):
-    """Who decided to publish this, and when."""
+    """The reviewer who decided to publish, and the time of that decision."""
 
     reviewer: Annotated[Text, Field(min_length=1, max_length=128)]
     approved_at: Time
@@ -322,9 +330,9 @@ def _strict_form(text: str) -> str:
         raise PydanticCustomError("form", "must have at most {most} bytes", {"most": MAX_FORM_BYTES})
     try:
         members = load_json(text.encode())
-        json.dumps(members, ensure_ascii=False, allow_nan=False).encode()  # raises for what L2 has no place for
+        json.dumps(members, ensure_ascii=False, allow_nan=False).encode()  # raises for values that break rule L2
     except (Malformed, ValueError):
-        raise PydanticCustomError("form", "must be a form: the text of one strict JSON object") from None
+        raise PydanticCustomError("form", "must be a form: one strict JSON object as text") from None
     return text
 
 
@@ -336,7 +344,7 @@ class SignatureRequest(StrictModel):
 
 
 class ProofRequest(StrictModel):
-    """What was approved, as the text that a dry run gave, and who has signed that."""
+    """The form that a dry run returned, as text, and the reviewers' signatures of this text."""
 
     form: Annotated[str, Field(max_length=MAX_FORM_BYTES), AfterValidator(_strict_form)]
     signatures: Annotated[list[SignatureRequest], Field(min_length=1, max_length=MAX_SIGNATURES)]
@@ -348,7 +356,7 @@ def _once_each(kinds: list[str]) -> list[str]:
     return kinds
 
 
-# Those of `policy/pii.KINDS` that can be confirmed.
+# The kinds of `policy/pii.KINDS` that can be confirmed.
 Confirmable = Literal["address", "units", "phone", "contact", "name"]
 
 
@@ -358,13 +366,13 @@ Kinds = Annotated[
 
 
 class ConfirmRequest(StrictModel):
-    """What a person has confirmed of what would be held: km², and kinds of words. Nothing that is not held."""
+    """A person's confirmations: the size of a large area in km², and kinds of words that look like personal data."""
 
-    area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # stands for "left out"
+    area_km2: Annotated[float, Field(gt=0, le=MAX_AREA_KM2, allow_inf_nan=False)] = 0.0  # 0 means "left out"
     text: Kinds = Field(default_factory=list)
 
 
-# One shape, or a list of 1 to 16. The tags have a blank in them, by which `fields.broken_fields` knows them.
+# One shape, or a list of 1 to 16. The tags contain a blank, by which `fields.broken_fields` recognizes them.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 
@@ -384,17 +392,18 @@ Area = Annotated[
 _BY_WORD, _BY_PROOF = "by word", "by proof"
 
 
-def _way_of(approval: object) -> str:
+def _kind_of_approval(approval: object) -> str:
     return _BY_PROOF if isinstance(approval, dict) and approval.keys() & {"form", "signatures"} else _BY_WORD
 
 
 Approving = Annotated[
-    Annotated[ApprovalRequest, Tag(_BY_WORD)] | Annotated[ProofRequest, Tag(_BY_PROOF)], Discriminator(_way_of)
+    Annotated[ApprovalRequest, Tag(_BY_WORD)] | Annotated[ProofRequest, Tag(_BY_PROOF)],
+    Discriminator(_kind_of_approval),
 ]
 
 
 class AlertRequest(StrictModel):
-    """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` stand for "left out"."""
+    """The body of `POST /v1/alerts`. The defaults of `description` and `expires_at` mean "left out"."""
 
     id: Id
     category: Text
@@ -411,9 +420,9 @@ class AlertRequest(StrictModel):
 
 
 class RevisionRequest(AlertRequest):
-    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next number."""
+    """The body of `POST /v1/alerts/{id}/revisions`: the whole alert again, and its next revision number."""
 
-    id: Id = ""  # stands for "left out": the path has it
+    id: Id = ""  # empty means "left out", since the path has the id
     revision: RevisionNumber
 
 
@@ -435,7 +444,7 @@ _AS_SENT = tuple(
     for each in members_of(Alert, without=("expires_at", "area", "approval", "confirm"))
     if each.name in AlertRequest.model_fields
 )
-# The texts of a request that people will read: the policy judges all of them (P24).
+# The texts of a request that people will read. The policy checks all of them (rule P24).
 _WORDS: Mapping[str, TypeAdapter[str]] = {
     name: TypeAdapter(AlertRequest.__annotations__[name], config=ConfigDict(strict=True))
     for name, each in AlertRequest.model_fields.items()
@@ -448,48 +457,49 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
-    """A body breaks section 2. `violations` has each broken field, `facts()` what the policy can still judge.
+    """Raised for a body that breaks section 2 of the protocol.
 
-    So one answer lists everything that is wrong, and a desk need not try again and again.
+    `violations` lists the invalid fields, and `facts()` has the valid parts for the policy. So one response can list
+    everything that is wrong, and a publisher does not need many attempts.
     """
 
     def __init__(self, violations: Sequence[Violation], facts: PolicyFacts, area: object = None) -> None:
-        """`area`: the field as it was sent."""
+        """Keep `area` as it was sent."""
         super().__init__(violations[0].detail)
         self.violations = violations
         self._facts = facts
         self._area = area
 
     def facts(self) -> PolicyFacts:
-        """The part of the request that can be judged."""
+        """Return the valid parts of the request that the policy checks."""
         return self._facts
 
     def published(self, terms: AcceptedTerms, current: Revision | None) -> tuple[Circle | Polygon, ...] | None:
-        """The area as published; None if it is unusable, or would be too complex (P12)."""
+        """Return the published area, or None if it is invalid or would be too complex (rule P12)."""
         area = usable(_AREA, self._area)
         return None if area is None else _publish(_requested_area(area), terms, current)
 
     def outside_jurisdiction(self, where: AllowedArea) -> list[OutsideShape]:
-        """The shapes that are not where they may be (P22); of those that are usable."""
+        """Return the valid shapes that are outside the publisher's jurisdiction (rule P22)."""
         found = [(at, usable(_SHAPE, shape)) for at, shape in _shapes_of(self._area).items()]
         places = [(at, _place(_requested(shape))) for at, shape in found if shape is not None]
         return [each for at, place in places if (each := outside_shape(at, place, where))]
 
 
-# It stands for the approval that a dry run may leave out, so that all else is judged.
-_NOT_SAID = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
+# This replaces the approval if a dry run leaves it out, so that everything else is checked.
+_PLACEHOLDER_APPROVAL = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 
 def parse_publication(body: Mapping[str, Any], *, dry_run: bool = False) -> Publication:
-    """The request to publish revision 1 in `body`, which `strict_json.load_json` has read. Raises Invalid.
+    """Return the request to publish revision 1 in `body`, or raise Invalid.
 
-    With `dry_run` it need not be approved.
+    `body` comes from `strict_json.load_json`. With `dry_run`, the approval may be left out.
     """
     return _publication(_validate(AlertRequest, body, dry_run=dry_run), is_approved=_is_approved(body))
 
 
 def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Publication:
-    """The request in `body` to publish the next revision of `alert_id`. Raises Invalid."""
+    """Return the request in `body` to publish the next revision of `alert_id`, or raise Invalid."""
     mismatch = "id" in body and isinstance(body["id"], str) and is_id(body["id"]) and body["id"] != alert_id
     if mismatch:
         violations = [ID_MISMATCH, *_broken(RevisionRequest, body, dry_run=dry_run)]
@@ -499,11 +509,11 @@ def parse_revision(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = Fa
 
 
 def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool = False) -> Cancellation:
-    """The request in `body` to cancel `alert_id`. Raises Invalid."""
+    """Return the request in `body` to cancel `alert_id`, or raise Invalid."""
     try:
         model = _validate(CancelRequest, body, dry_run=dry_run)
     except Invalid as invalid:
-        # Of section 3 only the rules about the approval (P3) and about words (P24) are for cancels too.
+        # Cancels only have to keep two rules of section 3: about the approval (P3) and about texts (P24).
         texts = (("/reason", usable(_REASON, body.get("reason"))),)
         approved_at, confirm = invalid.facts().approved_at, invalid.facts().confirm
         facts = PolicyFacts(None, None, None, None, approved_at, (), texts=texts, confirm=confirm)
@@ -513,7 +523,7 @@ def parse_cancellation(body: Mapping[str, Any], alert_id: str, *, dry_run: bool 
 
 
 def _is_approved(body: Mapping[str, Any]) -> bool:
-    """Whether it is said how a request was approved. (If not, it is a dry run.)"""
+    """Return whether the body has an approval, which only dry runs may leave out."""
     return "approval" in body
 
 
@@ -528,7 +538,7 @@ ID_MISMATCH = Violation(problems.ID_MISMATCH, "/id", "must be the id in the path
 
 def _validate(model: type[_Model], body: Mapping[str, Any], *, dry_run: bool = False) -> _Model:
     try:
-        return model.model_validate({"approval": _NOT_SAID, **body} if dry_run else body)
+        return model.model_validate({"approval": _PLACEHOLDER_APPROVAL, **body} if dry_run else body)
     except ValidationError as error:
         raise Invalid(broken_fields(error), _usable_facts(body), body.get("area")) from None
 
@@ -570,25 +580,25 @@ def _requested_area(area: Any) -> tuple[RequestedCircle | RequestedPolygon, ...]
 def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | RequestedPolygon:
     if isinstance(shape, PolygonRequest):
         return shape.coordinates
-    # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
+    # -0.0 counts as 0 (rule L3). Adding 0.0 turns -0.0 into 0.0, and changes no other number.
     return RequestedCircle(shape.lat + 0.0, shape.lng + 0.0, float(shape.radius_m))
 
 
 def area_of(
     shapes: Iterable[tuple[float, float, float] | RequestedPolygon],
 ) -> tuple[RequestedCircle | RequestedPolygon, ...]:
-    """The area that is asked for where no JSON has it: circles as latitude, longitude and radius, and outlines."""
+    """Return a requested area from circles, as (latitude, longitude, radius in metres), and polygons."""
     return tuple(each if isinstance(each, RequestedPolygon) else RequestedCircle(*each) for each in shapes)
 
 
 def has_polygons(body: Mapping[str, Any]) -> bool:
-    """Whether there is a polygon in a body: then it takes milliseconds to read."""
+    """Return whether a body has a polygon, which takes milliseconds to parse."""
     area = body.get("area")
     shapes = area if isinstance(area, list) else [area]
     return any(_type_of(shape) == _POLYGON for shape in shapes)
 
 
-# ---- what of a broken body can still be judged -----------------------------------------------------------------
+# ---- the valid parts of an invalid body ------------------------------------------------------------------------
 
 _CATEGORY: TypeAdapter[str] = TypeAdapter(AlertRequest.__annotations__["category"], config=ConfigDict(strict=True))
 TIME: TypeAdapter[int] = TypeAdapter(Time)
@@ -603,11 +613,11 @@ _SEVERITY: TypeAdapter[Severity] = TypeAdapter(Severity)
 
 
 def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
-    """What the policy can judge of a body that is not valid as a whole: each field that is valid by itself."""
+    """Return the parts of an invalid body that the policy can check: all fields that are valid by themselves."""
     approval = body.get("approval")
     shapes = _shapes_of(body.get("area"))
-    radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps(shapes, _CIRCLE)]
-    polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps(shapes, _POLYGON)]
+    radii = [(f"{at}/radius_m", usable(_RADIUS, shape.get("radius_m"))) for at, shape in _maps_of_kind(shapes, _CIRCLE)]
+    polygons = [(at, usable(_RING, shape.get("coordinates"))) for at, shape in _maps_of_kind(shapes, _POLYGON)]
     threat = body.get("threat")
     confirm = usable(_CONFIRM, body.get("confirm", {}))
     return PolicyFacts(
@@ -627,10 +637,10 @@ def _usable_facts(body: Mapping[str, Any]) -> PolicyFacts:
 
 
 def _shapes_of(area: object) -> dict[str, Any]:
-    """Each shape of an area, however broken, by the JSON Pointer to it."""
+    """Return each shape of an area by its JSON Pointer. The shapes may be invalid."""
     return {f"/area/{n}": shape for n, shape in enumerate(area)} if isinstance(area, list) else {"/area": area}
 
 
-def _maps(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
-    """Those shapes of a kind that are maps, however broken."""
+def _maps_of_kind(shapes: Mapping[str, Any], kind: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the shapes of a kind that are maps. They may be invalid otherwise."""
     return [(at, shape) for at, shape in shapes.items() if isinstance(shape, dict) and _type_of(shape) == kind]

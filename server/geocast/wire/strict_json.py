@@ -1,8 +1,9 @@
-"""Bytes to one map, strictly (protocol, sections 2 "Lexical rules" and 5 "Messages").
+"""Strict parsers for JSON and MessagePack (protocol, sections 2 "Lexical rules" and 5 "Messages").
 
-The parsers of web frameworks let NaN, duplicate keys and lone surrogates pass. A message that two programs read
-differently is a way past the policy, so here nothing is repaired and nothing is guessed. What comes out is plain dict,
-list, str, int, float, bool and None, at most 32 levels deep.
+The parsers of web frameworks accept NaN, duplicate keys and lone surrogates. If two programs read a message in
+different ways, the message can get past the policy. For example, of `{"severity": "minor", "severity": "extreme"}` one
+program may check the first value and another publish the second. So these parsers repair nothing and guess nothing.
+They return plain dict, list, str, int, float, bool and None, nested at most 32 levels deep.
 """
 
 import json
@@ -13,16 +14,16 @@ import msgpack
 from ..errors import Malformed
 
 MAX_DEPTH = 32
-# A double has at most 309 digits before the point, so a longer integer is out of every range anyhow, and an int that is
-# no double would raise OverflowError wherever it meets a float. int() takes time that grows with the square of the
-# length, too.
+# A double has at most 309 digits before the point, so longer integers are outside every range. They become floats,
+# since an int beyond a double raises OverflowError in comparisons with floats, and int() takes time that grows with the
+# square of the length.
 MAX_INT_DIGITS = 308
 
 
 def load_json(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data` (UTF-8). Numbers beyond a double come out as infinite, for the field to refuse.
+    """Return the JSON object in `data` (UTF-8). Numbers beyond a double become infinite, and are refused as fields.
 
-    Raises UnicodeDecodeError for bad UTF-8 and Malformed for all else that is no strict JSON object.
+    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object.
     """
     text = data.decode("utf-8")
     try:
@@ -33,9 +34,9 @@ def load_json(data: bytes) -> dict[str, Any]:
 
 
 def load_msgpack(data: bytes) -> dict[str, Any]:
-    """The MessagePack map in `data`: str keys and text, no bin, no ext, no NaN, nothing behind it.
+    """Return the MessagePack map in `data`, or raise Malformed.
 
-    Raises Malformed for anything else.
+    Keys and texts must be str. bin, ext, NaN and bytes after the map are refused.
     """
     try:
         value = msgpack.unpackb(
@@ -46,8 +47,8 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
             ext_hook=_no_ext,
             use_list=True,
         )
-    # The library raises ValueError, classes of its own and, for a corrupt ext type or time stamp, still others. All of
-    # them mean the same here: the bytes are not MessagePack.
+    # The library raises ValueError, exceptions of its own, and others for a corrupt ext type or time stamp. All of them
+    # mean that the bytes are not MessagePack.
     except Exception:
         raise Malformed("not strict MessagePack") from None
     result = _checked_map(value, MAX_DEPTH + 1)
@@ -57,10 +58,10 @@ def load_msgpack(data: bytes) -> dict[str, Any]:
 
 
 def _checked_map(value: object, brackets: int) -> dict[str, Any]:
-    """`value` if it is a map of at most 32 levels.
+    """Return `value` if it is a map of at most 32 levels, else raise Malformed.
 
-    `brackets`: at least as many as there are maps and lists. With no more than 32 of them the value can't be deeper,
-    and the walk through it is saved; that is so for nearly every message.
+    `brackets` is an upper bound of the number of maps and lists. If that is at most 32, the value cannot be deeper, so
+    its depth is not computed. This is the case for nearly every message.
     """
     if not isinstance(value, dict):
         raise Malformed("not a map")
@@ -70,7 +71,7 @@ def _checked_map(value: object, brackets: int) -> dict[str, Any]:
 
 
 def _depth(value: object) -> int:
-    """How many maps and lists lie in one another. It stops counting at 33, which is refused already."""
+    """Return the depth of nested maps and lists, or 33 if it is greater."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         inner = [v for v in level if isinstance(v, dict | list)]
@@ -82,9 +83,9 @@ def _depth(value: object) -> int:
 
 
 def _plain(value: object) -> bool:
-    """Whether nothing in it is bytes, an ext type, a time stamp, a NaN or a key that is no str.
+    """Return whether the value contains no bytes, ext type, time stamp or NaN, and all keys are str.
 
-    (A NaN is the only value that differs from itself.)
+    (NaN is the only value that differs from itself.)
     """
     if isinstance(value, dict):
         return all(type(k) is str and _plain(v) for k, v in value.items())
@@ -105,7 +106,7 @@ def _no_ext(_code: int, _data: bytes) -> NoReturn:
 
 
 def _no_constant(_name: str) -> NoReturn:
-    raise ValueError("not a number of JSON")
+    raise ValueError("not a JSON number")
 
 
 def _int(digits: str) -> int | float:

@@ -177,7 +177,11 @@ def test_without_keys_it_does_not_start(tmp_path: Path, certificate: Certificate
         ended = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
         unknown = geocast(tmp_path, "serve", "--keys", url, "--workers", workers)
     away = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
-    for outcome, said in (ended, "holds no key"), (unknown, "its certificate is not good"), (away, "can't be reached"):
+    for outcome, said in (
+        (ended, "holds no usable key"),
+        (unknown, "its certificate is not valid"),
+        (away, "can't be reached"),
+    ):
         assert outcome.returncode == 2
         assert outcome.stdout == ""
         assert re.fullmatch(
