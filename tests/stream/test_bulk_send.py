@@ -189,7 +189,7 @@ def test_where_there_is_one_that_is_said(sender, caplog):
     """At INFO."""
     with caplog.at_level(logging.INFO):
         open_sender().close()
-    assert "sends go by Linux AIO" in caplog.text
+    assert "frames are sent by Linux AIO" in caplog.text
 
 
 def _is_empty(there):
