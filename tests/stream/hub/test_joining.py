@@ -1,4 +1,4 @@
-"""Who joins late, or comes back with what it holds, is told the difference."""
+"""Sessions that connect late, or come back with `holding`, are sent the difference."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, HALF_HOUR_S
@@ -9,8 +9,8 @@ from geocast.matching.filters import Filter
 from geocast.model.alert import Circle
 
 
-def test_what_is_live_follows_the_welcome_in_the_same_write(town):
-    """Rule 4, R3: exactly `live` many, nothing between: cancels first, then the most severe first."""
+def test_live_alerts_follow_the_welcome_in_the_same_write(town):
+    """M17, R3: exactly `live` many, with nothing between: cancels first, then the most severe first."""
     town.publish(
         a_revision("minor", severity="minor"),
         a_revision("far", area=(Circle(0.0, 0.0, 1000.0),)),
@@ -29,8 +29,8 @@ def test_what_is_live_follows_the_welcome_in_the_same_write(town):
     assert len(peer.writes) == 1
 
 
-def test_who_joins_before_the_first_turn_is_told_once(town):
-    """R2, R3: by its welcome, and not by the fan-out that has yet to start."""
+def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
+    """R2, R3: behind its welcome, and not by the flight that starts later."""
     town.deliver(a_revision())
     peer = town.join(0)
     town.run()
@@ -38,8 +38,8 @@ def test_who_joins_before_the_first_turn_is_told_once(town):
     assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
 
 
-def test_a_late_joiner_is_a_recipient_like_any_other(town):
-    """R1, R3: and is counted."""
+def test_late_joiner_is_sent_revisions_and_counted(town):
+    """R1, R3."""
     town.publish(a_revision())
     peer = town.join(0)
     town.publish(a_revision(revision=2))
@@ -57,8 +57,8 @@ def test_a_late_joiner_is_a_recipient_like_any_other(town):
         (9, ["welcome"], ["-a-1/4"]),
     ],
 )
-def test_who_comes_back_is_told_the_difference(town, held, told, later):
-    """R5: the table of what the node knows against what is held; a recipient from now on, wherever it is."""
+def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
+    """R5: the table of held and current revisions; then it is a recipient, wherever it is."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
     assert peer.received() == told
@@ -67,16 +67,16 @@ def test_who_comes_back_is_told_the_difference(town, held, told, later):
     assert peer.received() == later
 
 
-def test_who_comes_back_after_the_end_is_told_nothing(town):
-    """R5: expired, or unknown: nothing, and no sign of which."""
+def test_returning_session_is_sent_nothing_after_the_end(town):
+    """R5e: an expired and an unknown alert look the same."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
     assert peer.received() == ["welcome"]
 
 
-def test_who_comes_back_after_a_cancel_is_told_once(town):
-    """R5: `cancel`, and no recipient from now on."""
+def test_returning_session_is_sent_the_cancel_once(town):
+    """R5d: after the `cancel` it is no recipient any more."""
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
@@ -86,8 +86,8 @@ def test_who_comes_back_after_a_cancel_is_told_once(town):
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
-def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
-    """R5: remembered for 30 s, in case the node is behind, and judged by the table then."""
+def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
+    """R5e: remembered for 30 s, since this node may be behind."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
     town.clock.advance(29.9)
@@ -99,8 +99,8 @@ def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
     assert peer.received() == ["-a-1/4"]
 
 
-def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
-    """Rule 5, R5: the claim was that of another connection."""
+def test_held_unknown_alert_is_forgotten_with_its_session(town):
+    """R5: the next session in the row is another client."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
     town.sweep()
@@ -110,8 +110,8 @@ def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
     assert next_one.received() == ["welcome"]
 
 
-def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town):
-    """R5: 30 s from its last `hello`, though it has the same row as before."""
+def test_held_unknown_alert_counts_from_the_last_hello(town):
+    """R5e: 30 s from the last `hello`, though the client has the same row as before."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)
     town.sweep()
