@@ -1,6 +1,6 @@
-"""Nothing is handed to a transport at or after `expires_at`, by no path (protocol, section 3), whatever the clocks do.
+"""No path hands a frame to a transport at or after `expires_at`, whatever the clocks do (protocol, section 3).
 
-A path is a generator: what it does before its `yield` happens in time, what it does after it may come too late.
+A path is a generator: the part before its `yield` happens in time, the part after it may come too late.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class SessionPeer(FakePeer):
         self.stage.hub.leave(self.session.row)
 
     def drain(self):
-        """It has read all that was written."""
+        """Let the transport send all that was written."""
         self.full = False
         self.stage.hub.on_drained(self.session.row, self.stage.clock.now())
 
@@ -60,7 +60,7 @@ class HubHarness:
         return phone
 
     def reads(self, entry):
-        """The node reads an entry of the log."""
+        """Have the node read an entry of the log."""
         self.hub.deliver(entry, self.clock.now())
 
     def reads_alert(self, alert_id="a-1", revision=1, **changes):
@@ -77,7 +77,7 @@ class HubHarness:
         self.hub.sweep(self.clock.now())
 
     def received(self):
-        """How many alerts and cancels were handed to transports, ever."""
+        """Return how many alerts and cancels were handed to transports since the start."""
         self.told_so_far = getattr(self, "told_so_far", 0) + sum(
             message["type"] in ("alert", "cancel") for phone in self.phones for message in phone.take()
         )
@@ -86,7 +86,7 @@ class HubHarness:
 
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
-    """Each sweep looks at the times of all sessions; without this, one in a few."""
+    """Have each sweep check the deadlines of all sessions; otherwise one sweep in a few does."""
     monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
@@ -104,22 +104,22 @@ def a_token(clock, *scopes, life_s=3600):
 
 
 def hello(stage):
-    """A late joiner."""
+    """A client that connects late."""
     stage.reads_alert()
     yield
     stage.phone()
 
 
 def hello_that_holds_an_old_revision(stage):
-    """One that comes back."""
+    """A client that comes back with an old revision."""
     stage.reads_alert()
     stage.reads_alert(revision=2)
     yield
     stage.phone(ELSEWHERE, holding={"a-1": 1})
 
 
-def hello_that_holds_what_was_cancelled(stage):
-    """One that comes back after the cancel."""
+def hello_that_holds_a_cancelled_alert(stage):
+    """A client that comes back after the cancel."""
     stage.reads_alert()
     stage.reads_cancel()
     yield
@@ -127,7 +127,7 @@ def hello_that_holds_what_was_cancelled(stage):
 
 
 def move(stage):
-    """One that walks into the area."""
+    """A client that walks into the area."""
     phone = stage.phone(ELSEWHERE)
     stage.reads_alert()
     stage.turns()
@@ -136,7 +136,7 @@ def move(stage):
 
 
 def filter(stage):  # noqa: A001 (the message's name)
-    """One that clears its filter."""
+    """A client that clears its filter."""
     phone = stage.phone(categories=[])
     stage.reads_alert()
     stage.turns()
@@ -145,7 +145,7 @@ def filter(stage):  # noqa: A001 (the message's name)
 
 
 def token(stage):
-    """One that may see tests from now on."""
+    """A client that may see tests from now on."""
     phone = stage.phone(token=a_token(stage.clock))
     stage.reads_alert(status="test")
     stage.turns()
@@ -154,7 +154,7 @@ def token(stage):
 
 
 def resume(stage):
-    """A slow one that has read all at last."""
+    """A slow client whose transport has sent all bytes."""
     phone = stage.phone(wire=MSGPACK)
     phone.full = True
     phone.says("ping")
@@ -165,7 +165,7 @@ def resume(stage):
 
 
 def fan_out_before_its_first_slice(stage):
-    """An entry that was read, and no more."""
+    """An entry that was read, before its first slice."""
     stage.phone()
     stage.reads_alert()
     yield
@@ -173,7 +173,7 @@ def fan_out_before_its_first_slice(stage):
 
 
 def fan_out_in_the_middle(stage):
-    """Some have it, others would be next."""
+    """A flight that has reached some sessions and not the others."""
     for wire in (JSON, MSGPACK, JSON, MSGPACK):
         stage.phone(wire=wire)
     stage.reads_alert()
@@ -183,7 +183,7 @@ def fan_out_in_the_middle(stage):
 
 
 def fan_out_of_a_cancel_in_the_middle(stage):
-    """The cancel of what will be over by itself."""
+    """A flight of a cancel whose alert expires meanwhile."""
     for _ in range(4):
         stage.phone()
     stage.reads_alert()
@@ -195,7 +195,7 @@ def fan_out_of_a_cancel_in_the_middle(stage):
 
 
 def fan_out_that_waits_for_its_turn(stage):
-    """Alerts behind a more severe one that is on its way."""
+    """Alerts that wait behind a more severe one."""
     for _ in range(4):
         stage.phone()
     stage.reads_alert("long", severity="extreme", expires_at=END_MS + 60_000)
@@ -208,7 +208,7 @@ def fan_out_that_waits_for_its_turn(stage):
 
 
 def log_reader(stage):
-    """An entry that took so long to come here."""
+    """An entry that is read from the log late."""
     stage.phone()
     yield
     stage.reads_alert()
@@ -216,7 +216,7 @@ def log_reader(stage):
 
 
 def log_reader_at_a_revision(stage):
-    """The next revision of what is known here took so long."""
+    """A revision of a known alert that is read late."""
     stage.phone()
     stage.reads_alert()
     stage.turns()
@@ -226,7 +226,7 @@ def log_reader_at_a_revision(stage):
 
 
 def log_reader_at_a_cancel(stage):
-    """The cancel took so long."""
+    """A cancel of a known alert that is read late."""
     stage.phone()
     stage.reads_alert()
     stage.turns()
@@ -235,8 +235,8 @@ def log_reader_at_a_cancel(stage):
     stage.turns()
 
 
-def claim_of_what_is_read_later(stage):
-    """One that holds what this node, which is behind, reads only now."""
+def holding_of_an_alert_that_is_read_later(stage):
+    """A client that holds an alert which this node, being behind, reads only now."""
     stage.phone(ELSEWHERE, holding={"a-1": 1})
     yield
     stage.reads_alert(revision=2)
@@ -246,7 +246,7 @@ def claim_of_what_is_read_later(stage):
 KNOWN_IN_TIME = [
     hello,
     hello_that_holds_an_old_revision,
-    hello_that_holds_what_was_cancelled,
+    hello_that_holds_a_cancelled_alert,
     move,
     filter,
     token,
@@ -258,7 +258,7 @@ KNOWN_IN_TIME = [
     log_reader_at_a_revision,
     log_reader_at_a_cancel,
 ]
-READ_TOO_LATE = [log_reader, claim_of_what_is_read_later]
+READ_TOO_LATE = [log_reader, holding_of_an_alert_that_is_read_later]
 
 
 def by_name(function):
@@ -266,8 +266,8 @@ def by_name(function):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_each_path_hands_over_a_frame_just_before_the_end(path, stage):
-    """Section 3: the others of this file would prove nothing about a path that leads nowhere."""
+def test_each_path_sends_just_before_the_end(path, stage):
+    """Section 3: without this the other tests would prove nothing about a path that sends nothing."""
     steps = path(stage)
     next(steps)
     before = stage.received()
@@ -278,8 +278,8 @@ def test_each_path_hands_over_a_frame_just_before_the_end(path, stage):
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_hands_over_a_frame_at_the_end_or_later(path, late_s, stage):
-    """Section 3: "Nothing is sent after `expires_at`, by no path"."""
+def test_no_path_sends_at_the_end_or_later(path, late_s, stage):
+    """E1: nothing is sent after `expires_at`, by any path."""
     steps = path(stage)
     next(steps)
     before = stage.received()
@@ -289,8 +289,8 @@ def test_no_path_hands_over_a_frame_at_the_end_or_later(path, late_s, stage):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
-def test_no_path_hands_over_a_frame_at_the_end_though_the_wall_clock_was_set_back(path, stage):
-    """Section 3: the monotonic clock knows the end, from when the alert was read."""
+def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, stage):
+    """E5: the monotonic deadline was computed when the alert was read."""
     steps = path(stage)
     next(steps)
     before = stage.received()
@@ -301,8 +301,8 @@ def test_no_path_hands_over_a_frame_at_the_end_though_the_wall_clock_was_set_bac
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_hands_over_a_frame_that_has_ended_by_the_wall_clock_alone(path, stage):
-    """Section 3: the wall clock was behind when the alert was read, and has been set right."""
+def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, stage):
+    """E5: the wall clock was behind when the alert was read, and has been set right."""
     stage.clock.wall_ms -= HOUR_MS // 2
     steps = path(stage)
     next(steps)
@@ -312,8 +312,8 @@ def test_no_path_hands_over_a_frame_that_has_ended_by_the_wall_clock_alone(path,
     assert stage.received() == before
 
 
-def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_after_its_end(stage):
-    """Section 3: what is owed is judged anew at every slice, one alert at a time."""
+def test_second_of_two_alerts_is_not_sent_after_its_end(stage):
+    """Section 3: what is owed is decided at every slice, for each alert."""
     phones = [stage.phone() for _ in range(3)]
     stage.reads_alert("long", expires_at=END_MS + 60_000)
     stage.reads_alert("short")
@@ -329,8 +329,8 @@ def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_a
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_a_wall_clock_that_jumps_an_hour_closes_nobody(hours, stage):
-    """Section 6: a token's deadline is monotonic; section 5: so are silence and slowness."""
+def test_jump_of_the_wall_clock_closes_no_session(hours, stage):
+    """Sections 5 and 6: the deadlines of tokens, silence and slowness are monotonic."""
     slow = stage.phone()
     slow.full = True
     slow.says("ping")
@@ -344,8 +344,8 @@ def test_a_wall_clock_that_jumps_an_hour_closes_nobody(hours, stage):
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_a_session_ends_at_the_first_sweep_after_its_token_and_not_before(hours, stage):
-    """Section 6: "within a second of its token's expiry", whatever the wall clock says."""
+def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, stage):
+    """T6: whatever the wall clock says."""
     phone = stage.phone(token=a_token(stage.clock, life_s=20))
     stage.clock.wall_ms += hours * HOUR_MS
     stage.clock.advance(19.999)
@@ -356,8 +356,8 @@ def test_a_session_ends_at_the_first_sweep_after_its_token_and_not_before(hours,
     assert phone.closed is close_codes.BAD_TOKEN
 
 
-def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stage):
-    """Section 6: "the last accepted token alone counts"."""
+def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(stage):
+    """T6: the last accepted token is the one that counts."""
     later, earlier = (stage.phone(token=a_token(stage.clock, life_s=20)) for _ in range(2))
     later.says("token", token=a_token(stage.clock, life_s=40))
     earlier.says("token", token=a_token(stage.clock, life_s=10))
@@ -373,8 +373,8 @@ def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stag
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_what_has_ended_by_the_monotonic_clock_is_let_go_at_the_next_sweep(hours, stage):
-    """Section 3: and so are those who were told of it, who would else be told of a late revision of it."""
+def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, stage):
+    """Section 3: otherwise its recipients would be sent a late revision of it."""
     stage.phone()
     stage.reads_alert()
     stage.turns()
@@ -385,8 +385,8 @@ def test_what_has_ended_by_the_monotonic_clock_is_let_go_at_the_next_sweep(hours
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
-def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns, stage):
-    """E1, E5, R2: nothing while the clock is ahead; then whoever was not sent it, newcomers and revisions included."""
+def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, stage):
+    """E1, E5, R2: nothing is sent while the clock is ahead; then newcomers and revisions are sent, once."""
     first = [stage.phone() for _ in range(3)]
     stage.reads_alert("before")
     stage.turns(turns)
@@ -407,8 +407,8 @@ def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_a_blip_between_two_sweeps_leaves_nobody_out(seen_by, stage):
-    """R3: whoever was not sent it because of the clock is sent it, though no sweep has seen the clock ahead."""
+def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, stage):
+    """R3: a session that was not sent the alert is sent it, though no sweep has seen the clock ahead."""
     stage.phone()
     stage.reads_alert()
     stage.turns(0 if seen_by == "turn" else 1)
@@ -422,8 +422,8 @@ def test_a_blip_between_two_sweeps_leaves_nobody_out(seen_by, stage):
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
-def test_a_revision_read_while_the_wall_clock_is_ahead_reaches_all_when_it_is_right(stage):
-    """R1: every recipient, and with the deadline that it had and what the revision adds."""
+def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(stage):
+    """R1: to every recipient, with the old deadline plus what the revision adds."""
     stage.phone()
     stage.reads_alert()
     stage.turns()
@@ -441,8 +441,8 @@ def test_a_revision_read_while_the_wall_clock_is_ahead_reaches_all_when_it_is_ri
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
-def test_a_revision_read_while_the_wall_clock_is_behind_ends_when_it_should(longer_s, stage):
-    """Section 3: a new end is as much later than the old one as it says; the wall clock was set in between."""
+def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, stage):
+    """Section 3: the deadline moves by as much as the end does, though the wall clock was set in between."""
     stage.reads_alert()
     stage.clock.wall_ms -= HOUR_MS
     stage.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
@@ -454,8 +454,8 @@ def test_a_revision_read_while_the_wall_clock_is_behind_ends_when_it_should(long
     assert stage.received() == 1
 
 
-def test_a_revision_that_prolongs_an_alert_that_has_just_ended_is_sent(stage):
-    """Rule 1: the end of a former revision is not the end."""
+def test_revision_that_prolongs_an_ended_alert_is_sent(stage):
+    """Live alerts, Rule 1: the newest revision's end counts."""
     phone = stage.phone()
     stage.reads_alert()
     stage.turns()
@@ -466,7 +466,7 @@ def test_a_revision_that_prolongs_an_alert_that_has_just_ended_is_sent(stage):
 
 
 class HastyClock(FakeClock):
-    """A clock that goes on by 2 ms at every reading. Lies: as FakeClock, and time passes only when it is looked at."""
+    """A clock that goes forward by 2 ms at every reading. Lies: as FakeClock, and time passes only when it is read."""
 
     def now(self) -> Now:
         self.wall_ms += 2
@@ -474,8 +474,8 @@ class HastyClock(FakeClock):
         return super().now()
 
 
-def test_the_pump_looks_at_the_clock_for_every_slice(stage):
-    """Section 3: "judged by a clock reading at most 5 ms old", in a fan-out that outlives its alert."""
+def test_pump_reads_the_clock_for_every_slice(stage):
+    """E2: a reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives."""
     for _ in range(12):
         stage.phone()
     stage.received()
@@ -492,8 +492,8 @@ def test_the_pump_looks_at_the_clock_for_every_slice(stage):
     assert 0 < len(told) <= 5, "a slice of one for each reading; it was read five times before the end, and once at it"
 
 
-def test_a_heartbeat_carries_no_alert(stage):
-    """Section 5: a sweep long after the end writes pings and nothing else."""
+def test_sweep_after_the_end_writes_only_pings(stage):
+    """Section 5."""
     phone = stage.phone()
     stage.reads_alert()
     stage.clock.advance(HEARTBEAT_S)
