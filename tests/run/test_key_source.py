@@ -1,4 +1,4 @@
-"""Keys at a URL, again and again: when they are fetched, and what becomes of it. (That they are: `end_to_end/`.)"""
+"""Keys at a URL: when they are fetched, and what the result leads to. Fetching itself is tested in `end_to_end/`."""
 
 import asyncio
 
@@ -13,9 +13,9 @@ URL = parse_key_url("https://idp.example/keys")
 
 
 class KeySourceHarness:
-    """A source with a server that answers when it is told to.
+    """A source whose server answers when the test says so.
 
-    Purpose: to see what a fetch does at each moment. Lies: there is no server; what is fetched comes by `answer`.
+    Purpose: to see what a fetch does at each moment. Lies: there is no server; `answer` gives the fetched set.
     """
 
     def __init__(self, monkeypatch, every_s=3600.0):
@@ -34,7 +34,7 @@ class KeySourceHarness:
         return await self.fetches[-1]
 
     async def answer(self, what):
-        """The fetch that is under way ends with this set, or this error."""
+        """End the fetch that is under way with this set, or this error."""
         await turns()
         fetch = self.fetches[-1]
         fetch.set_exception(what) if isinstance(what, Exception) else fetch.set_result(what)
@@ -42,14 +42,14 @@ class KeySourceHarness:
 
 
 async def turns():
-    """The loop does all that there is to do now."""
+    """Let the loop do all that there is to do now."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """`play(scene)`: run it with a stage whose source runs."""
+    """`play(scene)`: run a scene with a running source."""
 
     def playing(scene, **options):
         async def main():
@@ -64,8 +64,8 @@ def play(monkeypatch):
     return playing
 
 
-def test_a_stranger_brings_about_one_fetch_in_a_while(play):
-    """T8: once in 30 s; who asks meanwhile is told so at once."""
+def test_unknown_keys_cause_one_fetch_in_30_s(play):
+    """T8: a later token of an unknown key is refused at once."""
 
     async def scene(stage):
         stage.source.ask()
@@ -82,8 +82,8 @@ def test_a_stranger_brings_about_one_fetch_in_a_while(play):
     play(scene)
 
 
-def test_the_operator_can_have_it_fetched_at_any_time(play):
-    """BA2: and once more, if what he says comes in the middle of a fetch, for he may have changed it meanwhile."""
+def test_operator_can_cause_a_fetch_at_any_time(play):
+    """BA2: also during a fetch, which is then followed by another, since the set may have changed meanwhile."""
 
     async def scene(stage):
         stage.source.ask()
@@ -99,8 +99,8 @@ def test_the_operator_can_have_it_fetched_at_any_time(play):
     play(scene)
 
 
-def test_the_same_set_changes_nothing(play):
-    """T8: who waits is told that there is nothing newer."""
+def test_fetching_the_same_set_only_ends_the_waiting(play):
+    """T8."""
 
     async def scene(stage):
         stage.source.fetch_now()
@@ -110,7 +110,7 @@ def test_the_same_set_changes_nothing(play):
     play(scene)
 
 
-def test_it_is_fetched_though_nobody_asks(play):
+def test_set_is_fetched_regularly(play):
     """BA3: within `every_s`."""
 
     async def scene(stage):
@@ -122,8 +122,8 @@ def test_it_is_fetched_though_nobody_asks(play):
     play(scene, every_s=0.01)
 
 
-def test_what_fails_is_said_once_and_tried_again(play, caplog, monkeypatch):
-    """T8: the last good set is kept."""
+def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
+    """T8: the last good set stays."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
     async def scene(stage):
