@@ -200,7 +200,7 @@ def test_all_that_is_wrong_is_told_a_line_each(geocast, tmp_path):
         "log nowhere/geocast.db: No such file",
     ):
         assert [line for line in told if expected in line], expected
-    assert table(outcome)["--stream"] == ("(no good)", "option")
+    assert table(outcome)["--stream"] == ("(not valid)", "option")
 
 
 def test_what_serve_refuses_check_refuses(geocast, tmp_path, keys):
