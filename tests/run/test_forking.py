@@ -1,4 +1,4 @@
-"""Processes that are forked: what they have of their parent, and what they do not (`geocast.run.forking`)."""
+"""Forked processes: what they inherit from their parent and what they do not (`geocast.run.forking`)."""
 
 import gc
 import os
@@ -17,14 +17,14 @@ from geocast.run.forking import WAITED_FOR, fork
 
 @pytest.fixture(autouse=True)
 def thawed():
-    """A fork freezes what is there; other tests count garbage."""
+    """Thaw the objects that a fork freezes, since other tests count garbage."""
     yield
     gc.unfreeze()
 
 
 @pytest.fixture
 def pipe():
-    """Where a child writes to, and we read from."""
+    """A pipe that a child writes to and the test reads from."""
     here, there = os.pipe()
     yield here, there
     os.close(here)
@@ -32,19 +32,19 @@ def pipe():
 
 
 def end_of(pid):
-    """How a child has ended: its exit status, or minus the signal that ended it."""
+    """Return how a child has ended: its exit status, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def told(pipe, work):
-    """What `work` returns in a child."""
+    """Return what `work` returns in a child, as text."""
     here, there = pipe
     assert end_of(fork("child", [there], lambda: os.write(there, repr(work()).encode()))) == 0
     return os.read(here, 65536).decode()
 
 
-def test_a_child_keeps_the_descriptors_that_it_is_given_and_no_others(pipe):
-    """Neither ours, nor those that we have from who started us."""
+def test_child_keeps_only_the_descriptors_that_it_is_given(pipe):
+    """It closes those of its parent, and those that its parent inherited."""
     with open(os.devnull) as other:
         left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
         assert left == repr([pipe[1]])
@@ -52,7 +52,7 @@ def test_a_child_keeps_the_descriptors_that_it_is_given_and_no_others(pipe):
 
 
 def is_open(number):
-    """Whether there is such a descriptor."""
+    """Return whether there is such a descriptor."""
     try:
         os.fstat(number)
     except OSError:
@@ -61,7 +61,7 @@ def is_open(number):
 
 
 def raises(error):
-    """A function that does."""
+    """Return a function that raises this error."""
 
     def work():
         raise error
@@ -79,13 +79,13 @@ def raises(error):
         (raises(KeyboardInterrupt()), 1),
     ],
 )
-def test_a_child_ends_with_a_status_and_never_goes_on_in_our_place(work, status):
-    """Whatever it comes upon: what is below it on the stack is ours."""
+def test_child_exits_with_a_status_and_never_returns(work, status):
+    """The stack frames below its own are those of its parent."""
     assert end_of(fork("child", [], work)) == status
 
 
-def test_signals_that_we_wait_for_are_let_through_in_a_child():
-    """They are blocked in us: it would never be told to end."""
+def test_child_unblocks_the_signals_that_its_parent_waits_for():
+    """Otherwise SIGTERM would never end it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
         pid = fork("child", [], signal.pause)
@@ -97,8 +97,8 @@ def test_signals_that_we_wait_for_are_let_through_in_a_child():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
 
 
-def test_children_draw_numbers_of_their_own():
-    """Sessions are named, and retries spread, by random numbers."""
+def test_children_have_different_random_numbers():
+    """Names of sessions and times of retries are random."""
     drawn = []
     for _ in range(2):
         here, there = os.pipe()
@@ -109,8 +109,8 @@ def test_children_draw_numbers_of_their_own():
     assert len(set(drawn)) == 3
 
 
-def test_a_child_is_told_to_end_when_its_parent_dies(pipe):
-    """Its listener would be kept from whoever comes after us."""
+def test_child_gets_sigterm_when_its_parent_dies(pipe):
+    """Otherwise it would keep the listener from the next node."""
     here, there = pipe
 
     def parent():
@@ -130,12 +130,12 @@ def test_a_child_is_told_to_end_when_its_parent_dies(pipe):
 
 
 def wait_for(pidfd):
-    """Return when that process, which is not our child, has ended."""
+    """Return when a process that is not our child has ended."""
     select.select([pidfd], [], [])
 
 
-def test_a_child_is_called_by_its_name_in_a_session_of_its_own(pipe):
-    """An operator sees which process is which; Ctrl-C is told to us only."""
+def test_child_has_its_name_and_a_session_of_its_own(pipe):
+    """`ps` shows which process is which, and Ctrl-C reaches only the parent."""
     assert told(pipe, lambda: (Path("/proc/self/comm").read_text(), os.getsid(0) == os.getpid())) == repr(
         ("child\n", True)
     )

@@ -1,4 +1,4 @@
-"""`geocast health`: well or not, and one line. A real node is asked in `end_to_end/deploy/test_starting.py`."""
+"""`geocast health`: the exit status and one line. A real node is asked in `end_to_end/deploy/test_starting.py`."""
 
 import socket
 import threading
@@ -13,7 +13,7 @@ from geocast.config import Address
 
 @contextmanager
 def somebody(answer):
-    """An address where each connection is answered with these bytes, and closed; None: never answered."""
+    """Yield an address where a connection is answered with these bytes and closed; None: never answered."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
         def serve():
@@ -32,7 +32,7 @@ def somebody(answer):
 
 
 def said(status, body):
-    """An answer over HTTP."""
+    """Return an HTTP answer."""
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
@@ -48,14 +48,14 @@ def said(status, body):
         (200, '{"reasons": 1}', False, "not a node: HTTP status 200"),
     ],
 )
-def test_an_answer_is_told_in_a_line(status, body, is_well, line):
-    """And whatever is no node's is no good health."""
+def test_answer_is_reported_in_one_line(status, body, is_well, line):
+    """An answer that is not a node's means that the node is not well."""
     with somebody(said(status, body)) as api:
         assert health.ask(api, ready=True) == (is_well, line)
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
-def test_what_is_no_http_is_no_answer(answer):
+def test_reply_that_is_not_http_is_no_answer(answer):
     """Another service has the port."""
     with somebody(answer) as api:
         is_well, line = health.ask(api, ready=False)
@@ -63,16 +63,16 @@ def test_what_is_no_http_is_no_answer(answer):
     assert line.startswith("no answer: ")
 
 
-def test_silence_ends(monkeypatch):
-    """A process that hangs answers no one, and must not make the check hang."""
+def test_silent_server_times_out(monkeypatch):
+    """A process that hangs must not make the check hang."""
     monkeypatch.setattr(health, "PATIENCE_S", 0.05)
     with somebody(None) as api:
         assert health.ask(api, ready=False) == (False, "no answer within 0.05 s")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "a..b"])
-def test_where_nobody_listens_there_is_no_answer(host):
-    """Nor at what is no host."""
+def test_unreachable_address_is_no_answer(host):
+    """Nobody listens there, or there is no such host."""
     is_well, line = health.ask(Address(host, a_free_port()), ready=False)
     assert not is_well
     assert line.startswith("no answer: ")

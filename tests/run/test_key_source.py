@@ -1,4 +1,4 @@
-"""Keys at a URL, again and again: when they are fetched, and what becomes of it. (That they are: `end_to_end/`.)"""
+"""Keys at a URL: when they are fetched, and what the result leads to. Fetching itself is tested in `end_to_end/`."""
 
 import asyncio
 
@@ -13,9 +13,9 @@ URL = parse_key_url("https://idp.example/keys")
 
 
 class KeySourceHarness:
-    """A source with a server that answers when it is told to.
+    """A source whose server answers when the test says so.
 
-    Purpose: to see what a fetch does at each moment. Lies: there is no server; what is fetched comes by `answer`.
+    Purpose: to see what a fetch does at each moment. Lies: there is no server; `answer` gives the fetched set.
     """
 
     def __init__(self, monkeypatch, every_s=3600.0):
@@ -34,7 +34,7 @@ class KeySourceHarness:
         return await self.fetches[-1]
 
     async def answer(self, what):
-        """The fetch that is under way ends with this set, or this error."""
+        """End the fetch that is under way with this set, or this error."""
         await turns()
         fetch = self.fetches[-1]
         fetch.set_exception(what) if isinstance(what, Exception) else fetch.set_result(what)
@@ -42,21 +42,21 @@ class KeySourceHarness:
 
 
 async def turns():
-    """The loop does all that there is to do now."""
+    """Let the loop do all that there is to do now."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """`play(scene)`: run it with a stage whose source runs."""
+    """`play(scene)`: run a scene with a running source."""
 
     def playing(scene, **options):
         async def main():
-            stage = KeySourceHarness(monkeypatch, **options)
-            running = asyncio.ensure_future(stage.source.run())
+            harness = KeySourceHarness(monkeypatch, **options)
+            running = asyncio.ensure_future(harness.source.run())
             await turns()
-            await scene(stage)
+            await scene(harness)
             running.cancel()
 
         asyncio.run(main())
@@ -64,78 +64,78 @@ def play(monkeypatch):
     return playing
 
 
-def test_a_stranger_brings_about_one_fetch_in_a_while(play):
-    """T8: once in 30 s; who asks meanwhile is told so at once."""
+def test_unknown_keys_cause_one_fetch_in_30_s(play):
+    """A later token of an unknown key is refused at once (T8)."""
 
-    async def scene(stage):
-        stage.source.ask()
-        stage.source.ask()
+    async def scene(harness):
+        harness.source.ask()
+        harness.source.ask()
         await turns()
-        stage.source.ask()
-        assert (len(stage.fetches), stage.said) == (1, [])
-        await stage.answer(b"second")
-        assert stage.said == [b"second"]
-        stage.source.ask()
+        harness.source.ask()
+        assert (len(harness.fetches), harness.said) == (1, [])
+        await harness.answer(b"second")
+        assert harness.said == [b"second"]
+        harness.source.ask()
         await turns()
-        assert (len(stage.fetches), stage.said) == (1, [b"second", "settled"])
+        assert (len(harness.fetches), harness.said) == (1, [b"second", "settled"])
 
     play(scene)
 
 
-def test_the_operator_can_have_it_fetched_at_any_time(play):
-    """BA2: and once more, if what he says comes in the middle of a fetch, for he may have changed it meanwhile."""
+def test_operator_can_cause_a_fetch_at_any_time(play):
+    """A fetch under way is followed by another, since the set may have changed meanwhile (BA2)."""
 
-    async def scene(stage):
-        stage.source.ask()
+    async def scene(harness):
+        harness.source.ask()
         await turns()
-        stage.source.fetch_now()
-        stage.source.fetch_now()
-        await stage.answer(b"second")
-        assert len(stage.fetches) == 2
-        await stage.answer(b"third")
-        assert len(stage.fetches) == 2
-        assert stage.said == [b"second", b"third"]
+        harness.source.fetch_now()
+        harness.source.fetch_now()
+        await harness.answer(b"second")
+        assert len(harness.fetches) == 2
+        await harness.answer(b"third")
+        assert len(harness.fetches) == 2
+        assert harness.said == [b"second", b"third"]
 
     play(scene)
 
 
-def test_the_same_set_changes_nothing(play):
-    """T8: who waits is told that there is nothing newer."""
+def test_fetching_the_same_set_only_ends_the_waiting(play):
+    """Connections that wait for newer keys go on (T8)."""
 
-    async def scene(stage):
-        stage.source.fetch_now()
-        await stage.answer(b"first")
-        assert stage.said == ["settled"]
+    async def scene(harness):
+        harness.source.fetch_now()
+        await harness.answer(b"first")
+        assert harness.said == ["settled"]
 
     play(scene)
 
 
-def test_it_is_fetched_though_nobody_asks(play):
-    """BA3: within `every_s`."""
+def test_set_is_fetched_regularly(play):
+    """A withdrawn key is dropped within `every_s` (BA3)."""
 
-    async def scene(stage):
-        while len(stage.fetches) < 3:
+    async def scene(harness):
+        while len(harness.fetches) < 3:
             await asyncio.sleep(0.001)
-            if stage.fetches and not stage.fetches[-1].done():
-                await stage.answer(b"first")
+            if harness.fetches and not harness.fetches[-1].done():
+                await harness.answer(b"first")
 
     play(scene, every_s=0.01)
 
 
-def test_what_fails_is_said_once_and_tried_again(play, caplog, monkeypatch):
-    """T8: the last good set is kept."""
+def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
+    """The last good set stays (T8)."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
-    async def scene(stage):
-        stage.source.fetch_now()
+    async def scene(harness):
+        harness.source.fetch_now()
         for _ in range(2):
-            await stage.answer(ConfigError("keys https://idp.example/keys: answered 503, not 200"))
-            while stage.fetches[-1].done():  # noqa: ASYNC110
+            await harness.answer(ConfigError("keys https://idp.example/keys: answered 503, not 200"))
+            while harness.fetches[-1].done():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-        await stage.answer(ValueError("a sec" + "ret"))
-        stage.source.fetch_now()
-        await stage.answer(b"second")
-        assert stage.said == ["settled"] * 3 + [b"second"]
+        await harness.answer(ValueError("a sec" + "ret"))
+        harness.source.fetch_now()
+        await harness.answer(b"second")
+        assert harness.said == ["settled"] * 3 + [b"second"]
 
     play(scene)
     assert caplog.text.count("answered 503") == 1

@@ -1,4 +1,4 @@
-"""What may change while a node runs: read as one, put in force as one, and the same in all processes (BA2, BA3)."""
+"""The configuration in force: it is replaced as a whole, and is the same in all processes (BA2, BA3)."""
 
 import json
 import re
@@ -37,7 +37,7 @@ UNCHANGED += "; call keys unchanged"
 
 
 class Files:
-    """The three files of a node, and tokens by its keys."""
+    """The three files of a node, and tokens signed with its keys."""
 
     def __init__(self, home):
         self.home = home
@@ -48,13 +48,13 @@ class Files:
         self.write("a")
 
     def write(self, *kids, title="Spill", revoked=""):
-        """All three."""
+        """Write all three files."""
         (self.home / "keys").write_text(json.dumps({"keys": [self.pairs[kid][1] for kid in kids]}))
         (self.home / "policy").write_text(POLICY.format(title))
         (self.home / "revoked").write_text(revoked)
 
     def token(self, kid, **claims):
-        """A token by one of the keys."""
+        """Return a token signed with one of the keys."""
         claims = {"aud": "geocast", "sub": "phone", "exp": NOON_S + 60, "scope": "alerts:receive"} | claims
         return jwt.encode(claims, OKPAlgorithm.from_jwk(self.pairs[kid][0]), "EdDSA", {"kid": kid})
 
@@ -66,13 +66,13 @@ def files(tmp_path):
 
 
 def state(found, files):
-    """All that can be told apart of what is in force."""
+    """Return what of the configuration in force can be told apart."""
     tokens = [found.tokens.check(files.token(kid), NOON) is not None for kid in files.pairs]
     return tokens, found.policy.categories["spill"].title
 
 
 def shown(found):
-    """Its metrics, as Prometheus is given them."""
+    """Return its metrics as Prometheus gets them."""
     metrics = Metrics()
     metrics.watch(found.metrics)
     return "\n".join(
@@ -80,8 +80,8 @@ def shown(found):
     )
 
 
-def test_all_is_put_in_force_at_once(files):
-    """BA2: who watches is told when everything is there."""
+def test_reload_puts_all_files_in_force_in_one_step(files):
+    """Watchers are called when everything is in force (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(state(found, files)))
     files.write("b", title="Other")
@@ -92,8 +92,8 @@ def test_all_is_put_in_force_at_once(files):
 
 @pytest.mark.parametrize("broken", ["keys", "revoked", "policy"])
 @pytest.mark.parametrize("content", [b"\xff", b"{", None], ids=["no text", "cut off", "gone"])
-def test_all_or_none(files, caplog, broken, content):
-    """BA2: one file that can't be used, and nothing of the others is taken; one line; the counter."""
+def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content):
+    """Nothing of the other files is taken; one line is logged, and the failure is counted (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(1))
     files.write("b", title="Other", revoked="[sub]\nphone = 2026-01-31T12:00:00Z")
@@ -110,8 +110,8 @@ def test_all_or_none(files, caplog, broken, content):
     assert "\n" not in record.getMessage()
 
 
-def test_what_others_cannot_be_handed_is_not_put_in_force(files, caplog):
-    """BA2: no process has what the others have not; a full disk is a reload that failed."""
+def test_reload_that_cannot_be_shared_fails(files, caplog):
+    """No process has a configuration that the others lack, for example if the disk is full (BA2)."""
     found = RuntimeConfig(files.settings)
     files.write("b")
 
@@ -123,8 +123,8 @@ def test_what_others_cannot_be_handed_is_not_put_in_force(files, caplog):
     assert "No space left" in caplog.text
 
 
-def test_an_error_that_nobody_foresaw_ends_nothing(files, caplog):
-    """BA2: it is a reload that failed; its own words are not logged."""
+def test_unexpected_error_is_a_failed_reload(files, caplog):
+    """The text of the error is not logged (BA2)."""
     found = RuntimeConfig(files.settings)
 
     surprises = [ValueError("of a " + "secret")]
@@ -141,8 +141,8 @@ def test_an_error_that_nobody_foresaw_ends_nothing(files, caplog):
     assert 'geocast_reloads_total{result="ok"} 1.0' in shown(found)
 
 
-def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
-    """BA2: never a key, never a `sub`."""
+def test_reload_logs_the_numbers_of_changes(files, caplog):
+    """No line has a key or a `sub` (BA2)."""
     caplog.set_level("INFO")
     found = RuntimeConfig(files.settings)
     files.write("a", "b", revoked='[sub]\n"phone-1" = 2026-01-31T12:00:00Z')
@@ -159,8 +159,8 @@ def test_a_reload_says_what_has_changed_in_numbers(files, caplog):
     ]
 
 
-def test_another_process_takes_what_the_first_has_read(files, tmp_path):
-    """BA2: not the files, which may have changed since; results and all."""
+def test_other_process_takes_the_bytes_that_the_first_has_read(files, tmp_path):
+    """The files may have changed since. The counts of results are taken, too (BA2)."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     mailbox, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     folder.look(second.take)  # there is nothing yet
@@ -176,8 +176,8 @@ def test_another_process_takes_what_the_first_has_read(files, tmp_path):
     assert 'geocast_reloads_total{result="failed"} 1.0' in shown(second)
 
 
-def test_the_same_files_have_the_same_digest(files):
-    """BA2: a number to compare nodes by."""
+def test_same_files_have_the_same_digest(files):
+    """Operators compare nodes by it (BA2)."""
 
     def digests(found):
         return [line for line in shown(found).splitlines() if line.startswith("geocast_settings_digest{")]
@@ -189,8 +189,8 @@ def test_the_same_files_have_the_same_digest(files):
     assert {line.partition("}")[0] for line in changed} == {'geocast_settings_digest{file="keys"'}
 
 
-def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
-    """BA3: its session stays, though the set was read anew; that of another key of the same name does not."""
+def test_session_of_a_key_that_stays_remains_valid(files):
+    """A session of another key with the same name does not (BA3)."""
     found = RuntimeConfig(files.settings)
     proof = found.tokens.check(files.token("a"), NOON).proof
     files.write("a", "b")
@@ -202,8 +202,8 @@ def test_a_key_that_stays_is_the_same_to_those_who_hold_it(files):
     assert not found.tokens.still_valid(proof)
 
 
-def test_a_token_that_was_seen_before_is_judged_anew(files):
-    """BA2: at the api a signature is checked once, and a reload forgets that."""
+def test_reload_forgets_checked_tokens(files):
+    """The api checks a signature once until the next reload (BA2)."""
     found = RuntimeConfig(files.settings)
     token = files.token("a")
     assert found.tokens.check(token, NOON, again=True)
@@ -215,8 +215,8 @@ def test_a_token_that_was_seen_before_is_judged_anew(files):
 # ---- call keys -----------------------------------------------------------------------------------------------
 
 
-def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
-    """BA2, RZ5: read anew, and handed on to the other processes; without the file there is none."""
+def test_call_keys_are_reloaded_and_shared_with_the_rest(files, tmp_path):
+    """Without the file there are none (BA2, RZ5)."""
     one, two = make_call_key("one"), make_call_key("two")
     path = tmp_path / "call-keys"
     path.write_text(json.dumps({"keys": [one]}))
@@ -232,8 +232,8 @@ def test_the_keys_of_calls_are_in_force_with_the_rest(files, tmp_path):
     assert not RuntimeConfig(files.settings).call_keys
 
 
-def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
-    """RZ5: it stays on the disk where a node is killed, and would outlive the file of keys."""
+def test_shared_bytes_are_encrypted(files, tmp_path):
+    """They stay on the disk if a node is killed, and would outlive the file of keys (RZ5)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found, handed = RuntimeConfig(replace(files.settings, call_keys=path)), []
@@ -246,8 +246,8 @@ def test_what_processes_hand_each_other_gives_no_key_away(files, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])
-def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, content):
-    """BA2, RZ5, K1: none of the files is taken; the old keys stay, and no line has a key."""
+def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
+    """No file is taken, the old keys stay, and no log line has a key (BA2, RZ5, K1)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found = RuntimeConfig(replace(files.settings, call_keys=path))
@@ -262,8 +262,8 @@ def test_call_keys_that_cannot_be_used_change_nothing(files, tmp_path, caplog, c
         RuntimeConfig(replace(files.settings, call_keys=path))
 
 
-def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
-    """RZ5, K1, BA2: without them a node does not start, and a reload takes nothing."""
+def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
+    """Without them a node does not start, and a reload fails (RZ5, K1, BA2)."""
     path, policy = tmp_path / "call-keys", files.settings.policy
     path.write_text(json.dumps({"keys": [make_call_key()]}))
     found = RuntimeConfig(files.settings)
@@ -283,8 +283,8 @@ def test_a_policy_with_calls_needs_keys_to_seal_them(files, tmp_path, caplog):
     ("iat", "good"),
     [(NOON_S - 1, False), (NOON_S, True), (NOON_S + 1, True), (None, False), ("x", False), (True, False)],
 )
-def test_a_token_that_was_issued_before_is_no_good(files, iat, good):
-    """BA3: neither is one that does not say when."""
+def test_token_issued_before_the_revocation_is_refused(files, iat, good):
+    """So is a token that does not say when it was issued (BA3)."""
     files.write("a", revoked="[sub]\nphone = 2026-01-31T12:00:00Z\n")
     tokens = RuntimeConfig(files.settings).tokens
     claims = {} if iat is None else {"iat": iat}
@@ -292,8 +292,8 @@ def test_a_token_that_was_issued_before_is_no_good(files, iat, good):
     assert tokens.check(files.token("a", **claims, sub="other"), NOON)
 
 
-def test_times_may_have_any_offset():
-    """BA3: they are TOML's."""
+def test_revocation_times_may_have_any_offset():
+    """They are times of TOML (BA3)."""
     text = b'[sub]\n"a b" = 2026-01-31T13:00:00.5+01:00\nc = 2026-01-31 12:00:00Z\n'
     assert parse_revoked(text, "r") == {"a b": NOON_S + 0.5, "c": NOON_S}
     assert parse_revoked(b"", "r") == {}
@@ -316,8 +316,8 @@ def test_times_may_have_any_offset():
     ],
     ids=range(11),
 )
-def test_a_file_of_revoked_tokens_that_cannot_be_used_is_told_in_one_line(text, said):
-    """BA3; K1: fail closed. A `sub` is never repeated."""
+def test_unusable_revocations_are_reported_in_one_line(text, said):
+    """A node fails closed; a `sub` is never repeated (BA3, K1)."""
     with pytest.raises(ConfigError) as caught:
         parse_revoked(text, "revoked.toml")
     assert str(caught.value).startswith("revoked revoked.toml: ")
@@ -326,8 +326,8 @@ def test_a_file_of_revoked_tokens_that_cannot_be_used_is_told_in_one_line(text, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_written_again_under_the_same_number_is_seen(tmp_path, files):
-    """Board: the kernel may give a new file the inode of one that is gone."""
+def test_mailbox_written_again_with_the_same_inode_is_seen(tmp_path, files):
+    """The kernel may give a new file the inode of one that is gone."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     mailbox, reader = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Work beside the loop (`run.threads`)."""
+"""Threads for slow work beside the event loop (`run.threads`)."""
 
 import asyncio
 import subprocess
@@ -12,8 +12,8 @@ from geocast.model.problems import Problem
 from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
 
 
-def test_the_loop_goes_on_while_a_thread_works():
-    """What it comes to comes back, and so does what it raises."""
+def test_loop_goes_on_while_a_thread_works():
+    """The result comes back, or the error."""
 
     async def main():
         aside, go = Threads(), threading.Event()
@@ -28,8 +28,8 @@ def test_the_loop_goes_on_while_a_thread_works():
     asyncio.run(main())
 
 
-def test_so_many_work_at_a_time_and_the_others_wait():
-    """THREADS of them; each of the others begins when one has ended. One subject has a quarter of them (HD6)."""
+def test_work_beyond_the_threads_waits_and_beyond_a_share_is_refused():
+    """Each piece that waits starts when another ends. One subject has a quarter of them (HD6)."""
 
     async def main():
         aside, go, begun = Threads(), threading.Event(), threading.Semaphore(0)
@@ -51,7 +51,7 @@ def test_so_many_work_at_a_time_and_the_others_wait():
 
 
 def test_process_ends_while_threads_still_work():
-    """HD3: a drain waits neither for work under way nor for work that waits for its turn: nobody would be answered."""
+    """A drain waits neither for work under way nor for work that waits, since no client would get its result (HD3)."""
     program = """
 import asyncio, threading
 from geocast.run.threads import THREADS, Threads
@@ -74,7 +74,7 @@ asyncio.run(main())
 
 
 def test_work_of_one_pool_does_not_wait_for_another():
-    """HD3: messages of CAP have threads of their own."""
+    """CAP messages have threads of their own (HD3)."""
 
     async def main():
         cap, polygons, go = Threads(), Threads(), threading.Event()
@@ -88,8 +88,8 @@ def test_work_of_one_pool_does_not_wait_for_another():
     asyncio.run(main())
 
 
-def test_work_that_nobody_waits_for_any_more_is_not_begun():
-    """HD3: whoever asked has gone away while the work waited for its turn."""
+def test_cancelled_work_is_not_started():
+    """The client has gone while the work waited (HD3)."""
 
     async def main():
         aside, begun, go, done = Threads(number=1), threading.Event(), threading.Event(), []

@@ -1,6 +1,6 @@
-"""The stream listener with an echo where the session is, for cases that want their messages back.
+"""The stream listener with an echo in place of the session, for cases that want their messages back.
 
-Autobahn's cases offer no subprotocol and send messages that mean nothing to a session. All else is a node's: the
+Autobahn's cases offer no subprotocol and send messages that mean nothing to a session. Everything else is a node's: the
 listener, the handshake, the connection with its parser and its bounds, the rate, the end.
 """
 
@@ -20,7 +20,7 @@ NAME = "Sec-WebSocket-Protocol"
 
 
 class Echo:
-    """In the place of a session: it says what it hears, and refuses what is no UTF-8 as a session does (X1)."""
+    """A session that sends back what it receives, and refuses text that is not UTF-8 as a session does (X1)."""
 
     row = -1  # it is in no hub
 

@@ -1,8 +1,4 @@
-"""A connection of the stream on a transport without a socket, and a client at its other end.
-
-FakeTransport   what the loop gives a connection, around no socket
-Line            one connection, its transport, and what a client says and hears over it
-"""
+"""A connection of the stream on a transport without a socket, and a client at its other end."""
 
 import json
 from types import SimpleNamespace
@@ -28,11 +24,11 @@ TEXT, CONT = Opcode.TEXT, Opcode.CONT
 
 
 class FakeTransport:
-    """What the loop gives a connection.
+    """The transport of a connection, without a socket.
 
-    Purpose: to see what is written, when reading stops and how it ends, one event at a time. Lies: the kernel takes
-    all or, while `full`, nothing, where a real one takes a part; what is unsent at `close` is dropped, where a real
-    one goes on sending it; `connection_lost` comes only when the test says so, where the loop says it at its next turn.
+    Purpose: to see what is written, when reading stops and how the connection ends, one event at a time. Lies: the
+    kernel takes all or, while `full`, nothing (a real one takes a part); unsent bytes are dropped at `close` (a real
+    transport goes on sending them); `connection_lost` is called by the test (the loop calls it at its next turn).
     """
 
     def __init__(self) -> None:
@@ -46,7 +42,7 @@ class FakeTransport:
         self.aborted = False
 
     def write(self, data: bytes) -> None:
-        """Keep `data`; while the kernel is full, say so from within, as a transport does above its high-water mark."""
+        """Keep `data`; while the kernel is full, call `pause_writing` from within, as a real transport does."""
         assert not self.ended, "written behind the end of the stream"
         self.written += data
         if self.full:
@@ -55,49 +51,49 @@ class FakeTransport:
                 self.connection.pause_writing()
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """A connection has nothing unsent, or it is slow: the mark is 0."""
+        """Check that the high-water mark is 0."""
         assert high == 0
 
     def get_write_buffer_size(self) -> int:
-        """What the kernel did not take."""
+        """Return the number of bytes that the kernel did not take."""
         return self.unsent
 
     def get_extra_info(self, name: str) -> SimpleNamespace:
-        """A socket that has a number and nothing else."""
+        """Return a socket with a number and nothing else."""
         assert name == "socket"
         return SimpleNamespace(fileno=lambda: DESCRIPTOR)
 
     def pause_reading(self) -> None:
-        """Nothing more comes."""
+        """Stop passing on what the client says."""
         self.reading = False
 
     def resume_reading(self) -> None:
-        """What the client says comes again."""
+        """Pass on what the client says again."""
         self.reading = True
 
     def can_write_eof(self) -> bool:
-        """TCP can."""
+        """Return True, as for TCP."""
         return True
 
     def write_eof(self) -> None:
-        """The end of the stream, behind all that was written."""
+        """Write the end of the stream after all data."""
         self.ended = True
 
     def is_closing(self) -> bool:
-        """Whether the connection has ended it."""
+        """Return whether the connection has closed the transport."""
         return self.closed
 
     def close(self) -> None:
-        """End it."""
+        """Close the transport."""
         self.closed = True
 
     def abort(self) -> None:
-        """End it at once."""
+        """Close the transport at once."""
         self.closed = self.aborted = True
 
 
 class Line:
-    """One connection from accept to its end, a client at its other end, and the node's stream around it."""
+    """One connection from the accept to its end, a client at its other end, and the node's stream around it."""
 
     def __init__(self, stream: Stream | None = None, **options) -> None:
         self.stream = stream or a_stream(**options)
@@ -111,7 +107,7 @@ class Line:
     # ---- the client's side
 
     def say(self, data: bytes) -> None:
-        """Bytes come; they wait in the kernel while the connection does not read."""
+        """Send bytes; they wait in the kernel while the connection does not read."""
         assert not self.transport.closed, "nothing comes over a transport that was closed"
         self._waiting += data
         if self.transport.reading:
@@ -119,25 +115,25 @@ class Line:
             self.connection.data_received(waiting)
 
     def ask(self, start: str = "GET /v1/stream HTTP/1.1", **headers: str | None) -> None:
-        """A request for a handshake; `Sec_WebSocket_Key="…"` changes a header, None leaves it out."""
+        """Send a handshake request; `Sec_WebSocket_Key="…"` changes a header, None leaves it out."""
         self.say(request(start, **headers))
 
     def tell(self, message: dict) -> None:
-        """One message, in one frame."""
+        """Send one message in one frame."""
         self.say(frame(TEXT, json.dumps(message).encode()))
 
     def hear(self) -> list[tuple[int, bytes]]:
-        """The frames written since this was last asked: opcode and payload."""
+        """Return the frames written since the last call, as opcode and payload."""
         new = bytes(self.transport.written[self._heard :])
         self._heard = len(self.transport.written)
         return frames_in(new)
 
     def received(self) -> list[str]:
-        """The types of the messages written since this was last asked."""
+        """Return the types of the messages written since the last call."""
         return [json.loads(payload)["type"] for opcode, payload in self.hear() if opcode == TEXT]
 
     def answer(self) -> tuple[int, dict[str, str], str]:
-        """The HTTP answer: status, headers in small letters, text."""
+        """Return the HTTP answer: status, headers in lower case, text."""
         head, _, text = bytes(self.transport.written).decode("latin-1").partition("\r\n\r\n")
         self._heard = len(self.transport.written) if not head.startswith("HTTP/1.1 101") else len(head) + 4
         first, *lines = head.split("\r\n")
@@ -147,32 +143,32 @@ class Line:
     # ---- the loop's side
 
     def drain(self) -> None:
-        """The kernel takes what was unsent, and then what the client has said meanwhile is read."""
+        """Have the kernel take the unsent bytes; then what the client has said meanwhile is read."""
         self.transport.full, self.transport.unsent = False, 0
         self.connection.resume_writing()
         if self.transport.reading and self._waiting:
             self.say(b"")
 
     def lose(self) -> None:
-        """The peer has closed, or the transport was: the loop's last word."""
+        """End the connection, as the loop does when the peer has closed or the transport was closed."""
         self.transport.closed = True
         self.connection.connection_lost(None)
 
     def pass_time(self, seconds: float) -> None:
-        """Time passes, and the node sweeps."""
+        """Let time pass, and sweep."""
         self.clock.advance(seconds)
         self.stream.sweep()
 
 
 def a_stream(*, capacity: int = 8, unsaid: int = 8, **options) -> Stream:
-    """A node's stream with a hub and a clock that stands still; no token is needed."""
+    """Return a node's stream with a hub and a clock that stands still; no token is needed."""
     return Stream(
         Hub(capacity), TokenVerifier({}, required=False), FakeClock(), capacity=capacity, unsaid=unsaid, **options
     )
 
 
 def opened(stream: Stream | None = None, **options) -> Line:
-    """A line that has been answered 101."""
+    """Return a line whose handshake was answered with 101."""
     line = Line(stream, **options)
     line.ask()
     assert line.answer()[0] == 101
@@ -180,7 +176,7 @@ def opened(stream: Stream | None = None, **options) -> Line:
 
 
 def joined(stream: Stream | None = None, **options) -> Line:
-    """A line whose client has been welcomed."""
+    """Return a line whose client has been welcomed."""
     line = opened(stream, **options)
     line.tell(HELLO)
     assert line.received() == ["welcome"]
@@ -191,24 +187,24 @@ HELLO = {"type": "hello", "places": []}
 
 
 def request(start: str = "GET /v1/stream HTTP/1.1", **headers: str | None) -> bytes:
-    """A request for a handshake, good but for what is changed."""
+    """Return a valid handshake request, with these changes."""
     changed = {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{name}: {value}" for name, value in (HEADERS | changed).items() if value is not None]
     return "\r\n".join([start, *lines, "", ""]).encode()
 
 
 def frame(opcode: Opcode, payload: bytes = b"", *, fin: bool = True) -> bytes:
-    """A client's frame, masked."""
+    """Return a client's frame, masked."""
     return Frame(opcode, payload, fin=fin).serialize(mask=True)
 
 
 def close_frame(close: Close) -> tuple[int, bytes]:
-    """What `Line.hear` has of a close frame."""
+    """Return what `Line.hear` has of this close frame."""
     return 0x8, close.code.to_bytes(2, "big") + close.reason.encode()
 
 
 def frames_in(data: bytes) -> list[tuple[int, bytes]]:
-    """Whole, unmasked frames (RFC 6455, 5.2) as opcode and payload; what is cut off fails."""
+    """Return whole, unmasked frames (RFC 6455, 5.2) as opcode and payload; fail if one is cut off."""
     found = []
     while data:
         assert data[0] & 0xF0 == 0x80, "the last of its message, no reserved bits"

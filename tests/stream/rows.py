@@ -1,4 +1,4 @@
-"""Rows of subscribers beside the live alerts that concern them."""
+"""Rows of sessions, and the live alerts that concern them."""
 
 import numpy as np
 from support.fakes import DALLAS, NOON_MS, a_revision
@@ -11,10 +11,10 @@ HALF_HOUR_S = (ENDS_MS - NOON_MS) / 1000
 
 
 def rows(*numbers):
-    """Rows as the hub passes them."""
+    """Return row numbers as the hub passes them."""
     return np.array(numbers, np.int32)
 
 
 def concerned(alerts, place=DALLAS, reach_m=0.0):
-    """The ids of the alerts whose area the place is inside of."""
+    """Return the ids of the alerts whose area contains the place."""
     return [alert.id for alert in alerts.containing(unit_vector(*place), reach_m)]

@@ -1,6 +1,6 @@
-"""RFC 6455 by the cases of the Autobahn TestSuite, which `kosoku` runs, against a node's listener on a real socket.
+"""RFC 6455 by the cases of the Autobahn TestSuite, which `kosoku` runs against a node's listener on a real socket.
 
-Groups 12 and 13 are on compression, which is not there (S6).
+Groups 12 and 13 test compression, which a node does not offer (S6).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from geocast.wire.frames import JSON, MSGPACK
 
 AT_A_TIME = 8
 FRAMING = [f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 10)]
-BINARY = ["1.2.*"]  # of them
+BINARY = ["1.2.*"]  # the binary cases of FRAMING
 LARGE = ["9.1.*", "9.3.*", "9.5.*", "9.7.*"]
 LARGE_BINARY = ["9.2.*", "9.4.*", "9.6.*", "9.8.*"]
 # A close frame between the fragments of a message: docs/behaviour.md says why it is answered with 1002 and not 1000.
@@ -47,7 +47,7 @@ async def _verdicts(wire, cases, exclude):
 
 @pytest.fixture
 def verdicts(monkeypatch):
-    """`verdicts(wire, cases, exclude)`: what Autobahn says of each case."""
+    """`verdicts(wire, cases, exclude)`: Autobahn's verdict on each case."""
     monkeypatch.setattr(connection, "Session", Echo)
 
     def judge(wire, cases, exclude=()):
@@ -58,19 +58,19 @@ def verdicts(monkeypatch):
 
 
 def failures(found):
-    """The cases that did not come out as RFC 6455 wants it."""
+    """Return the cases that did not come out as RFC 6455 demands."""
     return {case for case, verdict in found.items() if verdict not in ("OK", "NON-STRICT", "INFORMATIONAL")}
 
 
-def test_frames_are_as_rfc_6455_wants_them(verdicts):
-    """Framing, pings, reserved bits, opcodes, fragments, UTF-8, closing: with all bounds of a node in force."""
+def test_framing_follows_rfc_6455(verdicts):
+    """All bounds of a node are in force for framing, pings, fragments, UTF-8 and closing."""
     found = verdicts(JSON, FRAMING, BINARY) | verdicts(MSGPACK, BINARY)
     assert len(found) > 240
     assert failures(found) == FAILS
 
 
-def test_messages_of_megabytes_are_read_in_whatever_pieces_they_come(verdicts, monkeypatch):
-    """The cases on sizes, up to 16 MiB and in up to 65,536 fragments: what a node has bounds for (F6, F7) is let in."""
+def test_large_messages_are_read_in_any_fragments(verdicts, monkeypatch):
+    """Messages have up to 16 MiB in up to 65,536 fragments, with the node's bounds (F6, F7) lifted."""
     monkeypatch.setattr(connection, "MAX_HELLO_BYTES", 1 << 24)
     monkeypatch.setattr(connection, "BURST", 1_000_000)
     found = verdicts(JSON, LARGE) | verdicts(MSGPACK, LARGE_BINARY)

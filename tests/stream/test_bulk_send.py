@@ -1,4 +1,4 @@
-"""One frame to many sockets in one call: what is sent, what is left to the transports, and where there is no AIO."""
+"""One frame to many sockets in one call: the results, what is left to the transports, and a machine without AIO."""
 
 import errno
 import logging
@@ -44,8 +44,8 @@ def numbers(pairs):
     return np.array([here.fileno() for here, _ in pairs], np.int32)
 
 
-def test_everyone_gets_the_whole_frame_and_once(sender, pairs):
-    """More than one call takes, as many, and fewer."""
+def test_each_socket_gets_the_whole_frame_once(sender, pairs):
+    """There are more sockets than one call takes, as many, and fewer."""
     for count in (20, 3, 16, 1, 8):
         sent = sender.send(numbers(pairs[:count]), FRAME)
         assert sent.tolist() == [len(FRAME)] * count
@@ -53,13 +53,12 @@ def test_everyone_gets_the_whole_frame_and_once(sender, pairs):
     assert all(_is_empty(there) for _, there in pairs)
 
 
-def test_nobody_is_asked_for_nothing(sender):
-    """An empty slice is no call at all."""
+def test_empty_slice_makes_no_call(sender):
     assert sender.send(np.empty(0, np.int32), FRAME).tolist() == []
 
 
-def test_what_each_was_sent_is_told_in_the_order_of_the_descriptors(sender, pairs):
-    """Rule 1 and Rule 2: a full one, one whose peer has gone, one that is closed, and the others."""
+def test_results_are_in_the_order_of_the_descriptors(sender, pairs):
+    """One socket is full, the peer of one has gone, one is closed (Rules 1 and 2)."""
     full, gone, closed = pairs[2][0], pairs[5][1], 7
     while True:
         try:
@@ -74,8 +73,8 @@ def test_what_each_was_sent_is_told_in_the_order_of_the_descriptors(sender, pair
     assert all(count == len(FRAME) for n, count in enumerate(sent) if n not in (2, 5, closed))
 
 
-def test_a_frame_that_has_room_for_a_part_is_sent_in_part(sender):
-    """Rule 2: how much is said."""
+def test_partial_write_returns_the_bytes_sent(sender):
+    """The caller sends the rest (Rule 2)."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = socket.create_connection(server.getsockname())
         here, _ = server.accept()
@@ -87,8 +86,8 @@ def test_a_frame_that_has_room_for_a_part_is_sent_in_part(sender):
         assert 0 < sent < len(great)
 
 
-def test_a_signal_that_comes_in_between_changes_nothing(sender, pairs, monkeypatch):
-    """Rule 1: all results are waited for."""
+def test_interrupted_call_collects_all_results(sender, pairs, monkeypatch):
+    """A signal may interrupt io_getevents (Rule 1)."""
     real, interrupted = bulk_send._syscall, []
 
     def interrupt(number, *arguments):
@@ -103,8 +102,8 @@ def test_a_signal_that_comes_in_between_changes_nothing(sender, pairs, monkeypat
     assert len(interrupted) == 3
 
 
-def test_results_may_come_a_few_at_a_time_and_in_any_order(sender, pairs, monkeypatch):
-    """Each belongs to its request, not to its turn."""
+def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatch):
+    """The kernel may return a few at a time."""
     pairs[3][1].close()
     real = bulk_send._syscall
 
@@ -120,8 +119,8 @@ def test_results_may_come_a_few_at_a_time_and_in_any_order(sender, pairs, monkey
     assert sent == [len(FRAME)] * 3 + [-errno.EPIPE] + [len(FRAME)] * 16
 
 
-def test_requests_that_the_kernel_does_not_take_are_not_sent_later(sender, pairs, monkeypatch):
-    """Rule 2: what goes by the transport must not go twice."""
+def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
+    """The transport sends the frame, and it must not go out twice (Rule 2)."""
     real = bulk_send._syscall
 
     def refuse(*_):
@@ -136,13 +135,13 @@ def test_requests_that_the_kernel_does_not_take_are_not_sent_later(sender, pairs
     assert all(_is_empty(there) for _, there in pairs)
 
 
-def test_python_ignores_the_signal_of_a_broken_pipe():
-    """Rule 4: or else a peer that hangs up would end the node."""
+def test_python_ignores_sigpipe():
+    """Otherwise a peer that hangs up would end the node (Rule 4)."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 
-def test_a_closed_sender_is_given_back_and_leaves_all_to_the_transports(sender, pairs):
-    """It may be closed again."""
+def test_closed_sender_releases_its_context_and_sends_nothing(sender, pairs):
+    """`close` may be called again."""
     mapped = _contexts()
     sender.close()
     sender.close()
@@ -157,10 +156,8 @@ def _contexts():
 
 @pytest.mark.parametrize("call", ["_setup", "_submit", "_getevents"])
 @pytest.mark.parametrize(("number", "remedy"), [(errno.EPERM, "seccomp allow io_setup"), (errno.EAGAIN, "aio-max-nr")])
-def test_where_a_call_is_refused_there_is_none_and_the_remedy_is_named(
-    sender, monkeypatch, caplog, call, number, remedy
-):
-    """A container that forbids AIO, or a machine that is out of it, is no reason not to start."""
+def test_refused_system_call_means_no_sender_and_logs_the_remedy(sender, monkeypatch, caplog, call, number, remedy):
+    """A node starts even if a container forbids AIO, or the machine has used it up."""
     real, refused, before = bulk_send._syscall, getattr(sender, call), _contexts()
 
     def refuse(asked, *arguments):
@@ -177,19 +174,18 @@ def test_where_a_call_is_refused_there_is_none_and_the_remedy_is_named(
     assert _contexts() == before
 
 
-def test_on_another_architecture_there_is_none(monkeypatch, caplog):
-    """The numbers of the calls are not known there: no call is tried."""
+def test_unknown_architecture_means_no_sender(monkeypatch, caplog):
+    """The numbers of the system calls are not known there, so none is tried."""
     monkeypatch.setattr(bulk_send.platform, "machine", lambda: "pdp11")
     monkeypatch.setattr(bulk_send, "_syscall", None)
     assert open_sender() is None
     assert "not known on this platform" in caplog.text
 
 
-def test_where_there_is_one_that_is_said(sender, caplog):
-    """At INFO."""
+def test_open_sender_is_logged(sender, caplog):
     with caplog.at_level(logging.INFO):
         open_sender().close()
-    assert "sends go by Linux AIO" in caplog.text
+    assert "frames are sent by Linux AIO" in caplog.text
 
 
 def _is_empty(there):

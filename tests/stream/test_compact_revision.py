@@ -1,4 +1,4 @@
-"""A revision in few bytes is the revision."""
+"""The compact form of a revision: unpacking gives the revision that was packed."""
 
 from dataclasses import replace
 
@@ -26,36 +26,36 @@ AREAS = {
 
 @pytest.mark.parametrize("area", AREAS)
 @pytest.mark.parametrize("description", [None, "", "Naïve\n\U0001f6a8"])
-def test_what_is_packed_comes_back(area, description):
-    """Every member of it: it may be sent yet, matched, or stand beside a later revision."""
+def test_packed_revision_comes_back_with_every_member(area, description):
+    """It may still be sent, matched, or compared with a later revision."""
     revision = a_revision("a-1", 2**31 - 1, area=AREAS[area], description=description, status="exercise")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_the_message_that_it_was_made_of_comes_back():
-    """An alert from CAP: the feed tells of it."""
+def test_origin_of_a_cap_alert_comes_back():
+    """The feed shows it."""
     revision = replace(a_revision(), origin=Origin("met@example.org", "m-1", 3))
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_an_official_warning_comes_back_with_all_its_languages():
-    """LA1: and one that has no languages, but a part of the rest."""
+def test_warning_comes_back_with_all_its_languages():
+    """A warning may also have no languages, and only some of the other members (LA1)."""
     for revision in (a_warning("en", "fr", "es"), a_warning(texts=(), urgency=None), a_warning(onset_at=0, web=None)):
         assert unpack("a-1", pack(revision)) == revision
 
 
 def test_issuer_of_a_publisher_comes_back():
-    """HD5: it says whose the alert is."""
+    """It says whose the alert is (HD5)."""
     revision = replace(a_revision("a-1", 3), issuer="https://desks.example")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_a_proof_comes_back():
-    """F9: it is sent, with the revision that it proves."""
+def test_proof_comes_back():
+    """It is sent with the revision that it proves (F9)."""
     revision = proved(a_revision("a-1", 3), "r-1", "r-2")
     assert unpack("a-1", pack(revision)) == revision
 
 
-def test_it_takes_a_third_of_what_the_objects_take():
+def test_compact_form_takes_a_third_of_the_objects():
     """Most of it is text."""
     assert len(pack(a_revision(description="x" * 200))) < 450

@@ -1,6 +1,6 @@
 """A connection after its handshake: fragments, control frames, pauses and the end, one event at a time.
 
-Rules are those of `geocast.stream.connection` (Rule 1 to Rule 4); sections are those of RFC 6455.
+Rules are those of `geocast.stream.connection`; sections are those of RFC 6455.
 """
 
 import json
@@ -32,8 +32,8 @@ PING_MESSAGE = json.dumps({"type": "ping"}).encode()
 # ---- messages and fragments ----------------------------------------------------------------------------------
 
 
-def test_a_message_may_come_byte_by_byte():
-    """Rule 2: the parser is fed whole frames; what is incomplete waits."""
+def test_message_may_come_byte_by_byte():
+    """The parser is fed whole frames; an incomplete frame waits (Rule 2)."""
     line = joined()
     for byte in frame(TEXT, PING_MESSAGE):
         assert line.hear() == []
@@ -41,7 +41,7 @@ def test_a_message_may_come_byte_by_byte():
     assert line.received() == ["pong"]
 
 
-def test_several_messages_may_come_at_once():
+def test_several_messages_may_come_in_one_read():
     """Each is answered, in order; a part of the next waits."""
     line = joined()
     ping = frame(TEXT, PING_MESSAGE)
@@ -52,15 +52,15 @@ def test_several_messages_may_come_at_once():
 
 
 @pytest.mark.parametrize("size", [125, 126, 127, 4096, MAX_MESSAGE_BYTES])
-def test_a_payload_of_any_length_that_is_allowed(size):
-    """RFC 6455, 5.2: the length has three forms."""
+def test_payload_lengths_of_each_form_are_read(size):
+    """The length has three forms (RFC 6455, 5.2)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE.ljust(size)))
     assert line.received() == ["pong"]
 
 
-def test_a_message_may_come_in_fragments_with_a_ping_between_them():
-    """5.4: control frames may stand in the middle of a fragmented message."""
+def test_ping_between_fragments_is_answered():
+    """Control frames may come in the middle of a fragmented message (5.4)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
     line.say(frame(CONT, b"", fin=False))
@@ -70,8 +70,8 @@ def test_a_message_may_come_in_fragments_with_a_ping_between_them():
     assert line.received() == ["pong"]
 
 
-def test_the_parser_lives_only_while_it_has_work():
-    """Rule 2: there is none at a frame boundary, and the same one through all fragments of a message."""
+def test_parser_exists_only_while_a_message_is_incomplete():
+    """All fragments of a message have the same parser (Rule 2)."""
     line = joined()
     assert line.connection._parser is None
     line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
@@ -101,8 +101,8 @@ def test_the_parser_lives_only_while_it_has_work():
         ([frame(Opcode.CLOSE, b"\x03")], close_codes.PROTOCOL_ERROR),
     ],
 )
-def test_what_is_broken_ends_the_session_with_its_code(said, close):
-    """Section "Close codes": one close frame, then the end of the stream; the hub has forgotten the session."""
+def test_broken_frame_ends_the_session_with_its_close_code(said, close):
+    """One close frame is written, then the end of the stream; the hub has forgotten the session."""
     line = joined()
     for data in said:
         line.say(data)
@@ -112,8 +112,8 @@ def test_what_is_broken_ends_the_session_with_its_code(said, close):
     assert len(line.stream.hub) == 0
 
 
-def test_a_hello_may_be_longer_than_what_follows_it():
-    """64 KiB for `hello`, which may bring all that is held; 16 KiB for every other message."""
+def test_hello_may_be_longer_than_later_messages():
+    """`hello`, which has all that is held, may have 64 KiB, and any other message 16 KiB (F6)."""
     line = opened()
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
     assert line.received() == ["welcome"]
@@ -121,15 +121,15 @@ def test_a_hello_may_be_longer_than_what_follows_it():
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
 
-def test_a_hello_has_a_bound_too():
-    """Before `hello` as after it, the head of a frame that is too long is enough."""
+def test_hello_beyond_its_bound_is_refused_by_its_head():
+    """The head of a frame that is too long is enough."""
     line = opened()
     line.say(b"\x81\xff" + (MAX_HELLO_BYTES + 1).to_bytes(8, "big"))
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
 
 
-def test_a_session_that_fails_is_ended_and_said_by_its_class_alone(monkeypatch, caplog):
-    """1011; what was said, and the error's own words, stay out of the log."""
+def test_unexpected_error_ends_the_session_and_logs_only_its_class(monkeypatch, caplog):
+    """The session ends with 1011. Neither the message nor the text of the error is logged."""
     line, place = joined(), f"{DALLAS[0]}, {DALLAS[1]}"
 
     def fail(_session, _payload, _now):
@@ -146,15 +146,15 @@ def test_a_session_that_fails_is_ended_and_said_by_its_class_alone(monkeypatch, 
 # ---- control frames ------------------------------------------------------------------------------------------
 
 
-def test_a_ping_is_answered_with_what_it_carried():
-    """5.5.3: application data identical to that of the ping."""
+def test_ping_is_answered_with_its_payload():
+    """A pong repeats the payload of its ping (RFC 6455, 5.5.3)."""
     line = joined()
     line.say(frame(Opcode.PING, b"x" * 125) + frame(Opcode.PING))
     assert line.hear() == [(Opcode.PONG, b"x" * 125), (Opcode.PONG, b"")]
 
 
-def test_what_is_answered_without_the_parser_is_what_the_parser_answers():
-    """5.5.2 and 5.5.3: every first byte, every length of a control frame and beyond, with a mask and without."""
+def test_control_answers_are_those_of_the_parser():
+    """Every first byte and length of a control frame is tried, with a mask and without (5.5.2, 5.5.3)."""
     for first in range(256):
         for size in (0, 1, 3, 4, 125):
             for mask in (b"", b"\0\0\0\0", b"\x01\xff\x80\x7e"):
@@ -169,7 +169,7 @@ def test_what_is_answered_without_the_parser_is_what_the_parser_answers():
 
 
 def answer_of_the_parser(data):
-    """What websockets answers to a frame."""
+    """Return the answer of websockets' parser to a frame."""
     parser = ServerProtocol(state=OPEN)
     parser.receive_data(data)
     assert parser.parser_exc is None
@@ -178,8 +178,8 @@ def answer_of_the_parser(data):
     return answer
 
 
-def test_a_pong_is_a_sign_of_life_and_nothing_else():
-    """W8: whatever comes counts; without it, 60 s of silence end the connection."""
+def test_pong_counts_as_a_sign_of_life():
+    """Any byte counts; a connection that is silent for 60 s ends (W8)."""
     line = joined()
     silent = joined(line.stream)
     line.pass_time(50)
@@ -190,8 +190,8 @@ def test_a_pong_is_a_sign_of_life_and_nothing_else():
     assert not line.transport.closed
 
 
-def test_a_client_that_closes_is_echoed():
-    """5.5.1: its code comes back; then the end of the stream, and nothing that follows is read."""
+def test_close_frame_of_the_client_is_echoed():
+    """Its code comes back, then the end of the stream; no later byte is read (5.5.1)."""
     line = joined()
     line.say(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(TEXT, PING_MESSAGE))
     assert line.hear() == [(Opcode.CLOSE, b"\x03\xe8bye")]
@@ -200,8 +200,8 @@ def test_a_client_that_closes_is_echoed():
     assert len(line.stream.hub) == 0
 
 
-def test_messages_have_a_rate():
-    """4429: BURST at once, then RATE_PER_S; control frames count like any other."""
+def test_frames_beyond_the_rate_end_the_session():
+    """BURST frames may come at once, then RATE_PER_S; control frames count like any other (4429)."""
     line = joined()
     line.say(frame(Opcode.PONG) * (BURST - 2) + frame(TEXT, PING_MESSAGE))
     assert line.received() == ["pong"]
@@ -213,7 +213,7 @@ def test_messages_have_a_rate():
 
 
 def test_fragments_cost_less_than_messages():
-    """FRAGMENT_COST: a message may come in many, and yet nobody may send them without end."""
+    """A message may have many fragments, but their number is bounded (FRAGMENT_COST)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE[:1], fin=False))
     blank = frame(CONT, b" ", fin=False)
@@ -224,8 +224,8 @@ def test_fragments_cost_less_than_messages():
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
-def test_empty_fragments_are_messages_and_are_not_kept():
-    """F7: nobody may send them without end, and however many there are, there is nothing to hold."""
+def test_empty_fragments_count_as_messages_and_are_not_kept():
+    """Their number is bounded, and they take no memory (F7)."""
     line = joined()
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert len(line.connection._parts) == 1
@@ -238,8 +238,8 @@ def test_empty_fragments_are_messages_and_are_not_kept():
 # ---- pauses --------------------------------------------------------------------------------------------------
 
 
-def test_a_connection_with_unsent_bytes_is_not_read():
-    """Rule 3: what had come already waits, and so does what the kernel holds; then all is answered in order."""
+def test_slow_connection_is_not_read():
+    """Bytes that had come wait, and so do those in the kernel; then all are answered in order (Rule 3)."""
     line = joined()
     line.transport.full = True
     third = frame(Opcode.PING, b"3")
@@ -256,8 +256,8 @@ def test_a_connection_with_unsent_bytes_is_not_read():
     assert line.transport.reading
 
 
-def test_what_is_owed_is_sent_before_what_waited_is_read():
-    """Rule 3: the hub sends what it owes once all is sent; if that does not go out, reading waits again."""
+def test_owed_alerts_are_sent_before_waiting_messages_are_read():
+    """If the alerts stay unsent, reading waits again (Rule 3)."""
     line = opened()
     line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
     line.hear()
@@ -276,8 +276,8 @@ def test_what_is_owed_is_sent_before_what_waited_is_read():
     assert line.received() == ["pong"]
 
 
-def test_a_flood_of_pings_ends_where_its_sender_does_not_read():
-    """Rule 3: one pong is unsent, and no other is made."""
+def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
+    """A slow connection is not read, so no further ping is answered (Rule 3)."""
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING) * 100)
@@ -285,8 +285,8 @@ def test_a_flood_of_pings_ends_where_its_sender_does_not_read():
     assert len(line.hear()) == 1
 
 
-def test_a_welcome_that_does_not_go_out_pauses_the_new_session():
-    """Rule 3: the hub learns of it though the row is given out in the middle of that very write."""
+def test_unsent_welcome_pauses_the_new_session():
+    """The hub learns of it although it is just registering the session (Rule 3)."""
     line = opened()
     line.transport.full = True
     line.tell(HELLO)
@@ -296,8 +296,8 @@ def test_a_welcome_that_does_not_go_out_pauses_the_new_session():
     assert line.stream.hub.slow() == 0
 
 
-def test_a_slow_session_is_closed_like_any_other():
-    """4420: after its close frame it is read again, so that its end is noticed; a late resume changes nothing."""
+def test_closed_slow_session_is_read_until_its_end():
+    """After its close frame (4420) it is read again, so that its end is noticed; a late resume changes nothing."""
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING))
@@ -312,8 +312,8 @@ def test_a_slow_session_is_closed_like_any_other():
 # ---- the end -------------------------------------------------------------------------------------------------
 
 
-def test_after_the_close_frame_nothing_is_read_or_written():
-    """Rule 4: what the peer still sends is thrown away; a second reason is not the reason."""
+def test_nothing_is_read_or_written_after_the_close_frame():
+    """Bytes of the peer are thrown away; a second reason is ignored (Rule 4)."""
     line = joined()
     line.connection.close(close_codes.DRAINING)
     line.connection.close(close_codes.SLOW)
@@ -323,8 +323,8 @@ def test_after_the_close_frame_nothing_is_read_or_written():
     assert len(line.stream.hub) == 0
 
 
-def test_a_peer_that_does_not_close_is_dropped():
-    """Rule 4: LINGER_S after the close frame; one that closes is gone before."""
+def test_peer_that_does_not_close_is_dropped_after_lingering():
+    """The node waits LINGER_S after its close frame (Rule 4)."""
     stays = joined()
     goes = joined(stays.stream)
     for line in (stays, goes):
@@ -338,8 +338,8 @@ def test_a_peer_that_does_not_close_is_dropped():
 
 
 @pytest.mark.parametrize("state", [Line, opened, joined])
-def test_a_connection_that_is_lost_leaves_nothing_behind(state):
-    """Whatever it was doing: no list of the stream has it, no row, no bytes."""
+def test_lost_connection_is_forgotten(state):
+    """In each state no collection of the stream has it any more, and it has no row and no bytes."""
     line = state()
     line.transport.full = True
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
@@ -352,8 +352,8 @@ def test_a_connection_that_is_lost_leaves_nothing_behind(state):
     assert not line.transport.aborted
 
 
-def test_a_connection_that_is_aborted_is_forgotten_by_the_hub_at_once():
-    """The loop says `connection_lost` later; until then nobody writes to it."""
+def test_aborted_connection_leaves_the_hub_at_once():
+    """The loop calls `connection_lost` later; nothing is written until then."""
     line = joined()
     line.stream.abort_all()
     assert line.transport.aborted
@@ -363,11 +363,10 @@ def test_a_connection_that_is_aborted_is_forgotten_by_the_hub_at_once():
     assert line.stream.connections == 0
 
 
-def test_the_end_of_the_peers_stream_lets_the_transport_close():
-    """asyncio: a false value from `eof_received` closes the transport. There is no half-open session."""
+def test_end_of_the_peers_stream_closes_the_transport():
+    """asyncio closes the transport if `eof_received` returns a false value."""
     assert not joined().connection.eof_received()
 
 
-def test_a_connection_has_the_number_of_its_socket():
-    """For sends to many at once."""
+def test_descriptor_is_the_number_of_the_socket():
     assert joined().connection.descriptor == DESCRIPTOR

@@ -1,4 +1,4 @@
-"""Who was told what of one alert: the three ways of keeping it against a dict, and what they take."""
+"""Delivery flags: the three forms compared with a dict, and the memory that they take."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ BYTE = st.integers(0, 255)
 
 
 def rows(numbers):
-    """Rows as the hub passes them."""
+    """Return row numbers as the hub passes them."""
     return np.array(numbers, np.int32)
 
 
 class Telling(RuleBasedStateMachine):
-    """Two alerts of one process, and beside each a dict that is cleared at once."""
+    """Two alerts of one process, and beside each a dict from which rows are removed at once."""
 
     @initialize()
     def begin(self):
@@ -80,7 +80,10 @@ class Telling(RuleBasedStateMachine):
 
     @invariant()
     def each_row_has_its_flags(self):
-        """One of the two is asked for nothing but by the rules above, so departures pile up there."""
+        """Check one of the two alerts after every step.
+
+        The other is asked only by the rules, so departures pile up there.
+        """
         if not hasattr(self, "alerts"):
             return
         told, expected = self.alerts[0]
@@ -94,8 +97,8 @@ TestTelling.settings = settings(
 )
 
 
-def test_a_session_that_was_told_takes_at_most_eight_bytes():
-    """Where few were told and where all were; and where nobody was, nothing."""
+def test_flags_take_at_most_eight_bytes_for_each_session():
+    """That holds with few sessions and with all; without any the flags take nothing."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
         told = DeliveryFlags(Departures(20_000))
         told.add_to_all(rows(range(count)), 1)
@@ -104,8 +107,8 @@ def test_a_session_that_was_told_takes_at_most_eight_bytes():
 
 
 @pytest.mark.parametrize("count", [3, 2_000, 20_000])
-def test_what_was_told_to_those_who_have_left_is_of_nobody_who_comes_later(count):
-    """Rule 1: the next session in the row is another."""
+def test_flags_of_departed_sessions_do_not_count_for_the_next(count):
+    """The next session in the row is another client (Rule 1)."""
     departures = Departures(20_000)
     told = DeliveryFlags(departures)
     told.add_to_all(rows(range(count)), 7)
@@ -116,8 +119,8 @@ def test_what_was_told_to_those_who_have_left_is_of_nobody_who_comes_later(count
     assert told.of_all(rows([1, 2])).tolist() == [0, 1]
 
 
-def test_rows_are_handed_out_as_copies():
-    """What grows in place must not be looked at from outside: Python refuses to grow it then."""
+def test_returned_arrays_are_copies():
+    """A view would keep `array` and `bytearray` from growing."""
     told = DeliveryFlags(Departures(20_000))
     told.put(5, 3)
     found, flags = told.having(1, 1), told.of_all(rows([5]))

@@ -1,6 +1,6 @@
-"""What has ended leaves nothing behind, however it ended, with the garbage collector switched off (Rule 5).
+"""Connections that end leave no objects behind, with the garbage collector switched off (connection, Rule 5).
 
-Real sockets and the real `Stream` in this process; the clients are in a thread.
+Real sockets and the real `Stream` are in this process; the clients are in a thread.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ CLIENTS = 8
 KEYS = Keys()
 JWKS = {key["kid"]: Key(key) for key in KEYS.jwks()["keys"]}
 ORDINARY = (types.GeneratorType, types.FrameType, types.TracebackType, types.MethodType)
-"""What a cycle consists of, beside the classes of the packages that serve a connection."""
+"""The types that reference cycles consist of, beside the classes of the packages that serve a connection."""
 PACKAGES = ("geocast.api.", "geocast.stream.", "websockets.", "uvloop.", "uvicorn.", "h11.", "starlette.")
 
 
 def come_since() -> Counter[str]:
-    """What there is, and is not frozen, of all that a connection is made of, by class."""
+    """Count the objects that connections are made of and that are not frozen, by class."""
     found: Counter[str] = Counter()
     for thing in gc.get_objects():
         kind = type(thing)
@@ -59,12 +59,12 @@ def come_since() -> Counter[str]:
 
 
 def left_by_each() -> Counter[str]:
-    """Of that, what is as many as there were clients."""
+    """Count the classes with at least one object for each client."""
     return Counter({kind: number for kind, number in come_since().items() if number >= CLIENTS})
 
 
 class Listener:
-    """A stream listener; its clients act in a thread, its clock stands still."""
+    """A stream listener; its clients run in a thread, its clock stands still."""
 
     def __init__(self, capacity: int, unsaid: int) -> None:
         self.clock = FakeClock(time.time_ns() // 1_000_000)
@@ -72,7 +72,7 @@ class Listener:
         self.stream = Stream(self.hub, TokenVerifier(JWKS), self.clock, capacity=capacity, unsaid=unsaid)
 
     async def until(self, holds) -> None:
-        """Let the loop turn until something is so: a bound on failure, never waited for on a good run."""
+        """Let the loop turn until a condition holds. The time limit only bounds a failure."""
         async with asyncio.timeout(20):
             while not holds():  # noqa: ASYNC110 (it is asked of many things)
                 await asyncio.sleep(0.001)
@@ -93,7 +93,7 @@ class Listener:
 
 
 def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
-    """What a second run of a scenario leaves behind, after the first has warmed everything up.
+    """Return the objects that the second run of a scenario leaves behind; the first run warms everything up.
 
     `scenario(listener, door, act)`: `act(work)` runs `work` in the clients' thread.
     """
@@ -110,7 +110,7 @@ def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
             try:
                 await scenario(listener, door, act)
                 await listener.ends()
-                gc.freeze()  # what is there so far
+                gc.freeze()  # the objects of the first run
                 await scenario(listener, door, act)
                 await listener.ends()
                 left = left_by_each()
@@ -126,7 +126,7 @@ def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
 
 @contextlib.contextmanager
 def switched_off():
-    """The garbage collector does nothing of itself, and has frozen nothing afterwards."""
+    """Switch automatic garbage collection off, and thaw everything afterwards."""
     gc.disable()
     try:
         yield
@@ -136,8 +136,8 @@ def switched_off():
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_what_a_client_ends_or_has_ended_is_gone(name):
-    """Each refusal, each close code and each way to hang up."""
+def test_ended_connection_leaves_nothing(name):
+    """It ends by each refusal, each close code and each way to hang up."""
     expected, ending = ENDINGS[name]
 
     async def scenario(_listener, door, act):
@@ -150,27 +150,27 @@ def test_what_a_client_ends_or_has_ended_is_gone(name):
 
 
 async def open_and_wait(listener, act, connect, count=CLIENTS):
-    """Connections that all exist at once."""
+    """Open connections that exist at the same time."""
     wires = await act(lambda: [connect() for _ in range(count)])
     await listener.until(lambda: listener.stream.connections == count)
     return wires
 
 
 def hang_up(wires):
-    """The clients have gone."""
+    """Close the clients' sockets."""
     for wire in wires:
         wire.sock.close()
 
 
 def half_open(door):
-    """A connection that has begun to ask."""
+    """Open a connection and send the beginning of a request."""
     wire = Wire(door.port)
     wire.sock.sendall(b"GET /v1/str")
     return wire
 
 
-def test_time_outs_leave_nothing():
-    """No headers, no hello, no answer to a close frame, and a session that has fallen silent."""
+def test_timed_out_connection_leaves_nothing():
+    """The headers, the `hello`, the answer to a close frame or a sign of life did not come."""
 
     async def scenario(listener, door, act):
         for connect, time_s in (
@@ -186,8 +186,8 @@ def test_time_outs_leave_nothing():
     assert leaves(scenario) == {}
 
 
-def test_whoever_makes_room_leaves_nothing():
-    """The oldest that have not said hello, at either stage, in favour of newer ones."""
+def test_connection_pushed_out_by_newer_ones_leaves_nothing():
+    """It is the oldest without a `hello`, before or after the 101."""
 
     async def scenario(listener, door, act):
         for connect in (lambda: half_open(door), door.upgraded):
@@ -200,8 +200,8 @@ def test_whoever_makes_room_leaves_nothing():
     assert leaves(scenario, unsaid=CLIENTS) == {}
 
 
-def test_a_full_node_keeps_nothing_of_those_whom_it_turns_away():
-    """503, and beyond that no answer at all."""
+def test_connection_refused_by_a_full_node_leaves_nothing():
+    """It gets a 503, or beyond the spare connections no answer at all."""
 
     async def scenario(listener, door, act):
         inside = await open_and_wait(listener, act, door.welcomed, 2)
@@ -215,8 +215,8 @@ def test_a_full_node_keeps_nothing_of_those_whom_it_turns_away():
 
 
 @pytest.mark.parametrize("how", ["drained", "slow", "aborted", "reset"])
-def test_sessions_with_unsent_bytes_leave_nothing(how):
-    """Whoever doesn't read is closed, or dropped with all that was to be sent."""
+def test_session_with_unsent_bytes_leaves_nothing(how):
+    """It is closed, or dropped with all that was to be sent."""
 
     async def scenario(listener, door, act):
         wires = await open_and_wait(listener, act, door.welcomed)
@@ -236,8 +236,8 @@ def test_sessions_with_unsent_bytes_leave_nothing(how):
     assert leaves(scenario) == {}
 
 
-def test_a_session_that_fails_leaves_nothing(monkeypatch):
-    """1011: an error that the code does not foresee, with its traceback."""
+def test_session_with_an_unexpected_error_leaves_nothing(monkeypatch):
+    """The traceback refers to the connection (1011)."""
 
     def fail(*_):
         raise KeyError("what nobody expected")
@@ -278,8 +278,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", [*CALLS, *BROKEN])
-def test_the_api_listener_keeps_nothing_of_a_connection(name):
-    """Neither of what it has served nor of what it has refused, broken off or never got to see the end of."""
+def test_api_connection_leaves_nothing(name):
+    """Its requests were served, refused, broken off, or never complete."""
 
     def call(port):
         if name in BROKEN:
@@ -330,14 +330,14 @@ def test_the_api_listener_keeps_nothing_of_a_connection(name):
 
 
 class Knot:
-    """A cycle."""
+    """An object in a reference cycle."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-def test_what_is_garbage_is_not_frozen():
-    """It would stay for ever."""
+def test_garbage_is_collected_before_a_freeze():
+    """Frozen garbage would stay until the thaw."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -349,8 +349,8 @@ def test_what_is_garbage_is_not_frozen():
         assert knot() is None
 
 
-def test_sessions_that_come_are_frozen_a_few_hundred_at_a_time():
-    """No collection looks at them again, for as long as they stay or come and go in the same number."""
+def test_new_objects_are_frozen_after_some_hundred_arrivals():
+    """No collection looks at them again, as long as they stay."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -365,8 +365,8 @@ def test_sessions_that_come_are_frozen_a_few_hundred_at_a_time():
         del crowd
 
 
-def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_sent():
-    """Once in a long while, and not in a fan-out."""
+def test_frozen_garbage_is_found_at_the_thaw_while_nothing_is_being_sent():
+    """The thaw comes once in THAW_S, and not during a fan-out."""
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)
@@ -384,8 +384,8 @@ def test_what_becomes_garbage_later_is_found_at_the_thaw_when_nothing_is_being_s
         assert knot() is None
 
 
-def test_what_a_process_shares_is_not_copied_by_a_thaw_before_it_has_sessions():
-    """run/forking.py: a process was frozen before it was forked; a thaw writes to everything."""
+def test_memory_shared_by_a_fork_is_not_thawed_before_sessions_come():
+    """run/forking.py: objects were frozen before the fork; a thaw would write to all of them."""
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)

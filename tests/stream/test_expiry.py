@@ -1,6 +1,6 @@
-"""Nothing is handed to a transport at or after `expires_at`, by no path (protocol, section 3), whatever the clocks do.
+"""No path hands a frame to a transport at or after `expires_at`, whatever the clocks do (protocol, section 3).
 
-A path is a generator: what it does before its `yield` happens in time, what it does after it may come too late.
+A path is a generator: the part before its `yield` happens in time, the part after it may come too late.
 """
 
 import asyncio
@@ -28,23 +28,23 @@ HERE, ELSEWHERE = {"lat": DALLAS[0], "lng": DALLAS[1]}, {"lat": 0, "lng": 0}
 class SessionPeer(FakePeer):
     """A subscriber's connection with its session. Lies: as FakePeer, but its end is an end."""
 
-    def __init__(self, stage, wire):
-        super().__init__(lambda: stage.hub.slowed(self.session.row, stage.clock.now()))
-        self.stage = stage
-        self.session = Session(self, wire, stage.hub, TokenVerifier({"k": Key(KEY, "HS256")}, required=False))
+    def __init__(self, harness, wire):
+        super().__init__(lambda: harness.hub.slowed(self.session.row, harness.clock.now()))
+        self.harness = harness
+        self.session = Session(self, wire, harness.hub, TokenVerifier({"k": Key(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
         check_client_message({"type": kind, **fields})
-        self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.stage.clock.now())
+        self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.harness.clock.now())
 
     def close(self, close):
         super().close(close)
-        self.stage.hub.leave(self.session.row)
+        self.harness.hub.leave(self.session.row)
 
     def drain(self):
-        """It has read all that was written."""
+        """Let the transport send all that was written."""
         self.full = False
-        self.stage.hub.on_drained(self.session.row, self.stage.clock.now())
+        self.harness.hub.on_drained(self.session.row, self.harness.clock.now())
 
 
 class HubHarness:
@@ -60,7 +60,7 @@ class HubHarness:
         return phone
 
     def reads(self, entry):
-        """The node reads an entry of the log."""
+        """Have the node read an entry of the log."""
         self.hub.deliver(entry, self.clock.now())
 
     def reads_alert(self, alert_id="a-1", revision=1, **changes):
@@ -77,7 +77,7 @@ class HubHarness:
         self.hub.sweep(self.clock.now())
 
     def received(self):
-        """How many alerts and cancels were handed to transports, ever."""
+        """Return how many alerts and cancels were handed to transports since the start."""
         self.told_so_far = getattr(self, "told_so_far", 0) + sum(
             message["type"] in ("alert", "cancel") for phone in self.phones for message in phone.take()
         )
@@ -86,12 +86,12 @@ class HubHarness:
 
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
-    """Each sweep looks at the times of all sessions; without this, one in a few."""
+    """Have each sweep check the deadlines of all sessions; otherwise one sweep in a few does."""
     monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
 @pytest.fixture
-def stage(monkeypatch):
+def harness(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE", 1)
     return HubHarness()
 
@@ -103,150 +103,150 @@ def a_token(clock, *scopes, life_s=3600):
 # ---- the paths ---------------------------------------------------------------------------------------------------
 
 
-def hello(stage):
-    """A late joiner."""
-    stage.reads_alert()
+def hello(harness):
+    """A client that connects late."""
+    harness.reads_alert()
     yield
-    stage.phone()
+    harness.phone()
 
 
-def hello_that_holds_an_old_revision(stage):
-    """One that comes back."""
-    stage.reads_alert()
-    stage.reads_alert(revision=2)
+def hello_that_holds_an_old_revision(harness):
+    """A client that comes back with an old revision."""
+    harness.reads_alert()
+    harness.reads_alert(revision=2)
     yield
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
 
 
-def hello_that_holds_what_was_cancelled(stage):
-    """One that comes back after the cancel."""
-    stage.reads_alert()
-    stage.reads_cancel()
+def hello_that_holds_a_cancelled_alert(harness):
+    """A client that comes back after the cancel."""
+    harness.reads_alert()
+    harness.reads_cancel()
     yield
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
 
 
-def move(stage):
-    """One that walks into the area."""
-    phone = stage.phone(ELSEWHERE)
-    stage.reads_alert()
-    stage.turns()
+def move(harness):
+    """A client that walks into the area."""
+    phone = harness.phone(ELSEWHERE)
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.says("move", places=[HERE])
 
 
-def filter(stage):  # noqa: A001 (the message's name)
-    """One that clears its filter."""
-    phone = stage.phone(categories=[])
-    stage.reads_alert()
-    stage.turns()
+def filter(harness):  # noqa: A001 (the message's name)
+    """A client that clears its filter."""
+    phone = harness.phone(categories=[])
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.says("filter", categories=None)
 
 
-def token(stage):
-    """One that may see tests from now on."""
-    phone = stage.phone(token=a_token(stage.clock))
-    stage.reads_alert(status="test")
-    stage.turns()
+def token(harness):
+    """A client that may see tests from now on."""
+    phone = harness.phone(token=a_token(harness.clock))
+    harness.reads_alert(status="test")
+    harness.turns()
     yield
-    phone.says("token", token=a_token(stage.clock, TEST, life_s=3 * 3600))
+    phone.says("token", token=a_token(harness.clock, TEST, life_s=3 * 3600))
 
 
-def resume(stage):
-    """A slow one that has read all at last."""
-    phone = stage.phone(wire=MSGPACK)
+def resume(harness):
+    """A slow client whose transport has sent all bytes."""
+    phone = harness.phone(wire=MSGPACK)
     phone.full = True
     phone.says("ping")
-    stage.reads_alert()
-    stage.turns()
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.drain()
 
 
-def fan_out_before_its_first_slice(stage):
-    """An entry that was read, and no more."""
-    stage.phone()
-    stage.reads_alert()
+def fan_out_before_its_first_slice(harness):
+    """An entry that was read, before its first slice."""
+    harness.phone()
+    harness.reads_alert()
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_in_the_middle(stage):
-    """Some have it, others would be next."""
+def fan_out_in_the_middle(harness):
+    """A flight that has reached some sessions and not the others."""
     for wire in (JSON, MSGPACK, JSON, MSGPACK):
-        stage.phone(wire=wire)
-    stage.reads_alert()
-    stage.turns(2)
+        harness.phone(wire=wire)
+    harness.reads_alert()
+    harness.turns(2)
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_of_a_cancel_in_the_middle(stage):
-    """The cancel of what will be over by itself."""
+def fan_out_of_a_cancel_in_the_middle(harness):
+    """A flight of a cancel whose alert expires meanwhile."""
     for _ in range(4):
-        stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.reads_cancel()
-    stage.turns(2)
+        harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.reads_cancel()
+    harness.turns(2)
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_that_waits_for_its_turn(stage):
-    """Alerts behind a more severe one that is on its way."""
+def fan_out_that_waits_for_its_turn(harness):
+    """Alerts that wait behind a more severe one."""
     for _ in range(4):
-        stage.phone()
-    stage.reads_alert("long", severity="extreme", expires_at=END_MS + 60_000)
+        harness.phone()
+    harness.reads_alert("long", severity="extreme", expires_at=END_MS + 60_000)
     for number in range(3):
-        stage.reads_alert(f"short-{number}", severity="minor")
-    stage.turns()
-    stage.reads_alert("short-0", 2, severity="minor")
+        harness.reads_alert(f"short-{number}", severity="minor")
+    harness.turns()
+    harness.reads_alert("short-0", 2, severity="minor")
     yield
-    stage.turns()
+    harness.turns()
 
 
-def log_reader(stage):
-    """An entry that took so long to come here."""
-    stage.phone()
+def log_reader(harness):
+    """An entry that is read from the log late."""
+    harness.phone()
     yield
-    stage.reads_alert()
-    stage.turns()
+    harness.reads_alert()
+    harness.turns()
 
 
-def log_reader_at_a_revision(stage):
-    """The next revision of what is known here took so long."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
+def log_reader_at_a_revision(harness):
+    """A revision of a known alert that is read late."""
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
     yield
-    stage.reads_alert(revision=2)
-    stage.turns()
+    harness.reads_alert(revision=2)
+    harness.turns()
 
 
-def log_reader_at_a_cancel(stage):
-    """The cancel took so long."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
+def log_reader_at_a_cancel(harness):
+    """A cancel of a known alert that is read late."""
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
     yield
-    stage.reads_cancel()
-    stage.turns()
+    harness.reads_cancel()
+    harness.turns()
 
 
-def claim_of_what_is_read_later(stage):
-    """One that holds what this node, which is behind, reads only now."""
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+def holding_of_an_alert_that_is_read_later(harness):
+    """A client that holds an alert which this node, being behind, reads only now."""
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
     yield
-    stage.reads_alert(revision=2)
-    stage.turns()
+    harness.reads_alert(revision=2)
+    harness.turns()
 
 
 KNOWN_IN_TIME = [
     hello,
     hello_that_holds_an_old_revision,
-    hello_that_holds_what_was_cancelled,
+    hello_that_holds_a_cancelled_alert,
     move,
     filter,
     token,
@@ -258,7 +258,7 @@ KNOWN_IN_TIME = [
     log_reader_at_a_revision,
     log_reader_at_a_cancel,
 ]
-READ_TOO_LATE = [log_reader, claim_of_what_is_read_later]
+READ_TOO_LATE = [log_reader, holding_of_an_alert_that_is_read_later]
 
 
 def by_name(function):
@@ -266,60 +266,60 @@ def by_name(function):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_each_path_hands_over_a_frame_just_before_the_end(path, stage):
-    """Section 3: the others of this file would prove nothing about a path that leads nowhere."""
-    steps = path(stage)
+def test_each_path_sends_just_before_the_end(path, harness):
+    """Without this the other tests would prove nothing about a path that sends nothing (section 3)."""
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.advance(LIFE_S - 0.001)
+    before = harness.received()
+    harness.clock.advance(LIFE_S - 0.001)
     next(steps, None)
-    assert stage.received() > before
+    assert harness.received() > before
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_hands_over_a_frame_at_the_end_or_later(path, late_s, stage):
-    """Section 3: "Nothing is sent after `expires_at`, by no path"."""
-    steps = path(stage)
+def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
+    """Nothing is sent after `expires_at`, by any path (E1)."""
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.advance(LIFE_S + late_s)
+    before = harness.received()
+    harness.clock.advance(LIFE_S + late_s)
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
-def test_no_path_hands_over_a_frame_at_the_end_though_the_wall_clock_was_set_back(path, stage):
-    """Section 3: the monotonic clock knows the end, from when the alert was read."""
-    steps = path(stage)
+def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, harness):
+    """The monotonic deadline was computed when the alert was read (E5)."""
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.clock.advance(LIFE_S)
+    before = harness.received()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.clock.advance(LIFE_S)
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_hands_over_a_frame_that_has_ended_by_the_wall_clock_alone(path, stage):
-    """Section 3: the wall clock was behind when the alert was read, and has been set right."""
-    stage.clock.wall_ms -= HOUR_MS // 2
-    steps = path(stage)
+def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
+    """The wall clock was behind when the alert was read, and has been set right (E5)."""
+    harness.clock.wall_ms -= HOUR_MS // 2
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.wall_ms = END_MS
+    before = harness.received()
+    harness.clock.wall_ms = END_MS
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
-def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_after_its_end(stage):
-    """Section 3: what is owed is judged anew at every slice, one alert at a time."""
-    phones = [stage.phone() for _ in range(3)]
-    stage.reads_alert("long", expires_at=END_MS + 60_000)
-    stage.reads_alert("short")
-    stage.turns(2)
-    stage.clock.advance(LIFE_S)
-    stage.turns()
+def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
+    """Each slice decides for each alert whether it may be sent (section 3)."""
+    phones = [harness.phone() for _ in range(3)]
+    harness.reads_alert("long", expires_at=END_MS + 60_000)
+    harness.reads_alert("short")
+    harness.turns(2)
+    harness.clock.advance(LIFE_S)
+    harness.turns()
     told = [[m["alert"]["id"] for m in phone.take() if m["type"] == "alert"] for phone in phones]
     assert [ids.count("long") for ids in told] == [1, 1, 1]
     assert sum(ids.count("short") for ids in told) < 3
@@ -329,144 +329,144 @@ def test_a_client_that_was_sent_the_first_of_two_alerts_is_not_sent_the_second_a
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_a_wall_clock_that_jumps_an_hour_closes_nobody(hours, stage):
-    """Section 6: a token's deadline is monotonic; section 5: so are silence and slowness."""
-    slow = stage.phone()
+def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
+    """The deadlines of tokens, silence and slowness are monotonic (sections 5 and 6)."""
+    slow = harness.phone()
     slow.full = True
     slow.says("ping")
-    stage.phone(token=a_token(stage.clock, life_s=60))
-    stage.phone(wire=MSGPACK)
-    stage.clock.wall_ms += hours * HOUR_MS
+    harness.phone(token=a_token(harness.clock, life_s=60))
+    harness.phone(wire=MSGPACK)
+    harness.clock.wall_ms += hours * HOUR_MS
     for _ in range(29):
-        stage.clock.advance(1)
-        stage.sweep()
-    assert [(phone.closed, phone.aborted) for phone in stage.phones] == [(None, False)] * 3
+        harness.clock.advance(1)
+        harness.sweep()
+    assert [(phone.closed, phone.aborted) for phone in harness.phones] == [(None, False)] * 3
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_a_session_ends_at_the_first_sweep_after_its_token_and_not_before(hours, stage):
-    """Section 6: "within a second of its token's expiry", whatever the wall clock says."""
-    phone = stage.phone(token=a_token(stage.clock, life_s=20))
-    stage.clock.wall_ms += hours * HOUR_MS
-    stage.clock.advance(19.999)
-    stage.sweep()
+def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness):
+    """The wall clock does not matter (T6)."""
+    phone = harness.phone(token=a_token(harness.clock, life_s=20))
+    harness.clock.wall_ms += hours * HOUR_MS
+    harness.clock.advance(19.999)
+    harness.sweep()
     assert phone.closed is None
-    stage.clock.advance(0.001)
-    stage.sweep()
+    harness.clock.advance(0.001)
+    harness.sweep()
     assert phone.closed is close_codes.BAD_TOKEN
 
 
-def test_a_fresh_token_takes_the_place_of_the_old_deadline_earlier_or_later(stage):
-    """Section 6: "the last accepted token alone counts"."""
-    later, earlier = (stage.phone(token=a_token(stage.clock, life_s=20)) for _ in range(2))
-    later.says("token", token=a_token(stage.clock, life_s=40))
-    earlier.says("token", token=a_token(stage.clock, life_s=10))
-    stage.clock.advance(15)
-    stage.sweep()
+def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
+    """The last accepted token is the one that counts (T6)."""
+    later, earlier = (harness.phone(token=a_token(harness.clock, life_s=20)) for _ in range(2))
+    later.says("token", token=a_token(harness.clock, life_s=40))
+    earlier.says("token", token=a_token(harness.clock, life_s=10))
+    harness.clock.advance(15)
+    harness.sweep()
     assert (later.closed, earlier.closed) == (None, close_codes.BAD_TOKEN)
-    stage.clock.advance(24)
-    stage.sweep()
+    harness.clock.advance(24)
+    harness.sweep()
     assert later.closed is None
-    stage.clock.advance(1)
-    stage.sweep()
+    harness.clock.advance(1)
+    harness.sweep()
     assert later.closed is close_codes.BAD_TOKEN
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_what_has_ended_by_the_monotonic_clock_is_let_go_at_the_next_sweep(hours, stage):
-    """Section 3: and so are those who were told of it, who would else be told of a late revision of it."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.wall_ms += hours * HOUR_MS
-    stage.clock.advance(LIFE_S)
-    stage.sweep()
-    assert len(stage.hub.live) == 0
+def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, harness):
+    """Otherwise its recipients would be sent a late revision of it (section 3)."""
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.wall_ms += hours * HOUR_MS
+    harness.clock.advance(LIFE_S)
+    harness.sweep()
+    assert len(harness.hub.live) == 0
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
-def test_a_blip_of_the_wall_clock_sends_nothing_and_then_each_gets_it_once(turns, stage):
-    """E1, E5, R2: nothing while the clock is ahead; then whoever was not sent it, newcomers and revisions included."""
-    first = [stage.phone() for _ in range(3)]
-    stage.reads_alert("before")
-    stage.turns(turns)
-    before = stage.received()
-    stage.clock.wall_ms += HOUR_MS
-    stage.reads_alert("meanwhile")
-    later = [stage.phone(), stage.phone(holding={"before": 1, "meanwhile": 1})]
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == before
-    stage.clock.wall_ms -= HOUR_MS
-    stage.sweep()
-    stage.turns()
-    stage.phone()
-    assert stage.received() == 2 * (len(first) + 1) + 2
+def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, harness):
+    """Nothing is sent while the clock is ahead; then newcomers and revisions are sent, once (E1, E5, R2)."""
+    first = [harness.phone() for _ in range(3)]
+    harness.reads_alert("before")
+    harness.turns(turns)
+    before = harness.received()
+    harness.clock.wall_ms += HOUR_MS
+    harness.reads_alert("meanwhile")
+    later = [harness.phone(), harness.phone(holding={"before": 1, "meanwhile": 1})]
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == before
+    harness.clock.wall_ms -= HOUR_MS
+    harness.sweep()
+    harness.turns()
+    harness.phone()
+    assert harness.received() == 2 * (len(first) + 1) + 2
     told = [[m["type"] for m in messages(b"".join(phone.writes))] for phone in later]
     assert told == [["welcome", "alert", "alert"], ["welcome"]]
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_a_blip_between_two_sweeps_leaves_nobody_out(seen_by, stage):
-    """R3: whoever was not sent it because of the clock is sent it, though no sweep has seen the clock ahead."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns(0 if seen_by == "turn" else 1)
-    stage.clock.wall_ms += HOUR_MS
-    phone = stage.phone(place=HERE)
-    stage.turns(1)
-    stage.clock.wall_ms -= HOUR_MS
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == 2
+def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harness):
+    """A session that was not sent the alert is sent it, though no sweep has seen the clock ahead (R3)."""
+    harness.phone()
+    harness.reads_alert()
+    harness.turns(0 if seen_by == "turn" else 1)
+    harness.clock.wall_ms += HOUR_MS
+    phone = harness.phone(place=HERE)
+    harness.turns(1)
+    harness.clock.wall_ms -= HOUR_MS
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == 2
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
-def test_a_revision_read_while_the_wall_clock_is_ahead_reaches_all_when_it_is_right(stage):
-    """R1: every recipient, and with the deadline that it had and what the revision adds."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.wall_ms += HOUR_MS
-    stage.reads_alert(revision=2, expires_at=END_MS + 5_000)
-    stage.sweep()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.clock.advance(LIFE_S + 4.999)
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == 2
-    stage.clock.advance(0.001)
-    stage.phone()
-    assert stage.received() == 2
+def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(harness):
+    """Every recipient is sent it; its deadline is the old one plus what the revision adds (R1)."""
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.wall_ms += HOUR_MS
+    harness.reads_alert(revision=2, expires_at=END_MS + 5_000)
+    harness.sweep()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.clock.advance(LIFE_S + 4.999)
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == 2
+    harness.clock.advance(0.001)
+    harness.phone()
+    assert harness.received() == 2
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
-def test_a_revision_read_while_the_wall_clock_is_behind_ends_when_it_should(longer_s, stage):
-    """Section 3: a new end is as much later than the old one as it says; the wall clock was set in between."""
-    stage.reads_alert()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
-    stage.clock.advance(LIFE_S + longer_s - 0.001)
-    stage.phone()
-    assert stage.received() == 1
-    stage.clock.advance(0.001)
-    stage.phone()
-    assert stage.received() == 1
+def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, harness):
+    """The deadline moves by as much as the end does, though the wall clock was set in between (section 3)."""
+    harness.reads_alert()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
+    harness.clock.advance(LIFE_S + longer_s - 0.001)
+    harness.phone()
+    assert harness.received() == 1
+    harness.clock.advance(0.001)
+    harness.phone()
+    assert harness.received() == 1
 
 
-def test_a_revision_that_prolongs_an_alert_that_has_just_ended_is_sent(stage):
-    """Rule 1: the end of a former revision is not the end."""
-    phone = stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.advance(LIFE_S)
-    stage.reads_alert(revision=2, expires_at=END_MS + 5_000)
-    stage.turns()
+def test_revision_that_prolongs_an_ended_alert_is_sent(harness):
+    """The end of the newest revision counts (live alerts, Rule 1)."""
+    phone = harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.advance(LIFE_S)
+    harness.reads_alert(revision=2, expires_at=END_MS + 5_000)
+    harness.turns()
     assert [m["alert"]["revision"] for m in phone.take() if m["type"] == "alert"] == [1, 2]
 
 
 class HastyClock(FakeClock):
-    """A clock that goes on by 2 ms at every reading. Lies: as FakeClock, and time passes only when it is looked at."""
+    """A clock that goes forward by 2 ms at every reading. Lies: as FakeClock, and time passes only when it is read."""
 
     def now(self) -> Now:
         self.wall_ms += 2
@@ -474,28 +474,28 @@ class HastyClock(FakeClock):
         return super().now()
 
 
-def test_the_pump_looks_at_the_clock_for_every_slice(stage):
-    """Section 3: "judged by a clock reading at most 5 ms old", in a fan-out that outlives its alert."""
+def test_pump_reads_the_clock_for_every_slice(harness):
+    """A reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives (E2)."""
     for _ in range(12):
-        stage.phone()
-    stage.received()
-    stage.clock = HastyClock()
-    stage.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
+        harness.phone()
+    harness.received()
+    harness.clock = HastyClock()
+    harness.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
 
     async def fan_out():
-        pump = Pump(stage.hub, stage.clock)
+        pump = Pump(harness.hub, harness.clock)
         pump.wake()
         await pump.idle.wait()
 
     asyncio.run(fan_out())
-    told = [m for phone in stage.phones for m in phone.take()]
+    told = [m for phone in harness.phones for m in phone.take()]
     assert 0 < len(told) <= 5, "a slice of one for each reading; it was read five times before the end, and once at it"
 
 
-def test_a_heartbeat_carries_no_alert(stage):
-    """Section 5: a sweep long after the end writes pings and nothing else."""
-    phone = stage.phone()
-    stage.reads_alert()
-    stage.clock.advance(HEARTBEAT_S)
-    stage.sweep()
+def test_sweep_after_the_end_writes_only_pings(harness):
+    """A heartbeat has no alert in it (section 5)."""
+    phone = harness.phone()
+    harness.reads_alert()
+    harness.clock.advance(HEARTBEAT_S)
+    harness.sweep()
     assert [m["type"] for m in phone.take()] == ["welcome", "<ping>"]

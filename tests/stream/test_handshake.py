@@ -1,6 +1,6 @@
-"""The way into the stream: a handshake is answered or refused, and each step before `hello` has a deadline.
+"""The handshake: it is answered or refused, and each step before `hello` has a deadline.
 
-Statuses are those of the protocol's section 5, "Connecting"; `test_refused_handshakes.py` asks them of a running node.
+Statuses are those of the protocol's section 5, "Connecting"; `test_refused_handshakes.py` tests them on a running node.
 """
 
 import pytest
@@ -14,8 +14,8 @@ from geocast.wire.frames import WIRES
 # ---- answered ------------------------------------------------------------------------------------------------
 
 
-def test_a_handshake_is_answered_with_the_first_subprotocol_that_is_known():
-    """RFC 6455, 4.2.2: the accept value is the one of the RFC's own example key."""
+def test_handshake_selects_the_first_known_subprotocol():
+    """The accept value is that of the RFC's own example key (RFC 6455, 4.2.2)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol="soap, geocast.v1.msgpack, geocast.v1.json")
     status, headers, text = line.answer()
@@ -26,15 +26,15 @@ def test_a_handshake_is_answered_with_the_first_subprotocol_that_is_known():
 
 
 @pytest.mark.parametrize("first", [wire.subprotocol for wire in WIRES])
-def test_each_format_has_a_signed_stream_too(first):
-    """S7: whoever can do without proofs offers both, the signed one first."""
+def test_signed_stream_of_each_format_is_offered(first):
+    """A client that can do without proofs offers both, the signed one first (S7)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
     assert line.answer()[1]["sec-websocket-protocol"] == first
 
 
-def test_a_handshake_may_come_byte_by_byte():
-    """TCP has no messages: nothing is answered before the head's last byte."""
+def test_handshake_may_come_byte_by_byte():
+    """Nothing is answered before the last byte of the head."""
     line = Line()
     *most, last = (bytes([byte]) for byte in request())
     for byte in most:
@@ -44,8 +44,8 @@ def test_a_handshake_may_come_byte_by_byte():
     assert line.answer()[0] == 101
 
 
-def test_a_client_need_not_wait_for_the_answer():
-    """What follows the head in the same bytes is the first message."""
+def test_hello_may_come_before_the_answer_to_the_handshake():
+    """Bytes after the head are the first message."""
     whole = Line()
     whole.say(request() + _hello())
     assert whole.answer()[0] == 101
@@ -88,8 +88,8 @@ def _hello():
         ("GET /v1/stream HTTP/1.1", {"Sec_WebSocket_Protocol": "geocast v1,"}, 400),
     ],
 )
-def test_a_handshake_that_is_not_ours_is_refused(start, headers, status):
-    """Section 5, connecting: a status that says why, then the end of the stream, and the peer has time to read it."""
+def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
+    """The end of the stream follows the refusal, and the peer has time to read it (S2)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[0] == status
@@ -107,22 +107,22 @@ def test_a_handshake_that_is_not_ours_is_refused(start, headers, status):
         ("GET /v1/stream HTTP/1.1", {"Upgrade": None}, "upgrade", "websocket"),
     ],
 )
-def test_a_refusal_says_what_would_do(start, headers, name, value):
-    """RFC 9110: 405 comes with Allow (15.5.6), 426 with Upgrade (15.5.22)."""
+def test_refusal_has_the_header_that_its_status_needs(start, headers, name, value):
+    """405 comes with Allow, and 426 with Upgrade (RFC 9110, 15.5.6 and 15.5.22)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[1][name] == value
 
 
-def test_a_refusal_repeats_nothing_of_what_was_sent():
-    """Section 6: errors never repeat a token."""
+def test_refusal_repeats_nothing_of_the_request():
+    """Errors never repeat a token (section 6)."""
     line = Line()
     line.ask("GET /v1/stream?token=secret HTTP/1.1", Authorization="Bearer secret")
     assert b"secret" not in line.transport.written
 
 
-def test_origins_that_are_listed_may_come_in():
-    """Section 5, connecting: 403 for every other Origin, and none is needed."""
+def test_listed_origin_is_accepted():
+    """Every other Origin gets 403; no Origin is needed (S2)."""
     stream = a_stream(origins=["https://app.example"])
     assert opened(stream).answer()[0] == 101
     listed = Line(stream)
@@ -142,24 +142,24 @@ def test_origins_that_are_listed_may_come_in():
         ("null", 403),
     ],
 )
-def test_pages_of_this_machine_may_come_in_where_that_is_wanted(origin, status):
-    """`--dev`: a page that is served from loopback, and nothing that only looks like it."""
+def test_loopback_origin_is_accepted_if_configured(origin, status):
+    """With `--dev` a page served from loopback may connect, but no name that only looks like it."""
     line = Line(loopback_origins=True)
     line.ask(Origin=origin)
     assert line.answer()[0] == status
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00", b"get /v1/stream HTTP/1.1\r\n", b"\x00"])
-def test_what_is_no_http_is_closed_without_a_word(data):
-    """A TLS client, say: no method begins so, and there is nobody who would understand an answer."""
+def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
+    """A TLS client, for example, would not understand an answer."""
     line = Line()
     line.say(data)
     assert line.transport.closed
     assert not line.transport.written
 
 
-def test_headers_without_end_are_closed():
-    """MAX_HEADERS_BYTES: nothing more of it is kept."""
+def test_endless_headers_are_closed_without_an_answer():
+    """Headers may have MAX_HEADERS_BYTES."""
     line = Line()
     line.say(b"GET /v1/stream HTTP/1.1\r\nCookie: ")
     line.say(b"x" * MAX_HEADERS_BYTES)
@@ -170,8 +170,8 @@ def test_headers_without_end_are_closed():
 # ---- full ----------------------------------------------------------------------------------------------------
 
 
-def test_a_full_node_says_so_and_hangs_up_at_once():
-    """503 with Retry-After: it can't wait for each of them to close, as it does with every other refusal."""
+def test_full_node_answers_503_and_closes_at_once():
+    """The answer has Retry-After. Lingering, as after other refusals, would keep connections."""
     stream = a_stream(capacity=1)
     first = joined(stream)
     second = Line(stream)
@@ -184,8 +184,7 @@ def test_a_full_node_says_so_and_hangs_up_at_once():
     assert opened(stream).answer()[0] == 101
 
 
-def test_a_draining_node_takes_nobody():
-    """503 for newcomers; who is there stays until it is told to go."""
+def test_draining_node_answers_503_and_keeps_its_sessions():
     line = joined()
     line.stream.draining = True
     late = Line(line.stream)
@@ -194,15 +193,15 @@ def test_a_draining_node_takes_nobody():
     assert not line.transport.closed
 
 
-def test_beyond_the_spare_connections_nobody_is_answered():
-    """SPARE: above them a connection is dropped before it has said anything."""
+def test_connections_beyond_the_spare_ones_are_dropped():
+    """The node does not read from them (SPARE)."""
     stream = a_stream(capacity=1, unsaid=1000)
     lines = [Line(stream) for _ in range(1 + SPARE + 1)]
     assert [line.transport.aborted for line in lines] == [False] * (1 + SPARE) + [True]
 
 
-def test_newcomers_push_out_the_oldest_that_has_not_said_hello():
-    """1013 for who was answered, nothing for who was not; who has said hello is never pushed out."""
+def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
+    """It is closed with 1013 after the 101, and dropped before it. Sessions are never pushed out."""
     stream = a_stream(unsaid=2)
     settled, silent, upgraded = joined(stream), Line(stream), opened(stream)
     Line(stream)
@@ -217,8 +216,8 @@ def test_newcomers_push_out_the_oldest_that_has_not_said_hello():
 # ---- deadlines -----------------------------------------------------------------------------------------------
 
 
-def test_headers_have_to_come_in_time():
-    """HEADERS_S from accept, however often a byte comes."""
+def test_incomplete_headers_are_dropped_at_their_deadline():
+    """They have HEADERS_S from the accept, however often a byte comes."""
     line = Line()
     line.say(b"GET /v1/stream ")
     line.pass_time(HEADERS_S - 0.1)
@@ -229,8 +228,8 @@ def test_headers_have_to_come_in_time():
     assert not line.transport.written
 
 
-def test_hello_has_to_come_in_time():
-    """4408: HELLO_S from the 101, whenever that was, and however much of it is there."""
+def test_connection_without_hello_is_closed_at_its_deadline():
+    """It has HELLO_S from the 101, however much of the `hello` is there (4408)."""
     line = Line()
     line.pass_time(HEADERS_S - 1)
     line.ask()
@@ -243,14 +242,14 @@ def test_hello_has_to_come_in_time():
     assert line.stream.closes == {4408: 1}
 
 
-def test_who_has_said_hello_has_no_deadline_of_these():
-    """Section 5: only the heartbeat asks for a sign of life from then on."""
+def test_session_has_no_handshake_deadline():
+    """Only the heartbeat demands a sign of life from then on (section 5)."""
     line = joined()
     line.pass_time(HEADERS_S + HELLO_S)
     assert not line.transport.closed
     assert line.stream.unsaid == {}
 
 
-def test_the_parser_never_logs():
+def test_parser_never_logs():
     """The library would log headers, and at DEBUG each frame, with tokens and places."""
     assert not connection._SILENT.isEnabledFor(50)

@@ -1,6 +1,6 @@
-"""The live alerts of a node: what is current, which of them concern a place, and when they end.
+"""The live alerts of a node: the current entry of each, which of them concern a place, and when they end.
 
-Rules are those of `geocast.stream.live_alerts` (Rule 1, Rule 2) and of section 5 of the protocol (R1 to R8).
+Rules are those of `geocast.stream.live_alerts` and of section 5 of the protocol (R1 to R8).
 """
 
 import pytest
@@ -15,8 +15,8 @@ from geocast.stream.live_alerts import CURRENT, RECIPIENT, SENT, LiveAlerts
 # ---- entries -----------------------------------------------------------------------------------------------------
 
 
-def test_a_revision_is_current_until_the_next(alerts, clock):
-    """R2: revisions go out in rising order."""
+def test_revision_is_current_until_the_next(alerts, clock):
+    """Revisions are sent in rising order (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert (alert.number, alert.order, len(alerts)) == (1, 1, 1)
     assert alerts.apply(a_revision(revision=2, headline="x"), clock.now()) is alert
@@ -27,39 +27,42 @@ def test_a_revision_is_current_until_the_next(alerts, clock):
 @pytest.mark.parametrize(
     "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
 )
-def test_old_news_change_nothing(alerts, clock, entry):
-    """R2: an entry that is read again is no news."""
+def test_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
+    """The log may give an entry again (R2)."""
     alerts.apply(a_revision(revision=2), clock.now())
     current = alerts.find("a-1", clock.now()).current
     assert alerts.apply(entry, clock.now()) is None
     assert alerts.find("a-1", clock.now()).current is current
 
 
-def test_an_alert_may_come_in_at_a_later_revision(alerts, clock):
-    """R5: a node that starts reads what is live, not what was."""
+def test_first_entry_may_be_a_later_revision(alerts, clock):
+    """A node that starts reads the alerts that are live then (R5)."""
     assert alerts.apply(a_revision(revision=7), clock.now()).number == 7
 
 
-def test_nothing_comes_after_a_cancel(alerts, clock):
-    """R2: nothing after its cancel."""
+def test_nothing_follows_a_cancel(alerts, clock):
+    """No revision does; a later cancel takes the place of the first (R2)."""
     alerts.apply(a_revision(), clock.now())
     alert = alerts.apply(a_cancel(), clock.now())
     assert alert.number == 2
     assert alert.current == a_cancel()
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
     assert alerts.apply(a_cancel(revision=2), clock.now()) is None
-    assert alerts.apply(a_revision(revision=4), clock.now()) is None  # behind a number that is of another kind
+    assert alerts.apply(a_revision(revision=4), clock.now()) is None  # entry 3 is of another kind
     assert alerts.apply(a_cancel(revision=5), clock.now()) is alert
 
 
-def test_a_cancel_of_an_unknown_alert_tells_nobody(alerts, clock):
-    """R4: a cancel goes to recipients; of an unknown alert there are none."""
+def test_cancel_of_an_unknown_alert_has_no_recipients(alerts, clock):
+    """It is kept, and changes nothing yet (R4)."""
     assert alerts.apply(a_cancel(), clock.now()) is None
     assert len(alerts) == 0
 
 
-def test_a_cancel_that_comes_before_its_alert_calls_it_off_from_the_first_moment(alerts, clock):
-    """R2, R4: as after a flush, when the cancel was put back first; who holds the alert is told."""
+def test_alert_that_comes_after_its_cancel_is_cancelled_at_once(alerts, clock):
+    """A log that is repaired may put the cancel back first.
+
+    A client that holds the alert is sent the cancel (Rule 6, R4).
+    """
     assert alerts.apply(a_cancel(revision=3), clock.now()) is None
     alert = alerts.apply(a_revision(), clock.now())
     assert alert.current == a_cancel(revision=3)
@@ -70,8 +73,8 @@ def test_a_cancel_that_comes_before_its_alert_calls_it_off_from_the_first_moment
     assert alert.recipients().tolist() == [0]
 
 
-def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkeypatch):
-    """Rule 6: of too many the latest are kept."""
+def test_early_cancels_are_bounded_and_the_newest_kept(alerts, clock, monkeypatch):
+    """At most MAX_EARLY cancels of unknown alerts are kept (Rule 6)."""
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 2)
     for name in ("a", "b", "c"):
         alerts.apply(a_cancel(name), clock.now())
@@ -79,8 +82,8 @@ def test_cancels_that_come_before_their_alerts_are_bounded(alerts, clock, monkey
     assert called_off == [False, True, True]
 
 
-def test_a_tombstone_tells_nobody_and_takes_no_room(alerts, clock, monkeypatch):
-    """CP13: it cancels nothing, so it pushes none out that may stand before its alert."""
+def test_tombstone_is_ignored_and_displaces_no_early_cancel(alerts, clock, monkeypatch):
+    """It cancels nothing (CP13)."""
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 1)
     alerts.apply(a_cancel("a"), clock.now())
     assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
@@ -88,8 +91,8 @@ def test_a_tombstone_tells_nobody_and_takes_no_room(alerts, clock, monkeypatch):
     assert alerts.apply(a_revision("a"), clock.now()).cancel is not None
 
 
-def test_a_cancelled_alert_is_kept_for_those_who_come_back(alerts, clock):
-    """Rule 2: until the `expires_at` of its last revision."""
+def test_cancelled_alert_is_kept_until_its_expiry(alerts, clock):
+    """Clients that come back are sent the cancel (Rule 2)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_cancel(), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S - 0.001))
@@ -98,8 +101,8 @@ def test_a_cancelled_alert_is_kept_for_those_who_come_back(alerts, clock):
     assert len(alerts) == 0
 
 
-def test_alerts_that_are_tests_are_restricted(alerts, clock):
-    """R6: `exercise` and `test` exist only for some sessions."""
+def test_tests_and_exercises_are_restricted(alerts, clock):
+    """Only some sessions are sent them (R6)."""
     assert [alerts.apply(a_revision(s, status=s), clock.now()).restricted for s in ("actual", "exercise", "test")] == [
         False,
         True,
@@ -110,8 +113,8 @@ def test_alerts_that_are_tests_are_restricted(alerts, clock):
 # ---- the end -----------------------------------------------------------------------------------------------------
 
 
-def test_an_alert_has_ended_at_its_expiry(alerts, clock):
-    """Section 1: live is `now < expires_at`."""
+def test_alert_ends_at_its_expiry(alerts, clock):
+    """An alert is live while `now < expires_at` (section 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert not alert.ended(clock.advance(HALF_HOUR_S - 0.001))
     assert alerts.find("a-1", clock.now()) is alert
@@ -121,7 +124,7 @@ def test_an_alert_has_ended_at_its_expiry(alerts, clock):
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
 def test_either_clock_ends_an_alert(alerts, clock, which):
-    """Rule 1: the wall clock has reached `expires_at`, or the monotonic deadline has passed."""
+    """The wall clock has reached `expires_at`, or the monotonic deadline has passed (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     if which == "wall":
         clock.wall_ms = ENDS_MS  # set forward
@@ -130,8 +133,8 @@ def test_either_clock_ends_an_alert(alerts, clock, which):
     assert alert.ended(clock.now())
 
 
-def test_what_the_monotonic_clock_has_ended_stays_out(alerts, clock):
-    """Rule 3: it is let go, even if the wall clock was set back."""
+def test_alert_ended_by_the_monotonic_clock_is_let_go(alerts, clock):
+    """Setting the wall clock back changes nothing (Rule 3)."""
     alerts.apply(a_revision(), clock.now())
     clock.monotonic += HALF_HOUR_S
     assert alerts.expire(clock.now()) == []
@@ -140,8 +143,8 @@ def test_what_the_monotonic_clock_has_ended_stays_out(alerts, clock):
 
 @pytest.mark.parametrize("hours", [0, -48])
 @pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["older", "last"])
-def test_what_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, alerts, clock):
-    """E1: a new epoch of the log gives it anew, and the wall clock may be days behind by then, or later."""
+def test_alert_that_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, alerts, clock):
+    """A new epoch of the log does that; the wall clock may be set back days then, or later (E1)."""
     alerts.apply(a_revision(revision=2), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -152,8 +155,8 @@ def test_what_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, ale
     assert len(alerts) == 0
 
 
-def test_what_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
-    """R2: another node, whose clock is right, has accepted it, so the alert lives."""
+def test_alert_that_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
+    """Another node, whose clock is right, has accepted the revision, so the alert is live (R2)."""
     alerts.apply(a_revision(), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -161,8 +164,8 @@ def test_what_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
     assert alerts.apply(longer, clock.now()).number == 2
 
 
-def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkeypatch):
-    """LogR1: for as long as the log can give it again."""
+def test_alerts_that_were_let_go_are_remembered_for_a_day_within_bounds(clock, monkeypatch):
+    """The log can give them again for that long (LogR1)."""
     monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
     monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)
     alerts = LiveAlerts(CAPACITY)
@@ -176,8 +179,8 @@ def test_what_was_let_go_is_remembered_for_a_day_and_within_bounds(clock, monkey
     assert [alerts._gone.last(alert_id) for alert_id in ids] == [0, 0, 1, 1, 1]
 
 
-def test_what_the_wall_clock_alone_has_ended_is_suspended(alerts, clock):
-    """Rule 3: with what was told, and until the monotonic clock has ended it too."""
+def test_alert_ended_by_the_wall_clock_alone_is_suspended(alerts, clock):
+    """Its flags are kept until the monotonic clock has ended it too (Rule 3)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     clock.wall_ms = ENDS_MS
@@ -192,8 +195,8 @@ def test_what_the_wall_clock_alone_has_ended_is_suspended(alerts, clock):
     assert alerts.expire(clock.now()) == []
 
 
-def test_what_somebody_was_not_sent_is_told_of_when_it_lives_after_all(alerts, clock):
-    """Rule 3: once, in the order in which they came; not what nobody has asked for meanwhile."""
+def test_suspended_alerts_are_returned_once_when_they_are_live_again(alerts, clock):
+    """Only alerts that were asked for meanwhile are returned, in the order of arrival (Rule 3)."""
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
     clock.wall_ms = ENDS_MS
     assert [alert.ended(clock.now()) for alert in (found[2], found[0])] == [True, True]
@@ -202,8 +205,8 @@ def test_what_somebody_was_not_sent_is_told_of_when_it_lives_after_all(alerts, c
     assert alerts.expire(clock.now()) == []
 
 
-def test_what_had_ended_when_it_was_learnt_of_is_suspended_for_as_long_as_it_can_live(alerts, clock):
-    """Rule 4: the wall clock may be ahead; an alert was accepted before it is learnt of."""
+def test_alert_that_had_ended_on_arrival_is_suspended_for_its_longest_life(alerts, clock):
+    """The wall clock may be ahead; an alert was accepted before a node learns of it (Rule 4)."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
@@ -215,8 +218,8 @@ def test_what_had_ended_when_it_was_learnt_of_is_suspended_for_as_long_as_it_can
     assert len(alerts) == 0
 
 
-def test_what_had_ended_when_it_was_learnt_of_gets_a_deadline_when_the_clock_is_right(alerts, clock):
-    """Rule 4: the wall clock lets it live, so the deadline is made of that."""
+def test_alert_that_had_ended_on_arrival_gets_its_deadline_when_the_clock_is_right(alerts, clock):
+    """The deadline is computed from the clock that says that the alert is live (Rule 4)."""
     clock.wall_ms = ENDS_MS
     alerts.apply(a_revision(), clock.now())
     clock.wall_ms = NOON_MS + 600_000
@@ -228,8 +231,8 @@ def test_what_had_ended_when_it_was_learnt_of_gets_a_deadline_when_the_clock_is_
     assert len(alerts) == 0
 
 
-def test_of_what_had_ended_few_are_kept_and_the_rest_is_known_to_be_missing(alerts, clock, monkeypatch):
-    """Rule 4: memory for each of them; `missed_until` says when the log has to be read again."""
+def test_alerts_that_had_ended_on_arrival_are_bounded_and_the_rest_recorded(alerts, clock, monkeypatch):
+    """`missed_until` says whether the log has to be read again (Rule 4)."""
     monkeypatch.setattr(live_alerts, "MAX_DOUBTED", 2)
     clock.wall_ms = ENDS_MS + 1000
     for n in range(4):
@@ -238,8 +241,8 @@ def test_of_what_had_ended_few_are_kept_and_the_rest_is_known_to_be_missing(aler
 
 
 @pytest.mark.parametrize("learnt_s", [0, 600])
-def test_a_deadline_of_a_clock_that_was_ahead_is_put_right(alerts, clock, learnt_s):
-    """Rule 1: but not beyond the latest that can be right."""
+def test_deadline_from_a_clock_ahead_is_corrected(alerts, clock, learnt_s):
+    """It is never later than the latest that can be right (Rule 4)."""
     clock.advance(learnt_s)
     clock.wall_ms += 1_000_000
     alert = alerts.apply(a_revision(), clock.now())
@@ -251,14 +254,14 @@ def test_a_deadline_of_a_clock_that_was_ahead_is_put_right(alerts, clock, learnt
     assert alert.ended(clock.now())
 
 
-def test_a_cancel_that_comes_after_the_end_is_no_news(alerts, clock):
-    """E1: nothing is sent after `expires_at`, a cancel neither."""
+def test_cancel_after_the_end_is_not_sent(alerts, clock):
+    """Nothing is sent after `expires_at` (E1)."""
     alerts.apply(a_revision(), clock.now())
     assert alerts.apply(a_cancel(), clock.advance(HALF_HOUR_S)) is None
 
 
-def test_a_revision_may_extend_the_end(alerts, clock):
-    """Section 3: a revision's expiry is not earlier than the current one's; the later one counts."""
+def test_revision_may_extend_the_end(alerts, clock):
+    """The later expiry counts (section 3)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S))
@@ -267,8 +270,8 @@ def test_a_revision_may_extend_the_end(alerts, clock):
     assert len(alerts) == 0
 
 
-def test_a_clock_that_was_set_back_does_not_make_an_alert_live_longer(alerts, clock):
-    """Rule 1: a revision adds to the monotonic deadline what it adds to `expires_at`, and no more."""
+def test_clock_set_back_does_not_prolong_a_revised_alert(alerts, clock):
+    """A revision adds to the monotonic deadline what it adds to `expires_at`, and no more (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     clock.wall_ms -= 600_000
     alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
@@ -276,8 +279,8 @@ def test_a_clock_that_was_set_back_does_not_make_an_alert_live_longer(alerts, cl
     assert alert.ended(clock.advance(0.001))
 
 
-def test_only_what_has_ended_goes(alerts, clock):
-    """Rule 1, for each alert by its own time, in whatever order they came."""
+def test_each_alert_ends_at_its_own_time(alerts, clock):
+    """The order of arrival does not matter (Rule 1)."""
     for n in (3, 1, 2):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + n * 1000), clock.now())
     for left in ({"a-1", "a-2", "a-3"}, {"a-2", "a-3"}, {"a-3"}, set()):
@@ -286,8 +289,8 @@ def test_only_what_has_ended_goes(alerts, clock):
         clock.advance(1)
 
 
-def test_of_those_that_end_together_some_are_let_go_at_a_time(alerts, clock, monkeypatch):
-    """Rule 5: they have all ended, and each is let go once, the counts of all kept."""
+def test_alerts_that_end_together_are_let_go_a_few_at_a_time(alerts, clock, monkeypatch):
+    """All have ended; each is let go once, and no counts are lost (Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 3)
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
     for alert in found:
@@ -302,8 +305,8 @@ def test_of_those_that_end_together_some_are_let_go_at_a_time(alerts, clock, mon
     assert alerts.take_counts() == {f"a-{n}": Counts(1, 0) for n in range(7)}
 
 
-def test_what_was_put_off_is_not_let_go_at_its_old_end(alerts, clock):
-    """Rule 1: by revisions, one after the other, while others end."""
+def test_prolonged_alert_is_not_let_go_at_its_old_end(alerts, clock):
+    """Other alerts end at that time (Rule 1)."""
     for n in range(5):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000), clock.now())
     for number in (2, 3):
@@ -314,8 +317,8 @@ def test_what_was_put_off_is_not_let_go_at_its_old_end(alerts, clock):
         clock.advance(1)
 
 
-def test_suspended_alerts_are_counted_though_the_clock_has_been_set_often(alerts, clock):
-    """Rules 3 and 4: those that only the wall clock has ended, however far off it was when they were learnt of."""
+def test_suspended_alerts_are_counted_after_several_clock_steps(alerts, clock):
+    """The clock was wrong by different amounts when they arrived (Rules 3 and 4)."""
     for n, off_ms in enumerate((0, 3_600_000, -7_200_000, 0)):
         clock.wall_ms = NOON_MS + off_ms
         alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
@@ -330,8 +333,8 @@ def test_suspended_alerts_are_counted_though_the_clock_has_been_set_often(alerts
 # ---- which of them concern a place -------------------------------------------------------------------------------
 
 
-def test_an_alert_concerns_places_inside_its_area(alerts, clock):
-    """R1 and section 2, distance: `distance <= radius_m + reach`, in any of its shapes, told once."""
+def test_alert_concerns_places_inside_any_of_its_shapes(alerts, clock):
+    """A place is inside if `distance <= radius_m + reach`; the alert is found once (R1, D2)."""
     paris = (48.8566, 2.3522)
     area = (Circle(*DALLAS, 1000.0), Circle(*paris, 500.0), Circle(*paris, 50.0))
     alerts.apply(a_revision(area=area), clock.now())
@@ -342,24 +345,24 @@ def test_an_alert_concerns_places_inside_its_area(alerts, clock):
     assert concerned(alerts, outside, 232.0) == ["a-1"]
 
 
-def test_an_area_may_move_with_a_revision(alerts, clock):
-    """R1: the current revision's area counts."""
+def test_revision_may_have_another_area(alerts, clock):
+    """The current revision's area counts (R1)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, area=(Circle(0.0, 0.0, 100.0),)), clock.now())
     assert concerned(alerts) == []
     assert concerned(alerts, (0.0, 0.0)) == ["a-1"]
 
 
-def test_a_cancelled_alert_concerns_no_place(alerts, clock):
-    """R4: a cancel goes to recipients, and to nobody else."""
+def test_cancelled_alert_concerns_no_place(alerts, clock):
+    """A cancel is sent to recipients only (R4)."""
     for alert_id in ("a-1", "a-2"):
         alerts.apply(a_revision(alert_id), clock.now())
     alerts.apply(a_cancel(), clock.now())
     assert concerned(alerts) == ["a-2"]
 
 
-def test_any_number_of_alerts_may_be_live(alerts, clock):
-    """R3: every live alert that applies; columns grow and shrink."""
+def test_hundreds_of_alerts_may_be_live(alerts, clock):
+    """The columns grow and shrink (R3)."""
     for n in range(200):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000 * (n + 1)), clock.now())
     assert len(set(concerned(alerts))) == 200
@@ -370,8 +373,8 @@ def test_any_number_of_alerts_may_be_live(alerts, clock):
 # ---- rows that others will have ----------------------------------------------------------------------------------
 
 
-def test_forgotten_rows_know_nothing(alerts, clock):
-    """R2: "once on one connection": the next session in the row is another."""
+def test_forgotten_rows_have_no_flags(alerts, clock):
+    """The next session in the row is another (R2)."""
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))

@@ -1,4 +1,4 @@
-"""How a process reads the log: what it is given of alerts, and what of calls."""
+"""The reader of the log: what it passes on of alerts and of calls."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ CALL = [a_call(), a_claim(2), an_end(3)]
 
 
 def read(clock, *entries, **calls):
-    """A reader of a log with these entries, and the list of those of alerts that it applies."""
+    """Return a reader of a log with these entries, and the list of the entries of alerts that it applies."""
     log, live, alerts = MemoryLog(), LiveAlerts(1), []
 
     def apply(entry):
@@ -28,21 +28,21 @@ def read(clock, *entries, **calls):
 
 
 def run(reader, *then):
-    """Read to the end; then do these things one after the other, with a look at the clock behind each."""
+    """Read to the end; then run these steps one after the other, with a check of the clock after each."""
 
     async def main():
         reading = asyncio.create_task(reader.read_for_ever())
         await asyncio.wait_for(reader.caught_up.wait(), 60)
         for step in then:
             step()
-            await reader._make_up_for_a_clock_ahead()
+            await reader._reread_if_clock_was_ahead()
         reading.cancel()
 
     asyncio.run(main())
 
 
-def test_entries_of_calls_are_given_to_who_wants_them():
-    """LogC1: each once, in order, and nothing of an alert."""
+def test_entries_of_calls_are_passed_to_the_callback():
+    """Each is passed once, in order, and no entry of an alert (LogC1)."""
     calls = []
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1], calls=calls.append)
     run(reader)
@@ -51,15 +51,15 @@ def test_entries_of_calls_are_given_to_who_wants_them():
     assert (reader.applied, reader.position) == (5, 5)
 
 
-def test_who_wants_no_calls_passes_over_them():
-    """LogC1: the public feed is one."""
+def test_entries_of_calls_are_skipped_without_a_callback():
+    """The public feed reads so (LogC1)."""
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1])
     run(reader)
     assert alerts == ALERT
 
 
-def test_a_call_that_was_taken_for_expired_is_given_again_when_the_clock_is_set_right():
-    """`LogReader`: a wall clock that was ahead when the log was read ends nothing for good."""
+def test_expired_call_is_read_again_when_the_wall_clock_is_set_right():
+    """The wall clock was ahead when the log was read."""
     clock, calls = FakeClock(wall_ms=EXPIRES_MS + 1), []
     reader, _ = read(clock, *CALL[:2], calls=calls.append)
 

@@ -1,7 +1,7 @@
-"""The random steps of test_model while hundreds of other alerts are live, next door, abroad, or cancelled at the spot.
+"""The random steps of test_model while hundreds of other alerts are live: next door, abroad, or cancelled on the spot.
 
-The model knows nothing of those, for no rule lets any of them come to a phone: they lie where no phone ever is, or had
-no recipient when they were cancelled.
+The model does not have these alerts, since by the rules none of them reaches a phone: they lie where no phone ever is,
+or had no recipient when they were cancelled.
 """
 
 import pytest
@@ -24,7 +24,7 @@ FAR_M = 9_000  # phones are at most 5 km from a centre, with a reach of 2 km; th
 
 
 def others():
-    """Entries of other alerts. Most of them outlive the test; some end in its course."""
+    """Return entries of other alerts. Most of them outlive the test; some end in its course."""
     found = []
     for at in range(240):
         centre = (*CENTRES, ABROAD)[at % 4]
@@ -39,7 +39,7 @@ def others():
 
 
 class Crowded(Geocast):
-    """The same desk, node, phones and model, in a world that is full of alerts."""
+    """The same desk, node, phones and model, while many alerts are live."""
 
     def start(self, read):
         super().start(0)
@@ -51,7 +51,7 @@ class Crowded(Geocast):
     @precondition(lambda self: self.has_news())
     @rule(which=st.integers(0, 239), again=st.booleans(), turns=TURNS.filter(lambda turns: turns is not None))
     def elsewhere(self, which, again, turns):
-        """Something happens that concerns nobody: a revision of one of the others, and its cancel."""
+        """Deliver a revision of one of the other alerts, or its cancel too."""
         circle = Circle(*beyond(*ABROAD, which, 20_000), 500.0)
         number = len(self.trace) + 2
         self.hub.deliver(
@@ -66,8 +66,8 @@ class Crowded(Geocast):
         self.seen = len(self.trace)
 
 
-def test_whatever_happens_among_many_alerts_everyone_is_sent_what_the_rules_say(monkeypatch):
-    """Section 5, "Who is sent what", rules 1 to 8."""
+def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
+    """Each phone is sent what the rules say (section 5, R1 to R8)."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
     run_state_machine_as_test(
@@ -85,8 +85,8 @@ def test_whatever_happens_among_many_alerts_everyone_is_sent_what_the_rules_say(
     )
 
 
-def test_none_of_the_others_concerns_a_place_where_a_phone_may_be():
-    """What the model leaves out."""
+def test_other_alerts_concern_no_place_of_a_phone():
+    """The model relies on that."""
     for _, (*where, reach) in test_model.PLACES:
         for other in others():
             for circle in other.alert.circles if other.id.startswith("other") else ():

@@ -1,7 +1,4 @@
-"""Who was told which live alert, who has acknowledged it or says that it holds it, and what is counted of that.
-
-Rules are those of section 5 of the protocol (R1 to R8).
-"""
+"""Recipients of live alerts: flags, acknowledgements, `holding`, and what is counted (protocol, R1 to R8 and H7)."""
 
 import pytest
 from stream.rows import HALF_HOUR_S, rows
@@ -14,8 +11,8 @@ from geocast.stream.live_alerts import ACKED, CURRENT, HOLDING_S, RECIPIENT, SEN
 # ---- who was told what -------------------------------------------------------------------------------------------
 
 
-def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
-    """R1, R2: a recipient gets each new revision, once."""
+def test_sent_row_is_a_recipient_with_the_current_revision(alerts, clock):
+    """A recipient gets each new revision, once (R1, R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alert.mark_sent_to(3)
@@ -27,8 +24,8 @@ def test_who_was_sent_a_revision_is_a_recipient_and_has_it(alerts, clock):
     assert alert.recipients().tolist() == [1, 3]
 
 
-def test_a_cancel_goes_to_recipients_whatever_they_have(alerts, clock):
-    """R4: to recipients, who then are none any more."""
+def test_cancel_is_owed_to_all_recipients_once(alerts, clock):
+    """After the cancel they are no recipients any more (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -40,8 +37,8 @@ def test_a_cancel_goes_to_recipients_whatever_they_have(alerts, clock):
     assert alert.recipients().tolist() == [2]
 
 
-def test_a_recipient_may_skip_revisions(alerts, clock):
-    """R2: a revision that is superseded before it is written is not sent; its recipients are still recipients."""
+def test_recipient_may_skip_revisions(alerts, clock):
+    """A superseded revision is not sent, and its recipients remain recipients (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     for number in range(2, 9):
@@ -54,8 +51,8 @@ def test_a_recipient_may_skip_revisions(alerts, clock):
 # ---- acknowledgements --------------------------------------------------------------------------------------------
 
 
-def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock):
-    """M5: counts once, and only for what was sent on this connection."""
+def test_ack_counts_once_and_only_for_a_sent_revision(alerts, clock):
+    """It has to be sent on this connection (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.trust_holding(2, 1)
@@ -67,16 +64,16 @@ def test_an_acknowledgement_counts_once_and_only_for_what_was_sent(alerts, clock
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, -1, 2**31 - 1])
-def test_a_revision_that_was_not_sent_is_not_acknowledged(alerts, clock, number):
-    """M5: else nothing happens."""
+def test_ack_of_a_revision_that_was_not_sent_is_ignored(alerts, clock, number):
+    """Clients may name any number (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, number)
     assert alert.acked == 0
 
 
-def test_acknowledgements_are_told_apart_for_three_revisions(alerts, clock):
-    """H7: (connection, revision) pairs; an ack that comes late still counts."""
+def test_acks_are_counted_for_the_newest_three_revisions(alerts, clock):
+    """Pairs of connection and revision are counted; a late ack still counts (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=2), clock.now())
@@ -87,8 +84,8 @@ def test_acknowledgements_are_told_apart_for_three_revisions(alerts, clock):
     assert (alert.sent, alert.acked) == (2, 2)  # revision 2 was never sent to it
 
 
-def test_an_acknowledgement_of_long_ago_is_forgotten(alerts, clock):
-    """H7: three revisions are told apart, and an older one is never taken for a newer."""
+def test_ack_of_an_older_revision_is_never_taken_for_a_newer_one(alerts, clock):
+    """Beyond the newest three it is ignored (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, 1)
@@ -100,8 +97,8 @@ def test_an_acknowledgement_of_long_ago_is_forgotten(alerts, clock):
 
 
 @pytest.mark.parametrize("jump", [2, 3, 4, 5, 100])
-def test_generations_follow_the_numbers_and_not_the_entries(alerts, clock, jump):
-    """H7: a node that was behind takes several steps at once."""
+def test_generations_follow_revision_numbers_across_gaps(alerts, clock, jump):
+    """A node that was behind skips revisions (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=1 + jump), clock.now())
@@ -113,8 +110,8 @@ def test_generations_follow_the_numbers_and_not_the_entries(alerts, clock, jump)
     assert alert.recipients().tolist() == [1]
 
 
-def test_a_cancel_does_not_move_the_generations(alerts, clock):
-    """H7: cancels don't count; an ack of the last revision does."""
+def test_cancel_leaves_acks_of_the_last_revision_countable(alerts, clock):
+    """Cancels are not counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_cancel(), clock.now())
@@ -128,8 +125,8 @@ def test_a_cancel_does_not_move_the_generations(alerts, clock):
 # ---- holding -----------------------------------------------------------------------------------------------------
 
 
-def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
-    """R5: current = held: nothing, and a recipient from now on."""
+def test_holder_of_the_current_revision_is_owed_nothing(alerts, clock):
+    """It is a recipient from now on (R5b)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 2)
     assert alert.recipients().tolist() == []
@@ -137,15 +134,15 @@ def test_who_holds_the_current_revision_is_sent_nothing(alerts, clock):
     assert alert.recipients().tolist() == [1]
 
 
-def test_who_holds_an_older_revision_is_sent_the_current_one(alerts, clock):
-    """R5: current > held: the current revision."""
+def test_holder_of_an_older_revision_is_owed_the_current_one(alerts, clock):
+    """It is a recipient from now on (R5a)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 1)
     assert alert.recipients().tolist() == [1]
 
 
-def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts, clock):
-    """R5: current < held (node behind): nothing, and a recipient from now on."""
+def test_holder_of_a_newer_revision_is_owed_nothing_until_the_node_catches_up(alerts, clock):
+    """The node is behind (R5c)."""
     alert = alerts.apply(a_revision(revision=1), clock.now())
     alert.trust_holding(1, 3)
     assert alert.recipients().tolist() == []
@@ -155,16 +152,16 @@ def test_who_is_ahead_of_the_node_is_sent_nothing_until_it_has_caught_up(alerts,
     assert alert._flags.ahead == {}
 
 
-def test_who_is_ahead_is_told_of_the_cancel(alerts, clock):
-    """R4, R5: a recipient, wherever it is in the count."""
+def test_holder_of_a_newer_revision_is_owed_the_cancel(alerts, clock):
+    """It is a recipient, though this node is behind (R4, R5c)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
     assert alert.recipients().tolist() == [1]
 
 
-def test_claims_do_not_count_as_sent(alerts, clock):
-    """H7: claims by `holding` don't count."""
+def test_held_revisions_do_not_count_as_sent(alerts, clock):
+    """Only what this node has sent is counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 1)
     alert.acknowledge(1, 1)
@@ -174,8 +171,8 @@ def test_claims_do_not_count_as_sent(alerts, clock):
 # ---- claims to hold what is unknown ------------------------------------------------------------------------------
 
 
-def test_a_claim_to_an_unknown_alert_is_remembered(alerts, clock):
-    """R5: an unknown id is remembered for 30 s, in case the node is behind."""
+def test_held_unknown_alert_is_remembered(alerts, clock):
+    """It is remembered for 30 s, since the node may be behind (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 4, 1, 5, clock.now())
     alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
@@ -183,8 +180,8 @@ def test_a_claim_to_an_unknown_alert_is_remembered(alerts, clock):
     assert list(alerts.take_holdings("a-1")) == []
 
 
-def test_a_claim_is_forgotten_after_30_s(alerts, clock):
-    """R5: remembered for 30 s."""
+def test_held_unknown_alert_is_forgotten_after_30_s(alerts, clock):
+    """The node may be behind for that long (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))
     alerts.drop_holdings(clock.advance(HOLDING_S - 1))
@@ -192,16 +189,16 @@ def test_a_claim_is_forgotten_after_30_s(alerts, clock):
     assert list(alerts.take_holdings("a-2")) == [(3, 7, 2)]
 
 
-def test_a_later_claim_from_the_same_row_has_its_own_30_s(alerts, clock):
-    """R5: a client that comes back at once may get the row that it had; its new claim is not the old one."""
+def test_held_unknown_alert_of_the_next_session_in_a_row_has_its_own_30_s(alerts, clock):
+    """A client that comes back at once may get the row that it had (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
     alerts.drop_holdings(clock.advance(HOLDING_S - 20))
     assert list(alerts.take_holdings("a-1")) == [(3, 8, 2)]
 
 
-def test_claims_are_bounded(alerts, clock, monkeypatch):
-    """R5: remembered, bounded."""
+def test_held_unknown_alerts_are_bounded(alerts, clock, monkeypatch):
+    """Beyond MAX_HOLDINGS none is remembered (R5e)."""
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
         alerts.remember_holding("a-1", row, 0, 1, clock.now())
@@ -215,7 +212,7 @@ def test_claims_are_bounded(alerts, clock, monkeypatch):
 
 
 def test_counts_are_taken_once(alerts, clock):
-    """H7: (connection, revision) pairs handed over, and those acknowledged."""
+    """Pairs of connection and revision are counted when sent, and when acknowledged (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alert.acknowledge(2, 1)
@@ -227,8 +224,8 @@ def test_counts_are_taken_once(alerts, clock):
     assert alerts.acks == 2
 
 
-def test_counts_of_what_has_ended_are_not_lost(alerts, clock):
-    """H7: they may lag, and are not lost when an alert ends."""
+def test_counts_of_an_ended_alert_are_kept(alerts, clock):
+    """Counts may lag, but none is lost (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.expire(clock.advance(HALF_HOUR_S))
@@ -236,8 +233,8 @@ def test_counts_of_what_has_ended_are_not_lost(alerts, clock):
     assert alerts.take_counts() == {}
 
 
-def test_counts_that_could_not_be_stored_are_put_back(alerts, clock):
-    """H7: a log that is out of reach for a while costs none."""
+def test_counts_put_back_are_taken_again(alerts, clock):
+    """No count is lost while the log can't be used (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     taken = alerts.take_counts()
@@ -248,7 +245,7 @@ def test_counts_that_could_not_be_stored_are_put_back(alerts, clock):
 
 
 def test_cancels_do_not_count_as_sent(alerts, clock):
-    """H7: cancels don't count."""
+    """Only revisions are counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())
@@ -259,8 +256,8 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
 # ---- what was not sent after all ---------------------------------------------------------------------------------
 
 
-def test_what_was_not_sent_after_all_is_untold(alerts, clock):
-    """R8: who is no recipient by anything else is none."""
+def test_retracted_revision_leaves_a_recipient_only_if_told_so(alerts, clock):
+    """A row that no other revision made a recipient is none (R8)."""
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):
         alert.mark_sent(rows(1))
@@ -269,8 +266,8 @@ def test_what_was_not_sent_after_all_is_untold(alerts, clock):
     assert alert.lacks(1)
 
 
-def test_a_revision_that_was_superseded_before_it_was_untold_takes_nothing_of_the_next(alerts, clock):
-    """R2: who has the next one still has it."""
+def test_retracting_a_superseded_revision_keeps_the_flags_of_the_next(alerts, clock):
+    """A row that has the next revision still has it (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -281,8 +278,8 @@ def test_a_revision_that_was_superseded_before_it_was_untold_takes_nothing_of_th
     assert alert.flags(2) & RECIPIENT == 0
 
 
-def test_a_cancel_that_was_not_sent_leaves_a_recipient(alerts, clock):
-    """R4."""
+def test_retracted_cancel_is_owed_again(alerts, clock):
+    """The row is a recipient again (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())

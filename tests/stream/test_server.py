@@ -1,4 +1,4 @@
-"""The stream side of a process: what it reads of the log when the wall clock is wrong, and what it says of clocks."""
+"""The stream server: reading the log with a wrong wall clock, sizes of slices, and background tasks."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from geocast.stream.server import EXPECTED_S, REST_S, TICK_S, StreamServer, back
 
 
 class Reading:
-    """A delivery that follows a log in memory, by a clock of the test's."""
+    """A stream server that follows a log in memory, with a clock of the test's."""
 
     def __init__(self, *there):
         self.clock, self.log, self.there = FakeClock(), MemoryLog(), there
@@ -39,19 +39,19 @@ class Reading:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def live(self):
-        """The ids and numbers of what it takes for live."""
+        """Return the ids and numbers of the alerts that are live."""
         return {f"{a.id}/{a.number}" for a in self.delivery._hub.live if not a.ended(self.clock.now())}
 
     async def reads(self, entry):
-        """Something is appended, and it has read it, and done what it does behind that."""
+        """Append an entry, and wait until it has been read and applied."""
         await self.log.append(entry)
-        for _ in range(30):  # turns of the loop, no time
+        for _ in range(30):  # turns of the loop; no time passes
             await asyncio.sleep(0)
         assert self.delivery._reader.position == await self.log.tail()
 
 
 async def until(what):
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     while not what():  # noqa: ASYNC110 (what is waited for sets no event)
         await asyncio.sleep(0)
 
@@ -64,8 +64,8 @@ LONG = {"expires_at": NOON_MS + 3 * HOUR_MS}
 MORE = a_revision("more", **LONG)
 
 
-def test_what_a_clock_ahead_left_out_at_the_start_comes_back_when_it_is_right():
-    """R1, R3: in order, cancels and revisions included, and what has truly ended does not."""
+def test_alerts_left_out_at_the_start_are_read_when_the_clock_is_set_right():
+    """They come in order, with cancels and revisions; alerts that have really ended stay out (R1, R3)."""
 
     async def main():
         there = [
@@ -88,8 +88,8 @@ def test_what_a_clock_ahead_left_out_at_the_start_comes_back_when_it_is_right():
     run(main)
 
 
-def test_a_deadline_made_by_a_clock_ahead_at_the_start_is_put_right():
-    """R3: what lived all the same ends when it should, and not as much earlier as the clock was ahead."""
+def test_deadline_computed_at_the_start_is_corrected_when_the_clock_is_set_right():
+    """An alert that was live all the time ends when it should (R3)."""
 
     async def main():
         reading = Reading(a_revision("left-out"), a_revision("long", **LONG))
@@ -105,8 +105,8 @@ def test_a_deadline_made_by_a_clock_ahead_at_the_start_is_put_right():
     run(main)
 
 
-def test_what_comes_while_a_clock_is_ahead_is_there_when_it_is_right():
-    """R1: from the first moment on, and though there are more of them than are kept in memory."""
+def test_alerts_read_while_the_clock_is_ahead_are_live_when_it_is_set_right():
+    """There are more of them than are kept in memory (R1)."""
 
     async def main():
         reading = Reading()
@@ -124,8 +124,8 @@ def test_what_comes_while_a_clock_is_ahead_is_there_when_it_is_right():
         run(main)
 
 
-def test_alert_that_ends_last_of_those_left_out_is_there_when_the_clock_is_right():
-    """Rule 4 of the live alerts: `missed_until` is the end of an alert that was not taken, and includes it."""
+def test_last_ending_alert_left_out_is_read_when_the_clock_is_set_right():
+    """`missed_until` includes the end of an alert that was not kept (live alerts, Rule 4)."""
 
     async def main():
         async with Reading() as reading:
@@ -142,14 +142,14 @@ def test_alert_that_ends_last_of_those_left_out_is_there_when_the_clock_is_right
 
 
 class OnlyFirst(TrustAll):
-    """Believes first revisions and nothing else."""
+    """A verifier that believes first revisions and nothing else."""
 
     def verify(self, entry, stands_under, place):
         return entry if entry.revision == 1 else Untrusted(*stands_under, entry.ends_at, entry)
 
 
-def test_alert_left_out_comes_back_whatever_somebody_has_written_behind_it():
-    """LogJ1: an entry that is not believed, and ends late, hides no alert of its chain; found by the nemesis."""
+def test_alert_left_out_is_read_though_an_unbelieved_entry_follows_it():
+    """Such an entry may name any end, and hides no alert of its chain. Found by the fault runs (LogJ1)."""
 
     async def main():
         reading = Reading()
@@ -168,13 +168,13 @@ def test_alert_left_out_comes_back_whatever_somebody_has_written_behind_it():
 
 
 class Approved(TrustAll):
-    """A verifier that believes everything, by its chain, and may be changed."""
+    """A verifier that believes everything, needs the chain, and may be changed."""
 
     needs_chain = True
 
 
 class LogThatFails(MemoryLog):
-    """A log that is out of reach when the history of one alert is asked for, as long as `away` is set."""
+    """A log that fails while `away` is set, when the history of one alert is asked for."""
 
     away = False
 
@@ -185,14 +185,14 @@ class LogThatFails(MemoryLog):
 
 
 def log_that_fails(reading):
-    """Give a reader a log that may fail, and in which one chain is not given as a whole."""
+    """Give a reader a log that may fail, and that has only a part of one chain."""
     reading.log = LogThatFails(Approved())
     reading.there = (a_revision("revised", expires_at=NOON_MS - 1), a_revision("revised", 2), a_revision("whole"))
     return reading
 
 
 def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(monkeypatch):
-    """R1: a failover in the middle of it; found by the nemesis, which was sent old revisions at the next rewind."""
+    """A failover may do that. Found by the fault runs: clients were sent old revisions at the next reading (R1)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -212,7 +212,7 @@ def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(mon
 
 
 def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
-    """NC3: what was not believed when it was read is verified again, though the log was away at first."""
+    """Entries that were not believed are verified again, though the log failed at first (NC3)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -232,8 +232,8 @@ def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
     run(main)
 
 
-def test_what_was_given_and_has_ended_is_not_given_again():
-    """E1: a clock that is set back before the start keeps nothing alive that this process knew."""
+def test_alert_that_ended_here_stays_ended_when_the_log_is_read_again():
+    """A clock that is set back keeps no alert alive that this process knew (E1)."""
 
     async def main():
         reading = Reading(a_revision(), a_revision(revision=2, expires_at=NOON_MS + 2_000_000))
@@ -249,8 +249,8 @@ def test_what_was_given_and_has_ended_is_not_given_again():
     run(main)
 
 
-def test_what_has_ended_here_is_not_live_again_when_the_log_is_read_anew_and_the_clock_goes_back():
-    """E1: as after a failover of Redis, which begins a new epoch; found by the nemesis."""
+def test_alert_that_ended_here_stays_ended_in_a_new_epoch_with_the_clock_set_back():
+    """A failover of Redis begins a new epoch. Found by the fault runs (E1)."""
 
     async def main():
         async with Reading(a_revision()) as reading:
@@ -264,8 +264,7 @@ def test_what_has_ended_here_is_not_live_again_when_the_log_is_read_anew_and_the
     run(main)
 
 
-def test_a_clock_that_is_set_is_told_and_counted(caplog):
-    """One line, and a figure for whoever watches."""
+def test_clock_steps_are_logged_and_counted(caplog):
     caplog.set_level(logging.WARNING)
 
     async def main():
@@ -285,8 +284,8 @@ def test_a_clock_that_is_set_is_told_and_counted(caplog):
     ]
 
 
-def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_left(monkeypatch):
-    """Rule 5 of `live`: so many at a sweep; at two sweeps a second 100,000 would stay for minutes."""
+def test_idle_process_sweeps_seldom_unless_ended_alerts_are_left(monkeypatch):
+    """At two sweeps a second, 100,000 ended alerts would stay for minutes (live alerts, Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
 
     async def main():
@@ -305,7 +304,7 @@ def test_a_process_that_rests_sweeps_seldom_unless_alerts_that_have_ended_are_le
 
 
 def test_slices_are_small_from_an_append_until_its_entry_is_read():
-    """It may be more urgent than what is being sent. An entry that does not come is not waited for."""
+    """The entry may be more urgent than the alert that is being sent. The wait is bounded by EXPECTED_S."""
 
     async def main():
         async with Reading() as reading:
@@ -322,8 +321,8 @@ def test_slices_are_small_from_an_append_until_its_entry_is_read():
     run(main)
 
 
-def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_knew():
-    """So it is with SQLite; small slices would slow down the fan-out of the very alert that was waited for."""
+def test_slices_are_not_small_for_an_entry_that_is_read_already():
+    """SQLite's follower may be so fast. Small slices would slow down the fan-out of that very alert."""
 
     async def main():
         async with Reading() as reading:
@@ -338,7 +337,7 @@ def test_slices_are_not_small_for_an_entry_that_was_read_before_its_publisher_kn
 
 
 def test_background_task_that_loses_a_cancellation_is_cancelled_again(monkeypatch):
-    """A node ends, though `asyncio.wait_for` in a library has lost the cancellation of one of its tasks."""
+    """A node ends even if a library's `asyncio.wait_for` loses the cancellation of a task."""
     monkeypatch.setattr(server, "CANCEL_AGAIN_S", 0.0)
     lost = []
 

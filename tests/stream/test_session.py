@@ -1,4 +1,4 @@
-"""One subscriber's conversation, without socket and hub: section 5, "Messages" and its table of mistakes."""
+"""The conversation with one subscriber, without socket and hub (protocol, section 5, "Messages" and mistakes)."""
 
 import json
 
@@ -26,7 +26,7 @@ HOUR_S = 3600
 class FakeAudience:
     """The hub, as a session sees it.
 
-    Purpose: to see what a session asks for, in which order. Lies: it has one row, 5; nobody is owed anything.
+    Purpose: to see what a session calls, in which order. Lies: it has one row, 5, and owes nothing.
     """
 
     def __init__(self):
@@ -46,14 +46,14 @@ class FakeAudience:
         self.here = here
 
     def set_filter(self, row, wanted):
-        self.calls.append(("refilter", row, wanted))
+        self.calls.append(("set_filter", row, wanted))
         self.filter = wanted
 
     def filter_of(self, row):
         return self.filter
 
     def set_rights(self, row, rights):
-        self.calls.append(("regrant", row))
+        self.calls.append(("set_rights", row))
         self.rights = rights
 
     def acknowledge(self, row, alert_id, revision, now):
@@ -69,7 +69,7 @@ class FakeAudience:
         self.calls.append(("report", row, call_id, state))
 
     def reply_with_owed(self, row, reply, now):
-        self.calls.append(("settle", row, reply["type"]))
+        self.calls.append(("reply_with_owed", row, reply["type"]))
         self.sent.append(reply | {"live": 0})
 
     def reply(self, row, message, now):
@@ -86,9 +86,9 @@ class Talk:
         self.session = Session(FakePeer(), wire, self.audience, TokenVerifier(KEYS, required=required))
 
     def say(self, message):
-        """Say one message (a dict, or the raw payload). What was answered, or the close that ended it.
+        """Send one message (a dict, or the raw payload); return the answers, or the close that ended the session.
 
-        What was answered is checked against its schema, and what was said too unless its form was refused.
+        The answers are checked against their schemas, and the message too unless it was refused for its form.
         """
         said = message
         if isinstance(message, dict):
@@ -109,18 +109,18 @@ class Talk:
 
 
 def hello(**fields):
-    """A hello."""
+    """Return a `hello`."""
     return {"type": "hello", "places": [], **fields}
 
 
 def token(sub="phone", scopes=(RECEIVE,), lifetime_s=HOUR_S, key=PRIVATE):
-    """A token, made at noon."""
+    """Return a token that was issued at noon."""
     return sign(key, sub, scopes, NOON_MS // 1000, lifetime_s)
 
 
 @pytest.fixture
 def talk():
-    """A session that has said hello, where no token is needed."""
+    """A session that has said `hello`, on a node that requires no token."""
     talk = Talk()
     talk.say(hello())
     talk.audience.calls.clear()
@@ -131,8 +131,8 @@ def talk():
 
 
 @pytest.mark.parametrize("wire", [JSON, MSGPACK], ids=["json", "msgpack"])
-def test_a_hello_is_welcomed(wire):
-    """Section 5, messages: `welcome` with session, now, live, heartbeat_s and retry."""
+def test_hello_is_answered_with_welcome(wire):
+    """It has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
     talk = Talk(wire)
     [welcome] = talk.say(hello(places=[PLACE]))
     assert isinstance(welcome.pop("session"), str)
@@ -147,31 +147,31 @@ def test_a_hello_is_welcomed(wire):
     assert talk.session.row == 5
 
 
-def test_a_session_is_called_something_else_each_time():
-    """Section 5, messages: `session` is opaque."""
+def test_each_session_has_its_own_name():
+    """The member `session` is opaque (M11)."""
     names = {Talk().say(hello())[0]["session"] for _ in range(20)}
     assert len(names) == 20
 
 
-def test_a_hello_brings_places_filter_and_what_is_held():
-    """Section 5, messages: places, holding, categories, min_severity; all are there before `welcome`."""
+def test_hello_registers_places_filter_and_holding():
+    """The hub has them before `welcome` is sent (M1)."""
     talk = Talk()
     talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
     assert talk.audience.calls == [
         ("enter", [(*DALLAS, 0.0)], Filter(frozenset({"arson"}), 2), {"a-1": 2}),
-        ("settle", 5, "welcome"),
+        ("reply_with_owed", 5, "welcome"),
     ]
 
 
-def test_a_hello_without_a_filter_wants_everything():
-    """Section 5, messages: an optional filter."""
+def test_hello_without_a_filter_wants_everything():
+    """The filter is optional (M1)."""
     talk = Talk()
     talk.say(hello())
     assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
 
 
-def test_a_hello_brings_languages_and_the_welcome_has_them_as_understood():
-    """LA2: the most wanted first, each once, whatever their case."""
+def test_hello_registers_languages_and_welcome_repeats_them_as_understood():
+    """The most wanted comes first, and each once, whatever its case (LA2)."""
     talk = Talk()
     [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
     assert welcome["languages"] == ["de-at", "en", "zh-hant-tw"]
@@ -179,15 +179,15 @@ def test_a_hello_brings_languages_and_the_welcome_has_them_as_understood():
     assert Talk(MSGPACK).say(hello(languages=[]))[0]["languages"] == []
 
 
-def test_no_categories_at_all_is_a_filter_too():
-    """Section 5, messages: 0 to 64 categories; of none, only `extreme` comes through."""
+def test_hello_with_no_categories_wants_only_extreme_alerts():
+    """A filter has 0 to 64 categories (M10)."""
     talk = Talk()
     talk.say(hello(categories=[]))
     assert talk.audience.filter == Filter(frozenset(), 0)
 
 
-def test_a_token_that_is_needed_opens_the_session():
-    """Section 5, messages: `token` where required; `welcome` says until when."""
+def test_required_token_opens_the_session():
+    """`welcome` says until when (M11)."""
     talk = Talk(required=True)
     [welcome] = talk.say(hello(token=token()))
     assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
@@ -195,8 +195,8 @@ def test_a_token_that_is_needed_opens_the_session():
     assert not talk.audience.rights.may_test
 
 
-def test_test_alerts_are_for_tokens_that_say_so():
-    """R6; section 6: without a token no test alerts, in --dev neither."""
+def test_tests_are_visible_only_with_the_scope():
+    """They are never visible without a token, not even with --dev (R6)."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
     assert talk.audience.rights.may_test
@@ -223,10 +223,10 @@ def test_test_alerts_are_for_tokens_that_say_so():
     ],
     ids=str,
 )
-def test_a_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
-    """Section 5, messages: `accuracy_m` 0 to 2,000; or a cell of resolution 7 to 15."""
+def test_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
+    """`accuracy_m` is 0 to 2,000; a cell has a resolution of 7 to 15 (M7, M8)."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("move", 5, [expected]), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
 
 
 @pytest.mark.parametrize(
@@ -261,16 +261,16 @@ def test_a_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
     ],
     ids=str,
 )
-def test_what_is_no_place_is_refused(talk, place):
-    """X7: `bad-field`, and nothing of the message is applied."""
+def test_malformed_place_is_refused(talk, place):
+    """The answer is `bad-field`, and nothing of the message is applied (X7)."""
     for places in ([place], [PLACE, place]):
         [error] = talk.say({"type": "move", "places": places})
         assert (error["type"], error["code"]) == ("error", "bad-field")
     assert [call[0] for call in talk.audience.calls] == ["reply", "reply"]
 
 
-def test_a_session_has_8_places_at_most(talk):
-    """Section 5, messages: 0 to 8 places, the whole list."""
+def test_session_has_8_places_at_most(talk):
+    """A `move` has the whole list (M1)."""
     assert talk.say({"type": "move", "places": []})[0]["type"] == "ok"
     assert talk.say({"type": "move", "places": [PLACE] * 8})[0]["type"] == "ok"
     assert talk.say({"type": "move", "places": [PLACE] * 9})[0]["code"] == "bad-field"
@@ -296,33 +296,33 @@ def test_a_session_has_8_places_at_most(talk):
     ],
     ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
 )
-def test_in_a_filter_what_is_absent_stays_and_null_clears(talk, fields, expected):
-    """Section 5, messages, LA2: absent stays, `null` clears."""
+def test_filter_keeps_absent_members_and_null_clears_them(talk, fields, expected):
+    """Each of the three members can be changed alone (M3, LA2)."""
     talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("refilter", 5, expected), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
 
 
-def test_a_fresh_token_of_the_same_sub_counts_from_now_on():
-    """Section 5, messages: a fresh one for the same `sub`; section 6: the last accepted one alone counts."""
+def test_fresh_token_of_the_same_sub_replaces_the_rights():
+    """The last accepted token is the one that counts (M4, T6)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
     talk.audience.calls.clear()
     fresh = token(scopes=(RECEIVE, TEST), lifetime_s=2 * HOUR_S)
     assert talk.say({"type": "token", "token": fresh, "ref": 1}) == [{"type": "ok", "ref": 1, "live": 0}]
-    assert talk.audience.calls == [("regrant", 5), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("set_rights", 5), ("reply_with_owed", 5, "ok")]
     assert talk.audience.rights.may_test
     assert talk.audience.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
 
 
-def test_an_ack_has_no_answer(talk):
-    """Section 5, messages: `ack` has id and revision, and no answer."""
+def test_ack_is_passed_on_without_an_answer(talk):
+    """It has an id and a revision (M5)."""
     assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
     assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
 
 
-def test_a_ping_is_answered_with_the_time(talk):
-    """Section 5, messages: `pong` with now, and ref if given."""
+def test_ping_is_answered_with_the_time(talk):
+    """The answer is `pong`, with `ref` if the ping had one (M15)."""
     talk.clock.advance(1.5)
     assert talk.say({"type": "ping"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z"}]
     assert talk.say({"type": "ping", "ref": "x"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z", "ref": "x"}]
@@ -332,24 +332,24 @@ def test_a_ping_is_answered_with_the_time(talk):
 @pytest.mark.parametrize(
     "message", [{"type": "ping"}, {"type": "move", "places": []}, {"type": "filter", "categories": []}]
 )
-def test_a_ref_comes_back_unchanged(talk, message, ref):
-    """Section 5, messages: a string of 1 to 64 characters or an integer 0 … 2^53-1."""
+def test_ref_comes_back_unchanged(talk, message, ref):
+    """It is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
     [answer] = talk.say(message | {"ref": ref})
     assert answer["ref"] == ref
     assert type(answer["ref"]) is type(ref)
 
 
 @pytest.mark.parametrize("ref", ["", "x" * 65, -1, MAX_REF + 1, 1.0, True, None, [], {}, "\ud800"])
-def test_a_ref_that_is_none_is_refused_and_not_repeated(talk, ref):
-    """F3, X7: `bad-field`, with `ref` if given and one."""
+def test_malformed_ref_is_refused_and_not_repeated(talk, ref):
+    """The answer is `bad-field` (F3, X7)."""
     [error] = talk.say(json.dumps({"type": "ping", "ref": ref}))
     assert error["code"] == "bad-field"
     assert "ref" not in error
 
 
 @pytest.mark.parametrize("name", ["a point", "a cell", "one shape"])
-def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(talk, name):
-    """X7: `bad-field`, as for any other, and the session goes on."""
+def test_unknown_field_named_like_a_tag_of_a_union_is_refused_like_any_other(talk, name):
+    """The session goes on (X7)."""
     [error] = talk.say({"type": "ping", name: 1})
     assert (error["code"], error["detail"]) == ("bad-field", "/: is not a field of this object")
     [error] = talk.say({"type": "move", "places": [PLACE | {name: 1}]})
@@ -361,7 +361,7 @@ def test_an_unknown_field_may_be_called_what_a_union_calls_its_kinds(talk, name)
 
 BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
 FIRST = [
-    # what is said first, and whether a token is required -> how it ends (None: it is welcome)
+    # the first message, whether a token is required -> the close of the session (None: it is welcomed)
     (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
     ('{"type":"hello","places":[],}', False, MALFORMED),
     ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
@@ -418,18 +418,18 @@ FIRST = [
     (hello(token=token(scopes=("alerts:publish",))), False, NOT_ALLOWED),
     (hello(token=token(scopes=(TEST,))), True, NOT_ALLOWED),
     (hello(token=token(scopes=())), True, NOT_ALLOWED),
-    # shape is checked before the token
+    # the shape is checked before the token
     (hello(token="x", places=[{}]), True, MALFORMED),
     (hello(token=token(scopes=()), extra=1), True, MALFORMED),
-    # an expired token without the scope is expired
+    # an expired token without the scope counts as expired
     (hello(token=token(scopes=(), lifetime_s=-1)), True, BAD_TOKEN),
     (hello(token=token(scopes=SCOPES)), True, None),
 ]
 
 
 @pytest.mark.parametrize(("message", "required", "expected"), FIRST, ids=range(len(FIRST)))
-def test_a_first_message_that_is_no_good_hello_ends_the_session(message, required, expected):
-    """X1 to X5: the first that fits; shape is checked before the token."""
+def test_bad_first_message_ends_the_session(message, required, expected):
+    """The first rule that applies counts; the shape is checked before the token (X1 to X5)."""
     talk = Talk(required=required)
     answer = talk.say(message)
     if expected is None:
@@ -441,7 +441,7 @@ def test_a_first_message_that_is_no_good_hello_ends_the_session(message, require
 
 
 LATER = [
-    # what is said later -> how it ends, or the code of the error
+    # a later message -> the close of the session, or the code of the error
     (b'{"type":"\xff"}', close_codes.BAD_UTF8),
     ('{"type":"ping"', MALFORMED),
     ('{"type":"ping","type":"ping"}', MALFORMED),
@@ -486,8 +486,8 @@ LATER = [
 
 
 @pytest.mark.parametrize(("message", "expected"), LATER, ids=range(len(LATER)))
-def test_a_later_mistake_ends_the_session_or_is_told_of(message, expected):
-    """X1 to X7: the first that fits; after an `error` the session goes on, and nothing was applied."""
+def test_later_mistake_ends_the_session_or_is_answered_with_an_error(message, expected):
+    """The first rule that applies counts. After an `error` the session goes on, and nothing was applied (X1 to X7)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
     talk.audience.calls.clear()
@@ -503,8 +503,8 @@ def test_a_later_mistake_ends_the_session_or_is_told_of(message, expected):
 @pytest.mark.parametrize(
     "message", [{"type": "shrug", "places": 1}, {"type": "move", "ref2": 1}, {"type": "ack"}], ids=str
 )
-def test_an_error_repeats_the_ref(talk, message):
-    """Section 5, messages: `error` has `ref` if given."""
+def test_error_repeats_the_ref(talk, message):
+    """It does so only if the message has one (M16)."""
     assert talk.say(message | {"ref": "r-1"})[0]["ref"] == "r-1"
     assert "ref" not in talk.say(message)[0]
 
@@ -522,35 +522,35 @@ def test_an_error_repeats_the_ref(talk, message):
     ],
     ids=str,
 )
-def test_no_error_repeats_what_was_sent(talk, message):
-    """Section 5, messages: `detail` is for people; places and tokens are repeated nowhere."""
+def test_error_repeats_nothing_of_the_message(talk, message):
+    """Places and tokens are repeated nowhere."""
     [error] = talk.say(message)
     assert "1415" not in json.dumps(error)
 
 
 @pytest.mark.parametrize("field", ["token", "holding", "categories"])
-def test_a_lone_surrogate_is_a_bad_field(field):
-    """Section 5, messages: JSON as strict as in section 2."""
+def test_lone_surrogate_is_refused(field):
+    """JSON is as strict as in section 2."""
     value = {"token": "\ud800", "holding": {"\ud800": 1}, "categories": ["\ud800"]}[field]
     assert Talk().say(json.dumps(hello(**{field: value}))) in (MALFORMED, BAD_TOKEN)
 
 
-def test_an_error_names_the_field(talk):
-    """Section 5, messages: `detail`, for people."""
+def test_error_names_the_field(talk):
+    """The member `detail` is for people (M16)."""
     [error] = talk.say({"type": "move", "places": [PLACE, {"lat": 1, "lng": "x"}]})
     assert "/places/1/lng" in error["detail"]
 
 
-def test_once_a_sub_is_known_another_is_refused_even_after_a_hello_without_a_token():
-    """X4: in `token` another `sub` too; the first token of a session decides."""
+def test_token_of_another_sub_is_refused_after_the_first():
+    """The first token of a session decides, also if `hello` had none (X4)."""
     talk = Talk()
     talk.say(hello())
     assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
     assert talk.say({"type": "token", "token": token("two")}) is BAD_TOKEN
 
 
-def test_a_refused_token_changes_nothing():
-    """Section 6: the last accepted token alone counts."""
+def test_refused_token_changes_nothing():
+    """The last accepted token is the one that counts (T6)."""
     talk = Talk()
     talk.say(hello(token=token()))
     rights = talk.audience.rights
@@ -558,8 +558,8 @@ def test_a_refused_token_changes_nothing():
     assert talk.audience.rights is rights
 
 
-def test_numbers_of_messagepack_may_be_any_int_or_float():
-    """Section 5, messages: where a number is expected any int or float will do, where an integer only an int."""
+def test_messagepack_numbers_may_be_any_int_or_float():
+    """Only an int will do where an integer is expected."""
     talk = Talk(MSGPACK)
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
     talk.say(hello())
@@ -571,15 +571,15 @@ def test_numbers_of_messagepack_may_be_any_int_or_float():
 @pytest.mark.parametrize(
     "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
 )
-def test_what_is_no_strict_messagepack_ends_the_session(data):
-    """X2: not strict MessagePack, not a map, no string `type`: 4400."""
+def test_malformed_messagepack_ends_the_session(data):
+    """It is not strict MessagePack, not a map, or has no `type` that is a string (X2)."""
     talk = Talk(MSGPACK)
     talk.say(hello())
     assert talk.say(data) is MALFORMED
 
 
 def test_bad_utf8_in_messagepack_is_malformed():
-    """X1: 1007 is for text frames; in a binary frame it is no strict MessagePack."""
+    """1007 is for text frames (X1)."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
 
 
@@ -587,7 +587,7 @@ def test_bad_utf8_in_messagepack_is_malformed():
 
 
 def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
-    """A session whose key may grant these qualifications, and a hello with a token that claims those."""
+    """Return a session whose key may grant these qualifications, and a `hello` with a token that claims them."""
     talk = Talk()
     talk.session = Session(
         FakePeer(), JSON, talk.audience, TokenVerifier({"k1": Key(PUBLIC | {"quals": list(key_may)}, "EdDSA")})
@@ -595,8 +595,8 @@ def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
     return talk, hello(token=sign(PRIVATE, sub, (RECEIVE,), NOON_MS // 1000, HOUR_S, quals), places=[PLACE])
 
 
-def test_a_welcome_names_the_qualifications_that_count():
-    """RQ3, RQ8: those that the key may grant; and who has one is back in seconds."""
+def test_welcome_names_the_qualifications_that_the_key_may_grant():
+    """The window for reconnects of responders is shorter (RQ3, RQ8)."""
     talk, first = qualified("medic", "cpr", "triage")
     [welcome] = talk.say(first)
     assert welcome["quals"] == ["cpr", "medic"]
@@ -609,8 +609,8 @@ def test_a_welcome_names_the_qualifications_that_count():
 
 
 @pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
-def test_one_place_may_be_where_the_subscriber_is(place):
-    """RQ4, M8: it goes on being a place like any other; `false` is as if it was left out."""
+def test_one_place_may_be_here(place):
+    """It is a place like any other; `false` is the same as left out (RQ4, M8)."""
     talk = Talk()
     talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
     assert talk.audience.here == 1
@@ -621,8 +621,8 @@ def test_one_place_may_be_where_the_subscriber_is(place):
     assert talk.audience.here == 0
 
 
-def test_two_places_can_not_both_be_here(talk):
-    """RQ4: `bad-field`, and nothing of the message is applied."""
+def test_two_places_cannot_both_be_here(talk):
+    """The answer is `bad-field`, and nothing of the message is applied (RQ4)."""
     here = PLACE | {"here": True}
     [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
     assert (error["code"], error["ref"]) == ("bad-field", 3)
@@ -642,8 +642,8 @@ def test_two_places_can_not_both_be_here(talk):
     ],
     ids=str,
 )
-def test_what_responders_say(talk, message, asked):
-    """M18, M19, M20: the answer, if there is one, comes from the hub."""
+def test_responder_messages_are_passed_on(talk, message, asked):
+    """An answer, if there is one, comes from the hub (M18, M19, M20)."""
     assert talk.say(message) == []
     assert talk.audience.calls == [asked]
 
@@ -666,8 +666,8 @@ def test_what_responders_say(talk, message, asked):
     ],
     ids=str,
 )
-def test_what_responders_say_wrong_is_a_bad_field(talk, message):
-    """X7, M18 to M20, RQ4."""
+def test_malformed_responder_message_is_a_bad_field(talk, message):
+    """The hub is not called (X7, M18 to M20, RQ4)."""
     [error] = talk.say(message)
     assert error["code"] == "bad-field"
     assert talk.audience.calls == [("reply", 5, "error")]

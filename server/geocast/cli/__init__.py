@@ -1,9 +1,9 @@
-"""The command line: one module for each command, whose `command` it is.
+"""The command line: one module for each command, which it defines as `command`.
 
-A mistake of the caller's ends with one line on standard error and exit status 2, never with a traceback.
+A mistake of the caller ends with one line on standard error and exit status 2, never with a traceback.
 
-To say the version, to help and to complete a word should take no longer than a key press. So a command imports what it
-takes when it is run; `click` and what is light stand at the top.
+The version, the help and the completion of a word should appear as fast as a key press. So a command imports heavy
+modules only when it runs; only `click` and light modules are imported at the top.
 """
 
 import re
@@ -29,12 +29,12 @@ def cli(context: click.Context) -> None:
 for each in (serve, check, health, keygen, token, approve, cap, ledger, push):
     cli.add_command(each.command)
 
-# What nobody asked for may be a token, or a URL with a password: click repeats it, in brackets.
+# Click repeats unexpected arguments in brackets. They may be a token, or a URL with a password, so they are cut out.
 _EXTRA = re.compile(r"(unexpected extra arguments?) \(.*\)", re.DOTALL)
 
 
 def main() -> NoReturn:
-    """Run the command and exit: with 0; with 2 and one line for a mistake of the caller; with 130 if interrupted."""
+    """Run the command and exit: with its status; with 2 after a mistake of the caller; with 130 if interrupted."""
     try:
         sys.exit(cli.main(prog_name="geocast", standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -51,7 +51,7 @@ def main() -> NoReturn:
 
 
 def _hint(error: click.UsageError) -> str:
-    """Where there is help, as click says it when it is left to itself."""
+    """Return the hint where to find help, as click prints it by default."""
     return f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
 
 

@@ -1,4 +1,4 @@
-"""`geocast approve`: show what is to go out, and sign it, on the reviewer's own machine (docs/approvals.md)."""
+"""`geocast approve`: show an alert or a cancel and sign it, on the reviewer's own machine (docs/approvals.md)."""
 
 import json
 import sys
@@ -15,12 +15,12 @@ from ..model.problems import digits
 if TYPE_CHECKING:
     from ..approvals.form import Form
 
-MOST = 65_536  # bytes of standard input that are read
+MOST = 65_536  # bytes that standard input may have
 _FIRST = ("what", "aud", "id", "revision", "source", "category", "title", "severity", "status")
 _LAST = ("occurred_at", "expires_at", "location_resolution")
 
 
-@click.command("approve", short_help="Show what is to go out, and sign it.")
+@click.command("approve", short_help="Show an alert or a cancel, and sign it.")
 @click.option(
     "--key",
     "key_path",
@@ -28,12 +28,12 @@ _LAST = ("occurred_at", "expires_at", "location_resolution")
     required=True,
     help="The reviewer's private key (JWK), made by keygen --reviewer.",
 )
-@click.option("--audience", help="Sign for this deployment only; any if left out.")
-@click.option("--yes", is_flag=True, help="Don't ask: it has been read.")
+@click.option("--audience", help="Sign only forms of this deployment; of any if left out.")
+@click.option("--yes", is_flag=True, help="Don't ask: the form has been read.")
 def command(key_path: Path, audience: str | None, yes: bool) -> int:
-    """Show a form and sign it. The form, or the whole answer to a dry run, comes in on standard input.
+    """Show a form and sign it. The form, or the whole answer to a dry run, is read from standard input.
 
-    The signature is printed on standard output, to be sent with the others in `approval.signatures`.
+    The signature is printed on standard output. Send it with the others in `approval.signatures`.
     """
     from ..approvals import form, signatures
 
@@ -41,11 +41,9 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
     try:
         read = form.read(text)
     except ValueError:
-        raise ConfigError(
-            "standard input holds no form: expected the answer to a dry run, or its member form"
-        ) from None
+        raise ConfigError("standard input has no form: expected the answer to a dry run, or its member form") from None
     if audience is not None and read.audience != audience:
-        raise ConfigError("the form is of another deployment than --audience names")
+        raise ConfigError("the form is for another deployment than --audience names")
     private = _private(key_path)
     click.echo("\n".join(_shown(read)), err=True)
     if not yes and not _agreed():
@@ -55,7 +53,7 @@ def command(key_path: Path, audience: str | None, yes: bool) -> int:
 
 
 def _form_in(data: bytes) -> str:
-    """The form in an answer to a dry run; or the text itself, without the line's end that a shell adds."""
+    """Return the form in an answer to a dry run, or else the whole text without the line end that a shell adds."""
     if len(data) > MOST:
         raise ConfigError(f"standard input has more than {MOST // 1024} KiB")
     try:
@@ -80,11 +78,11 @@ def _private(path: Path) -> dict[str, Any]:
 
 
 def _agreed() -> bool:
-    """Ask at the terminal, since standard input is the form. Raises ConfigError without a terminal."""
+    """Ask at the terminal, since standard input is the form. Raise ConfigError without a terminal."""
     try:
         terminal = open("/dev/tty", "r+b", buffering=0)  # noqa: SIM115 (closed below)
     except OSError:
-        raise ConfigError("there is no terminal to ask at: give --yes when it has been read") from None
+        raise ConfigError("there is no terminal to ask at: give --yes when the form has been read") from None
     with terminal:
         terminal.write(b"Sign this? [y/N] ")
         return terminal.readline().strip().lower() in (b"y", b"yes")
@@ -94,7 +92,7 @@ def _agreed() -> bool:
 
 
 def _shown(read: "Form") -> Iterator[str]:
-    """The form for a person: all of it, the words that people will read first and apart."""
+    """Yield the whole form as lines for a person: first the texts that the public will read, then everything else."""
     members = dict(read.members)
     for name in ("headline", "description", "reason"):
         if name in members:
@@ -112,7 +110,7 @@ def _shown(read: "Form") -> Iterator[str]:
 
 
 def _shape(members: dict[str, Any]) -> str:
-    """A shape in a line; one that has anything else in it than is known of shapes, as it stands in the form."""
+    """Return a shape as one line. A shape with unknown members is shown as JSON, so that nothing is hidden."""
     from ..alertlog.codec import to_shape
     from ..model.alert import Circle, Polygon
 
@@ -127,6 +125,6 @@ def _shape(members: dict[str, Any]) -> str:
 
 
 def _plain(value: object) -> str:
-    """A value as one line without control characters, which a terminal would obey."""
+    """Return a value as one line, with control characters escaped, since a terminal would obey them."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)

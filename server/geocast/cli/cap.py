@@ -1,4 +1,4 @@
-"""`geocast cap`: say what is read in CAP messages, and what is wrong with them."""
+"""`geocast cap`: show how CAP messages are read, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from ..ingest.cap.message import CapMessage
 
 BROKEN = 1  # the exit status if a file has something wrong with it
-MOST = 2 * 1024 * 1024  # bytes of a message; real ones carry 600 KB of audio
+MOST = 2 * 1024 * 1024  # bytes of a message; real messages contain up to 600 KB of audio
 
 
-@click.command("cap", short_help="Say what is read in files with CAP messages.")
+@click.command("cap", short_help="Show how files with CAP messages are read.")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--assume-offset", metavar="±HH:MM", help="For times that have no offset; they are refused without it.")
+@click.option("--assume-offset", metavar="±HH:MM", help="For times without an offset; they are refused otherwise.")
 def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
-    """Say what is read in files with messages of CAP 1.2, 1.1 or 1.0, and each thing that is wrong with them.
+    """Show how files with messages of CAP 1.2, 1.1 or 1.0 are read, and everything that is wrong with them.
 
     The exit status is 0 if nothing is wrong, and 1 otherwise.
     """
@@ -36,7 +36,7 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
 
 
 def _told(path: Path, assume_offset: str | None) -> int:
-    """Say what one file has in it. The exit status."""
+    """Print what one file contains, and return the exit status."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message
     from ..model.problems import Problem
@@ -84,7 +84,7 @@ def _block(block: Block) -> Iterator[str]:
 
 
 def _where(block: Block) -> str:
-    """How many shapes, and codes of whose lists."""
+    """Return the numbers of shapes, and of codes by the names of their lists."""
     from ..ingest.cap.shapes import CapRing
 
     rings = [shape for shape in block.shapes if isinstance(shape, CapRing)]

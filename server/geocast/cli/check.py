@@ -1,6 +1,6 @@
-"""`geocast check`: what would be in force, where each setting comes from, and all that is wrong with it.
+"""`geocast check`: show the settings that would be in force, where each comes from, and everything that is wrong.
 
-Nothing is started, made or changed: it can be run beside a node, with the settings of the next one.
+The command starts, creates and changes nothing. So it can be run beside a node, with the settings of the next one.
 """
 
 import contextlib
@@ -19,19 +19,19 @@ from ..config import KeyUrl, Settings
 from ..errors import ConfigError, LogUnavailable
 from .options import node_options, settings_of, unknown_variables
 
-WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start; it would start, and wait for its log
+WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start; it would start and wait for its log
 
-# A URL in which it is plain what is secret: the user and password, and every parameter that is not named here.
+# A URL whose secret parts can be found: user and password, and every parameter except `prefix` and `ca`.
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.-]+)(?::\d{1,5})?"
 _URL = re.compile(rf"([a-z+]+://)([^@/?#\s]*@)?({_HOST}(?:,{_HOST})*(?:/[\w./-]*)?)(\?[^\s#]*)?")
 _PARAMETER = re.compile(r"([?&])(?!prefix=|ca=)((?:[\w.-]+=)?)[^&]*")
 
 
 class _Lenient(click.Command):
-    """A command that collects what is wrong with its options (`options.Option`), and goes on with their defaults."""
+    """A command that collects the mistakes in its options (`options._Option`), and goes on with their defaults."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, with a list for the mistakes in `obj`."""
+        """Parse the arguments, with a list for mistakes in `obj` of the context."""
         ctx.obj = []
         return super().parse_args(ctx, args)
 
@@ -40,9 +40,10 @@ class _Lenient(click.Command):
 @node_options
 @click.pass_context
 def command(context: click.Context, /, log_level: str, log_format: str, **options: Any) -> int:  # noqa: ARG001
-    """Say what would be in force, and all that is wrong with it. Takes what `serve` takes, and changes nothing.
+    """Show the settings that would be in force, and everything that is wrong with them. Takes the options of `serve`.
 
-    The exit status is 0; 2 if a node would refuse to start; 1 if it would start, and wait for its log.
+    Nothing is changed. The exit status is 0; 2 if a node would refuse to start; 1 if it would start and wait for its
+    log.
     """
     settings = settings_of(**options)
     for row in _table(context, settings):
@@ -67,12 +68,12 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
 
 
 def _table(context: click.Context, settings: Settings) -> Iterator[list[str]]:
-    """Each option, its value, and where that comes from, in columns."""
+    """Yield rows with each option, its value, and where the value comes from, padded to columns."""
     refused = {option.name for option, _ in context.obj}
     rows = [["setting", "value", "from"]]
     for option in context.command.params:
         name = str(option.name)
-        shown = "(no good)" if name in refused else _shown(name, context.params[name], settings)
+        shown = "(not valid)" if name in refused else _shown(name, context.params[name], settings)
         rows.append([option.opts[0], shown, _source(context, option)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
@@ -99,15 +100,15 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 
 def _sessions(settings: Settings) -> int:
-    """How many connections a stream process would take: what is asked for, if descriptors allow it."""
+    """Return how many connections a stream process would accept: `--max-sessions`, or what descriptors allow."""
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 
 
 def without_secrets(text: str) -> str:
-    """A path as it is; a URL without users, passwords and parameters that may be secret.
+    """Return a path unchanged, and a URL without users, passwords and parameters that may be secret.
 
-    Where it can't be told what is a password, nothing is shown but the scheme.
+    If the password in a malformed URL can't be found, only the scheme is shown.
     """
     scheme, colon, _ = text.partition(":")
     if not colon or scheme in ("sqlite", "memory") or not re.fullmatch(r"[a-z+]+", scheme):
@@ -119,11 +120,11 @@ def without_secrets(text: str) -> str:
     return start + ("***@" if secret else "") + rest + _PARAMETER.sub(r"\1\2***", query)
 
 
-# ---- what they lead to -----------------------------------------------------------------------------------------
+# ---- the files and the log -------------------------------------------------------------------------------------
 
 
 def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """What is looked at, by name: each says what it has found, and raises ConfigError or LogUnavailable."""
+    """Yield the checks with their names. Each returns a finding or None, or raises ConfigError or LogUnavailable."""
     for name, address in settings.addresses:
         yield name, lambda name=name, address=address: config.see_if_bindable(name, address)  # type: ignore[misc]
     yield "keys", lambda: _keys(settings.keys)
@@ -177,9 +178,9 @@ def _publishers(settings: Settings) -> str | None:
     if found is None:
         return None
     warnings: list[str] = []
-    with contextlib.suppress(ConfigError):  # of the policy, which is told by itself
+    with contextlib.suppress(ConfigError):  # the check of the policy reports it
         warnings = found.warnings(load(settings.policy).categories)
-    with contextlib.suppress(ConfigError, LogUnavailable):  # of the keys, which are told by themselves
+    with contextlib.suppress(ConfigError, LogUnavailable):  # the check of the keys reports it
         keys = {} if settings.keys is None else keys_at(settings.keys)
         for issuer in sorted({key.issuer for key in keys.values()}):
             if not found.by(issuer).tables:
@@ -205,7 +206,7 @@ def _reviewers(settings: Settings) -> str | None:
     try:
         policy = load(settings.policy)
         keys = [] if settings.keys is None else [key.key for key in keys_at(settings.keys).values()]
-    except (ConfigError, LogUnavailable):  # of keys and policy, which are told by themselves
+    except (ConfigError, LogUnavailable):  # the checks of keys and policy report it
         policy, keys = load(None), []
     refuse_misfits(found, policy, keys)
     return None if not found else f"{len(found)} keys of {len({each.sub for each in found.values()})} reviewers"
@@ -216,7 +217,7 @@ def _call_keys(settings: Settings) -> str | None:
     from ..policy import load
 
     path, categories = settings.call_keys, set[str]()
-    with contextlib.suppress(ConfigError):  # of the policy, which is told by itself
+    with contextlib.suppress(ConfigError):  # the check of the policy reports it
         categories |= load(settings.policy).calls.keys()
     found = NO_CALL_KEYS if path is None else load_call_keys(path)
     refuse_unsealed(found, categories)

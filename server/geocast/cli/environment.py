@@ -1,4 +1,4 @@
-"""The environment: a variable that geocast does not know is a mistake, and is not passed over in silence."""
+"""Variables of the environment: a variable GEOCAST_… that is not known is reported as a mistake."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -7,7 +7,7 @@ from ..errors import did_you_mean
 
 PREFIX = "GEOCAST_"
 
-# What other programs of the project read: they may share an environment with a node.
+# Variables of the project's other programs, which may share an environment with a node.
 ELSEWHERE = frozenset(
     PREFIX + name
     for name in (
@@ -24,20 +24,23 @@ ELSEWHERE = frozenset(
         ),
         *("FEED_FORMAT", "LAT", "LNG", "ACCURACY", "CELL", "REVIEWER", "PAGE_TOKEN", "MAP_PORT", "MAP_STYLE"),
         *("PAGE_BIND", "LOAD_TOKEN", "LOAD_PUBLISH_TOKEN", "DISPATCH_TOKEN", "PUSH_URL"),
-        # of `geocast push`
+        # options of `geocast push`
         *("LISTEN", "DEVICES", "PUSH_KEYS", "VAPID", "CONTACT", "PUSH_SERVICES", "PUSH_PRIVATE", "FINEST_CELL"),
         *("LEASE_DAYS", "MAX_DEVICES", "PUSH_CA"),
         *("FAILPOINT", "SLOW_FSYNC", "SOAK_EXAMPLES", "SOAK_STEPS", "SOAK_SEED", "SOAK_MINUTES"),
     )
 )
-# Kubernetes sets these in every pod beside a Service that is called `geocast` or `geocast-…`.
+# Kubernetes sets these variables in every pod that has a Service called `geocast` or `geocast-…` beside it.
 _SERVICE_LINK = re.compile(
     r"GEOCAST_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
 
 def unknown(names: Collection[str], settings: Collection[str]) -> Iterator[str]:
-    """What is wrong with the variables of these names, a line each. `settings`: the variables of a node."""
+    """Yield a line for each of these names that starts with GEOCAST_ and is not known.
+
+    `settings`: the variables of the command's own options.
+    """
     known = {*settings, *ELSEWHERE}
     for name in sorted(names):
         if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.fullmatch(name):

@@ -1,4 +1,4 @@
-"""`geocast health`: ask a node's api listener how it is."""
+"""`geocast health`: ask a node whether it is alive or ready."""
 
 import json
 
@@ -9,23 +9,23 @@ from .options import api_option
 
 PATIENCE_S = 3.0
 MOST_BODY = 64 << 10
-OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (who listens everywhere is asked by loopback)
+OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens on all addresses is asked by loopback)
 
 
 @click.command("health")
 @api_option
-@click.option("--ready", is_flag=True, help="Ask whether it is ready, and not only whether it is alive.")
+@click.option("--ready", is_flag=True, help="Ask whether the node is ready, not only whether it is alive.")
 def command(api: Address, ready: bool) -> int:
-    """Say whether a node is alive: exit status 0, or 1 with the reason. For a container's health check."""
+    """Check whether a node is alive: exit status 0, or 1 with the reason. For the health check of a container."""
     is_well, said = ask(api, ready=ready)
     click.echo(f"geocast: {said}", err=not is_well)
     return 0 if is_well else 1
 
 
 def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
-    """Whether the node that listens there is alive, or `ready`; and that in a line, with the reasons why not.
+    """Return whether the node at this address is alive, or `ready`, and a line that says so, with reasons if not.
 
-    A node that is not ready is alive: it may serve those it has. To start it again would only end their sessions.
+    A node that is not ready may still be alive and serve its sessions. Restarting it would only end them.
     """
     import http.client
 
@@ -44,7 +44,7 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
 
 
 def _said(body: bytes) -> str | None:
-    """An answer of /healthz or /readyz in a line; None if it is not one."""
+    """Return an answer of /healthz or /readyz as one line; None if it is another answer."""
     try:
         said = json.loads(body)
         why = [*said.get("reasons", ()), *(f"degraded: {each}" for each in said.get("degraded", ()))]

@@ -1,7 +1,6 @@
-"""What a process writes for its operator, on standard error: a line for each thing, as text or as JSON.
+"""The log lines of a process on standard error, as text or as JSON.
 
-With JSON every line is an object, whoever wrote it: geocast, a library, Python itself that warns, or an error that
-nobody foresaw.
+With JSON every line is an object: lines of geocast and of libraries, warnings of Python, and unexpected errors.
 """
 
 import contextlib
@@ -21,9 +20,9 @@ logger = logging.getLogger("geocast")
 
 @contextlib.contextmanager
 def kept(level: str, form: str) -> Iterator[None]:
-    """Have lines of this level and above written in this form. With JSON, what ends the block is such a line too.
+    """Write lines of this level and above in this form. With JSON, an exception that ends the block is a line too.
 
-    The exit status is then 2 for a ConfigError or an OSError, and 1 for any other exception.
+    The process then exits with status 2 after a ConfigError or an OSError, and with 1 after any other exception.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(_TEXT) if form == "text" else _json())
@@ -56,7 +55,7 @@ def _json() -> logging.Formatter:
             return format_time(int(record.created * 1000))
 
         def formatException(self, ei: Any) -> str:  # noqa: N802
-            return trace(ei[1])  # without the exception's own words: they may repeat what was sent
+            return trace(ei[1])  # without the text of the exception, which may repeat a client's data
 
     return _Lines(
         ["asctime", "levelname", "name", "process", "message"],
@@ -68,7 +67,7 @@ def _json() -> logging.Formatter:
             "exc_info": "exception",
             "stack_info": "stack",
         },
-        # Libraries add these to their lines: a connection, and the message in colours.
+        # Libraries add these fields to their records: a connection, and the message in colours.
         reserved_attrs=[*RESERVED_ATTRS, "websocket", "color_message"],
     )
 

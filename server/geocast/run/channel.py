@@ -1,7 +1,7 @@
 """Datagrams between the processes of one node, over Unix sockets in a folder of their own.
 
-Nothing depends on one arriving: a nudge that is lost costs a poll of the log, a report that is lost is followed by
-another a second later. So there is no connection to keep and nothing to repair when a process is replaced.
+Nothing depends on a single datagram. If a nudge is lost, the log is polled a moment later; if a report is lost, the
+next one follows in a second. So there is no connection to keep, and nothing to repair when a process is replaced.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ MAX_DATAGRAM = 128 * 1024  # bytes; a report of a stream process, with all its m
 
 
 class Channel:
-    """One process's end, known to the others by its name."""
+    """The socket of one process, which the others know by the process's name."""
 
     def __init__(self, folder: Path, name: str, received: Callable[[bytes], None]) -> None:
-        """`received` is called in the event loop with each datagram."""
+        """Listen as `name`. `received` is called in the event loop with each datagram."""
         self._folder = folder
         self._received = received
         path = folder / name
-        path.unlink(missing_ok=True)  # the socket of the process of this name that died before us
+        path.unlink(missing_ok=True)  # left by a process of the same name that has died
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_DATAGRAM)
@@ -29,11 +29,11 @@ class Channel:
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
 
     def send(self, name: str, data: bytes) -> None:
-        """Send to the process called `name`. The datagram is dropped if that process is not there or too busy."""
+        """Send a datagram to the process called `name`. It is dropped if that process is missing or too busy."""
         _send(self._socket, self._folder, name, data)
 
     def close(self) -> None:
-        """Stop listening. The socket's file stays until a process of the same name replaces it."""
+        """Stop listening. The file of the socket stays until a process of the same name replaces it."""
         asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._socket.close()
 
@@ -44,7 +44,7 @@ class Channel:
 
 
 def tell(folder: Path, name: str, data: bytes) -> None:
-    """Send one datagram to the process called `name`, as `Channel.send` does, from a process that has no loop."""
+    """Send one datagram to the process called `name`, like `Channel.send`, from a process without an event loop."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
         _send(sender, folder, name, data)

@@ -1,17 +1,20 @@
-"""Processes that begin where their parent stands: with everything imported, in memory that they share with it.
+"""Child processes by fork: they start with everything imported, in memory that they share with their parent.
 
-To start Python and import what a node needs takes 0.5 s of CPU and 50 MiB for each process; to fork takes neither
-(`bench idle`). What a fork hands over unasked is dealt with here:
+Starting Python and importing the modules of a node takes 0.5 s of CPU and 50 MiB for each process; a fork takes neither
+(`bench idle`). A child inherits more than it should, though, and this module handles that:
 
-Threads and loops   A child has none of its parent's threads, and would share its loop's descriptors. So the parent has
-                    neither: it waits in system calls, and `run` keeps numpy's library from starting threads.
-Signals             The parent blocks those that it waits for, so none is handled twice. A child lets them through, but
-                    for SIGHUP and SIGUSR1, which are for the parent alone: should they be sent to all, nobody ends.
-Descriptors         A child closes all that are not its own: a listener that it kept would take connections in.
-The terminal        A child is in a session of its own: Ctrl-C is told to the parent only.
-Memory              Pages stay shared until they are written to. What is there at the fork is frozen: the garbage
-                    collector writes to each object that it looks at.
-Random numbers      `random` seeds itself anew in a child; `secrets`, `uuid` and OpenSSL ask the kernel.
+Threads and loops   A child has none of its parent's threads, and would share the descriptors of its parent's event
+                    loop. So the parent has neither: it waits in system calls, and `run` keeps numpy's library from
+                    starting threads.
+Signals             The parent blocks the signals that it waits for, so none is handled twice. A child unblocks them,
+                    and ignores SIGHUP and SIGUSR1, which are for the parent: a signal sent to all processes by mistake
+                    ends none of them.
+Descriptors         A child closes all descriptors that are not its own. Example: with a copy of another process's
+                    listener it would keep that listener open, and the kernel would go on taking connections for it.
+The terminal        A child has a session of its own, so that Ctrl-C reaches only the parent.
+Memory              Pages stay shared until they are written to. The garbage collector writes to each object that it
+                    examines, so all objects are frozen before the fork.
+Random numbers      `random` seeds itself again in a child; `secrets`, `uuid` and OpenSSL ask the kernel.
 """
 
 import contextlib
@@ -28,16 +31,17 @@ from ..errors import ConfigError, trace
 
 logger = logging.getLogger(__name__)
 
-# What a parent waits for; the last two are for it alone.
+# The signals that a parent waits for; the last two are for the parent alone.
 WAITED_FOR = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1})
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # of prctl(2), in <linux/prctl.h>
 
 
 def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> int:
-    """Start a process called `name` that does `work` and ends. Returns its pid. Raises OSError.
+    """Start a process called `name` that does `work` and exits. Return its pid. Raise OSError.
 
-    It keeps these descriptors open, and those of standard input, output and error. It is told SIGTERM when we die. Its
-    exit status is 0; 2 for a ConfigError or an OSError, which are logged in one line; 1 for any other exception.
+    The process keeps these descriptors open, and standard input, output and error. It gets SIGTERM when its parent
+    dies. Its exit status is 0; 2 after a ConfigError or an OSError, which is logged in one line; 1 after any other
+    exception.
     """
     parent = os.getpid()
     gc.collect()
@@ -49,7 +53,7 @@ def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> i
 
 
 def _be(parent: int, name: str, descriptors: Collection[int], work: Callable[[], None]) -> NoReturn:
-    """Be that process. The frames of the parent, which are below ours, are never returned to."""
+    """Run as the child process. Never returns, so the parent's stack frames below this one are not used again."""
     status = 1
     try:
         os.setsid()
@@ -81,12 +85,12 @@ def _close_all_but(descriptors: Collection[int]) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel send us SIGTERM when our parent dies. If it has died already, send that ourselves."""
+    """Have the kernel send this process SIGTERM when its parent dies. If it has died already, send it here."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # there is none but on Linux
+    with contextlib.suppress(OSError, AttributeError):  # only Linux has it
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)

@@ -1,9 +1,11 @@
-"""The set of keys at a URL, fetched again and again for as long as a process of the node runs (`--keys https://…`).
+"""The key set at a URL, which is fetched again and again while a process of the node runs (`--keys https://…`).
 
-Rule 1  The last good set stays in force, whatever the server does. Only what it publishes takes a key away.
-Rule 2  It is fetched every `every_s`, which is how long a key that was withdrawn may still be good; at once when the
-        operator says so (SIGHUP); and for somebody who shows an unknown key, but only once in AGAIN_S.
-Rule 3  One fetch at a time. After one that failed the next follows within AGAIN_S.
+Rule 1  The last good set stays in force, whatever the server does. A key is dropped only if a fetched set lacks it.
+        Example: the server is down for a day. All tokens of known keys are accepted for that day.
+Rule 2  The set is fetched every `every_s`, which is how long a withdrawn key may still be accepted; at once when the
+        operator asks for it (SIGHUP); and when somebody shows a token of an unknown key, but only once in AGAIN_S.
+        Example: somebody sends 1,000 tokens with invented key ids a second. The server sees a fetch every 30 s.
+Rule 3  One fetch at a time. After a failure the next fetch follows within AGAIN_S.
 """
 
 import asyncio
@@ -24,11 +26,11 @@ from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 30.0  # between fetches that strangers bring about; from one that failed to the next
+AGAIN_S = 30.0  # between two fetches for unknown keys; from a failed fetch to the next one
 
 
 class KeySource:
-    """Fetches the set. Who waits for newer keys in this process waits with `newer`."""
+    """The task that fetches the key set. Connections and requests wait for newer keys with `newer`."""
 
     def __init__(
         self,
@@ -38,9 +40,10 @@ class KeySource:
         changed: Callable[[bytes], None],
         settled: Callable[[], None] = lambda: None,
     ) -> None:
-        """`have` gives the set in force, as `fetch_keys` gave it, and `changed` is called with one that is another.
+        """Create it; `run` fetches.
 
-        `settled` is called when there is none, or none can be had now.
+        `have` returns the set in force, as `fetch_keys` returned it. `changed` is called with a set that differs from
+        it. `settled` is called if a fetch brings no other set, fails, or is not due yet.
         """
         self.newer = NewerKeys(self.ask)
         self._url = url
@@ -50,20 +53,20 @@ class KeySource:
         self._settled = settled
         self._wanted = asyncio.Event()
         self._is_fetching = False
-        self._asked_at = -AGAIN_S  # when a stranger last brought a fetch about, by the monotonic clock
+        self._asked_at = -AGAIN_S  # the monotonic time of the last fetch for an unknown key
         self._results = {"ok": 0, "failed": 0}
-        self._good_at = time.time()  # it was fetched at the start of the node
+        self._good_at = time.time()  # the set was fetched when the node started
         self._is_failing = False
 
     def fetch_now(self) -> None:
-        """Fetch it as soon as may be: the operator says so."""
+        """Fetch the set as soon as possible, since the operator has asked for it."""
         self._wanted.set()
 
     def ask(self) -> None:
-        """Fetch it, unless that was asked for lately: somebody has shown an unknown key (Rule 2)."""
+        """Fetch the set because somebody has shown an unknown key, unless that happened lately (Rule 2)."""
         now = time.monotonic()
         if self._is_fetching or self._wanted.is_set():
-            return  # its end settles it
+            return  # the end of that fetch calls `_settle` or `changed`
         if now - self._asked_at < AGAIN_S:
             self._settle()
             return
@@ -71,9 +74,9 @@ class KeySource:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Fetch it again and again (Rule 2), until cancelled."""
+        """Fetch the set again and again (Rule 2), until cancelled."""
         while True:
-            # A little earlier than it has to be, and not all nodes at the same moment.
+            # A little earlier than necessary, and at random, so that not all nodes fetch at the same moment.
             pause_s = self._every_s * random.uniform(0.8, 0.95)  # noqa: S311
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(AGAIN_S, pause_s) if self._is_failing else pause_s):
@@ -93,7 +96,7 @@ class KeySource:
         except ConfigError as error:
             self._results["failed"] += 1
             if not self._is_failing:
-                logger.error("the keys in force stay, for they can't be fetched: %s", error)
+                logger.error("the keys can't be fetched, so the keys in force stay: %s", error)
             self._is_failing = True
             self._settle()
             return
@@ -112,7 +115,7 @@ class KeySource:
         self._settled()
 
     def metrics(self) -> Iterator[Metric]:
-        """How it goes, for Prometheus."""
+        """Return the number and results of fetches, for Prometheus."""
         yield counters("key_fetches", "Times that the keys at a URL were fetched", "result", self._results.items())
         yield gauge("keys_fetched_timestamp_seconds", "When the keys at a URL were last fetched", self._good_at)
 
@@ -123,7 +126,7 @@ def source_of(
     changed: Callable[[bytes], None],
     settled: Callable[[], None] = lambda: None,
 ) -> KeySource | None:
-    """What fetches the keys, if they are at a URL."""
+    """Return a KeySource if `--keys` is a URL, else None."""
     if not isinstance(settings.keys, KeyUrl):
         return None
     return KeySource(settings.keys, settings.keys_refresh_s, lambda: in_force.keys, changed, settled)

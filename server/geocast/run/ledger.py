@@ -1,4 +1,4 @@
-"""The process that writes a ledger: it follows the log, which it only reads, until it is told to end."""
+"""`geocast ledger`: a process that follows the log, only reading it, and writes a ledger until it is told to end."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ from ..ledger.recording import LedgerRecorder
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 1.0  # after the log was out of reach
+AGAIN_S = 1.0  # from a failure to read the log to the next attempt
 
 
 def observer_of(log: str) -> LogTail:
-    """What reads the log that `--log` names. Raises ConfigError."""
+    """Return a reader of the log that `--log` names. Raise ConfigError."""
     scheme, _, rest = log.partition(":")
     if scheme in REDIS_SCHEMES:
         from ..alertlog.redis_streams.tail import RedisTail
@@ -34,9 +34,9 @@ def observer_of(log: str) -> LogTail:
 
 
 async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
-    """Write a ledger until SIGTERM or SIGINT; its head. Raises ConfigError and OSError.
+    """Write a ledger until SIGTERM or SIGINT, and return its head. Raise ConfigError and OSError.
 
-    Without `reviewers` signatures are not checked.
+    Without `reviewers` no signatures are checked.
     """
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,7 +60,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 
 
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
-    """Write all that comes, for ever. What is written of an entry is written whole, for nothing is awaited in it."""
+    """Write the entries of the log, for ever. Nothing is awaited while a record is written, so none is cut off."""
     trouble = ""
     while True:
         try:
@@ -72,9 +72,9 @@ async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
                     for sight in batch:
                         if recorder.take(sight):
                             logger.warning("an entry that can't be trusted, at position %d", sight.position)
-                        await asyncio.sleep(0)  # a signal may come
+                        await asyncio.sleep(0)  # let the loop handle a signal
         except LogUnavailable as error:
             if str(error) != trouble:
-                logger.warning("the log can't be read: %s; going on trying", error)
+                logger.warning("the log can't be read: %s; trying again", error)
             trouble = str(error)
         await asyncio.sleep(AGAIN_S)

@@ -43,10 +43,13 @@ logger = logging.getLogger(__name__)
 
 
 def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> AlertLog:
-    """The log that `--log` names, of which what `verifier` believes is read; all, without one. Raises ConfigError."""
+    """Return the log that `--log` names. Raise ConfigError.
+
+    Readers get the entries that `verifier` believes; all entries without a verifier.
+    """
     scheme, colon, rest = settings.log.partition(":")
     if scheme in REDIS_SCHEMES:
-        from ..alertlog.redis_streams import RedisStreamsLog  # the library takes 0.1 s and 10 MB
+        from ..alertlog.redis_streams import RedisStreamsLog  # importing the library takes 0.1 s and 10 MB
 
         return RedisStreamsLog(
             settings.log, replicas=settings.log_replicas, volatile=settings.allow_volatile_log, verifier=verifier
@@ -62,7 +65,7 @@ def open_log(settings: Settings, verifier: EntryVerifier | None = None) -> Alert
 
 @contextlib.asynccontextmanager
 async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) -> AsyncIterator[AlertLog]:
-    """The log that `--log` names, open for as long as the block runs. Raises ConfigError."""
+    """Open the log that `--log` names while the block runs. Raise ConfigError."""
     alert_log = open_log(settings, verifier)
     await alert_log.start()
     try:
@@ -72,7 +75,7 @@ async def opened_log(settings: Settings, verifier: EntryVerifier | None = None) 
 
 
 class Stop:
-    """What SIGTERM and SIGINT ask for: the first signal sets `asked`, the node is to drain; the second sets `hurry`."""
+    """The handler of SIGTERM and SIGINT: the first signal sets `asked` (drain), the second sets `hurry`."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -81,15 +84,15 @@ class Stop:
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def ask(self) -> None:
-        """Take a signal: the first asks, and every later one hurries."""
+        """Handle a signal: the first sets `asked`, every later one `hurry`."""
         if self.asked.is_set():
-            logger.warning("told to end again: not waiting for anybody any more")
+            logger.warning("told to end again: dropping the connections that are still open")
             self.hurry.set()
         self.asked.set()
 
 
 async def purge_for_ever(keeper: LogHealth) -> None:
-    """Have the log forget old alerts every PURGE_S, the first time at once. One process of a node does it."""
+    """Have the log forget old alerts every PURGE_S, starting now. Run it in one process of a node."""
     while True:
         await keeper.purge()
         await asyncio.sleep(PURGE_S)
@@ -105,12 +108,12 @@ async def serving_feed(
     keeper: LogHealth,
     metrics: Metrics,
 ) -> AsyncIterator[None]:
-    """Serve the public feed on its socket for as long as the block runs; nothing, if it has none."""
+    """Serve the public feed on `listener` while the block runs; do nothing without a listener."""
     if listener is None:
         yield
         return
     from ..feed.drawer import Drawer
-    from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # what writes XML takes 0.1 s and 10 MB
+    from ..feed.routes import MAX_CONNECTIONS, Feed, make_app  # importing the XML writer takes 0.1 s and 10 MB
 
     drawer = Drawer()
     feed = Feed(settings, in_force.policy, alert_log, clock, keeper, drawer)
@@ -137,11 +140,11 @@ def api_of(
     share: float,
     degraded: Callable[[], int],
 ) -> ApiContext:
-    """What the api listener of this process works on; after a reload it goes by what is in force then.
+    """Return the context of the api listener of this process, which follows every reload.
 
-    `appended` is called with each entry that was appended; `unready` gives the reasons why the node is not ready;
-    `share` is the part of each bounded thing that one subject may take (rule HD6); `degraded` says how many calls have
-    entries that no key opens (rule HD8).
+    `appended` is called with each entry that was appended. `unready` returns the reasons why the node is not ready.
+    `share` is the part of each bounded resource that one subject may take (rule HD6). `degraded` returns how many calls
+    have entries that no key decrypts (rule HD8).
     """
     threads = Threads(share)
     publishing = Publishing(
@@ -154,7 +157,7 @@ def api_of(
         in_force.reviewers,
         reserves=in_force.sources is not None,
     )
-    # Messages of CAP have threads of their own, so that no polygon of a publisher waits for them (rule HD3).
+    # CAP messages have threads of their own, so that a publisher's polygon does not wait for them (rule HD3).
     taking = _taking_of(in_force, alert_log, clock, appended, Threads(share))
     openers = Openers(alert_log, share)
     calling = CallService(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
@@ -180,7 +183,7 @@ def calls_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
 ) -> MakeErrands | None:
-    """What makes that which calls for help need on the stream side of this process; None without `--call-keys`."""
+    """Return a function that makes the worker for calls in this process; None without `--call-keys`."""
     if settings.call_keys is None:
         return None
 
@@ -194,10 +197,10 @@ def calls_of(
 def _taking_of(
     in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
 ) -> "CapIngest | None":
-    """What takes messages of CAP in this process; None without `--cap-sources`."""
+    """Return the service that takes CAP messages in this process; None without `--cap-sources`."""
     if in_force.sources is None:
         return None
-    from ..ingest.cap.service import CapIngest  # what reads XML takes 0.2 s and 10 MB
+    from ..ingest.cap.service import CapIngest  # importing the XML reader takes 0.2 s and 10 MB
 
     return CapIngest(
         alert_log, in_force.policy, in_force.sources, clock, appended, aside, in_force.publishers, in_force.zones
@@ -205,7 +208,7 @@ def _taking_of(
 
 
 async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners) -> None:
-    """Run a node on listening sockets until it is told to stop. Raises ConfigError if it can't be as configured."""
+    """Run a node on listening sockets until it is told to stop. Raise ConfigError if the settings can't be used."""
     clock = SystemClock()
     stop = Stop()
     metrics = Metrics()
@@ -235,7 +238,7 @@ async def run(settings: Settings, in_force: RuntimeConfig, listeners: Listeners)
             delivery.serving(listeners.streams[0], stop.asked, stop.hurry),
             background(purge_for_ever(delivery.keeper), *([source.run()] if source else [])),
         ):
-            if not stop.asked.is_set():  # while the log was waited for
+            if not stop.asked.is_set():  # it may have been set while the log was being read
                 logger.info("ready: stream on %s, api on %s", settings.stream, settings.api)
             await stop.asked.wait()
             api.drain.begin()

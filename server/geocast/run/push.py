@@ -1,9 +1,14 @@
-"""The process that wakes phones: it follows the log, keeps the devices, and writes to push services, until it is told
-to end.
+"""`geocast push`: a process that follows the log, keeps push devices, and sends pushes, until it is told to end.
 
-Start   1 The log is read to its end.   2 The devices are taken in, with what they were told.   3 All live alerts are
-        flown, and registrations are taken.
-Drain   1 Registrations get 503.   2 What is under way has `drain_s` to end.   3 What came of it is stored.
+At the start
+    1. The log is read to its end.
+    2. The devices are loaded, with the record of the pushes that each was sent.
+    3. All live alerts are launched, and registrations are accepted.
+
+At the end (drain)
+    1. Registrations get 503.
+    2. Pushes under way have `drain_s` to end.
+    3. Their results are stored.
 """
 
 import asyncio
@@ -50,17 +55,19 @@ from .runtime_config import RuntimeConfig
 
 logger = logging.getLogger(__name__)
 
-SWEEP_S = 0.1  # between looks at all that depends on time alone
-PURGE_S = 60.0  # between looks for lines that the store may forget
+SWEEP_S = 0.1  # between two sweeps
+PURGE_S = 60.0  # between two purges of the device store
 MAX_CONNECTIONS = 1_000  # of the listener
-YOUNG = 50_000  # objects more than there were, before garbage is looked for: 256 requests are some 10,000, all alive
+# New objects before the garbage collector runs. 256 requests under way have some 10,000 objects, all alive, so with
+# Python's default it would examine them again and again.
+YOUNG = 50_000
 MAX_SCRAPERS = 16
 _TOOK_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 
 
 @dataclass(frozen=True, slots=True)
 class PushContext:
-    """What it takes, read once: the same for all processes that one supervisor has."""
+    """Settings, keys and configuration, which are read once and are the same for all processes of one supervisor."""
 
     settings: PushSettings
     node: Settings
@@ -72,7 +79,7 @@ class PushContext:
 
 
 def read_means(settings: PushSettings) -> PushContext:
-    """Read keys, and what is in force. Raises ConfigError for files that can't be used."""
+    """Read the keys and the configuration. Raise ConfigError for files that can't be used."""
     settings.check()
     keyring = parse_push_keys(read("--push-keys", settings.push_keys), settings.push_keys)
     vapid = Vapid(parse_vapid(read("--vapid", settings.vapid), settings.vapid), settings.contact)
@@ -83,10 +90,10 @@ def read_means(settings: PushSettings) -> PushContext:
 
 
 def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Shards]:
-    """The store that `--devices` names, not open yet, and which of its shards are ours. Raises ConfigError."""
+    """Return the store that `--devices` names, not open yet, and the shards of this process. Raise ConfigError."""
     scheme, _, rest = settings.devices.partition(":")
     if scheme in REDIS_SCHEMES:
-        from ..push.devicestore.redis import RedisDevices  # the library takes 0.1 s and 10 MB
+        from ..push.devicestore.redis import RedisDevices  # importing the library takes 0.1 s and 10 MB
 
         store = RedisDevices(settings.devices, replicas=settings.devices_replicas)
         return store, LeasedShards(store, clock)
@@ -94,7 +101,7 @@ def open_devices(settings: PushSettings, clock: Clock) -> tuple[DeviceStore, Sha
 
 
 async def run_alone(means: PushContext, listener: socket.socket, metrics_listener: socket.socket | None) -> None:
-    """Run in one process until SIGTERM or SIGINT. Raises ConfigError."""
+    """Run in one process until SIGTERM or SIGINT. Raise ConfigError."""
     in_force, metrics = means.in_force, Metrics()
     source = source_of(means.node, in_force, in_force.take_keys)
     if source is not None:
@@ -118,10 +125,10 @@ def _of(source: KeySource | None) -> list[Coroutine[Any, Any, None]]:
 
 
 class PushProcess:
-    """A process that wakes phones, put together."""
+    """A push process, assembled from its parts."""
 
     def __init__(self, means: PushContext, metrics: Metrics, newer: NewerKeys | None) -> None:
-        """`newer`: what fetches keys, if they are at a URL."""
+        """Create it. `newer`: where requests wait for newer keys, if the keys are at a URL."""
         self._means = means
         self._metrics = metrics
         self._newer = newer
@@ -134,7 +141,7 @@ class PushProcess:
         shards: Shards,
         beside: Callable[[DevicesContext], contextlib.AbstractAsyncContextManager[None]],
     ) -> None:
-        """Run until told to stop. `beside` is kept open as long as the listener is. Raises ConfigError."""
+        """Run until told to stop. `beside` is a context that is open while the listener is. Raise ConfigError."""
         clock, in_force, settings = SystemClock(), self._means.in_force, self._means.settings
         async with contextlib.AsyncExitStack() as opened:
             alert_log = await opened.enter_async_context(opened_log(self._means.node, in_force.trust))
@@ -168,15 +175,16 @@ class PushProcess:
                     await _first_of(waking.has_taken, stop.asked)
                     collector.start()
                     gc.set_threshold(YOUNG)
-                    logger.info("ready: devices on %s; %d are here", settings.listen, len(waking.devices))
+                    logger.info("ready: listening on %s with %d devices", settings.listen, len(waking.devices))
                     if waking.set_aside:
-                        logger.warning("devices that can't be used, and are left as they are: %d", waking.set_aside)
+                        logger.warning("%d devices of the store can't be used; they are left there", waking.set_aside)
                     await stop.asked.wait()
             calls.drain.begin()
             await self._drain(waking, keeper, stop.hurry)
             await shards.stop()
 
     async def _drain(self, waking: DeviceManager, keeper: LogHealth, hurry: asyncio.Event) -> None:
+        """Wait for the pushes under way, for `drain_s` at most, and store their results."""
         logger.info("draining: %d pushes are under way", waking.sending.under_way)
         waking.sending.end()
         with contextlib.suppress(TimeoutError):
@@ -193,7 +201,7 @@ class PushProcess:
             buckets=_TOOK_S,
             registry=registry,
         )
-        # Phones are refused here, and publishers are by a node: rules for these have to do with those alone.
+        # A metric of its own: a node counts refused publishers, and alerting rules for these must not count phones.
         self._metrics.refused = Counter(
             "geocast_push_refused", "Requests that got a problem for an answer", ["type"], registry=registry
         )
@@ -234,9 +242,9 @@ class PushProcess:
 
 @contextlib.contextmanager
 def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket], socket.socket | None]]:
-    """The listening sockets, one for each process and that of the metrics, for as long as the block runs.
+    """Open the listening sockets while the block runs: one for each process, and the one of `--metrics`.
 
-    Raises ConfigError.
+    Raise ConfigError.
     """
     with contextlib.ExitStack() as opened:
         bound = (
@@ -253,7 +261,7 @@ def listening(settings: PushSettings) -> Iterator[tuple[Sequence[socket.socket],
 async def serving_metrics(
     unready: Callable[[], list[str]], metrics: Metrics, listener: socket.socket | None
 ) -> AsyncIterator[None]:
-    """Answer on the listener of `--metrics`, if there is one, for as long as the block runs."""
+    """Serve the listener of `--metrics`, if there is one, while the block runs."""
     if listener is None:
         yield
         return
@@ -281,14 +289,14 @@ async def _sweep(waking: DeviceManager, collector: GcFreezer, arrivals: Callable
 
 
 async def _store_counts_for_ever(waking: DeviceManager, keeper: LogHealth) -> None:
-    """Store what push services took; and find out whether a log that could not be read is back."""
+    """Store the counts of pushes every second, which also notices when a failed log can be used again."""
     while True:
         await asyncio.sleep(FLUSH_S)
         await waking.store_counts(keeper.store)
 
 
 async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, clock: Clock) -> None:
-    """Have the store forget what was told of alerts that are over."""
+    """Have the store forget its records of alerts that are over."""
     while True:
         with contextlib.suppress(StoreUnavailable):
             await store.purge(shards.terms.keys(), clock.now().wall_ms, waking.what_is_over())
@@ -296,14 +304,14 @@ async def _purge(waking: DeviceManager, store: DeviceStore, shards: Shards, cloc
 
 
 async def _recheck(waking: DeviceManager, reloaded: asyncio.Event) -> None:
-    """Forget the devices whose tokens are good no more, after each reload (WPR9)."""
+    """After each reload, forget the devices whose tokens are not valid any more (WPR9)."""
     while True:
         await reloaded.wait()
         reloaded.clear()
         try:
             await waking.recheck()
         except Exception as error:
-            logger.error("tokens could not be judged anew: %s", trace(error))
+            logger.error("checking the tokens of devices again failed: %s", trace(error))
 
 
 def _stands(tokens: TokenVerifier, record: Record) -> bool | None:
@@ -321,7 +329,10 @@ async def _first_of(*events: asyncio.Event) -> None:
 
 
 def comparable(in_force: RuntimeConfig) -> Iterator[Metric]:
-    """What is in force, but for the digests: a node has files that this process has not, and rules compare them all."""
+    """Yield the metrics of the configuration, without the digests of files.
+
+    A node has files that this process has not, and alerting rules compare the digests of all processes.
+    """
     return (metric for metric in in_force.metrics() if metric.name != "geocast_settings_digest")
 
 

@@ -1,12 +1,12 @@
 """`geocast push` in several processes, with its devices in one SQLite file (`--workers N`).
 
-    supervisor ── reads all files, opens all sockets, has the lock of the devices, starts the others and restarts them
+    supervisor ── reads all files, opens all sockets, locks the devices, starts the others and replaces them
        ├── front   answers /metrics and /readyz for all, and fetches the keys if they are at a URL
        └── push    × N: every Nth shard, and the same listener by SO_REUSEPORT
 
-It goes by the rules of workers.py, but for those of appending. So a worker that dies is replaced at once, and the one
-that comes in its place tells its devices what they lack (WPO3). The workers have the lock, too: as long as one of them
-lives no other supervisor begins.
+The rules of workers.py apply, except those about appending. So a worker that dies is replaced at once, and its
+replacement sends its devices what they lack (WPO3). The workers keep the lock of the devices open too, so that no other
+supervisor can start while one of them lives.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ FRONT = "front"
 
 
 def supervise(means: PushContext, listeners: Sequence[socket.socket], metrics: socket.socket | None, run: Run) -> None:
-    """Run all processes until told to stop. Raises ConfigError before anything is started."""
+    """Run all processes until told to stop. Raise ConfigError before any is started."""
     path = Path(means.settings.devices.partition(":")[2])
     names = [f"push-{number}" for number in range(len(listeners))]
-    open_log(means.node)  # imports what it takes
+    open_log(means.node)  # imports the backend once, before the forks
     with locked(path) as lock:
         check("log and devices", lambda: _look(means, path), run)
         mains = {FRONT: lambda part: _run_front(part, means, names)} | {

@@ -1,13 +1,17 @@
-"""What is in force in a process and may change while it runs: keys, revoked tokens, the policy, who may do what.
+"""The configuration that a process can reload while it runs.
 
-(BA2, BA3. That is publishers, reviewers, and the sources of messages of CAP. And the keys that calls are sealed by.)
+It consists of token keys, revoked tokens, the policy, publishers, reviewers, sources of CAP messages, and the keys that
+encrypt calls (BA2, BA3).
 
-Rule 1  All or none. All files are read, then all of it is parsed, and only then is it put in force, in one go: no
-        token and no request is judged by a mix.
-Rule 2  The processes of a node can't differ. One reads and parses, and hands on the bytes that it has read; the others
-        parse the same bytes, which can't fail. A copy of a file that is read again later could be another.
-Rule 3  Nothing is let go of before there is something to put in its place: what can't be read or used leaves all in
-        force as it was, in one line for the operator and one more of `geocast_reloads_total{result="failed"}`.
+Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then all are put in
+        force, in one step. No token and no request is checked by a mix of old and new.
+        Example: a new policy demands two approvals, and a new file of reviewers has the second reviewer. If the policy
+        came first, for a moment nobody could publish.
+Rule 2  The processes of a node can't differ. One process reads and parses the files and passes on the bytes that it has
+        read. The others parse the same bytes, which can't fail. If each process read the files itself, a file could
+        change in between.
+Rule 3  A failed reload changes nothing. If a file can't be read or used, everything in force stays, one log line says
+        why, and `geocast_reloads_total{result="failed"}` is counted up.
 """
 
 import asyncio
@@ -45,20 +49,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DIGEST_BYTES = 6  # of a SHA-256: a float, which a metric is, holds every integer of so many
+DIGEST_BYTES = 6  # of a SHA-256: a metric is a float, which represents every integer of this size exactly
 
 
-# What the processes of a node hand each other lies in a file, and stays there when a node is killed. It holds the keys
-# of calls, of which no copy may outlive the file of `--call-keys` (RZ5). So it is sealed by a key that is in no file;
-# the processes have it because they are forked.
+# The processes of a node pass the configuration to each other in a file, which stays when a node is killed. The file
+# has the keys of calls, and no copy of these may outlive the file of `--call-keys` (RZ5). So the file is encrypted with
+# a key that is in memory only. All processes have this key since they are forked from one.
 _BETWEEN = AESGCM(AESGCM.generate_key(256))
 
 
 class RawConfig(NamedTuple):
-    """What was read, before it is parsed. None: there is no such file.
+    """The contents of the files, as bytes. None means that there is no such file.
 
-    Then nothing is revoked, the policy is built in, publishers are all alike, no messages of CAP are taken,
-    nobody's signature counts, and nothing can be sealed.
+    Without a file: nothing is revoked, the policy is the built-in one, all publishers have the same rights, no CAP
+    messages are taken, no reviewer's signature counts, and calls can't be encrypted.
     """
 
     keys: bytes
@@ -71,7 +75,7 @@ class RawConfig(NamedTuple):
 
 
 class ParsedConfig(NamedTuple):
-    """The same, ready to be put in force."""
+    """The parsed contents of the files, ready to be put in force."""
 
     keys: Mapping[str, Key]
     revoked: Mapping[str, float]
@@ -83,15 +87,19 @@ class ParsedConfig(NamedTuple):
 
 
 class RuntimeConfig:
-    """What is in force in this process. `tokens` and `trust` stay the same; all else is another after a reload."""
+    """The configuration in force in this process.
+
+    The objects `tokens` and `trust` stay the same, with new contents, after a reload; everything else is replaced.
+    """
 
     def __init__(self, settings: Settings, keys: bytes = b"", *, opens_calls: bool = True) -> None:
-        """Read it for the first time. `keys`: the JWKS where `--keys` is not given. Raises ConfigError.
+        """Read all files for the first time. Raise ConfigError.
 
-        `opens_calls`: it is a node's, where the policy may not have calls without a key to seal them by.
+        `keys`: the JWKS to use if `--keys` is not given. `opens_calls`: this is a node, whose policy may have calls
+        only if there is a key to encrypt them.
         """
         if isinstance(settings.keys, KeyUrl):
-            # In a loop of asyncio's own, not in uvloop's: it leaves no thread behind, which a fork would not survive.
+            # In a loop of asyncio, not of uvloop, which would leave a thread; a process with threads must not fork.
             keys = asyncio.run(fetch_keys(settings.keys))
         self._settings, self._opens_calls = settings, opens_calls
         self._file = settings.keys if isinstance(settings.keys, Path) else None
@@ -101,20 +109,20 @@ class RuntimeConfig:
         self._texts = self._read(keys)
         self._parsed_now = self._parsed(self._texts)
         self.tokens = TokenVerifier(self._parsed_now.keys, self._parsed_now.revoked, required=settings.keys is not None)
-        self.zones = _zones(settings.cap_zones)  # read at the start only: they take seconds
-        self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # RI4: and so are these
+        self.zones = _zones(settings.cap_zones)  # read at the start only: reading takes seconds
+        self.aeds = NO_AEDS if settings.aeds is None else read_aeds(settings.aeds)  # read at the start only (RI4)
         self.trust = ApprovalVerifier(self._parsed_now.policy, self._parsed_now.reviewers)
         self._warn()
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called each time that something else has come into force."""
+        """Have `changed` called each time that the configuration in force has changed."""
         self._watchers.append(changed)
 
     def reload(self, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Read everything anew: all of it, or none (Rules 1 and 3). It never raises.
+        """Read all files again and put them in force, all or none (Rules 1 and 3). Never raises.
 
-        `share` is called with what the other processes of the node are to `take`, before it is in force here. Whatever
-        it raises has the reload fail.
+        `share` is called with the bytes for the `take` of the other processes, before they are in force here. If it
+        raises, the reload fails.
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:
@@ -130,37 +138,37 @@ class RuntimeConfig:
             self._warn()
 
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
-        """Have in force the keys that were fetched from a URL, which are good; all else stays. It never raises."""
+        """Put keys in force that were fetched from a URL and checked; everything else stays. Never raises."""
         try:
             changes = self._handed_on(self._texts._replace(keys=keys), self._results, self._read_at, share)
         except Exception as error:
-            logger.error("the keys that were fetched can't be put in force: %s", _said(error))
+            logger.error("the fetched keys can't be put in force, so the old ones stay: %s", _said(error))
         else:
             logger.info("fetched: %s", changes)
 
     @property
     def policy(self) -> Policy:
-        """What may be published, by whoever may publish."""
+        """The policy: what may be published at all."""
         return self._parsed_now.policy
 
     @property
     def publishers(self) -> Publishers | None:
-        """Who may publish, and what each; None: all alike."""
+        """The publishers and what each may publish; None: all have the same rights."""
         return self._parsed_now.publishers
 
     @property
     def sources(self) -> "CapSources | None":
-        """Who may send messages of CAP; None: nobody, and there is nowhere to send them."""
+        """The senders of CAP messages; None: there are none, and no route for such messages."""
         return self._parsed_now.sources
 
     @property
     def reviewers(self) -> Reviewers:
-        """Whose signatures count, by the `kid` of the key."""
+        """The reviewers whose signatures count, by the `kid` of their keys."""
         return self._parsed_now.reviewers
 
     @property
     def call_keys(self) -> CallKeys:
-        """What calls are sealed by, and opened."""
+        """The keys that encrypt and decrypt calls."""
         return self._parsed_now.call_keys
 
     @property
@@ -169,13 +177,13 @@ class RuntimeConfig:
         return self._texts.keys
 
     def take(self, packed: bytes) -> None:
-        """Have the same in force as the process that has shared this (Rule 2)."""
+        """Put the configuration in force that another process has shared as these bytes (Rule 2)."""
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
         self._put_in_force(RawConfig(*texts), self._parsed(RawConfig(*texts)))
 
     def metrics(self) -> Iterator[Metric]:
-        """Of what is in force, for Prometheus. One process of a node shows them."""
+        """Yield the metrics of the configuration in force, for Prometheus. One process of a node shows them."""
         text = "Times that keys, revoked tokens, policy, who may do what, and call keys were read anew"
         yield counters("reloads", text, "result", self._results.items())
         yield gauge("last_reload_timestamp_seconds", "When what is in force was read", self._read_at)
@@ -195,7 +203,7 @@ class RuntimeConfig:
     # ---- the pieces ------------------------------------------------------------------------------------------
 
     def _read(self, keys: bytes) -> RawConfig:
-        """What the files hold. `keys`: those of no file."""
+        """Read all files. `keys`: the JWKS to use if it is not in a file."""
         settings, read = self._settings, _read("keys", self._file)
         return RawConfig(
             keys if read is None else read,
@@ -210,7 +218,7 @@ class RuntimeConfig:
     def _handed_on(
         self, texts: RawConfig, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
     ) -> str:
-        """Parse it, share it, and only then put it in force here. Returns what has changed, in numbers."""
+        """Parse the contents, share them, and only then put them in force here. Return a summary of the changes."""
         parsed = self._parsed(texts)
         share(_packed(texts, results, read_at))
         return self._put_in_force(texts, parsed)
@@ -232,7 +240,7 @@ class RuntimeConfig:
         return parsed
 
     def _put_in_force(self, texts: RawConfig, parsed: ParsedConfig) -> str:
-        """Returns what has changed, in numbers."""
+        """Put the parsed contents in force. Return a summary of the changes."""
         before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
         if texts != before:
             self.tokens.replace(parsed.keys, parsed.revoked)
@@ -270,13 +278,13 @@ def _zones(paths: Sequence[Path]) -> "Zones":
 
 
 def _sources(text: bytes, path: Path | None) -> "CapSources":
-    from ..ingest.cap.sources import parse  # it knows how names are written in XML, and so is dear to import
+    from ..ingest.cap.sources import parse  # slow to import, since it needs the XML library
 
     return parse(text, path)
 
 
 def _said(error: Exception) -> str:
-    """What the operator is told of an error: the line that was made for it, or where it came from."""
+    """Return the text of an expected error, or the type and traceback of any other, for the operator."""
     return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 
 
@@ -297,5 +305,5 @@ def _difference(what: str, before: Set[Any], after: Set[Any]) -> str:
 
 
 def _digest(text: bytes | None) -> int:
-    """A number for a file; 0 without one."""
+    """Return a number for the contents of a file; 0 without a file."""
     return 0 if text is None else int.from_bytes(hashlib.sha256(text).digest()[:DIGEST_BYTES])

@@ -1,7 +1,7 @@
-"""What processes with one supervisor have in common: how they are started, told things, and ended (workers.py has the
-rules; `geocast serve` and `geocast push` with `--workers` go by them).
+"""Processes with one supervisor: how they are started, nudged, replaced and ended.
 
-One of them is the *front*: it answers for all, hears their reports, and fetches the keys if they are at a URL.
+`geocast serve` and `geocast push` with `--workers` use this module; workers.py has the rules. One of the processes is
+the *front*: it answers /metrics and /readyz for all, collects their reports, and fetches the keys if they are at a URL.
 """
 
 import logging
@@ -29,30 +29,31 @@ logger = logging.getLogger(__name__)
 Run = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine in a new event loop to its end
 
 REPORT_S = 1.0  # between the reports of a process
-LATE_S = 4.0  # a process whose last report is older is missing
-QUICK_DEATH_S = 5.0  # a process that has lived shorter is restarted only after a second
-# Nudges. One without a word tells of the log; to the front, from the supervisor, that all are to end.
-LOOK = b"look"  # from the supervisor: something may be new on the board
-FETCH = b"fetch"  # to the front, from the supervisor: fetch the keys now
-ASK = b"ask"  # to the front, from another: it was shown an unknown key
+LATE_S = 4.0  # a process whose last report is older than this is missing
+QUICK_DEATH_S = 5.0  # a process that has lived less than this is replaced only after a second
+# Nudges: datagrams that only say that there is something to do. An empty one means that there is a new entry in the
+# log; sent by the supervisor to the front, it means that all processes are about to end.
+LOOK = b"look"  # from the supervisor: look into the mailbox of reloads
+FETCH = b"fetch"  # from the supervisor to the front: fetch the keys now
+ASK = b"ask"  # from a process to the front: somebody has shown a token of an unknown key
 SETTLED = b"settled"  # from the front: there are no newer keys now
-FETCHED = "fetched"  # the board from the front to the supervisor
-GRACE_S = 10.0  # what a process has beyond the drain before it is killed
+FETCHED = "fetched"  # the name of the mailbox from the front to the supervisor
+GRACE_S = 10.0  # how long a process may take beyond the drain before it is killed
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """Which of the processes this is, and what the supervisor hands to it."""
+    """The name of a process, and what it gets from the supervisor."""
 
     name: str  # "api", or "stream-0" and so on
-    listeners: Mapping[str, socket.socket]  # by the option that names it
+    listeners: Mapping[str, socket.socket]  # by the option that names the address
     folder: Path  # where the sockets of the channels are
-    supervisor: int  # its pid
-    files: Sequence[int] = ()  # descriptors
+    supervisor: int  # pid of the supervisor
+    files: Sequence[int] = ()  # descriptors of files that the process keeps open
 
     @property
     def descriptors(self) -> list[int]:
-        """Those that it keeps open: of its listening sockets, and of files that it has from the supervisor."""
+        """The descriptors that the process keeps open: of its listening sockets and of `files`."""
         return [*(listener.fileno() for listener in self.listeners.values()), *self.files]
 
 
@@ -60,36 +61,36 @@ class WorkerSpec:
 
 
 class Process:
-    """A process that the supervisor keeps alive: when it ends, another is started in its place."""
+    """A process that the supervisor keeps alive: when it ends, another one is started in its place."""
 
     def __init__(self, part: WorkerSpec, work: Callable[[], None]) -> None:
         self.part = part
-        self.pid: int | None = None  # while it runs
-        self.start_at = 0.0  # while it does not: the monotonic time to start it at
+        self.pid: int | None = None  # None while it does not run
+        self.start_at = 0.0  # while it does not run: the monotonic time at which to start it
         self._work = work
         self._started = 0.0
 
     def start(self, now: float) -> None:
-        """Start it. If the kernel can't just now, try again in a second."""
+        """Start the process. If the kernel can't fork now, `start_at` says when to try again."""
         self._started, self.start_at = now, now + 1.0
         try:
             self.pid = fork(self.part.name, self.part.descriptors, self._work)
         except OSError as error:
-            logger.error("%s can't be started: %s; trying again", self.part.name, error.strerror)
+            logger.error("%s can't be started: %s; trying again in a second", self.part.name, error.strerror)
 
     def ended(self, now: float) -> None:
-        """Note that it has ended: it is started again at once, or in a second if it has lived for a short time only."""
+        """Record that the process has ended, and when to start another: at once, or in a second if it died early."""
         self.pid = None
         self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
 
     def send(self, number: int) -> None:
-        """Send it a signal, if it runs. (It can't be another's pid: an exit status is kept until we ask for it.)"""
+        """Send the process a signal, if it runs. No other process can have its pid before `_reap` has waited for it."""
         if self.pid is not None:
             os.kill(self.pid, number)
 
 
 class Supervisor:
-    """Starts all processes, starts others in the place of those that die, and ends them (Rules 6 and 7)."""
+    """The first process of a node: it starts the others, replaces those that die, and ends them (Rules 6 and 7)."""
 
     def __init__(self, processes: Sequence[Process], reloader: "Reloader") -> None:
         self._processes = processes
@@ -97,7 +98,7 @@ class Supervisor:
         self._stopping = False
 
     def run(self) -> None:
-        """Keep all alive until told to stop."""
+        """Keep all processes alive until told to stop."""
         while True:
             now = time.monotonic()
             for process in self._processes:
@@ -109,7 +110,7 @@ class Supervisor:
                 return
 
     def end(self, processes: Sequence[Process], within_s: float) -> None:
-        """Have these processes end: SIGTERM, once more if we are told once more, and SIGKILL to who is left."""
+        """End these processes by SIGTERM, pass a further SIGTERM on to them, and kill them after `within_s`."""
         deadline = time.monotonic() + within_s
         _send(processes, signal.SIGTERM)
         while any(process.pid for process in processes) and time.monotonic() < deadline:
@@ -120,7 +121,7 @@ class Supervisor:
             self._wait(float("inf"))
 
     def _wait(self, until: float) -> bool:
-        """Wait for a signal, or until then (monotonic). Returns whether we are told to stop."""
+        """Wait for a signal or until a monotonic time, and handle the signal. Return whether it says to stop."""
         if until == float("inf"):
             number: int = signal.sigwait(WAITED_FOR)
         else:
@@ -134,7 +135,7 @@ class Supervisor:
         return number in (signal.SIGTERM, signal.SIGINT)
 
     def _reap(self) -> None:
-        """Note which processes have ended. Several exits may come with one SIGCHLD."""
+        """Record which processes have ended. One SIGCHLD may stand for several exits."""
         now = time.monotonic()
         for process in self._processes:
             pid, status = os.waitpid(process.pid, os.WNOHANG) if process.pid is not None else (0, 0)
@@ -146,7 +147,7 @@ class Supervisor:
 
 
 class Reloader:
-    """Has the supervisor, and after it all other processes, have in force what is read anew (Rule 8)."""
+    """The reload of the supervisor, and after it of all other processes (Rule 8)."""
 
     def __init__(self, folder: Path, names: Sequence[str], in_force: RuntimeConfig) -> None:
         self._folder = folder
@@ -156,13 +157,13 @@ class Reloader:
         self._fetched = ReloadMailbox(folder, FETCHED)
 
     def reload(self) -> None:
-        """Read the files anew, and have keys at a URL fetched."""
+        """Read the files again, and have the front fetch keys at a URL."""
         self._in_force.reload(self._mailbox.write)
         self._tell_all()
         tell(self._folder, self._names[0], FETCH)
 
     def take_fetched(self) -> None:
-        """Take the keys that the front has fetched."""
+        """Put the keys in force that the front has fetched."""
         self._fetched.look(lambda keys: self._in_force.take_keys(keys, self._mailbox.write))
         self._tell_all()
 
@@ -177,17 +178,17 @@ def _send(processes: Sequence[Process], number: int) -> None:
 
 
 class Reports:
-    """What the processes behind the front have reported (Rule 5)."""
+    """The reports of the processes behind the front (Rule 5)."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.restarts = 0  # processes that have died and were replaced
         self._names = names
-        self._last: dict[str, dict[str, Any]] = {}
-        self._heard: dict[str, float] = {}
-        self._gone: Export = []  # what processes that have died had counted
+        self._last: dict[str, dict[str, Any]] = {}  # the last report of each process
+        self._heard: dict[str, float] = {}  # its monotonic time
+        self._gone: Export = []  # the counters of processes that have died
 
     def take(self, data: bytes) -> None:
-        """Take a report. If its process is new, the counters of its predecessor are put aside to be added to."""
+        """Store a report. If its process is new, keep the counters of its predecessor, so that no counter goes back."""
         report = msgpack.unpackb(data)
         name = report["name"]
         last = self._last.get(name)
@@ -198,7 +199,7 @@ class Reports:
         self._heard[name] = time.monotonic()
 
     def unready(self) -> list[str]:
-        """Why these processes are not ready."""
+        """Return the reasons why these processes are not ready."""
         missing = self.missing()
         reasons = [f"{name} does not report" for name in missing]
         for name in sorted(self._last.keys() - set(missing)):
@@ -206,16 +207,16 @@ class Reports:
         return reasons
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key opens, in the process that has read most of them (HD8)."""
+        """Return how many calls have entries that no key decrypts: the greatest number of any process (HD8)."""
         return max((report.get("degraded", 0) for report in self._last.values()), default=0)
 
     def missing(self) -> list[str]:
-        """The names of those that do not report."""
+        """Return the names of processes that do not report."""
         now = time.monotonic()
         return [name for name in self._names if now - self._heard.get(name, -LATE_S) > LATE_S]
 
     def exports(self) -> list[Export]:
-        """The metrics of all these processes, with what the dead ones had counted."""
+        """Return the metrics of all these processes, with the counters of those that have died."""
         return [self._gone, *(report["metrics"] for report in self._last.values())]
 
 
@@ -227,9 +228,10 @@ def keep_alive(
     run: Run,
     files: Sequence[int] = (),
 ) -> None:
-    """Run these processes, by name, until told to stop. The first one is the front, and ends last.
+    """Run these processes until told to stop. `mains`: name -> main function; the first is the front and ends last.
 
-    `listeners`: the sockets of each, by option. `files`: descriptors that all but the front keep open.
+    `listeners`: the sockets of each process, by option. `files`: descriptors that all processes except the front keep
+    open.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     with tempfile.TemporaryDirectory(prefix="geocast-") as folder:
@@ -245,9 +247,10 @@ def keep_alive(
 
 
 def check(name: str, look: Callable[[], Coroutine[Any, Any, None]], run: Run) -> None:
-    """Open what all will open, once for all: that mends a broken file, and says what can't be used. Raises ConfigError.
+    """Open what all processes will open, once before they start. Raise ConfigError if that fails.
 
-    It takes a loop and threads, so it is done in a process of its own, which has this name.
+    So a broken file is repaired once, and an unusable one stops the start. Opening needs a loop and threads, so it runs
+    in a process of its own, called `name`.
     """
 
     def work() -> None:

@@ -1,10 +1,10 @@
-"""Work that takes milliseconds, in threads beside the loop, with a share for each subject (rule HD6).
+"""Threads for work that takes milliseconds, beside the event loop, with a share for each subject (rule HD6).
 
-The threads are daemons, and belong to no executor of asyncio. So a process that ends waits for none of them, and work
-that is still waiting for its turn is never begun. Nobody is answered by then (rule HD3).
+The threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work
+that still waits for its turn is never started. Its clients get no answer (rule HD3).
 
 A thread competes with the loop for the interpreter. So after work of more than LONG_S of CPU time, the next work of the
-same subject begins only after a pause of that length. Example: a source sends nothing but messages that take 170 ms
+same subject starts only after a pause of that length. Example: a source sends nothing but messages that take 170 ms
 each. It gets half of the interpreter's time at most, however many messages it sends. Short work is never delayed.
 """
 
@@ -19,20 +19,20 @@ from typing import Any, TypeVar
 from ..config import SHARE
 from ..policy.shares import Turns
 
-THREADS = 4  # at work at a time; with more, each would only wait for its turn of the interpreter
-MAX_WORKS = 64  # at work, or waiting for a thread
+THREADS = 4  # more threads would only wait for the interpreter's lock
+MAX_WORKS = 64  # pieces of work that run or wait for a thread
 LONG_S = 0.005  # CPU time of work after which its subject pauses
 
 _T = TypeVar("_T")
 
 
 class Threads:
-    """Does the work that it is given in a thread, `number` at a time: the loop goes on meanwhile."""
+    """A pool of `number` threads that run work while the event loop goes on."""
 
     def __init__(
         self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
-        """Start nothing before there is work.
+        """Create the pool; threads start when there is work.
 
         `share`: the part of the threads that one subject may have. `sleep`: waits for a number of seconds.
         """
@@ -44,7 +44,7 @@ class Threads:
         self._paused: dict[Hashable, float] = {}  # until when each subject pauses, on the loop's clock
 
     async def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> _T:
-        """Return what `work` returns, and raise what it raises; or a Problem (429) if `subject` has its share."""
+        """Run `work` in a thread and return its result or raise its error; raise a Problem (429) beyond the share."""
         cpu_s = 0.0
 
         def measured() -> _T:
@@ -81,13 +81,13 @@ class Threads:
                 result, error = work(), None
             except BaseException as raised:
                 result, error = None, raised
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no caller waits for the result
                 done.get_loop().call_soon_threadsafe(_settle, done, result, error)
             del work, done, result, error
 
 
 def _settle(done: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if done.done():  # whoever waited has gone away
+    if done.done():  # the caller was cancelled
         return
     if error is None:
         done.set_result(result)

@@ -1,28 +1,29 @@
 """A node in several processes (`--workers N`): a supervisor, an api process, and N stream processes.
 
-    supervisor ── opens all listening sockets, starts the others and restarts them; touches no alert
+    supervisor ── opens all listening sockets, starts the others and replaces them; handles no alert
        ├── api      publishes, purges, answers /metrics and /readyz for all
        └── stream   × N: the same listener by SO_REUSEPORT; each follows the log and serves its own sessions
 
-Rule 1  The supervisor first binds without SO_REUSEPORT, which fails if the port is anybody's; with it, a port that
-        is another's would be shared in silence.
-Rule 2  It has no loop and no thread, so that it can fork the others at any time: they share what it has imported, and
-        the settings, keys and policy that it has read (`forking.py`).
-Rule 3  It keeps every listening socket open and passes it on: connections that wait to be accepted when a process
-        dies are accepted by its replacement.
-Rule 4  After each append the api process nudges the stream processes, and so does a stream process that has appended
-        what a responder has answered; what is lost is made up by polling the log.
-Rule 5  Each stream process reports its metrics and whether it is ready, once a second. A report that is missing
-        makes the node unready. What a dead process had counted still counts.
-Rule 6  Drain: the api process says "not ready", the stream processes drain side by side, the api process ends last.
-        Should the supervisor die, the others drain too.
-Rule 7  Only the supervisor tells the others to end, each once, and once more for them to hurry. So they are in sessions
-        of their own: Ctrl-C in a terminal is told to all processes of its session.
-Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP, and
-        what it has read is what the others have in force (`reload_mailbox.py`). A process that can't take it ends, and
-        its replacement has it. Where keys are at a URL the api process fetches them, for it has a loop, and hands them
-        to the supervisor: it leaves them in a file, and says so by SIGUSR1. Processes that are shown an unknown key ask
-        it to.
+Rule 1  The supervisor binds each port without SO_REUSEPORT first, which fails if the port is in use.
+        Example: an old node still runs on port 8765. With SO_REUSEPORT alone both nodes would get connections.
+Rule 2  The supervisor has no loop and no thread, so that it can fork the others at any time. They share the modules
+        that it has imported, and the settings, keys and policy that it has read (`forking.py`).
+Rule 3  The supervisor keeps every listening socket open and passes it on.
+        Example: a stream process dies with 50 connections in the queue of its socket. Its replacement accepts them.
+Rule 4  After each append the api process nudges the stream processes, and so does a stream process that has appended a
+        responder's answer. If a nudge is lost, polling the log finds the entry a moment later.
+Rule 5  Each stream process reports its metrics and whether it is ready, once a second. Without its report the node is
+        not ready. The counters of a process that has died still count.
+Rule 6  Drain: the api process says "not ready", the stream processes drain at the same time, the api process ends last.
+        If the supervisor dies, the others drain too.
+Rule 7  Only the supervisor tells the others to end, each once, and once more to make them hurry. Each is in a session
+        of its own, since Ctrl-C in a terminal reaches all processes of the terminal's session.
+        Example: otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
+Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
+        other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't use them ends, and
+        its replacement is forked with them. If keys are at a URL, the api process fetches them, since it has a loop. It
+        leaves them in a file and sends the supervisor SIGUSR1. A process that is shown a token of an unknown key asks
+        the api process to fetch.
 """
 
 import asyncio
@@ -54,16 +55,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """What all processes of a node have from their supervisor: read once, so that no two can differ."""
+    """Settings and configuration from the supervisor, which reads them once, so that no two processes differ."""
 
     settings: Settings
     in_force: RuntimeConfig
 
 
 def supervise(settings: Settings, in_force: RuntimeConfig, listeners: Listeners, run: Run) -> None:
-    """Run all processes of a node until told to stop. Raises ConfigError before anything is started."""
+    """Run all processes of a node until told to stop. Raise ConfigError before any is started."""
     shared = _Shared(settings, in_force)
-    open_log(settings)  # imports what it takes
+    open_log(settings)  # imports the backend once, before the forks
     check("log", lambda: _look(settings), run)
     of_api = {"--api": listeners.api, "--metrics": listeners.metrics, "--feed": listeners.feed}
     given = {option: listener for option, listener in of_api.items() if listener is not None}
@@ -113,7 +114,7 @@ async def _run_stream(part: WorkerSpec, shared: _Shared) -> None:
                 metrics, lambda: {"unready": delivery.unready(), "degraded": delivery.degraded()}
             )
             async with background(reporting), delivery.serving(part.listeners["--stream"], stop.asked, stop.hurry):
-                if not stop.asked.is_set():  # while the log was waited for
+                if not stop.asked.is_set():  # it may have been set while the log was being read
                     logger.info("%s is ready", part.name)
                 await stop.asked.wait()
 
@@ -126,13 +127,13 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, stop)) as process:
             async with process.running(part.listeners):
-                logger.info("api is there on %s", shared.settings.api)
+                logger.info("api is ready on %s", shared.settings.api)
                 await stop.asked.wait()
                 process.api.drain.begin()
 
 
 class _ApiProcess:
-    """The api listener of a node whose sessions are elsewhere."""
+    """The api process: the api listener of a node whose sessions are in other processes."""
 
     def __init__(self, part: WorkerSpec, shared: _Shared, alert_log: AlertLog, stop: Stop) -> None:
         clock, in_force = SystemClock(), shared.in_force
@@ -158,7 +159,7 @@ class _ApiProcess:
 
     @contextlib.asynccontextmanager
     async def running(self, listeners: Mapping[str, socket.socket]) -> AsyncIterator[None]:
-        """Serve on these sockets for as long as the block runs."""
+        """Serve on these sockets while the block runs."""
         api = self.api
         following = [self._follow_for_ever()] if self._settings.reviewers is not None else []
         upkeep = background(self._watch_log(), purge_for_ever(self._keeper), *self._link.upkeep(), *following)
@@ -181,7 +182,11 @@ class _ApiProcess:
             await asyncio.sleep(FLUSH_S)
 
     async def _follow_for_ever(self) -> None:
-        """Know what is live, so that the api believes what stays on the streams when more has to be approved (HD7)."""
+        """Follow the log, so that the verifier of this process knows the same live alerts as those of the streams.
+
+        Example: an alert is live with one approval when a reload demands two. It stays on the streams, and the api has
+        to believe it too, so that it can be cancelled (HD7).
+        """
         live, clock = LiveAlerts(1), self.api.clock
 
         def apply(entry: Entry | Untrusted) -> None:

@@ -1,24 +1,31 @@
-"""One frame to many sockets in one system call: Linux AIO, spoken by its ABI (<linux/aio_abi.h>).
+"""Sending one frame to many sockets with one system call, by Linux AIO and its binary interface (<linux/aio_abi.h>).
 
-Without it a delivery costs the send in the kernel and the way there and back, once for each session: the interpreter,
-uvloop and a system call. Here a slice of sessions costs two system calls. `io_submit` takes a list of writes, which are
-filled in as numpy columns, and the kernel's code stays in the caches while it works through them; `io_getevents` says
-what became of each (ADR 6 has the figures, of `bench fanout`).
+Without AIO each session of a delivery costs, beside the send in the kernel, the path to it and back: the interpreter,
+uvloop and a system call. That is 1.4 times the CPU of a delivery with AIO, where a slice of sessions costs two system
+calls. `io_submit` takes a list of writes, which are filled in as numpy columns, and the kernel's code stays in the
+caches of the CPU while the kernel works through the list. `io_getevents` returns the result of each write (ADR 6 has
+the figures, of `bench fanout`).
 
-AIO was made for files, and writes to them go on after `io_submit` has returned. A write to a socket that does not block
-goes the way of any other write instead: the kernel does it at once, one after the other. That is all we want here. It
-is as fast as io_uring, and where containers forbid io_uring, as Docker and Kubernetes do, they allow this.
+AIO was made for files, where a write goes on after `io_submit` has returned. A write to a non-blocking socket takes the
+path of an ordinary write instead: the kernel does all writes at once, one after the other, before `io_submit` returns.
+This module needs nothing else. AIO is as fast as io_uring here. Docker and Kubernetes forbid io_uring in containers,
+and allow AIO.
 
-Rule 1  The sockets do not block (asyncio's and uvloop's never do), so every send has ended when `send` returns, one
-        way or the other. Nothing (neither the frame nor the session) has to be kept alive for it afterwards.
-Rule 2  What was not sent whole is reported to the caller, who leaves the rest to the session's transport: the transport
-        knows how to wait, and how to end.
-Rule 3  A descriptor is used only while its session is in the hub. It leaves the hub in `connection_lost` at the latest,
-        and transports close their socket behind that; so the number can't be another connection's while it is used.
-Rule 4  A write to a connection that is gone raises SIGPIPE, for a write has no flag against it. Python ignores SIGPIPE
-        from its start, and nothing here may change that.
+Rule 1  The sockets are non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with or
+        without success, when `send` returns, and neither the frame nor the session must be kept alive for it.
+Rule 2  `send` returns how many bytes each socket took. The caller leaves the rest to the session's transport, which can
+        wait and can close.
+        Example: a slow phone's socket takes 200 bytes of a frame of 900. Its result is 200, and the hub gives the other
+        700 to the phone's transport. The result of a socket with a full buffer is -EAGAIN, and of one whose peer has
+        gone -EPIPE: their transports get the whole frame.
+Rule 3  A descriptor is used only while its session is in the hub. The session leaves the hub in `connection_lost` at
+        the latest, and the transport closes the socket after that.
+        Example: without this rule a phone could leave, its descriptor 57 be given to a phone outside of the area, and
+        the frame for the first phone be written to the second.
+Rule 4  A write to a connection that is gone raises SIGPIPE, and a write has no flag against it. Python ignores SIGPIPE
+        from its start. Nothing here may change that.
 
-Where the kernel or a container's rules don't allow AIO, everything is left to the transports.
+If the kernel or the rules of a container do not allow AIO, the transports write everything.
 """
 
 import ctypes
@@ -34,14 +41,14 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-REQUESTS = 256  # the sends of one call, and a slice of the hub
+REQUESTS = 256  # writes of one system call: as many as a slice of the fan-out has rows
 
-# io_setup, io_destroy, io_getevents, io_submit: their numbers on x86-64 (asm/unistd_64.h), and on the architectures
-# that share a table (asm-generic/unistd.h). The layouts below are those of 64 bits, little-endian.
+# The numbers of io_setup, io_destroy, io_getevents and io_submit: on x86-64 (asm/unistd_64.h), and on the architectures
+# that share one table (asm-generic/unistd.h). The layouts below are for 64 bits, little-endian.
 _SHARED = 0, 1, 4, 2
 _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": _SHARED, "riscv64": _SHARED, "loongarch64": _SHARED}
 _PWRITE = 1  # IOCB_CMD_PWRITE
-# struct iocb, the fields that a write to a socket has; and struct io_event.
+# The fields of struct iocb that a write to a socket needs, and struct io_event.
 _REQUEST = np.dtype(
     {
         "names": ["data", "opcode", "fd", "buf", "nbytes"],
@@ -51,8 +58,8 @@ _REQUEST = np.dtype(
     }
 )
 _EVENT = np.dtype([("data", "u8"), ("obj", "u8"), ("res", "i8"), ("res2", "i8")])
-# PyDLL keeps the GIL for the call, which takes about a millisecond for 256 sends: to get the GIL back from another
-# thread took up to 5 ms.
+# PyDLL keeps the GIL during the call, which takes about a millisecond for 256 sends. If the call released the GIL,
+# getting it back from another thread would take up to 5 ms.
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall
 _syscall.argtypes = (ctypes.c_long,) * 6
 _syscall.restype = ctypes.c_long
@@ -61,26 +68,26 @@ _ALLOW = "have seccomp allow io_setup, io_submit, io_getevents and io_destroy"
 _REMEDIES = {
     errno.EPERM: _ALLOW,
     errno.EACCES: _ALLOW,
-    errno.EAGAIN: "raise sysctl fs.aio-max-nr, of which other programs have taken all",
-    errno.ENOSYS: "run it on a Linux with CONFIG_AIO, on x86-64, ARM64 or RISC-V",
+    errno.EAGAIN: "raise sysctl fs.aio-max-nr, which other programs have used up",
+    errno.ENOSYS: "run geocast on a Linux kernel with CONFIG_AIO, on x86-64, ARM64 or RISC-V",
 }
 
 
 class Sender:
-    """Sends many at a time, for the use of one thread. `close` gives back what the kernel keeps for it."""
+    """An AIO context of the kernel, for the use of one thread. `close` releases it."""
 
     def __init__(self, requests: int = REQUESTS) -> None:
-        """`requests`: how many sends one call takes. Raises OSError where AIO can't be had, or does not work."""
+        """Create a context for up to `requests` writes at a time. Raise OSError if AIO is missing or does not work."""
         if sys.platform != "linux" or sys.maxsize < 2**32 or platform.machine() not in _CALLS:
             raise OSError(errno.ENOSYS, "not known on this platform")
         self._setup, self._destroy, self._getevents, self._submit = _CALLS[platform.machine()]
         self._requests = np.zeros(requests, _REQUEST)
         self._requests["opcode"] = _PWRITE
-        self._requests["data"] = np.arange(requests)  # a request's place in the slice; it comes back with the result
+        self._requests["data"] = np.arange(requests)  # the index of the request, which comes back with its result
         self._events = np.zeros(requests, _EVENT)
         self._addresses = self._requests.ctypes.data + np.arange(requests) * _REQUEST.itemsize
-        self._list: int = self._addresses.ctypes.data  # the list that io_submit takes: the address of each request
-        context = np.zeros(1, np.uint64)
+        self._list: int = self._addresses.ctypes.data  # the argument of io_submit: an array of addresses of requests
+        context = np.zeros(1, np.uint64)  # io_setup writes the handle of the context into it
         _checked(_syscall(self._setup, requests, context.ctypes.data, 0, 0, 0))
         self._context = int(context[0])
         try:
@@ -90,7 +97,7 @@ class Sender:
             raise
 
     def _try(self) -> None:
-        """Send a byte: a container may allow the first of the four calls and forbid another."""
+        """Send one byte, as a test: a container may allow the first of the four system calls and forbid another."""
         here, there = socket.socketpair()
         with here, there:
             here.setblocking(False)
@@ -99,13 +106,13 @@ class Sender:
                 raise OSError(-sent, os.strerror(-sent))
 
     def close(self) -> None:
-        """Give back what the kernel keeps. From then on `send` leaves everything to the transports."""
+        """Release the context. From then on `send` leaves everything to the transports."""
         if self._context:
             _syscall(self._destroy, self._context, 0, 0, 0, 0)
             self._context = 0
 
     def send(self, descriptors: NDArray[np.int32], data: bytes) -> NDArray[np.int32]:
-        """Send `data` to each socket, in this order. Returns for each the bytes that were sent, or a negative errno."""
+        """Send `data` to each socket, in this order. Return, for each, the number of bytes sent or a negative errno."""
         results = np.full(len(descriptors), -errno.EAGAIN, np.int32)
         if not self._context:
             return results
@@ -119,10 +126,10 @@ class Sender:
         return results
 
     def _hand_over(self, results: NDArray[np.int32]) -> int:
-        """Have the kernel work through one request for each result. Returns how many it took.
+        """Submit one request for each item of `results`. Return how many requests the kernel took.
 
-        It stops at a request that it doesn't take, of a descriptor that is closed for example. The reason is that
-        one's result, and we go on behind it.
+        The kernel stops at a request that it refuses, for example one with a closed descriptor. The error becomes the
+        result of that request, and the next submission starts after it.
         """
         at = taken = 0
         while at < len(results):
@@ -135,8 +142,8 @@ class Sender:
         return taken
 
     def _collect(self, count: int, results: NDArray[np.int32]) -> None:
-        """Write the results of so many requests, all of which have ended."""
-        while count:
+        """Write the results of `count` requests, which have all ended (Rule 1), to their places in `results`."""
+        while count:  # all results are there already, so io_getevents does not wait
             got = _syscall(self._getevents, self._context, count, count, self._events.ctypes.data, 0)
             if got < 0 and ctypes.get_errno() == errno.EINTR:
                 continue
@@ -146,17 +153,17 @@ class Sender:
 
 
 def open_sender() -> Sender | None:
-    """A sender, or None where there is no AIO to be had. One line says which it is, and what can be done."""
+    """Return a sender, or None if AIO is not available. Log which it is, and how to make AIO available."""
     try:
         sender = Sender()
     except OSError as error:
         logger.warning(
-            "no Linux AIO (%s): sends go one by one, and a delivery costs 1.4 times the CPU; to mend it, %s",
+            "no Linux AIO (%s): frames are sent one by one, and a delivery costs 1.4 times the CPU; to fix this, %s",
             error.strerror,
             _REMEDIES.get(error.errno or 0, _ALLOW),
         )
         return None
-    logger.info("sends go by Linux AIO, %d with one call", REQUESTS)
+    logger.info("frames are sent by Linux AIO, up to %d with one system call", REQUESTS)
     return sender
 
 

@@ -1,7 +1,8 @@
-"""An accepted revision in few bytes: how a live alert keeps it while nobody needs it.
+"""The compact form of an accepted revision: how a live alert keeps its revision after the fan-out.
 
-As objects a revision takes 1.3 KiB, and nearly all live alerts concern no session of a process. The bytes are for this
-process alone, so they name no field. What the alert's other revisions share is kept beside them by whoever packs.
+As objects a revision takes 1.3 KiB, and nearly all live alerts concern no session of a process. The bytes never leave
+this process, so they have values without names, in the order of the declared members. The id is not in them: callers
+keep it beside the bytes.
 """
 
 from dataclasses import astuple
@@ -27,24 +28,24 @@ from ..model.alert import (
 )
 from ..model.members import members_of
 
-# The members of an alert that are packed as they are: those before `area`, and the optional ones behind `texts`.
+# The members of an alert that are packed as they are: the members before `area`, and the optional ones after `texts`.
 _PLAIN = members_of(Alert, without=("id", "area", "approval", "confirm", "texts"))
 _DEFAULTS = tuple(each.default for each in _PLAIN if each.is_optional)
 _needed = attrgetter(*(each.name for each in _PLAIN if not each.is_optional))
 _optional = attrgetter(*(each.name for each in _PLAIN if each.is_optional))
-# `astuple` copies deeply, which takes 7.6 µs: a twelfth of all that an entry costs which concerns nobody.
+# Not `astuple`, which copies deeply: that takes 7.6 µs, a twelfth of the cost of an entry that concerns no session.
 _terms = attrgetter(*(each.name for each in members_of(AcceptedTerms)))
 _text = attrgetter(*(each.name for each in members_of(AlertText)))
 
 
 def pack(revision: Revision) -> bytes:
-    """All of a revision but its id."""
+    """Return a revision, without its id, in the compact form."""
     alert, optional = revision.alert, _optional(revision.alert)
     packed: bytes = msgpack.packb(
         (
             (revision.revision, revision.source, revision.issued_at, revision.issuer),
             _needed(alert),
-            None if optional == _DEFAULTS else optional,
+            None if optional == _DEFAULTS else optional,  # most alerts have none of the optional members
             [_plain(shape) for shape in alert.area],
             (alert.approval.reviewer, alert.approval.approved_at),
             (alert.confirm.area_km2, alert.confirm.text),
@@ -58,7 +59,7 @@ def pack(revision: Revision) -> bytes:
 
 
 def unpack(alert_id: str, data: bytes) -> Revision:
-    """The revision that was packed."""
+    """Return the revision of `pack`, with this id."""
     head, needed, optional, area, approval, confirm, *more = msgpack.unpackb(data, strict_map_key=False)
     number, source, issued_at, issuer = head
     area_km2, kinds = confirm
@@ -84,7 +85,7 @@ def _proof(plain: Any) -> ApprovalProof | None:
 
 
 def _plain(shape: Shape) -> Any:
-    """A circle as three numbers, a polygon as its buffer and its ring end to end, any other shape as it came."""
+    """Return a circle as three numbers, a polygon as its buffer and a flat list of coordinates, others as they came."""
     if isinstance(shape, Circle):
         return shape.lat, shape.lng, shape.radius_m
     if isinstance(shape, Polygon):

@@ -1,22 +1,28 @@
-"""The stream listener: WebSocket connections on an `asyncio.Protocol`, around websockets' Sans-I/O parser.
+"""The stream listener: WebSocket connections on an `asyncio.Protocol`, around the Sans-I/O parser of `websockets`.
 
     accept ──headers──> refused (HTTP status) ──────┐     each step has a deadline and a bound
        │                                            ↓
        └──101──> unsaid ──hello──> session ──> lingering ──> gone
 
-Rule 1  No task, future or timer per connection: deadlines are looked at by `sweep`, for all connections at once.
-Rule 2  The parser lives only while it has work. At a frame boundary, with no fragmented message open, it is dropped,
-        and made anew when bytes come: an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a session as a
-        whole: `bench memory`). So only whole frames are fed to it, one at a time.
-Rule 3  The write buffer's high-water mark is 0: a connection has nothing unsent, or it is *slow*. While it is slow
-        nothing of it is read: what has come already waits in `_unread`, the rest in the kernel. (That also ends
-        floods of pings: a peer that never reads can't make pongs pile up.)
-Rule 4  When we end a connection it *lingers*: a close frame (or a refusal) is written, then the end of the stream. What
-        the peer still sends is thrown away, until it closes its side or LINGER_S are over. If we closed at once, the
-        kernel would answer bytes that nobody has read with a reset, which may overtake the close frame.
-Rule 5  What has ended leaves no reference cycle: a connection and its session let go of each other, and a parser is
-        retired before it is dropped. So all of it is freed at once, and the garbage collector, which would find
-        nothing here, may be kept from looking (stream/server.py).
+*Unsaid* is a connection whose client has not said `hello` yet, *lingering* one that the node has ended (Rule 4).
+
+Rule 1  No connection has a task, a future or a timer of its own. `sweep` checks the deadlines of all connections at
+        once. With tens of thousands of connections each such object costs memory, and each timer work of the loop.
+Rule 2  The parser exists only while it has work. At the end of a frame, with no fragmented message open, it is dropped,
+        and a new one is made when bytes come. So an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a
+        session as a whole: `bench memory`). For this reason the parser is fed only whole frames, one at a time.
+Rule 3  The high-water mark of the write buffer is 0. So a connection either has no unsent bytes, or is *slow*. A slow
+        connection is not read: bytes that have come already wait in `_unread`, the others in the kernel.
+        Example: a peer sends pings as fast as it can and never reads. The first pong that does not fit into the
+        kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up here.
+Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) is written, then the end of the stream.
+        Bytes that the peer still sends are thrown away, until it closes its side or LINGER_S have passed.
+        Example: the node closes a session with 4401 while the client is sending a `move`. If the node closed its socket
+        at once, the kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and the
+        client would not learn that it needs a new token.
+Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
+        each other, and a parser is retired before it is dropped. So all memory is freed at once. The garbage collector
+        would find nothing among connections and need not look at them (stream/server.py).
 """
 
 import asyncio
@@ -58,20 +64,20 @@ HEADERS_S = 10.0  # from the accept until the request's headers are complete
 HELLO_S = 10.0  # from the 101 until the whole of `hello` is there
 LINGER_S = 5.0  # how long a peer may take to close after our close frame (Rule 4)
 RATE_PER_S, BURST = 10.0, 300  # messages of one connection, control frames included
-FRAGMENT_COST = 1 / 32  # of a message, for each fragment that brings something and is not the last
-RETRY_AFTER_S = 5  # what a 503 tells the client to wait
+FRAGMENT_COST = 1 / 32  # of a message: the cost of a fragment; an empty fragment and the last cost a whole message
+RETRY_AFTER_S = 5  # the `Retry-After` of a 503
 MAX_HEADERS_BYTES = 32 * 1024
-# Of the kernel, for each connection. What is in it when an alert ends can't be called back, so it is small.
+# The kernel's send buffer of each connection. It is small, since bytes in it can't be called back when an alert ends.
 SEND_BUFFER_BYTES = 64 * 1024
-# Descriptors on which one socket listens. libuv accepts one connection for each descriptor at a turn of the loop, and a
-# turn of a fan-out takes a millisecond: with one descriptor a storm of reconnects would come in at 900 a second. They
-# are descriptors of one socket, since several sockets would have a queue each, and connections would not be accepted in
-# the order in which the kernel made them. To send in that order, which is the order of its memory, costs a tenth less
-# (ADR 6).
+# How many descriptors of the listening socket the loop watches. libuv accepts one connection for each descriptor in a
+# turn of the loop, and a turn of a fan-out takes a millisecond: with one descriptor, clients that reconnect all at once
+# would be accepted at 900 a second. All are descriptors of one socket. Several sockets would have a queue each, and
+# connections would not be accepted in the order in which the kernel made them. Sending in that order, which is the
+# order of the kernel's memory, costs a tenth less (ADR 6).
 ACCEPTS = 8
-SPARE = 64  # connections above the capacity that are accepted in order to be told 503; those beyond are dropped
+SPARE = 64  # connections above the capacity that are accepted and refused with 503; any more are dropped
 
-# The library's parser logs each connection and, at DEBUG, each frame, with places and tokens. So it never logs here.
+# The parser of the library logs each connection and, at DEBUG, each frame, with places and tokens. So it is silenced.
 _SILENT = logging.getLogger(f"{__name__}.parser")
 _SILENT.setLevel(logging.CRITICAL + 1)
 
@@ -82,7 +88,10 @@ _WIRES = {wire.subprotocol: wire for wire in WIRES}
 
 
 class Stream:
-    """All connections of the stream listener, and what they share. Each is in `all` from its accept to its end."""
+    """All connections of the stream listener, and what they share. A connection is in `all` from its accept to its end.
+
+    Connections in a special state are in a set or dict for that state, so that the others need no fields for it.
+    """
 
     def __init__(
         self,
@@ -96,24 +105,24 @@ class Stream:
         loopback_origins: bool = False,
         newer_keys: NewerKeys | None = None,
     ) -> None:
-        """`capacity`: how many connections there may be; `unsaid`: how many of them may be without a `hello`.
+        """Create the listener's state for `capacity` connections, at most `unsaid` of them without a `hello`.
 
-        `origins`: the origins whose pages may connect, as browsers send them; `loopback_origins`: those of this machine
-        too. `newer_keys`: where to wait for keys that are not known yet.
+        `origins`: the origins of web pages that may connect, as browsers send them. `loopback_origins`: whether pages
+        of this machine may, too. `newer_keys`: where a connection with a token of an unknown key waits for new keys.
         """
         self.hub = hub
         self.tokens = tokens
         self.clock = clock
         self.draining = False
-        self.closes: Counter[int] = Counter()  # close code -> how many sessions we have ended with it
-        self.refusals: Counter[int] = Counter()  # HTTP status -> how many handshakes were refused with it
+        self.closes: Counter[int] = Counter()  # close code -> number of sessions that the node has ended with it
+        self.refusals: Counter[int] = Counter()  # HTTP status -> number of handshakes refused with it
         self.arrivals = 0  # connections since the start
         self.all: set[Connection] = set()
-        # Both in the order in which they came, so the oldest is the first. The times are of the monotonic clock.
-        self.unsaid: dict[Connection, float] = {}  # connections without `hello` -> the deadline of their next step
-        self.lingering: dict[Connection, float] = {}  # connections that we have ended -> when they are dropped (Rule 4)
+        # These dicts are in the order of insertion, so the oldest is the first. Times are of the monotonic clock.
+        self.unsaid: dict[Connection, float] = {}  # connection without `hello` -> the deadline of its next step
+        self.lingering: dict[Connection, float] = {}  # connection that the node has ended -> when it is dropped
         self.slow: set[Connection] = set()  # connections with unsent bytes (Rule 3)
-        self.held: dict[Connection, bytes] = {}  # connections that wait for newer keys -> the message with the token
+        self.held: dict[Connection, bytes] = {}  # connection that waits for newer keys -> the message with the token
         self._capacity = capacity
         self._max_unsaid = unsaid
         self._origins = frozenset(origins)
@@ -121,18 +130,18 @@ class Stream:
         self._newer_keys = newer_keys
 
     async def listen(self, listener: socket.socket) -> list[asyncio.Server]:
-        """Accept connections on a listening socket, ACCEPTS at a turn of the loop. The caller closes the servers."""
+        """Accept connections on a listening socket, ACCEPTS in a turn of the loop. The caller closes the servers."""
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         serve = asyncio.get_running_loop().create_server
         return [await serve(lambda: Connection(self), sock=listener.dup(), backlog=BACKLOG) for _ in range(ACCEPTS)]
 
     @property
     def connections(self) -> int:
-        """How many connections there are, lingering ones included."""
+        """The number of connections, lingering ones included."""
         return len(self.all)
 
     def sweep(self) -> None:
-        """Do what depends on time alone: end the connections whose deadline is over, and have the hub sweep."""
+        """End the connections whose deadline has passed, and have the hub sweep (Rule 1)."""
         now = self.clock.now()
         for connection in [c for c, deadline in self.unsaid.items() if deadline <= now.monotonic]:
             connection.out_of_time()
@@ -141,26 +150,30 @@ class Stream:
         self.hub.sweep(now)
 
     def pause(self, connection: "Connection", payload: bytes) -> bool:
-        """Whether `connection` may wait for newer keys with this message; it takes it again when that is settled."""
+        """Let `connection` wait for newer keys before this message is handled; return whether it may.
+
+        `take_again` is called when the wait is over. Example: the keys are rotated, and the first client with a token
+        of the new key arrives before this node has fetched that key. Without the wait it would be closed with 4401.
+        """
         if self._newer_keys is None or not self._newer_keys.wait(connection.take_again):
             return False
         self.held[connection] = payload
         return True
 
     def unsent_bytes(self) -> int:
-        """How many bytes all transports together have not sent."""
+        """Return the number of bytes that all transports together have not sent."""
         return sum(connection.unsent_bytes() for connection in self.slow)
 
     def abort_all(self) -> None:
-        """Drop every connection without a word."""
+        """Drop every connection without a close frame."""
         for connection in list(self.all):
             connection.abort()
 
     def arrived(self, connection: "Connection") -> bool:
-        """Take a new connection in. False if there is no room for it, not even for a refusal.
+        """Register a new connection. Return False if there is no room for it, not even for a refusal.
 
-        If too many have not said hello, the oldest of them gives way: so a flood of silent connections pushes out
-        itself, and not those who are about to speak.
+        If too many connections have not said `hello`, the oldest of them is ended. So a flood of silent connections
+        pushes out silent connections, while honest clients, which say `hello` within a second, come through.
         """
         self.arrivals += 1
         self.all.add(connection)
@@ -172,7 +185,7 @@ class Stream:
         return True
 
     def answer(self, request: Request, parser: ServerProtocol) -> tuple[int, str] | tuple[Wire, Response]:
-        """Answer a handshake: status and text of its refusal, the first that fits (S2), or its format and the 101."""
+        """Check a handshake (S2). Return status and text of the first refusal that applies, or wire format and 101."""
         path, mark, _ = request.path.partition("?")
         if self.draining or self.connections > self._capacity:
             return 503, "This node takes no more connections now."
@@ -180,8 +193,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts repeat what was sent: they are not
-        # used.
+        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, since they repeat parts
+        # of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -218,7 +231,7 @@ def _is_loopback(origin: str) -> bool:
 class Connection(asyncio.Protocol):
     """One connection, from its accept to its end; a `Peer` of the hub.
 
-    There are very many of these, so each field counts: see `bench memory`.
+    There may be tens of thousands of connections in a process, so each field counts: see `bench memory`.
     """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
@@ -229,10 +242,10 @@ class Connection(asyncio.Protocol):
         self._stream = stream
         self._parser: ServerProtocol | None = None  # Rule 2
         self._session: Session | None = None  # from the 101 on
-        self._unread = b""  # an incomplete head or frame, or what came while it was slow
-        self._parts: list[bytes] = []  # the fragments, so far, of a message that is not complete
+        self._unread = b""  # an incomplete head or frame, or bytes that came while the connection was slow
+        self._parts: list[bytes] = []  # the fragments of a message that is not complete yet
         self._slow = False
-        self._paced = 0.0  # the monotonic time up to which its messages have used up its rate (`_too_fast`)
+        self._paced = 0.0  # the monotonic time up to which its frames have used up its rate (`_too_fast`)
 
     @property
     def descriptor(self) -> int:
@@ -242,6 +255,7 @@ class Connection(asyncio.Protocol):
     # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Register the connection, or drop it if there is no room. `high=0` makes it slow at the first unsent byte."""
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
         self._transport.set_write_buffer_limits(high=0)
@@ -249,8 +263,9 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        """Pass the bytes to the handshake or to the frames; throw them away while the connection lingers (Rule 4)."""
         if self in self._stream.lingering:
-            return  # Rule 4
+            return
         if self._session is None:
             self._handshake(data)
         else:
@@ -259,10 +274,14 @@ class Connection(asyncio.Protocol):
             self._read(self._unread + data if self._unread else data)
 
     def eof_received(self) -> None:
-        """The peer will send no more. A false value has the transport close: there is no half-open session."""
+        """Let the transport close when the peer has closed its side (by returning None): no session is half open."""
 
     def pause_writing(self) -> None:
-        """There are unsent bytes: the connection is slow (Rule 3)."""
+        """Mark the connection as slow, stop reading, and pause its session: it has unsent bytes (Rule 3).
+
+        The transport calls this from within `write`, so it may come in the middle of a slice. The write of that slice
+        is buffered, and the hub skips the session from the next slice on.
+        """
         self._slow = True
         self._stream.slow.add(self)
         if self in self._stream.lingering:
@@ -272,11 +291,13 @@ class Connection(asyncio.Protocol):
             self._stream.hub.slowed(self._session.row, self._stream.clock.now())
 
     def resume_writing(self) -> None:
-        """All bytes were sent: the connection has recovered, unless what it is owed now makes it slow again."""
+        """Resume the session and reading: all bytes were sent. The alerts that it is owed may make it slow again."""
         self._slow = False
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
+        # The owed alerts are written before the messages that waited are handled. So they were chosen by the old places
+        # and come before the `ok` of a `move` that waited.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -285,13 +306,14 @@ class Connection(asyncio.Protocol):
                 self._read(self._unread)
 
     def connection_lost(self, _exc: Exception | None) -> None:
+        """Forget the connection everywhere, and drop all references to its objects (Rule 5)."""
         self._stream.all.discard(self)
         self._stream.slow.discard(self)
         self._stream.unsaid.pop(self, None)
         self._stream.lingering.pop(self, None)
         self._stream.held.pop(self, None)
         self._leave()
-        self._session = None  # Rule 5
+        self._session = None
         self._unread = b""
         self._parts.clear()
         self._drop_parser()
@@ -299,10 +321,12 @@ class Connection(asyncio.Protocol):
     # ---- handshake -----------------------------------------------------------------------------------------------
 
     def _handshake(self, data: bytes) -> None:
+        """Collect the head of the request; answer it when it is complete."""
         self._unread += data
         head, end, rest = self._unread.partition(b"\r\n\r\n")
         if not end:
-            # What is too long, or begins with no method, is not HTTP: nobody there would understand an answer.
+            # A head that is too long or does not start with a method is not HTTP: the peer would not understand an
+            # answer.
             if len(head) > MAX_HEADERS_BYTES or not head[:1].isupper():
                 self._transport.close()
             return
@@ -313,7 +337,7 @@ class Connection(asyncio.Protocol):
         finally:
             retire(parser)
         if self._session is not None:
-            self._read(rest)  # a client may send its hello without waiting for the 101
+            self._read(rest)  # a client may send its `hello` without waiting for the 101
 
     def _shake_hands(self, parser: ServerProtocol, head: bytes) -> None:
         parser.receive_data(head)
@@ -331,12 +355,14 @@ class Connection(asyncio.Protocol):
             self._refuse(parser, *answer)
 
     def _open(self, parser: ServerProtocol, wire: Wire, response: Response) -> None:
+        """Answer with 101 and create the session, which has HELLO_S to say `hello`."""
         parser.send_response(response)
         self._session = Session(self, wire, self._stream.hub, self._stream.tokens)
         self._stream.unsaid[self] = self._stream.clock.now().monotonic + HELLO_S
         self.write(b"".join(parser.data_to_send()))
 
     def _refuse(self, parser: ServerProtocol, status: int, text: str) -> None:
+        """Answer with this status and text, and the header that the status needs (RFC 9110); end the connection."""
         self._stream.refusals[status] += 1
         response: Response = parser.reject(HTTPStatus(status), text + "\n")
         if status == 405:
@@ -347,7 +373,7 @@ class Connection(asyncio.Protocol):
             response.headers["Retry-After"] = str(RETRY_AFTER_S)
         parser.send_response(response)
         answer = b"".join(parser.data_to_send())
-        if status == 503:  # a full node has no room for connections that linger
+        if status == 503:  # lingering would keep a connection on a node that has no room
             self.write(answer)
             self._transport.close()
         else:
@@ -356,7 +382,11 @@ class Connection(asyncio.Protocol):
     # ---- frames --------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
-        """Take whole frames out of `data`, one at a time, until one is incomplete or the connection is slow."""
+        """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow.
+
+        A frame may also end the connection, or make it wait for newer keys. In any case the other bytes stay in
+        `_unread`.
+        """
         at = 0
         while not self._slow and not self._is_over and self not in self._stream.held:
             end = frame_end(data, at, self._limit)
@@ -379,11 +409,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def _limit(self) -> int:
+        """The greatest size of a message now, in bytes: `hello` may be longer, since it contains all held alerts."""
         assert self._session is not None
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
     def _take_frame(self, data: bytes) -> None:
-        """Take one frame, or the head of one that is too long, in which case the parser refuses it."""
+        """Handle one frame, or the head of a frame that is too long, which the parser refuses.
+
+        Checks that need no parser come first: the rate, pings and pongs, and the type of the frame.
+        """
         assert self._session is not None
         if self._too_fast(data):
             self.close(close_codes.TOO_MANY)
@@ -407,14 +441,15 @@ class Connection(asyncio.Protocol):
         for frame in cast(list[Frame], parser.events_received()):
             self._take(frame)
         if parser.state is not State.OPEN:
-            self._finish(b"".join(parser.data_to_send()))  # the client has closed: its close frame is echoed
+            self._finish(b"".join(parser.data_to_send()))  # the client has sent a close frame, which is echoed
         elif self not in self._stream.lingering and (pong := b"".join(parser.data_to_send())):
             self.write(pong)
 
     def _take(self, frame: Frame) -> None:
+        """Collect the fragments of a message; pass the message on when it is complete. Ignore control frames."""
         if frame.opcode not in (Opcode.CONT, Opcode.TEXT, Opcode.BINARY):
             return
-        # An empty fragment is kept only if it opens a message: no size bounds how many of them may come.
+        # An empty fragment is kept only if it starts a message: the limit on bytes would not bound their number.
         if frame.data or not self._parts:
             self._parts.append(bytes(frame.data))
         if not frame.fin:
@@ -424,7 +459,11 @@ class Connection(asyncio.Protocol):
         self._receive(payload)
 
     def _receive(self, payload: bytes, *, again: bool = False) -> None:
-        """Have the session take a message. One with a token of an unknown key may wait once, and all behind it."""
+        """Pass a message to the session, and close the connection if the session ends.
+
+        A message with a token of an unknown key may wait for newer keys, once (`again` says that it has waited). The
+        messages after it wait too, since the connection is not read meanwhile.
+        """
         session = self._session
         assert session is not None
         try:
@@ -437,11 +476,11 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             logger.error("a session failed: %s", trace(error))
             self.close(close_codes.INTERNAL)
-        if session.row >= 0:
+        if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
 
     def take_again(self) -> None:
-        """There are newer keys, or there are none: take the message that has waited for them, and go on."""
+        """Handle the message that has waited for newer keys, whether there are any or not, and go on reading."""
         payload = self._stream.held.pop(self, None)
         if payload is None or self._is_over:
             return
@@ -451,11 +490,12 @@ class Connection(asyncio.Protocol):
             self._read(self._unread)
 
     def _too_fast(self, frame: bytes) -> bool:
-        """Whether this frame is more than the rate allows.
+        """Count a frame, and return whether it exceeds the rate.
 
-        This is the generic cell rate algorithm (ITU-T I.371), which needs one number for both rate and burst: each
-        frame moves `_paced` on by the time that it is worth, and `_paced` may be at most a burst's worth ahead of the
-        clock.
+        This is the generic cell rate algorithm (ITU-T I.371), which needs one number for both rate and burst. Each
+        frame moves `_paced` forward by the time that the frame is worth, and `_paced` may be at most a burst ahead of
+        the clock. Example: at 10 frames a second and a burst of 300, a client that was silent may send 300 frames at
+        once; `_paced` is 30 s ahead then, and every 100 ms makes room for one more.
         """
         now = self._stream.clock.now().monotonic
         whole, empty = frame[0] & 0x80, not frame[1] & 0x7F
@@ -466,34 +506,35 @@ class Connection(asyncio.Protocol):
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def close(self, close: Close) -> None:
-        """End the session with this close frame, unless it is ending already; then the first reason stands."""
+        """End the session with this close frame. If it is ending already, do nothing: the first reason counts."""
         if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.closes[close.code] += 1
         self._finish(Frame(Opcode.CLOSE, CloseFrame(close.code, close.reason).serialize()).serialize(mask=False))
 
     def abort(self) -> None:
+        """Leave the hub and drop the connection without a close frame."""
         self._leave()
         self._transport.abort()
 
     def recheck(self) -> None:
-        """End the session if its token is good no more by what is in force now (BA3)."""
+        """End the session if its token is not valid any more by the current keys and revocations (BA3)."""
         if self._session is not None and self._session.row >= 0 and not self._session.may_stay():
             self.close(close_codes.BAD_TOKEN)
 
     def unsent_bytes(self) -> int:
-        """How many bytes the transport has not sent."""
+        """Return the number of bytes that the transport has not sent."""
         return self._transport.get_write_buffer_size()
 
     def out_of_time(self) -> None:
-        """End the connection: the next step towards `hello` did not come in time."""
+        """End the connection: the request or `hello` did not come in time."""
         if self._session is None:
             self.abort()
         else:
             self.close(close_codes.NO_HELLO)
 
     def give_way(self) -> None:
-        """End the connection to make room for a newer one: it is the oldest of those that have not said hello."""
+        """End the connection to make room for a newer one: it is the oldest one without a `hello`."""
         if self._session is None:
             self.abort()
         else:
@@ -501,7 +542,10 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
 
     def _finish(self, last: bytes) -> None:
-        """Write `last` and the end of the stream, and wait for the peer to close (Rule 4)."""
+        """Write `last` and the end of the stream, and linger until the peer closes (Rule 4).
+
+        The connection leaves the hub before the write, so no alert can follow the close frame.
+        """
         if self in self._stream.lingering or self._transport.is_closing():
             return
         self._stream.unsaid.pop(self, None)
@@ -511,24 +555,26 @@ class Connection(asyncio.Protocol):
         self.write(last)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._transport.resume_reading()
+        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream has to be noticed
 
     def _leave(self) -> None:
+        """Leave the hub, if the session is there. From here on nothing is sent to it."""
         if self._session is not None and self._session.row >= 0:
             row, self._session.row = self._session.row, -1
             self._stream.hub.leave(row)
 
 
 _DATA = (Opcode.TEXT, Opcode.BINARY)
-_WHOLE_PING, _WHOLE_PONG = 0x89, 0x8A  # the first byte of a frame: its last of a message, no reserved bits
+_WHOLE_PING, _WHOLE_PONG = 0x89, 0x8A  # the first byte of a ping and a pong with the FIN bit and no reserved bits
 _MAX_CONTROL_BYTES = 125  # RFC 6455, 5.5
 
 
 def retire(parser: ServerProtocol) -> None:
-    """Break the cycles of a parser that is needed no more (Rule 5).
+    """Break the reference cycles of a parser that is not needed any more (Rule 5).
 
-    Its generator holds the parser that holds it. An exception that it keeps holds the frames in which it was raised,
-    by its traceback, and they hold the parser and the connection; so do the exceptions that it was raised from.
+    The parser and its generator refer to each other. An exception that the parser keeps refers, by its traceback, to
+    the stack frames in which it was raised, and they refer to the parser and the connection. So do the exceptions from
+    which it was raised.
     """
     parser.parser.close()
     for kept in (parser.handshake_exc, parser.parser_exc):
@@ -539,10 +585,10 @@ def retire(parser: ServerProtocol) -> None:
 
 
 def control_answer(frame: bytes) -> bytes | None:
-    """What the parser would answer to one whole frame: nothing to a pong, a pong to a ping (RFC 6455, 5.5.2).
+    """Return the answer to a whole ping or pong: a pong to a ping, nothing (b"") to a pong (RFC 6455, 5.5.2).
 
-    None, if it is neither, or broken: then the parser has to look. To make it anew for each pong took 8 of 10 µs, and
-    15,000 sessions that rest send 600 pongs a second.
+    Return None for any other frame and for a malformed one, which the parser has to handle. Without this shortcut a
+    parser would be made for each pong, which took 8 of 10 µs; 15,000 idle sessions send 600 pongs a second.
     """
     if frame[0] not in (_WHOLE_PING, _WHOLE_PONG) or not 0x80 <= frame[1] <= 0x80 + _MAX_CONTROL_BYTES:
         return None
@@ -555,9 +601,9 @@ def control_answer(frame: bytes) -> bytes | None:
 
 
 def frame_end(data: bytes, start: int, limit: int) -> int | None:
-    """The index in `data` behind the frame that begins at `start` (RFC 6455, 5.2); None if it is not all there yet.
+    """Return the index in `data` after the frame that starts at `start` (RFC 6455, 5.2); None if it is incomplete.
 
-    Of a frame whose payload is above `limit` the head is enough, since it will be refused: the end is that of `data`.
+    If the payload is longer than `limit`, the frame will be refused, so its head is enough: return the end of `data`.
     """
     if len(data) < start + 2:
         return None

@@ -1,15 +1,19 @@
-"""Who was told what of one alert: a byte of flags for each session, and memory only for those who have one.
+"""The delivery flags of one alert: a byte for each row, in memory that depends on how many rows have flags.
 
-    nobody   nothing
-    few      the rows, ascending, and a byte for each: 5 bytes for a session
-    many     a byte for every row there could be. From one in MANY on, so at most MANY bytes for a session
+There may be 100,000 live alerts and 20,000 rows, and most alerts concern few rows or none. So an alert has one of
+three forms:
 
-The flags' meaning is `live`'s; to this module a byte is 0 or it isn't.
+    no rows     no memory
+    few rows    the rows, ascending, and a byte for each: 5 bytes for a session
+    many rows   a column with a byte for every row. Used from one row in MANY on: at most MANY bytes for a session
 
-Rule 1  Whoever leaves is forgotten at no cost: `Departures` notes for its row when that was. An alert that is asked or
-        told something next passes over what is older than that. So it does not matter how many alerts there are, and
-        the rows of all who have left in between are cleared in one operation.
-Rule 2  No answer depends on which of the three it is.
+`live_alerts` defines the flags. This module only distinguishes 0 (no flags) from other values.
+
+Rule 1  When a session leaves, no alert is touched. `Departures` records the time of the departure for its row, and each
+        alert drops the flags that are older than that when it is used next, for all such rows in one operation.
+        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. Nothing is done for the alerts of
+        that moment. An alert that gets a revision an hour later drops the flags of these rows first.
+Rule 2  No answer depends on the form.
 """
 
 from array import array
@@ -26,17 +30,17 @@ MANY = 8
 
 
 class Departures:
-    """When the last session of each row has left, counted in calls of `note`; shared by all alerts of a process."""
+    """When the last session of each row left, counted in calls of `note`; shared by all alerts of a process."""
 
     __slots__ = ("count", "of_row")
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: how many rows there are."""
+        """Create it for `capacity` rows."""
         self.count = 0
         self.of_row = np.zeros(capacity, np.int64)
 
     def note(self, rows: Rows) -> None:
-        """The sessions of these rows have left; from now on they may be other sessions'."""
+        """Record that the sessions of these rows have left, so that other sessions may have the rows."""
         self.count += 1
         self.of_row[rows] = self.count
 
@@ -48,41 +52,41 @@ class DeliveryFlags:
 
     def __init__(self, departures: Departures) -> None:
         self._departures = departures
-        self._seen = departures.count  # the departures that were applied here
-        self._rows: array[int] = array("i")  # ascending, while these are few
-        self._flags = bytearray()  # of each of them
-        self._column: Flags | None = None  # of every row, once there are many
+        self._seen = departures.count  # the departures up to here have been applied to these flags
+        self._rows: array[int] = array("i")  # few rows: the rows, ascending
+        self._flags = bytearray()  # few rows: the flags of each
+        self._column: Flags | None = None  # many rows: the flags of every row
         self._ahead: dict[int, int] = {}
 
     @property
     def ahead(self) -> dict[int, int]:
-        """Row -> the revision that its session holds, while this process has read less (R5c). To be written to."""
-        self._pass_over_the_gone()
+        """Row -> revision that its client holds and this process has not read yet (R5c); callers may change it."""
+        self._drop_departed()
         return self._ahead
 
     def of(self, row: int) -> int:
-        """The flags of one row."""
-        self._pass_over_the_gone()
+        """Return the flags of one row."""
+        self._drop_departed()
         if self._column is not None:
             return int(self._column[row])
         at = bisect_left(self._rows, row)
         return self._flags[at] if at < len(self._rows) and self._rows[at] == row else 0
 
     def of_all(self, rows: Rows) -> Flags:
-        """The flags of each of these rows, in their order."""
-        self._pass_over_the_gone()
+        """Return the flags of each of these rows, in their order."""
+        self._drop_departed()
         if self._column is not None:
             found: Flags = self._column[rows]
             return found
         if not self._rows:
             return np.zeros(len(rows), np.uint8)
         own, flags = self._views()
-        at = np.minimum(own.searchsorted(rows), len(own) - 1)
+        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # where each row is, or would be
         return np.where(own[at] == rows, flags[at], np.uint8(0))
 
     def put(self, row: int, flags: int) -> None:
-        """Write the flags of one row."""
-        self._pass_over_the_gone()
+        """Replace the flags of one row. Writing 0 to a row without flags takes no memory."""
+        self._drop_departed()
         if self._column is not None:
             self._column[row] = flags
             return
@@ -95,29 +99,36 @@ class DeliveryFlags:
             self._widen_if_many()
 
     def add_to_all(self, rows: Rows, flags: int) -> None:
-        """Give these distinct rows these flags besides those that they have."""
+        """Set these flags for these distinct rows, beside the flags that they have."""
         self.expect(rows)
         if len(rows):
-            all_flags, at = self._at(rows)
+            all_flags, at = self._locate(rows)
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
-        """Take these flags from these distinct rows."""
+        """Clear these flags of these distinct rows."""
         self.expect(rows)
         if len(rows):
-            all_flags, at = self._at(rows)
+            all_flags, at = self._locate(rows)
             all_flags[at] &= np.uint8(0xFF ^ flags)
 
     def expect(self, rows: Rows) -> None:
-        """These distinct rows are about to be told: make room for all at once, instead of for a slice at a time."""
-        self._pass_over_the_gone()
+        """Make room for the flags of these distinct rows.
+
+        A flight calls this once, before its first slice. Otherwise each slice would merge its rows into the sorted rows
+        of all slices before.
+        """
+        self._drop_departed()
         if self._column is None and len(rows):
             self._merge(self._missing(rows))
             self._widen_if_many()
 
     def shift(self, keep: int, move: int, steps: int) -> None:
-        """Of every row keep the flags in `keep`, move those in `move` up by `steps` bits, and drop all others."""
-        self._pass_over_the_gone()
+        """For every row, keep the flags in `keep`, move the flags in `move` up by `steps` bits, and clear the rest.
+
+        A new revision costs one call, however many rows have flags. Bits that move beyond the byte are lost.
+        """
+        self._drop_departed()
         if self._column is None and not self._rows:
             return
         flags = self._column if self._column is not None else self._views()[1]
@@ -125,8 +136,11 @@ class DeliveryFlags:
         flags[:] = flags & np.uint8(keep) | moved
 
     def having(self, flags: int, of: int) -> Rows:
-        """The rows that of the flags in `of` have exactly these, ascending; `flags` is not 0."""
-        self._pass_over_the_gone()
+        """Return the rows, ascending, whose flags in the mask `of` are exactly `flags`, which must not be 0.
+
+        Example: `having(RECIPIENT, RECIPIENT | CURRENT)` returns the recipients that lack the current revision.
+        """
+        self._drop_departed()
         if self._column is not None:
             return np.flatnonzero(self._column & of == flags).astype(np.int32)
         if not self._rows:
@@ -136,28 +150,33 @@ class DeliveryFlags:
         return found
 
     def __len__(self) -> int:
-        """How many rows take memory; what they take is that of `nbytes`."""
+        """Return how many rows take memory."""
         return len(self._flags) if self._column is None else len(self._column)
 
     @property
     def nbytes(self) -> int:
-        """The bytes that rows and flags take."""
+        """The number of bytes that rows and flags take."""
         return len(self._rows) * self._rows.itemsize + len(self._flags) if self._column is None else self._column.nbytes
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _views(self) -> tuple[Rows, Flags]:
-        """Rows and flags of few, as numpy sees them; there must be some."""
+        """Return the rows and flags of the form for few rows as numpy arrays on the same memory; there must be some.
+
+        `_rows` and `_flags` can't be resized while such an array exists. So no array may be kept, and `_store_few`
+        replaces both objects.
+        """
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
-    def _at(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
-        """All flags, and where among them those of these rows are, for which there is room."""
+    def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
+        """Return the array of all flags and the indices of these rows in it. There must be room for them (`expect`)."""
         if self._column is not None:
             return self._column, rows
         own, flags = self._views()
         return flags, own.searchsorted(rows)
 
     def _missing(self, rows: Rows) -> Rows:
+        """Return those of these rows that have no place in the form for few rows."""
         if not self._rows:
             return rows
         own, _ = self._views()
@@ -165,21 +184,22 @@ class DeliveryFlags:
         return missing
 
     def _merge(self, rows: Rows) -> None:
-        """Take in rows that are not there yet, without flags."""
+        """Add rows that are not there yet, without flags."""
         if len(rows) == 0:
             return
         rows = np.concatenate([np.frombuffer(self._rows, np.int32), rows]) if self._rows else rows
         flags = np.zeros(len(rows), np.uint8)
         flags[: len(self._flags)] = self._flags
-        order = np.argsort(rows, kind="stable")
-        self._fill(rows[order], flags[order])
+        order = np.argsort(rows, kind="stable")  # fast here: the old rows are sorted already
+        self._store_few(rows[order], flags[order])
 
-    def _fill(self, rows: Rows, flags: Flags) -> None:
+    def _store_few(self, rows: Rows, flags: Flags) -> None:
         self._rows = array("i")
         self._rows.frombytes(rows.tobytes())
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
+        """Change to the form for many rows, once one row in MANY has flags. It is never changed back."""
         capacity = len(self._departures.of_row)
         if len(self._rows) * MANY > capacity:
             column = np.zeros(capacity, np.uint8)
@@ -188,12 +208,17 @@ class DeliveryFlags:
             self._column = column
             self._rows, self._flags = array("i"), bytearray()
 
-    def _pass_over_the_gone(self) -> None:
-        """Clear the rows whose sessions have left since this was last done (Rule 1)."""
+    def _drop_departed(self) -> None:
+        """Drop the flags of rows whose sessions have left since the last call (Rule 1). Every method calls it first."""
         if self._seen != self._departures.count:
             self._apply_departures()
 
     def _apply_departures(self) -> None:
+        """Drop the flags of rows whose last departure is later than the last call; keep the flags of the others.
+
+        Example: row 7 left at departure 3, and this alert was last used at departure 5. The flags of row 7 are those of
+        the session that came after departure 3, so they stay. Row 8 left at departure 6: its flags are dropped.
+        """
         since, self._seen = self._seen, self._departures.count
         left = self._departures.of_row
         if self._ahead:
@@ -204,4 +229,4 @@ class DeliveryFlags:
             own, flags = self._views()
             stay = left[own] <= since
             if not stay.all():
-                self._fill(own[stay], flags[stay])
+                self._store_few(own[stay], flags[stay])

@@ -1,38 +1,46 @@
-"""Fan-out: which rows an entry of the log is sent to, in which order, and what each row is still owed.
+"""The fan-out: which rows an entry of the log is sent to, in which order, and what each row is still owed.
 
-A *row* is one recipient: a WebSocket session (`stream/hub`) or a push device (`push/device_hub`). How an alert is
-encoded and sent is theirs; this module hands them alerts.
+A *row* is the number of one recipient: a WebSocket session (`stream/hub`) or a push device (`push/device_hub`). The
+sessions and devices decide how an alert is encoded and sent; this module hands them alerts.
 
-Theory of operation. A row is an index into columns. An alert that is being sent is a *flight*: a list of rows and one
-of 64 bits. Three ideas carry everything:
+All data about recipients is kept in columns, which are indexed by row. An alert that is being sent is a *flight*: a
+list of rows and one of 64 bits. The design rests on three ideas:
 
-1.  `owed[row]` is a word with one bit for each flight that the row is still owed. This word is the truth; a flight's
-    list of rows is only a hint where to look.
-2.  A turn takes the next SLICE rows of the most severe flight and hands each of them *all* that it is owed at once. So
-    no alert is held back in order to be sent together with another, and yet a row that is owed three alerts gets one
-    write; and an extreme alert overtakes the rest of a minor one at the next slice. One write is done for each row.
-    Everything else is done for each slice.
-3.  What a row is owed can always be computed again from the flags (stream/live_alerts.py), its places and its filter
-    (`take_owed_by`). There is no queue for each row: a slow client is a late joiner. `take_owed_by` looks only at the
-    alerts that contain one of the row's places, at those in flight, and at those that were noted for the row when a
-    flight passed it over (`_miss`).
+1.  `_owed[row]` is a word with one bit for each flight that still owes the row an alert. The words alone decide what is
+    sent; a flight's list of rows only says where to look. So a bit can be cleared without a search in any list.
+2.  A turn takes the next SLICE rows of the most urgent flight and hands each row *all* that it is owed, at once. No
+    alert waits for another one in order to share a write, and still a row that is owed three alerts gets one write. An
+    extreme alert overtakes the rest of a minor one at the next slice. Only the write is done once for each row;
+    everything else is done once for each slice.
+3.  What a row is owed can always be computed again, from its delivery flags (stream/live_alerts.py), its places and its
+    filter (`take_owed_by`). So no row has a queue: a slow client is treated like a client that has just connected.
+    `take_owed_by` looks only at the alerts that contain one of the row's places, at the alerts in flight, and at the
+    alerts that the row is known to lack although no flight will send them (`_miss`).
 
-Rule 1  A flight is for the current revision (or the cancel) of an alert. A newer entry ends it at once, and so does the
-        alert's end: its bit leaves `alive`, and what is owed but not alive is not sent.
-Rule 2  A row's flags say that it was sent an alert from the slice in which it took the alert, not from the match. So
-        between two slices the flags are exactly what was taken, whatever a session does then.
-Rule 3  A paused row is sent nothing. What a flight owes it is cleared when the flight passes it over, and noted.
-        `take_owed_by` computes it again when the row is resumed.
-Rule 4  A row may decline an alert (a push device takes one at a time). What it declines is noted as in Rule 3.
+Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flight ends at once when a newer entry
+        arrives or the alert ends. Its bit leaves `_alive`, and a bit in `_owed` that is not in `_alive` sends nothing.
+        Example: a flight has sent revision 1 to 5,000 of 20,000 rows when the cancel arrives. The other 15,000 rows are
+        sent nothing, and the cancel flies to the 5,000.
+Rule 2  The flags of a row say "sent" from the slice in which the row took the alert, not from the match of areas and
+        places. So between two slices the flags are exactly what was taken, and a session may move at any time.
+        Example: a phone leaves the area after the flight has started and before its slice. The hub calls `move` and
+        `take_owed_by`, which clears the phone's bit and finds that the phone is owed nothing: it is not sent the alert.
+        Another phone enters the area in the same moment. The flight does not have its row, but `take_owed_by` finds the
+        alert by the new place. The hub sends it and sets the flags, so the phone is sent the alert once.
+Rule 3  A paused row is sent nothing. When a slice comes to it, its bits are cleared, and the alerts that it is owed as
+        a recipient are recorded. When the row is resumed, `take_owed_by` computes what it is owed by then.
+        Example: revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends it to row 1
+        and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed, `take_owed_by` finds
+        the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
+Rule 4  A row may decline an alert. Then the row is treated as in Rule 3.
+        Example: a push device takes one alert at a time. It declines B while A is on its way to the push service, and
+        the device hub asks `take_owed_by` for B when A has been answered.
 Rule 5  A row that was given back is used again only when no flags count for it any more (`sweep`).
+        Example: session X leaves row 7, and Y enters a moment later. With X's flags in row 7, Y would appear to have
+        X's alerts, and would not be sent them. So row 7 is free only after `sweep` has invalidated its flags.
 
-Example for Rules 2 and 3: alert A is in flight to rows 1 and 2. Row 2 is paused. The slice sends A to row 1 and sets
-its flags; row 2's bit is cleared and A is noted for it. Revision 2 of A comes and ends the flight. Row 2 is resumed:
-`take_owed_by` finds A, sees that row 2 lacks the current revision, and returns revision 2. Row 2 never gets revision
-1.
-
-This module has no clock, no socket and no asyncio. The time is passed in. All calls come from one thread and none is
-interrupted by another: that is why Rules 2 to 4 are simple.
+This module has no clock, no socket and no asyncio. The time is passed in. All calls come from one thread and no call
+interrupts another. Rules 2 to 4 need nothing else for that reason.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,33 +61,40 @@ from .live_alerts import CURRENT, RECIPIENT, LiveAlert, LiveAlerts
 from .session import Place
 
 SLICE = 256  # rows of a turn: about 1.1 ms of writes (`bench fanout`: 4.3 µs each)
-NEAREST = 256  # rows that go first, in order of distance; to sort all of a million would take 77 ms
-FLIGHTS = 64  # one for each bit of a word
-FLIGHTS_BELOW_EXTREME = 56  # bits that alerts below `extreme` may take; the rest is kept for extreme ones
+NEAREST = 256  # rows that go first, in order of distance; sorting all of a million rows would take 77 ms
+FLIGHTS = 64  # flights at a time: one for each bit of a word
+# Bits that flights below `extreme` may take. The other 8 are kept for extreme alerts, so that an extreme alert starts
+# at once even while 56 minor ones are being sent.
+FLIGHTS_BELOW_EXTREME = 56
 
-Urgency = tuple[int, bool, int]  # the least goes first: minus the severity's rank, not a cancel, order of arrival
+# Minus the severity's rank, whether the entry is a revision (not a cancel), order of arrival. The least is sent first.
+Urgency = tuple[int, bool, int]
 
 
 class Recipients(Protocol):
-    """What takes alerts for rows: sockets, or push devices."""
+    """The receiving side of the fan-out: the hub of sessions, or the hub of push devices."""
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Send these rows what is current of these alerts; return for each alert the rows that took it.
+        """Send the current entry of each of these alerts to these rows; return, for each alert, the rows that took it.
 
-        `texts`: for each alert the number of the language to send it in.
+        `texts`: for each alert, the number of the text (language) to send.
         """
         ...
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the order (indices into `rows`) in which the rows came, roughly: a wave of writes is cheaper so."""
+        """Return indices into `rows` in the order in which the rows came, roughly.
+
+        Writing in this order, which is about the order of the sockets in the kernel's memory, is cheaper (ADR 6).
+        """
         ...
 
 
 class Flight:
-    """One entry on its way to the rows that it concerns: first it waits for a bit, then it flies, then it has finished.
+    """One entry on its way to its rows: first it waits for a bit, then it is sent slice by slice, then it has finished.
 
-    `number` is the entry's own, since the alert may get a newer entry meanwhile. `rows` is empty and `bit` is 0 until
-    the flight starts; `next` is the index of the first row that no turn has looked at.
+    `number` is the number of the entry, since the alert may get a newer entry meanwhile. `rows` is empty and `bit` is 0
+    until the flight starts; `next` is the index of the first row that no turn has handled. `delivered` is the time at
+    which `deliver` took the entry.
     """
 
     __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
@@ -87,7 +102,7 @@ class Flight:
     def __init__(self, alert: LiveAlert, order: int, now: Now) -> None:
         self.alert = alert
         self.number = alert.number
-        # The place in the heap is fixed here: the alert's own severity may change while the flight waits in it.
+        # The urgency is fixed here: a heap must not change its order, and the alert's severity may change meanwhile.
         self.urgency: Urgency = (-alert.rank, alert.cancel is None, order)
         self.delivered = now
         self.rows: Rows = np.empty(0, np.int32)
@@ -95,11 +110,11 @@ class Flight:
         self.bit = np.uint64(0)
 
     def __lt__(self, other: "Flight") -> bool:
-        """The more severe goes first; of two that are as severe, a cancel; of two cancels or revisions, the earlier."""
+        """Order flights by severity, the most severe first, then cancels before revisions, then by arrival."""
         return self.urgency < other.urgency
 
     def current(self, now: Now) -> bool:
-        """Return whether its entry may still be sent: it is the newest of its alert, which has not ended (Rule 1)."""
+        """Return whether the entry may still be sent: the alert has no newer one and has not ended (Rule 1)."""
         return self.number == self.alert.number and not self.alert.ended(now)
 
 
@@ -109,42 +124,43 @@ class FanOut:
     def __init__(
         self, capacity: int, recipients: Recipients, finished: Callable[[Flight], None] = lambda _flight: None
     ) -> None:
-        """`capacity`: how many rows there may be at once.
+        """Create the columns for `capacity` rows, which are handed alerts by `recipients`.
 
-        `finished` is called with each flight that has been through all its rows, at its last slice.
+        `finished` is called with each flight that has handled all its rows, directly after its last slice. It is not
+        called for a flight that ended before (Rule 1).
         """
         self.live = LiveAlerts(capacity)
-        self.sends = 0  # alerts and cancels that rows took
+        self.sends = 0  # how many times a row took an alert or a cancel
         self._recipients = recipients
         self._finished = finished
         self._index = PlaceIndex()
         self._filters = Filters()
 
-        # By row. What is read or written for many rows at once is in columns; objects are in lists.
-        self._slots: list[tuple[int, ...]] = [()] * capacity  # of its places in the index
-        self.ready = np.zeros(capacity, np.bool_)
-        self.paused = np.zeros(capacity, np.bool_)
+        # By row. Data that is read or written for many rows at once is in columns; objects are in lists.
+        self._slots: list[tuple[int, ...]] = [()] * capacity  # where the row's places are in the index
+        self.ready = np.zeros(capacity, np.bool_)  # whether a recipient has the row
+        self.paused = np.zeros(capacity, np.bool_)  # Rule 3
         self._may_test = np.zeros(capacity, np.bool_)
         self._filter = np.zeros(capacity, np.int32)
-        self._epoch = np.zeros(capacity, np.int64)  # how many recipients have had the row
-        self._owed = np.zeros(capacity, np.uint64)
-        self._passed_over = np.zeros(capacity, np.bool_)  # it may lack what no flight has for it any more
+        self._epoch = np.zeros(capacity, np.int64)  # how many recipients have left the row
+        self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that owes the row an alert
+        self._skipped = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
 
-        # By row: alerts of which the row lacks what is current, though it is a recipient and no flight has it for the
-        # row. It said that it holds them, was paused, declined them or may not see them. All others that it lacks are
-        # in flight.
+        # By row: alerts whose current entry the row lacks although it is a recipient, and that no flight owes it. The
+        # row said that it holds them, was paused, declined them, or may not see them now. Every other alert that a
+        # recipient lacks is in flight. So `take_owed_by` need not search all live alerts (there may be 100,000).
         self._missed: dict[int, set[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
-        self._given_back: list[int] = []  # rows that are not free before the next `sweep` (Rule 5)
-        self.top = 0  # all rows that were ever in use are below it; columns are looked at up to here
+        self._given_back: list[int] = []  # rows that become free at the next `sweep` (Rule 5)
+        self.top = 0  # one more than the highest row ever used: upkeep looks at the columns up to here
 
-        self._waiting: list[Flight] = []  # for a bit; a heap, the most urgent first
-        self._waits: dict[LiveAlert, Flight] = {}  # the newest of those, by alert
-        self._flying: list[Flight] = []  # in order of urgency
-        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # those that no flight has
-        self._alive = np.uint64(0)  # those that a flight has (Rule 1)
-        self._orders = 0  # flights so far
+        self._waiting: list[Flight] = []  # flights that wait for a bit: a heap, the most urgent first
+        self._newest_waiting: dict[LiveAlert, Flight] = {}  # the newest waiting flight of each alert
+        self._flying: list[Flight] = []  # flights that have a bit, in order of urgency
+        self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # bits that no flight has
+        self._alive = np.uint64(0)  # all bits that a flight has (Rule 1)
+        self._launched = 0  # how many flights were launched
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.ready[: self.top]))
@@ -156,13 +172,13 @@ class FanOut:
 
     @property
     def places(self) -> int:
-        """How many places all rows have together."""
+        """The number of places of all rows together."""
         return len(self._index)
 
     # ---- rows ----------------------------------------------------------------------------------------------------
 
     def enter(self, places: Sequence[Place], wanted: Filter, *, may_test: bool) -> int:
-        """Return the row of a new recipient. `may_test`: whether tests and exercises exist for it (R6)."""
+        """Give a new recipient a row and return it. `may_test`: whether it is sent tests and exercises (R6)."""
         if not self._free:
             self._clear_rows()
         row = self._free.pop()
@@ -170,7 +186,7 @@ class FanOut:
         self._slots[row] = tuple(self._index.add(row, *place) for place in places)
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
-        self.paused[row] = self._passed_over[row] = False
+        self.paused[row] = self._skipped[row] = False
         self._may_test[row] = may_test
         self.ready[row] = True
         return row
@@ -188,7 +204,7 @@ class FanOut:
         self._given_back.append(row)
 
     def move(self, row: int, places: Sequence[Place]) -> None:
-        """Replace the places of the row by these."""
+        """Replace the places of the row. The caller asks `take_owed_by` next (example for Rule 2)."""
         old = self._slots[row]
         for slot, place in zip(old, places, strict=False):
             self._index.move(slot, *place)
@@ -198,20 +214,26 @@ class FanOut:
         self._slots[row] = (*old[: len(places)], *added)
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the filter of the row by this one."""
+        """Replace the filter of the row."""
         self._filters.give_back(int(self._filter[row]))
         self._filter[row] = self._filters.take(wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """Return the filter that the row has."""
+        """Return the filter of the row."""
         return self._filters[int(self._filter[row])]
 
     def set_rights(self, row: int, *, may_test: bool) -> None:
-        """Set whether tests and exercises exist for the row from now on (R6)."""
+        """Set whether the row is sent tests and exercises from now on (R6)."""
         self._may_test[row] = may_test
 
     def trust_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Take a recipient's word that it holds these revisions, by the ids of their alerts (R5)."""
+        """Believe the client of a row that it holds these revisions (`holding`: alert id -> revision) (R5).
+
+        The row becomes a recipient of each alert, wherever its places are, so that it is sent newer revisions and the
+        cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is current.
+        B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert from the log
+        yet, B remembers the claim, and `launch` applies it.
+        """
         for alert_id, held in holding.items():
             alert = self.live.find(alert_id, now)
             if alert is None:
@@ -221,107 +243,111 @@ class FanOut:
                 self._miss(row, alert)
 
     def may_see(self, row: int, alert: LiveAlert) -> bool:
-        """Return whether the alert exists for the row (R6)."""
+        """Return whether the row may be sent the alert: only some recipients see tests and exercises (R6)."""
         return not alert.restricted or bool(self._may_test[row])
 
     # ---- what one row is owed ------------------------------------------------------------------------------------
 
     def pause(self, row: int) -> None:
-        """Hand the row nothing until it is resumed (Rule 3)."""
+        """Send the row nothing until it is resumed (Rule 3)."""
         self.paused[row] = True
 
     def resume(self, row: int) -> bool:
-        """Hand the row alerts again. Return whether it may lack some, so that `take_owed_by` has to be called."""
+        """Send the row alerts again. Return whether a flight skipped it, so that `take_owed_by` has to be called."""
         self.paused[row] = False
-        return bool(self._passed_over[row])
+        return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
-        """Return what has to be sent to the row now: cancels first, then the most severe first.
+        """Return the alerts to send to the row now: cancels first, then the most severe first.
 
-        No flight owes it to the row any more. So the caller says next what the row took (`note_taken`) and what it
-        declined (`note_declined`).
+        From now on no flight owes the row anything. So the caller has to report at once which alerts the row took
+        (`note_taken`) and which it declined (`note_declined`).
         """
+        # From here on a recipient's alerts in flight can be found only through `candidates`, for its bits are gone. An
+        # alert that a recipient may not see now stays recorded as missed: the next token may allow it.
         self._owed[row] = 0
-        self._passed_over[row] = False
-        doubtful = self._missed.pop(row, set())
-        doubtful.update(flight.alert for flight in (*self._flying, *self._waiting))
-        behind = {alert for alert in doubtful if alert.lacks(row)}
-        for alert in behind:
+        self._skipped[row] = False
+        candidates = self._missed.pop(row, set())
+        candidates.update(flight.alert for flight in (*self._flying, *self._waiting))
+        lacking = {alert for alert in candidates if alert.lacks(row)}
+        for alert in lacking:
             if not self.may_see(row, alert):
                 self._miss(row, alert)
         near = {alert for slot in self._slots[row] for alert in self.live.containing(*self._index.place(slot))}
         wanted = self.filter_of(row)
         owed = [
             alert
-            for alert in behind | near
+            for alert in lacking | near
             if not alert.ended(now) and self.may_see(row, alert) and _is_owed(alert, row, wanted)
         ]
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
 
     def note_taken(self, row: int, alerts: Sequence[LiveAlert]) -> None:
-        """Note that the row took what is current of these alerts."""
+        """Record that the row took the current entries of these alerts."""
         for alert in alerts:
             alert.mark_sent_to(row)
         self.sends += len(alerts)
 
     def note_declined(self, row: int, alert: LiveAlert) -> None:
-        """Note that the row declined what is current of an alert, and may still be owed it (Rule 4)."""
-        self._passed_over[row] = True
-        if alert.flags(row) & RECIPIENT:  # it is owed the alert wherever its places are
+        """Record that the row declined the current entry of an alert, and may still be owed it (Rule 4)."""
+        self._skipped[row] = True
+        if alert.flags(row) & RECIPIENT:  # a recipient is owed the alert wherever its places are
             self._miss(row, alert)
 
     def retract(self, row: int, alert: LiveAlert, number: int, *, recipient: bool) -> None:
-        """Take back that the row took the entry with this number: it was not sent after all, or perhaps was not.
+        """Undo the record that the row took the entry `number`: sending it failed, or may have failed.
 
-        `recipient`: whether the row is a recipient of the alert all the same, by an older revision, or because it may
-        have been sent this one.
+        `recipient`: whether the row remains a recipient of the alert, because it has an older revision, or because this
+        one may have reached it. Example: a push service answers 503, and the device still shows revision 1.
         """
-        self._passed_over[row] = True
+        self._skipped[row] = True
         alert.retract(row, number, recipient=recipient)
         if recipient:
             self._miss(row, alert)
 
     def _miss(self, row: int, alert: LiveAlert) -> None:
-        """Note that the row lacks what is current, and that no flight has it for the row."""
+        """Record that the row, a recipient, lacks the current entry of an alert, and that no flight will send it."""
         missed = self._missed.setdefault(row, set())
-        if len(missed) % 64 == 63:
+        if len(missed) % 64 == 63:  # now and then forget the alerts that are gone, or the set would only grow
             missed.difference_update([each for each in missed if each.gone])
         missed.add(alert)
 
     # ---- turns ---------------------------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
-        """Apply an entry of the log. From now on late joiners get it; `turn` sends it to the rows that are here."""
+        """Apply an entry of the log. New rows get it from now on; `turn` sends it to the rows that are here."""
         alert = self.live.apply(entry, now)
         self.drop_stale(now)
         if alert is not None:
             self.launch(alert, now)
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Send what is current of an alert to all rows that are owed it and lack it."""
-        self._orders += 1
-        flight = Flight(alert, self._orders, now)
-        if len(self._free) + len(self._given_back) == len(self._slots):  # nobody is here, as while a process starts
+        """Queue a flight of the alert's current entry, to all rows that are owed it and lack it."""
+        self._launched += 1
+        flight = Flight(alert, self._launched, now)
+        if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use, as while a process starts
             self._finished(flight)
             alert.pack()
             return
         for row, epoch, held in self.live.take_holdings(alert.id):
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
-        if alert in self._waits and self._waits[alert].number == alert.number:
-            return  # its rows are looked for when it starts
-        self._stop([flight for flight in self._flying if flight.alert is alert])  # that one left some of them out
-        self._waits[alert] = flight
+        if alert in self._newest_waiting and self._newest_waiting[alert].number == alert.number:
+            return  # the flight that waits already will find its rows when it starts
+        # A flight of the same entry may be under way if the alert was suspended for a moment. Rows that asked for their
+        # alerts in that moment were not sent this one, and the flight does not have them any more. Start again.
+        self._stop([flight for flight in self._flying if flight.alert is alert])
+        self._newest_waiting[alert] = flight
         heappush(self._waiting, flight)
 
     def most_urgent(self) -> Urgency | None:
-        """Return the urgency of the flight that the next turn sends; None if there is nothing to send."""
+        """Return the urgency of the flight that the next turn would send; None if there is nothing to send."""
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start the most severe flight that waits, then send the next slice. Return whether there is more to do.
+        """Start the most urgent waiting flight, then send one slice of the most urgent one. Return whether any is left.
 
-        `rows`: how many of a flight's rows to look at; SLICE if it is left out.
+        `rows`: how many rows of the flight to handle; SLICE if it is left out.
         """
         size = SLICE if rows is None else rows
         self.drop_stale(now)
@@ -340,7 +366,7 @@ class FanOut:
         return self.busy
 
     def _send_slice(self, rows: Rows) -> None:
-        """Hand each row all that it is owed, at once."""
+        """Hand each of these rows all alerts that it is owed, and record what the rows took (Rules 2 and 4)."""
         for group, alerts in self._take_owed(rows):
             for part, texts in self._by_language(group, alerts):
                 for alert, took in zip(alerts, self._recipients.take(part, alerts, texts), strict=True):
@@ -352,7 +378,7 @@ class FanOut:
                         self.sends += len(took)
 
     def _by_language(self, rows: Rows, alerts: list[LiveAlert]) -> Iterator[tuple[Rows, tuple[int, ...]]]:
-        """Yield the rows in groups that are sent the same texts of these alerts, and which those are, one for each."""
+        """Group the rows by the languages that they get: yield each group with the number of a text for each alert."""
         if not any(alert.languages for alert in alerts):
             yield rows, (0,) * len(alerts)
             return
@@ -363,27 +389,30 @@ class FanOut:
             yield rows[np.array([each == these for each in texts])[which]], these
 
     def _take_owed(self, rows: Rows) -> Iterator[tuple[Rows, list[LiveAlert]]]:
-        """Yield the rows in groups that are owed the same, and what that is.
+        """Group the rows by the alerts that they are owed: yield each group with its alerts.
 
-        They are owed it no more. Paused rows lose it (Rule 3).
+        The bits of all these rows are cleared. Paused rows are in no group (Rule 3).
         """
         words = self._owed[rows] & self._alive
         self._owed[rows] = 0
         paused = self.paused[rows]
         if paused.any():
-            self._pass_over(rows[paused], words[paused])
+            self._skip_paused(rows[paused], words[paused])
         go = (words != 0) & ~paused
         rows, words = rows[go], words[go]
-        # Nearly always all rows are owed the same. That is looked at first, for to tell groups apart takes a third as
-        # long as everything else that is done for a slice (but the writes).
+        # Nearly always all rows are owed the same alerts. This case is tested first: `np.unique` and the comparisons
+        # take a third of the time of everything else that is done for a slice (except the writes).
         same = len(words) == 0 or bool((words == words[0]).all())
         for word in words[:1] if same else np.unique(words):
             alerts = [flight.alert for flight in self._flying if flight.bit & word]
             yield rows if same else rows[words == word], alerts
 
-    def _pass_over(self, rows: Rows, words: NDArray[np.uint64]) -> None:
-        """Note what paused rows are owed as recipients. What they are owed for their places is found by these."""
-        self._passed_over[rows[words != 0]] = True
+    def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
+        """Record the alerts that paused rows are owed as recipients (Rule 3).
+
+        An alert that a row is owed for its places only needs no record: `take_owed_by` finds it by the places.
+        """
+        self._skipped[rows[words != 0]] = True
         for flight in self._flying:
             late = rows[words & flight.bit != 0]
             for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
@@ -397,12 +426,12 @@ class FanOut:
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
     def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return for each of these rows whether a flight owes it something."""
+        """Return, for each of these rows, whether a flight owes it an alert."""
         in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
         return in_flight
 
     def _start(self, now: Now) -> None:
-        """Give the most severe waiting flight a bit and its rows, if there is a bit for it."""
+        """Give the most urgent waiting flight a bit and its rows, if a bit is free for it; drop flights out of date."""
         while self._waiting and not self._waiting[0].current(now):
             self._stop_waiting()
         if not self._waiting or not self._has_bit_for(self._waiting[0]):
@@ -418,10 +447,10 @@ class FanOut:
         self._flying.sort()
 
     def _stop_waiting(self) -> Flight:
-        """Take out the most severe of the waiting flights."""
+        """Remove and return the most urgent waiting flight."""
         flight = heappop(self._waiting)
-        if self._waits.get(flight.alert) is flight:
-            del self._waits[flight.alert]
+        if self._newest_waiting.get(flight.alert) is flight:
+            del self._newest_waiting[flight.alert]
         return flight
 
     def _has_bit_for(self, flight: Flight) -> bool:
@@ -429,9 +458,13 @@ class FanOut:
         return len(self._bits) > kept
 
     def _rows_of(self, alert: LiveAlert) -> Rows:
-        """Return the rows to send what is current to: those it applies to, nearest first, then other recipients."""
+        """Return the rows to send the current entry to: rows inside the area, nearest first, then other recipients.
+
+        A row inside the area is owed a revision if its filter and its rights let the alert through and it does not have
+        the revision. A recipient is owed newer revisions and the cancel wherever it is and whatever its filter says.
+        """
         recipients = alert.recipients()
-        if len(recipients):  # a new alert has none, and nearly all alerts concern nobody here
+        if len(recipients):  # skipped for a new alert, which has none: nearly all alerts concern no row here
             recipients = self._ready_recipients(recipients, alert)
         if alert.cancel is not None:
             return recipients
@@ -448,7 +481,7 @@ class FanOut:
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
 
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
-        """Return the rows that are here and may see the alert; note for the others that they lack it."""
+        """Return the rows in use that may see the alert; record the others in use as missing it."""
         rows = rows[self.ready[rows]]
         visible = self._visible(rows, alert)
         for row in rows[~visible].tolist():
@@ -459,7 +492,7 @@ class FanOut:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
     def drop_stale(self, now: Now) -> None:
-        """End the flights whose entry is superseded, cancelled or expired (Rule 1)."""
+        """End the flights whose entry is superseded, cancelled or expired (Rule 1). Call it before every slice."""
         self._stop([flight for flight in self._flying if not flight.current(now)])
 
     def _stop(self, flights: Iterable[Flight]) -> None:
@@ -475,9 +508,9 @@ class FanOut:
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Let alerts end and rows become free. Call it twenty times a second.
+        """Let alerts end and given-back rows become free. Call it twenty times a second.
 
-        It may launch alerts that a wrong wall clock had ended.
+        Alerts that a wrong wall clock had ended, and that are live after all, are launched.
         """
         for alert in self.live.expire(now):
             self.launch(alert, now)
@@ -492,7 +525,7 @@ class FanOut:
 
 
 def _is_owed(alert: LiveAlert, row: int, wanted: Filter) -> bool:
-    """Return whether a row that is a recipient, or has a place inside, has to be sent what is current."""
+    """Return whether a row that is a recipient, or has a place in the area, is owed the alert's current entry."""
     flags = alert.flags(row)
     if alert.cancel is not None:
         return bool(flags & RECIPIENT)

@@ -1,45 +1,70 @@
-"""The live alerts of this process: what is current, who was told, and when it ends.
+"""The live alerts of this process: the current entry of each, which sessions were sent it, and when the alert ends.
 
-For each live alert and session that was told of it there is one byte (stream/delivery_flags.py). Its bits, the lowest
-first:
+The *current entry* of an alert is its newest revision, or its cancel. An entry is *believed* if the verifier of the log
+accepts its approvals (docs/approvals.md).
+
+For each live alert, and each session that was sent it, there is one byte of flags (stream/delivery_flags.py). A row is
+the number of a session, or of a push device in a push process. The bits of the byte, the lowest first:
 
     RECIPIENT  some revision was sent on this connection, or the client says that it holds one
-    CURRENT    it has the current revision, so there is nothing more to send
+    CURRENT    the client has the current revision, so there is nothing more to send
     SENT       the current revision was sent on this connection
     ACKED      … and the client has acknowledged it
-    (then SENT and ACKED of the revision before, and those of the one before that)
+    (then SENT and ACKED of the revision before, and of the revision before that)
 
-A new revision shifts SENT and ACKED up by two bits and takes CURRENT away: one operation on all rows. When a session
-has gone, its bytes count no more before the row is used again (`forget`).
+A new revision shifts SENT and ACKED up by two bits and clears CURRENT, in one operation on all rows. When a session has
+left, its flags are invalidated before its row is used again (`forget`).
 
-Nothing here that a session, an entry or a sweep asks for looks at all live alerts, but for what happens when a wall
-clock is set right (`correct`). An alert that concerns nobody here takes less than 1 KiB.
+A process may have 100,000 live alerts. So no request of a session, no entry and no sweep loops over all of them; only
+`correct` does, when a wall clock is set right. An alert that concerns no session here takes less than 1 KiB.
 
-Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic
-        deadline that was made of it when this node learnt of it has passed. Nothing of it is sent while one says so.
-Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that clients which come back holding
-        it can be told.
-Rule 3  The monotonic clock is never set, so what it has ended is let go and stays out, though the log may give it
-        again (a new epoch does) when the wall clock lets it live (`_Gone`). The wall clock may be set, and set right
-        again. So what it alone has ended is *suspended*: it is kept, `flags` included, and when the wall
-        clock lets it live after all, it is sent to those who are owed it, and to nobody twice.
-Rule 4  What had ended by the wall clock when this node learnt of it is suspended too, since that clock may be ahead.
-        No deadline can be made of such a clock. So the deadline is the latest that can be right: an alert was
-        accepted before a node learns of it, hence has at most the time from `issued_at` to `expires_at` to live.
-        There are at most MAX_DOUBTED of these; `missed_until` says up to which end others were not taken.
-Rule 5  Of those that end together, AT_ONCE are let go at a time. The others have ended all the same (Rule 1).
-Rule 6  A cancel may stand in the log before what it cancels: a process that knows no more of an alert than its cancel,
-        which it has appended, puts that back before others put back the rest. So a cancel of an unknown alert is kept,
-        and the alert is a cancelled one from its first moment here. There are at most MAX_EARLY of these.
-Rule 7  What is believed no longer (LogJ1) is *withdrawn*: as if the wall clock had ended it, until it is believed again
-        or a later entry comes. A cancel that was believed stays, for its recipients have been told.
-Rule 8  How many approvals an entry needs is decided by the chain in front of it (HD1). So the chain of each live alert
-        is kept with it, as the kinds of its revisions; whoever reads the log makes up what this process lacks
+Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic clock
+        has passed the deadline that was computed from `expires_at` when this node learnt of the alert. Nothing of it is
+        sent while one of them says so.
+        Example: an alert expires at 12:00. At 11:59 the wall clock is set back by an hour. The monotonic deadline
+        passes a minute later all the same, and nothing is sent after it.
+Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that a client which comes back holding
+        it can be sent the cancel.
+        Example: a phone is sent an alert at 10:00 and loses its network. The alert is cancelled at 10:05. The phone
+        comes back at 10:20 with the alert in `holding` and is sent the cancel.
+Rule 3  The monotonic clock is never set. So an alert that it has ended is *let go*: it is forgotten for good, even if
+        the log gives it again while the wall clock says that it is live (`_Gone`). The wall clock may be wrong. So an
+        alert that only the wall clock has ended is *suspended*: it is kept with its flags. If the wall clock says later
+        that it is live, it is sent to every session that is owed it, and to no session twice.
+        Example: an alert expires at 10:30. At 10:00 the wall clock jumps to 11:00. A phone that connects is not sent
+        the alert. At 10:05 the clock is set right: the next sweep launches the alert, and the phone gets it. Phones
+        that got it before the jump have CURRENT and get nothing.
+Rule 4  An alert that had ended by the wall clock when this node learnt of it is suspended too, since that clock may be
+        ahead. No deadline can be computed from such a clock. So the deadline is the latest that can be right: a node
+        learns of an alert after it was accepted, so it has at most the time from `issued_at` to `expires_at` to live.
+        At most MAX_DOUBTED of them are kept; `missed_until` is the latest end of the others.
+        Example: a node starts at 10:10 with a clock that says 12:10, and reads an alert that was issued at 10:00 and
+        expires at 11:00. It suspends the alert, with a deadline in one hour. When the clock is set right, the deadline
+        becomes the true one, in 50 minutes, and the alert is sent.
+Rule 5  At most AT_ONCE alerts are let go at one sweep. The others have ended all the same (Rule 1).
+        Example: 50,000 alerts expire at noon. None is sent after noon. They are let go at 333 sweeps of 2 ms; all at
+        one sweep would keep the loop from its sockets for more than half a second.
+Rule 6  A cancel may come before the alert that it cancels. It is kept, and the alert is cancelled from its first moment
+        here. At most MAX_EARLY of such cancels are kept.
+        Example: Redis loses the last entries. Node A has appended the cancel and knows nothing else of the alert. It
+        puts the cancel back before node B puts back the revision. No node may show the revision in between.
+Rule 7  An alert that is not believed any more (LogJ1) is *withdrawn*: it is treated as if the wall clock had ended it,
+        until it is believed again or a later entry arrives. A believed cancel stays: recipients have been sent it.
+        Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key is
+        put back a minute later. The next sweep sends the alerts to the sessions that connected in that minute.
+Rule 8  The chain of entries before an entry decides how many approvals the entry needs (HD1). So each live alert keeps
+        its chain, as the kinds of its revisions. The reader of the log gets from the log what a process lacks
         (`lacks_chain`, `learn`).
-Rule 9  A revision that was never believed here may have been sent by a process that believed it. So its alert is kept,
-        withdrawn, and in no index: nobody is sent it, and whoever holds it is sent its cancel (HD7). There are at most
-        MAX_UNBELIEVED of these.
-Rule 10 Nothing follows a cancel that is believed, whatever its number (HD9).
+        Example: revision 1 needed two reviewers, as its category does. Revision 2 has a category that needs one. It
+        still needs two, and a process that has read only revision 2 could not know that.
+Rule 9  A revision that was never believed here may have been sent by another process that believed it. So its alert is
+        kept, but withdrawn and in no index: no session is sent it, and a session that holds it is sent its cancel
+        (HD7). At most MAX_UNBELIEVED of them are kept.
+        Example: node A has a new reviewer's key already, node B has not. A sends the alert to a phone, which reconnects
+        to B with the alert in `holding`. When the alert is cancelled, B sends the cancel to that phone.
+Rule 10 Nothing follows a believed cancel, whatever its number (HD9).
+        Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
+        3. The alert stays cancelled.
 """
 
 from collections import deque
@@ -63,38 +88,37 @@ RECIPIENT, CURRENT, SENT, ACKED = 1, 2, 4, 8
 _GENERATIONS = 3  # revisions whose SENT and ACKED are kept: the current one and two before
 _SENT_AND_ACKED = 0b1111_1100  # of all generations: two bits each, the current one lowest
 
-MAX_DOUBTED = 256  # Rule 4; nearly all of them have truly ended
+MAX_DOUBTED = 256  # Rule 4; nearly all of them have really ended
 AT_ONCE = 150  # alerts let go at one sweep (Rule 5): 1 to 2 ms
-GONE_S = 86_400.0  # how long it is remembered at least that an alert was let go: the log has it for a day (LogR1)
-MAX_GONE = 100_000  # … unless more than so many were; about 100 bytes each
+GONE_S = 86_400.0  # how long, at least, `_Gone` remembers an alert: the log keeps it for a day (LogR1)
+MAX_GONE = 100_000  # … unless more alerts than this were let go; about 100 bytes each
 GONE_PARTS = 32
-MAX_EARLY = 10_000
-MAX_UNBELIEVED = 10_000
-HOLDING_S = 30.0  # how long a claim to hold an unknown alert is remembered
-MAX_HOLDINGS = 100_000
+MAX_EARLY = 10_000  # Rule 6
+MAX_UNBELIEVED = 10_000  # Rule 9
+HOLDING_S = 30.0  # how long a session's claim to hold an unknown alert is remembered
+MAX_HOLDINGS = 100_000  # claims remembered at a time
 
 
 class _Shared:
-    """What all alerts of a process have in common."""
+    """State that all alerts of a process share."""
 
     __slots__ = ("acks", "counted", "departures", "doubted", "suspended", "unbelieved")
 
     def __init__(self, capacity: int) -> None:
         self.departures = Departures(capacity)
-        self.suspended: set[LiveAlert] = set()  # those that somebody was not sent because of the wall clock (Rule 3)
+        self.suspended: set[LiveAlert] = set()  # alerts that were not sent because of the wall clock (Rules 3 and 7)
         self.doubted: set[LiveAlert] = set()  # Rule 4
         self.unbelieved: set[LiveAlert] = set()  # Rule 9
-        self.counted: set[LiveAlert] = set()  # those with a `sent` or an `acked`
+        self.counted: set[LiveAlert] = set()  # alerts with a `sent` or an `acked` that `take_counts` has not taken
         self.acks = 0  # acknowledgements counted since the start
 
 
 class LiveAlert:
-    """One alert that has not ended: its current revision or its cancel, and who was told what of it.
+    """One alert that is kept here: its newest revision, its cancel if it has one, and the flags of each recipient.
 
-    `rank` is the severity as a number. `restricted` alerts exist only for sessions that may see tests (R6). `encoded`
-    is for whoever sends it: what is current, in each language that somebody has needed so far (by the number of its
-    text), as one frame for each wire format, or as two payloads of a push. `languages` are the tags of what is current
-    if it is not the same for everybody.
+    `rank` is the severity as a number. Only sessions that may see tests are sent `restricted` alerts (R6). `encoded` is
+    a cache for the sender: text number -> the current entry with this text, as one frame for each wire format, or as
+    two payloads of a push. `languages` are the language tags of the texts if there are two texts or more.
     """
 
     __slots__ = (
@@ -124,25 +148,25 @@ class LiveAlert:
     def __init__(self, revision: Revision, now: Now, order: int, shared: _Shared) -> None:
         self.id = revision.id
         self.order = order  # of arrival, among the alerts of this process
-        self.area: Filed = NONE  # by which the index of areas knows it
+        self.area: Filed = NONE  # its place in the index of areas
         self._shared = shared
-        self._flags: DeliveryFlags | None = None  # until somebody is told
+        self._flags: DeliveryFlags | None = None  # None until a session is sent it: most alerts concern no session
         self.cancel: Cancel | None = None
-        self.chain = Chain()  # Rule 8: all entries that this process knows of, those that are set aside too
-        self.behind: Kinds = NO_KINDS  # … and the kinds of what is in front of the current revision
-        self.sent = self.acked = 0  # since `take_counts` last took them
+        self.chain = Chain()  # all entries that this process knows of, unbelieved ones too (Rule 8)
+        self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
+        self.sent = self.acked = 0  # since the last `take_counts`
         self.restricted = revision.alert.status != "actual"
-        self._become(revision, now)
+        self._set_revision(revision, now)
         if now.wall_ms >= revision.ends_at:
-            shared.doubted.add(self)  # its deadline is not made of the wall clock (Rule 4)
+            shared.doubted.add(self)  # its deadline is not computed from the wall clock (Rule 4)
         self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
 
-    def _become(self, revision: Revision, now: Now) -> None:
+    def _set_revision(self, revision: Revision, now: Now) -> None:
         self._revision: Revision | bytes = revision
         self.revision_number = revision.revision
         self.expires_at = revision.ends_at
-        self.withdrawn = 0  # else its end while it is (Rule 7)
-        self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000
+        self.withdrawn = 0  # while it is withdrawn: its end, and `expires_at` is 0 (Rule 7)
+        self.latest = now.monotonic + (revision.ends_at - revision.issued_at) / 1000  # the latest deadline (Rule 4)
         self.category = intern(revision.alert.category)
         self.rank = SEVERITY_RANK[revision.alert.severity]
         texts = revision.alert.texts
@@ -151,32 +175,35 @@ class LiveAlert:
 
     @property
     def revision(self) -> Revision:
-        """The last revision. Of an alert that was packed it is another object at every call."""
+        """The newest revision. If the alert is packed, each access unpacks it again, to a new object."""
         return unpack(self.id, self._revision) if isinstance(self._revision, bytes) else self._revision
 
     def pack(self) -> None:
-        """Keep the revision in few bytes: it has been sent to all whom it concerned, and may not be needed again."""
+        """Keep the revision as few bytes. Its flight is over, so it may not be needed again.
+
+        As objects a revision takes 1.3 KiB (stream/compact_revision.py).
+        """
         if isinstance(self._revision, Revision):
             self._revision = pack(self._revision)
 
     @property
     def current(self) -> Entry:
-        """The last entry: the current revision, or the cancel."""
+        """The current entry: the cancel if there is one, else the newest revision."""
         return self.revision if self.cancel is None else self.cancel
 
     @property
     def number(self) -> int:
-        """The number of the last entry."""
+        """The number of the current entry."""
         return self.revision_number if self.cancel is None else self.cancel.revision
 
     @property
     def doubted(self) -> bool:
-        """Whether it had ended by the wall clock when this node learnt of it, and has not lived since (Rule 4)."""
+        """Whether the wall clock had ended it when this node learnt of it, and has said so ever since (Rule 4)."""
         return self in self._shared.doubted
 
     @property
     def ends_at(self) -> int:
-        """When its last revision says that it ends, in ms since 1970, also while it is withdrawn."""
+        """The end that the newest revision names, in ms since 1970, also while the alert is withdrawn."""
         return self.withdrawn or self.expires_at
 
     @property
@@ -186,34 +213,34 @@ class LiveAlert:
 
     @property
     def gone(self) -> bool:
-        """Whether it has been let go, which is for good (Rule 3)."""
+        """Whether it has been let go for good (Rule 3)."""
         return self.deadline == float("-inf")
 
     def ended(self, now: Now) -> bool:
-        """Whether nothing of it may be sent now (Rule 1)."""
+        """Return whether nothing of the alert may be sent now (Rule 1)."""
         if now.monotonic >= self.deadline:
             return True
         if now.wall_ms < self.expires_at:
             return False
-        self._shared.suspended.add(self)  # whoever asked has not been sent it
+        self._shared.suspended.add(self)  # the caller does not send it now, so `expire` may have to launch it later
         return True
 
     def withdraw(self) -> None:
-        """Nothing of it may be sent until it is restored (Rule 7)."""
+        """Keep the alert from being sent until it is restored (Rule 7)."""
         if not self.withdrawn:
             self.withdrawn, self.expires_at = self.expires_at, 0
             self._shared.suspended.add(self)
 
     def restore(self) -> None:
-        """It is believed, perhaps again: the next sweep sends it to those who are owed it."""
+        """Let a withdrawn alert be sent again, since it is believed now (Rule 7). The next sweep launches it."""
         self._shared.unbelieved.discard(self)
         if self.withdrawn:
             self.expires_at, self.withdrawn = self.withdrawn, 0
 
     def trust(self, now: Now) -> bool:
-        """The wall clock lets it live: from now on it has a deadline that is made of that clock (Rule 4).
+        """Compute the deadline from the wall clock, which says now that the alert is live (Rule 4).
 
-        Returns whether that is another deadline.
+        Return whether the deadline has changed.
         """
         before = self.deadline
         if self.doubted:
@@ -222,17 +249,21 @@ class LiveAlert:
         return self.deadline != before
 
     def correct(self, now: Now) -> None:
-        """Put off a deadline that was too early, for it was made of a wall clock that was ahead."""
+        """Move the deadline to a later time if it was computed from a wall clock that was ahead."""
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
-        """Take the next revision. Nobody has it yet, but for sessions that said so when this process was behind."""
-        newer = max(0, revision.revision - self.revision_number)  # 0 where the last one was never believed (Rule 9)
-        steps = min(2 * newer, 8)  # bits; numbers may be missing after a restart
+        """Replace the newest revision. No row has CURRENT then, except rows that said they hold this revision already.
+
+        Such a row is in `ahead`: its client was sent the revision by another node while this process was behind (R5c).
+        """
+        newer = max(0, revision.revision - self.revision_number)  # 0 if the same revision is believed now (Rule 9)
+        steps = min(2 * newer, 8)  # in bits; numbers may be missing after a restart
         self.restore()
-        # What is added to its end is added to its deadline: the wall clock may have been set in between.
+        # The deadline moves by as much as the end does. A deadline computed from the wall clock would be wrong if that
+        # clock has been set since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
-        self._become(revision, now)
+        self._set_revision(revision, now)
         if self.doubted:
             self.deadline = self.latest
         if self._flags is not None:
@@ -241,34 +272,37 @@ class LiveAlert:
                 self._mark_held(self._flags, row, held)
 
     def end_by(self, cancel: Cancel) -> None:
-        """Take the cancel. When the alert ends is still what its last revision says (Rule 2)."""
+        """Cancel the alert. Its `expires_at` is still the one of its newest revision (Rule 2)."""
         self.restore()
         self.cancel = cancel
         self.languages = ()
         self.encoded = {}
 
-    # ---- who was told what ---------------------------------------------------------------------------------------
+    # ---- flags of recipients -------------------------------------------------------------------------------------
 
     def flags(self, row: int) -> int:
-        """The bits of one row."""
+        """Return the flags of one row."""
         return 0 if self._flags is None else self._flags.of(row)
 
     def flags_of(self, rows: Rows) -> NDArray[np.uint8]:
-        """The bits of each of these rows."""
+        """Return the flags of each of these rows."""
         return np.zeros(len(rows), np.uint8) if self._flags is None else self._flags.of_all(rows)
 
     def lacks(self, row: int) -> bool:
-        """Whether the session at `row` is a recipient that does not have what is current."""
+        """Return whether the row is a recipient that does not have the current entry.
+
+        A row that was sent a cancel is no recipient any more, so every recipient of a cancelled alert lacks the cancel.
+        """
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return self.flags(row) & wanted == RECIPIENT
 
     def recipients(self) -> Rows:
-        """The rows of recipients that don't have what is current; of a cancel, the rows of all recipients."""
+        """Return the rows of all recipients that lack the current entry, ascending."""
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return np.empty(0, np.int32) if self._flags is None else self._flags.having(RECIPIENT, wanted)
 
     def expect(self, rows: Rows) -> None:
-        """What is current is about to be sent to these rows, in slices."""
+        """Make room for the flags of these rows, to which the current entry is about to be sent in slices."""
         self._writable_flags().expect(rows)
 
     def _writable_flags(self) -> DeliveryFlags:
@@ -277,7 +311,7 @@ class LiveAlert:
         return self._flags
 
     def trust_holding(self, row: int, held: int) -> None:
-        """The session at `row` says that it holds revision `held`: from now on it is a recipient (R5)."""
+        """Make the row a recipient that has revision `held`, since its client says so (R5)."""
         flags = self._writable_flags()
         flags.put(row, flags.of(row) | RECIPIENT)
         self._mark_held(flags, row, held)
@@ -291,9 +325,10 @@ class LiveAlert:
             flags.ahead.pop(row, None)
 
     def mark_sent(self, rows: Rows) -> None:
-        """Note that what is current (revision or cancel) was handed to the transports of `rows`.
+        """Record that `rows` took the current entry.
 
-        Who was sent a cancel is no recipient any more, and cancels are not counted (H7).
+        After a cancel a row is no recipient any more, so nothing of this alert follows on that connection. Cancels are
+        not counted (H7).
         """
         flags = self._writable_flags()
         if self.cancel is not None:
@@ -304,7 +339,7 @@ class LiveAlert:
             self.sent += len(rows)
 
     def mark_sent_to(self, row: int) -> None:
-        """`mark_sent` for one row, without numpy's cost for an array of one."""
+        """Do the same as `mark_sent` for one row, without numpy's overhead for an array of one element."""
         flags = self._writable_flags()
         if self.cancel is not None:
             flags.put(row, flags.of(row) & (0xFF ^ RECIPIENT))
@@ -314,9 +349,9 @@ class LiveAlert:
             self.sent += 1
 
     def retract(self, row: int, number: int, *, recipient: bool) -> None:
-        """Take back what `mark_sent` has noted of an entry with this number: it was not sent, or only maybe.
+        """Undo `mark_sent` for the entry `number`: sending it failed, or may have failed.
 
-        `recipient`: whether the session at `row` is one all the same.
+        `recipient`: whether the row remains a recipient. If a newer revision is current by now, its flags stay.
         """
         flags = self._writable_flags()
         bits = flags.of(row)
@@ -325,7 +360,10 @@ class LiveAlert:
         flags.put(row, bits | RECIPIENT if recipient else bits & (0xFF ^ RECIPIENT))
 
     def acknowledge(self, row: int, revision: int) -> None:
-        """Count the acknowledgement of `revision` once, if it was sent on this connection."""
+        """Count the acknowledgement of `revision` once, if that revision was sent on this connection.
+
+        Only the newest three revisions are counted (M5): an `ack` of revision 1 may arrive while 3 is current.
+        """
         back = self.revision_number - revision
         if not 0 <= back < _GENERATIONS:
             return
@@ -338,23 +376,27 @@ class LiveAlert:
             self.acked += 1
 
 
-def _is_news(revision: Revision, alert: LiveAlert) -> bool:
-    """Return whether a revision is newer than what is known, or the first one to be believed (Rule 9)."""
+def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
+    """Return whether a revision is newer than the current entry, or is the first believed one of its alert (Rule 9)."""
     return alert.unbelieved or revision.revision > alert.number
 
 
 class _Ends:
-    """When alerts end: a heap of deadlines. One that has been put off is found out when its old time comes."""
+    """The alerts in a heap, by their deadlines.
+
+    A deadline that moves later needs no change of the heap: `take` finds the alert at its old deadline and puts it back
+    with the new one. When a deadline moves earlier, `put` adds a second item, and `take` skips the first one later.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, LiveAlert]] = []
 
     def put(self, alert: LiveAlert) -> None:
-        """The alert has this deadline now. This has to be said of every new one that is not later than the last."""
+        """Add the alert with its deadline. Call this for a new alert and whenever a deadline moves earlier."""
         heappush(self._heap, (alert.deadline, alert.order, alert))
 
     def take(self, now: Now, at_most: int) -> list[LiveAlert]:
-        """Take out alerts whose deadlines have passed."""
+        """Remove and return alerts whose deadlines have passed, at most `at_most`."""
         ended: dict[LiveAlert, None] = {}
         while self._heap and self._heap[0][0] <= now.monotonic and len(ended) < at_most:
             alert = heappop(self._heap)[2]
@@ -365,7 +407,10 @@ class _Ends:
         return list(ended)
 
     def until(self, deadline: float) -> set[LiveAlert]:
-        """The alerts that end by then, and maybe others; those that end later are not looked at."""
+        """Return the alerts with an item in the heap up to this deadline, without looking at later items.
+
+        Some of them may have a later deadline by now.
+        """
         found, todo = set(), [0]
         while todo:
             at = todo.pop()
@@ -376,10 +421,14 @@ class _Ends:
 
 
 class _Gone:
-    """What the monotonic clock has ended (Rule 3): the last number of each alert, by the hash of its id.
+    """The alerts that the monotonic clock has ended (Rule 3): hash of the id -> number of the last entry.
 
-    It is in GONE_PARTS parts, so that no dict is large: one of 90,000 holds the loop for 4 ms when it grows, and for as
-    long when it is dropped. Each part has two generations, and the older one is dropped as a whole.
+    The numbers are spread over GONE_PARTS parts, so that no dict is large: a dict of 90,000 blocks the loop for 4 ms
+    when it grows, and as long when it is dropped. Each part has two generations, and the older is dropped as a whole,
+    so that no entry needs a time of its own.
+
+    Example: an alert ended at 10:00. The log is restored from a backup and gives all its entries again, and the wall
+    clock is a quarter of an hour behind. Without this memory the alert would be sent a second time.
     """
 
     def __init__(self) -> None:
@@ -388,7 +437,7 @@ class _Gone:
         self._since = [float("-inf")] * GONE_PARTS  # the monotonic time at which the newer generation began
 
     def add(self, alert_id: str, number: int, now: Now) -> None:
-        """The alert was let go, and this was its last entry's number."""
+        """Remember that the alert was let go, with the number of its last entry."""
         key = hash(alert_id)
         part = key % GONE_PARTS
         if now.monotonic - self._since[part] >= GONE_S or len(self._newer[part]) * GONE_PARTS >= MAX_GONE:
@@ -396,17 +445,17 @@ class _Gone:
         self._newer[part][key] = number
 
     def last(self, alert_id: str) -> int:
-        """The number of the alert's last entry that was known here; 0 if it was not let go."""
+        """Return the number of the last entry of an alert that was let go; 0 for any other alert."""
         key = hash(alert_id)
         part = key % GONE_PARTS
         return self._newer[part].get(key) or self._older[part].get(key, 0)
 
 
 class LiveAlerts:
-    """All live alerts of a process, and those that were cancelled and have not expired (Rule 2)."""
+    """All alerts that a process keeps: live, cancelled (Rule 2), suspended (Rules 3 and 4) and withdrawn (Rule 7)."""
 
     def __init__(self, capacity: int, *, places: bool = True) -> None:
-        """`capacity`: how many rows there are; `places`: whether `containing` will be asked."""
+        """Create it for `capacity` rows. `places`: whether `containing` will be called, which needs an index."""
         self._shared = _Shared(capacity)
         self._places = places
         self._alerts: dict[str, LiveAlert] = {}
@@ -414,15 +463,17 @@ class LiveAlerts:
         self._ends = _Ends()
         self._gone = _Gone()
         self.verifier: EntryVerifier = TrustAll()
-        self._early: dict[str, Cancel] = {}  # Rule 6, by id
-        self._learnt: dict[str, Chain] = {}  # Rule 8, by id: for the next entry that is applied
-        self.behind = False  # the last `expire` may have left some that had ended
+        self._early_cancels: dict[str, Cancel] = {}  # Rule 6, by id
+        self._chains_before: dict[str, Chain] = {}  # by id: the chain before the next entry that is applied (Rule 8)
+        self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
         self._arrivals = 0
-        self._slack_s = float("-inf")  # no deadline that is made of a wall clock is later than its end and so much
-        self.missed_until = 0  # the latest end, in ms since 1970, of what was not taken (Rule 4)
+        # The greatest difference seen between the monotonic clock and the wall clock, in seconds. A deadline computed
+        # from the wall clock is at most the alert's end plus this difference (`suspended`).
+        self._clock_gap_s = float("-inf")
+        self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
         self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._holding_times: deque[tuple[float, str, int, int]] = deque()
-        self._counts: dict[str, Counts] = {}  # of alerts that have ended since `take_counts` was last called
+        self._counts: dict[str, Counts] = {}  # counts of alerts that have ended since the last `take_counts`
 
     def __len__(self) -> int:
         return len(self._alerts) - len(self._shared.unbelieved)
@@ -431,36 +482,37 @@ class LiveAlerts:
         return iter(self._alerts.values())
 
     def find(self, alert_id: str, now: Now) -> LiveAlert | None:
-        """The alert, if it is known and has not ended, or is suspended."""
+        """Return the alert if it is kept here and the monotonic clock has not ended it: it may be suspended."""
         alert = self._alerts.get(alert_id)
         return None if alert is None or now.monotonic >= alert.deadline else alert
 
     def knows(self, entry: Entry) -> bool:
-        """Whether the alert is live, or was not let go yet, and this entry or a later one of it was taken."""
+        """Return whether the alert is kept here and this entry, or a later one, has been applied."""
         alert = self._alerts.get(entry.id)
         return alert is not None and entry.revision <= alert.number
 
     def lacks_chain(self, entry: Entry | Untrusted) -> bool:
-        """Return whether entries in front of this one are unknown here, so that `learn` has to be called (Rule 8)."""
+        """Return whether entries before this one are unknown here, so that `learn` has to be called (Rule 8)."""
         alert = self._alerts.get(entry.id)
         chain = Chain() if alert is None else alert.chain
         return self.verifier.needs_chain and (entry.revision > chain.last + 1 or chain.kinds >= UNKNOWN)
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
-        """Take from the history of its alert what is in front of an entry that is about to be applied (Rule 8)."""
-        self._learnt = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
+        """Remember the chain before an entry that is applied next, from the history of its alert (Rule 8)."""
+        self._chains_before = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
 
     def apply(self, entry: Entry | Untrusted, now: Now) -> LiveAlert | None:
-        """Take an entry of the log. Returns the alert if that changed what is current, else None.
+        """Apply an entry of the log. Return the alert if its current entry has changed and may be sent, else None.
 
-        Nothing changes if the entry is not newer than what is known, or if the alert has ended. After a restart the
-        first entry that is read of an alert may be a later revision than 1. What was let go comes back with a revision
-        that is newer than all that was known of it, and with nothing else (Rule 3). A cancel of an unknown alert
-        changes nothing yet (Rule 6), and a tombstone never does.
+        Nothing is to be sent if the entry is not newer than the current one, is not believed (Rules 7 and 9), or if the
+        alert has ended. After a restart the first entry that is read of an alert may be a later revision than 1. An
+        alert that was let go comes back only with a revision newer than all known ones (Rule 3). A cancel of an unknown
+        alert is kept (Rule 6), a tombstone is ignored.
         """
         alert = self._alerts.get(entry.id)
-        chain = self._learnt.pop(entry.id, Chain() if alert is None else alert.chain)
+        chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
         behind = chain.before(entry.revision)
+        # The chain grows with every entry, also with one that is not believed: it counts by what it says (HD1).
         if alert is not None:
             alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
         if isinstance(entry, Untrusted):
@@ -468,7 +520,7 @@ class LiveAlerts:
             return None
         if isinstance(entry, Cancel):
             return self._cancel(alert, entry, behind, now)
-        if alert is not None and (alert.cancel is not None or not _is_news(entry, alert)):
+        if alert is not None and (alert.cancel is not None or not _is_newer(entry, alert)):
             return None
         if self.verifier.needs_chain and not self.verifier.verify_revision(entry, behind):
             self._keep_unbelieved(alert, Untrusted(entry.id, entry.revision, entry.ends_at, entry), chain, now)
@@ -481,28 +533,28 @@ class LiveAlerts:
         return None if alert is None or alert.ended(now) else alert
 
     def _end_early(self, alert: LiveAlert, now: Now) -> None:
-        """Call off an alert whose cancel came before it (Rules 6 and 10)."""
-        early = self._early.get(alert.id)
+        """Cancel an alert whose cancel came before it (Rules 6 and 10)."""
+        early = self._early_cancels.get(alert.id)
         if early is None:
             return
-        is_older = now.wall_ms - early.ends_at > RETENTION_MS  # then it is another alert's, whose id is used again
-        if is_older or self._is_over(early, alert, alert.chain.before(early.revision)):
-            del self._early[alert.id]
+        is_older = now.wall_ms - early.ends_at > RETENTION_MS  # a cancel of a forgotten alert, whose id is used again
+        if is_older or self._is_believed_cancel(early, alert, alert.chain.before(early.revision)):
+            del self._early_cancels[alert.id]
             if not is_older:
-                self._call_off(alert, early)
+                self._apply_cancel(alert, early)
 
     def _cancel(self, alert: LiveAlert | None, cancel: Cancel, behind: Kinds, now: Now) -> LiveAlert | None:
         if alert is None:
             if not cancel.is_tombstone:
                 self._keep_early(cancel)
             return None
-        if cancel.revision <= alert.number or not self._is_over(cancel, alert, behind):
+        if cancel.revision <= alert.number or not self._is_believed_cancel(cancel, alert, behind):
             return None
-        self._call_off(alert, cancel)
+        self._apply_cancel(alert, cancel)
         return None if alert.ended(now) else alert
 
     def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
-        """Keep an alert of which no revision is believed, for whoever holds it (Rule 9)."""
+        """Keep an alert without a believed revision, for sessions that hold it (Rule 9)."""
         said, unbelieved = entry.said, self._shared.unbelieved
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
@@ -520,24 +572,24 @@ class LiveAlerts:
         alert.withdraw()
         unbelieved.add(alert)
 
-    def _is_over(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
-        """Whether a cancel is believed to end this alert (LogJ1)."""
+    def _is_believed_cancel(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
+        """Return whether the verifier accepts that this cancel ends the alert (LogJ1)."""
         return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
     def verify_again(self, alert: LiveAlert) -> None:
-        """Withdraw an alert that is believed no longer, restore one that is (Rule 7)."""
+        """Withdraw the alert if it is not believed any more, else restore it (Rule 7)."""
         if alert.cancel is None and not alert.unbelieved:
             (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
-    def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
-        self._leave(alert)
+    def _apply_cancel(self, alert: LiveAlert, cancel: Cancel) -> None:
+        self._remove_area(alert)
         alert.end_by(cancel)
 
     def _keep_early(self, cancel: Cancel) -> None:
-        """Keep a cancel whose alert is unknown; if there are too many, the one that has been kept the longest goes."""
-        self._early[cancel.id] = cancel
-        if len(self._early) > MAX_EARLY:
-            del self._early[next(iter(self._early))]
+        """Keep a cancel whose alert is unknown (Rule 6). Beyond MAX_EARLY the oldest is dropped."""
+        self._early_cancels[cancel.id] = cancel
+        if len(self._early_cancels) > MAX_EARLY:
+            del self._early_cancels[next(iter(self._early_cancels))]
 
     def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
         if alert is None:
@@ -550,9 +602,9 @@ class LiveAlerts:
             self._alerts[alert.id] = alert
             self._ends.put(alert)
         elif alert.unbelieved and revision == alert.revision:
-            alert.restore()  # whoever holds it has what is current
+            alert.restore()  # not `revise`: rows that hold this revision keep CURRENT
         else:
-            self._leave(alert)
+            self._remove_area(alert)
             before = alert.deadline
             alert.revise(revision, now)
             if alert.deadline < before:
@@ -563,27 +615,27 @@ class LiveAlerts:
             self._trust(alert, now)
         return alert
 
-    def _leave(self, alert: LiveAlert) -> None:
-        """No place is inside of it any more."""
+    def _remove_area(self, alert: LiveAlert) -> None:
+        """Remove the alert from the index of areas."""
         self._areas.discard(alert.area)
         alert.area = NONE
 
     def _trust(self, alert: LiveAlert, now: Now) -> None:
-        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
         if alert.trust(now):
             self._ends.put(alert)
 
     def _may_doubt(self, revision: Revision) -> bool:
-        """Whether to take an alert that has ended by the wall clock (Rule 4)."""
+        """Return whether to keep an alert that the wall clock has ended, or else record its end as missed (Rule 4)."""
         if len(self._shared.doubted) < MAX_DOUBTED:
             return True
         self.missed_until = max(self.missed_until, revision.ends_at)
         return False
 
     def expire(self, now: Now) -> list[LiveAlert]:
-        """Let go of what the monotonic clock has ended. The alerts that were suspended and live after all (Rule 3).
+        """Let go of alerts that the monotonic clock has ended; return the suspended ones that are live again (Rule 3).
 
-        At most AT_ONCE are let go: the rest at the next calls (Rule 5).
+        At most AT_ONCE are let go, the rest at the next calls (Rule 5). The caller launches the returned alerts.
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
@@ -599,55 +651,61 @@ class LiveAlerts:
         for alert in ended:
             del self._alerts[alert.id]
             self._gone.add(alert.id, alert.number, now)
-            self._leave(alert)
+            self._remove_area(alert)
             self._shared.suspended.discard(alert)
             self._shared.doubted.discard(alert)
             self._shared.unbelieved.discard(alert)
             if alert in self._shared.counted:
                 self._take_counts_of(alert, self._counts)
                 self._shared.counted.discard(alert)
-            alert.deadline = float("-inf")  # it stays out, for flights that still carry it, too
+            alert.deadline = float("-inf")  # `ended` and `gone` are true for ever, also for flights that still carry it
 
     def correct(self, now: Now) -> None:
-        """The wall clock has turned out to have been ahead, and is right now: so deadlines were too early."""
+        """Correct the deadlines of all alerts: the wall clock was ahead, is right now, and made deadlines too early."""
         self.missed_until = 0
-        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
         for alert in self:
             alert.correct(now)
 
     def suspended(self, now: Now) -> int:
-        """How many there are that only the wall clock has ended."""
-        # By Rule 4 deadlines of doubted ones may be any. Those of others are their ends by a clock that was right
-        # enough, so nearly all of these alerts have ended by both, or by none.
-        until = now.wall_ms / 1000 + self._slack_s + 0.001
+        """Return how many alerts only the wall clock has ended (Rules 3 and 4)."""
+        # This avoids a loop over all alerts. An alert that the wall clock has ended is in the heap before `until`,
+        # unless it is doubted: only then was its deadline not computed from the wall clock.
+        until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 
     def containing(self, place: Vector, reach_m: float) -> list[LiveAlert]:
-        """The alerts, not cancelled, that have the place inside their area. Some of them may have ended."""
+        """Return the alerts whose area contains the place or comes within `reach_m` of it.
+
+        Cancelled alerts are not among them. Some may have ended. An alert with several shapes may be there twice.
+        """
         return self._areas.containing(place, reach_m)
 
     def forget(self, rows: Rows) -> None:
-        """From now on nothing was told to `rows`, so that these rows can be other sessions'."""
+        """Invalidate the flags of `rows` in all alerts at once, so that other sessions can use these rows."""
         self._shared.departures.note(rows)
 
-    # ---- claims to hold what this node doesn't know (yet) ----------------------------------------------------------
+    # ---- sessions that hold an alert which this node does not know yet ---------------------------------------------
 
     def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Keep for CLAIM_S that the session at `row` says it holds an alert that is unknown here (R5e).
+        """Remember for HOLDING_S that the row says it holds revision `held` of an alert that is unknown here (R5e).
 
-        `epoch` tells this session from others that have the row later. Beyond MAX_CLAIMS nothing is kept.
+        `epoch` distinguishes this session from later ones in the same row. Beyond MAX_HOLDINGS nothing is remembered.
+
+        Example: node A sends a phone an alert and dies. The phone reconnects to B, which reads the alert from the log
+        100 ms later. B does not send it again, and sends the phone the cancel when there is one.
         """
         if len(self._holding_times) < MAX_HOLDINGS:
             self._holdings.setdefault(alert_id, {})[row] = (epoch, held)
             self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
 
     def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """Take out and return the claims (row, epoch, held) to an alert that has become known."""
+        """Remove and return the rows that said they hold this alert, as (row, epoch, held)."""
         return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
 
     def drop_holdings(self, now: Now) -> None:
-        """Forget claims that are older than CLAIM_S."""
+        """Forget what rows said more than HOLDING_S ago about unknown alerts."""
         while self._holding_times and self._holding_times[0][0] <= now.monotonic:
             _, alert_id, row, epoch = self._holding_times.popleft()
             if claims := self._holdings.get(alert_id):
@@ -660,11 +718,11 @@ class LiveAlerts:
 
     @property
     def acks(self) -> int:
-        """How many acknowledgements were counted since the start."""
+        """The number of acknowledgements counted since the start."""
         return self._shared.acks
 
     def take_counts(self) -> dict[str, Counts]:
-        """What was sent and acknowledged, by alert, since this was last called."""
+        """Return how often each alert was sent and acknowledged since the last call, by alert id."""
         counts, self._counts = self._counts, {}
         for alert in self._shared.counted:
             self._take_counts_of(alert, counts)
@@ -672,7 +730,7 @@ class LiveAlerts:
         return counts
 
     def put_back_counts(self, counts: dict[str, Counts]) -> None:
-        """Add counts that were taken and could not be stored, so that they are taken again."""
+        """Add counts that could not be stored, so that the next `take_counts` returns them again."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 

@@ -1,4 +1,23 @@
-"""How a process uses the log: it reads all of it, in order and for ever, and knows whether it can be used."""
+"""The reader of the alert log: it applies every entry to the live alerts of this process, in order and for ever.
+
+`LogReader` follows the log and calls `apply` for each entry; `LogHealth` knows whether the log can be used. Four things
+make reading harder than a loop over entries:
+
+The loop's turn     The log may give thousands of entries at a time, for example after a repair, while sessions need the
+                    event loop. So the reader yields after APPLY_AT_ONCE entries or APPLY_S, but never between two
+                    entries of one alert that come side by side. Example: the log puts back revision 1 and its cancel
+                    (LogF4). With a turn of the loop between them, the fan-out would send revision 1 although the alert
+                    is cancelled.
+A wall clock ahead  What has ended is not read at the start, since there may be much of it. If the clock was ahead then,
+                    alerts that are live were left out. Example: a node starts at 10:00 with a clock that says 12:00,
+                    and leaves out an alert that expires at 11:00. When the clock is set right at 10:05, the reader
+                    reads the log again and applies that alert.
+Other keys          Whether an entry is believed depends on the reviewers' keys and the policy (the *verifier*). When
+                    they change, live alerts are verified again from memory at once, whatever the log does (HD17), and
+                    the log is read again for entries that were not believed (NC3).
+Missing chains      Verifying an entry needs the kinds of all earlier entries of its alert (HD1). If some are unknown
+                    here, because they had ended when the log was read, the reader asks the log for the history.
+"""
 
 import asyncio
 import contextlib
@@ -15,27 +34,30 @@ from .live_alerts import LiveAlerts
 
 logger = logging.getLogger(__name__)
 
-PURGE_S = 60.0  # between looks for alerts that the log may forget
-DEAF_S = 3 * HEARTBEAT_S  # if the log has given nothing for so long, not even an empty batch, the reader is stuck
+PURGE_S = 60.0  # between two calls of `purge`
+DEAF_S = 3 * HEARTBEAT_S  # without any batch for this long, not even an empty one, the reader counts as stuck
 RETRY_S = 0.25  # between attempts to read a log that could not be read
-APPLY_AT_ONCE = 64  # entries that are applied before the loop may look at its sockets …
-APPLY_S = 0.004  # … and for how long: a polygon of 500 corners takes 0.3 ms (HD4)
-VERIFY_AT_ONCE = 8  # live alerts that are judged again before that: two signatures take 0.2 ms
+APPLY_AT_ONCE = 64  # entries that are applied in one turn of the event loop, at most …
+APPLY_S = 0.004  # … and for how long, in seconds: a polygon of 500 corners takes 0.3 ms (HD4)
+VERIFY_AT_ONCE = 8  # live alerts that are verified in one turn of the event loop: two signatures take 0.2 ms
 
 Followed = Entry | CallEntry | Untrusted
-_ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # entries to apply, and to verify them by
+_ChainAndHistory = tuple[Sequence[Followed], Sequence[Entry | OtherKind]]  # entries to apply, history to verify them
 
 
 class LogHealth:
-    """Knows whether the log can be used, stores delivery counts in it, and has it forget old alerts."""
+    """The state of the log as its readers and writers see it: whether it can be used, and why not."""
 
     def __init__(self, alert_log: AlertLog, clock: Clock) -> None:
-        self.error: str | None = None  # why the log could not be written or read last time
+        self.error: str | None = None  # why the last attempt to write or read failed; None if it succeeded
         self._log = alert_log
         self._clock = clock
 
     async def store(self, counts: Mapping[str, Counts]) -> bool:
-        """Store counts. With none to store, it still finds out whether a log that failed has recovered."""
+        """Store delivery counts in the log and return whether that succeeded.
+
+        Call it also with no counts: that is how a log that has recovered is noticed.
+        """
         try:
             await self._log.add_counts(counts)
         except LogUnavailable as error:
@@ -47,26 +69,26 @@ class LogHealth:
         return True
 
     async def purge(self) -> None:
-        """Have the log forget old alerts. If it can't now, it will the next time."""
+        """Have the log forget old alerts (LogR1). If the log can't be used now, the next call does it."""
         with contextlib.suppress(LogUnavailable):
             await self._log.purge(self._clock.now().wall_ms)
 
     def failed(self, what: str, error: LogUnavailable) -> None:
-        """Note that the log could not be read or written, and log the first of such failures in a row."""
+        """Record that the log could not be `what` ("read" or "written"), and log the first failure in a row."""
         if self.error is None:
             logger.error("the log can't be %s: %s", what, error)
         self.error = str(error)
 
     def unready(self) -> list[str]:
-        """Why a process that needs the log is not ready."""
+        """Return the reasons why a process that needs the log is not ready; none if the log can be used."""
         return [] if self.error is None else [f"log unreachable: {self.error}"]
 
 
 class LogReader:
-    """Reads the log into the live alerts of a process, by `apply`, and makes up for a wall clock that was ahead.
+    """The reader of the log for the live alerts of a process (see the module's docstring).
 
-    `caught_up` is set once it has come to the end of the log, `position` is that of the last entry it has applied, and
-    `applied` how many that were.
+    `caught_up` is set when the reader has come to the end of the log for the first time. `position` is the position of
+    the last entry applied, `applied` the number of entries applied.
     """
 
     def __init__(
@@ -78,9 +100,10 @@ class LogReader:
         keeper: LogHealth,
         calls: Callable[[CallEntry], None] = lambda _: None,
     ) -> None:
-        """`apply` takes each entry of an alert, so that `live` knows of it, and `calls` each of a call, as often as it
-        is read; `keeper` is told when the log can't be read. What is live is judged again from memory as soon as the
-        judge of the log changes, whatever the log does (HD17).
+        """Create a reader that calls `apply` for each entry of an alert and `calls` for each entry of a call.
+
+        `apply` has to pass the entry to `live`. Both are called again for entries that are read again. `keeper` records
+        failures to read. `live` gets the verifier of the log.
         """
         self.caught_up = asyncio.Event()
         self.position = 0
@@ -91,20 +114,23 @@ class LogReader:
         self._take = apply
         self._take_call = calls
         self._keeper = keeper
-        self._left_out_until = 0  # what ended before this, in ms since 1970, was left out when the log was read
+        self._left_out_until = 0  # entries that ended before this time, in ms since 1970, were not read at the start
         self._verified_by = alert_log.verifier.version
         live.verifier = alert_log.verifier
         self._verifier_changed = asyncio.Event()
         alert_log.verifier.watch(self._verifier_changed.set)
-        self._heard = time.monotonic()  # when the log last gave something, in seconds of the monotonic clock
+        self._last_batch_at = time.monotonic()  # when the last batch came, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
-        """The reasons why what it has read may not be all there is."""
-        stuck = time.monotonic() - self._heard > DEAF_S
+        """Return the reasons why entries of the log may not have been read; none if the reader is up to date."""
+        stuck = time.monotonic() - self._last_batch_at > DEAF_S
         return [f"log reader stuck for more than {DEAF_S:g} s"] if stuck else []
 
     async def read_for_ever(self) -> None:
-        """Apply every entry of the log, for ever. What ended before this began is left out."""
+        """Apply every entry of the log, for ever, except entries of alerts that ended before the start.
+
+        No error ends the reading: the error is logged, and the reader goes on behind the last entry applied.
+        """
         self._left_out_until = self._clock.now().wall_ms
         verifying = asyncio.get_running_loop().create_task(self._verify_live_for_ever())
         try:
@@ -120,38 +146,47 @@ class LogReader:
             verifying.cancel()
 
     async def _verify_live_for_ever(self) -> None:
-        """Judge what is live again each time that the judge has changed (HD17)."""
+        """Verify the live alerts again whenever the verifier has changed, from memory (HD17).
+
+        Example: Redis is down, and a reviewer's key is revoked. The alerts that only this reviewer approved must not
+        wait for Redis to be withdrawn.
+        """
         while True:
             await self._verifier_changed.wait()
             self._verifier_changed.clear()
             try:
                 await self._verify_live()
             except Exception as error:
-                logger.error("judging the live alerts again failed: %s", trace(error))
+                logger.error("verifying the live alerts again failed: %s", trace(error))
 
     async def _verify_live(self) -> None:
-        """Judge what is live again, from memory; the loop gets its turns meanwhile."""
+        """Verify the live alerts again, with a turn of the event loop after every few."""
         for number, alert in enumerate(list(self._live), start=1):
             self._live.verify_again(alert)
             if number % VERIFY_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _read(self) -> None:
+        """Follow the log from `position` until it can't be read. An empty batch means that its end is reached (LogF2).
+
+        The clock and the verifier are checked after every batch, which comes at least once a second.
+        """
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
             async for batch in batches:
-                self._heard = time.monotonic()
+                self._last_batch_at = time.monotonic()
                 if batch:
                     await self._apply_all(batch)
                 else:
                     self.caught_up.set()
-                await self._make_up_for_a_clock_ahead()
+                await self._reread_if_clock_was_ahead()
                 await self._verify_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
-        """Apply what was read, and let the loop look at its sockets now and then, between alerts (LogF4)."""
+        """Apply a batch, with turns of the event loop now and then, but only between two alerts (LogF4)."""
         histories = await self._histories([entry for _, entry in batch])
         turn = _Turn()
+        # Each entry with the one that follows it in the batch, to see whether that one is of the same alert.
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             self.position = position
             self._apply(entry, histories.get(entry.id, ()))
@@ -160,20 +195,23 @@ class LogReader:
                 turn = _Turn()
 
     async def _histories(self, entries: Sequence[Followed]) -> dict[str, Sequence[Entry | OtherKind]]:
-        """Read the histories of those alerts of which earlier entries are unknown here and were not given (HD1)."""
+        """Read from the log the histories of alerts whose earlier entries are unknown here, by alert id (HD1).
+
+        An alert whose previous entry is in the same batch needs none: `live` knows its chain when its turn comes.
+        """
         found: dict[str, Sequence[Entry | OtherKind]] = {}
         last: dict[str, int] = {}
         for entry in entries:
             if isinstance(entry, CallEntry):
                 continue
-            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)
+            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)  # the previous entry is in this batch
             if not given and entry.id not in found and self._live.lacks_chain(entry):
                 found[entry.id] = await self._log.history(entry.id)
             last[entry.id] = entry.revision
         return found
 
     def _apply(self, entry: Followed, history: Sequence[Entry | OtherKind]) -> None:
-        """Apply one entry. `history`: of its alert, if it had to be read."""
+        """Apply one entry. `history` is the history of its alert, or empty if `live` knows the chain already."""
         self.applied += 1
         if isinstance(entry, CallEntry):
             self._take_call(entry)
@@ -182,30 +220,37 @@ class LogReader:
             self._live.learn(entry, history)
         self._take(entry)
 
-    async def _make_up_for_a_clock_ahead(self) -> None:
-        """Read the log again if the wall clock says that what was left out of it has not ended after all.
+    async def _reread_if_clock_was_ahead(self) -> None:
+        """Read the log again if entries left out at the start have not ended after all: the wall clock was ahead.
 
-        Apply each chain of which any entry may have been left out. The last entry alone does not tell: it may be one
-        that is not believed, which names any end. An alert that was given before and has ended since does not begin
-        again (Rule 3 of the live alerts).
+        The clock was ahead if it now says a time before the ends of the entries left out. Then every alert is applied
+        that may have an entry among them. Testing only its last entry would be wrong: that entry may not be believed,
+        and may name any end. An alert that was applied before and has ended since does not become live again (Rule 3 of
+        the live alerts).
 
-        The log may be out of reach on the way: then all of it is done again with the next batch. So what is left out is
-        forgotten only when every chain has been applied.
+        The log may fail meanwhile. `_left_out_until` is lowered only when everything has been applied, so that the next
+        batch starts this work again.
         """
         now = self._clock.now()
         until = max(self._left_out_until, self._live.missed_until)
         if now.wall_ms >= until:
             return
-        logger.warning("the wall clock was ahead when the log was read; reading what was taken for ended")
+        logger.warning("the wall clock was ahead when the log was read; reading the alerts that seemed to have ended")
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
+        # From here on the log is not asked any more. `correct` resets `missed_until`, so `until` is kept here in case
+        # that applying fails.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)
         self._left_out_until = now.wall_ms
 
     async def _verify_again(self) -> None:
-        """Verify what is live, and what was not believed when it was read, if that may come out otherwise now (NC3)."""
+        """Verify everything again if the verifier has changed since the last time (NC3).
+
+        Live alerts are verified from memory. Entries that were not believed are not in memory, so the log is read
+        again: with a new reviewer's key they may be believed now.
+        """
         version = self._log.verifier.version
         if version == self._verified_by:
             return
@@ -214,7 +259,11 @@ class LogReader:
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
-        """All that the log has, alert by alert and call by call, but for what ended before this time."""
+        """Return the entries of all alerts and calls in the log that did not end before this time, grouped by id.
+
+        The first empty batch says that the end of the log is reached (LogF2). `position` does not change: the reader
+        goes on after it, and applying an entry twice changes nothing.
+        """
         chains: dict[str, list[Followed]] = {}
         batches = self._log.follow(0, ended_before_ms)
         async with contextlib.aclosing(batches):
@@ -226,18 +275,23 @@ class LogReader:
         return list(chains.values())
 
     async def _with_histories(self, chains: Sequence[Sequence[Followed]]) -> list[_ChainAndHistory]:
-        """Read from the log what is needed to verify these chains, so that to apply them asks nothing of it."""
+        """Return each chain with the history that verifying it needs.
+
+        The log is asked here, before anything is applied, so that a failing log can't interrupt the applying.
+        """
         found: list[_ChainAndHistory] = []
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
+                # Without a gap the chain is its own history. With a gap an earlier entry has ended, or is of a kind
+                # that only `history` gives.
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             found.append((chain, history))
         return found
 
     async def _apply_chains(self, chains: Sequence[_ChainAndHistory]) -> None:
-        """Apply what was read once more; the loop gets its turns meanwhile, between alerts."""
+        """Apply chains that were read again, with turns of the event loop between two alerts."""
         turn = _Turn()
         for chain, history in chains:
             for entry in chain:
@@ -248,13 +302,13 @@ class LogReader:
 
 
 class _Turn:
-    """How much is done before the loop may look at its sockets: APPLY_AT_ONCE things, for APPLY_S at most."""
+    """The share of one turn of the event loop: at most APPLY_AT_ONCE items, for at most APPLY_S."""
 
     def __init__(self) -> None:
         self._left = APPLY_AT_ONCE
         self._until = time.perf_counter() + APPLY_S
 
     def is_over(self) -> bool:
-        """Count one thing that was done; return whether the loop is due."""
+        """Count one item, and return whether it is time to let the event loop go on."""
         self._left -= 1
         return self._left <= 0 or time.perf_counter() >= self._until

@@ -1,9 +1,17 @@
-"""The stream side of a process: it follows the log, keeps the sessions, and lets the hub write.
+"""The stream side of a process: it follows the log, has the hub send alerts, and starts and drains the listener.
 
-Start   1 The log is read to its end, so that the first subscriber finds what is live.   2 The stream is opened.
-Drain   1 New connections get 503.   2 What is being sent is sent to its end.   3 Sessions are told 1012, in batches.
-        4 The listener closes, and peers have the rest of the time to close.   5 Delivery counts are stored.
-        A second signal, or the end of `drain_s`, cuts 2 to 4 short.
+At the start
+    1. The log is read to its end, so that the first subscriber is sent every live alert.
+    2. The listener accepts connections.
+
+At the end (drain)
+    1. New connections are refused with 503.
+    2. Flights under way are sent to their end.
+    3. Sessions are closed with 1012, in batches, so that not all clients reconnect to the other nodes at once.
+    4. The listener closes, and clients have the rest of the time to close their connections.
+    5. Delivery counts are stored.
+
+A second signal, or the end of `drain_s`, cuts steps 2 to 4 short.
 """
 
 import asyncio
@@ -36,33 +44,34 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# When writing has taken this long, no further slice begins before the loop has looked at its sockets. A full slice
-# takes 1.1 ms, so there is one in a turn of the loop; small ones may be several.
+# After this time no further slice starts in the same turn of the loop. A full slice takes 1.1 ms, so a turn of the loop
+# has one full slice, or several small ones.
 SLICE_S = 0.0005
 # Rows of a slice while requests of the api are under way in this process, or an entry is on its way from the log. A
-# request needs a dozen turns of the loop until its alert is in the log, to read it from there takes some more, and that
-# alert may be more urgent than the one that is being sent.
+# request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
+# full slices each turn would take a millisecond, and the new alert may be more urgent than the one that is being sent.
 ROWS_WHILE_ASKED = 32
-EXPECTED_S = 0.02  # how long an entry that was appended is waited for with small slices, at most
-TICK_S = 0.05  # between sweeps while a connection has a deadline that is near, or alerts are being sent or let go
-REST_S = 0.5  # between sweeps of a process without connections: what ends then concerns nobody
+EXPECTED_S = 0.02  # how long slices stay small, at most, while an appended entry is expected from the log
+TICK_S = 0.05  # between sweeps while a connection has a deadline soon, or alerts are being sent or let go
+REST_S = 0.5  # between sweeps of a process without connections: an alert that ends there concerns no session
 FLUSH_S = 1.0  # between writes of delivery counts
-DRAIN_BATCH = 128  # sessions that are told 1012 at once
-RECHECK_BATCH = 256  # sessions whose tokens are judged anew at once: 6 ms if all of them end
-UNSAID_SHARE = 1 / 10  # of all descriptors: as many connections may be without a `hello`
-FREEZE_EVERY = 500  # connections and entries that have come: to collect what is new of them takes 0.4 ms
-CANCEL_AGAIN_S = 10.0  # after which a task that has not ended is cancelled again
-THAW_S = 3600.0  # between collections of everything, which take 22 ms for 15,000 sessions
+DRAIN_BATCH = 128  # sessions that are closed with 1012 at a time
+RECHECK_BATCH = 256  # sessions whose tokens are checked again in one turn of the loop: 6 ms if all of them end
+UNSAID_SHARE = 1 / 10  # the share of all descriptors that connections without a `hello` may have
+FREEZE_EVERY = 500  # arrivals (connections and entries) between two freezes; collecting the new objects takes 0.4 ms
+CANCEL_AGAIN_S = 10.0  # after this time a task that has not ended is cancelled again
+THAW_S = 3600.0  # between collections of all objects, which take 22 ms for 15,000 sessions
 
 
 MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]], CallWorker]
 
 
 class Pump:
-    """Turns the hub for as long as it has something to send, SLICE_S at a time, and lets the loop look at its sockets.
+    """The driver of the fan-out: calls the hub's `turn` while there is something to send, SLICE_S per turn of the loop.
 
-    `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED). `idle` is set while there
-    is nothing to send.
+    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't wait
+    for the end of a fan-out. `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED).
+    `idle` is set while there is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -74,24 +83,25 @@ class Pump:
         self.idle.set()
 
     def wake(self) -> None:
-        """Start turning at the loop's next turn: there is something to send."""
+        """Start in the next turn of the loop, since there is something to send. Do nothing while already running."""
         if not self._running:
             self._running = True
             self.idle.clear()
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
+        """Send slices for SLICE_S; then let the loop handle its sockets and run this again if there is more to send."""
         now = self._clock.now()
         until = now.monotonic + SLICE_S
         try:
             rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
-                now = self._clock.now()  # so it is at most one slice old when it judges what has ended (E2: 5 ms)
+                now = self._clock.now()  # for each slice, so that no reading is older than 5 ms when it is used (E2)
                 if now.monotonic >= until:
                     break
         except Exception as error:
             logger.error("a turn of the fan-out failed: %s", trace(error))
-            more = True  # the flights that are left go on
+            more = True  # the other flights go on
         if more:
             asyncio.get_running_loop().call_soon(self._run)
         else:
@@ -100,32 +110,37 @@ class Pump:
 
 
 class GcFreezer:
-    """Keeps the garbage collector from looking at sessions again and again: 15,000 took it 22 ms, in a fan-out too.
+    """The times at which garbage is collected, and objects are frozen so that the collector skips them (`gc.freeze`).
 
-    What is alive is frozen, which is to say that the collector passes it over. Sessions can be: they leave no cycles
-    (stream/connection.py, Rule 5), so they are freed all the same when they end. So can live alerts. Whatever else is
-    frozen and becomes a cycle later is found when everything is thawed, once in THAW_S.
+    Without it the collector would examine all sessions again and again, also during a fan-out: 22 ms for 15,000. The
+    objects of sessions and of live alerts can be frozen. They leave no reference cycles (stream/connection.py, Rule 5),
+    so they are freed without the collector when they end. Other frozen objects that become garbage in a cycle are found
+    when everything is thawed, once in THAW_S.
 
-    Always collect before freezing: what is garbage when it is frozen stays until the thaw.
+    Every freeze is preceded by a collection: garbage that is frozen stays until the thaw.
 
-    What was frozen before the process was forked is memory that it shares (run/forking.py), and a thaw copies it. So a
-    process that has nothing to do, and freezes no more after its start, is not thawed.
+    Memory that was frozen before the process was forked is shared with the parent process (run/forking.py), and a thaw
+    would copy it. So a forked process that has frozen nothing since its start, because nothing arrives, is not thawed.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._arrivals = 0  # connections and entries that had come when what is alive was last frozen
+        self._arrivals = 0  # the number of arrivals at the last freeze
         self._worth_a_thaw = False
         self._thaw_at = float("inf")  # until `start`
 
     def start(self) -> None:
-        """Freeze what the process has made so far: it is ready."""
+        """Freeze the objects of the start. Call it when the process is ready."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
-        self._worth_a_thaw = gc.get_freeze_count() == 0  # nothing is shared
+        self._worth_a_thaw = gc.get_freeze_count() == 0  # else frozen memory is shared with the parent process
         _collect_and_freeze()
 
     def look(self, arrivals: int, idle: bool) -> None:
-        """Do what is due. `arrivals`: connections and entries that have come so far; `idle`: nothing is being sent."""
+        """Thaw or freeze if it is due.
+
+        `arrivals`: the number of connections and entries since the start. `idle`: nothing is being sent, so that the
+        pause of a thaw delays no alert.
+        """
         if idle and self._clock.now().monotonic >= self._thaw_at:
             self.thaw()
         elif arrivals - self._arrivals >= FREEZE_EVERY:
@@ -134,7 +149,7 @@ class GcFreezer:
             _collect_and_freeze()
 
     def thaw(self) -> None:
-        """Collect among everything that there is, and freeze what is left."""
+        """Collect the garbage among all objects, and freeze the others."""
         self._thaw_at = self._clock.now().monotonic + THAW_S
         if self._worth_a_thaw:
             gc.unfreeze()
@@ -147,7 +162,7 @@ def _collect_and_freeze() -> None:
 
 
 class StreamServer:
-    """The stream side of a process: its hub, its connections and its reader of the log. See the module."""
+    """The stream side of a process: its hub, its connections and its reader of the log (see the module's docstring)."""
 
     def __init__(
         self,
@@ -160,10 +175,10 @@ class StreamServer:
         newer_keys: NewerKeys | None = None,
         calls: MakeErrands | None = None,
     ) -> None:
-        """`asked` says whether requests of the api listener are under way in this process.
+        """Create the stream side; `serving` starts it.
 
-        `calls` makes what calls for help need, given the number of sessions and what stores counts; None: there are
-        none.
+        `asked` says whether requests of the api listener are under way in this process. `calls` makes the worker for
+        calls for help, from the number of sessions and a function that stores delivery counts; None: no calls.
         """
         self.keeper = LogHealth(alert_log, clock)
         self._settings = settings
@@ -202,16 +217,16 @@ class StreamServer:
 
     @contextlib.asynccontextmanager
     async def serving(self, listener: socket.socket, stop: asyncio.Event, hurry: asyncio.Event) -> AsyncIterator[None]:
-        """Serve on this socket, once the log is read, for as long as the block runs; then drain.
+        """Serve on this socket while the block runs, then drain. `hurry` cuts the drain short.
 
-        The block begins when subscribers are let in, or when `stop` is set before that.
+        The block starts when the log has been read and connections are accepted, or earlier if `stop` is set.
         """
         more = [] if self._errands is None else [self._errands.run()]
         async with background(
             self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever(), *more
         ):
             await _first_of(float("inf"), self._reader.caught_up, stop)
-            self._collector.start()
+            self._collector.start()  # all live alerts of the start exist now, so they are frozen with the rest
             servers = await self._stream.listen(listener) if self._reader.caught_up.is_set() else []
             yield
             await self._drain(servers, hurry)
@@ -220,35 +235,36 @@ class StreamServer:
             self._sender.close()
 
     def reloaded(self) -> None:
-        """Other keys or revocations are in force: end the sessions whose tokens are good no more, within a second."""
+        """End the sessions whose tokens are not valid any more by the new keys and revocations, within a second."""
         self._reloaded.set()
         if self._errands is not None:
             self._errands.adopt()
 
     def unready(self) -> list[str]:
-        """The reasons why this side is not ready, for `/readyz`; none if it is."""
+        """Return the reasons why this side is not ready, for `/readyz`; none if it is ready."""
         reasons = ["draining"] if self._stream.draining else []
         reasons += [] if self._reader.caught_up.is_set() else ["starting: reading the log"]
         reasons += self.keeper.unready()
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key opens (HD8)."""
+        """Return how many calls have entries that no key of this process can decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
-        """An entry was appended, and will be read from the log at once: until then slices are small.
+        """Use small slices until an entry that was just appended has been read from the log.
 
-        `entry`: which one, where that is known. SQLite's follower may have read it before its publisher goes on, and
-        then small slices would only slow its own fan-out down, by a fifteenth (`bench fanout`).
+        `entry` is that entry, if the caller knows it. The follower of SQLite may have read it before its publisher
+        continues. Then small slices would only slow down the entry's own fan-out, by a fifteenth (`bench fanout`).
         """
         if isinstance(entry, Revision | Cancel) and self._hub.live.knows(entry):
             return
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry | Untrusted) -> None:
+        """Pass an entry of an alert to the hub, and start sending it. The expected entry may be this one."""
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()
@@ -264,6 +280,7 @@ class StreamServer:
             await self._store_counts()
 
     async def _store_counts(self) -> None:
+        """Store the delivery counts since the last call. If the log can't be used, keep them for the next call."""
         counts = self._hub.take_counts()
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
@@ -271,7 +288,7 @@ class StreamServer:
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Sweep, and measure how late the loop is."""
+        """Sweep for ever, and measure how late the loop is."""
         while True:
             pause_s = self._pause_s()
             due = time.monotonic() + pause_s
@@ -287,9 +304,9 @@ class StreamServer:
                 logger.error("a sweep failed: %s", trace(error))
 
     async def _recheck_for_ever(self) -> None:
-        """After each reload, judge the tokens of all sessions anew, and let the loop look at its sockets in between.
+        """Check the tokens of all sessions again after each reload, with turns of the loop in between.
 
-        Whoever comes meanwhile is judged by what is in force already.
+        Sessions that start meanwhile need no check: their tokens are verified by the new keys already.
         """
         while True:
             await self._reloaded.wait()
@@ -301,26 +318,28 @@ class StreamServer:
                 await asyncio.sleep(0)
 
     def _pause_s(self) -> float:
-        """How long the next sweep may wait: no deadline of a connection that comes meanwhile is as near as that.
+        """Return the seconds until the next sweep: less than until any deadline of a connection that comes meanwhile.
 
-        (A token's may be. It is looked at half a second late at worst, and has a second: T6.)
+        Only the deadline of a token may be nearer. It is noticed at most half a second late, and T6 allows a second.
         """
         if self._hub.busy or self._hub.live.behind or self._stream.unsaid or self._stream.lingering:
             return TICK_S
         return LOOK_S if self._stream.connections else REST_S
 
     def _watch_the_clock(self) -> None:
+        """Log each time that the wall clock was set, and how many alerts depend on whether it is right."""
         now = self._clock.now()
         if step_s := self._steps.look(now):
             logger.warning(
-                "the wall clock was set %s by %.1f s; alerts that it has ended, and that are kept until it is sure: %d",
+                "the wall clock was set %s by %.1f s; %d alerts have ended by it but not by the monotonic clock",
                 "forward" if step_s > 0 else "back",
                 abs(step_s),
                 self._hub.live.suspended(now),
             )
 
     def _finished(self, flight: Flight) -> None:
-        now = self._clock.now()  # not the reading of the slice, which is older than the slice's writes
+        """Measure how long the flight took, since the log gave the entry and since the entry was accepted."""
+        now = self._clock.now()  # the reading of the slice is older than the writes of the slice
         alert = flight.alert
         accepted_ms = alert.revision.issued_at if alert.cancel is None else alert.cancel.cancelled_at
         self._metrics.fan_out.observe(now.monotonic - flight.delivered.monotonic)
@@ -353,12 +372,13 @@ class StreamServer:
     # ---- the end -------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
+        """End all connections within `drain_s`, by the steps in the module's docstring."""
         logger.info("draining %d sessions", len(self._hub))
         deadline = time.monotonic() + self._settings.drain_s
         self._stream.draining = True
         await _first_of(deadline, self._pump.idle, hurry)
         peers = self._hub.peers()
-        # Over the first half of the time that is left, so that the last peers have the rest to close.
+        # The close frames take the first half of the time that is left; the last clients have the other half to close.
         pause = max(0.0, deadline - time.monotonic()) / 2 / max(1, len(peers) // DRAIN_BATCH)
         for start in range(0, len(peers), DRAIN_BATCH):
             if start:
@@ -376,12 +396,12 @@ def _recheck(connection: Connection) -> None:
     try:
         connection.recheck()
     except Exception as error:
-        logger.error("a session's token could not be judged anew: %s", trace(error))
-        connection.abort()  # it must not stay by a token that may be revoked
+        logger.error("checking a session's token again failed; its connection was dropped: %s", trace(error))
+        connection.abort()  # its token may be revoked, so the session must not go on
 
 
 async def _first_of(deadline: float, *events: asyncio.Event) -> None:
-    """Return when one of the events is set, or at the deadline (monotonic)."""
+    """Return when one of the events is set, or at the deadline, a time of the monotonic clock."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     within_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
     await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
@@ -395,7 +415,7 @@ def _labels(values: Mapping[int, int]) -> list[tuple[str, float]]:
 
 @contextlib.asynccontextmanager
 async def background(*coroutines: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run these coroutines beside the block, and cancel them at its end, however it ends."""
+    """Run these coroutines while the block runs, and cancel them when it ends, with or without an error."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         yield

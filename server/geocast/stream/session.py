@@ -1,20 +1,24 @@
-"""One subscriber's conversation: it takes messages in, and tells the hub what they mean. It has no socket and no clock.
+"""The conversation with one subscriber: it parses the client's messages and calls the hub, without socket or clock.
 
-    message      before `hello`      after it
+    message      before `hello`      after `hello`
     ---------    ----------------    ------------------------------------------------
     hello        welcome             close 4400
     move         close 4400          new places, ok
     filter       close 4400          new filter, ok
-    token        close 4400          new grant, ok; of another subject: close 4401
+    token        close 4400          new rights, ok; a token of another subject: close 4401
     ack          close 4400          counted, no answer
-    accept       close 4400          task or standdown, when the log has it; no `ref`
-    decline      close 4400          noted; standdown, if a seat was given back
-    report       close 4400          noted, no answer
+    accept       close 4400          task or standdown, when the log has the decision; no `ref`
+    decline      close 4400          recorded; standdown, if a seat was given back
+    report       close 4400          recorded, no answer
     ping         close 4400          pong
     other        close 4400          error unknown-type
 
-Mistakes are found in the protocol's order, shape before token. A message is validated as a whole before anything of it
-is applied, so one that is refused changes nothing.
+Mistakes are found in the order of the protocol: first the shape of a message, then its token. A message is validated as
+a whole before any part of it is applied, so a message that is refused changes nothing. Example: a `filter` with a valid
+`min_severity` and a malformed category is answered with an `error`, and the old filter stays in force as a whole.
+
+Mistakes in `hello`, in the encoding and in tokens close the connection (X1 to X5). Any other mistake is answered with
+an `error`, and the session goes on (X6, X7).
 """
 
 import secrets
@@ -47,24 +51,26 @@ from ..model.close_codes import Close, SessionClosed
 from ..wire.fields import Id, Latitude, Longitude, RevisionNumber, StrictModel, broken_fields
 from ..wire.frames import Wire
 
-HEARTBEAT_S = 25  # if --heartbeat-s says nothing else
+HEARTBEAT_S = 25  # the default of --heartbeat-s
+# The window in which clients spread their reconnects. Without it 20,000 clients of a node that restarts would all come
+# back in the same second. Responders come back sooner, since a call for help can't wait (RQ8).
 RETRY_MIN_MS, RETRY_MAX_MS = 1_000, 30_000
-RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000  # RQ8
+RESPONDERS_MIN_MS, RESPONDERS_MAX_MS = 200, 3_000
 MAX_ETA_S = 7_200
-MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client can count to
+MAX_REF = 2**53 - 1  # the greatest integer that a JavaScript client represents exactly
 MAX_PLACES, MAX_CATEGORIES, MAX_HOLDING = 8, 64, 256  # of one session
 
 Place = tuple[float, float, float]  # latitude and longitude in degrees, reach in metres
 
 
 class Peer(Protocol):
-    """A session's connection, as the hub and the session see it."""
+    """The connection of a session, as the hub and the session see it."""
 
     @property
     def write(self) -> Callable[[bytes], None]:
-        """Hands whole frames to the transport, which sends them or keeps them; it never blocks.
+        """A function that hands whole frames to the transport, which sends them or buffers them. It never blocks.
 
-        A transport that has died and has not said so yet may raise RuntimeError.
+        It may raise RuntimeError if the transport is dead and `connection_lost` has not been called yet.
         """
         ...
 
@@ -78,12 +84,12 @@ class Peer(Protocol):
         ...
 
     def abort(self) -> None:
-        """Drop the connection without a word. It calls the hub's `leave` before this returns."""
+        """Drop the connection without a close frame. It calls the hub's `leave` before this returns."""
         ...
 
 
 class Audience(Protocol):
-    """What a session asks of the hub. `row` is the session's number there, from `enter` on."""
+    """The methods of the hub that a session uses. `row` is the number that `enter` gave to the session."""
 
     heartbeat_s: int  # W8
 
@@ -98,47 +104,47 @@ class Audience(Protocol):
         now: Now,
         here: int | None = None,
     ) -> int:
-        """Take in a session, whose first `reply_with_owed` has to follow. Returns its row.
+        """Register a session and return its row. The session calls `reply_with_owed` next.
 
-        `places`: degrees and metres; `holding`: the revision that the client says it has of each alert, by id; `here`:
-        at which of the places the subscriber is now, if it says so (RQ4).
+        `places`: degrees and metres. `holding`: the revision that the client says it has, by alert id. `here`: the
+        index of the place where the subscriber is now, None if the client has not said (RQ4).
         """
         ...
 
     def move(self, row: int, places: list[Place], here: int | None = None) -> None:
-        """The session's places are these now; `here` as for `enter`."""
+        """Replace the session's places; `here` as for `enter`."""
         ...
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """The session's filter is this now."""
+        """Replace the session's filter."""
         ...
 
     def filter_of(self, row: int) -> Filter:
-        """The filter that the session has now."""
+        """Return the session's filter."""
         ...
 
     def set_rights(self, row: int, rights: "Rights") -> None:
-        """The session has a new token, with these rights."""
+        """Replace the session's rights by those of a new token."""
         ...
 
     def acknowledge(self, row: int, alert_id: str, revision: int, now: Now) -> None:
-        """The session says that it has shown this revision."""
+        """Count that the client has shown this revision."""
         ...
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """The session says that it is going to where a call is from, and when it will be there."""
+        """Record that the responder accepts a call and arrives in `eta_s` seconds; None: not said."""
         ...
 
     def decline(self, row: int, call_id: str, now: Now) -> None:
-        """The session says that it is not going, or not any more."""
+        """Record that the responder declines a call, or gives it up."""
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """The session says how far it is."""
+        """Record the responder's progress."""
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:
-        """Send `reply`, with `live` in it, and directly behind it the `live` messages that the session is owed."""
+        """Send `reply` and directly after it all messages that the session is owed; set `live` to their number."""
         ...
 
     def reply(self, row: int, message: Mapping[str, Any], now: Now) -> None:
@@ -147,16 +153,16 @@ class Audience(Protocol):
 
 
 class Rights(Protocol):
-    """What a session may see, until when, and whose it is."""
+    """The rights of a session: what it may see, until when, and for which subject."""
 
     @property
     def may_test(self) -> bool:
-        """Whether alerts of the status `test` and `exercise` exist for it (R6)."""
+        """Whether it is sent alerts with the status `test` and `exercise` (R6)."""
         ...
 
     @property
     def deadline(self) -> float:
-        """When its token expires, in seconds of the monotonic clock; infinite without a token."""
+        """The time at which its token expires, in seconds of the monotonic clock; infinite without a token."""
         ...
 
     @property
@@ -166,7 +172,7 @@ class Rights(Protocol):
 
     @property
     def quals(self) -> frozenset[str]:
-        """The qualifications that count (RQ1 to RQ3)."""
+        """The responder's qualifications that this node accepts (RQ1 to RQ3)."""
         ...
 
 
@@ -188,12 +194,12 @@ def _ref(ref: object) -> str | int:
 
 
 def _is_encodable(text: str) -> bool:
-    """Whether it holds no lone surrogate, which could not be sent back."""
+    """Return whether the text has no lone surrogate, which could not be sent back."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class PointPlace(StrictModel):
-    """A point, in degrees, and how far off it may be, in metres."""
+    """A point in degrees, with its accuracy in metres."""
 
     lat: Latitude
     lng: Longitude
@@ -201,22 +207,22 @@ class PointPlace(StrictModel):
     here: bool = False
 
     def place(self) -> Place:
-        """The point, with the accuracy as its reach."""
+        """Return the point, with the accuracy as its reach."""
         return self.lat, self.lng, self.accuracy_m
 
 
-# A schema can tell the mode and the resolution of a cell. Not every number that matches is one; `_known_cell` decides.
+# The pattern checks the mode and the resolution of a cell. Not every match is a valid cell; `_known_cell` decides.
 _CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "examples": ["8926cb19c93ffff"]}
 
 
 class CellPlace(StrictModel):
-    """An H3 cell, for those who don't want to tell more."""
+    """An H3 cell, for subscribers who don't want to reveal their exact place."""
 
     cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
     here: bool = False
 
     def place(self) -> Place:
-        """The cell's centre; its reach goes to the farthest corner."""
+        """Return the centre of the cell, with the distance to its farthest corner as the reach."""
         cell = cell_from_string(self.cell)
         assert cell is not None
         return cell_place(cell)
@@ -244,7 +250,7 @@ Ref = Annotated[str | int, PlainValidator(_ref, json_schema_input_type=_RefSchem
 
 
 class Message(StrictModel):
-    """A message of a client, without its `type`. The default of a field stands for "left out", whatever it is."""
+    """A message of a client, without its `type`. Any default means "left out" (see `model_fields_set`)."""
 
 
 class Answered(Message):
@@ -253,12 +259,12 @@ class Answered(Message):
     ref: Ref = 0
 
     def answer(self, kind: str) -> dict[str, Any]:
-        """The answer's `type`, and its `ref` if the message had one."""
+        """Return an answer with this `type`, and with the `ref` of the message if it has one."""
         return {"type": kind, "ref": self.ref} if "ref" in self.model_fields_set else {"type": kind}
 
 
 class Hello(Message):
-    """The first message, and once."""
+    """The first message of a connection, sent once."""
 
     token: str = ""
     places: Places
@@ -269,13 +275,13 @@ class Hello(Message):
 
 
 class Move(Answered):
-    """The whole list of places."""
+    """All places of the subscriber: they replace the old ones."""
 
     places: Places
 
 
 class FilterBy(Answered):
-    """What is left out stays as it is; null clears it. One of the three is needed."""
+    """A change of the filter. A member that is left out stays as it is, null clears it; at least one is needed."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -293,34 +299,34 @@ class Refresh(Answered):
 
 
 class Ack(Message):
-    """This revision has been shown."""
+    """A message that this revision has been shown."""
 
     id: Id
     revision: RevisionNumber
 
 
 class Accept(Message):
-    """I am going. `eta_s`: in how many seconds I will be there. The answer is `task` or `standdown`."""
+    """A responder's acceptance of a call. `eta_s`: seconds until the arrival. The answer is `task` or `standdown`."""
 
     id: Id
     eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
 
 
 class Decline(Message):
-    """I am not going, or not any more: a seat that I hold is free again."""
+    """A responder's refusal of a call, before or after an acceptance. A seat that the responder has becomes free."""
 
     id: Id
 
 
 class Progress(Message):
-    """How far I am: I have a defibrillator, or I have arrived."""
+    """A responder's progress: it has a defibrillator, or has arrived."""
 
     id: Id
     state: Literal["aed", "arrived"]
 
 
 class Ping(Answered):
-    """For browsers, which can't see the pings of the WebSocket."""
+    """A ping as a message, for browsers, whose scripts can't see the pings of the WebSocket."""
 
 
 MESSAGES: dict[str, type[Message]] = {
@@ -338,7 +344,7 @@ _REF: TypeAdapter[str | int] = TypeAdapter(Ref)
 
 
 class _Refused(Exception):  # noqa: N818
-    """A message gets an `error` for an answer and changes nothing (X6, X7)."""
+    """A message that is answered with an `error` and changes nothing (X6, X7)."""
 
     def __init__(self, code: Literal["unknown-type", "bad-field"], detail: str) -> None:
         super().__init__(code)
@@ -360,9 +366,9 @@ class _Rights:
 
 
 class Session:
-    """One subscriber's conversation over one connection, from the handshake to its end.
+    """The conversation with one subscriber over one connection, from the handshake to the end.
 
-    `row` is -1 until `hello` has been taken, and again once the connection has left the hub.
+    `row` is its row in the hub; -1 before `hello` has been accepted, and again after the connection has left the hub.
     """
 
     __slots__ = ("_audience", "_peer", "_proof", "_tokens", "row", "wire")
@@ -373,14 +379,14 @@ class Session:
         self.row = -1
         self._audience = audience
         self._tokens = tokens
-        self._proof: TokenProof | None = None  # of the last token; a later one has to have the same subject (M4, HD5)
+        self._proof: TokenProof | None = None  # of the last token; a new one needs the same subject (M4, HD5)
 
     def may_stay(self) -> bool:
-        """Whether its token, if it has one, stands by the keys and revocations that are in force now (BA3)."""
+        """Return whether the session has no token, or its token is valid by the current keys and revocations (BA3)."""
         return self._proof is None or self._tokens.still_valid(self._proof)
 
     def receive(self, payload: bytes, now: Now) -> None:
-        """Take the payload of one message. Raises SessionClosed for the mistakes that end a session (X2 to X5)."""
+        """Handle the payload of one message. Raise SessionClosed for mistakes that end a session (X2 to X5)."""
         try:
             fields = self.wire.loads(payload)
         except UnicodeDecodeError:
@@ -388,6 +394,7 @@ class Session:
         except Malformed:
             raise SessionClosed(close_codes.MALFORMED) from None
         kind = fields.pop("type", None)
+        # `hello` comes first and once, any other message after it (X3).
         if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
             raise SessionClosed(close_codes.MALFORMED)
         try:
@@ -399,6 +406,7 @@ class Session:
             self._audience.reply(self.row, error | _ref_of(fields), now)
 
     def _take(self, message: Message, now: Now) -> None:
+        """Apply a valid message. For `move`, `filter` and `token` the change comes before the `ok` is written (R8)."""
         match message:
             case Hello():
                 self._hello(message, now)
@@ -424,6 +432,11 @@ class Session:
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
+        """Check the token, register the session in the hub, and send `welcome` with the live alerts behind it.
+
+        The token is checked before the hub is touched, so a session that is refused leaves nothing there. `enter` and
+        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two.
+        """
         given = hello.model_fields_set
         grant = None
         if "token" in given or self._tokens.required:
@@ -453,7 +466,11 @@ class Session:
         self._audience.reply_with_owed(self.row, welcome, now)
 
     def _grant(self, token: str, now: Now) -> Grant:
-        """What the token grants. From now on this token alone counts (T6). Raises SessionClosed."""
+        """Return what the token grants, and make it the session's token (T6).
+
+        Raise SessionClosed if it is not valid, has another subject than the last one (M4), or lacks the scope to
+        receive alerts. `unknown_key` says that newer keys may make it valid, so the connection may try once more.
+        """
         grant = self._tokens.check(token, now)
         if grant is None or (self._proof is not None and self._proof.subject != grant.subject):
             raise SessionClosed(close_codes.BAD_TOKEN, unknown_key=not self._tokens.knows_key_of(token))
@@ -464,11 +481,12 @@ class Session:
 
 
 def _here(places: list[PointPlace | CellPlace]) -> int | None:
-    """Which of the places is the one where the subscriber is now."""
+    """Return the index of the place that is marked as `here`; None if no place is."""
     return next((number for number, place in enumerate(places) if place.here), None)
 
 
 def _parse(kind: str, fields: dict[str, Any]) -> Message:
+    """Validate a message as a whole. Raise _Refused with the first mistake."""
     model = MESSAGES.get(kind)
     if model is None:
         raise _Refused("unknown-type", "this type of message is not known")
@@ -483,7 +501,7 @@ def _parse(kind: str, fields: dict[str, Any]) -> Message:
 
 
 def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The `ref` of a refused message, if it has one that is well-formed and so can be repeated."""
+    """Return the `ref` of a refused message as a dict, which is empty if there is none or it is malformed."""
     try:
         return {"ref": _REF.validate_python(fields["ref"])}
     except (KeyError, ValidationError):
@@ -491,6 +509,7 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(old: Filter, by: FilterBy) -> Filter:
+    """Return the filter `old` with the members that the message gives; null clears a member."""
     given = by.model_fields_set
     categories, min_rank, tags = old
     if "categories" in given:

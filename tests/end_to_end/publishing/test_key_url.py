@@ -133,7 +133,7 @@ def test_the_last_good_set_is_kept(site: Published, join: Join, rubbish: Any):
     site.fetch("failed")
     assert site.status(site.old.token()) == 200
     assert session.ask("ping")["type"] == "pong"
-    assert site.node.output()[since:].count("the keys in force stay, for they can't be fetched: keys https://") == 1
+    assert site.node.output()[since:].count("the keys can't be fetched, so the keys in force stay: keys https://") == 1
     site.publish(site.of_old())
     wait_until(lambda: "the keys can be fetched again" in site.node.output()[since:], "a line says so")
 

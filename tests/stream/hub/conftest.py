@@ -1,4 +1,4 @@
-"""The town that tests share, and the sizes that make a handful of sessions enough."""
+"""The town that the tests share, and sizes that make a few sessions enough."""
 
 import pytest
 from stream.hub.town import Town
@@ -14,11 +14,11 @@ def town():
 
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
-    """Each sweep looks at the times of all sessions; without this, one in a few."""
+    """Have each sweep check the deadlines of all sessions; otherwise one sweep in a few does."""
     monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    """Turns of two rows, so that a handful of sessions makes a flight of several turns."""
+    """Make slices of two rows, so that a few sessions make a flight of several turns."""
     monkeypatch.setattr(fanout, "SLICE", 2)

@@ -1,4 +1,4 @@
-"""Calls on the hub: they come before the alerts, in the same write, and sessions they don't concern pay nothing."""
+"""Calls in the hub: their frames come before those of alerts, in the same write (hub, Rule 3)."""
 
 import pytest
 from calls.quarter import NEAR, Quarter
@@ -14,7 +14,7 @@ HERE = (NEAR.lat, NEAR.lng, 0.0)
 
 
 class Both(Town):
-    """A town whose hub has a board: that of a quarter, which is given calls."""
+    """A town whose hub has calls, which a `Quarter` opens and ends."""
 
     def __init__(self):
         super().__init__()
@@ -40,12 +40,12 @@ def both():
 
 
 def kinds(peer):
-    """The types of the messages of each write, since it was joined."""
+    """Return the types of all messages of a session, as one list for each write."""
     return peer.told_by_write()
 
 
-def test_a_call_is_sent_before_the_alerts_that_wait(both, small_slices):
-    """Section 13: a call goes before every alert, an extreme one too."""
+def test_call_is_sent_before_waiting_alerts(both, small_slices):
+    """It comes before an extreme alert, too (section 13)."""
     crowd = [both.responder(f"r-{n}") for n in range(6)]
     both.deliver(a_revision(area=AREA, severity="extreme"))
     both.turn()
@@ -58,8 +58,8 @@ def test_a_call_is_sent_before_the_alerts_that_wait(both, small_slices):
     assert late == [["call", "a-1/1"]] * 4
 
 
-def test_what_comes_behind_hello_and_move_is_counted_in_live(both):
-    """RJ3, M17: calls first, then alerts; in one write."""
+def test_calls_and_alerts_after_a_reply_are_counted_in_live(both):
+    """Calls come first, then alerts, in one write (RJ3, M17)."""
     both.quarter.open()
     both.publish(a_revision(area=AREA))
     peer = both.responder(here=None)
@@ -71,15 +71,15 @@ def test_what_comes_behind_hello_and_move_is_counted_in_live(both):
     assert kinds(both.responder("r-2")) == [["welcome", "call", "a-1/1"]]
 
 
-def test_no_filter_holds_back_a_call(both):
-    """RQ6: going off duty does."""
+def test_filter_does_not_hold_back_a_call(both):
+    """Filters are for alerts only (RQ6)."""
     peer = both.responder(wanted=Filter(frozenset({"flood"}), EXTREME))
     both.quarter.open()
     assert peer.received() == ["welcome", "call"]
 
 
-def test_a_token_goes_on_duty(both):
-    """RJ3, RJ6: after `token`, too."""
+def test_new_token_with_a_qualification_puts_on_duty(both):
+    """Calls follow the `ok` of `token`, too (RJ3, RJ6)."""
     peer = both.responder(quals=())
     both.quarter.open()
     both.hub.set_rights(peer.row, FakeRights(sub="r-1", quals=frozenset({"medic"})))
@@ -87,8 +87,8 @@ def test_a_token_goes_on_duty(both):
     assert kinds(peer)[-1] == ["ok", "call"]
 
 
-def test_a_slow_session_is_told_when_it_has_drained(both):
-    """Rule 3, E3: calls before alerts, in one write."""
+def test_drained_session_is_sent_calls_before_alerts(both):
+    """Both are sent in one write (E3)."""
     peer = both.responder()
     peer.full = True
     both.publish(a_revision("a-0", area=AREA))
@@ -100,16 +100,16 @@ def test_a_slow_session_is_told_when_it_has_drained(both):
     assert peer.received() == ["call", "-a-0/2", "a-1/1"]
 
 
-def test_a_transport_that_has_died_holds_nobody_up(both):
-    """It will say so at the loop's next turn."""
+def test_dead_transport_does_not_keep_a_call_from_other_sessions(both):
+    """The transport raises until `connection_lost` is called."""
     dead, alive = both.responder(), both.responder("r-2")
     dead.broken = True
     both.quarter.open()
     assert alive.received()[-1] == "call"
 
 
-def test_an_accept_that_is_refused_here_is_answered_at_once(both):
-    """M18, M23."""
+def test_accept_of_an_ended_call_is_answered_at_once(both):
+    """The answer is `standdown`; `decline` and `report` have no answer (M18, M23)."""
     peer = both.responder()
     both.quarter.open()
     both.quarter.end()
@@ -121,8 +121,8 @@ def test_an_accept_that_is_refused_here_is_answered_at_once(both):
     assert peer.take() == []
 
 
-def test_without_calls_an_accept_is_for_nothing():
-    """M18, M23: a node that has no calls knows none."""
+def test_accept_on_a_node_without_calls_is_stood_down():
+    """Such a node knows no call (M18, M23)."""
     town = Town()
     peer = town.join()
     peer.take()
@@ -132,8 +132,8 @@ def test_without_calls_an_accept_is_for_nothing():
     assert peer.take() == [{"type": "standdown", "id": "c-1", "reason": "over"}]
 
 
-def test_acks_of_calls_and_alerts_are_each_counted(both):
-    """M5: `ack` means shown, for a call too."""
+def test_acks_of_calls_and_alerts_are_counted_apart(both):
+    """`ack` means shown, for a call too (M5)."""
     peer = both.responder()
     both.quarter.open()
     both.publish(a_revision(area=AREA))
@@ -142,8 +142,8 @@ def test_acks_of_calls_and_alerts_are_each_counted(both):
     assert (both.quarter.hub.acks, both.hub.live.acks) == (1, 1)
 
 
-def test_who_leaves_is_off_duty(both):
-    """RZ7, Rule 5: the row may be another's at once."""
+def test_session_that_leaves_is_off_duty(both):
+    """Another session may have the row at once (RZ7)."""
     peer = both.responder()
     assert both.quarter.hub.on_duty == 1
     both.hub.leave(peer.row)

@@ -1,4 +1,4 @@
-"""An entry is encoded when somebody here is owed it for the first time, and once (ADR 1)."""
+"""Encoding: an entry is encoded once, when the first session here is owed it (ADR 1)."""
 
 import pytest
 from stream.hub.town import FAR_AWAY
@@ -10,7 +10,7 @@ from geocast.wire.frames import MSGPACK, encode
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """The entries that the hub has had encoded, in order."""
+    """A list of the entries that the hub has encoded, in order."""
     entries = []
 
     def noting(entry, text=0):
@@ -21,8 +21,8 @@ def encoded(monkeypatch):
     return entries
 
 
-def test_what_concerns_nobody_here_is_not_encoded(town, encoded):
-    """Most alerts of a continent concern nobody of one process."""
+def test_entry_that_concerns_no_session_is_not_encoded(town, encoded):
+    """Most alerts of a continent concern no session of a given process."""
     town.join(FAR_AWAY)
     town.publish(a_revision())
     town.publish(a_revision(revision=2))
@@ -30,8 +30,8 @@ def test_what_concerns_nobody_here_is_not_encoded(town, encoded):
     assert encoded == []
 
 
-def test_what_concerns_many_is_encoded_once(town, encoded, small_slices):
-    """For both formats, all slices, and whoever comes later."""
+def test_entry_is_encoded_once_for_all_sessions(town, encoded, small_slices):
+    """All formats, all slices and sessions that come later use the same frames."""
     crowd = [town.join(metres, wire=MSGPACK) if metres % 2 else town.join(metres) for metres in range(7)]
     town.publish(a_revision())
     crowd.append(town.join(0))
@@ -41,8 +41,8 @@ def test_what_concerns_many_is_encoded_once(town, encoded, small_slices):
     assert all(peer.received() == ["welcome", "a-1/1", "a-1/2", "-a-1/3"] for peer in crowd)
 
 
-def test_what_concerned_nobody_is_encoded_for_the_first_who_comes(town, encoded):
-    """And not again for the second."""
+def test_entry_is_encoded_when_the_first_session_comes(town, encoded):
+    """It is not encoded again for the second session."""
     town.publish(a_revision())
     assert [town.join(0).received() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
     assert encoded == [a_revision()]

@@ -1,4 +1,4 @@
-"""A flight is grounded as soon as its alert is superseded, cancelled or over: nothing old is sent."""
+"""Flights that end early: nothing of an entry is sent after it is superseded, cancelled or expired (Rule 1)."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S
@@ -8,16 +8,16 @@ from geocast.alertlog import Counts
 from geocast.model.alert import Circle
 
 
-def test_a_revision_that_is_superseded_before_it_is_written_is_not_sent(town):
-    """Rule 1, R2: and makes nobody a recipient."""
+def test_superseded_revision_is_not_sent(town):
+    """No session becomes a recipient by a revision that was not sent (R2)."""
     peer = town.join(0)
     town.publish(a_revision(), a_revision(revision=2), a_revision(revision=3, area=(Circle(0.0, 0.0, 100.0),)))
     assert peer.received() == ["welcome"]
     assert town.finished == ["a-1/3"]
 
 
-def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
-    """Rule 1, R2: who was not reached yet gets the new one only, who was gets both, in rising order."""
+def test_flight_ends_at_a_new_revision(town, small_slices):
+    """Rows that were not reached get only the new revision, the others both, in rising order (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -27,8 +27,8 @@ def test_a_flight_is_grounded_by_a_new_revision(town, small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(8, 0)}
 
 
-def test_a_flight_is_grounded_by_a_cancel(town, small_slices):
-    """Rule 1, R4: who was reached gets the cancel; the others hear nothing of it."""
+def test_flight_ends_at_a_cancel(town, small_slices):
+    """Rows that were reached get the cancel, the others nothing (R4)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -37,8 +37,8 @@ def test_a_flight_is_grounded_by_a_cancel(town, small_slices):
 
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
-def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
-    """Rule 1, E1: nothing is sent after `expires_at`, by no path; either clock will do."""
+def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
+    """Nothing is sent after `expires_at`, by any path (E1)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -53,8 +53,8 @@ def test_a_flight_is_grounded_by_the_end(town, small_slices, which):
     assert town.finished == []
 
 
-def test_what_has_ended_stays_ended_wherever_the_wall_clock_goes(town):
-    """Rule 1, E1: a clock that is set back sends nothing that the monotonic one has ended."""
+def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
+    """Setting the wall clock back does not make it live again (E1)."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
     town.clock.monotonic += HALF_HOUR_S
@@ -64,8 +64,8 @@ def test_what_has_ended_stays_ended_wherever_the_wall_clock_goes(town):
     assert peer.received() == ["<ping>"]
 
 
-def test_a_flight_that_left_somebody_out_begins_anew(town, small_slices):
-    """Rule 1, R2: the wall clock was ahead for a moment; whoever came then is sent it, and nobody twice."""
+def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
+    """The wall clock was ahead for a moment. The session that came then is sent the alert, and none twice (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -78,8 +78,8 @@ def test_a_flight_that_left_somebody_out_begins_anew(town, small_slices):
     assert late.received() == ["welcome", "a-1/1"]
 
 
-def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
-    """Rule 1, section 3: the flight that has no bit yet too; and those behind it are not kept waiting."""
+def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
+    """It does not delay the flights behind it (E1)."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
     town.clock.advance(1)
@@ -87,8 +87,8 @@ def test_what_ends_while_it_waits_is_not_sent(town, small_slices):
     assert [sorted(peer.received()) for peer in peers] == [["a/1", "c/1"]] * 4
 
 
-def test_a_cancel_is_not_sent_after_the_end(town, small_slices):
-    """E1: nothing is sent after `expires_at`."""
+def test_cancel_is_not_sent_after_the_end(town, small_slices):
+    """Nothing is sent after `expires_at`, not even a cancel (E1)."""
     peers = town.crowd(4)
     town.publish(a_revision())
     town.deliver(a_cancel())
@@ -98,8 +98,8 @@ def test_a_cancel_is_not_sent_after_the_end(town, small_slices):
     assert [peer.received() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [["a-1/1"]] * 2
 
 
-def test_a_bit_that_is_given_back_sends_nothing_old(town, small_slices):
-    """Rule 1: a flight's bit may be the next one's; what was owed under it is not."""
+def test_bit_of_an_ended_flight_sends_nothing_old(town, small_slices):
+    """The next flight has the same bit."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"))
     town.turn()
@@ -108,8 +108,8 @@ def test_a_bit_that_is_given_back_sends_nothing_old(town, small_slices):
     assert [peer.received() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
 
 
-def test_a_bit_that_another_flight_takes_over_owes_nobody_anything(town, small_slices):
-    """Rule 1: who was still to be sent what was grounded is not sent what flies under its bit now."""
+def test_reused_bit_owes_nothing_to_rows_of_the_ended_flight(town, small_slices):
+    """Rows that the ended flight had not reached are not sent the alert of the next one."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()

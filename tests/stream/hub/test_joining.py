@@ -1,4 +1,4 @@
-"""Who joins late, or comes back with what it holds, is told the difference."""
+"""Sessions that connect late, or come back with `holding`, are sent the difference."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, HALF_HOUR_S
@@ -9,8 +9,8 @@ from geocast.matching.filters import Filter
 from geocast.model.alert import Circle
 
 
-def test_what_is_live_follows_the_welcome_in_the_same_write(town):
-    """Rule 4, R3: exactly `live` many, nothing between: cancels first, then the most severe first."""
+def test_live_alerts_follow_the_welcome_in_the_same_write(town):
+    """Exactly `live` messages follow: cancels first, then the most severe first (M17, R3)."""
     town.publish(
         a_revision("minor", severity="minor"),
         a_revision("far", area=(Circle(0.0, 0.0, 1000.0),)),
@@ -29,8 +29,8 @@ def test_what_is_live_follows_the_welcome_in_the_same_write(town):
     assert len(peer.writes) == 1
 
 
-def test_who_joins_before_the_first_turn_is_told_once(town):
-    """R2, R3: by its welcome, and not by the fan-out that has yet to start."""
+def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
+    """The alert comes behind the welcome, and the flight that starts later does not send it again (R2, R3)."""
     town.deliver(a_revision())
     peer = town.join(0)
     town.run()
@@ -38,8 +38,8 @@ def test_who_joins_before_the_first_turn_is_told_once(town):
     assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
 
 
-def test_a_late_joiner_is_a_recipient_like_any_other(town):
-    """R1, R3: and is counted."""
+def test_late_joiner_is_sent_revisions_and_counted(town):
+    """A session that was sent an alert behind its welcome is a recipient like any other (R1, R3)."""
     town.publish(a_revision())
     peer = town.join(0)
     town.publish(a_revision(revision=2))
@@ -57,8 +57,8 @@ def test_a_late_joiner_is_a_recipient_like_any_other(town):
         (9, ["welcome"], ["-a-1/4"]),
     ],
 )
-def test_who_comes_back_is_told_the_difference(town, held, told, later):
-    """R5: the table of what the node knows against what is held; a recipient from now on, wherever it is."""
+def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
+    """The held revision is compared with the current one; the session is a recipient from then on (R5)."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
     assert peer.received() == told
@@ -67,16 +67,16 @@ def test_who_comes_back_is_told_the_difference(town, held, told, later):
     assert peer.received() == later
 
 
-def test_who_comes_back_after_the_end_is_told_nothing(town):
-    """R5: expired, or unknown: nothing, and no sign of which."""
+def test_returning_session_is_sent_nothing_after_the_end(town):
+    """An expired and an unknown alert look the same (R5e)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
     assert peer.received() == ["welcome"]
 
 
-def test_who_comes_back_after_a_cancel_is_told_once(town):
-    """R5: `cancel`, and no recipient from now on."""
+def test_returning_session_is_sent_the_cancel_once(town):
+    """After the `cancel` it is no recipient any more (R5d)."""
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
@@ -86,8 +86,8 @@ def test_who_comes_back_after_a_cancel_is_told_once(town):
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
-def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
-    """R5: remembered for 30 s, in case the node is behind, and judged by the table then."""
+def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
+    """The node remembers it for 30 s, since it may be behind (R5e)."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
     town.clock.advance(29.9)
@@ -99,8 +99,8 @@ def test_an_unknown_id_is_judged_when_its_entry_comes(town, held, told):
     assert peer.received() == ["-a-1/4"]
 
 
-def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
-    """Rule 5, R5: the claim was that of another connection."""
+def test_held_unknown_alert_is_forgotten_with_its_session(town):
+    """The next session in the row is another client (R5)."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
     town.sweep()
@@ -110,8 +110,8 @@ def test_a_claim_of_a_session_that_has_gone_is_not_the_next_ones(town):
     assert next_one.received() == ["welcome"]
 
 
-def test_a_client_that_comes_back_twice_is_remembered_from_the_second_time(town):
-    """R5: 30 s from its last `hello`, though it has the same row as before."""
+def test_held_unknown_alert_counts_from_the_last_hello(town):
+    """The 30 s begin with the last `hello`, though the client has the same row as before (R5e)."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)
     town.sweep()

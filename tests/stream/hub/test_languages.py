@@ -1,4 +1,4 @@
-"""An alert in several languages: each is sent one, the one that it wants most (LA1 to LA4)."""
+"""Alerts in several languages: each session is sent the text that it wants most (LA1 to LA4)."""
 
 import itertools
 
@@ -14,12 +14,12 @@ WARNING = a_warning("en-CA", "fr-CA", "iu")
 
 
 def wants(*tags, **others):
-    """A filter that wants these languages, in lower case."""
+    """Return a filter that wants these languages, in lower case."""
     return Filter(languages=tags, **others)
 
 
 def languages(peer):
-    """The languages of the alerts that were sent since last asked: None of one that has none."""
+    """Return the languages of the alerts that were sent since the last call; None for an alert without a language."""
     told = [message["alert"] for message in peer.take() if message["type"] == "alert"]
     assert all(alert.get("language") is None or f"in {alert['language']}" in alert["headline"] for alert in told)
     return [alert.get("language") for alert in told]
@@ -27,7 +27,7 @@ def languages(peer):
 
 @pytest.fixture
 def encoded(monkeypatch):
-    """What the hub has had encoded, in order: id, number, and which text."""
+    """A list of what the hub has encoded, in order: id, number, and number of the text."""
     found = []
 
     def noting(entry, text=0):
@@ -38,8 +38,8 @@ def encoded(monkeypatch):
     return found
 
 
-def test_each_is_sent_the_language_that_it_wants_most(town, small_slices):
-    """LA1, LA3: by the fan-out, in both formats, and by a welcome the same."""
+def test_each_session_is_sent_the_language_that_it_wants_most(town, small_slices):
+    """The fan-out and the welcome choose in the same way, in both formats (LA1, LA3)."""
     tags = ["en-CA", "fr-CA", "iu", "en-CA", "fr-CA"]
     wanted = [wants(), wants("fr"), wants("es", "iu"), wants("es"), wants("fr-be", "en")]
     early = [town.join(n, wanted=each, wire=MSGPACK) for n, each in enumerate(wanted)]
@@ -49,8 +49,8 @@ def test_each_is_sent_the_language_that_it_wants_most(town, small_slices):
     assert list(itertools.chain(*map(languages, early + late))) == tags * 3
 
 
-def test_a_language_is_encoded_when_somebody_needs_it_and_once(town, encoded):
-    """LA4, ADR 1: for both formats at a time, whoever comes later."""
+def test_language_is_encoded_once_when_the_first_session_needs_it(town, encoded):
+    """All formats of a language are encoded at the same time (LA4, ADR 1)."""
     for wanted in (wants("fr"), wants("fr-ca"), wants("es", "fr")):
         town.join(wanted=wanted)
         town.join(wanted=wanted, wire=MSGPACK)
@@ -61,8 +61,8 @@ def test_a_language_is_encoded_when_somebody_needs_it_and_once(town, encoded):
     assert encoded == [("a-1", 1, 1), ("a-1", 1, 0)]
 
 
-def test_an_alert_without_languages_or_with_one_is_the_same_for_everybody(town, encoded):
-    """LA1: one frame for each format, whatever is wanted."""
+def test_alert_with_at_most_one_language_is_the_same_for_all(town, encoded):
+    """There is one frame for each format, whatever the sessions want (LA1)."""
     peers = [town.join(wanted=wants("fr")), town.join(), town.join(wanted=wants("en", "iu"))]
     town.publish(a_revision("a"))
     town.publish(a_warning("iu", alert_id="b"))
@@ -70,8 +70,8 @@ def test_an_alert_without_languages_or_with_one_is_the_same_for_everybody(town, 
     assert [languages(peer) for peer in peers] == [[None, "iu"]] * 3
 
 
-def test_a_cancel_has_one_language(town, encoded):
-    """LA4: its reason was written in one, and everybody who was told is told it."""
+def test_cancel_is_sent_in_one_language_to_all(town, encoded):
+    """Its reason has one language (LA4)."""
     peers = [town.join(wanted=wants("fr")), town.join(wanted=wants("iu"))]
     town.publish(WARNING)
     town.publish(a_cancel(reason="Fini"))
@@ -79,8 +79,8 @@ def test_a_cancel_has_one_language(town, encoded):
     assert encoded == [("a-1", 1, 1), ("a-1", 1, 2), ("a-1", 2, 0)]
 
 
-def test_another_wish_counts_for_what_is_sent_from_then_on(town, small_slices):
-    """LA2, R2: what was sent is not sent again; what is under way is sent by the new wish."""
+def test_changed_language_counts_from_the_next_send(town, small_slices):
+    """An alert that was sent is not sent again; an alert in flight is sent in the new language (LA2, R2)."""
     peers = [town.join(metres, wanted=wants("fr")) for metres in range(6)]
     town.deliver(WARNING)
     town.turn()
@@ -93,8 +93,8 @@ def test_another_wish_counts_for_what_is_sent_from_then_on(town, small_slices):
     assert [languages(peer) for peer in peers] == [["iu"], *[["fr-CA"]] * 4, ["iu"]]
 
 
-def test_a_revision_may_have_other_languages(town):
-    """LA3: each is judged by its own."""
+def test_language_is_chosen_for_each_revision(town):
+    """Revisions may have different languages (LA3)."""
     peer = town.join(wanted=wants("fr", "iu"))
     town.publish(WARNING)
     town.publish(a_warning("en-CA", "iu", revision=2))
@@ -102,8 +102,8 @@ def test_a_revision_may_have_other_languages(town):
     assert languages(peer) == ["fr-CA", "iu", None]
 
 
-def test_several_alerts_in_several_languages_go_in_one_write(town):
-    """LA3: each in the language of it that is wanted, cut by nobody."""
+def test_alerts_in_several_languages_are_one_write(town):
+    """Each alert is sent in that of its languages that the session wants most (LA3)."""
     wanted = [wants(), wants("fr"), wants("de", "fr"), wants("it")]
     peers = [town.join(metres, wanted=each) for metres, each in enumerate(wanted * 2)]
     for peer in peers:
@@ -129,8 +129,8 @@ def test_several_alerts_in_several_languages_go_in_one_write(town):
     )
 
 
-def test_a_slow_client_is_sent_its_language_when_it_has_read_all(town):
-    """Rule 3, LA3."""
+def test_drained_session_is_sent_its_language(town):
+    """The filter counts for alerts that are sent after a pause, too (LA3)."""
     peer = town.join(wanted=wants("fr"))
     town.hub.slowed(peer.row, town.clock.now())
     town.publish(WARNING)

@@ -1,4 +1,4 @@
-"""Sessions come and go: a row, its filter and its places are used again by the next."""
+"""Sessions that leave: their row, filter and places are used again (fan-out, Rule 5)."""
 
 from stream.hub.town import FAR_AWAY, Town
 from support.fakes import a_cancel, a_revision
@@ -7,8 +7,8 @@ from geocast.alertlog import Counts
 from geocast.matching.filters import Filter
 
 
-def test_a_row_is_used_again_only_after_what_it_was_told_is_forgotten():
-    """Rule 5, R2: the next session in the row is sent what is live, and is no recipient of what it never saw."""
+def test_row_is_reused_only_after_its_flags_are_forgotten():
+    """The next session in the row is sent the live alerts, and is no recipient of alerts that it was not sent (R2)."""
     town = Town(capacity=1)
     first = town.join(0)
     town.publish(a_revision())
@@ -25,8 +25,8 @@ def test_a_row_is_used_again_only_after_what_it_was_told_is_forgotten():
     assert first.received() == ["welcome", "a-1/1"]
 
 
-def test_a_session_that_leaves_in_the_middle_of_a_flight_is_written_nothing(small_slices):
-    """Rule 5: neither is who has its row by then, but for what it is owed itself."""
+def test_session_that_leaves_during_a_flight_is_sent_nothing(small_slices):
+    """The next session in its row is outside the area and is sent nothing either."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -40,8 +40,8 @@ def test_a_session_that_leaves_in_the_middle_of_a_flight_is_written_nothing(smal
     assert town.hub.take_counts() == {"a-1": Counts(5, 0)}
 
 
-def test_who_takes_a_row_in_the_middle_of_a_flight_is_told_once(small_slices):
-    """Rule 4, Rule 5: by `settle`, and not by the flight that has the row on its list."""
+def test_session_that_takes_a_row_during_a_flight_is_sent_the_alert_once(small_slices):
+    """`reply_with_owed` sends it, and the flight, which has the row in its list, does not."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -53,16 +53,16 @@ def test_who_takes_a_row_in_the_middle_of_a_flight_is_told_once(small_slices):
     assert near.received() == ["welcome", "a-1/1"]
 
 
-def test_the_hub_counts_its_sessions_and_places(town):
-    """Section 5, messages: a session's places are forgotten at once when it is over."""
+def test_places_of_a_session_are_forgotten_when_it_leaves(town):
+    """The hub counts sessions and places (M9)."""
     peers = [town.join(0), town.join(places=[town.place(0), town.place(5)])]
     assert (len(town.hub), town.hub.places, len(town.hub.peers())) == (2, 3, 2)
     town.hub.leave(peers[1].row)
     assert (len(town.hub), town.hub.places, town.hub.peers()) == (1, 1, [peers[0]])
 
 
-def test_filters_that_come_and_go_take_no_memory(town):
-    """M10: however many different ones there were, by leaving or by changing."""
+def test_filters_of_past_sessions_take_no_memory(town):
+    """The number of different filters is not bounded (M10)."""
     for n in range(100):
         peer = town.join(wanted=Filter(frozenset({f"c{n}"})))
         town.set_filter(peer, Filter(frozenset({f"d{n}"})))
@@ -71,8 +71,8 @@ def test_filters_that_come_and_go_take_no_memory(town):
     assert len(town.hub._fanout._filters.passing("robbery", 0)) <= 3
 
 
-def test_a_write_that_fails_does_not_cost_the_others(town, small_slices):
-    """Hub: a transport that has died and has not said so yet."""
+def test_failed_write_does_not_keep_alerts_from_other_sessions(town, small_slices):
+    """A dead transport raises until `connection_lost` is called."""
     peers = town.crowd(6)
     peers[0].broken = peers[3].broken = peers[5].broken = True
     town.publish(a_revision("a-1"), a_revision("a-2"))

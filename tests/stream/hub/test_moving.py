@@ -1,4 +1,4 @@
-"""A session moves or changes its filter, in the middle of a fan-out too."""
+"""Sessions that move or change their filter, also during a fan-out."""
 
 from stream.hub.town import FAR_AWAY
 from support.fakes import a_cancel, a_revision
@@ -8,7 +8,7 @@ from geocast.matching.filters import EVERYTHING, Filter
 
 
 def test_walking_in_and_out_sends_nothing_twice(town):
-    """R3: walking in and out of an area again and again sends nothing twice."""
+    """A session is sent each alert once, however often it enters the area (R3)."""
     peer = town.join(FAR_AWAY)
     town.publish(a_revision())
     for metres in (0, FAR_AWAY, 5, FAR_AWAY, 6):
@@ -16,8 +16,8 @@ def test_walking_in_and_out_sends_nothing_twice(town):
     assert peer.received() == ["welcome", "ok", "a-1/1", "ok", "ok", "ok", "ok"]
 
 
-def test_a_filter_that_is_opened_lets_in_what_is_live(town):
-    """R3: after `filter`, every live alert that now applies."""
+def test_wider_filter_sends_live_alerts(town):
+    """After `filter` the session is sent every live alert that applies now (R3)."""
     peer = town.join(wanted=Filter(frozenset({"arson"})))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
     town.set_filter(peer, EVERYTHING)
@@ -25,8 +25,8 @@ def test_a_filter_that_is_opened_lets_in_what_is_live(town):
     assert town.hub.filter_of(peer.row) == EVERYTHING
 
 
-def test_ok_is_a_barrier_in_the_middle_of_a_fan_out(town, small_slices):
-    """R8, Rule 4: alerts before `ok` were judged by the old place, alerts after it by the new."""
+def test_ok_is_a_barrier_during_a_fan_out(town, small_slices):
+    """Alerts before `ok` are matched by the old place, alerts after it by the new one (R8)."""
     *_, leaver, stayer = peers = town.crowd(6)
     arriver = town.join(FAR_AWAY)
     town.deliver(a_revision())
@@ -42,8 +42,8 @@ def test_ok_is_a_barrier_in_the_middle_of_a_fan_out(town, small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(6, 0)}
 
 
-def test_a_recipient_that_moves_while_a_new_revision_is_under_way_gets_it(town, small_slices):
-    """R1, R8: it is owed to a recipient wherever it is; it comes behind the `ok`, once."""
+def test_recipient_that_moves_away_during_a_flight_is_sent_the_revision_once(town, small_slices):
+    """The revision comes behind the `ok`, wherever the recipient is (R1, R8)."""
     *_, walker = town.crowd(6)
     town.publish(a_revision())
     walker.take()
@@ -59,8 +59,8 @@ def test_a_recipient_that_moves_while_a_new_revision_is_under_way_gets_it(town, 
     assert walker.received() == ["ok", "-a-1/3"]
 
 
-def test_a_session_may_have_more_or_fewer_places_after_a_move(town):
-    """Section 5, messages: `places`, the whole list; latest ones only."""
+def test_move_replaces_all_places(town):
+    """The number of places may change (M2)."""
     peer = town.join(places=[town.place(FAR_AWAY + n) for n in range(3)])
     assert town.hub.places == 3
     for count in (1, 8, 0, 2):

@@ -1,4 +1,4 @@
-"""In which order, and in how many writes: the nearest first, the most severe first, all that a row is owed at once."""
+"""The order and number of writes: nearest first, most severe first, and one write for all that a row is owed."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, METRE, Town
@@ -10,8 +10,8 @@ from geocast.stream import fanout
 # ---- order ---------------------------------------------------------------------------------------------------
 
 
-def test_the_nearest_are_written_first(town):
-    """Hub, NEAREST: the nearest go first, in order of distance."""
+def test_nearest_sessions_are_written_first(town):
+    """The order is that of their distances (fan-out, NEAREST)."""
     metres = [700, 3, 250, 999, 0, 41, 40]
     peers = {town.join(distance).name: distance for distance in metres}
     town.order.clear()
@@ -19,8 +19,8 @@ def test_the_nearest_are_written_first(town):
     assert [peers[name] for name in town.order] == sorted(metres)
 
 
-def test_only_so_many_are_sorted(town, monkeypatch):
-    """Hub, NEAREST: the others come behind the nearest, in any order."""
+def test_only_the_nearest_rows_are_sorted_by_distance(town, monkeypatch):
+    """The other rows follow in any order (fan-out, NEAREST)."""
     monkeypatch.setattr(fanout, "NEAREST", 3)
     peers = town.crowd(10)
     town.publish(a_revision(area=(Circle(DALLAS[0] + 9 * METRE, DALLAS[1], 1000.0),)))
@@ -28,8 +28,8 @@ def test_only_so_many_are_sorted(town, monkeypatch):
     assert sorted(town.order) == [peer.name for peer in peers]
 
 
-def test_an_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
-    """Hub, idea 2: it overtakes at the next slice."""
+def test_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
+    """It overtakes at the next slice (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("minor", severity="minor"))
     town.turn()
@@ -41,8 +41,8 @@ def test_an_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
     ] * 4
 
 
-def test_a_less_severe_alert_waits_for_its_turn(town, small_slices):
-    """Hub, idea 2: the most severe flight first, of two of the same severity the earlier one."""
+def test_flights_are_sent_by_severity_then_by_arrival(town, small_slices):
+    """The earlier of two equally severe flights goes first (fan-out, idea 2)."""
     town.crowd(6)
     town.deliver(a_revision("b", severity="severe"))
     town.turn()
@@ -51,8 +51,8 @@ def test_a_less_severe_alert_waits_for_its_turn(town, small_slices):
     assert town.finished == ["b/1", "c/1", "d/1"]
 
 
-def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
-    """Hub, Flight: a cancel first; between ids there is no order that anybody could rely on (R2)."""
+def test_cancel_is_sent_before_a_revision_of_the_same_severity(town, small_slices):
+    """Clients can't rely on an order between alerts (R2)."""
     town.crowd(4)
     town.publish(a_revision("old"))
     town.finished.clear()
@@ -61,8 +61,8 @@ def test_of_the_same_severity_a_cancel_goes_first(town, small_slices):
     assert town.finished == ["old/2", "new/1"]
 
 
-def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
-    """Hub, idea 2: a row that is owed several alerts gets one write."""
+def test_row_that_is_owed_several_alerts_gets_one_write(town, small_slices):
+    """A slice sends a row all that it is owed (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a-1"), a_revision("a-2"), a_revision("a-3", severity="minor"))
     town.run()
@@ -72,8 +72,8 @@ def test_two_alerts_that_are_owed_are_one_write(town, small_slices):
     assert town.hub.sends == 18
 
 
-def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
-    """Hub, idea 2: each is sent all that it is owed, and nothing else."""
+def test_rows_of_one_slice_are_sent_different_alerts(town, small_slices):
+    """Each row is sent all that it is owed, and nothing else (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()
@@ -84,8 +84,8 @@ def test_rows_of_one_slice_may_owe_different_alerts(town, small_slices):
     assert [peer.received() for peer in peers] == [["b/1"], ["b/1"], [], [], ["a/1"], ["a/1"]]
 
 
-def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
-    """Hub, idea 2: a waiting flight whose alert has changed since hides nobody behind it."""
+def test_superseded_waiting_flight_does_not_delay_an_extreme_alert(town):
+    """It hides no flight behind it in the heap (fan-out, idea 2)."""
     town.crowd(1)
     town.deliver(
         a_revision("r", severity="extreme"),
@@ -99,8 +99,8 @@ def test_an_extreme_alert_is_not_kept_waiting_by_what_was_superseded(town):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
-def test_a_flight_has_landed_when_all_its_rows_were_looked_at(town, small_slices, rows):
-    """Hub: `finished` is told of each flight that has been through all its rows, once."""
+def test_flight_finishes_when_all_its_rows_are_handled(town, small_slices, rows):
+    """`finished` is called once for each flight, after its last slice."""
     town.crowd(rows)
     town.deliver(a_revision())
     turns = 1 + sum(1 for _ in iter(town.turn, False))
@@ -109,8 +109,8 @@ def test_a_flight_has_landed_when_all_its_rows_were_looked_at(town, small_slices
     assert not town.turn()
 
 
-def test_an_alert_that_concerns_nobody_lands_too(town):
-    """Hub: there is nothing more to do, and its time is known."""
+def test_flight_without_rows_finishes_at_the_next_turn(town):
+    """Its age is known until then."""
     town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
@@ -120,8 +120,8 @@ def test_an_alert_that_concerns_nobody_lands_too(town):
     assert town.hub.oldest_flight(town.clock.now()) == 0.0
 
 
-def test_an_alert_lands_at_once_where_no_session_is(town):
-    """Hub: so a process that reads a long log at its start leaves nothing to do; who comes later is told."""
+def test_flight_finishes_at_once_when_no_session_is_connected(town):
+    """A long log that is read at the start leaves no work for turns. A session that comes later is sent the alert."""
     town.hub.leave(town.join().row)
     town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
     assert town.finished == ["a-1/1", "a-2/1", "a-2/2"]
@@ -132,8 +132,8 @@ def test_an_alert_lands_at_once_where_no_session_is(town):
 # ---- more than 64 at once ------------------------------------------------------------------------------------
 
 
-def test_more_alerts_than_bits_may_be_under_way(town, small_slices):
-    """Hub, FLIGHTS: those that find no bit wait; each session gets each alert once."""
+def test_more_alerts_than_bits_are_all_sent_once(town, small_slices):
+    """Flights without a bit wait (fan-out, FLIGHTS)."""
     peers = town.crowd(64)
     for n in range(150):
         town.deliver(a_revision(f"a-{n}", severity="minor"))
@@ -146,8 +146,8 @@ def test_more_alerts_than_bits_may_be_under_way(town, small_slices):
     assert town.hub.sends == 64 * 150
 
 
-def test_bits_are_kept_for_extreme_alerts(monkeypatch):
-    """Hub, FLIGHTS_BELOW_EXTREME: however many others wait, an extreme alert goes at the next slice."""
+def test_extreme_alert_gets_a_bit_while_many_others_wait(monkeypatch):
+    """It goes at the next slice (fan-out, FLIGHTS_BELOW_EXTREME)."""
     monkeypatch.setattr(fanout, "SLICE", 1)
     town = Town(100)
     peers = town.crowd(100)

@@ -1,4 +1,4 @@
-"""Polygons in a town: who is told when they come, who comes later, who moves, what follows (docs/areas.md, D4)."""
+"""Polygons in the hub: sessions inside, late joiners, moves, revisions and cancels (docs/areas.md, D4)."""
 
 import json
 
@@ -12,22 +12,22 @@ from geocast.wire.frames import MSGPACK, encode
 
 
 def polygon(south_m, north_m, buffer_m=0.0):
-    """A band around the meridian of the town, from so far north of it to so far."""
+    """Return a band across the meridian of the town, from `south_m` to `north_m` metres north of it."""
     south, north = DALLAS[0] + south_m * METRE, DALLAS[0] + north_m * METRE
     west, east = DALLAS[1] - 0.01, DALLAS[1] + 0.01
     return Polygon(((west, south), (east, south), (east, north), (west, north), (west, south)), buffer_m)
 
 
 def of_shapes(*shapes, **changes):
-    """A revision of these shapes."""
+    """Return a revision with these shapes as its area."""
     return a_revision(area=shapes, **changes)
 
 
 NEAR = polygon(-100, 500)
 
 
-def test_those_inside_are_told_and_nobody_else(town):
-    """D4, R1: in both formats; the bounding circle is much larger than the polygon, and decides nothing."""
+def test_polygon_is_sent_to_sessions_inside_and_no_others(town):
+    """The bounding circle, which is much larger, decides nothing (D4, R1)."""
     inside, in_circle, other = town.join(499), town.join(700), town.join(-99, wire=MSGPACK)
     entry = of_shapes(NEAR)
     town.publish(entry)
@@ -37,21 +37,21 @@ def test_those_inside_are_told_and_nobody_else(town):
 
 
 @pytest.mark.parametrize(("metres", "told"), [(0, True), (499, True), (505, True), (520.5, False), (900, False)])
-def test_whoever_comes_later_is_judged_alike(town, metres, told):
-    """D4, R3: the buffer of 20 m counts, and nothing beyond it."""
+def test_late_joiner_is_matched_with_the_buffer(town, metres, told):
+    """The buffer of 20 m counts, and nothing beyond it (D4, R3)."""
     town.publish(of_shapes(polygon(-100, 500, 20.0)))
     assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
-def test_the_reach_of_a_place_counts(town):
-    """D4: from the ring on."""
+def test_reach_of_a_place_counts_from_the_ring_on(town):
+    """A place within its reach of the ring is inside (D4)."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
     assert (far.received(), near.received()) == (["welcome"], ["welcome", "a-1/1"])
 
 
-def test_who_walks_in_is_told_once(town):
-    """R3: and not again on the way back."""
+def test_session_that_walks_in_is_sent_the_alert_once(town):
+    """It is not sent the alert again on the way back (R3)."""
     walker = town.join(900)
     town.publish(of_shapes(NEAR))
     for metres in (600, 400, 600, 400):
@@ -59,8 +59,8 @@ def test_who_walks_in_is_told_once(town):
     assert walker.received() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
 
 
-def test_a_revision_may_have_another_outline(town):
-    """R1, R4: those in the new one are told, those who had the old one too; the cancel goes to all of them."""
+def test_revision_may_have_another_polygon(town):
+    """Sessions inside the new one and recipients are sent it; all of them are sent the cancel (R1, R4)."""
     first, second = town.join(0), town.join(2_000)
     town.publish(of_shapes(NEAR))
     town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
@@ -71,14 +71,14 @@ def test_a_revision_may_have_another_outline(town):
     assert (late.received(), later.received()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
 
 
-def test_one_that_is_held_is_put_right(town):
-    """R5: whoever holds an alert with a polygon gets its next revision, wherever it is."""
+def test_holder_of_an_old_revision_is_sent_the_next(town):
+    """It is sent the revision wherever it is (R5)."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
     assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
 
-def test_circles_and_polygons_of_one_area_are_one_area(town):
-    """R2: who is in several shapes is told once; each shape counts."""
+def test_session_in_several_shapes_is_sent_the_alert_once(town):
+    """Each shape counts (R2)."""
     area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
     both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))
     town.publish(of_shapes(*area))
@@ -86,8 +86,8 @@ def test_circles_and_polygons_of_one_area_are_one_area(town):
     assert [town.join(metres).received()[1:] for metres in (450, 550, 2_000, 1_000)] == [["a-1/1"]] * 3 + [[]]
 
 
-def test_what_has_ended_holds_nobody(town):
-    """E1: an expired polygon is in no index."""
+def test_expired_polygon_contains_no_place(town):
+    """It is in no index (E1)."""
     town.publish(of_shapes(NEAR))
     town.clock.advance(3_600)
     town.sweep()

@@ -1,4 +1,4 @@
-"""Shapes that a later release publishes: nobody is inside of them, and they are sent as they came (LogG3)."""
+"""Shapes of later releases: no place is inside of them, and clients are sent them as they came (LogG3)."""
 
 import json
 
@@ -14,12 +14,12 @@ HERE = Circle(*DALLAS, 1000.0)
 
 
 def of_shapes(*shapes, **changes):
-    """A revision of these shapes."""
+    """Return a revision with these shapes as its area."""
     return a_revision(area=shapes, **changes)
 
 
-def test_an_unknown_shape_matches_nobody_and_its_alert_is_still_held(town):
-    """LogG3: not who is there when it comes, nor who comes later; who says that it holds it is a recipient."""
+def test_unknown_shape_matches_no_session_but_holders_are_recipients(town):
+    """No session is inside it: not those that are here, nor those that move or come later (LogG3)."""
     inside, holder = town.join(0), town.join(0, holding={"a-1": 1})
     town.publish(of_shapes(OtherShape(MULTIPOLYGON)))
     town.move(inside, 10)
@@ -30,8 +30,8 @@ def test_an_unknown_shape_matches_nobody_and_its_alert_is_still_held(town):
     assert holder.writes[1:] == [encode(of_shapes(OtherShape(MULTIPOLYGON), revision=2))[0]]
 
 
-def test_shapes_that_are_known_match_beside_one_that_is_not(town):
-    """LogG3: those inside a circle are sent all of the area, in either format, as it came; others nothing."""
+def test_known_shape_matches_beside_an_unknown_one(town):
+    """Sessions inside the circle are sent the whole area as it came; other sessions nothing (LogG3)."""
     entry = of_shapes(OtherShape(MULTIPOLYGON), HERE)
     inside, other, far = town.join(0), town.join(0, wire=MSGPACK), town.join(FAR_AWAY)
     town.publish(entry)
@@ -40,8 +40,8 @@ def test_shapes_that_are_known_match_beside_one_that_is_not(town):
         assert loads(frame[4:])["alert"]["area"] == [MULTIPOLYGON, HERE.to_map()]
 
 
-def test_whoever_was_told_is_told_when_the_shape_becomes_one_that_is_not_known(town):
-    """R1, R4: nobody is left with an old revision."""
+def test_recipients_are_sent_a_revision_with_an_unknown_shape(town):
+    """No recipient is left with an old revision (R1, R4)."""
     peer = town.join(0)
     town.publish(of_shapes(HERE))
     assert peer.received() == ["welcome", "a-1/1"]

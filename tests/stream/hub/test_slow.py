@@ -1,11 +1,11 @@
-"""A slow session is sent nothing, and is owed what has changed once it has drained."""
+"""Slow sessions are sent nothing, and when they have drained, what they are owed (fan-out, Rule 3)."""
 
 from stream.hub.town import FAR_AWAY
 from support.fakes import a_cancel, a_revision
 
 
-def test_a_slow_session_is_sent_nothing_and_then_what_it_is_owed(town):
-    """Rule 3, section 3: when it has drained, what it is owed is judged anew, newest revision only, in one write."""
+def test_slow_session_is_sent_only_current_entries_when_it_drains(town):
+    """It is sent the newest revisions, in one write (E3)."""
     slow, other = town.crowd(2)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision(), a_revision("a-2", severity="extreme"))
@@ -20,8 +20,8 @@ def test_a_slow_session_is_sent_nothing_and_then_what_it_is_owed(town):
     assert len(slow.writes) == 2
 
 
-def test_a_write_that_does_not_go_out_pauses_the_session(town, small_slices):
-    """Rule 3: the transport says so from inside the write; the next alert waits."""
+def test_write_that_leaves_unsent_bytes_pauses_the_session(town, small_slices):
+    """The transport reports it during the write, and the next alert waits (hub, Rule 1)."""
     slow, *others = town.crowd(3)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -33,8 +33,8 @@ def test_a_write_that_does_not_go_out_pauses_the_session(town, small_slices):
     assert all(peer.received() == ["a-1/1", "a-2/1"] for peer in others)
 
 
-def test_a_session_that_is_still_slow_waits_again(town):
-    """Rule 3: what `resume` sends may not go out either."""
+def test_session_that_gets_slow_while_draining_is_paused_again(town):
+    """The bytes that `on_drained` writes may stay unsent, too (hub, Rule 1)."""
     [slow] = town.crowd(1)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -46,8 +46,8 @@ def test_a_session_that_is_still_slow_waits_again(town):
     assert town.hub.slow() == 1
 
 
-def test_what_ended_while_a_session_was_slow_is_not_sent(town):
-    """Section 3: superseded, cancelled or expired meanwhile; a recipient is told of the cancel."""
+def test_drained_session_is_not_sent_alerts_that_ended_meanwhile(town):
+    """Cancelled and expired alerts are not sent; a recipient is sent the cancel (E1, R4)."""
     [slow] = town.crowd(1)
     town.publish(a_revision("known"))
     town.hub.slowed(slow.row, town.clock.now())
@@ -58,8 +58,8 @@ def test_what_ended_while_a_session_was_slow_is_not_sent(town):
     assert slow.received() == ["known/1", "-known/2"]
 
 
-def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, small_slices):
-    """Rule 3, R2: what it was owed was cleared, so the flight does not send it again."""
+def test_session_that_drains_during_a_flight_is_sent_the_alert_once(town, small_slices):
+    """Its bit was cleared, so the flight does not send the alert again (R2)."""
     *_, slow = peers = town.crowd(6)
     town.hub.slowed(slow.row, town.clock.now())
     town.deliver(a_revision())
@@ -69,8 +69,8 @@ def test_a_session_that_drains_in_the_middle_of_a_flight_is_told_once(town, smal
     assert [peer.received() for peer in peers] == [["a-1/1"]] * 6
 
 
-def test_a_new_session_does_not_inherit_the_slowness_of_the_one_before(town):
-    """Rule 3, Rule 5: slowness is a connection's."""
+def test_new_session_in_the_row_of_a_slow_one_is_not_slow(town):
+    """The pause ends with the session (fan-out, Rules 3 and 5)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.hub.leave(slow.row)
@@ -82,8 +82,8 @@ def test_a_new_session_does_not_inherit_the_slowness_of_the_one_before(town):
     assert town.hub.slow() == 0
 
 
-def test_a_session_is_owed_nothing_when_it_drains_elsewhere(town):
-    """Rule 3: it is judged by what is now."""
+def test_slow_session_that_moves_away_is_owed_nothing_when_it_drains(town):
+    """Only its current places count (R1)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision())

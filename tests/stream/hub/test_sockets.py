@@ -1,4 +1,4 @@
-"""A frame for many sockets in one call, and the rest by their transports."""
+"""Sending one frame to many sockets in one call, and leaving the rest to their transports."""
 
 import errno
 from contextlib import contextmanager
@@ -14,7 +14,10 @@ from geocast.wire.frames import JSON, MSGPACK, encode
 
 
 class Sockets:
-    """Stands in for the kernel: takes a frame for many descriptors, and sends to each what it has room for."""
+    """A stand-in for the kernel.
+
+    It takes a frame for many descriptors, and sends to each as many bytes as it has room for.
+    """
 
     def __init__(self):
         self.room = {}  # descriptor -> bytes, or a negative errno; all of it if left out
@@ -48,8 +51,7 @@ def patched_descriptor(number):
         yield
 
 
-def test_a_slice_is_one_call_for_each_wire_format(sockets):
-    """A turn sends a frame to all of its rows at once."""
+def test_slice_is_one_call_for_each_wire_format(sockets):
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
     frames = town.hub.live.find("a", town.clock.now()).encoded[0]
@@ -58,8 +60,8 @@ def test_a_slice_is_one_call_for_each_wire_format(sockets):
     assert town.hub.sends == 5
 
 
-def test_a_slice_is_one_call_for_each_language_and_wire_format(sockets):
-    """LA4: of those that are in use among its rows."""
+def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
+    """Only languages and formats that rows of the slice use are sent (LA4)."""
     town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
     for metres, peer in enumerate(crowd):
         town.set_filter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
@@ -73,8 +75,8 @@ def test_a_slice_is_one_call_for_each_language_and_wire_format(sockets):
     ]
 
 
-def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
-    """Nobody inside is missed because the kernel took a part, or nothing."""
+def test_rest_of_a_frame_is_written_by_the_transport(sockets):
+    """The kernel took a part of the frame, or nothing."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
     town.publish(a_revision("a"))
@@ -82,8 +84,8 @@ def test_what_was_not_sent_whole_is_left_to_the_transport(sockets):
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 
-def test_a_slow_session_and_one_that_has_left_are_not_sent_to(sockets):
-    """Rule 3; and a descriptor may be another's once its session has left."""
+def test_slow_and_departed_sessions_are_not_sent_to(sockets):
+    """After a session has left, another connection may have its descriptor."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     town.hub.slowed(crowd[1].row, town.clock.now())
     town.hub.leave(crowd[2].row)
@@ -91,8 +93,8 @@ def test_a_slow_session_and_one_that_has_left_are_not_sent_to(sockets):
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]
 
 
-def test_beyond_the_nearest_sockets_are_sent_to_in_the_order_of_their_age(sockets, monkeypatch):
-    """ADR 6: the order in which the kernel made them."""
+def test_sockets_beyond_the_nearest_are_sent_to_by_age(sockets, monkeypatch):
+    """That is the order in which the kernel made them (ADR 6)."""
     monkeypatch.setattr(fanout, "NEAREST", 2)
     town = Town(send=sockets.send)
     for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):

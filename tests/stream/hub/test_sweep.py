@@ -1,4 +1,4 @@
-"""What depends on time alone: tokens, slowness, silence, pings, the end of an alert."""
+"""The sweep: tokens that expire, slow and silent sessions, pings, and the end of an alert."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S, METRE, Town
@@ -10,8 +10,8 @@ from geocast.stream import hub
 from geocast.wire.frames import PING
 
 
-def test_a_session_ends_with_its_token(town):
-    """Section 6: 4401 within a second of its token's expiry, unless it sent a fresh one."""
+def test_session_is_closed_when_its_token_expires(town):
+    """It ends with 4401 within a second, unless the client has sent a fresh token (T6)."""
     deadline = town.clock.monotonic + 60
     ending, renewed = (town.join(rights=FakeRights(deadline=deadline)) for _ in range(2))
     town.clock.advance(59.9)
@@ -24,8 +24,8 @@ def test_a_session_ends_with_its_token(town):
     assert renewed.closed is None
 
 
-def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
-    """W4: 4420."""
+def test_session_slow_for_30_s_without_a_break_is_closed(town):
+    """It is closed with 4420 (W4)."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
         town.hub.slowed(peer.row, town.clock.now())
@@ -41,8 +41,8 @@ def test_a_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
     assert pausing.closed is None
 
 
-def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
-    """W8: the server aborts one from which no byte came for 60 s, unless it was not read."""
+def test_connection_silent_for_60_s_is_dropped_unless_it_was_slow(town):
+    """A slow connection is not read, so its silence proves nothing (W8)."""
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
     town.hub.note_read(talking.row, town.clock.now())
@@ -59,8 +59,8 @@ def test_a_connection_from_which_nothing_came_for_60_s_is_dropped(town):
     assert slow.aborted
 
 
-def test_a_connection_to_which_nothing_was_written_is_pinged(town):
-    """W8: for `heartbeat_s`; whatever is written counts, and a slow one is not pinged."""
+def test_connection_idle_for_a_heartbeat_is_pinged(town):
+    """Any write counts, and a slow connection is not pinged (W8)."""
     idle, told, replied, slow = town.crowd(4)
     town.clock.advance(10)
     town.hub.reply(replied.row, {"type": "pong"}, town.clock.now())
@@ -74,8 +74,8 @@ def test_a_connection_to_which_nothing_was_written_is_pinged(town):
     assert [peer.received() for peer in (idle, told, replied, slow)] == [[], ["<ping>"], ["<ping>"], []]
 
 
-def test_whom_an_alert_is_on_its_way_to_is_not_pinged(town):
-    """W8: it is written to by the next turns."""
+def test_session_in_flight_is_not_pinged(town):
+    """It is sent an alert in one of the next turns (W8)."""
     first, second = town.crowd(2)
     town.clock.advance(25)
     town.hub.deliver(a_revision(), town.clock.now())
@@ -86,8 +86,8 @@ def test_whom_an_alert_is_on_its_way_to_is_not_pinged(town):
 
 
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
-def test_the_operator_chooses_the_heartbeat_and_the_other_limits_follow(heartbeat_s):
-    """W8: pinged after `heartbeat_s` without a write, dropped 35 s later if no byte came."""
+def test_ping_and_silence_limits_follow_the_configured_heartbeat(heartbeat_s):
+    """It is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte came (W8)."""
     town = Town(heartbeat_s=heartbeat_s)
     (quiet,) = town.crowd(1)
     town.clock.advance(heartbeat_s - 0.1)
@@ -104,8 +104,8 @@ def test_the_operator_chooses_the_heartbeat_and_the_other_limits_follow(heartbea
     assert quiet.aborted
 
 
-def test_a_client_that_only_listens_to_many_alerts_is_not_taken_for_dead(town):
-    """W8: frames are written all the time, so it is asked for a sign of life before the 60 s are over."""
+def test_client_that_only_listens_is_pinged_before_it_counts_as_dead(town):
+    """A session that is sent alerts all the time is never idle, and no byte comes from it (W8)."""
     (listener,) = town.crowd(1)
     for n in range(8):
         town.clock.advance(10)
@@ -117,8 +117,8 @@ def test_a_client_that_only_listens_to_many_alerts_is_not_taken_for_dead(town):
     assert sum(data == PING for data in listener.writes) == 2
 
 
-def test_pings_are_spread_over_sweeps(town, monkeypatch):
-    """Hub, PINGS: in one sweep so many; those that are left have their turn in the next."""
+def test_pings_beyond_the_limit_wait_for_the_next_sweep(town, monkeypatch):
+    """A sweep writes at most PINGS of them."""
     monkeypatch.setattr(hub, "PINGS", 4)
     peers = town.crowd(10)
     town.clock.advance(25)
@@ -127,8 +127,8 @@ def test_pings_are_spread_over_sweeps(town, monkeypatch):
         assert sum(len(peer.writes) == 2 for peer in peers) == pinged
 
 
-def test_a_sweep_lets_go_of_what_has_ended(town):
-    """Section 1: live is `now < expires_at`."""
+def test_sweep_forgets_an_alert_that_has_ended(town):
+    """An alert is live while `now < expires_at` (section 1)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     town.sweep()

@@ -1,7 +1,6 @@
-"""Who is told: those inside, the recipients of earlier revisions, and nobody else; and what is counted of them.
+"""The recipients of an alert: sessions inside, recipients of earlier revisions, and nobody else (protocol, R1 to R8).
 
-Rules are those of `geocast.stream.hub` (Rule 1 to Rule 5) and of section 5 of the protocol (R1 to R8).
-`test_model.py` covers the same ground at random; here each case can be read.
+`test_model.py` covers the same rules at random; the cases here can be read one by one.
 """
 
 from stream.hub.town import FAR_AWAY, HALF_HOUR_S
@@ -15,39 +14,39 @@ from geocast.wire.frames import JSON, MSGPACK, WIRES
 # ---- who -----------------------------------------------------------------------------------------------------
 
 
-def test_an_alert_goes_to_those_inside_and_to_nobody_else(town):
-    """R1: a place is inside its area."""
+def test_alert_is_sent_to_sessions_inside_and_no_others(town):
+    """A place of the session is inside the area (R1)."""
     near, edge, outside, nowhere = town.join(0), town.join(999), town.join(1001), town.join(places=[])
     town.publish(a_revision())
     for peer, told in [(near, ["a-1/1"]), (edge, ["a-1/1"]), (outside, []), (nowhere, [])]:
         assert peer.received() == ["welcome", *told]
 
 
-def test_a_reach_makes_a_place_as_wide_as_it_says(town):
-    """D2: `distance <= radius_m + reach`."""
+def test_reach_of_a_place_counts_for_the_distance(town):
+    """A place is inside if `distance <= radius_m + reach` (D2)."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
     assert vague.received() == ["welcome"]
     assert vaguer.received() == ["welcome", "a-1/1"]
 
 
-def test_several_places_inside_are_told_once(town):
-    """R2: several places inside, once."""
+def test_session_with_several_places_inside_is_sent_the_alert_once(town):
+    """A revision is sent at most once on a connection (R2)."""
     peer = town.join(places=[town.place(0), town.place(10), town.place(FAR_AWAY)])
     town.publish(a_revision(area=(Circle(*DALLAS, 1000.0), Circle(*DALLAS, 500.0))))
     assert peer.received() == ["welcome", "a-1/1"]
 
 
-def test_each_session_is_written_in_its_format(town):
-    """S6: one encoded frame serves every session of a format."""
+def test_each_session_is_sent_its_wire_format(town):
+    """One encoded frame serves all sessions of a format (S6)."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
     assert [peer.received()[-1] for peer in peers] == ["a-1/1"] * 4
 
 
-def test_a_format_is_written_as_long_as_somebody_speaks_it(town):
-    """S7: sessions come and go, on each of the four streams."""
+def test_format_is_sent_while_a_session_speaks_it(town):
+    """Sessions of each of the four streams come and go (S7)."""
     peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
     town.publish(a_revision())
     for peer in peers[::2]:
@@ -56,15 +55,15 @@ def test_a_format_is_written_as_long_as_somebody_speaks_it(town):
     assert [peer.received()[-1] for peer in peers] == ["a-1/1", "a-1/2"] * 4
 
 
-def test_a_filter_holds_back_all_but_extreme(town):
-    """R1, R7: a filter never holds back `extreme`."""
+def test_filter_holds_back_all_but_extreme_alerts(town):
+    """No filter suppresses an extreme alert (R1, R7)."""
     peer = town.join(wanted=Filter(frozenset({"arson"}), EXTREME))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"), a_revision("a-3", severity="extreme"))
     assert peer.received() == ["welcome", "a-3/1"]
 
 
-def test_a_new_revision_goes_to_recipients_wherever_they_are_and_whatever_their_filter(town):
-    """R1: a recipient is never left with an old version; it comes after those to whom the alert applies."""
+def test_revision_reaches_recipients_outside_and_filtered(town):
+    """No recipient is left with an old version; they come after the sessions inside (R1)."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -77,8 +76,8 @@ def test_a_new_revision_goes_to_recipients_wherever_they_are_and_whatever_their_
     assert town.order == [inside.name, late.name, gone.name, filtered.name]
 
 
-def test_a_cancel_goes_to_recipients_and_to_nobody_else(town):
-    """R4: wherever they are now and whatever their filter."""
+def test_cancel_is_sent_to_recipients_and_no_others(town):
+    """Recipients are sent it wherever they are now, and whatever their filter (R4)."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -90,8 +89,8 @@ def test_a_cancel_goes_to_recipients_and_to_nobody_else(town):
     assert stranger.received() == filtered.received() == ["welcome"]
 
 
-def test_after_its_cancel_nothing_comes_of_an_alert(town):
-    """R2: nothing after its cancel."""
+def test_nothing_is_sent_after_a_cancel(town):
+    """A revision that follows a cancel is ignored (R2)."""
     [peer] = town.crowd(1)
     town.publish(a_revision(), a_cancel(), a_revision(revision=3))
     town.move(peer, 1)
@@ -99,8 +98,8 @@ def test_after_its_cancel_nothing_comes_of_an_alert(town):
     assert peer.received() == ["ok"]  # the alert was cancelled before it was written, so nobody is a recipient
 
 
-def test_tests_exist_only_for_those_who_may_see_them(town):
-    """R6: for all others such an id is unknown, in `holding` and `ack` too."""
+def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
+    """For all others such an id is unknown, in `holding` and `ack` too (R6)."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
     claiming = town.join(holding={"t-1": 1})
@@ -111,8 +110,8 @@ def test_tests_exist_only_for_those_who_may_see_them(town):
     assert other.received() == claiming.received() == ["welcome"]
 
 
-def test_what_was_held_before_it_could_be_seen_was_unknown(town):
-    """R6: so when the session may see it, it is sent it like any other."""
+def test_holding_of_an_invisible_alert_does_not_count(town):
+    """When the session may see the alert, it is sent the alert like any other (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
     late = town.join(holding={"t-1": 1})
@@ -121,8 +120,8 @@ def test_what_was_held_before_it_could_be_seen_was_unknown(town):
         assert peer.received() == ["welcome", "ok", "t-1/1"]
 
 
-def test_who_loses_the_right_to_tests_is_sent_nothing_more_of_them(town):
-    """R6: a session that loses the scope is sent nothing more of them; one that gains it is sent what is live."""
+def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
+    """A session that gains the scope is sent the live tests (R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
     town.set_rights(peer, may_test=False)
@@ -134,8 +133,8 @@ def test_who_loses_the_right_to_tests_is_sent_nothing_more_of_them(town):
     assert peer.received() == ["ok", "t-1/2", "t-2/1"]
 
 
-def test_a_recipient_that_may_see_tests_again_is_told_wherever_it_is(town):
-    """R1, R6: a recipient is never left with an old version that it may see."""
+def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
+    """It is sent newer revisions and cancels wherever it is (R1, R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
     town.set_rights(peer, may_test=False)
@@ -149,8 +148,8 @@ def test_a_recipient_that_may_see_tests_again_is_told_wherever_it_is(town):
 # ---- acknowledgements ----------------------------------------------------------------------------------------
 
 
-def test_acks_count_what_was_sent_on_this_connection(town):
-    """M5: counts once; of what is unknown or has ended, nothing happens."""
+def test_ack_counts_once_for_what_was_sent_on_this_connection(town):
+    """An ack of an unknown or ended alert is ignored (M5)."""
     peer, other = town.join(0), town.join(FAR_AWAY)
     town.publish(a_revision())
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A town: a hub with its subscribers and a clock, so that a test reads as a story."""
+"""A hub with its subscribers and a clock, so that a test reads as a story."""
 
 import itertools
 
@@ -14,7 +14,7 @@ FAR_AWAY = 50_000  # metres: outside
 
 
 class Subscriber(FakePeer):
-    """A FakePeer that knows its row and notes, for all of its town, whose turn it was."""
+    """A FakePeer that knows its row, and records its writes in the order of its town."""
 
     def __init__(self, town, name):
         super().__init__(lambda: town.hub.slowed(self.row, town.clock.now()))
@@ -25,11 +25,11 @@ class Subscriber(FakePeer):
         self.town.order.append(self.name)
 
     def received(self):
-        """What it was told since last asked: "a-1/2" for a revision, "-a-1/3" for a cancel, else the type."""
+        """Return what it was sent since the last call: "a-1/2" for a revision, "-a-1/3" for a cancel, else the type."""
         return [_short(message) for message in self.take()]
 
     def told_by_write(self):
-        """All that it was told, write by write."""
+        """Return all that it was sent, as one list for each write."""
         return [[_short(message) for message in messages(data)] for data in self.writes]
 
 
@@ -40,7 +40,7 @@ def _short(message):
 
 
 class Town:
-    """A hub and its subscribers, each some metres north of where the alerts are; their circles are 1 km."""
+    """A hub and its subscribers, each some metres north of the centre of the alerts; the circles of alerts are 1 km."""
 
     def __init__(self, capacity=64, send=None, heartbeat_s=25):
         self.clock = FakeClock()
@@ -53,7 +53,7 @@ class Town:
         self.finished.append(f"{flight.alert.id}/{flight.number}")
 
     def join(self, metres=0, *, wire=JSON, wanted=EVERYTHING, rights=None, holding=None, places=None, here=None):
-        """A new session. Its welcome is taken note of in `received`, as "welcome"."""
+        """Register a session. Its welcome is in `received`, as "welcome"."""
         peer = Subscriber(self, next(self._names))
         places = [self.place(metres)] if places is None else places
         rights = rights or FakeRights()
@@ -62,7 +62,7 @@ class Town:
         return peer
 
     def crowd(self, count):
-        """Sessions at 0 m, 1 m, 2 m and so on, which have taken note of their welcome."""
+        """Register sessions at 0 m, 1 m, 2 m and so on, and drop their welcomes."""
         peers = [self.join(metres) for metres in range(count)]
         for peer in peers:
             peer.take()
@@ -71,43 +71,43 @@ class Town:
 
     @staticmethod
     def place(metres, reach_m=0.0):
-        """A place so many metres north."""
+        """Return a place this many metres north."""
         return DALLAS[0] + metres * METRE, DALLAS[1], reach_m
 
     def move(self, peer, metres):
-        """The session says `move`."""
+        """Have the session send `move`."""
         self.hub.move(peer.row, [self.place(metres)])
         self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def set_filter(self, peer, wanted):
-        """The session says `filter`."""
+        """Have the session send `filter`."""
         self.hub.set_filter(peer.row, wanted)
         self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def set_rights(self, peer, *, may_test):
-        """The session says `token`."""
+        """Have the session send `token`."""
         self.hub.set_rights(peer.row, FakeRights(may_test))
         self.hub.reply_with_owed(peer.row, {"type": "ok"}, self.clock.now())
 
     def deliver(self, *entries):
-        """The log gives these entries."""
+        """Have the log give these entries."""
         for entry in entries:
             self.hub.deliver(entry, self.clock.now())
 
     def turn(self):
-        """One turn of the fan-out."""
+        """Run one turn of the fan-out."""
         return self.hub.turn(self.clock.now())
 
     def run(self):
-        """Turn until there is nothing more to do."""
+        """Run turns until there is nothing more to do."""
         while self.turn():
             pass
 
     def publish(self, *entries):
-        """The log gives these entries, and all is sent."""
+        """Have the log give these entries, and send everything."""
         self.deliver(*entries)
         self.run()
 
     def sweep(self):
-        """What depends on time alone."""
+        """Do what depends on time alone."""
         self.hub.sweep(self.clock.now())
