@@ -147,7 +147,7 @@ def test_what_a_policy_claims_of_cap_is_told(geocast, keys):
     assert outcome.status == 0
     assert "policy: public-warning, with 26 categories; 0 are never alerted; 26 claim events of CAP" in outcome.out
     refused = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:rivers")
-    assert errors(refused) == ["policy builtin:rivers: is not built in; neighbourhood and public-warning are"]
+    assert errors(refused) == ["policy builtin:rivers: is not a built-in policy; neighbourhood and public-warning are"]
 
 
 def test_zones_are_counted_or_told_what_is_wrong_with_them(geocast, tmp_path, keys):
@@ -195,7 +195,7 @@ def test_all_that_is_wrong_is_told_a_line_each(geocast, tmp_path):
         "--api 192.0.2.1:8766: Cannot assign",
         "keys nowhere.jwks: No such file",
         "revoked revoked.toml: not TOML",
-        "categoris: is no key of a policy; did you mean categories?",
+        "categoris: is not a key of a policy; did you mean categories?",
         "policy policy.toml: name",
         "log nowhere/geocast.db: No such file",
     ):
