@@ -91,7 +91,7 @@ class Policy(BaseModel):
 
     @model_validator(mode="after")
     def _mapped_once(self) -> "Policy":
-        EventMapping([("cap.ignore", self.cap.ignore), *self._facts()])
+        EventMapping([("cap.ignore", self.cap.ignore), *self._mappings()])
         return self
 
     @cached_property
@@ -122,9 +122,9 @@ class Policy(BaseModel):
 
     @cached_property
     def _mapped(self) -> EventMapping:
-        return EventMapping(self._facts())
+        return EventMapping(self._mappings())
 
-    def _facts(self) -> list[tuple[str, list[str]]]:
+    def _mappings(self) -> list[tuple[str, list[str]]]:
         return [(key, category.cap) for key, category in self.categories.items()]
 
     @property

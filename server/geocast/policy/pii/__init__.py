@@ -67,7 +67,7 @@ class PiiDetector:
             Finding(kind, folded.origin[start], folded.origin[end - 1] + 1)
             for kind, finder in self._finders()
             for start, end in finder(folded)
-            if not self._may_be(folded, start, end)
+            if not self._is_allowed(folded, start, end)
         ]
         return _disjoint(spans)
 
@@ -78,7 +78,7 @@ class PiiDetector:
             for pattern in further:
                 yield kind, partial(patterns.matches, pattern)
 
-    def _may_be(self, text: FoldedText, start: int, end: int) -> bool:
+    def _is_allowed(self, text: FoldedText, start: int, end: int) -> bool:
         found = text.folded[start:end].casefold()
         return any(found in allowed.casefold() for allowed in self.allowed)
 

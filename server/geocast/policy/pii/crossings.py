@@ -291,13 +291,13 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
             return None
         return (before, end) if named and (not roads or _meets(tokens, end)) else None
     if word in _BARE_JOINS:
-        return _half(tokens, first, last, (before, end), titled=titled)
+        return _with_bare_name(tokens, first, last, (before, end), titled=titled)
     placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
     near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
     return (first - 1, last + 1) if near else None  # at Elm near 5th
 
 
-def _half(
+def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
     """Return a crossing with at least one bare name, if it is sure enough, or None.

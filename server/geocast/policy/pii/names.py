@@ -28,11 +28,11 @@ def names(text: FoldedText) -> Iterator[tuple[int, int]]:
             end = _name(tokens, at + 1, at_least=1)
         elif token.lower in _ROLES:
             end = _name(tokens, at + 1, at_least=2)
-        if end is not None and (token.lower in _sure(titled, token) or _is_common(tokens[at + 1 : end])):
+        if end is not None and (token.lower in _sure_titles(titled, token) or _is_common(tokens[at + 1 : end])):
             yield token.start, tokens[end - 1].end
 
 
-def _sure(titled: bool, token: Token) -> frozenset[str]:
+def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
     """Return the titles that make any capitalised word after them a name, if they are written like `token`.
 
     `titled` is whether all words of the text begin with capitals.

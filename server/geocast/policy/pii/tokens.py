@@ -86,7 +86,7 @@ def fold(text: str) -> FoldedText:
     characters: list[str] = []
     origin: list[int] = []
     for at, character in enumerate(text):
-        if not _is_invisible(character) and not (characters and _is_borne(characters, character)):
+        if not _is_invisible(character) and not (characters and _is_mark_on_last(characters, character)):
             plain = _plain(character)
             characters += plain
             origin += [at] * len(plain)
@@ -117,7 +117,7 @@ def _number(character: str) -> str | None:
     return str(int(value)) if value == int(value) and value < 100 else None
 
 
-def _is_borne(characters: list[str], mark: str) -> bool:
+def _is_mark_on_last(characters: list[str], mark: str) -> bool:
     """Return whether a character is a mark that belongs to the last one and needs no place of its own.
 
     If Unicode has a character for both, it replaces the last one. Otherwise marks on ASCII characters are dropped, so

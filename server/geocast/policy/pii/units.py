@@ -91,7 +91,7 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
         at = end
         while at < end + 2 and tokens.at(at).lower in _LISTED:
             at += 1
-        more = _more(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
+        more = _next_listed(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
         if more is None:
             break
         if tokens[more - 1].number and more == at + 1:
@@ -102,7 +102,7 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def _more(tokens: TokenList, at: int, last: Token) -> int | None:
+def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
     """Return the end of the next unit of a list, after `last`, or None: within a list, less is needed for a finding."""
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
@@ -123,7 +123,7 @@ def _one(tokens: TokenList, at: int) -> int | None:
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
         if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
-            return None if _is_other(tokens, at, end + 1) else end + 1  # only one deputy
+            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # only one deputy
         if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
         service = tokens[end - 1].lower in _SERVICES
@@ -146,7 +146,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
             last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
-            return None if _is_other(tokens, at, last) else last
+            return None if _is_not_sent(tokens, at, last) else last
         if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
         if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
@@ -158,7 +158,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
     return None
 
 
-def _is_other(tokens: TokenList, at: int, end: int) -> bool:
+def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
     """Return whether the counted persons were hurt, or the counted units are dwellings or goods."""
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
