@@ -1,7 +1,7 @@
-"""What somebody writes into a log who may write there and has no reviewer's key, or too few: a table.
+"""A table of forgeries: entries by an intruder who can write to the log, and has too few reviewers' keys.
 
-The log has `GOOD`, which two reviewers have signed. Each forgery is one more entry, as a backend stores it. Its author
-is diligent: checksums, numbers and positions are as they should be.
+The log has `GOOD`, which two reviewers have signed. Each forgery is one more entry, in the form in which a backend
+stores it. Its checksum, number and position are correct, so that only the check of approvals can find it.
 """
 
 import json
@@ -39,32 +39,35 @@ FLOOD = a_revision("b", 1, category="flood", confirm=Confirm(text=("name",)))
 
 
 def stored(entry, under=None, **members):
-    """An entry as a backend stores it, with these members instead; `under`: the id and number beside it."""
+    """Return an entry as a backend stores it, with these members changed.
+
+    `under` are the id and number beside it in the log, if they are not its own.
+    """
     payload = msgpack.packb(msgpack.unpackb(codec.encode(entry)) | members)
     alert_id, number = under or (entry.id, entry.revision)
     return Later(alert_id, number, codec.kind_of(entry), entry.ends_at, payload)
 
 
 def retold(**changes):
-    """What was signed, and then changed: the form says something else."""
+    """Return an alert whose form was changed after two reviewers had signed it."""
     members = json.loads(proved(NEW, "r-1", "r-2").proof.form) | changes
     signed = proved(NEW, "r-1", "r-2").proof.signatures
     return stored(replace(NEW, proof=ApprovalProof(form.text_of(members), signed)))
 
 
 def as_signed(text, entry=NEW):
-    """A text that two reviewers have signed, however strange it is."""
+    """Return an alert with this text as its form, signed by two reviewers."""
     return stored(replace(entry, proof=ApprovalProof(text, signed_by(text, "r-1", "r-2", at_s=AT_S))))
 
 
 def with_form(entry=NEW, **changes):
-    """The same with the form of an entry, and these members in it; `...` takes one out."""
+    """Return an alert whose form has these members, signed by two reviewers; `...` removes a member."""
     members = form.form_of(entry, "alerts.harbour.example", "robbery") | changes
     return as_signed(json.dumps({name: value for name, value in members.items() if value is not ...}), entry)
 
 
 def with_header(**changes):
-    """Signed by those who may, but with another protected header."""
+    """Return an alert signed by two reviewers, but with other members in the protected header."""
     text = proved(NEW, "r-1").proof.form
     signed = []
     for name in ("r-1", "r-2"):
@@ -78,19 +81,19 @@ def with_header(**changes):
 
 
 def with_signatures(change, entry=NEW):
-    """With other signatures than the two that are good."""
+    """Return an alert with `change` applied to its two good signatures."""
     proof = proved(entry, "r-1", "r-2").proof
     return stored(replace(entry, proof=replace(proof, signatures=tuple(change(proof.signatures)))))
 
 
 def swapped(signed):
-    """Each header with the other's signature."""
+    """Return each header with the signature of the other one."""
     first, second = signed
     return Signature(first.protected, second.signature), Signature(second.protected, first.signature)
 
 
 def spoiled(change):
-    """The second signature spelled otherwise."""
+    """Return a function that changes the second signature."""
     return lambda signed: (signed[0], replace(signed[1], signature=change(signed[1].signature)))
 
 
@@ -100,7 +103,7 @@ def _flip(text):
 
 STRANGER_KID = STRANGER[0]["kid"]
 FORGERIES = {
-    # nobody has signed
+    # unsigned
     "a new alert": lambda: stored(NEW),
     "a revision": lambda: stored(NEXT),
     "a revision far ahead": lambda: stored(replace(NEXT, revision=9)),
@@ -108,7 +111,7 @@ FORGERIES = {
     "no proof": lambda: stored(NEW, proof=None),
     "no signatures": lambda: with_signatures(lambda _signed: ()),
     "another name for the proof": lambda: stored(NEW, proofs=GOOD.proof.to_map()),
-    # too few have
+    # signed by too few reviewers
     "one of two": lambda: stored(proved(NEW, "r-1")),
     "one key twice": lambda: stored(proved(NEW, "r-1", "r-1")),
     "one person with two keys": lambda: stored(proved(NEW, "r-2", "r-2 at home")),
@@ -118,7 +121,7 @@ FORGERIES = {
     "one where something is confirmed": lambda: stored(proved(FLOOD, "r-1")),
     "eight times one": lambda: stored(proved(NEW, *["r-1"] * 8)),
     "nine": lambda: stored(proved(NEW, *["r-1", "r-2", "r-3"] * 3)),
-    # what was signed for something else
+    # signed for another entry
     "another alert's proof": lambda: stored(replace(NEW, proof=GOOD.proof)),
     "the proof of the revision before": lambda: stored(replace(NEXT, proof=GOOD.proof)),
     "a cancel's proof": lambda: stored(replace(NEXT, proof=proved(OVER, "r-1", "r-2").proof)),
@@ -126,7 +129,7 @@ FORGERIES = {
     "under another id": lambda: stored(proved(NEW, "r-1", "r-2"), ("c", 1)),
     "under another number": lambda: stored(GOOD, ("a-1", 2)),
     "before it happened": lambda: stored(proved(NEW, "r-1", "r-2", at_s=AT_S - 601)),
-    # the form was changed afterwards
+    # the form was changed after it was signed
     **{
         f"another {name}": lambda name=name, value=value: retold(**{name: value})
         for name, value in {
@@ -139,7 +142,7 @@ FORGERIES = {
     "a blank behind the form": lambda: stored(
         replace(NEW, proof=replace(p := proved(NEW, "r-1", "r-2").proof, form=p.form + " "))
     ),
-    # signatures that are none
+    # invalid signatures
     "swapped": lambda: with_signatures(swapped),
     "a bit of a signature": lambda: with_signatures(spoiled(_flip)),
     "a short signature": lambda: with_signatures(spoiled(lambda text: text[:-2])),
@@ -156,7 +159,7 @@ FORGERIES = {
             ("iat", True), ("iat", "now"), ("iat", -1), ("kid", None), ("jwk", {}),
         ]
     },
-    # forms that are none, though two have signed them
+    # malformed forms, signed by two reviewers
     **{
         f"a form such as {text[:20]!r}": lambda text=text: as_signed(text)
         for text in ("", "x", "[]", "{}", "null", '{"v":1,"v":1}', "[" * 9_000)
@@ -171,12 +174,12 @@ FORGERIES = {
             ("location_resolution", 16),
         ]
     },
-    # proofs of another shape
+    # malformed proofs
     **{
         f"a proof such as {value!r}": lambda value=value: stored(NEW, proof=value)
         for value in ([], "x", 1, {}, {"form": 5, "signatures": []}, {"form": "{}", "signatures": {"x": 1}})
     },
-    # cancels of what two have signed
+    # cancels of the alert that two reviewers have signed
     "a cancel": lambda: stored(OVER),
     "a cancel far ahead": lambda: stored(replace(OVER, revision=9)),
     "a cancel that looks like a tombstone": lambda: stored(replace(OVER, revision=1), ("a-1", 2)),

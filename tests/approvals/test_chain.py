@@ -1,4 +1,4 @@
-"""All revisions of an alert decide how many reviewers an entry needs (HD1), and taking back stays possible (HD7)."""
+"""All revisions of an alert decide how many reviewers an entry needs (HD1), and live alerts can be cancelled (HD7)."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from geocast.policy import Policy
 from geocast.stream import live_alerts
 from geocast.stream.log_reader import LogHealth, LogReader
 
-# Each category asks for another number of approvals, and of its cancels too.
+# Each category needs a different number of approvals for its alerts, and for its cancels.
 MIXED = Policy.model_validate(
     {
         "name": "mixed",
@@ -40,22 +40,22 @@ FALSE_ALARM = a_revision("a-1", 2, category="arson", headline="False alarm. You 
 
 
 def few(needed, have=0):
-    """The refusal for too few approvals."""
+    """Return the refusal for too few approvals."""
     return 422, [("approvals-needed", "/approval", {"needed": needed, "have": have})]
 
 
 def mixed_desk():
-    """A desk under MIXED, which has published a robbery that two have signed."""
+    """Return a desk under MIXED, which has published a robbery that two reviewers have signed."""
     desk = SigningHarness(MIXED)
     assert desk.approved("r-1", "r-2")[0] == 201
     return desk
 
 
-# ---- at the door ---------------------------------------------------------------------------------------------------
+# ---- in requests ---------------------------------------------------------------------------------------------------
 
 
-def test_revision_into_another_category_needs_what_the_alert_needed():
-    """HD1: a revision cannot escape the category that the alert began with."""
+def test_revision_in_other_category_needs_approvals_of_first_one():
+    """A change of category does not reduce the number (rule HD1)."""
     desk = mixed_desk()
     assert desk.send("revision", category="arson") == few(2)
     assert desk.approved("r-1", what="revision", category="arson") == few(2, 1)
@@ -63,8 +63,8 @@ def test_revision_into_another_category_needs_what_the_alert_needed():
     assert desk.send("revision", revision=3, category="arson") == few(2)
 
 
-def test_cancel_needs_the_most_that_any_revision_asks_for_a_cancel():
-    """HD1: a cancel is asked for as many signatures as the strictest revision."""
+def test_cancel_needs_most_that_any_revision_asks_for():
+    """The greatest `cancel_approvals` of all revisions' categories counts (rule HD1)."""
     desk = mixed_desk()
     assert desk.approved("r-1", "r-2", what="revision", category="flood")[0] == 201
     assert desk.approved("r-1", "r-2", what="revision", revision=3, category="arson")[0] == 201
@@ -73,8 +73,8 @@ def test_cancel_needs_the_most_that_any_revision_asks_for_a_cancel():
     assert desk.approved("r-1", "r-2", what="cancel", revision=4)[0] == 201
 
 
-def test_dry_run_says_how_many_the_chain_asks_for():
-    """HD1: a dry run tells the number that the door will ask for."""
+def test_dry_run_says_number_of_approvals_for_all_revisions():
+    """The number is the one that the request itself will need (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     assert desk.send(dry_run=True, approval=..., **revised)[1].approvals == 2
@@ -85,16 +85,16 @@ def test_dry_run_says_how_many_the_chain_asks_for():
     assert (repeated[0], repeated[1].approvals) == (200, 2)
 
 
-def test_confirmed_revision_keeps_the_number_of_its_successors():
-    """What is confirmed in one revision of a flood takes two, and then any later one does."""
+def test_revision_after_confirmed_one_needs_two_approvals():
+    """A flood needs one, and two once a revision confirms something (rules AP6, HD1)."""
     desk = SigningHarness(MIXED)
     held = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", "r-2", category="flood", **held)[0] == 201
     assert desk.approved("r-1", what="revision", category="flood", headline="Found") == few(2, 1)
 
 
-def test_signature_is_as_fresh_as_the_strictest_category_of_the_chain_asks():
-    """HD1: the shortest age of a signature in the chain counts."""
+def test_shortest_signature_age_of_all_categories_counts():
+    """A robbery's signature may be 60 s old, and so may that of its later revisions (rule HD1)."""
     desk = mixed_desk()
     revised = {"what": "revision", "category": "arson"}
     approval = desk.signed("r-1", "r-2", **revised)
@@ -103,16 +103,16 @@ def test_signature_is_as_fresh_as_the_strictest_category_of_the_chain_asks():
     assert (status, [slug for slug, *_ in found]) == (422, ["not-approved", "not-approved"])
 
 
-def test_revision_behind_a_cancel_is_refused():
-    """HD9: over HTTP."""
+def test_revision_after_cancel_is_refused():
+    """A request gets status 410 (rule HD9)."""
     desk = mixed_desk()
     assert desk.approved("r-1", what="cancel")[0] == 201
     assert desk.send("revision", revision=3)[0] == 410
 
 
 @pytest.mark.parametrize("category", ["robbery", "flood", "arson"])
-def test_every_property_that_decides_is_in_the_kind_of_a_revision(category):
-    """Neither status, severity nor any other member changes how many are asked: only category and `confirm` do."""
+def test_only_category_and_confirm_decide_number_of_approvals(category):
+    """Status, severity and texts don't change it (rule HD1)."""
     plain = a_revision(category=category)
     others = [{"status": "test"}, {"severity": "minor"}, {"headline": "x"}, {"description": "x"}]
     for change in others:
@@ -120,8 +120,8 @@ def test_every_property_that_decides_is_in_the_kind_of_a_revision(category):
         assert asked(MIXED, changed, Chain().kinds) == asked(MIXED, plain, Chain().kinds)
 
 
-def test_entry_that_cannot_be_signed_is_judged_by_its_chain():
-    """A message of CAP carries no form."""
+def test_unsigned_cap_entry_needs_approvals_of_its_alert():
+    """A message of CAP carries no form, so it can't have any (rule HD1)."""
     behind = Chain.of([GOOD]).kinds
     assert [each.slug for each in unsigned(MIXED, FALSE_ALARM, behind)] == ["approvals-needed"]
     assert [each.slug for each in unsigned(MIXED, a_cancel(), behind)] == ["approvals-needed"]
@@ -131,8 +131,8 @@ def test_entry_that_cannot_be_signed_is_judged_by_its_chain():
 # ---- the chain -----------------------------------------------------------------------------------------------------
 
 
-def test_chain_that_is_not_whole_asks_for_the_most():
-    """HD1: where entries are missing, the number is the greatest of the policy."""
+def test_incomplete_chain_needs_most_approvals_of_policy():
+    """A missing or unreadable entry may have been of any category (rule HD1)."""
     arson = a_revision("a-1", 1, category="arson")
     for entries in ([None], [arson, None], [a_revision("a-1", 3, category="arson")]):
         chain = Chain.of(entries)
@@ -144,8 +144,8 @@ def test_chain_that_is_not_whole_asks_for_the_most():
     assert asked(MIXED, a_revision("a-1", 4, category="arson"), whole.before(4)) == 0
 
 
-def test_chain_counts_what_is_set_aside_by_what_it_says():
-    """HD1: an entry that is not believed still counts by its category."""
+def test_untrusted_entry_counts_by_its_own_category():
+    """Other processes may know its keys (rule HD1)."""
     chain = Chain.of([a_revision("a-1", category="arson"), Untrusted("a-1", 2, 0, a_revision("a-1", 2))])
     assert asked(MIXED, a_revision("a-1", 3, category="arson"), chain.kinds) == 2
 
@@ -166,8 +166,8 @@ BYPASSES = {
 
 @on_each
 @pytest.mark.parametrize("name", BYPASSES)
-def test_category_that_asks_for_nothing_does_not_pass_approvals(place, name):  # noqa: F811
-    """A writer to the log without a key, on a node that was there before him and on one that starts later."""
+def test_forged_entry_in_category_without_approvals_is_not_sent(place, name):  # noqa: F811
+    """Neither by a node that runs already, nor by one that starts later (rule HD1)."""
     forged = BYPASSES[name]
     good = [GOOD, *(entry for entry in forged if entry is SIGNED_ARSON)]
     numbers = [f"a-1/{entry.revision}" for entry in good]
@@ -218,15 +218,15 @@ async def following(log):
 
 
 async def until(holds):
-    """Return when it holds."""
+    """Wait until `holds` returns true."""
     async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 (it is asked of many things)
             await asyncio.sleep(0.005)
 
 
 @on_each
-def test_early_revision_that_had_ended_when_a_process_starts_counts(place):  # noqa: F811
-    """The robbery ended by its own time; its revision, signed by two, lives; and an unsigned arson of three entries."""
+def test_ended_early_revision_counts_for_process_that_starts_later(place):  # noqa: F811
+    """The robbery has ended, and its signed revision lives; an arson of three entries needs no approvals (rule HD1)."""
     short = proved(a_revision(expires_at=NOON_MS - 1), "r-1", "r-2")
     longer = proved(a_revision("a-1", 2, category="arson"), "r-1", "r-2")
     unsigned_ones = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
@@ -244,16 +244,16 @@ def test_early_revision_that_had_ended_when_a_process_starts_counts(place):  # n
     assert set(page.revisions) == {longer, unsigned_ones[2]}
 
 
-def test_cancel_that_comes_early_is_judged_by_the_whole_chain():
-    """Rule 6 of the live alerts: no part of the chain is enough."""
+def test_cancel_before_its_alert_is_checked_by_all_revisions():
+    """The check waits until the chain is complete (Rule 6 of the live alerts)."""
     arson = a_revision("a-1", category="arson")
     robbery = proved(a_revision("a-1", 2), "r-1", "r-2")
     assert told([a_cancel("a-1", 3), arson, robbery], trust())[-1] == "a-1/2"
     assert told([a_cancel("c", 2), a_revision("c", category="arson")], trust()) == ["welcome"]
 
 
-def test_revision_behind_a_cancel_is_not_shown_though_the_cancel_came_alone():
-    """HD9: in the log, on a process that does not know what was cancelled."""
+def test_revision_after_cancel_of_unknown_alert_is_not_shown():
+    """The process has read the cancel, but not the alert (rule HD9)."""
     later = a_revision("c", 3, category="arson")
     assert told([a_cancel("c", 2), later], ApprovalVerifier(NONE, {})) == ["welcome"]
 
@@ -266,8 +266,8 @@ def test_revision_behind_a_cancel_is_not_shown_though_the_cancel_came_alone():
     assert isinstance(asyncio.run(main())[-1], Untrusted)
 
 
-def test_all_ways_through_a_chain_come_to_the_same_number():
-    """At the door, in the history of the log, and entry by entry in a process that was there: one number."""
+def test_request_history_and_follower_agree_on_approvals():
+    """All three ways of counting give the same number for every chain of three revisions (rule HD1)."""
     kinds = [("robbery", ()), ("flood", ()), ("flood", ("name",)), ("arson", ())]
     for chosen in itertools.product(kinds, repeat=3):
         chain = [
@@ -288,14 +288,14 @@ def test_all_ways_through_a_chain_come_to_the_same_number():
         )
 
 
-# ---- a row that was copied -----------------------------------------------------------------------------------------
+# ---- a copied entry ------------------------------------------------------------------------------------------------
 
 
 @on_each
 @pytest.mark.parametrize("in_force", [POLICY, NONE], ids=["asks", "asks nothing"])
 @pytest.mark.parametrize("whose", ["its own", "another alert's"])
-def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(place, in_force, whose):  # noqa: F811
-    """HD15: it is counted, and revisions and a cancel may follow it."""
+def test_copied_entry_is_set_aside_and_alert_continues(place, in_force, whose):  # noqa: F811
+    """The copy is counted, and revisions and a cancel may follow it (rule HD15)."""
     copy = stored(GOOD if whose == "its own" else a_revision("c", 2, category="arson"), ("a-1", 2))
     rest = [proved(a_revision("a-1", 3, headline="Still on"), "r-1", "r-2"), proved(a_cancel("a-1", 4), "r-1")]
 
@@ -317,23 +317,23 @@ def test_entry_copied_to_the_next_number_is_set_aside_and_the_alert_goes_on(plac
     assert counted == {"other-place": 1}
 
 
-# ---- what is not believed here, and may have been elsewhere ----------------------------------------------------------
+# ---- alerts that only other processes accept -------------------------------------------------------------------------
 
 
 def a_town(in_force, *reviewers):
-    """A town whose judge has these reviewers, and the judge."""
+    """Return a town whose verifier has these reviewers, and the verifier."""
     town, verifier = Town(), ApprovalVerifier(in_force, known(*reviewers))
     town.hub.live.verifier = verifier
     return town, verifier
 
 
 def read(town, verifier, entry):
-    """Take an entry as the log gives it."""
+    """Apply an entry as the log gives it."""
     town.publish(verifier.verify(entry, (entry.id, entry.revision), f"{entry.id}/{entry.revision}"))
 
 
-def test_whoever_holds_what_is_not_believed_here_is_sent_its_cancel_and_nobody_else_anything():
-    """HD7: another process has sent it, under another policy or with another key."""
+def test_cancel_of_untrusted_alert_reaches_only_its_holders():
+    """Another process has sent the alert, under another policy or with another key (rule HD7)."""
     town, verifier = a_town(POLICY)
     read(town, verifier, a_revision())
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
@@ -345,8 +345,8 @@ def test_whoever_holds_what_is_not_believed_here_is_sent_its_cancel_and_nobody_e
     assert (holder.received(), newcomer.received()) == (["-a-1/3"], [])
 
 
-def test_what_comes_to_be_believed_is_sent_to_whoever_lacks_it():
-    """NC3: the key comes late. Whoever holds it is not sent it again."""
+def test_alert_that_becomes_valid_is_sent_to_those_without_it():
+    """Its key was added late. Sessions that have the alert are not sent it again (rule NC3)."""
     town, verifier = a_town(POLICY, "r-1")
     read(town, verifier, GOOD)
     holder, newcomer = town.join(holding={"a-1": 1}), town.join()
@@ -358,8 +358,8 @@ def test_what_comes_to_be_believed_is_sent_to_whoever_lacks_it():
     assert len(town.hub.live) == 1
 
 
-def test_what_is_believed_takes_the_place_of_a_later_forgery():
-    """Whoever wrote a revision first, what reviewers have signed is sent under its own number."""
+def test_signed_revision_replaces_forgery_of_higher_number():
+    """It is sent under its own number (rule NC3)."""
     town, verifier = a_town(POLICY)
     for forged in (a_revision(headline="Run"), a_revision("a-1", 2, headline="Run")):
         read(town, verifier, forged)
@@ -368,8 +368,8 @@ def test_what_is_believed_takes_the_place_of_a_later_forgery():
     assert peer.received() == ["welcome", "a-1/1"]
 
 
-def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
-    """NC3: memory for alerts that are not believed is bounded."""
+def test_memory_for_untrusted_alerts_is_bounded(monkeypatch):
+    """Alerts beyond the limit are forgotten (rule NC3)."""
     monkeypatch.setattr(live_alerts, "MAX_UNBELIEVED", 3)
     town, verifier = a_town(POLICY)
     for number in range(5):
@@ -381,8 +381,8 @@ def test_a_bounded_number_of_alerts_is_kept_that_are_not_believed(monkeypatch):
     assert [alert.id for alert in town.hub.live] == ["c"]
 
 
-def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_its_id():
-    """HD9: what is forgotten has no cancel either."""
+def test_early_cancel_of_forgotten_alert_does_not_end_new_one():
+    """A forgotten alert's cancel is forgotten, too (rule HD9)."""
     town, verifier = a_town(NONE)
     read(town, verifier, a_cancel("a-1", 2))
     town.clock.advance(2 * 86_400)
@@ -392,8 +392,8 @@ def test_cancel_that_came_early_for_a_forgotten_alert_does_not_end_a_new_one_of_
 
 
 @on_each
-def test_chain_that_was_not_read_while_nothing_was_asked_is_read_when_it_counts(place):  # noqa: F811
-    """HD1: the first revision had ended when this process started; then a policy asks in another category."""
+def test_chain_is_read_once_new_policy_asks_for_approvals(place):  # noqa: F811
+    """The first revision had ended when this process started, so it did not know the chain (rule HD1)."""
     chain = [a_revision("c", n, category="arson", expires_at=NOON_MS + n - 2) for n in (1, 2, 3)]
     verifier = ApprovalVerifier(NONE, {})
 

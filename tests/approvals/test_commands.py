@@ -1,4 +1,4 @@
-"""Reviewers on the command line: keys are drawn, a form is shown and signed, and a node takes the file or does not."""
+"""The commands for reviewers: make keys, show and sign a form, and start a node with the file of reviewers."""
 
 import io
 import json
@@ -27,7 +27,7 @@ ASKS = 'name = "p"\naudience = "x"\n[categories]\nspill = { title = "Spill", app
 
 @pytest.fixture
 def told(monkeypatch):
-    """`told(text)`: what comes in on standard input."""
+    """Return a function that puts a text into standard input."""
 
     def tell(text):
         data = text if isinstance(text, bytes) else text.encode()
@@ -36,8 +36,8 @@ def told(monkeypatch):
     return tell
 
 
-def test_keys_are_drawn_for_a_person(geocast, tmp_path):
-    """K2: a private one for the person, a public one more in the file of the nodes."""
+def test_keygen_adds_public_key_and_writes_private_key(geocast, tmp_path):
+    """The private key is for the reviewer; the public one goes into the file of the nodes (rule K2)."""
     assert geocast("keygen", "--reviewer", "r-7").status == 0
     assert geocast("keygen", "--reviewer", "night", "--break-glass").status == 0
     found = load_reviewers(tmp_path / "reviewers.jwks")
@@ -47,15 +47,15 @@ def test_keys_are_drawn_for_a_person(geocast, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [("--break-glass",), ("--reviewer", "Ana Lopez"), ("--reviewer", "../x")])
-def test_keys_that_nobody_could_use_are_not_drawn(geocast, tmp_path, arguments):
-    """K2: nothing is written."""
+def test_keygen_with_invalid_reviewer_writes_nothing(geocast, tmp_path, arguments):
+    """The command prints one line (rule K2)."""
     assert geocast("keygen", *arguments).is_one_line_error
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("told_as", ["the form", "with a line's end", "the whole answer"])
-def test_a_form_is_shown_and_signed(geocast, told, told_as):
-    """AP, step 2: byte for byte as the dry run gave it."""
+def test_approve_shows_and_signs_form_of_dry_run(geocast, told, told_as):
+    """The signature is over the exact bytes of the dry run's form (AP, step 2)."""
     geocast("keygen", "--reviewer", "r-7")
     told({"the form": FORM, "with a line's end": FORM + "\n"}.get(told_as, json.dumps({"form": FORM, "approvals": 1})))
     outcome = geocast("approve", "--key", "r-7.jwk", "--audience", AUDIENCE, "--yes")
@@ -68,8 +68,8 @@ def test_a_form_is_shown_and_signed(geocast, told, told_as):
         assert shown in outcome.err
 
 
-def test_what_is_shown_can_not_drive_the_terminal(geocast, told):
-    """C7: a form is hostile until a person has read it."""
+def test_approve_escapes_control_characters_of_form(geocast, told):
+    """A form may be hostile until a person has read it (rule C7)."""
     geocast("keygen", "--reviewer", "r-7")
     evil = replace(a_revision(), alert=replace(a_revision().alert, headline="All well\x1b[2J\u202e"))
     told(form.text_of(form.form_of(evil, AUDIENCE, "")))
@@ -94,8 +94,8 @@ RING = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
     ],
     ids=["nothing", "two rings", "a member more", "more of a circle", "of a later release"],
 )
-def test_a_shape_of_another_make_is_shown_whole(geocast, told, shape):
-    """AP, step 2: a reviewer is shown all that is signed."""
+def test_approve_shows_unknown_shape_as_json(geocast, told, shape):
+    """A reviewer sees everything that the signature covers (AP, step 2)."""
     geocast("keygen", "--reviewer", "r-7")
     told(form.text_of(form.form_of(a_revision(), AUDIENCE, "") | {"area": [shape]}))
     outcome = geocast("approve", "--key", "r-7.jwk", "--yes")
@@ -106,8 +106,8 @@ def test_a_shape_of_another_make_is_shown_whole(geocast, told, shape):
 @pytest.mark.parametrize(
     "text", ["", "x", "{}", "[]", b"\xff", '{"form": 5}', '{"form": "{}"}', " " * 70_000, "[" * 9_999]
 )
-def test_what_is_no_form_is_not_signed(geocast, told, text):
-    """AP, step 2: one line, and no signature."""
+def test_approve_refuses_malformed_form(geocast, told, text):
+    """The command prints one line and no signature (AP, step 2)."""
     geocast("keygen", "--reviewer", "r-7")
     told(text)
     assert geocast("approve", "--key", "r-7.jwk", "--yes").is_one_line_error
@@ -116,16 +116,16 @@ def test_what_is_no_form_is_not_signed(geocast, told, text):
 @pytest.mark.parametrize(
     "arguments", [("--key", "none.jwk"), ("--key", "reviewers.jwks"), ("--key", "r-7.jwk", "--audience", "x")]
 )
-def test_nothing_is_signed_by_mistake(geocast, told, arguments):
-    """AP, step 2: with another key, or for another deployment."""
+def test_approve_refuses_wrong_key_or_audience(geocast, told, arguments):
+    """A public key can't sign, and a form for another deployment must not be signed (AP, step 2)."""
     geocast("keygen", "--reviewer", "r-7")
     told(FORM)
     outcome = geocast("approve", *arguments, "--yes")
     assert (outcome.status, outcome.out) == (2, "")
 
 
-def test_without_a_terminal_nobody_can_agree(geocast, told, monkeypatch):
-    """AP, step 2: a program that signs says so, by --yes."""
+def test_approve_without_terminal_needs_yes_option(geocast, told, monkeypatch):
+    """A program that signs for a person has to say so with --yes (AP, step 2)."""
     geocast("keygen", "--reviewer", "r-7")
     told(FORM)
     monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(OSError(6, "No such device")))
@@ -134,8 +134,8 @@ def test_without_a_terminal_nobody_can_agree(geocast, told, monkeypatch):
     assert "--yes" in outcome.err
 
 
-def test_check_says_who_may_approve(geocast, tmp_path):
-    """`geocast check`: how many keys, of how many people; or that the policy asks for what nobody can give."""
+def test_check_counts_reviewers_or_reports_their_absence(geocast, tmp_path):
+    """`geocast check` fails if the policy asks for approvals and there are no reviewers."""
     geocast("keygen")
     (tmp_path / "r.jwks").write_bytes(jwks())
     (tmp_path / "policy.toml").write_text(ASKS)
@@ -144,11 +144,11 @@ def test_check_says_who_may_approve(geocast, tmp_path):
     assert "reviewers: 6 keys of 5 reviewers" in geocast("check", *node, "--reviewers", "r.jwks").out
     outcome = geocast("check", *node)
     assert outcome.status == 2
-    assert "asks for approvals, and there are no reviewers" in outcome.err
+    assert "asks for approvals, but there are no reviewers" in outcome.err
     assert geocast("serve", *node).is_one_line_error
 
 
-# ---- in force ----------------------------------------------------------------------------------------------------
+# ---- starting and reloading ---------------------------------------------------------------------------------------
 
 
 class Files:
@@ -168,12 +168,12 @@ class Files:
 
 @pytest.fixture
 def files(tmp_path):
-    """The files, with one reviewer."""
+    """The files of a node with one reviewer."""
     return Files(tmp_path)
 
 
-def test_reviewers_are_read_anew(files):
-    """BA2: with all else, in all processes."""
+def test_reload_replaces_reviewers_in_all_processes(files):
+    """The first process reads the file, and hands its content to the others (rule BA2)."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     (files.home / "reviewers").write_bytes(jwks("r-2", "r-3"))
     handed = []
@@ -184,8 +184,8 @@ def test_reviewers_are_read_anew(files):
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"{}", b'{"keys": []}', None])
-def test_a_file_that_can_not_be_read_leaves_the_old_set(files, content, caplog):
-    """NC5: at a reload; at the start it is no start."""
+def test_reload_with_invalid_reviewers_keeps_old_ones(files, content, caplog):
+    """The same file stops a start (rule NC5)."""
     found = RuntimeConfig(files.settings)
     path = files.home / "reviewers"
     path.unlink() if content is None else path.write_bytes(content)
@@ -197,8 +197,8 @@ def test_a_file_that_can_not_be_read_leaves_the_old_set(files, content, caplog):
 
 
 @pytest.mark.parametrize("at_start", [True, False])
-def test_a_policy_that_asks_needs_reviewers(files, at_start):
-    """K1: no start, and no reload."""
+def test_policy_with_approvals_and_no_reviewers_is_refused(files, at_start):
+    """It stops a start, and a reload keeps the old policy (rule K1)."""
     alone = replace(files.settings, reviewers=None)
     if at_start:
         with pytest.raises(ConfigError, match="no reviewers"):
@@ -211,8 +211,8 @@ def test_a_policy_that_asks_needs_reviewers(files, at_start):
         assert not found.policy.asks_for_approvals
 
 
-def test_a_key_that_signs_tokens_does_not_approve(files):
-    """K1: whatever it is called in the other file."""
+def test_key_in_token_keys_and_reviewers_stops_start(files):
+    """The `kid`s of the two entries may differ (rule K1)."""
     public = {name: value for name, value in PAIRS["r-1"][1].items() if name != "sub"} | {"kid": "t", "alg": "EdDSA"}
     (files.home / "keys").write_text(json.dumps({"keys": [public]}))
     with pytest.raises(ConfigError, match="both"):

@@ -1,4 +1,4 @@
-"""The form: what goes out, by value, as the text that reviewers sign."""
+"""The form: the text that reviewers sign, which has every member that goes out."""
 
 import dataclasses
 import json
@@ -26,8 +26,8 @@ ALERTS = {
 CANCELS = {"plain": a_cancel(), "full": a_cancel("a-1", 9, reason="“over”", confirm=Confirm(text=("name",)))}
 
 
-def test_the_form_of_an_alert_has_its_keys_in_this_order():
-    """AP, step 1: byte for byte as the page shows it."""
+def test_form_of_alert_is_exactly_the_documented_text():
+    """Byte for byte as docs/approvals.md shows it (AP, step 1)."""
     alert = a_revision(
         "desk-7.e3b0c442", source="desk-7", area=(Circle(32.77651106192115, -96.79535520104106, 1020.0),)
     )
@@ -40,8 +40,8 @@ def test_the_form_of_an_alert_has_its_keys_in_this_order():
     )
 
 
-def test_the_form_of_a_cancel_has_its_keys_in_this_order():
-    """AP, step 1: its category is that of the alert, and `expires_at` of what is cancelled."""
+def test_form_of_cancel_has_documented_order_of_keys():
+    """The category is the alert's, and `expires_at` is that of the cancelled revision (AP, step 1)."""
     assert form.text_of(form.form_of(CANCELS["full"], AUDIENCE, "robbery")) == (
         '{"v":1,"what":"cancel","aud":"alerts.harbour.example","id":"a-1","revision":9,"source":"desk",'
         '"category":"robbery","reason":"“over”","expires_at":"2026-01-31T12:30:00.000Z","confirm":{"text":["name"]}}'
@@ -49,8 +49,8 @@ def test_the_form_of_a_cancel_has_its_keys_in_this_order():
 
 
 @pytest.mark.parametrize("alert", ALERTS.values(), ids=ALERTS)
-def test_a_form_has_all_that_subscribers_are_sent(alert):
-    """AP: but for the time at which it is accepted, which nobody knows yet. And what was confirmed, in full."""
+def test_form_has_every_member_sent_to_subscribers(alert):
+    """Only the time of acceptance is missing, which is not known yet; confirmations are added (AP, step 1)."""
     members = form.form_of(alert, AUDIENCE, "")
     sent = frames.alert_map(alert)
     assert {name: members[name] for name in sent.keys() - {"issued_at"}} == {
@@ -60,8 +60,8 @@ def test_a_form_has_all_that_subscribers_are_sent(alert):
 
 
 @pytest.mark.parametrize("entry", [*ALERTS.values(), *CANCELS.values()])
-def test_what_a_form_says_is_the_entry(entry):
-    """NC1: the content comes back from the text, whatever stands beside it."""
+def test_read_form_gives_signed_content_back(entry):
+    """Other content in the entry beside the form is replaced (rule NC1)."""
     text = proved(entry, "r-1").proof.form
     if hasattr(entry, "alert"):
         emptied = dataclasses.replace(
@@ -76,13 +76,13 @@ def test_what_a_form_says_is_the_entry(entry):
     else:
         emptied = dataclasses.replace(entry, reason="Other", source="mallory", confirm=Confirm(), into="b")
     assert form.read(text).says(emptied) == entry
-    # HD5: the issuer stands beside the form, which does not sign it.
+    # The issuer is beside the form, so it is not signed (rule HD5).
     assert form.read(text).says(dataclasses.replace(emptied, issuer="a")) == dataclasses.replace(entry, issuer="a")
 
 
 @pytest.mark.parametrize("number", [6, 8])
-def test_the_form_of_an_alert_is_good_for_one_number(number):
-    """AP8: of one alert."""
+def test_form_of_alert_is_valid_for_one_revision_only(number):
+    """It is valid for one revision of one alert (rule AP8)."""
     read = form.read(proved(ALERTS["full"], "r-1").proof.form)
     for other in (
         dataclasses.replace(ALERTS["full"], revision=number),
@@ -93,8 +93,8 @@ def test_the_form_of_an_alert_is_good_for_one_number(number):
             read.says(other)
 
 
-def test_the_form_of_a_cancel_is_good_for_later_numbers():
-    """AP8: neither a revision in between nor a failover asks for new signatures."""
+def test_form_of_cancel_is_valid_for_later_revisions():
+    """A revision in between, or a failover, must not require new signatures (rule AP8)."""
     read = form.read(proved(a_cancel("a-1", 3), "r-1").proof.form)
     assert read.says(a_cancel("a-1", 3, reason="x")).reason == "over"
     assert read.says(a_cancel("a-1", 5, reason="x")) == a_cancel("a-1", 5)
@@ -108,8 +108,8 @@ WRONG = (None, True, -1, 1.5, 1e300, "x", "\ud800", [], {}, [None], ["x"], {"x":
 
 @pytest.mark.parametrize("entry", [ALERTS["full"], CANCELS["full"]], ids=["alert", "cancel"])
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda value: repr(value)[:20])
-def test_a_form_is_one_that_can_be_sent_or_none(entry, wrong):
-    """NC2, NC5: whatever a member is instead, a ValueError, or an entry that can be encoded."""
+def test_form_with_wrong_member_is_refused_or_can_be_sent(entry, wrong):
+    """Every wrong value gives a ValueError, or an entry that can be encoded (rules NC2, NC5)."""
     members = form.form_of(entry, AUDIENCE, "robbery")
     for name in members:
         text = json.dumps(members | {name: wrong})
@@ -124,23 +124,23 @@ def test_a_form_is_one_that_can_be_sent_or_none(entry, wrong):
     "text",
     ["", "x", "[]", "{}", "null", '{"v":1}', '{"v":1,"v":1}', '{"v":NaN}', "\ud800", '{"v":1e999}', "[" * 5000, "\x00"],
 )
-def test_what_is_no_form_is_a_value_error(text):
-    """AP1: strict JSON, and no traceback for the hostile."""
+def test_malformed_form_raises_value_error(text):
+    """Forms are strict JSON, and hostile texts raise no other error (rule AP1)."""
     with pytest.raises(ValueError, match=r"form|utf-8"):
         form.read(text)
 
 
 @pytest.mark.parametrize("lat", ["1.5", True, None, [1], "nan"])
-def test_a_number_that_is_written_otherwise_is_none(lat):
-    """NC1: what one reader takes for a number another may not."""
+def test_form_with_number_written_as_text_is_refused(lat):
+    """Another program might read such a number differently (rule NC1)."""
     circle = {"type": "circle", "lat": lat, "lng": 1, "radius_m": 1}
     members = form.form_of(ALERTS["plain"], AUDIENCE, "")
     with pytest.raises(ValueError, match="form"):
         form.read(form.text_of(members | {"area": [circle]}))
 
 
-def test_a_form_has_20_kib_at_most():
-    """AP1: in UTF-8."""
+def test_form_over_20_kib_is_refused():
+    """The limit counts bytes of UTF-8 (rule AP1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "")
     room = MAX_FORM_BYTES - len(form.text_of(members | {"later": ""}).encode())
     assert form.read(form.text_of(members | {"later": "x" * room}))
@@ -149,21 +149,21 @@ def test_a_form_has_20_kib_at_most():
 
 
 @pytest.mark.parametrize("version", [0, 2, True, 1.0, "1"])
-def test_a_form_of_another_version_says_nothing(version):
-    """AP, step 1: nobody guesses what it may mean."""
+def test_form_of_unknown_version_is_refused(version):
+    """The node does not guess what it may mean (AP, step 1)."""
     with pytest.raises(ValueError, match="form"):
         form.read(json.dumps(form.form_of(ALERTS["plain"], AUDIENCE, "") | {"v": version}))
 
 
-def test_members_of_a_later_release_are_passed_over():
-    """G1: who signed them has meant them for others."""
+def test_read_form_ignores_members_of_later_release():
+    """Reviewers signed them for nodes of a later release (rule G1)."""
     members = form.form_of(ALERTS["plain"], AUDIENCE, "") | {"later": {"x": [1]}}
     assert form.read(form.text_of(members)).says(ALERTS["plain"]) == ALERTS["plain"]
 
 
 @given(st.integers(0, 10**6), st.binary(max_size=3))
-def test_a_form_that_was_touched_is_read_or_refused(at, others):
-    """NC5: never another error."""
+def test_changed_bytes_of_form_raise_only_value_error(at, others):
+    """No other type of error is raised (rule NC5)."""
     data = bytearray(proved(ALERTS["full"], "r-1").proof.form.encode())
     at %= len(data)
     data[at : at + len(others)] = others
@@ -174,8 +174,8 @@ def test_a_form_that_was_touched_is_read_or_refused(at, others):
         pass
 
 
-def test_the_same_form_by_value_is_the_same_content():
-    """AP8, H5: neither the order of keys nor who has signed counts; signed and unsigned are never the same."""
+def test_equal_forms_are_same_content():
+    """The order of keys and the signers don't matter; signed and unsigned always differ (rules AP8, H5)."""
     one = proved(ALERTS["full"], "r-1")
     members = dict(reversed(json.loads(one.proof.form).items()))
     again = dataclasses.replace(one, proof=dataclasses.replace(one.proof, form=json.dumps(members), signatures=()))

@@ -1,4 +1,4 @@
-"""Approvals at the door: the flow of a desk, and each way in which it is refused, on a log in memory."""
+"""Approvals in requests: how a desk gets its form signed, and each reason for a refusal, with a log in memory."""
 
 import asyncio
 import json
@@ -21,14 +21,14 @@ HELD = {"headline": "Mr Smith is on the run", "confirm": {"text": ["name"]}}
 
 
 def a_policy(audience=AUDIENCE, **robbery):
-    """One category that asks for approvals, one that asks for none, and one that is bounded otherwise."""
+    """Return a policy with a category that asks for approvals, one that does not, and one with polygons."""
     robbery = {"title": "Robbery", "approvals": 1} | robbery
     categories = {"robbery": robbery, "arson": {"title": "Arson"}, "flood": {"title": "Flood", "polygons": True}}
     return Policy.model_validate({"name": "p", "categories": categories} | ({"audience": audience} if audience else {}))
 
 
 class SigningHarness(PublisherHarness):
-    """Publishing as a desk does it: ask for the form, have it signed, publish."""
+    """A publisher that works as a desk does: get the form, have it signed, publish."""
 
     def __init__(self, in_force=None, reviewers=None):
         super().__init__(in_force=in_force or a_policy(), reviewers=known() if reviewers is None else reviewers)
@@ -42,7 +42,7 @@ class SigningHarness(PublisherHarness):
         return 201 if outcome.created else 200, outcome
 
     def send(self, what="alert", *, sub="desk", issuer="", **changes):
-        """Send an alert, its revision or its cancel."""
+        """Send an alert, a revision or a cancel."""
         who = Requester(sub, manages=True, issuer=issuer)
         if what == "alert":
             return self.publish(who, **changes)
@@ -50,29 +50,29 @@ class SigningHarness(PublisherHarness):
         return send(changes.pop("revision", 2), who, **changes)
 
     def form(self, what="alert", **changes):
-        """The form of a request."""
+        """Return the form of a request."""
         status, outcome = self.send(what, dry_run=True, **{"approval": ...} | changes)
         assert status == 200, outcome
         return outcome.form
 
     def signed(self, *names, what="alert", at_s=NOON_S, text=None, **changes):
-        """The approval of a request by these reviewers."""
+        """Return the approval of a request, signed by these reviewers."""
         text = self.form(what, **changes) if text is None else text
         return {"form": text, "signatures": [each.to_map() for each in signed_by(text, *names, at_s=at_s)]}
 
     def approved(self, *names, what="alert", **changes):
-        """Send it, approved by these reviewers."""
+        """Send a request that these reviewers have signed."""
         return self.send(what, approval=self.signed(*names, what=what, **changes), **changes)
 
 
 @pytest.fixture
 def desk():
-    """A desk where robberies take one reviewer."""
+    """A desk under a policy where robberies need one reviewer."""
     return SigningHarness()
 
 
 def slugs(answer):
-    """Status, slugs and pointers of a refusal."""
+    """Return the status, slugs and pointers of a refusal."""
     status, found = answer
     return status, [(slug, pointer) for slug, pointer, _ in found]
 
@@ -83,8 +83,8 @@ NOT_THE_FORM = (422, [("not-approved", "/approval/form")])
 # ---- the flow ----------------------------------------------------------------------------------------------------
 
 
-def test_a_desk_asks_signs_and_publishes(desk):
-    """AP, steps 1 to 3: for an alert, a revision and a cancel; what is stored is what was signed, with its proof."""
+def test_signed_requests_are_stored_with_their_forms(desk):
+    """Alert, revision and cancel are stored with what was signed (AP, steps 1 to 3)."""
     status, outcome = desk.approved("r-1")
     assert status == 201
     assert outcome.entry.alert.approval.reviewer == "r-1"
@@ -96,8 +96,8 @@ def test_a_desk_asks_signs_and_publishes(desk):
     assert [json.loads(entry.proof.form)["revision"] for entry in history] == [1, 2, 3]
 
 
-def test_a_dry_run_stores_nothing_and_needs_no_approval(desk):
-    """AP, step 1: on all three; of a cancel too. It says how many have to approve, AP6 included."""
+def test_dry_run_returns_form_and_stores_nothing(desk):
+    """It says how many reviewers must sign, with one more if something is confirmed (AP, step 1; rule AP6)."""
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.approvals) == (200, 1)
     assert json.loads(outcome.form)["id"] == "a-1"
@@ -110,14 +110,14 @@ def test_a_dry_run_stores_nothing_and_needs_no_approval(desk):
     assert len(desk.history()) == 1
 
 
-def test_an_approval_that_is_left_out_is_missing_where_it_counts(desk):
-    """A11: it may be left out of a dry run, and nowhere else."""
+def test_request_without_approval_is_refused(desk):
+    """Only a dry run may leave it out (rule A11)."""
     for what in ("alert", "revision", "cancel"):
         assert slugs(desk.send(what, approval=...)) == (422, [("missing-field", "/approval")])
 
 
-def test_without_an_audience_there_is_no_form():
-    """AP: a policy that asks for nothing need not name its deployment; a form for another one is none here."""
+def test_policy_without_audience_has_no_form():
+    """A policy without approvals needs no audience, and a form of another deployment is refused (AP)."""
     desk = SigningHarness(a_policy(audience=None, approvals=0), known())
     status, outcome = desk.send(dry_run=True, approval=...)
     assert (status, outcome.form, outcome.approvals) == (200, None, 0)
@@ -150,16 +150,16 @@ def test_without_an_audience_there_is_no_form():
     ],
     ids=str,
 )
-def test_an_approval_of_another_shape_is_refused(desk, change, pointer):
-    """AP1: form and signatures are what they have to be, and not too much of them."""
+def test_malformed_approval_is_refused(desk, change, pointer):
+    """The form is a text, and there are 1 to 8 signatures (rule AP1)."""
     assert slugs(desk.send(approval=desk.signed("r-1") | change)) == (422, [("invalid-value", pointer)])
 
 
 @pytest.mark.parametrize(
     "number", ["1e309", "-1e309", "9" * 309, "-" + "9" * 5000], ids=["1e309", "-1e309", "309", "5000"]
 )
-def test_a_number_beyond_a_double_in_a_form_is_refused(desk, number):
-    """AP1, L2: wherever it stands, when the request comes and when it is a repeat."""
+def test_form_with_number_beyond_double_is_refused(desk, number):
+    """So it is in each place, in a new request and in a repeat (rules AP1, L2)."""
     form = desk.form(**HELD)
     for text in (form.replace('"confirm":{', f'"confirm":{{"area_km2":{number},'), form[:-1] + f',"later":{number}}}'):
         approval = desk.signed("r-1", "r-2", text=text)
@@ -169,8 +169,8 @@ def test_a_number_beyond_a_double_in_a_form_is_refused(desk, number):
 
 
 @pytest.mark.parametrize("part", ["form", "signatures"])
-def test_each_part_is_there_and_no_other(desk, part):
-    """AP1: an approval is by signatures or by word, never a mix."""
+def test_approval_needs_exactly_form_and_signatures(desk, part):
+    """A mix with a reviewer's name is refused (rule AP1)."""
     approval = desk.signed("r-1")
     assert slugs(desk.send(approval={part: approval[part]})) == (
         422,
@@ -196,15 +196,15 @@ MOVED = [{"type": "circle", "lat": 32.8, "lng": -96.8, "radius_m": 1020.0}]
     ],
     ids=str,
 )  # fmt: skip
-def test_a_form_that_says_something_else_is_refused(desk, change):
-    """AP2: by value, member by member; however many have signed it."""
+def test_form_that_differs_from_request_is_refused(desk, change):
+    """Members are compared by value, and the number of signatures does not help (rule AP2)."""
     members = {**json.loads(desk.form()), **change}
     text = json.dumps({name: value for name, value in members.items() if value is not ...})
     assert slugs(desk.send(approval=desk.signed("r-1", "r-2", "r-3", text=text))) == NOT_THE_FORM
 
 
-def test_what_differs_is_named_and_nothing_is_repeated(desk):
-    """AP2, H9."""
+def test_refusal_names_differing_member_without_its_value(desk):
+    """An unexpected member is not even named (rules AP2, H9)."""
     for change, named in (
         ({"headline": "Secret", "severity": "minor"}, "headline"),
         ({"secret": 1}, "a member too many"),
@@ -217,8 +217,8 @@ def test_what_differs_is_named_and_nothing_is_repeated(desk):
         assert "ecret" not in str(caught.value.body())
 
 
-def test_the_order_and_the_spelling_of_a_form_are_free(desk):
-    """AP2: it is by value, and what was signed is what is kept, letter by letter."""
+def test_form_with_other_order_and_spelling_is_accepted(desk):
+    """The comparison is by value, and the signed text itself is stored (rule AP2)."""
     members = json.loads(desk.form())
     members["expires_at"] = members["expires_at"].replace(".000Z", "+00:00")
     text = json.dumps(dict(reversed(members.items())), indent=1)
@@ -227,8 +227,8 @@ def test_the_order_and_the_spelling_of_a_form_are_free(desk):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(0.9e-9, True), (1.1e-9, False)])
-def test_a_centre_may_differ_by_what_machines_differ(desk, by, taken):
-    """AP2: by 1e-9 degrees; the form's is published."""
+def test_centre_in_form_may_differ_by_a_billionth_of_a_degree(desk, by, taken):
+    """Two machines may compute it slightly differently; the form's is published (rule AP2)."""
     members = json.loads(desk.form())
     members["area"][0]["lat"] += by
     status, outcome = desk.send(approval=desk.signed("r-1", text=json.dumps(members)))
@@ -238,8 +238,8 @@ def test_a_centre_may_differ_by_what_machines_differ(desk, by, taken):
 
 
 @pytest.mark.parametrize(("by", "taken"), [(1.9e-6, True), (2.1e-6, False)])
-def test_a_corner_may_differ_by_the_last_decimal(by, taken):
-    """AP2: of a polygon by 2e-6 degrees."""
+def test_polygon_corner_in_form_may_differ_by_last_decimal(by, taken):
+    """The tolerance is 2e-6 degrees (rule AP2)."""
     ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
     flood = {"category": "flood", "area": {"type": "Polygon", "coordinates": [ring]}}
     desk = SigningHarness()
@@ -248,8 +248,8 @@ def test_a_corner_may_differ_by_the_last_decimal(by, taken):
     assert (desk.send(approval=desk.signed("r-1", text=json.dumps(members)), **flood)[0] == 201) == taken
 
 
-def test_one_bad_signature_refuses_the_request(desk):
-    """AP3: it is not passed over, however many are good."""
+def test_one_wrong_signature_refuses_request(desk):
+    """Enough other signatures don't help (rule AP3)."""
     good = desk.signed("r-1", "r-2")
     [stranger] = desk.signed("stranger")["signatures"]
     other = desk.signed("r-3", text=good["form"] + " ")["signatures"][0]
@@ -262,15 +262,15 @@ def test_one_bad_signature_refuses_the_request(desk):
     ("at_s", "taken"),
     [(-601, False), (-600, True), (60, True), (61, False)],
 )
-def test_a_signature_is_of_its_time(desk, at_s, taken):
-    """AP4: not before `occurred_at` (ten minutes ago here), at most 60 s ahead."""
+def test_signature_before_incident_or_in_future_is_refused(desk, at_s, taken):
+    """The incident was ten minutes ago, and clocks may differ by 60 s (rule AP4)."""
     answer = desk.send(approval=desk.signed("r-1", at_s=NOON_S + at_s))
     assert answer[0] == 201 if taken else slugs(answer) == (422, [("not-approved", "/approval/signatures/0")])
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_signature_gets_old(late):
-    """AP4: `approval_max_age_s` after it was made; and a cancel's is not before the alert's incident."""
+def test_signature_over_maximum_age_is_refused(late):
+    """The limit is `approval_max_age_s`. A cancel's signature must not be older than the incident (rule AP4)."""
     desk = SigningHarness(a_policy(approval_max_age_s=60))
     approval = desk.signed("r-1")
     desk.clock.advance(61 if late else 60.9)
@@ -285,31 +285,31 @@ def test_a_signature_gets_old(late):
     ("names", "have"),
     [(("r-1",), 1), (("r-1", "r-1"), 1), (("r-2", "r-2 at home"), 1), (("r-1", "desk"), 1), (("desk",), 0)],
 )
-def test_persons_are_counted(names, have):
-    """AP5: each once, by the `sub` of the key, and never the publisher."""
+def test_approvals_count_persons_other_than_publisher(names, have):
+    """Persons are recognised by the `sub` of their keys (rule AP5)."""
     desk = SigningHarness(a_policy(approvals=2))
     assert desk.approved(*names) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": have})])
     assert desk.approved(*names, "r-3", "glass")[0] == 201
 
 
-def test_reviewer_whose_sub_is_the_publishers_is_not_counted_whatever_the_issuer(desk):
-    """AP5, HD5: stricter than the pair; and the issuer survives the form, which does not sign it."""
+def test_reviewer_with_publishers_sub_never_counts(desk):
+    """This holds for every issuer. The entry keeps its issuer, which the form does not have (rules AP5, HD5)."""
     assert desk.approved("desk", issuer="a") == (422, [("approvals-needed", "/approval", {"needed": 1, "have": 0})])
     status, outcome = desk.approved("r-1", issuer="a")
     assert (status, outcome.entry.source, outcome.entry.issuer) == (201, "desk", "a")
     assert desk.approved("r-1", what="cancel", issuer="a")[1].entry.issuer == "a"
 
 
-def test_what_is_confirmed_takes_two(desk):
-    """AP6: but not of a cancel, whose reason can be reworded."""
+def test_confirmed_alert_needs_two_approvals(desk):
+    """A confirmed cancel does not, because its reason can be reworded (rule AP6)."""
     assert desk.approved("r-1", **HELD) == (422, [("approvals-needed", "/approval", {"needed": 2, "have": 1})])
     assert desk.approved("r-1", "r-2", **HELD)[0] == 201
     held = {"reason": "Mr Smith is found", "confirm": {"text": ["name"]}}
     assert desk.approved("r-1", what="cancel", **held)[0] == 201
 
 
-def test_a_word_is_taken_where_nothing_is_asked(desk):
-    """AP7: and nowhere else; signatures where none are needed are checked all the same."""
+def test_unsigned_approval_is_accepted_where_none_is_needed(desk):
+    """Signatures that are not needed are checked nevertheless (rule AP7)."""
     few = [("approvals-needed", "/approval", {"needed": 1, "have": 0})]
     assert desk.send() == (422, few)
     assert desk.send(id="b", category="arson")[0] == 201
@@ -322,16 +322,16 @@ def test_a_word_is_taken_where_nothing_is_asked(desk):
     assert desk.send("cancel") == (422, few)
 
 
-def test_all_that_is_wrong_is_told(desk):
-    """P9: what the policy has against it, and then what is wrong with the approval."""
+def test_refusal_lists_policy_and_approval_violations(desk):
+    """The violations of the policy come first (rule P9)."""
     late = {"expires_at": format_time(NOON_MS - 1)}
     answer = desk.send(approval=desk.signed("r-1", "stranger"), **late)
     assert slugs(answer)[1] == [("expiry-out-of-range", "/expires_at"), ("not-approved", "/approval/signatures/1")]
     assert slugs(desk.send(**late))[1] == [("expiry-out-of-range", "/expires_at"), ("approvals-needed", "/approval")]
 
 
-def test_the_same_form_is_the_same_content(desk):
-    """AP8, H3: whose signatures, how many and how old; whatever policy and reviewers have become since."""
+def test_same_form_is_repeat_whoever_signed_it(desk):
+    """The number and age of signatures don't matter, nor later policies and reviewers (rules AP8, H3)."""
     approval = desk.signed("r-1")
     _, first = desk.send(approval=approval)
     desk.clock.advance(86_400)
@@ -342,8 +342,8 @@ def test_the_same_form_is_the_same_content(desk):
         assert (status, outcome.entry) == (200, first.entry)
 
 
-def test_signed_and_unsigned_are_never_the_same():
-    """AP8, H5."""
+def test_signed_and_unsigned_content_are_never_equal():
+    """The second one gets status 409 (rules AP8, H5)."""
     desk = SigningHarness(a_policy(approvals=0))
     approval = desk.signed("r-1")
     assert desk.send()[0] == 201
@@ -353,8 +353,8 @@ def test_signed_and_unsigned_are_never_the_same():
     assert other.send(approval={"reviewer": "r-1", "approved_at": format_time(NOON_MS)})[0] == 409
 
 
-def test_the_form_of_a_cancel_outlives_a_revision_in_between(desk):
-    """AP8: good for its number and every later one, and for an alert that ends later by then."""
+def test_form_of_cancel_stays_valid_after_revision(desk):
+    """The revision may even end later than the form says (rule AP8)."""
     desk.approved("r-1")
     approval = desk.signed("r-2", what="cancel")
     later = {"expires_at": format_time(NOON_MS + 2_400_000)}
@@ -368,15 +368,15 @@ def test_the_form_of_a_cancel_outlives_a_revision_in_between(desk):
 @pytest.mark.parametrize(
     "change", [{"revision": 3}, {"revision": 0}, {"category": "arson"}, {"reason": "x"}, {"id": "b"}]
 )
-def test_the_form_of_a_cancel_says_what_is_asked(desk, change):
-    """AP2: by value, too; its category is that of the alert."""
+def test_form_of_cancel_that_differs_from_request_is_refused(desk, change):
+    """Its category is that of the alert (rule AP2)."""
     desk.approved("r-1")
     text = json.dumps(json.loads(desk.form("cancel")) | change)
     assert slugs(desk.send("cancel", approval=desk.signed("r-1", text=text))) == NOT_THE_FORM
 
 
-def test_a_form_of_an_alert_is_good_once(desk):
-    """AP8: a signature is good for one number of one alert."""
+def test_form_of_alert_is_refused_for_other_number_or_alert(desk):
+    """A signature is for one revision of one alert (rule AP8)."""
     approval = desk.signed("r-1")
     assert desk.send(approval=approval)[0] == 201
     same = {name: value for name, value in alert_request().items() if name in ("headline", "description")}
@@ -384,8 +384,8 @@ def test_a_form_of_an_alert_is_good_once(desk):
     assert slugs(desk.send(approval=approval, id="b")) == NOT_THE_FORM
 
 
-def test_a_key_in_an_envelope_is_told(desk):
-    """Break glass: it counts like any other, and whoever asks is told that it was used."""
+def test_break_glass_key_is_reported(desk):
+    """The key counts like any other (AP, break glass)."""
     _, outcome = desk.approved("r-1")
     assert desk.publishing.break_glass(outcome.entry) == []
     _, outcome = desk.approved("glass", id="b")
@@ -393,15 +393,15 @@ def test_a_key_in_an_envelope_is_told(desk):
     assert desk.publishing.break_glass(replace(outcome.entry, proof=None)) == []
 
 
-def test_what_cannot_be_signed_is_taken_where_nothing_is_asked():
-    """A message of CAP carries no form."""
+def test_cap_alert_is_accepted_only_without_approvals():
+    """A message of CAP carries no form (AP)."""
     in_force = a_policy(approvals=2)
     assert [each.slug for each in needed_of(in_force, "robbery")] == ["approvals-needed"]
     assert needed_of(in_force, "arson") == []
 
 
-def test_an_entry_of_another_kind_is_no_repeat(desk):
-    """G4: its number is taken, whatever was signed for it."""
+def test_entry_of_unknown_kind_is_not_a_repeat(desk):
+    """Its number is taken, so the signed alert gets status 409 (rule G4)."""
     approval = desk.signed("r-1")
     desk.log.take(OtherKind("a-1", 1, NOON_MS + 1_000_000))
     assert desk.send(approval=approval)[0] == 409
@@ -411,8 +411,8 @@ def test_an_entry_of_another_kind_is_no_repeat(desk):
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 1}, {"approvals": 0, "cancel_approvals": 1}])
-def test_who_asks_names_the_deployment(keys):
-    """AP: so that what was signed for training is nothing in earnest."""
+def test_policy_with_approvals_needs_audience(keys):
+    """Signatures for a training deployment must be worthless in production (AP)."""
     with pytest.raises(ValueError, match="audience"):
         a_policy(audience=None, **keys)
 
@@ -421,8 +421,8 @@ def test_who_asks_names_the_deployment(keys):
     ("keys", "needed"),
     [({"approvals": 2}, (2, 1)), ({"approvals": 0}, (0, 0)), ({"approvals": 1, "cancel_approvals": 0}, (1, 0))],
 )
-def test_a_cancel_takes_one_where_alerts_are_signed(keys, needed):
-    """`cancel_approvals`: taking back has to be quick. Of an unknown category the most is asked."""
+def test_cancel_needs_one_approval_by_default(keys, needed):
+    """It needs none if alerts need none. An unknown category needs the most of any (AP)."""
     in_force = a_policy(**keys)
     assert (in_force.approvals("robbery"), in_force.cancel_approvals("robbery")) == needed
     assert (in_force.approvals("unknown"), in_force.cancel_approvals(None)) == needed
@@ -431,14 +431,14 @@ def test_a_cancel_takes_one_where_alerts_are_signed(keys, needed):
 
 
 @pytest.mark.parametrize("keys", [{"approvals": 3}, {"approvals": True}, {"approvals": [1]}, {"cancel_approvals": -1}])
-def test_no_other_number_of_approvals(keys):
-    """AP: 0, 1 or 2."""
+def test_number_of_approvals_is_0_1_or_2(keys):
+    """The policy is refused otherwise (AP)."""
     with pytest.raises(ValueError, match="pprovals"):
         a_policy(**keys)
 
 
-def test_confirm_is_signed(desk):
-    """A21, AP6: it is content."""
+def test_confirmation_is_part_of_signed_form(desk):
+    """It is content of the alert (rules A21, AP6)."""
     _, outcome = desk.approved("r-1", "r-2", **HELD)
     assert outcome.entry.alert.confirm == Confirm(text=("name",))
     assert json.loads(outcome.entry.proof.form)["confirm"] == {"text": ["name"]}

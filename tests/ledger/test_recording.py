@@ -1,4 +1,4 @@
-"""What is written of an entry, and that it is written once."""
+"""Records of log entries: their members, and that each entry is recorded once."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from geocast.model.alert import ApprovalProof, OtherKind, Signature
 
 
 def sight(item, position=1, epoch=0, payload=None, **changes):
-    """An entry as it stands in the log, or otherwise."""
+    """Return an entry as it is in the log, with these changes."""
     found = RawEntry(epoch, position, item.id, item.revision, payload or codec.encode(item), item)
     return found._replace(**changes)
 
 
 class Book:
-    """What was written: records, and what is kept beside them."""
+    """A ledger in memory: the records, and the content of each."""
 
     def __init__(self, reviewers=None):
         self.records, self.kept = [], []
@@ -33,7 +33,7 @@ class Book:
         self.kept.append(kept)
 
     def take(self, *sights):
-        """Take these, and give what is new of them."""
+        """Give entries to the recorder, and return the records that they added."""
         before = len(self.records)
         for each in sights:
             self.recorder.take(each)
@@ -41,18 +41,18 @@ class Book:
 
     @property
     def whats(self):
-        """What each record is about."""
+        """The member `what` of each record."""
         return [each["what"] for each in self.records]
 
 
 @pytest.fixture
 def book():
-    """An empty one."""
+    """An empty ledger."""
     return Book()
 
 
-def test_an_alert_is_written_with_who_approved_it(book):
-    """LE2, LE3: the key and the time of each signature; the form and the signatures are beside it."""
+def test_record_of_signed_alert_names_keys_and_times(book):
+    """The form and the signatures are in the content (rules LE2, LE3)."""
     entry = proved(a_revision(), "r-1", "r-2")
     [record] = book.take(sight(entry, 812))
     [kept] = book.kept
@@ -74,8 +74,8 @@ def test_an_alert_is_written_with_who_approved_it(book):
     assert kept["signatures"] == [[each.protected, each.signature] for each in entry.proof.signatures]
 
 
-def test_revisions_and_cancels_are_written_as_such(book):
-    """LE2."""
+def test_revision_and_cancel_have_records_of_their_own_kind(book):
+    """The record of a cancel has no category (rule LE2)."""
     revision = proved(a_revision(revision=2), "r-1")
     cancel = proved(a_cancel(revision=3), "r-2")
     [second, third] = book.take(sight(revision, 2), sight(cancel, 3))
@@ -85,16 +85,16 @@ def test_revisions_and_cancels_are_written_as_such(book):
     assert "category" not in third
 
 
-def test_without_a_proof_the_bytes_of_the_entry_are_what_was_published(book):
-    """LE3: nobody has signed, and the chain says so."""
+def test_record_of_unsigned_alert_hashes_the_entry(book):
+    """The list of approvals is empty (rule LE3)."""
     entry = a_revision()
     [record] = book.take(sight(entry))
     assert record["approvals"] == []
     assert salted(bytes.fromhex(book.kept[0]["salt"]), codec.encode(entry)) == record["content"]
 
 
-def test_the_chain_has_no_text_no_place_and_no_persons_name(book):
-    """LE4: whoever approved is a key; words and shapes are in the content alone."""
+def test_chain_has_no_text_place_or_name(book):
+    """Reviewers are named by key; texts and areas are in the content only (rule LE4)."""
     for number, entry in enumerate(
         [a_revision(description="At 5 Main Street"), proved(a_cancel(reason="Over"), "r-1")]
     ):
@@ -103,15 +103,15 @@ def test_the_chain_has_no_text_no_place_and_no_persons_name(book):
     assert not any(word in text for word in ("Robbery", "Main", "Over", "32.7", "96.7", "desk-7", "approved_at"))
 
 
-def test_the_same_content_has_another_hash_each_time(book):
-    """LE3: a salt, so that nobody can try out what it was."""
+def test_same_content_has_different_hash_in_each_ledger(book):
+    """The salt keeps readers of the chain from guessing a content (rule LE3)."""
     other = Book()
     assert book.take(sight(a_revision()))[0]["content"] != other.take(sight(a_revision()))[0]["content"]
 
 
 @pytest.mark.parametrize("entry", [a_cancel(revision=1), OtherKind("a-1", 1, 5), OtherKind("a-1", 2, 5)])
-def test_tombstones_and_entries_of_other_kinds_are_not_written(book, entry):
-    """LE2, RZ4: calls are deleted, and nothing of them stays."""
+def test_tombstone_and_call_get_no_record(book, entry):
+    """Calls are deleted in the end, so the ledger must not keep anything of them (rules LE2, RZ4)."""
     assert book.take(sight(entry, payload=of_another_kind("a-1", 1, 5) if isinstance(entry, OtherKind) else None)) == []
 
 
@@ -129,8 +129,8 @@ def test_tombstones_and_entries_of_other_kinds_are_not_written(book, entry):
     ],
     ids=range(8),
 )
-def test_what_came_through_no_door_is_untrusted(book, found, reason):
-    """LE2, NC3, LE4: it is written that it was there, and none of its words."""
+def test_entry_that_no_node_wrote_is_recorded_as_untrusted(book, found, reason):
+    """The record has the reason, and none of the entry's texts (rules LE2, LE4, NC3)."""
     assert book.recorder.take(found)
     [record] = book.records
     assert (record["what"], record["reason"]) == ("untrusted", reason)
@@ -138,8 +138,8 @@ def test_what_came_through_no_door_is_untrusted(book, found, reason):
     assert book.recorder.take(found) is False
 
 
-def test_a_header_that_is_none_is_untrusted(book):
-    """LE2."""
+def test_malformed_signature_header_is_untrusted(book):
+    """The reason is `signature` (rule LE2)."""
     entry = proved(a_revision(), "r-1")
     broken = dataclasses.replace(entry.proof, signatures=(Signature("e30", "x" * 86),))
     entry = dataclasses.replace(entry, proof=broken)
@@ -148,8 +148,8 @@ def test_a_header_that_is_none_is_untrusted(book):
 
 
 @pytest.mark.parametrize("kid", ["Ana Lopez, 5 Main Street", "caf\u00e9", "\x1b[2J", "x" * 129])
-def test_a_text_for_the_name_of_a_key_does_not_reach_the_chain(kid):
-    """LE4: not beside a signature that is good, either."""
+def test_malformed_key_id_is_recorded_as_question_mark(kid):
+    """This holds beside a valid signature, too (rule LE4)."""
     entry, private = proved(a_revision(), "r-1"), PAIRS["r-2"][0] | {"kid": kid}
     more = sign(entry.proof.form, private, 1_800_000_000)
     entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, (*entry.proof.signatures, more)))
@@ -161,8 +161,8 @@ def test_a_text_for_the_name_of_a_key_does_not_reach_the_chain(kid):
 
 
 @pytest.mark.parametrize("number", [0, 9])
-def test_signatures_that_no_door_takes_so_many_of_are_untrusted(book, number):
-    """LE2, AP1: 1 to 8, as nodes have it (NC3)."""
+def test_no_signature_or_more_than_eight_is_untrusted(book, number):
+    """Nodes accept 1 to 8 signatures (rules AP1, LE2, NC3)."""
     entry = proved(a_revision(), "r-1")
     entry = dataclasses.replace(entry, proof=ApprovalProof(entry.proof.form, entry.proof.signatures * number))
     [record] = book.take(sight(entry))
@@ -174,15 +174,15 @@ def test_signatures_that_no_door_takes_so_many_of_are_untrusted(book, number):
     [(("r-1",), None), (("r-1", "stranger"), None), (("stranger",), "unknown-key"), (("r-3",), "unknown-key")],
     ids=str,
 )
-def test_with_the_reviewers_somebody_of_them_has_signed(names, reason):
-    """LE2: whom it does not know it passes over, as a node does (AP3)."""
+def test_alert_without_known_reviewer_is_untrusted(names, reason):
+    """One known reviewer is enough; unknown ones are ignored, as nodes do (rules AP3, LE2)."""
     book = Book(known("r-1", "r-2"))
     [record] = book.take(sight(proved(a_revision(), *names)))
     assert (record["what"], record.get("reason")) == ("untrusted" if reason else "alert", reason)
 
 
-def test_with_the_reviewers_a_signature_of_another_text_is_untrusted():
-    """LE2: and it is told to the journal."""
+def test_signature_of_another_text_is_untrusted_if_checked():
+    """Without reviewers the ledger does not check it (rule LE2)."""
     entry, other = proved(a_revision(), "r-1", "r-2"), proved(a_revision(headline="Another"), "r-2")
     mixed = dataclasses.replace(entry.proof, signatures=(entry.proof.signatures[0], other.proof.signatures[0]))
     found = sight(dataclasses.replace(entry, proof=mixed))
@@ -192,24 +192,24 @@ def test_with_the_reviewers_a_signature_of_another_text_is_untrusted():
     assert Book().take(found)[0]["what"] == "alert"
 
 
-def test_a_key_out_of_an_envelope_is_named_as_one():
-    """LE4a: by its `kid`, as all keys are."""
+def test_break_glass_key_is_named_in_record():
+    """The record names the key by its `kid` (rule LE4a)."""
     entry = proved(a_revision(), "r-1", "glass")
     [record] = Book(known("r-1", "glass")).take(sight(entry))
     assert record["break_glass"] == [PAIRS["glass"][0]["kid"]]
     assert "break_glass" not in Book().take(sight(entry))[0]
 
 
-def test_a_name_that_is_none_is_not_in_the_chain(book):
-    """LE4: an intruder can write any id into the log."""
+def test_malformed_id_is_left_out_of_record(book):
+    """An intruder can write any id into the log (rule LE4)."""
     found = sight(a_revision("Ana Lopez, 5 Main Street"))
     [record] = book.take(found)
     assert "id" not in record
     assert book.take(found) == []
 
 
-def test_an_entry_is_written_once_however_often_the_log_gives_it(book):
-    """LE2: put back in a new epoch, it is the same still; what the chain says is that history was rewound."""
+def test_repeated_entry_is_recorded_once(book):
+    """After a rewind the entry has a new epoch and is still known; the chain only says `rewound` (rule LE2)."""
     first, second = a_revision(), a_revision("b-1")
     book.take(sight(first, 1, 100), sight(second, 2, 100), sight(first, 1, 100))
     assert book.whats == ["alert", "alert"]
@@ -217,15 +217,15 @@ def test_an_entry_is_written_once_however_often_the_log_gives_it(book):
     assert [each["id"] for each in book.take(sight(a_revision("c-1"), 5, 200), sight(first, 1, 100))] == ["c-1"]
 
 
-def test_a_file_that_begins_anew_is_a_rewound_history(book):
-    """LE2: positions of a file rise for ever."""
+def test_lower_position_of_new_entry_is_recorded_as_rewound(book):
+    """Positions in a file only rise, so the file was replaced (rule LE2)."""
     book.take(sight(a_revision(), 7))
     found = book.take(sight(a_revision("b-1"), 1), sight(a_revision("c-1"), 2), sight(a_revision("d-1"), 3))
     assert [each["what"] for each in found] == ["rewound", "alert", "alert", "alert"]
 
 
-def test_another_entry_under_the_same_number_is_written_too(book):
-    """LE2: somebody has put it there, or both sides of a split brain accepted one."""
+def test_different_entry_of_same_number_is_recorded_too(book):
+    """Somebody wrote it there, or both halves of a split cluster accepted one (rule LE2)."""
     book.take(sight(a_revision(), 1))
     [other] = book.take(sight(a_revision(headline="Another"), 2))
     assert (other["id"], other["revision"], other["position"]) == ("a-1", 1, 2)

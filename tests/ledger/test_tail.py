@@ -1,4 +1,4 @@
-"""The log, only read: a real file, and a real Redis whose user may do no more."""
+"""The read-only view of the log: of a real file, and of a real Redis with a user who may only read."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ LEDGER = Path(__file__).resolve().parents[2] / "docs" / "ledger.md"
 
 @asynccontextmanager
 async def opened(log):
-    """A log of a node."""
+    """Start a log as a node does, and stop it at the end."""
     await log.start()
     try:
         yield log
@@ -35,7 +35,7 @@ async def opened(log):
 
 
 async def seen(observer, count, batches=None):
-    """So many entries, as they come."""
+    """Return the first `count` entries, or more if their batch has more."""
     found = []
     async with asyncio.timeout(30), aclosing(batches or observer.follow()) as each:
         async for batch in each:
@@ -46,27 +46,27 @@ async def seen(observer, count, batches=None):
 
 
 def keys(found):
-    """Which entries these are."""
+    """Return the id and revision of each entry."""
     return [(each.entry.id, each.entry.revision) for each in found]
 
 
 async def _drain(following):
-    """Take what comes, and let it go."""
+    """Read all batches, and ignore them."""
     async for _ in following:
         pass
 
 
-# ---- a file --------------------------------------------------------------------------------------------------
+# ---- SQLite --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the log is."""
+    """The path of the log's file."""
     return tmp_path / "geocast.db"
 
 
-async def test_the_entries_of_a_file_come_in_order_and_those_to_come(path):
-    """Obs1: with their bytes; positions rise."""
+async def test_sqlite_tail_follows_entries_in_order(path):
+    """Present entries come first, then new ones, with their bytes; positions rise (rule Obs1)."""
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES[:2]:
             assert await log.append(entry)
@@ -84,8 +84,8 @@ async def test_the_entries_of_a_file_come_in_order_and_those_to_come(path):
         assert keys(await seen(reading, 4)) == keys(found)
 
 
-async def test_a_file_is_waited_for(path):
-    """Obs3: and nothing is made where there is none."""
+async def test_sqlite_tail_waits_for_missing_file(path):
+    """The tail does not create the file (rule Obs3)."""
     reading = SqliteTail(path)
     await reading.start()
     with pytest.raises(LogUnavailable, match="there is no file yet"):
@@ -96,8 +96,8 @@ async def test_a_file_is_waited_for(path):
         assert keys(await seen(reading, 1)) == [("a-1", 1)]
 
 
-def test_somebody_elses_file_is_refused(path):
-    """K1."""
+def test_sqlite_tail_refuses_other_database(path):
+    """An empty file is accepted, because a node may be about to fill it (rule K1)."""
     path.write_bytes(b"")
     asyncio.run(SqliteTail(path).start())
     with sqlite3.connect(path) as db:
@@ -107,8 +107,8 @@ def test_somebody_elses_file_is_refused(path):
         asyncio.run(SqliteTail(path).start())
 
 
-async def test_an_entry_that_cannot_be_read_comes_as_that(path):
-    """Obs1."""
+async def test_sqlite_tail_gives_unreadable_entry_without_content(path):
+    """It has its id and its bytes, but no decoded entry (rule Obs1)."""
     async with opened(SqliteLog(path)) as log:
         for entry in ENTRIES:
             await log.append(entry)
@@ -118,8 +118,8 @@ async def test_an_entry_that_cannot_be_read_comes_as_that(path):
         assert (found[1].id, found[1].payload) == ("b-1", b"\0")
 
 
-async def test_a_file_that_was_replaced_is_read_anew(path):
-    """Obs2, Obs3."""
+async def test_sqlite_tail_reads_replaced_file_from_its_start(path):
+    """The first attempt raises LogUnavailable (rules Obs2, Obs3)."""
     async with opened(SqliteLog(path)) as log:
         await log.append(ENTRIES[0])
         reading = SqliteTail(path)
@@ -134,8 +134,8 @@ async def test_a_file_that_was_replaced_is_read_anew(path):
                 assert keys(await seen(reading, 1)) == [("b-1", 1)]
 
 
-async def test_nothing_is_written_to_the_file(path):
-    """The observer's connection can't."""
+async def test_sqlite_tail_connection_is_read_only(path):
+    """SQLite itself refuses a write."""
     async with opened(SqliteLog(path)):
         db = SqliteTail(path)._open()
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -143,19 +143,19 @@ async def test_nothing_is_written_to_the_file(path):
         db.close()
 
 
-# ---- a Redis -------------------------------------------------------------------------------------------------
+# ---- Redis ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A Redis."""
+    """A Redis server."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture
 def reader(server):
-    """The URL of the user that docs/ledger.md makes, which may only read."""
+    """The URL of the user that docs/ledger.md creates, who may only read."""
     [line] = re.findall(r"^ACL SETUSER (.*)$", LEDGER.read_text("utf-8"), re.MULTILINE)
     server.command("ACL", "SETUSER", *line.replace(">PASSWORD", ">secret").split())
     server.command("DEL", *["{geocast}:stream", "{geocast}:meta", "{geocast}:ends"])
@@ -165,8 +165,8 @@ def reader(server):
 
 
 @needs_redis
-async def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, reader):
-    """Obs1: to a user that may only read."""
+async def test_redis_tail_follows_entries_in_order(server, reader):
+    """A user who may only read is enough (rule Obs1)."""
     async with opened(RedisStreamsLog(server.url)) as log:
         for entry in ENTRIES[:2]:
             assert await log.append(entry)
@@ -200,23 +200,23 @@ async def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, r
     ],
     ids=lambda command: command[0],
 )
-def test_the_user_of_the_documents_may_do_no_more(reader, command):
-    """docs/ledger.md: whoever has the ledger's machine can't change the log by it."""
+def test_documented_redis_user_may_only_read(reader, command):
+    """Somebody who takes over the ledger's machine can't change the log (docs/ledger.md)."""
     with library.Redis.from_url(reader) as client, pytest.raises(library.exceptions.NoPermissionError):
         client.execute_command(*command)
 
 
 @needs_redis
-def test_a_wrong_password_is_told_at_the_start(reader):
-    """K1: without it."""
+def test_redis_tail_refuses_start_with_wrong_password(reader):
+    """The error does not contain the password (rule K1)."""
     with pytest.raises(ConfigError, match="it refuses the user, the password") as caught:
         asyncio.run(RedisTail(reader.replace("secret", "wrong-one")).start())
     assert "wrong-one" not in str(caught.value)
 
 
 @needs_redis
-async def test_a_rewound_history_comes_in_its_new_epoch(server, reader):
-    """Obs2, LogF4: a node puts back what was lost, and it is given again."""
+async def test_redis_tail_gives_restored_entry_in_new_epoch(server, reader):
+    """A node puts back what Redis lost, and the tail gives the entry again (rules Obs2, LogF4)."""
     entry = a_revision("lost-1", expires_at=int(time.time() * 1000) + 3_600_000)
     reading = RedisTail(reader)
     async with opened(RedisStreamsLog(server.url)) as log:
@@ -230,8 +230,8 @@ async def test_a_rewound_history_comes_in_its_new_epoch(server, reader):
 
 
 @needs_redis
-async def test_silence_is_told_from_deafness(server, reader, monkeypatch):
-    """Obs3: where no heartbeat of a node comes, nobody writes, or what is read is not what is written."""
+async def test_redis_tail_without_heartbeats_raises(server, reader, monkeypatch):
+    """Without heartbeats, no node writes, or the tail does not read where nodes write (rule Obs3)."""
     monkeypatch.setattr(tail, "SILENCE_S", 1.5)
     reading = RedisTail(reader)
     with pytest.raises(LogUnavailable, match="no heartbeat of any node comes"):
@@ -243,8 +243,8 @@ async def test_silence_is_told_from_deafness(server, reader, monkeypatch):
 
 
 @needs_redis
-async def test_a_server_that_was_away_is_read_on(server, reader):
-    """Obs3: from where it was, if the log has that still."""
+async def test_redis_tail_continues_where_it_stopped(server, reader):
+    """A second call gives only the new entry, if the log still has the position (rule Obs3)."""
     reading = RedisTail(reader)
     async with opened(RedisStreamsLog(server.url)) as log:
         assert await log.append(ENTRIES[0])

@@ -1,4 +1,4 @@
-"""`[calls]` of a policy: its keys and their bounds, what is refused at the start, and which calls may be opened."""
+"""The table `[calls]` of a policy: its keys and bounds, errors at the start, and which calls may be opened."""
 
 import dataclasses
 
@@ -19,14 +19,14 @@ FINE = PolicyFacts("arrest", None, NOON_MS - AGE_MS, None, None, (), takes_defau
 
 
 def told(text):
-    """What the operator is told of a policy with these calls."""
+    """Return the errors of a policy with these calls."""
     with pytest.raises(ConfigError) as caught:
         policy.parse((ALERTS + text).encode(), None)
     return [problem.removeprefix("policy None: ") for problem in caught.value.problems]
 
 
 def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
-    """What fine claims with these changes break: [(slug, pointer), …]."""
+    """Return slug and pointer of each violation by valid facts with these changes."""
     found = IN_FORCE.call_violations(dataclasses.replace(FINE, **changes), now_ms, opened, ends_at)
     return [(violation.slug, violation.pointer) for violation in found]
 
@@ -34,8 +34,8 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
 # ---- the keys ----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_left_out_has_a_default():
-    """docs/calls.md, Policy: each default, of which a call keeps what it needs (RO3)."""
+def test_missing_keys_of_call_category_have_documented_defaults():
+    """A call keeps the keys that it needs (rule RO3; docs/calls.md, Policy)."""
     terms = IN_FORCE.calls["arrest"].terms("public")
     assert dataclasses.asdict(terms) == {
         "title": "Cardiac arrest",
@@ -51,8 +51,8 @@ def test_what_is_left_out_has_a_default():
     }
 
 
-def test_to_homes_others_may_be_called():
-    """docs/calls.md, Policy: `residence_quals`, and `quals` where it is left out."""
+def test_residence_quals_apply_to_homes_and_default_to_quals():
+    """docs/calls.md, section Policy."""
     assert IN_FORCE.calls["arrest"].terms("residence").quals == ["medic"]
     same = policy.parse((ALERTS + LEAST).encode(), None).calls["arrest"]
     assert same.terms("residence") == same.terms("public")
@@ -75,8 +75,8 @@ def test_to_homes_others_may_be_called():
         ("aed_m", ["0", "5_000"], ["-1", "5_001"]),
     ],
 )
-def test_a_key_has_bounds(key, fits, does_not):
-    """docs/calls.md, Policy: inclusive; the refusal names the key."""
+def test_value_beyond_bounds_of_key_is_refused(key, fits, does_not):
+    """Bounds are inclusive, and the error names the key (docs/calls.md, Policy)."""
     least = {"title": '"Arrest"', "quals": '["cpr"]'}
     for value, good in [*((each, True) for each in fits), *((each, False) for each in does_not)]:
         keys = least | {key: value}
@@ -87,18 +87,18 @@ def test_a_key_has_bounds(key, fits, does_not):
             assert told(text)[0].startswith(f"calls.arrest.{key}"), value
 
 
-def test_a_key_that_is_not_known_is_named_and_the_nearest_one_too():
-    """K1: a slip of the pen is told as such."""
-    assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is no key of a policy; did you mean rings_m?"]
+def test_unknown_key_is_refused_with_suggestion():
+    """The error names the most similar known key (rule K1)."""
+    assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a key of a policy; did you mean rings_m?"]
 
 
-def test_keys_of_a_category_are_as_those_of_alerts():
-    """Section 3: `[a-z0-9_]{1,64}`."""
+def test_malformed_key_of_call_category_is_refused():
+    """Keys match `[a-z0-9_]{1,64}`, as those of alerts do (section 3)."""
     assert told(LEAST.replace("arrest", '"Cardiac arrest"'))
 
 
-def test_the_defaults_of_alerts_are_none_of_calls():
-    """P16: `[defaults]` is about `[categories]`."""
+def test_defaults_table_does_not_apply_to_calls():
+    """`[defaults]` is for `[categories]` only (rule P16)."""
     found = policy.parse((ALERTS + LEAST + "[defaults]\nmax_age_s = 60\n").encode(), None)
     assert (found.calls["arrest"].max_age_s, found.categories["flood"].max_age_s) == (1_800, 60)
 
@@ -106,21 +106,21 @@ def test_the_defaults_of_alerts_are_none_of_calls():
 # ---- which calls may be opened -----------------------------------------------------------------------------------
 
 
-def test_a_category_is_of_alerts_or_of_calls():
-    """RO1: a key that is in both stops the start."""
+def test_key_in_categories_and_calls_is_refused():
+    """It stops the start (rule RO1)."""
     [problem] = told(LEAST.replace("arrest", "flood"))
     assert problem.endswith("flood is a category of alerts and of calls")
 
 
 @pytest.mark.parametrize("name", policy.files.BUILT_IN)
-def test_the_built_in_policies_have_no_calls(name):
-    """RO1: whoever is to be called for help says so."""
+def test_built_in_policy_has_no_calls(name):
+    """Operators have to decide who is called for help (rule RO1)."""
     assert policy.parse(policy.files._built_in(name), None).calls == {}
 
 
 @pytest.mark.parametrize("category", ["flood", "gossip", "", "john_doe_5550100"])
-def test_what_is_not_among_the_calls_is_refused_without_being_repeated(category):
-    """RO1, RY2, H9: a category of alerts too. Without a category there is no age and no expiry to judge (P9)."""
+def test_unknown_call_category_is_refused_without_being_repeated(category):
+    """So is a category of alerts. Without a category, age and expiry are not checked (rules RO1, RY2, H9, P9)."""
     [violation] = IN_FORCE.call_violations(
         dataclasses.replace(FINE, category=category, occurred_at=NOON_MS - HOUR_MS), NOON_MS
     )
@@ -148,14 +148,14 @@ def test_what_is_not_among_the_calls_is_refused_without_being_repeated(category)
         ({"occurred_at": None, "expires_at": NOON_MS}, []),
     ],
 )
-def test_ages_and_expiries_are_judged_as_an_alerts(changes, expected):
-    """RO2: P4, P5 and P6 with the call's `max_age_s`; a rule whose inputs are unusable is not judged (P9)."""
+def test_age_and_expiry_of_call_follow_rules_of_alerts(changes, expected):
+    """P4 to P6 apply with the call's `max_age_s`; unusable facts are not checked (rules RO2, P9)."""
     changes = changes if changes.get("expires_at") is None else changes | {"takes_default": False}
     assert broken(**changes) == expected
 
 
-def test_new_content_is_judged_by_the_policy_of_then():
-    """RO3, RO2: by how long a call lasted when this one was opened, even if none of its category may be opened now."""
+def test_new_content_is_checked_by_policy_of_opening():
+    """This holds even if calls of the category may no longer be opened (rules RO2, RO3)."""
     then, ends_at = Lasting(7_200, 7_200), NOON_MS + 60_000
     old = {"category": "gone", "occurred_at": NOON_MS - 7_000_000, "takes_default": False}
     assert broken(opened=then, ends_at=ends_at, expires_at=ends_at, **old) == []
@@ -167,8 +167,8 @@ def test_new_content_is_judged_by_the_policy_of_then():
     ]
 
 
-def test_the_policy_shows_its_calls():
-    """Section 4: `GET /v1/policy` gives what is in force, and what it gives is a policy."""
+def test_dumped_policy_contains_calls_and_can_be_loaded():
+    """`GET /v1/policy` returns this dump (section 4)."""
     shown = IN_FORCE.model_dump(exclude_none=True)
     assert shown["calls"]["arrest"]["quals"] == ["cpr", "medic"]
     assert Policy.model_validate(shown) == IN_FORCE

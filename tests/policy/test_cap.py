@@ -1,4 +1,4 @@
-"""Which category an event of CAP belongs to (P13): claims, their order, and those of the built-in policy."""
+"""The mapping from CAP events to categories (P13): kinds of mappings, their order, and the built-in policy."""
 
 import json
 from dataclasses import replace
@@ -61,12 +61,12 @@ CATEGORIES = {
 
 
 def claiming(ignore=(), **claims):
-    """A policy whose categories claim these."""
+    """Return a policy with one category for each of these lists of mappings."""
     categories = {key: {"title": key, "cap": list(each)} for key, each in claims.items()}
     return Policy.model_validate({"name": "p", "categories": categories, "cap": {"ignore": list(ignore)}})
 
 
-# ---- who has an event ------------------------------------------------------------------------------------------
+# ---- looking up an event ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -79,34 +79,34 @@ def claiming(ignore=(), **claims):
         ({"a": []}, None),
     ],
 )
-def test_a_code_counts_before_the_event_and_that_before_caps_category(claims, expected):
-    """P13: codes are compared literally, the event whole and in any case."""
+def test_code_counts_before_event_name_and_cap_category(claims, expected):
+    """Codes are compared literally, names of events whole and ignoring case (rule P13)."""
     assert claiming(**claims).category_of([TORNADO]) == expected
 
 
-def test_of_several_that_claim_alike_the_first_in_the_file_counts():
-    """P13: an event may have several codes and several categories."""
+def test_first_category_in_policy_wins_among_equal_mappings():
+    """An event may have several codes and several CAP categories (rule P13)."""
     info = replace(TORNADO, codes=(CapCode("SAME", "SVR"), CapCode("SAME", "TOR")), categories=("Fire", "Met"))
     assert claiming(a=["SAME:TOR"], b=["SAME:SVR"]).category_of([info]) == "a"
     assert claiming(b=["SAME:SVR"], a=["SAME:TOR"]).category_of([info]) == "b"
     assert claiming(a=["category:Met"], b=["category:Fire"]).category_of([info]) == "a"
 
 
-def test_a_code_is_compared_whole_colons_included():
-    """P13: names of lists have colons in them."""
+def test_code_with_colons_in_list_name_is_compared_whole():
+    """Names of lists may contain colons (rule P13)."""
     info = replace(TORNADO, codes=(CapCode("profile:CAP-CP:Event:0.4", "tornado"),))
     assert claiming(a=["profile:CAP-CP:Event:0.4:tornado"]).category_of([info]) == "a"
     assert claiming(a=["profile:CAP-CP:Event:1.0:tornado"]).category_of([info]) is None
 
 
-def test_no_code_passes_for_an_event_or_a_category():
-    """P13: a list may be called anything; `event:` and `category:` are no names of lists."""
+def test_code_of_list_named_event_or_category_is_ignored():
+    """A list may have any name, but `event:` and `category:` never mean a list (rule P13)."""
     info = replace(TORNADO, event="x", categories=(), codes=(CapCode("event", "tornado"), CapCode("category", "Met")))
     assert claiming(a=["event:tornado"], b=["category:Met"]).category_of([info]) is None
 
 
-def test_an_event_told_in_several_languages_belongs_where_any_of_them_does():
-    """P13, CP14: the infos of a block are about one thing."""
+def test_event_in_several_languages_matches_by_any_of_them():
+    """The infos of a group are about one event (rules P13, CP14)."""
     german = replace(TORNADO, language="de-DE", event="Sturmwarnung", codes=())
     english = replace(german, language="en-GB", event="Storm warning")
     in_force = claiming(a=["category:Met"], b=["event:storm warning"])
@@ -114,16 +114,16 @@ def test_an_event_told_in_several_languages_belongs_where_any_of_them_does():
     assert in_force.category_of([german, english]) == "b"
 
 
-def test_what_is_ignored_is_ignored_whoever_claims_it():
-    """P13: `[cap] ignore` comes first, whatever kind of claim it is."""
+def test_ignored_event_is_ignored_although_category_maps_it():
+    """`[cap] ignore` counts first, for every kind of mapping (rule P13)."""
     in_force = claiming(["event:tornado warning"], a=["SAME:TOR"])
     assert in_force.ignores([TORNADO])
     assert not in_force.ignores([replace(TORNADO, event="Tornado")])
     assert not claiming(a=["SAME:TOR"]).ignores([TORNADO])
 
 
-def test_a_category_is_called_in_the_feed_as_the_policy_says():
-    """PF5: the first of CAP's categories that it claims, else `cap_category`; of the rest nothing is said."""
+def test_cap_category_in_feed_comes_from_mappings_or_key():
+    """The first mapped CAP category counts, else `cap_category`, else there is none (rule PF5)."""
     categories = {
         "fire": {"title": "Fire", "cap": ["SAME:FRW", "category:Fire", "category:Met"], "cap_category": "Env"},
         "quake": {"title": "Earthquake", "cap": ["event:quake"], "cap_category": "Geo"},
@@ -144,8 +144,8 @@ def test_a_category_is_called_in_the_feed_as_the_policy_says():
 # ---- builtin:public-warning ------------------------------------------------------------------------------------
 
 
-def test_the_built_in_policy_of_public_warnings():
-    """P17: its categories and their bounds."""
+def test_public_warning_policy_has_documented_categories_and_bounds():
+    """The categories and bounds are those of the documents (rule P17)."""
     assert set(PUBLIC_WARNING.categories) == CATEGORIES
     zero = {key: each.zero_radius_m for key, each in PUBLIC_WARNING.categories.items() if each.zero_radius_m}
     assert zero == {"earthquake": 100_000, "volcano": 30_000, "wildfire": 5_000}
@@ -160,13 +160,13 @@ def test_the_built_in_policy_of_public_warnings():
 
 
 @pytest.mark.parametrize("code", ["RWT", "RMT", "NPT", "DMO"])
-def test_tests_of_the_weather_radio_are_ignored(code):
-    """P17: they come as Actual."""
+def test_public_warning_policy_ignores_weather_radio_tests(code):
+    """These tests are sent with the status Actual (rule P17)."""
     assert PUBLIC_WARNING.ignores([replace(TORNADO, event="Required Weekly Test", codes=(CapCode("SAME", code),))])
 
 
-def test_the_code_for_what_has_no_code_says_nothing():
-    """P13: the NWS puts `SAME:NWS` where no code of SAME fits; the event is told by its name then."""
+def test_code_nws_is_not_mapped():
+    """The NWS uses `SAME:NWS` for events without a SAME code; their names count then (rule P13)."""
     info = replace(TORNADO, event="Gale Warning", codes=(CapCode("SAME", "NWS"),))
     assert PUBLIC_WARNING.category_of([info]) == "marine"
     assert PUBLIC_WARNING.category_of([replace(info, event="Something new")]) == "weather"
@@ -202,16 +202,16 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_messages_belong_where_people_would_look_for_them(name):
-    """P17: messages of many agencies."""
+def test_real_messages_map_to_expected_categories(name):
+    """The messages are from many agencies (rule P17)."""
     found = language_groups.of(message.read(real_data.cap(name).read_bytes(), assume_offset="+00:00"))
     assert [PUBLIC_WARNING.category_of(block.infos) for block in found] == [REAL[name]]
     assert not any(PUBLIC_WARNING.ignores(block.infos) for block in found)
 
 
 @pytest.mark.parametrize("name", ["guam-7day__active", "load-testing-ioc__active"])
-def test_no_real_event_of_the_nws_is_left_to_the_rest_of_the_weather(name):
-    """P17: but for special weather statements."""
+def test_real_nws_events_do_not_fall_back_to_weather(name):
+    """Special weather statements are the only events that fall back (rule P17)."""
     events = {each["properties"]["event"] for each in json.loads(real_data.nws(name).read_text())["features"]}
     infos = {event: replace(TORNADO, event=event, codes=()) for event in events - {"Special Weather Statement"}}
     assert {event for event, info in infos.items() if PUBLIC_WARNING.category_of([info]) == "weather"} == set()

@@ -1,4 +1,4 @@
-"""What is held until a person confirms it: areas and words (protocol, A21, P23, P24), and how much a shape covers."""
+"""Areas and texts that a person must confirm (protocol, A21, P23, P24), and how much a shape covers."""
 
 import dataclasses
 import math
@@ -31,17 +31,17 @@ SQUARE = ((-96.81, 32.77), (-96.78, 32.77), (-96.78, 32.79), (-96.81, 32.79), (-
 
 @pytest.fixture
 def desk():
-    """A desk with an empty log and the built-in policy, which holds what covers more than 2,000 km²."""
+    """A desk with an empty log and the built-in policy, where areas over 2,000 km² need confirmation."""
     return PublisherHarness()
 
 
 def details(answer):
-    """(pointer, detail, what there is for programs) of each broken rule."""
+    """Return pointer, detail and members of each violation."""
     return [(each.pointer, each.detail, dict(each.members)) for each in answer[1].violations]
 
 
 def loaded(tmp_path, text):
-    """The policy in a file with this at its top, and one category."""
+    """Load a policy file with this text at its top, and one category."""
     path = tmp_path / "policy.toml"
     path.write_text(f'name = "p"\n{text}\n[categories]\nrobbery = {{ title = "R" }}\n', "utf-8")
     return policy.load(path)
@@ -54,16 +54,16 @@ def loaded(tmp_path, text):
     ("radius_m", "km2"),
     [(1_020.0, 3.3), (20_000.0, 1_256.7), (5_000_000.0, 74_590_492.6), (math.pi * EARTH_RADIUS_M, 510_065_621.8)],
 )
-def test_a_circle_covers_a_cap_of_the_sphere(radius_m, km2):
-    """P23: 2πR²(1 − cos(radius/R)), rounded up to one decimal; half the circumference is all there is."""
+def test_area_of_circle_is_that_of_spherical_cap(radius_m, km2):
+    """2πR²(1 − cos(radius/R)), rounded up to one decimal, and never more than the whole sphere (rule P23)."""
     cap = 2 * math.pi * EARTH_RADIUS_M**2 * (1 - math.cos(radius_m / EARTH_RADIUS_M)) / 1e6
     assert covered_km2([Circle(0.0, 0.0, radius_m)]) == pytest.approx(km2, abs=0.11)
     assert 0 <= covered_km2([Circle(0.0, 0.0, radius_m)]) - cap < 0.11
     assert covered_km2([Circle(0.0, 0.0, 2 * radius_m)]) <= 510_065_621.8
 
 
-def test_shapes_add_up():
-    """P23: overlaps count twice; of a shape that this release does not know nothing is known (G4)."""
+def test_areas_of_shapes_are_added():
+    """Overlaps count twice, and shapes that this release does not know count as nothing (rules P23, G4)."""
     circle = Circle(*DALLAS, 20_000.0)
     assert covered_km2([circle, circle]) == pytest.approx(2 * 1_256.63, abs=0.1)
     assert covered_km2([circle, OtherShape({"type": "ellipse"})]) == covered_km2([circle])
@@ -80,16 +80,16 @@ def test_shapes_add_up():
     ],
     ids=["square", "antimeridian", "pole", "not convex"],
 )
-def test_a_polygon_covers_what_s2_says(ring):
-    """P23: what its ring encloses, on the sphere."""
+def test_area_of_polygon_equals_that_of_s2(ring):
+    """The area inside the ring on the sphere, in either direction of the ring (rule P23)."""
     expected = spherely.area(spherely.create_polygon(list(ring)), radius=EARTH_RADIUS_M) / 1e6
     assert covered_km2([Polygon(ring)]) == pytest.approx(expected, abs=0.2)
     assert covered_km2([Polygon(ring[::-1])]) == covered_km2([Polygon(ring)])
 
 
 @given(st.floats(10, 500_000), st.floats(10, 100_000))
-def test_a_strip_around_a_polygon_counts(radius_m, buffer_m):
-    """P23: a ring of many corners with a strip is nearly the circle that is wider by as much."""
+def test_area_of_polygon_includes_its_buffer(radius_m, buffer_m):
+    """A ring of many corners with a buffer has nearly the area of the wider circle (rule P23)."""
     turn = np.linspace(0, 2 * math.pi, 400, endpoint=False)
     angle = radius_m / EARTH_RADIUS_M  # around the pole
     ring = [(math.degrees(each) - 180, 90 - math.degrees(angle)) for each in turn]
@@ -102,8 +102,8 @@ def test_a_strip_around_a_polygon_counts(radius_m, buffer_m):
 # ---- areas ---------------------------------------------------------------------------------------------------
 
 
-def test_a_large_area_is_held(desk):
-    """P23: more than the category's `hold_area_km2`; the answer says how much, for people and for programs."""
+def test_large_area_without_confirmation_is_refused(desk):
+    """The answer has the size as text and as members (rule P23)."""
     answer = desk.publish(area=TWO)
     assert slugs(answer) == (422, "area-unconfirmed", [("area-unconfirmed", "/area")])
     [(_, detail, members)] = details(answer)
@@ -112,12 +112,12 @@ def test_a_large_area_is_held(desk):
     assert not desk.history()
 
 
-def test_a_person_confirms_how_much_it_covers(desk):
-    """P23, A21: at least as much as it covers; it is kept, and it is content (H5)."""
+def test_confirmed_area_is_published_and_part_of_content(desk):
+    """The confirmed size must be at least the covered one (rules P23, A21, H5)."""
     [(_, _, members)] = details(desk.publish(area=TWO))
     covers = members["area_km2"]
     low = desk.publish(area=TWO, confirm={"area_km2": covers - 0.1})
-    assert details(low)[0][1].endswith("has to be confirmed, and less than it covers is")
+    assert details(low)[0][1].endswith("has to be confirmed, but only a smaller area is")
     status, entry = desk.publish(area=TWO, confirm={"area_km2": covers})
     assert (status, entry.alert.confirm) == (201, Confirm(covers))
     assert desk.publish(area=TWO, confirm={"area_km2": covers})[0] == 200
@@ -125,8 +125,8 @@ def test_a_person_confirms_how_much_it_covers(desk):
     assert slugs(desk.publish(area=TWO))[:2] == (409, "id-conflict")
 
 
-def test_what_is_not_held_can_not_be_confirmed(desk):
-    """A21: it names what is held and no more, so a desk can't send it always."""
+def test_confirmation_without_need_is_refused(desk):
+    """So a desk can't send confirmations with every request (rule A21)."""
     many = {"area_km2": 1e9, "text": ["name", "address"]}
     assert slugs(desk.publish(confirm=many)) == (
         422,
@@ -146,15 +146,15 @@ def test_what_is_not_held_can_not_be_confirmed(desk):
     assert desk.publish(id="a-2", area=TWO)[0] == 201
 
 
-def test_the_area_of_a_revision_is_that_which_would_be_published(desk):
-    """P23 with B11: behind the circles of the current revision."""
+def test_area_of_revision_is_the_published_one(desk):
+    """The published circles depend on those of the current revision (rules P23, B11)."""
     assert desk.publish()[0] == 201
     assert slugs(desk.revise(area=TWO))[2] == [("area-unconfirmed", "/area")]
     assert desk.revise(area=TWO, confirm={"area_km2": 3_000})[0] == 201
 
 
-def test_a_polygon_is_held_by_what_it_covers():
-    """P23: a polygon of 18.8 km² in a category that holds 10."""
+def test_large_polygons_without_confirmation_are_refused():
+    """18.8 km² in a category where 10 are allowed (rule P23)."""
     desk = PublisherHarness(in_force=a_policy(polygons=True, hold_area_km2=10))
     polygon = {"type": "Polygon", "coordinates": [[list(corner) for corner in SQUARE]]}
     held = desk.publish(area=[polygon] * 3)
@@ -162,11 +162,11 @@ def test_a_polygon_is_held_by_what_it_covers():
     assert desk.publish(area=[polygon] * 3, confirm={"area_km2": 100})[0] == 201
 
 
-# ---- words ---------------------------------------------------------------------------------------------------
+# ---- texts ---------------------------------------------------------------------------------------------------
 
 
-def test_words_that_give_somebody_away_are_held(desk):
-    """P24, H9: which kind, and where; the words are not repeated. Every place is listed."""
+def test_revealing_text_is_refused_with_kind_and_place(desk):
+    """Every place is listed, and no word is repeated (rules P24, H9)."""
     answer = desk.publish(headline="Fire at 1204 Main Street", description="Engine 12 and 4 units\nat 88 Alder Rd.")
     assert details(answer) == [
         (
@@ -194,8 +194,8 @@ def test_words_that_give_somebody_away_are_held(desk):
     assert not any(word in str(answer[1].body()) for word in ("1204", "Main", "Alder", "Engine"))
 
 
-def test_a_person_confirms_kinds_of_words(desk):
-    """P24, A21: every kind that is found, in any order; the order is no content."""
+def test_text_is_published_if_all_its_kinds_are_confirmed(desk):
+    """The order of the kinds does not matter (rules P24, A21)."""
     texts = {"headline": ADDRESS, "description": "Call (415) 555-2671."}
     assert slugs(desk.publish(**texts, confirm={"text": ["address"]}))[2] == [("text-unconfirmed", "/description")]
     status, entry = desk.publish(**texts, confirm={"text": ["phone", "address"]})
@@ -205,16 +205,16 @@ def test_a_person_confirms_kinds_of_words(desk):
 
 
 @pytest.mark.parametrize(("words", "kind"), [("32.7767, -96.797", "coordinates"), ("123-45-6789", "document")])
-def test_some_words_can_not_be_confirmed(words, kind, desk):
-    """P24: coordinates and numbers of documents."""
+def test_coordinates_and_documents_cannot_be_confirmed(words, kind, desk):
+    """The text has to be changed (rule P24)."""
     [(_, detail, _)] = details(desk.publish(headline=f"See {words}"))
     assert detail.endswith("which can't be confirmed")
     answer = slugs(desk.publish(headline=f"See {words}", confirm={"text": [kind]}))
     assert answer[2] == [("invalid-value", "/confirm/text/0")]
 
 
-def test_a_cancels_reason_is_judged(desk):
-    """P24, A21: it goes to everybody who had the alert."""
+def test_revealing_reason_of_cancel_is_refused(desk):
+    """A reason goes to everybody who had the alert (rules P24, A21)."""
     desk.publish()
     assert slugs(desk.cancel(reason=ADDRESS))[2] == [("text-unconfirmed", "/reason")]
     assert slugs(desk.cancel(reason="over", confirm={"area_km2": 5}))[2] == [("invalid-value", "/confirm/area_km2")]
@@ -224,8 +224,8 @@ def test_a_cancels_reason_is_judged(desk):
     assert desk.cancel(reason=ADDRESS)[0] == 410
 
 
-def test_all_that_is_held_is_listed_with_all_that_is_broken(desk):
-    """P9, H8: in the order of the tables, what breaks section 2 first; and the rest beside a broken field."""
+def test_missing_confirmations_are_listed_with_other_violations(desk):
+    """Violations of section 2 come first, the others in the order of the tables (rules P9, H8)."""
     held = {"area": TWO, "headline": ADDRESS, "approval": {"reviewer": "desk-7", "approved_at": "2041-05-01T12:00:00Z"}}
     found = [
         ("not-approved", "/approval/approved_at"),
@@ -238,8 +238,8 @@ def test_all_that_is_held_is_listed_with_all_that_is_broken(desk):
     assert slugs(wrong)[2] == [("invalid-value", "/confirm/text/0"), *found]
 
 
-def test_what_can_not_be_read_is_not_judged(desk):
-    """P9: neither what it would confirm nor what is confirmed by it."""
+def test_unusable_field_is_not_checked_for_confirmation(desk):
+    """Neither the text nor its confirmation is checked then (rule P9)."""
     assert slugs(desk.publish(headline=ADDRESS, confirm={"text": "address"}))[2] == [("invalid-value", "/confirm/text")]
     assert slugs(desk.publish(headline="", confirm={"text": ["address"]}))[2] == [("invalid-value", "/headline")]
     assert slugs(desk.cancel(reason=ADDRESS, approval=None))[2] == [
@@ -248,16 +248,16 @@ def test_what_can_not_be_read_is_not_judged(desk):
     ]
 
 
-def test_a_repeat_is_answered_whatever_is_held_by_now(desk):
-    """Section 4, order of decisions: step 6 comes before step 9."""
+def test_repeat_is_answered_although_new_policy_would_refuse_it(desk):
+    """Step 6 of the order of decisions comes before step 9 (section 4)."""
     desk.use(a_policy())
     assert desk.publish(area=TWO)[0] == 201
     desk.use(a_policy(hold_area_km2=10))
     assert desk.publish(area=TWO)[0] == 200
 
 
-def test_nothing_is_stored_that_could_not_be_judged(desk, monkeypatch):
-    """TX4: the error goes up, to be answered with 500, and nothing is sent."""
+def test_error_in_detector_stores_nothing(desk, monkeypatch):
+    """The error is answered with status 500, and nothing is sent (rule TX4)."""
     monkeypatch.setattr("geocast.policy.pii.PiiDetector.find", lambda self, text: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         desk.publish()
@@ -278,23 +278,23 @@ def test_nothing_is_stored_that_could_not_be_judged(desk, monkeypatch):
     ],
     ids=str,
 )
-def test_a_confirm_has_its_form(confirm, pointer, desk):
-    """A21: a number above 0, each kind once, no kind that can't be confirmed."""
+def test_malformed_confirmation_is_refused(confirm, pointer, desk):
+    """`area_km2` is a number above 0, and `text` has each kind that can be confirmed at most once (rule A21)."""
     answer = slugs(desk.publish(confirm=confirm))
     assert answer[2][0] == ("invalid-value", pointer)
     assert slugs(desk.publish(confirm={"all": True}))[2] == [("unknown-field", "/confirm/all")]
 
 
-def test_the_kinds_that_can_be_confirmed_are_those_of_the_guard():
-    """A21, P24: two lists that say the same."""
+def test_confirmable_kinds_are_those_of_detector():
+    """The two lists must be equal (rules A21, P24)."""
     assert set(Confirmable.__args__) == KINDS.keys() - NEVER
 
 
-# ---- what is kept --------------------------------------------------------------------------------------------
+# ---- stored confirmations -------------------------------------------------------------------------------------
 
 
-def test_what_was_confirmed_is_kept_and_told_nobody():
-    """A21: in the log; without it an entry has the same bytes as ever."""
+def test_confirmation_is_stored_in_log():
+    """An entry without a confirmation has the same bytes as in older releases (rule A21)."""
     confirm = Confirm(20_512.0, ("address", "name"))
     plain = a_revision()
     entry = dataclasses.replace(plain, alert=dataclasses.replace(plain.alert, confirm=confirm))
@@ -312,8 +312,8 @@ def test_what_was_confirmed_is_kept_and_told_nobody():
 # ---- the policy ----------------------------------------------------------------------------------------------
 
 
-def test_a_policy_says_what_is_found(tmp_path):
-    """TX2: patterns of its own, literals that are no finding, the region of telephone numbers, or nothing at all."""
+def test_policy_configures_detector(tmp_path):
+    """It has own patterns, allowed literals and the region of telephone numbers, or no detector at all (rule TX2)."""
     own = loaded(
         tmp_path,
         'text_region = "CH"\ntext_allow = ["www.city.example"]\ntext_patterns = { units = [\'\\bRTW \\d+\\b\', "x*"] }',
@@ -328,38 +328,38 @@ def test_a_policy_says_what_is_found(tmp_path):
     ("text", "key"),
     [
         ('text = "on"', "text: "),
-        ('text_region = "UK"', "text_region: is no region"),
-        ('text_region = "us"', "text_region: is no region"),
+        ('text_region = "UK"', "text_region: is not a region"),
+        ('text_region = "us"', "text_region: is not a region"),
         ('text_allow = [""]', "text_allow.0: "),
-        ("text_patterns = { units = ['a('] }", "text_patterns.units.0: is no regular expression: "),
+        ("text_patterns = { units = ['a('] }", "text_patterns.units.0: is not a regular expression: "),
         ("text_patterns = { units = ['" + "a" * 201 + "'] }", "text_patterns.units.0: "),
         ("text_patterns = { units = [" + "'a'," * 51 + "] }", "text_patterns.units: "),
         ("text_patterns = { unit = ['a'] }", "text_patterns.unit"),
     ],
 )
-def test_a_policy_that_could_not_be_judged_by_is_refused(tmp_path, text, key):
-    """TX2, K1: at the load, by the name of the key."""
+def test_invalid_detector_settings_are_refused(tmp_path, text, key):
+    """The error at the start names the key (rules TX2, K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, text)
     assert key in str(caught.value)
 
 
-def test_the_built_in_policy_holds_two_thousand_square_kilometres():
-    """P23: in each category; its bounds are 200 apart, so a kilometre for a metre is refused by P7."""
+def test_neighbourhood_policy_confirms_over_two_thousand_km2():
+    """The bounds of radii differ by a factor of 200, so P7 refuses a kilometre typed for a metre (rule P23)."""
     built_in = policy.load(None)
     assert {each.hold_area_km2 for each in built_in.categories.values()} == {2_000}
     assert built_in.warnings() == []
 
 
-def test_bounds_that_let_a_slip_through_are_warned_of():
-    """Section 3: `max_radius_m` of 1,000 times `min_radius_m` or more."""
+def test_policy_with_radius_bounds_too_far_apart_warns():
+    """`max_radius_m` is 1,000 times `min_radius_m` or more (section 3)."""
     assert a_policy(min_radius_m=20, max_radius_m=19_999).warnings() == []
     [warning] = a_policy(min_radius_m=20, max_radius_m=20_000).warnings()
     assert warning.startswith("policy p: robbery: max_radius_m is 1000 times")
 
 
-def test_a_policy_is_the_same_after_it_was_used():
-    """BA2: a reload says whether it has changed."""
+def test_used_policy_equals_fresh_one():
+    """A reload compares policies to see whether anything changed (rule BA2)."""
     used, fresh = Policy.model_validate(a_policy().model_dump()), a_policy()
     assert used.pii is not None
     assert used == fresh

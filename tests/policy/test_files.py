@@ -1,4 +1,4 @@
-"""Where a policy comes from: files, the built-in ones, `[defaults]` (P16), the keys for CAP (P13 to P15)."""
+"""Where a policy comes from: files, built-in policies, `[defaults]` (P16), and the keys for CAP (P13 to P15)."""
 
 from pathlib import Path
 
@@ -11,40 +11,40 @@ ONE = '[categories]\nflood = { title = "Flood" }\n'
 
 
 def load(tmp_path, text):
-    """The policy in a file with this text."""
+    """Load a policy file with this text."""
     path = tmp_path / "policy.toml"
     path.write_text('name = "x"\n' + text)
     return policy.load(path)
 
 
 def told(tmp_path, text):
-    """All that is said against a policy of this text, without the file's name."""
+    """Return all errors of a policy file with this text, without the file's name."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     return [problem.removeprefix(f"policy {tmp_path / 'policy.toml'}: ") for problem in caught.value.problems]
 
 
-# ---- built-in ones ---------------------------------------------------------------------------------------------
+# ---- built-in policies -----------------------------------------------------------------------------------------
 
 
-def test_a_built_in_policy_is_named_where_a_file_would_be():
-    """P17."""
+def test_built_in_policy_is_loaded_by_name():
+    """Without a name, `neighbourhood` is loaded (rule P17)."""
     assert policy.load(Path("builtin:neighbourhood")) == policy.load(None)
     assert policy.load(Path("builtin:public-warning")).name == "public-warning"
 
 
-def test_what_is_not_built_in_is_told(tmp_path):
-    """K1: and nothing is looked for outside of the package."""
+def test_unknown_built_in_policy_is_refused(tmp_path):
+    """No file outside the package is read (rule K1)."""
     for name in ("builtin:weather", "builtin:", "builtin:../builtin/neighbourhood", f"builtin:{tmp_path}"):
-        with pytest.raises(ConfigError, match=r"is not built in; neighbourhood and public-warning are$"):
+        with pytest.raises(ConfigError, match=r"is not a built-in policy; neighbourhood and public-warning are$"):
             policy.load(Path(name))
 
 
 # ---- [defaults] ------------------------------------------------------------------------------------------------
 
 
-def test_defaults_hold_for_all_that_dont_say_otherwise(tmp_path):
-    """P16."""
+def test_defaults_apply_to_categories_without_the_key(tmp_path):
+    """A key in a category counts before the default (rule P16)."""
     found = load(
         tmp_path,
         "[defaults]\nmax_radius_m = 50_000\npolygons = true\nmax_age_s = 7200\nunknown_severity = 'severe'\n"
@@ -66,10 +66,10 @@ def test_defaults_hold_for_all_that_dont_say_otherwise(tmp_path):
     ("text", "expected"),
     [
         ("defaults = 1\n" + ONE, ["defaults: Input should be a valid dictionary or instance of Category"]),
-        ("[defaults]\nmax_age = 5\n" + ONE, ["defaults.max_age: is no key of a policy; did you mean max_age_s?"]),
+        ("[defaults]\nmax_age = 5\n" + ONE, ["defaults.max_age: is not a key of a policy; did you mean max_age_s?"]),
         ("[defaults]\nmax_age_s = 0\n" + ONE, ["defaults.max_age_s: Input should be greater than 0"]),
-        ("[defaults]\ntitle = 'T'\n" + ONE, ["defaults.title: belongs to one category alone"]),
-        ("[defaults]\ncap = []\n" + ONE, ["defaults.cap: belongs to one category alone"]),
+        ("[defaults]\ntitle = 'T'\n" + ONE, ["defaults.title: must not be shared by all categories"]),
+        ("[defaults]\ncap = []\n" + ONE, ["defaults.cap: must not be shared by all categories"]),
         (
             "[defaults]\nmin_radius_m = 5e4\n" + ONE,
             ["categories.flood: Value error, min_radius_m is greater than max_radius_m"],
@@ -77,13 +77,13 @@ def test_defaults_hold_for_all_that_dont_say_otherwise(tmp_path):
         ("[defaults]\npolygons = true", ["categories: Field required"]),
     ],
 )
-def test_what_is_wrong_with_defaults_is_told_once(tmp_path, text, expected):
-    """P16, K1: by the key that is wrong, and by the category where only both together are."""
+def test_error_in_defaults_is_reported_once(tmp_path, text, expected):
+    """A wrong key is named in `[defaults]`, a wrong combination in the category (rules P16, K1)."""
     assert told(tmp_path, text) == expected
 
 
-def test_defaults_may_need_what_each_category_says(tmp_path):
-    """P16: bounds are compared in each category, not among the defaults."""
+def test_bounds_of_defaults_are_compared_in_each_category(tmp_path):
+    """A default may be valid only together with a key of the category (rule P16)."""
     found = load(tmp_path, "[defaults]\nmin_radius_m = 5e4\n[categories]\nf = { title = 'F', max_radius_m = 1e5 }\n")
     assert found.categories["f"].min_radius_m == 50_000
 
@@ -91,8 +91,8 @@ def test_defaults_may_need_what_each_category_says(tmp_path):
 # ---- keys for CAP ----------------------------------------------------------------------------------------------
 
 
-def test_keys_for_cap_have_defaults(tmp_path):
-    """P13 to P15."""
+def test_missing_keys_for_cap_have_defaults(tmp_path):
+    """The defaults are those of the documents (rules P13 to P15)."""
     found = load(tmp_path, ONE)
     flood = found.categories["flood"]
     assert (flood.cap, flood.cap_category, flood.zero_radius_m, flood.unknown_severity) == ([], None, None, "moderate")
@@ -119,16 +119,13 @@ def test_keys_for_cap_have_defaults(tmp_path):
         ),
         ("cap_category = 'Weather'", "categories.flood.cap_category: Input should be 'Geo', 'Met'"),
         ("zero_radius_m = 0", "categories.flood.zero_radius_m: "),
-        (
-            "zero_radius_m = 20001",
-            "categories.flood: Value error, zero_radius_m is not from min_radius_m to max_radius_m",
-        ),
-        ("zero_radius_m = 99", "categories.flood: Value error, zero_radius_m is not from min_radius_m to max_radius_m"),
+        ("zero_radius_m = 20001", "categories.flood: Value error, zero_radius_m is not between min"),
+        ("zero_radius_m = 99", "categories.flood: Value error, zero_radius_m is not between min"),
         ("unknown_severity = 'unknown'", "categories.flood.unknown_severity: Input should be 'extreme', "),
     ],
 )
-def test_a_key_for_cap_that_will_not_do_is_told(tmp_path, text, expected):
-    """P13, P14, K1."""
+def test_invalid_key_for_cap_is_refused_by_name(tmp_path, text, expected):
+    """The error names the key and its place (rules P13, P14, K1)."""
     [problem] = told(tmp_path, f"[categories.flood]\ntitle = 'Flood'\n{text}")
     assert problem.startswith(expected)
 
@@ -136,17 +133,17 @@ def test_a_key_for_cap_that_will_not_do_is_told(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("ignored = []", "cap.ignored: is no key of a policy; did you mean ignore?"),
+        ("ignored = []", "cap.ignored: is not a key of a policy; did you mean ignore?"),
         ("ignore = ['RWT']", "cap.ignore.0: must be valueName:value"),
-        ("texts = { headlines = 1 }", "cap.texts.headlines: is no key of a policy; did you mean headline?"),
+        ("texts = { headlines = 1 }", "cap.texts.headlines: is not a key of a policy; did you mean headline?"),
         ("texts = { headline = 301 }", "cap.texts.headline: Input should be less than or equal to 300"),
         ("texts = { description = 4001 }", "cap.texts.description: Input should be less than or equal to 4000"),
         ("texts = { instruction = 2001 }", "cap.texts.instruction: Input should be less than or equal to 2000"),
         ("texts = { headline = 19 }", "cap.texts.headline: Input should be greater than or equal to 20"),
     ],
 )
-def test_what_is_wrong_with_the_table_of_cap_is_told(tmp_path, text, expected):
-    """P13, P15, K1."""
+def test_error_in_cap_table_is_reported(tmp_path, text, expected):
+    """The error names the key (rules P13, P15, K1)."""
     [problem] = told(tmp_path, f"{ONE}[cap]\n{text}")
     assert problem.startswith(expected)
 
@@ -154,12 +151,12 @@ def test_what_is_wrong_with_the_table_of_cap_is_told(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("ignore", "a", "b", "claim"),
     [
-        ([], ["SAME:TOR"], ["SAME:TOR"], "SAME:TOR is claimed twice, by a and by b"),
-        ([], ["event:Flood", "event:flood"], [], "event:flood is claimed twice, by a and by a"),
-        (["SAME:RWT"], [], ["SAME:RWT"], "SAME:RWT is claimed twice, by cap.ignore and by b"),
+        ([], ["SAME:TOR"], ["SAME:TOR"], "SAME:TOR is mapped twice, by a and by b"),
+        ([], ["event:Flood", "event:flood"], [], "event:flood is mapped twice, by a and by a"),
+        (["SAME:RWT"], [], ["SAME:RWT"], "SAME:RWT is mapped twice, by cap.ignore and by b"),
     ],
 )
-def test_a_claim_that_would_never_count_is_told(tmp_path, ignore, a, b, claim):
-    """P13: the second of two is a slip."""
+def test_duplicate_mapping_is_refused(tmp_path, ignore, a, b, claim):
+    """The second one would have no effect (rule P13)."""
     text = f"[categories]\na = {{ title = 'A', cap = {a} }}\nb = {{ title = 'B', cap = {b} }}\n[cap]\nignore = {ignore}"
     assert told(tmp_path, text) == [f"Value error, {claim}"]

@@ -1,4 +1,4 @@
-"""What may be published: each rule of section 3, its bounds, and what a broken policy file is told."""
+"""The rules of section 3 and their bounds, and the errors of invalid policy files."""
 
 import dataclasses
 import itertools
@@ -48,7 +48,7 @@ STRICT = Policy.model_validate(
 
 
 def broken(in_force=BUILT_IN, now_ms=NOON_MS, current=None, **changes):
-    """What fine claims with these changes break: [(slug, pointer), …]."""
+    """Return slug and pointer of each violation by valid facts with these changes."""
     found = in_force.violations(dataclasses.replace(FINE, **changes), now_ms, current)
     return [(violation.slug, violation.pointer) for violation in found]
 
@@ -56,15 +56,15 @@ def broken(in_force=BUILT_IN, now_ms=NOON_MS, current=None, **changes):
 # ---- the built-in policy -------------------------------------------------------------------------------------
 
 
-def test_the_built_in_policy_has_twelve_categories():
-    """Section 3: the default lists these twelve; everything else is refused."""
+def test_neighbourhood_policy_has_twelve_categories():
+    """Alerts of all other categories are refused (section 3)."""
     assert BUILT_IN.name == "neighbourhood"
     assert set(BUILT_IN.categories) == TWELVE
 
 
 @pytest.mark.parametrize("category", sorted(TWELVE))
-def test_each_built_in_category_has_the_default_bounds(category):
-    """Section 3: min_radius_m 100, max_radius_m 20,000, max_age_s 3,600, location_resolution 9."""
+def test_neighbourhood_category_has_default_bounds(category):
+    """Radius 100 to 20,000 m, age at most 3,600 s, resolution 9 (section 3)."""
     found = BUILT_IN.categories[category]
     assert (found.min_radius_m, found.max_radius_m, found.max_age_s, found.location_resolution) == (
         100,
@@ -91,16 +91,16 @@ def test_each_built_in_category_has_the_default_bounds(category):
         "dead_person",
     ],
 )
-def test_what_is_never_alerted_is_refused_by_name(category):
-    """Section 3: it names what is known and never alerted, only so that the refusal can say so."""
+def test_category_of_never_list_is_refused_by_name(category):
+    """The list exists only so that the refusal can name the category (section 3)."""
     [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
     assert (violation.slug, violation.pointer) == ("category-not-alertable", "/category")
     assert category in violation.detail
 
 
 @pytest.mark.parametrize("category", ["", "Robbery", "robbery ", "john_doe_5550100", "title", "x" * 1000])
-def test_all_else_is_refused_without_being_repeated(category):
-    """H9: no answer repeats a refused value; a category may be named if it is on the never-list."""
+def test_unknown_category_is_refused_without_being_repeated(category):
+    """An answer repeats no refused value, except a category of the never-list (rule H9)."""
     [violation] = BUILT_IN.violations(dataclasses.replace(FINE, category=category), NOON_MS)
     assert violation.slug == "category-not-alertable"
     assert not category or category not in violation.detail.split()
@@ -109,13 +109,13 @@ def test_all_else_is_refused_without_being_repeated(category):
 # ---- the rules -----------------------------------------------------------------------------------------------
 
 
-def test_fine_claims_break_nothing():
-    """Section 3."""
+def test_valid_facts_have_no_violations():
+    """These are the facts that the tests of this module change (section 3)."""
     assert broken() == []
 
 
-def test_an_individuals_threat_is_refused():
-    """P2: `threat` is `community`."""
+def test_threat_to_individual_is_refused():
+    """`threat` must be `community` (rule P2)."""
     assert broken(threat="individual") == [("not-community", "/threat")]
 
 
@@ -130,8 +130,8 @@ def test_an_individuals_threat_is_refused():
         (None, []),
     ],
 )
-def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_at, expected):
-    """P3, P8: `approved_at` is not before `occurred_at` and not in the future; 60 s of skew; inclusive."""
+def test_approval_before_incident_or_in_future_is_refused(approved_at, expected):
+    """Bounds are inclusive, and 60 s of clock skew are allowed (rules P3, P8)."""
     assert broken(approved_at=approved_at) == expected
 
 
@@ -144,13 +144,13 @@ def test_an_approval_is_neither_before_the_incident_nor_in_the_future(approved_a
         (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")]),
     ],
 )
-def test_an_incident_may_be_max_age_s_old(age_ms, expected):
-    """P4, P8: at most `max_age_s` old, inclusive, without skew. P6: at the very end its alert would be over."""
+def test_incident_older_than_maximum_is_stale(age_ms, expected):
+    """The bound is inclusive, without skew. At exactly that age the alert could only end at once (rules P4, P6, P8)."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 
-def test_only_a_first_revision_can_be_stale():
-    """P4: revision 1 only; `expires_at` bounds the rest."""
+def test_later_revision_is_not_stale():
+    """`expires_at` bounds later revisions (rules P4, P6)."""
     old = NOON_MS - 2 * HOUR_MS
     current = a_revision(occurred_at=old)
     assert broken(occurred_at=old, current=current) == [("expiry-out-of-range", "/category")]
@@ -159,8 +159,8 @@ def test_only_a_first_revision_can_be_stale():
 @pytest.mark.parametrize(
     ("ahead_ms", "expected"), [(0, []), (SKEW_MS, []), (SKEW_MS + 1, [("not-yet", "/occurred_at")])]
 )
-def test_an_incident_is_not_in_the_future(ahead_ms, expected):
-    """P5, P8: not in the future, 60 s of clock skew allowed, in a revision too."""
+def test_incident_in_future_is_refused(ahead_ms, expected):
+    """60 s of clock skew are allowed, in later revisions, too (rules P5, P8)."""
     occurred_at = NOON_MS + ahead_ms
     assert broken(occurred_at=occurred_at, approved_at=None) == expected
     assert broken(occurred_at=occurred_at, approved_at=None, current=a_revision()) == expected
@@ -177,28 +177,28 @@ def test_an_incident_is_not_in_the_future(ahead_ms, expected):
         (None, []),
     ],
 )
-def test_an_expiry_is_in_the_future_and_within_max_age_s(expires_at, expected):
-    """P6, P8: in the future, at most `occurred_at` + `max_age_s`, inclusive, without skew."""
+def test_expiry_in_past_or_beyond_maximum_age_is_refused(expires_at, expected):
+    """Bounds are inclusive and have no skew (rules P6, P8)."""
     assert broken(expires_at=expires_at) == expected
 
 
 @pytest.mark.parametrize(("earlier_ms", "expected"), [(0, []), (-1, []), (1, [("expiry-out-of-range", "/expires_at")])])
-def test_a_revision_does_not_end_earlier_than_the_current_one(earlier_ms, expected):
-    """P6: in a revision, not earlier than the current revision's (to end early, cancel)."""
+def test_revision_ending_before_current_one_is_refused(earlier_ms, expected):
+    """Publishers end an alert early by a cancel (rule P6)."""
     current = a_revision()
     assert broken(expires_at=current.ends_at - earlier_ms, current=current) == expected
 
 
 def briefer(**bounds):
-    """A policy in which arson lasts as ever and robbery 600 s, with these bounds besides."""
+    """Return a policy with arson of the default age and robbery of 600 s, with these bounds."""
     robbery = {"title": "Robbery", "max_age_s": 600} | bounds
     return Policy.model_validate({"name": "p", "categories": {"robbery": robbery, "arson": {"title": "Arson"}}})
 
 
 @pytest.mark.parametrize("expires_at", [None, NOON_MS + 1, NOON_MS + 1_800_000, NOON_MS + HOUR_MS])
 @pytest.mark.parametrize("age_ms", [0, 300_000, 600_000, 1_200_000])
-def test_a_revision_to_a_category_that_lasts_less_long_does_not_end_before_the_current_one(expires_at, age_ms):
-    """P6: the expiry that results counts, sent or not. No expiry would do, so the pointer is the category's."""
+def test_revision_in_category_too_short_for_current_end_is_refused(expires_at, age_ms):
+    """No expiry is possible, so the pointer is `/category`, whether an expiry was sent or not (rule P6)."""
     occurred_at = NOON_MS - age_ms
     current = a_revision(category="arson", occurred_at=occurred_at)
     claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "expires_at": expires_at}
@@ -206,8 +206,8 @@ def test_a_revision_to_a_category_that_lasts_less_long_does_not_end_before_the_c
     assert broken(briefer(), current=current, **claims | {"category": "arson", "expires_at": None}) == []
 
 
-def test_a_policy_that_lasts_less_long_than_before_leaves_a_live_alert_to_be_cancelled():
-    """P6: the same when the category is the same, and its `max_age_s` was lowered; the refusal says what to do."""
+def test_revision_after_max_age_was_lowered_says_to_cancel():
+    """The same as for another category, and the text says what to do (rule P6)."""
     [violation] = briefer().violations(dataclasses.replace(FINE, occurred_at=NOON_MS - 1_000), NOON_MS, a_revision())
     assert violation.detail == (
         "alerts of this category end at occurred_at + 600 s at the latest, and the current revision ends later: "
@@ -215,8 +215,8 @@ def test_a_policy_that_lasts_less_long_than_before_leaves_a_live_alert_to_be_can
     )
 
 
-def test_a_category_that_lasts_less_long_will_do_while_the_current_revision_ends_earlier():
-    """P6: within both, and inclusive."""
+def test_revision_in_shorter_category_may_end_with_current_one():
+    """The expiry must be within both bounds, inclusive (rule P6)."""
     occurred_at = NOON_MS - 1_000
     current = a_revision(category="arson", occurred_at=occurred_at, expires_at=occurred_at + 600_000)
     claims = {"occurred_at": occurred_at, "approved_at": NOON_MS}
@@ -239,24 +239,24 @@ def test_a_category_that_lasts_less_long_will_do_while_the_current_revision_ends
         (540_001, 59_999, "/occurred_at"),
     ],
 )
-def test_an_alert_lives_for_min_life_s(age_ms, expires_in_ms, expected):
-    """P6, P8: at least `min_life_s` ahead of now, inclusive; what results counts, where no expiry was sent."""
+def test_alert_with_less_than_minimum_life_is_refused(age_ms, expires_in_ms, expected):
+    """The default expiry counts if none was sent; the bound is inclusive (rules P6, P8)."""
     expires_at = None if expires_in_ms is None else NOON_MS + expires_in_ms
     claims = {"occurred_at": NOON_MS - age_ms, "approved_at": NOON_MS, "expires_at": expires_at}
     assert broken(briefer(min_life_s=60), **claims) == ([("expiry-out-of-range", expected)] if expected else [])
 
 
 @pytest.mark.parametrize(("left_ms", "expected"), [(60_000, []), (59_999, [("expiry-out-of-range", "/category")])])
-def test_a_revision_lives_for_min_life_s_too(left_ms, expected):
-    """P6: else a series of revisions in an alert's last second would show who is where."""
+def test_revision_with_less_than_minimum_life_is_refused(left_ms, expected):
+    """Otherwise a series of revisions in an alert's last second could reveal who is where (rule P6)."""
     occurred_at = NOON_MS + left_ms - 600_000
     current = a_revision(occurred_at=occurred_at, expires_at=NOON_MS + 1)
     claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "current": current}
     assert broken(briefer(min_life_s=60), **claims) == expected
 
 
-def test_a_first_revision_may_end_whenever():
-    """P6: the current revision's expiry binds only a revision that follows it."""
+def test_first_revision_may_end_at_any_time():
+    """Only later revisions are bound by a current one (rule P6)."""
     assert broken(expires_at=NOON_MS + 1) == []
 
 
@@ -264,15 +264,15 @@ def test_a_first_revision_may_end_whenever():
     ("radius_m", "fits"),
     [(249.999, False), (250, True), (500.5, True), (500.501, False), (5e-324, False), (1e300, False)],
 )
-def test_a_radius_lies_within_the_categorys_bounds(radius_m, fits):
-    """P7, P8: each requested radius lies within the category's bounds, inclusive."""
+def test_radius_beyond_bounds_of_category_is_refused(radius_m, fits):
+    """Bounds are inclusive (rules P7, P8)."""
     expected = [] if fits else [("radius-out-of-range", "/area/radius_m")]
     recent = {"occurred_at": NOON_MS - 1_000, "approved_at": NOON_MS}
     assert broken(STRICT, radii=(("/area/radius_m", radius_m),), **recent) == expected
 
 
-def test_each_radius_is_judged():
-    """P7: each requested radius."""
+def test_each_radius_beyond_bounds_is_listed():
+    """The pointer names the circle (rule P7)."""
     radii = tuple((f"/area/{n}/radius_m", radius_m) for n, radius_m in enumerate([99, 100, 20_000, 20_001]))
     assert broken(radii=radii) == [
         ("radius-out-of-range", "/area/0/radius_m"),
@@ -280,26 +280,26 @@ def test_each_radius_is_judged():
     ]
 
 
-def test_a_detail_names_limits_and_not_what_was_sent():
-    """H9: no answer repeats a refused value."""
+def test_detail_has_limits_and_no_sent_value():
+    """An answer repeats no refused value (rule H9)."""
     claims = dataclasses.replace(FINE, radii=(("/area/radius_m", 33.3),), occurred_at=NOON_MS - 7_777_777)
     details = [violation.detail for violation in BUILT_IN.violations(claims, NOON_MS)]
     assert details == ["must be at most 3600 s ago", "must be 100 to 20000 m"]
 
 
-def test_limits_are_written_in_digits():
-    """HD14: not as 3e+06."""
+def test_limit_in_detail_is_written_in_digits():
+    """A limit of 3,000 km is not written as 3e+06 (rule HD14)."""
     warnings = policy.load(Path("builtin:public-warning"))
     claims = dataclasses.replace(FINE, category="tsunami", radii=(("/area/radius_m", 9e6),))
     details = [each.detail for each in warnings.violations(claims, NOON_MS) if each.pointer == "/area/radius_m"]
     assert details == ["must be 100 to 3000000 m"]
 
 
-# ---- all of them, and none that can't be judged -----------------------------------------------------------------
+# ---- several violations, and missing inputs ---------------------------------------------------------------------
 
 
-def test_every_broken_rule_is_listed_in_the_order_of_the_table():
-    """P9: every rule that is broken is listed, not only the first; section 4: in the table's order."""
+def test_all_violations_are_listed_in_order_of_table():
+    """Not only the first one (rule P9, and section 4)."""
     worst = {
         "threat": "individual",
         "approved_at": NOON_MS - 3 * HOUR_MS,
@@ -319,8 +319,8 @@ def test_every_broken_rule_is_listed_in_the_order_of_the_table():
     assert [slug for slug, _ in broken(**future)] == ["not-community", "not-approved", "not-yet", "expiry-out-of-range"]
 
 
-def test_an_unknown_category_leaves_only_the_rules_that_need_none():
-    """P9: unknown category: no age, expiry or radius rule."""
+def test_unknown_category_skips_rules_that_need_category():
+    """Age, expiry and radius are not checked (rule P9)."""
     found = broken(
         category="gossip",
         threat="individual",
@@ -344,8 +344,8 @@ INPUTS = ("category", "threat", "occurred_at", "expires_at", "approved_at", "rad
     [set(names) for count in range(1, 7) for names in itertools.combinations(INPUTS, count)],
     ids=lambda names: "+".join(sorted(names)),
 )
-def test_a_rule_whose_inputs_are_unusable_is_not_judged(missing):
-    """P9: whatever is missing, the rules that need it say nothing, and the others what they always say."""
+def test_rule_with_missing_input_is_not_checked(missing):
+    """All other rules are, for every combination of missing inputs (rule P9)."""
     worst = {
         "category": "robbery",
         "threat": "individual",
@@ -365,8 +365,8 @@ def test_a_rule_whose_inputs_are_unusable_is_not_judged(missing):
     assert [slug for slug, _ in broken(**claims)] == [slug for slug, names in needs.items() if not names & missing]
 
 
-def test_a_cancels_approval_is_judged_alike():
-    """P3: `approved_at` of a cancel is not before `occurred_at` and not in the future."""
+def test_approval_of_cancel_follows_same_rule():
+    """It must not be before `occurred_at` or in the future (rule P3)."""
     judge = BUILT_IN.approval_violations
     assert judge(NOON_MS, NOON_MS, NOON_MS) == []
     assert [v.slug for v in judge(NOON_MS - 1, NOON_MS, NOON_MS)] == ["not-approved"]
@@ -378,7 +378,7 @@ def test_a_cancels_approval_is_judged_alike():
 
 
 def load(tmp_path, text):
-    """The policy in a file with this text."""
+    """Load a policy file with this text or these bytes."""
     path = tmp_path / "policy.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return policy.load(path)
@@ -387,8 +387,8 @@ def load(tmp_path, text):
 ONE = '[categories]\nflood = { title = "Flood" }\n'
 
 
-def test_a_policy_is_a_toml_file(tmp_path):
-    """Section 3: policy is data."""
+def test_policy_is_loaded_from_toml_file(tmp_path):
+    """A policy is data (section 3)."""
     found = load(
         tmp_path, 'name = "river"\n[categories.flood]\ntitle = "Flood"\nmax_age_s = 86400\n[never]\nrain = "Rain"'
     )
@@ -433,8 +433,8 @@ def test_a_policy_is_a_toml_file(tmp_path):
     ],
     ids=range(30),
 )
-def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
-    """K1: one clear line, with the file's name and the first thing wrong with it."""
+def test_invalid_policy_file_is_reported_in_one_line(tmp_path, text, expected):
+    """The line has the file's name and the first error (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert str(caught.value).startswith(f"policy {tmp_path / 'policy.toml'}: ")
@@ -455,15 +455,15 @@ def test_a_broken_policy_file_is_told_in_one_line(tmp_path, text, expected):
     ],
     ids=range(3),
 )
-def test_of_an_unknown_key_the_nearest_known_one_is_named(tmp_path, text, key, nearest):
-    """K1: before what may follow from it, as that `categories` is missing."""
+def test_unknown_key_is_reported_first_with_suggestion(tmp_path, text, key, nearest):
+    """It comes before errors that may follow from it, such as a missing `categories` (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
-    assert str(caught.value).endswith(f"{key}: is no key of a policy{nearest}")
+    assert str(caught.value).endswith(f"{key}: is not a key of a policy{nearest}")
 
 
-def test_all_that_is_wrong_with_a_policy_is_told(tmp_path):
-    """`ConfigError.problems`: for who wants more than the first."""
+def test_all_errors_of_policy_are_in_problems(tmp_path):
+    """`ConfigError.problems` has one line for each error (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, 'names = "x"\n[categories]\nflood = { title = "", max_age_s = 0 }')
     assert [problem.split(": ")[1] for problem in caught.value.problems] == [
@@ -474,8 +474,8 @@ def test_all_that_is_wrong_with_a_policy_is_told(tmp_path):
     ]
 
 
-def test_a_policy_file_that_is_not_there_is_told_in_one_line(tmp_path):
-    """K1: a file that is missing."""
+def test_missing_policy_file_is_reported_in_one_line(tmp_path):
+    """The line has the path and the system's reason (rule K1)."""
     with pytest.raises(ConfigError, match=r"^policy .*nowhere\.toml: No such file or directory$"):
         policy.load(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match=r"^policy .*: Is a directory$"):

@@ -1,4 +1,4 @@
-"""Places by subject (`shares`, rule HD6)."""
+"""Shares: places of a bounded resource by subject (rule HD6)."""
 
 import asyncio
 import gc
@@ -17,8 +17,8 @@ from geocast.policy.shares import Shares, Starts, Turns
     share=st.floats(0, 1, exclude_min=True),
     steps=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["take", "give back", "fail"])), max_size=60),
 )
-def test_places_held_equal_a_plain_count_whatever_is_taken_and_given_back(bound, share, steps):
-    """A place is refused exactly where the subject's share or all places are taken, and left blocks count no more."""
+def test_place_is_refused_exactly_beyond_share_or_bound(bound, share, steps):
+    """A model counts the places that are held; a block that has ended, also by an error, holds none (rule HD6)."""
     shares = Shares("things", bound, share)
     held = {subject: [] for subject in "abcde"}
     for subject, step in steps:
@@ -45,8 +45,8 @@ def test_places_held_equal_a_plain_count_whatever_is_taken_and_given_back(bound,
 
 
 @pytest.mark.parametrize(("own", "all_of_them", "is_refused"), [(1, 7, False), (2, 2, True), (0, 8, True)])
-def test_places_kept_elsewhere_count_too(own, all_of_them, is_refused):
-    """Rule 5: as open calls do, which are in the log."""
+def test_places_stored_elsewhere_count(own, all_of_them, is_refused):
+    """Open calls are stored in the log, for instance (Rule 5)."""
     shares = Shares("open calls", 8, 0.25, retry_after_s=5)
     if is_refused:
         with pytest.raises(Problem) as refused, shares.place("a", own, all_of_them):
@@ -57,8 +57,8 @@ def test_places_kept_elsewhere_count_too(own, all_of_them, is_refused):
             pass
 
 
-def test_turns_of_one_subject_wait_and_hold_up_nobody_else():
-    """Rule 6: two of eight turns for one subject; its others wait in order, are refused beyond its share, and leave."""
+def test_turns_of_one_subject_do_not_delay_another():
+    """A subject has two of eight turns. Its other requests wait in order, or are refused beyond its share (Rule 6)."""
 
     async def main():
         turns, go, at_work = Turns("works", 16, 8), asyncio.Event(), []
@@ -91,8 +91,8 @@ def test_turns_of_one_subject_wait_and_hold_up_nobody_else():
     asyncio.run(main())
 
 
-def test_subject_whose_turns_are_over_takes_no_memory():
-    """Rule 4."""
+def test_subject_without_turns_takes_no_memory():
+    """Its semaphore is dropped with its last turn (Rule 4)."""
 
     async def main():
         turns = Turns("works", 16, 8)

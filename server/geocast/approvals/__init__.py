@@ -1,15 +1,15 @@
-"""Approvals that are proved: reviewers sign what goes out, and every process checks it (docs/approvals.md).
+"""Signed approvals: reviewers sign each alert before it goes out, and every process checks them (docs/approvals.md).
 
-    entry as it would be ── form ──> a text ── a reviewer's key ──> signatures ──┐
-                                                                               v
+    entry to be written ── form ──> text to sign ── a reviewer's key ──> signatures ──┐
+                                                                                      v
     request with `approval: {form, signatures}` ── request_check (AP1 to AP8) ──> entry with its proof ──> log
                                                                                                │
-                          what its form says, or nothing <── verifier (NC1 to NC6) <──────────────┘
+          the entry as its form says it, or nothing <── verifier (NC1 to NC6) <───────────────────┘
 
-form           an entry -> the text that is signed, and back
-signatures     detached JWS with Ed25519: made, and checked
-reviewers      whose keys count: a file
-asked          how many have to sign, by the policy and the whole chain of the alert
-request_check  what is asked of an approval when a request comes
-verifier       which entries of the log a process believes
+form           an entry -> the text that reviewers sign, and back
+signatures     detached JWS with Ed25519: sign and verify
+reviewers      the file of reviewers' keys
+asked          how many reviewers must sign, by the policy and all revisions of the alert
+request_check  the check of an approval when a request comes in
+verifier       the check of each entry that a process reads from the log
 """

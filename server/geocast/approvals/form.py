@@ -1,7 +1,8 @@
-"""The form: the very text that reviewers sign, which says by value what goes out (docs/approvals.md).
+"""The form: the text that reviewers sign, a JSON object with every member that goes out (docs/approvals.md).
 
-It is made once, at a dry run, and from then on it is bytes: whoever checks it checks these bytes and then reads them,
-and nobody writes them again. So neither the order of keys nor how a number is written can make a difference.
+A node writes the form once, in its answer to a dry run. From then on the form is only copied and read, and never
+serialised again: a signature is checked against the bytes that came, and the members are read from the same bytes. So
+the order of keys and the spelling of numbers cannot break a signature.
 """
 
 import json
@@ -32,9 +33,9 @@ _NOBODY = Approval("", 0)
 
 
 def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
-    """The members of the form of an entry, in their order. `category`: that of the alert, for a cancel.
+    """Return the members of an entry's form, in their order. `category` is the alert's; only cancels need it.
 
-    An alert's has what subscribers are sent of it, but for `issued_at`, which nobody knows yet.
+    The form of an alert has every member that subscribers are sent, except `issued_at`, which is not known yet.
     """
     if isinstance(entry, Cancel):
         return {
@@ -54,7 +55,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
 
 
 def text_of(members: Mapping[str, Any]) -> str:
-    """The form with these members as the text that is signed."""
+    """Return the text of the form with these members, as reviewers sign it."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -68,14 +69,14 @@ def _confirmed(confirm: Confirm) -> dict[str, Any]:
     return {"confirm": members} if members else {}
 
 
-# ---- back ------------------------------------------------------------------------------------------------------
+# ---- reading a form --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a form says. `members` has all of it; times are in ms since 1970.
+    """A form that was read: its common members, and all of them in `members`. Times are in ms since 1970.
 
-    `content` is the alert, with nobody's approval, or of a cancel its reason.
+    `content` is the alert, with an empty approval; for a cancel it is the reason.
     """
 
     what: Literal["alert", "cancel"]
@@ -91,13 +92,13 @@ class Form:
 
     @property
     def occurred_at(self) -> int | None:
-        """When the incident happened; the form of a cancel does not say it."""
+        """The time of the incident in ms since 1970; None for a cancel, whose form does not have it."""
         return self.content.occurred_at if isinstance(self.content, Alert) else None
 
     def says(self, entry: Entry) -> Entry:
-        """The entry as the form has it (NC1). Of `entry`, which it belongs to, what no form says is kept.
+        """Return `entry` with every member that the form has, and its other members unchanged (rule NC1).
 
-        Raises ValueError if it is another one's: of another kind, id or number.
+        Raise ValueError if the form belongs to another entry: one of another kind, id or revision.
         """
         if isinstance(entry, Revision) and isinstance(self.content, Alert) and self._stands_under(entry):
             terms = replace(
@@ -109,27 +110,30 @@ class Form:
             return replace(entry, alert=alert, source=self.source, terms=terms, origin=None)
         if isinstance(entry, Cancel) and isinstance(self.content, str) and self._stands_under(entry):
             return replace(entry, reason=self.content, source=self.source, confirm=self.confirm, into="")
-        raise ValueError("the form is another entry's")
+        raise ValueError("the form belongs to another entry")
 
     def _stands_under(self, entry: Entry) -> bool:
-        """Whether the entry has the form's id and number. That of a cancel may be a lower one (AP8)."""
+        """Return whether the entry has the form's id and revision.
+
+        The form of a cancel may have a lower revision: it stays valid if the alert is revised in between (rule AP8).
+        """
         lower = isinstance(entry, Cancel) and self.revision < entry.revision
         return entry.id == self.id and (entry.revision == self.revision or lower)
 
 
 def read(text: str) -> Form:
-    """What a form says. Raises ValueError if it says nothing that could be sent.
+    """Read a form. Raise ValueError if it lacks a member or has an invalid one, so that it could not be sent.
 
-    Members that this release does not know are passed over (G1): who signed them has meant them for later ones.
+    Members that this release does not know are ignored: they are for later releases (rule G1).
     """
-    data = text.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError
+    data = text.encode()  # raises UnicodeEncodeError, a ValueError, for a lone surrogate
     if len(data) > MAX_FORM_BYTES:
         raise ValueError("the form is too long")
     try:
         members = load_json(data)
-        text_of(members).encode()  # raises for lone surrogates and infinite numbers in it
+        text_of(members).encode()  # raises for escaped lone surrogates and infinite numbers
         return _read(members)
-    # Malformed, and whatever else a member of the wrong type leads to: all say "not a form".
+    # Members of the wrong type lead to many types of errors besides Malformed: all of them mean "not a form".
     except Exception as error:
         raise ValueError(f"not a form: {type(error).__name__}") from None
 
@@ -154,7 +158,7 @@ def _read(members: Mapping[str, Any]) -> Form:
 
 def _head_of(members: Mapping[str, Any]) -> tuple[Literal["alert", "cancel"], str, str, int, str]:
     if integer(members["v"]) != VERSION or members["what"] not in ("alert", "cancel"):
-        raise ValueError("of another version, or of something else")
+        raise ValueError("of another version or another kind")
     audience, alert_id, source = text(members["aud"]), text(members["id"]), text(members["source"])
     return members["what"], audience, alert_id, integer(members["revision"]), source
 
@@ -169,7 +173,7 @@ def _confirm(members: Any) -> Confirm:
 
 
 def _shape(members: Any) -> Shape:
-    """A shape whose numbers are numbers: a text that could be read as one is read otherwise by others."""
+    """Read a shape. Raise TypeError for a number written as a text, which other programs may read differently."""
     known = {"circle": ("lat", "lng", "radius_m"), "Polygon": ("coordinates", "buffer_m")}
     for name in known.get(members["type"], ()):
         _numbers(members.get(name, 0))
@@ -189,13 +193,13 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-# A type that reviewers sign and that is not here is an error when this module is imported.
+# How to read each type of member. A missing type raises KeyError as soon as this module is imported.
 _READ: Mapping[Any, Callable[[Any], Any]] = {
     **CHECKS,
     TimeMs: parse_time,
     tuple[Shape, ...]: lambda area: tuple(map(_shape, _list(area))),
 }
-# The members of an alert that reviewers sign, beside those that a form has in another way.
+# The members of an alert that reviewers sign, except those that a form has in another shape.
 _SIGNED = tuple(
     (each, _READ[each.type]) for each in members_of(Alert, without=("id", "approval", "confirm", *OF_WARNINGS))
 )

@@ -1,10 +1,12 @@
-"""What is asked of an approval when a request comes (AP1 to AP8): pure functions of the request, the keys and the time.
+"""The check of an approval when a request comes in (rules AP1 to AP8): pure functions of request, keys and time.
 
-Rule 1  What is stored is what the form says, once it is seen to say what the request comes to (AP2). So nobody has to
-        believe what stands beside it, and nothing of the exact place goes further (B5).
-Rule 2  Nothing that is wrong is passed over: a signature that does not verify refuses the request (AP3).
-Rule 3  Persons are counted, not signatures; the publisher is none of them (AP5).
-Rule 4  How many are needed is decided by all revisions of the alert, not by the last one (HD1).
+Rule 1  A node compares the form with the entry that it would store (rule AP2). If they are equal, it stores what the
+        form says, with the signatures. So readers of the log need not trust anything beside the form, and the exact
+        place, which is only in the request, is not stored (rule B5).
+Rule 2  Every signature must verify: one that does not refuses the whole request, even if enough others do (rule AP3).
+Rule 3  Persons are counted, not signatures, and the publisher never counts (rule AP5). Example: a reviewer signs with a
+        key at work and with one at home, both with the same `sub`: that is one approval.
+Rule 4  All revisions of the alert decide how many reviewers are needed, not only the last one (rule HD1).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,32 +24,32 @@ from .asked import asked, max_age_s
 from .reviewers import Reviewers, out_of_envelopes
 from .signatures import header_of, verifies
 
-CIRCLE_TOLERANCE = 1e-9  # degrees: what two machines may differ by when they work out a cell's centre
+CIRCLE_TOLERANCE = 1e-9  # degrees: two machines may compute a cell's centre with slightly different results
 POLYGON_TOLERANCE = 2e-6  # degrees: two units of the last decimal of a published corner
 _E = TypeVar("_E", bound=Entry)
 _TIMES = ("occurred_at", "expires_at")
-_MAY_BE_LOWER = ("revision", "expires_at")  # in a cancel (AP8)
+_MAY_BE_LOWER = ("revision", "expires_at")  # in the form of a cancel (rule AP8)
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalCheck:
-    """What is asked of approvals by a policy, and whose signatures count."""
+    """The check of approvals by a policy and a set of reviewers."""
 
     policy: Policy
     reviewers: Reviewers
 
     def needed(self, entry: Entry, behind: Kinds) -> int:
-        """Return how many reviewers an entry needs behind revisions of these kinds (HD1)."""
+        """Return how many reviewers must sign an entry that follows revisions of these kinds (rule HD1)."""
         return asked(self.policy, entry, behind)
 
     def form(self, entry: Entry, category: str) -> str | None:
-        """What reviewers are to sign (step 1); None where the policy names no audience."""
+        """Return the form for reviewers to sign, or None if the policy names no audience."""
         if self.policy.audience is None:
             return None
         return form.text_of(form.form_of(entry, self.policy.audience, category))
 
     def break_glass(self, entry: Entry) -> list[str]:
-        """The `kid`s of the keys out of an envelope (break glass) by which an entry was approved."""
+        """Return the ids of the keys from envelopes (break glass) by which an entry was signed."""
         kids = [header_of(each.protected).kid for each in entry.proof.signatures] if entry.proof else []
         return out_of_envelopes(kids, self.reviewers)
 
@@ -61,10 +63,12 @@ class ApprovalCheck:
         *,
         fits: bool = True,
     ) -> list[Violation]:
-        """What is wrong with the approval of the entry that a request comes to; None: it was approved by word (A11).
+        """Return what is wrong with the approval of `entry`, the entry that the node would store for a request.
 
-        `alert`: the revision that a cancel follows; of a revision itself. `behind`: the kinds of the revisions before
-        the entry. `fits`: whether the request breaks no other rule, so that it is known what it comes to.
+        `approved` has the form and the signatures; None means that the request only names a reviewer (rule A11).
+        `alert` is the entry itself if it is a revision; for a cancel it is the revision that the cancel follows.
+        `behind` has the kinds of the alert's earlier revisions. `fits` is whether the request breaks no other rule:
+        otherwise `entry` is not final, and the form is not compared with it.
         """
         needed = self.needed(entry, behind)
         if approved is None:
@@ -80,7 +84,7 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """The entry as its form says it, with its proof (Rule 1). `violations` has found nothing wrong with it."""
+        """Return the entry as its form says it, with its proof (Rule 1). Call this only if there are no violations."""
         header = header_of(proof.signatures[0].protected)
         approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # NC7
         said: Any = form.read(proof.form).says(entry)
@@ -91,22 +95,25 @@ class ApprovalCheck:
         return approved
 
     def _differs(self, entry: Entry, proof: ApprovalProof, category: str) -> Iterator[Violation]:
-        """AP2: whether the form says what the request comes to."""
+        """Yield the first way in which the form differs from the entry that the node would store (rule AP2)."""
         audience = self.policy.audience
         try:
             given = form.read(proof.form).members
         except ValueError:
-            yield _not_approved("/approval/form", "is not a form of this version: ask for it by a dry run")
+            yield _not_approved("/approval/form", "is not a form of this version: get one from a dry run")
             return
         if audience is None:
-            yield _not_approved("/approval/form", "names an audience, and the policy of this node has none")
+            yield _not_approved("/approval/form", "names an audience, but the policy of this node has none")
         elif (name := first_difference(given, form.form_of(entry, audience, category))) is not None:
-            yield _not_approved("/approval/form", f"says something else than the request comes to: {name}")
+            yield _not_approved("/approval/form", f"differs from what the request would publish: {name}")
 
     def _wrong_signatures(
         self, proof: ApprovalProof, occurred_at: int, oldest_s: int | None, now_ms: int
     ) -> Iterator[Violation]:
-        """Name each signature that is not good or, with `oldest_s`, too old, and why (AP3, AP4)."""
+        """Yield a violation for each signature that does not verify (rule AP3) or has a wrong time (rule AP4).
+
+        `oldest_s` is the greatest age of a signature in seconds; None allows any age.
+        """
         for n, signature in enumerate(proof.signatures):
             detail = self._wrong(signature, proof.form) or _untimely(signature, occurred_at, oldest_s, now_ms)
             if detail:
@@ -116,15 +123,15 @@ class ApprovalCheck:
         try:
             header = header_of(signature.protected)
         except ValueError:
-            return "has another protected header than an approval's: alg, typ, kid and iat"
+            return "has an invalid protected header: it needs exactly alg, typ, kid and iat"
         reviewer = self.reviewers.get(header.kid)
         if reviewer is None:
-            return "names a key that is none of the reviewers'"
-        return None if verifies(signature, text, reviewer.key) else "does not verify by the key that it names"
+            return "names a key that belongs to no reviewer"
+        return None if verifies(signature, text, reviewer.key) else "does not verify with the key that it names"
 
 
 def _untimely(signature: Signature, occurred_at: int, oldest_s: int | None, now_ms: int) -> str | None:
-    """AP4: why a signature is too old or too new, if it is."""
+    """Return why a signature is too old or too new (rule AP4); return None if it is neither."""
     issued_at, now_s = header_of(signature.protected).issued_at, now_ms // 1000
     if issued_at < occurred_at // 1000:
         return "was made before occurred_at"
@@ -140,40 +147,43 @@ def _not_approved(pointer: str, detail: str) -> Violation:
 
 
 def _too_few(needed: int, have: int) -> Violation:
-    detail = f"has to be signed by {needed} reviewer{'s' * (needed > 1)} other than the publisher; {have} have"
+    detail = f"needs signatures by {needed} reviewer{'s' * (needed > 1)} other than the publisher; {have} have signed"
     return Violation(problems.APPROVALS_NEEDED, "/approval", detail, {"needed": needed, "have": have})
 
 
 def needed_of(policy: Policy, category: str) -> list[Violation]:
-    """What is wrong with an alert that can't be signed, such as one from CAP: it is taken where nothing is asked."""
+    """Return what is wrong with a new alert that can't be signed, such as one from CAP.
+
+    Such an alert is accepted only in a category that needs no approval.
+    """
     needed = policy.approvals(category)
     return [_too_few(needed, 0)] if needed else []
 
 
 def unsigned(policy: Policy, entry: Entry, behind: Kinds) -> list[Violation]:
-    """Return what is wrong with an entry that can't be signed, behind revisions of these kinds (HD1)."""
+    """Return what is wrong with an entry that can't be signed and follows revisions of these kinds (rule HD1)."""
     needed = asked(policy, entry, behind)
     return [_too_few(needed, 0)] if needed else []
 
 
-# ---- AP2: the same by value ------------------------------------------------------------------------------------
+# ---- comparing two forms by value (AP2) ------------------------------------------------------------------------
 
 
 def first_difference(given: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
-    """The first member in which two forms differ by value, in the order of the form; None if there is none.
+    """Return the first member in which two forms differ by value, in the order of the form, or None.
 
-    One that is not expected is not named (H9).
+    An unexpected member is not named, since an answer repeats nothing that a client sent (rule H9).
     """
     lower = _MAY_BE_LOWER if expected["what"] == "cancel" else ()
     for name, value in expected.items():
         if name not in given or not _same(name, given[name], value, may_be_lower=name in lower):
             return name
-    return "there is a member too many" if given.keys() - expected.keys() else None
+    return "it has a member too many" if given.keys() - expected.keys() else None
 
 
 def _same(name: str, given: Any, expected: Any, *, may_be_lower: bool) -> bool:
     if name in _TIMES:
-        given, expected = parse_time(given), parse_time(expected)  # the form has been read: it is a time
+        given, expected = parse_time(given), parse_time(expected)  # can't fail: `form.read` has parsed it before
     if name == "area":
         return len(given) == len(expected) and all(map(_same_shape, given, expected))
     if may_be_lower:
@@ -190,7 +200,7 @@ def _same_shape(given: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
 
 
 def _equal(given: Any, expected: Any, within: float = 0.0) -> bool:
-    """Whether two values of JSON are equal, numbers by value and as close as this; true is no number."""
+    """Return whether two JSON values are equal. Numbers may differ by `within`; `true` and `false` are not numbers."""
     if isinstance(expected, Sequence) and not isinstance(expected, str):
         if not isinstance(given, list) or len(given) != len(expected):
             return False

@@ -1,7 +1,7 @@
-"""Reviewers: whose signatures count. A file of public keys, a JWKS (RFC 7517), that each node of a deployment has.
+"""Reviewers: the persons whose signatures count. Their public keys are in a JWKS file (RFC 7517) on each node.
 
-A reviewer is a person; several keys may be one person's, by `sub`. `kid` and `sub` are public and say nothing of who
-that is.
+A reviewer is a person, named by `sub`. Several keys may have the same `sub`: they belong to one person, and count once.
+`kid` and `sub` are public, so they should not be real names.
 """
 
 import re
@@ -21,16 +21,19 @@ from ..policy import Policy
 from .signatures import ALGORITHM, header_of, verifies
 
 MAX_REVIEWER_KEYS = 10_000
-_KID = re.compile("[!-~]{1,128}")  # ledgers have it in their chain, where no text may be
+_KID = re.compile("[!-~]{1,128}")  # no blanks: ledgers write it into their chain, where no text may be
 
 
 @dataclass(frozen=True, slots=True)
 class Reviewer:
-    """A key that counts: whose it is, and whether it lies in an envelope for whoever is alone (break glass)."""
+    """A reviewer's public key and the person it belongs to.
+
+    `break_glass` marks a key that is kept in a sealed envelope, for a reviewer who is alone in an emergency.
+    """
 
     sub: str
     key: Ed25519PublicKey = field(compare=False)
-    public: bytes  # the same, as it is compared
+    public: bytes  # the same key as raw bytes, for comparisons
     break_glass: bool = False
 
 
@@ -39,7 +42,11 @@ NO_REVIEWERS: Reviewers = MappingProxyType({})
 
 
 class Signed(NamedTuple):
-    """Who has signed a form: persons; whether a key was unknown; when the first one did, in s since 1970."""
+    """The result of checking the signatures of a form.
+
+    `persons` are the reviewers who signed, `unknown` says whether a key was unknown, and `since` is the time of the
+    earliest signature by a known key, in s since 1970.
+    """
 
     persons: frozenset[str]
     unknown: bool
@@ -47,12 +54,12 @@ class Signed(NamedTuple):
 
 
 def is_kid(text: str) -> bool:
-    """Whether a text can be the name of a reviewer's key."""
+    """Return whether a text can be the id of a reviewer's key: 1 to 128 printable ASCII characters, without blanks."""
     return _KID.fullmatch(text) is not None
 
 
 def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
-    """Who of the reviewers has signed a form; None if a header is none, or a signature by a known key is not good."""
+    """Check all signatures of a form. Return None if a header is malformed or a signature by a known key is wrong."""
     persons, unknown, since = set(), False, 2**63
     for signature in proof.signatures:
         try:
@@ -71,12 +78,12 @@ def who_signed(proof: ApprovalProof, reviewers: Reviewers) -> Signed | None:
 
 
 def out_of_envelopes(kids: Iterable[str], reviewers: Reviewers) -> list[str]:
-    """Those of the keys that lay in an envelope (break glass)."""
+    """Return the ids of the keys that are kept in an envelope (break glass)."""
     return [kid for kid in kids if kid in reviewers and reviewers[kid].break_glass]
 
 
 def load_reviewers(path: Path) -> dict[str, Reviewer]:
-    """The reviewers' keys in a JWKS file, by `kid`. Raises ConfigError, which names the file and the key."""
+    """Return the reviewers' keys in a JWKS file, by `kid`. Raise ConfigError, which names the file and the key."""
     try:
         return parse_reviewers(path.read_bytes(), path)
     except OSError as error:
@@ -84,7 +91,7 @@ def load_reviewers(path: Path) -> dict[str, Reviewer]:
 
 
 def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
-    """The reviewers' keys in a JWKS, by `kid`. Raises ConfigError, which names where they are from and the key."""
+    """Return the reviewers' keys in a JWKS, by `kid`. Raise ConfigError, which names `source` and the key."""
     keys = keys_of(data, f"reviewers {source}")
     if not 1 <= len(keys) <= MAX_REVIEWER_KEYS:
         raise ConfigError(f"reviewers {source}: needs 1 to {MAX_REVIEWER_KEYS} keys")
@@ -93,7 +100,7 @@ def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
         where = f"reviewers {source}: key {number}"
         reviewer = _reviewer(jwk, where)
         if jwk["kid"] in found or any(reviewer.public == other.public for other in found.values()):
-            raise ConfigError(f"{where}: is there twice: each needs a kid and a key of its own")
+            raise ConfigError(f"{where}: is a duplicate: each entry needs its own kid and its own key")
         found[jwk["kid"]] = reviewer
     return found
 
@@ -101,32 +108,33 @@ def parse_reviewers(data: bytes, source: object) -> dict[str, Reviewer]:
 def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
     kid, sub, broken = jwk.get("kid"), jwk.get("sub"), jwk.get("break_glass", False)
     if "d" in jwk:
-        raise ConfigError(f"{where}: is a private key; the server takes public ones only")
+        raise ConfigError(f"{where}: is a private key; the server takes public keys only")
     if not isinstance(kid, str) or not is_kid(kid):
-        raise ConfigError(f"{where}: needs a kid of 1 to 128 characters of ASCII, without blanks")
+        raise ConfigError(f"{where}: needs a kid of 1 to 128 printable ASCII characters, without blanks")
     if not isinstance(sub, str) or not is_id(sub):
-        raise ConfigError(f"{where}: needs a sub, the same for all keys of a person, in the grammar of an alert's id")
+        raise ConfigError(f"{where}: needs a sub in the grammar of an alert's id, the same for all keys of a person")
     if type(broken) is not bool:
-        raise ConfigError(f"{where}: break_glass is true or false")
+        raise ConfigError(f"{where}: break_glass must be true or false")
     if (jwk.get("kty"), jwk.get("crv"), jwk.get("alg")) != ("OKP", "Ed25519", ALGORITHM):
         raise ConfigError(f"{where}: needs kty OKP, crv Ed25519 and alg {ALGORITHM}")
     try:
         public = decoded_strictly(jwk["x"])
         return Reviewer(sub, Ed25519PublicKey.from_public_bytes(public), public, broken)
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{where}: is not a usable key of Ed25519") from None
+        raise ConfigError(f"{where}: is not a valid Ed25519 key") from None
 
 
 def refuse_misfits(reviewers: Reviewers, policy: Policy, keys: Iterable[Any] = ()) -> None:
-    """Raise ConfigError if they don't go with the policy, or with the keys that tokens are checked against (K1).
+    """Raise ConfigError if the reviewers don't fit the policy, or share a key with the token issuers (rule K1).
 
-    Who signs tokens must not be able to approve. `keys` are those of cryptography.
+    A key that signs tokens must not be able to approve. `keys` are the public keys that tokens are checked against, as
+    objects of `cryptography`.
     """
     if policy.asks_for_approvals and not reviewers:
         raise ConfigError(
-            f"policy {policy.name}: asks for approvals, and there are no reviewers: give --reviewers FILE"
+            f"policy {policy.name}: asks for approvals, but there are no reviewers: give --reviewers FILE"
         )
     publics = {key.public_bytes_raw() for key in keys if isinstance(key, Ed25519PublicKey)}
     for kid, reviewer in reviewers.items():
         if reviewer.public in publics:
-            raise ConfigError(f"reviewers: key {kid} is in --keys too: a key signs tokens or approves, never both")
+            raise ConfigError(f"reviewers: key {kid} is in --keys too: a key may sign tokens or approvals, not both")

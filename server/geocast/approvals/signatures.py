@@ -1,9 +1,9 @@
-"""A reviewer's signature: JWS (RFC 7515) with detached content (appendix F), by Ed25519 (RFC 9864) and nothing else.
+"""A reviewer's signature: a JWS (RFC 7515) with detached content (its appendix F), always by Ed25519 (RFC 9864).
 
     signature = Ed25519(protected + "." + base64url(form))
 
-`protected` is base64url of a JSON object of exactly four members: alg, typ, kid and iat. What is verified is what came:
-neither the header nor the form is written again before it is checked.
+`protected` is base64url of a JSON object with exactly four members: alg, typ, kid and iat. A signature is verified over
+the texts that came: neither the header nor the form is serialised again before the check.
 """
 
 import json
@@ -20,19 +20,19 @@ from ..wire.strict_json import load_json
 
 ALGORITHM = "Ed25519"
 TYPE = "geocast-approval"
-MAX_PROTECTED = 1024  # characters; one has 127 with a kid of 16
+MAX_PROTECTED = 1024  # characters; a header with a kid of 16 characters has 127
 MAX_TIME_S = 253_402_300_799  # the last second of 9999
 
 
 class Header(NamedTuple):
-    """What a signature says of itself: whose key made it, and when, in s since 1970."""
+    """The protected header of a signature: the id of the signing key, and the time in s since 1970."""
 
     kid: str
     issued_at: int
 
 
 def header_of(protected: str) -> Header:
-    """The header of a signature. Raises ValueError for anything but the four members, each as it has to be."""
+    """Parse the protected header of a signature. Raise ValueError unless it has exactly the four members, all valid."""
     if len(protected) > MAX_PROTECTED:
         raise ValueError("the header is too long")
     try:
@@ -49,7 +49,7 @@ def header_of(protected: str) -> Header:
 
 
 def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
-    """Whether the owner of the key has signed this form, with this header."""
+    """Return whether `signature` was made with this key over this form and the signature's own header."""
     try:
         key.verify(decoded_strictly(signature.signature), _signed(signature.protected, form))
     except (InvalidSignature, ValueError):
@@ -58,7 +58,7 @@ def verifies(signature: Signature, form: str, key: Ed25519PublicKey) -> bool:
 
 
 def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
-    """Sign a form with a private JWK (RFC 8037) that has a `kid`. Raises ConfigError."""
+    """Sign a form with a private JWK (RFC 8037) that has a `kid`. Raise ConfigError if the key can't sign."""
     try:
         key = Ed25519PrivateKey.from_private_bytes(decoded_strictly(private["d"]))
         public = key.public_key().public_bytes_raw()
@@ -72,5 +72,5 @@ def sign(form: str, private: Mapping[str, str], issued_at_s: int) -> Signature:
 
 
 def _signed(protected: str, form: str) -> bytes:
-    """The JWS signing input (RFC 7515, 5.1)."""
+    """Return the JWS signing input (RFC 7515, section 5.1)."""
     return f"{protected}.{encoded(form.encode())}".encode("ascii")

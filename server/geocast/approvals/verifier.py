@@ -1,14 +1,22 @@
-"""Which entries of the log a process believes (NC1 to NC6). Whoever can write to the log can't make it send anything.
+"""The check of each entry that a process reads from the log (rules NC1 to NC7).
 
-Rule 1  An entry with a proof is what its form says, and nothing beside it counts (NC1).
-Rule 2  It is judged by what is in force in *this* process, wherever it is read; what is wrong with it, or goes wrong in
-        finding that out, makes it `Untrusted`: its number is taken, and nothing else of it is there (NC3 to NC5).
-Rule 3  The chain in front of an entry decides how many reviewers it takes (HD1). So an entry is verified twice: alone
-        when it is read, and by `verify_revision` or `verify_cancel` when its chain is known, which may be later.
-Rule 4  A signature is checked once: who has signed a form is remembered by a digest of both, and forgotten when the
-        keys change (NC6).
-Rule 5  What is live when more approvals are asked for stays, unless a key of it was taken out (NC7). This process
-        remembers which entries these are, so that the api believes what the stream shows (HD7).
+The log itself is not trusted: somebody who can write to Redis or to the SQLite file must not be able to make a node
+send an alert that reviewers have not signed.
+
+Rule 1  An entry with a proof is what its form says; its other members are ignored (rule NC1).
+Rule 2  Each process checks each entry that it reads, by the policy and the reviewers that *it* has in force. An entry
+        that fails, or whose check raises an error, becomes `Untrusted`: its number stays taken, and its content is
+        ignored (rules NC3 to NC5).
+Rule 3  All earlier revisions of an alert decide how many reviewers an entry needs (rule HD1). So an entry is checked
+        twice: by `verify` when it is read, for what its own kind asks for, and by `verify_revision` or `verify_cancel`
+        once its chain is known. Example: revision 2 of a robbery comes in a category that needs no signatures. Alone
+        it passes. Once the process knows that revision 1 was a robbery, which needs two, it fails.
+Rule 4  A signature is checked once. The result is remembered by a digest of form and signatures, and forgotten when
+        the keys change (rule NC6).
+Rule 5  A live alert stays when a new policy asks for more approvals than it has, unless one of its keys was removed
+        (rule NC7). The process remembers these entries, so that its api accepts what its streams still show (rule HD7).
+        Example: an alert with one signature is live when a reload asks for two. It stays, and can be cancelled. If the
+        key of its one reviewer is removed from the file, it is withdrawn.
 """
 
 import hashlib
@@ -32,38 +40,41 @@ from .reviewers import Reviewers, Signed, who_signed
 logger = logging.getLogger(__name__)
 
 REASONS = ("unsigned", "signature", "unknown-key", "too-few", "other-place")
-MANY = 1_000  # more than can sign
-REMEMBERED = 65_536  # verdicts, places that were told of, places of entries, and entries that stay (Rule 5)
+MANY = 1_000  # more persons than can sign one form
+REMEMBERED = 65_536  # entries in each of this module's memories, such as results of checks (Rule 4)
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
 class _Failed(Exception):  # noqa: N818
-    """An entry is not to be believed; its text is one of REASONS."""
+    """The failure of a check; its text is one of REASONS."""
 
 
 class ApprovalVerifier:
-    """Judges what is read from the log, by the policy and the reviewers in force. It stays the same object."""
+    """The check of log entries by the policy and the reviewers in force.
+
+    A reload changes the policy and the reviewers, and keeps the object.
+    """
 
     def __init__(self, policy: Policy, reviewers: Reviewers) -> None:
         self.untrusted = Counter(dict.fromkeys(REASONS, 0))
-        self.version = 0  # one more each time that something else is in force
+        self.version = 0  # rises by one each time that the policy or the reviewers change
         self._policy = policy
         self._reviewers = reviewers
         self._signed: dict[bytes, Signed | None] = {}  # by digest; None: a signature does not verify
-        self._most: dict[bytes, int] = {}  # how many had signed by the keys of any time
-        self._told: dict[str, None] = {}  # places of which it was said
-        self._places: dict[tuple[str, int], str] = {}  # of entries that are judged twice, by id and number
-        self._kept: dict[tuple[str, int], bytes] = {}  # digests of what stays by Rule 5, by id and number
+        self._most: dict[bytes, int] = {}  # by digest: the most persons who counted under any earlier set of keys
+        self._told: dict[str, None] = {}  # places in the log whose failure was already logged and counted
+        self._places: dict[tuple[str, int], str] = {}  # by id and revision: places of entries to be checked again
+        self._kept: dict[tuple[str, int], bytes] = {}  # by id and revision: digests of entries that stay (Rule 5)
         self._watchers: list[Callable[[], None]] = []
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called each time that something else is in force."""
+        """Register a function to be called each time that the policy or the reviewers change."""
         self._watchers.append(changed)
 
     def replace(self, policy: Policy, reviewers: Reviewers) -> None:
-        """Have these in force from now on."""
+        """Put a policy and reviewers into force, and call the watchers if that can change the result of any check."""
         if (policy, reviewers) == (self._policy, self._reviewers):
             return
         had = bool(self.needs_chain or self._reviewers)
@@ -79,14 +90,15 @@ class ApprovalVerifier:
 
     @property
     def needs_chain(self) -> bool:
-        """Whether anything has to be approved at all."""
+        """Whether the policy asks for approvals in any category."""
         return self._policy.asks_for_approvals
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """The entry that was read at a place of the log, as its form says it (NC1), or that it is not believed (NC2).
+        """Return an entry as its form says it (rule NC1), or `Untrusted` if it fails the check (rule NC2).
 
-        `stands_under`: the id and the number under which the log has it. Only what the entry asks for by itself is
-        judged, and of a cancel not even that: `verify_revision` and `verify_cancel` do the rest.
+        `stands_under` are the id and revision under which the log has the entry; `place` names its place for log
+        messages. A revision is checked for as many approvals as its own kind needs, and a cancel only for signatures
+        that verify: `verify_revision` and `verify_cancel` check the rest (Rule 3).
         """
         said: Entry | None = None
         try:
@@ -103,28 +115,29 @@ class ApprovalVerifier:
         except _Failed as failed:
             return self._set_aside(stands_under, entry.ends_at, place, str(failed), said)
         except Exception as error:  # NC5
-            logger.error("checking an entry failed: %s", trace(error))
+            logger.error("the check of a log entry failed, so the entry is set aside: %s", trace(error))
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that passed `verify` is believed behind revisions of these kinds (HD1)."""
+        """Return whether a revision that passed `verify` has enough approvals after revisions of these kinds (HD1)."""
         if behind <= kinds_of(revision):
-            return True  # `verify` has asked for as much
+            return True  # no other kinds, so `verify` has already checked for as many approvals
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that passed `verify` is believed behind revisions of these kinds (HD1).
+        """Return whether a cancel that passed `verify` has enough approvals after revisions of these kinds (HD1).
 
-        `alert`: the last revision that is believed; None if there is none.
+        `alert` is the last revision that passed its check, or None if there is none.
         """
         if cancel.is_tombstone and alert is None:
             return True
         return self._is_good(cancel, behind, 0 if alert is None else alert.alert.occurred_at)
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that was believed still is, by the keys as they are now (NC3).
+        """Return whether a live revision that passed its check still passes, after a change of keys or policy (NC3).
 
-        That more approvals are asked for than then takes nothing away from it (NC7). The api believes it, too (HD7).
+        It passes, too, if it only lacks approvals that the policy did not ask for before (rule NC7). It is remembered
+        then, so that the api accepts it as well (rule HD7).
         """
         try:
             self._check(revision, behind, revision.alert.occurred_at)
@@ -135,14 +148,14 @@ class ApprovalVerifier:
         return True
 
     def metrics(self) -> Iterator[Metric]:
-        """What it has not believed, for Prometheus."""
-        text = "Entries of the log that were set aside since they are not approved"
+        """Yield the counter of entries that failed the check, by reason."""
+        text = "Entries of the log that were set aside because they are not approved"
         yield counters("log_untrusted", text, "reason", self.untrusted.items())
 
-    # ---- the pieces ------------------------------------------------------------------------------------------
+    # ---- single checks ---------------------------------------------------------------------------------------
 
     def _said(self, entry: Entry, proof: ApprovalProof) -> Entry:
-        """The entry as its form says it. Raises _Failed if the form is none, or another entry's."""
+        """Return the entry as its form says it. Raise _Failed if the form is malformed or belongs to another entry."""
         try:
             read = form.read(proof.form)
         except ValueError:
@@ -165,7 +178,10 @@ class ApprovalVerifier:
         return True
 
     def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
-        """Raise _Failed if too few have approved an entry behind revisions of these kinds, unless it stays (Rule 5)."""
+        """Raise _Failed if an entry after revisions of these kinds lacks approvals, unless it stays (Rule 5).
+
+        `occurred_at` is the time of the incident in ms since 1970: no signature may be older.
+        """
         needed = asked(self._policy, entry, behind)
         if entry.proof is None:
             if needed and not self._is_kept(entry):
@@ -182,14 +198,17 @@ class ApprovalVerifier:
         return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
 
     def _has_all(self, entry: Entry) -> bool:
-        """Return whether no key by which an entry was believed has been taken out since."""
+        """Return whether as many persons count for an entry as under any earlier set of keys.
+
+        If fewer do, a key by which the entry was approved has been removed.
+        """
         if entry.proof is None:
             return True
         signed = self._who(entry.proof)
         return signed is not None and len(signed.persons) >= self._most.get(_digest(entry.proof), MANY)
 
     def _who(self, proof: ApprovalProof) -> Signed | None:
-        """Who has signed; None if a signature by a known key does not verify."""
+        """Return who has signed, from memory if possible (Rule 4); None if a signature by a known key is wrong."""
         digest = _digest(proof)
         if digest not in self._signed:
             _remember(self._signed, digest, self._checked(proof))
@@ -204,7 +223,7 @@ class ApprovalVerifier:
         if place not in self._told:
             _remember(self._told, place, None)
             self.untrusted[reason] += 1
-            logger.error("log: entry at %s set aside, it is not approved: %s", place, reason)
+            logger.error("log: entry at %s was set aside, because it is not approved: %s", place, reason)
         return Untrusted(*stands_under, ends_at, said)
 
 
@@ -220,7 +239,7 @@ def _digest(proof: ApprovalProof) -> bytes:
 
 
 def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
-    """Keep it; of too many the one that has been kept the longest goes."""
+    """Store a value, and drop the oldest one if there are more than REMEMBERED."""
     known[key] = value
     if len(known) > REMEMBERED:
         del known[next(iter(known))]

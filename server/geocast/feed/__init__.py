@@ -1,15 +1,17 @@
-"""The public feed: all live alerts, for whoever asks (protocol rules PF1 to PF5).
+"""The public feed: all live alerts over HTTP, for everybody, without a token (protocol rules PF1 to PF5).
 
-    log ── reader ──> live alerts ── gallery <── a Picture of each ── drawer, a process
+Each alert is drawn once: a `Picture` has its part of each document as bytes. Answers are put together from pictures.
+
+    log ── reader ──> live alerts ── gallery <── a Picture of each ── drawer, a separate process
                                        └──> cache: bodies, each made at most once a second ──> routes
 
-map_polygons  shapes on the sphere -> rings on a map
-geojson       all live alerts, as features
-atom          all of them, and what was called off, as entries that link their CAP messages
-cap           one of them, as a message of CAP 1.2
-picture       what these three show of one alert, as bytes
-drawer        the process in which pictures are made, and how it is asked
-gallery       which pictures there are, and which are wanted
-cache         a body, its tag, and how long it may be kept
-joining       parts of a body in one piece
+map_polygons  shapes on the sphere -> polygons of a flat map
+geojson       all live alerts as GeoJSON features
+atom          all live and cancelled alerts as Atom entries, which link to CAP messages
+cap           one alert, or its cancel, as a CAP 1.2 message
+picture       the parts of these three documents for one alert, as bytes
+drawer        the process that draws pictures, and how the node talks to it
+gallery       the pictures of all live alerts, and the alerts that wait to be drawn
+cache         bodies of answers, their ETags and their lifetimes
+joining       joining large bodies without blocking the event loop
 """

@@ -1,4 +1,4 @@
-"""All live alerts, and what was called off, as Atom (RFC 4287; PF1)."""
+"""All live and cancelled alerts as an Atom feed (RFC 4287; rule PF1)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,18 +17,21 @@ MEDIA_TYPE = "application/atom+xml"
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where the feed is: its public base, without a slash at the end, and who says it."""
+    """The public base URL of the feed, without a slash at its end, and the sender that the feed names."""
 
     url: str
     sender: str
 
     def cap_url(self, alert_id: str) -> str:
-        """Where an alert's CAP message is."""
+        """Return the URL of an alert's CAP message."""
         return f"{self.url}/v1/cap/{quote(alert_id, safe='')}.xml"
 
 
 def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
-    """One alert, or the cancel of it. The entry's id stays; what it links is the current message."""
+    """Return the Atom entry of an alert, or of its cancel.
+
+    All revisions of an alert and its cancel share one entry id; the link leads to the current CAP message.
+    """
     alert = revision.alert
     updated = revision.issued_at if cancel is None else cancel.cancelled_at
     element = etree.Element("entry", nsmap={None: NAMESPACE})
@@ -44,7 +47,7 @@ def entry(revision: Revision, cancel: Cancel | None, site: Site) -> bytes:
 
 
 def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
-    """The entries as one document; `updated_ms`: when the last of them was."""
+    """Return the entries as one Atom document. `updated_ms` is the time of the newest, in ms since 1970."""
     root = etree.Element("feed", nsmap={None: NAMESPACE})
     link = f"{site.url}/v1/feed.atom"
     _add(root, "id", link)
@@ -54,7 +57,7 @@ def feed(entries: Iterable[bytes], updated_ms: int, site: Site) -> bytes:
     _add(author, "name", site.sender)
     etree.SubElement(root, "link", rel="self", type=MEDIA_TYPE, href=link)
     head: bytes = etree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    # Entries were made one by one, and are kept: so the end tag is put behind them.
+    # The entries are bytes already, so the end tag is cut off and put after them.
     return joined(head.removesuffix(b"</feed>"), b"\n", entries, b"</feed>\n")
 
 

@@ -1,8 +1,8 @@
-"""The bodies that everybody is sent, and how long each may be kept (PF2).
+"""The bodies of the feed's answers, and how long caches may keep them (rule PF2).
 
-A body is put together of pictures when it is asked for, at most once a second, and the same bytes serve all. Nothing in
-it was over when it was made. It may be kept until the first of what it tells ends, and for 5 s at most: so a cancel is
-5 s late at most behind a cache that keeps to that.
+A body is put together from pictures when somebody asks for it, at most once a second, and everybody gets the same
+bytes. It has no alert that had ended when it was made. Caches may keep it until the first of its alerts ends, and for
+5 s at most. So a cancel reaches clients at most 5 s late, if the caches in between follow `Cache-Control`.
 """
 
 import asyncio
@@ -19,16 +19,17 @@ from . import atom, geojson
 from .gallery import Gallery
 from .picture import Picture
 
-MAKE_S = 1.0  # between two bodies of one kind
+MAKE_S = 1.0  # least time between two bodies of one kind
 MAX_AGE_S = 5
-AT_ONCE = 500  # alerts that are looked at before the loop may look at its sockets: 1 to 2 µs each
+AT_ONCE = 500  # alerts to look at (1 to 2 µs each) before the event loop may serve its sockets
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What is answered: its bytes, their tag, when it last changed, and the deadline until which it may be kept.
+    """The body of an answer, its ETag, and its times.
 
-    `changed_ms` is in ms since 1970; `made` and `until` are monotonic, in seconds.
+    `changed_ms` is when the content last changed, in ms since 1970. `made` is when the body was made, and `until` is
+    the deadline until which it may be kept; both are monotonic, in seconds.
     """
 
     content: bytes
@@ -38,7 +39,7 @@ class Body:
     until: float
 
     def headers(self, now: Now) -> dict[str, str]:
-        """Those that go with it, and with a 304."""
+        """Return the headers of an answer with this body, or of a 304 that confirms it."""
         age = int(max(0.0, min(MAX_AGE_S, self.until - now.monotonic)))
         return {
             "ETag": self.tag,
@@ -48,7 +49,7 @@ class Body:
 
 
 class CachedBody:
-    """A kind of body. `part` gives what a picture is in it, and `whole` puts the parts together."""
+    """One kind of body, such as the GeoJSON of all live alerts, and the latest body of that kind."""
 
     def __init__(
         self,
@@ -58,18 +59,22 @@ class CachedBody:
         part: Callable[[Picture, LiveAlert], bytes],
         whole: Callable[[Iterable[bytes], int], bytes],
     ) -> None:
-        """`part`: b"" for nothing; `whole`: of parts, newest first, and the time of the newest that was ever told."""
+        """Prepare a kind of body.
+
+        `part` returns an alert's part of the body, or b"" if the alert is not in it. `whole` puts the parts together,
+        newest first; its second argument is the issue time of the newest alert that was ever in a body, in ms.
+        """
         self._gallery = gallery
         self._live = live
         self._clock = clock
         self._part = part
         self._whole = whole
-        self._newest_ms = clock.now().wall_ms  # when the newest of what was ever told was issued
+        self._newest_ms = clock.now().wall_ms  # issue time of the newest alert that was ever in a body
         self._body: Body | None = None
         self._making = asyncio.Lock()
 
     async def body(self) -> Body:
-        """Return the body as it is now, or was a second ago at most."""
+        """Return the current body, which is at most a second old."""
         async with self._making:
             now = self._clock.now()
             kept = self._body
@@ -101,12 +106,12 @@ class CachedBody:
 
 
 def is_shown(alert: LiveAlert | None, picture: Picture, now: Now) -> TypeGuard[LiveAlert]:
-    """Return whether the alert is live, and the picture of it not over (rules E1, PF2)."""
+    """Return whether the alert is live, and the revision in its picture has not ended (rules E1, PF2)."""
     return alert is not None and not alert.ended(now) and now.wall_ms < picture.ends_at
 
 
 def of_one(content: bytes, picture: Picture, alert: LiveAlert, now: Now) -> Body:
-    """Return the body that tells of one alert alone."""
+    """Return the body with this content, which is about one alert only."""
     return Body(content, _tag(content), picture.issued_at, now.monotonic, _end(alert, picture, now))
 
 
@@ -119,7 +124,7 @@ def _tag(content: bytes) -> str:
 
 
 def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
-    """All live alerts as GeoJSON."""
+    """Return the body with all live alerts as GeoJSON."""
 
     def part(picture: Picture, alert: LiveAlert) -> bytes:
         return b"" if alert.cancel is not None else picture.feature
@@ -128,7 +133,7 @@ def features(gallery: Gallery, live: LiveAlerts, clock: Clock) -> CachedBody:
 
 
 def entries(gallery: Gallery, live: LiveAlerts, clock: Clock, site: atom.Site) -> CachedBody:
-    """All live alerts, and cancels until their alerts would have ended, as Atom."""
+    """Return the body with all live alerts as Atom, and each cancel until its alert would have ended."""
 
     def part(picture: Picture, _: LiveAlert) -> bytes:
         return picture.entry

@@ -1,7 +1,8 @@
-"""An alert, or its cancel, as a message of CAP 1.2 (PF5). Not signed.
+"""An alert, or its cancel, as a CAP 1.2 message, unsigned (rule PF5).
 
-Each revision is a message of its own: the identifier is the alert's id, a dot and the revision's number, and each later
-one refers to all that came before.
+Each revision is a separate message: its identifier is the alert's id, a dot and the revision's number, and it refers to
+the messages of all earlier revisions. A message is made in two steps. `draft` makes the part that takes CPU and needs
+only the last revision. `complete` adds the references, which need the alert's history from the log.
 """
 
 import math
@@ -17,27 +18,30 @@ from ..model.alert import AlertText, Cancel, Circle, KnownShape, Polygon, Revisi
 
 NAMESPACE = "urn:oasis:names:tc:emergency:cap:1.2"
 MEDIA_TYPE = "application/cap+xml"
-CATEGORY = "Safety"  # where the policy says no other
-# What XML 1.0 can't hold (2.2), and a text of an alert may.
+CATEGORY = "Safety"  # for categories to which the policy gives no CAP category
+# The characters that a text of an alert may have, and XML 1.0 may not (its section 2.2).
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who says it: the `sender` of CAP, and the CAP category of each category of the policy, where it is another."""
+    """The `sender` of CAP messages, and the CAP category of each category of the policy that has one."""
 
     sender: str
     categories: dict[str, str]
 
 
 def message(revisions: Sequence[Revision], cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """Return the message for the last of these revisions, or for the cancel that follows it. There is at least one."""
+    """Return the message for the last of these revisions, or for the cancel that follows it.
+
+    `revisions` are all revisions of the alert in order, at least one.
+    """
     earlier = revisions[:-1] if cancel is None else revisions
     return complete(draft(revisions[-1], cancel, issuer), earlier, issuer.sender)
 
 
 def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
-    """Return the message but for what earlier revisions decide, which `complete` adds."""
+    """Return the message without its type and references, which depend on earlier revisions: `complete` adds them."""
     alert = etree.Element("alert", nsmap={None: NAMESPACE})
     number, at = (current.revision, current.issued_at) if cancel is None else (cancel.revision, cancel.cancelled_at)
     _add(alert, "identifier", _identifier(current.id, number))
@@ -50,7 +54,7 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
     if cancel is not None:
         _add(alert, "note", cancel.reason)
     etree.SubElement(alert, "references")
-    # A cancel has one language, that of its reason (LA4).
+    # A cancel has one language, the one of its reason (rule LA4).
     for text in [*current.alert.texts[: 1 if cancel is not None else None]] or [_only_text(current)]:
         _add_info(alert, current, text, cancel, issuer)
     document: bytes = etree.tostring(alert, encoding="UTF-8", xml_declaration=True)
@@ -58,8 +62,8 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 
 
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
-    """Return the drafted message with its type and its references to these revisions."""
-    # No text can hold these two elements: its "<" is written as "&lt;".
+    """Return the drafted message with its type and with references to the earlier revisions."""
+    # The two empty elements can't be part of a text, because a "<" in a text is written as "&lt;".
     told = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
     references = f"<references>{escape(' '.join(told))}</references>" if earlier else ""
     kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"
@@ -67,7 +71,7 @@ def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
 
 
 def _only_text(revision: Revision) -> AlertText:
-    """What an alert says that is the same for everybody."""
+    """Return the text of an alert that has no languages."""
     alert = revision.alert
     return AlertText("", revision.terms.title, alert.headline, alert.description)
 
@@ -94,7 +98,7 @@ def _add_info(
     if revision.origin is not None:
         parameter = etree.SubElement(info, "parameter")
         _add(parameter, "valueName", "origin")
-        sent = _time(alert.approval.approved_at)  # of the message that it was made of
+        sent = _time(alert.approval.approved_at)  # `sent` of the CAP message that the alert was made from
         _add(parameter, "value", f"{revision.origin.sender},{revision.origin.identifier},{sent}")
     area = etree.SubElement(info, "area")
     _add(area, "areaDesc", text.area_desc or _described(alert.shapes))
@@ -106,7 +110,7 @@ def _add_info(
 
 
 def _described(shapes: Sequence[KnownShape]) -> str:
-    """An area in words, which CAP asks for: it has none of its own."""
+    """Return a description of an area, for an alert without one: CAP requires it."""
     circles = [shape for shape in shapes if isinstance(shape, Circle)]
     parts = [f"within {circle.radius_m / 1000:g} km of {circle.lat:.4f}, {circle.lng:.4f}" for circle in circles]
     parts += ["inside the outline"] * (len(circles) < len(shapes))
@@ -118,7 +122,7 @@ def _identifier(alert_id: str, number: int) -> str:
 
 
 def _time(ms: int) -> str:
-    """CAP wants an offset, no fraction and no Z; UTC is written as -00:00 (3.3.2)."""
+    """Format a time for CAP, which wants an offset, no fraction and no Z: UTC is written as -00:00 (3.3.2)."""
     return f"{format_time(ms)[:19]}-00:00"
 
 
@@ -132,5 +136,5 @@ def _add_if(parent: etree._Element, name: str, text: str | None) -> None:
 
 
 def clean(text: str) -> str:
-    """The text with a replacement character for whatever XML can't hold."""
+    """Return the text with U+FFFD for each character that XML can't have."""
     return _NO_XML.sub("\ufffd", text)

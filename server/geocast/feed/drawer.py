@@ -1,11 +1,11 @@
-"""The process that draws the alerts of the feed, and how the node asks it to (rule HD4).
+"""The process that draws the alerts of the feed, and how the node talks to it (rule HD4).
 
-    node, on its loop ── stdin: a Subject ──> drawer: draws it, in up to 0.1 s of CPU
-                     <── stdout: a Picture ──
+    node, on its loop ── stdin: a PictureRequest ──> drawer: draws it, in up to 0.1 s of CPU
+                     <── stdout: a Picture ─────────
 
-A thread would not do: drawing is Python and numpy, which hold the interpreter's lock. Each system call of the loop
-would then wait up to 5 ms for that lock, and a fan-out makes thousands. The drawer has one subject at a time, and ends
-when its stdin does.
+A thread would not do: drawing is Python and numpy code, which holds the interpreter's lock. Each system call of the
+event loop would then wait up to 5 ms for that lock, and a fan-out makes thousands of them. The drawer draws one request
+at a time, and ends when its stdin is closed. Each message in either direction is a pickle after its length (4 bytes).
 """
 
 import asyncio
@@ -23,38 +23,38 @@ from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
-START_S = 60.0  # until the drawer is ready; it takes 1 s of CPU
-PATIENCE_S = 20.0  # for one subject; it takes 0.1 s of CPU
-NICENESS = 10  # of the drawer: the node comes first where there is one core
+START_S = 60.0  # limit for the drawer's start, which takes 1 s of CPU
+PATIENCE_S = 20.0  # limit for drawing one alert, which takes up to 0.1 s of CPU
+NICENESS = 10  # of the drawer: on a single core the node comes first
 _SIZE = struct.Struct(">I")
 _READY = b"."
 _PROGRAM = "from geocast.feed.drawer import main; main()"
 
 
 class Drawer:
-    """The drawer as the node sees it: started when it is first asked, and again if it has ended."""
+    """The node's side of the drawer: starts the process when it is first needed, and again if it has ended."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __call__(self, subject: PictureRequest) -> Picture:
-        """Return the subject's picture. Raises OSError if the drawer can't be started, or ends at everything.
+        """Return the picture for a request. Raise OSError if the drawer can't be started, or fails three times.
 
-        If the drawer fails twice at a subject, the picture has no geometry.
+        If the drawer fails twice, the third attempt draws a picture without a geometry.
         """
         for each in (subject, subject, replace(subject, plain=True)):
             try:
                 process = await self._running()
                 async with asyncio.timeout(PATIENCE_S):
                     return await _asked(process, each)
-            except (OSError, EOFError, RuntimeError) as error:  # it has ended (uvloop: RuntimeError), or takes too long
-                logger.error("the feed's drawer failed at an alert: %s", trace(error))
+            except (OSError, EOFError, RuntimeError) as error:  # ended (RuntimeError from uvloop), or took too long
+                logger.error("the feed's drawer failed to draw an alert: %s", trace(error))
                 await self.aclose()
-        raise OSError("the feed's drawer ends whatever it is asked")
+        raise OSError("the feed's drawer failed three times")
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is not None:
-            await self.aclose()  # it has ended since it was last asked
+            await self.aclose()  # the drawer has ended since its last request
         process = self._process
         if process is None:
             process = self._process = await _started()
@@ -64,7 +64,7 @@ class Drawer:
         return process
 
     async def aclose(self) -> None:
-        """End the drawer. It is started again if it is asked again."""
+        """End the drawer. The next request starts it again."""
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
@@ -94,15 +94,15 @@ async def _asked(process: asyncio.subprocess.Process, subject: PictureRequest) -
 
 
 def main() -> None:
-    """Run as the drawer, until stdin ends."""
+    """Run as the drawer process, until stdin is closed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they are the node's, and may be sent to all its processes
+        signal.signal(number, signal.SIG_IGN)  # they are for the node, but may be sent to all processes of its group
     os.nice(NICENESS)
     serve(sys.stdin.buffer, sys.stdout.buffer)
 
 
 def serve(asked: BinaryIO, answers: BinaryIO) -> None:
-    """Draw each subject that is asked for. A subject that can't be drawn is drawn without a geometry."""
+    """Answer each request with its picture. If drawing raises an error, the picture has no geometry."""
     answers.write(_READY)
     answers.flush()
     while head := asked.read(_SIZE.size):
@@ -110,7 +110,7 @@ def serve(asked: BinaryIO, answers: BinaryIO) -> None:
         try:
             picture = subject.draw()
         except Exception as error:
-            print(f"an alert of the feed is shown without a geometry: {trace(error)}", file=sys.stderr)
+            print(f"the feed shows an alert without geometry, because drawing failed: {trace(error)}", file=sys.stderr)
             picture = replace(subject, plain=True).draw()
         answer = pickle.dumps(picture, pickle.HIGHEST_PROTOCOL)
         answers.write(_SIZE.pack(len(answer)) + answer)

@@ -1,8 +1,10 @@
 """The pictures of all live alerts, each drawn once, in the order in which the alerts became live (rule HD4).
 
-No request draws, or waits for what is drawn. Until an alert is drawn, it is not in the feed; until its next revision or
-its cancel is drawn, the feed has the revision before. What changes an alert that the feed has is drawn first, so that a
-new alert delays no correction. When the node starts, the feed is not there before all that was live is drawn.
+No request draws a picture, or waits for one. Until an alert is drawn, it is not in the feed. Until its next revision or
+its cancel is drawn, the feed has the earlier picture. Changes of alerts that are in the feed are drawn first, so that
+new alerts don't delay a correction. Example: a hundred large polygons are waiting when an alert is cancelled. The
+cancel is drawn next, after the picture that is being drawn. When the node starts, the feed answers 503 until every
+alert that was live in the log is drawn.
 """
 
 import asyncio
@@ -16,34 +18,37 @@ from .picture import Picture
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 1.0  # until an alert is drawn again for which no drawer could be started
-_START = ""  # stands in the queue behind what was live at the start; it is no alert's id
+RETRY_S = 1.0  # pause before the next attempt if the drawer could not be started
+_START = ""  # a mark in the queue after the alerts that were live at the start; no alert has this id
 
 
 class Gallery:
-    """What the feed shows of each live alert. `draw` draws one, and raises OSError if it can't now."""
+    """The pictures of all live alerts, and the queue of alerts that wait to be drawn.
+
+    `draw` draws an alert. It raises OSError if it can't do so at the moment.
+    """
 
     def __init__(self, live: LiveAlerts, clock: Clock, draw: Callable[[LiveAlert], Awaitable[Picture]]) -> None:
         self.pictures: dict[str, Picture] = {}  # by the id of the alert
-        self.complete = asyncio.Event()  # all that was live at the start is drawn
+        self.complete = asyncio.Event()  # set once every alert that was live at the start is drawn
         self._live = live
         self._clock = clock
         self._draw = draw
-        self._changed: dict[str, None] = {}  # ids of alerts that have a picture of what they were before
-        self._new: dict[str, None] = {}
+        self._changed: dict[str, None] = {}  # ids of waiting alerts that have an earlier picture, in order
+        self._new: dict[str, None] = {}  # ids of waiting alerts without a picture, in order
         self._woken = asyncio.Event()
 
     def want(self, alert_id: str) -> None:
-        """Have an alert drawn, if it is live and public, and not drawn yet as it is."""
+        """Queue an alert to be drawn. It is skipped later if it is not live and public, or is drawn already."""
         (self._changed if alert_id in self.pictures else self._new)[alert_id] = None
         self._woken.set()
 
     def started(self) -> None:
-        """All that was live at the start is wanted by now."""
+        """Mark the place in the queue after which every alert that was live at the start is drawn."""
         self.want(_START)
 
     async def draw_for_ever(self) -> None:
-        """Draw what is wanted, one alert at a time."""
+        """Draw the alerts of the queue, one at a time. Never returns."""
         while True:
             await self._woken.wait()
             self._woken.clear()
@@ -52,11 +57,11 @@ class Gallery:
                 try:
                     await self._draw_one(alert_id)
                 except OSError as error:
-                    logger.error("the feed can't draw an alert now: %s", trace(error))
+                    logger.error("the feed can't draw an alert at the moment: %s; trying again", trace(error))
                     await asyncio.sleep(RETRY_S)
                     continue
                 except Exception as error:
-                    logger.error("an alert is left out of the feed, for it can't be drawn: %s", trace(error))
+                    logger.error("an alert is missing from the feed, because it can't be drawn: %s", trace(error))
                 wanted.pop(alert_id, None)
 
     async def _draw_one(self, alert_id: str) -> None:
@@ -71,7 +76,10 @@ class Gallery:
                 self.pictures[alert_id] = picture
 
     def _find(self, alert_id: str) -> LiveAlert | None:
-        """Return the alert if it is known, public (PF1), and was believed: what was not may change under its number."""
+        """Return the alert if it is live, public (rule PF1) and verified.
+
+        The content of an unverified revision may still change under the same number.
+        """
         alert = self._live.find(alert_id, self._clock.now())
         return None if alert is None or alert.restricted or alert.unbelieved else alert
 
@@ -80,7 +88,7 @@ class Gallery:
         return picture is None or picture.number < alert.number
 
     def forget(self) -> None:
-        """Let go of the pictures of alerts that are not live any more."""
+        """Drop the pictures of alerts that are no longer live."""
         now = self._clock.now()
         for alert_id in [each for each in self.pictures if self._live.find(each, now) is None]:
             del self.pictures[alert_id]

@@ -1,4 +1,4 @@
-"""All live alerts as GeoJSON (RFC 7946; PF1, PF4)."""
+"""All live alerts as GeoJSON (RFC 7946; rules PF1 and PF4)."""
 
 import json
 from collections.abc import Iterable
@@ -13,9 +13,10 @@ MEDIA_TYPE = "application/geo+json"
 
 
 def feature(revision: Revision, *, plain: bool = False) -> bytes:
-    """Return one alert. Its properties are what a subscriber is sent, `area` included; the geometry is for drawing.
+    """Return the GeoJSON feature of one alert.
 
-    An official warning has `texts` besides, in all languages. With `plain`, there is no geometry.
+    Its properties are the members that subscribers are sent, with the exact `area`; its geometry is for drawing on a
+    map. An official warning also has `texts`, in all its languages. With `plain`, the geometry is null.
     """
     texts = texts_of(revision)
     properties = alert_map(revision) | ({"texts": texts} if texts else {})
@@ -29,14 +30,14 @@ def feature(revision: Revision, *, plain: bool = False) -> bytes:
 
 
 def collection(features: Iterable[bytes]) -> bytes:
-    """The features as one document."""
+    """Return the features as one GeoJSON document."""
     return joined(b'{"type":"FeatureCollection","features":[', b",\n", features, b"]}")
 
 
 def geometry(area: Iterable[Shape]) -> dict[str, Any] | None:
-    """Return the shapes as one geometry; None if there is none that can be drawn (section 3.2 allows it).
+    """Return the shapes as one geometry, or None if none of them can be drawn (RFC 7946, section 3.2, allows null).
 
-    The shapes share the positions that an alert may have (rule HD4).
+    The shapes share the positions that one alert may have (rule HD4).
     """
     shapes = tuple(area)
     polygons = [rings for shape in shapes for rings in _drawn(shape, map_polygons.MOST_POSITIONS // len(shapes))]

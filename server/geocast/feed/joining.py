@@ -1,10 +1,13 @@
-"""Megabytes in one piece, without holding up the loop (rule HD4)."""
+"""Joining large bodies without blocking the event loop (rule HD4)."""
 
 from collections.abc import Iterable
 
 
 def joined(head: bytes, between: bytes, parts: Iterable[bytes], tail: bytes) -> bytes:
-    """Return the parts in one piece. A single `join` is used: with megabytes it lets other threads run meanwhile."""
+    """Return `head`, the parts with `between` between them, and `tail` as one object.
+
+    A single `bytes.join` does all of it: for megabytes it releases the interpreter's lock, so other threads can run.
+    """
     pieces = [head]
     for part in parts:
         pieces += (part, between)

@@ -1,8 +1,14 @@
-"""Shapes of the sphere as polygons of a flat map in longitude and latitude: for drawing (PF4).
+"""Shapes on the sphere as polygons of a flat map in longitude and latitude, for drawing (rule PF4).
 
-RFC 7946 wants straight lines between corners, nothing across the antimeridian (3.1.9), exterior rings counter-clockwise
-(3.1.6). So the ring of a shape is split until each line is within 10 m of its arc, unrolled in longitude, closed along
-the edge of the map where it winds around a pole, and cut into turns of 360°.
+The sides of an alert's shapes are arcs of great circles. GeoJSON (RFC 7946) wants straight lines between corners,
+polygons that don't cross the antimeridian (3.1.9), and counter-clockwise exterior rings (3.1.6). So each ring goes
+through four steps:
+
+1.  Its arcs are split until each straight line is within 10 m of its arc.
+2.  Its longitudes are unrolled: they continue beyond ±180°, so that no line jumps across the map. A ring from 179° to
+    -179° becomes one from 179° to 181°.
+3.  A ring around a pole does not end where it began, but 360° farther. It is closed along the map's edge at ±90°.
+4.  The map is cut into strips of 360°, and the parts in each strip are moved back into the range of -180° to 180°.
 """
 
 import math
@@ -16,20 +22,23 @@ from ..geometry.sphere import EARTH_RADIUS_M, Floats, unit_vector, unit_vectors
 from ..geometry.spherical_polygon import angle_between
 
 CORNERS = 64  # of a circle
-OFF_M = 10.0  # how far a line may be from its arc
-MOST_PIECES = 1024  # of an arc: those beside a pole never come close enough
-MOST_CROSSINGS = 1_000  # of a ring with itself: to take it apart there takes 30 ms, and time grows with the square
-MOST_POSITIONS = 5_000  # of the shapes of one alert together: beyond it each is drawn as a box around it (HD4)
+OFF_M = 10.0  # greatest distance between a line and its arc
+MOST_PIECES = 1024  # pieces of one arc: close to a pole no number of pieces is enough
+MOST_CROSSINGS = 1_000  # of a ring with itself: splitting it there takes 30 ms, and the time grows with the square
+MOST_POSITIONS = 5_000  # of all shapes of one alert: a shape beyond its share is drawn as a box around it (rule HD4)
 DECIMALS = 6  # 0.1 m
 _WORLD = [[-180.0, -90.0], [180.0, -90.0], [180.0, 90.0], [-180.0, 90.0], [-180.0, -90.0]]
-# A circle of this radius has its corners on the other half of the sphere, and goes for the whole of it.
+# Beyond this radius a circle's corners would be on the other half of the sphere, so the whole map is drawn instead.
 _WHOLE_M = math.pi / 2 * EARTH_RADIUS_M * 0.98
 
-Rings = list[list[list[float]]]  # of a polygon of GeoJSON: corners as [longitude, latitude]
+Rings = list[list[list[float]]]  # the coordinates of a GeoJSON polygon: rings of [longitude, latitude]
 
 
 def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons that cover the circle: 64 corners around it, each side touching it. `most`: as of `of_ring`."""
+    """Return polygons of the map that cover a circle.
+
+    They are made from 64 corners around the circle, so that each side touches it. `most` is as in `of_ring`.
+    """
     if radius_m >= _WHOLE_M:
         return [[_WORLD]]
     angle = math.atan(math.tan(radius_m / EARTH_RADIUS_M) / math.cos(math.pi / CORNERS))
@@ -37,7 +46,7 @@ def of_circle(lat: float, lng: float, radius_m: float, most: int = MOST_POSITION
 
 
 def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
-    """Corners at this angle from a point, counter-clockwise, the first one again at the end."""
+    """Return a closed ring of corners at this angle (radians) from a point, counter-clockwise."""
     centre = np.array(unit_vector(lat, lng))
     north = np.array(unit_vector(lat + 90, lng))
     west = np.cross(north, centre) * -1
@@ -50,7 +59,7 @@ def _around(lat: float, lng: float, angle: float) -> list[tuple[float, float]]:
 
 
 def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> list[Rings]:
-    """Return polygons of the map for a ring of arcs.
+    """Return polygons of the map that cover a ring of arcs.
 
     The ring's corners are (longitude, latitude), counter-clockwise and closed. A ring that would take more than `most`
     positions is drawn as a box around it (rule HD4).
@@ -61,7 +70,7 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
     if flat is None:
         return [_rings(part) for part in _cut(_box(points))]
     turn = round((flat[-1, 0] - flat[0, 0]) / 360)
-    if turn:  # eastward around the north pole, westward around the south pole: the inside is on the left
+    if turn:  # the inside is on the left, so an eastward ring is around the north pole, a westward one around the south
         pole = 90.0 * turn
         flat = np.vstack([flat, [flat[-1, 0], pole], [flat[0, 0], pole], flat[:1]])
     try:
@@ -71,7 +80,10 @@ def of_ring(ring: Sequence[tuple[float, float]], most: int = MOST_POSITIONS) -> 
 
 
 def _box(points: Floats) -> shapely.Polygon:
-    """Return the box of the map around the smallest cap that is centred between these points and covers them."""
+    """Return a box of the map that covers these points.
+
+    The box is drawn around the smallest spherical cap that is centred at the mean of the points and covers them.
+    """
     x, y, z = points.sum(axis=1).tolist()
     lng, lat = math.atan2(y, x), math.atan2(z, math.hypot(x, y))
     centre = np.array(unit_vector(math.degrees(lat), math.degrees(lng)))[:, None]
@@ -79,7 +91,7 @@ def _box(points: Floats) -> shapely.Polygon:
     if angle >= math.pi / 2:
         return shapely.box(-180, -90, 180, 90)
     south, north = max(lat - angle, -math.pi / 2), min(lat + angle, math.pi / 2)
-    if abs(lat) + angle >= math.pi / 2:  # a pole is in it, and every longitude
+    if abs(lat) + angle >= math.pi / 2:  # the cap contains a pole, and so every longitude
         lng, wide = 0.0, math.pi
     else:
         wide = math.asin(math.sin(angle) / math.cos(lat))
@@ -87,7 +99,7 @@ def _box(points: Floats) -> shapely.Polygon:
 
 
 def _filled(flat: Floats) -> shapely.Geometry:
-    """Return what a ring of the map winds around, without crossings (D4); its hull if there are very many."""
+    """Return the area that a ring of the map winds around (rule D4), or its convex hull if it has many crossings."""
     shape = shapely.Polygon(flat)
     if shape.is_valid:
         return shape
@@ -97,10 +109,10 @@ def _filled(flat: Floats) -> shapely.Geometry:
 
 
 def _crosses_much(lines: NDArray[np.object_]) -> bool:
-    """Return whether the lines of a ring meet more than MOST_CROSSINGS times; each line meets its neighbours."""
+    """Return whether the lines of a ring cross each other more than MOST_CROSSINGS times."""
     tree = shapely.STRtree(lines)
-    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # each pair is found twice, each line with itself and its neighbours
-    for start in range(0, len(lines), 100):  # a few at a time: of 5,000 lines all may meet all
+    left = 2 * MOST_CROSSINGS + 3 * len(lines)  # finds each pair twice, and each line with itself and two neighbours
+    for start in range(0, len(lines), 100):  # in small steps, because all of 5,000 lines may cross each other
         left -= len(tree.query(lines[start : start + 100], "intersects")[0])
         if left < 0:
             return True
@@ -108,14 +120,14 @@ def _crosses_much(lines: NDArray[np.object_]) -> bool:
 
 
 def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
-    """Return the ring as lines within OFF_M of its arcs: rows of longitude, without a jump, and latitude.
+    """Return the ring as lines within OFF_M of its arcs: rows of longitude, unrolled, and latitude.
 
-    `points` are the unit vectors of `corners`, as columns. None if there would be more than `most` lines. Each arc is
-    split evenly, into 1, 2, 4 … pieces, and MOST_PIECES at most.
+    `points` are the unit vectors of `corners`, as columns. Return None if there would be more than `most` lines. Each
+    arc is split evenly into 1, 2, 4 … pieces until they are close enough, and into MOST_PIECES at most.
     """
     pieces = np.ones(len(corners) - 1, np.intp)
     todo = np.arange(len(pieces))
-    split: dict[int, Floats] = {}  # what an arc has between its corners, by its number
+    split: dict[int, Floats] = {}  # by the arc's number: the points between its corners
     count = 1
     while True:
         if pieces.sum() > most:
@@ -143,7 +155,7 @@ def _unrolled(corners: Floats, points: Floats, most: int) -> Floats | None:
 
 
 def _along(corners: Floats, starts: Floats, ends: Floats, count: int) -> tuple[Floats, Floats]:
-    """Return `count` evenly spaced points of each arc: longitudes and latitudes, a row for each arc."""
+    """Return the longitudes and the latitudes of `count` evenly spaced points of each arc, one row for each arc."""
     angle = 2 * np.arctan2(np.linalg.norm(starts - ends, axis=0), np.linalg.norm(starts + ends, axis=0))
     share = np.linspace(0, 1, count)
     still = angle < 1e-12
@@ -164,7 +176,7 @@ def _distances(lng1: Floats, lat1: Floats, lng2: Floats, lat2: Floats) -> Floats
 
 
 def _cut(shape: shapely.Geometry) -> Iterator[shapely.Polygon]:
-    """The parts of a shape of the unrolled map in each turn of 360°, put where the map is."""
+    """Yield the parts of an unrolled shape in each strip of 360°, moved into the range of -180° to 180°."""
     if shape.is_empty:
         return
     west, _, east, _ = shape.bounds

@@ -1,4 +1,4 @@
-"""What the feed shows of one alert, as bytes that its documents are put together from (rules PF1, PF4, PF5, HD4)."""
+"""The parts of the feed's documents for one alert, as bytes (rules PF1, PF4, PF5, HD4)."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,10 @@ from . import atom, cap, geojson
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One revision of an alert, or its cancel, as it is shown until `ends_at`.
+    """One revision of an alert, or its cancel, as the feed shows it until `ends_at`. Times are in ms since 1970.
 
-    `feature` is empty for a cancel. `message` is the CAP message, which `cap.complete` completes.
+    `number` is the revision's or cancel's. `feature` (GeoJSON) is empty for a cancel, `entry` is the Atom entry, and
+    `message` is the CAP message without the parts that `cap.complete` adds.
     """
 
     number: int
@@ -23,9 +24,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureRequest:
-    """What is drawn: the last revision of an alert, its cancel if there is one, and who says it.
+    """A request for a picture: the last revision of an alert, its cancel if there is one, and the feed's sender.
 
-    `plain`: without a geometry, because nothing came of it with one.
+    With `plain`, the picture has no geometry, because drawing with one has failed.
     """
 
     revision: Revision
@@ -35,7 +36,7 @@ class PictureRequest:
     plain: bool = False
 
     def draw(self) -> Picture:
-        """Draw it. Takes up to 0.1 s of CPU."""
+        """Return the picture. Takes up to 0.1 s of CPU."""
         revision, cancel = self.revision, self.cancel
         current = revision if cancel is None else cancel
         return Picture(

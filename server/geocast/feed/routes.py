@@ -1,7 +1,8 @@
-"""The listener of the public feed: read-only, without a token, and nothing on it but three documents (PF1 to PF3).
+"""The HTTP listener of the public feed: three kinds of documents, read-only, without a token (rules PF1 to PF3).
 
-It follows the log for itself, and serves from memory what was drawn (HD4). So it goes on while the log is away, and no
-request of a stranger gets to the log but the first for a CAP message.
+The feed follows the log itself, and serves the pictures in its memory (rule HD4). So it keeps answering while the log
+is out of reach. Strangers can hardly cause reads of the log: only the first request for the CAP message of a revision
+reads it.
 """
 
 import asyncio
@@ -37,16 +38,16 @@ from .picture import Picture, PictureRequest
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUESTS = 500  # under way at once; one more is told 429
-# A connection has one request under way. The door lets connections that do not read give way to new ones, so strangers
-# that read nothing can't hold all requests (rule HD6).
+MAX_REQUESTS = 500  # under way at once; further requests are answered with 429
+# A connection has one request under way. The HTTP server closes connections that do not read their answers to make room
+# for new ones, so strangers can't use up all requests by not reading (rule HD6).
 MAX_CONNECTIONS = MAX_REQUESTS
-SWEEP_S = 1.0  # between looks for alerts that have ended
+SWEEP_S = 1.0  # pause between two removals of ended alerts
 _EVERYWHERE = {"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff"}
 
 
 class Feed:
-    """What the feed tells: the live alerts, as three kinds of documents. They are drawn elsewhere (HD4)."""
+    """The public feed: the live alerts, and their three kinds of documents. Pictures are drawn elsewhere (rule HD4)."""
 
     def __init__(
         self,
@@ -57,13 +58,14 @@ class Feed:
         keeper: LogHealth,
         draw: Callable[[PictureRequest], Awaitable[Picture]],
     ) -> None:
-        """`settings` have a `feed_url` and a `feed_sender`; `keeper` is told when the log can't be read.
+        """Prepare the feed, with an empty gallery.
 
-        `draw` raises OSError if it can't now.
+        `settings` must have a `feed_url` and a `feed_sender`. `keeper` records whether the log can be read. `draw`
+        raises OSError if it can't draw at the moment.
         """
         self.live = LiveAlerts(1, places=False)
         self.reader = LogReader(alert_log, clock, self.live, self._apply, keeper)
-        self.answers: Counter[int] = Counter()  # by status
+        self.answers: Counter[int] = Counter()  # numbers of answers by status
         self._site = atom.Site(settings.feed_url.rstrip("/"), settings.feed_sender)
         self._draw = draw
         self.gallery = Gallery(self.live, clock, self._drawn)
@@ -72,14 +74,14 @@ class Feed:
         self._issuer = cap.Issuer(settings.feed_sender, policy.cap_categories())
         self._log = alert_log
         self._clock = clock
-        self._messages: dict[str, tuple[int, Body]] = {}  # CAP messages by id, and which number each is of
+        self._messages: dict[str, tuple[int, Body]] = {}  # by alert: the latest CAP message and its revision
 
     def adopt(self, policy: Policy) -> None:
-        """Call categories as this policy does, in messages that are not written yet: one that is out stays as it is."""
+        """Use the CAP categories of a new policy for pictures that are drawn from now on; existing ones stay."""
         self._issuer = cap.Issuer(self._issuer.sender, policy.cap_categories())
 
     def _apply(self, entry: Entry | Untrusted) -> None:
-        if not isinstance(entry, Untrusted):  # it would be kept for those who hold it, and nobody holds it of the feed
+        if not isinstance(entry, Untrusted):  # only sessions that have such an alert need it, and the feed has none
             self.live.apply(entry, self._clock.now())
             self.gallery.want(entry.id)
 
@@ -87,12 +89,12 @@ class Feed:
         return await self._draw(PictureRequest(alert.revision, alert.cancel, self._site, self._issuer))
 
     async def note_the_start(self) -> None:
-        """Have the feed served when all that the log had is drawn."""
+        """Wait until the log has been read, then let the feed answer once the alerts read so far are drawn."""
         await self.reader.caught_up.wait()
         self.gallery.started()
 
     async def sweep_for_ever(self) -> None:
-        """Let go of what has ended."""
+        """Drop ended alerts, their pictures and their CAP messages once a second. Never returns."""
         while True:
             await asyncio.sleep(0 if self.live.behind else SWEEP_S)
             try:
@@ -101,16 +103,16 @@ class Feed:
                 self.gallery.forget()
                 self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
             except Exception as error:
-                logger.error("a sweep of the feed failed: %s", trace(error))
+                logger.error("removing ended alerts from the feed failed: %s; trying again", trace(error))
 
     async def message(self, alert_id: str) -> Body:
-        """Return the CAP message of an alert that the feed has. Raises Problem, LogUnavailable."""
+        """Return the CAP message of an alert. Raise Problem (404) if the feed does not show it, and LogUnavailable."""
         alert, picture = self._shown(alert_id)
         number, kept = self._messages.get(alert_id, (0, None))
         if kept is None or number != picture.number:
             kept = await self._written(alert, picture)
             self._messages[alert_id] = picture.number, kept
-            self._shown(alert_id)  # it may have ended meanwhile
+            self._shown(alert_id)  # raises if the alert has ended meanwhile
         return kept
 
     def _shown(self, alert_id: str) -> tuple[LiveAlert, Picture]:
@@ -127,14 +129,14 @@ class Feed:
         return cache.of_one(content, picture, alert, self._clock.now())
 
     def metrics(self) -> Iterator[Metric]:
-        """What was answered, for Prometheus."""
+        """Yield the number of alerts in the feed, and counters of its answers by status."""
         yield gauge("feed_alerts", "Alerts that the public feed has, cancelled ones included", len(self.live))
         answers = [(str(status), number) for status, number in sorted(self.answers.items())]
         yield counters("feed_answers", "Answers of the public feed", "status", answers)
 
 
 def make_app(feed: Feed, clock: Clock) -> ASGIApp:
-    """The ASGI application of the feed."""
+    """Return the ASGI application that serves the feed."""
 
     def route(path: str, kept: CachedBody, media_type: str) -> Route:
         async def answer(request: Request) -> Response:
@@ -156,17 +158,17 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
         ],
         exception_handlers=dict.fromkeys((Problem, LogUnavailable, HTTPException, Exception), problem),
     )
-    app.router.redirect_slashes = False  # nothing is sent elsewhere, least of all to a `Host` that a stranger names
+    app.router.redirect_slashes = False  # no redirects: their target would be the `Host` that the request names
     return _Bounds(app, feed)
 
 
 @dataclass(slots=True)
 class _Bounds:
-    """What comes before any route: how many requests at once, no query, whether all is drawn; headers of all."""
+    """The checks in front of all routes: requests under way, no query, start complete. It adds common headers, too."""
 
     app: ASGIApp
     feed: Feed
-    requests: int = 0  # under way
+    requests: int = 0  # requests under way
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -182,8 +184,8 @@ class _Bounds:
         try:
             refused = self._refused(scope)
             await (self.app if refused is None else refused)(scope, receive, noted)
-        except Exception as error:  # Starlette has answered 500, if it still could
-            logger.error("a request of the feed failed: %s", trace(error))
+        except Exception as error:  # Starlette has answered 500, if that was still possible
+            logger.error("a request to the feed failed: %s", trace(error))
         finally:
             self.requests -= 1
 

@@ -1,14 +1,15 @@
-"""The ledger: who approved and published what, and when, in a chain of lines that can't be changed in silence.
+"""The ledger: a chain of lines that records who approved and published what, and when.
 
-A process of its own follows the log, which it only reads, and writes a line for each entry (docs/ledger.md). Nodes know
-nothing of it, and no alert waits for it.
+A separate process follows the log, which it only reads, and writes one line for each entry (docs/ledger.md). Nodes do
+not know about the ledger, and no alert waits for it. Because each line contains the hash of the line before, nobody can
+change a line without breaking the chain.
 
-    log ── alertlog/tail ──> sights ── recording ──> records ── files ──> DIR/2031-05-01.jsonl, ….content.jsonl
-                                                            │ chain: each line has the hash of the line before
-    verifying  <────────────────────────────────────────────┘
+    log ── alertlog/tail ──> raw entries ── recording ──> records ── files ──> DIR/2031-05-01.jsonl, ….content.jsonl
+                                                              │ chain: each line has the hash of the line before
+    verifying  <──────────────────────────────────────────────┘
 
-    chain      a line, and what comes behind it: pure
-    recording  what is seen -> what is written of it: each entry once, however often the log gives it
-    files      the files: appended to, synced, mended after a crash
-    verifying  whether all of it fits together still
+    chain      one line of the chain, and the line that follows it: pure functions
+    recording  raw entry -> record: each entry once, even if the log gives it several times
+    files      the files: append, sync, repair after a crash
+    verifying  the check that chain, contents and signatures still fit together
 """

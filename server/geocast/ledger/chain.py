@@ -1,4 +1,4 @@
-"""The chain: a line of JSON for each record, with its number and the SHA-256 of the line before (LE1)."""
+"""The chain: one line of JSON for each record, with its number and the SHA-256 of the line before (rule LE1)."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ _HEAD = re.compile("([0-9]{1,15}):([0-9a-f]{64})")
 
 
 class ChainHead(NamedTuple):
-    """The last record: its number, and the SHA-256 of its line in hex."""
+    """The number of the last record, and the SHA-256 of its line in hex."""
 
     n: int
     hash: str
@@ -23,59 +23,59 @@ class ChainHead(NamedTuple):
         return f"{self.n}:{self.hash}"
 
 
-NOTHING = ChainHead(0, "0" * 64)  # the head of a ledger without a record
+NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """A line with these members, without its end."""
+    """Return the line for these members, without its line break."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
-    """The line of a record that follows the head."""
+    """Return the line of the record that follows `head`, without its line break."""
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
 
 def digest(data: bytes) -> str:
-    """The SHA-256 of some bytes, in hex."""
+    """Return the SHA-256 of `data` in hex."""
     return hashlib.sha256(data).hexdigest()
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """The members of a line. Raises ValueError."""
+    """Return the members of a line. Raise ValueError if it is not a JSON object with a number `n` of at least 1."""
     try:
         members = load_json(line)
     except (Malformed, UnicodeDecodeError):
-        raise ValueError("is no line of a ledger") from None
+        raise ValueError("is not a line of a ledger") from None
     if type(members.get("n")) is not int or members["n"] < 1:
         raise ValueError("has no number")
     return members
 
 
 def head_of(line: bytes) -> ChainHead:
-    """The head of a ledger that ends with this line. Raises ValueError."""
+    """Return the head of a ledger whose last line is `line`. Raise ValueError if `line` is not a line of a ledger."""
     return ChainHead(read(line)["n"], digest(line))
 
 
 def follow(head: ChainHead | None, line: bytes) -> tuple[dict[str, Any], ChainHead]:
-    """The members of the line behind `head`, and the new head. Raises ValueError if it does not follow.
+    """Return the members of `line` and the new head. Raise ValueError if `line` does not follow `head`.
 
-    `head`: None for a line before which nothing is left.
+    `head` is None for the oldest line that is left: the files before it may have been deleted (rule LE3).
     """
     members = read(line)
     if head is None:
         head = ChainHead(members["n"] - 1, str(members.get("prev")))
         if not HASH.fullmatch(head.hash) or (head.n == 0 and head != NOTHING):
-            raise ValueError("has no hash of a line before")
+            raise ValueError("has no valid hash of the line before")
     if members["n"] != head.n + 1:
-        raise ValueError(f"has the number {members['n']}, and {head.n + 1} comes next")
+        raise ValueError(f"has the number {members['n']}, but {head.n + 1} was expected")
     if members.get("prev") != head.hash:
-        raise ValueError("does not have the hash of the line before: that one, or this, was changed")
+        raise ValueError("does not have the hash of the line before: one of the two lines was changed")
     return members, ChainHead(members["n"], digest(line))
 
 
 def parse_head(text: str) -> ChainHead:
-    """A head as `geocast ledger head` prints it. Raises ValueError."""
+    """Parse a head as `geocast ledger head` prints it. Raise ValueError for any other text."""
     found = _HEAD.fullmatch(text.strip())
     if found is None:
         raise ValueError("expected N:HASH, as geocast ledger head prints it")

@@ -1,12 +1,17 @@
-"""The files of a ledger: DIR/2031-05-01.jsonl, the chain, and DIR/2031-05-01.content.jsonl, what it is about.
+"""The files of a ledger: DIR/2031-05-01.jsonl has the chain, DIR/2031-05-01.content.jsonl the contents of its records.
 
-Rule 1  A content is synced before its record is written, and a record before the next one. So a crash leaves at most
-        one line that is torn, at the end, and at most one content without a record. Both are taken off at the next
-        start, which says so; what they were about comes again out of the log.
-Rule 2  Nothing else is ever taken off or changed. What does not fit stops the start, and is named.
-Rule 3  One process writes: it holds a lock.
-Rule 4  A file is never older than the one before it, whatever the clock says, so their names are in the order of the
-        chain.
+The record of an alert names the alert's id, times and signing keys. Its content is what was signed, or the entry as
+the log has it. Contents are in files of their own so that an operator can delete them and keep the chain.
+
+Rule 1  A content is synced before its record is written, and a record is synced before the next one is written. So a
+        crash leaves at most one torn line, at the end, and at most one content without a record. The next start removes
+        both and logs a warning. Nothing is lost: the log gives their entry again. Example: the machine loses power
+        after the content of record 17 was synced, and half of record 17 is on the disk. The next start cuts off that
+        half and the content, and writes both again when the log gives the entry.
+Rule 2  Nothing else is ever removed or changed. A line that does not fit stops the start, with an error that names it.
+Rule 3  Only one process writes to a ledger: it holds a lock on DIR/.lock.
+Rule 4  A new file never has an earlier date than the last one, even if the clock was set back. So the order of the
+        names is the order of the chain.
 """
 
 import contextlib
@@ -27,23 +32,26 @@ from .recording import Members, RecordedEntries
 logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
-KNOWN_DAYS = 9  # a week that an alert may live, a day that a log remembers it, and one for clocks
+KNOWN_DAYS = 9  # an alert lives for up to 7 days, the log keeps it for 1 more, and clocks may be wrong by 1
 CHAIN, CONTENT, LOCK = ".jsonl", ".content.jsonl", ".lock"
 
 
 def days(folder: Path, suffix: str = CHAIN) -> list[str]:
-    """The days that there are files for, of the chain or with CONTENT for a suffix, in order."""
+    """Return the days for which there is a file with this suffix (CHAIN or CONTENT), in order."""
     return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"????-??-??{suffix}"))
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are whole or not, each with its number and its end; none where there is no file."""
+    """Yield each line of a file with its number, from 1; yield nothing if there is no file.
+
+    Lines include their line break. The last one has none if it is torn.
+    """
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         yield from enumerate(file, start=1)
 
 
 def is_being_written(folder: Path) -> bool:
-    """Whether a process writes to a ledger now (Rule 3)."""
+    """Return whether a process is writing to the ledger now (Rule 3)."""
     try:
         with (folder / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -55,17 +63,17 @@ def is_being_written(folder: Path) -> bool:
 
 
 def data_of(kept: Members) -> bytes:
-    """What a line of content keeps, as bytes. Raises ValueError."""
+    """Return the form or entry that a line of content has, as bytes. Raise ValueError if the line has neither."""
     try:
         if "form" in kept:
             return str(kept["form"]).encode()
         return b64decode(kept["entry"], validate=True)
     except (KeyError, TypeError):
-        raise ValueError("keeps no content") from None
+        raise ValueError("has no content") from None
 
 
 def head(folder: Path) -> ChainHead:
-    """The head of a ledger, by its last whole line. Raises ValueError and OSError."""
+    """Return the head of a ledger, by its last whole line. Raise ValueError if that line is malformed, and OSError."""
     for day in reversed(days(folder)):
         whole = [line for _, line in lines(folder / f"{day}{CHAIN}") if line.endswith(b"\n")]
         if whole:
@@ -74,14 +82,17 @@ def head(folder: Path) -> ChainHead:
 
 
 class Ledger:
-    """A ledger that is open for writing; use as a context manager. Raises ConfigError (Rules 2 and 3) and OSError."""
+    """A ledger that is open for writing, as a context manager.
+
+    Entering it raises ConfigError if a line does not fit (Rule 2) or another process writes (Rule 3), and OSError.
+    """
 
     def __init__(self, folder: Path, clock: Clock) -> None:
-        """The folder is made if there is none."""
+        """Prepare the ledger in `folder`, which is created on entering if it does not exist."""
         self.head = NOTHING
         self.known = RecordedEntries()
         self._folder, self._clock = folder, clock
-        self._day = ""  # of the last file (Rule 4)
+        self._day = ""  # the day of the last file (Rule 4)
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "Ledger":
@@ -101,7 +112,7 @@ class Ledger:
         self._stack.close()
 
     def write(self, members: Members, kept: Members | None = None) -> None:
-        """Write a record, and what is kept beside it: durable when this returns (Rule 1)."""
+        """Write a record and its content (`kept`), if it has one. Both are durable when this returns (Rule 1)."""
         now = format_time(self._clock.now().wall_ms)
         self._day = max(self._day, now[:10])
         line = chain.behind(self.head, {"at": now, **members})
@@ -113,7 +124,7 @@ class Ledger:
     # ---- at the start ----------------------------------------------------------------------------------------
 
     def _mend(self) -> None:
-        """Take off what a crash has left (Rule 1)."""
+        """Remove a torn line and a content without a record, which a crash leaves (Rule 1), and find the head."""
         all_days = days(self._folder)
         if all_days:
             self._day = all_days[-1]
@@ -127,12 +138,12 @@ class Ledger:
             self._cut_content(path)
 
     def _cut_torn(self, path: Path) -> None:
-        """Cut off a last line without an end."""
+        """Cut off a last line that has no line break."""
         whole = sum(len(line) for _, line in lines(path) if line.endswith(b"\n"))
         self._cut(path, whole, "a torn last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Cut off contents at the end whose record was never written."""
+        """Cut off contents at the end of the file whose record was never written."""
         kept = 0
         for number, line in lines(path):
             with _named(path, number):
@@ -145,13 +156,13 @@ class Ledger:
     def _cut(path: Path, size: int, what: str) -> None:
         cut = path.stat().st_size - size
         if cut:
-            logger.warning("%s: %s was cut off, %d bytes: a crash has left it", path, what, cut)
+            logger.warning("%s: %s was cut off (%d bytes), left by a crash", path, what, cut)
             with path.open("r+b") as file:
                 file.truncate(size)
                 os.fsync(file.fileno())
 
     def _recall(self) -> None:
-        """Learn what the last days have, and see that it fits (Rule 2)."""
+        """Read the files of the last KNOWN_DAYS: check the chain (Rule 2), and remember which entries it has."""
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
         at: ChainHead | None = None
         for day in (each for each in days(self._folder) if each >= since):
@@ -181,16 +192,16 @@ class Ledger:
 
 @contextlib.contextmanager
 def _named(path: Path, number: int) -> Iterator[None]:
-    """Name the line that does not fit."""
+    """Turn an error about a line into a ConfigError that names the line."""
     try:
         yield
     except (ValueError, KeyError) as error:
         why = str(error) if isinstance(error, ValueError) else "lacks a member"
-        raise ConfigError(f"{path}:{number}: {why}; geocast ledger verify looks at all of it") from None
+        raise ConfigError(f"{path}:{number}: {why}; geocast ledger verify checks the whole ledger") from None
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append a line, durable when this returns. Raises OSError."""
+    """Append a line and a line break to a file, durable when this returns. Raise OSError."""
     is_new = not path.exists()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:

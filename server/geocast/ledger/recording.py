@@ -1,10 +1,12 @@
-"""What is written of an entry of the log: who, what and when in the chain, the words and places beside it (LE2 to LE4).
+"""Records of log entries: who, what and when go into the chain, texts and places into the content (rules LE2 to LE4).
 
-Rule 1  An entry with a proof is what its form says (NC1); what stands beside the form counts for nothing here.
-Rule 2  The chain has names in the protocol's grammars, numbers and hashes, and nothing that could be a text: an entry
-        in which something else stands where such a name belongs came through no door, and is untrusted.
-Rule 3  An entry is written once, however often the log gives it: it is known by its id, its number, and the bytes that
-        it was written for. So one that stands under a number that was taken by another is written, too.
+Rule 1  A signed entry is recorded as its form says it (rule NC1). Members of the entry beside the form are ignored.
+Rule 2  The chain has only names in the protocol's grammars, numbers and hashes, so that no text can get into it. No
+        node would have accepted an entry with any other text where such a name belongs: it is recorded as untrusted,
+        without that text. Example: an intruder appends an alert straight to Redis, with the category "robbery at 5
+        Main Street". The record says `untrusted`, `unreadable`, and nothing of the address.
+Rule 3  Each entry is recorded once, even if the log gives it several times. Entries are recognised by id, revision and
+        content. So a different entry under the same id and revision is recorded as well.
 """
 
 import hashlib
@@ -28,13 +30,13 @@ Members = dict[str, Any]
 
 
 class Content(NamedTuple):
-    """What was approved or published, by itself: a form with its signatures, or the bytes of an entry without."""
+    """The content of a record: a form with its signatures (`proof`), or the bytes of an unsigned entry."""
 
     data: bytes
     proof: ApprovalProof | None
 
     def sealed(self) -> tuple[str, Members]:
-        """The hash of a random salt and this, and what has to be kept to tell that it fits (LE3)."""
+        """Return the hash of a random salt and the content, and the members of the line that is kept (rule LE3)."""
         salt = secrets.token_bytes(SALT_BYTES)
         return salted(salt, self.data), {"salt": salt.hex(), **self._kept()}
 
@@ -45,14 +47,15 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """The hash by which a record knows its content, in hex."""
+    """Return the hash that a record has of its content, in hex."""
     return hashlib.sha256(salt + data).hexdigest()
 
 
 def approvals(pairs: Iterable[tuple[str, str]]) -> list[list[Any]]:
-    """Key and time (s since 1970) of each signature, given as header and signature. Raises ValueError.
+    """Return the key id and the time (s since 1970) of each signature. Raise ValueError for a malformed header.
 
-    What can't be the name of a reviewer's key is "?" (Rule 2): nodes pass over such a signature, and so does this.
+    `pairs` are the header and the signature of each. A key id that no reviewer can have is returned as "?" (Rule 2):
+    nodes ignore such a signature, and so does the ledger.
     """
     headers = [header_of(protected) for protected, _ in pairs]
     return [[kid if is_kid(kid) else "?", issued_at] for kid, issued_at in headers]
@@ -63,9 +66,9 @@ def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
 
 
 def record_of(sight: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
-    """What is written of an entry; None for those that are not written: tombstones, and entries of other kinds.
+    """Return the members and the content of an entry's record, or None if the entry gets no record.
 
-    Without `reviewers` signatures are not checked.
+    Tombstones and entries of other kinds, such as calls, get none. Without `reviewers`, signatures are not checked.
     """
     entry = sight.entry
     if isinstance(entry, OtherKind) or (isinstance(entry, Cancel) and entry.is_tombstone):
@@ -95,7 +98,10 @@ def record_of(sight: RawEntry, reviewers: Reviewers | None = None) -> tuple[Memb
 
 
 def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
-    """Why nobody among the reviewers has signed a form; empty if somebody has. (The policy says how many it takes.)"""
+    """Return why no reviewer has signed, as the reason of an untrusted record, or "" if at least one has.
+
+    How many signatures an alert needs is up to the policy, which the ledger does not know.
+    """
     signed = who_signed(proof, reviewers)
     if signed is None:
         return "signature"
@@ -103,7 +109,7 @@ def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
 
 
 def _broken(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
-    """Which of the keys came out of an envelope ("break glass"), if any did."""
+    """Return the member `break_glass` with the keys that were kept in an envelope, or no member if there are none."""
     kids = out_of_envelopes((kid for kid, _ in signed), reviewers or NO_REVIEWERS)
     return {"break_glass": kids} if kids else {}
 
@@ -133,41 +139,45 @@ def _named(sight: RawEntry) -> Members:
 
 
 def name_of(sight: RawEntry) -> str:
-    """The id, if it can be one (Rule 2); else nothing."""
+    """Return the id of an entry, or "" if it does not match the grammar of ids (Rule 2)."""
     return sight.id if is_id(sight.id) else ""
 
 
 def _may_be_written(members: Mapping[str, str]) -> bool:
-    """Whether names are names (Rule 2). The codec has seen to the severity."""
+    """Return whether source, category and status match their grammars (Rule 2); the codec has checked the severity."""
     words = [members[key] for key in ("category", "status") if key in members]
     return is_id(members["source"]) and all(_WORD.fullmatch(word) for word in words)
 
 
 class RecordedEntries:
-    """The entries that a ledger has (Rule 3), of as far back as a log may give again."""
+    """The entries that a ledger has already recorded (Rule 3), as far back as the log may give them again."""
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
-        self._last: tuple[int, int] = (0, 0)  # epoch and position, the highest
+        self._last: tuple[int, int] = (0, 0)  # the highest epoch and position
 
     def has(self, sight: RawEntry, content: Content) -> bool:
-        """Whether it was written. Where the content was forgotten, its number tells."""
+        """Return whether an entry was recorded. If its content was deleted, id and revision alone decide."""
         digests = self._digests.get((name_of(sight), sight.revision), set())
         return None in digests or _digest(content.data) in digests
 
     def is_rewound(self, sight: RawEntry, *, is_new: bool) -> bool:
-        """Whether an entry shows that the log began a new history: by its epoch, or a new one by its position."""
+        """Return whether an entry shows that the log began a new history.
+
+        In a log with epochs the epoch is higher than before. In a log without, a new entry has a position that is not
+        higher than the last one.
+        """
         epoch, position = self._last
         if sight.epoch:
             return 0 < epoch < sight.epoch
         return is_new and sight.position <= position
 
     def add(self, alert_id: str, revision: int, data: bytes | None) -> None:
-        """It has been written; `data` is None if nobody knows any more what for."""
+        """Record that an entry with this content was written; `data` is None if the content was deleted since."""
         self._digests.setdefault((alert_id, revision), set()).add(None if data is None else _digest(data))
 
     def reached(self, epoch: int, position: int, *, rewound: bool = False) -> None:
-        """The log goes as far as this; after it was rewound, no farther."""
+        """Record that the log reaches this position; if it was `rewound`, forget that it ever reached farther."""
         self._last = (epoch, position) if rewound else max(self._last, (epoch, position))
 
 
@@ -176,7 +186,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class LedgerRecorder:
-    """Writes what is seen, each entry once."""
+    """The writer of records: turns each raw entry into a record, once."""
 
     def __init__(
         self,
@@ -184,13 +194,16 @@ class LedgerRecorder:
         known: RecordedEntries,
         reviewers: Reviewers | None = None,
     ) -> None:
-        """`write` takes a record, and what is kept beside it; `reviewers`: whose signatures are good."""
+        """Prepare to record entries. Without `reviewers`, signatures are not checked.
+
+        `write` takes the members of a record, and those of its content or None.
+        """
         self._write = write
         self._known = known
         self._reviewers = reviewers
 
     def take(self, sight: RawEntry) -> bool:
-        """Write what there is to write of an entry; whether it is one that can't be trusted, and new."""
+        """Record an entry if it is new, and return whether it is new and untrusted."""
         found = record_of(sight, self._reviewers)
         is_new = found is not None and not self._known.has(sight, found[1])
         place = {"epoch": sight.epoch} if sight.epoch else {}

@@ -1,4 +1,8 @@
-"""Whether a ledger fits together: chain, content that is left, signatures (LE6)."""
+"""The check of a ledger: its chain, the contents that are left, and their signatures (rule LE6).
+
+Every line of the chain must have the hash of the line before. Every content must match the hash in its record, and
+have the signatures that the record names. The check stops at the first line that does not fit.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +16,15 @@ from .files import CHAIN, CONTENT, data_of, days, is_being_written, lines
 from .recording import Members, approvals, salted
 
 
-class Misfit(Exception):  # noqa: N818 (what it is about)
-    """The first line that does not fit, and why, in one line."""
+class Misfit(Exception):  # noqa: N818 (the ledger has a misfit; the program has no error)
+    """A ledger that does not fit together; the text names the first line that does not fit, and says why."""
 
 
 class Verified(NamedTuple):
-    """What was looked at: records, contents and signatures; and where the chain begins and ends."""
+    """The result of a check: how many records, contents and signatures it covered.
+
+    `first` is the number of the first record that is left, and `head` is the last one.
+    """
 
     records: int
     contents: int
@@ -27,9 +34,10 @@ class Verified(NamedTuple):
 
 
 def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | None = None) -> Verified:
-    """Look at all of it. Raises Misfit and OSError.
+    """Check the whole ledger in `folder`. Raise Misfit, and OSError.
 
-    `head`: one that was kept elsewhere, and has to be in it. Without `reviewers` signatures are not checked.
+    `head` is a head that was kept elsewhere; the chain must contain it. Without `reviewers`, signatures are not
+    checked.
     """
     looked = _Looked(folder, head, reviewers)
     all_days = days(folder)
@@ -40,7 +48,7 @@ def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | N
 
 
 class _Looked:
-    """What has been looked at so far."""
+    """The state of a check: the head so far, and the counts."""
 
     def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
         self._folder, self._wanted, self._reviewers = folder, wanted, reviewers
@@ -48,27 +56,28 @@ class _Looked:
         self._first = self._records = self._contents = self._signatures = 0
 
     def at_day(self, day: str, *, at_end: bool) -> None:
-        """Look at the files of a day. `at_end`: a process writes to them now: what it has begun is passed over."""
+        """Check the files of a day. `at_end` means that a process is writing to them: ignore its unfinished lines."""
         path, beside = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
-        chain_lines = _whole(path, at_end=at_end)  # before the contents: each of those is written before its record
+        # Read the chain first. The writer writes a content before its record, so every record read here has a content.
+        chain_lines = _whole(path, at_end=at_end)
         contents = _contents(beside, at_end=at_end) if beside.exists() else None
         for number, line in chain_lines:
             members = self._follow(path, number, line)
             if contents is not None and "content" in members:
                 if members["n"] not in contents:
-                    raise Misfit(f"{path}:{number}: its content is not in {beside.name}, which has others'")
+                    raise Misfit(f"{path}:{number}: its content is missing in {beside.name}, which was not deleted")
                 self._fits(beside, *contents.pop(members["n"]), members)
         written = self._head.n if self._head else 0
         for number, _ in (each for n, each in (contents or {}).items() if not at_end or n <= written):
-            raise Misfit(f"{beside}:{number}: is of no record of that day (a crash may leave one such, the last)")
+            raise Misfit(f"{beside}:{number}: belongs to no record of that day (a crash may leave one such line)")
 
     def done(self) -> Verified:
-        """What all of it comes to."""
+        """Return the result. Raise Misfit if the head that was kept elsewhere is beyond either end of the chain."""
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
-            raise Misfit(f"it ends at record {head.n}: the end was cut off, for there has been record {wanted.n}")
+            raise Misfit(f"the chain ends at record {head.n}: its end was cut off, since there was a record {wanted.n}")
         if wanted is not None and wanted.n < self._first - 1:
-            raise Misfit(f"it begins at record {self._first}: record {wanted.n} is not there any more")
+            raise Misfit(f"the chain begins at record {self._first}: record {wanted.n} was deleted")
         return Verified(self._records, self._contents, self._signatures, self._first, head)
 
     def _follow(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -80,56 +89,59 @@ class _Looked:
         self._records += 1
         wanted, before = self._wanted, ChainHead(members["n"] - 1, members["prev"])
         if wanted is not None and wanted.n == members["n"] and wanted != self._head:
-            raise Misfit(f"{path}:{number}: is another record than the one whose hash was kept elsewhere")
+            raise Misfit(f"{path}:{number}: is not the record whose hash was kept elsewhere")
         if wanted is not None and wanted.n == before.n and wanted != before:
-            raise Misfit(f"{path}:{number}: follows another record than the one whose hash was kept elsewhere")
+            raise Misfit(f"{path}:{number}: does not follow the record whose hash was kept elsewhere")
         return members
 
     def _fits(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
-        """See that a content is its record's."""
+        """Raise Misfit if a content does not match its record."""
         try:
             if {"form", "entry"} <= kept.keys():
                 raise ValueError
             hashed = salted(bytes.fromhex(kept["salt"]), data_of(kept))
         except (KeyError, TypeError, ValueError):
-            raise Misfit(f"{path}:{number}: keeps no content") from None
+            raise Misfit(f"{path}:{number}: has no valid content") from None
         if hashed != members["content"]:
-            raise Misfit(f"{path}:{number}: is not what record {members['n']} was written for")
+            raise Misfit(f"{path}:{number}: is not the content whose hash record {members['n']} has")
         self._contents += 1
         if "approvals" in members:
             self._signed(f"{path}:{number}", kept, members["approvals"])
 
     def _signed(self, where: str, kept: Members, said: object) -> None:
-        """See that the signatures are those that the record names, and good."""
+        """Raise Misfit if the signatures are not those that the record names or, with reviewers, do not verify.
+
+        `said` is the member `approvals` of the record.
+        """
         pairs = kept.get("signatures", [])
         try:
             are_texts = all(isinstance(signature, str) for _, signature in pairs)
             if approvals(pairs) != said or not are_texts or (pairs and "form" not in kept):
                 raise ValueError
         except (TypeError, ValueError):
-            raise Misfit(f"{where}: its signatures are not those that its record names") from None
+            raise Misfit(f"{where}: has other signatures than its record names") from None
         for (kid, _), (protected, signature) in zip(approvals(pairs), pairs, strict=True):
             if self._reviewers is None:
                 return
             if kid not in self._reviewers:
-                raise Misfit(f"{where}: is signed by a key that is not among the reviewers': {kid}")
+                raise Misfit(f"{where}: is signed by a key that is not in the reviewers' file: {kid}")
             if not verifies(Signature(protected, signature), kept["form"], self._reviewers[kid].key):
-                raise Misfit(f"{where}: the signature by {kid} is not good")
+                raise Misfit(f"{where}: the signature by key {kid} does not verify")
             self._signatures += 1
 
 
 def _whole(path: Path, *, at_end: bool) -> list[tuple[int, bytes]]:
-    """The lines of a file, each with its number. One that is torn does not fit, unless it is `at_end`."""
+    """Return the whole lines of a file with their numbers. Raise Misfit for a torn last line, unless `at_end`."""
     found = list(lines(path))
     if found and not found[-1][1].endswith(b"\n"):
         number, _ = found.pop()
         if not at_end:
-            raise Misfit(f"{path}:{number}: is torn: a crash leaves such a line, and the next start takes it off")
+            raise Misfit(f"{path}:{number}: is torn: a crash leaves such a line, and the next start removes it")
     return found
 
 
 def _contents(path: Path, *, at_end: bool) -> dict[int, tuple[int, Members]]:
-    """The contents of a day: by the number of the record, each with the number of its line. Raises Misfit."""
+    """Return the contents of a day, each with the number of its line, by record number. Raise Misfit."""
     found: dict[int, tuple[int, Members]] = {}
     for number, line in _whole(path, at_end=at_end):
         try:

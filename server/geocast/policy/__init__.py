@@ -1,13 +1,18 @@
-"""What may be published: a list of categories with bounds, and the rules of the protocol's section 3.
+"""The policy: the categories that may be published, their bounds, and the rules of the protocol's section 3.
 
-A policy is data (TOML). What is not listed is refused: a category that nobody has thought of is never published.
+A policy is a TOML file. A category that is not in it is refused, so nothing is published that its author did not think
+of.
 
-category  the keys of a category and their bounds
-ages      how old something may be and when it ends: rules that alerts and calls share
-calls     the keys of a category of calls, and their bounds
-cap       which category a CAP message belongs to, and the keys of a policy's `[cap]`
-rules     the policy, and every rule that a request breaks: pure functions of the claims, the time and what is current
-files     from the text of a policy, a file's or a built-in one, to the policy
+category      a category of alerts: its keys, their defaults and bounds
+ages          how old an incident may be and when its alert or call ends
+calls         a category of calls: its keys, their defaults and bounds
+cap           which category a CAP message belongs to, and the keys of a policy's `[cap]`
+confirmation  large areas and revealing texts, which a person must confirm
+pii           the detector of personal data in texts
+rules         the policy, and the rules that a request breaks: pure functions of the request and the time
+files         reading a policy from a file, or a built-in one
+publishers    the file that bounds what each publisher may do
+shares        how much of a bounded resource one subject may use
 """
 
 from .ages import SKEW_MS

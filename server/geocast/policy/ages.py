@@ -1,7 +1,7 @@
-"""When things happened and when they end: the rules P4 to P6, for whatever has an age and an expiry.
+"""The rules on the age of an incident and the expiry of its alert or call (rules P4 to P6).
 
-All of it is a function of the claims of a request, of the time, and of when that ends which it would follow. Times are
-in ms since 1970.
+All functions are pure: they depend on the request, the time, and the expiry of the revision that the request would
+follow. Times are in ms since 1970.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,15 @@ from ..model import problems
 from ..model.problems import Violation, ViolationMembers
 from ..wire.requests import PolicyFacts
 
-SKEW_MS = 60_000  # how far a publisher's clock may be ahead; P5 and the "not in the future" of P3 alone allow it (P8)
+SKEW_MS = 60_000  # how far a publisher's clock may be ahead; only P5 and the "not in the future" of P3 allow it (P8)
 IN_THE_FUTURE = "must not be in the future (60 s of skew allowed)"
 
 
 class Lasting(NamedTuple):
-    """How old an incident may be, and how long after it that ends which is published of it; in seconds.
+    """The bounds of age and expiry in a category, in seconds.
 
-    `default_age_s` is taken where no expiry is sent; `min_life_s` is how far ahead an expiry has to be.
+    An incident may be at most `max_age_s` old, and its alert or call must end at most `max_age_s` after it. Without an
+    expiry in the request, it ends `default_age_s` after the incident. An expiry must be at least `min_life_s` ahead.
     """
 
     max_age_s: int
@@ -27,22 +28,22 @@ class Lasting(NamedTuple):
 
     @property
     def max_age_ms(self) -> int:
-        """How old an incident may be, and how long after it its alert may end, in ms."""
+        """The greatest age of an incident, and the longest time from it to the end of its alert, in ms."""
         return self.max_age_s * 1000
 
     @property
     def default_age_ms(self) -> int:
-        """How long after its incident an alert ends that says nothing else, in ms."""
+        """The time from an incident to the end of an alert that has no expiry of its own, in ms."""
         return self.default_age_s * 1000
 
     @property
     def min_life_ms(self) -> int:
-        """How far ahead of now an expiry has to be, in ms. At least 1, since an expiry has to be in the future."""
+        """The least time from now to an expiry, in ms; at least 1, because an expiry must be in the future."""
         return max(self.min_life_s * 1000, 1)
 
 
 class Words(NamedTuple):
-    """What it is called that ends, and how it is ended early."""
+    """The words of an error text for alerts or for calls: plural, singular, and how to end one early."""
 
     many: str
     one: str
@@ -56,9 +57,10 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """P4 to P6, in this order. `ends_at`: when that ends which this would follow, None if nothing or not known.
+    """Yield the violations of P4 to P6, in this order.
 
-    `first`: it follows nothing. Without a `lasting` only P5 is judged.
+    `first` is whether the request follows no revision. `ends_at` is the end of the revision that it follows, or None if
+    there is none or it is not known. Without `lasting`, only P5 is checked.
     """
     stale = list(_stale(facts, lasting, now_ms)) if lasting is not None and first else []
     yield from stale
@@ -66,7 +68,7 @@ def broken_ages(
         yield Violation(problems.NOT_YET, "/occurred_at", IN_THE_FUTURE)
     if lasting is None:
         return
-    # An incident that is stale (P4) leaves no room for any expiry: that need not be said a second time.
+    # No expiry is possible for a stale incident (P4), so a violation of P6 would only repeat the first one.
     none = [] if stale else list(_no_expiry(facts, lasting, now_ms, ends_at, words, first=first))
     if none or (stale and facts.takes_default):
         yield from none
@@ -83,7 +85,7 @@ def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violat
 def _expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
 ) -> Iterator[Violation]:
-    """Judge the `expires_at` that was sent, or is taken (P6). The caller has seen that there is one that would do."""
+    """Yield a violation if the sent or default `expires_at` is out of range (P6); some other one must be possible."""
     if facts.occurred_at is None:
         return
     expires_at = facts.expires_at
@@ -105,10 +107,10 @@ def _expiry(
 def _no_expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Find out whether no expiry would do: even the latest that the category allows, which is taken if none is sent.
+    """Yield a violation if no expiry is possible: even the latest that the category allows is too early.
 
-    To change `expires_at` would not help then, so the violation does not point there. In revision 1 it points to
-    `occurred_at`; a later revision has to keep that, so there it points to the category.
+    Another `expires_at` would not help then, so the violation points elsewhere: to `occurred_at` in revision 1, and to
+    the category in a later revision, which cannot change `occurred_at`.
     """
     if facts.occurred_at is None:
         return
@@ -122,12 +124,12 @@ def _no_expiry(
         detail = f"{ends}, which is too soon: choose one that lasts longer, or cancel"
     elif lasting.min_life_s:
         last = lasting.max_age_s - lasting.min_life_s
-        detail = f"must be at most {last} s ago, for an alert has to live for {lasting.min_life_s} s"
+        detail = f"must be at most {last} s ago, because an alert must live for {lasting.min_life_s} s"
     else:
         detail = f"must be less than {lasting.max_age_s} s ago, or {words.one} would end at once"
     yield Violation(problems.EXPIRY_OUT_OF_RANGE, "/occurred_at" if first else "/category", detail, _limits(lasting))
 
 
 def _limits(lasting: Lasting) -> ViolationMembers:
-    """Return the limits of an expiry, in seconds, as members of a violation (rule H8a)."""
+    """Return the limits of an expiry, in seconds, as members for a violation (rule H8a)."""
     return {"min_life_s": lasting.min_life_s, "max_age_s": lasting.max_age_s}

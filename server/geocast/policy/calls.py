@@ -1,6 +1,6 @@
-"""Which calls for help may be opened: the keys of a category of `[calls]`, their defaults and their bounds.
+"""The categories of calls for help: the keys of each table in `[calls]`, their defaults and bounds.
 
-What `[calls]` does not have is refused, as what `[categories]` does not have is (RO1).
+A call of a category that is not in `[calls]` is refused, like an alert of one that is not in `[categories]` (rule RO1).
 """
 
 from itertools import pairwise
@@ -22,7 +22,7 @@ MOST_ENOUGH = 1_000
 
 def _rising(radii: list[int]) -> list[int]:
     if any(wider <= narrower for narrower, wider in pairwise(radii)):
-        raise PydanticCustomError("rings", "must rise: each wider than the one before it")
+        raise PydanticCustomError("rings", "must rise: each must be greater than the one before")
     return radii
 
 
@@ -34,10 +34,11 @@ _Seats = Annotated[list[Role], Field(min_length=1, max_length=16)]
 
 
 class CallCategory(BaseModel):
-    """The bounds of one category of calls: who is rung, how far, how many are enough, and which seats there are.
+    """The bounds of one category of calls: which responders are notified, up to which distance, and which seats exist.
 
-    Ages and times are in seconds, rings and `aed_m` in metres; `location_resolution` is that of the cell whose circle
-    the ring shows (RZ6). `residence_quals` are `quals` if they are left out.
+    Ages and times are in seconds, `rings_m` and `aed_m` in metres. The radius of a call does not grow while at least
+    `enough` of the called responders have not declined. `location_resolution` is the H3 resolution of the cell that
+    responders without a seat are shown (rule RZ6). `residence_quals` defaults to `quals`.
     """
 
     model_config = STRICT
@@ -56,11 +57,11 @@ class CallCategory(BaseModel):
 
     @property
     def lasting(self) -> Lasting:
-        """How old an emergency may be, and how long its call may last; it does so if nothing else is said."""
+        """The bounds of a call's age and expiry. Without an expiry, a call lasts as long as it may."""
         return Lasting(self.max_age_s, self.max_age_s)
 
     def terms(self, kind: PlaceKind) -> CallTerms:
-        """What of it a call to such a place keeps (RO3)."""
+        """Return the part of this category that is kept with a call to a place of this kind (rule RO3)."""
         quals = self.quals if kind == "public" or self.residence_quals is None else self.residence_quals
         return CallTerms(
             title=self.title,

@@ -1,10 +1,13 @@
-"""Which category a CAP message belongs to (P13), and the keys of a policy's `[cap]`.
+"""The mapping from CAP events to the policy's categories (rule P13), and the keys of a policy's `[cap]`.
 
-A **claim** is a text of one of three kinds, the first that fits deciding:
+A category has a list of mappings. Each is a text of one of three kinds:
 
     SAME:TOR         a code of the event, as valueName:value; compared whole and literally
-    event:tornado    the event, compared whole, in small letters or capitals
+    event:tornado    the name of the event; compared whole, ignoring case
     category:Met     one of CAP's own categories
+
+Codes are looked up first, then names, then CAP's categories. Example: an event with the code SAME:TOR, the name "Severe
+weather" and CAP's category Met belongs to the category that has the mapping SAME:TOR.
 """
 
 import re
@@ -14,20 +17,20 @@ from typing import Annotated, Literal, Protocol, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # of every table of a policy
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True)  # for every table of a policy
 
 # CAP 1.2, 3.2.2.
 CapCategory = Literal[
     "Geo", "Met", "Safety", "Security", "Rescue", "Fire", "Health", "Env", "Transport", "Infra", "CBRNE", "Other"
 ]
 EVENT, CATEGORY = "event:", "category:"
-MAX_MAPPING, MAX_MAPPINGS = 200, 200  # characters of a claim; claims of a category
+MAX_MAPPING, MAX_MAPPINGS = 200, 200  # characters of a mapping; mappings of a category
 
 _MAPPING = re.compile(r"[^\s:]([^\x00-\x1f]*[^\s:])?:\S([^\x00-\x1f]*\S)?")
 
 
 class EventCode(Protocol):
-    """A code of an event: the name of the list that it is from, and the code itself."""
+    """A code of an event: the name of the list that it comes from, and the code itself."""
 
     @property
     def name(self) -> str:
@@ -35,11 +38,11 @@ class EventCode(Protocol):
 
     @property
     def value(self) -> str:
-        """The code, as its list has it."""
+        """The code, as it is written in its list."""
 
 
 class Event(Protocol):
-    """An event as an `info` element of a CAP message tells it, in one language: what a policy asks it for."""
+    """The parts of a CAP `info` element that decide its category; each `info` describes the event in one language."""
 
     @property
     def event(self) -> str:
@@ -51,7 +54,7 @@ class Event(Protocol):
 
     @property
     def categories(self) -> Sequence[str]:
-        """The categories of CAP that the event has."""
+        """The event's categories, out of CAP's own."""
 
 
 def _mapping(text: str) -> str:
@@ -70,7 +73,7 @@ Mappings = Annotated[
 
 
 class CapTexts(BaseModel):
-    """How many characters of CAP's texts are kept (CP21)."""
+    """The greatest numbers of characters that are kept of the texts of CAP messages (rule CP21)."""
 
     model_config = STRICT
 
@@ -80,7 +83,7 @@ class CapTexts(BaseModel):
 
 
 class Cap(BaseModel):
-    """What is done with CAP messages, whatever their category: which events are ignored, how long texts may be."""
+    """The keys of `[cap]`, for messages of all categories: the events to ignore, and the greatest length of texts."""
 
     model_config = STRICT
 
@@ -89,21 +92,22 @@ class Cap(BaseModel):
 
 
 class EventMapping:
-    """Lists of claims, by the name of who claims: who has an event?"""
+    """Named lists of mappings, in which an event is looked up."""
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Raises ValueError if a claim is there twice, for then one of the two would never count."""
+        """Prepare the lists. Raise ValueError if a mapping is there twice, because one would have no effect."""
         self._by: dict[str, tuple[int, str]] = {}
         for n, (name, mappings) in enumerate(lists):
             for mapping in map(_folded, mappings):
                 if mapping in self._by:
-                    raise ValueError(f"{mapping} is claimed twice, by {self._by[mapping][1]} and by {name}")
+                    raise ValueError(f"{mapping} is mapped twice, by {self._by[mapping][1]} and by {name}")
                 self._by[mapping] = n, name
 
     def by(self, infos: Sequence[Event]) -> str | None:
-        """Who claims an event, in whatever language it is told; None if nobody does.
+        """Return the name of the list that has a mapping for an event, or None.
 
-        Codes count before events, and those before CAP's categories; of several the list that was named first.
+        `infos` describe the event in one or more languages. Codes are looked up first, then names of events, then CAP's
+        categories. If several lists have one of them, the first list counts.
         """
         for told in (_codes, _events, _categories):
             found = [self._by[each] for info in infos for each in told(info) if each in self._by]

@@ -1,4 +1,4 @@
-"""The keys of a category, their defaults and their bounds."""
+"""A category of alerts in a policy: its keys, their defaults and their bounds."""
 
 from typing import Annotated, Any
 
@@ -19,14 +19,19 @@ _RadiusM = Annotated[float, Field(gt=0, le=MOST_RADIUS_M)]
 
 
 class Category(BaseModel):
-    """The bounds of one category: radii in metres, age and life in seconds, H3 resolution of the published centre.
+    """The bounds of one category. Radii are in metres, ages and lives in seconds.
 
-    And whether polygons are taken, and by how many metres they may be simplified. `default_age_s` is `max_age_s` if it
-    is left out. Of CAP messages: what the category claims of them, the radius of a circle that has none, the severity
-    of what has none; and what the category is called in those that are given out.
+    `location_resolution` is the H3 resolution of the published centre. `polygons` allows polygons, and `simplify_m` is
+    how far they may be simplified, in metres. `hold_area_km2` is the largest area that needs no confirmation (P23).
+    `default_age_s` defaults to `max_age_s`.
 
-    And how many reviewers have to sign an alert, and a cancel (left out: 1 if alerts are signed), and how old a
-    signature may be when the request comes (AP4, AP5).
+    Four keys are about CAP. `cap` has the mappings of this category (P13), and `cap_category` is its name in the
+    messages of the feed. `zero_radius_m` is the radius for a circle without one, and `unknown_severity` is the severity
+    for a message without one.
+
+    Three keys are about reviewers: `approvals` and `cancel_approvals` are how many must sign an alert and a cancel
+    (AP5), and `approval_max_age_s` is how old a signature may be (AP4). `cancel_approvals` defaults to 1 if alerts are
+    signed.
     """
 
     model_config = STRICT
@@ -52,7 +57,7 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_age(cls, keys: Any) -> Any:
-        """Left out, it is `max_age_s` (if that is one: what is wrong is told once)."""
+        """Set a missing `default_age_s` to `max_age_s`, unless that is invalid, so that its error comes only once."""
         max_age_s = keys.get("max_age_s") if isinstance(keys, dict) else None
         if type(max_age_s) is int and 0 < max_age_s <= MOST_AGE_S:
             return {"default_age_s": max_age_s} | keys
@@ -61,7 +66,7 @@ class Category(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _default_cancel_approvals(cls, keys: Any) -> Any:
-        """Left out, one where alerts are signed: taking back has to be quick."""
+        """Set a missing `cancel_approvals` to 1 if alerts are signed: a cancel has to be quick."""
         if isinstance(keys, dict) and keys.get("approvals") in (1, 2):
             return {"cancel_approvals": 1} | keys
         return keys
@@ -75,23 +80,23 @@ class Category(BaseModel):
         if self.default_age_s > self.max_age_s:
             raise ValueError("default_age_s is greater than max_age_s")
         if self.zero_radius_m is not None and not self.min_radius_m <= self.zero_radius_m <= self.max_radius_m:
-            raise ValueError("zero_radius_m is not from min_radius_m to max_radius_m, so it could not be published")
+            raise ValueError("zero_radius_m is not between min_radius_m and max_radius_m, so it could not be published")
         return self
 
     @property
     def lasting(self) -> Lasting:
-        """How old an incident may be, and how long its alert lives."""
+        """The bounds of an incident's age and of its alert's expiry."""
         return Lasting(self.max_age_s, self.default_age_s, self.min_life_s)
 
     def cap_name(self) -> str | None:
-        """What CAP calls it in the feed: the first of CAP's categories that it claims, else `cap_category`."""
+        """Return this category's CAP category in the feed: the first one that `cap` maps, else `cap_category`."""
         claimed = (claim.removeprefix(CATEGORY) for claim in self.cap if claim.startswith(CATEGORY))
         return next(claimed, self.cap_category)
 
     def terms(self, current: Revision | None = None) -> AcceptedTerms:
-        """The part of this category that goes into an accepted alert and is kept with it.
+        """Return the part of this category that is kept with an accepted alert.
 
-        `current`: the revision that it follows, whose resolution is kept (B1).
+        `current` is the revision that the alert follows, if any: its resolution is kept (rule B1).
         """
         resolution = self.location_resolution if current is None else current.terms.location_resolution
         return AcceptedTerms(self.title, self.lasting.default_age_ms, resolution, simplify_m=self.simplify_m)

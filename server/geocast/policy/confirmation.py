@@ -1,7 +1,7 @@
-"""What is held until a person confirms it: areas that are large, and words that give somebody away (P23, P24, A21).
+"""Large areas and revealing texts, which a person must confirm before they are published (rules P23, P24 and A21).
 
-Both are what a slip looks like: a kilometre typed for a metre, a line pasted from the dispatcher's record. Nothing here
-repeats a word of what it judges (H9).
+Both are often slips: a kilometre typed for a metre, or a line pasted from a dispatcher's record. The violations name
+kinds and places, and repeat no word of a text (rule H9).
 """
 
 import math
@@ -14,13 +14,13 @@ from ..model.alert import Circle, Confirm, Polygon, Shape
 from ..model.problems import Violation, ViolationMembers, digits
 from .pii import KINDS, NEVER, Finding, PiiDetector
 
-AREA = "area"  # what a violation of P23 has for a kind, beside the kinds of words
+AREA = "area"  # the `kind` of a violation of P23; those of P24 have a kind of `pii`
 
-Texts = Sequence[tuple[str, str | None]]  # each text with the JSON Pointer to it; None: it can't be judged
+Texts = Sequence[tuple[str, str | None]]  # JSON Pointer and text, which is None if it is unusable
 
 
 def covered_km2(area: Iterable[Shape]) -> float:
-    """How much the shapes cover, in km², rounded up to one decimal; what they share counts for each (P23)."""
+    """Return the sum of the shapes' areas in km², rounded up to one decimal (P23); overlaps count more than once."""
     return math.ceil(sum(map(_area_m2, area)) / 100_000) / 10
 
 
@@ -34,28 +34,34 @@ def _area_m2(shape: Shape) -> float:
 
 
 def unconfirmed_area(area_km2: float, hold_km2: float | None, confirm: Confirm) -> Iterator[Violation]:
-    """P23 of an area that covers so much, where more than `hold_km2` is held; None: nothing is. And A21 of it."""
+    """Yield a violation if a large area is not confirmed (P23), or if a small one is confirmed without need (A21).
+
+    An area is large if it covers more than `hold_km2`; with None no area is.
+    """
     confirmed_km2 = confirm.area_km2
     if hold_km2 is None or area_km2 <= hold_km2:
         if confirmed_km2 is not None:
-            detail = "must be left out: this area is not held, so there is nothing to confirm"
+            detail = "must be left out: this area needs no confirmation"
             yield Violation(problems.INVALID_VALUE, "/confirm/area_km2", detail)
     elif confirmed_km2 is None or area_km2 > confirmed_km2:
         detail = f"covers {area_km2:.1f} km2; more than {digits(hold_km2)} has to be confirmed"
         if confirmed_km2 is not None:
-            detail += ", and less than it covers is"
+            detail += ", but only a smaller area is"
         members: ViolationMembers = {"kind": AREA, "area_km2": area_km2, "hold_area_km2": hold_km2}
         yield Violation(problems.AREA_UNCONFIRMED, "/area", detail, members)
 
 
 def unconfirmed_texts(pii: PiiDetector | None, texts: Texts, confirm: Confirm) -> Iterator[Violation]:
-    """P24 of the texts, and A21 of them. Without a guard nothing is found."""
+    """Yield violations for what `pii` finds and nobody has confirmed (P24), and for confirmations without need (A21).
+
+    Without `pii`, nothing is found.
+    """
     found = [(at, each) for at, text in texts if pii and text is not None for each in pii.find(text)]
     if all(text is not None for _, text in texts):
         kinds = {each.kind for _, each in found}
         for n, kind in enumerate(confirm.text):
             if kind not in kinds:
-                detail = "must be left out: no text reads like this, so there is nothing to confirm"
+                detail = "must be left out: no text reads like this"
                 yield Violation(problems.INVALID_VALUE, f"/confirm/text/{n}", detail)
     for at, each in found:
         if each.kind in NEVER or each.kind not in confirm.text:

@@ -1,4 +1,4 @@
-"""From the text of a policy to the policy: a file's, or that of one of the built-in ones."""
+"""Reading a policy from a TOML file, or one of the built-in policies."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from .cap import Cap, CapTexts
 from .category import Category
 from .rules import Policy
 
-PREFIX = "builtin:"  # how a built-in policy is named where else the path of a file is
-BUILT_IN = ("neighbourhood", "public-warning")  # the first is what is in force where nothing is said
+PREFIX = "builtin:"  # before the name of a built-in policy, in place of a path
+BUILT_IN = ("neighbourhood", "public-warning")  # the first one is the default
 DEFAULTS = "defaults"
-OF_ONE = ("title", "cap")  # keys of a category that others can't share
-# The tables of a policy by how their keys begin, to say which key was meant by one that is not known.
+OF_ONE = ("title", "cap")  # keys that must differ between categories, so they can't be in [defaults]
+# The tables of a policy, by the beginning of the location of their keys: to suggest a key in place of an unknown one.
 _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("categories",): Category,
     ("calls",): CallCategory,
@@ -30,15 +30,15 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
 
 
 def load(path: Path | None) -> Policy:
-    """The policy in the TOML file at `path`, or a built-in one: `builtin:NAME`, and `neighbourhood` for None.
+    """Return the policy in the TOML file at `path`, the built-in one for `builtin:NAME`, or `neighbourhood` for None.
 
-    Raises ConfigError, in one line that names the file and the first thing wrong with it.
+    Raise ConfigError, whose `problems` are one line for each thing that is wrong with the file.
     """
     return parse(read(path), path)
 
 
 def read(path: Path | None) -> bytes | None:
-    """The text of the policy at `path`; None for None. Raises ConfigError."""
+    """Return the text of the policy at `path`, or None for None. Raise ConfigError if the file can't be read."""
     if path is None:
         return None
     if str(path).startswith(PREFIX):
@@ -50,7 +50,7 @@ def read(path: Path | None) -> bytes | None:
 
 
 def parse(data: bytes | None, path: Path | None) -> Policy:
-    """The policy in the text that was read at `path`, None being the first built-in one. Raises ConfigError."""
+    """Return the policy in the text that `read` returned for `path`. Raise ConfigError if it is invalid."""
     try:
         document = tomllib.loads((_built_in(BUILT_IN[0]) if data is None else data).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -61,7 +61,7 @@ def parse(data: bytes | None, path: Path | None) -> Policy:
     except ValidationError as error:
         wrong += error.errors(include_url=False)
     if wrong:
-        # A key that is not known comes first: that another one is missing may follow from it.
+        # Unknown keys come first: a misspelt key often also causes an error about a missing one.
         wrong.sort(key=lambda each: each["type"] != "extra_forbidden")
         raise ConfigError(*(f"policy {path}: {_problem(each)}" for each in wrong))
     return policy
@@ -69,7 +69,7 @@ def parse(data: bytes | None, path: Path | None) -> Policy:
 
 def _built_in(name: str) -> bytes:
     if name not in BUILT_IN:
-        raise ConfigError(f"policy {PREFIX}{name}: is not built in; {' and '.join(BUILT_IN)} are")
+        raise ConfigError(f"policy {PREFIX}{name}: is not a built-in policy; {' and '.join(BUILT_IN)} are")
     return resources.files("geocast").joinpath("policy", "builtin", f"{name}.toml").read_bytes()
 
 
@@ -77,7 +77,7 @@ def _built_in(name: str) -> bytes:
 
 
 def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The policy with these keys in each category that doesn't have them."""
+    """Return the document with the defaults added to each category that lacks them."""
     whole = {key: value for key, value in document.items() if key != DEFAULTS}
     categories = whole.get("categories")
     if isinstance(categories, dict):
@@ -86,11 +86,11 @@ def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
 
 
 def _wrong_defaults(defaults: Any) -> Iterator[Any]:
-    """What is wrong with them by themselves. Whether they go together is seen with each category."""
+    """Yield the errors of single keys in `[defaults]`. Combinations of keys are checked in each category."""
     if isinstance(defaults, dict):
         for key in OF_ONE:
             if key in defaults:
-                yield {"type": "of_one", "loc": (DEFAULTS, key), "msg": "belongs to one category alone"}
+                yield {"type": "of_one", "loc": (DEFAULTS, key), "msg": "must not be shared by all categories"}
         defaults = {"title": "-"} | {key: value for key, value in defaults.items() if key not in OF_ONE}
     try:
         Category.model_validate(defaults)
@@ -100,7 +100,7 @@ def _wrong_defaults(defaults: Any) -> Iterator[Any]:
                 yield each | {"loc": (DEFAULTS, *each["loc"])}
 
 
-# ---- what is said --------------------------------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------------------------
 
 
 def _problem(error: Any) -> str:
@@ -108,5 +108,5 @@ def _problem(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         model = next(model for begins, model in _TABLES.items() if error["loc"][: len(begins)] == begins)
         known = [*model.model_fields, *([DEFAULTS] if model is Policy else ())]
-        return f"{where}: is no key of a policy{did_you_mean(str(error['loc'][-1]), known)}"
+        return f"{where}: is not a key of a policy{did_you_mean(str(error['loc'][-1]), known)}"
     return f"{where}: {error['msg']}" if where else str(error["msg"])

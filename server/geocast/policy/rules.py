@@ -1,7 +1,7 @@
 """The policy, and the rules of the protocol's section 3.
 
-`Policy.violations` is a pure function of the claims of a request, the time and the current revision. It knows nothing
-of who asks, nor of what is live.
+`Policy.violations` is a pure function of the request's facts, the time and the current revision of the alert. Who sent
+the request, and which other alerts are live, makes no difference to it.
 """
 
 import math
@@ -27,15 +27,15 @@ from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
 from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
-MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of a pattern of the policy's own; patterns of a kind
-SLIP = 1_000  # a kilometre typed for a metre, or the other way round
+MAX_PATTERN, MAX_PATTERNS = 200, 50  # characters of one of the policy's own patterns; patterns of one kind
+SLIP = 1_000  # factor of a typing error: a kilometre typed for a metre
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 
 
 def _region(code: str) -> str:
     if not is_region(code):
-        raise PydanticCustomError("region", "is no region that telephone numbers are known of (ISO 3166: US, GB, DE)")
+        raise PydanticCustomError("region", "is not a region with known telephone numbers (ISO 3166: US, GB, DE)")
     return code
 
 
@@ -43,7 +43,7 @@ def _compiled(pattern: str) -> str:
     try:
         re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise PydanticCustomError("pattern", "is no regular expression: {why}", {"why": str(error)}) from None
+        raise PydanticCustomError("pattern", "is not a regular expression: {why}", {"why": str(error)}) from None
     return pattern
 
 
@@ -52,10 +52,10 @@ _Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN), AfterVali
 
 
 class Policy(BaseModel):
-    """What may be alerted: `categories`, by key. And for what responders may be called: `calls`, by theirs.
+    """A policy: the categories of alerts (`categories`) and of calls (`calls`), by key, and settings for all of them.
 
-    `never` has keys, with names for people, of what is known and never alerted. It decides nothing, since whatever is
-    not in `categories` is refused. It only lets the refusal say "theft is never alerted".
+    `never` names well-known categories that are never alerted. It only changes the text of the refusal, for instance to
+    "theft is never alerted": every category that is not in `categories` is refused anyway.
     """
 
     model_config = STRICT
@@ -86,28 +86,34 @@ class Policy(BaseModel):
     @model_validator(mode="after")
     def _audience_is_named(self) -> "Policy":
         if self.asks_for_approvals and self.audience is None:
-            raise ValueError("audience: is needed where approvals are asked for; it names this deployment")
+            raise ValueError("audience: is needed if approvals are asked for; it names this deployment")
         return self
 
     @model_validator(mode="after")
     def _mapped_once(self) -> "Policy":
-        EventMapping([("cap.ignore", self.cap.ignore), *self._facts()])
+        EventMapping([("cap.ignore", self.cap.ignore), *self._mappings()])
         return self
 
     @cached_property
     def pii(self) -> PiiDetector | None:
-        """What reads texts (P24); None if nothing does."""
+        """The detector that reads texts (rule P24), or None if `text` is off."""
         if self.text == "off":
             return None
         patterns = {kind: tuple(map(re.compile, written)) for kind, written in self.text_patterns.items()}
         return PiiDetector(self.text_region, tuple(self.text_allow), patterns)
 
     def ignores(self, infos: Sequence[Event]) -> bool:
-        """Whether this event, told in one language or several, is not to be published and no error either (CP9)."""
+        """Return whether a CAP event is to be ignored: not published, and not an error either (rule CP9).
+
+        `infos` describe the event in one or more languages.
+        """
         return self._ignored.by(infos) is not None
 
     def category_of(self, infos: Sequence[Event]) -> str | None:
-        """The key of the category that this event of CAP belongs to, told in one language or several (P13)."""
+        """Return the key of the category that a CAP event belongs to, or None (rule P13).
+
+        `infos` describe the event in one or more languages.
+        """
         return self._mapped.by(infos)
 
     @cached_property
@@ -116,48 +122,50 @@ class Policy(BaseModel):
 
     @cached_property
     def _mapped(self) -> EventMapping:
-        return EventMapping(self._facts())
+        return EventMapping(self._mappings())
 
-    def _facts(self) -> list[tuple[str, list[str]]]:
+    def _mappings(self) -> list[tuple[str, list[str]]]:
         return [(key, category.cap) for key, category in self.categories.items()]
 
     @property
     def asks_for_approvals(self) -> bool:
-        """Whether any category has alerts or cancels signed (AP)."""
+        """Whether reviewers must sign the alerts or the cancels of any category."""
         return any(each.approvals or each.cancel_approvals for each in self.categories.values())
 
     def approvals(self, key: str, *, confirmed: bool = False) -> int:
-        """How many reviewers have to sign an alert of a category (AP5, AP6): of an unknown one, the most of any.
+        """Return how many reviewers must sign an alert of a category (rules AP5, AP6).
 
-        `confirmed`: something that would be held is confirmed in it.
+        An unknown category needs the most that any category asks for. `confirmed` is whether the alert has a
+        confirmation, which raises a need of one reviewer to two.
         """
         category = self.categories.get(key)
         asked = max(each.approvals for each in self.categories.values()) if category is None else category.approvals
         return 2 if asked and confirmed else asked
 
     def cancel_approvals(self, key: str | None) -> int:
-        """How many reviewers have to sign a cancel of an alert of a category: of an unknown one, the most of any."""
+        """Return how many reviewers must sign a cancel in a category; in an unknown one, the most of any category."""
         category = self.categories.get(key) if key is not None else None
         every = (each.cancel_approvals for each in self.categories.values())
         return max(every) if category is None else category.cancel_approvals
 
     def terms(self, category: Category, current: Revision | None) -> AcceptedTerms:
-        """What of a category of this policy goes into a revision that follows `current`.
+        """Return the terms of a category for a revision that follows `current`.
 
-        Its resolution is that of `current` (B1), which came out of the log: none is finer than this policy has any, so
-        that nobody who can write there is told by the next revision exactly where the incident is.
+        A revision keeps the resolution of `current` (rule B1), but never a finer one than this policy has anywhere.
+        `current` came from the log: an intruder who can write there could set a very fine resolution, and the next
+        revision would then reveal the exact place of the incident.
         """
         terms = category.terms(current)
         finest = max(each.location_resolution for each in self.categories.values())
         return replace(terms, location_resolution=min(terms.location_resolution, finest))
 
     def cap_categories(self) -> dict[str, str]:
-        """What CAP calls the categories, where the policy says so (PF5)."""
+        """Return the CAP category of each category that has one, by key (rule PF5)."""
         named = ((key, category.cap_name()) for key, category in self.categories.items())
         return {key: name for key, name in named if name is not None}
 
     def warnings(self) -> list[str]:
-        """What an operator should know of this policy, in sentences."""
+        """Return warnings about this policy for the operator."""
         wide = [key for key, each in self.categories.items() if _lets_slip(each)]
         text = "max_radius_m is 1000 times min_radius_m or more, so a kilometre typed for a metre may be published"
         return [f"policy {self.name}: {', '.join(wide)}: {text}"] if wide else []
@@ -172,19 +180,19 @@ class Policy(BaseModel):
         covered_km2: float | None = None,
         max_radius_m: float | None = None,
     ) -> list[Violation]:
-        """Every rule that `facts` break at `now_ms`, in the order of the protocol's table.
+        """Return all violations of rules by `facts` at `now_ms`, in the order of the protocol's table.
 
-        `first`: whether the request is for revision 1. If not, `current` is the revision that it would follow, or None
-        if that is not known. `covered_km2`: how much the published area covers, or None if that is not known.
-        `max_radius_m`: the radius that the publisher is granted (P21); None: whatever the category allows.
-        A rule whose inputs are missing or unusable is not judged (P9).
+        `first` is whether the request is for revision 1. If it is not, `current` is the revision that it would follow,
+        or None if that is not known. `covered_km2` is the size of the published area, or None if it is not known.
+        `max_radius_m` is the greatest radius that the publisher is granted (rule P21); None sets no limit besides the
+        category's. A rule whose inputs are missing or unusable is not checked (rule P9).
         """
         category = self.categories.get(facts.category) if facts.category is not None else None
         found: list[Violation] = []
         if facts.category is not None and category is None:
             found.append(self._not_alertable(facts.category))
         if facts.threat == "individual":
-            detail = "must be community: an individual's is not alerted"
+            detail = "must be community: threats to an individual are not alerted"
             found.append(Violation(problems.NOT_COMMUNITY, "/threat", detail))
         found += self.approval_violations(facts.approved_at, facts.occurred_at, now_ms)
         found += broken_ages(
@@ -204,14 +212,17 @@ class Policy(BaseModel):
         return _in_order([*found, *self._texts(facts)])
 
     def cancel_violations(self, facts: PolicyFacts, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Every rule that a cancel breaks at `now_ms`; `occurred_at` is the alert's, None if that is not known."""
+        """Return all violations by a cancel at `now_ms`; `occurred_at` is the alert's, or None if it is not known."""
         approval = self.approval_violations(facts.approved_at, occurred_at, now_ms)
         area = unconfirmed_area(0.0, None, facts.confirm) if facts.confirm is not None else ()
         return _in_order([*approval, *area, *self._texts(facts)])
 
     @staticmethod
     def approval_violations(approved_at: int | None, occurred_at: int | None, now_ms: int) -> list[Violation]:
-        """Whether an approval fits its incident (P3). A cancel has one too. Times are in ms; None is not judged."""
+        """Return a violation if an approval is in the future or before its incident (rule P3).
+
+        It may be the approval of an alert or of a cancel. Times are in ms since 1970; one that is None is not checked.
+        """
         if approved_at is None:
             return []
         if approved_at > now_ms + SKEW_MS:
@@ -225,10 +236,10 @@ class Policy(BaseModel):
     def call_violations(
         self, facts: PolicyFacts, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
     ) -> list[Violation]:
-        """RO1 and RO2 of a call at `now_ms`, as far as its claims can be judged (P9).
+        """Return the violations of RO1 and RO2 by a call at `now_ms`; missing or unusable facts are not checked (P9).
 
-        Of new content: `opened` is how long a call lasts by the policy under which this one was opened (RO3), and
-        `ends_at` when it ends so far.
+        Two parameters are for new content of an open call: `opened` has the bounds of the policy under which the call
+        was opened (rule RO3), and `ends_at` is its end so far.
         """
         category = self.calls.get(facts.category) if facts.category is not None else None
         lasting = opened if opened is not None else None if category is None else category.lasting
@@ -248,14 +259,14 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Whether a kilometre that is typed for a metre may be published: neither refused (P7) nor held (P23)."""
+    """Return whether a kilometre typed for a metre is published, neither refused (P7) nor stopped for P23."""
     slip_m = SLIP * category.min_radius_m
     held_km2 = math.inf if category.hold_area_km2 is None else category.hold_area_km2
     return category.max_radius_m >= slip_m and held_km2 * 1e6 >= circle_area_m2(slip_m)
 
 
 def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> Iterator[Violation]:
-    """Judge each radius by the narrower of what the category allows (P7) and what the publisher is granted (P21)."""
+    """Yield a violation for each radius beyond the bounds of the category (P7) or of the publisher's grant (P21)."""
     least_m, most_m = category.min_radius_m, category.max_radius_m
     if granted_m is not None:
         most_m = min(most_m, granted_m)
@@ -296,5 +307,5 @@ def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> 
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:
-    """Those of section 2 first (H8), which is A21 alone."""
+    """Return the violations with those of the protocol's section 2 first (rule H8); A21 is the only rule among them."""
     return sorted(violations, key=lambda each: each.type is not problems.INVALID_VALUE)

@@ -1,16 +1,19 @@
-"""Shares: how many places of a bounded thing one subject may take (rule HD6).
+"""Shares: how many places of a bounded resource, such as requests under way, one subject may take (rule HD6).
 
-Rule 1  At most `bound` places of a thing are taken at a time, and at most `most` of them by one subject: a quarter of
-        the bound, unless the operator sets another share. A share is at least one place.
-Rule 2  A place beyond either number is refused at once, by a Problem (429) with `Retry-After`.
-Rule 3  A place is taken by a `with` block, and given back when the block is left, however that happens: an exception
-        and a cancelled task included.
+Rule 1  At most `bound` places are taken at a time, and at most `most` of them by one subject: a quarter of the bound,
+        unless the operator sets another share. A share is at least one place.
+Rule 2  A request for a place beyond either number is refused at once, by a Problem (429) with `Retry-After`.
+Rule 3  A place is taken by a `with` block. It is given back when the block ends, also by an exception or because the
+        task is cancelled.
 Rule 4  A subject without a place takes no memory.
-Rule 5  Places that are kept elsewhere, as open calls are in the log, are counted by the caller and passed in. A `with`
-        block then covers the moment between counting and storing, so that requests at the same time see each other.
-Rule 6  Work that is slow has turns besides: of those that have a place only some are at work, and a share of these for
-        each subject. The others wait, in order of arrival among those of their subject, and hold up nobody else.
-Rule 7  Requests of one subject begin one by one, at most one in each turn of the loop. Example: a dispatcher sends 16
+Rule 5  Places that are stored elsewhere, such as open calls in the log, are counted by the caller and passed in. The
+        `with` block covers the time between counting and storing. Example: a subject may have 250 open calls and has
+        249. It sends two requests at the same time. Both count 249 in the log, but the first holds a place here while
+        it is stored, so the second is refused.
+Rule 6  Slow work also has turns: only some of the requests with a place are worked on at a time, and only a share of
+        them for one subject. The others wait, in order of arrival within their subject. A subject with a long queue
+        does not delay the requests of others.
+Rule 7  Requests of one subject start one by one, at most one in each turn of the loop. Example: a dispatcher sends 16
         calls at once, of 2 ms each. Other connections are served after each of them, not after 32 ms.
 """
 
@@ -26,12 +29,12 @@ from ..model.problems import Problem
 
 
 def share_of(bound: int, share: float) -> int:
-    """Return how many of `bound` places one subject may take."""
+    """Return how many of `bound` places one subject may take: at least one."""
     return max(1, int(bound * share))
 
 
 class Shares:
-    """The places of one bounded thing, counted by subject."""
+    """The places of one bounded resource, counted by subject."""
 
     def __init__(self, things: str, bound: int, share: float = SHARE, retry_after_s: int = 1) -> None:
         """Prepare `bound` places. `things` names them in refusals, in the plural; `share` is above 0, at most 1."""
@@ -44,11 +47,15 @@ class Shares:
 
     @contextmanager
     def place(self, subject: Hashable, own_elsewhere: int = 0, all_elsewhere: int = 0) -> Iterator[None]:
-        """Hold a place for `subject` while the block runs. Raise Problem (429) if there is none for it."""
+        """Hold a place for `subject` while the block runs. Raise Problem (429) if there is none for it.
+
+        `own_elsewhere` and `all_elsewhere` are the numbers of places that are stored elsewhere (Rule 5): those of the
+        subject and those of all subjects.
+        """
         if self._taken[subject] + own_elsewhere >= self.most:
-            raise self._refusal(f"Of the {self._things} this token's subject has its share already: {self.most:,}.")
+            raise self._refusal(f"This token's subject has its share of the {self._things} already: {self.most:,}.")
         if self._all + all_elsewhere >= self.bound:
-            raise self._refusal(f"Of the {self._things} there are as many as this server takes: {self.bound:,}.")
+            raise self._refusal(f"This server has as many {self._things} as it takes: {self.bound:,}.")
         self._taken[subject] += 1
         self._all += 1
         try:
@@ -64,10 +71,10 @@ class Shares:
 
 
 class Turns:
-    """The same for slow work, of which only some is done at a time (Rule 6)."""
+    """The places of slow work; only a part of the requests with a place is worked on at a time (Rule 6)."""
 
     def __init__(self, things: str, bound: int, at_once: int, share: float = SHARE) -> None:
-        """Prepare `bound` places, of which `at_once` are at work."""
+        """Prepare `bound` places and `at_once` turns. `things` names the places in refusals, in the plural."""
         self.places = Shares(things, bound, share)
         self._at_once = share_of(at_once, share)
         self._free = asyncio.Semaphore(at_once)
@@ -75,7 +82,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, subject: Hashable) -> AsyncIterator[None]:
-        """Wait for a turn of `subject`, and have it while the block runs. Raise Problem (429) if it has no place."""
+        """Wait for a turn for `subject`, and hold it while the block runs. Raise Problem (429) if there is no place."""
         with self.places.place(subject):
             own = self._own.get(subject) or asyncio.Semaphore(self._at_once)
             self._own[subject] = own

@@ -245,7 +245,7 @@ def test_who_has_signed_is_in_the_chain_and_the_signatures_are_beside_it(tmp_pat
     [beside] = writer.folder.glob("*.content.jsonl")
     beside.write_text(beside.read_text().replace("Burglary nearby", "Nothing nearby", 1))
     status, line = writer.ask("verify", "--reviewers", reviewers)
-    assert (status, line.partition(": ")[2]) == (1, "is not what record 2 was written for")
+    assert (status, line.partition(": ")[2]) == (1, "is not the content whose hash record 2 has")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a text gives away, kind by kind, and what may be said (protocol rules P24, TX1 to TX3)."""
+"""The detector of personal data: texts of every kind that it finds, and texts that must stay allowed (P24, TX1-TX3)."""
 
 import re
 
@@ -200,57 +200,57 @@ SAYABLE = [
 
 @pytest.mark.parametrize(("kind", "words"), [(kind, words) for kind, all_words in FOUND.items() for words in all_words])
 @pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
-def test_what_gives_somebody_away_is_found(kind, words, sentence):
-    """P24: as its kind, wherever it stands."""
+def test_revealing_text_is_found_as_its_kind(kind, words, sentence):
+    """Its place in a sentence does not matter (rule P24)."""
     assert kind in {found.kind for found in PiiDetector().find(sentence.format(words))}
 
 
 @pytest.mark.parametrize("text", SAYABLE)
-def test_what_people_have_to_be_told_is_no_finding(text):
-    """TX3: streets to avoid, roads that are closed, how strong and how far."""
+def test_useful_warning_text_is_no_finding(text):
+    """Alerts must be able to say which streets to avoid, which roads are closed, how strong and how far (rule TX3)."""
     assert PiiDetector().find(text) == []
 
 
 @pytest.mark.parametrize("character", ["\ue000", "\U0010fffd", "\u0378", "\uffff", "\x1b"])
-def test_text_with_a_character_nobody_can_read_is_refused(character):
-    """Rules L2 and HD13: private-use, unassigned and control characters could hide anything from the text guard."""
+def test_text_with_unreadable_character_is_refused(character):
+    """Private-use, unassigned and control characters could hide a text from the detector (rules L2, HD13)."""
     with pytest.raises(ValidationError, match="must hold no control character, no private-use, unassigned"):
         TypeAdapter(Headline).validate_python(f"Fire at 12{character}04 Main Street")
 
 
-def test_every_kind_is_tried():
-    """The table of kinds."""
+def test_table_has_every_kind():
+    """The kinds are those of the detector (rule P24)."""
     assert FOUND.keys() == KINDS.keys()
 
 
-def test_a_finding_says_where_it_stands_in_the_text_as_it_was_sent():
-    """P24: so the desk can mark it, though folding moves characters."""
+def test_finding_has_indexes_of_original_text():
+    """Folding moves characters, and the desk marks the original text (rule P24)."""
     text = "ﬃ\u200b\u200b at １２ Main St!"
     [found] = PiiDetector().find(text)
     assert (found.kind, text[found.start : found.end]) == ("address", "１２ Main St")
 
 
-def test_of_findings_that_overlap_the_whole_is_told_once():
-    """P24: in the order of the text, and what can't be confirmed comes first."""
+def test_overlapping_findings_are_joined():
+    """They are in the order of the text, and a kind that can't be confirmed counts first (rule P24)."""
     assert PiiDetector().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
     assert [found.kind for found in PiiDetector().find("see 32.7767,-96.7970 now")] == ["coordinates"]
 
 
 @pytest.mark.parametrize("allowed", ["www.city.example", "WWW.CITY.EXAMPLE/alerts"])
-def test_what_the_policy_allows_is_no_finding(allowed):
-    """TX2: literals, in any case; what is longer than what is allowed is found."""
+def test_allowed_literal_is_no_finding(allowed):
+    """Case does not matter, but a longer text than the literal is found (rule TX2)."""
     assert PiiDetector(allowed=(allowed,)).find("See www.city.example for shelters.") == []
     assert PiiDetector(allowed=("www.city.example",)).find("See www.city.example.evil.org")
 
 
-def test_numbers_are_those_of_the_region():
-    """P24: `text_region`."""
+def test_telephone_number_is_found_in_its_region_only():
+    """The region is the policy's `text_region` (rule P24)."""
     assert PiiDetector(region="CH").find("Ring 044 668 18 00") == [Finding("phone", 5, 18)]
     assert PiiDetector(region="US").find("Ring 044 668 18 00") == []
 
 
-def test_a_policy_adds_patterns_to_a_kind():
-    """TX2: for other languages, and codes of units."""
+def test_own_patterns_are_found_as_their_kind():
+    """Policies have them for other languages and for codes of units (rule TX2)."""
     pii = PiiDetector(patterns={"units": (re.compile(r"\bRTW \d+\b"),), "address": (re.compile(r"\w+straße \d+"),)})
     assert [found.kind for found in pii.find("RTW 3 in die Dorfstraße 4")] == ["units", "address"]
 
@@ -382,37 +382,37 @@ NO_PLACES = [
 
 
 def grouped(groups):
-    """Return each text of the groups, with the name of its group as the test's."""
+    """Return the texts of all groups as parameters, each with the name of its group in its id."""
     return [pytest.param(text, id=f"{group}: {text}") for group, texts in groups.items() for text in texts]
 
 
 def kinds(text):
-    """Return which kinds of findings there are in the text."""
+    """Return the kinds of findings in the text."""
     return {found.kind for found in PiiDetector().find(text)}
 
 
 @pytest.mark.parametrize("streets", STREETS, ids=" and ".join)
 @pytest.mark.parametrize("form", MET)
-def test_two_streets_that_any_words_of_place_join_are_a_crossing(form, streets):
-    """HD13: whatever the words between them are, the last of them says that one is near the other."""
+def test_two_streets_joined_by_words_of_place_are_crossing(form, streets):
+    """The last word between them decides (rule HD13)."""
     assert "address" in kinds(f"A car burns {form.format(*streets)} now.")
 
 
 @pytest.mark.parametrize("text", [*grouped(TWO_NAMES), *BLOCKS])
-def test_bare_names_with_a_sign_of_a_street_and_blocks_in_any_form_are_addresses(text):
-    """HD13."""
+def test_bare_names_of_streets_and_unusual_blocks_are_addresses(text):
+    """Other words show that the names are streets (rule HD13)."""
     assert "address" in kinds(f"Trouble: {text}, stay inside.")
 
 
 @pytest.mark.parametrize("text", grouped(UNITS))
-def test_units_in_any_form_are_found(text):
-    """HD13: numbers before and behind, in digits and words, call signs and lists."""
+def test_units_in_unusual_forms_are_found(text):
+    """Numbers before and after the word, in digits and spelled out, call signs and lists (rule HD13)."""
     assert "units" in kinds(f"{text} now.")
 
 
 @pytest.mark.parametrize("text", [*grouped(NO_UNITS), *NO_PLACES])
-def test_what_only_looks_like_a_unit_or_a_place_is_no_finding(text):
-    """TX3: what is measured or for rent, who is hurt, which way to go."""
+def test_text_that_only_looks_like_unit_or_place_is_no_finding(text):
+    """Measures, dwellings, people who are hurt, and directions (rule TX3)."""
     assert kinds(text) == set()
 
 
@@ -425,14 +425,14 @@ def test_what_only_looks_like_a_unit_or_a_place_is_no_finding(text):
         ("Here are two police helicopters.", "two police helicopters"),
     ],
 )
-def test_a_finding_covers_the_whole_place_or_number(text, whole):
-    """HD13: what is cut out by a finding leaves nothing behind."""
+def test_finding_covers_whole_place_or_number(text, whole):
+    """Nothing revealing is left if the finding is cut out (rule HD13)."""
     [found] = PiiDetector().find(text)
     assert text[found.start : found.end] == whole
 
 
-def test_each_unit_of_a_list_is_found():
-    """HD13: also where one alone ("four trucks", "a chief") says nothing of who was sent."""
+def test_each_unit_of_list_is_found():
+    """A member of a list is found even if it would be no finding alone: "four trucks", "a chief" (rule HD13)."""
     text = "We sent two engines, four trucks and a battalion chief."
     found = [text[found.start : found.end] for found in PiiDetector().find(text)]
     assert found == ["two engines", "four trucks", "a battalion chief"]

@@ -1,4 +1,4 @@
-"""The publishers' file: strict, whole or not at all."""
+"""The publishers' file: it is parsed strictly, and either the whole file is in force or nothing of it."""
 
 import json
 
@@ -26,25 +26,25 @@ statuses = ["exercise"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a jurisdiction."""
+    """A folder with the file of a jurisdiction."""
     (tmp_path / "dallas.geojson").write_text(json.dumps(SQUARE))
     return tmp_path
 
 
 def written(folder, text):
-    """The path of a file with this text."""
+    """Write a publishers' file with this text, and return its path."""
     path = folder / "publishers.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
 def loaded(folder, text):
-    """What is in force by this text."""
+    """Load a publishers' file with this text."""
     return load_publishers(written(folder, text))
 
 
-def test_a_table_covers_its_sub_and_the_star_all_others(folder):
-    """PG1."""
+def test_table_covers_its_sub_and_star_covers_all_others(folder):
+    """The two tables are not combined (rule PG1)."""
     found = loaded(folder, WHOLE)
     own = found.of("desk-7")
     assert (own.categories, own.statuses) == ({"robbery", "arson"}, {"actual", "test"})
@@ -55,16 +55,16 @@ def test_a_table_covers_its_sub_and_the_star_all_others(folder):
     assert found.of("anybody").contains(0, 0)
 
 
-def test_without_a_star_there_are_no_others(folder):
-    """PG1."""
+def test_sub_without_table_is_not_covered(folder):
+    """So it may not publish. `*` itself is not a `sub` (rule PG1)."""
     found = loaded(folder, "[publishers.desk]\n")
     assert found.of("desk") == Bounds()
     assert found.of("other") is None
     assert found.of("*") is None
 
 
-def test_tables_without_an_issuer_cover_tokens_of_the_key_set_alone(folder):
-    """HD5, PG1: a named issuer has tables of its own, `*` included, or may not publish."""
+def test_tables_without_issuer_do_not_cover_named_issuers(folder):
+    """A named issuer has its own tables, `*` included, or may not publish (rules HD5, PG1)."""
     found = loaded(
         folder,
         '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n'
@@ -78,8 +78,8 @@ def test_tables_without_an_issuer_cover_tokens_of_the_key_set_alone(folder):
     assert len(found.warnings({})) == 1
 
 
-def test_rates_that_are_left_out_are_thirty_and_three_hundred(folder):
-    """PG2; those of its own table alone bind whoever asks for them by name."""
+def test_missing_rates_are_thirty_a_minute_and_300_an_hour(folder):
+    """`own_rates` has only the rates that the publisher's own table sets (rule PG2)."""
     found = loaded(folder, WHOLE + '[publishers."cap-nws"]\nper_hour = 9\n')
     assert found.rates("desk-7") == (Rate(6, 60), Rate(60, 3600))
     assert found.rates("anybody") == (Rate(30, 60), Rate(300, 3600))
@@ -89,14 +89,14 @@ def test_rates_that_are_left_out_are_thirty_and_three_hundred(folder):
     assert found.own_rates("anybody") == ()
 
 
-def test_without_a_file_there_are_no_publishers():
-    """Without `--publishers` nothing of the page holds."""
+def test_no_file_means_no_publishers():
+    """Without `--publishers` there are no grants at all (rule PG1)."""
     assert read_publishers(None) is None
     assert load_publishers(None) is None
 
 
-def test_what_was_read_is_one_and_changes_with_a_jurisdiction(folder):
-    """BA2: other processes parse the same bytes, and the digest is that of all files."""
+def test_read_bytes_include_jurisdictions(folder):
+    """Other processes parse the same bytes, and the digest covers all files (rule BA2)."""
     path = written(folder, WHOLE)
     read = read_publishers(path)
     assert read == read_publishers(path)
@@ -126,9 +126,9 @@ TABLE = "[publishers.desk]\n"
         (TABLE + "[issuers.a.publishers]", "and nothing else"),
         (TABLE + '[issuers."".publishers.b]', "and nothing else"),
         ("[issuers.a.publishers.b]\nper_minute = 0", '"a"."b".per_minute: '),
-        ('[publishers."a b"]', "table 1: its name can be nobody's sub"),
+        ('[publishers."a b"]', "table 1: its name can't be a sub"),
         ("[publishers]\ndesk = 3", '"desk".table: '),
-        (TABLE + "categorys = ['a']", '"desk".categorys: is no key of a publisher; did you mean categories?'),
+        (TABLE + "categorys = ['a']", '"desk".categorys: is not a key of a publisher; did you mean categories?'),
         (TABLE + "categories = []", '"desk".categories: '),
         (TABLE + "categories = ['A b']", '"desk".categories.0: '),
         (TABLE + "statuses = ['draft']", '"desk".statuses.0: '),
@@ -140,16 +140,16 @@ TABLE = "[publishers.desk]\n"
         (TABLE + "per_minute = 0", '"desk".per_minute: '),
         (TABLE + "per_hour = 2.5", '"desk".per_hour: '),
         (TABLE + "per_hour = true", '"desk".per_hour: '),
-        (TABLE + "jurisdiction = '../dallas.geojson'", '"desk".jurisdiction: must be the name of a file beside'),
-        (TABLE + "jurisdiction = '/etc/passwd'", '"desk".jurisdiction: must be the name of a file beside'),
-        (TABLE + "jurisdiction = '..'", '"desk".jurisdiction: must be the name of a file beside'),
+        (TABLE + "jurisdiction = '../dallas.geojson'", '"desk".jurisdiction: must be the name of a file in the'),
+        (TABLE + "jurisdiction = '/etc/passwd'", '"desk".jurisdiction: must be the name of a file in the'),
+        (TABLE + "jurisdiction = '..'", '"desk".jurisdiction: must be the name of a file in the'),
         (TABLE + "jurisdiction = 'austin.geojson'", "publishers.toml: austin.geojson: No such file"),
         (b"#" * (MAX_BYTES + 1), "must have at most 1,048,576 bytes"),
     ],
     ids=range(32),
 )
-def test_what_cannot_be_used_is_told_in_one_line(folder, text, said):
-    """K1: fail closed, and name the key."""
+def test_invalid_file_is_reported_in_one_line(folder, text, said):
+    """The line names the key, and nothing of the file is in force (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, text)
     assert str(caught.value).startswith("publishers ")
@@ -157,22 +157,22 @@ def test_what_cannot_be_used_is_told_in_one_line(folder, text, said):
     assert "\n" not in str(caught.value)
 
 
-def test_all_that_is_wrong_is_told(folder):
-    """K1: `geocast check` lists every line."""
+def test_all_errors_of_publishers_file_are_in_problems(folder):
+    """`geocast check` prints every line (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, "[publishers.a]\nper_hour = 0\nper_minute = 0\n[publishers.b]\nx = 1\n")
     assert len(caught.value.problems) == 3
 
 
-def test_a_category_that_is_not_in_the_policy_is_warned_of(folder):
-    """docs/publishers.md: it stops nothing, for a category may be taken out of the policy in a hurry."""
+def test_category_missing_in_policy_gives_warning(folder):
+    """It is not an error, since a category may be removed from the policy in a hurry (docs/publishers.md)."""
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []
 
 
-def test_check_warns_of_issuers_that_no_table_covers(geocast, tmp_path, folder):
-    """HD5, PG1: an `iss` that is written into the key set takes its tokens out of the tables without an issuer."""
+def test_check_warns_about_issuer_without_table(geocast, tmp_path, folder):
+    """An `iss` in the key set takes tokens out of the tables without an issuer (rules HD5, PG1)."""
     path = written(folder, '[publishers."*"]\n')
     for name in ("https://a", "https://b"):
         assert geocast("keygen", "--issuer", name, "--private", f"{name[-1]}.jwk").status == 0
@@ -186,8 +186,8 @@ def test_check_warns_of_issuers_that_no_table_covers(geocast, tmp_path, folder):
     assert "publishers: no table covers tokens of keys without iss, so they may not publish" in geocast(*options).out
 
 
-def test_check_says_what_would_be_in_force(geocast, tmp_path, folder):
-    """`geocast check`: how many tables, and what is wrong with them."""
+def test_check_summarises_publishers(geocast, tmp_path, folder):
+    """`geocast check` prints the number of tables, or their errors (rule PG1)."""
     path = written(folder, WHOLE + '[publishers.b]\ncategories = ["spill"]\n')
     options = ["check", "--dev", "--log", "memory:", "--publishers", str(path)]
     outcome = geocast(*options)
@@ -196,6 +196,6 @@ def test_check_says_what_would_be_in_force(geocast, tmp_path, folder):
     path.write_text("[publishers.b]\nsurprise = 1\n")
     outcome = geocast(*options)
     assert outcome.status == 2
-    assert '"b".surprise: is no key of a publisher' in outcome.err
+    assert '"b".surprise: is not a key of a publisher' in outcome.err
     path.write_text("[publishers.b]\n")
     assert "publishers: 1 by name, 0 with a jurisdiction; all others may not publish" in geocast(*options).out

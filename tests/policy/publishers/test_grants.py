@@ -1,4 +1,4 @@
-"""What each publisher may do, judged together with the policy: the order of decisions, on a log in memory."""
+"""Grants of publishers, checked together with the policy: the order of decisions, with a log in memory."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ FLOODS = Policy.model_validate(
 
 
 class GrantsHarness(PublisherHarness):
-    """Publishing under a publishers' file, with the polygon `dallas.geojson` beside it."""
+    """A publisher under a publishers' file, which has the polygon `dallas.geojson` in its folder."""
 
     def __init__(self, folder, text, in_force=BUILT_IN, log=None):
         (folder / "dallas.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [AROUND_DALLAS]}))
@@ -38,37 +38,37 @@ class GrantsHarness(PublisherHarness):
         return load_publishers(self._path)
 
     def reload(self, text):
-        """Put another file in force."""
+        """Put another publishers' file into force."""
         self.publishing = self.publishing.with_config(self._policy, self._publishers(text))
 
     def publish(self, who=DESK, *, dry_run=False, **changes):
-        """Send `POST /v1/alerts`, under a new id unless one is given."""
+        """Send `POST /v1/alerts`, with a new id unless one is given."""
         return super().publish(who, dry_run=dry_run, **{"id": f"a-{next(self._numbers)}"} | changes)
 
 
 def status(answer):
-    """200, 201, or the status and slug of a problem."""
+    """Return 200 or 201, or the status and slug of a problem."""
     code, found = answer
     return (code, found.slug) if isinstance(found, Problem) else code
 
 
 def broken(answer):
-    """The broken rules of a 422, in their order: slug, pointer, detail."""
+    """Return slug, pointer and detail of each violation of a 422, in order."""
     code, problem = answer
     assert code == 422
     return [(each.slug, each.pointer, each.detail) for each in problem.violations]
 
 
 def kinds(answer):
-    """The same without the details."""
+    """Return slug and pointer of each violation of a 422, in order."""
     return [each[:2] for each in broken(answer)]
 
 
 # ---- PG1 -----------------------------------------------------------------------------------------------------
 
 
-def test_whom_no_table_covers_may_not_publish_or_revise_and_may_cancel(tmp_path):
-    """PG1: not by a dry run either; a cancel is bound by nothing."""
+def test_publisher_without_table_may_only_cancel(tmp_path):
+    """Dry runs are refused as well (rule PG1)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     assert status(node.publish(OTHER)) == (403, "insufficient-scope")
@@ -79,8 +79,8 @@ def test_whom_no_table_covers_may_not_publish_or_revise_and_may_cancel(tmp_path)
     assert status(node.cancel(2, MANAGER, "a")) == 201
 
 
-def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
-    """HD5, PG1, PG2: an issuer that the file does not name may not publish, whatever `*` says of the key set's own."""
+def test_equal_subs_of_two_issuers_have_separate_tables_and_rates(tmp_path):
+    """An issuer that the file does not name may not publish, whatever the other tables say (rules HD5, PG1, PG2)."""
     tables = '[publishers.desk]\nper_minute = 1\n[publishers."*"]\n[issuers.a.publishers.desk]\nper_minute = 1'
     node = GrantsHarness(tmp_path, tables)
     of_a, of_b = (Requester("desk", issuer=issuer) for issuer in ("a", "b"))
@@ -89,8 +89,8 @@ def test_equal_subs_of_two_issuers_have_tables_and_rates_of_their_own(tmp_path):
     assert status(node.publish(of_b)) == status(node.publish(of_b, dry_run=True)) == (403, "insufficient-scope")
 
 
-def test_without_a_file_all_publishers_are_alike(tmp_path):
-    """Without `--publishers` nothing of the page holds, rates included."""
+def test_without_file_there_are_no_grants_or_rates(tmp_path):
+    """All publishers may publish everything that the policy allows (rules PG1, PG2)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]\nper_minute = 1")
     node.publishing = Publishing(node.log, BUILT_IN, node.clock)
     assert {status(node.publish(OTHER)) for _ in range(50)} == {201}
@@ -112,16 +112,16 @@ jurisdiction = "dallas.geojson"
 MORE = "no more is granted to this publisher"
 
 
-def test_what_is_within_the_grant_is_published(tmp_path):
-    """P21, P22."""
+def test_alert_within_grant_is_published(tmp_path):
+    """Categories, status, severity, radius and place are all within it (rules P21, P22)."""
     node = GrantsHarness(tmp_path, BOUNDED)
     area = CIRCLE | {"radius_m": 500}
     assert status(node.publish(category="arson", status="test", severity="moderate", area=area)) == 201
     assert status(node.publish(OTHER, severity="extreme", area=AUSTIN)) == 201
 
 
-def test_each_thing_beyond_the_grant_is_named(tmp_path):
-    """P21, P22, P9: in the order of their numbers, and the narrower bounds of the radius."""
+def test_each_member_beyond_grant_is_listed(tmp_path):
+    """The violations are in the order of their rules, with the narrower bounds of the radius (rules P9, P21, P22)."""
     answer = GrantsHarness(tmp_path, BOUNDED).publish(category="shooting", severity="severe", area=AUSTIN)
     assert broken(answer) == [
         ("radius-out-of-range", "/area/radius_m", "must be 100 to 500 m"),
@@ -132,8 +132,8 @@ def test_each_thing_beyond_the_grant_is_named(tmp_path):
     ]
 
 
-def test_limits_are_members_of_each_violation(tmp_path):
-    """H8a: a program needs no text. The names are those of the table in the protocol."""
+def test_violations_have_limits_as_members(tmp_path):
+    """Programs need not read the texts. The names of members are those of the protocol's table (rule H8a)."""
     changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
     node = GrantsHarness(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
     found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
@@ -158,8 +158,8 @@ def test_limits_are_members_of_each_violation(tmp_path):
     assert refused.body()["retry_after_s"] == int(refused.headers["Retry-After"]) == 60
 
 
-def test_they_stand_between_the_rules_of_the_policy(tmp_path):
-    """P9, H8: P2, P4, P6, P7, P21, P22, P23, P24, and section 2 before all of them."""
+def test_violations_of_grant_are_in_order_with_those_of_policy(tmp_path):
+    """Section 2 comes first, then P2, P4, P6, P7, P21, P22, P23 and P24 (rules P9, H8)."""
     hold = Policy.model_validate(
         {"name": "p", "categories": {"robbery": {"title": "Robbery", "hold_area_km2": 0.1, "max_radius_m": 600}}}
     )
@@ -186,8 +186,8 @@ def test_they_stand_between_the_rules_of_the_policy(tmp_path):
     assert kinds(node.publish(**changes, colour="red")) == [("unknown-field", "/colour"), *found]
 
 
-def test_a_broken_body_is_judged_as_far_as_it_can_be(tmp_path):
-    """P9: a status that was left out counts as actual; what can't be read is not judged."""
+def test_malformed_request_is_checked_as_far_as_possible(tmp_path):
+    """A missing status counts as actual, and unusable fields are not checked (rule P9)."""
     node = GrantsHarness(tmp_path, BOUNDED)
     area = [AUSTIN, CIRCLE | {"lat": "x"}, {"type": "square"}, 7]
     assert kinds(node.publish(severity="grave", category=3, area=area))[-2:] == [
@@ -201,8 +201,8 @@ def test_a_broken_body_is_judged_as_far_as_it_can_be(tmp_path):
     ]
 
 
-def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
-    """P21: it is said so, rather than bounds that nothing meets."""
+def test_grant_below_category_leaves_no_radius(tmp_path):
+    """The detail says so, instead of giving bounds that no radius can meet (rule P21)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]\nmax_radius_m = 50")
     detail = "must be at most 50 m for this publisher, and in this category at least 100 m"
     assert broken(node.publish()) == [("radius-out-of-range", "/area/radius_m", detail)]
@@ -212,8 +212,8 @@ def test_a_grant_below_the_category_leaves_no_radius(tmp_path):
     ("lat", "lng", "hint"),
     [(DALLAS[1] + 30, DALLAS[0], False), (-96.5 + 180, 32.5, False), (32.5, -97.2, False)],
 )
-def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
-    """P22: a point that is outside either way is not called swapped."""
+def test_point_outside_either_way_is_not_called_swapped(tmp_path, lat, lng, hint):
+    """The hint is only for points that would be inside with latitude and longitude exchanged (rule P22)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"')
     answer = node.publish(area={"type": "circle", "lat": lat, "lng": lng, "radius_m": 800})
     [(slug, pointer, detail)] = broken(answer)
@@ -222,8 +222,8 @@ def test_a_hint_is_given_only_where_it_is_true(tmp_path, lat, lng, hint):
     assert answer[1].violations[0].members == {"swapped": hint}
 
 
-def test_swapped_coordinates_are_told(tmp_path):
-    """P22: a jurisdiction whose longitudes are latitudes too."""
+def test_swapped_coordinates_are_reported(tmp_path):
+    """The point would be inside with latitude and longitude exchanged (rule P22)."""
     node = GrantsHarness(
         tmp_path, '[publishers.desk]\njurisdiction = "here.geojson"\n[publishers."*"]'.replace("here", "dallas")
     )
@@ -239,12 +239,12 @@ def test_swapped_coordinates_are_told(tmp_path):
 
 
 def ring(*corners):
-    """A polygon of an area."""
+    """Return a polygon for an area, from its corners."""
     return {"type": "Polygon", "coordinates": [[list(each) for each in (*corners, corners[0])]]}
 
 
-def test_every_corner_of_a_polygon_is_in_the_jurisdiction(tmp_path):
-    """P22: and P21 by the radius of P7; the corners that were asked for, at their own places."""
+def test_polygon_with_corner_outside_jurisdiction_is_refused(tmp_path):
+    """The requested corners count. The radius of P7 is bound by the grant, too (rules P21, P22)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
     flood = {"category": "flood", "confirm": {"area_km2": 1000}}
     inside, across = [(-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8)], [(-96.8, 32.95), (-96.7, 32.95), (-96.7, 33.01)]
@@ -256,8 +256,8 @@ def test_every_corner_of_a_polygon_is_in_the_jurisdiction(tmp_path):
     ]
 
 
-def test_a_revision_is_bound_by_the_grant_of_whoever_posts_it(tmp_path):
-    """PG3: `alerts:manage` widens nothing but whose alert it may be; and the other way round."""
+def test_revision_is_bound_by_grant_of_its_sender(tmp_path):
+    """`alerts:manage` allows revising the alerts of others, but widens no grant (rule PG3)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\n[publishers.boss]\nmax_severity = "minor"\nstatuses = ["test"]')
     assert status(node.publish(id="a", severity="severe")) == 201
     refused = [("not-granted", "/status"), ("not-granted", "/severity")]
@@ -266,8 +266,8 @@ def test_a_revision_is_bound_by_the_grant_of_whoever_posts_it(tmp_path):
     assert status(node.revise(2, alert_id="a", severity="severe")) == 201
 
 
-def test_a_repeat_is_answered_whatever_the_grant_has_become(tmp_path):
-    """H3: step 6 comes before step 9; whom no table covers any more is refused before both (PG1)."""
+def test_repeat_is_answered_although_new_grant_would_refuse_it(tmp_path):
+    """A publisher whom no table covers any more is refused before that (rules H3, PG1)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     node.reload('[publishers.desk]\nmax_severity = "minor"')
@@ -282,8 +282,8 @@ def test_a_repeat_is_answered_whatever_the_grant_has_become(tmp_path):
 SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[publishers.other]"
 
 
-def test_alerts_and_revisions_are_limited_and_repeats_and_cancels_never(tmp_path):
-    """PG2: `Retry-After` to the second; the others' rates are their own."""
+def test_rates_limit_alerts_and_revisions_only(tmp_path):
+    """Repeats and cancels are never limited. `Retry-After` is exact to the second (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
     node.clock.advance(10.5)
@@ -302,8 +302,8 @@ def test_alerts_and_revisions_are_limited_and_repeats_and_cancels_never(tmp_path
     assert node.publish()[1].headers == {"Retry-After": "3480"}
 
 
-def test_what_is_refused_otherwise_does_not_count(tmp_path):
-    """PG2: it is decided last."""
+def test_refused_request_does_not_count_for_rate(tmp_path):
+    """The rate is checked last (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
     for _ in range(20):
@@ -318,8 +318,8 @@ def test_what_is_refused_otherwise_does_not_count(tmp_path):
     assert status(node.publish()) == (429, "rate-limited")
 
 
-def test_dry_runs_have_a_rate_of_their_own(tmp_path):
-    """PG2: 600 a minute, and neither counts for the other."""
+def test_dry_runs_have_separate_rate(tmp_path):
+    """They are limited to 600 a minute, and don't count for other rates (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     for _ in range(DRY_PER_MINUTE):
         assert status(node.publish(dry_run=True)) == 200
@@ -329,8 +329,8 @@ def test_dry_runs_have_a_rate_of_their_own(tmp_path):
     assert status(node.publish(dry_run=True)) == 200
 
 
-def test_a_reload_forgets_no_counts(tmp_path):
-    """PG2, BA2: and its rates hold at once."""
+def test_reload_keeps_counts_and_applies_new_rates(tmp_path):
+    """The new rates hold at once (rules PG2, BA2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish()) == 201
     node.reload("[publishers.desk]\nper_minute = 1")
@@ -340,7 +340,7 @@ def test_a_reload_forgets_no_counts(tmp_path):
 
 
 class Interrupted(MemoryLog):
-    """A log that is out of reach for appends, and takes its time. Lies: it stores nothing meanwhile."""
+    """A log in memory that can be out of reach for appends. It then stores nothing."""
 
     away = False
 
@@ -351,8 +351,8 @@ class Interrupted(MemoryLog):
         return await super().append(entry)
 
 
-def test_what_is_not_known_to_be_stored_does_not_count(tmp_path):
-    """PG2, H2: a desk that tries again while the log is away may go on when it is back."""
+def test_request_with_unknown_outcome_does_not_count_for_rate(tmp_path):
+    """A desk may repeat it while the log is out of reach, and still publish afterwards (rules PG2, H2)."""
     log = Interrupted()
     node = GrantsHarness(tmp_path, SLOW, log=log)
     log.away = True
@@ -367,8 +367,8 @@ def test_what_is_not_known_to_be_stored_does_not_count(tmp_path):
     ]
 
 
-def test_requests_at_once_are_counted_before_they_are_stored(tmp_path):
-    """PG2: not two in the place of one, however slow the log is."""
+def test_concurrent_requests_do_not_exceed_rate(tmp_path):
+    """They count before they are stored, however slow the log is (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW, log=Interrupted())
 
     async def all_at_once():

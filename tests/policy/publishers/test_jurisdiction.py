@@ -1,4 +1,4 @@
-"""Where a publisher may publish: GeoJSON in, yes or no out."""
+"""The jurisdiction of a publisher: GeoJSON is parsed, and places are inside or outside."""
 
 import json
 
@@ -14,27 +14,27 @@ FAR = [[10, 50], [11, 50], [11, 51], [10, 50]]
 
 
 def polygon(*rings):
-    """A geometry."""
+    """Return a Polygon of these rings."""
     return {"type": "Polygon", "coordinates": list(rings)}
 
 
 def multi(*polygons):
-    """A geometry of several."""
+    """Return a MultiPolygon of these polygons."""
     return {"type": "MultiPolygon", "coordinates": list(polygons)}
 
 
 def feature(geometry):
-    """A feature, as GIS programs write it."""
+    """Return a Feature, as GIS programs write it."""
     return {"type": "Feature", "properties": {"NAME": "Dallas"}, "geometry": geometry}
 
 
 def collection(*features):
-    """A collection of features."""
+    """Return a FeatureCollection."""
     return {"type": "FeatureCollection", "features": list(features)}
 
 
 def parsed(document):
-    """The jurisdiction of a document."""
+    """Return the jurisdiction of a document."""
     return parse_jurisdiction(json.dumps(document).encode())
 
 
@@ -51,8 +51,8 @@ def parsed(document):
     ],
     ids=["polygon", "clockwise", "multi", "feature", "collection", "heights", "CRS84"],
 )
-def test_holes_are_outside_and_borders_are_inside(document):
-    """P22, PG4: whatever the form of GeoJSON."""
+def test_borders_are_inside_and_holes_are_outside(document):
+    """Every form of GeoJSON gives the same result (rules P22, PG4)."""
     found = parsed(document)
     assert found.contains(32.2, -96.5)
     assert found.contains(32, -96.5)
@@ -63,8 +63,8 @@ def test_holes_are_outside_and_borders_are_inside(document):
     assert not found.contains(-96.5, 32.2)
 
 
-def test_polygons_of_a_collection_may_overlap():
-    """P22: it is all of them together."""
+def test_overlapping_polygons_form_union():
+    """A point is inside if any polygon contains it (rule P22)."""
     shifted = [[lng + 0.5, lat] for lng, lat in SQUARE]
     found = parsed(collection(feature(polygon(SQUARE)), feature(polygon(shifted))))
     assert [found.contains(32.5, lng) for lng in (-97.1, -96.9, -96.3, -95.6, -95.4)] == [
@@ -76,16 +76,16 @@ def test_polygons_of_a_collection_may_overlap():
     ]
 
 
-def test_edges_are_straight_on_a_map_and_no_arcs():
-    """PG4: a border along a parallel stays on it. An arc between these corners would bulge to 61.6 degrees."""
+def test_edges_are_straight_on_map():
+    """A border along a parallel stays on it. An arc between these corners would reach 61.6 degrees (rule PG4)."""
     found = parsed(polygon([[-40, 50], [40, 50], [40, 55], [-40, 55], [-40, 50]]))
     assert found.contains(54.999, 0)
     assert found.contains(50.001, 0)
     assert not found.contains(55.001, 0)
 
 
-def test_the_antimeridian_is_one_meridian():
-    """PG4, L6: 180 and -180 are the same, from either side."""
+def test_antimeridian_is_inside_from_both_sides():
+    """180 and -180 degrees are the same meridian (rules PG4, L6)."""
     east = parsed(polygon([[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]))
     west = parsed(polygon([[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]))
     for found in (east, west):
@@ -96,8 +96,8 @@ def test_the_antimeridian_is_one_meridian():
     assert not east.contains(0, -179)
 
 
-def test_at_a_pole_longitude_says_nothing():
-    """PG4, L6."""
+def test_longitude_of_pole_does_not_matter():
+    """A pole is inside or outside for all longitudes (rules PG4, L6)."""
     found = parsed(polygon([[-180, -90], [180, -90], [180, -60], [-180, -60], [-180, -90]]))
     wedge = parsed(polygon([[0, 80], [10, 80], [10, 90], [0, 90], [0, 80]]))
     for lng in (-180, -77, 0, 123, 180):
@@ -111,7 +111,7 @@ def test_at_a_pole_longitude_says_nothing():
 
 
 def ring_of(*corners):
-    """Corners as (latitude, longitude), of these (longitude, latitude)."""
+    """Return corners as (latitude, longitude) for these (longitude, latitude)."""
     return [(lat, lng) for lng, lat in corners]
 
 
@@ -134,13 +134,13 @@ AROUND_HOLE = ring_of((-96.8, 32.2), (-96.2, 32.2), (-96.2, 32.8), (-96.8, 32.8)
     ],
     ids=range(10),
 )
-def test_ring_is_covered_with_all_that_it_winds_around(corners, covered):
-    """P22, HD14: a ring around a hole is not, whose corners all lie in the jurisdiction."""
+def test_ring_around_hole_is_not_covered(corners, covered):
+    """Not even if all its corners lie in the jurisdiction (rules P22, HD14)."""
     assert parsed(polygon(SQUARE, HOLE)).covers(corners) == covered
 
 
-def test_ring_may_lie_in_several_polygons_and_not_across_gap_between_them():
-    """P22, HD14: it is all of them together; four that leave a gap in their middle have a hole there."""
+def test_ring_across_touching_polygons_is_covered_unless_around_gap():
+    """Four polygons around a gap have a hole in their middle (rules P22, HD14)."""
     strips = [([0, 0], [3, 1]), ([0, 2], [3, 3]), ([0, 1], [1, 2]), ([2, 1], [3, 2])]
     boxes = [[[w, s], [e, s], [e, n], [w, n], [w, s]] for (w, s), (e, n) in strips]
     found = parsed(multi(*([each] for each in boxes)))
@@ -148,8 +148,8 @@ def test_ring_may_lie_in_several_polygons_and_not_across_gap_between_them():
     assert not found.covers(ring_of((0.1, 0.1), (2.9, 0.1), (2.9, 2.9), (0.1, 2.9)))
 
 
-def test_ring_across_antimeridian_is_covered_from_both_sides():
-    """PG4, L6: by two polygons that meet there; not by one of them."""
+def test_ring_across_antimeridian_needs_polygons_on_both_sides():
+    """One of the two polygons does not cover it (rules PG4, L6)."""
     west = [[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]
     east = [[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]
     ring = ring_of((179, 0), (-179, 0), (-179, 5), (179, 5))
@@ -160,8 +160,8 @@ def test_ring_across_antimeridian_is_covered_from_both_sides():
     assert not parsed(multi([west], [east])).covers(ring_of((179, 0), (-169, 0), (-179, 5), (179, 5)))
 
 
-def test_ring_around_pole_is_covered_by_cap_and_not_by_band():
-    """PG4: all that it winds around counts, the pole too; and a corner at the pole is no line of the map."""
+def test_ring_around_pole_is_covered_by_cap_but_not_by_band():
+    """The ring encloses the pole as well. A corner at the pole adds no line to the map (rule PG4)."""
     cap = parsed(polygon([[-180, 60], [180, 60], [180, 90], [-180, 90], [-180, 60]]))
     band = parsed(polygon([[-180, 60], [180, 60], [180, 85], [-180, 85], [-180, 60]]))
     ring = ring_of(*((lng, 70) for lng in range(0, 360, 30)))
@@ -177,8 +177,8 @@ def test_ring_around_pole_is_covered_by_cap_and_not_by_band():
 
 
 @given(lat=st.floats(-90, 90), lng=st.floats(-180, 180))
-def test_a_point_is_told_as_by_arithmetic(lat, lng):
-    """P22: a box with a hole, against comparisons of numbers."""
+def test_point_in_box_with_hole_agrees_with_comparisons(lat, lng):
+    """Random points are compared with plain arithmetic (rule P22)."""
     found = parsed(polygon(SQUARE, HOLE))
     in_box = -97 <= lng <= -96 and 32 <= lat <= 33
     in_hole = -96.6 < lng < -96.4 and 32.4 < lat < 32.6
@@ -201,7 +201,7 @@ def test_a_point_is_told_as_by_arithmetic(lat, lng):
         (polygon(SQUARE[:3]), "polygon 1: must have 4 or more positions"),
         (polygon([[-97, True], *SQUARE[1:]]), "polygon 1: must have 4 or more positions"),
         (polygon([["-97", 32], *SQUARE[1:]]), "polygon 1: must have 4 or more positions"),
-        (polygon(SQUARE[:-1]), "polygon 1: must have rings that end"),
+        (polygon(SQUARE[:-1]), "polygon 1: must have rings whose last position"),
         (multi([FAR], [[[32, -97], [33, -97], [33, -96], [32, -97]]]), "polygon 2: must have longitudes"),
         (polygon([[500000, 4649776], [500100, 4649776], [500100, 4649876], [500000, 4649776]]), "must have longitudes"),
         (polygon([[0, 0], [1, 1], [0, 1], [1, 0], [0, 0]]), "polygon 1: its rings must not cross"),
@@ -210,15 +210,15 @@ def test_a_point_is_told_as_by_arithmetic(lat, lng):
     ],
     ids=range(19),
 )
-def test_what_is_no_jurisdiction_is_refused_in_a_sentence_without_a_place(document, said):
-    """K1: fail closed; no coordinate is repeated."""
+def test_invalid_jurisdiction_is_refused_without_coordinates(document, said):
+    """The error repeats no coordinate (rule K1)."""
     with pytest.raises(ValueError, match=said) as caught:
         parsed(document)
     assert not any(number in str(caught.value) for number in ("-97", "32", "500000", "4649776"))
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b'{"type": NaN}', b'{"type": 1, "type": 2}', b"[" * 100])
-def test_what_is_not_strict_json_is_refused(text):
-    """K1."""
+def test_malformed_jurisdiction_is_refused(text):
+    """The file must be strict JSON (rule K1)."""
     with pytest.raises(ValueError, match="not strict JSON"):
         parse_jurisdiction(text)

@@ -1,4 +1,4 @@
-"""How often: any minute and any hour, against a list of all times."""
+"""Rates of publishers: limits for every window of a minute and of an hour."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +9,8 @@ from geocast.policy.publishers.rates import Rates
 RATES = (Rate(3, 60), Rate(5, 3600))
 
 
-def test_so_many_in_any_minute():
-    """PG2: not so many at once and as many again a moment later."""
+def test_rate_holds_for_every_window_of_minute():
+    """A full rate at the end of one minute leaves nothing for the start of the next (rule PG2)."""
     rates = Rates()
     assert [rates.take("a", RATES, now) for now in (0.0, 50.0, 59.0)] == [0, 0, 0]
     assert rates.take("a", RATES, 59.5) == 0.5
@@ -19,8 +19,8 @@ def test_so_many_in_any_minute():
     assert rates.take("b", RATES, 61.0) == 0
 
 
-def test_so_many_in_any_hour():
-    """PG2: the longer wait is told."""
+def test_longer_wait_of_two_rates_is_returned():
+    """The rates of the minute and of the hour both apply (rule PG2)."""
     rates = Rates()
     for now in (0.0, 100.0, 200.0, 300.0, 301.0):
         assert rates.take("a", RATES, now) == 0
@@ -29,8 +29,8 @@ def test_so_many_in_any_hour():
     assert rates.take("a", RATES, 3600.0) == 0
 
 
-def test_what_is_given_back_does_not_count():
-    """PG2: a number that was taken by somebody else was not published."""
+def test_request_given_back_does_not_count():
+    """Its number was taken by another request, so nothing was published (rule PG2)."""
     rates = Rates()
     for _ in range(10):
         assert rates.take("a", RATES, 1.0) == 0
@@ -39,8 +39,8 @@ def test_what_is_given_back_does_not_count():
     assert rates.take("a", RATES, 1.0) == 0
 
 
-def test_who_has_not_been_here_for_an_hour_is_forgotten():
-    """PG2: memory is bounded by who publishes, not by who ever has."""
+def test_key_without_request_for_hour_is_forgotten():
+    """So memory depends only on recent publishers (rule PG2)."""
     rates = Rates()
     for number in range(1000):
         rates.take(number, RATES, float(number))
@@ -49,8 +49,8 @@ def test_who_has_not_been_here_for_an_hour_is_forgotten():
 
 
 @given(st.lists(st.floats(0, 200), max_size=60), st.integers(1, 5), st.integers(1, 8))
-def test_no_stretch_has_more_and_none_waits_for_nothing(steps, per_minute, per_hour):
-    """PG2: checked by counting."""
+def test_request_waits_exactly_if_rate_is_reached(steps, per_minute, per_hour):
+    """A model counts the requests of each window (rule PG2)."""
     rates, limits = Rates(), (Rate(per_minute, 60), Rate(per_hour, 3600))
     now, taken = 0.0, []
     for step in steps:

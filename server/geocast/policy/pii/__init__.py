@@ -1,12 +1,17 @@
-"""What a text gives away: addresses, crews, numbers, names (protocol rules P24 and TX1 to TX5).
+"""The detector of personal data in texts: addresses, units, numbers, names (protocol rules P24 and TX1 to TX5).
 
-    text ── tokens.fold, tokens.split ──> tokens ── one finder for each kind ──> findings
+    text ── tokens.fold ──> folded text and its tokens ── one finder for each kind ──> findings
 
-It is a belt behind a human review: a house number in words and a bare name are not found. English is built in; a policy
-adds patterns for other languages, and literals that are no finding.
+The detector is a second check behind a human review: a house number in words, and a name without a title, are not
+found. English is built in. A policy adds patterns for other languages, and literals that are always allowed.
 
-Finders walk over tokens and ask sets of words. No pattern here nests a repetition in another, so the time is in
-proportion to the length of the text (TX4).
+Finders walk over the tokens and look them up in sets of words (`english.toml`). In this package the *end* of something
+is the index of the first token after it, as in a slice. A function that looks for something at the token `at` returns
+its end, or None if there is none. Example: in "at 88 Alder Rd. now" the tokens are at, 88, Alder, Rd, "." and now. The
+address that begins at token 1 has the end 4.
+
+No regular expression here nests one repetition in another, so the time is proportional to the length of the text (rule
+TX4).
 """
 
 import re
@@ -28,11 +33,11 @@ KINDS = {
     "document": "the number of a document or a card",
 }
 BUILT_IN_REGION = "US"
-NEVER = frozenset({"coordinates", "document"})  # these can't be confirmed
+NEVER = frozenset({"coordinates", "document"})  # kinds that can't be confirmed
 
 
 class Finding(NamedTuple):
-    """What was found: its kind, and between which characters of the text, from 0, the end excluded."""
+    """A place in a text that reveals something: its kind, and the indexes of its first character and after its last."""
 
     kind: str
     start: int
@@ -41,20 +46,28 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PiiDetector:
-    """Reads texts. `region`: where numbers without a country code are from (ISO 3166); `allowed`: no finding."""
+    """A detector with the settings of a policy.
+
+    `region` is where telephone numbers without a country code come from (ISO 3166). `allowed` are literals that are
+    never a finding.
+    """
 
     region: str = BUILT_IN_REGION
     allowed: tuple[str, ...] = ()
-    patterns: Mapping[str, tuple[re.Pattern[str], ...]] | None = None  # further ones, by kind
+    patterns: Mapping[str, tuple[re.Pattern[str], ...]] | None = None  # the policy's own patterns, by kind
 
     def find(self, text: str) -> list[Finding]:
-        """What the text gives away, in its order; of what overlaps the longest."""
+        """Return the findings in a text, in order.
+
+        Overlapping findings of one kind are joined. If their kinds differ, one that can't be confirmed counts, else the
+        first one.
+        """
         folded = fold(text)
         spans = [
             Finding(kind, folded.origin[start], folded.origin[end - 1] + 1)
             for kind, finder in self._finders()
             for start, end in finder(folded)
-            if not self._may_be(folded, start, end)
+            if not self._is_allowed(folded, start, end)
         ]
         return _disjoint(spans)
 
@@ -65,13 +78,13 @@ class PiiDetector:
             for pattern in further:
                 yield kind, partial(patterns.matches, pattern)
 
-    def _may_be(self, text: FoldedText, start: int, end: int) -> bool:
+    def _is_allowed(self, text: FoldedText, start: int, end: int) -> bool:
         found = text.folded[start:end].casefold()
         return any(found in allowed.casefold() for allowed in self.allowed)
 
 
 def is_region(code: str) -> bool:
-    """Whether telephone numbers are known of this region (ISO 3166-1, two capital letters)."""
+    """Return whether the telephone numbers of a region (ISO 3166-1, two capital letters) are known."""
     return code == BUILT_IN_REGION or patterns.knows_region(code)
 
 

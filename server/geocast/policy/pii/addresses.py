@@ -1,6 +1,6 @@
-"""Addresses: a number and a street, a block, an apartment. Crossings of two streets are in `crossings.py`.
+"""The finder of addresses: a number and a street, a block, or an apartment. Crossings are found by `crossings.py`.
 
-A street's name alone is none: people have to be told which one to avoid (TX3).
+The name of a street alone is not an address, because alerts must be able to say which street to avoid (rule TX3).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,24 +15,24 @@ _APARTMENTS = _W["apartments"]
 _ENDS = SUFFIXES | _W["ramps"]
 _BLOCKS, _BLOCK_LEADS, _BLOCK_FILLS, _BLOCK_SIZES = (_W[f"block{each}"] for each in ("s", "_leads", "_fills", "_sizes"))
 _PREFIXES_OF, _PARTICLES, _ORDINALS, _MISREAD = _W["prefixes_of"], _W["particles"], _W["ordinals"], _W["misread"]
-SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # they say a street even in small letters: oak st and pine ave
-_CAPITALISED = frozenset({"cl", "close", "parade"})  # they end a street's name with a capital letter only
+SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # suffixes that count in small letters, too: oak st and pine ave
+_CAPITALISED = frozenset({"cl", "close", "parade"})  # suffixes that count only with a capital letter
 DATES = _W["months"] | _W["weekdays"]
 _IN_NAMES = frozenset({"first", "new"})  # First Avenue, New Street
 _RANGES = frozenset({"-", "to", "through", "thru", "and"})
 _POINTED, _NOT_PLAIN = SUFFIXES | _DIRECTIONS, FUNCTION | SUFFIXES | _PREFIXES | DATES
 _KINDS = _PREFIXES | _PREFIXES_OF
 _FILLS, _ORDERS = _BLOCK_FILLS | _DIRECTIONS, _ORDINALS | {"last"}
-_LONGEST = 5  # words of a name before its suffix
-_FEWEST_OF_HOUSE = 4  # digits that a street has no longer for a name
-_MAX_DIGITS = 6  # of a house number
-_MOST_FILLS = 5  # tokens between the number and the word "block", and on each side of a join
+_LONGEST = 5  # most words of a name before its suffix
+_FEWEST_OF_HOUSE = 4  # digits of a number that can only be a house's; one with fewer may be a street's name
+_MAX_DIGITS = 6  # most digits of a house number
+_MOST_FILLS = 5  # most tokens between a number and the word "block"
 
-Span = tuple[int, int]  # of tokens, the end excluded
+Span = tuple[int, int]  # the first token and the end
 
 
 def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield where addresses are: start and end in the folded text."""
+    """Yield the places of addresses: start and end in the folded text."""
     tokens = text.tokens
     for at, token in enumerate(tokens):
         if (end := _address(tokens, at)) is not None:
@@ -40,7 +40,7 @@ def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _address(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token an address ends that begins at `at`."""
+    """Return the end of an address that begins at `at`, or None."""
     token, end = tokens[at], None
     if token.digits:
         end = _block(tokens, at) or _numbered(tokens, at)
@@ -56,7 +56,7 @@ def _address(tokens: TokenList, at: int) -> int | None:
 
 
 def _block(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "300 block" ends, or "300-block", "the 300 and 400 blocks"; a size is no address."""
+    """Return the end of "300 block", "300-block" or "300 and 400 blocks", or None for a size ("5 blocks away")."""
     if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
         return None
     if tokens[at].letters == "s" and tokens[at].digits > 2 and tokens.at(at + 1).lower == "of":
@@ -79,7 +79,10 @@ def _block(tokens: TokenList, at: int) -> int | None:
 
 
 def _word_block(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token the word "block" ends at `at`, which may follow a hyphen, if it is no size."""
+    """Return the end of the word "block" at `at`, and of a street after it, or None.
+
+    A hyphen may come before the word. A word for a size after it means that it is no address ("10-block area").
+    """
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
     if [token.lower for token in tokens[at : at + 3]] == ["b", "/", "o"]:
@@ -90,7 +93,7 @@ def _word_block(tokens: TokenList, at: int) -> int | None:
 
 
 def _of_street(tokens: TokenList, at: int) -> int:
-    """Return behind which token the name of a street ends behind a block, with "of" or without; 0 if none follows."""
+    """Return the end of a street's name after a block, with or without "of"; return 0 if there is no name."""
     at += tokens.at(at).text == "."
     of = tokens.at(at).lower in ("of", "on", "along")
     named = tokens.at(at + 1).capital or tokens.at(at + 1).ordinal
@@ -98,12 +101,15 @@ def _of_street(tokens: TokenList, at: int) -> int:
 
 
 def _is_end_of_block(tokens: TokenList, at: int) -> bool:
-    """Return whether the last number of the block is behind the first one and a hyphen, and a name behind it."""
+    """Return whether the number at `at` begins a whole block with a name after it: "300-399 Elm"."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
 def _block_number(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "block 300" ends; "Block 12" without a street is a part of a plan or a network."""
+    """Return the end of the number of "block 300", and of a street after it, or None.
+
+    "Block 12" without a street is a part of a plan or a network, not an address.
+    """
     number = tokens.at(at)
     if not number.number or not _is_house(number) or len(number.text) < 2:
         return None
@@ -111,7 +117,7 @@ def _block_number(tokens: TokenList, at: int) -> int | None:
 
 
 def _numbered(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token an address ends that begins with a house number at `at`."""
+    """Return the end of an address that begins with a house number at `at`, or None."""
     if not _is_house(tokens[at]) or _is_fraction(tokens, at):
         return None
     name = at + 1
@@ -125,12 +131,12 @@ def _is_house(token: Token) -> bool:
 
 
 def _is_fraction(tokens: TokenList, at: int) -> bool:
-    """Whether it belongs to what stands just before it: $5, 1.5, 10:30, #7."""
+    """Return whether a number belongs to the sign just before it: $5, 1.5, 10:30, #7."""
     return at > 0 and tokens[at - 1].text in "$.,:#" and tokens[at - 1].end == tokens[at].start
 
 
 def street(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token the name of a street ends that begins at `at`."""
+    """Return the end of a street's name that begins at `at`, or None."""
     while tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).lower not in ("\n", *SUFFIXES):
         at += 2 if tokens.at(at + 1).text == "." else 1
     first, second = tokens.at(at), tokens.at(at + 1)
@@ -145,7 +151,7 @@ def street(tokens: TokenList, at: int) -> int | None:
     if first.number and first.digits < _FEWEST_OF_HOUSE and second.capital and second.lower in SUFFIXES:
         return at + 2  # SW 8 ST
     words = 0
-    for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a point may stand behind each word
+    for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # each word may be followed by a point
         token = tokens[end]
         if words and token.lower in SUFFIXES and _is_name(tokens[at:end], token):
             return end + 1
@@ -157,7 +163,7 @@ def street(tokens: TokenList, at: int) -> int | None:
 
 
 def prefixed(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token a street ends whose kind comes first: Avenue B, Calle Ocho, Avenue of the Palms."""
+    """Return the end of a street whose kind comes first ("Avenue B", "Calle Ocho", "Avenue of the Palms"), or None."""
     token, end = tokens.at(at), at + 1
     if token.lower not in _KINDS:
         return None
@@ -185,7 +191,7 @@ def _is_plain(token: Token) -> bool:
 
 
 def route(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token a numbered road ends that begins at `at`: US 422, I-76, U.S. 422, County Road 12."""
+    """Return the end of a numbered road at `at` ("US 422", "I-76", "U.S. 422", "County Road 12"), or None."""
     first, second = tokens.at(at).lower, tokens.at(at + 1).lower
     if first in _ROUTES:
         end = at + 1
@@ -204,7 +210,7 @@ def route(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_name(before: Sequence[Token], suffix: Token) -> bool:
-    """Whether what stands before a suffix is a name: capitalised where the suffix is a word of every day."""
+    """Return whether the tokens before a suffix are a name; it needs capitals if the suffix is an everyday word."""
     after = ["", *(token.text for token in before)]
     named = [token for token, last in zip(before, after, strict=False) if (token.word or token.digits) and last != "-"]
     if [token.lower for token in named] == ["first"]:
@@ -220,7 +226,7 @@ def _is_function(token: Token) -> bool:
 
 
 def is_ordinal(token: Token) -> bool:
-    """Return whether it is an ordinal: in digits, or a word with a capital letter."""
+    """Return whether a token is an ordinal: in digits, or a word with a capital letter."""
     return token.ordinal or (token.capital and token.lower in _ORDINALS)
 
 
@@ -233,12 +239,12 @@ def _apartment(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_point(tokens: TokenList, at: int) -> bool:
-    """Return whether the token is the full stop of an abbreviated suffix or direction: Pine Rd., Main St. W."""
+    """Return whether the token is the point of an abbreviated suffix or direction: "Pine Rd.", "Main St. W."."""
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
 def street_before(tokens: TokenList, at: int) -> int | None:
-    """Return the first token of the street that ends before `at`; of its name the last word will do."""
+    """Return the first token of a street that ends at `at`, or None; words of a long name may be left out."""
     if (start := suffixed_before(tokens, at)) is not None:
         return start
     starts = (start for start in range(max(at - 1 - _LONGEST, 0), at - 1) if tokens[start].lower in _KINDS)
@@ -246,7 +252,7 @@ def street_before(tokens: TokenList, at: int) -> int | None:
 
 
 def suffixed_before(tokens: TokenList, at: int) -> int | None:
-    """Return the same for a street whose kind does not come first."""
+    """Return the first token of a street that ends at `at` and whose kind does not come first, or None."""
     last = at - 1
     while last > 0 and (tokens[last].lower in _DIRECTIONS or _is_point(tokens, last)):
         last -= 1

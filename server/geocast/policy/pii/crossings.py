@@ -1,7 +1,9 @@
-"""Crossings: two streets, and what says that they meet or that one is near the other (TX3, HD13).
+"""The finder of crossings: two streets that meet, or a street near another one (rules TX3, HD13).
 
-A street's suffix, number or order says that it is one ("Oak St", "US 75", "5th"). A bare name ("Elm") is a street only
-beside such a street, or where the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
+A street is recognised by its suffix, number or ordinal ("Oak St", "US 75", "5th"). A bare name ("Elm") counts as a
+street only beside such a street, or if the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
+
+Streets that bound a closure or a detour are not a crossing: "Elm Street is closed between Oak Avenue and Pine Road".
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,20 +41,20 @@ _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
 _SIGNS = frozenset("&/\\@+")
-_LONGEST_NAME = 6  # tokens of a bare name: Martin Luther King
-_LONGEST_GAP = 12  # tokens between two streets that belong together
-_MOST_FILLS = 5  # tokens between a joining word and the second street
-_SENTENCE = 25  # tokens of the same sentence that are looked at, on each side
+_LONGEST_NAME = 6  # most tokens of a bare name: Martin Luther King
+_LONGEST_GAP = 12  # most tokens between two streets that belong together
+_MOST_FILLS = 5  # most tokens between a joining word and the second street
+_SENTENCE = 25  # tokens of a sentence to look at before and after a word
 
 
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield where crossings are: start and end in the folded text."""
+    """Yield the places of crossings: start and end in the folded text."""
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield which tokens are crossings. `titled`: whether a capital letter says nothing."""
+    """Yield the tokens of each crossing. `titled` is whether all words of the text begin with capitals."""
     yield from (
         (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
     )
@@ -73,7 +75,7 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 
 
 def _streets(tokens: TokenList) -> list[Span]:
-    """Return the streets of the text that a suffix, a number, an order or their form gives away, in their order."""
+    """Return the streets of the text that have a suffix, a number, an ordinal or a kind before their name, in order."""
     found: list[Span] = []
     for at, token in enumerate(tokens):
         if (
@@ -94,7 +96,7 @@ def _streets(tokens: TokenList) -> list[Span]:
 
 
 def _is_abbreviated(tokens: TokenList, at: int) -> bool:
-    """Return whether the point at `at` stands behind an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
+    """Return whether the point at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
@@ -102,8 +104,8 @@ def _is_abbreviated(tokens: TokenList, at: int) -> bool:
 def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     """Return whether the words between two streets say that they meet, or that one is near the other.
 
-    The last of these words decides ("in front of the bank *at* Oak Street"). A word for a closed road or of another
-    clause parts the streets, and the end of a sentence does.
+    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if the end of a
+    sentence, a word for a closed road, or the start of another clause is between them.
     """
     end, start = first[1], second[0]
     if not 0 < start - end <= _LONGEST_GAP or any(_parts(tokens, at) for at in range(end, start)):
@@ -120,7 +122,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     word = tokens[at].lower
     if word == "on" and at == end:
         return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
-    if word == "from":  # a block from; "from" alone may begin a stretch
+    if word == "from":  # "a block from" is a place; "from" alone may begin a stretch of road
         return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
     if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
         return False  # I-80 west of Highway 50
@@ -137,12 +139,12 @@ def _parts(tokens: TokenList, at: int) -> bool:
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
-    """Return whether the sentence tells people where to drive or stay: then streets are limits, and no place."""
+    """Return whether the sentence tells people where to drive or stay: its streets are then limits, not a place."""
     return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
-    """Return whether ordinals say a date or an order: May 5th, the 5th of May, 7th and 8th graders."""
+    """Return whether ordinals are a date or an order: "May 5th", "the 5th of May", "7th and 8th graders"."""
     before = tokens[start - 1].lower if start else ""
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
     behind = tokens.at(end)
@@ -151,7 +153,7 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th", if it is no closed road."""
+    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th"; return None for a closed road."""
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
     if before is None and tokens[behind - 1].lower in _STRETCHES:
@@ -166,7 +168,10 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing "where Elm ends at Oak Street": names, with a street among them or a word for a meeting."""
+    """Return the crossing "where Elm ends at Oak Street" after `where` at `at`, or None.
+
+    Two bare names count only with a word that says that they meet.
+    """
     end = _name(tokens, at + 1)
     if end is None:
         return None
@@ -182,7 +187,7 @@ def _where(tokens: TokenList, at: int) -> Span | None:
 
 
 def _is_water(name: Sequence[Token]) -> bool:
-    """Return whether a name is one of a river, or of a place like that."""
+    """Return whether a name is that of a river, a mountain or the like."""
     return any(token.lower in _WATERS for token in name)
 
 
@@ -192,7 +197,7 @@ def _is_named(tokens: TokenList, at: int) -> bool:
 
 
 def _name(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token a street or a bare name ends that begins at `at`."""
+    """Return the end of a street or of a bare name that begins at `at`, or None."""
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
         at += 2
@@ -210,7 +215,7 @@ def _name(tokens: TokenList, at: int) -> int | None:
 
 
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
-    """Return behind which token "corner of Elm" or "cross street: Elm" ends, with the second street behind it."""
+    """Return the end of "corner of Elm" or "cross street: Elm", and of a second street after it, or None."""
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
         name += tokens.at(name).text == "-"
@@ -232,7 +237,7 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing whose sign is at `at`: a street before the sign and one behind; one may be a bare name."""
+    """Return the crossing whose sign ("&", "/", "@" …) is at `at`, or None; one of its streets may be a bare name."""
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
     if before is not None and name is not None:
@@ -255,10 +260,10 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Return the crossing whose word ("and", "at", "near", "meets") is at `at`.
+    """Return the crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
 
-    Both streets have a suffix or a number, or one of them has and the other is a bare name (5th and Main). "I-35 and
-    US 290" is no crossing: these are roads that are closed.
+    One street may be a bare name ("5th and Main"); both may be only if another word says that they meet. "I-35 and US
+    290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -268,7 +273,7 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
     while last - at < _MOST_FILLS and tokens.at(last).lower in _BEHIND_JOINS:
         last += 1
     if word in _DIRECTIONS and tokens.at(at + 1).lower == "to":
-        return None  # the way
+        return None  # a direction of travel: "Elm Street north to Oak Avenue"
     before, end = street_before(tokens, first), street(tokens, last)
     if word == "and" and any(token.lower in _BETWEEN for token in tokens[max(first - _MOST_FILLS, 0) : first]):
         return None  # the limits of a stretch
@@ -285,18 +290,19 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
             return None
         return (before, end) if named and (not roads or _meets(tokens, end)) else None
     if word in _BARE_JOINS:
-        return _half(tokens, first, last, (before, end), titled=titled)
+        return _with_bare_name(tokens, first, last, (before, end), titled=titled)
     placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
     near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
     return (first - 1, last + 1) if near else None  # at Elm near 5th
 
 
-def _half(
+def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
-    """Return the crossing of which one street or none is more than a bare name, if that is sure enough.
+    """Return a crossing with at least one bare name, if it is sure enough, or None.
 
-    Its words of joining are from `first` on, and before `last`; `ends` are where a street begins and where one ends.
+    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them
+    and the end of a street after them; one or both are None.
     """
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
@@ -333,7 +339,10 @@ def _half(
 
 
 def _name_before(tokens: TokenList, at: int) -> int:
-    """Return the first token of the bare name that ends before `at`, or `at`; in capitals its last word will do."""
+    """Return the first token of a bare name that ends at `at`, or `at` if there is none.
+
+    Of a name in capitals, only the last word is taken: the words before it may be other words.
+    """
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
         return at
@@ -344,20 +353,20 @@ def _name_before(tokens: TokenList, at: int) -> int:
 
 
 def _is_directed(tokens: TokenList, at: int) -> bool:
-    """Return whether a letter for a direction stands before the name at `at`: N. Clark."""
+    """Return whether the name at `at` follows a letter for a direction: "N. Clark"."""
     letter = tokens[at - 1 - (tokens[at - 1].text == "." and at > 1)] if at else tokens[at]
     return _is_bare(tokens, at) and len(letter.text) < 3 and letter.capital and letter.lower in _DIRECTIONS
 
 
 def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
-    """Return whether the token is an ordinal; where every word is a capital one, a spelled one must follow "at"."""
+    """Return whether the token is an ordinal. In a text in capitals, "FIRST" counts only after a word such as "at"."""
     token = tokens.at(at)
     placed = at > 0 and tokens[at - 1].lower in _PLACES
     return token.ordinal or (is_ordinal(token) and (placed or not (titled or token.text.isupper())))
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "Pine Streets" ends that begins at `at`."""
+    """Return the end of a name with a plural ("Pine Streets") that begins at `at`, or None."""
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
         if end > at and token.lower in _PLURALS:
@@ -368,7 +377,7 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether what ends before `end` is a street so surely that a bare name beside it is another."""
+    """Return whether these tokens are so surely a street that a bare name beside them is another one."""
     if route(tokens, start) is not None:
         return False  # Highway 50 at Echo Summit
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
@@ -376,7 +385,7 @@ def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
 
 
 def _is_bare(tokens: TokenList, at: int) -> bool:
-    """Return whether the token may be the name of a street without its suffix."""
+    """Return whether the token may be a street's name without its suffix."""
     token = tokens.at(at)
     return (
         token.capital
@@ -386,7 +395,7 @@ def _is_bare(tokens: TokenList, at: int) -> bool:
 
 
 def _meets(tokens: TokenList, end: int) -> bool:
-    """Return whether a word behind two names says that both are streets: the Oak St.-Main St. intersection."""
+    """Return whether a word after two names says that both are streets: "the Oak St.-Main St. intersection"."""
     end += tokens.at(end).text in ".,("
     end += tokens.at(end).lower in _DIRECTIONS
     return tokens.at(end).lower in _MEETINGS or (not tokens[end - 1].capital and tokens[end - 1].lower in _MEETINGS)

@@ -1,4 +1,4 @@
-"""Names: a title or a role, and capitalised words behind it. A bare name is not found."""
+"""The finder of names: a title, rank or role with capitalised words after it. A bare name is not found."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,14 +11,14 @@ _NOT_NAMES, _GIVEN, _FAMILY = _W["not_names"], _W["given"], _W["family"]
 _STREETS = words("streets")
 _FUNCTION = _STREETS["function"]
 _NO_NAMES = _FUNCTION | _NOT_NAMES | words("crews")["units"] | _STREETS["months"] | _STREETS["weekdays"]
-_LONGEST = 3  # words of a name
+_LONGEST = 3  # most words of a name
 
 
 def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield where names are, their titles included: start and end in the folded text.
+    """Yield the places of names with their titles: start and end in the folded text.
 
-    Where every word is in capitals, or begins with one, a capital letter says nothing: then a title that is no word
-    ("SGT") or a common name ("OFFICER JANE DOE") is needed.
+    In a text whose words are all in capitals, or all begin with one, capitals don't show names. A name is found there
+    only after a title that can't be another word ("SGT"), or if it is common ("OFFICER JANE DOE").
     """
     tokens = text.tokens
     titled = is_titled(tokens)
@@ -28,12 +28,15 @@ def names(text: FoldedText) -> Iterator[tuple[int, int]]:
             end = _name(tokens, at + 1, at_least=1)
         elif token.lower in _ROLES:
             end = _name(tokens, at + 1, at_least=2)
-        if end is not None and (token.lower in _sure(titled, token) or _is_common(tokens[at + 1 : end])):
+        if end is not None and (token.lower in _sure_titles(titled, token) or _is_common(tokens[at + 1 : end])):
             yield token.start, tokens[end - 1].end
 
 
-def _sure(titled: bool, token: Token) -> frozenset[str]:
-    """Return the words behind which any capitalised word is a name, in a text or a word like this."""
+def _sure_titles(titled: bool, token: Token) -> frozenset[str]:
+    """Return the titles that make any capitalised word after them a name, if they are written like `token`.
+
+    `titled` is whether all words of the text begin with capitals.
+    """
     if token.text.isupper():
         return _NEVER_WORDS
     return _TITLES | {"dr"} if titled else _TITLES | {"dr"} | _RANKS | _ROLES
@@ -44,17 +47,17 @@ def _is_common(name: Sequence[Token]) -> bool:
 
 
 def _ends_a_street(tokens: TokenList, at: int) -> bool:
-    """Return whether "Dr" is a drive and no doctor."""
+    """Return whether "Dr" at this token stands for Drive, not for Doctor."""
     return at > 0 and (tokens[at - 1].capital or tokens[at - 1].ordinal)
 
 
 def _name(tokens: TokenList, at: int, *, at_least: int) -> int | None:
-    """Return behind which token a name of at least so many capitalised words ends that begins at `at`."""
+    """Return the end of a name at `at` that has at least `at_least` capitalised words, or None."""
     at += tokens.at(at).text == "."
     end, found = at, 0
     while found < _LONGEST and _may_be_a_name(tokens.at(end)):
         end, found = end + 1, found + 1
-        end += tokens.at(end).text == "." and len(tokens[end - 1].text) == 1  # an initial
+        end += tokens.at(end).text == "." and len(tokens[end - 1].text) == 1  # the point of an initial
     return end if found >= at_least else None
 
 

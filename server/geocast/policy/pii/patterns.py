@@ -1,4 +1,7 @@
-"""What is found by its form: coordinates, cells, documents, telephone numbers, links."""
+"""Finders that use regular expressions: coordinates, cells, documents, telephone numbers, links.
+
+Each yields the start and end of its findings as indexes of characters in the folded text.
+"""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ _PAIR = re.compile(
 _NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?[:=]?\s?[+-]?{_DECIMAL}")
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")
 _MINUTES = re.compile(r"(?<![\d.])[0-9]{1,3}\s?°\s?[0-9]{1,2}(?:\.[0-9]{1,6})?\s?['′’]")
-_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # of H3
+_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # an H3 cell
 _COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\d-])")
 _CARD = re.compile(r"(?<![\d-])[0-9](?:[ -]?[0-9]){12,18}(?![\d-])")
@@ -26,26 +29,26 @@ _HOST = re.compile(
 )
 _HANDLE = re.compile(r"(?<![\w@])@[A-Za-z_][\w.]{1,30}")
 _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
-# A number as people write it: digits, and what stands between groups of them.
+# A telephone number as people write it: digits, with up to three separators between them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
-_PIECE = re.compile(r"[^ /]+")  # of what stands there: a number may stand beside another
-_FEWEST, _MOST_PIECES = 7, 6  # digits and pieces of a number
-_MAX_NUMBERS = 16  # of one text that are looked up, and as many parts of them again, some of each: one takes some 50 us
-_MAX_PARTS = 8
+_PIECE = re.compile(r"[^ /]+")  # a part of a match, which may have other numbers before or after the telephone number
+_FEWEST, _MOST_PIECES = 7, 6  # least digits, and most pieces, of a telephone number
+_MAX_NUMBERS = 16  # matches of one text to look up, and as many parts of matches; each look-up takes about 50 µs
+_MAX_PARTS = 8  # parts of one match to look up
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Where the pattern matches something."""
+    """Yield the places that match the pattern and are not empty."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
 def coordinates(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Decimal or sexagesimal degrees to about 100 m, and H3 cells."""
+    """Yield decimal or sexagesimal degrees with a precision of about 100 m or better, and H3 cells."""
     return (match.span() for pattern in _COORDINATES for match in pattern.finditer(text.folded))
 
 
 def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Numbers of the US social security, and of payment cards (ISO/IEC 7812-1, annex B: the Luhn formula)."""
+    """Yield US social security numbers, and numbers of payment cards (ISO/IEC 7812-1, annex B: the Luhn formula)."""
     yield from (match.span() for match in _SOCIAL.finditer(text.folded))
     for match in _CARD.finditer(text.folded):
         if _luhn([int(character) for character in match[0] if character.isdigit()]):
@@ -53,19 +56,19 @@ def documents(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def contacts(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """E-mail addresses, links, names of hosts, handles."""
+    """Yield e-mail addresses, links, host names and handles."""
     return (match.span() for pattern in _CONTACTS for match in pattern.finditer(text.folded))
 
 
 def knows_region(code: str) -> bool:
-    """Whether telephone numbers of this region are known."""
+    """Return whether the telephone numbers of a region (ISO 3166-1) are known."""
     import phonenumbers
 
     return code in phonenumbers.SUPPORTED_REGIONS
 
 
 def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
-    """Numbers that are valid in the region, or international."""
+    """Yield telephone numbers that are valid in the region or internationally."""
     left = []
     for match in islice(_TELEPHONE.finditer(text.folded), _MAX_NUMBERS):
         if _is_valid(match[0], region):
@@ -79,7 +82,7 @@ def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
 
 
 def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Where a number may stand in what looks like a longer one: from each of its pieces on, the longest first."""
+    """Yield the parts of a match that may be a telephone number: from each piece on, the longest part first."""
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]
     for first, (at, _) in enumerate(pieces):
@@ -89,7 +92,7 @@ def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _is_valid(number: str, region: str) -> bool:
-    import phonenumbers  # its tables take 30 ms to load, which most processes never need
+    import phonenumbers  # here, because its tables take 30 ms to load, and most processes never need them
 
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))

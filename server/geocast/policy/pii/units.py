@@ -1,7 +1,8 @@
-"""Units: how many were sent, and which.
+"""The finder of units: which units of fire brigade, police and the like were sent, and how many.
 
-What was sent is a number of them, before ("two engines") or behind ("units on scene: 4"), or the name of one: a kind
-and its number ("Engine 12"), a code ("E12"), a call sign ("1-Adam-12"). Nobody who is hurt is one, and no dwelling.
+It finds counts, before the word ("two engines") or after it ("units on scene: 4"). It also finds single units: a kind
+with its number ("Engine 12"), a code ("E12"), or a call sign ("1-Adam-12"). Counts of people who are hurt ("two
+firefighters were injured") and of dwellings ("200 units have no water") are no findings.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ _AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
 _COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
 _COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
 _BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
-_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # not A-10, B-12, C-4, M-25
+_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without those of A-10, B-12, C-4 and M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
 _THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
 _ROADS = frozenset({"a", "b", "m"})  # the M25
@@ -36,15 +37,15 @@ _GROUPS = frozenset(
 _ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
 _UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
-_MAX_COUNT = 3  # digits of how many
-_MAX_NUMBER = 4  # digits of a unit's number
-_MOST_BETWEEN = 7  # tokens between a count and what is counted: two large search-and-rescue teams
-_MOST_LISTED = 12  # units of one list
-_NEAR = 8  # tokens of the same sentence that are looked at, on each side
+_MAX_COUNT = 3  # most digits of a count
+_MAX_NUMBER = 4  # most digits of a unit's number
+_MOST_BETWEEN = 7  # most tokens between a count and the counted word: two large search-and-rescue teams
+_MOST_LISTED = 12  # most units of one list
+_NEAR = 8  # tokens to look at before and after a count
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield where units or their number are: start and end in the folded text."""
+    """Yield the places of units and of their numbers: start and end in the folded text."""
     tokens = text.tokens
     behind = 0
     for at in range(len(tokens)):
@@ -54,13 +55,13 @@ def units(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _unit(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token a unit, or a number of them, ends that begins at `at`."""
+    """Return the end of a unit, or of a count of units, that begins at `at`, or None."""
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
     joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
     joined = (
         joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
-    )  # no time, no virus
+    )  # neither a time nor a virus
     if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
         return at + 2  # 7A23
     if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
@@ -81,13 +82,16 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 
 
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
-    """Return the units of a list: two engines, four trucks and a chief; a bare number belongs to the one before it."""
+    """Return the first token and the end of each unit of a list, such as "two engines, four trucks and a chief".
+
+    The first unit is from `start` to `end`. A bare number is joined to the unit before it: "Engines 3 and 36".
+    """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
         at = end
         while at < end + 2 and tokens.at(at).lower in _LISTED:
             at += 1
-        more = _more(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
+        more = _next_listed(tokens, at, tokens[end - 1]) if end < at < len(tokens) else None
         if more is None:
             break
         if tokens[more - 1].number and more == at + 1:
@@ -98,8 +102,8 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     return found
 
 
-def _more(tokens: TokenList, at: int, last: Token) -> int | None:
-    """Return behind which token the next unit of a list ends, of which less has to be said."""
+def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
+    """Return the end of the next unit of a list, after `last`, or None: within a list, less is needed for a finding."""
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
         bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _MEASURES)
@@ -114,12 +118,12 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "one ladder truck" ends; "one firefighter was hurt" says nothing of who was sent."""
+    """Return the end of "one ladder truck", or None: "one firefighter was hurt" does not say who was sent."""
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
         if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
-            return None if _is_other(tokens, at, end + 1) else end + 1  # only one deputy
+            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # only one deputy
         if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
         service = tokens[end - 1].lower in _SERVICES
@@ -131,7 +135,7 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Return behind which token "4 units", "three fire engines" or "two police cars" ends."""
+    """Return the end of "4 units", "three fire engines" or "two police cars", or None."""
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
         while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
@@ -142,7 +146,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
             last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
-            return None if _is_other(tokens, at, last) else last
+            return None if _is_not_sent(tokens, at, last) else last
         if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
         if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
@@ -154,8 +158,8 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
     return None
 
 
-def _is_other(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether those that are counted are hurt, or are dwellings or goods."""
+def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
+    """Return whether the counted persons were hurt, or the counted units are dwellings or goods."""
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
         return True
@@ -167,7 +171,7 @@ def _is_other(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether these cars are some of the police's or the like: officers in six cars, two cars are on the way."""
+    """Return whether counted cars were sent by an agency: "officers in six cars", "two cars are on the way"."""
     if any(token.lower in _COMES for token in tokens[end : end + 4]):
         return True
     before = tokens[max(at - _NEAR // 2, 0) : at]
@@ -180,7 +184,7 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "three-engine response" or "12-person crew" ends."""
+    """Return the end of "three-engine response" or "12-person crew", or None."""
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
         member += 1
@@ -191,7 +195,7 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "units on scene: 4", "engines (3)" or "officers x3" ends."""
+    """Return the end of "units on scene: 4", "engines (3)" or "officers x3", or None."""
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
         end += 1
@@ -206,7 +210,7 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "1-Adam-12", "Three Lincoln 40" or "Adam-12" ends."""
+    """Return the end of "1-Adam-12", "Three Lincoln 40" or "Adam-12", or None."""
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
@@ -226,7 +230,7 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
-    """Return behind which token "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3 and 4" ends."""
+    """Return the end of "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3", or None."""
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
@@ -238,7 +242,10 @@ def _named(tokens: TokenList, at: int) -> int | None:
 
 
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
-    """Return behind which token the number of a unit ends that is spelled out from `end` on: Engine Forty-Two."""
+    """Return the end of a unit whose number is spelled out ("Engine Forty-Two"), or None.
+
+    The unit begins at `at`, and its number at `end`.
+    """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
         last += 1
@@ -250,7 +257,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Return behind which token "E12", "RS1" or "E-12" ends: letters and a number, with nothing or a hyphen between."""
+    """Return the end of "E12", "RS1" or "E-12", or None: capital letters and a number, joined or with a hyphen.
+
+    `hyphened` are the letters that may be followed by a hyphen.
+    """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
         return None
@@ -264,7 +274,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code or a list of them says what else it is: Gate B12, zones A1 and B2."""
+    """Return whether a word before a code, or before a list of codes, says that it is no unit: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
     first = at

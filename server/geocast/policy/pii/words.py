@@ -1,4 +1,4 @@
-"""The sets of words that finders ask: data, in `english.toml`."""
+"""The sets of words that finders use, read from `english.toml`."""
 
 import tomllib
 from importlib import resources
@@ -7,5 +7,5 @@ _TABLES = tomllib.loads(resources.files(__package__).joinpath("english.toml").re
 
 
 def words(table: str) -> dict[str, frozenset[str]]:
-    """The sets of one table, by name."""
+    """Return the sets of words in one table of the file, by name."""
     return {name: frozenset(text.split()) for name, text in _TABLES[table].items()}

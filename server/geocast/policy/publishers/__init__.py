@@ -1,9 +1,9 @@
-"""What each publisher may do: the file of `--publishers` (docs/publishers.md).
+"""The grants of publishers: what each may publish, where and how often (`--publishers`; docs/publishers.md).
 
-    file.py           TOML and GeoJSON -> Publishers: strict, and whole or not at all
-    bounds.py         whom a table covers, and what of a request lies beyond it (PG1, P21, P22)
-    jurisdiction.py   where: polygons of a map
-    rates.py          how often, on this node (PG2)
+    file.py           TOML and GeoJSON -> Publishers: strict, and either the whole file or nothing
+    bounds.py         the table of a publisher, and the parts of a request that are beyond it (PG1, P21, P22)
+    jurisdiction.py   where a publisher may publish: polygons of a map
+    rates.py          how often a publisher may publish on this node (PG2)
 
-Nothing here does I/O but `read_publishers`, and nothing keeps where anything was asked for: P22 is a yes or a no.
+Only `read_publishers` does I/O. Nothing here stores a requested place: the check of a place (P22) only says yes or no.
 """

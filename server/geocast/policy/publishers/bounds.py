@@ -1,7 +1,6 @@
-"""Whom a table of the publishers' file covers, and what of a request lies beyond it (PG1, P21, P22).
+"""The tables of the publishers' file, and the parts of a request that are beyond them (rules PG1, P21, P22).
 
-Everything here is a pure function of what is asked. It knows nothing of tokens, HTTP or the log, so whoever publishes
-in another way asks the same tables under a name of its own.
+All functions are pure. They do not depend on tokens, HTTP or the log, so publishing by CAP uses the same tables.
 """
 
 import json
@@ -16,12 +15,12 @@ from ...wire.requests import OutsideShape, PolicyFacts
 from .jurisdiction import Jurisdiction
 
 ALL_OTHERS = "*"
-PER_MINUTE, PER_HOUR = 30, 300  # alerts and revisions, where a table does not say
-DRY_PER_MINUTE = 600  # a desk asks after each change
+PER_MINUTE, PER_HOUR = 30, 300  # default rates of alerts and revisions
+DRY_PER_MINUTE = 600  # a review desk sends a dry run after each change of its form
 
 
 class Rate(NamedTuple):
-    """So many in any stretch of so many seconds."""
+    """A limit: at most `number` in any window of `within_s` seconds."""
 
     number: int
     within_s: int
@@ -32,7 +31,7 @@ DRY_RUNS = (Rate(DRY_PER_MINUTE, 60),)
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one table allows. None: all of it. Of rates None is what has been left out."""
+    """The grants of one table. A bound that is None allows everything; a rate that is None is the default rate."""
 
     categories: frozenset[str] | None = None
     statuses: frozenset[Status] | None = None
@@ -43,18 +42,18 @@ class Bounds:
     per_hour: int | None = None
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Whether a point (degrees) is where this publisher may publish. It is kept nowhere."""
+        """Return whether this publisher may publish at a point (degrees). The point is not stored."""
         return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Whether a ring, its corners as latitude and longitude, is where this publisher may publish. Kept nowhere."""
+        """Return whether this publisher may publish in a ring with these corners (latitude, longitude); not stored."""
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
-        """What is beyond the grant (P21) and outside of the jurisdiction (P22), in this order.
+        """Return the violations of the grant (P21) and of the jurisdiction (P22), in this order.
 
-        The radius is not checked here: the policy checks it, by the narrower of both bounds. `outside_jurisdiction`:
-        the shapes that are not where `contains` and `covers` say. A claim that is unusable is not judged (P9).
+        `outside_jurisdiction` are the shapes that `contains` and `covers` have refused. The radius is not checked here:
+        the policy does that, by the narrower of both bounds. A fact that is unusable is not checked (rule P9).
         """
         return [*self._beyond(facts), *map(_outside, outside_jurisdiction)]
 
@@ -84,7 +83,8 @@ def _outside(outside_shape: OutsideShape) -> Violation:
 class Publishers:
     """The tables of one issuer, by the `sub` that they cover; ALL_OTHERS covers every other `sub` of that issuer.
 
-    The file's own tables are for tokens of the key set itself. `issuers` has those of each named issuer (rule HD5).
+    The tables outside all `[issuers]` sections are for tokens by keys without an issuer. `issuers` has the tables of
+    each named issuer (rule HD5).
     """
 
     tables: Mapping[str, Bounds]
@@ -95,21 +95,21 @@ class Publishers:
         return self.issuers.get(issuer, NO_TABLES) if issuer else self
 
     def of(self, sub: str) -> Bounds | None:
-        """The table that covers a publisher; None: it may not publish (PG1)."""
+        """Return the table that covers a publisher, or None if it may not publish (rule PG1)."""
         return self.tables.get(sub) or self.tables.get(ALL_OTHERS)
 
     def rates(self, sub: str) -> tuple[Rate, ...]:
-        """How often a publisher may publish and revise (PG2)."""
+        """Return how often a publisher may publish and revise (rule PG2)."""
         bounds = self.of(sub) or Bounds()
         return Rate(bounds.per_minute or PER_MINUTE, 60), Rate(bounds.per_hour or PER_HOUR, 3600)
 
     def own_rates(self, sub: str) -> tuple[Rate, ...]:
-        """How often, where its own table says so and nothing else does: none, if that sets no rate."""
+        """Return the rates that a publisher's own table sets: no defaults, and nothing of the table for all others."""
         own = self.tables.get(sub, Bounds())
         return tuple(Rate(number, within_s) for number, within_s in _stated(own) if number is not None)
 
     def summary(self) -> str:
-        """What the tables cover, in a line."""
+        """Return a summary of the tables in one line, for `geocast check`."""
         named = len(self.tables.keys() - {ALL_OTHERS})
         others = "by a table of their own" if ALL_OTHERS in self.tables else "may not publish"
         bounded = sum(bounds.jurisdiction is not None for bounds in self.tables.values())
@@ -117,7 +117,7 @@ class Publishers:
         return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
-        """What an operator should know, in sentences. `categories`: those of the policy."""
+        """Return warnings for the operator; `categories` are the policy's."""
         tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
         named = {each for bounds in tables for each in bounds.categories or ()}
         unknown = sorted(named - categories.keys())
@@ -128,7 +128,10 @@ NO_TABLES = Publishers({})
 
 
 def granted(publishers: Publishers | None, name: str, refusal: str) -> Bounds:
-    """What is granted to a publisher; all of it without tables. Raises Problem: 403, which says `refusal`."""
+    """Return the grants of a publisher: everything, if there is no publishers' file.
+
+    Raise Problem (403) with the text `refusal` if no table covers the publisher.
+    """
     bounds = Bounds() if publishers is None else publishers.of(name)
     if bounds is None:
         raise Problem(problems.INSUFFICIENT_SCOPE, refusal)

@@ -1,7 +1,7 @@
-"""The publishers' file: TOML, and the GeoJSON of jurisdictions beside it, read as one and parsed as one.
+"""The publishers' file: TOML, with GeoJSON files for jurisdictions in the same folder.
 
-What is read is one string of bytes, whatever number of files it came from. So a reload has all of it or none, other
-processes are handed the same, and one number tells whether two nodes have the same (BA2).
+All of these files are read into one bytes object, which is then parsed. So a reload takes all of them or none, other
+processes can be given exactly the same content, and one digest tells whether two nodes have the same (rule BA2).
 """
 
 import tomllib
@@ -18,10 +18,10 @@ from ...model.alert import Severity, Status, is_id
 from .bounds import ALL_OTHERS, Bounds, Publishers
 from .jurisdiction import Jurisdiction, parse_jurisdiction
 
-MAX_BYTES = 1024 * 1024  # of all files together: they are parsed while the node works, in 0.1 s
+MAX_BYTES = 1024 * 1024  # of all files together: a reload parses them on the event loop, in 0.1 s
 MOST_PER_HOUR = 10_000
 
-_NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # of a file beside this one, and of no other
+_NAME = "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}$"  # of a file in the same folder, so without a slash
 _Category = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
 
 
@@ -38,13 +38,13 @@ class _Table(BaseModel):
 
 
 def load_publishers(path: Path | None) -> Publishers | None:
-    """The publishers of a file; None without one. Raises ConfigError."""
+    """Return the publishers in a file, or None without a file. Raise ConfigError."""
     read = read_publishers(path)
     return None if read is None else parse_publishers(read, path)
 
 
 def read_publishers(path: Path | None) -> bytes | None:
-    """What the file and the jurisdictions that it names hold, as one. Raises ConfigError."""
+    """Read the file and the jurisdictions that it names into one bytes object. Raise ConfigError."""
     if path is None:
         return None
     text, left = _read(path, path, MAX_BYTES)
@@ -55,16 +55,16 @@ def read_publishers(path: Path | None) -> bytes | None:
     return packed
 
 
-@lru_cache(maxsize=1)  # a reload that changes something else costs nothing here
+@lru_cache(maxsize=1)  # so that a reload with unchanged publishers takes no time here
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """The publishers in what `read_publishers` gave. Raises ConfigError, with all that is wrong in the TOML."""
+    """Parse what `read_publishers` returned. Raise ConfigError, which lists everything that is wrong in the TOML."""
     text, maps = msgpack.unpackb(read)
     tables = _tables(text, path)
     parsed: dict[tuple[str, str], _Table] = {}
     wrong: list[str] = []
     for number, ((issuer, sub), keys) in enumerate(tables.items(), start=1):
         if sub != ALL_OTHERS and not is_id(sub):
-            wrong.append(f"table {number}: its name can be nobody's sub: it must match the grammar of id, or be *")
+            wrong.append(f"table {number}: its name can't be a sub: it must match the grammar of id, or be *")
             continue
         try:
             parsed[issuer, sub] = _Table.model_validate(keys)
@@ -93,7 +93,7 @@ def _bounds(table: _Table, drawn: Mapping[str, Jurisdiction]) -> Bounds:
 
 
 def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
-    """What a file holds, and how many bytes others may have yet. Raises ConfigError."""
+    """Return a file's content, and how many of `left` bytes remain for other files. Raise ConfigError."""
     try:
         with file.open("rb") as opened:
             data = opened.read(left + 1)
@@ -105,14 +105,14 @@ def _read(path: Path, file: Path, left: int) -> tuple[bytes, int]:
 
 
 def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
-    """The tables of the file, unchecked, by issuer and `sub` (rule HD5). Raises ConfigError."""
+    """Return the tables of the file, unchecked, by issuer and `sub` (rule HD5). Raise ConfigError."""
     try:
         found = tomllib.loads(text.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"publishers {path}: not TOML: {error}") from None
     issuers = found.pop("issuers", {})
     sections: dict[str, Any] = {"": found} if found else {}
-    sections |= issuers if isinstance(issuers, dict) and "" not in issuers else {"": issuers}  # which is no section
+    sections |= issuers if isinstance(issuers, dict) and "" not in issuers else {"": issuers}  # "" is refused
     by_issuer = {issuer: _section(each) for issuer, each in sections.items()}
     if not by_issuer or not all(by_issuer.values()):
         takes = '[publishers."SUB"] and [issuers."ISSUER".publishers."SUB"], at least one, and nothing else'
@@ -121,7 +121,7 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
 
 def _section(section: object) -> dict[str, Any]:
-    """Return the tables in a section that has nothing but `publishers`; none if it is anything else."""
+    """Return the tables of a section that has `publishers` and nothing else; return none for any other section."""
     match section:
         case {"publishers": dict(tables), **others} if not others:
             return tables
@@ -129,7 +129,7 @@ def _section(section: object) -> dict[str, Any]:
 
 
 def _named(tables: Mapping[Any, Any]) -> Iterator[str]:
-    """The files that the tables name as they may; what else they name is refused when they are parsed."""
+    """Yield the files that valid tables name; invalid tables are refused when they are parsed."""
     for table in tables.values():
         try:
             name = _Table.model_validate(table).jurisdiction
@@ -154,8 +154,8 @@ def _problems(error: ValidationError) -> Iterator[str]:
     for each in error.errors(include_url=False, include_input=False):
         key = ".".join(map(str, each["loc"])) or "table"
         if each["type"] == "extra_forbidden":
-            yield f"{key}: is no key of a publisher{did_you_mean(str(each['loc'][-1]), _Table.model_fields)}"
+            yield f"{key}: is not a key of a publisher{did_you_mean(str(each['loc'][-1]), _Table.model_fields)}"
         elif each["type"] == "string_pattern_mismatch" and each["loc"][0] == "jurisdiction":
-            yield f"{key}: must be the name of a file beside this one, without a folder"
+            yield f"{key}: must be the name of a file in the same folder, without a path"
         else:
             yield f"{key}: {each['msg']}"

@@ -1,10 +1,11 @@
-"""Where a publisher may publish: polygons of a map, whose edges are straight in longitude and latitude (RFC 7946).
+"""The jurisdiction of a publisher: polygons of a map, whose edges are straight in longitude and latitude (RFC 7946).
 
-That is another geometry than the one of alerts (`spherical_polygon`): borders are drawn on maps, and a border along a
-parallel is to stay on it. So what holds a point is asked of shapely, on the plane of longitude and latitude.
+This is not the geometry of alerts (`spherical_polygon`), whose edges are arcs of great circles. Borders are drawn on
+maps, and a border along a parallel must stay on the parallel. So shapely decides, on the plane of longitude and
+latitude.
 
-A ring is covered if all of its edges are, and it winds around no hole. So a ring around a hole is not covered, whose
-corners all are, and a ring may cross itself.
+A ring is covered if all of its edges are, and if it does not wind around a hole of the jurisdiction. A ring may cross
+itself.
 """
 
 import math
@@ -19,24 +20,25 @@ from ...geometry import lazy_shapely as shapely
 from ...geometry.spherical_polygon import winding
 from ...wire.strict_json import load_json
 
-BORDER_DEG = 1e-7  # 1 cm: an edge along a border may be rounded to its other side
+BORDER_DEG = 1e-7  # 1 cm of tolerance, because rounding may put an edge along a border on its other side
 GEOMETRIES = "Polygon, MultiPolygon, a Feature of one, or a FeatureCollection of those"
 
 
 class Jurisdiction:
-    """The union of some polygons, borders included."""
+    """The union of several polygons, borders included."""
 
     def __init__(self, polygons: Sequence[Sequence[NDArray[np.float64]]]) -> None:
-        """`polygons`: the rings of each, the outer first; a ring has rows of longitude and latitude, closed.
+        """Prepare a jurisdiction. Raise ValueError, which names the polygon by its number, if its rings are invalid.
 
-        Raises ValueError, which names the polygon by its number.
+        `polygons` has the rings of each polygon, the outer one first. A ring is closed, and has rows of longitude and
+        latitude.
         """
         self._parts = np.array([shapely.Polygon(rings[0], rings[1:]) for rings in polygons])
         for number, part in enumerate(self._parts, start=1):
             if not shapely.is_valid(part):
-                raise ValueError(f"polygon {number}: its rings must not cross or touch along a line, holes lie inside")
+                raise ValueError(f"polygon {number}: its rings must not cross or share a line; holes must lie inside")
         shapely.prepare(self._parts)
-        # Three times beside each other, so that a ring across the antimeridian lies in one piece of map.
+        # The map is repeated to the west and to the east, so that a ring across the antimeridian is in one piece.
         turns = [shapely.transform(self._parts, lambda xy, by=by: xy + np.array([by, 0])) for by in (-360, 0, 360)]
         self._map = shapely.buffer(shapely.union_all(np.concatenate(turns)), BORDER_DEG, quad_segs=1)
         shapely.prepare(self._map)
@@ -45,7 +47,10 @@ class Jurisdiction:
         self._holes = shapely.get_coordinates(inside).T.reshape(2, -1, 1)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Whether a ring lies in it, borders included; its corners as latitude and longitude, edges as A17 has them."""
+        """Return whether a ring lies in the jurisdiction, borders included.
+
+        Its corners are (latitude, longitude), and its edges are straight on the map (rule A17).
+        """
         lat, lng = _unrolled(np.array(corners, float).T)
         if not shapely.covers(self._map, shapely.linestrings(lng, lat)):
             return False
@@ -54,18 +59,21 @@ class Jurisdiction:
         return not around.sum(axis=1, dtype=np.int32).any()
 
     def contains(self, lat: float, lng: float) -> bool:
-        """Whether a point (degrees) is in it or on its border."""
-        if abs(lat) == 90:  # a pole has every longitude, so it is a line of this map
+        """Return whether a point (degrees) is in the jurisdiction or on its border."""
+        if abs(lat) == 90:  # a pole has every longitude, so it is a line on this map
             return bool(shapely.intersects(self._parts, shapely.linestrings([(-180, lat), (180, lat)])).any())
-        meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # one meridian, at both sides of the map (L6)
+        meridians = (-180.0, 180.0) if abs(lng) == 180 else (lng,)  # the same meridian, at both edges of the map (L6)
         return any(bool(shapely.intersects_xy(self._parts, each, lat).any()) for each in meridians)
 
 
 def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A ring, (2, n) of latitude and longitude, as a closed line on the map, where longitudes go on beyond 180°."""
+    """Return a ring as a closed line on the map, whose longitudes continue beyond ±180°.
+
+    `corners` and the result have one row of latitudes and one of longitudes.
+    """
     lat, lng = np.append(corners, corners[:, :1], axis=1)
     pole = np.abs(lat) == 90
-    if pole.any():  # A17: an edge to a pole runs along the meridian of its other end, so the pole is a line of the map
+    if pole.any():  # A17: an edge to a pole runs along the meridian of its other end, so the pole is a line on the map
         twice = np.repeat(np.arange(len(lat)), np.where(pole, 2, 1))
         lat, at_pole = lat[twice], pole[twice]
         first = np.append(True, twice[1:] != twice[:-1])
@@ -73,7 +81,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
         lng = np.where(at_pole, np.where(first, before, behind), lng[twice])
     lng = np.unwrap(lng, period=360)
     turns = round((lng[-1] - lng[0]) / 360)
-    if turns:  # it winds around a pole: the one on the side where its corners are
+    if turns:  # the ring winds around a pole: the one of the hemisphere where its corners are
         end = math.copysign(90.0, lat.mean())
         lat, lng = np.append(lat, [end, end, lat[0]]), np.append(lng, [lng[-1], lng[0], lng[0]])
     lng = lng - 360 * round((lng.min() + lng.max()) / 720)
@@ -82,7 +90,7 @@ def _unrolled(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def parse_jurisdiction(data: bytes) -> Jurisdiction:
-    """The jurisdiction in GeoJSON. Raises ValueError, in a sentence that repeats nothing of what is there."""
+    """Parse a jurisdiction in GeoJSON. Raise ValueError, whose text repeats nothing of the content."""
     try:
         document = load_json(data)
     except (Malformed, UnicodeDecodeError):
@@ -95,9 +103,9 @@ def parse_jurisdiction(data: bytes) -> Jurisdiction:
 
 
 def _check_reference(crs: object) -> None:
-    """Refuse other coordinates than longitude and latitude, as GeoJSON before RFC 7946 could have."""
+    """Refuse a reference system other than longitude and latitude, which GeoJSON before RFC 7946 could have."""
     if crs is not None and "CRS84" not in str(crs):
-        raise ValueError("crs: must be left out: RFC 7946 knows longitude and latitude of WGS 84 only (OGC:CRS84)")
+        raise ValueError("crs: must be left out: RFC 7946 allows only longitude and latitude of WGS 84 (OGC:CRS84)")
 
 
 def _geometries(document: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -117,7 +125,7 @@ def _polygons(geometry: Mapping[str, Any]) -> list[Any]:
     coordinates = geometry.get("coordinates")
     polygons = [coordinates] if geometry["type"] == "Polygon" else coordinates
     if not isinstance(polygons, list):
-        raise ValueError("coordinates: must be lists of positions, as the type of the geometry has them")
+        raise ValueError("coordinates: must be lists of positions, nested as the type of the geometry requires")
     return polygons
 
 
@@ -134,10 +142,10 @@ def _ring(ring: list[Any], number: int) -> NDArray[np.float64]:
     if not (np.abs(found) <= (180, 90)).all():
         raise ValueError(f"polygon {number}: must have longitudes from -180 to 180, latitudes from -90 to 90")
     if (found[0] != found[-1]).any():
-        raise ValueError(f"polygon {number}: must have rings that end with the position that they begin with")
+        raise ValueError(f"polygon {number}: must have rings whose last position is the first one again")
     return found
 
 
 def _is_position(value: object) -> bool:
-    """Two numbers, and perhaps a height, which says nothing here."""
+    """Return whether a value is a position: two numbers, and perhaps a height, which is ignored."""
     return isinstance(value, list) and 2 <= len(value) <= 3 and all(type(each) in (int, float) for each in value)

@@ -1,7 +1,7 @@
-"""How often each publisher has published of late, on this node (PG2).
+"""The rates of publishers on this node: how often each has published recently (rule PG2).
 
-Of each the times are kept, so that "30 in a minute" means any minute. A number that refills would let twice as many
-through in the first.
+The times of the last hour are kept for each publisher, so that "30 in a minute" holds for every window of a minute. A
+token bucket, which refills while it is used, would allow up to twice as many in its first minute.
 """
 
 import math
@@ -12,18 +12,18 @@ from ...model import problems
 from ...model.problems import Problem
 from .bounds import Rate
 
-KEPT_S = 3600.0  # the longest stretch of a rate
+KEPT_S = 3600.0  # the longest window of a rate
 
 
 class Rates:
-    """The times at which each was counted in. They are monotonic, in seconds."""
+    """The times of recent requests, by key. Times are monotonic, in seconds."""
 
     def __init__(self) -> None:
         self._taken: dict[Hashable, deque[float]] = {}
         self._swept_s = float("-inf")
 
     def take(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> float:
-        """Count one in. Or say for how many seconds none may be, and count nothing; 0: it is counted."""
+        """Record one request and return 0, or return how many seconds to wait, recording nothing."""
         self._sweep(now_s)
         taken = self._taken.setdefault(key, deque())
         while taken and taken[0] <= now_s - KEPT_S:
@@ -35,21 +35,21 @@ class Rates:
         return wait_s
 
     def claim(self, key: Hashable, rates: Sequence[Rate], now_s: float) -> None:
-        """Count one in. Raises Problem (429), which says for how many seconds none may be."""
+        """Record one request. Raise Problem (429), which says how many seconds to wait, if it is beyond a rate."""
         if wait_s := self.take(key, rates, now_s):
             after_s = math.ceil(wait_s)
             raise Problem.later(
-                problems.RATE_LIMITED, after_s, f"The next one may be in {after_s} s. Nothing was stored."
+                problems.RATE_LIMITED, after_s, f"The next one is allowed in {after_s} s. Nothing was stored."
             )
 
     def give_back(self, key: Hashable, taken_s: float) -> None:
-        """Count one out again that was counted in then, and came to nothing."""
+        """Remove the request that was recorded at `taken_s`, because it failed."""
         taken = self._taken.get(key)
         if taken is not None and taken_s in taken:
             taken.remove(taken_s)
 
     def _sweep(self, now_s: float) -> None:
-        """Forget those who have not been here for an hour, once an hour."""
+        """Forget all keys without a request in the last hour. Does so at most once an hour."""
         if now_s - self._swept_s >= KEPT_S:
             self._swept_s = now_s
             self._taken = {key: taken for key, taken in self._taken.items() if taken and taken[-1] > now_s - KEPT_S}
