@@ -53,7 +53,7 @@ def wavy(corners, lat=33.0):
 # ---- what is taken ---------------------------------------------------------------------------------------------
 
 
-def test_a_polygon_is_published_and_stored(desk):
+def test_polygon_is_published_and_stored(desk):
     """A10, A16, B7: alone or in a list, with circles beside it; circles are published as ever."""
     status, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert (status, entry.alert.area) == (201, (Polygon(tuple(map(tuple, SQUARE))),))
@@ -65,7 +65,7 @@ def test_a_polygon_is_published_and_stored(desk):
     assert large.buffer_m == 20.0
 
 
-def test_what_is_published_can_be_asked_for_again(desk):
+def test_published_polygon_can_be_requested_again(desk):
     """B7: a ring of arcs that is asked for stays what it is."""
     _, entry = desk.publish(category="flood", area=polygon(wavy(200)))
     [shape] = entry.alert.area
@@ -74,7 +74,7 @@ def test_what_is_published_can_be_asked_for_again(desk):
 
 
 @pytest.mark.parametrize("number", [[-96.81, 32], [-97, 32.5]])
-def test_integers_are_numbers(desk, number):
+def test_integer_coordinates_are_accepted(desk, number):
     """A16, L3: and -0 is 0."""
     status, entry = desk.publish(category="flood", area=polygon([number, [-96, 32], [-96, 33], number]))
     assert status == 201
@@ -119,7 +119,7 @@ def ring_with(position):
     ],
     ids=range(24),
 )
-def test_what_is_no_ring_is_refused_at_its_coordinates(desk, coordinates):
+def test_invalid_ring_is_refused_with_pointer_to_coordinates(desk, coordinates):
     """A16, A17, A18, A19: one violation, which names no position; nothing else is said to be wrong."""
     for area, pointer in ((None, "/area/coordinates"), (CIRCLE, "/area/1/coordinates")):
         shape = {"type": "Polygon", "coordinates": coordinates}
@@ -142,19 +142,19 @@ def test_what_is_no_ring_is_refused_at_its_coordinates(desk, coordinates):
         ({"type": "Feature", "geometry": polygon(SQUARE)}, [("invalid-value", "/area/type")]),
     ],
 )
-def test_it_has_no_other_member_and_no_other_type(desk, shape, expected):
+def test_shape_with_other_member_or_type_is_refused(desk, shape, expected):
     """A16: a shape of another type is refused there first."""
     _, _, found = slugs(desk.publish(category="flood", area=shape))
     assert found[:1] == expected
 
 
-def test_the_type_that_is_refused_is_told_what_would_do(desk):
+def test_refused_type_of_shape_is_answered_with_accepted_types(desk):
     """A16: whoever sends a MultiPolygon is not told that a circle's fields are missing and nothing else."""
     _, problem = desk.publish(category="flood", area={"type": "MultiPolygon", "coordinates": [[SQUARE]]})
     assert problem.violations[0].detail == "must be circle or Polygon"
 
 
-def test_numbers_that_json_does_not_have_come_no_further():
+def test_nan_and_infinity_are_refused():
     """L1: NaN and Infinity are no JSON."""
     for number in (b"NaN", b"Infinity", b"-Infinity"):
         with pytest.raises(Malformed):
@@ -164,7 +164,7 @@ def test_numbers_that_json_does_not_have_come_no_further():
 # ---- the policy ------------------------------------------------------------------------------------------------
 
 
-def test_a_category_takes_polygons_only_if_the_policy_says_so(desk):
+def test_polygon_is_refused_unless_category_takes_polygons(desk):
     """B6, P11: the pointer is that of each shape's type; a dry run is told the same."""
     expected = [("shape-not-allowed", "/area/0/type"), ("shape-not-allowed", "/area/2/type")]
     area = [polygon(SQUARE), CIRCLE, polygon(SQUARE)]
@@ -172,20 +172,20 @@ def test_a_category_takes_polygons_only_if_the_policy_says_so(desk):
         assert slugs(desk.publish(area=area, dry_run=dry_run)) == (422, "shape-not-allowed", expected)
 
 
-def test_the_built_in_policy_takes_none():
+def test_built_in_policy_takes_no_polygons():
     """B6: what it lists happens at an address."""
     assert not any(category.polygons for category in policy.load(None).categories.values())
 
 
 @pytest.mark.parametrize("ring", [[[-97, 33], [-96.9999, 33], [-96.9999, 33.0001], [-97, 33]], wavy(40)])
-def test_its_size_has_bounds_as_a_radius_has(ring):
+def test_polygon_size_has_same_limits_as_radius(ring):
     """P7: from its middle to its farthest corner; at the coordinates, with the bounds."""
     answer = PublisherHarness(in_force=rivers(max_radius_m=50_000)).publish(category="flood", area=polygon(ring))
     assert slugs(answer) == (422, "radius-out-of-range", [("radius-out-of-range", "/area/coordinates")])
     assert answer[1].violations[0].detail == "must be 100 to 50000 m from its middle to a corner"
 
 
-def test_an_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
+def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     """P12, B8: the pointer is the area's, for all of its polygons count."""
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
     answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
@@ -196,7 +196,7 @@ def test_an_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500
 
 
-def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
+def test_broken_rules_of_policy_are_listed_with_broken_fields(desk):
     """P9: what is no ring is judged by none, the others are."""
     area = [polygon(SQUARE[:3]), polygon(SQUARE)]
     assert slugs(desk.publish(headline="", area=area))[2] == [
@@ -206,7 +206,7 @@ def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
     ]
 
 
-def test_ring_that_takes_too_long_to_judge_is_too_complex(desk):
+def test_ring_that_takes_too_long_to_check_is_too_complex(desk):
     """HD3, P12: 2,400 edges beside each other, split into two arcs each; it is said why."""
     answer = desk.publish(category="flood", area=polygon([list(corner) for corner in zigzag(2_400, 0.28)]))
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
@@ -227,7 +227,7 @@ class CountingRunner:
         return work()
 
 
-def test_requests_with_polygons_are_worked_on_in_a_thread():
+def test_requests_with_polygons_run_in_thread():
     """`publish.RunInThread`: read, split and simplified; those with circles alone are not, and never wait for a thread.
 
     One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
@@ -243,7 +243,7 @@ def test_requests_with_polygons_are_worked_on_in_a_thread():
     assert runner.calls == 4
 
 
-def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
+def test_slow_computations_are_done_once(monkeypatch):
     """B8: the policy and the answer ask for the same polygons."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.precompute(2_000)
@@ -252,7 +252,7 @@ def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 
 
-def test_an_entry_takes_no_more_room_than_the_log_tries_for():
+def test_largest_polygons_fit_into_log_entry():
     """`alertlog.sqlite`: as large as an area and texts can be, it is smaller than the probe of the disk."""
     desk = PublisherHarness(in_force=rivers(simplify_m=5_000))
     texts = {"headline": "\U0001f30a" * 140, "description": "\U0001f30a" * 1_000, "id": "a" * 128}
@@ -263,7 +263,7 @@ def test_an_entry_takes_no_more_room_than_the_log_tries_for():
 # ---- repeats and revisions ---------------------------------------------------------------------------------------
 
 
-def test_a_repeated_request_gets_the_first_answer_whatever_the_policy_says_by_then(desk):
+def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
     """B8, H5: the tolerance of then is kept; a policy that takes no polygons any more changes nothing."""
     desk.use(rivers(simplify_m=2_000))
     area = polygon(wavy(700))
@@ -275,7 +275,7 @@ def test_a_repeated_request_gets_the_first_answer_whatever_the_policy_says_by_th
     assert slugs(desk.publish(category="flood", area=polygon(wavy(699))))[1] == "id-conflict"
 
 
-def test_the_direction_and_the_digits_of_a_request_do_not_count(desk):
+def test_ring_with_other_direction_and_digits_is_repeat(desk):
     """H5: the same content is the same area as published."""
     _, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert desk.publish(category="flood", area=[polygon(SQUARE[::-1])]) == (200, entry)
@@ -283,7 +283,7 @@ def test_the_direction_and_the_digits_of_a_request_do_not_count(desk):
     assert desk.publish(category="flood", area=polygon(nearly)) == (200, entry)
 
 
-def test_a_revision_may_turn_a_circle_into_a_polygon_and_back(desk):
+def test_revision_can_change_circle_to_polygon_and_back(desk):
     """B11: circles keep their centres by their order among circles; polygons between them move nothing."""
     _, first = desk.publish(category="flood", area=CIRCLE)
     _, second = desk.revise(2, category="flood", area=[polygon(SQUARE), CIRCLE])
@@ -292,7 +292,7 @@ def test_a_revision_may_turn_a_circle_into_a_polygon_and_back(desk):
     assert third.alert.area == second.alert.area[:1]
 
 
-def test_a_dry_run_says_what_would_be_published(desk):
+def test_dry_run_answers_with_published_polygon(desk):
     """A dry run of a polygon: the split ring with its buffer, and nothing is stored."""
     status, entry = desk.publish(category="flood", area=polygon(wavy(100)), dry_run=True)
     assert (status, entry.alert.area[0].buffer_m) == (200, 20.0)
@@ -302,7 +302,7 @@ def test_a_dry_run_says_what_would_be_published(desk):
 # ---- the life of an alert that says nothing of it ----------------------------------------------------------------
 
 
-def test_an_alert_may_live_shorter_by_default_than_it_may_at_most():
+def test_default_expiry_can_be_shorter_than_longest():
     """A9: `default_age_s`; by default it is `max_age_s`."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
     _, entry = desk.publish(category="flood", area=CIRCLE, expires_at=...)
@@ -310,7 +310,7 @@ def test_an_alert_may_live_shorter_by_default_than_it_may_at_most():
     assert rivers(max_age_s=7_200).categories["flood"].default_age_s == 7_200
 
 
-def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
+def test_request_with_past_default_expiry_is_refused_and_later_expiry_accepted():
     """P6, A9: at `expires_at`, for new alerts and revisions; if none would do, that alone is said."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=600))
     at = format_time(NOON_MS - 900_000)
@@ -327,7 +327,7 @@ def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
     assert slugs(answer)[2] == [("invalid-value", "/expires_at")]
 
 
-def test_a_requested_polygon_is_read_but_once():
+def test_requested_polygon_is_parsed_once():
     """A16: parsing gives the outline that is published."""
     request = parse_publication(alert_request(area=polygon(SQUARE)))
     assert request.facts().polygons[0][0] == "/area"

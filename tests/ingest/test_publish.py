@@ -58,7 +58,7 @@ class DeafLog(MemoryLog):
 # ---- publish -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_in_the_log(desk):
+def test_published_alert_is_in_log(desk):
     """Section 4, publish: 201 with revision 1, the time of acceptance and the published area."""
     status, entry = desk.publish()
     assert status == 201
@@ -70,7 +70,7 @@ def test_what_is_published_is_in_the_log(desk):
     assert desk.appended == 1
 
 
-def test_the_same_content_again_gets_the_first_answer(desk):
+def test_same_content_again_gets_first_answer(desk):
     """H3: a repeated request is safe at any time: one alert; the publisher's `sub` doesn't count."""
     _, first = desk.publish()
     desk.clock.advance(60)
@@ -85,7 +85,7 @@ def test_the_same_content_again_gets_the_first_answer(desk):
     [{"headline": "x"}, {"severity": "minor"}, {"description": ...}, {"approval": APPROVAL}, {"category": "arson"}],
     ids=str,
 )
-def test_another_content_under_a_known_id_is_a_conflict(desk, changes):
+def test_other_content_under_known_id_is_conflict(desk, changes):
     """Section 4, publish: same id, other content: 409 `id-conflict`."""
     desk.publish()
     assert refused(desk.publish(**changes)) == (409, "id-conflict")
@@ -98,7 +98,7 @@ def test_ids_differ_by_case(desk):
     assert desk.publish(id="A-1")[0] == 201
 
 
-def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
+def test_repeated_request_gets_first_answer_after_later_changes(desk):
     """Section 4, order of decisions: known (id, revision) with the same content: 200, whatever has happened since."""
     _, first = desk.publish()
     _, second = desk.revise()
@@ -113,7 +113,7 @@ def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
     assert desk.cancel(3, OTHER) == (200, cancel)
 
 
-def test_a_threat_to_an_individual_repeats_nothing(desk):
+def test_request_about_individual_threat_is_no_repeat(desk):
     """H5: it has no accepted form, so it is not the same content; the order of decisions says what it gets."""
     desk.publish()
     desk.revise()
@@ -134,7 +134,7 @@ def test_a_threat_to_an_individual_repeats_nothing(desk):
     ],
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
-def test_a_policy_that_has_changed_makes_no_conflict_of_a_repeated_request(desk, in_force):
+def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
     """P10: a later policy refuses new requests only; section 4: the first answer."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
@@ -144,7 +144,7 @@ def test_a_policy_that_has_changed_makes_no_conflict_of_a_repeated_request(desk,
     assert refused(desk.publish(expires_at=..., headline="x")) == (409, "id-conflict")
 
 
-def test_a_request_that_breaks_section_3_is_refused(desk):
+def test_request_that_breaks_section_3_is_refused(desk):
     """Section 4, order of decisions: 422 for section 3, last, with every broken rule."""
     area = [CIRCLE, CIRCLE | {"radius_m": 1}]
     answer = desk.publish(
@@ -172,7 +172,7 @@ def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
     )
 
 
-def test_broken_fields_come_before_all_that_the_log_knows(desk):
+def test_broken_fields_are_reported_before_log_is_consulted(desk):
     """Section 4, order of decisions: 422 for section 2 comes before 200, 409, 404, 403 and 410."""
     desk.publish()
     assert refused(desk.publish(zebra=1)) == (422, "unknown-field")
@@ -183,13 +183,13 @@ def test_broken_fields_come_before_all_that_the_log_knows(desk):
     assert refused(desk.cancel(reason="")) == (422, "invalid-value")
 
 
-def test_a_conflict_comes_before_section_3(desk):
+def test_conflict_is_reported_before_rules_of_section_3(desk):
     """Section 4, order of decisions: for POST of a known id 409, then section 3."""
     desk.publish()
     assert refused(desk.publish(category="gossip")) == (409, "id-conflict")
 
 
-def test_what_was_refused_once_may_be_sent_again(desk):
+def test_refused_request_can_be_sent_again(desk):
     """Section 4: a refusal leaves nothing behind."""
     assert desk.publish(category="gossip")[0] == 422
     assert desk.publish()[0] == 201
@@ -198,7 +198,7 @@ def test_what_was_refused_once_may_be_sent_again(desk):
 # ---- dry run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_stores_nothing(desk):
+def test_dry_run_stores_nothing(desk):
     """Section 4, publish: with `dry_run` the same answer, or the refusal; nothing is stored."""
     status, entry = desk.publish(dry_run=True)
     assert status == 200
@@ -207,7 +207,7 @@ def test_a_dry_run_stores_nothing(desk):
     assert desk.publish() == (201, entry)
 
 
-def test_a_dry_run_says_what_a_request_would_get(desk):
+def test_dry_run_gets_answer_of_real_request(desk):
     """Section 4, publish: the refusal."""
     assert refused(desk.publish(dry_run=True, category="gossip")) == (422, "category-not-alertable")
     assert refused(desk.publish(dry_run=True, headline="")) == (422, "invalid-value")
@@ -228,7 +228,7 @@ def at_once(desk, *calls):
     return asyncio.run(run())
 
 
-def test_the_same_request_from_many_publishers_makes_one_alert():
+def test_same_request_at_many_nodes_makes_one_alert():
     """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Publisher(f"desk-{n}")) for n in range(20)]
@@ -239,7 +239,7 @@ def test_the_same_request_from_many_publishers_makes_one_alert():
     assert desk.appended == 1
 
 
-def test_of_different_requests_for_one_id_one_wins():
+def test_concurrent_requests_for_one_id_store_one():
     """Section 4, publish: the others get 409 `id-conflict`."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
@@ -248,7 +248,7 @@ def test_of_different_requests_for_one_id_one_wins():
     assert len(desk.history()) == 1
 
 
-def test_of_different_revisions_of_one_number_one_wins():
+def test_concurrent_revisions_of_one_number_store_one():
     """Section 4, revisions: the others get 409 with the `current` that the log has by then."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
@@ -266,7 +266,7 @@ def test_of_different_revisions_of_one_number_one_wins():
     assert [entry.revision for entry in desk.history()] == [1, 2]
 
 
-def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
+def test_concurrent_revision_and_cancel_store_one():
     """Section 4, cancel: it takes the next number; who comes second is told what has happened meanwhile."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
@@ -287,7 +287,7 @@ def another_kind(number, alert_id="a-1"):
     return OtherKind(alert_id, number, NOON_MS + 9 * HOUR_MS)
 
 
-def test_an_id_that_something_else_has_is_taken_and_is_no_alert(desk):
+def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
     """G4: 409 for who wants it, 404 for who means it; a cancel alone (of a message that came too late) is no alert."""
     desk.log.take(another_kind(1))
     desk.log.take(a_cancel("a-2", 1))
@@ -298,7 +298,7 @@ def test_an_id_that_something_else_has_is_taken_and_is_no_alert(desk):
         assert refused(desk.cancel(2, alert_id=alert_id)) == (404, "unknown-alert")
 
 
-def test_numbers_of_other_kinds_are_taken_and_counted(desk):
+def test_entries_of_unknown_kind_keep_their_numbers(desk):
     """G4: the next revision and the cancel take the numbers behind them, and 409 says which is the last."""
     desk.publish()
     desk.log.take(another_kind(2))
@@ -315,7 +315,7 @@ def test_numbers_of_other_kinds_are_taken_and_counted(desk):
     assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4, 5]
 
 
-def test_what_is_over_stays_over_behind_another_kind(desk):
+def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
     """G4: 410 by what this release knows, a cancel or an expiry, whatever comes behind it and whenever that ends."""
     for alert_id in ("a-1", "a-2"):
         desk.publish(id=alert_id)
@@ -327,7 +327,7 @@ def test_what_is_over_stays_over_behind_another_kind(desk):
     assert refused(desk.revise(3, alert_id="a-2")) == refused(desk.cancel(3, alert_id="a-2")) == (410, "alert-ended")
 
 
-def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
+def test_alert_that_begins_with_unknown_kind_belongs_to_its_first_publisher(desk):
     """G4: whose it is is told by the first entry that is known."""
     desk.log.take(another_kind(1))
     desk.log.take(a_revision(revision=2, source="desk"))
@@ -338,7 +338,7 @@ def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
 # ---- the log is out of reach -------------------------------------------------------------------------------------
 
 
-def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
+def test_request_while_log_is_unavailable_raises_log_unavailable():
     """Section 4: 503 `log-unavailable`; a broken body is refused all the same."""
     desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
@@ -350,7 +350,7 @@ def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
     assert desk.appended == 0
 
 
-def test_always_overtaken_publication_is_tried_once_before_the_log_is_read():
+def test_publication_that_is_always_overtaken_is_tried_once_before_reading():
     """Section 4: and then as often as any other request; its outcome is unknown."""
     desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
@@ -358,7 +358,7 @@ def test_always_overtaken_publication_is_tried_once_before_the_log_is_read():
     assert desk.log.asked == 1 + ATTEMPTS
 
 
-def test_what_no_log_can_have_is_too_large():
+def test_entry_too_large_for_log_is_refused():
     """F8: 413, and the answer says the limit; a publisher's fields never come to as much."""
     assert check_size(a_warning("en", "fr")) == a_warning("en", "fr")
     with pytest.raises(Problem) as refused:

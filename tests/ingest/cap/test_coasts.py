@@ -88,7 +88,7 @@ def test_coast_that_crosses_itself_and_clean_one_are_both_published():
         assert held(area_of(answer), np.array([*ring, *islet(1)])).all()
 
 
-def test_caye_beside_rough_coast_becomes_box():
+def test_cay_beside_rough_coast_becomes_box():
     """HD10: a ring that would vanish at the tolerance that the coast needs; the box is no larger than it has to be."""
     rings = [coast(900), islet(3)]
     area = area_of(taken(*rings))
@@ -107,7 +107,7 @@ def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
     assert 100 <= circle.radius_m < 400
 
 
-def test_districts_that_are_neighbours_are_published():
+def test_neighbouring_districts_are_published():
     """HD10: as DWD sends them, 14 districts with 2,600 corners; and 25 areas of MoWaS."""
     districts = [list(map(tuple, ring.T.tolist())) for ring in grid(7, 2, np.random.default_rng(3)).values()]
     quarters = [coast(120, n, 50 + n // 5 * 0.2, 8 + n % 5 * 0.2, 0.1) for n in range(25)]
@@ -117,7 +117,7 @@ def test_districts_that_are_neighbours_are_published():
 
 
 @pytest.mark.parametrize("count", [65, 150, 700])
-def test_more_shapes_than_there_may_be_are_united_and_places_between_are_not_told(count):
+def test_too_many_shapes_are_united_without_places_between_them(count):
     """HD10: towns half a degree apart; up to 600 of them nobody far from all of them is told."""
     at = [(8 + n % 30 * 0.5, 35 + n // 30 * 0.5) for n in range(count)]
     rings = [coast(12, n, lat, lng, 0.05) for n, (lng, lat) in enumerate(at)]
@@ -128,13 +128,13 @@ def test_more_shapes_than_there_may_be_are_united_and_places_between_are_not_tol
     assert not held(area_of(answer), far).any()
 
 
-def test_united_shapes_are_judged_by_what_message_says():
+def test_policy_checks_shapes_of_message_not_united_ones():
     """P7, HD10: rings on both sides of an ocean are no shape that is too large."""
     rings = [coast(12, n, 40, -70 + n, 0.05) for n in range(40)] + [coast(12, n, 40, 5 + n, 0.05) for n in range(40)]
     assert held(area_of(taken(*rings)), np.vstack([np.array(ring) for ring in rings])).all()
 
 
-def test_every_real_message_is_published_or_refused_for_another_reason_than_its_shape():
+def test_no_real_message_is_refused_for_its_shape():
     """HD10: all messages that are there, with nothing known of zones."""
     names = sorted(path.stem for path in (DATA / "cap").glob("*.xml")) if DATA.exists() else []
     if not names:
@@ -178,7 +178,7 @@ def test_zones_of_whole_country_are_published_one_by_one_and_together():
 # ---- what the work is bounded by -------------------------------------------------------------------------------
 
 
-def test_message_with_too_many_corners_is_refused_before_they_are_read():
+def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
     """HD3: at the polygon; what repeats in each language counts once."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), language=language) for language in ("en", "fr", "es")]
@@ -198,7 +198,7 @@ def test_alerts_of_one_message_share_its_work():
     assert CapIngestHarness().refused(a_message("n", 0, (), *infos)) == [("area-too-complex", "/alert/info")]
 
 
-def test_zigzags_are_published_without_asking_whether_they_cross_themselves(monkeypatch):
+def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatch):
     """HD3: it would take minutes. What covers them is found without it."""
     asked = []
     is_valid, make_valid = shapely.is_valid, shapely.make_valid
@@ -218,7 +218,7 @@ def test_edges_that_take_too_many_arcs_are_too_complex():
     assert CapIngestHarness().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
 
 
-def test_where_source_may_publish_is_judged_by_what_message_says():
+def test_jurisdiction_is_checked_with_shapes_of_message():
     """P22, HD10: and not by what is published, which reaches beyond it; each shape that strays is named."""
     towns = [coast(12, n, 15 + n // 10 * 0.2, -90 + n % 10 * 0.2, 0.05) for n in range(80)]
     corners = np.vstack([np.array(ring) for ring in towns])

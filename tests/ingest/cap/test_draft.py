@@ -58,7 +58,7 @@ def one(answer):
     return revision.alert
 
 
-def test_every_field_of_a_block_has_its_place(room):
+def test_every_field_of_block_is_published(room):
     """docs/cap.md, what becomes of it."""
     info = an_info(
         an_area(areaDesc="The\n river"),
@@ -95,7 +95,7 @@ def test_every_field_of_a_block_has_its_place(room):
     assert [type(shape) for shape in alert.area] == [Polygon, Circle]
 
 
-def test_what_began_before_it_was_sent_has_no_onset(room):
+def test_onset_before_sent_is_dropped(room):
     """`onset`, else `effective`, if later than `sent`."""
     assert one(room.taken(a_message("m", 0, (), an_info(onset=time(0))))).onset_at is None
     assert one(room.taken(a_message("n", 0, (), an_info(effective=time(1))))).onset_at == NOON_MS + MINUTE_MS
@@ -104,7 +104,7 @@ def test_what_began_before_it_was_sent_has_no_onset(room):
 # ---- times -------------------------------------------------------------------------------------------------------
 
 
-def test_an_expiry_is_given_and_cut(room):
+def test_missing_expiry_gets_default_and_late_expiry_is_cut(room):
     """`expires`: missing, the category's default from `sent`; beyond its longest, that."""
     answer = room.taken(a_message("m", 0, (), an_info(expires=None)))
     assert (one(answer).expires_at, "expiry-default" in answer.notes) == (NOON_MS + 30 * MINUTE_MS, True)
@@ -112,7 +112,7 @@ def test_an_expiry_is_given_and_cut(room):
     assert (one(answer).expires_at, "expiry-cut" in answer.notes) == (NOON_MS + 120 * MINUTE_MS, True)
 
 
-def test_times_are_judged_by_when_it_was_sent(room):
+def test_age_limits_count_from_sent(room):
     """P4, P5, P6."""
     room.clock.wall_ms = NOON_MS
     assert room.refused(a_message("m", 2)) == [("not-yet", "/alert/sent")]
@@ -122,7 +122,7 @@ def test_times_are_judged_by_when_it_was_sent(room):
     ]
 
 
-def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
+def test_sent_in_future_is_reported_without_category(room):
     """HD14, P5: which needs no category."""
     room.clock.wall_ms = NOON_MS
     body = a_message("m", 2, (), an_info(event="A parade", category="Other"))
@@ -132,13 +132,13 @@ def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
 # ---- shapes ------------------------------------------------------------------------------------------------------
 
 
-def test_shapes_of_all_areas_are_one_area(room):
+def test_shapes_of_all_areas_are_published_together(room):
     """CP22: each once."""
     info = an_info(an_area(), an_area(), an_area(polygon=[RING.replace("32", "33"), RING]))
     assert len(one(room.taken(a_message("m", 0, (), info))).area) == 2
 
 
-def test_a_circle_is_in_kilometres_and_covers_what_was_asked_for(room):
+def test_circle_in_kilometres_is_published_as_circle_around_it(room):
     """CP23, B1, B2."""
     [circle] = one(room.taken(a_message("m", 0, (), an_info(an_area(circle="32.7,-96.8 1.5"))))).area
     assert 1_500 < circle.radius_m < 1_750
@@ -147,7 +147,7 @@ def test_a_circle_is_in_kilometres_and_covers_what_was_asked_for(room):
     ]
 
 
-def test_a_point_is_an_area_only_where_the_policy_says_so(room):
+def test_point_alone_is_area_only_if_policy_has_radius_for_it(room):
     """CP23: alone it is given a radius; beside another shape it is passed over; or it is nowhere."""
     point = an_area(circle="32.7,-96.8 0")
     answer = room.taken(a_message("m", 0, (), an_info(point)))
@@ -170,7 +170,7 @@ def square(lng, lat, size=0.2):
     return pieces([np.array([[lng, lng + size, lng + size, lng, lng], [lat, lat, lat + size, lat + size, lat]])])
 
 
-def test_areas_of_codes_are_looked_up_and_joined():
+def test_zones_for_codes_are_joined():
     """CP24, CZ2: a polygon beside them stays a shape of its own; what is not known is left out and counted."""
     room = CapIngestHarness(
         zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
@@ -183,7 +183,7 @@ def test_areas_of_codes_are_looked_up_and_joined():
     assert room.refused(a_message("n", 0, (), an_info(unknown))) == [("no-area", "/alert/info/0/area")]
 
 
-def test_an_area_that_is_known_in_part_is_published_and_counted():
+def test_partly_known_area_is_published_and_counted():
     """CP24: nobody inside is missed for what others are not told."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
     half = an_area(geocode=[code("UGC", "A"), code("UGC", "X")])
@@ -192,7 +192,7 @@ def test_an_area_that_is_known_in_part_is_published_and_counted():
     assert room.taken(a_message("n", 0, (), an_info(whole))).areas_left_out == 0
 
 
-def test_a_point_is_passed_over_beside_a_zone():
+def test_point_is_passed_over_beside_zone():
     """CP23, CP24: an issuer gives the middle of what it names by a code."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50)}))
     answer = room.taken(
@@ -204,7 +204,7 @@ def test_a_point_is_passed_over_beside_a_zone():
 
 
 @pytest.mark.slow
-def test_more_zones_than_an_alert_may_have_shapes_are_united():
+def test_more_zones_than_alert_may_have_shapes_are_united():
     """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
@@ -224,7 +224,7 @@ def holding(shapes, lng, lat):
     return any(SphericalPolygon(shape.ring, shape.buffer_m).contains(place, 0.0) for shape in shapes)
 
 
-def test_codes_are_not_named_but_their_lists_are(room):
+def test_error_names_lists_of_codes_but_no_code(room):
     """CP24, H9."""
     area = an_area(geocode=[code("UGC", "TXC113"), code("<x/>?", "y"), code("p" * 61, "q")])
     with pytest.raises(Problem) as caught:
@@ -234,7 +234,7 @@ def test_codes_are_not_named_but_their_lists_are(room):
     assert "TXC113" not in violation.detail
 
 
-def test_a_crossed_ring_is_filled(room):
+def test_crossed_ring_is_filled(room):
     """CP22, D4: both halves of a bow-tie are inside."""
     answer = room.taken(a_message("m", 0, (), an_info(an_area(polygon="32.7,-96.8 32.8,-96.7 32.8,-96.8 32.7,-96.7"))))
     assert {"ring-crossed", "ring-closed"} <= answer.notes
@@ -254,14 +254,14 @@ def test_a_crossed_ring_is_filled(room):
         "10,179.9 10,-179.915 11,-179.915 11,179.9 10,179.9",
     ],
 )
-def test_rings_around_poles_and_across_the_antimeridian(ring):
+def test_rings_around_poles_and_across_antimeridian_are_published(ring):
     """CP22, A17."""
     answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(polygon=ring))))
     assert answer.outcome == "published"
     assert ("lng-wrapped" in answer.notes) == ("180.085" in ring)
 
 
-def test_a_ring_of_41_000_corners_is_simplified():
+def test_ring_of_41_000_corners_is_simplified():
     """B8, P12: to 500 at most, and its buffer makes up for it."""
     corners = []
     for n in range(41_000):
@@ -275,7 +275,7 @@ def test_a_ring_of_41_000_corners_is_simplified():
     assert {"simplified", "ring-closed"} <= answer.notes
 
 
-def test_more_shapes_than_an_alert_may_have_are_united(room):
+def test_more_shapes_than_alert_may_have_are_united(room):
     """P12, HD10: 64."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
@@ -287,12 +287,12 @@ def test_more_shapes_than_an_alert_may_have_are_united(room):
     assert holding(one(more).area, 10, -40.26)
 
 
-def test_polygons_need_a_category_that_takes_them(room):
+def test_polygons_need_category_that_takes_them(room):
     """P11: and the pointer names the area."""
     assert room.refused(a_message("m", 0, (), an_info(event="Fire"))) == [("shape-not-allowed", "/alert/info/0/area/0")]
 
 
-def test_a_ring_that_is_as_wide_as_half_the_earth_is_refused():
+def test_ring_as_wide_as_half_the_earth_is_refused():
     """A18."""
     wide = "0,0 0,100 60,50 -60,50 0,0"
     assert CapIngestHarness().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
@@ -313,13 +313,13 @@ def test_every_broken_rule_of_every_block_is_listed(room):
     assert room.live() == {}
 
 
-def test_no_words_and_no_area_are_held(room):
+def test_messages_need_no_confirmation_of_texts_or_areas(room):
     """CP25: a message can't confirm; P23 and P24 are not judged."""
     info = an_info(headline="Call 555-0100, or Mr Smith at 12 Main Street")
     assert room.taken(a_message("m", 0, (), info)).outcome == "published"
 
 
-def test_a_message_can_not_be_signed():
+def test_category_that_needs_signatures_refuses_messages():
     """AP7: so where the policy asks for reviewers it is refused."""
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
     room = CapIngestHarness(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
@@ -327,7 +327,7 @@ def test_a_message_can_not_be_signed():
 
 
 @pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
-def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
+def test_message_about_alert_that_asks_for_signatures_is_refused(asks):
     """HD1: what was published before the policy asked for them, in whatever category its successor would be."""
     log = CapIngestHarness().log
     CapIngestHarness(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
@@ -342,7 +342,7 @@ def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
     assert room.history(before.id) == [before]
 
 
-def test_an_unknown_severity_is_the_categorys(room):
+def test_unknown_severity_gets_default_of_category(room):
     """P14."""
     for n, severity in enumerate(("Unknown", None)):
         answer = room.taken(a_message(f"m-{n}", 0, (), an_info(severity=severity)))
@@ -352,7 +352,7 @@ def test_an_unknown_severity_is_the_categorys(room):
 # ---- texts -------------------------------------------------------------------------------------------------------
 
 
-def test_long_texts_are_cut_and_it_is_said(room):
+def test_long_texts_are_cut_and_noted(room):
     """CP21, P15."""
     info = an_info(
         an_area(areaDesc="place " * 60),
@@ -368,7 +368,7 @@ def test_long_texts_are_cut_and_it_is_said(room):
     assert "text-cut" in answer.notes
 
 
-def test_an_enveloped_signature_is_passed_over(room):
+def test_enveloped_signature_is_passed_over(room):
     """CP4: unknown elements are; and it is noted that there is none where there is none."""
     signature = '<Signature xmlns="http://www.w3.org/2000/09/xmldsig#"><SignedInfo/></Signature></alert>'
     plain = room.taken(a_message("m"))
@@ -377,7 +377,7 @@ def test_an_enveloped_signature_is_passed_over(room):
     assert plain.notes - signed.notes == {"unsigned"}
 
 
-def test_a_day_is_as_long_as_an_alert_may_be_by_default():
+def test_default_policy_lets_alert_last_one_day():
     """P17: `default_age_s` of the built-in policy."""
     answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(expires=None)))
     assert one(answer).expires_at == NOON_MS + DAY_MS

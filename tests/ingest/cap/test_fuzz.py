@@ -118,21 +118,21 @@ def taken(room, body, charset=None):
     st.binary(max_size=400),
     st.sampled_from([None, "utf-8", "utf-16", "utf-7", "latin-1", "idna", "undefined", "rot13"]),
 )
-def test_any_bytes_are_taken_or_refused(body, charset):
+def test_any_bytes_are_accepted_or_refused(body, charset):
     """CP2, CP3: whatever the charset is said to be."""
     assert taken(CapIngestHarness(), body, charset) is None
 
 
 @bounded
 @given(st.integers(0, len(GOOD)), st.integers(0, 40), st.binary(max_size=20))
-def test_a_message_with_a_hole_or_a_splinter_is_taken_or_refused(at, cut, put):
+def test_damaged_message_is_accepted_or_refused(at, cut, put):
     """CP3 to CP6."""
     taken(CapIngestHarness(), GOOD[:at] + put + GOOD[at + cut :])
 
 
 @bounded
 @given(MESSAGE)
-def test_any_fields_are_taken_or_refused_and_twice_is_once(body):
+def test_any_fields_are_accepted_or_refused_and_repeat_is_recognized(body):
     """CP5, CP10, CP21 to CP25."""
     room = CapIngestHarness()
     first = taken(room, body)
@@ -166,7 +166,7 @@ def message(name, minutes, refers, kind, expires, blocks):
 
 @settings(bounded, max_examples=150)
 @given(st.lists(STEP, min_size=1, max_size=6))
-def test_any_messages_in_any_order_leave_a_log_that_holds_together(steps):
+def test_any_messages_in_any_order_leave_consistent_log(steps):
     """CP10 to CP20: each id is a chain; what was replaced has ended; what comes again ends nothing newer."""
     room, took = CapIngestHarness(), []
     for step in steps:

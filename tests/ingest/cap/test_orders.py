@@ -37,7 +37,7 @@ class Dying(MemoryLog):
         return await super().append(entry)
 
 
-def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left():
+def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
     """CP20: wherever it died; what has been done is not done twice."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
@@ -61,7 +61,7 @@ def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left(
         assert room.tombstones() == whole.tombstones()
 
 
-def test_a_revision_whose_tombstone_was_not_written_is_known_all_the_same():
+def test_repeated_update_is_recognized_without_its_tombstone():
     """CP10, CP20: by the history of what it went into."""
     log = Dying(2)
     room = CapIngestHarness(log)
@@ -84,7 +84,7 @@ CHAIN = {
 
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
-def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
+def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
     """CP13: nothing is sent after it has ended; and what comes again changes nothing."""
     room = CapIngestHarness()
     for name in order:
@@ -96,7 +96,7 @@ def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
 
 
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
-def test_in_whatever_order_they_come_the_newest_is_live(order):
+def test_chain_of_updates_in_any_order_leaves_newest_live(order):
     """CP13: the alert alone, with what the update says."""
     room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
@@ -113,7 +113,7 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_each_message_may_name_the_one_before_alone(order):
+def test_updates_that_name_only_message_before_leave_newest_live(order):
     """CP13: who comes late tells all the same what it stood in the place of."""
     room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
@@ -124,7 +124,7 @@ def test_each_message_may_name_the_one_before_alone(order):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_all_messages_may_have_one_name(order):
+def test_messages_of_one_name_in_any_order_leave_newest_live(order):
     """CP12, CP13: its cancel is known by it too."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
@@ -155,7 +155,7 @@ def a_chain(updates, cancel, cancel_at):
 
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
-def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
+def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
     """HD9: whichever messages an update and a cancel name."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
@@ -168,7 +168,7 @@ def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
         assert list(room.live().values()) == expected, [body[60:90] for body in order]
 
 
-def test_messages_that_come_again_after_a_whole_chain_change_nothing():
+def test_repeated_messages_after_whole_chain_change_nothing():
     """HD9, CP10: in any order."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
@@ -178,7 +178,7 @@ def test_messages_that_come_again_after_a_whole_chain_change_nothing():
 
 
 @pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
-def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, between):
+def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
     """HD9: the cancel names only the first message, as some issuers do."""
     room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
     late = a_message("v", 2, ["m"])
@@ -190,7 +190,7 @@ def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, 
     assert room.taken(a_message("x", 6, ["m"])).outcome == "published", "what is newer than the cancel is not"
 
 
-def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
+def test_cancel_of_expired_alert_supersedes_older_updates(room):
     """HD9: a cancel is remembered though there was nothing left to cancel, and once."""
     room.taken(a_message("m", 0, (), an_info(expires=time(21))))
     room.clock.advance(120)
@@ -200,13 +200,13 @@ def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
     assert room.outcomes(a_message("u", 2, ["m"])) == ["superseded"]
 
 
-def test_an_update_that_names_a_live_alert_goes_on_with_it_whatever_else_was_cancelled(room):
+def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
     """HD9, CP11: nobody in the area of the live alert is missed."""
     room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
 
-def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_it():
+def test_blocks_not_published_before_cancel_are_not_published_after_it():
     """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
     log = Dying(1)
     room = CapIngestHarness(log)
@@ -224,7 +224,7 @@ def published_and_cancelled(room, count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
 
-def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     """HD14: decisions grow with the logarithm of the messages of one name."""
     published_and_cancelled(room, 40)
     rounds = []
@@ -234,7 +234,7 @@ def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     assert 3 <= len(rounds) <= 8
 
 
-def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
+def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
     """HD14: and the last of its alerts can be cancelled all the same."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
@@ -243,7 +243,7 @@ def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
     assert room.refused(a_message("m", 3)) == "rate-limited"
 
 
-def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
+def test_late_message_cancels_alert_that_it_would_have_replaced(room):
     """CP13: it is told so, for the reason that there is, and for as long as what stands there now."""
     room.outcomes(LINKS[0], LINKS[2])
     answer = room.taken(LINKS[1])
@@ -287,7 +287,7 @@ def together(*bodies, lead=0):
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_the_same_message_at_two_nodes_is_one_alert(lead):
+def test_same_message_at_two_nodes_makes_one_alert(lead):
     """CP10, H3."""
     _, answers = together(a_message("m"), a_message("m"), lead=lead)
     assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
@@ -297,7 +297,7 @@ def test_the_same_message_at_two_nodes_is_one_alert(lead):
 @pytest.mark.parametrize("lead", range(8))
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_message_and_its_own_update_or_cancel_at_two_nodes_at_once(lead, late, swapped):
+def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, late, swapped):
     """CP13: who is first at the id of the message decides, and the other one decides anew."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
@@ -305,7 +305,7 @@ def test_a_message_and_its_own_update_or_cancel_at_two_nodes_at_once(lead, late,
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
+def test_two_updates_at_two_nodes_leave_newer_one(lead):
     """CP19: whichever comes first."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
@@ -323,7 +323,7 @@ def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
     assert list(room.live().values()) == ["newer"]
 
 
-def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
+def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
     """An operator may, with alerts:manage; the next update is published as new (CP18)."""
     [revision] = room.taken(a_message("m")).alerts
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
@@ -331,7 +331,7 @@ def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
 
 
-def test_ids_follow_the_grammar_of_ids(room):
+def test_ids_follow_grammar_of_ids(room):
     """A1."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)

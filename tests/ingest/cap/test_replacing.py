@@ -13,7 +13,7 @@ from ingest.cap.issuer import (
 from support.fakes import NOON_MS
 
 
-def test_a_cancel_ends_all_that_it_names(room):
+def test_cancel_ends_all_alerts_that_it_names(room):
     """CP17: two and five at once, and says why."""
     for count in (2, 5):
         names = [f"m-{count}-{n}" for n in range(count)]
@@ -37,7 +37,7 @@ def test_a_cancel_ends_all_that_it_names(room):
         ({"note": "Word. " * 60}, (), ("Word. " * 60)[: 46 * 6 - 1] + "…"),
     ],
 )
-def test_why_it_was_cancelled(room, fields, infos, reason):
+def test_cancel_has_issuers_words_as_reason(room, fields, infos, reason):
     """LA4: the headline, else the note, else words of ours; cut to 280."""
     room.taken(a_message("m"))
     [cancel] = room.taken(a_cancel("c", 1, ["m"], *infos, **fields)).cancelled
@@ -45,7 +45,7 @@ def test_why_it_was_cancelled(room, fields, infos, reason):
     assert len(cancel.reason) <= 280
 
 
-def test_an_update_of_several_replaces_them(room):
+def test_update_of_several_alerts_replaces_them(room):
     """CP17, CP20: the new one is there before the old ones are gone, and they say what stands in their place."""
     room.outcomes(a_message("a"), a_message("b"))
     answer = room.taken(a_message("n", 1, ["a", "b"], named("Both")))
@@ -56,7 +56,7 @@ def test_an_update_of_several_replaces_them(room):
     assert room.taken(a_message("u", 2, ["a"])).alerts[0].id == id_of("n")
 
 
-def test_an_expiry_that_is_shortened_replaces(room):
+def test_update_with_earlier_expiry_replaces_alert(room):
     """CP20: so P6 stays true for every client."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("n", 1, ["m"], an_info(expires=time(30))))
@@ -64,7 +64,7 @@ def test_an_expiry_that_is_shortened_replaces(room):
     assert room.taken(a_message("n", 1, ["m"], an_info(expires=time(30)))).cancelled == answer.cancelled
 
 
-def test_an_issuer_that_shortens_its_own_expiry_replaces_itself(room):
+def test_message_of_same_name_with_earlier_expiry_replaces_alert(room):
     """CP12, CP17: under a further id of the same name; what comes next finds it."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("m", 1, (), an_info(expires=time(30))))
@@ -76,13 +76,13 @@ def test_an_issuer_that_shortens_its_own_expiry_replaces_itself(room):
     ]
 
 
-def test_another_status_replaces(room):
+def test_update_with_another_status_replaces_alert(room):
     """CP17: a revision keeps the status of revision 1."""
     room.taken(a_message("m", status="Test"))
     assert room.taken(a_message("n", 1, ["m"])).outcome == "replaced"
 
 
-def test_what_outlives_its_first_message_goes_on_under_a_new_id(room):
+def test_update_beyond_longest_age_goes_on_under_new_id(room):
     """CP17, P6: a week after it was first sent."""
     week = 7 * 24 * 60
     room.taken(a_message("m", 0, (), an_info(expires=time(week - 1))))
@@ -92,14 +92,14 @@ def test_what_outlives_its_first_message_goes_on_under_a_new_id(room):
     assert answer.alerts[0].alert.expires_at == NOON_MS + (week + 600) * MINUTE_MS
 
 
-def test_an_update_of_what_has_ended_is_published(room):
+def test_update_of_ended_alert_is_published_as_new(room):
     """CP18."""
     room.outcomes(a_message("m"), a_cancel("c", 1, ["m"]))
     assert room.taken(a_message("n", 2, ["m"])).outcome == "published"
     assert list(room.live()) == [id_of("n")]
 
 
-def test_what_was_replaced_leads_to_what_stands_in_its_place(room):
+def test_update_that_names_replaced_alert_revises_its_successor(room):
     """CP18, CP19: an issuer who names the first, after an update that replaced it."""
     room.outcomes(a_message("m"), a_message("n", 1, ["m"], an_info(expires=time(30))))
     answer = room.taken(a_message("o", 2, ["m"]))
@@ -108,7 +108,7 @@ def test_what_was_replaced_leads_to_what_stands_in_its_place(room):
     assert room.live() == {}
 
 
-def test_sibling_updates_of_the_same_time_are_two_alerts(room):
+def test_updates_of_same_time_are_two_alerts(room):
     """CP19: an issuer that splits a warning in two; a cancel of each."""
     room.taken(a_message("m"))
     siblings = [a_message("u-1", 1, ["m"], named("North")), a_message("u-2", 1, ["m"], named("South"))]
@@ -119,14 +119,14 @@ def test_sibling_updates_of_the_same_time_are_two_alerts(room):
     assert room.live() == {id_of("m"): "North"}
 
 
-def test_what_comes_late_changes_nothing(room):
+def test_late_messages_change_nothing(room):
     """CP19: an update, and a cancel, that were sent before the current message."""
     room.outcomes(a_message("m"), a_message("u-2", 2, ["m"], named("Second")))
     assert room.outcomes(a_message("u-1", 1, ["m"], named("First")), a_cancel("c", 1, ["m"])) == ["superseded"] * 2
     assert room.live() == {id_of("m"): "Second"}
 
 
-def test_a_history_that_is_repeated_in_every_message_is_no_ground_to_replace(room):
+def test_update_that_names_whole_history_revises_current_alert_only(room):
     """CP11: of those named, the current message of a live alert counts."""
     room.outcomes(a_message("m"), a_message("n"))
     room.taken(a_message("m-2", 1, ["m"]))
@@ -135,7 +135,7 @@ def test_a_history_that_is_repeated_in_every_message_is_no_ground_to_replace(roo
     assert {id_of("n-0"), id_of("old-1"), id_of("old-2")} <= room.tombstones().keys()
 
 
-def test_an_update_of_which_all_is_over_cancels(room):
+def test_update_with_all_blocks_expired_cancels(room):
     """CP15: every `expires` is past; `urgency` Past is not."""
     room.taken(a_message("m"))
     over = an_info(expires=time(0), headline="It is over.")

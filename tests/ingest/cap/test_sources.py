@@ -28,7 +28,7 @@ def parsed(text):
     return sources.parse(text.encode(), Path("s.toml"))
 
 
-def test_source_that_names_an_issuer_is_found_by_that_issuers_tokens_alone():
+def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
     """HD5, CP1: its secret counts as before."""
     found = parsed(GOOD.replace("[sources.belize-met]", '[sources.belize-met]\nissuer = "https://met.example"'))
     belize = found.named("belize-met", "https://met.example")
@@ -36,7 +36,7 @@ def test_source_that_names_an_issuer_is_found_by_that_issuers_tokens_alone():
     assert found.named("belize-met") is found.named("belize-met", "https://other.example") is None
 
 
-def test_a_source_is_found_by_name_and_by_secret():
+def test_source_is_found_by_name_and_by_secret():
     """CP1."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
@@ -50,12 +50,12 @@ def test_a_source_is_found_by_name_and_by_secret():
 
 
 @pytest.mark.parametrize("secret", ["", "s", "s" * 31, "s" * 33, "S" * 32, "s" * 256, "\xff" * 32, "\u0100" * 32])
-def test_any_other_secret_is_nobodys(secret):
+def test_unknown_secret_finds_no_source(secret):
     """CP1: nor is it that of a source that has none."""
     assert parsed(GOOD).of_secret(secret) is None
 
 
-def test_a_short_secret_is_no_secret():
+def test_too_short_secret_finds_no_source():
     """32 characters at least, whatever the file has the hash of."""
     short = hashlib.sha256(b"secret").hexdigest()
     assert parsed(GOOD.replace(HASH, short)).of_secret("secret") is None
@@ -69,7 +69,7 @@ def test_senders_are_compared_literally():
     assert found.named("a.b:c_d").speaks_for("anybody")
 
 
-def test_a_secret_is_in_no_repr():
+def test_secret_is_in_no_repr():
     """Not even its hash."""
     assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
 
@@ -93,7 +93,7 @@ def test_a_secret_is_in_no_repr():
         ("[sources.", "[source.", "source: is no key of a source; did you mean sources?"),
     ],
 )
-def test_what_is_wrong_is_said_and_no_secret_is_repeated(old, new, said):
+def test_invalid_sources_file_is_refused_without_repeating_values(old, new, said):
     """BA2: in lines that name the file."""
     with pytest.raises(ConfigError) as caught:
         parsed(GOOD.replace(old, new))
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said_and_no_secret_is_repeated(old, new, said):
     assert HASH not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_missing_sources_file_is_named_in_error(tmp_path):
     """K1."""
     with pytest.raises(ConfigError, match="No such file"):
         sources.load(tmp_path / "x.toml")

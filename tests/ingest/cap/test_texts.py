@@ -5,12 +5,12 @@ import pytest
 from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
-def test_lines_are_tidied():
+def test_text_is_cleaned_line_by_line():
     """CP21: line ends, tabs, other controls, blanks at both ends of lines, empty lines."""
     assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
 
 
-def test_a_headline_is_one_line():
+def test_headline_is_one_line():
     """CP21: whatever the issuer's editor has wrapped."""
     assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
 
@@ -29,7 +29,7 @@ def test_a_headline_is_one_line():
         ("one two three", 9, "one two…"),
     ],
 )
-def test_a_text_is_cut_behind_a_sentence_or_a_word(text, limit, short):
+def test_long_text_is_cut_after_sentence_or_word(text, limit, short):
     """CP21: within the limit, the ellipsis included."""
     assert cut(text, limit) == short
     assert len(short) <= limit

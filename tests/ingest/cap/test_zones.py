@@ -41,7 +41,7 @@ def told(path):
 # ---- what is there -------------------------------------------------------------------------------------------
 
 
-def test_a_value_is_compared_literally(tmp_path):
+def test_value_is_compared_literally(tmp_path):
     """CZ1: and the list that it is of has to be the same."""
     found = read_zones([written(tmp_path, feature())])
     assert len(found) == 1
@@ -51,7 +51,7 @@ def test_a_value_is_compared_literally(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["EMMA_ID", "emma_id", "EMMA-ID", "EmmaId"])
-def test_the_name_of_a_list_is_compared_without_case_and_dashes(tmp_path, name):
+def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, name):
     """HD12: in files and in messages."""
     for spelled in ("EMMA_ID", "emma-id"):
         found = read_zones([written(tmp_path, feature(spelled))])
@@ -60,7 +60,7 @@ def test_the_name_of_a_list_is_compared_without_case_and_dashes(tmp_path, name):
         assert found.summary().startswith(f"1 of {spelled}")
 
 
-def test_a_zone_across_the_antimeridian_is_wrapped(tmp_path):
+def test_zone_across_antimeridian_is_wrapped(tmp_path):
     """HD12: sets of the US reach ±180.01°."""
     ring = [[179.5, 51.0], [180.01, 51.0], [180.01, 51.5], [179.5, 51.5], [179.5, 51.0]]
     [piece] = read_zones([written(tmp_path, feature(coordinates=[ring]))]).find("EMMA_ID", "AT301")
@@ -69,7 +69,7 @@ def test_a_zone_across_the_antimeridian_is_wrapped(tmp_path):
     assert len(piece.ring[0]) == 5
 
 
-def test_files_and_features_add_up(tmp_path):
+def test_features_of_several_files_are_all_known(tmp_path):
     """CZ1: a zone may be in several features, and there may be several files."""
     east = [[x + 5, y] for x, y in SQUARE]
     one = written(tmp_path, feature(), feature(coordinates=[east]), feature("NUTS2", "BE21"))
@@ -79,7 +79,7 @@ def test_files_and_features_add_up(tmp_path):
     assert found.summary().startswith("1 of EMMA_ID, 1 of NUTS2, 1 of UGC; ")
 
 
-def test_members_may_stand_in_any_order(tmp_path):
+def test_members_of_collection_are_read_in_any_order(tmp_path):
     """RFC 7946: tools write `crs`, `name` and `bbox`, and some of them behind the features; heights are passed over."""
     high = [[x, y, 120] for x, y in SQUARE]
     text = json.dumps({"bbox": [1, 2, 3, 4], "features": [feature(coordinates=[high])], "type": "FeatureCollection"})
@@ -88,7 +88,7 @@ def test_members_may_stand_in_any_order(tmp_path):
     assert len(read_zones([path])) == 1
 
 
-def test_an_area_is_placed_by_the_codes_of_one_list(tmp_path):
+def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
     """CP24: issuers name a place by several lists."""
     found = read_zones([written(tmp_path, feature("UGC", "A"), feature("UGC", "B"), feature("SAME", "1"))])
     assert [
@@ -103,7 +103,7 @@ def test_an_area_is_placed_by_the_codes_of_one_list(tmp_path):
     assert found.place([]) == ([], False)
 
 
-def test_a_code_that_is_named_twice_counts_once(tmp_path):
+def test_code_named_twice_counts_once(tmp_path):
     """CZ2."""
     found = read_zones([written(tmp_path, feature())]).find("EMMA_ID", "AT301")
     assert len(joined([*found, *found], 0)) == 1
@@ -144,7 +144,7 @@ def test_a_code_that_is_named_twice_counts_once(tmp_path):
         ({"kind": "LineString", "coordinates": SQUARE}, "geometry must be a Polygon or a MultiPolygon"),
     ],
 )
-def test_a_feature_that_does_not_fit_is_named(tmp_path, broken, expected):
+def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
     """CZ1, K1: by its number and its code; no position is named."""
     problem = told(written(tmp_path, feature(value="fine"), feature(**broken)))
     prefix = "" if "JSON" in expected else "feature 1 (EMMA_ID AT301): "
@@ -153,7 +153,7 @@ def test_a_feature_that_does_not_fit_is_named(tmp_path, broken, expected):
 
 @pytest.mark.parametrize("key", ["code", "value"])
 @pytest.mark.parametrize("value", [None, 7, "", "  ", "x" * 201])
-def test_a_feature_needs_a_code(tmp_path, key, value):
+def test_feature_without_code_is_refused(tmp_path, key, value):
     """CZ1."""
     assert told(written(tmp_path, feature(**{key: value}))).startswith(f"feature 0: properties.{key} must be a text")
 
@@ -172,21 +172,21 @@ def test_a_feature_needs_a_code(tmp_path, key, value):
     ],
     ids=range(8),
 )
-def test_what_is_no_collection_is_told(tmp_path, text, expected):
+def test_file_without_feature_collection_is_refused(tmp_path, text, expected):
     """CZ1, K1."""
     path = tmp_path / "zones.geojson"
     path.write_text(text)
     assert told(path) == expected
 
 
-def test_a_collection_that_is_cut_off_stops_the_start(tmp_path):
+def test_truncated_collection_is_refused(tmp_path):
     """CZ1: half a file is not half of the zones."""
     path = written(tmp_path, feature(), feature(value="AT302"))
     path.write_text(path.read_text()[:-30])
     assert told(path) == "is not JSON (line 1)"
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
+def test_missing_zones_file_is_named_in_error(tmp_path):
     """K1."""
     assert told(tmp_path / "nowhere") == "No such file or directory"
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
@@ -210,7 +210,7 @@ def coast(lng, lat, radius, corners):
 
 
 @pytest.mark.slow
-def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
+def test_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
     """CZ1: 200 zones of 1,000 positions and an archipelago; it says how far it is, and keeps little."""
     at = [(x * 1.0, 35 + y * 1.0) for x in range(20) for y in range(10)]
     features = [feature("EMMA_ID", f"X{n}", coordinates=[coast(x, y, 0.4, 1_000)]) for n, (x, y) in enumerate(at)]
@@ -229,7 +229,7 @@ def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.slow
-def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
+def test_archipelago_is_published_as_fewer_shapes(tmp_path):
     """CZ2: 400 islands 1 to 2 km apart are more than an alert may have; with the water between them they are one."""
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
     found = read_zones([written(tmp_path, feature(kind="MultiPolygon", coordinates=islands))]).find("EMMA_ID", "AT301")
@@ -239,7 +239,7 @@ def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
     assert publish_polygons(outlines(few), 2_000) is not None
 
 
-def test_zones_that_are_too_much_work_are_joined_after_they_were_simplified():
+def test_zones_that_are_too_much_work_are_simplified_before_joining():
     """CZ2, HD3: a hundred zones that touch; and if they are too many to be joined, all of them are still there."""
     given = [piece for ring in grid(10, 10, np.random.default_rng(1)).values() for piece in pieces([ring])]
     [one] = joined(given, 0)
