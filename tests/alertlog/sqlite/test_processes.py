@@ -201,8 +201,8 @@ def waited_for(path, reason, end, caplog):
     run(main)
     said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
     assert len(said) == 1
-    assert said[0].startswith(f"log {path}: ")
-    assert said[0].endswith("; going on trying")
+    assert said[0].startswith(f"log {path} can't be opened (")
+    assert said[0].endswith("); trying again")
 
 
 def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, caplog):
