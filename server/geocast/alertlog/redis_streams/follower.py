@@ -84,6 +84,8 @@ class Following:
                 try:
                     batch, at_end = await follower.read()
                 except Rewound:
+                    # A new follower reads the stream from its start. It gives all entries again, since their positions
+                    # in the new epoch are above the last one that was given; readers drop those that they have.
                     before = follower.reading
                     follower = _Follower(self._source, reader, before.position, ended_before_ms)
                     await follower.begin(before, rewound=True)
@@ -140,6 +142,7 @@ class _Follower:
         if before.last == ZERO:
             return True
         place = text_of(before.last)
+        # Another entry may have this id by now, so the numbers are compared too.
         found = await self._reader.ask("XRANGE", self._source.stream, place, place)
         return bool(found) and int(found[0][1].get(b"n", 0)) == before.seq
 
@@ -190,6 +193,7 @@ class _Follower:
             self.reading.pass_over(place)
             self._source.aside.add(place, ValueError("no entry of geocast"))
             return None
+        # Raises Rewound if the number does not follow the last one. A heartbeat has the number of the entry before it.
         position = self.reading.take(place, epoch, seq, is_beat=is_beat)
         if is_beat:
             return None
