@@ -1,4 +1,4 @@
-"""What this process knows about the log's history: its server, its epoch, its length, and how far it was read.
+"""The log's history as far as this process knows it: its server, its epoch, its length, and how far it was read.
 
 This module has state and makes decisions, without I/O: the other modules ask Redis and report its answers here. (The
 numbered rules are in the package's docstring.)
@@ -49,7 +49,7 @@ class Rewound(Exception):  # noqa: N818
 
 
 class History:
-    """What this process knows about the log as a whole. It changes only by answers of Redis."""
+    """The log as a whole, as far as this process knows it. Only answers of Redis change it."""
 
     def __init__(self) -> None:
         self.server: Server | None = None  # the server that accepted the last heartbeat
@@ -170,5 +170,5 @@ class ReadPosition:
         return elsewhere or self.place < max(self.top, history.top_before)
 
     def is_superseded(self, history: History) -> bool:
-        """Return, at the end of the stream, whether the log is in a later epoch, of which nothing came (8)."""
+        """Return, at the end of the stream, whether the log is in a later epoch than the stream that was read (8)."""
         return self.epoch < history.epoch
