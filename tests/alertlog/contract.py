@@ -112,7 +112,7 @@ class LogContract(abc.ABC):
     # ---- append ----------------------------------------------------------------------------------------------
 
     @with_log
-    async def test_numbers_run_without_a_gap(self, log):
+    async def test_append_with_gap_in_numbers_is_refused(self, log):
         """LogA1: 1, 2, 3 …; what would break this is not stored."""
         for entry, stored in [
             (a_revision(revision=2), False),
@@ -132,7 +132,7 @@ class LogContract(abc.ABC):
         assert await entries(log) == list(await log.history("a-1"))
 
     @with_log
-    async def test_nothing_follows_a_cancel(self, log):
+    async def test_append_after_cancel_is_refused(self, log):
         """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
         for entry in (a_revision(), a_cancel()):
             assert await log.append(entry)
@@ -141,7 +141,7 @@ class LogContract(abc.ABC):
         assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
 
     @with_log
-    async def test_each_alert_has_its_own_numbers(self, log):
+    async def test_alerts_have_independent_numbers(self, log):
         """LogA1: for one id; ids differ by case."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
             assert await log.append(a_revision(alert_id))
@@ -149,7 +149,7 @@ class LogContract(abc.ABC):
         assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
 
     @with_log
-    async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
+    async def test_concurrent_appends_of_one_number_store_one(self, log):
         """LogA2: exactly one is stored, and it is the one that was told so."""
         for number in (1, 2, 3):
             rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
@@ -159,7 +159,7 @@ class LogContract(abc.ABC):
         assert len(await entries(log)) == 3
 
     @with_log
-    async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
+    async def test_concurrent_revision_and_cancel_of_one_number_store_one(self, log):
         """LogA2: whatever kind they are of."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
@@ -169,7 +169,7 @@ class LogContract(abc.ABC):
             assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
 
     @with_log
-    async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
+    async def test_append_of_cancelled_caller_is_stored_wholly_or_not_at_all(self, log):
         """LogA3: it may be stored or not; if it is, it is followed like any other."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
         await asyncio.sleep(0)
@@ -184,7 +184,7 @@ class LogContract(abc.ABC):
             assert await log.append(a_revision(f"a-{n}")) is (not known)
 
     @with_log
-    async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
+    async def test_stored_entry_is_read_unchanged_by_all_readers(self, log):
         """LogA4: by `history`, `live` and `follow`, with every field."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
@@ -193,7 +193,7 @@ class LogContract(abc.ABC):
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
     @with_log
-    async def test_an_entry_as_large_as_they_may_be_is_stored(self, log):
+    async def test_largest_entry_is_stored(self, log):
         """LogA5: an official warning in its languages, 64 KiB of it."""
         warning = a_warning("en-CA", "fr-CA", "iu")
         padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
@@ -208,7 +208,7 @@ class LogContract(abc.ABC):
     # ---- what is live ----------------------------------------------------------------------------------------
 
     @with_log
-    async def test_live_is_what_is_not_cancelled_and_not_expired(self, log):
+    async def test_live_leaves_out_cancelled_and_expired_alerts(self, log):
         """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
         for entry in (
             a_revision("short", expires_at=NOON_MS + 1000),
@@ -227,7 +227,7 @@ class LogContract(abc.ABC):
             assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
     @with_log
-    async def test_live_is_in_the_order_of_the_log(self, log):
+    async def test_live_page_is_in_order_of_log(self, log):
         """`AlertLog.live`: the current revisions, in the order they were appended."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
             await log.append(entry)
@@ -250,7 +250,7 @@ class LogContract(abc.ABC):
         return found
 
     @with_log
-    async def test_live_comes_in_pages_by_the_end(self, log):
+    async def test_live_pages_are_ordered_by_end(self, log):
         """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
         assert await self.walk(log) == [["f"], ["B"], ["a"], ["b"], ["d"], ["e"]]
@@ -260,7 +260,7 @@ class LogContract(abc.ABC):
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
     @with_log
-    async def test_ids_of_equal_ends_are_in_the_order_of_their_bytes(self, log):
+    async def test_live_orders_equal_ends_by_bytes_of_ids(self, log):
         """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
         await self.live_for(log, **dict.fromkeys(ids, 3))
@@ -270,7 +270,7 @@ class LogContract(abc.ABC):
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
     @with_log
-    async def test_a_page_of_nothing_is_the_last(self, log):
+    async def test_live_page_without_alerts_is_last(self, log):
         """LogL1: in an empty log, behind all that there is, and where nothing is live."""
         assert await log.live(NOON_MS) == ([], None)
         await self.live_for(log, a=3)
@@ -278,7 +278,7 @@ class LogContract(abc.ABC):
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
     @with_log
-    async def test_a_revision_with_an_earlier_end_moves_no_alert(self, log):
+    async def test_revision_with_earlier_end_moves_no_alert(self, log):
         """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
         await self.live_for(log, a=1, b=2, c=3)
         sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
@@ -286,7 +286,7 @@ class LogContract(abc.ABC):
         assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
 
     @with_log
-    async def test_a_walker_is_given_all_that_is_live_all_the_while(self, log):
+    async def test_reader_of_all_pages_gets_every_alert_that_stays_live(self, log):
         """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
         await self.live_for(log, a=2, b=4, c=6, d=8)
         same = [a_revision("a", 2, expires_at=NOON_MS + 2), a_revision("c", 2, expires_at=NOON_MS + 6)]
@@ -297,7 +297,7 @@ class LogContract(abc.ABC):
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
     @with_log
-    async def test_a_page_is_full_whatever_was_cancelled(self, log):
+    async def test_live_page_is_full_despite_cancelled_alerts(self, log):
         """LogL2: those that were cancelled are looked at, and others take their room."""
         ids = [f"a-{n:02}" for n in range(12)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
@@ -307,7 +307,7 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
     @with_log
-    async def test_a_page_looks_at_so_many_and_no_more(self, log):
+    async def test_live_page_looks_at_limited_number_of_alerts(self, log):
         """LogL2: then it is short, or has nothing, and says where to go on."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
@@ -316,7 +316,7 @@ class LogContract(abc.ABC):
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
     @with_log
-    async def test_a_page_knows_what_stands_below_other_kinds(self, log):
+    async def test_live_finds_revision_below_entries_of_other_kinds(self, log):
         """LogG1, LogG2: the last revision or cancel counts."""
         await self.live_for(log, a=3, b=3, c=3)
         for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
@@ -329,7 +329,7 @@ class LogContract(abc.ABC):
     # ---- follow ----------------------------------------------------------------------------------------------
 
     @with_log
-    async def test_an_empty_log_has_no_tail(self, log):
+    async def test_tail_of_empty_log_is_0(self, log):
         """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
         assert await log.tail() == 0
         await log.append(a_revision())
@@ -337,7 +337,7 @@ class LogContract(abc.ABC):
         assert await log.tail() == position > 0
 
     @with_log
-    async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
+    async def test_follower_gets_every_entry_once_in_rising_order(self, log):
         """LogF1: from any position on."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
@@ -351,7 +351,7 @@ class LogContract(abc.ABC):
         assert await read(log, positions[-1] + 1000) == []
 
     @with_log
-    async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
+    async def test_follower_gets_entries_appended_meanwhile(self, log):
         """LogF1: for ever, and each once, however many come in at once."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -363,7 +363,7 @@ class LogContract(abc.ABC):
             assert seen == await read(log)
 
     @with_log
-    async def test_followers_do_not_disturb_one_another(self, log):
+    async def test_two_followers_get_all_entries_independently(self, log):
         """LogF1: each gets every entry, from where it began."""
         await log.append(a_revision("a-1"))
         tail = await log.tail()
@@ -378,7 +378,7 @@ class LogContract(abc.ABC):
                 assert [entry.id for _, entry in found] == ["a-2"]
 
     @with_log
-    async def test_a_long_log_comes_in_batches(self, log):
+    async def test_long_log_is_followed_in_batches(self, log):
         """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
@@ -391,7 +391,7 @@ class LogContract(abc.ABC):
         assert sizes == [50, 50, 1, 0]
 
     @with_log
-    async def test_a_batch_of_large_entries_is_full_by_their_bytes(self, log):
+    async def test_batch_of_large_entries_is_limited_by_bytes(self, log):
         """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
         self.patch("BATCH_BYTES", 20_000)
         self.patch("READ_AT_ONCE", 2)
@@ -410,14 +410,14 @@ class LogContract(abc.ABC):
         assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
 
     @with_log
-    async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
+    async def test_full_batch_at_end_is_followed_by_empty_one(self, log):
         """LogF2: an empty batch whenever it has come to the end."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
     @with_log
-    async def test_a_follower_may_skip_what_ended_long_ago(self, log):
+    async def test_follower_can_leave_out_ended_entries(self, log):
         """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
         for n in range(4):
             await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
@@ -428,7 +428,7 @@ class LogContract(abc.ABC):
         assert await read(log, 0, ENDS_MS + 9) == []
 
     @with_log
-    async def test_a_follower_that_skips_gets_all_that_comes(self, log):
+    async def test_follower_that_leaves_out_ended_entries_gets_all_new_ones(self, log):
         """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
@@ -441,12 +441,12 @@ class LogContract(abc.ABC):
             assert [entry.id for _, entry in found] == ["older", "new"]
 
     @with_log
-    async def test_what_was_left_out_is_given_to_who_asks_again(self, log):
+    async def test_left_out_entries_are_given_to_follower_with_earlier_time(self, log):
         """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
         await self._asks_again(log, live=1)
 
     @with_log
-    async def test_what_was_left_out_is_given_to_who_was_given_nothing(self, log):
+    async def test_left_out_entries_are_given_after_reading_without_entries(self, log):
         """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
         await self._asks_again(log, live=0)
 
@@ -466,14 +466,14 @@ class LogContract(abc.ABC):
             assert [entry.id for _, entry in found] == ["new"]
 
     @with_log
-    async def test_a_follower_is_heard_again_and_again(self, log):
+    async def test_follower_gets_empty_batches_regularly(self, log):
         """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
     @with_log
-    async def test_a_follower_wakes_when_something_is_appended(self, log):
+    async def test_follower_wakes_after_append(self, log):
         """LogF2: it does not wait for its next heartbeat."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
@@ -484,7 +484,7 @@ class LogContract(abc.ABC):
             assert [entry for _, entry in await waiting] == [a_revision()]
 
     @with_log
-    async def test_a_follower_may_be_left_at_any_time(self, log):
+    async def test_follower_can_be_closed_at_any_time(self, log):
         """LogF3: and another one begins where it stopped."""
         for n in range(5):
             await log.append(a_revision(f"a-{n}"))
@@ -498,7 +498,7 @@ class LogContract(abc.ABC):
         assert await read(log, first[1].position) == list(first[2:])
 
     @with_log
-    async def test_a_nudge_costs_nothing(self, log):
+    async def test_nudge_without_new_entries_changes_nothing(self, log):
         """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
         log.nudge()
         await log.append(a_revision())
@@ -508,7 +508,7 @@ class LogContract(abc.ABC):
     # ---- retention -------------------------------------------------------------------------------------------
 
     @with_log
-    async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
+    async def test_alert_is_kept_for_a_day_after_its_end(self, log):
         """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
         await log.append(a_revision())
         await log.append(a_cancel())
@@ -524,7 +524,7 @@ class LogContract(abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
 
     @with_log
-    async def test_an_alert_is_forgotten_as_a_whole(self, log):
+    async def test_alert_is_purged_as_whole(self, log):
         """LogR1: a revision that has long ended stays as long as a later one."""
         await log.append(a_revision())
         await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
@@ -534,7 +534,7 @@ class LogContract(abc.ABC):
         assert list(await log.history("a-1")) == await entries(log) == []
 
     @with_log
-    async def test_what_was_forgotten_may_begin_again_further_on(self, log):
+    async def test_id_of_purged_alert_can_be_used_again_at_higher_position(self, log):
         """LogF1, LogR1: no entry turns up later below a position that was already given."""
         await log.append(a_revision())
         before = await log.tail()
@@ -545,7 +545,7 @@ class LogContract(abc.ABC):
         assert entry.alert.headline == "again"
 
     @with_log
-    async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
+    async def test_any_number_of_alerts_is_purged_at_once(self, log):
         """LogR1: all that may be, in however many steps."""
         self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
@@ -590,7 +590,7 @@ class LogContract(abc.ABC):
         return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
 
     @with_log
-    async def test_entries_of_other_kinds_are_passed_over_without_a_word(self, log):
+    async def test_entries_of_other_kinds_are_skipped_silently(self, log):
         """LogG1: whatever is around them; they have a position, and followers go on behind them."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -609,7 +609,7 @@ class LogContract(abc.ABC):
         assert self.passed_over_without_a_word(log)
 
     @with_log
-    async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
+    async def test_log_of_other_kinds_alone_is_read_to_its_end(self, log):
         """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
         self.patch("BATCH", 3)
         for number in range(1, 11):
@@ -619,7 +619,7 @@ class LogContract(abc.ABC):
         assert await entries(log) == [a_revision("a-2")]
 
     @with_log
-    async def test_an_id_that_has_other_kinds_only_is_taken(self, log):
+    async def test_id_with_other_kinds_alone_is_taken(self, log):
         """LogG4: `history` knows the number; LogG1: nothing of it is live."""
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
         assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
@@ -627,7 +627,7 @@ class LogContract(abc.ABC):
         assert await entries(log) == list(await live(log, NOON_MS)) == []
 
     @with_log
-    async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
+    async def test_revision_and_cancel_take_next_number_after_other_kind(self, log):
         """LogG2, LogG4, LogA1: it counts by its number alone."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2))
@@ -645,7 +645,7 @@ class LogContract(abc.ABC):
         ]
 
     @with_log
-    async def test_a_cancel_is_the_end_whatever_stands_behind_it(self, log):
+    async def test_cancel_ends_alert_despite_later_entries_of_other_kinds(self, log):
         """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
         for entry in (a_revision(), a_cancel()):
             await log.append(entry)
@@ -656,7 +656,7 @@ class LogContract(abc.ABC):
         assert len(await log.history("a-1")) == 3
 
     @with_log
-    async def test_a_cancel_may_be_the_first(self, log):
+    async def test_cancel_can_be_first_entry(self, log):
         """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
         await self.write(log, a_tombstone())
         assert not await log.append(a_revision())
@@ -671,7 +671,7 @@ class LogContract(abc.ABC):
         assert self.passed_over_without_a_word(log)
 
     @with_log
-    async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
+    async def test_unknown_shape_is_passed_on_unchanged(self, log):
         """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
         for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
@@ -683,7 +683,7 @@ class LogContract(abc.ABC):
         assert self.passed_over_without_a_word(log)
 
     @with_log
-    async def test_unknown_members_are_passed_over_wherever_they_are(self, log):
+    async def test_unknown_members_are_ignored_everywhere(self, log):
         """LogG3: in the entry, its approval, its terms, its circles."""
         for entry in (a_revision(), a_cancel()):
             await self.write(log, with_members(entry))
@@ -691,7 +691,7 @@ class LogContract(abc.ABC):
         assert self.passed_over_without_a_word(log)
 
     @with_log
-    async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
+    async def test_alert_is_kept_until_its_entries_of_other_kinds_ended(self, log):
         """LogG1, LogR1: their end counts, and so do they."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
@@ -705,7 +705,7 @@ class LogContract(abc.ABC):
     # ---- calls -------------------------------------------------------------------------------------------------
 
     @with_log
-    async def test_a_call_is_stored_and_followed_as_it_was_appended(self, log):
+    async def test_call_entries_are_stored_and_followed_unchanged(self, log):
         """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
         chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
         for entry in (*chain[:3], a_revision(), *chain[3:]):
@@ -716,7 +716,7 @@ class LogContract(abc.ABC):
         assert self.passed_over_without_a_word(log)
 
     @with_log
-    async def test_of_a_call_nothing_is_left_out(self, log):
+    async def test_follower_gets_ended_call_entries(self, log):
         """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
         chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
         for entry in (*chain, a_revision(), a_call(1, "past")):
@@ -725,7 +725,7 @@ class LogContract(abc.ABC):
         assert given == [*chain, *await log.history("past")]
 
     @with_log
-    async def test_numbers_of_a_call_run_without_a_gap_and_nothing_follows_its_end(self, log):
+    async def test_call_append_with_gap_or_after_end_is_refused(self, log):
         """LogA1, LogC1."""
         for entry, stored in [
             (a_call(2), False),
@@ -743,7 +743,7 @@ class LogContract(abc.ABC):
             assert await log.append(entry) is stored
 
     @with_log
-    async def test_of_concurrent_claims_of_one_number_one_is_stored(self, log):
+    async def test_concurrent_claims_of_one_number_store_one(self, log):
         """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
         await log.append(a_call())
         rivals = [a_claim(2) for _ in range(30)]
@@ -752,7 +752,7 @@ class LogContract(abc.ABC):
         assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
 
     @with_log
-    async def test_no_chain_takes_entries_of_an_alert_and_of_a_call(self, log):
+    async def test_chain_refuses_mix_of_alert_and_call_entries(self, log):
         """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
         await log.append(a_call())
         await log.append(a_revision())
@@ -767,7 +767,7 @@ class LogContract(abc.ABC):
         assert await log.append(a_cancel("a-1", 4))
 
     @with_log
-    async def test_open_calls_have_no_end_and_have_not_expired(self, log):
+    async def test_open_calls_leaves_out_ended_and_expired_calls(self, log):
         """LogC3: in the order in which they were opened; the latest end of their entries counts."""
         assert list(await log.open_calls(NOON_MS)) == []
         for entry in (
@@ -788,7 +788,7 @@ class LogContract(abc.ABC):
         assert list(await log.open_calls(NOON_MS)) == ["c-1"]
 
     @with_log
-    async def test_the_place_of_a_call_is_deleted_ten_minutes_after_its_end(self, log):
+    async def test_place_of_call_is_deleted_ten_minutes_after_its_end(self, log):
         """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
         await log.append(a_call(1, "open"))
         chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
@@ -808,7 +808,7 @@ class LogContract(abc.ABC):
         assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
 
     @with_log
-    async def test_what_is_left_of_a_call_is_forgotten_as_an_alert_is(self, log):
+    async def test_rest_of_call_is_purged_like_alert(self, log):
         """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
             await log.append(entry)
@@ -825,7 +825,7 @@ class LogContract(abc.ABC):
         assert await log.append(a_call())
 
     @with_log
-    async def test_an_end_that_tells_no_time_keeps_no_place_for_good(self, log):
+    async def test_end_without_readable_time_lets_place_be_purged(self, log):
         """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
         await log.append(a_call())
         await log.append(replace(an_end(2), plain=b"\xc1"))
@@ -833,7 +833,7 @@ class LogContract(abc.ABC):
         assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
 
     @with_log
-    async def test_counts_of_those_who_declined_add_up(self, log):
+    async def test_counts_of_declined_calls_add_up(self, log):
         """RN3: beside those that were rung, and those that saw it."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
         await log.add_counts({"c-1": Counts(0, 0, 2)})
@@ -841,7 +841,7 @@ class LogContract(abc.ABC):
         assert await log.counts("c-2") == Counts(1, 0, 0)
 
     @with_log
-    async def test_a_good_log_sets_nothing_aside(self, log):
+    async def test_undamaged_log_sets_nothing_aside(self, log):
         """LogR2: `quarantined` counts what can't be read."""
         await log.append(a_revision())
         await read(log)
@@ -866,7 +866,7 @@ class DurableContract(LogContract):
 
         asyncio.run(main())
 
-    def test_what_was_stored_is_there_when_it_is_opened_again(self, tmp_path):
+    def test_stored_entries_are_there_after_reopening(self, tmp_path):
         """LogA3: entries, positions and counts."""
         kept = []
 
@@ -886,7 +886,7 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_positions_are_not_used_twice_after_all_was_forgotten(self, tmp_path):
+    def test_positions_are_not_reused_after_purge_of_all(self, tmp_path):
         """LogF1: not even when the log was empty in between."""
         tail = []
 
@@ -901,7 +901,7 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_stop_stores_what_was_accepted(self, tmp_path):
+    def test_stop_stores_accepted_entries(self, tmp_path):
         """`AlertLog.stop`: what was accepted is stored."""
         appends = []
 
@@ -917,7 +917,7 @@ class DurableContract(LogContract):
         self.reopened(tmp_path, before, after)
 
     @with_log
-    async def test_a_release_that_knows_no_calls_passes_over_them(self, log):
+    async def test_release_without_calls_skips_their_entries(self, log):
         """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
         for entry in (*chain, a_revision()):

@@ -42,7 +42,7 @@ class Node:
         return [entry.revision for entry in asyncio.run(self.log.history(ID))]
 
 
-def test_plan_is_appended_and_followers_are_nudged():
+def test_plan_is_appended_and_followers_are_woken():
     """The answer of the plan is given, and `appended` is called with each entry."""
     node = Node()
     assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
@@ -57,7 +57,7 @@ def test_plan_without_entries_answers_and_stores_nothing():
     assert (node.histories, node.stored(), node.nudged) == ([0], [], [])
 
 
-def test_overtaken_node_decides_again_from_the_new_history():
+def test_overtaken_node_decides_again_from_new_history():
     """Rule 3, the example in the module: the second decision sees what the faster node has appended."""
     node = Node()
     node.answer()
@@ -123,7 +123,7 @@ def test_several_entries_are_appended_until_one_is_overtaken():
     assert [entry.revision for entry in node.nudged] == [1, 2, 3]
 
 
-def test_own_append_is_used_instead_of_the_writers():
+def test_given_append_is_used_instead_of_writers_own():
     """`append`: it may do something first, and may say that it was overtaken."""
     node, tries = Node(), []
 

@@ -30,7 +30,7 @@ def a_reading(history, seq=5, place=(200, 0), server=A):
 # ---- what heartbeats tell ----------------------------------------------------------------------------------------
 
 
-def test_the_first_heartbeat_of_a_process_is_taken_over():
+def test_first_heartbeat_of_process_is_adopted():
     """Row 9: no history was rewound, and nothing is known that could be put back."""
     history = History()
     assert not history.told(EPOCH, 7)
@@ -39,7 +39,7 @@ def test_the_first_heartbeat_of_a_process_is_taken_over():
 
 
 @pytest.mark.parametrize("seq", [5, 6])
-def test_a_heartbeat_of_the_same_history_changes_nothing(seq):
+def test_heartbeat_of_same_history_changes_nothing(seq):
     """Row 1: but how far it goes."""
     history = a_history()
     assert not history.told(EPOCH, seq)
@@ -47,7 +47,7 @@ def test_a_heartbeat_of_the_same_history_changes_nothing(seq):
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, seq, 0)
 
 
-def test_answers_come_in_any_order():
+def test_older_answer_does_not_lower_number():
     """Row 1: an older answer takes nothing back, nor does one of an earlier epoch."""
     history = a_history(seq=9)
     assert not history.told(EPOCH, 4)
@@ -55,7 +55,7 @@ def test_answers_come_in_any_order():
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 9, 0)
 
 
-def test_a_later_epoch_is_taken_over_and_all_is_put_back_once():
+def test_later_epoch_is_adopted_and_all_is_put_back_once():
     """Row 2: also where it has fewer entries."""
     history = a_history()
     assert history.told(EPOCH + 1, 2)
@@ -64,7 +64,7 @@ def test_a_later_epoch_is_taken_over_and_all_is_put_back_once():
     assert not history.accepted_by(A, EPOCH + 1)
 
 
-def test_when_another_server_answers_all_is_put_back_once():
+def test_heartbeat_of_another_server_puts_all_back_once():
     """Row 4: it may lack what was acknowledged by the one before."""
     history = a_history()
     assert history.accepted_by(B, EPOCH)
@@ -76,7 +76,7 @@ def test_when_another_server_answers_all_is_put_back_once():
     ("epoch", "seq", "floor"),
     [(EPOCH, 5, None), (EPOCH, 6, None), (EPOCH + 1, 0, None), (EPOCH, 4, EPOCH), (EPOCH - 1, 99, EPOCH)],
 )
-def test_a_heartbeat_that_tells_less_than_was_known_shows_a_rewind(epoch, seq, floor):
+def test_heartbeat_with_lower_number_shows_rewind(epoch, seq, floor):
     """Row 3, and rows 1 and 2: a new epoch is begun above the one that was known."""
     assert floor_after(a_history().mark, epoch, seq) == floor
 
@@ -84,7 +84,7 @@ def test_a_heartbeat_that_tells_less_than_was_known_shows_a_rewind(epoch, seq, f
 # ---- how a follower begins ---------------------------------------------------------------------------------------
 
 
-def test_a_follower_goes_on_where_one_before_has_stopped():
+def test_follower_continues_where_last_one_stopped():
     """Row 1: with its place in the stream, behind which there is no gap."""
     history = a_history(seq=8)
     before = a_reading(history, seq=5)
@@ -96,7 +96,7 @@ def test_a_follower_goes_on_where_one_before_has_stopped():
         reading.take((201, 0), EPOCH, 7, is_beat=False)
 
 
-def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
+def test_follower_on_another_server_continues_after_last_entry():
     """Row 6: for a heartbeat may not have come there."""
     before = a_reading(a_history())
     reading = ReadPosition(before.position, 0, B, B)
@@ -105,7 +105,7 @@ def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
 
 
 @pytest.mark.parametrize(("epoch", "seq"), [(EPOCH, 4), (EPOCH - 1, 9), (EPOCH + 1, 9)])
-def test_a_log_that_is_shorter_or_in_another_epoch_is_not_the_one_that_was_read(epoch, seq):
+def test_shorter_log_or_other_epoch_does_not_fit(epoch, seq):
     """Rows 5 and 6."""
     assert not a_reading(a_history()).fits(epoch, seq)
 
@@ -119,7 +119,7 @@ def test_a_log_that_is_shorter_or_in_another_epoch_is_not_the_one_that_was_read(
         (EPOCH + 1, EPOCH + 9, EPOCH + 9),  # and yet it is behind what another server has told us
     ],
 )
-def test_a_new_epoch_is_begun_once_and_above_all_that_are_known(epoch, known, floor):
+def test_new_epoch_is_begun_once_and_above_all_known_epochs(epoch, known, floor):
     """Rows 5, 6 and 8: positions rise for ever (LogF1)."""
     assert a_reading(a_history()).floor(epoch, known) == floor
 
@@ -128,7 +128,7 @@ def test_a_new_epoch_is_begun_once_and_above_all_that_are_known(epoch, known, fl
     ("after", "ended_before_ms", "may"),
     [(0, 0, True), (0, 500, True), (1, 0, False)],
 )
-def test_who_wants_other_entries_does_not_go_on_there(after, ended_before_ms, may):
+def test_reader_of_other_entries_does_not_continue_there(after, ended_before_ms, may):
     """`AlertLog.follow`: behind another position, or with some that were passed over."""
     before = a_reading(a_history())
     assert before.may_be_continued(before.position + after, ended_before_ms) is may
@@ -153,13 +153,13 @@ def test_numbers_that_follow_one_another_are_taken():
     [(EPOCH, 7, False), (EPOCH, 5, False), (EPOCH, 6, True), (EPOCH + 1, 6, False), (EPOCH - 1, 5, True)],
     ids=["gap", "again", "gap before a heartbeat", "later epoch", "earlier epoch"],
 )
-def test_a_gap_or_another_epoch_is_noticed(epoch, seq, is_beat):
+def test_gap_or_other_epoch_raises_rewound(epoch, seq, is_beat):
     """Row 5."""
     with pytest.raises(Rewound):
         a_reading(a_history()).take((201, 0), epoch, seq, is_beat=is_beat)
 
 
-def test_while_it_catches_up_there_may_be_gaps():
+def test_gaps_are_allowed_before_top():
     """Row 9: purging leaves them, and entries that were put back are of earlier epochs no more."""
     history = a_history(seq=9)
     reading = ReadPosition(0, 0, A, A)
@@ -170,7 +170,7 @@ def test_while_it_catches_up_there_may_be_gaps():
     assert not reading.is_deaf(history)
 
 
-def test_what_had_ended_is_passed_over_only_while_it_catches_up():
+def test_ended_entries_are_left_out_only_before_top():
     """`AlertLog.follow`: what comes later comes whole, for the clock by which it had ended may be wrong."""
     reading = ReadPosition(0, 1000, A, A)
     reading.begin(EPOCH, 2, (200, 0))
@@ -179,7 +179,7 @@ def test_what_had_ended_is_passed_over_only_while_it_catches_up():
         assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
 
 
-def test_what_was_given_is_not_given_again():
+def test_given_entries_are_not_given_again():
     """LogF1: each once."""
     reading = ReadPosition(position_of(EPOCH, 2), 0, A, A)
     reading.begin(EPOCH, 3, (200, 0))
@@ -187,7 +187,7 @@ def test_what_was_given_is_not_given_again():
     assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), 0)
 
 
-def test_what_is_no_entry_is_passed_over():
+def test_foreign_item_is_skipped():
     """LogR2: the next one follows the one before it."""
     reading = a_reading(a_history())
     reading.pass_over((201, 0))
@@ -197,7 +197,7 @@ def test_what_is_no_entry_is_passed_over():
 # ---- at the end of what comes ------------------------------------------------------------------------------------
 
 
-def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
+def test_reader_at_last_heartbeat_but_one_is_not_deaf():
     """Row 7: the last one may be on its way."""
     history = a_history()
     reading = a_reading(history, place=(150, 0))
@@ -207,7 +207,7 @@ def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
     assert reading.is_deaf(history)
 
 
-def test_who_has_not_come_to_where_the_stream_ended_when_it_began_is_deaf():
+def test_reader_before_top_at_end_of_stream_is_deaf():
     """Row 7: it reads another stream than the one whose end it was told."""
     history = a_history()
     reading = ReadPosition(0, 0, A, A)
@@ -215,7 +215,7 @@ def test_who_has_not_come_to_where_the_stream_ended_when_it_began_is_deaf():
     assert reading.is_deaf(history)
 
 
-def test_who_reads_a_server_that_nobody_writes_is_deaf():
+def test_reader_of_server_without_heartbeats_is_deaf():
     """Row 4: unless it is the one that was written when it began, and no heartbeat has gone elsewhere since."""
     history = a_history()
     for server, deaf in [(A, False), (B, True)]:
@@ -227,7 +227,7 @@ def test_who_reads_a_server_that_nobody_writes_is_deaf():
     assert reading.is_deaf(history)
 
 
-def test_ids_that_go_back_make_nobody_deaf_and_the_epoch_tells():
+def test_ids_that_go_back_are_noticed_by_epoch_alone():
     """Rows 7 and 8: a clock was set right, and the stream began anew."""
     history = a_history()
     reading = a_reading(history, place=(9_000, 0))

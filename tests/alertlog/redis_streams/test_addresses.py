@@ -21,12 +21,12 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
         ("redis+sentinel://127.0.0.1/main?sentinel_password=secret", "main of the Sentinels 127.0.0.1:26379"),
     ],
 )
-def test_a_url_names_a_redis(url, text):
+def test_url_is_parsed_to_target(url, text):
     """docs/settings.md, a log in Redis; what may be logged of it has no password."""
     assert str(target.parse(url)) == text
 
 
-def test_a_url_of_another_option_is_refused_by_its_name():
+def test_invalid_url_of_other_option_names_option():
     """`--devices` takes the same URLs, under a prefix of its own."""
     assert target.parse("redis://localhost", "--devices", "geocast-devices").prefix == "geocast-devices"
     assert target.parse("redis://localhost?prefix=x", "--devices", "geocast-devices").prefix == "x"
@@ -41,7 +41,7 @@ def test_a_url_of_another_option_is_refused_by_its_name():
             target.parse(url, "--devices")
 
 
-def test_a_url_says_who_and_where():
+def test_url_has_credentials_and_hosts():
     """docs/settings.md, a log in Redis: every part."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
@@ -75,7 +75,7 @@ def test_a_url_says_who_and_where():
         "redis+sentinel://127.0.0.1,10.0.0.1/main",
     ],
 )
-def test_what_names_no_redis_or_one_open_to_a_network_is_refused(url):
+def test_invalid_url_or_open_redis_is_refused(url):
     """Section 7, starting safely: one line that says what is expected, and repeats nothing."""
     with pytest.raises(ConfigError, match=r"^--log: ") as caught:
         target.parse(url)

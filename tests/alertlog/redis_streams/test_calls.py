@@ -28,7 +28,7 @@ from geocast.alertlog.redis_streams.stored import Stored
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
-def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_are_over(server):
+def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(server):
     """LogC5, RZ4: those that were ended come first and without `call` entries, open ones whole and byte for byte."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
@@ -52,7 +52,7 @@ def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_ar
     run(main)
 
 
-def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_once(server, tmp_path, caplog):
+def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_path, caplog):
     """LogC5, RV7, RZ3: though two nodes put them back. Of those there is no alarm: nothing is lost.
 
     Not a claim whose seat was given back (`back`), nor one of a call that is over (`off`).
@@ -104,7 +104,7 @@ def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_once(serv
     run(main)
 
 
-def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
+def test_renumbered_entry_is_put_back_under_its_new_number(server):
     """LogC5: as often as the log loses it; it keeps the number that it was sealed for."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
 
@@ -121,7 +121,7 @@ def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
     run(main)
 
 
-def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
+def test_place_is_not_put_back_after_end_that_was_not_read(shared):
     """LogC4: the script takes none, whether it was deleted already or lost; other entries of the call it does."""
 
     async def main():
@@ -137,7 +137,7 @@ def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
     run(main)
 
 
-def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
+def test_lost_alert_entry_is_not_put_back_into_call(shared):
     """LogC1: nor the other way round, where an id was taken anew by the other kind."""
 
     async def main():
@@ -150,7 +150,7 @@ def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
     run(main)
 
 
-def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(server):
+def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
     """LogC4, RZ4: nor in its memory, of which that is a copy; though what stood beside it is there."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
@@ -178,7 +178,7 @@ def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(serve
     run(main)
 
 
-def test_a_place_is_deleted_by_the_clock_that_is_behind(shared):
+def test_place_is_deleted_when_both_clocks_say_so(shared):
     """LogC4: ours may be ahead of that of Redis, and nothing goes before both have it."""
     now_ms = int(time.time() * 1000)
 

@@ -13,7 +13,7 @@ from geocast.alertlog import RETENTION_MS
 pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
-def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
+def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
     """LogR1; and Rule 2: it goes on to know what it may have to put back."""
 
     async def main():
@@ -29,7 +29,7 @@ def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
 
 
 @needs_wall_clock
-def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
+def test_redis_clock_ahead_deletes_nothing(tmp_path):
     """LogR1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
@@ -51,7 +51,7 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
+def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
     """LogR1: ours and that of Redis are not believed beyond what the entries of the log bear witness to."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
@@ -69,7 +69,7 @@ def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_ids_that_stay_ahead_and_a_clock_of_ours_forget_nothing(tmp_path, monkeypatch):
+def test_stream_ids_and_own_clock_ahead_delete_nothing(tmp_path, monkeypatch):
     """Rule 2: the clock of Redis was ahead once, so ids are for good; then ours is ahead for a moment."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")

@@ -37,7 +37,7 @@ class TestRedisStreamsLog(DurableContract):
         await write(log, later)
 
 
-def test_no_answer_of_redis_has_more_than_a_batch_of_the_largest_entries(shared, monkeypatch):
+def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeypatch):
     """BATCH_BYTES: each is carried in time by a line of 20 Mbit/s, however large the entries are that wait."""
     answers = []
     ask = Reader.ask
@@ -65,7 +65,7 @@ def test_no_answer_of_redis_has_more_than_a_batch_of_the_largest_entries(shared,
 # ---- append ------------------------------------------------------------------------------------------------------
 
 
-def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
+def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
     """LogA2, LogA3: exactly one entry, and `append` says True."""
 
     async def main():
@@ -82,7 +82,7 @@ def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
     run(main)
 
 
-def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
+def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, tmp_path):
     """LogA3: the counts that WAITAOF gives are looked at; it heals by itself."""
 
     async def main():
@@ -103,7 +103,7 @@ def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, t
     run(main)
 
 
-def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
+def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_path):
     """LogA3: it may have been stored; whoever is told so then may rely on it."""
 
     async def main():
@@ -123,7 +123,7 @@ def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeate
 
 
 @pytest.mark.parametrize("harm", ["pause", "kill"])
-def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
+def test_unreachable_redis_is_reported_in_time_and_log_recovers(server, harm):
     """LogA3, LogF3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
 
     async def main():
@@ -145,7 +145,7 @@ def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, h
     run(main)
 
 
-def test_a_full_redis_takes_nothing_and_loses_nothing(server):
+def test_full_redis_refuses_appends_and_loses_nothing(server):
     """LogA3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
 
     async def main():
@@ -166,7 +166,7 @@ def test_a_full_redis_takes_nothing_and_loses_nothing(server):
 # ---- what can't be read ------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog):
+def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
     """LogR2: foreign entries and broken ones are counted once, and followers go on."""
 
     async def main():
@@ -196,7 +196,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog)
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 
-def test_counts_whose_reply_was_lost_are_counted_once(server):
+def test_counts_with_lost_reply_are_counted_once(server):
     """Protocol, section 4, counts: repeated, they are not added twice; over all nodes they add up."""
 
     async def main():
@@ -224,7 +224,7 @@ def test_counts_of_other_releases_are_read(server):
     run(main)
 
 
-def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
+def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
     """`MAX_COUNTED`: sums go on under another name."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
 

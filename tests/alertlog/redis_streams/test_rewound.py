@@ -39,7 +39,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
 # ---- history that was rewound ------------------------------------------------------------------------------------
 
 
-def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
+def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
     """Rule 1, Rule 2: and nothing that was cancelled comes back to life, for nobody."""
 
     async def main():
@@ -71,7 +71,7 @@ def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
 
 
 @pytest.mark.usefixtures("patient")
-def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path):
+def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path):
     """Rule 1, Rule 2: three acknowledged on the old primary, promotion, five new ones; conflicts go the log's way."""
 
     async def main():
@@ -109,7 +109,7 @@ def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path
     run(main)
 
 
-def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
+def test_sentinel_failover_keeps_replicated_entries(tmp_path):
     """LogA3, LogF3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
 
     async def main():
@@ -124,7 +124,7 @@ def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
     run(main)
 
 
-def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
+def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
     """LogA3: a failover has begun, and these two have not heard of it; what they sync will be lost."""
 
     async def main():
@@ -142,7 +142,7 @@ def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
     run(main)
 
 
-def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
+def test_entries_of_later_release_are_put_back_byte_for_byte(server):
     """LogG5, Rule 2: other kinds, wherever in an alert they stand, unknown members and unknown shapes."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
@@ -176,7 +176,7 @@ def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
     run(main)
 
 
-def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(server, tmp_path):
+def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
     """Rule 3, LogG5: appended again under the next number, with all that a later release put into it."""
     ends_at = lasting().ends_at
 
@@ -205,7 +205,7 @@ def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(serve
 # ---- what followers hear of it -----------------------------------------------------------------------------------
 
 
-def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
+def test_reader_of_live_pages_continues_in_new_epoch(server):
     """LogL1: once it is put back, what was lost stands where it stood."""
     ends_at = lasting().ends_at
 
@@ -228,7 +228,7 @@ def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
     run(main)
 
 
-def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
+def test_cancel_put_back_before_its_alert_ends_it(shared):
     """Rule 2, R2: who knows the cancel alone is first; a process that starts then finds the two in that order."""
 
     async def main():
@@ -245,7 +245,7 @@ def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
     run(main)
 
 
-def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server):
+def test_alert_with_revision_ended_before_start_is_put_back(server):
     """Rule 2: nobody knows number 1 any more, and number 2 lives."""
     now_ms = int(time.time() * 1000)
 
@@ -264,7 +264,7 @@ def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server
 
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
-def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
+def test_entry_deleted_from_stream_is_put_back(server, cut):
     """Rule 1: by the size of the stream, or by the sequence numbers, whichever comes first."""
 
     async def main():
@@ -285,7 +285,7 @@ def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
+def test_follower_notices_when_stream_ids_go_back(server, cut):
     """Rule 1: on the same connection, as after a clock that was ahead; by the epoch, for ids say nothing then."""
 
     async def main():
@@ -305,7 +305,7 @@ def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
 
 
 @needs_wall_clock
-def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp_path):
+def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
     """Rule 1: two hours, then a flush; the ids of the stream, and the epoch, go back with it."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
@@ -326,7 +326,7 @@ def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp
         run(main)
 
 
-def test_a_gap_in_what_comes_is_noticed(server):
+def test_gap_in_numbers_is_noticed(server):
     """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
 
     async def main():
@@ -344,7 +344,7 @@ def test_a_gap_in_what_comes_is_noticed(server):
     run(main)
 
 
-def test_a_restart_that_lost_nothing_rewinds_nothing(server):
+def test_restart_without_loss_begins_no_epoch(server):
     """Rule 1: another process of Redis with the same history is no new epoch."""
 
     async def main():
@@ -363,7 +363,7 @@ def test_a_restart_that_lost_nothing_rewinds_nothing(server):
 # ---- deafness ----------------------------------------------------------------------------------------------------
 
 
-def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
+def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monkeypatch):
     """LogF2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
 
     async def main():
@@ -380,7 +380,7 @@ def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(se
     run(main)
 
 
-def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
+def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypatch):
     """LogF1: a reader that fails behind an entry, before it has given it, has not given it."""
 
     def fails(_follower):
@@ -401,7 +401,7 @@ def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
     run(main)
 
 
-def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
+def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
     """LogF2: of a primary that was demoted, within 3 s."""
 
     async def main():

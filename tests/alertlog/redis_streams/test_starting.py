@@ -51,20 +51,20 @@ FIT = {
         ({"maxmemory": None, "maxmemory_policy": None}, "may evict"),
     ],
 )
-def test_which_redis_can_keep_a_log(changes, reason):
+def test_unfit_redis_is_refused_with_reason(changes, reason):
     """Section 7, starting safely: what a server does not say is not assumed."""
     info = {name: value for name, value in (FIT | changes).items() if value is not None}
     found = target.unfit(info, volatile=False)
     assert found is None if reason is None else reason in found
 
 
-def test_what_is_unfit_names_what_would_be_lost():
+def test_unfit_redis_error_names_data_at_risk():
     """The store of devices asks the same of a Redis."""
     found = target.unfit(FIT | {"aof_enabled": 0}, volatile=False, keeps="devices")
     assert found == "it has no append-only file (appendonly yes), and would forget devices"
 
 
-def test_a_volatile_redis_may_be_accepted():
+def test_unfit_accepts_volatile_redis_if_allowed():
     """`--allow-volatile-log`."""
     assert target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
 
@@ -80,7 +80,7 @@ def test_a_volatile_redis_may_be_accepted():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options, message):
+def test_start_refuses_unfit_redis_in_one_line(tmp_path, options, message):
     """`AlertLog.start`: ConfigError; protocol, section 7: one clear line, and no password in it."""
     with RedisServer(tmp_path / "redis", **options) as server:
         url = server.url.replace("hunter2", "wrong-secret")
@@ -97,7 +97,7 @@ def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options
 
 
 @pytest.mark.parametrize(("options", "replicas"), [({"appendonly": "no"}, 0), ({}, 0)])
-def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, caplog):
+def test_start_accepts_volatile_redis_if_allowed(tmp_path, options, replicas, caplog):
     """`--allow-volatile-log`: it says what that means."""
     with RedisServer(tmp_path / "redis", **options) as server:
 
@@ -114,7 +114,7 @@ NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or e
 
 
 @pytest.mark.parametrize("user", ["", "blind"])
-def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, user):
+def test_redis_that_stopped_syncing_is_unavailable_until_it_syncs(server, user):
     """LogA3: a heartbeat tells, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
     rights = "on >secret ~* +@all -config +config|set"
     server.command("ACL", "SETUSER", "blind", *rights.split())
@@ -162,7 +162,7 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
     run(main)
 
 
-def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
+def test_appendfsync_everysec_is_durable_with_warning(tmp_path, caplog):
     """LogA3: a 201 then takes about a second; LogA4: what `history` tells is durable."""
     with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
 
@@ -179,7 +179,7 @@ def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
     assert "appendfsync is everysec" in caplog.text
 
 
-def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
+def test_redis_unreachable_at_start_is_used_later(tmp_path, caplog):
     """`RedisStreamsLog.start`: a node that restarts while Redis is away comes up, and is ready when Redis is."""
     server = RedisServer(tmp_path / "redis")
 
@@ -199,7 +199,7 @@ def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_path):
+def test_log_waiting_for_redis_warns_and_can_be_stopped(workers, tmp_path):
     """Protocol, section 4, `/readyz`; section 7, drain: SIGTERM ends it, with status 0, before Redis has come too."""
     ports = [a_free_port() for _ in range(3)]
     addresses = [f"127.0.0.1:{port}" for port in ports]
@@ -222,7 +222,7 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
             node.kill()
 
 
-def test_a_user_with_few_rights_will_do(tmp_path, time_passes_for_all):
+def test_user_with_few_rights_is_enough(tmp_path, time_passes_for_all):
     """docs/settings.md: the rights that it names are enough."""
     settings = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]

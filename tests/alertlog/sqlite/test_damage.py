@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(120)
     ],
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
-def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, caplog, damage):
+def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage):
     """LogR2: it is counted, once, and nothing is deleted."""
     fill(path, 5)
     edit(path, damage)
@@ -63,7 +63,7 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, cap
         assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
 
 
-def test_a_broken_row_may_not_be_written_over(path):
+def test_append_after_unreadable_row_is_refused(path):
     """LogR2, LogA2: nobody knows what it said, so the same id does not begin again."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
@@ -78,7 +78,7 @@ def test_a_broken_row_may_not_be_written_over(path):
     run(main)
 
 
-def test_followers_go_on_behind_any_number_of_broken_rows(path, monkeypatch):
+def test_followers_continue_after_any_number_of_unreadable_rows(path, monkeypatch):
     """LogF2, LogR2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
     monkeypatch.setattr(sqlite, "BATCH", 3)
     fill(path, 10)
@@ -122,7 +122,7 @@ def zeroed(data, first, count):
     ],
     ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
 )
-def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, damage, least):
+def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
     """LogR2: the old file is kept, and the log goes on in a new one."""
     damaged(path, damage)
     before = path.read_bytes()
@@ -151,7 +151,7 @@ def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, dama
     assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
 
 
-def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
+def test_entries_of_later_release_are_saved_byte_for_byte(path):
     """LogR2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
     written = [
         each
@@ -177,7 +177,7 @@ def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
     assert len(ids) == len([alert_id for alert_id, _ in found if not alert_id.startswith("call-")])
 
 
-def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
+def test_columns_and_tables_of_later_release_are_ignored(path):
     """LogG6: with defaults, and without a new version of the file, this release goes on to write."""
     fill(path, 1)
     edit(
@@ -200,7 +200,7 @@ def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
     run(main)
 
 
-def test_what_a_broken_file_lost_is_counted(path):
+def test_lost_rows_of_corrupt_file_are_counted(path):
     """LogR2: an entry that can't be read is counted."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
     ids, quarantined = contents(path)
@@ -208,7 +208,7 @@ def test_what_a_broken_file_lost_is_counted(path):
     assert quarantined > 0
 
 
-def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
+def test_write_ahead_log_of_corrupt_file_is_kept(path):
     """LogR2: nothing is deleted."""
     fill(path, 10)
     path.write_bytes(b"garbage" * 1000)
@@ -218,14 +218,14 @@ def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
     assert [other.read_bytes() for other in path.parent.glob("*.corrupt-*-wal")] == [b"whatever"]
 
 
-def test_an_empty_file_is_a_new_log(path):
+def test_empty_file_becomes_new_log(path):
     """`AlertLog.start`: as `touch` leaves it."""
     path.touch()
     assert contents(path) == ([], 0)
     assert list(path.parent.glob("*.corrupt*")) == []
 
 
-def test_a_good_file_is_left_as_it_is(path):
+def test_undamaged_file_is_not_changed(path):
     """LogR2: nothing is set aside without need."""
     fill(path, 10)
     for _ in range(2):
@@ -233,7 +233,7 @@ def test_a_good_file_is_left_as_it_is(path):
     assert list(path.parent.glob("*.corrupt*")) == []
 
 
-def test_a_file_of_a_later_version_is_refused(path):
+def test_file_of_later_version_is_refused(path):
     """`AlertLog.start`: ConfigError, and the file is not touched."""
     fill(path, 3)
     edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
@@ -271,7 +271,7 @@ def a_broken_database(path):
     ],
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
-def test_what_was_never_a_log_is_left_as_it_is(tmp_path, make):
+def test_file_that_was_never_log_is_not_changed(tmp_path, make):
     """`sqlite_file`, Rule 1: ConfigError, again and again; nothing is written to it, renamed or put in its place."""
     path = tmp_path / "keys.jwks"
     make(path)
@@ -294,7 +294,7 @@ def a_device(path):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
-def test_what_is_no_file_is_not_even_opened(tmp_path, make):
+def test_special_file_is_refused_without_opening_it(tmp_path, make):
     """`sqlite_file`, Rule 1: to open a pipe takes until somebody writes to it, and a device could be renamed."""
     path = tmp_path / "log"
     make(path)
@@ -303,7 +303,7 @@ def test_what_is_no_file_is_not_even_opened(tmp_path, make):
     assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
+def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
     """`sqlite_file`: one without the mark is of an earlier release; one that is broken through and through was here."""
     fill(path, 3)
     edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
@@ -321,7 +321,7 @@ def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
         contents(path)
 
 
-def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch):
+def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
     """`sqlite_file`, Rule 3: between any two steps what could be read is in one file that will be the log."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
 
@@ -351,7 +351,7 @@ def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
+def test_deleted_or_replaced_file_makes_log_unavailable(path, suffix, replaced):
     """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
 
     async def main():
@@ -376,7 +376,7 @@ def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
 
 
 @pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
-def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
+def test_unusable_path_is_reported_in_one_line(tmp_path, where):
     """`AlertLog.start`: ConfigError; protocol, section 7: one clear line."""
     (tmp_path / "file").touch()
     path = tmp_path / where
@@ -386,7 +386,7 @@ def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
     assert "\n" not in str(caught.value)
 
 
-def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
+def test_failed_read_raises_log_unavailable_and_can_be_repeated(path):
     """LogF3: it raises LogUnavailable, and may be called again."""
 
     class Failing:

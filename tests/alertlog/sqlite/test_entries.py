@@ -34,13 +34,13 @@ def changed(**changes):
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
-def test_an_entry_is_read_as_it_was_written(entry):
+def test_entry_is_read_as_written(entry):
     """LogA4: every field."""
     assert decoded(codec.encode(entry)) == entry
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
-def test_fields_of_a_later_version_are_ignored(entry):
+def test_fields_of_later_version_are_ignored(entry):
     """Protocol, section 1, growing: log entries follow the same rule, so that old and new nodes run side by side."""
     fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1]}}
     for shape in fields.get("area", ()):
@@ -49,7 +49,7 @@ def test_fields_of_a_later_version_are_ignored(entry):
 
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
-def test_what_lacks_a_field_is_no_entry(field):
+def test_bytes_without_required_field_are_no_entry(field):
     """LogR2: ValueError, whatever is wrong with it."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
@@ -57,7 +57,7 @@ def test_what_lacks_a_field_is_no_entry(field):
         decoded(msgpack.packb(fields))
 
 
-def test_an_entry_says_by_which_rules_it_was_accepted():
+def test_entry_stores_rules_of_its_acceptance():
     """B12: in a key of its own; without it B11 and B12 were not, and such an entry is stored again as it was."""
     entry = a_revision()
     fields = msgpack.unpackb(codec.encode(entry))
@@ -97,13 +97,13 @@ def test_an_entry_says_by_which_rules_it_was_accepted():
     ],
     ids=range(24),
 )
-def test_what_is_no_entry_is_told_by_one_kind_of_error(data):
+def test_bytes_that_are_no_entry_raise_value_error(data):
     """LogR2: ValueError, and none of the library's own."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 
 
-def test_no_requested_circle_is_in_the_file(path):
+def test_requested_circle_is_not_in_file(path):
     """Protocol, section 2: neither the requested circle nor anything computed from it is kept anywhere."""
     exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
 

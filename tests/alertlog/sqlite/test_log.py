@@ -50,7 +50,7 @@ def steps_of_a_page(path, after):
     return steps
 
 
-def test_a_page_costs_what_a_page_is(tmp_path):
+def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
     """LogL2: whether 200 alerts are live or 4,000, at the start and in the middle; many end at the same time."""
     few, many = tmp_path / "few.db", tmp_path / "many.db"
     fill(few, 200)
@@ -59,7 +59,7 @@ def test_a_page_costs_what_a_page_is(tmp_path):
         assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
 
 
-def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
+def test_file_of_release_without_pages_gets_index(path):
     """LogL2: its index on the ends alone gives way."""
     fill(path, 5)
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
@@ -92,7 +92,7 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
     assert 1 <= len(commits) <= 5
 
 
-def test_a_commit_returns_after_its_sync(path):
+def test_commit_returns_after_sync(path):
     """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
 
     async def main():
@@ -106,7 +106,7 @@ def test_a_commit_returns_after_its_sync(path):
     run(main)
 
 
-def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
+def test_each_append_of_shared_commit_gets_its_own_answer(path):
     """LogA1, LogA2: one of them may be refused, the others are stored."""
 
     async def main():
@@ -124,7 +124,7 @@ def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
     run(main)
 
 
-def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
+def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch):
     """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
     encode = codec.encode
 
@@ -176,7 +176,7 @@ async def append_until_full(log):
     raise AssertionError("never full")
 
 
-def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
+def test_log_is_unavailable_while_disk_is_full(path):
     """LogA3, LogF3: what was stored is served; what was not may be repeated when there is room."""
 
     async def main():

@@ -29,7 +29,7 @@ TESTS = Path(__file__).resolve().parents[2]
 # ---- several processes on one file -------------------------------------------------------------------------------
 
 
-def test_an_append_of_another_process_is_noticed(path, monkeypatch):
+def test_append_of_another_process_is_noticed(path, monkeypatch):
     """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
 
@@ -44,7 +44,7 @@ def test_an_append_of_another_process_is_noticed(path, monkeypatch):
     run(main)
 
 
-def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_write(path, monkeypatch):
+def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
     """LogF2: it would look 125 times a second, 1 % of a core for each process. A link to the file is none of it."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
@@ -77,7 +77,7 @@ def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_wr
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
-def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
+def test_follower_polls_without_inotify(path, monkeypatch, call):
     """LogF2: a user may have no watch left, and a sandbox no inotify."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
@@ -99,7 +99,7 @@ def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, mon
     run(main)
 
 
-def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
+def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
     """`AlertLog.nudge`: another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
@@ -116,7 +116,7 @@ def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
     run(main)
 
 
-def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
+def test_concurrent_appends_of_several_processes_store_one(path):
     """LogA1, LogA2: by whatever process; both see the same."""
 
     async def main():
@@ -135,7 +135,7 @@ def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
     run(main)
 
 
-def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
+def test_followers_of_all_processes_get_same_entries_in_same_order(path):
     """LogF1: no entry turns up later below a position that was already given, whoever appends."""
 
     async def follow(log, count):
@@ -160,7 +160,7 @@ def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
     run(main)
 
 
-def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
+def test_append_blocked_by_another_process_raises_log_unavailable(path, monkeypatch):
     """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
@@ -205,7 +205,7 @@ def waited_for(path, reason, end, caplog):
     assert said[0].endswith("); trying again")
 
 
-def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, caplog):
+def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
     """`SqliteLog.start`, Rule 2: it passes."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
@@ -214,7 +214,7 @@ def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, cap
         waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
 
 
-def test_another_process_that_opens_the_file_is_waited_for(path, monkeypatch, caplog):
+def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, caplog):
     """`SqliteLog.start`, Rule 2: also for long, and whether or not there is a file yet."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
@@ -222,7 +222,7 @@ def test_another_process_that_opens_the_file_is_waited_for(path, monkeypatch, ca
         waited_for(path, "another process is opening it", lambda: fcntl.flock(lock, fcntl.LOCK_UN), caplog)
 
 
-def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
+def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     """`AlertLog.stop`: before it was ever open."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
@@ -249,7 +249,7 @@ def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
     ],
     ids=str,
 )
-def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passes):
+def test_passing_errors_differ_from_errors_for_operator(error, passes):
     """`sqlite_file`, Rule 2."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
@@ -340,7 +340,7 @@ def check_after_a_crash(path, said):
     run(main)
 
 
-def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
+def test_entries_stored_before_crash_in_commit_are_there(path):
     """LogA3, LogA4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
@@ -348,7 +348,7 @@ def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
     check_after_a_crash(path, said)
 
 
-def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
+def test_crash_in_first_commit_leaves_empty_log(path):
     """LogA3: GEOCAST_FAILPOINT names the place."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
@@ -356,14 +356,14 @@ def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
 
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
-def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
+def test_entries_stored_before_kill_at_any_moment_are_there(path, lines):
     """LogA3: when `append` has said True the entry is on stable storage."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
-def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
+def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
     """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
 
@@ -378,7 +378,7 @@ def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repe
     run(main)
 
 
-def test_another_process_goes_on_when_one_dies_in_a_commit(path):
+def test_process_continues_when_another_dies_in_commit(path):
     """LogA3, LogF1: its lock dies with it."""
 
     async def main():

@@ -15,7 +15,7 @@ from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
+def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
     """LogR1: forgotten as a whole, also for whoever looks, or crashes, in between."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
@@ -41,7 +41,7 @@ def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkey
     assert halves == []
 
 
-def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
+def test_purge_uses_earlier_of_clock_and_trusted_time(path):
     """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
 
@@ -55,7 +55,7 @@ def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
     run(main)
 
 
-def test_what_was_purged_is_not_in_the_file_any_more(path):
+def test_purged_entries_are_not_in_file(path):
     """DP16: its bytes are overwritten, and the write-ahead log is empty when the last node has let go of it."""
 
     async def main():
@@ -68,7 +68,7 @@ def test_what_was_purged_is_not_in_the_file_any_more(path):
     assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
 
 
-def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
+def test_deleted_place_is_in_no_file_of_running_node(path):
     """LogC4, RZ4: its bytes are overwritten, and the write-ahead log is cut at once; what is kept is kept."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
@@ -90,7 +90,7 @@ def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
     run(main)
 
 
-def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
+def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
     """LogC4: it is tried again for as long as it may have a place in it."""
     place, beside = a_call(), Path(f"{path}-wal")
 
@@ -112,7 +112,7 @@ def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
     run(main)
 
 
-def test_calls_are_found_without_a_look_at_alerts(path):
+def test_open_calls_are_found_by_index(path):
     """LogC3, LogC4: by an index that holds no more than the places that are there."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:
@@ -122,7 +122,7 @@ def test_calls_are_found_without_a_look_at_alerts(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
+def test_file_of_release_before_calls_gets_index_and_column(path):
     """LogG6: a column with a default, so that a process of that release goes on to write."""
     fill(path, 1)
     edit(
@@ -145,7 +145,7 @@ def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
     run(main)
 
 
-def test_a_file_of_a_release_before_pushes_gets_a_column_for_them(path):
+def test_file_of_release_before_pushes_gets_column_for_them(path):
     """LogG6: with a default, so that a process of that release goes on to write, by its own statement."""
     fill(path, 1)
     edit(
