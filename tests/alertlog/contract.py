@@ -1,8 +1,8 @@
-"""What every alert log keeps: the rules of `geocast.alertlog` as tests: LogA1 to LogA5, LogF1 to LogF3, LogL1, LogL2,
-LogR1, LogR2, LogG1 to LogG4, and LogC1 to LogC4.
+"""The contract of all alert logs: the rules of `geocast.alertlog` as tests: LogA1 to LogA5, LogF1 to LogF3, LogL1,
+LogL2, LogR1, LogR2, LogG1 to LogG4, and LogC1 to LogC4.
 
-A backend's test file makes a class of its own from `LogContract` (and `DurableContract`, if it is more than memory) and
-says how to open one. What only one backend can be made to do (a full disk, a broken row) is tested in its own file.
+The test file of a backend derives a class from `LogContract` (and `DurableContract`, if the backend is durable), which
+says how to open a log. Conditions that need one backend (a full disk, a damaged row) are tested in its own file.
 """
 
 import abc
@@ -19,7 +19,7 @@ from geocast.alertlog import LOOKS, PAGE, PLACE_MS, RETENTION_MS, Counts, Cursor
 from geocast.model.alert import OtherKind
 
 ENDS_MS = a_revision().ends_at
-PATIENCE_S = 30  # how long a test waits for what has to come
+PATIENCE_S = 30  # how long a test waits for something that has to happen
 
 
 def with_log(test):
@@ -42,7 +42,7 @@ def with_log(test):
 
 
 async def read_on(follower):
-    """What a follower is given until it has come to the end."""
+    """Return the entries that a follower gives until it has reached the end."""
     found = []
     async for batch in follower:
         found += batch
@@ -52,18 +52,18 @@ async def read_on(follower):
 
 
 async def read(log, after=0, ended_before_ms=0):
-    """Everything behind a position, by a follower of its own."""
+    """Return all entries after a position, by a new follower."""
     async with aclosing(log.follow(after, ended_before_ms)) as follower:
         return await read_on(follower)
 
 
 async def entries(log):
-    """All entries, in order."""
+    """Return all entries, in order."""
     return [entry for _, entry in await read(log)]
 
 
 async def pages(log, now_ms=NOON_MS, limit=PAGE):
-    """What is live, page by page."""
+    """Return the live alerts, page by page."""
     found, after = [], None
     while not found or after is not None:
         page = await log.live(now_ms, after, limit)
@@ -74,24 +74,24 @@ async def pages(log, now_ms=NOON_MS, limit=PAGE):
 
 
 async def live(log, now_ms=NOON_MS):
-    """All that is live, from one page."""
+    """Return all live alerts, from one page."""
     [found] = await pages(log, now_ms)
     return found
 
 
 class LogContract(abc.ABC):
-    """The rules that any backend keeps."""
+    """The rules that every backend keeps."""
 
-    modules = ()  # where the backend is: its constants are changed by some tests
+    modules = ()  # the modules of the backend, whose constants some tests change
     most_large = 11  # entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
 
     @abc.abstractmethod
     def new(self, tmp_path):
-        """A log that is not open yet. Called twice with the same path it is the same log, if it is durable."""
+        """Return a log that is not open yet. With the same path it is the same log, if it is durable."""
 
     @abc.abstractmethod
     async def write(self, log, later):
-        """Store an entry in `log` as a later release does, by another process if there can be one."""
+        """Store an entry in `log` as a later release does, by another process if possible."""
 
     @pytest.fixture(autouse=True)
     def _patches(self, monkeypatch, caplog):
@@ -99,12 +99,12 @@ class LogContract(abc.ABC):
         self._caplog = caplog
 
     def without_time_outs(self):
-        """From now on no time-out wakes a follower of this log."""
+        """Disable all time-outs that wake a follower of this log."""
         for name in ("HEARTBEAT_S", "POLL_S"):
             self.patch(name, 3600.0)
 
     def patch(self, name, value):
-        """Change a constant of the backend, if it has one of this name."""
+        """Change a constant of the backend, if it has a constant of this name."""
         for module in self.modules:
             if hasattr(module, name):
                 self._monkeypatch.setattr(module, name, value)
@@ -113,7 +113,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_append_with_gap_in_numbers_is_refused(self, log):
-        """LogA1: 1, 2, 3 …; what would break this is not stored."""
+        """The numbers are 1, 2, 3 …; an entry with another number is not stored (LogA1)."""
         for entry, stored in [
             (a_revision(revision=2), False),
             (a_cancel(revision=2), False),
@@ -133,7 +133,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_append_after_cancel_is_refused(self, log):
-        """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
+        """Neither a revision nor another cancel follows a cancel (LogA1)."""
         for entry in (a_revision(), a_cancel()):
             assert await log.append(entry)
         for entry in (a_revision(revision=3), a_cancel(revision=3), a_cancel(revision=2), a_revision(revision=1)):
@@ -142,7 +142,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_alerts_have_independent_numbers(self, log):
-        """LogA1: for one id; ids differ by case."""
+        """Each id has its own numbers, and ids differ by case (LogA1)."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
             assert await log.append(a_revision(alert_id))
         assert await log.append(a_revision("A-1", 2))
@@ -150,7 +150,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_concurrent_appends_of_one_number_store_one(self, log):
-        """LogA2: exactly one is stored, and it is the one that was told so."""
+        """Exactly one append returns True, and its entry is stored (LogA2)."""
         for number in (1, 2, 3):
             rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
             stored = await asyncio.gather(*(log.append(rival) for rival in rivals))
@@ -160,7 +160,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_concurrent_revision_and_cancel_of_one_number_store_one(self, log):
-        """LogA2: whatever kind they are of."""
+        """The rule holds for entries of different kinds, too (LogA2)."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
             rivals = [a_revision(f"a-{n}", 2), a_cancel(f"a-{n}", 2)]
@@ -170,7 +170,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_append_of_cancelled_caller_is_stored_wholly_or_not_at_all(self, log):
-        """LogA3: it may be stored or not; if it is, it is followed like any other."""
+        """If the entry is stored, followers get it like any other (LogA3)."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
         await asyncio.sleep(0)
         for append in appends:
@@ -185,7 +185,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_stored_entry_is_read_unchanged_by_all_readers(self, log):
-        """LogA4: by `history`, `live` and `follow`, with every field."""
+        """`history`, `live` and `follow` give every field (LogA4)."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [revision]
@@ -194,7 +194,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_largest_entry_is_stored(self, log):
-        """LogA5: an official warning in its languages, 64 KiB of it."""
+        """An official warning with all its languages has 64 KiB (LogA5)."""
         warning = a_warning("en-CA", "fr-CA", "iu")
         padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
         [*texts, last] = warning.alert.texts
@@ -205,11 +205,11 @@ class LogContract(abc.ABC):
         assert await log.append(largest)
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [largest]
 
-    # ---- what is live ----------------------------------------------------------------------------------------
+    # ---- live ------------------------------------------------------------------------------------------------
 
     @with_log
     async def test_live_leaves_out_cancelled_and_expired_alerts(self, log):
-        """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
+        """A live alert is accepted, not cancelled, and `now < expires_at` (section 1 of the protocol)."""
         for entry in (
             a_revision("short", expires_at=NOON_MS + 1000),
             a_revision("revised"),
@@ -228,18 +228,18 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_page_is_in_order_of_log(self, log):
-        """`AlertLog.live`: the current revisions, in the order they were appended."""
+        """The current revisions are in the order in which they were appended (`AlertLog.live`)."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
             await log.append(entry)
         assert [(entry.id, entry.revision) for entry in await live(log, NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
 
     async def live_for(self, log, **ends):
-        """Append an alert for each name, which is live for so many ms."""
+        """Append an alert for each name, which is live for this many ms."""
         for alert_id, ends_in_ms in ends.items():
             assert await log.append(a_revision(alert_id, expires_at=NOON_MS + ends_in_ms))
 
     async def walk(self, log, limit=1, **meanwhile):
-        """The alerts of each page; `meanwhile` has for the number of a page what is appended behind it."""
+        """Return the alerts of each page. `meanwhile` has, by the number of a page, what is appended after it."""
         found, after = [], None
         while not found or after is not None:
             page = await log.live(NOON_MS, after, limit)
@@ -251,7 +251,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_pages_are_ordered_by_end(self, log):
-        """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
+        """Alerts are ordered by their latest end and then by id; within a page, in the order of the log (LogL1)."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
         assert await self.walk(log) == [["f"], ["B"], ["a"], ["b"], ["d"], ["e"]]
         assert await self.walk(log, 2) == [["B", "f"], ["b", "a"], ["e", "d"]]
@@ -261,7 +261,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_orders_equal_ends_by_bytes_of_ids(self, log):
-        """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
+        """The locale does not matter, and a page can begin after an alert that is gone (LogL1)."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
         await self.live_for(log, **dict.fromkeys(ids, 3))
         assert await self.walk(log) == [[alert_id] for alert_id in sorted(ids)]
@@ -271,7 +271,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_page_without_alerts_is_last(self, log):
-        """LogL1: in an empty log, behind all that there is, and where nothing is live."""
+        """So it is in an empty log, after the last alert, and if nothing is live (LogL1)."""
         assert await log.live(NOON_MS) == ([], None)
         await self.live_for(log, a=3)
         assert await log.live(NOON_MS + 3) == ([], None)
@@ -279,7 +279,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_revision_with_earlier_end_moves_no_alert(self, log):
-        """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
+        """The latest end of all entries counts, so a reader of the pages does not miss the alert (LogL1)."""
         await self.live_for(log, a=1, b=2, c=3)
         sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
         assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
@@ -287,7 +287,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_reader_of_all_pages_gets_every_alert_that_stays_live(self, log):
-        """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
+        """Others are added, revised and cancelled meanwhile. Only extended alerts come twice (LogL1)."""
         await self.live_for(log, a=2, b=4, c=6, d=8)
         same = [a_revision("a", 2, expires_at=NOON_MS + 2), a_revision("c", 2, expires_at=NOON_MS + 6)]
         later = [a_revision("a", 3, expires_at=NOON_MS + 7), a_revision("d", 2, expires_at=NOON_MS + 9)]
@@ -298,7 +298,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_page_is_full_despite_cancelled_alerts(self, log):
-        """LogL2: those that were cancelled are looked at, and others take their room."""
+        """Cancelled alerts are looked at, and others take their places (LogL2)."""
         ids = [f"a-{n:02}" for n in range(12)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:5] + ids[6:9] + ids[10:]:
@@ -308,7 +308,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_page_looks_at_limited_number_of_alerts(self, log):
-        """LogL2: then it is short, or has nothing, and says where to go on."""
+        """The page then has few alerts or none, and says where the next one begins (LogL2)."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:-1]:
@@ -317,7 +317,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_live_finds_revision_below_entries_of_other_kinds(self, log):
-        """LogG1, LogG2: the last revision or cancel counts."""
+        """The last revision or cancel counts (LogG1, LogG2)."""
         await self.live_for(log, a=3, b=3, c=3)
         for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
             await self.write(log, later)
@@ -330,7 +330,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_tail_of_empty_log_is_0(self, log):
-        """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
+        """Otherwise `tail` is the position of the last entry."""
         assert await log.tail() == 0
         await log.append(a_revision())
         [(position, _)] = await read(log)
@@ -338,7 +338,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_gets_every_entry_once_in_rising_order(self, log):
-        """LogF1: from any position on."""
+        """It can begin at any position (LogF1)."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
             assert await log.append(entry)
@@ -352,7 +352,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_gets_entries_appended_meanwhile(self, log):
-        """LogF1: for ever, and each once, however many come in at once."""
+        """Each entry is given once, however many are appended at once (LogF1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             seen = []
@@ -364,7 +364,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_two_followers_get_all_entries_independently(self, log):
-        """LogF1: each gets every entry, from where it began."""
+        """Each follower gets every entry after its own start (LogF1)."""
         await log.append(a_revision("a-1"))
         tail = await log.tail()
         async with aclosing(log.follow(0)) as early, aclosing(log.follow(tail)) as late:
@@ -379,7 +379,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_long_log_is_followed_in_batches(self, log):
-        """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
+        """A batch has at most BATCH entries (LogF1), and an empty one comes only at the end (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
         sizes = []
@@ -392,7 +392,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_batch_of_large_entries_is_limited_by_bytes(self, log):
-        """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
+        """A reader has a few MB at a time, which a slow connection transfers in time (LogF1)."""
         self.patch("BATCH_BYTES", 20_000)
         self.patch("READ_AT_ONCE", 2)
         large = [a_revision(f"a-{n}", description="x" * 9_000) for n in range(11)]
@@ -411,14 +411,14 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_full_batch_at_end_is_followed_by_empty_one(self, log):
-        """LogF2: an empty batch whenever it has come to the end."""
+        """An empty batch comes whenever the end is reached (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
     @with_log
     async def test_follower_can_leave_out_ended_entries(self, log):
-        """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
+        """Entries that ended before `ended_before_ms` are left out (`AlertLog.follow`)."""
         for n in range(4):
             await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
         await log.append(a_cancel("a-0", ends_at=ENDS_MS))
@@ -429,7 +429,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_that_leaves_out_ended_entries_gets_all_new_ones(self, log):
-        """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
+        """Only entries that were there at its start are left out, since its clock may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
             assert await read_on(follower) == []
@@ -442,12 +442,12 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_left_out_entries_are_given_to_follower_with_earlier_time(self, log):
-        """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
+        """`follow` can be called again with an earlier time, beside another follower."""
         await self._asks_again(log, live=1)
 
     @with_log
     async def test_left_out_entries_are_given_after_reading_without_entries(self, log):
-        """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
+        """Position 0 is the start of the log, wherever the last follower stopped."""
         await self._asks_again(log, live=0)
 
     @staticmethod
@@ -467,14 +467,14 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_gets_empty_batches_regularly(self, log):
-        """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
+        """They come at least once a second, so a quiet log differs from a broken connection (LogF2)."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
     @with_log
     async def test_follower_wakes_after_append(self, log):
-        """LogF2: it does not wait for its next heartbeat."""
+        """It does not wait for its next heartbeat (LogF2)."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -485,7 +485,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_can_be_closed_at_any_time(self, log):
-        """LogF3: and another one begins where it stopped."""
+        """Another follower can begin where it stopped (LogF3)."""
         for n in range(5):
             await log.append(a_revision(f"a-{n}"))
         async with aclosing(log.follow(0)) as follower:
@@ -499,7 +499,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_nudge_without_new_entries_changes_nothing(self, log):
-        """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
+        """`nudge` makes `follow` look at once, and there may be no new entry."""
         log.nudge()
         await log.append(a_revision())
         log.nudge()
@@ -509,7 +509,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_alert_is_kept_for_a_day_after_its_end(self, log):
-        """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
+        """It is kept for RETENTION_MS and then purged; `purge` returns the number of entries (LogR1, DP16)."""
         await log.append(a_revision())
         await log.append(a_cancel())
         await log.append(a_revision("later", expires_at=ENDS_MS + 1))
@@ -525,7 +525,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_alert_is_purged_as_whole(self, log):
-        """LogR1: a revision that has long ended stays as long as a later one."""
+        """An old revision is kept as long as a later one (LogR1)."""
         await log.append(a_revision())
         await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 0
@@ -535,7 +535,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_id_of_purged_alert_can_be_used_again_at_higher_position(self, log):
-        """LogF1, LogR1: no entry turns up later below a position that was already given."""
+        """No entry appears below a position that was given (LogF1, LogR1)."""
         await log.append(a_revision())
         before = await log.tail()
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
@@ -546,7 +546,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_any_number_of_alerts_is_purged_at_once(self, log):
-        """LogR1: all that may be, in however many steps."""
+        """One call purges all of them, in any number of steps (LogR1)."""
         self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
         await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
@@ -557,7 +557,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_counts_add_up(self, log):
-        """Protocol, section 4, counts: over all nodes."""
+        """The counts of all nodes are added (section 4 of the protocol)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 0), "a-2": Counts(1, 1)})
         await log.add_counts({})
@@ -568,14 +568,14 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_concurrent_counts_add_up(self, log):
-        """Protocol, section 4, counts: none is lost."""
+        """No count is lost (section 4 of the protocol)."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
     @with_log
     async def test_counts_of_pushes_add_up(self, log):
-        """H7: beside what was sent, and added by other processes than that."""
+        """They are added beside the counts of frames that were sent, by other processes (H7)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 1)})
         await log.add_counts({"a-1": Counts(pushed=5), "a-2": Counts(pushed=1)})
@@ -586,12 +586,12 @@ class LogContract(abc.ABC):
     # ---- other releases ----------------------------------------------------------------------------------------
 
     def passed_over_without_a_word(self, log):
-        """Whether nothing was set aside, counted or said."""
+        """Return whether no entry was set aside, counted or logged."""
         return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
 
     @with_log
     async def test_entries_of_other_kinds_are_skipped_silently(self, log):
-        """LogG1: whatever is around them; they have a position, and followers go on behind them."""
+        """They have positions, and followers continue after them (LogG1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             await log.append(a_revision())
@@ -610,7 +610,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_log_of_other_kinds_alone_is_read_to_its_end(self, log):
-        """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
+        """Only an empty batch says that the end was reached (LogG1, LogF2)."""
         self.patch("BATCH", 3)
         for number in range(1, 11):
             await self.write(log, of_another_kind(revision=number))
@@ -620,7 +620,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_id_with_other_kinds_alone_is_taken(self, log):
-        """LogG4: `history` knows the number; LogG1: nothing of it is live."""
+        """`history` gives the number (LogG4), and nothing is live (LogG1)."""
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
         assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
         assert not await log.append(a_revision("call"))
@@ -628,7 +628,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_revision_and_cancel_take_next_number_after_other_kind(self, log):
-        """LogG2, LogG4, LogA1: it counts by its number alone."""
+        """An entry of another kind counts by its number alone (LogG2, LogG4, LogA1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2))
         assert not await log.append(a_revision(revision=2))
@@ -646,7 +646,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_cancel_ends_alert_despite_later_entries_of_other_kinds(self, log):
-        """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
+        """Nothing of this release follows a cancel, with or without other kinds in between (LogG2)."""
         for entry in (a_revision(), a_cancel()):
             await log.append(entry)
         await self.write(log, of_another_kind(revision=3))
@@ -657,7 +657,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_cancel_can_be_first_entry(self, log):
-        """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
+        """The log does not check with what an alert begins (LogG2). A tombstone is purged like any entry (CP13)."""
         await self.write(log, a_tombstone())
         assert not await log.append(a_revision())
         assert not await log.append(a_revision(revision=2))
@@ -672,7 +672,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_unknown_shape_is_passed_on_unchanged(self, log):
-        """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
+        """`history`, `live` and `follow` give it, alone and among circles (LogG3)."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
         for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
             await self.write(log, with_area(*area, alert_id=alert_id))
@@ -684,7 +684,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_unknown_members_are_ignored_everywhere(self, log):
-        """LogG3: in the entry, its approval, its terms, its circles."""
+        """They may be in the entry, its approval, its terms or its circles (LogG3)."""
         for entry in (a_revision(), a_cancel()):
             await self.write(log, with_members(entry))
         assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
@@ -692,7 +692,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_alert_is_kept_until_its_entries_of_other_kinds_ended(self, log):
-        """LogG1, LogR1: their end counts, and so do they."""
+        """The ends of these entries count, and they are purged with the alert (LogG1, LogR1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
         await self.write(log, of_another_kind("call"))
@@ -706,7 +706,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_call_entries_are_stored_and_followed_unchanged(self, log):
-        """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
+        """Entries of all kinds are given among those of alerts, in order, and none is live (LogC1)."""
         chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
         for entry in (*chain[:3], a_revision(), *chain[3:]):
             assert await log.append(entry)
@@ -717,7 +717,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_follower_gets_ended_call_entries(self, log):
-        """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
+        """An ended claim may say who has a seat in a call that was extended. Alerts are left out as before (LogC1)."""
         chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
         for entry in (*chain, a_revision(), a_call(1, "past")):
             await log.append(entry)
@@ -726,7 +726,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_call_append_with_gap_or_after_end_is_refused(self, log):
-        """LogA1, LogC1."""
+        """The rules for alerts apply to calls (LogA1, LogC1)."""
         for entry, stored in [
             (a_call(2), False),
             (a_call(), True),
@@ -744,7 +744,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_concurrent_claims_of_one_number_store_one(self, log):
-        """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
+        """As many claims succeed as there are numbers, in the order of the log (LogA2, RV2)."""
         await log.append(a_call())
         rivals = [a_claim(2) for _ in range(30)]
         stored = await asyncio.gather(*map(log.append, rivals))
@@ -753,7 +753,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_chain_refuses_mix_of_alert_and_call_entries(self, log):
-        """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
+        """Alerts and calls share their ids; entries of unknown kinds change nothing (LogC1, RY1)."""
         await log.append(a_call())
         await log.append(a_revision())
         for number in (2, 3):
@@ -768,7 +768,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_open_calls_leaves_out_ended_and_expired_calls(self, log):
-        """LogC3: in the order in which they were opened; the latest end of their entries counts."""
+        """Calls are in the order of their first entries, and the latest end counts (LogC3)."""
         assert list(await log.open_calls(NOON_MS)) == []
         for entry in (
             a_call(1, "c-2"),
@@ -789,7 +789,10 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_place_of_call_is_deleted_ten_minutes_after_its_end(self, log):
-        """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
+        """Only the entries with the place are deleted.
+
+        Nobody gets them any more, and nothing follows the end (LogC4, RZ4).
+        """
         await log.append(a_call(1, "open"))
         chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
         for entry in chain:
@@ -809,7 +812,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_rest_of_call_is_purged_like_alert(self, log):
-        """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
+        """It is purged as a whole, a day after its expiry, even if nobody ended it (LogC4, LogR1)."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
             await log.append(entry)
         await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
@@ -826,7 +829,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_end_without_readable_time_lets_place_be_purged(self, log):
-        """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
+        """A writer of the log can store an `end` with any bytes; then the expiry counts (LogC4)."""
         await log.append(a_call())
         await log.append(replace(an_end(2), plain=b"\xc1"))
         assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
@@ -834,7 +837,7 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_counts_of_declined_calls_add_up(self, log):
-        """RN3: beside those that were rung, and those that saw it."""
+        """They are added beside the counts of sent and acknowledged frames (RN3)."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
         await log.add_counts({"c-1": Counts(0, 0, 2)})
         assert await log.counts("c-1") == Counts(3, 1, 3)
@@ -842,17 +845,17 @@ class LogContract(abc.ABC):
 
     @with_log
     async def test_undamaged_log_sets_nothing_aside(self, log):
-        """LogR2: `quarantined` counts what can't be read."""
+        """`quarantined` counts only entries that can't be read (LogR2)."""
         await log.append(a_revision())
         await read(log)
         assert log.quarantined == 0
 
 
 class DurableContract(LogContract):
-    """The rules that a backend keeps beyond its process."""
+    """The rules of backends that keep entries after their process."""
 
     def reopened(self, tmp_path, before, after):
-        """Run a coroutine with the log, close it, and run another with the same log opened anew."""
+        """Run a coroutine with the log, close it, and run another one with the same log opened again."""
 
         async def main():
             for body in (before, after):
@@ -867,7 +870,7 @@ class DurableContract(LogContract):
         asyncio.run(main())
 
     def test_stored_entries_are_there_after_reopening(self, tmp_path):
-        """LogA3: entries, positions and counts."""
+        """Entries, positions and counts are the same (LogA3)."""
         kept = []
 
         async def before(log):
@@ -887,7 +890,7 @@ class DurableContract(LogContract):
         self.reopened(tmp_path, before, after)
 
     def test_positions_are_not_reused_after_purge_of_all(self, tmp_path):
-        """LogF1: not even when the log was empty in between."""
+        """Positions rise even if the log was empty in between (LogF1)."""
         tail = []
 
         async def before(log):
@@ -902,7 +905,7 @@ class DurableContract(LogContract):
         self.reopened(tmp_path, before, after)
 
     def test_stop_stores_accepted_entries(self, tmp_path):
-        """`AlertLog.stop`: what was accepted is stored."""
+        """`stop` stores the entries that were accepted before."""
         appends = []
 
         async def before(log):
@@ -918,7 +921,7 @@ class DurableContract(LogContract):
 
     @with_log
     async def test_release_without_calls_skips_their_entries(self, log):
-        """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
+        """It skips them silently (LogG1, LogG4). Such a release is played by this one with a shorter list of kinds."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
         for entry in (*chain, a_revision()):
             await log.append(entry)

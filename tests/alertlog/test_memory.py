@@ -9,7 +9,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class TestMemoryLog(LogContract):
-    """All rules but durability."""
+    """All rules of the port except durability."""
 
     modules = (memory,)
 

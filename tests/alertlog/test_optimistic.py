@@ -1,4 +1,4 @@
-"""alertlog/optimistic.py: to read the history, decide, append, and decide again if another writer was faster."""
+"""The optimistic writer: it reads, decides and appends, and decides again if another writer was faster."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ ID = a_revision().id
 
 
 class Node:
-    """A node whose requests append "the next revision". Purpose: to see what it reads, decides and stores."""
+    """A node whose requests append the next revision. Purpose: to see what it reads, decides and stores."""
 
     def __init__(self, log=None):
         self.log = log or MemoryLog()

@@ -1,4 +1,4 @@
-"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (LogR1)."""
+"""The trusted time of a log: no clock alone decides which entries are deleted (LogR1)."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ DAY_MS = 24 * HOUR_MS
 
 
 def entry(accepted_ms, approved_ms=None):
-    """A revision that a node accepted, and a desk approved, then."""
+    """Return a revision with these times of acceptance and approval."""
     approved = accepted_ms if approved_ms is None else approved_ms
     return a_revision(issued_at=accepted_ms, approval=Approval("desk-7", approved))
 
@@ -24,7 +24,7 @@ def clock():
 
 
 def test_empty_log_has_no_trusted_time(clock):
-    """There is nothing to forget in it."""
+    """It has no entry with a time, and nothing to delete."""
     assert TrustedTime().at_least([], clock.now()) == 0
     assert TrustedTime().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
 
@@ -40,7 +40,10 @@ def test_trusted_time_is_earlier_of_acceptance_and_approval(clock, kind, ahead):
 
 
 def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
-    """The node's that took it, or ended it, and that of who dispatched it; a claim tells of one alone."""
+    """They are the clocks of the node and of the dispatcher.
+
+    A claim has the time of one party alone, and does not count.
+    """
     clock.wall_ms += 7 * DAY_MS
     ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
     for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
@@ -50,7 +53,7 @@ def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
 
 
 def test_trusted_time_advances_by_monotonic_clock(clock):
-    """Whatever the wall clock does, and never beyond it."""
+    """It does so whatever the wall clock does, and never passes the wall clock."""
     witness, there = TrustedTime(), [entry(NOON_MS)]
     assert witness.at_least(there, clock.now()) == NOON_MS
     clock.advance(3600)
@@ -61,7 +64,7 @@ def test_trusted_time_advances_by_monotonic_clock(clock):
 
 
 def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
-    """Where nothing was published for three days before the start."""
+    """Before the start, nothing was published for three days."""
     witness = TrustedTime()
     clock.wall_ms += 3 * DAY_MS
     assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
@@ -74,7 +77,7 @@ def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
 
 
 def test_entry_published_while_clock_was_ahead_does_not_count(clock):
-    """Node and desk on one machine, two days ahead for ten minutes, and again the day after."""
+    """Node and desk are one machine, whose clock is two days ahead for ten minutes, twice."""
     witness = TrustedTime()
     witness.at_least([entry(NOON_MS)], clock.now())
     for _ in range(2):

@@ -22,12 +22,12 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
     ],
 )
 def test_url_is_parsed_to_target(url, text):
-    """docs/settings.md, a log in Redis; what may be logged of it has no password."""
+    """The name of a target for log lines has no password (docs/settings.md)."""
     assert str(target.parse(url)) == text
 
 
 def test_invalid_url_of_other_option_names_option():
-    """`--devices` takes the same URLs, under a prefix of its own."""
+    """`--devices` takes the same URLs, with a prefix of its own, and errors name it."""
     assert target.parse("redis://localhost", "--devices", "geocast-devices").prefix == "geocast-devices"
     assert target.parse("redis://localhost?prefix=x", "--devices", "geocast-devices").prefix == "x"
     for url in (
@@ -42,7 +42,7 @@ def test_invalid_url_of_other_option_names_option():
 
 
 def test_url_has_credentials_and_hosts():
-    """docs/settings.md, a log in Redis: every part."""
+    """Every part of a URL is read (docs/settings.md)."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
     assert (found.tls, found.ca, found.prefix) == (True, "/c", "p")
@@ -76,7 +76,7 @@ def test_url_has_credentials_and_hosts():
     ],
 )
 def test_invalid_url_or_open_redis_is_refused(url):
-    """Section 7, starting safely: one line that says what is expected, and repeats nothing."""
+    """The error is one line that says what is expected, and repeats no value (section 7 of the protocol)."""
     with pytest.raises(ConfigError, match=r"^--log: ") as caught:
         target.parse(url)
     assert "secret" not in str(caught.value)

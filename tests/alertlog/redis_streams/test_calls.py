@@ -29,7 +29,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
 def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(server):
-    """LogC5, RZ4: those that were ended come first and without `call` entries, open ones whole and byte for byte."""
+    """Ended calls are put back first and without `call` entries, open ones byte for byte (LogC5, RZ4)."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
     going_on, ended = [in_time(each) for each in going_on], [in_time(each) for each in ended]
@@ -53,9 +53,9 @@ def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(server):
 
 
 def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_path, caplog):
-    """LogC5, RV7, RZ3: though two nodes put them back. Of those there is no alarm: nothing is lost.
+    """Two nodes put back the same claims and ends, which are stored once and count as no conflict (LogC5, RV7, RZ3).
 
-    Not a claim whose seat was given back (`back`), nor one of a call that is over (`off`).
+    A claim whose seat was given back (`back`), or whose call is over (`off`), is not stored and counts as a conflict.
     """
 
     async def main():
@@ -105,7 +105,7 @@ def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_path, ca
 
 
 def test_renumbered_entry_is_put_back_under_its_new_number(server):
-    """LogC5: as often as the log loses it; it keeps the number that it was sealed for."""
+    """It keeps the number for which it was sealed, as often as the log loses it (LogC5)."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
 
     async def main():
@@ -122,7 +122,7 @@ def test_renumbered_entry_is_put_back_under_its_new_number(server):
 
 
 def test_place_is_not_put_back_after_end_that_was_not_read(shared):
-    """LogC4: the script takes none, whether it was deleted already or lost; other entries of the call it does."""
+    """The script refuses a `call` entry after an end, and takes the other entries of the call (LogC4)."""
 
     async def main():
         async with opened(f"{shared.url}?prefix=behind") as log:
@@ -138,7 +138,7 @@ def test_place_is_not_put_back_after_end_that_was_not_read(shared):
 
 
 def test_lost_alert_entry_is_not_put_back_into_call(shared):
-    """LogC1: nor the other way round, where an id was taken anew by the other kind."""
+    """An id that was taken again by the other kind of chain refuses the old entries, both ways (LogC1)."""
 
     async def main():
         async with opened(f"{shared.url}?prefix=mixed") as log:
@@ -151,7 +151,7 @@ def test_lost_alert_entry_is_not_put_back_into_call(shared):
 
 
 def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
-    """LogC4, RZ4: nor in its memory, of which that is a copy; though what stood beside it is there."""
+    """It is not in Redis' memory either, of which the file is a copy; its neighbours are (LogC4, RZ4)."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
 
@@ -179,7 +179,7 @@ def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
 
 
 def test_place_is_deleted_when_both_clocks_say_so(shared):
-    """LogC4: ours may be ahead of that of Redis, and nothing goes before both have it."""
+    """This machine's clock may be ahead of Redis' clock (LogC4)."""
     now_ms = int(time.time() * 1000)
 
     async def main():

@@ -1,4 +1,4 @@
-"""Clocks that are ahead, of a node or of Redis: nothing is forgotten."""
+"""Clocks that are ahead, on a node or on Redis: nothing is deleted early."""
 
 import time
 
@@ -14,7 +14,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
 def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
-    """LogR1; and Rule 2: it goes on to know what it may have to put back."""
+    """The log deletes nothing early (LogR1), and the process keeps its copies (Rule 2)."""
 
     async def main():
         async with opened(f"{shared.url}?prefix=ahead") as log:
@@ -30,7 +30,7 @@ def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
 
 @needs_wall_clock
 def test_redis_clock_ahead_deletes_nothing(tmp_path):
-    """LogR1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
+    """Two clocks have to agree (LogR1, Rule 2). Foreign items in the stream stay, too."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -52,7 +52,7 @@ def test_redis_clock_ahead_deletes_nothing(tmp_path):
 
 @needs_wall_clock
 def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
-    """LogR1: ours and that of Redis are not believed beyond what the entries of the log bear witness to."""
+    """The two clocks do not count beyond the trusted time of the log (LogR1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -70,7 +70,7 @@ def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
 
 @needs_wall_clock
 def test_stream_ids_and_own_clock_ahead_delete_nothing(tmp_path, monkeypatch):
-    """Rule 2: the clock of Redis was ahead once, so ids are for good; then ours is ahead for a moment."""
+    """Redis' clock was ahead once, so its ids stay ahead; then this machine's clock is (Rule 2)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 

@@ -21,7 +21,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 @pytest.mark.usefixtures("time_passes_for_all", "patient")
 class TestRedisStreamsLog(DurableContract):
-    """All rules."""
+    """All rules of the port, with a real Redis."""
 
     modules = (redis_log, redis_follower)
     most_large = 4  # that is the fewest reads of two
@@ -38,7 +38,7 @@ class TestRedisStreamsLog(DurableContract):
 
 
 def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeypatch):
-    """BATCH_BYTES: each is carried in time by a line of 20 Mbit/s, however large the entries are that wait."""
+    """A connection of 20 Mbit/s transfers BATCH_BYTES in time, however large the entries are."""
     answers = []
     ask = Reader.ask
 
@@ -66,7 +66,7 @@ def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeyp
 
 
 def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
-    """LogA2, LogA3: exactly one entry, and `append` says True."""
+    """Exactly one entry is stored, and `append` returns True (LogA2, LogA3)."""
 
     async def main():
         async with Link(server) as link, opened(link.url) as log:
@@ -83,7 +83,7 @@ def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
 
 
 def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, tmp_path):
-    """LogA3: the counts that WAITAOF gives are looked at; it heals by itself."""
+    """The numbers in the answer of WAITAOF are checked, and the log recovers by itself (LogA3)."""
 
     async def main():
         async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
@@ -104,7 +104,7 @@ def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, tmp_pat
 
 
 def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_path):
-    """LogA3: it may have been stored; whoever is told so then may rely on it."""
+    """The failed append may have stored the entry, which is durable once it is found again (LogA3)."""
 
     async def main():
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -124,7 +124,7 @@ def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_path):
 
 @pytest.mark.parametrize("harm", ["pause", "kill"])
 def test_unreachable_redis_is_reported_in_time_and_log_recovers(server, harm):
-    """LogA3, LogF3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
+    """Publishers get an answer within 3 s, and followers continue without repeats (LogA3, LogF3)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -146,7 +146,7 @@ def test_unreachable_redis_is_reported_in_time_and_log_recovers(server, harm):
 
 
 def test_full_redis_refuses_appends_and_loses_nothing(server):
-    """LogA3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
+    """Stored entries can be read and purged, and the log recovers by itself (LogA3)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -167,7 +167,7 @@ def test_full_redis_refuses_appends_and_loses_nothing(server):
 
 
 def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
-    """LogR2: foreign entries and broken ones are counted once, and followers go on."""
+    """Foreign and damaged entries are counted once, and followers continue (LogR2)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -197,7 +197,7 @@ def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
 
 
 def test_counts_with_lost_reply_are_counted_once(server):
-    """Protocol, section 4, counts: repeated, they are not added twice; over all nodes they add up."""
+    """Repeated counts are not added twice, and the counts of all nodes add up (section 4 of the protocol)."""
 
     async def main():
         async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
@@ -212,7 +212,7 @@ def test_counts_with_lost_reply_are_counted_once(server):
 
 
 def test_counts_of_other_releases_are_read(server):
-    """LogG6: further figures behind those that this release knows, the two before calls, the three before pushes."""
+    """Other releases write more numbers, or only two or three (LogG6)."""
 
     async def main():
         async with opened(server.url) as log:
@@ -225,7 +225,7 @@ def test_counts_of_other_releases_are_read(server):
 
 
 def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
-    """`MAX_COUNTED`: sums go on under another name."""
+    """After MAX_COUNTED alerts the process counts from 0 under another name."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
 
     async def main():
@@ -240,7 +240,7 @@ def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
 
 
 def test_no_password_is_logged(tmp_path, caplog):
-    """Protocol, section 7; docs/settings.md: no error and no log line repeats it."""
+    """No error and no log line repeats the password (section 7 of the protocol, docs/settings.md)."""
     caplog.set_level(logging.DEBUG)
     with RedisServer(tmp_path / "redis", password="hunter2") as server:
 

@@ -1,4 +1,4 @@
-"""A Redis whose history was rewound: nodes put back what it has lost, and followers notice."""
+"""A Redis whose history was rewound: nodes put lost entries back, and followers notice the loss."""
 
 import time
 from contextlib import aclosing
@@ -40,7 +40,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
 
 
 def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
-    """Rule 1, Rule 2: and nothing that was cancelled comes back to life, for nobody."""
+    """No follower gets an alert that was cancelled (Rules 1 and 2)."""
 
     async def main():
         async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
@@ -72,7 +72,10 @@ def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
 
 @pytest.mark.usefixtures("patient")
 def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path):
-    """Rule 1, Rule 2: three acknowledged on the old primary, promotion, five new ones; conflicts go the log's way."""
+    """Three alerts were acknowledged by the old primary, five by the new one.
+
+    Where both have the same number, the log's entry stays (Rules 1 to 3).
+    """
 
     async def main():
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -110,7 +113,7 @@ def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path)
 
 
 def test_sentinel_failover_keeps_replicated_entries(tmp_path):
-    """LogA3, LogF3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
+    """With a replica wanted, acknowledged entries are on the new primary, and the log recovers (LogA3, LogF3)."""
 
     async def main():
         with trio(tmp_path) as (servers, sentinels):
@@ -125,7 +128,7 @@ def test_sentinel_failover_keeps_replicated_entries(tmp_path):
 
 
 def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
-    """LogA3: a failover has begun, and these two have not heard of it; what they sync will be lost."""
+    """A failover has begun without these two servers, so entries synced by them will be lost (LogA3)."""
 
     async def main():
         with trio(tmp_path) as (servers, sentinels):
@@ -143,7 +146,7 @@ def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
 
 
 def test_entries_of_later_release_are_put_back_byte_for_byte(server):
-    """LogG5, Rule 2: other kinds, wherever in an alert they stand, unknown members and unknown shapes."""
+    """Other kinds, at any place in an alert, unknown members and unknown shapes come back (LogG5, Rule 2)."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
         a_tombstone("tombstone"),
@@ -177,7 +180,7 @@ def test_entries_of_later_release_are_put_back_byte_for_byte(server):
 
 
 def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
-    """Rule 3, LogG5: appended again under the next number, with all that a later release put into it."""
+    """It is appended again under the next number, with the members of a later release (Rule 3, LogG5)."""
     ends_at = lasting().ends_at
 
     async def main():
@@ -202,11 +205,11 @@ def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
     run(main)
 
 
-# ---- what followers hear of it -----------------------------------------------------------------------------------
+# ---- followers of a rewound log ----------------------------------------------------------------------------------
 
 
 def test_reader_of_live_pages_continues_in_new_epoch(server):
-    """LogL1: once it is put back, what was lost stands where it stood."""
+    """Alerts that are put back have the same place in the order as before (LogL1)."""
     ends_at = lasting().ends_at
 
     async def main():
@@ -229,7 +232,10 @@ def test_reader_of_live_pages_continues_in_new_epoch(server):
 
 
 def test_cancel_put_back_before_its_alert_ends_it(shared):
-    """Rule 2, R2: who knows the cancel alone is first; a process that starts then finds the two in that order."""
+    """A node that knows the cancel alone is first.
+
+    A process that starts then reads the cancel before the revision (Rule 2, R2).
+    """
 
     async def main():
         async with opened(f"{shared.url}?prefix=early") as log:
@@ -246,7 +252,7 @@ def test_cancel_put_back_before_its_alert_ends_it(shared):
 
 
 def test_alert_with_revision_ended_before_start_is_put_back(server):
-    """Rule 2: nobody knows number 1 any more, and number 2 lives."""
+    """No process knows revision 1 any more, and revision 2 is live (Rule 2)."""
     now_ms = int(time.time() * 1000)
 
     async def main():
@@ -265,7 +271,7 @@ def test_alert_with_revision_ended_before_start_is_put_back(server):
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
 def test_entry_deleted_from_stream_is_put_back(server, cut):
-    """Rule 1: by the size of the stream, or by the sequence numbers, whichever comes first."""
+    """The size of the stream or the numbers show the loss, whichever is seen first (Rule 1)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -286,7 +292,7 @@ def test_entry_deleted_from_stream_is_put_back(server, cut):
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
 def test_follower_notices_when_stream_ids_go_back(server, cut):
-    """Rule 1: on the same connection, as after a clock that was ahead; by the epoch, for ids say nothing then."""
+    """The clock was ahead and is set right while the connection stays, so only the epoch shows it (Rule 1)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -306,7 +312,7 @@ def test_follower_notices_when_stream_ids_go_back(server, cut):
 
 @needs_wall_clock
 def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
-    """Rule 1: two hours, then a flush; the ids of the stream, and the epoch, go back with it."""
+    """The clock goes back by two hours before a flush, and ids and epoch go back with it (Rule 1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
     server.clock.set(7200)
@@ -327,7 +333,7 @@ def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
 
 
 def test_gap_in_numbers_is_noticed(server):
-    """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
+    """The numbers show the loss even if the stream has the right size (Rule 1)."""
 
     async def main():
         async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
@@ -345,7 +351,7 @@ def test_gap_in_numbers_is_noticed(server):
 
 
 def test_restart_without_loss_begins_no_epoch(server):
-    """Rule 1: another process of Redis with the same history is no new epoch."""
+    """A new process of Redis with the same history keeps the epoch (Rule 1)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -364,7 +370,7 @@ def test_restart_without_loss_begins_no_epoch(server):
 
 
 def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monkeypatch):
-    """LogF2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
+    """No empty batch says "up to date" while the follower reads another server's stream (LogF2)."""
 
     async def main():
         async with opened(server.url) as log:
@@ -381,7 +387,7 @@ def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monke
 
 
 def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypatch):
-    """LogF1: a reader that fails behind an entry, before it has given it, has not given it."""
+    """A follower that fails between reading and giving has not given the entry (LogF1)."""
 
     def fails(_follower):
         raise LogUnavailable("deaf")
@@ -402,7 +408,7 @@ def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypat
 
 
 def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
-    """LogF2: of a primary that was demoted, within 3 s."""
+    """A follower of a demoted primary fails within 3 s (LogF2)."""
 
     async def main():
         with RedisServer(tmp_path / "replica", replica_of=server) as replica:
@@ -421,6 +427,6 @@ def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
 
 
 async def forever(batches):
-    """Take batches until it fails."""
+    """Take batches until the follower fails."""
     async for _ in batches:
         pass

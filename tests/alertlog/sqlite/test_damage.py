@@ -1,4 +1,4 @@
-"""Rows and files of a SQLite log that can't be read, that are none, or that are gone."""
+"""Damaged rows, and files that are damaged, missing, or not a log."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(120)
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
 def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage):
-    """LogR2: it is counted, once, and nothing is deleted."""
+    """It is counted once, and nothing is deleted (LogR2)."""
     fill(path, 5)
     edit(path, damage)
 
@@ -64,7 +64,7 @@ def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage)
 
 
 def test_append_after_unreadable_row_is_refused(path):
-    """LogR2, LogA2: nobody knows what it said, so the same id does not begin again."""
+    """The unreadable entry may have been a cancel, so its id does not begin again (LogR2, LogA2)."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
 
@@ -79,7 +79,7 @@ def test_append_after_unreadable_row_is_refused(path):
 
 
 def test_followers_continue_after_any_number_of_unreadable_rows(path, monkeypatch):
-    """LogF2, LogR2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
+    """An empty batch means the end of the log, not a batch of unreadable rows (LogF2, LogR2)."""
     monkeypatch.setattr(sqlite, "BATCH", 3)
     fill(path, 10)
     edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
@@ -93,7 +93,7 @@ PAGE = 4096
 
 
 def damaged(path, damage):
-    """Fill a log of some 100 pages and damage its file. Its size, in pages."""
+    """Fill a log of some 100 pages and damage its file. Return its size in pages."""
     fill(path, 1000)
     edit(path, ["PRAGMA wal_checkpoint(TRUNCATE)"])
     data = bytearray(path.read_bytes())
@@ -103,7 +103,7 @@ def damaged(path, damage):
 
 
 def zeroed(data, first, count):
-    """Bytes with some pages made zero."""
+    """Return the bytes with some pages set to zero."""
     data[first * PAGE : (first + count) * PAGE] = bytes(count * PAGE)
     return data
 
@@ -123,7 +123,7 @@ def zeroed(data, first, count):
     ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
 )
 def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
-    """LogR2: the old file is kept, and the log goes on in a new one."""
+    """The old file is kept, and the log continues in a new one (LogR2)."""
     damaged(path, damage)
     before = path.read_bytes()
 
@@ -148,11 +148,11 @@ def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
     assert kept[0].name in caplog.text
     ids, quarantined = contents(path)
     assert len(ids) == len(found) + 1
-    assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
+    assert quarantined <= 1  # a row that the cut has damaged may be copied as it is, and is set aside then
 
 
 def test_entries_of_later_release_are_saved_byte_for_byte(path):
-    """LogR2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
+    """Entries of other kinds and unknown members are saved from a file with a damaged page (LogR2, LogG5)."""
     written = [
         each
         for n in range(200)
@@ -178,7 +178,7 @@ def test_entries_of_later_release_are_saved_byte_for_byte(path):
 
 
 def test_columns_and_tables_of_later_release_are_ignored(path):
-    """LogG6: with defaults, and without a new version of the file, this release goes on to write."""
+    """They have defaults, and the version is the same, so this release can write (LogG6)."""
     fill(path, 1)
     edit(
         path,
@@ -201,7 +201,7 @@ def test_columns_and_tables_of_later_release_are_ignored(path):
 
 
 def test_lost_rows_of_corrupt_file_are_counted(path):
-    """LogR2: an entry that can't be read is counted."""
+    """An entry that can't be read is counted (LogR2)."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
     ids, quarantined = contents(path)
     assert len(ids) + quarantined == 1000
@@ -209,7 +209,7 @@ def test_lost_rows_of_corrupt_file_are_counted(path):
 
 
 def test_write_ahead_log_of_corrupt_file_is_kept(path):
-    """LogR2: nothing is deleted."""
+    """Nothing is deleted (LogR2)."""
     fill(path, 10)
     path.write_bytes(b"garbage" * 1000)
     wal = path.with_name(path.name + "-wal")
@@ -219,14 +219,14 @@ def test_write_ahead_log_of_corrupt_file_is_kept(path):
 
 
 def test_empty_file_becomes_new_log(path):
-    """`AlertLog.start`: as `touch` leaves it."""
+    """An empty file, as `touch` makes it, is used as a new log (`AlertLog.start`)."""
     path.touch()
     assert contents(path) == ([], 0)
     assert list(path.parent.glob("*.corrupt*")) == []
 
 
 def test_undamaged_file_is_not_changed(path):
-    """LogR2: nothing is set aside without need."""
+    """Nothing is set aside without need (LogR2)."""
     fill(path, 10)
     for _ in range(2):
         assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
@@ -234,7 +234,7 @@ def test_undamaged_file_is_not_changed(path):
 
 
 def test_file_of_later_version_is_refused(path):
-    """`AlertLog.start`: ConfigError, and the file is not touched."""
+    """`start` raises ConfigError and does not change the file."""
     fill(path, 3)
     edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
     with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
@@ -244,17 +244,17 @@ def test_file_of_later_version_is_refused(path):
 
 
 def another_database(path):
-    """Somebody's, with a table that happens to have the name of ours."""
+    """Make a database of another program, with a table that has the name of the log's table."""
     edit(path, ["CREATE TABLE entry (word TEXT)"], ["INSERT INTO entry VALUES ('kept')"])
 
 
 def a_marked_database(path):
-    """Somebody's, with a mark of its own and nothing in it yet."""
+    """Make a database of another program, with a mark of its own and no table."""
     edit(path, ["PRAGMA application_id = 7"], ["PRAGMA user_version = 1"], ["VACUUM"])
 
 
 def a_broken_database(path):
-    """Somebody's, with a page that can't be read."""
+    """Make a database of another program with a damaged page."""
     edit(path, ["CREATE TABLE t (word TEXT)"], *(["INSERT INTO t VALUES (?)", "x" * 3000] for _ in range(20)))
     path.write_bytes(bytes(zeroed(bytearray(path.read_bytes()), 1, 3)))
 
@@ -272,7 +272,7 @@ def a_broken_database(path):
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
 def test_file_that_was_never_log_is_not_changed(tmp_path, make):
-    """`sqlite_file`, Rule 1: ConfigError, again and again; nothing is written to it, renamed or put in its place."""
+    """Each start raises ConfigError; the file is not written, renamed or replaced (`sqlite_file`, Rule 1)."""
     path = tmp_path / "keys.jwks"
     make(path)
     before = path.read_bytes()
@@ -289,13 +289,13 @@ def a_socket(path):
 
 
 def a_device(path):
-    """By a link, since only root can make one; it is never opened."""
+    """Make a link to a device, which is never opened."""
     path.symlink_to("/dev/null")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
 def test_special_file_is_refused_without_opening_it(tmp_path, make):
-    """`sqlite_file`, Rule 1: to open a pipe takes until somebody writes to it, and a device could be renamed."""
+    """Opening a pipe could block for ever, and a device could be renamed (`sqlite_file`, Rule 1)."""
     path = tmp_path / "log"
     make(path)
     with pytest.raises(ConfigError, match=r"^log .*log: is no regular file$"):
@@ -304,7 +304,7 @@ def test_special_file_is_refused_without_opening_it(tmp_path, make):
 
 
 def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
-    """`sqlite_file`: one without the mark is of an earlier release; one that is broken through and through was here."""
+    """A file without the mark is older; a file without readable bytes was opened here before."""
     fill(path, 3)
     edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
     assert len(contents(path)[0]) == 3
@@ -322,13 +322,13 @@ def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
 
 
 def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
-    """`sqlite_file`, Rule 3: between any two steps what could be read is in one file that will be the log."""
+    """Between any two steps all readable rows are in one file that becomes the log (`sqlite_file`, Rule 3)."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
 
     def crash(_self, _target):
         raise OSError(errno.EIO, "crash")
 
-    for steps in range(4):  # the copy gets its name; then the old file and its companions move, and the copy comes
+    for steps in range(4):  # the copy gets its name, the old file and its companions are renamed, the copy is renamed
         done = []
         rename = Path.rename
 
@@ -352,7 +352,7 @@ def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
 def test_deleted_or_replaced_file_makes_log_unavailable(path, suffix, replaced):
-    """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
+    """Writes to it would be lost; when the file is back, the log continues (LogA3, LogF3)."""
 
     async def main():
         async with Opened(path) as log, aclosing(log.follow(0)) as follower:
@@ -377,7 +377,7 @@ def test_deleted_or_replaced_file_makes_log_unavailable(path, suffix, replaced):
 
 @pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
 def test_unusable_path_is_reported_in_one_line(tmp_path, where):
-    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line."""
+    """`start` raises ConfigError with one clear line (section 7 of the protocol)."""
     (tmp_path / "file").touch()
     path = tmp_path / where
     with pytest.raises(ConfigError) as caught:
@@ -387,10 +387,10 @@ def test_unusable_path_is_reported_in_one_line(tmp_path, where):
 
 
 def test_failed_read_raises_log_unavailable_and_can_be_repeated(path):
-    """LogF3: it raises LogUnavailable, and may be called again."""
+    """`follow` raises LogUnavailable, and may be called again (LogF3)."""
 
     class Failing:
-        """A connection out of order. Lies: a real one fails in more ways."""
+        """A connection that fails. Lies: a real connection fails in more ways."""
 
         def execute(self, *_):
             raise sqlite3.OperationalError("disk I/O error")

@@ -24,24 +24,24 @@ ENTRIES = [
 
 
 def decoded(data):
-    """The entry in some bytes."""
+    """Return the entry in some bytes."""
     return codec.decode(data, "a-1", 1, ENDS_MS)
 
 
 def changed(**changes):
-    """A revision's bytes with other values for some members."""
+    """Return a revision's bytes with other values for some members."""
     return msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | changes)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
 def test_entry_is_read_as_written(entry):
-    """LogA4: every field."""
+    """Every field is the same (LogA4)."""
     assert decoded(codec.encode(entry)) == entry
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
 def test_fields_of_later_version_are_ignored(entry):
-    """Protocol, section 1, growing: log entries follow the same rule, so that old and new nodes run side by side."""
+    """Log entries can grow, so old and new nodes work side by side (section 1 of the protocol)."""
     fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1]}}
     for shape in fields.get("area", ()):
         shape["height_m"] = 5
@@ -50,7 +50,7 @@ def test_fields_of_later_version_are_ignored(entry):
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
 def test_bytes_without_required_field_are_no_entry(field):
-    """LogR2: ValueError, whatever is wrong with it."""
+    """Decoding raises ValueError, whatever is wrong (LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
     with pytest.raises(ValueError, match=r"^not an entry: "):
@@ -58,7 +58,7 @@ def test_bytes_without_required_field_are_no_entry(field):
 
 
 def test_entry_stores_rules_of_its_acceptance():
-    """B12: in a key of its own; without it B11 and B12 were not, and such an entry is stored again as it was."""
+    """Entries without `rules` were accepted before B11 and B12, and keep their bytes (B12)."""
     entry = a_revision()
     fields = msgpack.unpackb(codec.encode(entry))
     assert fields.pop("rules") == entry.terms.rules == 2
@@ -98,13 +98,13 @@ def test_entry_stores_rules_of_its_acceptance():
     ids=range(24),
 )
 def test_bytes_that_are_no_entry_raise_value_error(data):
-    """LogR2: ValueError, and none of the library's own."""
+    """Decoding raises ValueError, and no error of the library (LogR2)."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 
 
 def test_requested_circle_is_not_in_file(path):
-    """Protocol, section 2: neither the requested circle nor anything computed from it is kept anywhere."""
+    """Neither the requested circle nor a value computed from it is stored (section 2 of the protocol)."""
     exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
 
     async def main():

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class TestSqliteLog(DurableContract):
-    """All rules."""
+    """All rules of the port, with a file."""
 
     modules = (sqlite,)
     most_large = 3
@@ -33,7 +33,7 @@ class TestSqliteLog(DurableContract):
 
 
 def steps_of_a_page(path, after):
-    """How many steps SQLite's machine takes for a page of 50, in tens."""
+    """Return the number of steps of SQLite's virtual machine for a page of 50, in tens."""
     steps = 0
 
     def count():
@@ -51,7 +51,7 @@ def steps_of_a_page(path, after):
 
 
 def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
-    """LogL2: whether 200 alerts are live or 4,000, at the start and in the middle; many end at the same time."""
+    """The cost is the same with 200 and 4,000 live alerts, at the start and in the middle (LogL2)."""
     few, many = tmp_path / "few.db", tmp_path / "many.db"
     fill(few, 200)
     fill(many, 4_000)
@@ -60,7 +60,7 @@ def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
 
 
 def test_file_of_release_without_pages_gets_index(path):
-    """LogL2: its index on the ends alone gives way."""
+    """The new index replaces the old one on the ends alone (LogL2)."""
     fill(path, 5)
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
     assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
@@ -73,7 +73,7 @@ def test_file_of_release_without_pages_gets_index(path):
 
 
 def test_concurrent_appends_share_their_commits(path, monkeypatch):
-    """LogA3: 500 concurrent appends cost a few syncs, not 500."""
+    """500 concurrent appends cost a few syncs, not 500 (LogA3)."""
     commits = []
     transact = sqlite._transact
 
@@ -93,7 +93,7 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
 
 
 def test_commit_returns_after_sync(path):
-    """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
+    """Every connection that writes has WAL and `synchronous=FULL` (LogA3)."""
 
     async def main():
         async with Opened(path) as log:
@@ -107,7 +107,7 @@ def test_commit_returns_after_sync(path):
 
 
 def test_each_append_of_shared_commit_gets_its_own_answer(path):
-    """LogA1, LogA2: one of them may be refused, the others are stored."""
+    """One append may be refused while the others are stored (LogA1, LogA2)."""
 
     async def main():
         async with Opened(path) as log:
@@ -125,7 +125,7 @@ def test_each_append_of_shared_commit_gets_its_own_answer(path):
 
 
 def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch):
-    """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
+    """All appends of its commit get LogUnavailable, and the next one is stored (LogA3)."""
     encode = codec.encode
 
     def odd(entry):
@@ -147,7 +147,7 @@ def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch):
 
 
 def test_too_many_waiting_appends_are_refused(path, monkeypatch):
-    """LogA3: the queue is bounded; what is in it is stored."""
+    """The queue is bounded, and its entries are stored (LogA3)."""
     monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
 
     async def main():
@@ -165,7 +165,7 @@ def test_too_many_waiting_appends_are_refused(path, monkeypatch):
 
 
 async def append_until_full(log):
-    """Append until it can't; what was stored."""
+    """Append until it fails. Return the stored entries."""
     stored = []
     for n in range(10_000):
         try:
@@ -177,7 +177,7 @@ async def append_until_full(log):
 
 
 def test_log_is_unavailable_while_disk_is_full(path):
-    """LogA3, LogF3: what was stored is served; what was not may be repeated when there is room."""
+    """Stored entries are served, and failed appends may be repeated when there is room (LogA3, LogF3)."""
 
     async def main():
         async with Opened(path, max_pages=40) as log:

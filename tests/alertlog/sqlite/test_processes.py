@@ -1,4 +1,4 @@
-"""Several processes with one SQLite log: what they notice, what they wait for, and what is left by one that dies."""
+"""Several processes with one SQLite log: notifications, waiting for each other, and processes that die."""
 
 import asyncio
 import errno
@@ -30,7 +30,7 @@ TESTS = Path(__file__).resolve().parents[2]
 
 
 def test_append_of_another_process_is_noticed(path, monkeypatch):
-    """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
+    """`PRAGMA data_version` shows it, without waiting for a heartbeat (LogF1, LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
 
     async def main():
@@ -45,7 +45,7 @@ def test_append_of_another_process_is_noticed(path, monkeypatch):
 
 
 def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
-    """LogF2: it would look 125 times a second, 1 % of a core for each process. A link to the file is none of it."""
+    """Polling would take 1 % of a core for each process (LogF2). A link to the file changes nothing."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
     link = path.with_name("link")
@@ -78,7 +78,7 @@ def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
 def test_follower_polls_without_inotify(path, monkeypatch, call):
-    """LogF2: a user may have no watch left, and a sandbox no inotify."""
+    """A user may have no watch left, and a sandbox may have no inotify (LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
 
@@ -100,7 +100,7 @@ def test_follower_polls_without_inotify(path, monkeypatch, call):
 
 
 def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
-    """`AlertLog.nudge`: another process may have appended."""
+    """`nudge` says that another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
 
@@ -117,7 +117,7 @@ def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
 
 
 def test_concurrent_appends_of_several_processes_store_one(path):
-    """LogA1, LogA2: by whatever process; both see the same."""
+    """Exactly one of two processes stores its entry, and both read the same (LogA1, LogA2)."""
 
     async def main():
         async with Opened(path, 3) as logs:
@@ -136,7 +136,7 @@ def test_concurrent_appends_of_several_processes_store_one(path):
 
 
 def test_followers_of_all_processes_get_same_entries_in_same_order(path):
-    """LogF1: no entry turns up later below a position that was already given, whoever appends."""
+    """No entry appears later below a position that was given, whoever appends (LogF1)."""
 
     async def follow(log, count):
         seen = []
@@ -161,7 +161,7 @@ def test_followers_of_all_processes_get_same_entries_in_same_order(path):
 
 
 def test_append_blocked_by_another_process_raises_log_unavailable(path, monkeypatch):
-    """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
+    """While the file is locked, appends raise LogUnavailable; afterwards the log continues (LogA3, LogF3)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -182,11 +182,11 @@ def test_append_blocked_by_another_process_raises_log_unavailable(path, monkeypa
     run(main)
 
 
-# ---- what passes -------------------------------------------------------------------------------------------------
+# ---- problems that may pass --------------------------------------------------------------------------------------
 
 
 def waited_for(path, reason, end, caplog):
-    """A log that can't be opened now says why to everybody, and is well as soon as `end` has been called."""
+    """Check a log that can't be opened now: all methods raise the reason, and it works after `end` was called."""
 
     async def main():
         async with Opened(path) as log:
@@ -206,7 +206,7 @@ def waited_for(path, reason, end, caplog):
 
 
 def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
-    """`SqliteLog.start`, Rule 2: it passes."""
+    """A lock is a problem that may pass (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as hog:
@@ -215,7 +215,7 @@ def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
 
 
 def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, caplog):
-    """`SqliteLog.start`, Rule 2: also for long, and whether or not there is a file yet."""
+    """It waits also if that takes long, with and without a file (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -223,7 +223,7 @@ def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, capl
 
 
 def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
-    """`AlertLog.stop`: before it was ever open."""
+    """`stop` works before the file was ever open."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -250,7 +250,7 @@ def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
     ids=str,
 )
 def test_passing_errors_differ_from_errors_for_operator(error, passes):
-    """`sqlite_file`, Rule 2."""
+    """Errors that may pass raise LogUnavailable, the others raise ConfigError (`sqlite_file`, Rule 2)."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
@@ -299,7 +299,7 @@ asyncio.run(main())
 
 
 def start(script, *arguments, failpoint=""):
-    """Another process that runs this script."""
+    """Start another process that runs this script."""
     environment = os.environ | {"PYTHONPATH": str(TESTS), "GEOCAST_FAILPOINT": failpoint}
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", script, *map(str, arguments)],
@@ -310,7 +310,7 @@ def start(script, *arguments, failpoint=""):
 
 
 def killed(process, lines=None):
-    """What a process said until it was killed: by itself, or by us after so many lines."""
+    """Return the output of a process until it was killed, by itself or by this test after some lines."""
     with process:
         said = []
         for line in process.stdout:
@@ -323,7 +323,7 @@ def killed(process, lines=None):
 
 
 def check_after_a_crash(path, said):
-    """The log is readable, what `append` said True to is there, and each alert has its numbers without a gap."""
+    """Check that acknowledged entries are there, and that the numbers of each alert have no gap."""
 
     async def main():
         async with Opened(path) as log:
@@ -341,7 +341,7 @@ def check_after_a_crash(path, said):
 
 
 def test_entries_stored_before_crash_in_commit_are_there(path):
-    """LogA3, LogA4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
+    """The process dies in a transaction, whose entries were not acknowledged and are gone (LogA3, LogA4)."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
     assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
@@ -349,7 +349,7 @@ def test_entries_stored_before_crash_in_commit_are_there(path):
 
 
 def test_crash_in_first_commit_leaves_empty_log(path):
-    """LogA3: GEOCAST_FAILPOINT names the place."""
+    """GEOCAST_FAILPOINT names the place of the crash (LogA3)."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
     check_after_a_crash(path, [])
@@ -357,14 +357,14 @@ def test_crash_in_first_commit_leaves_empty_log(path):
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
 def test_entries_stored_before_kill_at_any_moment_are_there(path, lines):
-    """LogA3: when `append` has said True the entry is on stable storage."""
+    """When `append` has returned True, the entry is on stable storage (LogA3)."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
 def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
-    """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
+    """A publisher repeats its request until it gets 200 or 201, which makes one alert (LogA3)."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
 
     async def main():
@@ -379,7 +379,7 @@ def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
 
 
 def test_process_continues_when_another_dies_in_commit(path):
-    """LogA3, LogF1: its lock dies with it."""
+    """The lock ends with its process (LogA3, LogF1)."""
 
     async def main():
         async with Opened(path) as log:

@@ -1,4 +1,4 @@
-"""What a SQLite log forgets, and what files of earlier releases get."""
+"""Deletion of old entries in a SQLite log, and the upgrade of files of earlier releases."""
 
 import sqlite3
 from contextlib import closing
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
-    """LogR1: forgotten as a whole, also for whoever looks, or crashes, in between."""
+    """Each transaction deletes whole alerts, also for readers and crashes in between (LogR1)."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
     purge = sqlite._purge
@@ -42,7 +42,7 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
 
 
 def test_purge_uses_earlier_of_clock_and_trusted_time(path):
-    """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
+    """A process whose clock is days ahead deletes nothing early, nor does a right one beside it (LogR1)."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
 
     async def main():
@@ -56,7 +56,7 @@ def test_purge_uses_earlier_of_clock_and_trusted_time(path):
 
 
 def test_purged_entries_are_not_in_file(path):
-    """DP16: its bytes are overwritten, and the write-ahead log is empty when the last node has let go of it."""
+    """Their bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
 
     async def main():
         async with Opened(path) as log:
@@ -69,7 +69,7 @@ def test_purged_entries_are_not_in_file(path):
 
 
 def test_deleted_place_is_in_no_file_of_running_node(path):
-    """LogC4, RZ4: its bytes are overwritten, and the write-ahead log is cut at once; what is kept is kept."""
+    """Its bytes are overwritten and the write-ahead log is truncated; the other entries stay (LogC4, RZ4)."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
     async def main():
@@ -91,7 +91,7 @@ def test_deleted_place_is_in_no_file_of_running_node(path):
 
 
 def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
-    """LogC4: it is tried again for as long as it may have a place in it."""
+    """Truncation is tried again as long as a deleted place may be in it (LogC4)."""
     place, beside = a_call(), Path(f"{path}-wal")
 
     async def main():
@@ -113,7 +113,7 @@ def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
 
 
 def test_open_calls_are_found_by_index(path):
-    """LogC3, LogC4: by an index that holds no more than the places that are there."""
+    """The index contains only the entries with a place (LogC3, LogC4)."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:
         for query in (sqlite._OPEN, sqlite._ENDS):
@@ -123,7 +123,7 @@ def test_open_calls_are_found_by_index(path):
 
 
 def test_file_of_release_before_calls_gets_index_and_column(path):
-    """LogG6: a column with a default, so that a process of that release goes on to write."""
+    """The column has a default, so the older release can still write (LogG6)."""
     fill(path, 1)
     edit(
         path,
@@ -146,7 +146,7 @@ def test_file_of_release_before_calls_gets_index_and_column(path):
 
 
 def test_file_of_release_before_pushes_gets_column_for_them(path):
-    """LogG6: with a default, so that a process of that release goes on to write, by its own statement."""
+    """The column has a default, so the older release can still write with its own statement (LogG6)."""
     fill(path, 1)
     edit(
         path,
