@@ -53,6 +53,7 @@ class MemoryLog:
         self._appended = asyncio.Event()  # replaced by a new one at each append
 
     async def examine(self) -> str:
+        """Return a description. There is nothing to check."""
         return "in memory: gone when the process ends"
 
     async def start(self) -> None:
@@ -62,6 +63,7 @@ class MemoryLog:
         """Do nothing: there is nothing to close."""
 
     async def append(self, entry: Entry | CallEntry) -> bool:
+        """Store `entry` and return True, or return False if its number is not the next one."""
         if not may_follow(entry, reversed(self._history.get(entry.id, []))):
             return False
         self.take(entry)
@@ -89,6 +91,7 @@ class MemoryLog:
             del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
+        """Return all entries of one alert or call, in order."""
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
@@ -101,6 +104,7 @@ class MemoryLog:
         return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
+        """Return a page of the live alerts."""
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
@@ -111,13 +115,16 @@ class MemoryLog:
         return Seen(cursor, self._positions[cursor.id], current(reversed(self._chain(cursor.id))))
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
+        """Return the ids of the open calls."""
         calls = (i for i, history in self._history.items() if any(isinstance(entry, CallEntry) for entry in history))
         return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
+        """Return the position of the last entry."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
+        """Yield the entries after `after`, without end."""
         there = self._last  # `ended_before_ms` does not apply to entries after this position
         while True:
             appended = self._appended
@@ -139,19 +146,23 @@ class MemoryLog:
                         await appended.wait()
 
     def metrics(self) -> Iterable[Metric]:
+        """Return nothing: this log has no metrics of its own."""
         return ()
 
     def nudge(self) -> None:
         """Do nothing: no other process can append."""
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
+        """Add to the counted deliveries of each id."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
+        """Return the deliveries of one id or `under_revision`."""
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:
+        """Delete the places of calls that ended PLACE_MS ago, and all entries of alerts that ended RETENTION_MS ago."""
         places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS
         gone = {i for i, history in self._history.items() if max(entry.ends_at for entry in history) < cutoff}

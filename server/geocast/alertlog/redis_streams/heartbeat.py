@@ -96,7 +96,7 @@ class Heartbeat:
         self._beating = asyncio.get_running_loop().create_task(self._beat_for_ever())
 
     async def stop(self) -> None:
-        """Stop writing heartbeats."""
+        """Stop writing heartbeats, and wait until the task has ended."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
