@@ -1,4 +1,4 @@
-"""Revisions and cancels of an alert: the order of decisions of section 4, on a log in memory."""
+"""Revising and cancelling: the order of decisions of the protocol's section 4, on a log in memory."""
 
 import asyncio
 from dataclasses import replace
@@ -29,7 +29,7 @@ from geocast.policy import Policy
 
 
 def test_revision_takes_next_number(desk):
-    """Section 4, revisions: n = current + 1."""
+    """The number has to be `current` + 1 (section 4, revisions)."""
     desk.publish()
     for number in (2, 3, 4):
         desk.clock.advance(1)
@@ -41,7 +41,7 @@ def test_revision_takes_next_number(desk):
 
 @pytest.mark.parametrize("number", [1, 2, 4, 5, 2**31 - 1])
 def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
-    """Section 4, revisions: n taken by other content, or not current + 1: 409 with `current`."""
+    """The 409 has the `current` number (section 4, revisions)."""
     desk.publish()
     desk.revise()
     for answer in (desk.revise(number, headline="x"), desk.cancel(number)):
@@ -50,13 +50,13 @@ def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
 
 
 def test_revision_1_may_be_repeated_as_revision(desk):
-    """Section 4, order of decisions: known (id, revision) with the same content: 200."""
+    """A known (id, revision) with the same content gets 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     assert desk.revise(1, headline="Robbery at a shop") == (200, first)
 
 
 def test_unknown_alert_is_neither_revised_nor_cancelled(desk):
-    """Section 4: 404 `unknown-alert`, to whoever asks."""
+    """Any publisher gets 404 `unknown-alert` (section 4)."""
     desk.publish()
     for who in (DESK, OTHER, MANAGER):
         assert refused(desk.revise(2, who, alert_id="a-2")) == (404, "unknown-alert")
@@ -64,7 +64,7 @@ def test_unknown_alert_is_neither_revised_nor_cancelled(desk):
 
 
 def test_alert_of_another_publisher_is_refused(desk):
-    """Section 4: 403 `not-yours` without alerts:manage; it comes before 410, 409 and section 3."""
+    """The 403 `not-yours` comes before 410, 409 and section 3 (section 4)."""
     desk.publish()
     assert refused(desk.revise(2, OTHER)) == (403, "not-yours")
     assert refused(desk.revise(9, OTHER, category="gossip")) == (403, "not-yours")
@@ -74,7 +74,7 @@ def test_alert_of_another_publisher_is_refused(desk):
 
 
 def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
-    """HD5: not with a `manages` that revised it in between either; a manager of any issuer may."""
+    """A revision by a manager in between does not change the owner; managers of any issuer may revise (HD5)."""
     other = Publisher("desk", issuer="https://other.example")
     desk.publish()
     assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
@@ -84,7 +84,7 @@ def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
 
 
 def test_manager_may_revise_and_cancel_alerts_of_others(desk):
-    """Section 4: scope `alerts:manage`; section 2: `source` is the `sub` of the publisher of this revision."""
+    """The scope is `alerts:manage`, and `source` is the `sub` of each revision's publisher (sections 2 and 4)."""
     desk.publish()
     assert desk.revise(2, MANAGER)[1].source == "boss"
     assert desk.revise(3, DESK, headline="x")[0] == 201  # still the desk's own
@@ -93,7 +93,7 @@ def test_manager_may_revise_and_cancel_alerts_of_others(desk):
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 def test_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
-    """Section 4: cancelled or expired: 410 `alert-ended`, before 409 and section 3."""
+    """The 410 `alert-ended` comes before 409 and section 3 (section 4)."""
     desk.publish()
     if end == "cancelled":
         desk.cancel()
@@ -105,7 +105,7 @@ def test_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
 
 
 def test_alert_is_live_until_millisecond_of_its_expiry(desk):
-    """Section 1: live is `now < expires_at`."""
+    """An alert is live while `now < expires_at` (section 1)."""
     desk.publish()
     desk.clock.advance(1799.999)
     assert desk.revise()[0] == 201
@@ -113,7 +113,7 @@ def test_alert_is_live_until_millisecond_of_its_expiry(desk):
 
 
 def test_revision_keeps_occurred_at_and_status(desk):
-    """Section 4, revisions: 422 `occurred-at-changed`, `status-changed`, in the order of section 2's table."""
+    """The 422 lists `status-changed` and `occurred-at-changed` in the order of section 2's table (section 4)."""
     desk.publish()
     answer = desk.revise(status="test", occurred_at=format_time(NOON_MS - 500_000), category="gossip")
     assert slugs(answer) == (
@@ -128,14 +128,14 @@ def test_revision_keeps_occurred_at_and_status(desk):
 
 
 def test_missing_status_of_revision_is_actual(desk):
-    """Section 2: default `actual`; section 4: it has to be revision 1's."""
+    """The default is `actual`, and the status has to be revision 1's (sections 2 and 4)."""
     desk.publish(status="test")
     assert refused(desk.revise(status=...)) == (422, "status-changed")
     assert desk.revise(status="test")[0] == 201
 
 
 def test_revision_with_earlier_expiry_is_refused(desk):
-    """P6: not earlier than the current revision's; broken fields or not."""
+    """It may not end earlier than the current revision, with or without broken fields (P6)."""
     desk.publish()
     earlier = format_time(NOON_MS + 1_799_999)
     assert refused(desk.revise(expires_at=earlier)) == (422, "expiry-out-of-range")
@@ -146,7 +146,7 @@ def test_revision_with_earlier_expiry_is_refused(desk):
 
 
 def test_revision_is_never_stale(desk):
-    """P4: stale for revision 1 only."""
+    """Only revision 1 can be stale (P4)."""
     desk.use(a_policy(max_age_s=7200))
     desk.publish(expires_at=...)
     desk.use(a_policy(max_age_s=3600))
@@ -157,7 +157,7 @@ def test_revision_is_never_stale(desk):
 
 
 def test_revision_with_broken_field_is_not_reported_as_stale(desk):
-    """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
+    """This holds if the log knows the alert, if it does not, and if the log is unavailable (P4)."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
     for unknown in (desk, PublisherHarness(BrokenLog())):
         assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
@@ -168,7 +168,7 @@ def test_revision_with_broken_field_is_not_reported_as_stale(desk):
 
 
 def test_revision_that_ends_before_it_is_issued_is_refused(desk):
-    """P6: what a category of shorter life makes of an expiry that is left out is refused; the alert can be ended."""
+    """A category with a shorter life gives a missing expiry that is past; the alert can be cancelled (P6)."""
     desk.use(a_policy(max_age_s=600))
     desk.publish(category="arson", expires_at=...)
     desk.clock.advance(60)
@@ -182,7 +182,7 @@ def test_revision_that_ends_before_it_is_issued_is_refused(desk):
 
 
 def test_repeated_revision_after_expiry_gets_first_answer(desk):
-    """H3: a revision that was accepted under another policy, or has ended, is answered as it was."""
+    """The revision may have ended, or the policy may have changed (H3)."""
     desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(a_policy(max_age_s=600, min_life_s=300))
@@ -193,7 +193,7 @@ def test_repeated_revision_after_expiry_gets_first_answer(desk):
 
 
 def test_all_revisions_have_resolution_of_first(desk):
-    """Section 2, the published circle: of revision 1's category, for all revisions."""
+    """The resolution is that of revision 1's category (section 2, the published circle)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     _, second = desk.revise(category="arson", severity="extreme")
@@ -205,7 +205,7 @@ def test_all_revisions_have_resolution_of_first(desk):
 
 
 def test_altered_log_does_not_make_revision_finer_than_policy_allows(desk):
-    """B1, TH7: who writes to the log is not told by the next revision exactly where the incident is."""
+    """A writer of the log does not learn the exact place from the next revision (B1, TH7)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     finer = replace(first, terms=replace(first.terms, location_resolution=15))
@@ -224,7 +224,7 @@ THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
 
 
 def test_revision_in_neighbouring_cell_keeps_published_centre(desk):
-    """B11: that of the revision before, which is all that is known of the place."""
+    """The centre of the revision before is kept, as only this one is known (B11)."""
     _, first = desk.publish()
     _, second = desk.revise(area=THERE)
     [one], [other] = first.alert.area, second.alert.area
@@ -233,7 +233,7 @@ def test_revision_in_neighbouring_cell_keeps_published_centre(desk):
 
 
 def test_dry_run_of_revision_shows_what_would_be_published(desk):
-    """Section 4, revisions: the same answer, or the refusal; nothing is stored."""
+    """It gets the same answer or refusal, and nothing is stored (section 4, revisions)."""
     assert refused(desk.revise(dry_run=True)) == (404, "unknown-alert")
     desk.publish()
     status, entry = desk.revise(area=THERE, dry_run=True)
@@ -246,7 +246,7 @@ def test_dry_run_of_revision_shows_what_would_be_published(desk):
 
 
 def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
-    """H3, H5, B11: whatever has come after it, and whatever that has made of the published centre."""
+    """Later revisions, and their published centres, do not count (H3, H5, B11)."""
     far = CIRCLE | {"lat": DALLAS[0] + 0.02}
     entries = [desk.publish()[1]]
     for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
@@ -260,7 +260,7 @@ def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
 
 
 def test_entry_of_older_release_is_recognized_as_repeat(desk):
-    """H5, B12: an entry that names no rules was accepted by those before B11 and B12."""
+    """An entry without `rules` was accepted by the rules before B11 and B12 (H5, B12)."""
     area = [CIRCLE, CIRCLE | {"lat": DALLAS[0] + 0.005}]
     older = [Circle(*publish_circle(shape["lat"], shape["lng"], 800, 9)) for shape in area]
     _, entry = desk.publish(area=area, dry_run=True)
@@ -276,7 +276,7 @@ def test_entry_of_older_release_is_recognized_as_repeat(desk):
 
 
 def test_cancel_takes_next_number_and_ends_with_alert(desk):
-    """Section 4, cancel: n = current + 1; it is remembered until the alert would have expired."""
+    """The log keeps it until the alert would have expired (section 4, cancel)."""
     desk.publish()
     _, second = desk.revise()
     status, cancel = desk.cancel(3)
@@ -288,7 +288,7 @@ def test_cancel_takes_next_number_and_ends_with_alert(desk):
 
 
 def test_second_cancel_of_same_number_is_refused(desk):
-    """Section 4: other content, and the alert has ended: 410."""
+    """Its content is another, and the alert has ended: 410 (section 4)."""
     desk.publish()
     desk.cancel()
     assert refused(desk.cancel(reason="x")) == (410, "alert-ended")
@@ -296,7 +296,7 @@ def test_second_cancel_of_same_number_is_refused(desk):
 
 
 def test_cancel_needs_approval(desk):
-    """P3: `approved_at` is not before `occurred_at` and not in the future."""
+    """`approved_at` is not before `occurred_at` and not in the future (P3)."""
     desk.publish()
     for when in (NOON_MS - 600_001, NOON_MS + 60_001):
         approval = APPROVAL | {"approved_at": format_time(when)}
@@ -309,7 +309,7 @@ def test_cancel_needs_approval(desk):
 
 
 def test_cancel_is_not_checked_by_rules_for_alerts(desk):
-    """Section 3 names categories, threats and radii: of a cancel these are unknown fields, and no more."""
+    """Categories, threats and radii are unknown fields in a cancel (section 3)."""
     desk.publish()
     future = APPROVAL | {"approved_at": format_time(NOON_MS + HOUR_MS)}
     answer = desk.cancel(category="gossip", threat="individual", area=CIRCLE | {"radius_m": 1}, approval=future)
@@ -322,7 +322,7 @@ def test_cancel_is_not_checked_by_rules_for_alerts(desk):
 
 
 def test_alert_of_category_missing_in_policy_can_be_cancelled(desk):
-    """P10: a later policy refuses new requests only; live alerts stay live, and can be ended."""
+    """A new policy refuses new requests only; live alerts stay live and can be cancelled (P10)."""
     desk.publish()
     desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))
     assert refused(desk.revise()) == (422, "category-not-alertable")

@@ -1,4 +1,4 @@
-"""`geocast cap`: what is said of files, and how it ends."""
+"""`geocast cap`: its output for files, and its exit status."""
 
 import pytest
 from click.testing import CliRunner
@@ -8,21 +8,21 @@ from geocast.cli import cli
 
 
 def run(*arguments):
-    """Exit status and lines."""
+    """Return the exit status and the printed lines."""
     done = CliRunner().invoke(cli, ["cap", *map(str, arguments)], standalone_mode=False)
     assert done.exception is None, done.exception
     return done.return_value, done.output.splitlines()
 
 
 def a_file(tmp_path, text):
-    """A file with this text."""
+    """Return a file with this text."""
     path = tmp_path / "message.xml"
     path.write_text(text)
     return path
 
 
 def test_command_summarizes_real_message():
-    """docs/cap.md: version, type, blocks, languages, shapes, codes."""
+    """It prints version, type, blocks, languages, shapes and codes (docs/cap.md)."""
     path = cap("google__canada")
     status, lines = run(path)
     assert status == 0
@@ -45,7 +45,7 @@ def test_command_summarizes_real_message():
     ],
 )
 def test_command_reports_violations_line_by_line(text, said, tmp_path):
-    """CP2 to CP5: and the exit status is 1, also beside a file that is good."""
+    """The exit status is 1, also if another file is good (CP2 to CP5)."""
     path = a_file(tmp_path, text)
     status, lines = run(path)
     assert status == 1
@@ -54,14 +54,14 @@ def test_command_reports_violations_line_by_line(text, said, tmp_path):
 
 
 def test_command_assumes_given_offset():
-    """CP6."""
+    """Times without an offset are read with the option's offset (CP6)."""
     path = cap("alerthub__msg_actual-public_en_of_hp")
     assert run(path)[0] == 1
     assert run("--assume-offset", "+00:00", path)[0] == 0
 
 
 def test_command_refuses_invalid_offset(tmp_path):
-    """CP6: before any file is read."""
+    """It does so before it reads a file (CP6)."""
     done = CliRunner().invoke(cli, ["cap", "--assume-offset", "noon", str(tmp_path / "x")])
     assert done.exit_code == 2
     assert "expected an offset such as +00:00" in done.output

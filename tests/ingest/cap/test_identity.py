@@ -1,4 +1,4 @@
-"""Which alert a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
+"""The alert that a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
 
 import asyncio
 from dataclasses import replace
@@ -26,7 +26,7 @@ from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.ingest.cap.sources import CapSource
 
-# ---- what is not published (CP9) ---------------------------------------------------------------------------------
+# ---- ignored messages (CP9) --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,23 +44,23 @@ from geocast.ingest.cap.sources import CapSource
     ],
 )
 def test_message_not_meant_to_be_published_is_ignored(room, body, why):
-    """CP9, CP15: and nothing is stored."""
+    """Nothing is stored (CP9, CP15)."""
     answer = room.taken(body)
     assert (answer.outcome, answer.why, answer.stored) == ("ignored", why, ())
     assert asyncio.run(room.log.tail()) == 0
 
 
 def test_ignored_event_leaves_other_blocks(room):
-    """CP9: a weekly test in one message with a warning."""
+    """A weekly test is in one message with a warning (CP9)."""
     answer = room.taken(a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"), event="Test"), named("Flood")))
     assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
 
 
-# ---- which alert it is (CP10 to CP13) ----------------------------------------------------------------------------
+# ---- the alert of a message (CP10 to CP13) -----------------------------------------------------------------------
 
 
 def test_alert_is_published_under_id_of_its_name(room):
-    """CP16: and says which message made it, and who vouches for it."""
+    """It names its message and its approver (CP16)."""
     answer = room.taken(a_message("m-1"))
     [revision] = answer.alerts
     assert answer.outcome == "published"
@@ -71,7 +71,7 @@ def test_alert_is_published_under_id_of_its_name(room):
 
 
 def test_equal_names_of_two_sources_are_two_alerts(room):
-    """A source can neither touch nor forestall an alert of another, whatever it says its sender is."""
+    """A source can neither change an alert of another source nor take its id, whatever its sender is."""
     room.taken(a_message("m-1"))
     other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
     assert other.taken(a_message("m-1")).outcome == "published"
@@ -80,7 +80,7 @@ def test_equal_names_of_two_sources_are_two_alerts(room):
 
 
 def test_repeated_message_gets_first_answer(room):
-    """CP10, H3: whatever has happened since, also when it has been cancelled, and when it has ended."""
+    """It does so even after the alert was cancelled or has ended (CP10, H3)."""
     first = room.taken(a_message("m-1"))
     again = room.taken(a_message("m-1"))
     assert (again.outcome, again.alerts, again.stored) == ("repeated", first.alerts, ())
@@ -94,7 +94,7 @@ def test_repeated_message_gets_first_answer(room):
 
 
 def test_same_name_and_time_with_other_text_is_repeat(room):
-    """CP10: it is noted that it differs; and nothing is told anew."""
+    """The answer has the note `differs`, and nothing is published (CP10)."""
     first = room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-1", 0, (), named("Another text")))
     assert (answer.outcome, answer.alerts) == ("repeated", first.alerts)
@@ -102,7 +102,7 @@ def test_same_name_and_time_with_other_text_is_repeat(room):
 
 
 def test_repeated_message_is_recognized_after_policy_became_stricter(room):
-    """CP10, H3: 200, with a note."""
+    """The answer is 200 with a note (CP10, H3)."""
     room.taken(a_message("m-1"))
     fires = policy.parse(b'name = "fires"\ncategories.fire = { title = "Fire", cap = ["event:fire"] }', None)
     later = CapIngestHarness(room.log, room.clock, in_force=fires)
@@ -112,13 +112,13 @@ def test_repeated_message_is_recognized_after_policy_became_stricter(room):
 
 
 def test_sent_is_compared_as_instant(room):
-    """CP10: however it is written."""
+    """The same time may be written in several ways (CP10)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
 
 
 def test_update_is_next_revision(room):
-    """CP17: occurred_at is the first message's; a tombstone says where the update went."""
+    """It has the `occurred_at` of the first message, and a tombstone names the alert that it went into (CP17)."""
     room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
     [revision] = answer.alerts
@@ -130,7 +130,7 @@ def test_update_is_next_revision(room):
 
 
 def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
-    """B1, TH7: who writes to the log is not told by the next update exactly where the incident is."""
+    """A writer of the log does not learn the exact place from the next update (B1, TH7)."""
     where = an_info(an_area(circle="32.7,-96.8 1.5"))
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
     log = MemoryLog()
@@ -141,7 +141,7 @@ def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
 
 
 def test_chain_continues_from_last_message(room):
-    """CP13: each names the one before it."""
+    """Each message names the one before it (CP13)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, [f"m-{n - 1}"]) for n in range(1, 5))]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 4
     assert [entry.revision for entry in room.history(id_of("m-0"))] == [1, 2, 3, 4, 5]
@@ -150,13 +150,13 @@ def test_chain_continues_from_last_message(room):
 
 
 def test_update_that_names_first_message_revises_its_alert(room):
-    """CP19: later than the current message, hence about it."""
+    """It was sent later than the current message, so it is about the alert (CP19)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, ["m-0"]) for n in range(1, 4)), a_cancel("c", 9, ["m-0"])]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 3 + ["cancelled"]
 
 
 def test_repeated_message_ends_nothing_newer(room):
-    """CP10: not even what it names, if that came later and has replaced it."""
+    """It does not even end an alert that it names, if that is newer (CP10)."""
     room.outcomes(a_message("a", 1, ["b"]), a_message("b", 6, (), *two_blocks()))
     before = room.live()
     answer = room.taken(a_message("a", 1, ["b"]))
@@ -165,7 +165,7 @@ def test_repeated_message_ends_nothing_newer(room):
 
 
 def test_message_of_same_name_and_later_sent_is_update(room):
-    """CP12: whatever its type, unless it cancels; an earlier one is late."""
+    """Its type does not matter, unless it is Cancel; an earlier message is late (CP12)."""
     bodies = [
         a_message("m", 0),
         a_message("m", 5),
@@ -187,20 +187,20 @@ def test_message_of_same_name_and_later_sent_is_update(room):
 
 
 def test_update_or_cancel_without_references_is_refused(room):
-    """CP5: unless something of their own name is known (CP12)."""
+    """The exception is a message of a known name (CP5, CP12)."""
     for kind in ("Update", "Cancel"):
         assert room.refused(a_message("m", kind=kind)) == [("missing-field", "/alert/references")]
 
 
 def test_reference_with_other_name_of_sender_is_found(room):
-    """CP11: the reference's sender is unknown, so this message's own counts."""
+    """The sender in the reference is unknown, so the message's own sender is tried (CP11)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-2", 1, [("PAAQ", "m-1")])).outcome == "updated"
     assert id_of("m-1", "PAAQ") not in room.tombstones()
 
 
 def test_unknown_reference_leaves_tombstones_for_both_readings(room):
-    """CP13: so the message is known to be late, however its sender is written."""
+    """So the message is recognized as late, whichever sender it has (CP13)."""
     room.taken(a_message("m-2", 1, [("PAAQ", "m-1")]))
     assert room.tombstones() == {id_of("m-1", "PAAQ"): id_of("m-2"), id_of("m-1"): id_of("m-2")}
     assert room.outcomes(a_message("m-1"), a_message("m-1", sender="PAAQ")) == ["superseded", "superseded"]
@@ -208,7 +208,7 @@ def test_unknown_reference_leaves_tombstones_for_both_readings(room):
 
 
 def test_message_after_its_own_cancel_is_superseded(room):
-    """CP13, CP16: it is never published."""
+    """It is never published (CP13, CP16)."""
     assert room.outcomes(a_cancel("c", 5, ["m"]), a_message("m"), a_cancel("c", 5, ["m"])) == [
         "noted",
         "superseded",
@@ -218,18 +218,18 @@ def test_message_after_its_own_cancel_is_superseded(room):
 
 
 def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
-    """CP13: and then as long as the log remembers anything."""
+    """The log then keeps it for its retention (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     room.taken(a_message("n-2", 0, ["n-1"]))
     [noted], [gone] = room.history(id_of("m")), room.history(id_of("n-1"))
     assert noted.ends_at == NOON_MS + DAY_MS
-    assert gone.ends_at == NOON_MS + 7 * DAY_MS  # the longest that its alert may come to live
-    assert asyncio.run(room.log.purge(NOON_MS + DAY_MS + RETENTION_MS + 1)) == 2  # it, and the alert
+    assert gone.ends_at == NOON_MS + 7 * DAY_MS  # the latest end that its alert can have
+    assert asyncio.run(room.log.purge(NOON_MS + DAY_MS + RETENTION_MS + 1)) == 2  # the tombstone and the alert
     assert room.history(id_of("n-1")) == [gone]
 
 
 def test_tombstones_need_no_headline_and_no_approval(room):
-    """CP13: what stands in one is the source's."""
+    """Their fields are the source's (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     [entry] = room.history(id_of("m"))
     assert (entry.source, entry.approval.reviewer, entry.is_tombstone) == ("met", "the duty forecaster", True)
@@ -239,7 +239,7 @@ def test_tombstones_need_no_headline_and_no_approval(room):
 
 
 def test_each_block_is_alert_of_its_own(room):
-    """CP14: the id of each says which message it is of; what ends last is first, for it is known for longest."""
+    """Each id contains the id of its message, and the block that ends last is the first (CP14)."""
     one, two = two_blocks()
     answer = room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90))))
     assert [revision.id for revision in answer.alerts] == [id_of("m"), f"{id_of('m')}.2"]
@@ -248,7 +248,7 @@ def test_each_block_is_alert_of_its_own(room):
 
 
 def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
-    """CP17."""
+    """All its alerts end together (CP17)."""
     room.taken(a_message("m", 0, (), *two_blocks()))
     answer = room.taken(a_message("n", 1, ["m"], *two_blocks("three", "four")))
     assert (answer.outcome, len(answer.cancelled)) == ("replaced", 2)
@@ -259,14 +259,14 @@ def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
 
 
 def test_expired_block_is_left_out(room):
-    """CP15: the others are published."""
+    """The other blocks are published (CP15)."""
     one, two = two_blocks()
     body = a_message("m", -90, (), one.replace(time(60), time(-30)), two)
     assert [revision.alert.headline for revision in room.taken(body).alerts] == ["two"]
 
 
 def test_repeated_message_with_one_block_ended_gets_first_answer(room):
-    """CP10: that is no difference."""
+    """An ended block does not count as a difference (CP10)."""
     one, two = two_blocks()
     body = a_message("m", 0, (), one, two.replace(time(60), time(90)))
     first = room.taken(body)
@@ -279,7 +279,7 @@ def test_repeated_message_with_one_block_ended_gets_first_answer(room):
 
 
 def test_dry_run_decides_and_stores_nothing(room):
-    """CP8: what it says is what comes of it."""
+    """Its answer is the outcome of the real message (CP8)."""
     bodies = [a_message("m"), a_message("u", 1, ["m"]), a_message("r", 2, ["u"], an_info(expires=time(30)))]
     bodies += [a_cancel("c", 3, ["r"]), a_cancel("d", 4, ["unseen"])]
     for body in bodies:

@@ -23,14 +23,14 @@ from geocast.model.alert import Cancel, Revision, is_id
 
 
 class Dying(MemoryLog):
-    """A log of a node that dies at its nth append: purpose, a crash between two steps. Lies: the process goes on."""
+    """A log of a node that dies at its nth append. Purpose: a crash between two steps. Lies: the process lives on."""
 
     def __init__(self, after):
         super().__init__()
         self.left = after
 
     async def append(self, entry):
-        """Store it, if the node still lives."""
+        """Store the entry, if the node is still alive."""
         if self.left == 0:
             raise LogUnavailable("the node has died")
         self.left -= 1
@@ -38,7 +38,7 @@ class Dying(MemoryLog):
 
 
 def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
-    """CP20: wherever it died; what has been done is not done twice."""
+    """Steps that were taken before the crash are not taken twice (CP20)."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
     whole = CapIngestHarness()
@@ -62,7 +62,7 @@ def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
 
 
 def test_repeated_update_is_recognized_without_its_tombstone():
-    """CP10, CP20: by the history of what it went into."""
+    """The history of the alert that it went into shows it (CP10, CP20)."""
     log = Dying(2)
     room = CapIngestHarness(log)
     room.taken(a_message("m"))
@@ -85,7 +85,7 @@ CHAIN = {
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
 def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
-    """CP13: nothing is sent after it has ended; and what comes again changes nothing."""
+    """Nothing is sent after its end, and repeated messages change nothing (CP13)."""
     room = CapIngestHarness()
     for name in order:
         for _ in range(1 + twice):
@@ -97,7 +97,7 @@ def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
 
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
 def test_chain_of_updates_in_any_order_leaves_newest_live(order):
-    """CP13: the alert alone, with what the update says."""
+    """One alert is live, with the content of the last update (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
     assert list(room.live().values()) == ["Updated"]
@@ -114,7 +114,7 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
 def test_updates_that_name_only_message_before_leave_newest_live(order):
-    """CP13: who comes late tells all the same what it stood in the place of."""
+    """A late message still links the alerts before and after it (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
     assert room.live() == {}
@@ -125,7 +125,7 @@ def test_updates_that_name_only_message_before_leave_newest_live(order):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_messages_of_one_name_in_any_order_leave_newest_live(order):
-    """CP12, CP13: its cancel is known by it too."""
+    """A cancel of the same name is recognized by its name, too (CP12, CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
@@ -143,7 +143,7 @@ STYLES = {
 
 
 def a_chain(updates, cancel, cancel_at):
-    """Four messages that name each other in these ways; the one at `cancel_at` is a cancel."""
+    """Return four messages that name each other in these ways. The message at `cancel_at` is a Cancel."""
     made = [a_message("m", 0, (), named("m"))]
     for n in range(1, len(NAMES)):
         if n == cancel_at:
@@ -156,7 +156,7 @@ def a_chain(updates, cancel, cancel_at):
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
 def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
-    """HD9: whichever messages an update and a cancel name."""
+    """An update or a cancel may name any messages (HD9)."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
     in_order.outcomes(*chain)
@@ -169,7 +169,7 @@ def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
 
 
 def test_repeated_messages_after_whole_chain_change_nothing():
-    """HD9, CP10: in any order."""
+    """They come in any order (HD9, CP10)."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
         room = CapIngestHarness()
@@ -179,7 +179,7 @@ def test_repeated_messages_after_whole_chain_change_nothing():
 
 @pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
 def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
-    """HD9: the cancel names only the first message, as some issuers do."""
+    """The Cancel names only the first message, as some issuers do (HD9)."""
     room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
     late = a_message("v", 2, ["m"])
     assert room.outcomes(late, late) == ["superseded", "superseded"]
@@ -191,7 +191,7 @@ def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
 
 
 def test_cancel_of_expired_alert_supersedes_older_updates(room):
-    """HD9: a cancel is remembered though there was nothing left to cancel, and once."""
+    """The Cancel is remembered once, although there was nothing to cancel (HD9)."""
     room.taken(a_message("m", 0, (), an_info(expires=time(21))))
     room.clock.advance(120)
     cancel = a_cancel("c", 5, ["m"])
@@ -201,13 +201,13 @@ def test_cancel_of_expired_alert_supersedes_older_updates(room):
 
 
 def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
-    """HD9, CP11: nobody in the area of the live alert is missed."""
+    """Nobody in the area of the live alert is missed (HD9, CP11)."""
     room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
 
 def test_blocks_not_published_before_cancel_are_not_published_after_it():
-    """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
+    """The node died between two blocks, and the Cancel came before the message came again (HD9, CP20)."""
     log = Dying(1)
     room = CapIngestHarness(log)
     with pytest.raises(LogUnavailable):
@@ -219,13 +219,13 @@ def test_blocks_not_published_before_cancel_are_not_published_after_it():
 
 
 def published_and_cancelled(room, count):
-    """So many messages of one name, each published as new and then cancelled."""
+    """Take this many messages of one name, each published as new and then cancelled."""
     for n in range(count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
 
 def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
-    """HD14: decisions grow with the logarithm of the messages of one name."""
+    """The number of rounds grows with the logarithm of the number of messages (HD14)."""
     published_and_cancelled(room, 40)
     rounds = []
     decide = service.decide
@@ -235,7 +235,7 @@ def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
 
 
 def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
-    """HD14: and the last of its alerts can be cancelled all the same."""
+    """The last of its alerts can still be cancelled (HD14)."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
@@ -244,7 +244,7 @@ def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
 
 
 def test_late_message_cancels_alert_that_it_would_have_replaced(room):
-    """CP13: it is told so, for the reason that there is, and for as long as what stands there now."""
+    """The cancel has the right reason, and lasts as long as the alert's successor (CP13)."""
     room.outcomes(LINKS[0], LINKS[2])
     answer = room.taken(LINKS[1])
     assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
@@ -257,22 +257,22 @@ def test_late_message_cancels_alert_that_it_would_have_replaced(room):
 
 
 class Slow(MemoryLog):
-    """A log whose every call lets the others run first. Purpose: two nodes at once. Lies: they take turns strictly."""
+    """A log whose every call lets other tasks run first. Purpose: two nodes at once. Lies: they take strict turns."""
 
     async def append(self, entry):
-        """Store it, later."""
+        """Store the entry after a turn of the event loop."""
         await asyncio.sleep(0)
         return await super().append(entry)
 
     async def history(self, alert_id):
-        """What is there, later."""
+        """Return the entries after a turn of the event loop."""
         found = await super().history(alert_id)
         await asyncio.sleep(0)
         return found
 
 
 def together(*bodies, lead=0):
-    """What becomes of messages that are taken at once, each at a node of its own; the first is `lead` turns ahead."""
+    """Return the outcomes of messages taken at once, each at a node of its own. The first is `lead` turns ahead."""
     room = CapIngestHarness(Slow())
 
     async def late(n, body):
@@ -288,7 +288,7 @@ def together(*bodies, lead=0):
 
 @pytest.mark.parametrize("lead", range(8))
 def test_same_message_at_two_nodes_makes_one_alert(lead):
-    """CP10, H3."""
+    """One node publishes it, and the other one answers `repeated` (CP10, H3)."""
     _, answers = together(a_message("m"), a_message("m"), lead=lead)
     assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
     assert answers[0].alerts == answers[1].alerts
@@ -298,7 +298,7 @@ def test_same_message_at_two_nodes_makes_one_alert(lead):
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, late, swapped):
-    """CP13: who is first at the id of the message decides, and the other one decides anew."""
+    """The first entry at the message's id decides, and the other node decides again (CP13)."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
     assert list(room.live().values()) == (["Updated"] if late == "update" else [])
@@ -306,7 +306,7 @@ def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, lat
 
 @pytest.mark.parametrize("lead", range(8))
 def test_two_updates_at_two_nodes_leave_newer_one(lead):
-    """CP19: whichever comes first."""
+    """It does not matter which of them is first (CP19)."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
     bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
@@ -324,7 +324,7 @@ def test_two_updates_at_two_nodes_leave_newer_one(lead):
 
 
 def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
-    """An operator may, with alerts:manage; the next update is published as new (CP18)."""
+    """An operator with `alerts:manage` cancels it, and the next update is published as new (CP18)."""
     [revision] = room.taken(a_message("m")).alerts
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
     assert asyncio.run(room.log.append(by_hand))
@@ -332,7 +332,7 @@ def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
 
 
 def test_ids_follow_grammar_of_ids(room):
-    """A1."""
+    """All ids of alerts from CAP are valid (A1)."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)
         assert is_id(entry.id)

@@ -1,4 +1,4 @@
-"""The file of `--cap-sources`: what it says, and what is said of one that is wrong."""
+"""The file of `--cap-sources`: its content, and errors for invalid files."""
 
 import hashlib
 from pathlib import Path
@@ -24,12 +24,12 @@ senders = ["*"]
 
 
 def parsed(text):
-    """The sources in a text."""
+    """Return the sources in a text."""
     return sources.parse(text.encode(), Path("s.toml"))
 
 
 def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
-    """HD5, CP1: its secret counts as before."""
+    """Its webhook secret does not depend on the issuer (HD5, CP1)."""
     found = parsed(GOOD.replace("[sources.belize-met]", '[sources.belize-met]\nissuer = "https://met.example"'))
     belize = found.named("belize-met", "https://met.example")
     assert belize is found.of_secret(SECRET)
@@ -37,7 +37,7 @@ def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
 
 
 def test_source_is_found_by_name_and_by_secret():
-    """CP1."""
+    """A token has the name, and a webhook has the secret (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert found.names == ("belize-met", "a.b:c_d")
@@ -51,18 +51,18 @@ def test_source_is_found_by_name_and_by_secret():
 
 @pytest.mark.parametrize("secret", ["", "s", "s" * 31, "s" * 33, "S" * 32, "s" * 256, "\xff" * 32, "\u0100" * 32])
 def test_unknown_secret_finds_no_source(secret):
-    """CP1: nor is it that of a source that has none."""
+    """It finds no source without a secret either (CP1)."""
     assert parsed(GOOD).of_secret(secret) is None
 
 
 def test_too_short_secret_finds_no_source():
-    """32 characters at least, whatever the file has the hash of."""
+    """A secret has at least 32 characters, whatever hashes the file has."""
     short = hashlib.sha256(b"secret").hexdigest()
     assert parsed(GOOD.replace(HASH, short)).of_secret("secret") is None
 
 
 def test_senders_are_compared_literally():
-    """CP1: "*" is for an aggregator."""
+    """Only "*" matches any sender, for aggregators (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert [belize.speaks_for(s) for s in ("drudon@nms.gov.bz", "DRUDON@nms.gov.bz", "*")] == [True, False, False]
@@ -70,7 +70,7 @@ def test_senders_are_compared_literally():
 
 
 def test_secret_is_in_no_repr():
-    """Not even its hash."""
+    """Its hash is not shown either."""
     assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
 
 
@@ -94,7 +94,7 @@ def test_secret_is_in_no_repr():
     ],
 )
 def test_invalid_sources_file_is_refused_without_repeating_values(old, new, said):
-    """BA2: in lines that name the file."""
+    """Each line of the error names the file (BA2)."""
     with pytest.raises(ConfigError) as caught:
         parsed(GOOD.replace(old, new))
     assert any(said in problem for problem in caught.value.problems)
@@ -103,6 +103,6 @@ def test_invalid_sources_file_is_refused_without_repeating_values(old, new, said
 
 
 def test_missing_sources_file_is_named_in_error(tmp_path):
-    """K1."""
+    """The error has the path and the reason (K1)."""
     with pytest.raises(ConfigError, match="No such file"):
         sources.load(tmp_path / "x.toml")

@@ -1,4 +1,4 @@
-"""Texts of a message, tidied and cut (CP21)."""
+"""The clean-up and the cut of a message's texts (CP21)."""
 
 import pytest
 
@@ -6,12 +6,12 @@ from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
 def test_text_is_cleaned_line_by_line():
-    """CP21: line ends, tabs, other controls, blanks at both ends of lines, empty lines."""
+    """Line ends, tabs, control characters, blanks and empty lines are cleaned up (CP21)."""
     assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
 
 
 def test_headline_is_one_line():
-    """CP21: whatever the issuer's editor has wrapped."""
+    """Line breaks of the issuer's editor are removed (CP21)."""
     assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
 
 
@@ -30,6 +30,6 @@ def test_headline_is_one_line():
     ],
 )
 def test_long_text_is_cut_after_sentence_or_word(text, limit, short):
-    """CP21: within the limit, the ellipsis included."""
+    """The result with its ellipsis is within the limit (CP21)."""
     assert cut(text, limit) == short
     assert len(short) <= limit

@@ -1,4 +1,4 @@
-"""XML of strangers: what is read, and that nothing is fetched, expanded or waited for (CP2, CP3)."""
+"""XML from strangers: accepted documents, and nothing is fetched, expanded or waited for (CP2, CP3)."""
 
 import pytest
 
@@ -19,12 +19,12 @@ DOCTYPES = {
 
 
 def shown(element):
-    """An element as a nested tuple: name, text, children."""
+    """Return an element as a nested tuple of name, text and children."""
     return element.name, element.text, [shown(child) for child in element.children]
 
 
 def refusal(body, charset=None):
-    """What is said of a document that is refused."""
+    """Return the error text for a document that is refused."""
     with pytest.raises(Problem) as caught:
         parse(body, charset)
     assert (caught.value.status, caught.value.slug) == (400, "malformed-xml")
@@ -32,13 +32,13 @@ def refusal(body, charset=None):
 
 
 def test_document_is_parsed_to_tree_of_names_and_texts():
-    """CP3: comments and processing instructions are passed over, CDATA and references are text."""
+    """Comments and processing instructions are dropped; CDATA and references are text (CP3)."""
     body = b'<?xml-stylesheet href="/"?><!-- c --><a>x<!-- c -->y<b>1 &lt; 2</b>tail<c><![CDATA[<&]]></c></a>'
     assert shown(parse(body)) == ("a", "xy", [("b", "1 < 2", []), ("c", "<&", [])])
 
 
 def test_children_are_found_in_namespace_of_their_parent():
-    """CP4: with any prefix."""
+    """The prefix does not matter (CP4)."""
     root = parse(b'<p:a xmlns:p="urn:1" xmlns:q="urn:2"><p:b>ours</p:b><q:b>theirs</q:b><b>nobody\'s</b></p:a>')
     assert (root.namespace, [child.text for child in root.all("b")]) == ("urn:1", ["ours"])
 
@@ -46,7 +46,7 @@ def test_children_are_found_in_namespace_of_their_parent():
 @pytest.mark.parametrize("doctype", DOCTYPES.values(), ids=DOCTYPES)
 @pytest.mark.parametrize("use", ["", "&a;", "&a8;"])
 def test_any_doctype_is_refused(doctype, use):
-    """CP3: whether what it declares is used or not."""
+    """It does not matter whether its declarations are used (CP3)."""
     assert refusal(f"{doctype}<alert>{use}</alert>".encode()) == "the document must have no DOCTYPE"
 
 
@@ -64,24 +64,24 @@ def test_any_doctype_is_refused(doctype, use):
     ],
 )
 def test_document_that_is_not_namespace_well_formed_is_refused(body):
-    """HD11: nothing under an undeclared prefix is dropped without a word."""
+    """Elements under an undeclared prefix are not dropped silently (HD11)."""
     assert refusal(body) == "the document is not namespace-well-formed XML (line 1)"
 
 
 def test_namespaces_that_are_no_urls_are_read():
-    """CP4: the specification only discourages them."""
+    """The specification only discourages them (CP4)."""
     assert parse(b'<a xmlns="relative" xmlns:q="a b"/>').namespace == "relative"
 
 
 def test_too_deep_nesting_is_refused():
-    """CP3: 32 elements in one another, and ten thousand are refused as 33 are."""
+    """33 nested elements are refused, and ten thousand in the same way (CP3)."""
     for depth in (MAX_DEPTH + 1, 10_000):
         assert refusal(b"<a>" * depth + b"</a>" * depth) == "the document is nested deeper than 32"
     parse(b"<a>" * MAX_DEPTH + b"</a>" * MAX_DEPTH)
 
 
 def test_too_many_elements_are_refused(monkeypatch):
-    """CP3: a crowd of small ones would take seconds."""
+    """Many small elements would take seconds (CP3)."""
     monkeypatch.setattr(xml, "MAX_ELEMENTS", 3)
     parse(b"<a><b/><b/></a>")
     assert refusal(b"<a><b/><b/><b/></a>") == "the document has more than 3 elements"
@@ -89,7 +89,7 @@ def test_too_many_elements_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("count", [MAX_ATTRIBUTES + 1, 100_000])
 def test_too_many_attributes_and_namespaces_are_refused(count):
-    """CP3: of one element."""
+    """The limit is for one element (CP3)."""
     crowded = "the document has an element with more than 64 attributes and namespaces"
     for prefix in ("a", "xmlns:a"):
         many = " ".join(f"{prefix}{n}='u'" for n in range(count))
@@ -100,7 +100,7 @@ def test_too_many_attributes_and_namespaces_are_refused(count):
     "body", [b"", b" ", b"<a>", b"<a></b>", b"<a/><b/>", b"<a>&x;</a>", b"{}", b"<a>\x00</a>", b"<a b=1/>"]
 )
 def test_document_that_is_not_well_formed_is_refused(body):
-    """CP3: and of the text nothing is repeated (H9)."""
+    """The error repeats nothing of its text (CP3, H9)."""
     assert refusal(body).startswith("the document is not well-formed XML")
 
 
@@ -119,7 +119,7 @@ def test_document_that_is_not_well_formed_is_refused(body):
     ],
 )
 def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(body, charset):
-    """CP2, RFC 7303, 3.3."""
+    """The order is that of RFC 7303, section 3.3 (CP2)."""
     assert parse(body, charset).text == "é"
 
 
@@ -136,5 +136,5 @@ def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(bod
     ],
 )
 def test_other_encodings_are_refused(body, charset):
-    """CP2: also one that the bytes are not in."""
+    """So are bytes that are not in the declared encoding (CP2)."""
     refusal(body, charset)
