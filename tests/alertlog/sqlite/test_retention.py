@@ -42,7 +42,7 @@ def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypa
 
 
 def test_purge_uses_earlier_of_clock_and_trusted_time(path):
-    """A process whose clock is days ahead deletes nothing early, nor does a right one beside it (LogR1)."""
+    """A process with a clock days ahead deletes nothing early, beside a process with the right time (LogR1)."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
 
     async def main():
