@@ -93,7 +93,7 @@ logger = logging.getLogger(__name__)
 # sent to many connections, it gets the GIL only after milliseconds.
 FEW = 32
 POLL_S = 0.008  # the time between two reads of `data_version`, each of which takes 60 µs
-CUT_S = 0.05  # how long to wait for readers of the write-ahead log before it is truncated; no process writes meanwhile
+TRUNCATE_S = 0.05  # how long truncating waits for readers of the write-ahead log; no process writes meanwhile
 BUSY_S = 1.0  # how long to poll after a write to the write-ahead log; a slower sync is noticed after HEARTBEAT_S
 RETRY_S = 0.25  # the time between two attempts to open the file
 MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailable
@@ -141,13 +141,13 @@ class SqliteLog:
         self._path = path
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
-        self._witness = TrustedTime()
+        self._trusted_time = TrustedTime()
         self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []
         self._committer: asyncio.Task[None] | None = None
         self._appended = asyncio.Event()  # set, and replaced by a new one, at each commit of this process
         self._woken = asyncio.Event()  # the same, and also at each reported write to the write-ahead log
         self._write_failed = False
-        self._uncut = False  # whether the write-ahead log may have bytes of deleted places
+        self._untruncated = False  # whether the write-ahead log may have bytes of deleted places
         self._problem: str | None = "it is not open"  # why the log can't be used; None if it can
         self._identity: sqlite_file.Identity = ()  # the identity of the files that are open
         self._opening: asyncio.Task[None] | None = None
@@ -213,7 +213,7 @@ class SqliteLog:
             raise sqlite_file.reason_of(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
         self._identity = sqlite_file.identity(self._path)
-        self._written = _watched(_write_ahead_log(self._path), self._stirred)
+        self._written = _watched(_write_ahead_log(self._path), self._on_write)
         self._problem = None
 
     async def _open_for_ever(self) -> None:
@@ -303,7 +303,7 @@ class SqliteLog:
         places = await self._purge_places(now_ms)
         rows = await self._select(f"SELECT {COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
         newest = [entry for _, entry in self._readable(rows)]
-        cutoff = self._witness.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
+        cutoff = self._trusted_time.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
         total = places
         while True:
             gone = await self._write(lambda db: _purge(db, cutoff))
@@ -320,9 +320,9 @@ class SqliteLog:
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
         gone = await self._write(lambda db: _purge_places(db, over)) if over else 0
-        self._uncut = self._uncut or gone > 0
-        if self._uncut:
-            self._uncut = not await self._in(self._writer_thread, lambda: _cut(self._writer))
+        self._untruncated = self._untruncated or gone > 0
+        if self._untruncated:
+            self._untruncated = not await self._in(self._writer_thread, lambda: _truncate(self._writer))
         return gone
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
@@ -360,13 +360,13 @@ class SqliteLog:
         for at, (_, entry) in enumerate(last_ones):
             is_other = isinstance(entry, OtherKind) and not isinstance(entry, CallEntry)
             if is_other or is_doubtful(entry, self.verifier):
-                last_ones[at] = await self._below(cursors[at].id)
+                last_ones[at] = await self._last_known_entry(cursors[at].id)
         return [
             Seen(cursor, position, current([entry]))
             for cursor, (position, entry) in zip(cursors, last_ones, strict=True)
         ]
 
-    async def _below(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
+    async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
         """Return the last entry of an alert that is accepted and of a known kind, and its position.
 
         Return (0, None) if there is none. The entry is None if it can't be read.
@@ -398,7 +398,7 @@ class SqliteLog:
         while True:
             self._check()
             # The event and the version are read before the rows. So a commit after the rows were read sets the event or
-            # changes the version, and is not missed by `_news`.
+            # changes the version, and is not missed by `_wait_for_commit`.
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -415,7 +415,7 @@ class SqliteLog:
             at_end = not full
             if at_end:
                 yield ()
-                await self._news(appended, seen)
+                await self._wait_for_commit(appended, seen)
 
     def metrics(self) -> Iterable[Metric]:
         """Return nothing: this log has no metrics of its own."""
@@ -427,7 +427,7 @@ class SqliteLog:
         self._appended = asyncio.Event()
         self._wake()
 
-    async def _news(self, appended: asyncio.Event, seen: int) -> None:
+    async def _wait_for_commit(self, appended: asyncio.Event, seen: int) -> None:
         """Wait for a commit of this or another process, or for HEARTBEAT_S.
 
         `appended` is the event of this process's next commit, and `seen` the version before the last read.
@@ -453,7 +453,7 @@ class SqliteLog:
         self._written.listen()
         return deadline - now
 
-    def _stirred(self) -> None:
+    def _on_write(self) -> None:
         """Poll for the next BUSY_S, because this or another process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
@@ -585,7 +585,7 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
-            if not may_follow(entry, map(_standing, rows)):
+            if not may_follow(entry, map(_entry_in_place, rows)):
                 return False
         except ValueError:  # the last entry can't be read, and may have been a cancel, so nothing may follow it
             return False
@@ -618,9 +618,9 @@ def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
     return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)
 
 
-def _cut(db: sqlite3.Connection) -> bool:
+def _truncate(db: sqlite3.Connection) -> bool:
     """Write the write-ahead log back to the file and truncate it. Return False if a process is still reading it."""
-    db.execute(f"PRAGMA busy_timeout = {CUT_S * 1000:.0f}")
+    db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:
         busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
@@ -638,7 +638,7 @@ def _read(row: _Row) -> Entry | OtherKind:
     return codec.decode(payload, alert_id, revision, ends_at)
 
 
-def _standing(row: _Row) -> Entry | OtherKind:
+def _entry_in_place(row: _Row) -> Entry | OtherKind:
     """Return the entry in a row for the check of the next append. Raises ValueError if the row has been damaged.
 
     Only the number of the row counts if its bytes are an entry of another id or number (HD15).

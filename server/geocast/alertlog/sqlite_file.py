@@ -99,14 +99,14 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
     Return a connection and the number of rows that could not be read. Raises ConfigError or LogUnavailable (Rule 2).
     """
     try:
-        _refuse_what_is_no_file(path)
+        _refuse_special_files(path)
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
         # Several processes may start at once. The lock lets one of them at a time check and repair the file.
         with _lock(path) as lock:
             # The operating system's error says why a file can't be opened; SQLite's error does not.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
-            db, lost = _made_or_mended(path)
+            db, lost = _create_or_repair(path)
             try:
                 _remember(path, lock)
             except OSError:
@@ -123,10 +123,10 @@ def examined(path: Path) -> str:
     Raises ConfigError or LogUnavailable (Rule 2), and LogUnavailable also for a file that `opened` would repair.
     """
     try:
-        _refuse_what_is_no_file(path)
+        _refuse_special_files(path)
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
-        _refuse_what_cannot_be_written(path)
+        _refuse_unwritable_paths(path)
         if not any(head):
             return "a file can be made there"
         _examine_the_database(path)
@@ -141,7 +141,7 @@ def examined(path: Path) -> str:
         raise reason_of(error) from None
 
 
-def _refuse_what_cannot_be_written(path: Path) -> None:
+def _refuse_unwritable_paths(path: Path) -> None:
     folder = path.resolve().parent
     folder.stat()  # the operating system's error is the clearest one if it can't be found
     for each in (folder, *(_companion(path, suffix) for suffix in (*_COMPANIONS, ".lock"))):
@@ -161,7 +161,7 @@ def _examine_the_database(path: Path) -> None:
         raise sqlite3.DatabaseError("no database")
     wal = _companion(path, "-wal")
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        _refuse_others(db)
+        _refuse_foreign_databases(db)
         at_rest = not wal.exists() or wal.stat().st_size == 0
         if at_rest and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
@@ -242,7 +242,7 @@ def _companion(path: Path, suffix: str) -> Path:
 # ---- recognizing a log -----------------------------------------------------------------------------------------
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _refuse_special_files(path: Path) -> None:
     """Raise ConfigError for a pipe, a socket or a device.
 
     Reading one could block for ever, and a process of root could rename it. A link counts as the file that it leads to.
@@ -295,7 +295,7 @@ def _bears_the_mark(path: Path) -> bool:
     return found[_ID_AT] == APPLICATION_ID.to_bytes(4, "big") or _IN_SCHEMA in found
 
 
-def _refuse_others(db: sqlite3.Connection) -> None:
+def _refuse_foreign_databases(db: sqlite3.Connection) -> None:
     """Raise ConfigError if the database belongs to another program, or was made by a later release."""
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
@@ -309,7 +309,7 @@ def _refuse_others(db: sqlite3.Connection) -> None:
 # ---- creating and repairing --------------------------------------------------------------------------------------
 
 
-def _made_or_mended(path: Path) -> tuple[sqlite3.Connection, int]:
+def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
     """Open, create or repair the file. Return a connection and the number of lost rows."""
     if _companion(path, ".mended").exists():
         _take_over(path)
@@ -331,7 +331,7 @@ def _create(path: Path) -> sqlite3.Connection:
         raise sqlite3.DatabaseError("no database")
     db = connect(path)
     try:
-        _refuse_others(db)
+        _refuse_foreign_databases(db)
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
         if not head:  # before the write-ahead log is in use, so that the mark is written to the file itself

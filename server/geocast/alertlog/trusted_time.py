@@ -33,31 +33,31 @@ class TrustedTime:
 
     def __init__(self) -> None:
         self._known: tuple[int, float] | None = None  # a time in ms since 1970, and the monotonic time of reading it
-        self._heard: tuple[int, float] | None = None  # the same for an entry that does not count yet (Rule 3)
+        self._candidate: tuple[int, float] | None = None  # the same for an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
         """Return the trusted time in ms since 1970, which is never later than the wall clock; 0 if it is unknown.
 
         `newest` has the entries that were appended last, with None for entries that can't be read.
         """
-        latest = max((_told(entry) for entry in newest), default=0)
+        latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:
             if not latest:
                 return 0
             self._known = latest, now.monotonic
-        if self._heard is None:
-            if latest > _went_on(self._known, now):
-                self._heard = latest, now.monotonic
-        elif now.monotonic - self._heard[1] >= PROVE_S:
-            if _went_on(self._heard, now) <= now.wall_ms:
-                self._known = max(self._known, self._heard, key=lambda known: _went_on(known, now))
-            self._heard = None
-        return min(now.wall_ms, _went_on(self._known, now))
+        if self._candidate is None:
+            if latest > _advanced(self._known, now):
+                self._candidate = latest, now.monotonic
+        elif now.monotonic - self._candidate[1] >= PROVE_S:
+            if _advanced(self._candidate, now) <= now.wall_ms:
+                self._known = max(self._known, self._candidate, key=lambda known: _advanced(known, now))
+            self._candidate = None
+        return min(now.wall_ms, _advanced(self._known, now))
 
 
-def _told(entry: Entry | OtherKind | None) -> int:
+def _time_in(entry: Entry | OtherKind | None) -> int:
     if isinstance(entry, CallEntry):
-        return _told_of_call(entry)
+        return _time_in_call(entry)
     if entry is None or isinstance(entry, OtherKind):
         return 0
     if isinstance(entry, Revision):
@@ -65,7 +65,7 @@ def _told(entry: Entry | OtherKind | None) -> int:
     return min(entry.cancelled_at, entry.approval.approved_at)
 
 
-def _told_of_call(entry: CallEntry) -> int:
+def _time_in_call(entry: CallEntry) -> int:
     try:
         body = body_of(entry)
     except ValueError:
@@ -78,5 +78,5 @@ def _told_of_call(entry: CallEntry) -> int:
     return 0  # one party alone tells the time
 
 
-def _went_on(known: tuple[int, float], now: Now) -> int:
+def _advanced(known: tuple[int, float], now: Now) -> int:
     return known[0] + int((now.monotonic - known[1]) * 1000)

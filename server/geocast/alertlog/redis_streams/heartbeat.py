@@ -106,7 +106,7 @@ class Heartbeat:
 
         `keys` is the prefix of all keys of the log, which must not be used for anything else.
         """
-        _, info = await self._ask_how_it_is()
+        _, info = await self._read_info()
         mode = await ask_sync_mode(self._primary)
         refuse_never_syncing(mode, volatile=self._volatile)
         for name, wanted in (("stream", b"stream"), ("meta", b"hash")):
@@ -125,8 +125,8 @@ class Heartbeat:
         Raises LogUnavailable.
         """
         await self._primary.look()
-        server, self.info = await self._ask_how_it_is()
-        await self._see_when_it_syncs(anew=server != self._history.server)
+        server, self.info = await self._read_info()
+        await self._check_sync_mode(is_new_server=server != self._history.server)
         mark = self._history.mark
         epoch, seq = await self._writer.prove()
         if (floor := floor_after(mark, epoch, seq)) is not None:
@@ -146,17 +146,17 @@ class Heartbeat:
                 self.problem = type(error).__name__
                 logger.error("a heartbeat of the log failed because of an unexpected error: %s", trace(error))
 
-    async def _ask_how_it_is(self) -> tuple[Server, Mapping[str, Any]]:
+    async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
         """Return the identity of the primary, and its answer to INFO. Raises LogUnavailable, or Unfit."""
         info: Mapping[str, Any] = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
         return admit(info, volatile=self._volatile), info
 
-    async def _see_when_it_syncs(self, *, anew: bool) -> None:
+    async def _check_sync_mode(self, *, is_new_server: bool) -> None:
         """Read the server's `appendfsync`, which may change at any time. Raises Unfit if the server never syncs.
 
-        `anew`: this is another server than before. A server that does not tell is not asked again.
+        `is_new_server`: this is another server than before. A server that does not tell is not asked again.
         """
-        before = None if anew else self._sync_mode
+        before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)
         self._sync_mode = mode
         refuse_never_syncing(mode, volatile=self._volatile)

@@ -64,7 +64,7 @@ class RedisStreamsLog:
         self._aside = Quarantine(self._name, self.verifier)
         self._history = History()
         self._known = StoredEntries(self._history)
-        self._witness = TrustedTime()
+        self._trusted_time = TrustedTime()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
         self._counting = DeliveryCounts(self._primary, self._keys)
@@ -153,8 +153,8 @@ class RedisStreamsLog:
         """
         arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
         total = await self._purge(scripts.PURGE_PLACES, arguments)
-        witnessed_ms = self._witness.at_least(await self._newest(), Now(now_ms, time.monotonic()))
-        arguments = (witnessed_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
+        trusted_ms = self._trusted_time.at_least(await self._newest(), Now(now_ms, time.monotonic()))
+        arguments = (trusted_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
         return total + await self._purge(scripts.PURGE, arguments)
 
     async def _purge(self, script: str, arguments: Sequence[int]) -> int:
@@ -175,7 +175,7 @@ class RedisStreamsLog:
         """Return all readable entries of one alert or call, once all of them are durable (LogA4)."""
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, newest = self._chain(raw)
-        await self._until_durable(newest, epoch, durable)
+        await self._wait_until_durable(newest, epoch, durable)
         return [
             entry
             for entry in drop_unverified_cancels([entry for _, entry in chain], self.verifier)
@@ -207,7 +207,7 @@ class RedisStreamsLog:
             return found
 
         found = await page(look, now_ms, after, limit)
-        await self._until_durable(newest, epoch, durable)
+        await self._wait_until_durable(newest, epoch, durable)
         return found
 
     async def _believed(self, alert_id: bytes) -> _Chain:
@@ -220,7 +220,7 @@ class RedisStreamsLog:
     async def open_calls(self, now_ms: int) -> Sequence[str]:
         """Return the ids of the open calls, once all entries that the log has by now are durable."""
         epoch, durable, seq, ids = await self._primary.call("EVAL", scripts.OPEN_CALLS, 1, self._keys, now_ms)
-        await self._until_durable(int(seq), epoch, durable)
+        await self._wait_until_durable(int(seq), epoch, durable)
         return [call_id.decode() for call_id in ids]
 
     async def tail(self) -> int:
@@ -250,7 +250,7 @@ class RedisStreamsLog:
             chain.append((parse_id(place), readable and readable[1]))
         return chain, newest
 
-    async def _until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
+    async def _wait_until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
         """Wait until the entries up to number `seq` are durable (LogA4).
 
         `durable` is the number up to which the log's own record, of `epoch`, says that entries are durable. A heartbeat

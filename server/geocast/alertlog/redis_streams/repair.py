@@ -178,7 +178,7 @@ class Repairer:
         """Start to put back the entries that the log lacks, and try again until it has succeeded."""
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._mend_for_sure())
+        self._task = asyncio.get_running_loop().create_task(self._mend_until_done())
 
     async def stop(self) -> None:
         """Cancel the task and wait until it has ended."""
@@ -186,7 +186,7 @@ class Repairer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _mend_for_sure(self) -> None:
+    async def _mend_until_done(self) -> None:
         """Repair the log, from the beginning again each time that it is unavailable. An unexpected error is logged."""
         while True:
             try:

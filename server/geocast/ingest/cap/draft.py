@@ -173,7 +173,7 @@ class _Drafter:
         self.violations += placed.violations
         texts = tuple(self._texts(block, notes))
         request = self._request(block, key, category, placed, texts[0], notes)
-        broken = [*self._judged(request, placed, at)] if not placed.violations else []
+        broken = [*self._policy_violations(request, placed, at)] if not placed.violations else []
         if broken or placed.violations:
             self.violations += broken
             return None
@@ -215,7 +215,7 @@ class _Drafter:
             notes.add("expiry-cut")
         return min(info.expires_at, latest)
 
-    def _judged(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
+    def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
         """Yield the rules of the policy and of the source's grants that the request breaks.
 
         The pointers of the violations point into the message (rule CP25).
@@ -304,7 +304,7 @@ class _Placed:
         self._category = category
         self._blocks = blocks
         areas = [(f"{at}/area/{n}", area) for n, area in enumerate(block.infos[0].areas)]
-        shapes = _each_once(areas)
+        shapes = _distinct_shapes(areas)
         points = [(where, each) for where, each in shapes if isinstance(each, CapCircle) and not each.radius_m]
         self._said = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
         self._coded, self.left_out = _zones_of(areas, zones)
@@ -321,7 +321,7 @@ class _Placed:
             self._said = [(where, CapCircle(each.lat, each.lng, category.zero_radius_m)) for where, each in points]
             self._place()
         else:
-            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
+            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _detail_of_no_area(areas)))
 
     def outside_jurisdiction(self, bounds: Bounds) -> list[OutsideShape]:
         """Return the shapes and zones of the message that are outside the source's jurisdiction (rule P22)."""
@@ -443,7 +443,7 @@ def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece],
     return found, left_out
 
 
-def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
+def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
     """Return each different shape, with the pointer to the first area that has it."""
     found: dict[CapCircle | CapRing, str] = {}
     for where, area in areas:
@@ -454,7 +454,7 @@ def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | Cap
     return [(where, shape) for shape, where in found.items()]
 
 
-def _nowhere(areas: list[tuple[str, Area]]) -> str:
+def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
     """Return why a block has no area. The text names the lists of its codes, but no code (rule CP24)."""
     names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
     if not any(area.codes for _, area in areas):
