@@ -100,8 +100,14 @@ MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailab
 MAX_COMMIT = 500  # the most appends in one transaction
 PURGE_BATCH = 500  # the most alerts that one transaction deletes
 
-# The next alerts in the order of LogL1, each with its last entry and its latest end. An alert is found at the row with
-# its latest end only, so it comes once.
+# The next alerts in the order of LogL1, each with its last entry and its latest end.
+#
+# The inner query walks along the index on (ends_at, id), from the place after the cursor. It skips a row if the same
+# alert has another row that ends later, so each alert comes once, at its latest end. The outer query adds the row with
+# the highest number, which nearly always says whether the alert is live.
+# Example: an alert has revision 1 (ends at 12:00), revision 2 (ends at 15:00) and a cancel (ends at 15:00). The row of
+# 12:00 is skipped, DISTINCT makes one row of the two of 15:00, and the outer query adds the cancel. So the alert keeps
+# its place at 15:00 after it was cancelled, and no reader of the pages gets it twice.
 _LOOK = f"""
 SELECT {COLUMNS}, latest FROM (
     SELECT DISTINCT ends_at AS latest, id AS alert_id FROM entry AS one
@@ -112,14 +118,15 @@ SELECT {COLUMNS}, latest FROM (
 ORDER BY latest, id
 """
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
-# The ids of calls that have a `call` entry and no `end`, and that have not expired.
+# The ids of calls that have a `call` entry and no `end`, and that have not expired. The condition on `one` is the one
+# of the partial index `entry_with_a_place`, so SQLite reads only the entries with a place, not the whole log.
 _OPEN = f"""
 SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
 AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
-# The `end` entries of calls that still have a `call` entry.
+# The `end` entries of calls that still have a `call` entry, found by the same index.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
@@ -142,11 +149,11 @@ class SqliteLog:
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
         self._trusted_time = TrustedTime()
-        self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []
-        self._committer: asyncio.Task[None] | None = None
+        self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []  # the appends that wait for a commit
+        self._committer: asyncio.Task[None] | None = None  # the task that commits them; None if the queue is empty
         self._appended = asyncio.Event()  # set, and replaced by a new one, at each commit of this process
         self._woken = asyncio.Event()  # the same, and also at each reported write to the write-ahead log
-        self._write_failed = False
+        self._write_failed = False  # whether the last transaction has failed
         self._untruncated = False  # whether the write-ahead log may have bytes of deleted places
         self._problem: str | None = "it is not open"  # why the log can't be used; None if it can
         self._identity: sqlite_file.Identity = ()  # the identity of the files that are open
@@ -212,11 +219,13 @@ class SqliteLog:
             await self._in(self._writer_thread, writer.close)
             raise sqlite_file.reason_of(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
+        # From here on `_check` compares the files at the path with these.
         self._identity = sqlite_file.identity(self._path)
         self._written = _watched(_write_ahead_log(self._path), self._on_write)
         self._problem = None
 
     async def _open_for_ever(self) -> None:
+        """Try to open the file every RETRY_S until this succeeds or the log is stopped. Log each new reason once."""
         while self._problem is not None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
@@ -232,7 +241,10 @@ class SqliteLog:
                 logger.error("log %s can't be opened because of an unexpected error: %s", self._path, trace(error))
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced."""
+        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
+
+        Every method calls this before it uses the file. It takes three calls of stat(2), some microseconds.
+        """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
         if sqlite_file.identity(self._path) != self._identity:
@@ -245,6 +257,11 @@ class SqliteLog:
 
         The entry waits in a queue while another transaction is being committed. Raises LogUnavailable if the queue is
         full or the transaction fails.
+
+        Example: ten requests come in while the disk syncs a commit for 5 ms. Their entries wait, and are stored by the
+        next transaction together. So each of the ten waits for at most two syncs, however many there are.
+        Example: two of the ten are different revisions 2 of one alert. Both are in the same transaction. The first one
+        is inserted, and the second one sees it and gets False.
         """
         if len(self._queue) >= MAX_WAITING:
             raise LogUnavailable("too many appends are waiting")
@@ -265,7 +282,10 @@ class SqliteLog:
             self._committer = None
 
     async def _commit(self, batch: list[tuple[Entry | CallEntry, asyncio.Future[bool]]]) -> None:
-        """Commit one batch and set the result of each append; a failure is the result of all of them."""
+        """Commit one batch and set the result of each append; a failure is the result of all of them.
+
+        Followers of this process are woken after the commit. So they never get an entry that is not synced (LogA4).
+        """
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
         except Exception as error:
@@ -299,6 +319,8 @@ class SqliteLog:
         An alert ended when the last of its entries did, and by both the wall clock and the trusted time.
         Example: this machine's clock is a day ahead. The newest entry was accepted and approved two hours ago, so the
         trusted time is right, and nothing is deleted early.
+        Example: nothing was published for three days, and this machine's clock is right. The trusted time is late by up
+        to three days, so old alerts are deleted later than they could be.
         """
         places = await self._purge_places(now_ms)
         rows = await self._select(f"SELECT {COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
@@ -353,7 +375,13 @@ class SqliteLog:
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
-        """Read the next `count` alerts after a cursor. Nearly always the last entry of an alert says all."""
+        """Read the next `count` alerts after a cursor. Nearly always the last entry of an alert is enough.
+
+        All entries of an alert are read if its last entry is of another kind, or if only the earlier entries can show
+        whether it is accepted.
+        Example: the last entry is a cancel with too few approvals for its alert. It becomes `Untrusted`, and the
+        revision before it is the current one (HD1).
+        """
         rows = await self._select(_LOOK, *after, count)
         cursors = [Cursor(row[-1], row[1]) for row in rows]
         last_ones = [(row[0], entry) for row, entry in self._readable([row[:-1] for row in rows])]
@@ -388,6 +416,8 @@ class SqliteLog:
         """Yield the entries after `after`, first in large batches from the reader thread, then as they are appended.
 
         At the end of the log the event loop reads at most FEW entries itself. If there are more, a thread reads them.
+        Example: a node starts with a log of 100,000 entries. The thread reads a hundred batches, and the loop serves
+        its connections meanwhile. Then one alert after another is published, and each is read by the loop at once.
         """
         there = await self.tail() if ended_before_ms else 0  # `ended_before_ms` does not apply after this position
         query = (
@@ -431,6 +461,11 @@ class SqliteLog:
         """Wait for a commit of this or another process, or for HEARTBEAT_S.
 
         `appended` is the event of this process's next commit, and `seen` the version before the last read.
+
+        Example: process B begins to commit when this process is at the end of the log. The write wakes this process,
+        which reads the version: it is still `seen`, because B's fsync is not done. So it goes on to read the version
+        every POLL_S, until it has changed. If B dies before its commit, it never changes, and after BUSY_S this process
+        waits for the next write again.
         """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
@@ -468,10 +503,15 @@ class SqliteLog:
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
+        """Return the rows of a query, which runs in the reader thread. Raises LogUnavailable."""
         self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
     def _data_version(self) -> int:
+        """Return a number that changes whenever another connection has committed something. Raises LogUnavailable.
+
+        The number is valid for one connection alone, so `_watcher` is used for it and for no write.
+        """
         try:
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
@@ -549,7 +589,8 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
     """Return the rows of a batch, and whether it is full, so that there may be more.
 
-    A batch is full at BATCH_BYTES, or at the number of rows that is the last of `values`, the limit of the query.
+    A batch is full at BATCH_BYTES, or at the number of rows that is the last of `values`, the limit of the query. So
+    one read never takes more than a few MB of memory, even if all entries have 64 KiB.
     """
     rows: list[_Row] = []
     size = 0
@@ -566,7 +607,11 @@ def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[li
 
 
 def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
-    """Return the result of `work`, run in one transaction. Raises LogUnavailable after a rollback."""
+    """Return the result of `work`, run in one transaction. Raises LogUnavailable after a rollback.
+
+    BEGIN IMMEDIATE takes the write lock at once. With a plain BEGIN two processes could read the same last number, and
+    one of them would then fail with "database is locked" although it could have waited.
+    """
     try:
         db.execute("BEGIN IMMEDIATE")
         result = work(db)
@@ -581,7 +626,12 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
 
 
 def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
-    """Insert the entry and return True, or return False if it may not follow the stored entries (LogA1)."""
+    """Insert the entry and return True, or return False if it may not follow the stored entries (LogA1).
+
+    Rows are read from the last one backwards, and no more than necessary.
+    Example: the chain is [revision 1, cancel, an entry of a later release]. The next number is 4, but the last entry of
+    a known kind is the cancel, so nothing of this release may follow (LogG2).
+    """
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
@@ -599,7 +649,11 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
 
 
 def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
-    """Delete up to PURGE_BATCH alerts whose entries all ended before the cutoff, and counts of ids without entries."""
+    """Delete up to PURGE_BATCH alerts whose entries all ended before the cutoff, and counts of ids without entries.
+
+    Example: revision 1 ended on Monday, and revision 2, which extended the alert, ends on Wednesday. Both are kept
+    until Thursday: a request that repeats revision 1 on Wednesday still gets its first answer.
+    """
     gone = db.execute(
         "DELETE FROM entry WHERE id IN (SELECT DISTINCT id FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
         f"(SELECT 1 FROM entry AS o WHERE o.id = e.id AND o.ends_at >= ?1) LIMIT {PURGE_BATCH})",
