@@ -532,6 +532,7 @@ class SqliteLog:
                 yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
+        """Count and log an unreadable row, the first time that it is read (LogR2)."""
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
@@ -551,6 +552,7 @@ def _write_ahead_log(path: Path) -> Path:
 
 
 def _watched(path: Path, told: Callable[[], None]) -> FileWatch | None:
+    """Return a watch on a file, or None if there is no inotify; followers then poll all the time."""
     try:
         return FileWatch(path, told)
     except OSError as error:
@@ -563,10 +565,12 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
+    """Write a row as large as the largest entry, which fails as long as there is no room for one."""
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
 
 def _end_probe(db: sqlite3.Connection) -> None:
+    """Delete that row, whose pages are free for the next entries then."""
     db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,))
 
 
@@ -668,12 +672,20 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
+    """Delete the entries with the place of these calls. Return their number.
+
+    `secure_delete` overwrites their bytes with zeros in the pages of the file.
+    """
     statement = f"DELETE FROM entry WHERE id = ? AND {is_of_kind('call')}"
     return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)
 
 
 def _truncate(db: sqlite3.Connection) -> bool:
-    """Write the write-ahead log back to the file and truncate it. Return False if a process is still reading it."""
+    """Write the write-ahead log back to the file and truncate it. Return False if a process is still reading it.
+
+    A reader that is in the middle of a query needs the old pages in it. Truncating waits TRUNCATE_S for such readers,
+    and no longer, because no process can write meanwhile.
+    """
     db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:
         busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
