@@ -1,4 +1,4 @@
-"""Polygons in requests: accepted ones, refused ones, and their stored form (docs/areas.md)."""
+"""Polygons in requests: accepted ones, refused ones, and their stored form (areas.md)."""
 
 import math
 

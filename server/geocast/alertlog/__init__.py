@@ -64,7 +64,7 @@ Nodes of several releases share the log during an upgrade (rule G4 of the protoc
     LogG6   A later release puts new facts about an entry into the entry's bytes, a map with a `kind`. Everything else
             goes into new tables, keys, and columns with defaults, so that older releases can continue to write.
 
-Not everybody who can write to a log is trusted (docs/approvals.md, NC1 to NC7)
+Not everybody who can write to a log is trusted (approvals.md, NC1 to NC7)
     LogJ1   Each entry is passed to the log's `verifier` when it is read. An entry that it does not accept becomes
             `Untrusted`: it has a position and a number like an entry of another kind, and `live` skips it. A revision
             or a cancel with too few approvals for its alert becomes `Untrusted` too (HD1), and so does every entry
@@ -75,7 +75,7 @@ Not everybody who can write to a log is trusted (docs/approvals.md, NC1 to NC7)
             next number, and nothing follows a cancel.
     LogJ3   Entries that are not accepted are not put back.
 
-Calls (docs/calls.md) are stored in the same log, and share the ids with alerts
+Calls (calls.md) are stored in the same log, and share the ids with alerts
     LogC1   A call is a chain of `CallEntry`s under an id of its own. For all rules above they are entries of another
             kind, with two exceptions. LogA1 to LogA5 apply to them, and nothing follows an `end` as nothing follows a
             cancel. And `follow` gives them, even if they have ended, because the state of a call depends on its whole

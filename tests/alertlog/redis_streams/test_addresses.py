@@ -22,7 +22,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
     ],
 )
 def test_url_is_parsed_to_target(url, text):
-    """The name of a target for log lines has no password (docs/settings.md)."""
+    """The name of a target for log lines has no password (settings.md)."""
     assert str(target.parse(url)) == text
 
 
@@ -42,7 +42,7 @@ def test_invalid_url_of_other_option_names_option():
 
 
 def test_url_has_credentials_and_hosts():
-    """Every part of a URL is read (docs/settings.md)."""
+    """Every part of a URL is read (settings.md)."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
     assert (found.tls, found.ca, found.prefix) == (True, "/c", "p")

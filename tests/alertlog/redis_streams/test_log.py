@@ -240,7 +240,7 @@ def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
 
 
 def test_no_password_is_logged(tmp_path, caplog):
-    """No error and no log line repeats the password (section 7 of the protocol, docs/settings.md)."""
+    """No error and no log line repeats the password (section 7 of the protocol, settings.md)."""
     caplog.set_level(logging.DEBUG)
     with RedisServer(tmp_path / "redis", password="hunter2") as server:
 

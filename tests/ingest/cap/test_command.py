@@ -22,7 +22,7 @@ def a_file(tmp_path, text):
 
 
 def test_command_summarizes_real_message():
-    """It prints version, type, blocks, languages, shapes and codes (docs/cap.md)."""
+    """It prints version, type, blocks, languages, shapes and codes (cap.md)."""
     path = cap("google__canada")
     status, lines = run(path)
     assert status == 0

@@ -1,4 +1,4 @@
-"""Real messages with the peculiarities of their issuers, and their outcomes (docs/cap.md)."""
+"""Real messages with the peculiarities of their issuers, and their outcomes (cap.md)."""
 
 import numpy as np
 import pytest

@@ -59,7 +59,7 @@ def one(answer):
 
 
 def test_every_field_of_block_is_published(room):
-    """The fields are listed in docs/cap.md."""
+    """Each field has the value that the rules of CAP give it."""
     info = an_info(
         an_area(areaDesc="The\n river"),
         an_area(areaDesc="The lake", polygon=None, circle="32.9,-96.9 2"),
