@@ -214,7 +214,7 @@ class Repairer:
                 await asyncio.sleep(PAUSE_S)
         await self._counting.write_again()
         if self.put_back > before:
-            logger.warning("log %s: %d entries that it had lost were put back", self._name, self.put_back - before)
+            logger.warning("log %s: %d lost entries were put back", self._name, self.put_back - before)
 
     def _believed(self, chain: Chain) -> Chain:
         """Return the entries of an alert that are accepted now, since the others are not put back (LogJ3).

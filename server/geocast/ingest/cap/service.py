@@ -406,7 +406,7 @@ class PlannedEntries:
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
-        """Return the latest time in ms at which the alert of a revision may come to end, by the current policy."""
+        """Return the latest time in ms at which the alert of a revision may end, by the current policy."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)
