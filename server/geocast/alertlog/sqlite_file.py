@@ -286,7 +286,7 @@ def _remember(path: Path, lock: IO[str]) -> None:
 def _bears_the_mark(path: Path) -> bool:
     """Return whether a file that SQLite can't read was a log.
 
-    The mark or the schema are searched in the bytes of its first page and of its write-ahead log.
+    The bytes of its first page and of its write-ahead log are searched for the mark and the schema.
     """
     found = b""
     for suffix in ("", "-wal"):

@@ -282,7 +282,7 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
     if related.knows_any_name:
         # An alert that has expired has no cancel that an older message would find. Example: m expires at 12:04, and c
         # comes. There is nothing to cancel, but u may still come. A tombstone at the next free id of m's name says
-        # 12:05, so u is superseded (HD9). If such an entry is there already, for c may come twice, it is enough.
+        # 12:05, so u is superseded (HD9). If such an entry is there already, because c comes twice, none is added.
         marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
         return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
     own = (related.facts.base,) if related.facts.names_itself else ()
