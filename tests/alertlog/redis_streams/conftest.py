@@ -29,7 +29,7 @@ def server(tmp_path):
 @pytest.fixture
 def time_passes_for_all(monkeypatch):
     """Replace the trusted time of the log, so that only the clock passed to `purge` counts."""
-    monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
+    monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from geocast.alertlog.trusted_time import TrustedTime
 
 @pytest.fixture(autouse=True)
 def _time_passes_for_all(request, monkeypatch):
-    """Replace the trusted time of the log, so that only the clock passed to `purge` counts."""
-    if "witness" not in request.function.__name__:
-        monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
+    """Let only the clock passed to `purge` count, except in tests with `trusted_time` in their names."""
+    if "trusted_time" not in request.function.__name__:
+        monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture
