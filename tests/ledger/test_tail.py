@@ -111,7 +111,7 @@ def test_somebody_elses_file_is_refused(path):
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE other (a)")
     db.close()
-    with pytest.raises(ConfigError, match=r"geocast\.db: is no alert log"):
+    with pytest.raises(ConfigError, match=r"geocast\.db: is not an alert log"):
         asyncio.run(SqliteTail(path).start())
 
 

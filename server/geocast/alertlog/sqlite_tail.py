@@ -63,7 +63,7 @@ class SqliteTail:
                 raise LogUnavailable("there is no log in the file yet")
             columns = {row[1] for row in _ask(db, "PRAGMA table_info(entry)")}
             if mark not in (0, APPLICATION_ID) or not columns.issuperset(COLUMNS.split(", ")):
-                raise ConfigError(f"log {self._path}: is no alert log")
+                raise ConfigError(f"log {self._path}: is not an alert log")
         except BaseException:
             db.close()
             raise

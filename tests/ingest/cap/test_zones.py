@@ -117,7 +117,7 @@ def test_code_named_twice_counts_once(tmp_path):
     [
         ({"coordinates": []}, "geometry must be a Polygon or a MultiPolygon"),
         ({"coordinates": [SQUARE[:3]]}, "its polygon must have rings of at least 4 positions"),
-        ({"coordinates": [SQUARE[:-1]]}, "its polygon must end each ring where it begins"),
+        ({"coordinates": [SQUARE[:-1]]}, "its polygon must have rings that end where they begin"),
         ({"coordinates": [[[10, 50], [11, 50], [10, 50], [10, 50]]]}, "its polygon must have at least three positions"),
         (
             {"coordinates": [[[10, 50], ["11", 50], [10, 51], [10, 50]]]},

@@ -185,7 +185,7 @@ class Primary:
         """
         told = await self._ask_sentinels(CONFIRM_S)
         if any(failing for _, _, failing in told) or (told and max(told, key=lambda each: each[0])[1] != where):
-            raise LogUnavailable("Redis fails over")
+            raise LogUnavailable("Redis is in a failover")
 
     async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
         """Return (epoch of its configuration, primary, whether it is in a failover) of each Sentinel that answers."""

@@ -112,7 +112,7 @@ class Heartbeat:
         for name, wanted in (("stream", b"stream"), ("meta", b"hash")):
             kind = await self._primary.call("TYPE", f"{keys}{name}")
             if kind not in (wanted, b"none"):
-                raise Unfit(f"its key {keys}{name} is somebody else's: no {wanted.decode()}")
+                raise Unfit(f"its key {keys}{name} belongs to another program: it is not a {wanted.decode()}")
         replicas = int(info.get("connected_slaves", 0))
         if replicas < self._replicas:
             raise LogUnavailable(f"it has {replicas} replicas, and --log-replicas asks for {self._replicas}")

@@ -77,9 +77,9 @@ def _place(text: str) -> tuple[float, float, bool]:
     """Parse a pair `lat,lng`. Return both numbers, and whether the longitude was beyond ±180° and was wrapped."""
     found = _PAIR.fullmatch(text)
     if found is None:
-        raise ValueError("must be of pairs lat,lng of plain decimals")
+        raise ValueError("must have pairs lat,lng of plain decimals")
     if len(text) > 2 * MAX_DIGITS:  # before float(), whose time grows with the number of digits
-        raise ValueError("must be of plain decimals")
+        raise ValueError("must have numbers in plain decimals")
     lat, lng = float(found[1]), float(found[2])
     if not -90 <= lat <= 90:
         raise ValueError("must have latitudes of -90 to 90")
@@ -91,5 +91,5 @@ def _place(text: str) -> tuple[float, float, bool]:
 
 def _number(text: str) -> float:
     if len(text) > MAX_DIGITS or not _PLAIN.fullmatch(text):
-        raise ValueError("must be of plain decimals")
+        raise ValueError("must have numbers in plain decimals")
     return float(text)

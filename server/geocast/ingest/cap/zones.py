@@ -202,7 +202,7 @@ def _ring(positions: Any) -> Floats:
         raise ValueError("must have longitudes of -360 to 360 and latitudes of -90 to 90, the longitude first")
     ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22 and HD12)
     if (ring[:, 0] != ring[:, -1]).any():
-        raise ValueError("must end each ring where it begins")
+        raise ValueError("must have rings that end where they begin")
     if len({*zip(*ring.tolist(), strict=True)}) < 3:
         raise ValueError("must have at least three positions that differ")
     return ring
