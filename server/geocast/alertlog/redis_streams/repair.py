@@ -222,9 +222,7 @@ class Repairer:
         Example: a reviewer's key was revoked after an alert was published. Its revision is not put back.
         """
         verifier = self._aside.verifier
-        entries = drop_unverified_cancels(
-            [self._aside.believed(each, "what is to be put back") for each in chain], verifier
-        )
+        entries = drop_unverified_cancels([self._aside.believed(each, "a copy in memory") for each in chain], verifier)
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
