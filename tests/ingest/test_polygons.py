@@ -85,7 +85,7 @@ def test_integer_coordinates_are_accepted(desk, number):
 
 
 def ring_with(position):
-    """Return the coordinates of a square, one position of which is replaced."""
+    """Return the coordinates of a square with one position replaced."""
     return [[SQUARE[0], position, *SQUARE[2:]]]
 
 

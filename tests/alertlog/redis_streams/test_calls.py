@@ -151,7 +151,7 @@ def test_lost_alert_entry_is_not_put_back_into_call(shared):
 
 
 def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
-    """It is not in Redis' memory either, of which the file is a copy; its neighbours are (LogC4, RZ4)."""
+    """It is not in Redis' memory either, which is written to the file; its neighbours are (LogC4, RZ4)."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
 

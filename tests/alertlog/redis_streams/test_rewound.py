@@ -106,7 +106,7 @@ def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path)
                             assert each.positions == sorted(set(each.positions))
                             assert ("cancel-lost", 3) in each.given
                         assert [e.alert.headline for e in await new.history("both")][1] == "of the new"
-                        # The other one may have put all back before this one has come to its second conflict.
+                        # The other node may have put everything back before this one has its second conflict.
                         await until(lambda: sample_of(old, "geocast_log_conflicts_total") == 2, "both are counted")
 
     run(main)

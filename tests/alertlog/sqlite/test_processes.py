@@ -136,7 +136,7 @@ def test_concurrent_appends_of_several_processes_store_one(path):
 
 
 def test_followers_of_all_processes_get_same_entries_in_same_order(path):
-    """No entry appears later below a position that was given, whoever appends (LogF1)."""
+    """No entry appears later below a position that was given, whichever process appends (LogF1)."""
 
     async def follow(log, count):
         seen = []
