@@ -184,7 +184,7 @@ class _Follower:
         """Process the next item of the stream. Return its entry and position if it has to be given, else None.
 
         Heartbeats and foreign items only move the place. Entries that can't be read, that are of another kind, or that
-        the caller does not want, only count for the numbers. Raises Rewound if the number is not the next one.
+        the caller does not want, are not given. Raises Rewound if the number is not the next one.
         """
         is_beat = b"h" in fields
         try:
