@@ -1,4 +1,4 @@
-"""Entries of calls as a log is given them. Lies: what is called sealed is random bytes, which a log can't tell."""
+"""Entries of calls, for tests of the log. Lies: the encrypted parts are random bytes, which a log can't tell."""
 
 import os
 
@@ -34,35 +34,35 @@ OPENING = Opening(
 
 
 def a_call_entry(body, number, call_id="c-1", ends_at=EXPIRES_MS):
-    """The entry with this body; each has another seal."""
+    """Return an entry of a call with this body. Each call of this function makes another seal."""
     return CallEntry(call_id, number, ends_at, kind_of(body), packed(body), os.urandom(60))
 
 
 def a_call(number=1, call_id="c-1", **changes):
-    """The entry that opens a call, or brings new content."""
+    """Return an entry that opens a call, or brings new content."""
     return a_call_entry(OPENING, number, call_id, **changes)
 
 
 def a_widening(number=2, call_id="c-1", **changes):
-    """A wider ring."""
+    """Return an entry that widens the search radius."""
     return a_call_entry(Widening(1, NOON_MS), number, call_id, **changes)
 
 
 def a_claim(number=2, seat=1, call_id="c-1", **changes):
-    """A seat that is taken."""
+    """Return an entry that takes a seat."""
     return a_call_entry(Acceptance(seat, "cpr", NOON_MS), number, call_id, **changes)
 
 
 def a_release(number=3, seat=1, call_id="c-1", **changes):
-    """The same seat given back."""
+    """Return an entry that gives the seat back."""
     return a_call_entry(Release(seat, NOON_MS), number, call_id, **changes)
 
 
 def a_report(number=3, seat=1, call_id="c-1", **changes):
-    """How far somebody is."""
+    """Return an entry that says how far a helper is away."""
     return a_call_entry(Report(seat, "arrived", NOON_MS), number, call_id, **changes)
 
 
 def an_end(number=3, call_id="c-1", at=NOON_MS, **changes):
-    """The end, at this time."""
+    """Return the end of the call, at this time."""
     return a_call_entry(Ending("cad-3", at, OPENING), number, call_id, **changes)

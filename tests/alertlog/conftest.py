@@ -1,4 +1,4 @@
-"""Pytest explains the assertions of the contract that all logs share."""
+"""The registration of the contract with pytest, which then explains its failed assertions."""
 
 import pytest
 

@@ -23,18 +23,18 @@ from geocast.model.alert import OtherKind
 
 @with_logs
 class LogContract(KindsContract, abc.ABC):
-    """The rules that any backend keeps."""
+    """The rules that every backend keeps."""
 
     modules = ()  # where the backend is: its constants are changed by some tests
     most_large = 11  # entries of 9 KB in a batch of 20 KB: a log in memory has no bytes to count
 
     @abc.abstractmethod
     def new(self, tmp_path):
-        """A log that is not open yet. Called twice with the same path it is the same log, if it is durable."""
+        """Return a log that is not open yet. With the same path it is the same log, if it is durable."""
 
     @abc.abstractmethod
     async def write(self, log, later):
-        """Store an entry in `log` as a later release does, by another process if there can be one."""
+        """Store an entry in `log` as a later release does, by another process if possible."""
 
     @pytest.fixture(autouse=True)
     def _patches(self, monkeypatch, caplog):
@@ -42,20 +42,20 @@ class LogContract(KindsContract, abc.ABC):
         self._caplog = caplog
 
     def without_time_outs(self):
-        """From now on no time-out wakes a follower of this log."""
+        """Disable all time-outs that wake a follower of this log."""
         for name in ("HEARTBEAT_S", "POLL_S"):
             self.patch(name, 3600.0)
 
     def patch(self, name, value):
-        """Change a constant of the backend, if it has one of this name."""
+        """Change a constant of the backend, if it has a constant of this name."""
         for module in self.modules:
             if hasattr(module, name):
                 self._monkeypatch.setattr(module, name, value)
 
     # ---- append ----------------------------------------------------------------------------------------------
 
-    async def test_numbers_run_without_a_gap(self, log):
-        """LogA1: 1, 2, 3 …; what would break this is not stored."""
+    async def test_append_with_gap_in_numbers_is_refused(self, log):
+        """The numbers are 1, 2, 3 …; an entry with another number is not stored (LogA1)."""
         for entry, stored in [
             (a_revision(revision=2), False),
             (a_cancel(revision=2), False),
@@ -73,23 +73,23 @@ class LogContract(KindsContract, abc.ABC):
         assert list(await log.history("a-1")) == [a_revision(), a_revision(revision=2), a_cancel(revision=3)]
         assert await entries(log) == list(await log.history("a-1"))
 
-    async def test_nothing_follows_a_cancel(self, log):
-        """LogA1: nothing follows a cancel, neither a revision nor another cancel."""
+    async def test_append_after_cancel_is_refused(self, log):
+        """Neither a revision nor another cancel follows a cancel (LogA1)."""
         for entry in (a_revision(), a_cancel()):
             assert await log.append(entry)
         for entry in (a_revision(revision=3), a_cancel(revision=3), a_cancel(revision=2), a_revision(revision=1)):
             assert not await log.append(entry)
         assert list(await log.history("a-1")) == [a_revision(), a_cancel()]
 
-    async def test_each_alert_has_its_own_numbers(self, log):
-        """LogA1: for one id; ids differ by case."""
+    async def test_alerts_have_independent_numbers(self, log):
+        """Each id has its own numbers, and ids differ by case (LogA1)."""
         for alert_id in ("a-1", "A-1", "a-2", "a-1:x"):
             assert await log.append(a_revision(alert_id))
         assert await log.append(a_revision("A-1", 2))
         assert [len(await log.history(i)) for i in ("a-1", "A-1", "a-2", "a", "")] == [1, 2, 1, 0, 0]
 
-    async def test_of_concurrent_appends_of_one_number_one_is_stored(self, log):
-        """LogA2: exactly one is stored, and it is the one that was told so."""
+    async def test_concurrent_appends_of_one_number_store_one(self, log):
+        """Exactly one append returns True, and its entry is stored (LogA2)."""
         for number in (1, 2, 3):
             rivals = [a_revision(revision=number, headline=f"H{n}") for n in range(50)]
             stored = await asyncio.gather(*(log.append(rival) for rival in rivals))
@@ -97,8 +97,8 @@ class LogContract(KindsContract, abc.ABC):
             assert (await log.history("a-1"))[-1] == rivals[stored.index(True)]
         assert len(await entries(log)) == 3
 
-    async def test_a_revision_and_a_cancel_of_one_number_exclude_one_another(self, log):
-        """LogA2: whatever kind they are of."""
+    async def test_concurrent_revision_and_cancel_of_one_number_store_one(self, log):
+        """The rule holds for entries of different kinds, too (LogA2)."""
         for n in range(20):
             await log.append(a_revision(f"a-{n}"))
             rivals = [a_revision(f"a-{n}", 2), a_cancel(f"a-{n}", 2)]
@@ -106,8 +106,8 @@ class LogContract(KindsContract, abc.ABC):
             assert sorted(stored) == [False, True]
             assert (await log.history(f"a-{n}"))[-1] == rivals[stored.index(True)]
 
-    async def test_an_append_whose_caller_has_gone_is_whole_or_nothing(self, log):
-        """LogA3: it may be stored or not; if it is, it is followed like any other."""
+    async def test_append_of_cancelled_caller_is_stored_wholly_or_not_at_all(self, log):
+        """If the entry is stored, followers get it like any other (LogA3)."""
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(20)]
         await asyncio.sleep(0)
         for append in appends:
@@ -120,16 +120,16 @@ class LogContract(KindsContract, abc.ABC):
             assert known == [entry for entry in followed if entry.id == f"a-{n}"]
             assert await log.append(a_revision(f"a-{n}")) is (not known)
 
-    async def test_what_is_stored_is_seen_by_all_as_it_was_appended(self, log):
-        """LogA4: by `history`, `live` and `follow`, with every field."""
+    async def test_stored_entry_is_read_unchanged_by_all_readers(self, log):
+        """`history`, `live` and `follow` give every field (LogA4)."""
         revision = a_revision(description="Zwei Zeilen.\nÜber 😀.", severity="extreme", status="exercise", source="d:7")
         assert await log.append(revision)
         assert list(await log.history("a-1")) == list(await live(log, NOON_MS)) == await entries(log) == [revision]
         assert await log.append(a_cancel(reason="é"))
         assert (await log.history("a-1"))[-1] == (await entries(log))[-1] == a_cancel(reason="é")
 
-    async def test_an_entry_as_large_as_they_may_be_is_stored(self, log):
-        """LogA5: an official warning in its languages, 64 KiB of it."""
+    async def test_largest_entry_is_stored(self, log):
+        """An official warning with all its languages has 64 KiB (LogA5)."""
         warning = a_warning("en-CA", "fr-CA", "iu")
         padding = codec.MAX_ENTRY_BYTES - len(codec.encode(warning))
         [*texts, last] = warning.alert.texts
@@ -142,8 +142,8 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- what is live ----------------------------------------------------------------------------------------
 
-    async def test_live_is_what_is_not_cancelled_and_not_expired(self, log):
-        """Protocol, section 1: live is accepted, not cancelled, and `now < expires_at`; the current revision."""
+    async def test_live_leaves_out_cancelled_and_expired_alerts(self, log):
+        """A live alert is accepted, not cancelled, and `now < expires_at` (section 1 of the protocol)."""
         for entry in (
             a_revision("short", expires_at=NOON_MS + 1000),
             a_revision("revised"),
@@ -160,19 +160,19 @@ class LogContract(KindsContract, abc.ABC):
         ]:
             assert {f"{entry.id}/{entry.revision}" for entry in await live(log, now_ms)} == alive
 
-    async def test_live_is_in_the_order_of_the_log(self, log):
-        """`AlertLog.live`: the current revisions, in the order they were appended."""
+    async def test_live_page_is_in_order_of_log(self, log):
+        """The current revisions are in the order in which they were appended (`AlertLog.live`)."""
         for entry in (a_revision("a"), a_revision("b"), a_revision("c"), a_revision("a", 2)):
             await log.append(entry)
         assert [(entry.id, entry.revision) for entry in await live(log, NOON_MS)] == [("b", 1), ("c", 1), ("a", 2)]
 
     async def live_for(self, log, **ends):
-        """Append an alert for each name, which is live for so many ms."""
+        """Append an alert for each name, which is live for this many ms."""
         for alert_id, ends_in_ms in ends.items():
             assert await log.append(a_revision(alert_id, expires_at=NOON_MS + ends_in_ms))
 
     async def walk(self, log, limit=1, **meanwhile):
-        """The alerts of each page; `meanwhile` has for the number of a page what is appended behind it."""
+        """Return the alerts of each page. `meanwhile` has, by the number of a page, what is appended after it."""
         found, after = [], None
         while not found or after is not None:
             page = await log.live(NOON_MS, after, limit)
@@ -182,8 +182,8 @@ class LogContract(KindsContract, abc.ABC):
             after = page.after
         return found
 
-    async def test_live_comes_in_pages_by_the_end(self, log):
-        """LogL1: by the latest end, then by the id, byte for byte; within a page in the order of the log."""
+    async def test_live_pages_are_ordered_by_end(self, log):
+        """Alerts are ordered by their latest end and then by id; within a page, in the order of the log (LogL1)."""
         await self.live_for(log, e=5, b=3, B=3, a=3, d=4, f=1)
         assert await self.walk(log) == [["f"], ["B"], ["a"], ["b"], ["d"], ["e"]]
         assert await self.walk(log, 2) == [["B", "f"], ["b", "a"], ["e", "d"]]
@@ -191,8 +191,8 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 6) == [["e", "b", "B", "a", "d", "f"]]
         assert (await log.live(NOON_MS + 1, Cursor(0, "z"), 3)).after == (NOON_MS + 3, "b")
 
-    async def test_ids_of_equal_ends_are_in_the_order_of_their_bytes(self, log):
-        """LogL1: whatever the locale; and a page begins behind an alert that is there no more."""
+    async def test_live_orders_equal_ends_by_bytes_of_ids(self, log):
+        """The locale does not matter, and a page can begin after an alert that is gone (LogL1)."""
         ids = ["a", "Z", "a-1", "a.1", "a:1", "a_1", "0", "A1", "a1", "aa", "a" * 128]
         await self.live_for(log, **dict.fromkeys(ids, 3))
         assert await self.walk(log) == [[alert_id] for alert_id in sorted(ids)]
@@ -200,22 +200,22 @@ class LogContract(KindsContract, abc.ABC):
             behind = await log.live(NOON_MS, Cursor(NOON_MS + 3, gone))
             assert {entry.id for entry in behind.revisions} == {each for each in ids if each > gone}
 
-    async def test_a_page_of_nothing_is_the_last(self, log):
-        """LogL1: in an empty log, behind all that there is, and where nothing is live."""
+    async def test_live_page_without_alerts_is_last(self, log):
+        """So it is in an empty log, after the last alert, and if nothing is live (LogL1)."""
         assert await log.live(NOON_MS) == ([], None)
         await self.live_for(log, a=3)
         assert await log.live(NOON_MS + 3) == ([], None)
         assert await log.live(NOON_MS, Cursor(NOON_MS + 3, "a")) == ([], None)
 
-    async def test_a_revision_with_an_earlier_end_moves_no_alert(self, log):
-        """LogL1: the latest end of its entries counts, so an alert is not missed by who is on the way to it."""
+    async def test_revision_with_earlier_end_moves_no_alert(self, log):
+        """The latest end of all entries counts, so a reader of the pages does not miss the alert (LogL1)."""
         await self.live_for(log, a=1, b=2, c=3)
         sooner = a_revision("c", 2, expires_at=NOON_MS + 1)
         assert await self.walk(log, behind_1=[sooner]) == [["a"], ["b"], ["c"]]
         assert await log.live(NOON_MS + 1, Cursor(NOON_MS + 2, "b")) == ([], None)
 
-    async def test_a_walker_is_given_all_that_is_live_all_the_while(self, log):
-        """LogL1: while others come, end, are revised and cancelled; twice only what was made to end later."""
+    async def test_reader_of_all_pages_gets_every_alert_that_stays_live(self, log):
+        """Others are added, revised and cancelled meanwhile. Only extended alerts come twice (LogL1)."""
         await self.live_for(log, a=2, b=4, c=6, d=8)
         same = [a_revision("a", 2, expires_at=NOON_MS + 2), a_revision("c", 2, expires_at=NOON_MS + 6)]
         later = [a_revision("a", 3, expires_at=NOON_MS + 7), a_revision("d", 2, expires_at=NOON_MS + 9)]
@@ -224,8 +224,8 @@ class LogContract(KindsContract, abc.ABC):
         found = await self.walk(log, behind_0=same, behind_1=[*later, *new], behind_2=over)
         assert found == [["a"], ["b"], ["c"], ["a"], ["d"], ["behind"]]
 
-    async def test_a_page_is_full_whatever_was_cancelled(self, log):
-        """LogL2: those that were cancelled are looked at, and others take their room."""
+    async def test_live_page_is_full_despite_cancelled_alerts(self, log):
+        """Cancelled alerts are looked at, and others take their places (LogL2)."""
         ids = [f"a-{n:02}" for n in range(12)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:5] + ids[6:9] + ids[10:]:
@@ -233,16 +233,16 @@ class LogContract(KindsContract, abc.ABC):
         assert await self.walk(log, 2) == [["a-05", "a-09"]]
         assert await self.walk(log, 1) == [["a-05"], ["a-09"]]
 
-    async def test_a_page_looks_at_so_many_and_no_more(self, log):
-        """LogL2: then it is short, or has nothing, and says where to go on."""
+    async def test_live_page_looks_at_limited_number_of_alerts(self, log):
+        """The page then has few alerts or none, and says where the next one begins (LogL2)."""
         ids = [f"a-{n:02}" for n in range(LOOKS + 2)]
         await self.live_for(log, **dict.fromkeys(ids, 1_800_000))
         for alert_id in ids[:-1]:
             assert await log.append(a_cancel(alert_id))
         assert await self.walk(log, 1) == [[], [ids[-1]]]
 
-    async def test_a_page_knows_what_stands_below_other_kinds(self, log):
-        """LogG1, LogG2: the last revision or cancel counts."""
+    async def test_live_finds_revision_below_entries_of_other_kinds(self, log):
+        """The last revision or cancel counts (LogG1, LogG2)."""
         await self.live_for(log, a=3, b=3, c=3)
         for later in (of_another_kind("a", 2), of_another_kind("a", 3), of_another_kind("b", 2), of_another_kind("d")):
             await self.write(log, later)
@@ -253,15 +253,15 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- follow ----------------------------------------------------------------------------------------------
 
-    async def test_an_empty_log_has_no_tail(self, log):
-        """`AlertLog.tail`: 0 in an empty log; else the position of the last entry."""
+    async def test_tail_of_empty_log_is_0(self, log):
+        """Otherwise `tail` is the position of the last entry."""
         assert await log.tail() == 0
         await log.append(a_revision())
         [(position, _)] = await read(log)
         assert await log.tail() == position > 0
 
-    async def test_a_follower_gets_every_entry_once_in_rising_order(self, log):
-        """LogF1: from any position on."""
+    async def test_follower_gets_every_entry_once_in_rising_order(self, log):
+        """It can begin at any position (LogF1)."""
         appended = [a_revision(f"a-{n % 7}", 1 + n // 7) for n in range(70)]
         for entry in appended:
             assert await log.append(entry)
@@ -273,8 +273,8 @@ class LogContract(KindsContract, abc.ABC):
             assert await read(log, positions[start]) == found[start + 1 :]
         assert await read(log, positions[-1] + 1000) == []
 
-    async def test_a_follower_gets_what_is_appended_meanwhile(self, log):
-        """LogF1: for ever, and each once, however many come in at once."""
+    async def test_follower_gets_entries_appended_meanwhile(self, log):
+        """Each entry is given once, however many are appended at once (LogF1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             seen = []
@@ -284,8 +284,8 @@ class LogContract(KindsContract, abc.ABC):
                     seen += await read_on(follower)
             assert seen == await read(log)
 
-    async def test_followers_do_not_disturb_one_another(self, log):
-        """LogF1: each gets every entry, from where it began."""
+    async def test_two_followers_get_all_entries_independently(self, log):
+        """Each follower gets every entry after its own start (LogF1)."""
         await log.append(a_revision("a-1"))
         tail = await log.tail()
         async with aclosing(log.follow(0)) as early, aclosing(log.follow(tail)) as late:
@@ -298,8 +298,8 @@ class LogContract(KindsContract, abc.ABC):
                     found = await read_on(follower)
                 assert [entry.id for _, entry in found] == ["a-2"]
 
-    async def test_a_long_log_comes_in_batches(self, log):
-        """LogF1, BATCH: entries in one batch, at most; an empty one only at the end (LogF2)."""
+    async def test_long_log_is_followed_in_batches(self, log):
+        """A batch has at most BATCH entries (LogF1), and an empty one comes only at the end (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(101)))
         sizes = []
@@ -310,8 +310,8 @@ class LogContract(KindsContract, abc.ABC):
                     break
         assert sizes == [50, 50, 1, 0]
 
-    async def test_a_batch_of_large_entries_is_full_by_their_bytes(self, log):
-        """LogF1, BATCH_BYTES: a reader holds a few MB at a time, and a slow line carries them in time."""
+    async def test_batch_of_large_entries_is_limited_by_bytes(self, log):
+        """A reader has a few MB at a time, which a slow connection transfers in time (LogF1)."""
         self.patch("BATCH_BYTES", 20_000)
         self.patch("READ_AT_ONCE", 2)
         large = [a_revision(f"a-{n}", description="x" * 9_000) for n in range(11)]
@@ -328,14 +328,14 @@ class LogContract(KindsContract, abc.ABC):
         await log.append(a_revision("b"))
         assert [entry.id for _, entry in await read(log, after=await log.tail() - 1)] == ["b"]
 
-    async def test_an_exact_batch_is_followed_by_an_empty_one(self, log):
-        """LogF2: an empty batch whenever it has come to the end."""
+    async def test_full_batch_at_end_is_followed_by_empty_one(self, log):
+        """An empty batch comes whenever the end is reached (LogF2)."""
         self.patch("BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(50)))
         assert len(await read(log)) == 50
 
-    async def test_a_follower_may_skip_what_ended_long_ago(self, log):
-        """`AlertLog.follow`: but for those that ended before `ended_before_ms`."""
+    async def test_follower_can_leave_out_ended_entries(self, log):
+        """Entries that ended before `ended_before_ms` are left out (`AlertLog.follow`)."""
         for n in range(4):
             await log.append(a_revision(f"a-{n}", expires_at=ENDS_MS + n))
         await log.append(a_cancel("a-0", ends_at=ENDS_MS))
@@ -344,8 +344,8 @@ class LogContract(KindsContract, abc.ABC):
         assert [entry.id for _, entry in await read(log, found[0].position, ENDS_MS + 2)] == ["a-3"]
         assert await read(log, 0, ENDS_MS + 9) == []
 
-    async def test_a_follower_that_skips_gets_all_that_comes(self, log):
-        """`AlertLog.follow`: only of what is there when it begins; the clock by which it was asked may be ahead."""
+    async def test_follower_that_leaves_out_ended_entries_gets_all_new_ones(self, log):
+        """Only entries that were there at its start are left out, since its clock may be ahead."""
         await log.append(a_revision("old", expires_at=NOON_MS + 1))
         async with aclosing(log.follow(0, ENDS_MS)) as follower:
             assert await read_on(follower) == []
@@ -356,12 +356,12 @@ class LogContract(KindsContract, abc.ABC):
                 found += await read_on(follower)
             assert [entry.id for _, entry in found] == ["older", "new"]
 
-    async def test_what_was_left_out_is_given_to_who_asks_again(self, log):
-        """`AlertLog.follow`: it may be called again with an earlier time, beside one that goes on."""
+    async def test_left_out_entries_are_given_to_follower_with_earlier_time(self, log):
+        """`follow` can be called again with an earlier time, beside another follower."""
         await self._asks_again(log, live=1)
 
-    async def test_what_was_left_out_is_given_to_who_was_given_nothing(self, log):
-        """`AlertLog.follow`: position 0 is the start, wherever the last reader has got to."""
+    async def test_left_out_entries_are_given_after_reading_without_entries(self, log):
+        """Position 0 is the start of the log, wherever the last follower stopped."""
         await self._asks_again(log, live=0)
 
     @staticmethod
@@ -379,14 +379,14 @@ class LogContract(KindsContract, abc.ABC):
                 found = await read_on(follower)
             assert [entry.id for _, entry in found] == ["new"]
 
-    async def test_a_follower_is_heard_again_and_again(self, log):
-        """LogF2: an empty batch at least once a second, so that its caller can tell silence from deafness."""
+    async def test_follower_gets_empty_batches_regularly(self, log):
+        """They come at least once a second, so a quiet log differs from a broken connection (LogF2)."""
         async with aclosing(log.follow(0)) as follower:
             for _ in range(2):
                 assert await read_on(follower) == []
 
-    async def test_a_follower_wakes_when_something_is_appended(self, log):
-        """LogF2: it does not wait for its next heartbeat."""
+    async def test_follower_wakes_after_append(self, log):
+        """It does not wait for its next heartbeat (LogF2)."""
         self.without_time_outs()
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
@@ -395,8 +395,8 @@ class LogContract(KindsContract, abc.ABC):
             await log.append(a_revision())
             assert [entry for _, entry in await waiting] == [a_revision()]
 
-    async def test_a_follower_may_be_left_at_any_time(self, log):
-        """LogF3: and another one begins where it stopped."""
+    async def test_follower_can_be_closed_at_any_time(self, log):
+        """Another follower can begin where it stopped (LogF3)."""
         for n in range(5):
             await log.append(a_revision(f"a-{n}"))
         async with aclosing(log.follow(0)) as follower:
@@ -408,8 +408,8 @@ class LogContract(KindsContract, abc.ABC):
             await asyncio.gather(waiting, return_exceptions=True)
         assert await read(log, first[1].position) == list(first[2:])
 
-    async def test_a_nudge_costs_nothing(self, log):
-        """`AlertLog.nudge`: have `follow` look at once; there may be nothing new."""
+    async def test_nudge_without_new_entries_changes_nothing(self, log):
+        """`nudge` makes `follow` look at once, and there may be no new entry."""
         log.nudge()
         await log.append(a_revision())
         log.nudge()
@@ -417,8 +417,8 @@ class LogContract(KindsContract, abc.ABC):
 
     # ---- retention -------------------------------------------------------------------------------------------
 
-    async def test_an_alert_stays_known_for_a_day_after_its_end(self, log):
-        """LogR1, DP16: stays known for RETENTION_MS, then may be forgotten; `purge` says how many entries that were."""
+    async def test_alert_is_kept_for_a_day_after_its_end(self, log):
+        """It is kept for RETENTION_MS and then purged; `purge` returns the number of entries (LogR1, DP16)."""
         await log.append(a_revision())
         await log.append(a_cancel())
         await log.append(a_revision("later", expires_at=ENDS_MS + 1))
@@ -432,8 +432,8 @@ class LogContract(KindsContract, abc.ABC):
         assert await entries(log) == [a_revision("later", expires_at=ENDS_MS + 1)]
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 0
 
-    async def test_an_alert_is_forgotten_as_a_whole(self, log):
-        """LogR1: a revision that has long ended stays as long as a later one."""
+    async def test_alert_is_purged_as_whole(self, log):
+        """An old revision is kept as long as a later one (LogR1)."""
         await log.append(a_revision())
         await log.append(a_revision(revision=2, expires_at=ENDS_MS + 1000))
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 0
@@ -441,8 +441,8 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.purge(ENDS_MS + RETENTION_MS + 1001) == 2
         assert list(await log.history("a-1")) == await entries(log) == []
 
-    async def test_what_was_forgotten_may_begin_again_further_on(self, log):
-        """LogF1, LogR1: no entry turns up later below a position that was already given."""
+    async def test_id_of_purged_alert_can_be_used_again_at_higher_position(self, log):
+        """No entry appears below a position that was given (LogF1, LogR1)."""
         await log.append(a_revision())
         before = await log.tail()
         assert await log.purge(ENDS_MS + RETENTION_MS + 1) == 1
@@ -451,8 +451,8 @@ class LogContract(KindsContract, abc.ABC):
         assert position > before
         assert entry.alert.headline == "again"
 
-    async def test_any_number_of_alerts_may_be_forgotten_at_once(self, log):
-        """LogR1: all that may be, in however many steps."""
+    async def test_any_number_of_alerts_is_purged_at_once(self, log):
+        """One call purges all of them, in any number of steps (LogR1)."""
         self.patch("PURGE_BATCH", 50)
         await asyncio.gather(*(log.append(a_revision(f"a-{n}")) for n in range(120)))
         await asyncio.gather(*(log.append(a_revision(f"b-{n}", expires_at=ENDS_MS + 5000)) for n in range(10)))
@@ -462,7 +462,7 @@ class LogContract(KindsContract, abc.ABC):
     # ---- counts ----------------------------------------------------------------------------------------------
 
     async def test_counts_add_up(self, log):
-        """Protocol, section 4, counts: over all nodes."""
+        """The counts of all nodes are added (section 4 of the protocol)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 0), "a-2": Counts(1, 1)})
         await log.add_counts({})
@@ -472,13 +472,13 @@ class LogContract(KindsContract, abc.ABC):
         assert await log.counts("a-3") == Counts(0, 0)
 
     async def test_concurrent_counts_add_up(self, log):
-        """Protocol, section 4, counts: none is lost."""
+        """No count is lost (section 4 of the protocol)."""
         await log.append(a_revision())
         await asyncio.gather(*(log.add_counts({"a-1": Counts(1, 2)}) for _ in range(20)))
         assert await log.counts("a-1") == Counts(20, 40)
 
     async def test_counts_of_pushes_add_up(self, log):
-        """H7: beside what was sent, and added by other processes than that."""
+        """They are added beside the counts of frames that were sent, by other processes (H7)."""
         await log.append(a_revision())
         await log.add_counts({"a-1": Counts(3, 1)})
         await log.add_counts({"a-1": Counts(pushed=5), "a-2": Counts(pushed=1)})
@@ -489,10 +489,10 @@ class LogContract(KindsContract, abc.ABC):
 
 @with_logs
 class DurableContract(LogContract):
-    """The rules that a backend keeps beyond its process."""
+    """The rules of backends that keep entries after their process."""
 
     def reopened(self, tmp_path, before, after):
-        """Run a coroutine with the log, close it, and run another with the same log opened anew."""
+        """Run a coroutine with the log, close it, and run another one with the same log opened again."""
 
         async def main():
             for body in (before, after):
@@ -506,8 +506,8 @@ class DurableContract(LogContract):
 
         asyncio.run(main())
 
-    def test_what_was_stored_is_there_when_it_is_opened_again(self, tmp_path):
-        """LogA3: entries, positions and counts."""
+    def test_stored_entries_are_there_after_reopening(self, tmp_path):
+        """Entries, positions and counts are the same (LogA3)."""
         kept = []
 
         async def before(log):
@@ -526,8 +526,8 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_positions_are_not_used_twice_after_all_was_forgotten(self, tmp_path):
-        """LogF1: not even when the log was empty in between."""
+    def test_positions_are_not_reused_after_purge_of_all(self, tmp_path):
+        """Positions rise even if the log was empty in between (LogF1)."""
         tail = []
 
         async def before(log):
@@ -541,8 +541,8 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    def test_stop_stores_what_was_accepted(self, tmp_path):
-        """`AlertLog.stop`: what was accepted is stored."""
+    def test_stop_stores_accepted_entries(self, tmp_path):
+        """`stop` stores the entries that were accepted before."""
         appends = []
 
         async def before(log):
@@ -556,8 +556,8 @@ class DurableContract(LogContract):
 
         self.reopened(tmp_path, before, after)
 
-    async def test_a_release_that_knows_no_calls_passes_over_them(self, log):
-        """LogG1, LogG4: without a word. Such a release is this one with its list of kinds cut."""
+    async def test_release_without_calls_skips_their_entries(self, log):
+        """It skips them silently (LogG1, LogG4). Such a release is played by this one with a shorter list of kinds."""
         chain = [a_call(), a_widening(), a_claim(3), an_end(4)]
         for entry in (*chain, a_revision()):
             await log.append(entry)

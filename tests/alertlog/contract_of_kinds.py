@@ -20,11 +20,11 @@ class KindsContract:
     # ---- other releases ----------------------------------------------------------------------------------------
 
     def passed_over_without_a_word(self, log):
-        """Whether nothing was set aside, counted or said."""
+        """Return whether no entry was set aside, counted or logged."""
         return log.quarantined == 0 and not [r for r in self._caplog.records if r.name.startswith("geocast.alertlog")]
 
-    async def test_entries_of_other_kinds_are_passed_over_without_a_word(self, log):
-        """LogG1: whatever is around them; they have a position, and followers go on behind them."""
+    async def test_entries_of_other_kinds_are_skipped_silently(self, log):
+        """They have positions, and followers continue after them (LogG1)."""
         async with aclosing(log.follow(0)) as follower:
             assert await read_on(follower) == []
             await log.append(a_revision())
@@ -41,8 +41,8 @@ class KindsContract:
         assert list(await live(log, NOON_MS)) == [a_revision(), a_revision("a-2")]
         assert self.passed_over_without_a_word(log)
 
-    async def test_a_log_of_nothing_but_other_kinds_is_read_to_its_end(self, log):
-        """LogG1, LogF2: an empty batch says that the end was reached, and nothing else does."""
+    async def test_log_of_other_kinds_alone_is_read_to_its_end(self, log):
+        """Only an empty batch says that the end was reached (LogG1, LogF2)."""
         self.patch("BATCH", 3)
         for number in range(1, 11):
             await self.write(log, of_another_kind(revision=number))
@@ -50,15 +50,15 @@ class KindsContract:
         await log.append(a_revision("a-2"))
         assert await entries(log) == [a_revision("a-2")]
 
-    async def test_an_id_that_has_other_kinds_only_is_taken(self, log):
-        """LogG4: `history` knows the number; LogG1: nothing of it is live."""
+    async def test_id_with_other_kinds_alone_is_taken(self, log):
+        """`history` gives the number (LogG4), and nothing is live (LogG1)."""
         await self.write(log, of_another_kind("call", ends_at=ENDS_MS + 7))
         assert list(await log.history("call")) == [OtherKind("call", 1, ENDS_MS + 7)]
         assert not await log.append(a_revision("call"))
         assert await entries(log) == list(await live(log, NOON_MS)) == []
 
-    async def test_a_revision_and_a_cancel_take_the_number_behind_another_kind(self, log):
-        """LogG2, LogG4, LogA1: it counts by its number alone."""
+    async def test_revision_and_cancel_take_next_number_after_other_kind(self, log):
+        """An entry of another kind counts by its number alone (LogG2, LogG4, LogA1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2))
         assert not await log.append(a_revision(revision=2))
@@ -74,8 +74,8 @@ class KindsContract:
             for n, known in enumerate([a_revision(), None, a_revision(revision=3), None, a_cancel(revision=5)], 1)
         ]
 
-    async def test_a_cancel_is_the_end_whatever_stands_behind_it(self, log):
-        """LogG2: nothing that this release writes follows a cancel, with another kind between them or without."""
+    async def test_cancel_ends_alert_despite_later_entries_of_other_kinds(self, log):
+        """Nothing of this release follows a cancel, with or without other kinds in between (LogG2)."""
         for entry in (a_revision(), a_cancel()):
             await log.append(entry)
         await self.write(log, of_another_kind(revision=3))
@@ -84,8 +84,8 @@ class KindsContract:
         assert list(await live(log, NOON_MS)) == []
         assert len(await log.history("a-1")) == 3
 
-    async def test_a_cancel_may_be_the_first(self, log):
-        """LogG2, CP13: what may begin an alert is not the log's to judge. A tombstone is forgotten as any entry is."""
+    async def test_cancel_can_be_first_entry(self, log):
+        """The log does not check with what an alert begins (LogG2). A tombstone is purged like any entry (CP13)."""
         await self.write(log, a_tombstone())
         assert not await log.append(a_revision())
         assert not await log.append(a_revision(revision=2))
@@ -98,8 +98,8 @@ class KindsContract:
         assert await log.purge(ENDS_MS + RETENTION_MS + 1000) == 2
         assert self.passed_over_without_a_word(log)
 
-    async def test_an_unknown_shape_is_given_on_as_it_came(self, log):
-        """LogG3: alone, and among circles; by `history`, `live` and `follow`."""
+    async def test_unknown_shape_is_passed_on_unchanged(self, log):
+        """`history`, `live` and `follow` give it, alone and among circles (LogG3)."""
         circle = {"type": "circle", "lat": 32.0, "lng": -96.0, "radius_m": 500.0}
         for alert_id, area in (("mixed", [circle, MULTIPOLYGON, {"type": "everywhere"}]), ("alone", [MULTIPOLYGON])):
             await self.write(log, with_area(*area, alert_id=alert_id))
@@ -109,15 +109,15 @@ class KindsContract:
             assert await log.append(a_revision(alert_id, 2))
         assert self.passed_over_without_a_word(log)
 
-    async def test_unknown_members_are_passed_over_wherever_they_are(self, log):
-        """LogG3: in the entry, its approval, its terms, its circles."""
+    async def test_unknown_members_are_ignored_everywhere(self, log):
+        """They may be in the entry, its approval, its terms or its circles (LogG3)."""
         for entry in (a_revision(), a_cancel()):
             await self.write(log, with_members(entry))
         assert await entries(log) == list(await log.history("a-1")) == [a_revision(), a_cancel()]
         assert self.passed_over_without_a_word(log)
 
-    async def test_an_alert_stays_known_until_its_entries_of_other_kinds_have_ended(self, log):
-        """LogG1, LogR1: their end counts, and so do they."""
+    async def test_alert_is_kept_until_its_entries_of_other_kinds_ended(self, log):
+        """The ends of these entries count, and they are purged with the alert (LogG1, LogR1)."""
         await log.append(a_revision())
         await self.write(log, of_another_kind(revision=2, ends_at=ENDS_MS + 1000))
         await self.write(log, of_another_kind("call"))
@@ -129,8 +129,8 @@ class KindsContract:
 
     # ---- calls -------------------------------------------------------------------------------------------------
 
-    async def test_a_call_is_stored_and_followed_as_it_was_appended(self, log):
-        """LogC1: entries of all kinds; they are followed among those of alerts, in order, and none of it is live."""
+    async def test_call_entries_are_stored_and_followed_unchanged(self, log):
+        """Entries of all kinds are given among those of alerts, in order, and none is live (LogC1)."""
         chain = [a_call(), a_widening(), a_claim(3), a_report(4), a_call(5), a_release(6), an_end(7)]
         for entry in (*chain[:3], a_revision(), *chain[3:]):
             assert await log.append(entry)
@@ -139,16 +139,16 @@ class KindsContract:
         assert list(await live(log)) == [a_revision()]
         assert self.passed_over_without_a_word(log)
 
-    async def test_of_a_call_nothing_is_left_out(self, log):
-        """LogC1: claims that stand before an end was put off tell who holds a seat. Of alerts it is as ever."""
+    async def test_follower_gets_ended_call_entries(self, log):
+        """An ended claim may say who has a seat in a call that was extended. Alerts are left out as before (LogC1)."""
         chain = [a_call(), a_claim(), a_call(3, ends_at=EXPIRES_MS + 9)]
         for entry in (*chain, a_revision(), a_call(1, "past")):
             await log.append(entry)
         given = [entry for _, entry in await read(log, 0, EXPIRES_MS + 5)]
         assert given == [*chain, *await log.history("past")]
 
-    async def test_numbers_of_a_call_run_without_a_gap_and_nothing_follows_its_end(self, log):
-        """LogA1, LogC1."""
+    async def test_call_append_with_gap_or_after_end_is_refused(self, log):
+        """The rules for alerts apply to calls (LogA1, LogC1)."""
         for entry, stored in [
             (a_call(2), False),
             (a_call(), True),
@@ -164,16 +164,16 @@ class KindsContract:
         ]:
             assert await log.append(entry) is stored
 
-    async def test_of_concurrent_claims_of_one_number_one_is_stored(self, log):
-        """LogA2, RV2: as many succeed as there are numbers, in the log's order."""
+    async def test_concurrent_claims_of_one_number_store_one(self, log):
+        """As many claims succeed as there are numbers, in the order of the log (LogA2, RV2)."""
         await log.append(a_call())
         rivals = [a_claim(2) for _ in range(30)]
         stored = await asyncio.gather(*map(log.append, rivals))
         assert sum(stored) == 1
         assert (await log.history("c-1"))[-1] == rivals[stored.index(True)]
 
-    async def test_no_chain_takes_entries_of_an_alert_and_of_a_call(self, log):
-        """LogC1, RY1: they share one space of ids; entries of unknown kinds make no difference."""
+    async def test_chain_refuses_mix_of_alert_and_call_entries(self, log):
+        """Alerts and calls share their ids; entries of unknown kinds change nothing (LogC1, RY1)."""
         await log.append(a_call())
         await log.append(a_revision())
         for number in (2, 3):
@@ -186,8 +186,8 @@ class KindsContract:
         assert await log.append(an_end(4))
         assert await log.append(a_cancel("a-1", 4))
 
-    async def test_open_calls_have_no_end_and_have_not_expired(self, log):
-        """LogC3: in the order in which they were opened; the latest end of their entries counts."""
+    async def test_open_calls_leaves_out_ended_and_expired_calls(self, log):
+        """Calls are in the order of their first entries, and the latest end counts (LogC3)."""
         assert list(await log.open_calls(NOON_MS)) == []
         for entry in (
             a_call(1, "c-2"),
@@ -206,8 +206,11 @@ class KindsContract:
         assert await log.append(an_end(3, "c-2"))
         assert list(await log.open_calls(NOON_MS)) == ["c-1"]
 
-    async def test_the_place_of_a_call_is_deleted_ten_minutes_after_its_end(self, log):
-        """LogC4, RZ4: the entries that hold it, and no other; nothing may follow, and they are given to nobody."""
+    async def test_place_of_call_is_deleted_ten_minutes_after_its_end(self, log):
+        """Only the entries with the place are deleted.
+
+        Nobody gets them any more, and nothing follows the end (LogC4, RZ4).
+        """
         await log.append(a_call(1, "open"))
         chain = [a_call(), a_claim(), a_call(3), an_end(4, at=NOON_MS + 1)]
         for entry in chain:
@@ -225,8 +228,8 @@ class KindsContract:
         assert list(await log.open_calls(NOON_MS)) == ["open"]
         assert await log.purge(NOON_MS + PLACE_MS + 1) == 0
 
-    async def test_what_is_left_of_a_call_is_forgotten_as_an_alert_is(self, log):
-        """LogC4, LogR1: as a whole, a day after it would have expired; one that nobody has ended, too."""
+    async def test_rest_of_call_is_purged_like_alert(self, log):
+        """It is purged as a whole, a day after its expiry, even if nobody ended it (LogC4, LogR1)."""
         for entry in (a_call(), an_end(2), a_call(1, "open"), a_claim(2, call_id="open")):
             await log.append(entry)
         await log.append(a_call(1, "later", ends_at=EXPIRES_MS + 60_000))
@@ -241,22 +244,22 @@ class KindsContract:
         assert await log.counts(later) == Counts(3)
         assert await log.append(a_call())
 
-    async def test_an_end_that_tells_no_time_keeps_no_place_for_good(self, log):
-        """LogC4: who has the log can write anything under a seal that is no seal; then the expiry counts."""
+    async def test_end_without_readable_time_lets_place_be_purged(self, log):
+        """A writer of the log can store an `end` with any bytes; then the expiry counts (LogC4)."""
         await log.append(a_call())
         await log.append(replace(an_end(2), plain=b"\xc1"))
         assert await log.purge(EXPIRES_MS + PLACE_MS - 1) == 0
         assert await log.purge(EXPIRES_MS + PLACE_MS) == 1
 
-    async def test_counts_of_those_who_declined_add_up(self, log):
-        """RN3: beside those that were rung, and those that saw it."""
+    async def test_counts_of_declined_calls_add_up(self, log):
+        """They are added beside the counts of sent and acknowledged frames (RN3)."""
         await log.add_counts({"c-1": Counts(3, 1, 1), "c-2": Counts(1)})
         await log.add_counts({"c-1": Counts(0, 0, 2)})
         assert await log.counts("c-1") == Counts(3, 1, 3)
         assert await log.counts("c-2") == Counts(1, 0, 0)
 
-    async def test_a_good_log_sets_nothing_aside(self, log):
-        """LogR2: `quarantined` counts what can't be read."""
+    async def test_undamaged_log_sets_nothing_aside(self, log):
+        """`quarantined` counts only entries that can't be read (LogR2)."""
         await log.append(a_revision())
         await read(log)
         assert log.quarantined == 0

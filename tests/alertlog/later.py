@@ -1,7 +1,7 @@
-"""Entries as a later release writes them: of kinds, with shapes and with members that this one has not heard of.
+"""Entries as a later release may write them: with kinds, shapes and members that this release does not know.
 
-Purpose: two releases on one log. Lies: there is no later release yet; these are the entries that are planned, made
-from this release's own bytes.
+Purpose: two releases on one log. Lies: there is no later release yet, so the entries are made from this release's
+bytes.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ MULTIPOLYGON = {
 
 
 class Later(NamedTuple):
-    """One entry: what stands beside its bytes in the log, and the bytes."""
+    """An entry of a later release: the columns beside its bytes in the log, and the bytes."""
 
     id: str
     revision: int
@@ -31,20 +31,20 @@ class Later(NamedTuple):
 
     @property
     def checksum(self) -> int:
-        """The CRC-32 beside it."""
+        """The CRC-32 that is stored beside the bytes."""
         return codec.checksum(self.id, self.revision, self.payload)
 
 
 def of_another_kind(
     alert_id: str = "a-1", revision: int = 1, kind: str = "vigil", ends_at: int = ENDS_MS, **members: Any
 ) -> Later:
-    """An entry of a kind that this release does not know."""
+    """Return an entry of a kind that this release does not know."""
     fields = {"kind": kind, "sealed": b"\x00\xff" * 20, "by": {1: "one", "deep": [{"er": None}]}} | members
     return Later(alert_id, revision, kind, ends_at, msgpack.packb(fields))
 
 
 def with_members(entry: Entry, **members: Any) -> Later:
-    """A revision or a cancel with members that this release does not know, anywhere in it."""
+    """Return a revision or a cancel with members everywhere that this release does not know."""
     fields = msgpack.unpackb(codec.encode(entry))
     fields["approval"] += [1_935_403_145, {"kid": "8f3a91c2d4e5f607"}]
     if "terms" in fields:
@@ -55,13 +55,13 @@ def with_members(entry: Entry, **members: Any) -> Later:
 
 
 def with_area(*shapes: dict[str, Any], **changes: Any) -> Later:
-    """A revision with these shapes, as maps."""
+    """Return a revision with these shapes, given as maps."""
     entry = a_revision(**changes)
     return _later(entry, msgpack.unpackb(codec.encode(entry)) | {"area": list(shapes)})
 
 
 def a_tombstone(alert_id: str = "a-1") -> Later:
-    """A cancel as the first entry: a message that came after its own cancel."""
+    """Return a cancel that is the first entry: its message came after its own cancel."""
     return with_members(a_cancel(alert_id, 1), into="a-9")
 
 

@@ -40,7 +40,7 @@ def with_logs(contract):
 
 
 async def read_on(follower):
-    """What a follower is given until it has come to the end."""
+    """Return the entries that a follower gives until it has reached the end."""
     found = []
     async for batch in follower:
         found += batch
@@ -50,18 +50,18 @@ async def read_on(follower):
 
 
 async def read(log, after=0, ended_before_ms=0):
-    """Everything behind a position, by a follower of its own."""
+    """Return all entries after a position, by a new follower."""
     async with aclosing(log.follow(after, ended_before_ms)) as follower:
         return await read_on(follower)
 
 
 async def entries(log):
-    """All entries, in order."""
+    """Return all entries, in order."""
     return [entry for _, entry in await read(log)]
 
 
 async def pages(log, now_ms=NOON_MS, limit=PAGE):
-    """What is live, page by page."""
+    """Return the live alerts, page by page."""
     found, after = [], None
     while not found or after is not None:
         page = await log.live(now_ms, after, limit)
@@ -72,6 +72,6 @@ async def pages(log, now_ms=NOON_MS, limit=PAGE):
 
 
 async def live(log, now_ms=NOON_MS):
-    """All that is live, from one page."""
+    """Return all live alerts, from one page."""
     [found] = await pages(log, now_ms)
     return found

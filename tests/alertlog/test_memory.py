@@ -6,7 +6,7 @@ from geocast.alertlog import codec, memory
 
 
 class TestMemoryLog(LogContract):
-    """All rules but durability."""
+    """All rules of the port except durability."""
 
     modules = (memory,)
 

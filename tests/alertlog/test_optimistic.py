@@ -1,4 +1,4 @@
-"""alertlog/optimistic.py: to read the history, decide, append, and decide again if another writer was faster."""
+"""The optimistic writer: it reads, decides and appends, and decides again if another writer was faster."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ ID = a_revision().id
 
 
 class Node:
-    """A node whose requests append "the next revision". Purpose: to see what it reads, decides and stores."""
+    """A node whose requests append the next revision. Purpose: to see what it reads, decides and stores."""
 
     def __init__(self, log=None):
         self.log = log or MemoryLog()
@@ -27,7 +27,7 @@ class Node:
         return await self.log.history(ID)
 
     def decide(self, history):
-        """Append the next revision, whatever there is."""
+        """Append the next revision, whatever the history is."""
         self.histories.append(len(history))
         self.before_append()
         entry = a_revision(revision=len(history) + 1)
@@ -42,7 +42,7 @@ class Node:
         return [entry.revision for entry in asyncio.run(self.log.history(ID))]
 
 
-def test_plan_is_appended_and_followers_are_nudged():
+def test_plan_is_appended_and_followers_are_woken():
     """The answer of the plan is given, and `appended` is called with each entry."""
     node = Node()
     assert [node.answer(), node.answer()] == ["revision 1", "revision 2"]
@@ -51,14 +51,14 @@ def test_plan_is_appended_and_followers_are_nudged():
 
 
 def test_plan_without_entries_answers_and_stores_nothing():
-    """Rule 2: a repeated request or a dry run is not decided twice."""
+    """A repeated request or a dry run is decided once (Rule 2)."""
     node = Node()
     assert node.answer(lambda history: node.histories.append(len(history)) or Plan("repeated")) == "repeated"
     assert (node.histories, node.stored(), node.nudged) == ([0], [], [])
 
 
-def test_overtaken_node_decides_again_from_the_new_history():
-    """Rule 3, the example in the module: the second decision sees what the faster node has appended."""
+def test_overtaken_node_decides_again_from_new_history():
+    """The second decision sees the entry of the faster node, as in the module's example (Rule 3)."""
     node = Node()
     node.answer()
     faster = iter([a_revision(revision=2, headline="of the faster node")])
@@ -70,7 +70,7 @@ def test_overtaken_node_decides_again_from_the_new_history():
 
 
 def test_overtaken_request_is_refused_by_its_second_decision():
-    """Rules 2 and 3: the error of the later decision is raised, and nothing is stored for it."""
+    """The error of the second decision is raised, and nothing is stored (Rules 2 and 3)."""
     node = Node()
     node.answer()
     node.before_append = lambda: node.log.take(a_cancel(revision=2))
@@ -86,7 +86,7 @@ def test_overtaken_request_is_refused_by_its_second_decision():
 
 
 def test_request_that_is_always_overtaken_ends_with_log_unavailable():
-    """Rule 3: after ATTEMPTS decisions the outcome is unknown, and the error has the service's text."""
+    """After ATTEMPTS decisions the outcome is unknown, and the error has the service's text (Rule 3)."""
     node = Node()
     node.before_append = lambda: node.log.take(a_revision(revision=len(node.histories)))
     with pytest.raises(LogUnavailable, match="others are faster"):
@@ -97,7 +97,7 @@ def test_request_that_is_always_overtaken_ends_with_log_unavailable():
 
 @pytest.mark.parametrize("broken", ["history", "append"])
 def test_unavailable_log_is_not_tried_again(broken):
-    """Rule 4: whether the entry was stored is unknown, so the client has to repeat the request."""
+    """Whether the entry was stored is unknown, so the client has to repeat the request (Rule 4)."""
     node, calls = Node(), []
 
     async def unavailable(_):
@@ -111,7 +111,7 @@ def test_unavailable_log_is_not_tried_again(broken):
 
 
 def test_several_entries_are_appended_until_one_is_overtaken():
-    """`append`: what was stored before the number that is taken stays stored, and the next plan goes on from there."""
+    """Entries before the taken number stay stored, and the next plan continues from there."""
     node = Node()
 
     def decide(history):
@@ -123,8 +123,8 @@ def test_several_entries_are_appended_until_one_is_overtaken():
     assert [entry.revision for entry in node.nudged] == [1, 2, 3]
 
 
-def test_own_append_is_used_instead_of_the_writers():
-    """`append`: it may do something first, and may say that it was overtaken."""
+def test_given_append_is_used_instead_of_writers_own():
+    """The given function may do something first, and may return False."""
     node, tries = Node(), []
 
     async def append(entries):

@@ -10,7 +10,7 @@ EPOCH = 1_000
 
 
 def a_history(epoch=EPOCH, seq=5, server=A, tops=((100, 0), (200, 0))):
-    """A history of which a server has told in two heartbeats."""
+    """Return a history after two heartbeats of one server."""
     history = History()
     history.told(epoch, seq)
     for top in tops:
@@ -20,18 +20,18 @@ def a_history(epoch=EPOCH, seq=5, server=A, tops=((100, 0), (200, 0))):
 
 
 def a_reading(history, seq=5, place=(200, 0), server=A):
-    """A follower that has read all that there is, up to a heartbeat."""
+    """Return the position of a follower that has read everything, up to a heartbeat."""
     reading = ReadPosition(position_of(history.epoch, seq), 0, server, history.server)
     reading.begin(history.epoch, seq, history.top)
     reading.place, reading.last = place, (199, 0)
     return reading
 
 
-# ---- what heartbeats tell ----------------------------------------------------------------------------------------
+# ---- reports of heartbeats ---------------------------------------------------------------------------------------
 
 
-def test_the_first_heartbeat_of_a_process_is_taken_over():
-    """Row 9: no history was rewound, and nothing is known that could be put back."""
+def test_first_heartbeat_of_process_is_adopted():
+    """The history was not rewound, and there is nothing to put back (row 9)."""
     history = History()
     assert not history.told(EPOCH, 7)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 7, 0)
@@ -39,24 +39,24 @@ def test_the_first_heartbeat_of_a_process_is_taken_over():
 
 
 @pytest.mark.parametrize("seq", [5, 6])
-def test_a_heartbeat_of_the_same_history_changes_nothing(seq):
-    """Row 1: but how far it goes."""
+def test_heartbeat_of_same_history_changes_nothing(seq):
+    """Only the number of the last entry rises (row 1)."""
     history = a_history()
     assert not history.told(EPOCH, seq)
     assert not history.accepted_by(A, EPOCH)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, seq, 0)
 
 
-def test_answers_come_in_any_order():
-    """Row 1: an older answer takes nothing back, nor does one of an earlier epoch."""
+def test_older_answer_does_not_lower_number():
+    """An older answer, also of an earlier epoch, changes nothing (row 1)."""
     history = a_history(seq=9)
     assert not history.told(EPOCH, 4)
     assert not history.told(EPOCH - 1, 12)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH, 9, 0)
 
 
-def test_a_later_epoch_is_taken_over_and_all_is_put_back_once():
-    """Row 2: also where it has fewer entries."""
+def test_later_epoch_is_adopted_and_all_is_put_back_once():
+    """A later epoch is adopted also if it has fewer entries (row 2)."""
     history = a_history()
     assert history.told(EPOCH + 1, 2)
     assert (history.epoch, history.seq, history.rewinds) == (EPOCH + 1, 2, 1)
@@ -64,8 +64,8 @@ def test_a_later_epoch_is_taken_over_and_all_is_put_back_once():
     assert not history.accepted_by(A, EPOCH + 1)
 
 
-def test_when_another_server_answers_all_is_put_back_once():
-    """Row 4: it may lack what was acknowledged by the one before."""
+def test_heartbeat_of_another_server_puts_all_back_once():
+    """It may lack entries that the server before has acknowledged (row 4)."""
     history = a_history()
     assert history.accepted_by(B, EPOCH)
     assert not history.accepted_by(B, EPOCH)
@@ -76,16 +76,16 @@ def test_when_another_server_answers_all_is_put_back_once():
     ("epoch", "seq", "floor"),
     [(EPOCH, 5, None), (EPOCH, 6, None), (EPOCH + 1, 0, None), (EPOCH, 4, EPOCH), (EPOCH - 1, 99, EPOCH)],
 )
-def test_a_heartbeat_that_tells_less_than_was_known_shows_a_rewind(epoch, seq, floor):
-    """Row 3, and rows 1 and 2: a new epoch is begun above the one that was known."""
+def test_heartbeat_with_lower_number_shows_rewind(epoch, seq, floor):
+    """A new epoch is begun above the known one (row 3); rows 1 and 2 begin none."""
     assert floor_after(a_history().mark, epoch, seq) == floor
 
 
 # ---- how a follower begins ---------------------------------------------------------------------------------------
 
 
-def test_a_follower_goes_on_where_one_before_has_stopped():
-    """Row 1: with its place in the stream, behind which there is no gap."""
+def test_follower_continues_where_last_one_stopped():
+    """It has the last one's place in the stream, after which there is no gap (row 1)."""
     history = a_history(seq=8)
     before = a_reading(history, seq=5)
     assert before.fits(EPOCH, 8)
@@ -96,8 +96,8 @@ def test_a_follower_goes_on_where_one_before_has_stopped():
         reading.take((201, 0), EPOCH, 7, is_beat=False)
 
 
-def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
-    """Row 6: for a heartbeat may not have come there."""
+def test_follower_on_another_server_continues_after_last_entry():
+    """A heartbeat may be missing on the other server (row 6)."""
     before = a_reading(a_history())
     reading = ReadPosition(before.position, 0, B, B)
     reading.go_on_from(before)
@@ -105,22 +105,26 @@ def test_on_another_server_a_follower_goes_on_behind_its_last_entry():
 
 
 @pytest.mark.parametrize(("epoch", "seq"), [(EPOCH, 4), (EPOCH - 1, 9), (EPOCH + 1, 9)])
-def test_a_log_that_is_shorter_or_in_another_epoch_is_not_the_one_that_was_read(epoch, seq):
-    """Rows 5 and 6."""
+def test_shorter_log_or_other_epoch_does_not_fit(epoch, seq):
+    """Such a log can't have all entries that were read (rows 5 and 6)."""
     assert not a_reading(a_history()).fits(epoch, seq)
 
 
 @pytest.mark.parametrize(
     ("epoch", "known", "floor"),
     [
-        (EPOCH, EPOCH, EPOCH),  # it is in ours yet: nobody has noticed before us
-        (EPOCH - 9, EPOCH, EPOCH),  # its clock went back, and it was flushed
-        (EPOCH + 1, EPOCH + 1, None),  # somebody has begun one
-        (EPOCH + 1, EPOCH + 9, EPOCH + 9),  # and yet it is behind what another server has told us
+        (EPOCH, EPOCH, EPOCH),  # the log is still in our epoch: no other process has noticed
+        (EPOCH - 9, EPOCH, EPOCH),  # its clock was set back, and it was flushed
+        (EPOCH + 1, EPOCH + 1, None),  # another process has begun an epoch
+        (
+            EPOCH + 1,
+            EPOCH + 9,
+            EPOCH + 9,
+        ),  # another process has begun an epoch, but another server has reported a later one
     ],
 )
-def test_a_new_epoch_is_begun_once_and_above_all_that_are_known(epoch, known, floor):
-    """Rows 5, 6 and 8: positions rise for ever (LogF1)."""
+def test_new_epoch_is_begun_once_and_above_all_known_epochs(epoch, known, floor):
+    """Positions always rise (rows 5, 6 and 8, LogF1)."""
     assert a_reading(a_history()).floor(epoch, known) == floor
 
 
@@ -128,8 +132,8 @@ def test_a_new_epoch_is_begun_once_and_above_all_that_are_known(epoch, known, fl
     ("after", "ended_before_ms", "may"),
     [(0, 0, True), (0, 500, True), (1, 0, False)],
 )
-def test_who_wants_other_entries_does_not_go_on_there(after, ended_before_ms, may):
-    """`AlertLog.follow`: behind another position, or with some that were passed over."""
+def test_reader_of_other_entries_does_not_continue_there(after, ended_before_ms, may):
+    """It wants another position, or entries that were left out (`AlertLog.follow`)."""
     before = a_reading(a_history())
     assert before.may_be_continued(before.position + after, ended_before_ms) is may
     before.ended_before_ms = 1
@@ -140,7 +144,7 @@ def test_who_wants_other_entries_does_not_go_on_there(after, ended_before_ms, ma
 
 
 def test_numbers_that_follow_one_another_are_taken():
-    """Row 1: heartbeats between them repeat the last number."""
+    """Heartbeats in between repeat the last number (row 1)."""
     reading = a_reading(a_history())
     assert reading.take((201, 0), EPOCH, 6, is_beat=False) == position_of(EPOCH, 6)
     assert reading.take((202, 0), EPOCH, 6, is_beat=True) == 0
@@ -153,14 +157,14 @@ def test_numbers_that_follow_one_another_are_taken():
     [(EPOCH, 7, False), (EPOCH, 5, False), (EPOCH, 6, True), (EPOCH + 1, 6, False), (EPOCH - 1, 5, True)],
     ids=["gap", "again", "gap before a heartbeat", "later epoch", "earlier epoch"],
 )
-def test_a_gap_or_another_epoch_is_noticed(epoch, seq, is_beat):
-    """Row 5."""
+def test_gap_or_other_epoch_raises_rewound(epoch, seq, is_beat):
+    """Both show that entries were lost (row 5)."""
     with pytest.raises(Rewound):
         a_reading(a_history()).take((201, 0), epoch, seq, is_beat=is_beat)
 
 
-def test_while_it_catches_up_there_may_be_gaps():
-    """Row 9: purging leaves them, and entries that were put back are of earlier epochs no more."""
+def test_gaps_are_allowed_before_top():
+    """Purged entries leave gaps, and entries that were put back have new epochs (row 9)."""
     history = a_history(seq=9)
     reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 9, (200, 0))
@@ -170,8 +174,8 @@ def test_while_it_catches_up_there_may_be_gaps():
     assert not reading.is_deaf(history)
 
 
-def test_what_had_ended_is_passed_over_only_while_it_catches_up():
-    """`AlertLog.follow`: what comes later comes whole, for the clock by which it had ended may be wrong."""
+def test_ended_entries_are_left_out_only_before_top():
+    """Later entries are all given, since the clock for `ended_before_ms` may be wrong (`AlertLog.follow`)."""
     reading = ReadPosition(0, 1000, A, A)
     reading.begin(EPOCH, 2, (200, 0))
     for place, ends_at, wanted in [((199, 0), 999, False), ((200, 0), 1000, True), ((201, 0), 999, True)]:
@@ -179,26 +183,26 @@ def test_what_had_ended_is_passed_over_only_while_it_catches_up():
         assert reading.wants(reading.take(place, EPOCH, seq, is_beat=False), ends_at) is wanted
 
 
-def test_what_was_given_is_not_given_again():
-    """LogF1: each once."""
+def test_given_entries_are_not_given_again():
+    """Each entry is given once (LogF1)."""
     reading = ReadPosition(position_of(EPOCH, 2), 0, A, A)
     reading.begin(EPOCH, 3, (200, 0))
     assert not reading.wants(reading.take((199, 0), EPOCH, 2, is_beat=False), 0)
     assert reading.wants(reading.take((200, 0), EPOCH, 3, is_beat=False), 0)
 
 
-def test_what_is_no_entry_is_passed_over():
-    """LogR2: the next one follows the one before it."""
+def test_foreign_item_is_skipped():
+    """The next entry follows the one before the foreign item (LogR2)."""
     reading = a_reading(a_history())
     reading.pass_over((201, 0))
     assert reading.take((202, 0), EPOCH, 6, is_beat=False)
 
 
-# ---- at the end of what comes ------------------------------------------------------------------------------------
+# ---- at the end of the stream ------------------------------------------------------------------------------------
 
 
-def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
-    """Row 7: the last one may be on its way."""
+def test_reader_at_last_heartbeat_but_one_is_not_deaf():
+    """The last heartbeat may be on its way (row 7)."""
     history = a_history()
     reading = a_reading(history, place=(150, 0))
     reading.top = ZERO
@@ -207,16 +211,16 @@ def test_who_has_come_as_far_as_the_heartbeat_before_the_last_is_not_deaf():
     assert reading.is_deaf(history)
 
 
-def test_who_has_not_come_to_where_the_stream_ended_when_it_began_is_deaf():
-    """Row 7: it reads another stream than the one whose end it was told."""
+def test_reader_before_top_at_end_of_stream_is_deaf():
+    """It reads another stream than the one whose end was reported (row 7)."""
     history = a_history()
     reading = ReadPosition(0, 0, A, A)
     reading.begin(EPOCH, 5, (200, 0))
     assert reading.is_deaf(history)
 
 
-def test_who_reads_a_server_that_nobody_writes_is_deaf():
-    """Row 4: unless it is the one that was written when it began, and no heartbeat has gone elsewhere since."""
+def test_reader_of_server_without_heartbeats_is_deaf():
+    """It is not deaf while the last heartbeat went to the server that was written when it began (row 4)."""
     history = a_history()
     for server, deaf in [(A, False), (B, True)]:
         reading = a_reading(history, server=server)
@@ -227,8 +231,8 @@ def test_who_reads_a_server_that_nobody_writes_is_deaf():
     assert reading.is_deaf(history)
 
 
-def test_ids_that_go_back_make_nobody_deaf_and_the_epoch_tells():
-    """Rows 7 and 8: a clock was set right, and the stream began anew."""
+def test_ids_that_go_back_are_noticed_by_epoch_alone():
+    """A clock was set right, and the stream began again (rows 7 and 8)."""
     history = a_history()
     reading = a_reading(history, place=(9_000, 0))
     history.told(EPOCH + 1, 0)

@@ -1,4 +1,4 @@
-"""How late it is at least, by what a log bears witness to: no clock alone decides what is forgotten (LogR1)."""
+"""The trusted time of a log: no clock alone decides which entries are deleted (LogR1)."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ DAY_MS = 24 * HOUR_MS
 
 
 def entry(accepted_ms, approved_ms=None):
-    """A revision that a node accepted, and a desk approved, then."""
+    """Return a revision with these times of acceptance and approval."""
     approved = accepted_ms if approved_ms is None else approved_ms
     return a_revision(issued_at=accepted_ms, approval=Approval("desk-7", approved))
 
@@ -23,15 +23,15 @@ def clock():
     return FakeClock()
 
 
-def test_an_empty_log_bears_no_witness(clock):
-    """There is nothing to forget in it."""
+def test_empty_log_has_no_trusted_time(clock):
+    """It has no entry with a time, and nothing to delete."""
     assert TrustedTime().at_least([], clock.now()) == 0
     assert TrustedTime().at_least([None, OtherKind("x", 1, NOON_MS)], clock.now()) == 0
 
 
 @pytest.mark.parametrize("kind", ["revision", "cancel"])
 @pytest.mark.parametrize("ahead", ["node", "desk"])
-def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
+def test_trusted_time_is_earlier_of_acceptance_and_approval(clock, kind, ahead):
     """One of the two clocks may be ahead."""
     times = (NOON_MS + DAY_MS, NOON_MS) if ahead == "node" else (NOON_MS, NOON_MS + DAY_MS)
     told = a_cancel(cancelled_at=times[0], approval=Approval("d", times[1])) if kind == "cancel" else entry(*times)
@@ -39,8 +39,11 @@ def test_it_is_later_than_what_node_and_desk_agree_on(clock, kind, ahead):
     assert TrustedTime().at_least([told], clock.now()) == NOON_MS
 
 
-def test_calls_tell_of_two_clocks_too(clock):
-    """The node's that took it, or ended it, and that of who dispatched it; a claim tells of one alone."""
+def test_trusted_time_of_call_is_earlier_of_two_clocks(clock):
+    """They are the clocks of the node and of the dispatcher.
+
+    A claim has the time of one party alone, and does not count.
+    """
     clock.wall_ms += 7 * DAY_MS
     ahead = dataclasses.replace(OPENING, issued_at=NOON_MS + 9 * DAY_MS)
     for told in (a_call(), a_call_entry(ahead, 1), an_end(at=NOON_MS + 9 * DAY_MS)):
@@ -49,8 +52,8 @@ def test_calls_tell_of_two_clocks_too(clock):
     assert TrustedTime().at_least([a_claim(), odd], clock.now()) == 0
 
 
-def test_time_goes_on_by_the_monotonic_clock(clock):
-    """Whatever the wall clock does, and never beyond it."""
+def test_trusted_time_advances_by_monotonic_clock(clock):
+    """It does so whatever the wall clock does, and never passes the wall clock."""
     witness, there = TrustedTime(), [entry(NOON_MS)]
     assert witness.at_least(there, clock.now()) == NOON_MS
     clock.advance(3600)
@@ -60,8 +63,8 @@ def test_time_goes_on_by_the_monotonic_clock(clock):
     assert witness.at_least(there, clock.now()) == NOON_MS + 1
 
 
-def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
-    """Where nothing was published for three days before the start."""
+def test_newer_entry_counts_after_clock_has_confirmed_it(clock):
+    """Before the start, nothing was published for three days."""
     witness = TrustedTime()
     clock.wall_ms += 3 * DAY_MS
     assert witness.at_least([entry(NOON_MS)], clock.now()) == NOON_MS
@@ -73,8 +76,8 @@ def test_a_newer_entry_counts_when_the_clock_has_stood_by_it(clock):
     assert witness.at_least(there, clock.now()) == clock.wall_ms
 
 
-def test_what_a_machine_ahead_has_published_does_not_count(clock):
-    """Node and desk on one machine, two days ahead for ten minutes, and again the day after."""
+def test_entry_published_while_clock_was_ahead_does_not_count(clock):
+    """Node and desk are one machine, whose clock is two days ahead for ten minutes, twice."""
     witness = TrustedTime()
     witness.at_least([entry(NOON_MS)], clock.now())
     for _ in range(2):

@@ -270,10 +270,10 @@ def broken(log):
 @pytest.mark.parametrize(
     ("change", "status", "expected"),
     [
-        (someone_elses, 2, "is no alert log; it is left as it is"),
+        (someone_elses, 2, "is not an alert log; it was not changed"),
         (of_a_later_release, 2, "made by a later version of geocast"),
-        (a_text, 2, "is no alert log; it is left as it is"),
-        (a_pipe, 2, "is no regular file"),
+        (a_text, 2, "is not an alert log; it was not changed"),
+        (a_pipe, 2, "is not a regular file"),
         (a_folder, 2, "Is a directory"),
         (broken, 1, "is corrupt: a node would save what can be read"),
     ],
@@ -323,7 +323,7 @@ def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys)
         server.command("SET", "{geocast}:stream", "mine")
         outcome = geocast("check", "--keys", "keys.jwks", "--log", server.url)
         assert (outcome.status, len(errors(outcome))) == (2, 1)
-        assert "is somebody else's" in outcome.err
+        assert "belongs to another program" in outcome.err
         server.command("DEL", "{geocast}:stream")
 
         server.command("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")

@@ -1,4 +1,4 @@
-"""Publishing on an empty log, for each test."""
+"""Fixtures: publishing on an empty log."""
 
 import pytest
 from support.publisher import PublisherHarness

@@ -1,4 +1,4 @@
-"""Polygons at the door: what is asked for, what is refused and how, what is stored (docs/areas.md)."""
+"""Polygons in requests: accepted ones, refused ones, and their stored form (areas.md)."""
 
 import math
 
@@ -24,24 +24,24 @@ CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 
 
 def polygon(ring):
-    """A polygon as it is asked for."""
+    """Return a polygon in the form of a request."""
     return {"type": "Polygon", "coordinates": [ring]}
 
 
 def rivers(**flood):
-    """A policy with a category that takes polygons, and one that does not."""
+    """Return a policy with a category that takes polygons, and one that does not."""
     flood = {"title": "Flood", "polygons": True, "max_radius_m": 200_000} | flood
     return Policy.model_validate({"name": "p", "categories": {"flood": flood, "robbery": {"title": "Robbery"}}})
 
 
 @pytest.fixture
 def desk():
-    """A desk where floods may have polygons."""
+    """Return a desk with a policy that takes polygons for floods."""
     return PublisherHarness(in_force=rivers())
 
 
 def wavy(corners, lat=33.0):
-    """A ring with as many corners, that is no star."""
+    """Return a ring with this many corners that is not a star."""
     turn = [n * 2 * math.pi / corners for n in range(corners)]
     ring = [
         [-97 + (1 + 0.2 * math.sin(40 * t)) * math.cos(t), lat + (1 + 0.2 * math.sin(40 * t)) * math.sin(t)]
@@ -50,11 +50,11 @@ def wavy(corners, lat=33.0):
     return [[round(lng, 6), round(lat, 6)] for lng, lat in [*ring, ring[0]]]
 
 
-# ---- what is taken ---------------------------------------------------------------------------------------------
+# ---- accepted polygons -----------------------------------------------------------------------------------------
 
 
-def test_a_polygon_is_published_and_stored(desk):
-    """A10, A16, B7: alone or in a list, with circles beside it; circles are published as ever."""
+def test_polygon_is_published_and_stored(desk):
+    """It is alone or in a list with circles, which are published as always (A10, A16, B7)."""
     status, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert (status, entry.alert.area) == (201, (Polygon(tuple(map(tuple, SQUARE))),))
     assert list(desk.history()) == [entry]
@@ -65,8 +65,8 @@ def test_a_polygon_is_published_and_stored(desk):
     assert large.buffer_m == 20.0
 
 
-def test_what_is_published_can_be_asked_for_again(desk):
-    """B7: a ring of arcs that is asked for stays what it is."""
+def test_published_polygon_can_be_requested_again(desk):
+    """A requested ring of arcs stays unchanged (B7)."""
     _, entry = desk.publish(category="flood", area=polygon(wavy(200)))
     [shape] = entry.alert.area
     _, again = desk.publish(id="a-2", category="flood", area=polygon([list(corner) for corner in shape.ring]))
@@ -74,18 +74,18 @@ def test_what_is_published_can_be_asked_for_again(desk):
 
 
 @pytest.mark.parametrize("number", [[-96.81, 32], [-97, 32.5]])
-def test_integers_are_numbers(desk, number):
-    """A16, L3: and -0 is 0."""
+def test_integer_coordinates_are_accepted(desk, number):
+    """-0 is read as 0 (A16, L3)."""
     status, entry = desk.publish(category="flood", area=polygon([number, [-96, 32], [-96, 33], number]))
     assert status == 201
     assert all(type(each) is float for corner in entry.alert.area[0].ring for each in corner)
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------
+# ---- refused polygons ------------------------------------------------------------------------------------------
 
 
 def ring_with(position):
-    """The coordinates of a square of which one position is another."""
+    """Return the coordinates of a square with one position replaced."""
     return [[SQUARE[0], position, *SQUARE[2:]]]
 
 
@@ -119,8 +119,8 @@ def ring_with(position):
     ],
     ids=range(24),
 )
-def test_what_is_no_ring_is_refused_at_its_coordinates(desk, coordinates):
-    """A16, A17, A18, A19: one violation, which names no position; nothing else is said to be wrong."""
+def test_invalid_ring_is_refused_with_pointer_to_coordinates(desk, coordinates):
+    """There is one violation, which names no position (A16, A17, A18, A19)."""
     for area, pointer in ((None, "/area/coordinates"), (CIRCLE, "/area/1/coordinates")):
         shape = {"type": "Polygon", "coordinates": coordinates}
         answer = desk.publish(category="flood", area=[area, shape] if area else shape)
@@ -142,20 +142,20 @@ def test_what_is_no_ring_is_refused_at_its_coordinates(desk, coordinates):
         ({"type": "Feature", "geometry": polygon(SQUARE)}, [("invalid-value", "/area/type")]),
     ],
 )
-def test_it_has_no_other_member_and_no_other_type(desk, shape, expected):
-    """A16: a shape of another type is refused there first."""
+def test_shape_with_other_member_or_type_is_refused(desk, shape, expected):
+    """A shape of another type is refused for its type first (A16)."""
     _, _, found = slugs(desk.publish(category="flood", area=shape))
     assert found[:1] == expected
 
 
-def test_the_type_that_is_refused_is_told_what_would_do(desk):
-    """A16: whoever sends a MultiPolygon is not told that a circle's fields are missing and nothing else."""
+def test_refused_type_of_shape_is_answered_with_accepted_types(desk):
+    """A MultiPolygon is not reported as a circle without its fields (A16)."""
     _, problem = desk.publish(category="flood", area={"type": "MultiPolygon", "coordinates": [[SQUARE]]})
     assert problem.violations[0].detail == "must be circle or Polygon"
 
 
-def test_numbers_that_json_does_not_have_come_no_further():
-    """L1: NaN and Infinity are no JSON."""
+def test_nan_and_infinity_are_refused():
+    """They are not JSON (L1)."""
     for number in (b"NaN", b"Infinity", b"-Infinity"):
         with pytest.raises(Malformed):
             load_json(b'{"area":{"type":"Polygon","coordinates":[[[' + number + b",0]]]}}")
@@ -164,29 +164,29 @@ def test_numbers_that_json_does_not_have_come_no_further():
 # ---- the policy ------------------------------------------------------------------------------------------------
 
 
-def test_a_category_takes_polygons_only_if_the_policy_says_so(desk):
-    """B6, P11: the pointer is that of each shape's type; a dry run is told the same."""
+def test_polygon_is_refused_unless_category_takes_polygons(desk):
+    """The pointer is that of each shape's type, also in a dry run (B6, P11)."""
     expected = [("shape-not-allowed", "/area/0/type"), ("shape-not-allowed", "/area/2/type")]
     area = [polygon(SQUARE), CIRCLE, polygon(SQUARE)]
     for dry_run in (False, True):
         assert slugs(desk.publish(area=area, dry_run=dry_run)) == (422, "shape-not-allowed", expected)
 
 
-def test_the_built_in_policy_takes_none():
-    """B6: what it lists happens at an address."""
+def test_built_in_policy_takes_no_polygons():
+    """Its categories are incidents at an address (B6)."""
     assert not any(category.polygons for category in policy.load(None).categories.values())
 
 
 @pytest.mark.parametrize("ring", [[[-97, 33], [-96.9999, 33], [-96.9999, 33.0001], [-97, 33]], wavy(40)])
-def test_its_size_has_bounds_as_a_radius_has(ring):
-    """P7: from its middle to its farthest corner; at the coordinates, with the bounds."""
+def test_polygon_size_has_same_limits_as_radius(ring):
+    """The size is measured from the middle to the farthest corner, and the error has the limits (P7)."""
     answer = PublisherHarness(in_force=rivers(max_radius_m=50_000)).publish(category="flood", area=polygon(ring))
     assert slugs(answer) == (422, "radius-out-of-range", [("radius-out-of-range", "/area/coordinates")])
     assert answer[1].violations[0].detail == "must be 100 to 50000 m from its middle to a corner"
 
 
-def test_an_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
-    """P12, B8: the pointer is the area's, for all of its polygons count."""
+def test_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
+    """The pointer is that of the area, since all its polygons count (P12, B8)."""
     area = [polygon(wavy(300)), polygon(wavy(300, 40.0))]
     answer = PublisherHarness(in_force=rivers()).publish(category="flood", area=area)
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
@@ -196,8 +196,8 @@ def test_an_area_of_too_many_corners_is_refused_unless_it_may_be_simplified():
     assert sum(len(shape.ring) - 1 for shape in entry.alert.area) <= 500
 
 
-def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
-    """P9: what is no ring is judged by none, the others are."""
+def test_broken_rules_of_policy_are_listed_with_broken_fields(desk):
+    """Invalid rings are checked by no rule of the policy, and the others are (P9)."""
     area = [polygon(SQUARE[:3]), polygon(SQUARE)]
     assert slugs(desk.publish(headline="", area=area))[2] == [
         ("invalid-value", "/headline"),
@@ -206,18 +206,18 @@ def test_the_rules_of_the_policy_are_judged_beside_broken_fields(desk):
     ]
 
 
-def test_ring_that_takes_too_long_to_judge_is_too_complex(desk):
-    """HD3, P12: 2,400 edges beside each other, split into two arcs each; it is said why."""
+def test_ring_that_takes_too_long_to_check_is_too_complex(desk):
+    """It has 2,400 adjacent edges of two arcs each, and the error says so (HD3, P12)."""
     answer = desk.publish(category="flood", area=polygon([list(corner) for corner in zigzag(2_400, 0.28)]))
     assert slugs(answer) == (422, "area-too-complex", [("area-too-complex", "/area")])
     assert "turn back fewer times" in answer[1].violations[0].detail
 
 
-# ---- where the work is done ------------------------------------------------------------------------------------
+# ---- work in threads -------------------------------------------------------------------------------------------
 
 
 class CountingRunner:
-    """A runner of work that counts it. Lies: it runs the work at once, not in a thread."""
+    """A runner of work that counts its calls. Lies: it runs the work at once, not in a thread."""
 
     def __init__(self):
         self.calls = 0
@@ -227,10 +227,10 @@ class CountingRunner:
         return work()
 
 
-def test_requests_with_polygons_are_worked_on_in_a_thread():
-    """`publish.RunInThread`: read, split and simplified; those with circles alone are not, and never wait for a thread.
+def test_requests_with_polygons_run_in_thread():
+    """They are parsed, split and simplified there. Requests with circles alone never wait for a thread.
 
-    One that is refused is worked on twice: it is read, and what the policy has against it is found (HD3).
+    A refused request runs twice: once for parsing, and once for the rules of the policy that it breaks (HD3).
     """
     desk, runner = PublisherHarness(), CountingRunner()
     desk.publishing = Publishing(desk.log, rivers(simplify_m=2_000), desk.clock, run_in_thread=runner)
@@ -243,8 +243,8 @@ def test_requests_with_polygons_are_worked_on_in_a_thread():
     assert runner.calls == 4
 
 
-def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
-    """B8: the policy and the answer ask for the same polygons."""
+def test_slow_computations_are_done_once(monkeypatch):
+    """The policy and the answer use the same published polygons (B8)."""
     request = parse_publication(alert_request(category="flood", area=polygon(wavy(700))))
     request.precompute(2_000)
     monkeypatch.setattr(published_polygon, "corner_depths", None)
@@ -252,8 +252,8 @@ def test_what_has_been_worked_out_is_not_worked_out_again(monkeypatch):
     assert len(request.accept(rivers(simplify_m=2_000).categories["flood"].terms(), None).area) == 1
 
 
-def test_an_entry_takes_no_more_room_than_the_log_tries_for():
-    """`alertlog.sqlite`: as large as an area and texts can be, it is smaller than the probe of the disk."""
+def test_largest_polygons_fit_into_log_entry():
+    """The largest area with the longest texts is smaller than the probe of the disk (`alertlog.sqlite`)."""
     desk = PublisherHarness(in_force=rivers(simplify_m=5_000))
     texts = {"headline": "\U0001f30a" * 140, "description": "\U0001f30a" * 1_000, "id": "a" * 128}
     _, entry = desk.publish(category="flood", area=[polygon(wavy(480)), *[CIRCLE] * 15], **texts)
@@ -263,8 +263,8 @@ def test_an_entry_takes_no_more_room_than_the_log_tries_for():
 # ---- repeats and revisions ---------------------------------------------------------------------------------------
 
 
-def test_a_repeated_request_gets_the_first_answer_whatever_the_policy_says_by_then(desk):
-    """B8, H5: the tolerance of then is kept; a policy that takes no polygons any more changes nothing."""
+def test_repeated_polygon_gets_first_answer_after_policy_change(desk):
+    """The tolerance of the stored revision is used, and the new policy may take no polygons (B8, H5)."""
     desk.use(rivers(simplify_m=2_000))
     area = polygon(wavy(700))
     status, entry = desk.publish(category="flood", area=area)
@@ -275,16 +275,16 @@ def test_a_repeated_request_gets_the_first_answer_whatever_the_policy_says_by_th
     assert slugs(desk.publish(category="flood", area=polygon(wavy(699))))[1] == "id-conflict"
 
 
-def test_the_direction_and_the_digits_of_a_request_do_not_count(desk):
-    """H5: the same content is the same area as published."""
+def test_ring_with_other_direction_and_digits_is_repeat(desk):
+    """The content is the same if the published area is the same (H5)."""
     _, entry = desk.publish(category="flood", area=polygon(SQUARE))
     assert desk.publish(category="flood", area=[polygon(SQUARE[::-1])]) == (200, entry)
     nearly = [[lng + 1e-8, lat] for lng, lat in SQUARE]
     assert desk.publish(category="flood", area=polygon(nearly)) == (200, entry)
 
 
-def test_a_revision_may_turn_a_circle_into_a_polygon_and_back(desk):
-    """B11: circles keep their centres by their order among circles; polygons between them move nothing."""
+def test_revision_can_change_circle_to_polygon_and_back(desk):
+    """Circles keep their centres by their order among circles; polygons in between change nothing (B11)."""
     _, first = desk.publish(category="flood", area=CIRCLE)
     _, second = desk.revise(2, category="flood", area=[polygon(SQUARE), CIRCLE])
     _, third = desk.revise(3, category="flood", area=polygon(SQUARE))
@@ -292,26 +292,26 @@ def test_a_revision_may_turn_a_circle_into_a_polygon_and_back(desk):
     assert third.alert.area == second.alert.area[:1]
 
 
-def test_a_dry_run_says_what_would_be_published(desk):
-    """A dry run of a polygon: the split ring with its buffer, and nothing is stored."""
+def test_dry_run_answers_with_published_polygon(desk):
+    """The answer has the split ring with its buffer, and nothing is stored."""
     status, entry = desk.publish(category="flood", area=polygon(wavy(100)), dry_run=True)
     assert (status, entry.alert.area[0].buffer_m) == (200, 20.0)
     assert list(desk.history()) == []
 
 
-# ---- the life of an alert that says nothing of it ----------------------------------------------------------------
+# ---- the default expiry ------------------------------------------------------------------------------------------
 
 
-def test_an_alert_may_live_shorter_by_default_than_it_may_at_most():
-    """A9: `default_age_s`; by default it is `max_age_s`."""
+def test_default_expiry_can_be_shorter_than_longest():
+    """`default_age_s` is `max_age_s` if the policy does not set it (A9)."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=1_800))
     _, entry = desk.publish(category="flood", area=CIRCLE, expires_at=...)
     assert entry.alert.expires_at == entry.alert.occurred_at + 1_800_000
     assert rivers(max_age_s=7_200).categories["flood"].default_age_s == 7_200
 
 
-def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
-    """P6, A9: at `expires_at`, for new alerts and revisions; if none would do, that alone is said."""
+def test_request_with_past_default_expiry_is_refused_and_later_expiry_accepted():
+    """The violation is at `expires_at`. If no expiry would be valid, only that is reported (P6, A9)."""
     desk = PublisherHarness(in_force=rivers(max_age_s=7_200, default_age_s=600))
     at = format_time(NOON_MS - 900_000)
     answer = desk.publish(category="flood", area=CIRCLE, occurred_at=at, expires_at=...)
@@ -327,8 +327,8 @@ def test_a_default_that_is_over_is_refused_where_another_expiry_would_do():
     assert slugs(answer)[2] == [("invalid-value", "/expires_at")]
 
 
-def test_a_requested_polygon_is_read_but_once():
-    """A16: parsing gives the outline that is published."""
+def test_requested_polygon_is_parsed_once():
+    """Parsing returns the polygon that is published (A16)."""
     request = parse_publication(alert_request(area=polygon(SQUARE)))
     assert request.facts().polygons[0][0] == "/area"
     with pytest.raises(Invalid):

@@ -1,4 +1,4 @@
-"""What a publisher may do: the order of decisions of section 4, on a log in memory."""
+"""Publishing: the order of decisions of the protocol's section 4, on a log in memory."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ from geocast.policy import Policy
 
 
 class SlowLog(MemoryLog):
-    """A log that takes its time. Lies: it takes a turn of the loop for each call, real ones take any time."""
+    """A log that is slow. Lies: each call takes one turn of the event loop, and real ones take any time."""
 
     async def history(self, alert_id):
         await asyncio.sleep(0)
@@ -45,7 +45,7 @@ class SlowLog(MemoryLog):
 
 
 class DeafLog(MemoryLog):
-    """A log that takes nothing, as if others always came first, or the last entry could not be read."""
+    """A log that refuses every append, as if others were always first, or the last entry could not be read."""
 
     def __init__(self):
         super().__init__()
@@ -59,8 +59,8 @@ class DeafLog(MemoryLog):
 # ---- publish -----------------------------------------------------------------------------------------------------
 
 
-def test_what_is_published_is_in_the_log(desk):
-    """Section 4, publish: 201 with revision 1, the time of acceptance and the published area."""
+def test_published_alert_is_in_log(desk):
+    """The answer is 201 with revision 1, the time of acceptance and the published area (section 4, publish)."""
     status, entry = desk.publish()
     assert status == 201
     assert desk.history() == (entry,)
@@ -71,8 +71,8 @@ def test_what_is_published_is_in_the_log(desk):
     assert desk.appended == 1
 
 
-def test_the_same_content_again_gets_the_first_answer(desk):
-    """H3: a repeated request is safe at any time: one alert; the publisher's `sub` doesn't count."""
+def test_same_content_again_gets_first_answer(desk):
+    """A repeated request makes one alert, whatever the `sub` of its publisher (H3)."""
     _, first = desk.publish()
     desk.clock.advance(60)
     for who in (DESK, OTHER, MANAGER):
@@ -86,21 +86,21 @@ def test_the_same_content_again_gets_the_first_answer(desk):
     [{"headline": "x"}, {"severity": "minor"}, {"description": ...}, {"approval": APPROVAL}, {"category": "arson"}],
     ids=str,
 )
-def test_another_content_under_a_known_id_is_a_conflict(desk, changes):
-    """Section 4, publish: same id, other content: 409 `id-conflict`."""
+def test_other_content_under_known_id_is_conflict(desk, changes):
+    """The answer is 409 `id-conflict` (section 4, publish)."""
     desk.publish()
     assert refused(desk.publish(**changes)) == (409, "id-conflict")
     assert refused(desk.publish(OTHER, **changes)) == (409, "id-conflict")
 
 
 def test_ids_differ_by_case(desk):
-    """Section 2: `id` is case-sensitive."""
+    """`id` is case-sensitive (section 2)."""
     assert desk.publish(id="a-1")[0] == 201
     assert desk.publish(id="A-1")[0] == 201
 
 
-def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
-    """Section 4, order of decisions: known (id, revision) with the same content: 200, whatever has happened since."""
+def test_repeated_request_gets_first_answer_after_later_changes(desk):
+    """A known (id, revision) with the same content is answered with 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     _, second = desk.revise()
     _, cancel = desk.cancel(3)
@@ -114,8 +114,8 @@ def test_a_request_is_repeated_safely_whatever_has_happened_since(desk):
     assert desk.cancel(3, OTHER) == (200, cancel)
 
 
-def test_a_threat_to_an_individual_repeats_nothing(desk):
-    """H5: it has no accepted form, so it is not the same content; the order of decisions says what it gets."""
+def test_request_about_individual_threat_is_no_repeat(desk):
+    """It is never accepted, so it has no accepted content to compare (H5)."""
     desk.publish()
     desk.revise()
     assert refused(desk.publish(threat="individual")) == (409, "id-conflict")
@@ -135,8 +135,8 @@ def test_a_threat_to_an_individual_repeats_nothing(desk):
     ],
     ids=["title", "shorter", "longer", "coarser", "wider", "never"],
 )
-def test_a_policy_that_has_changed_makes_no_conflict_of_a_repeated_request(desk, in_force):
-    """P10: a later policy refuses new requests only; section 4: the first answer."""
+def test_repeated_request_after_policy_change_is_no_conflict(desk, in_force):
+    """A new policy refuses new requests only (P10, section 4)."""
     _, first = desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(in_force)
@@ -145,8 +145,8 @@ def test_a_policy_that_has_changed_makes_no_conflict_of_a_repeated_request(desk,
     assert refused(desk.publish(expires_at=..., headline="x")) == (409, "id-conflict")
 
 
-def test_a_request_that_breaks_section_3_is_refused(desk):
-    """Section 4, order of decisions: 422 for section 3, last, with every broken rule."""
+def test_request_that_breaks_section_3_is_refused(desk):
+    """The 422 for section 3 comes last, with every broken rule (section 4, order of decisions)."""
     area = [CIRCLE, CIRCLE | {"radius_m": 1}]
     answer = desk.publish(
         category="robbery", threat="individual", area=area, occurred_at=format_time(NOON_MS - 2 * HOUR_MS)
@@ -165,7 +165,7 @@ def test_a_request_that_breaks_section_3_is_refused(desk):
 
 
 def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
-    """Section 4, order of decisions: 422 when a field breaks section 2 (broken rules of section 3 with it)."""
+    """The 422 for a broken field lists broken rules of section 3 too (section 4, order of decisions)."""
     assert slugs(desk.publish(headline="", category="gossip", zebra=1)) == (
         422,
         "invalid-value",
@@ -173,8 +173,8 @@ def test_broken_rules_of_section_3_are_listed_with_broken_fields(desk):
     )
 
 
-def test_broken_fields_come_before_all_that_the_log_knows(desk):
-    """Section 4, order of decisions: 422 for section 2 comes before 200, 409, 404, 403 and 410."""
+def test_broken_fields_are_reported_before_log_is_consulted(desk):
+    """The 422 for section 2 comes before 200, 409, 404, 403 and 410 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(zebra=1)) == (422, "unknown-field")
     assert refused(desk.revise(2, OTHER, headline="")) == (422, "invalid-value")
@@ -184,14 +184,14 @@ def test_broken_fields_come_before_all_that_the_log_knows(desk):
     assert refused(desk.cancel(reason="")) == (422, "invalid-value")
 
 
-def test_a_conflict_comes_before_section_3(desk):
-    """Section 4, order of decisions: for POST of a known id 409, then section 3."""
+def test_conflict_is_reported_before_rules_of_section_3(desk):
+    """The 409 for a known id comes before section 3 (section 4, order of decisions)."""
     desk.publish()
     assert refused(desk.publish(category="gossip")) == (409, "id-conflict")
 
 
-def test_what_was_refused_once_may_be_sent_again(desk):
-    """Section 4: a refusal leaves nothing behind."""
+def test_refused_request_can_be_sent_again(desk):
+    """A refusal stores nothing (section 4)."""
     assert desk.publish(category="gossip")[0] == 422
     assert desk.publish()[0] == 201
 
@@ -199,8 +199,8 @@ def test_what_was_refused_once_may_be_sent_again(desk):
 # ---- dry run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_stores_nothing(desk):
-    """Section 4, publish: with `dry_run` the same answer, or the refusal; nothing is stored."""
+def test_dry_run_stores_nothing(desk):
+    """It gets the same answer or refusal as the real request (section 4, publish)."""
     status, entry = desk.publish(dry_run=True)
     assert status == 200
     assert desk.history() == ()
@@ -208,8 +208,8 @@ def test_a_dry_run_stores_nothing(desk):
     assert desk.publish() == (201, entry)
 
 
-def test_a_dry_run_says_what_a_request_would_get(desk):
-    """Section 4, publish: the refusal."""
+def test_dry_run_gets_answer_of_real_request(desk):
+    """It gets the same refusal (section 4, publish)."""
     assert refused(desk.publish(dry_run=True, category="gossip")) == (422, "category-not-alertable")
     assert refused(desk.publish(dry_run=True, headline="")) == (422, "invalid-value")
     _, first = desk.publish()
@@ -217,11 +217,11 @@ def test_a_dry_run_says_what_a_request_would_get(desk):
     assert refused(desk.publish(dry_run=True, headline="x")) == (409, "id-conflict")
 
 
-# ---- many at once ------------------------------------------------------------------------------------------------
+# ---- concurrent requests -----------------------------------------------------------------------------------------
 
 
 def at_once(desk, *calls):
-    """The answers to calls that are under way at the same time."""
+    """Return the answers to concurrent calls."""
 
     async def run():
         return await asyncio.gather(*(answer_of(call) for call in calls))
@@ -229,8 +229,8 @@ def at_once(desk, *calls):
     return asyncio.run(run())
 
 
-def test_the_same_request_from_many_publishers_makes_one_alert():
-    """H3: a repeated request is safe from several publishers at once: one 201, the others 200."""
+def test_same_request_at_many_nodes_makes_one_alert():
+    """One publisher gets 201, and the others get 200 (H3)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(), Requester(f"desk-{n}")) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -240,8 +240,8 @@ def test_the_same_request_from_many_publishers_makes_one_alert():
     assert desk.appended == 1
 
 
-def test_of_different_requests_for_one_id_one_wins():
-    """Section 4, publish: the others get 409 `id-conflict`."""
+def test_concurrent_requests_for_one_id_store_one():
+    """The others get 409 `id-conflict` (section 4, publish)."""
     desk = PublisherHarness(SlowLog())
     calls = [desk.publishing.publish(alert_request(headline=f"H{n}"), DESK) for n in range(20)]
     answers = at_once(desk, *calls)
@@ -249,8 +249,8 @@ def test_of_different_requests_for_one_id_one_wins():
     assert len(desk.history()) == 1
 
 
-def test_of_different_revisions_of_one_number_one_wins():
-    """Section 4, revisions: the others get 409 with the `current` that the log has by then."""
+def test_concurrent_revisions_of_one_number_store_one():
+    """The others get 409 with the `current` number in the log by then (section 4, revisions)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     calls = [desk.publishing.revise("a-1", alert_request(revision=2, headline=f"H{n}"), DESK) for n in range(10)] + [
@@ -267,8 +267,8 @@ def test_of_different_revisions_of_one_number_one_wins():
     assert [entry.revision for entry in desk.history()] == [1, 2]
 
 
-def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
-    """Section 4, cancel: it takes the next number; who comes second is told what has happened meanwhile."""
+def test_concurrent_revision_and_cancel_store_one():
+    """The cancel takes the next number, and the slower request gets the error for it (section 4, cancel)."""
     desk = PublisherHarness(SlowLog())
     desk.publish()
     cancel = {"revision": 2, "reason": "over", "approval": APPROVAL}
@@ -280,16 +280,16 @@ def test_a_revision_and_a_cancel_at_once_leave_one_of_them():
     assert refused(second) == (410, "alert-ended")
 
 
-# ---- entries of kinds that a later release writes ----------------------------------------------------------------
+# ---- entries of kinds of a later release -------------------------------------------------------------------------
 
 
 def another_kind(number, alert_id="a-1"):
-    """An entry of a kind that this release does not know; it ends later than any revision."""
+    """Return an entry of a kind that this release does not know, which ends later than any revision."""
     return OtherKind(alert_id, number, NOON_MS + 9 * HOUR_MS)
 
 
-def test_an_id_that_something_else_has_is_taken_and_is_no_alert(desk):
-    """G4: 409 for who wants it, 404 for who means it; a cancel alone (of a message that came too late) is no alert."""
+def test_id_of_unknown_kind_is_taken_and_is_no_alert(desk):
+    """Publishing gets 409, and revising gets 404 (G4). The same holds for a tombstone."""
     desk.log.take(another_kind(1))
     desk.log.take(a_cancel("a-2", 1))
     for alert_id in ("a-1", "a-2"):
@@ -299,8 +299,8 @@ def test_an_id_that_something_else_has_is_taken_and_is_no_alert(desk):
         assert refused(desk.cancel(2, alert_id=alert_id)) == (404, "unknown-alert")
 
 
-def test_numbers_of_other_kinds_are_taken_and_counted(desk):
-    """G4: the next revision and the cancel take the numbers behind them, and 409 says which is the last."""
+def test_entries_of_unknown_kind_keep_their_numbers(desk):
+    """The next revision and the cancel take the numbers after them, and 409 names the last number (G4)."""
     desk.publish()
     desk.log.take(another_kind(2))
     for call in (desk.revise, desk.cancel):
@@ -316,8 +316,8 @@ def test_numbers_of_other_kinds_are_taken_and_counted(desk):
     assert [entry.revision for entry in desk.history()] == [1, 2, 3, 4, 5]
 
 
-def test_what_is_over_stays_over_behind_another_kind(desk):
-    """G4: 410 by what this release knows, a cancel or an expiry, whatever comes behind it and whenever that ends."""
+def test_ended_alert_stays_ended_before_entry_of_unknown_kind(desk):
+    """A cancel or an expiry gives 410, whatever entries of unknown kinds follow (G4)."""
     for alert_id in ("a-1", "a-2"):
         desk.publish(id=alert_id)
     desk.cancel(2)
@@ -328,19 +328,19 @@ def test_what_is_over_stays_over_behind_another_kind(desk):
     assert refused(desk.revise(3, alert_id="a-2")) == refused(desk.cancel(3, alert_id="a-2")) == (410, "alert-ended")
 
 
-def test_an_alert_that_begins_with_another_kind_is_its_first_publishers(desk):
-    """G4: whose it is is told by the first entry that is known."""
+def test_alert_that_begins_with_unknown_kind_belongs_to_its_first_publisher(desk):
+    """The first entry of a known kind decides the owner (G4)."""
     desk.log.take(another_kind(1))
     desk.log.take(a_revision(revision=2, source="desk"))
     assert desk.cancel(3, OTHER)[0] == 403
     assert desk.cancel(3)[0] == 201
 
 
-# ---- the log is out of reach -------------------------------------------------------------------------------------
+# ---- an unavailable log ------------------------------------------------------------------------------------------
 
 
-def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
-    """Section 4: 503 `log-unavailable`; a broken body is refused all the same."""
+def test_request_while_log_is_unavailable_raises_log_unavailable():
+    """The API answers 503 `log-unavailable`; a broken body is still refused with 422 (section 4)."""
     desk = PublisherHarness(BrokenLog())
     for call in (desk.publish, desk.revise, desk.cancel):
         with pytest.raises(LogUnavailable):
@@ -351,16 +351,16 @@ def test_when_the_log_is_out_of_reach_the_outcome_is_unknown():
     assert desk.appended == 0
 
 
-def test_always_overtaken_publication_is_tried_once_before_the_log_is_read():
-    """Section 4: and then as often as any other request; its outcome is unknown."""
+def test_publication_that_is_always_overtaken_is_tried_once_before_reading():
+    """Then it is tried as often as any request, and its outcome is unknown (section 4)."""
     desk = PublisherHarness(DeafLog())
     with pytest.raises(LogUnavailable):
         desk.publish()
     assert desk.log.asked == 1 + ATTEMPTS
 
 
-def test_what_no_log_can_have_is_too_large():
-    """F8: 413, and the answer says the limit; a publisher's fields never come to as much."""
+def test_entry_too_large_for_log_is_refused():
+    """The 413 has the limit (F8). No publisher's fields are that long."""
     assert check_size(a_warning("en", "fr")) == a_warning("en", "fr")
     with pytest.raises(Problem) as refused:
         check_size(a_revision(description="x" * 65_536))

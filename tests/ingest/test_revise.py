@@ -1,4 +1,4 @@
-"""Revisions and cancels of an alert: the order of decisions of section 4, on a log in memory."""
+"""Revising and cancelling: the order of decisions of the protocol's section 4, on a log in memory."""
 
 import asyncio
 from dataclasses import replace
@@ -28,8 +28,8 @@ from geocast.policy import Policy
 # ---- revise ------------------------------------------------------------------------------------------------------
 
 
-def test_a_revision_takes_the_next_number(desk):
-    """Section 4, revisions: n = current + 1."""
+def test_revision_takes_next_number(desk):
+    """The number has to be `current` + 1 (section 4, revisions)."""
     desk.publish()
     for number in (2, 3, 4):
         desk.clock.advance(1)
@@ -40,8 +40,8 @@ def test_a_revision_takes_the_next_number(desk):
 
 
 @pytest.mark.parametrize("number", [1, 2, 4, 5, 2**31 - 1])
-def test_a_number_that_is_taken_or_not_the_next_is_a_conflict(desk, number):
-    """Section 4, revisions: n taken by other content, or not current + 1: 409 with `current`."""
+def test_revision_with_taken_or_skipped_number_is_conflict(desk, number):
+    """The 409 has the `current` number (section 4, revisions)."""
     desk.publish()
     desk.revise()
     for answer in (desk.revise(number, headline="x"), desk.cancel(number)):
@@ -49,22 +49,22 @@ def test_a_number_that_is_taken_or_not_the_next_is_a_conflict(desk, number):
         assert answer[1].extra == {"current": 2}
 
 
-def test_revision_1_may_be_repeated_as_a_revision(desk):
-    """Section 4, order of decisions: known (id, revision) with the same content: 200."""
+def test_revision_1_may_be_repeated_as_revision(desk):
+    """A known (id, revision) with the same content gets 200 (section 4, order of decisions)."""
     _, first = desk.publish()
     assert desk.revise(1, headline="Robbery at a shop") == (200, first)
 
 
-def test_an_unknown_alert_is_neither_revised_nor_cancelled(desk):
-    """Section 4: 404 `unknown-alert`, to whoever asks."""
+def test_unknown_alert_is_neither_revised_nor_cancelled(desk):
+    """Any publisher gets 404 `unknown-alert` (section 4)."""
     desk.publish()
     for who in (DESK, OTHER, MANAGER):
         assert refused(desk.revise(2, who, alert_id="a-2")) == (404, "unknown-alert")
         assert refused(desk.cancel(2, who, alert_id="a-2")) == (404, "unknown-alert")
 
 
-def test_another_publishers_alert_is_not_ones_own(desk):
-    """Section 4: 403 `not-yours` without alerts:manage; it comes before 410, 409 and section 3."""
+def test_alert_of_another_publisher_is_refused(desk):
+    """The 403 `not-yours` comes before 410, 409 and section 3 (section 4)."""
     desk.publish()
     assert refused(desk.revise(2, OTHER)) == (403, "not-yours")
     assert refused(desk.revise(9, OTHER, category="gossip")) == (403, "not-yours")
@@ -73,8 +73,8 @@ def test_another_publishers_alert_is_not_ones_own(desk):
     assert refused(desk.cancel(3, OTHER)) == (403, "not-yours")
 
 
-def test_alert_of_an_equal_sub_of_another_issuer_is_not_ones_own(desk):
-    """HD5: not with a `manages` that revised it in between either; a manager of any issuer may."""
+def test_alert_of_same_sub_from_another_issuer_is_refused(desk):
+    """A revision by a manager in between does not change the owner; managers of any issuer may revise (HD5)."""
     other = Requester("desk", issuer="https://other.example")
     desk.publish()
     assert refused(desk.revise(2, other)) == refused(desk.cancel(2, other)) == (403, "not-yours")
@@ -83,8 +83,8 @@ def test_alert_of_an_equal_sub_of_another_issuer_is_not_ones_own(desk):
     desk.cancel(3)
 
 
-def test_a_manager_may_revise_and_cancel_the_alerts_of_others(desk):
-    """Section 4: scope `alerts:manage`; section 2: `source` is the `sub` of the publisher of this revision."""
+def test_manager_may_revise_and_cancel_alerts_of_others(desk):
+    """The scope is `alerts:manage`, and `source` is the `sub` of each revision's publisher (sections 2 and 4)."""
     desk.publish()
     assert desk.revise(2, MANAGER)[1].source == "boss"
     assert desk.revise(3, DESK, headline="x")[0] == 201  # still the desk's own
@@ -92,8 +92,8 @@ def test_a_manager_may_revise_and_cancel_the_alerts_of_others(desk):
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
-def test_an_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
-    """Section 4: cancelled or expired: 410 `alert-ended`, before 409 and section 3."""
+def test_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
+    """The 410 `alert-ended` comes before 409 and section 3 (section 4)."""
     desk.publish()
     if end == "cancelled":
         desk.cancel()
@@ -104,16 +104,16 @@ def test_an_alert_that_has_ended_is_neither_revised_nor_cancelled(desk, end):
         assert refused(desk.cancel(number, reason="x")) == (410, "alert-ended")
 
 
-def test_an_alert_is_live_until_the_millisecond_of_its_expiry(desk):
-    """Section 1: live is `now < expires_at`."""
+def test_alert_is_live_until_millisecond_of_its_expiry(desk):
+    """An alert is live while `now < expires_at` (section 1)."""
     desk.publish()
     desk.clock.advance(1799.999)
     assert desk.revise()[0] == 201
     assert desk.cancel(3)[0] == 201
 
 
-def test_a_revision_keeps_occurred_at_and_status(desk):
-    """Section 4, revisions: 422 `occurred-at-changed`, `status-changed`, in the order of section 2's table."""
+def test_revision_keeps_occurred_at_and_status(desk):
+    """The 422 lists `status-changed` and `occurred-at-changed` in the order of section 2's table (section 4)."""
     desk.publish()
     answer = desk.revise(status="test", occurred_at=format_time(NOON_MS - 500_000), category="gossip")
     assert slugs(answer) == (
@@ -127,15 +127,15 @@ def test_a_revision_keeps_occurred_at_and_status(desk):
     )
 
 
-def test_a_left_out_status_is_actual_in_a_revision_too(desk):
-    """Section 2: default `actual`; section 4: it has to be revision 1's."""
+def test_missing_status_of_revision_is_actual(desk):
+    """The default is `actual`, and the status has to be revision 1's (sections 2 and 4)."""
     desk.publish(status="test")
     assert refused(desk.revise(status=...)) == (422, "status-changed")
     assert desk.revise(status="test")[0] == 201
 
 
-def test_a_revision_does_not_end_the_alert_earlier(desk):
-    """P6: not earlier than the current revision's; broken fields or not."""
+def test_revision_with_earlier_expiry_is_refused(desk):
+    """It may not end earlier than the current revision, with or without broken fields (P6)."""
     desk.publish()
     earlier = format_time(NOON_MS + 1_799_999)
     assert refused(desk.revise(expires_at=earlier)) == (422, "expiry-out-of-range")
@@ -145,8 +145,8 @@ def test_a_revision_does_not_end_the_alert_earlier(desk):
     ]
 
 
-def test_a_revision_is_never_stale(desk):
-    """P4: stale for revision 1 only."""
+def test_revision_is_never_stale(desk):
+    """Only revision 1 can be stale (P4)."""
     desk.use(a_policy(max_age_s=7200))
     desk.publish(expires_at=...)
     desk.use(a_policy(max_age_s=3600))
@@ -156,8 +156,8 @@ def test_a_revision_is_never_stale(desk):
     assert refused(desk.publish(id="a-2", category="robbery", expires_at=...)) == (422, "stale")
 
 
-def test_a_broken_revision_is_not_called_stale(desk):
-    """P4: revision 1 only, whether or not the log knows the alert, or can be asked."""
+def test_revision_with_broken_field_is_not_reported_as_stale(desk):
+    """This holds if the log knows the alert, if it does not, and if the log is unavailable (P4)."""
     old = {"occurred_at": format_time(NOON_MS - 2 * HOUR_MS), "expires_at": ..., "headline": ""}
     for unknown in (desk, PublisherHarness(BrokenLog())):
         assert slugs(unknown.revise(alert_id="a-2", **old))[2] == [
@@ -167,8 +167,8 @@ def test_a_broken_revision_is_not_called_stale(desk):
     assert ("stale", "/occurred_at") in slugs(desk.publish(**old))[2]
 
 
-def test_a_revision_never_ends_before_it_was_issued(desk):
-    """P6: what a category of shorter life makes of an expiry that is left out is refused; the alert can be ended."""
+def test_revision_that_ends_before_it_is_issued_is_refused(desk):
+    """A category with a shorter life gives a missing expiry that is past; the alert can be cancelled (P6)."""
     desk.use(a_policy(max_age_s=600))
     desk.publish(category="arson", expires_at=...)
     desk.clock.advance(60)
@@ -181,8 +181,8 @@ def test_a_revision_never_ends_before_it_was_issued(desk):
     assert desk.cancel(3)[0] == 201
 
 
-def test_a_repeat_is_none_of_the_expirys_business(desk):
-    """H3: a revision that was accepted under another policy, or has ended, is answered as it was."""
+def test_repeated_revision_after_expiry_gets_first_answer(desk):
+    """The revision may have ended, or the policy may have changed (H3)."""
     desk.publish(expires_at=...)
     _, second = desk.revise(expires_at=...)
     desk.use(a_policy(max_age_s=600, min_life_s=300))
@@ -192,8 +192,8 @@ def test_a_repeat_is_none_of_the_expirys_business(desk):
     assert slugs(desk.revise(3, expires_at=...))[2] == [("expiry-out-of-range", "/category")]
 
 
-def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
-    """Section 2, the published circle: of revision 1's category, for all revisions."""
+def test_all_revisions_have_resolution_of_first(desk):
+    """The resolution is that of revision 1's category (section 2, the published circle)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     _, second = desk.revise(category="arson", severity="extreme")
@@ -204,8 +204,8 @@ def test_all_revisions_are_published_with_the_resolution_of_the_first(desk):
     assert third.terms == AcceptedTerms("Robbery", HOUR_MS, 8)
 
 
-def test_a_log_that_says_otherwise_makes_no_revision_finer_than_the_policy_has_any(desk):
-    """B1, TH7: who writes to the log is not told by the next revision exactly where the incident is."""
+def test_altered_log_does_not_make_revision_finer_than_policy_allows(desk):
+    """A writer of the log does not learn the exact place from the next revision (B1, TH7)."""
     desk.use(a_policy(location_resolution=8))
     _, first = desk.publish()
     finer = replace(first, terms=replace(first.terms, location_resolution=15))
@@ -223,8 +223,8 @@ NEIGHBOUR = (DALLAS[0] + 0.003, DALLAS[1])  # 330 m north: in the next cell
 THERE = CIRCLE | {"lat": NEIGHBOUR[0], "lng": NEIGHBOUR[1]}
 
 
-def test_a_revision_in_a_neighbouring_cell_keeps_the_published_centre(desk):
-    """B11: that of the revision before, which is all that is known of the place."""
+def test_revision_in_neighbouring_cell_keeps_published_centre(desk):
+    """The centre of the revision before is kept, as only this one is known (B11)."""
     _, first = desk.publish()
     _, second = desk.revise(area=THERE)
     [one], [other] = first.alert.area, second.alert.area
@@ -232,8 +232,8 @@ def test_a_revision_in_a_neighbouring_cell_keeps_the_published_centre(desk):
     assert other.radius_m > one.radius_m
 
 
-def test_a_dry_run_of_a_revision_shows_what_would_be_published(desk):
-    """Section 4, revisions: the same answer, or the refusal; nothing is stored."""
+def test_dry_run_of_revision_shows_what_would_be_published(desk):
+    """It gets the same answer or refusal, and nothing is stored (section 4, revisions)."""
     assert refused(desk.revise(dry_run=True)) == (404, "unknown-alert")
     desk.publish()
     status, entry = desk.revise(area=THERE, dry_run=True)
@@ -245,8 +245,8 @@ def test_a_dry_run_of_a_revision_shows_what_would_be_published(desk):
     assert desk.revise(area=THERE, dry_run=True) == (200, entry)
 
 
-def test_a_repeated_revision_is_judged_behind_the_one_that_it_followed(desk):
-    """H3, H5, B11: whatever has come after it, and whatever that has made of the published centre."""
+def test_repeated_revision_is_compared_after_revision_that_it_followed(desk):
+    """Later revisions, and their published centres, do not count (H3, H5, B11)."""
     far = CIRCLE | {"lat": DALLAS[0] + 0.02}
     entries = [desk.publish()[1]]
     for number, area in enumerate([THERE, THERE, CIRCLE, far, THERE], 2):
@@ -259,8 +259,8 @@ def test_a_repeated_revision_is_judged_behind_the_one_that_it_followed(desk):
     assert refused(desk.revise(6, area=CIRCLE | {"radius_m": 900}, headline="H6")) == (409, "revision-conflict")
 
 
-def test_what_an_older_release_has_accepted_is_repeated(desk):
-    """H5, B12: an entry that names no rules was accepted by those before B11 and B12."""
+def test_entry_of_older_release_is_recognized_as_repeat(desk):
+    """An entry without `rules` was accepted by the rules before B11 and B12 (H5, B12)."""
     area = [CIRCLE, CIRCLE | {"lat": DALLAS[0] + 0.005}]
     older = [Circle(*publish_circle(shape["lat"], shape["lng"], 800, 9)) for shape in area]
     _, entry = desk.publish(area=area, dry_run=True)
@@ -275,8 +275,8 @@ def test_what_an_older_release_has_accepted_is_repeated(desk):
 # ---- cancel ------------------------------------------------------------------------------------------------------
 
 
-def test_a_cancel_takes_the_next_number_and_ends_with_the_alert(desk):
-    """Section 4, cancel: n = current + 1; it is remembered until the alert would have expired."""
+def test_cancel_takes_next_number_and_ends_with_alert(desk):
+    """The log keeps it until the alert would have expired (section 4, cancel)."""
     desk.publish()
     _, second = desk.revise()
     status, cancel = desk.cancel(3)
@@ -287,16 +287,16 @@ def test_a_cancel_takes_the_next_number_and_ends_with_the_alert(desk):
     assert desk.history()[-1] == cancel
 
 
-def test_another_cancel_of_the_same_number_is_too_late(desk):
-    """Section 4: other content, and the alert has ended: 410."""
+def test_second_cancel_of_same_number_is_refused(desk):
+    """Its content is another, and the alert has ended: 410 (section 4)."""
     desk.publish()
     desk.cancel()
     assert refused(desk.cancel(reason="x")) == (410, "alert-ended")
     assert refused(desk.cancel(approval=APPROVAL | {"reviewer": "x"})) == (410, "alert-ended")
 
 
-def test_a_cancel_is_approved_too(desk):
-    """P3: `approved_at` is not before `occurred_at` and not in the future."""
+def test_cancel_needs_approval(desk):
+    """`approved_at` is not before `occurred_at` and not in the future (P3)."""
     desk.publish()
     for when in (NOON_MS - 600_001, NOON_MS + 60_001):
         approval = APPROVAL | {"approved_at": format_time(when)}
@@ -308,8 +308,8 @@ def test_a_cancel_is_approved_too(desk):
     assert desk.cancel(approval=APPROVAL | {"approved_at": format_time(NOON_MS + 60_000)})[0] == 201
 
 
-def test_a_cancel_is_not_judged_by_the_rules_of_an_alert(desk):
-    """Section 3 names categories, threats and radii: of a cancel these are unknown fields, and no more."""
+def test_cancel_is_not_checked_by_rules_for_alerts(desk):
+    """Categories, threats and radii are unknown fields in a cancel (section 3)."""
     desk.publish()
     future = APPROVAL | {"approved_at": format_time(NOON_MS + HOUR_MS)}
     answer = desk.cancel(category="gossip", threat="individual", area=CIRCLE | {"radius_m": 1}, approval=future)
@@ -321,8 +321,8 @@ def test_a_cancel_is_not_judged_by_the_rules_of_an_alert(desk):
     ]
 
 
-def test_a_policy_without_the_category_does_not_keep_an_alert_from_being_cancelled(desk):
-    """P10: a later policy refuses new requests only; live alerts stay live, and can be ended."""
+def test_alert_of_category_missing_in_policy_can_be_cancelled(desk):
+    """A new policy refuses new requests only; live alerts stay live and can be cancelled (P10)."""
     desk.publish()
     desk.use(Policy.model_validate({"name": "p", "categories": {"arson": {"title": "Arson"}}}))
     assert refused(desk.revise()) == (422, "category-not-alertable")

@@ -103,7 +103,7 @@ def test_sqlite_tail_refuses_other_database(path):
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE other (a)")
     db.close()
-    with pytest.raises(ConfigError, match=r"geocast\.db: is no alert log"):
+    with pytest.raises(ConfigError, match=r"geocast\.db: is not an alert log"):
         asyncio.run(SqliteTail(path).start())
 
 

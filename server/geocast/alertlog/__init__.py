@@ -1,89 +1,98 @@
-"""The alert log: the one place where an accepted alert is kept, and where every node learns of it.
+"""The alert log: the only place where accepted alerts are stored, and from which every node reads them.
 
-This module is the port, written as a spec; each backend says in its docstring how it keeps it and where it falls
-short. One contract suite (`tests/alertlog/contract.py`) runs on all of them.
+This module is the port, written as a specification. Each backend says in its docstring how it keeps the rules, and
+where it falls short. One suite of tests (`tests/alertlog/contract.py`) runs on all backends.
 
-The log is a sequence of entries. An entry is a `Revision` or a `Cancel`; it is known by (id, revision) and has a
-*position*, an integer above 0 that rises along the sequence (gaps are allowed).
+The log is a sequence of entries. An entry is a `Revision` or a `Cancel`. It is identified by its id and its revision
+number, and has a *position*: an integer above 0 that rises along the sequence, possibly with gaps. The entries of one
+id, in the order of their numbers, are its *chain*.
 
 Append
-    LogA1   For one id the numbers run 1, 2, 3 … without a gap, and nothing follows a cancel. An entry that would break
-            this is not stored, and `append` says False. Nothing else is judged: who may publish what, and what may
-            begin an alert, is decided above.
-    LogA2   Of any number of concurrent appends of one (id, revision), by whatever process, exactly one is stored.
-    LogA3   When `append` has said True the entry is on stable storage. When it raises LogUnavailable, or the process
-            dies, the entry may be stored or not; if it is, it is followed like any other.
-    LogA4   An entry is seen by `history`, `live` and `follow` only once it is durable.
-    LogA5   An entry has at most `codec.MAX_ENTRY_BYTES` bytes, as the codec writes it. Who appends has seen to that
-            (`codec.fits`).
+    LogA1   In one chain the numbers are 1, 2, 3 … without a gap, and nothing follows a cancel. `append` returns False
+            for an entry that would break this rule, and does not store it. The log checks nothing else: the callers
+            decide who may publish what, and with what an alert may begin.
+    LogA2   If several processes append entries with the same id and number at the same time, exactly one is stored.
+            Example: nodes A and B append different revisions 2. One of them gets True, the other one False.
+    LogA3   When `append` has returned True, the entry is on stable storage. When `append` raises LogUnavailable, or the
+            process dies, the entry may be stored or not; if it is stored, followers get it like any other entry.
+            Example: node A dies between the append and its answer. The publisher repeats the request at node B, which
+            finds the entry in `history` and answers with it.
+    LogA4   `history`, `live` and `follow` give an entry only once it is on stable storage.
+    LogA5   An entry has at most `codec.MAX_ENTRY_BYTES` bytes when encoded. Callers of `append` have to check this
+            first (`codec.fits`).
 
 Follow
-    LogF1   `follow(after)` gives every entry with a position above `after`, each once, in rising order, for ever. No
-            entry turns up later below a position that was already given.
-    LogF2   It gives an empty batch whenever it has come to the end, and again at least once a second, so that its
-            caller can tell that it is up to date, and silence from deafness.
-    LogF3   It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
-    LogF4   Where a log has lost entries and has them put back, they come again at higher positions; those of one alert
-            side by side in one batch, so that who applies them in one go shows no alert that was cancelled. Those that
-            nobody knows any more, because they have ended, leave gaps in its numbers.
+    LogF1   `follow(after)` gives every entry with a position above `after` once, in rising order, without end. No entry
+            appears later at a position below one that was already given.
+            Example: writers X and Y get the positions 7 and 8, and Y is done first. Entry 8 must not be given before
+            entry 7: a reader that has seen 8 continues there and would never get 7.
+    LogF2   `follow` gives an empty batch when it has reached the end, and then another one at least once a second. So
+            its caller knows that it is up to date, and can tell a quiet log from a broken connection.
+    LogF3   When the log is unavailable, `follow` raises LogUnavailable, and may be called again. It never just ends.
+    LogF4   If a log has lost entries and nodes put them back, these entries get new, higher positions. The entries of
+            one alert are put back side by side in one batch, so a reader that applies a whole batch at once never shows
+            an alert that was cancelled. Entries that no node has any more, because they ended, leave gaps in the
+            numbers of their chains.
 
 List
-    LogL1   `live` gives what is live in pages. An alert stands in their order where the latest end of its entries, and
-            among equals its id, put it. That place is the same in every process and every epoch, and no revision moves
-            it but one that ends later: that one moves it further on. So who walks from page to page is given each alert
-            that is live all the while, and is given one twice only if it was made to end later meanwhile.
-    LogL2   What a page costs depends on the alerts that it looks at, and not on how many there are. It looks at LOOKS
-            times its limit at most, those included that were cancelled and have not ended. So a page may hold fewer
-            alerts than its limit. Whether more come behind it is told by `Page.after` alone.
+    LogL1   `live` gives the live alerts in pages. Alerts are ordered by the latest end of their entries, and by id
+            where the ends are equal. This order is the same in every process and every epoch. A revision moves its
+            alert only if it ends later, and then forwards. So a reader of page after page gets every alert that is live
+            all the time, and gets an alert twice only if it was extended meanwhile.
+    LogL2   The cost of a page depends on the number of alerts that it looks at, not on the number in the log. It looks
+            at most at LOOKS times its limit, including alerts that were cancelled and have not ended. So a page may
+            have fewer alerts than its limit. Only `Page.after` says whether there are more.
 
 Retention
-    LogR1   An alert stays known for RETENTION_MS after its end, then may be forgotten as a whole. The clock of one
-            process alone never decides that: it may be ahead.
-    LogR2   An entry that can't be read is set aside and counted (`quarantined`); the rest is served. Nothing is
+    LogR1   An alert is kept for at least RETENTION_MS after its end, and is then deleted as a whole. The clock of one
+            process is never enough to decide this, because it may be ahead.
+    LogR2   An entry that cannot be read is set aside and counted (`quarantined`); the others are served. Nothing is
             deleted.
 
-Other releases share the log while nodes are upgraded (protocol, G4)
-    LogG1   An entry may be of another *kind* than `Revision` and `Cancel`. `follow` and `live` pass over it without a
-            word: it is not counted as set aside, and it is in no log line. Where it stands it is in force all the same:
-            it has a position and a number, and LogR1 reckons with its end.
-    LogG2   An alert may begin with, hold and end with entries of other kinds. Whether an alert is over is told by what
-            this release knows of it: a cancel ends it, whatever stands behind that.
-    LogG3   An entry may hold members that this release does not know, anywhere. They are passed over, but for a *shape*
-            of another type: it is given on as it came, with the shapes beside it.
-    LogG4   `history` gives entries of other kinds too, as `OtherKind`. So their numbers are known to be taken: an id
-            that has nothing else is taken, and no alert; and a revision or a cancel takes the number behind them.
-    LogG5   What a log puts back (LogF4) it puts back byte for byte, entries of other kinds and unknown members
-            included.
-    LogG6   Whatever a later release wants to tell with an entry it puts into the entry's bytes, a map with a `kind`;
-            all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
+Nodes of several releases share the log during an upgrade (rule G4 of the protocol)
+    LogG1   An entry may be of another *kind* than `Revision` and `Cancel`. `follow` and `live` skip it silently: it is
+            neither counted as set aside nor logged. But it has a position and a number, and its end counts for LogR1.
+    LogG2   The first, the last, or any other entry of an alert may be of another kind. Whether the alert is over is
+            decided by the entries that this release knows: a cancel ends it, whatever entries come after the cancel.
+    LogG3   Any part of an entry may have members that this release does not know. They are ignored, except for a
+            *shape* of another type, which is passed on unchanged beside the other shapes.
+    LogG4   `history` also gives entries of other kinds, as `OtherKind`, so that their numbers are known to be taken. An
+            id with entries of other kinds alone is taken and is not an alert. A revision or a cancel takes the next
+            number after them.
+    LogG5   Entries that are put back (LogF4) are put back byte for byte, including entries of other kinds and unknown
+            members.
+    LogG6   A later release puts new facts about an entry into the entry's bytes, a map with a `kind`. Everything else
+            goes into new tables, keys, and columns with defaults, so that older releases can continue to write.
 
-Not everybody who can write to a log is believed (docs/approvals.md, NC1 to NC7)
-    LogJ1   Each entry that is read is given on as the log's `verifier` has it. One that it does not believe is
-            `Untrusted`: like an entry of another kind it has a position and a number, and `live` passes it over. A
-            revision or a cancel that has too few approvals for the alert behind which it stands is one, too (HD1). So
-            is what stands behind a cancel that is believed (HD9). In `follow` whoever applies the entries judges both,
-            and is given those `Untrusted` that say what they are, for they count.
-    LogJ2   `append` believes all that is there: behind an entry that is not believed the next one takes the next
-            number, and nothing follows a cancel.
-    LogJ3   What is not believed is not put back.
+Not everybody who can write to a log is trusted (approvals.md, NC1 to NC7)
+    LogJ1   Each entry is passed to the log's `verifier` when it is read. An entry that it does not accept becomes
+            `Untrusted`: it has a position and a number like an entry of another kind, and `live` skips it. A revision
+            or a cancel with too few approvals for its alert becomes `Untrusted` too (HD1), and so does every entry
+            after an accepted cancel (HD9). `follow` does not make these last two checks: its caller applies the entries
+            and makes them. It therefore also gives the `Untrusted` entries that contain a revision, because they count
+            for the number of approvals.
+    LogJ2   `append` treats all stored entries as accepted: after an entry that is not accepted the next entry takes the
+            next number, and nothing follows a cancel.
+    LogJ3   Entries that are not accepted are not put back.
 
-Calls (docs/calls.md) are kept in the same log, and share the alerts' ids
-    LogC1   A call is a chain of `CallEntry`s under an id of its own. To all that is said above, each is an entry of
-            another kind, but that LogA1 to LogA5 hold for it, with nothing behind an `end` as nothing is behind a
-            cancel; and `follow` gives it, whether it has ended or not, for what a call comes to is told by all of its
-            chain. No chain takes both: what stands in it already, of a call or of an alert,
-            decides which, and entries of kinds that nobody here knows decide nothing.
-    LogC2   Whether an entry of a call is good is not the log's to judge: it is sealed, and who opens it finds out.
-    LogC3   `open_calls` gives the calls that have no `end`, and of which the latest end of the entries is to come.
-    LogC4   PLACE_MS after the `end` of a call, `purge` deletes its `call` entries, which hold the place. Two clocks
-            have to say so: by one the call was ended, by the other the log is purged. (What the log bears witness to is
-            not asked: it may lag by hours. If both are ahead, a request that is repeated late is told that the call is
-            over, which it is.) The numbers stay taken, and what is left of the call stays for as long as LogR1 has it.
-    LogC5   Where a log has lost entries of a call (LogF4), its `end` is put back as a cancel is: before what goes on,
-            and under the next number if its own was taken meanwhile. A `claim` whose number was taken is put back under
-            the next one too, once, however many put it back; but not if its seat was given back, or the call is over.
-            Such an entry keeps the number for which it was sealed. Who has read the `end` keeps no `call` entry, and
-            puts none back.
+Calls (calls.md) are stored in the same log, and share the ids with alerts
+    LogC1   A call is a chain of `CallEntry`s under an id of its own. For all rules above they are entries of another
+            kind, with two exceptions. LogA1 to LogA5 apply to them, and nothing follows an `end` as nothing follows a
+            cancel. And `follow` gives them, even if they have ended, because the state of a call depends on its whole
+            chain. A chain has either entries of a call or entries of an alert, as decided by its first entry of a known
+            kind.
+    LogC2   The log does not check whether an entry of a call is valid: it is encrypted, and its readers check it.
+    LogC3   `open_calls` gives the calls without an `end` that have not expired by the latest end of their entries.
+    LogC4   PLACE_MS after the `end` of a call, `purge` deletes its `call` entries, which contain the place. Two clocks
+            have to agree: the clock that ended the call, and the clock of the process that purges. The trusted time of
+            the log is not used, because it may be hours late. (If both clocks are ahead, a late repeat of a request is
+            answered that the call is over, which is true.) The numbers of deleted entries stay taken, and the rest of
+            the call is kept as long as LogR1 says.
+    LogC5   If a log has lost entries of a call (LogF4), its `end` is put back like a cancel: before the entries that
+            continue the call, and under the next number if its own was taken meanwhile. A `claim` whose number was
+            taken is put back under the next number too, only once even if several nodes put it back, and not at all if
+            its seat was given back or the call is over. Such an entry stores the number for which it was encrypted.
+            A node that has read the `end` deletes its copies of `call` entries, and puts none back.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -98,47 +107,48 @@ from .chain import Chain, Kinds
 RETENTION_MS = 24 * 3_600_000
 PLACE_MS = 600_000  # LogC4
 HEARTBEAT_S = 1.0  # LogF2
-BATCH = 1_000  # entries in one batch of `follow`, at most
-BATCH_BYTES = 4 << 20  # of entries as they are stored, from which on a batch is full; one entry has 64 KiB at most
-PAGE = 1_000  # alerts in one page of `live`, at most
+BATCH = 1_000  # the most entries in one batch of `follow`
+BATCH_BYTES = 4 << 20  # a batch is full when its stored entries have this size; one entry has at most 64 KiB
+PAGE = 1_000  # the most alerts in one page of `live`
 LOOKS = 10  # LogL2
-LOOK = 50  # alerts that are looked at in one go: 0.7 ms of Redis; between two the loop may turn to others
+LOOK = 50  # alerts read in one step, 0.7 ms of Redis; between two steps the event loop can do other work
 
 
 class Positioned(NamedTuple):
-    """An entry and where it stands in the log."""
+    """An entry with its position in the log."""
 
     position: int
     entry: Entry | CallEntry | Untrusted
 
 
 class Cursor(NamedTuple):
-    """Where an alert stands in the order of `live` (LogL1): its latest end in ms, and its id."""
+    """The place of an alert in the order of `live` (LogL1): its latest end, in ms since 1970, and its id."""
 
     ends_at: int
     id: str
 
 
 class Page(NamedTuple):
-    """What is live, in part: the current revisions in the order they were appended, and where the next page begins."""
+    """A part of the live alerts: their current revisions in the order of the log, and the place of the last one."""
 
     revisions: Sequence[Revision]
-    after: Cursor | None  # None behind the last page
+    after: Cursor | None  # where the next page begins; None on the last page
 
 
 class Seen(NamedTuple):
-    """An alert that `live` has looked at."""
+    """An alert that `live` has looked at, whether it is live or not."""
 
     cursor: Cursor
-    position: Any  # of the current revision: what sorts in the order of the log
-    revision: Revision | None  # the current one; None if there is none, or it can't be read
+    position: Any  # the position of the current revision, or another value that sorts in the order of the log
+    revision: Revision | None  # the current revision; None if there is none, or if it can't be read
 
 
 class Counts(NamedTuple):
-    """Deliveries of one alert or call over all nodes: (connection, revision) pairs sent, and those acknowledged.
+    """The deliveries of one alert or call, counted over all nodes.
 
-    `declined`: of a call, how often somebody has declined it. `pushed`: of an alert, the (device, revision) pairs that
-    push services took; none of them is in `sent`.
+    `sent` counts pairs of a connection and a revision, and `acked` the pairs that were acknowledged. `declined` counts
+    how often somebody declined a call. `pushed` counts the pairs of a device and a revision of an alert that a push
+    service has taken; these are not counted in `sent`.
     """
 
     sent: int = 0
@@ -147,57 +157,61 @@ class Counts(NamedTuple):
     pushed: int = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Both together. (`+` would put the tuples end to end.)"""
+        """Return the sums of both. (The operator `+` would concatenate the tuples.)"""
         return Counts(*map(sum, zip(self, other, strict=True)))
 
 
 def under_revision(call_id: str, revision: int) -> str:
-    """Return the name under which deliveries of one revision of a call are counted, beside those of the whole call.
+    """Return the name under which the deliveries of one revision of a call are counted.
 
-    No id has a slash (A1). Under the first revision the counts of the call are its counts.
+    The first revision is counted under the id of the call, the others under the id with a slash and the number, which
+    no other id can be (rule A1).
     """
     return call_id if revision == 1 else f"{call_id}/{revision}"
 
 
 class EntryVerifier(Protocol):
-    """Decides which entries are believed (LogJ1 to LogJ3). What it is asked again it may answer otherwise."""
+    """The port for checking the approvals of entries when they are read (LogJ1 to LogJ3).
 
-    version: int  # another one when it may
+    The same entry may be accepted now and refused later, or the other way round, when reviewers' keys change.
+    """
+
+    version: int  # changes whenever the answers may have changed
 
     @property
     def needs_chain(self) -> bool:
-        """Whether any entry may not be believed because of the alert that it stands behind."""
+        """Whether the answer for an entry may depend on the earlier entries of its alert."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Have `changed` called each time that `version` is another one."""
+        """Call `changed` from now on each time that `version` changes."""
         ...
 
     def verify(self, entry: Entry, stands_under: tuple[str, int], place: str) -> Entry | Untrusted:
-        """The entry as it is to be read, or that it is not believed.
+        """Return the entry if it is accepted by itself, else an `Untrusted` in its place.
 
-        `stands_under`: the id and the number under which the log has it; `place` says for people where that is.
+        `stands_under` is the id and the number under which the log has it. `place` describes its place in log lines.
         """
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision that passed `verify` is believed behind revisions of these kinds (HD1)."""
+        """Return whether a revision that passed `verify` has enough approvals to follow these kinds (HD1)."""
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel that passed `verify` is believed behind revisions of these kinds (HD1).
+        """Return whether a cancel that passed `verify` has enough approvals to follow these kinds (HD1).
 
-        `alert`: the last revision that is believed; None if there is none.
+        `alert` is the last accepted revision; None if there is none.
         """
         ...
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision that was believed still is. `verify` and `verify_revision` believe it too."""
+        """Return whether a live revision that was accepted before is still accepted, by the keys of now."""
         ...
 
 
 class TrustAll:
-    """Believes everything that is in its place: for logs that nobody else writes."""
+    """A verifier that accepts every entry in its right place, for logs that only trusted processes can write."""
 
     version: int = 0
     needs_chain: bool = False
@@ -219,90 +233,96 @@ class TrustAll:
 
 
 class AlertLog(Protocol):
-    """The port; the rules are in the module's docstring. Every method may raise LogUnavailable."""
+    """The port of the log, whose rules are in the module's docstring. Every method may raise LogUnavailable."""
 
-    verifier: EntryVerifier  # by which it reads (LogJ1)
+    verifier: EntryVerifier  # checks the entries that are read (LogJ1)
 
     @property
     def quarantined(self) -> int:
-        """Entries that could not be read since the start (LogR2)."""
+        """The number of entries that could not be read since the start (LogR2)."""
         ...
 
     async def examine(self) -> str:
-        """What it is, in words for the operator, if it could be used; without `start`, and nothing is made or changed.
+        """Return a description of the log for the operator, without `start`, and without changing anything.
 
-        Raises ConfigError if it can't be used as configured, and LogUnavailable if it can't be used now.
+        Raises ConfigError if the log can't be used as configured, and LogUnavailable if it can't be used now.
         """
         ...
 
     async def start(self) -> None:
-        """Open it. Raises ConfigError if it can't be used as configured."""
+        """Open the log. Raises ConfigError if it can't be used as configured."""
         ...
 
     async def stop(self) -> None:
-        """Close it; what was accepted is stored."""
+        """Store the accepted entries and close the log."""
         ...
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` (LogA1 to LogA4). False if its number is not the next one of its alert or call."""
+        """Store `entry` and return True, or return False if its number is not the next one (LogA1 to LogA4)."""
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """All entries of one alert or call, in order; empty if the id is unknown (LogG4, LogC1)."""
+        """Return all entries of one alert or call in order; none if the id is unknown (LogG4 and LogC1)."""
         ...
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """The alerts that are live at `now_ms`, behind `after`; at most `limit` of them, 1 to PAGE (LogL1, LogL2)."""
+        """Return at most `limit` of the alerts that are live at `now_ms`, from `after` on (LogL1 and LogL2).
+
+        `limit` is 1 to PAGE.
+        """
         ...
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """The ids of the calls that are open at `now_ms` (LogC3), in the order of their first entries."""
+        """Return the ids of the calls that are open at `now_ms` (LogC3), in the order of their first entries."""
         ...
 
     async def tail(self) -> int:
-        """The position of the last entry; 0 in an empty log."""
+        """Return the position of the last entry; 0 if the log is empty."""
         ...
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """The entries behind position `after` (LogF1 to LogF4).
+        """Yield the entries after position `after`, in batches, without end (LogF1 to LogF4).
 
-        Of those that are there when this begins, the ones that ended before `ended_before_ms` are left out. Whoever
-        finds that the clock by which it asked was ahead may call it again with an earlier time.
+        Entries of alerts that are in the log already and ended before `ended_before_ms` are left out. A caller that
+        finds out that its clock was ahead can call `follow` again with an earlier time.
 
-        Entries of other kinds are passed over (LogG1), but of those of calls none is left out (LogC1). An entry that is
-        not believed is given if it says what it is (LogJ1).
+        Entries of other kinds are skipped (LogG1), except those of calls, which are never left out (LogC1). An entry
+        that is not accepted is given only if it contains a revision (LogJ1).
         """
         ...
 
     def nudge(self) -> None:
-        """Have `follow` look at once: another process may have appended."""
+        """Make `follow` look for new entries at once, because another process may have appended some."""
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each id, or `under_revision` of a call.
+        """Add to the counted deliveries of each id or `under_revision`.
 
-        With nothing to add, a log that failed to write is tried again.
+        If `counts` is empty and the last write has failed, try to write.
         """
         ...
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one id, or `under_revision` of a call, as far as they have been added."""
+        """Return the deliveries of one id or `under_revision` that have been added so far."""
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Forget what LogR1 and LogC4 allow to forget; how many entries that were. `now_ms`: what our clock says."""
+        """Delete what LogR1 and LogC4 allow, and return the number of deleted entries.
+
+        `now_ms` is the time by the clock of this process.
+        """
         ...
 
     def metrics(self) -> Iterable[Metric]:
-        """What it counts of itself, for Prometheus."""
+        """Return the log's own metrics, for Prometheus."""
         ...
 
 
 def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Whether `entry` may come behind the entries of its chain (LogA1), which are given from the last one backwards.
+    """Return whether `entry` may follow the entries of its chain, which are given from the last one backwards.
 
-    The number of the last one counts, and what the last that this release knows is: a cancel or an `end` (LogG2), and
-    of an alert or of a call (LogC1). No more than these are looked at.
+    It has to have the next number after the last entry (LogA1). And the last entry of a known kind has to belong to an
+    alert or a call as `entry` does (LogC1), and must not be a cancel or an `end` (LogG2). No earlier entries are read.
     """
     chain = iter(newest_first)
     last = next(chain, None)
@@ -316,19 +336,22 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 
 
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
-    """Return whether `follow` gives this entry."""
+    """Return whether `follow` gives entries like this one."""
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
     return isinstance(entry, Revision | Cancel | CallEntry)
 
 
 def is_last(entry: Entry | OtherKind) -> bool:
-    """Whether nothing follows this entry."""
+    """Return whether the entry is the last one of its chain: a cancel or an `end`."""
     return isinstance(entry, Cancel) or (isinstance(entry, CallEntry) and entry.kind == "end")
 
 
 def ended_at(end: CallEntry) -> int:
-    """When a call was ended, in ms, as its `end` says (LogC4). If that can't be read: when it would have expired."""
+    """Return when a call was ended, in ms since 1970, by its `end` (LogC4).
+
+    If the `end` can't be read, return when the call would have expired.
+    """
     try:
         body = body_of(end)
     except ValueError:
@@ -339,9 +362,10 @@ def ended_at(end: CallEntry) -> int:
 def drop_unverified_cancels(
     chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
 ) -> list[Entry | OtherKind | None]:
-    """Return the entries of one alert in order, with those that are not believed behind the others set aside (LogJ1).
+    """Return the entries of one alert, with those replaced that are not accepted after the others (LogJ1).
 
-    Each entry of `chain` was judged by itself. None stands for one that can't be read.
+    Each entry of `chain` has passed `verify` by itself already. None is an entry that can't be read. A revision or a
+    cancel becomes `Untrusted` if it has too few approvals for its alert, or if it follows an accepted cancel.
     """
     found: list[Entry | OtherKind | None] = []
     before, alert, over = Chain(), None, False
@@ -367,17 +391,17 @@ def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, verifier: 
 
 
 def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
-    """Return whether more of its alert has to be read to tell whether the alert is live."""
+    """Return whether earlier entries of the alert have to be read to decide whether the alert is live."""
     return isinstance(entry, Untrusted) or (
         verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
     )
 
 
 def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None:
-    """The current revision in the entries of one alert, which are given from the last one backwards.
+    """Return the current revision of one alert, whose entries are given from the last one backwards.
 
-    None if it has none, or was cancelled (LogG2), or if an entry can't be read, which is given as None: nobody knows
-    what that one said, so the alert may be over. No more are looked at than it takes.
+    Return None if the alert has no revision or was cancelled (LogG2), or if an entry that can't be read (None) comes
+    first: it may have been a cancel. No more entries are read than necessary.
     """
     for entry in newest_first:
         if not isinstance(entry, OtherKind):
@@ -388,11 +412,14 @@ def current(newest_first: Iterable[Entry | OtherKind | None]) -> Revision | None
 async def page(
     look: Callable[[Cursor, int], Awaitable[Sequence[Seen]]], now_ms: int, after: Cursor | None, limit: int
 ) -> Page:
-    """A page of `live`. `look(cursor, count)` gives the next `count` alerts behind a cursor, fewer only at the end."""
+    """Return a page of `live`.
+
+    `look(cursor, count)` reads the next `count` alerts after a cursor. It returns fewer only at the end of the log.
+    """
     cursor: Cursor | None = max(after or Cursor(0, ""), Cursor(now_ms + 1, ""))
     live: list[Seen] = []
     looked = 0
-    # It looks for one more than it gives: only then is there a further page.
+    # One live alert more than `limit` is searched, to know whether there is a further page.
     while cursor is not None and len(live) <= limit and looked < LOOKS * limit:
         count = min(LOOK, limit + 1 - len(live))
         seen = await look(cursor, count)

@@ -1,11 +1,14 @@
-"""What the entries of an alert say that decides how many reviewers have to approve the next one (HD1).
+"""The kinds of an alert's revisions, which decide how many reviewers have to approve its next entry (rule HD1).
 
-Rule 1  Each revision counts by its *kind*: its category, and whether something is confirmed in it. A revision that is
-        set aside counts too, by what it says. So every process comes to the same number for the same log, whatever keys
-        it has and whenever it was started.
-Rule 2  An entry that is missing or can't be read may have said anything. It counts as UNKNOWN, which no category is, so
-        that as many have to approve as the policy asks anywhere.
-Rule 3  Entries of other kinds, and those with the form of another entry, were never sent. They count by their number.
+Rule 1  The *kind* of a revision is its category, and whether it confirms something. A revision that is not accepted
+        counts too, by its content. So every process computes the same number of reviewers from the same log, whatever
+        keys it has and whenever it was started.
+        Example: revision 1 is a flood, which one reviewer approves; revision 2 is a terror attack, which needs two. A
+        cancel of this alert needs two, also in a process that does not accept revision 2.
+Rule 2  The kind of an entry that is missing or can't be read is UNKNOWN, which equals no category. The next entry then
+        needs the largest number of reviewers that the policy asks for in any category.
+Rule 3  Entries of other kinds, and entries that have the approved form of another entry, were never sent to anybody.
+        Only their numbers count.
 """
 
 from collections.abc import Iterable
@@ -14,7 +17,7 @@ from typing import NamedTuple
 
 from ..model.alert import NOTHING_CONFIRMED, Entry, OtherKind, Revision, Untrusted
 
-Kinds = frozenset[tuple[str, bool]]  # of revisions: category, and whether something is confirmed
+Kinds = frozenset[tuple[str, bool]]  # kinds of revisions: the category, and whether something is confirmed
 NO_KINDS: Kinds = frozenset()
 UNKNOWN: Kinds = frozenset({("", True)})
 
@@ -26,7 +29,7 @@ def kinds_of(revision: Revision) -> Kinds:
 
 @lru_cache(4_096)
 def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
-    """Return the kinds and one more. Live alerts with the same kinds share one set."""
+    """Return the kinds with one more. Live alerts with equal kinds share one set, to save memory."""
     return kinds | {(category, confirmed)}
 
 
@@ -38,7 +41,7 @@ class Chain(NamedTuple):
 
     @classmethod
     def of(cls, entries: Iterable[Entry | OtherKind | None]) -> "Chain":
-        """Return the chain of these entries, which are in order; None stands for one that can't be read."""
+        """Return the chain of these entries, which are in order. None is an entry that can't be read."""
         found = cls()
         for entry in entries:
             found = found.then(entry)

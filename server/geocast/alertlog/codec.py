@@ -1,8 +1,12 @@
-"""Entries as bytes, for the backends that store them.
+"""The encoding of entries as bytes, for the backends that store them.
 
-MessagePack maps with the names of the dataclasses' fields. Nodes of different releases share a log, so a reader passes
-over what it doesn't know (the rules LogG1 to LogG5 of the port): members of any map, further elements of `approval` and
-`terms`, shapes of other types, entries of other kinds.
+An entry is a MessagePack map with the names of the dataclasses' fields. Nodes of different releases share a log. So a
+reader ignores everything that it does not know (rules LogG1 to LogG5 of the port): members of any map, further elements
+of `approval` and `terms`, shapes of other types, and entries of other kinds.
+
+A member with its default value is not stored. So an entry without the features of later releases has the same bytes as
+in the releases before, and putting it back changes nothing (LogG5).
+Example: an alert that nobody had to confirm has no member `confirm`, as in releases that did not know confirmations.
 """
 
 import json
@@ -38,13 +42,13 @@ from ..model.alert import (
 from ..model.call import CallEntry
 from ..model.members import CHECKS, Member, integer, members_of, resolution, text
 
-KINDS = ("revision", "cancel", *calls.KINDS)  # those that this release knows
-ENDINGS = ("cancel", "end")  # nothing follows one of these
-MAX_ENTRY_BYTES = 64 * 1024  # F8: eight languages at their longest do not fit
+KINDS = ("revision", "cancel", *calls.KINDS)  # the kinds of entries that this release knows
+ENDINGS = ("cancel", "end")  # the kinds that nothing follows
+MAX_ENTRY_BYTES = 64 * 1024  # eight languages with the longest texts do not fit (rule F8)
 
 
 def encode(entry: Entry | CallEntry) -> bytes:
-    """The bytes by which backends store `entry`; `decode` reads them."""
+    """Return the stored bytes of an entry, which `decode` reads."""
     packed: bytes = msgpack.packb(_map(entry))
     return packed
 
@@ -56,27 +60,30 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """What stands behind the first byte of an entry of a call of this kind: it can be told by that alone."""
+    """Return the bytes after the first byte of every stored entry of this kind of call entry.
+
+    A backend can find such entries by these bytes, without decoding any.
+    """
     return b"".join(map(msgpack.packb, ("kind", kind)))
 
 
 def fits(entry: Entry | CallEntry) -> bool:
-    """Whether `entry` is small enough for a log (LogA5)."""
+    """Return whether `entry` is small enough for a log (LogA5)."""
     return len(encode(entry)) <= MAX_ENTRY_BYTES
 
 
 def kind_of(entry: Entry | CallEntry) -> str:
-    """The kind under which `entry` is stored: one of KINDS."""
+    """Return the kind under which `entry` is stored, which is one of KINDS."""
     if isinstance(entry, CallEntry):
         return entry.kind
     return "revision" if isinstance(entry, Revision) else "cancel"
 
 
 def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | OtherKind:
-    """The entry in `data`. Raises ValueError if it isn't one, or is one that could not be sent.
+    """Return the entry in `data`. Raises ValueError if the bytes are not an entry, or an entry that can't be sent.
 
-    `alert_id`, `revision` and `ends_at` (ms) are what stands beside it in the log: of an entry of another kind
-    nothing else is known.
+    `alert_id`, `revision` and `ends_at` (ms since 1970) are stored beside the bytes. An entry of another kind is
+    returned as an `OtherKind` with these alone.
     """
     try:
         fields = _unpack(data)
@@ -86,15 +93,15 @@ def decode(data: bytes, alert_id: str, revision: int, ends_at: int) -> Entry | O
         if kind in calls.KINDS:
             return _to_call(fields, alert_id, revision)
         return _to_revision(fields) if kind == "revision" else _to_cancel(fields)
-    # msgpack raises its own classes, wrong shapes raise KeyError, TypeError and others: all say "not an entry".
+    # msgpack raises its own errors, and wrong members raise KeyError, TypeError and others.
     except Exception as error:
         raise ValueError(f"not an entry: {type(error).__name__}") from None
 
 
 def renumbered(data: bytes, revision: int) -> bytes:
-    """The bytes of the entry in `data` under another number; members that this release does not know stay.
+    """Return the bytes of the entry in `data` with another number. Members that this release does not know stay.
 
-    One of a call keeps the number for which it was sealed (LogC5).
+    An entry of a call also stores the number for which it was encrypted (LogC5).
     """
     fields = _unpack(data)
     sealed_as = {"sealed_as": fields.get("sealed_as") or fields["revision"]} if "sealed" in fields else {}
@@ -103,19 +110,19 @@ def renumbered(data: bytes, revision: int) -> bytes:
 
 
 def checksum(alert_id: str, revision: int, payload: bytes) -> int:
-    """The CRC-32 that a backend keeps beside the bytes of an entry."""
+    """Return the CRC-32 of an entry, which includes its id and number; backends store it beside the bytes."""
     return zlib.crc32(payload, zlib.crc32(f"{alert_id} {revision}".encode()))
 
 
 def _unpack(data: bytes) -> dict[Any, Any]:
-    # A map in a member that this release does not know may have other keys than texts.
+    # Maps in members that this release does not know may have keys that are not texts.
     fields: dict[Any, Any] = msgpack.unpackb(data, strict_map_key=False)
     return fields
 
 
 def _revision(entry: Revision) -> dict[str, Any]:
     alert = entry.alert
-    # Without it an entry is one of rules 1. So those are the same bytes as ever when they are put back.
+    # Entries without this member have rules 1, so old entries keep their bytes when they are put back.
     rules = {"rules": entry.terms.rules} if entry.terms.rules != 1 else {}
     return {
         "kind": "revision",
@@ -135,7 +142,7 @@ def _revision(entry: Revision) -> dict[str, Any]:
 
 
 def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the members of `source` as they are stored. One that has its default value is left out."""
+    """Return the members of `source` in their stored form, without members that have their default value."""
     return {
         name: write(value) if write else value
         for name, write, _, default in members
@@ -144,9 +151,10 @@ def _written(source: Alert | AlertText, members: Iterable["_Stored"]) -> dict[st
 
 
 def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
-    """Return the texts. Those words of the first that the entry itself has are in the entry alone.
+    """Return the texts in their stored form.
 
-    There, releases find them that know no texts.
+    The headline and the description of the first text are stored in the entry itself and not here, since older releases
+    look for them there.
     """
     first, *others = (_written(text, _OF_TEXT) for text in texts)
     return [{name: value for name, value in first.items() if name not in _IN_ENTRY}, *others]
@@ -154,7 +162,7 @@ def _text_maps(texts: Sequence[AlertText]) -> list[dict[str, Any]]:
 
 def _terms(terms: AcceptedTerms) -> list[Any]:
     found = [terms.title, terms.default_age_ms, terms.location_resolution]
-    return [*found, terms.simplify_m] if terms.simplify_m else found  # else the same bytes as ever
+    return [*found, terms.simplify_m] if terms.simplify_m else found  # without it, the same bytes as in older releases
 
 
 def _to_revision(fields: dict[str, Any]) -> Revision:
@@ -184,7 +192,7 @@ def _to_revision(fields: dict[str, Any]) -> Revision:
 
 
 def _read(fields: Mapping[str, Any], members: Iterable["_Stored"]) -> dict[str, Any]:
-    """Return the members in `fields` that are known. Raises KeyError if one is not there that has no default value."""
+    """Return the known members in `fields`. Raises KeyError if a member without a default value is missing."""
     return {name: read(fields[name]) for name, _, read, default in members if default is MISSING or name in fields}
 
 
@@ -193,10 +201,10 @@ def _to_texts(found: Sequence[Mapping[str, Any]]) -> tuple[AlertText, ...]:
 
 
 def to_shape(members: Mapping[str, Any]) -> Shape:
-    """The shape with these members. Raises KeyError, TypeError or ValueError if it is none that could be sent."""
+    """Return the shape with these members. Raises KeyError, TypeError or ValueError if it can't be sent to clients."""
     if text(members["type"]) == "circle":
         return Circle(float(members["lat"]), float(members["lng"]), float(members["radius_m"]))
-    json.dumps(members, allow_nan=False)  # raises for what could not be sent
+    json.dumps(members, allow_nan=False)  # raises an error if the members can't be written as JSON
     if members["type"] == "Polygon" and _is_one_ring(members["coordinates"]):
         ring = tuple((float(lng), float(lat)) for lng, lat in members["coordinates"][0])
         return Polygon(ring, float(members.get("buffer_m", 0)))
@@ -204,7 +212,7 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Whether this release knows such polygons: a later one may publish others, with holes for example."""
+    """Return whether this release knows such polygons. A later release may publish others, for example with holes."""
     return len(coordinates) == 1 and len(coordinates[0]) > 3
 
 
@@ -214,7 +222,7 @@ def _to_approval(elements: Sequence[Any]) -> Approval:
 
 
 def _confirm(confirm: Confirm) -> dict[str, Any]:
-    """The member of an entry with it; none where nothing was confirmed: that entry has the same bytes as ever."""
+    """Return the member with what was confirmed; none if nothing was, so that old entries keep their bytes."""
     members = {"area_km2": confirm.area_km2, "text": list(confirm.text)}
     return {"confirm": members} if confirm != NOTHING_CONFIRMED else {}
 
@@ -226,7 +234,7 @@ def _to_confirm(fields: Mapping[str, Any]) -> Confirm:
 
 
 def _origin(origin: Origin | None) -> dict[str, Any]:
-    """The member of an entry with the message of CAP that it was made of; none where there was none."""
+    """Return the member with the CAP message that the entry was made from; none if there was no message."""
     return {} if origin is None else {"origin": [origin.sender, origin.identifier, origin.blocks]}
 
 
@@ -238,7 +246,7 @@ def _to_origin(elements: Sequence[Any] | None) -> Origin | None:
 
 
 def _proof(proof: ApprovalProof | None) -> dict[str, Any]:
-    """The member of an entry with it. What is beside it stays as older releases know it (NC7)."""
+    """Return the member with the signatures; none without them. The other members stay as in older releases (NC7)."""
     if proof is None:
         return {}
     signatures = [[each.protected, each.signature] for each in proof.signatures]
@@ -259,7 +267,7 @@ def _issuer(entry: Entry) -> dict[str, Any]:
 
 
 def _cancel(entry: Cancel) -> dict[str, Any]:
-    into = {"into": entry.into} if entry.into else {}  # else the same bytes as ever
+    into = {"into": entry.into} if entry.into else {}  # without it, the same bytes as in older releases
     return {
         "kind": "cancel",
         "id": entry.id,
@@ -306,7 +314,7 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
-    """The entry of a call. What its two parts say is not looked at: the seal tells whether they are good (LogC2)."""
+    """Return an entry of a call. Its two parts are not decoded: they are checked when they are decrypted (LogC2)."""
     if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
     sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))
@@ -332,7 +340,7 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(value: object) -> int:
-    """A time, in ms since 1970, that can be written with four digits for the year."""
+    """Return a time in ms since 1970. Raises ValueError if its year has more than four digits."""
     if not 0 <= integer(value) <= MAX_MS:
         raise ValueError("not a time")
     return integer(value)
@@ -341,7 +349,8 @@ def _time(value: object) -> int:
 # ---- the members of alerts and texts, by their types ---------------------------------------------------------------
 
 _Convert = Callable[[Any], Any]
-# A type that is not in _READ is an error when this module is imported; one that is not in _WRITE is stored as it is.
+# A type of a member that is missing in _READ raises KeyError when this module is imported. A value of a type that is
+# missing in _WRITE is stored unchanged.
 _READ: Mapping[Any, _Convert] = {
     **CHECKS,
     TimeMs: _time,
@@ -357,9 +366,9 @@ _WRITE: Mapping[Any, _Convert] = {
 
 
 class _Stored(NamedTuple):
-    """How a member is stored: its name, how it is written and read, and its default value (MISSING if it has none).
+    """The storing of one member: its name, two conversions, and its default value (MISSING if it has none).
 
-    `write` is None where the value is stored as it is.
+    `write` is None if the value is stored unchanged.
     """
 
     name: str
@@ -381,4 +390,4 @@ _ALERT = members_of(Alert, without=("id", "confirm"))
 _NEEDED = tuple(_stored(each) for each in _ALERT if not each.is_optional)
 _OPTIONAL = tuple(_stored(each) for each in _ALERT if each.is_optional)
 _OF_TEXT = tuple(map(_stored, members_of(AlertText)))
-_IN_ENTRY = ("headline", "description")  # the words of the first text that the entry itself has
+_IN_ENTRY = ("headline", "description")  # the members of the first text that are stored in the entry itself

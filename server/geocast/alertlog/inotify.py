@@ -1,7 +1,7 @@
-"""Tells when somebody writes to a file: Linux' inotify(7), so that a reader of it need not look again and again.
+"""Notifications about writes to a file, by Linux' inotify(7), so that a reader of the file need not poll it.
 
-A write is told at once and a commit of SQLite can be read only after the sync that follows: so what is told is that
-it is time to look, for a while.
+The kernel reports a write at once. A commit of SQLite can be read only after the sync that follows the write. So after
+a notification the reader has to poll for a short time.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 _IN_MODIFY = 0x2
-_EVENTS_BYTES = 65_536  # of events that are read at once; they are thrown away
+_EVENTS_BYTES = 65_536  # the size of one read of events, which are dropped
 
 
 class FileWatch:
-    """Watches one file, for one event loop: after `listen`, calls `told` once if it was written to since `told`."""
+    """A watch on one file. After `listen`, it calls `told` once if the file was written to since the last call."""
 
     def __init__(self, path: Path, told: Callable[[], None]) -> None:
-        """Raises OSError where there is no inotify, no such file, or the user has no watch left."""
+        """Watch `path`. Raises OSError if there is no inotify or no such file, or if the user has no watch left."""
         self._told = told
         self._listening = False
         self._descriptor = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
@@ -31,18 +31,18 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Have `told` called at the next write, or at the loop's next turn if there was one since it was called."""
+        """Call `told` at the next write; or soon, if there was a write since `told` was called last."""
         if not self._listening:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)
 
     def close(self) -> None:
-        """Watch no more, and give the watch back to the kernel."""
+        """Stop watching and release the kernel's watch."""
         self._stop_listening()
         os.close(self._descriptor)
 
     def _read(self) -> None:
-        self._stop_listening()  # many writes cost no more than one, while somebody looks anyway
+        self._stop_listening()  # the reader polls now anyway, so further writes need not wake the loop
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._descriptor, _EVENTS_BYTES)) > _EVENTS_BYTES // 2:
                 pass

@@ -1,6 +1,6 @@
-"""A log in this process's memory, for tests and benches.
+"""A log in the memory of this process, for tests and benchmarks.
 
-It keeps all rules of the port but durability: when the process ends, everything is gone.
+It keeps all rules of the port except durability: its entries are lost when the process ends.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _FOLLOWED = (Revision, Cancel, CallEntry)
 
 
 class MemoryLog:
-    """A log that is gone when its process ends. The module tells which rules it keeps."""
+    """A log in memory, which keeps all rules of the port except durability."""
 
     def __init__(self, verifier: EntryVerifier | None = None) -> None:
         self.verifier = verifier or TrustAll()
@@ -46,31 +46,31 @@ class MemoryLog:
         self._entries: list[Positioned] = []
         self._history: dict[str, list[Entry | OtherKind]] = {}
         self._ends: dict[str, int] = {}  # the latest end of each alert's entries
-        self._cursors: list[Cursor] = []  # the same, sorted (LogL1)
-        self._positions: dict[str, int] = {}  # of the last revision of each alert
+        self._cursors: list[Cursor] = []  # the same ends, sorted in the order of `live` (LogL1)
+        self._positions: dict[str, int] = {}  # the position of the last revision of each alert
         self._counts: dict[str, Counts] = {}
         self._last = 0
         self._appended = asyncio.Event()  # replaced by a new one at each append
 
     async def examine(self) -> str:
-        """There is nothing to look at."""
+        """Return a description. There is nothing to check."""
         return "in memory: gone when the process ends"
 
     async def start(self) -> None:
-        """There is nothing to open."""
+        """Do nothing: there is nothing to open."""
 
     async def stop(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` if its number is the next one."""
+        """Store `entry` and return True, or return False if its number is not the next one."""
         if not may_follow(entry, reversed(self._history.get(entry.id, []))):
             return False
         self.take(entry)
         return True
 
     def take(self, entry: Entry | OtherKind) -> None:
-        """Store `entry`, which nobody judges any more. (Tests play a later release by this.)"""
+        """Store `entry` without any check. (Tests use this to play a later release.)"""
         self._history.setdefault(entry.id, []).append(entry)
         self._last += 1
         self._lasts_until(entry.id, entry.ends_at)
@@ -91,7 +91,7 @@ class MemoryLog:
             del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """All entries of one alert."""
+        """Return all entries of one alert or call, in order."""
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:
@@ -104,7 +104,7 @@ class MemoryLog:
         return entry if isinstance(entry, OtherKind) else self.verifier.verify(entry, (entry.id, entry.revision), place)
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """A page of the live alerts."""
+        """Return a page of the live alerts."""
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
@@ -115,17 +115,17 @@ class MemoryLog:
         return Seen(cursor, self._positions[cursor.id], current(reversed(self._chain(cursor.id))))
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """The calls that are open."""
+        """Return the ids of the open calls."""
         calls = (i for i, history in self._history.items() if any(isinstance(entry, CallEntry) for entry in history))
         return [i for i in calls if self._ends[i] > now_ms and not any(map(is_last, self._history[i]))]
 
     async def tail(self) -> int:
-        """The position of the last entry."""
+        """Return the position of the last entry."""
         return self._last
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """The entries behind `after`, and those to come."""
-        there = self._last
+        """Yield the entries after `after`, without end."""
+        there = self._last  # `ended_before_ms` does not apply to entries after this position
         while True:
             appended = self._appended
             behind = self._entries[bisect_right(self._entries, after, key=lambda p: p.position) :]
@@ -139,30 +139,30 @@ class MemoryLog:
                 if followed := [Positioned(at, each) for at, each in judged if is_followed(each)]:
                     yield followed
             after = behind[-1].position if behind else after
-            if not behind or after >= self._last:  # the last may have been purged
+            if not behind or after >= self._last:  # the first condition is needed if the last entry was purged
                 yield ()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(HEARTBEAT_S):
                         await appended.wait()
 
     def metrics(self) -> Iterable[Metric]:
-        """The port's own figures are all there is."""
+        """Return nothing: this log has no metrics of its own."""
         return ()
 
     def nudge(self) -> None:
-        """There is no other process that could append."""
+        """Do nothing: no other process can append."""
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each alert."""
+        """Add to the counted deliveries of each id."""
         for alert_id, more in counts.items():
             self._counts[alert_id] = self._counts.get(alert_id, Counts()).plus(more)
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one alert."""
+        """Return the deliveries of one id or `under_revision`."""
         return self._counts.get(alert_id, Counts())
 
     async def purge(self, now_ms: int) -> int:
-        """Forget the places of calls that ended PLACE_MS ago, and all of what ended RETENTION_MS ago."""
+        """Delete the places of calls that ended PLACE_MS ago, and all entries of alerts that ended RETENTION_MS ago."""
         places = self._forget_places(now_ms)
         cutoff = now_ms - RETENTION_MS
         gone = {i for i, history in self._history.items() if max(entry.ends_at for entry in history) < cutoff}

@@ -1,4 +1,4 @@
-"""Writing to a log to which others write as well: read the history, decide, append, and try again if overtaken.
+"""The optimistic writer, for a log with several writers: read the history, decide, append, try again if overtaken.
 
     read ──> decide ──> append ── stored ──> the plan's answer
      ^          │         │
@@ -21,8 +21,8 @@ Example: the history of an alert is [revision 1], and nodes A and B are asked fo
 
 1. Both read [revision 1], and both decide to append revision 2.
 2. Node A appends first. The log refuses node B's entry, because number 2 is taken.
-3. Node B reads [revision 1, revision 2] and decides again: 409 `revision-conflict`. Without the second look B would
-   have answered 201 for an entry that nobody is ever sent.
+3. Node B reads [revision 1, revision 2] and decides again: 409 `revision-conflict`. Without the second decision B would
+   have answered 201 for an entry that is not in the log.
 
 If node B had been asked for the same revision as node A, its second decision would have found the entry in the history,
 and the answer would be 200 with node A's entry. If node A dies after its append and before its answer, the client
@@ -53,7 +53,7 @@ class Plan(NamedTuple, Generic[_Answer, _E]):
 
 
 class OptimisticWriter(Generic[_E]):
-    """Appends what is decided by the history, and decides again if another writer was faster."""
+    """A writer that decides by the history, appends, and decides again if another writer was faster."""
 
     def __init__(self, alert_log: AlertLog, appended: Callable[[_E], None], overtaken: str) -> None:
         """Write to `alert_log`, and call `appended` with each entry that was stored.

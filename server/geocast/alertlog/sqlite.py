@@ -1,32 +1,44 @@
-"""A log in one SQLite file: one machine, any number of processes.
+"""A log in one SQLite file, for one machine and any number of its processes.
+
+    append ──> queue ──> thread "log-writer": BEGIN IMMEDIATE, up to 500 inserts, COMMIT (fsync) ──> True or False
+                                                                          │
+    follow <── rows <── thread "log-reader" <── data_version changed <────┴── inotify: the write-ahead log was written
 
 How the rules of the port are kept:
 
 LogA1,
-LogA2   A batch is one `BEGIN IMMEDIATE` transaction, so that one writer at a time, of whatever process, looks at the
+LogA2   A batch of appends is one `BEGIN IMMEDIATE` transaction. So one writer at a time, over all processes, reads the
         last number and inserts the next one.
-LogA3   WAL with `synchronous=FULL`: COMMIT returns after the fsync. All appends that come in while one commit is
-        under way share the next one (group commit): 500 concurrent posts cost a few fsyncs.
-LogA4   Readers see what is committed, and a WAL commit is visible only after it is synced.
-LogF1   Positions are AUTOINCREMENT row ids, given out inside the write transaction: they rise in the order of
-        commits and are never used twice.
-LogF2   An append of this process wakes the followers at once. One of another process is noticed by
-        `PRAGMA data_version`: the kernel tells of a write to the write-ahead log (`inotify.py`), and from then on the
-        version is asked for every POLL_S, until it has changed or BUSY_S are over. Where the kernel can't tell, it is
-        asked for all the time.
-LogL2   An index on (ends_at, id) gives the order of LogL1, and where in it a page begins.
-LogR1   Neither the wall clock nor what the file bears witness to says that it is too early (`trusted_time.py`).
-LogR2   Each row has a CRC-32. A row that fails it, or that is no entry, is set aside in place: skipped, named by its
-        position in a log line, and counted. A file that SQLite can't read any more is renamed, and every row that can
-        still be read goes into a new one (`sqlite_file`).
+        Example: processes A and B append different revisions 2. A has the write lock; B waits for it, then finds that
+        the last number is 2, and its `append` returns False.
+LogA3   In WAL mode with `synchronous=FULL`, COMMIT returns after the fsync. All appends that come in during a commit
+        share the next one (group commit), so 500 concurrent appends take a few fsyncs.
+        Example: the machine loses power after COMMIT and before the answer. The entry is in the file. A publisher who
+        repeats the request gets the answer for it.
+LogA4   Readers see only committed rows, and a commit in WAL mode is visible only after it is synced.
+LogF1   Positions are AUTOINCREMENT row ids, assigned inside the write transaction. So they rise in the order of commits
+        and are never used twice, not even after the last rows were purged.
+LogF2   An append of this process wakes its followers at once. An append of another process changes
+        `PRAGMA data_version`. The kernel reports a write to the write-ahead log (`inotify.py`), and from then on the
+        version is read every POLL_S seconds, until it has changed or BUSY_S have passed. Without inotify the version is
+        read every POLL_S all the time.
+        Example: process B writes its commit at 0 ms, and the fsync ends at 30 ms. The kernel wakes process A at 0 ms.
+        A reads the version at 0, 8, 16, 24 and 32 ms, and finds the new entry at 32 ms.
+LogL2   An index on (ends_at, id) gives the order of LogL1, and the place in it where a page begins.
+LogR1   Alerts are deleted only if both the wall clock and the trusted time of the file allow it (`trusted_time.py`).
+LogR2   Each row has a CRC-32. A row with a wrong checksum, or with bytes that are not an entry, stays in place and is
+        set aside: it is skipped, counted, and named by its position in a log line. A file that SQLite can't read any
+        more is renamed, and all its readable rows are copied into a new file (`sqlite_file`).
 LogC3,
-LogC4   Entries that hold the place of a call have an index of their own, which the file keeps by the first bytes of
-        what is stored: nobody has to fill it, and no release can forget to. Deleted entries are overwritten, and the
-        write-ahead log, where older bytes of them may be, is emptied into the file and cut.
+LogC4   Entries with the place of a call have a partial index, which SQLite maintains by the first bytes of the stored
+        entry. So no code has to fill it, in any release. Deleted entries are overwritten in the file. Older copies of
+        their bytes may be in the write-ahead log, which is therefore written back to the file and truncated.
 
-Two threads, a connection each: one writes, one reads. The event loop itself only asks for `data_version`, and whether
-the file and its companions are still at their paths: what is written to one that was deleted or replaced would be
-lost, so that is refused.
+There are two threads with one connection each: one writes, one reads. The event loop itself has a third connection. It
+reads `data_version` and small batches there, and checks before each use that the file and its companions (`-wal`,
+`-shm`) are still at their paths.
+Example: an operator replaces the file by a backup while the node runs. The open connections still write to the old
+file, which has no name any more, so every entry would be lost. The node raises LogUnavailable instead.
 """
 
 import asyncio
@@ -77,16 +89,25 @@ from .trusted_time import NEWEST, TrustedTime
 
 logger = logging.getLogger(__name__)
 
-FEW = 32  # entries that the loop itself reads, from memory: in a fan-out, a thread gets the GIL after milliseconds
-POLL_S = 0.008  # how late an append of another process may be noticed; each look takes 60 µs
-CUT_S = 0.05  # for who reads the write-ahead log to leave it, so that it can be cut; nobody writes meanwhile
-BUSY_S = 1.0  # from a write to the write-ahead log to the end of its sync; if it takes longer, HEARTBEAT_S more
-RETRY_S = 0.25  # after the file could not be opened for a reason that passes
-MAX_WAITING = 10_000  # appends in the queue; beyond, the log is unavailable
-MAX_COMMIT = 500  # appends in one transaction
-PURGE_BATCH = 500  # alerts forgotten in one transaction
+# The most entries that the event loop reads itself, from the page cache. A thread would be slower: while messages are
+# sent to many connections, it gets the GIL only after milliseconds.
+FEW = 32
+POLL_S = 0.008  # the time between two reads of `data_version`, each of which takes 60 µs
+TRUNCATE_S = 0.05  # how long truncating waits for readers of the write-ahead log; no process writes meanwhile
+BUSY_S = 1.0  # how long to poll after a write to the write-ahead log; a slower sync is noticed after HEARTBEAT_S
+RETRY_S = 0.25  # the time between two attempts to open the file
+MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailable
+MAX_COMMIT = 500  # the most appends in one transaction
+PURGE_BATCH = 500  # the most alerts that one transaction deletes
 
-# The next alerts in the order of LogL1, each with its last entry.
+# The next alerts in the order of LogL1, each with its last entry and its latest end.
+#
+# The inner query walks along the index on (ends_at, id), from the place after the cursor. It skips a row if the same
+# alert has another row that ends later, so each alert comes once, at its latest end. The outer query adds the row with
+# the highest number, which nearly always says whether the alert is live.
+# Example: an alert has revision 1 (ends at 12:00), revision 2 (ends at 15:00) and a cancel (ends at 15:00). The row of
+# 12:00 is skipped, DISTINCT makes one row of the two of 15:00, and the outer query adds the cancel. So the alert keeps
+# its place at 15:00 after it was cancelled, and no reader of the pages gets it twice.
 _LOOK = f"""
 SELECT {COLUMNS}, latest FROM (
     SELECT DISTINCT ends_at AS latest, id AS alert_id FROM entry AS one
@@ -97,48 +118,50 @@ SELECT {COLUMNS}, latest FROM (
 ORDER BY latest, id
 """
 _OF_A_CALL = " OR ".join(map(is_of_kind, KINDS))
-# Calls with a `call` entry, and with the `end` that some of them have.
+# The ids of calls that have a `call` entry and no `end`, and that have not expired. The condition on `one` is the one
+# of the partial index `entry_with_a_place`, so SQLite reads only the entries with a place, not the whole log.
 _OPEN = f"""
 SELECT id FROM entry AS one WHERE {is_of_kind("call", "one")}
 AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_kind("end", "other")})
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
+# The `end` entries of calls that still have a `call` entry, found by the same index.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}
 WHERE {is_of_kind("call", "one")}
 """
-_PROBE = " " * (codec.MAX_ENTRY_BYTES + 1_024)  # no id; takes as much room as any entry (LogA5)
+_PROBE = " " * (codec.MAX_ENTRY_BYTES + 1_024)  # not a valid id, and as large as the largest entry (LogA5)
 
 _T = TypeVar("_T")
 _Row = tuple[int, str, int, int, bytes, int]
 
 
 class SqliteLog:
-    """A log in one SQLite file. The module tells how it keeps the rules of the port."""
+    """A log in one SQLite file. The module's docstring says how it keeps the rules of the port."""
 
     def __init__(self, path: Path, *, max_pages: int | None = None, verifier: EntryVerifier | None = None) -> None:
-        """`max_pages` caps the size of the file, in pages: a disk that fills up, for tests."""
+        """`max_pages` limits the size of the file, in pages; tests use it to play a full disk."""
         self.verifier = verifier or TrustAll()
         self.quarantined = 0
         self._path = path
         self._max_pages = max_pages
         self._bad_rows: set[int] = set()
-        self._witness = TrustedTime()
-        self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []
-        self._committer: asyncio.Task[None] | None = None
-        self._appended = asyncio.Event()  # replaced by a new one at each commit of ours
-        self._woken = asyncio.Event()  # the same, and at each write to the write-ahead log that is told
-        self._write_failed = False
-        self._uncut = False  # the write-ahead log may have bytes of places that were deleted
-        self._problem: str | None = "it is not open"  # why it can't be used
-        self._identity: sqlite_file.Identity = ()  # of the files that are open
+        self._trusted_time = TrustedTime()
+        self._queue: list[tuple[Entry | CallEntry, asyncio.Future[bool]]] = []  # the appends that wait for a commit
+        self._committer: asyncio.Task[None] | None = None  # the task that commits them; None if the queue is empty
+        self._appended = asyncio.Event()  # set, and replaced by a new one, at each commit of this process
+        self._woken = asyncio.Event()  # the same, and also at each reported write to the write-ahead log
+        self._write_failed = False  # whether the last transaction has failed
+        self._untruncated = False  # whether the write-ahead log may have bytes of deleted places
+        self._problem: str | None = "it is not open"  # why the log can't be used; None if it can
+        self._identity: sqlite_file.Identity = ()  # the identity of the files that are open
         self._opening: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
-        self._written: FileWatch | None = None  # of the write-ahead log
-        self._busy_until = 0.0  # the monotonic time up to which another process may be committing
-        self._writer: sqlite3.Connection  # these three are there when there is no problem
+        self._written: FileWatch | None = None  # the watch on the write-ahead log
+        self._busy_until = 0.0  # until this monotonic time another process may be committing
+        self._writer: sqlite3.Connection  # set, like the next two, when there is no problem
         self._reader: sqlite3.Connection
         self._watcher: sqlite3.Connection
         self._writer_thread = ThreadPoolExecutor(1, "log-writer")
@@ -147,28 +170,29 @@ class SqliteLog:
     # ---- life ------------------------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Look whether the file can be used, or made."""
+        """Return what is at the path, if the file can be used or made."""
         try:
             return f"{self._path}: {await asyncio.to_thread(sqlite_file.examined, self._path)}"
         except ConfigError as error:
             raise ConfigError(f"log {self._path}: {error}") from None
 
     async def start(self) -> None:
-        """Open or create the file, mending a broken one. Raises ConfigError.
+        """Open or create the file, and repair a corrupt one. Raises ConfigError if only an operator can help.
 
-        What passes, as a full disk does, is waited for, by every method.
+        A problem that may pass, such as a full disk, is not raised. The file is then opened later, every RETRY_S, and
+        all other methods raise LogUnavailable until this succeeds.
         """
         try:
             await self._open()
         except ConfigError as error:
             raise ConfigError(f"log {self._path}: {error}") from None
         except LogUnavailable as error:
-            logger.warning("log %s: %s; going on trying", self._path, error)
+            logger.warning("log %s can't be opened (%s); trying again", self._path, error)
             self._problem = str(error)
             self._opening = asyncio.get_running_loop().create_task(self._open_for_ever())
 
     async def stop(self) -> None:
-        """Commit what is waiting, then close."""
+        """Commit the waiting appends, then close the file."""
         self._stopping.set()
         if self._opening is not None:
             await asyncio.gather(self._opening, return_exceptions=True)
@@ -184,6 +208,7 @@ class SqliteLog:
         self._reader_thread.shutdown()
 
     async def _open(self) -> None:
+        """Open the three connections and watch the write-ahead log. Raises ConfigError or LogUnavailable."""
         writer, lost = await self._in(self._writer_thread, lambda: sqlite_file.opened(self._path))
         self.quarantined += lost
         try:
@@ -194,11 +219,13 @@ class SqliteLog:
             await self._in(self._writer_thread, writer.close)
             raise sqlite_file.reason_of(error) from None
         self._writer, self._reader, self._watcher = writer, reader, watcher
+        # From here on `_check` compares the files at the path with these.
         self._identity = sqlite_file.identity(self._path)
-        self._written = _watched(_write_ahead_log(self._path), self._stirred)
+        self._written = _watched(_write_ahead_log(self._path), self._on_write)
         self._problem = None
 
     async def _open_for_ever(self) -> None:
+        """Try to open the file every RETRY_S until this succeeds or the log is stopped. Log each new reason once."""
         while self._problem is not None and not self._stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
@@ -207,14 +234,17 @@ class SqliteLog:
                 await self._open()
             except (ConfigError, LogUnavailable) as error:
                 if str(error) != self._problem:
-                    logger.warning("log %s: %s; going on trying", self._path, error)
+                    logger.warning("log %s can't be opened (%s); trying again", self._path, error)
                 self._problem = str(error)
             except Exception as error:
                 self._problem = type(error).__name__
-                logger.error("log %s: opening it failed: %s", self._path, trace(error))
+                logger.error("log %s can't be opened because of an unexpected error: %s", self._path, trace(error))
 
     def _check(self) -> None:
-        """Raise LogUnavailable if the file is not open, or it or a companion is not the one at its path any more."""
+        """Raise LogUnavailable if the file is not open, or if it or a companion was deleted or replaced.
+
+        Every method calls this before it uses the file. It takes three calls of stat(2), some microseconds.
+        """
         if self._problem is not None:
             raise LogUnavailable(self._problem)
         if sqlite_file.identity(self._path) != self._identity:
@@ -223,17 +253,27 @@ class SqliteLog:
     # ---- append ------------------------------------------------------------------------------------------------
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` if its number is the next one; durable when this returns True."""
+        """Store `entry` in the next transaction and return True after its fsync, or return False (LogA1).
+
+        The entry waits in a queue while another transaction is being committed. Raises LogUnavailable if the queue is
+        full or the transaction fails.
+
+        Example: ten requests come in while the disk syncs a commit for 5 ms. Their entries wait, and are stored by the
+        next transaction together. So each of the ten waits for at most two syncs, however many there are.
+        Example: two of the ten are different revisions 2 of one alert. Both are in the same transaction. The first one
+        is inserted, and the second one sees it and gets False.
+        """
         if len(self._queue) >= MAX_WAITING:
             raise LogUnavailable("too many appends are waiting")
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((entry, future))
         if self._committer is None:
             self._committer = asyncio.get_running_loop().create_task(self._commit_all())
-        # Whoever posted may go away; what is in the queue is stored all the same.
+        # If the caller is cancelled because its client has gone, the entry is stored all the same.
         return await asyncio.shield(future)
 
     async def _commit_all(self) -> None:
+        """Commit batches of the queue until it is empty. Appends that come in during a commit are in the next batch."""
         try:
             while self._queue:
                 batch, self._queue = self._queue[:MAX_COMMIT], self._queue[MAX_COMMIT:]
@@ -242,20 +282,28 @@ class SqliteLog:
             self._committer = None
 
     async def _commit(self, batch: list[tuple[Entry | CallEntry, asyncio.Future[bool]]]) -> None:
+        """Commit one batch and set the result of each append; a failure is the result of all of them.
+
+        Followers of this process are woken after the commit. So they never get an entry that is not synced (LogA4).
+        """
         try:
             stored = await self._write(lambda db: [_insert(db, entry) for entry, _ in batch])
         except Exception as error:
             failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
             for _, future in batch:
                 future.set_exception(failure)
-                future.exception()  # it may be that nobody waits any more
+                future.exception()  # marks it as retrieved, since its caller may have been cancelled
             return
         for (_, future), was_stored in zip(batch, stored, strict=True):
             future.set_result(was_stored)
         self.nudge()
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each alert; with nothing to add, try a failed writer again."""
+        """Add to the counted deliveries of each id. After a failed write, first test whether writing works again.
+
+        The test writes as many bytes as the largest entry takes, and deletes them. A smaller write may fit into the
+        free pages of the file when the disk is still full.
+        """
         self._check()
         if self._write_failed:
             await self._write(_probe)
@@ -266,11 +314,18 @@ class SqliteLog:
         await self._write(lambda db: _add_counts(db, rows))
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH at a time, and places of calls."""
+        """Delete the alerts that ended RETENTION_MS ago, PURGE_BATCH at a time, and the places of ended calls.
+
+        An alert ended when the last of its entries did, and by both the wall clock and the trusted time.
+        Example: this machine's clock is a day ahead. The newest entry was accepted and approved two hours ago, so the
+        trusted time is right, and nothing is deleted early.
+        Example: nothing was published for three days, and this machine's clock is right. The trusted time is late by up
+        to three days, so old alerts are deleted later than they could be.
+        """
         places = await self._purge_places(now_ms)
         rows = await self._select(f"SELECT {COLUMNS} FROM entry ORDER BY position DESC LIMIT {NEWEST}")
         newest = [entry for _, entry in self._readable(rows)]
-        cutoff = self._witness.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
+        cutoff = self._trusted_time.at_least(newest, Now(now_ms, time.monotonic())) - RETENTION_MS
         total = places
         while True:
             gone = await self._write(lambda db: _purge(db, cutoff))
@@ -279,19 +334,24 @@ class SqliteLog:
                 return total
 
     async def _purge_places(self, now_ms: int) -> int:
-        """Delete the places of calls that ended PLACE_MS ago (LogC4)."""
+        """Delete the `call` entries of calls that ended PLACE_MS ago (LogC4). Return their number.
+
+        Their bytes may still be in the write-ahead log. So it is truncated, now or, if a process is reading it, at one
+        of the next purges.
+        """
         ends = [entry for _, entry in self._readable(await self._select(_ENDS)) if isinstance(entry, CallEntry)]
         over = [end.id for end in ends if ended_at(end) <= now_ms - PLACE_MS]
         gone = await self._write(lambda db: _purge_places(db, over)) if over else 0
-        self._uncut = self._uncut or gone > 0
-        if self._uncut:
-            self._uncut = not await self._in(self._writer_thread, lambda: _cut(self._writer))
+        self._untruncated = self._untruncated or gone > 0
+        if self._untruncated:
+            self._untruncated = not await self._in(self._writer_thread, lambda: _truncate(self._writer))
         return gone
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in one transaction, synced before this returns. No cursor may be what it returns.
+        """Return the result of `work`, which runs in one transaction that is synced before this returns.
 
-        (One that is let go of in another thread resets its statement there, while this one may be using it again.)
+        `work` must not return a cursor. A cursor that is freed in another thread resets its statement, which the writer
+        thread may be using again.
         """
         self._check()
         try:
@@ -305,48 +365,63 @@ class SqliteLog:
     # ---- read --------------------------------------------------------------------------------------------------
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """All entries of one alert."""
+        """Return all readable entries of one alert or call, in order."""
         return [entry for _, entry in await self._chain(alert_id) if entry is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """A page of the live alerts."""
+        """Return a page of the live alerts."""
         return await page(self._look, now_ms, after, limit)
 
     async def _look(self, after: Cursor, count: int) -> Sequence[Seen]:
+        """Read the next `count` alerts after a cursor. Nearly always the last entry of an alert is enough.
+
+        All entries of an alert are read if its last entry is of another kind, or if only the earlier entries can show
+        whether it is accepted.
+        Example: the last entry is a cancel with too few approvals for its alert. It becomes `Untrusted`, and the
+        revision before it is the current one (HD1).
+        """
         rows = await self._select(_LOOK, *after, count)
         cursors = [Cursor(row[-1], row[1]) for row in rows]
         last_ones = [(row[0], entry) for row, entry in self._readable([row[:-1] for row in rows])]
         for at, (_, entry) in enumerate(last_ones):
             is_other = isinstance(entry, OtherKind) and not isinstance(entry, CallEntry)
             if is_other or is_doubtful(entry, self.verifier):
-                last_ones[at] = await self._below(cursors[at].id)
+                last_ones[at] = await self._last_known_entry(cursors[at].id)
         return [
             Seen(cursor, position, current([entry]))
             for cursor, (position, entry) in zip(cursors, last_ones, strict=True)
         ]
 
-    async def _below(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """The last entry of this alert that is believed and of a kind that we know, and its position; 0 without one."""
+    async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
+        """Return the last entry of an alert that is accepted and of a known kind, and its position.
+
+        Return (0, None) if there is none. The entry is None if it can't be read.
+        """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
 
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
-        """Return the position of each entry of an alert, and the entry, or None if it is unreadable or not believed."""
+        """Return the position of each entry of an alert, and the entry, or None if it is unreadable or not accepted."""
         rows = await self._select(f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision", alert_id)
         chain = drop_unverified_cancels([entry for _, entry in self._readable(rows)], self.verifier)
         return [(row[0], entry) for row, entry in zip(rows, chain, strict=True)]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """The calls that are open."""
+        """Return the ids of the open calls, in the order of their first entries."""
         return [call_id for (call_id,) in await self._select(_OPEN, now_ms)]
 
     async def tail(self) -> int:
-        """The position of the last entry."""
+        """Return the position of the last entry; 0 if there is none."""
         return int((await self._select("SELECT coalesce(max(position), 0) FROM entry"))[0][0])
 
     async def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """The entries behind `after`, and those to come."""
-        there = await self.tail() if ended_before_ms else 0
+        """Yield the entries after `after`, first in large batches from the reader thread, then as they are appended.
+
+        At the end of the log the event loop reads at most FEW entries itself. If there are more, a thread reads them.
+        Example: a node starts with a log of 100,000 entries. The thread reads a hundred batches, and the loop serves
+        its connections meanwhile. Then one alert after another is published, and each is read by the loop at once.
+        """
+        there = await self.tail() if ended_before_ms else 0  # `ended_before_ms` does not apply after this position
         query = (
             f"SELECT {COLUMNS} FROM entry WHERE position > ? AND (position > ? OR ends_at >= ? OR {_OF_A_CALL}) "
             "ORDER BY position LIMIT ?"
@@ -354,6 +429,8 @@ class SqliteLog:
         at_end = False
         while True:
             self._check()
+            # The event and the version are read before the rows. So a commit after the rows were read sets the event or
+            # changes the version, and is not missed by `_wait_for_commit`.
             appended, seen = self._appended, self._data_version()
             limit = FEW if at_end else BATCH
             values = after, there, ended_before_ms, limit
@@ -370,23 +447,33 @@ class SqliteLog:
             at_end = not full
             if at_end:
                 yield ()
-                await self._news(appended, seen)
+                await self._wait_for_commit(appended, seen)
 
     def metrics(self) -> Iterable[Metric]:
-        """The port's own figures are all there is."""
+        """Return nothing: this log has no metrics of its own."""
         return ()
 
     def nudge(self) -> None:
-        """Have `follow` look at once."""
+        """Wake the followers of this process."""
         self._appended.set()
         self._appended = asyncio.Event()
         self._wake()
 
-    async def _news(self, appended: asyncio.Event, seen: int) -> None:
-        """Return when something was committed since, by us or by another process, or after HEARTBEAT_S."""
+    async def _wait_for_commit(self, appended: asyncio.Event, seen: int) -> None:
+        """Wait for a commit of this or another process, or for HEARTBEAT_S.
+
+        `appended` is the event of this process's next commit, and `seen` the version before the last read.
+
+        Example: process B begins to commit when this process is at the end of the log. The write wakes this process,
+        which reads the version: it is still `seen`, because B's fsync is not done. So it goes on to read the version
+        every POLL_S, until it has changed. If B dies before its commit, it never changes, and after BUSY_S this process
+        waits for the next write again.
+        """
         deadline = time.monotonic() + HEARTBEAT_S
         while not appended.is_set() and time.monotonic() < deadline:
-            woken, pause_s = self._woken, self._pause_s(deadline)  # before the version: a write after that is told
+            # The event is taken, and the watch set up, before the version is read. So a write of another process either
+            # is in this version already or sets the event.
+            woken, pause_s = self._woken, self._pause_s(deadline)
             if self._data_version() != seen:
                 self._busy_until = 0.0
                 return
@@ -396,15 +483,15 @@ class SqliteLog:
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """For how long a follower need not ask for the version, unless it is woken."""
+        """Return for how many seconds a follower need not read the version unless it is woken."""
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
         self._written.listen()
         return deadline - now
 
-    def _stirred(self) -> None:
-        """The write-ahead log was written to, by us or by another process."""
+    def _on_write(self) -> None:
+        """Poll for the next BUSY_S, because this or another process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
 
@@ -413,22 +500,27 @@ class SqliteLog:
         self._woken = asyncio.Event()
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one alert."""
+        """Return the deliveries of one id or `under_revision`."""
         rows = await self._select("SELECT sent, acked, declined, pushed FROM delivery WHERE id = ?", alert_id)
         return Counts(*rows[0]) if rows else Counts()
 
     async def _select(self, query: str, *values: str | int) -> list[Any]:
+        """Return the rows of a query, which runs in the reader thread. Raises LogUnavailable."""
         self._check()
         return await self._in(self._reader_thread, lambda: _select(self._reader, query, *values))
 
     def _data_version(self) -> int:
+        """Return a number that changes whenever another connection has committed something. Raises LogUnavailable.
+
+        The number is valid for one connection alone, so `_watcher` is used for it and for no write.
+        """
         try:
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
             raise _unavailable(error) from None
 
     def _readable(self, rows: Sequence[_Row]) -> Iterator[tuple[_Row, Entry | OtherKind | None]]:
-        """Each row with the entry in it; None if it can't be read."""
+        """Yield each row with its entry; None if the entry can't be read, which is then set aside (LogR2)."""
         for row in rows:
             try:
                 entry = _read(row)
@@ -442,29 +534,31 @@ class SqliteLog:
                 yield row, None
 
     def _set_aside(self, position: int, error: ValueError) -> None:
+        """Count and log an unreadable row, the first time that it is read (LogR2)."""
         if position not in self._bad_rows:
             self._bad_rows.add(position)
             self.quarantined += 1
-            logger.error("log %s: entry at position %d set aside: %s", self._path, position, error)
+            logger.error("log %s: the entry at position %d is set aside: %s", self._path, position, error)
 
     @staticmethod
     async def _in(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
-# ---- in the threads ----------------------------------------------------------------------------------------------
+# ---- functions that run in the threads ---------------------------------------------------------------------------
 
 
 def _write_ahead_log(path: Path) -> Path:
-    file = path.resolve()  # it is beside the file itself, not beside a link to it
+    file = path.resolve()  # SQLite puts it beside the file itself, not beside a link to it
     return file.with_name(f"{file.name}-wal")
 
 
 def _watched(path: Path, told: Callable[[], None]) -> FileWatch | None:
+    """Return a watch on a file, or None if there is no inotify; followers then poll all the time."""
     try:
         return FileWatch(path, told)
     except OSError as error:
-        logger.info("log %s: the kernel tells of no writes (%s), so we look all the time", path, error.strerror)
+        logger.info("log %s: inotify is unavailable (%s); polling the log instead", path, error.strerror)
         return None
 
 
@@ -473,10 +567,12 @@ def _cap(db: sqlite3.Connection, max_pages: int | None) -> None:
 
 
 def _probe(db: sqlite3.Connection) -> None:
+    """Write a row as large as the largest entry, which fails as long as there is no room for one."""
     db.execute("INSERT OR REPLACE INTO delivery (id, sent, acked) VALUES (?, 0, 0)", (_PROBE,))
 
 
 def _end_probe(db: sqlite3.Connection) -> None:
+    """Delete that row, whose pages are free for the next entries then."""
     db.execute("DELETE FROM delivery WHERE id = ?", (_PROBE,))
 
 
@@ -497,7 +593,11 @@ def _select(connection: sqlite3.Connection, query: str, *values: str | int) -> l
 
 
 def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[list[_Row], bool]:
-    """Entries of a batch, and whether it is full: there may be more then. The last of `values` is how many, at most."""
+    """Return the rows of a batch, and whether it is full, so that there may be more.
+
+    A batch is full at BATCH_BYTES, or at the number of rows that is the last of `values`, the limit of the query. So
+    one read never takes more than a few MB of memory, even if all entries have 64 KiB.
+    """
     rows: list[_Row] = []
     size = 0
     try:
@@ -513,6 +613,11 @@ def _batch(connection: sqlite3.Connection, query: str, *values: int) -> tuple[li
 
 
 def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    """Return the result of `work`, run in one transaction. Raises LogUnavailable after a rollback.
+
+    BEGIN IMMEDIATE takes the write lock at once. With a plain BEGIN two processes could read the same last number, and
+    one of them would then fail with "database is locked" although it could have waited.
+    """
     try:
         db.execute("BEGIN IMMEDIATE")
         result = work(db)
@@ -527,12 +632,18 @@ def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], _T]) 
 
 
 def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
+    """Insert the entry and return True, or return False if it may not follow the stored entries (LogA1).
+
+    Rows are read from the last one backwards, and no more than necessary.
+    Example: the chain is [revision 1, cancel, an entry of a later release]. The next number is 4, but the last entry of
+    a known kind is the cancel, so nothing of this release may follow (LogG2).
+    """
     query = f"SELECT {COLUMNS} FROM entry WHERE id = ? ORDER BY revision DESC"
     with contextlib.closing(db.execute(query, (entry.id,))) as rows:
         try:
-            if not may_follow(entry, map(_standing, rows)):
+            if not may_follow(entry, map(_entry_in_place, rows)):
                 return False
-        except ValueError:  # set aside: nobody knows what it said, so nothing may follow it
+        except ValueError:  # the last entry can't be read, and may have been a cancel, so nothing may follow it
             return False
     payload = codec.encode(entry)
     db.execute(
@@ -544,6 +655,11 @@ def _insert(db: sqlite3.Connection, entry: Entry | CallEntry) -> bool:
 
 
 def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
+    """Delete up to PURGE_BATCH alerts whose entries all ended before the cutoff, and counts of ids without entries.
+
+    Example: revision 1 ended on Monday, and revision 2, which extended the alert, ends on Wednesday. Both are kept
+    until Thursday: a request that repeats revision 1 on Wednesday still gets its first answer.
+    """
     gone = db.execute(
         "DELETE FROM entry WHERE id IN (SELECT DISTINCT id FROM entry AS e WHERE ends_at < ?1 AND NOT EXISTS "
         f"(SELECT 1 FROM entry AS o WHERE o.id = e.id AND o.ends_at >= ?1) LIMIT {PURGE_BATCH})",
@@ -558,13 +674,21 @@ def _purge(db: sqlite3.Connection, cutoff_ms: int) -> int:
 
 
 def _purge_places(db: sqlite3.Connection, over: Sequence[str]) -> int:
+    """Delete the entries with the place of these calls. Return their number.
+
+    `secure_delete` overwrites their bytes with zeros in the pages of the file.
+    """
     statement = f"DELETE FROM entry WHERE id = ? AND {is_of_kind('call')}"
     return sum(db.execute(statement, (call_id,)).rowcount for call_id in over)
 
 
-def _cut(db: sqlite3.Connection) -> bool:
-    """Empty the write-ahead log into the file. False if that has to wait for who reads it."""
-    db.execute(f"PRAGMA busy_timeout = {CUT_S * 1000:.0f}")
+def _truncate(db: sqlite3.Connection) -> bool:
+    """Write the write-ahead log back to the file and truncate it. Return False if a process is still reading it.
+
+    A reader that is in the middle of a query needs the old pages in it. Truncating waits TRUNCATE_S for such readers,
+    and no longer, because no process can write meanwhile.
+    """
+    db.execute(f"PRAGMA busy_timeout = {TRUNCATE_S * 1000:.0f}")
     try:
         busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     except sqlite3.Error as error:
@@ -575,15 +699,20 @@ def _cut(db: sqlite3.Connection) -> bool:
 
 
 def _read(row: _Row) -> Entry | OtherKind:
-    """The entry in a row. Raises ValueError if it is not what was written."""
+    """Return the entry in a row. Raises ValueError if the row has been damaged."""
     _, alert_id, revision, ends_at, payload, checksum = row
     if not isinstance(payload, bytes) or codec.checksum(alert_id, revision, payload) != checksum:
         raise ValueError("checksum differs")
     return codec.decode(payload, alert_id, revision, ends_at)
 
 
-def _standing(row: _Row) -> Entry | OtherKind:
-    """Return the entry in a row. Of one that belongs elsewhere only the number counts (HD15). Raises ValueError."""
+def _entry_in_place(row: _Row) -> Entry | OtherKind:
+    """Return the entry in a row for the check of the next append. Raises ValueError if the row has been damaged.
+
+    Only the number of the row counts if its bytes are an entry of another id or number (HD15).
+    Example: somebody with access to the file copies the bytes of a cancel into a row of another alert. They must not
+    end that alert.
+    """
     entry = _read(row)
     _, alert_id, revision, ends_at, *_ = row
     is_in_place = (entry.id, entry.revision) == (alert_id, revision)

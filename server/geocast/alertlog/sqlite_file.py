@@ -1,17 +1,22 @@
-"""The file of a log in SQLite: made, recognised, mended. Plain functions that wait for the disk.
+"""The file of a log in SQLite: creating, recognizing and repairing it. All functions block until the disk is done.
 
-Rule 1  Only what is new, or empty, or was a log once, is written to, renamed or mended. Anything else at that path is
-        somebody's: a mistake of the settings.
-Rule 2  What passes (a full disk, a lock of another process, an I/O error) raises LogUnavailable and may be tried again;
-        what only an operator can put right (no such folder, a folder, no permission, somebody else's file, a file of a
-        later release) raises ConfigError.
-Rule 3  Of a file that SQLite can't read any more nothing is deleted, whatever happens while it is mended: what can be
-        read is copied into a new file beside it first (`.mending`, and `.mended` when it is whole); then the old one is
-        renamed, and the new one takes its place.
+Rule 1  A file is written, renamed or repaired only if it is new, or empty, or was a log before. Any other file at this
+        path belongs to somebody else, and the path is a mistake in the settings.
+        Example: `--log /var/lib/app/users.db` names the database of another program. The node refuses to start and does
+        not change the file.
+Rule 2  A problem that may pass (a full disk, another process's lock, an I/O error) raises LogUnavailable, and the call
+        may be repeated. A problem that only an operator can solve (no such folder, a folder instead of a file, no
+        permission, somebody else's file, a file of a later release) raises ConfigError.
+Rule 3  No byte of a file that SQLite can't read any more is deleted. Its readable rows are first copied into a new file
+        beside it, which is named `.mending`, and `.mended` when it is complete. Then the old file is renamed, and the
+        new one takes its place.
+        Example: the node dies after the old file was renamed and before the new one took its place. At the next start
+        there is a `.mended` file, which takes the place then. If the node dies earlier, only a `.mending` file is
+        left, and the repair begins again.
 
-A file was a log if its header says so (`application_id`), or, of one that was made before there was that mark, its
-schema; or, where neither can be read any more, if the companion `.lock` has its inode: that was written when it was a
-log last.
+A file was a log if its header has the `application_id`, or if its schema is the one of a log (for files that are older
+than this mark). If neither can be read any more, it was a log if the companion `.lock` contains its inode, which is
+written there each time that it is opened.
 """
 
 import contextlib
@@ -31,15 +36,15 @@ from . import codec
 
 logger = logging.getLogger(__name__)
 
-BUSY_TIMEOUT_S = 2.0  # how long to wait for another process's write lock, and for another one that opens the file
-LOOK_AGAIN_S = 0.02  # between looks whether the other one has opened it
-VERSION = 1  # a release raises it only if releases before must not write to the file any more (LogG6)
+BUSY_TIMEOUT_S = 2.0  # how long to wait for another process that writes to the file or opens it
+LOOK_AGAIN_S = 0.02  # the time between two attempts to take the lock
+VERSION = 1  # raised only by a release after which older releases must not write to the file any more (LogG6)
 APPLICATION_ID = 0x67636C67  # "gclg"
 COLUMNS = "position, id, revision, ends_at, payload, checksum"
 
 
 def is_of_kind(kind: str, table: str = "entry") -> str:
-    """In SQL: whether an entry is of this kind, by the first bytes of what is stored."""
+    """Return a condition in SQL for entries of this kind, which compares the first bytes of the stored entry."""
     head = codec.begins(kind)
     return f"substr({table}.payload, 2, {len(head)}) = x'{head.hex()}'"
 
@@ -69,10 +74,10 @@ PRAGMA user_version = {VERSION};
 _MAGIC = b"SQLite format 3\0"
 _HEADER = 100  # bytes
 _ID_AT = slice(68, 72)  # the application id in the header (SQLite's file format, 1.3)
-_PAGE = 65_536  # bytes, at most: the schema is in the first one
+_PAGE = 65_536  # the largest size of a page in bytes; the schema is in the first page
 _IN_SCHEMA = b"CREATE TABLE entry ("
-_NO_LOG = "is no alert log; it is left as it is"
-_NO_FILE = "is no regular file"
+_NO_LOG = "is not an alert log; it was not changed"
+_NO_FILE = "is not a regular file"
 _CORRUPT = "is corrupt: a node would save what can be read into a new file, and keep the old one beside it"
 _COMPANIONS = ("", "-wal", "-shm")
 Identity: TypeAlias = "tuple[tuple[int, int] | None, ...]"
@@ -81,7 +86,7 @@ _PASSING_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     *(errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT),
 }
-# CANTOPEN is one of them because what else it could mean was found out by opening the file without SQLite.
+# CANTOPEN may pass, because its lasting causes were excluded before, when the file was opened without SQLite.
 _PASSING_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
     *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_CANTOPEN),
@@ -89,19 +94,19 @@ _PASSING_CODES = {
 
 
 def opened(path: Path) -> tuple[sqlite3.Connection, int]:
-    """A connection to the log at `path`, which is made or mended if need be, and how many rows could not be read.
+    """Open the log at `path`, which is created or repaired if necessary.
 
-    Raises ConfigError or LogUnavailable (Rule 2).
+    Return a connection and the number of rows that could not be read. Raises ConfigError or LogUnavailable (Rule 2).
     """
     try:
-        _refuse_what_is_no_file(path)
+        _refuse_special_files(path)
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
-        # Several processes may start at once: the lock has one of them at a time look, and mend.
+        # Several processes may start at once. The lock lets one of them at a time check and repair the file.
         with _lock(path) as lock:
-            # The system says why a file can't be opened; SQLite only says that it can't.
+            # The operating system's error says why a file can't be opened; SQLite's error does not.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
-            db, lost = _made_or_mended(path)
+            db, lost = _create_or_repair(path)
             try:
                 _remember(path, lock)
             except OSError:
@@ -113,15 +118,15 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def examined(path: Path) -> str:
-    """What is at `path`, in words, if `opened` could use it. Nothing is made, changed or locked.
+    """Return a description of what is at `path`, if `opened` could use it. Nothing is created, changed or locked.
 
-    Raises ConfigError or LogUnavailable (Rule 2); the latter also for a file that would be mended.
+    Raises ConfigError or LogUnavailable (Rule 2), and LogUnavailable also for a file that `opened` would repair.
     """
     try:
-        _refuse_what_is_no_file(path)
+        _refuse_special_files(path)
         if (head := _head(path)) and not _may_be_a_log(head) and not _remembered(path):
             raise ConfigError(_NO_LOG)
-        _refuse_what_cannot_be_written(path)
+        _refuse_unwritable_paths(path)
         if not any(head):
             return "a file can be made there"
         _examine_the_database(path)
@@ -136,9 +141,9 @@ def examined(path: Path) -> str:
         raise reason_of(error) from None
 
 
-def _refuse_what_cannot_be_written(path: Path) -> None:
+def _refuse_unwritable_paths(path: Path) -> None:
     folder = path.resolve().parent
-    folder.stat()  # the system says best why it can't be found
+    folder.stat()  # the operating system's error is the clearest one if it can't be found
     for each in (folder, *(_companion(path, suffix) for suffix in (*_COMPANIONS, ".lock"))):
         wanted = os.W_OK | (os.X_OK if each is folder else os.R_OK)
         if each.exists() and not os.access(each, wanted, effective_ids=True):
@@ -146,24 +151,25 @@ def _refuse_what_cannot_be_written(path: Path) -> None:
 
 
 def _examine_the_database(path: Path) -> None:
-    """Raise ConfigError if it is somebody else's, and sqlite3.DatabaseError itself, no subclass, if it is corrupt.
+    """Raise ConfigError if the file belongs to somebody else, and sqlite3.DatabaseError if it is corrupt.
 
-    `immutable` has SQLite make no companions and take no locks. It passes over the write-ahead log; so the pages are
-    looked at only where there is none, which is to say while nobody has the file open.
+    (For a corrupt file the class is DatabaseError itself, not a subclass.) With `immutable` SQLite creates no
+    companions and takes no locks, and it ignores the write-ahead log. So the pages are checked only if there is none,
+    that is, while no process has the file open.
     """
     if not _head(path).startswith(_MAGIC):
         raise sqlite3.DatabaseError("no database")
     wal = _companion(path, "-wal")
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
-        _refuse_others(db)
+        _refuse_foreign_databases(db)
         at_rest = not wal.exists() or wal.stat().st_size == 0
         if at_rest and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
 
 
 def reason_of(error: Exception) -> ConfigError | LogUnavailable:
-    """What `error`, of the system or of SQLite, comes to (Rule 2)."""
-    # The messages of SQLite name conditions ("database or disk is full"), never values.
+    """Return the error to raise instead of an error of the operating system or of SQLite (Rule 2)."""
+    # SQLite's messages name conditions, such as "database or disk is full", and never values.
     reason = str(getattr(error, "strerror", None) or error)
     if isinstance(error, sqlite3.Error):
         passing = getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_CODES
@@ -173,11 +179,11 @@ def reason_of(error: Exception) -> ConfigError | LogUnavailable:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that syncs what it commits, and overwrites what it deletes. Raises sqlite3.Error."""
+    """Return a connection that syncs its commits, and overwrites what it deletes. Raises sqlite3.Error."""
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = ON")  # DP16; how SQLite was built decides the default
+        db.execute("PRAGMA secure_delete = ON")  # the default depends on how SQLite was built (DP16)
     except sqlite3.Error:
         db.close()
         raise
@@ -185,7 +191,7 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Two connections, or none. Raises sqlite3.Error."""
+    """Return two connections. Raises sqlite3.Error, after which none is left open."""
     one = connect(path)
     try:
         return one, connect(path)
@@ -195,9 +201,9 @@ def connect_twice(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
 
 
 def identity(path: Path) -> Identity:
-    """Which files are at `path` and beside it: device and inode of each, None for one that can't be seen.
+    """Return the device and inode of the file and of its companions; None for each that can't be found.
 
-    While a connection is open they stay the same: SQLite makes the companions anew only when the last one has closed.
+    They stay the same while a connection is open: SQLite removes the companions only when the last one is closed.
     """
     return tuple(_identity(_companion(path, suffix)) for suffix in _COMPANIONS)
 
@@ -212,7 +218,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[IO[str]]:
-    """The companion `.lock`, open and locked. Raises LogUnavailable if another process has it for too long."""
+    """Yield the companion `.lock`, open and locked.
+
+    Raises LogUnavailable if another process holds the lock for longer than BUSY_TIMEOUT_S.
+    """
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     with _companion(path, ".lock").open("a+", encoding="utf-8") as lock:
         while True:
@@ -230,13 +239,14 @@ def _companion(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-# ---- is it a log? ----------------------------------------------------------------------------------------------
+# ---- recognizing a log -----------------------------------------------------------------------------------------
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
-    """Raise ConfigError for a pipe, a socket or a device: to read one may take for ever, and root may rename them all.
+def _refuse_special_files(path: Path) -> None:
+    """Raise ConfigError for a pipe, a socket or a device.
 
-    A link counts as what it leads to. A folder is left to the system, which says it well.
+    Reading one could block for ever, and a process of root could rename it. A link counts as the file that it leads to.
+    Directories are not checked here, since the operating system's own error is clear.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = path.stat().st_mode
@@ -245,19 +255,22 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 
 def _head(path: Path) -> bytes:
-    """The header; empty if there is no file."""
+    """Return the header of the file; b"" if there is no file."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_HEADER)
     return b""
 
 
 def _may_be_a_log(head: bytes) -> bool:
-    """Whether a file that begins so is a database, or nothing at all: zeros are what a crash may leave of a page."""
+    """Return whether a file with this header is a database, or has no content.
+
+    A file of zeros has no content: a crash may leave zeros in the place of a page.
+    """
     return head.startswith(_MAGIC) or not any(head)
 
 
 def _remembered(path: Path) -> bool:
-    """Whether the file was a log when one was opened here last."""
+    """Return whether the file is the one that was opened as a log here last, by its inode in `.lock`."""
     with contextlib.suppress(OSError):
         return _companion(path, ".lock").read_text("utf-8") == str(path.stat().st_ino)
     return False
@@ -271,7 +284,10 @@ def _remember(path: Path, lock: IO[str]) -> None:
 
 
 def _bears_the_mark(path: Path) -> bool:
-    """Whether a file that SQLite can't read was a log, by the bytes of its first page or of its write-ahead log."""
+    """Return whether a file that SQLite can't read was a log.
+
+    The bytes of its first page and of its write-ahead log are searched for the mark and the schema.
+    """
     found = b""
     for suffix in ("", "-wal"):
         with contextlib.suppress(OSError), _companion(path, suffix).open("rb") as file:
@@ -279,8 +295,8 @@ def _bears_the_mark(path: Path) -> bool:
     return found[_ID_AT] == APPLICATION_ID.to_bytes(4, "big") or _IN_SCHEMA in found
 
 
-def _refuse_others(db: sqlite3.Connection) -> None:
-    """Raise ConfigError if this is somebody else's database, or a later release's."""
+def _refuse_foreign_databases(db: sqlite3.Connection) -> None:
+    """Raise ConfigError if the database belongs to another program, or was made by a later release."""
     mark = db.execute("PRAGMA application_id").fetchone()[0]
     tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     columns = {row[1] for row in db.execute("PRAGMA table_info(entry)")}
@@ -290,10 +306,11 @@ def _refuse_others(db: sqlite3.Connection) -> None:
         raise ConfigError("made by a later version of geocast")
 
 
-# ---- make and mend -----------------------------------------------------------------------------------------------
+# ---- creating and repairing --------------------------------------------------------------------------------------
 
 
-def _made_or_mended(path: Path) -> tuple[sqlite3.Connection, int]:
+def _create_or_repair(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open, create or repair the file. Return a connection and the number of lost rows."""
     if _companion(path, ".mended").exists():
         _take_over(path)
     try:
@@ -308,22 +325,22 @@ def _made_or_mended(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _create(path: Path) -> sqlite3.Connection:
-    """Open the file and make the tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
+    """Open the file and create missing tables. Raises sqlite3.DatabaseError itself, no subclass, if it is corrupt."""
     if (head := _head(path)) and not head.startswith(_MAGIC):
-        # SQLite must not open it, for it would delete the write-ahead log beside it.
+        # SQLite must not open such a file, because it would delete the write-ahead log beside it.
         raise sqlite3.DatabaseError("no database")
     db = connect(path)
     try:
-        _refuse_others(db)
+        _refuse_foreign_databases(db)
         if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             raise sqlite3.DatabaseError("corrupt")
-        if not head:  # this comes before the write-ahead log, so that the mark is in the file itself from now on
+        if not head:  # before the write-ahead log is in use, so that the mark is written to the file itself
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute("PRAGMA journal_mode = WAL")
         db.executescript(_SCHEMA)
         counted = {row[1] for row in db.execute("PRAGMA table_info(delivery)")}
         for name in ("declined", "pushed"):
-            if name not in counted:  # of a release before calls, or before pushes
+            if name not in counted:  # the file was made by a release without calls or without push
                 db.execute(f"ALTER TABLE delivery ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
     except BaseException:
         db.close()
@@ -332,9 +349,9 @@ def _create(path: Path) -> sqlite3.Connection:
 
 
 def _mend(path: Path) -> int:
-    """Copy every row that can still be read into a new file, which takes the place of the one at `path` (Rule 3).
+    """Copy every readable row into a new file, which then takes the place of the file at `path` (Rule 3).
 
-    Returns how many rows could not be read. Raises OSError or sqlite3.Error.
+    Return the number of rows that could not be read. Raises OSError or sqlite3.Error.
     """
     copy = _companion(path, ".mending")
     for suffix in _COMPANIONS:
@@ -348,7 +365,7 @@ def _mend(path: Path) -> int:
                 saved += 1
             except sqlite3.IntegrityError:
                 lost += 1
-            except sqlite3.ProgrammingError:  # the row is (): a bad page has cost it
+            except sqlite3.ProgrammingError:  # the row is (), because it is on a damaged page
                 lost += 1
         new.execute("COMMIT")
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -360,7 +377,7 @@ def _mend(path: Path) -> int:
 
 
 def _take_over(path: Path) -> Path:
-    """Put the mended copy in the place of the file that was corrupt. The new name of the old one."""
+    """Put the repaired copy in the place of the corrupt file. Return the path to which the old file was renamed."""
     old = _companion(path, f".corrupt-{time.strftime('%Y%m%dT%H%M%S')}-{time.time_ns() % 10**9:09d}")
     for suffix in _COMPANIONS:
         with contextlib.suppress(FileNotFoundError):
@@ -370,12 +387,15 @@ def _take_over(path: Path) -> Path:
 
 
 def _rows_of(path: Path) -> Iterator[Sequence[object]]:
-    """Every row of the table, one look-up each, so that a bad page costs only its own rows; () for one it costs."""
+    """Yield every row of a damaged file, and () for each row that can't be read.
+
+    Each row is read by a query of its own, so that a damaged page makes only its own rows unreadable.
+    """
     if not _head(path).startswith(_MAGIC):
         return
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         try:
-            # This has to come first: without it SQLite reads nothing of a file that is shorter than its header says.
+            # Without this SQLite reads nothing from a file that is shorter than its header says.
             db.execute("PRAGMA writable_schema = ON")
             last = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entry'").fetchone()[0]
         except (sqlite3.Error, TypeError):

@@ -1,7 +1,7 @@
-"""A log in a SQLite file, only read (`tail`).
+"""A reader of a log in a SQLite file, which never writes to it (`tail`).
 
-A reader of a write-ahead log needs the companions `-wal` and `-shm`, which are there while a node runs, and may lack
-the right to write to any of them. Nothing is made, mended or locked.
+A reader of a write-ahead log needs the companions `-wal` and `-shm`, which exist while a node runs. It may lack the
+right to write to any of the files. So it never creates, repairs or locks one.
 """
 
 import asyncio
@@ -16,27 +16,27 @@ from . import BATCH, codec, sqlite_file
 from .sqlite_file import APPLICATION_ID, COLUMNS
 from .tail import RawEntry
 
-LOOK_S = 0.25  # between looks for new entries
+LOOK_S = 0.25  # the time between two reads of new entries
 _NEXT = f"SELECT {COLUMNS} FROM entry WHERE position > ? ORDER BY position LIMIT {BATCH}"
 
 
 class SqliteTail:
-    """Reads the entries of a log in a file."""
+    """A reader of the entries of a log in a file."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: where the file is, or will be."""
+        """Read the file at `path`, which need not exist yet."""
         self._path = path
 
     async def start(self) -> None:
-        """Look whether what is there is a log."""
+        """Check that the file at the path is a log, if there is one. Raises ConfigError."""
         with contextlib.suppress(LogUnavailable):
             self._open().close()
 
     async def stop(self) -> None:
-        """Nothing is held between two calls of `follow`."""
+        """Do nothing: no connection is open between two calls of `follow`."""
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """The entries from the first on, and those to come."""
+        """Yield the entries from the first one on, without end."""
         with contextlib.closing(self._open()) as db:
             opened, after = sqlite_file.identity(self._path)[0], 0
             while True:
@@ -50,7 +50,7 @@ class SqliteTail:
                     await asyncio.sleep(LOOK_S)
 
     def _open(self) -> sqlite3.Connection:
-        """A connection that can't write. Raises ConfigError and LogUnavailable."""
+        """Return a connection that can't write. Raises ConfigError or LogUnavailable."""
         if not self._path.exists():
             raise LogUnavailable("there is no file yet")
         try:
@@ -63,7 +63,7 @@ class SqliteTail:
                 raise LogUnavailable("there is no log in the file yet")
             columns = {row[1] for row in _ask(db, "PRAGMA table_info(entry)")}
             if mark not in (0, APPLICATION_ID) or not columns.issuperset(COLUMNS.split(", ")):
-                raise ConfigError(f"log {self._path}: is no alert log")
+                raise ConfigError(f"log {self._path}: is not an alert log")
         except BaseException:
             db.close()
             raise
@@ -74,7 +74,7 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
     try:
         return db.execute(query, values).fetchall()
     except sqlite3.Error as error:
-        # The messages of SQLite name conditions, never values.
+        # SQLite's messages name conditions and never values.
         raise LogUnavailable(str(error)) from None
 
 

@@ -1,13 +1,15 @@
-"""The log, only read: for who has no part in it, and perhaps no right to write to it.
+"""A port for reading the log only, for programs that may have no right to write to it, such as the ledger.
 
-Another port beside `AlertLog`, for one use: to see every entry, those included that can't be read. What is promised is
-less, so that nothing has to be written for it:
+It gives every entry, including entries that can't be read. It promises less than `AlertLog`, so that a reader need not
+write anything:
 
-    Obs1    `follow` gives every entry that is in the log, in its order, and goes on with those to come. It gives an
-            empty batch at the end, and again at least once in a few seconds.
-    Obs2    It may give again what it has given, as often as it likes: after a failure, and where it can't be told
-            whether the log is the same. Whoever follows knows by (id, revision) and bytes what it has had.
-    Obs3    It does not end because the log is out of reach: it raises LogUnavailable, and may be called again.
+    Obs1    `follow` gives every entry in the log, in the order of the log, and then the entries that are appended. It
+            gives an empty batch at the end, and then another one at least every few seconds.
+    Obs2    `follow` may give entries again: after a failure, and if it can't know whether the log is the same. Its
+            caller recognizes these by id, revision and bytes.
+            Example: Redis fails over, and the new primary lacks the last entry that was given. All entries are given
+            again, from the first one on.
+    Obs3    When the log is unavailable, `follow` raises LogUnavailable, and may be called again. It never just ends.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -17,9 +19,10 @@ from ..model.alert import Entry, OtherKind
 
 
 class RawEntry(NamedTuple):
-    """An entry as it stands in the log.
+    """An entry with its bytes and its place in the log.
 
-    `epoch` rises when the log's history was rewound; 0 where a log has none. `entry` is None if it can't be read.
+    `epoch` rises when the log's history was rewound; it is 0 in a log without epochs. `entry` is None if the bytes
+    can't be read.
     """
 
     epoch: int
@@ -31,19 +34,19 @@ class RawEntry(NamedTuple):
 
 
 class LogTail(Protocol):
-    """The port; its rules are in the module's docstring."""
+    """The port for readers, whose rules are in the module's docstring."""
 
     async def start(self) -> None:
-        """Look whether there is a log. Raises ConfigError if it can't be read as configured.
+        """Check that the log can be read. Raises ConfigError if it can't be read as configured.
 
-        What passes is waited for, by `follow`.
+        A problem that may pass is not raised here, but by `follow`.
         """
         ...
 
     async def stop(self) -> None:
-        """Let go of what is open."""
+        """Close all files or connections."""
         ...
 
     def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """The entries that are there, and those to come (Obs1 to Obs3)."""
+        """Yield the entries of the log in batches, without end (Obs1 to Obs3)."""
         ...

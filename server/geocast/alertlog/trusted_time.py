@@ -1,18 +1,21 @@
-"""How late it is at least, by what a log itself tells: clocks of machines may be ahead, several at once.
+"""A lower bound of the current time, computed from the times in the log, because wall clocks may be ahead.
 
-A process whose wall clock is a day ahead must not forget what is live, nor what others still have to know (LogR1). So
-it forgets by the smaller of two: its wall clock, and what the log itself bears witness to. (With a log in Redis that
-server's clock is asked, too.)
+A process whose wall clock is a day ahead must not delete alerts that are live, or that other nodes still need (LogR1).
+So it deletes by the smaller of two times: its wall clock, and the trusted time of this module. (With a log in Redis,
+the clock of that server has to agree too.)
 
-Each entry has two times that two parties have read from clocks of their own: the node that accepted it, and the desk
-that approved it, or dispatched it: of a call, that is when it happened. It is later than the smaller of the two, unless
-both clocks were ahead; and since then the monotonic clock of this process, which nobody sets, has gone on. Where
-nothing was published for a while, and the process was started anew meanwhile, that is less than the time that has
-passed: then alerts are forgotten as much later.
-
-What the log held when the process began counts at once. A newer entry counts when PROVE_S have passed and the wall
-clock has not gone back behind it: a machine whose clock is ahead for a while, and which publishes meanwhile, changes
-nothing.
+Rule 1  Each entry has two times from the clocks of two parties: the node that accepted it, and the desk that approved
+        it. (For a call, the second time is when the incident happened, by the dispatcher.) The real time is later than
+        the smaller of the two, unless both clocks were ahead.
+        Example: node A's clock is a day ahead. Its entry has tomorrow's date as the time of acceptance and today's date
+        as the time of approval. Only today counts.
+Rule 2  From then on the monotonic clock of this process is added, which nobody can set. If nothing was published for a
+        while and the process was restarted meanwhile, the trusted time is late by that while. Alerts are then deleted
+        later than necessary, which does no harm.
+Rule 3  The entries that are in the log when the process begins count at once. A newer entry counts after PROVE_S, if
+        the wall clock has by then reached the time that the entry implies.
+        Example: this machine's clock is a day ahead for ten minutes, and it publishes an alert with tomorrow's date.
+        After an hour the clock has been set right, and tomorrow is still to come, so the entry does not count.
 """
 
 from collections.abc import Iterable
@@ -21,40 +24,40 @@ from ..clock import Now
 from ..model.alert import Entry, OtherKind, Revision
 from ..model.call import CallEntry, Ending, Opening, body_of
 
-NEWEST = 16  # entries that are asked: some may be of other kinds, or can't be read
-PROVE_S = 3600.0  # for a wrong clock to be set right
+NEWEST = 16  # entries that are read: some of them may be of other kinds, or unreadable
+PROVE_S = 3600.0  # the time in which a wrong clock should have been set right
 
 
 class TrustedTime:
-    """Knows how late it is at least, by what the log itself has told."""
+    """A lower bound of the current time, which grows with the entries of the log."""
 
     def __init__(self) -> None:
-        self._known: tuple[int, float] | None = None  # a time in ms since 1970, and when by the monotonic clock
-        self._heard: tuple[int, float] | None = None  # the same, of an entry that does not count yet
+        self._known: tuple[int, float] | None = None  # a time in ms since 1970, and the monotonic time of reading it
+        self._candidate: tuple[int, float] | None = None  # the same for an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
-        """How late it is at least, in ms since 1970, and no later than the wall clock says.
+        """Return the trusted time in ms since 1970, which is never later than the wall clock; 0 if it is unknown.
 
-        `newest`: the entries that were appended last; None for those that can't be read.
+        `newest` has the entries that were appended last, with None for entries that can't be read.
         """
-        latest = max((_told(entry) for entry in newest), default=0)
+        latest = max((_time_in(entry) for entry in newest), default=0)
         if self._known is None:
             if not latest:
                 return 0
             self._known = latest, now.monotonic
-        if self._heard is None:
-            if latest > _went_on(self._known, now):
-                self._heard = latest, now.monotonic
-        elif now.monotonic - self._heard[1] >= PROVE_S:
-            if _went_on(self._heard, now) <= now.wall_ms:
-                self._known = max(self._known, self._heard, key=lambda known: _went_on(known, now))
-            self._heard = None
-        return min(now.wall_ms, _went_on(self._known, now))
+        if self._candidate is None:
+            if latest > _advanced(self._known, now):
+                self._candidate = latest, now.monotonic
+        elif now.monotonic - self._candidate[1] >= PROVE_S:
+            if _advanced(self._candidate, now) <= now.wall_ms:
+                self._known = max(self._known, self._candidate, key=lambda known: _advanced(known, now))
+            self._candidate = None
+        return min(now.wall_ms, _advanced(self._known, now))
 
 
-def _told(entry: Entry | OtherKind | None) -> int:
+def _time_in(entry: Entry | OtherKind | None) -> int:
     if isinstance(entry, CallEntry):
-        return _told_of_call(entry)
+        return _time_in_call(entry)
     if entry is None or isinstance(entry, OtherKind):
         return 0
     if isinstance(entry, Revision):
@@ -62,7 +65,7 @@ def _told(entry: Entry | OtherKind | None) -> int:
     return min(entry.cancelled_at, entry.approval.approved_at)
 
 
-def _told_of_call(entry: CallEntry) -> int:
+def _time_in_call(entry: CallEntry) -> int:
     try:
         body = body_of(entry)
     except ValueError:
@@ -75,5 +78,5 @@ def _told_of_call(entry: CallEntry) -> int:
     return 0  # one party alone tells the time
 
 
-def _went_on(known: tuple[int, float], now: Now) -> int:
+def _advanced(known: tuple[int, float], now: Now) -> int:
     return known[0] + int((now.monotonic - known[1]) * 1000)

@@ -1,1 +1,1 @@
-"""How alerts come in: as requests of publishers (`publish`), and as CAP messages (`cap`)."""
+"""The two ways for alerts to come in: requests of publishers (`publish`) and CAP messages (`cap`)."""

@@ -1,4 +1,6 @@
-"""Publishing, revising and cancelling alerts: the order of decisions of the protocol's section 4, without HTTP.
+"""The requests of publishers: publishing, revising and cancelling alerts, without HTTP.
+
+Requests are decided in the order of the protocol's section 4:
 
     parse the request ── a field is broken ──> 422, with the rules of the policy that the rest breaks
       │
@@ -12,12 +14,13 @@
       v                                                             │
     append ─────────────────────────────────────────────────────────┘ ── stored ──> 201
 
-Every decision is made from the log, not from what this node has read of it so far (H6), and is made again if another
-writer was faster (`alertlog.optimistic`).
+Every decision is made from the log, not from the part of it that this node happens to have read (rule H6). It is made
+again if another writer was faster (`alertlog.optimistic`).
+
+The search for a repeated request comes before every check whose result may have changed since the first request.
 Example: a publisher sends revision 2 to node A. Node A stores it and dies before it answers. The publisher repeats the
-request at node B. The policy has changed meanwhile and would refuse it. Node B finds revision 2 in the history, with
-the content that the request has by the policy of then, and answers 200. So the search for a repeated request comes
-before everything that may have changed since.
+request at node B. The policy has changed meanwhile and would refuse it. Node B finds revision 2 in the history, sees
+that it has the content that the request had under the old policy, and answers 200.
 """
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
@@ -54,9 +57,9 @@ from ..wire.requests import (
     parse_revision,
 )
 
-_CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # listed behind all other violations (H8)
-RESERVED = "cap."  # the beginning of ids of alerts from CAP
-_OVERTAKEN = "this alert is being written by others, or its last entry can't be read"
+_CONFIRMATIONS = (problems.AREA_UNCONFIRMED, problems.TEXT_UNCONFIRMED)  # listed after all other violations (H8)
+RESERVED = "cap."  # the prefix of the ids of alerts from CAP
+_OVERTAKEN = "other writers keep changing this alert, or its last entry can't be read"
 
 _E = TypeVar("_E", bound=Entry)
 _R = TypeVar("_R", bound=Publication | Cancellation)
@@ -65,10 +68,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class PublishOutcome(Generic[_E]):
-    """The entry that answers a request. `created`: this request has stored it (201), not an earlier one (200).
+    """The answer to a request: the entry that it has stored (`created`, 201) or that an earlier request stored (200).
 
-    A dry run is also answered with the `form` that reviewers have to sign, and the number of `approvals` that it takes.
-    There is no form if the policy names no audience.
+    The answer to a dry run also has the `form` that reviewers have to sign, and the number of `approvals` that are
+    needed. There is no form if the policy names no audience.
     """
 
     entry: _E
@@ -83,7 +86,7 @@ class RunInThread(Protocol):
     def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> Awaitable[_T]:
         """Return what the work returns, or raise what it raises.
 
-        `subject`: for whom the work is done. One subject may take a share of the threads only (rule HD6).
+        `subject` is the publisher for whom the work is done. One subject may use only a share of the threads (HD6).
         """
         ...
 
@@ -94,9 +97,9 @@ async def run_here(work: Callable[[], _T], _subject: Hashable, /) -> _T:
 
 
 class Publishing:
-    """The requests of publishers, which write to the log.
+    """The handlers of publishers' requests, which append entries to the log.
 
-    Methods for requests raise Problem if the request is refused, and LogUnavailable if the outcome is unknown.
+    They raise Problem if the request is refused, and LogUnavailable if the outcome is unknown.
     """
 
     def __init__(
@@ -111,12 +114,12 @@ class Publishing:
         *,
         reserves: bool = False,
     ) -> None:
-        """Write to `alert_log` what this policy allows.
+        """Append to `alert_log` the entries that this policy allows.
 
-        `appended` is called with each entry that was stored, to nudge the processes that follow the log.
-        `run_in_thread` runs work that takes milliseconds. `publishers` has what each publisher may do; None allows all
-        that the policy allows, at any rate. `reviewers` are those whose signatures count. `reserves`: ids that begin
-        with RESERVED are refused, since this node takes CAP messages.
+        `appended` is called with each entry that was stored, to wake the processes that follow the log.
+        `run_in_thread` runs work that takes milliseconds. `publishers` has the grants of each publisher; None grants
+        all that the policy allows, at any rate. `reviewers` are the people whose signatures count. `reserves`: refuse
+        ids that begin with RESERVED, because this node takes CAP messages.
         """
         self._approvals = ApprovalCheck(policy, reviewers)
         self._log = alert_log
@@ -131,14 +134,14 @@ class Publishing:
     def with_config(
         self, policy: Policy, publishers: Publishers | None = None, reviewers: Reviewers = NO_REVIEWERS
     ) -> "Publishing":
-        """Return a copy with other rules. Requests that are under way keep the old ones."""
+        """Return a copy with other rules. Requests in progress go on under the old ones."""
         after: Publishing = copy(self)
         after._policy, after._publishers = policy, publishers
         after._approvals = ApprovalCheck(policy, reviewers)
         return after
 
     def check_publisher(self, publisher: Requester) -> Bounds:
-        """Return what a publisher is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
+        """Return what the publisher is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
         tables = None if self._publishers is None else self._publishers.by(publisher.issuer)
         return granted(tables, publisher.sub, "The token's sub is not among the publishers of this node.")
 
@@ -155,8 +158,8 @@ class Publishing:
             return self._precomputed(parse_publication(body, dry_run=dry_run), publisher)
 
         request = await self._parse(parse, body, publisher)
-        # Nearly always the id is new. So the append is tried before the log is read: the log refuses revision 1 of a
-        # taken id. Then, or if the policy refuses the request, the decision is made in the order of the protocol.
+        # Nearly always the id is new, so the append is tried before the log is read. If the id is taken, the log
+        # refuses revision 1. Then, or if the policy refuses the request, the decision is made in the protocol's order.
         if not dry_run:
             with suppress(Problem):
                 entry = self._accepted(request, publisher, None)
@@ -191,8 +194,8 @@ class Publishing:
     ) -> PublishOutcome[Cancel]:
         """Cancel an alert: append a cancel after its last entry. With `dry_run`, decide and store nothing.
 
-        An alert that this process does not believe can be cancelled too, because processes with other keys may have
-        sent it (HD7).
+        An alert whose signatures this process does not accept can be cancelled too, because processes with other keys
+        may have sent it to recipients (rule HD7).
         """
         request = await self._parse(lambda: parse_cancellation(body, alert_id, dry_run=dry_run), body)
 
@@ -215,7 +218,7 @@ class Publishing:
 
         return await self._decide_and_append(request, _repeats_cancel, decide, dry_run=dry_run)
 
-    # ---- the pieces --------------------------------------------------------------------------------------------
+    # ---- the steps ---------------------------------------------------------------------------------------------
 
     async def _parse(
         self,
@@ -226,15 +229,15 @@ class Publishing:
     ) -> _R:
         """Return the parsed request, or raise the 422 with every rule of sections 2 and 3 that the body breaks.
 
-        `publisher`: the publisher whose grants bound the request; None for a cancel, which no grant bounds. `alert_id`:
-        the alert that a revision follows; None for the first revision.
+        `publisher` is the publisher whose grants limit the request; None for a cancel, which no grant limits.
+        `alert_id` is the alert that a revision belongs to; None for the first revision.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
             if publisher is None or not has_polygons(body):
                 return parse()
             return await self._run_in_thread(parse, publisher.subject)
-        except Invalid as invalid:  # no second name for it: its traceback would keep this frame alive
+        except Invalid as invalid:  # not bound to another name: its traceback would keep this frame alive
             current = None
             if alert_id is not None:
                 with suppress(LogUnavailable):  # a broken body is refused even if the log can't be read
@@ -250,11 +253,11 @@ class Publishing:
     ) -> list[Violation]:
         """Return the rules of the policy and of the publisher's grants that a request breaks.
 
-        The request may have broken fields, which are passed over. `first`: it is the first revision of its alert.
+        Broken fields of the request are passed over. `first`: the request is the first revision of its alert.
         """
         facts, area = request.facts(), None
         category = self._policy.categories.get(facts.category or "")
-        # The published area of a later revision depends on the current one. Without that it is not judged.
+        # The published area of a later revision depends on the current revision. Without that, its size is not checked.
         if category is not None and category.hold_area_km2 is not None and (first or current is not None):
             area = request.published(self._policy.terms(category, current), current)
         covered = None if area is None else covered_km2(area)
@@ -265,7 +268,7 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Return the request after the work on it that takes long, which is kept in the request."""
+        """Return the request after its slow computations were done, whose results the request keeps."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
@@ -279,10 +282,11 @@ class Publishing:
         *,
         dry_run: bool = False,
     ) -> PublishOutcome[_E]:
-        """Answer with the entry that the request repeats, or with the one that `decide` makes of it, once it is stored.
+        """Return the entry that the request repeats, or the entry that `decide` makes from it, once that is stored.
 
-        `repeats`: whether the request says the same as this entry of its number, which followed this revision.
-        `decide`: makes the next entry from the history, or raises Problem. A dry run stores nothing.
+        `repeats` says whether the request has the same content as an entry of its number. Its third argument is the
+        revision before that entry. `decide` makes the next entry from the history, or raises Problem. A dry run stores
+        nothing.
         """
 
         def plan(history: Sequence[Entry | OtherKind]) -> Plan[PublishOutcome[_E], Entry]:
@@ -315,16 +319,17 @@ class Publishing:
         try:
             stored = await self._writer.append(entries)
         finally:
-            # An entry counts only if it is known to be stored. So a desk that repeats its request while the log is out
-            # of reach does not use up its rate.
+            # Only entries that are known to be stored count. So a desk that repeats its request while the log is
+            # unavailable does not use up its rate.
             if not stored and counted_s is not None:
                 self._rates.give_back((entry.issuer, entry.source, False), counted_s)
         return stored
 
     def _count_against_rate(self, entry: Entry, *, dry_run: bool = False) -> float | None:
-        """Count an entry against its publisher's rates; dry runs have a rate of their own.
+        """Count an entry against its publisher's rates, or a dry run against the rate of dry runs.
 
-        Return the time of counting in seconds, or None if entries of its kind are not limited. Raises Problem (429).
+        Return the monotonic time of counting in seconds, or None if entries of this kind have no limit. Raises Problem
+        (429) if the rate is used up.
         """
         if self._publishers is None or isinstance(entry, Cancel):
             return None
@@ -334,9 +339,9 @@ class Publishing:
         return now_s
 
     def _revision_to_follow(self, history: Sequence[Entry | OtherKind], number: int, publisher: Requester) -> Revision:
-        """Return the revision that entry `number` would follow. Raises Problem if it can't: 404, 403, 410, 409.
+        """Return the revision that entry `number` would follow. Raises Problem if there is none: 404, 403, 410 or 409.
 
-        Entries of kinds that only a later release knows count by their numbers alone (LogG4).
+        An entry of a kind that only a later release knows keeps its number; its content is ignored (rule LogG4).
         """
         current = _last_revision(history)
         if current is None:
@@ -356,7 +361,7 @@ class Publishing:
     ) -> Revision:
         """Return the revision that `request` becomes, or raise the 422 with every rule that it breaks.
 
-        `behind`: the kinds of all revisions before it, which decide how many reviewers have to approve it (HD1).
+        `behind` has the kinds of all revisions before it, which decide how many reviewers have to approve it (HD1).
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
@@ -385,9 +390,9 @@ class Publishing:
     ) -> _E:
         """Return the entry with the proof of its approval, if there is one.
 
-        Raises Problem (422) with these violations and those of the approval. `alert`: the revision that a cancel
-        cancels, or the revision itself. `behind`: the kinds of all revisions before the entry. A request without an
-        approval is a dry run.
+        Raises Problem (422) with these violations and the violations of the approval. `alert` is the revision that a
+        cancel cancels, or the new revision itself. `behind` has the kinds of all revisions before the entry. Only a dry
+        run may have no approval.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
@@ -412,8 +417,8 @@ def _repeats_revision(request: Publication, entry: Entry | OtherKind, current: R
         return False
     if isinstance(request.approval, ApprovalProof):
         return entry.proof is not None and entry.proof.same_form(request.approval)
-    # The request is accepted once more, by the terms of the entry and after the revision that the entry followed. So
-    # neither a policy that has changed since nor a later revision makes a conflict of a repeated request.
+    # The request is accepted again, under the terms of the stored entry and after the revision that the entry followed.
+    # So a repeated request is no conflict, even if the policy has changed or later revisions were published since.
     return entry.same_content(replace(entry, alert=request.accept(entry.terms, current), proof=None))
 
 
@@ -436,7 +441,10 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return the history as processes with other keys may read it, if no revision of it is live for this one (HD7)."""
+    """Return the history as processes with other keys may read it, if no revision is live for this process (HD7).
+
+    Each revision whose signatures this process does not accept is replaced by the revision that it claims to be.
+    """
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:
         return history

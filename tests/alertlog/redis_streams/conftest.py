@@ -1,4 +1,4 @@
-"""A Redis for all tests of a module, one for a single test, and patience with both."""
+"""Fixtures: a Redis for all tests of a module, a Redis for one test, and longer time limits for both."""
 
 import pytest
 from alertlog.reading import PATIENCE_S
@@ -14,27 +14,27 @@ from geocast.alertlog.trusted_time import TrustedTime
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One Redis for all tests that do it no harm."""
+    """Yield a Redis for all tests of a module that do not harm it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
         yield running
 
 
 @pytest.fixture
 def server(tmp_path):
-    """A Redis of a test's own."""
+    """Yield a Redis for one test."""
     with RedisServer(tmp_path / "redis") as running:
         yield running
 
 
 @pytest.fixture
 def time_passes_for_all(monkeypatch):
-    """What the log bears witness to is any time: what counts is the clock that a test passes to `purge`."""
-    monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
+    """Replace the trusted time of the log, so that only the clock passed to `purge` counts."""
+    monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture
 def patient(monkeypatch):
-    """A Redis that gets no turn on a busy machine is not away: who tests no deadline waits as long as tests do."""
+    """Raise the time limits of the log, so that a Redis on a busy machine does not count as unreachable."""
     monkeypatch.setattr(appender, "APPEND_S", PATIENCE_S)
     monkeypatch.setattr(redis_writer, "SYNC_S", PATIENCE_S)
     monkeypatch.setattr(redis_follower, "ANSWER_S", PATIENCE_S)
@@ -47,6 +47,6 @@ def patient(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _patient_with_a_redis_that_nobody_harms(request):
-    """Who shares a Redis tests no deadline."""
+    """Raise the time limits in tests with the shared Redis, which test none of them."""
     if "shared" in request.fixturenames:
         request.getfixturevalue("patient")

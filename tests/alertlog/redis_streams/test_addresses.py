@@ -21,13 +21,13 @@ pytestmark = needs_redis
         ("redis+sentinel://127.0.0.1/main?sentinel_password=secret", "main of the Sentinels 127.0.0.1:26379"),
     ],
 )
-def test_a_url_names_a_redis(url, text):
-    """docs/settings.md, a log in Redis; what may be logged of it has no password."""
+def test_url_is_parsed_to_target(url, text):
+    """The name of a target for log lines has no password (settings.md)."""
     assert str(target.parse(url)) == text
 
 
-def test_a_url_of_another_option_is_refused_by_its_name():
-    """`--devices` takes the same URLs, under a prefix of its own."""
+def test_invalid_url_of_other_option_names_option():
+    """`--devices` takes the same URLs, with a prefix of its own, and errors name it."""
     assert target.parse("redis://localhost", "--devices", "geocast-devices").prefix == "geocast-devices"
     assert target.parse("redis://localhost?prefix=x", "--devices", "geocast-devices").prefix == "x"
     for url in (
@@ -41,8 +41,8 @@ def test_a_url_of_another_option_is_refused_by_its_name():
             target.parse(url, "--devices")
 
 
-def test_a_url_says_who_and_where():
-    """docs/settings.md, a log in Redis: every part."""
+def test_url_has_credentials_and_hosts():
+    """Every part of a URL is read (settings.md)."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
     assert (found.tls, found.ca, found.prefix) == (True, "/c", "p")
@@ -75,8 +75,8 @@ def test_a_url_says_who_and_where():
         "redis+sentinel://127.0.0.1,10.0.0.1/main",
     ],
 )
-def test_what_names_no_redis_or_one_open_to_a_network_is_refused(url):
-    """Section 7, starting safely: one line that says what is expected, and repeats nothing."""
+def test_invalid_url_or_open_redis_is_refused(url):
+    """The error is one line that says what is expected, and repeats no value (section 7 of the protocol)."""
     with pytest.raises(ConfigError, match=r"^--log: ") as caught:
         target.parse(url)
     assert "secret" not in str(caught.value)

@@ -26,8 +26,8 @@ from geocast.alertlog.redis_streams.stored import Stored
 pytestmark = needs_redis
 
 
-async def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_that_are_over(server):
-    """LogC5, RZ4: those that were ended come first and without `call` entries, open ones whole and byte for byte."""
+async def test_calls_lost_by_flush_are_put_back_without_places_of_ended_ones(server):
+    """Ended calls are put back first and without `call` entries, open ones byte for byte (LogC5, RZ4)."""
     going_on = [a_call(1, "open"), a_widening(2, "open"), a_claim(3, call_id="open")]
     ended = [a_call(1, "over"), a_claim(2, call_id="over"), a_call(3, "over"), an_end(4, "over")]
     going_on, ended = [in_time(each) for each in going_on], [in_time(each) for each in ended]
@@ -46,10 +46,10 @@ async def test_calls_that_a_flushed_redis_has_lost_are_put_back_without_places_t
         assert await log.append(in_time(a_claim(4, 2, "open")))
 
 
-async def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_once(server, tmp_path, caplog):
-    """LogC5, RV7, RZ3: though two nodes put them back. Of those there is no alarm: nothing is lost.
+async def test_split_brain_gives_claims_and_ends_next_number_once(server, tmp_path, caplog):
+    """Two nodes put back the same claims and ends, which are stored once and count as no conflict (LogC5, RV7, RZ3).
 
-    Not a claim whose seat was given back (`back`), nor one of a call that is over (`off`).
+    A claim whose seat was given back (`back`), or whose call is over (`off`), is not stored and counts as a conflict.
     """
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -94,8 +94,8 @@ async def test_after_a_split_brain_claims_and_ends_are_under_the_next_number_onc
                 assert chains[3][1:] == [theirs[3], more[1]]
 
 
-async def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
-    """LogC5: as often as the log loses it; it keeps the number that it was sealed for."""
+async def test_renumbered_entry_is_put_back_under_its_new_number(server):
+    """It keeps the number for which it was sealed, as often as the log loses it (LogC5)."""
     moved = in_time(dataclasses.replace(a_claim(3), sealed_as=2))
     async with opened(server.url) as log, Following(log) as following:
         for entry in (in_time(a_call()), in_time(a_claim(2)), moved):
@@ -107,8 +107,8 @@ async def test_an_entry_that_was_moved_is_put_back_where_it_stood_then(server):
         assert msgpack.unpackb(codec.renumbered(codec.encode(moved), 9))["sealed_as"] == 2
 
 
-async def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
-    """LogC4: the script takes none, whether it was deleted already or lost; other entries of the call it does."""
+async def test_place_is_not_put_back_after_end_that_was_not_read(shared):
+    """The script refuses a `call` entry after an end, and takes the other entries of the call (LogC4)."""
     async with opened(f"{shared.url}?prefix=behind") as log:
         for entry in (a_call(), a_claim(2), an_end(3)):
             assert await log.append(entry)
@@ -119,8 +119,8 @@ async def test_who_has_not_read_the_end_puts_no_place_back_behind_it(shared):
         assert [entry.revision for entry in await log.history("c-1")] == [2, 3]
 
 
-async def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
-    """LogC1: nor the other way round, where an id was taken anew by the other kind."""
+async def test_lost_alert_entry_is_not_put_back_into_call(shared):
+    """An id that was taken again by the other kind of chain refuses the old entries, both ways (LogC1)."""
     async with opened(f"{shared.url}?prefix=mixed") as log:
         for there, lost in ((a_call(), a_revision("c-1", 2)), (a_revision(), a_call(2, "a-1"))):
             assert await log.append(there)
@@ -128,8 +128,8 @@ async def test_what_was_lost_of_an_alert_does_not_come_back_into_a_call(shared):
             assert what == b"refused"
 
 
-async def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten(server):
-    """LogC4, RZ4: nor in its memory, of which that is a copy; though what stood beside it is there."""
+async def test_deleted_place_is_in_no_rewritten_file_of_redis(server):
+    """It is not in Redis' memory either, which is written to the file; its neighbours are (LogC4, RZ4)."""
     places = [in_time(a_call(1, f"c-{n}")) for n in range(20)]
     server.command("CONFIG", "SET", "rdbcompression", "no")
 
@@ -153,8 +153,8 @@ async def test_a_place_that_was_deleted_is_in_no_file_of_redis_that_is_rewritten
         assert all(f"a-{n}".encode() in there for n in range(20))
 
 
-async def test_a_place_is_deleted_by_the_clock_that_is_behind(shared):
-    """LogC4: ours may be ahead of that of Redis, and nothing goes before both have it."""
+async def test_place_is_deleted_when_both_clocks_say_so(shared):
+    """This machine's clock may be ahead of Redis' clock (LogC4)."""
     now_ms = int(time.time() * 1000)
     async with opened(f"{shared.url}?prefix=clocks") as log:
         for call_id, at in (("recent", now_ms - PLACE_MS + 60_000), ("past", now_ms - PLACE_MS - 1)):

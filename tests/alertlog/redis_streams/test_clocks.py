@@ -1,4 +1,4 @@
-"""Clocks that are ahead, of a node or of Redis: nothing is forgotten."""
+"""Clocks that are ahead, on a node or on Redis: nothing is deleted early."""
 
 import time
 
@@ -12,8 +12,8 @@ from geocast.alertlog import RETENTION_MS
 pytestmark = needs_redis
 
 
-async def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch):
-    """LogR1; and Rule 2: it goes on to know what it may have to put back."""
+async def test_own_clock_ahead_deletes_nothing(shared, monkeypatch):
+    """The log deletes nothing early (LogR1), and the process keeps its copies (Rule 2)."""
     async with opened(f"{shared.url}?prefix=ahead") as log:
         assert await log.append(lasting())
         ahead_ms = time.time_ns() // 1_000_000 + 10 * RETENTION_MS
@@ -24,8 +24,8 @@ async def test_a_clock_of_ours_that_is_ahead_forgets_nothing(shared, monkeypatch
 
 
 @needs_wall_clock
-def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
-    """LogR1, Rule 2: two clocks have to agree. What no alert knows of stays, too."""
+def test_redis_clock_ahead_deletes_nothing(tmp_path):
+    """Two clocks have to agree (LogR1, Rule 2). Foreign items in the stream stay, too."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -46,8 +46,8 @@ def test_a_clock_of_redis_that_is_ahead_forgets_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
-    """LogR1: ours and that of Redis are not believed beyond what the entries of the log bear witness to."""
+def test_own_and_redis_clock_ahead_delete_nothing(tmp_path):
+    """The two clocks do not count beyond the trusted time of the log (LogR1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 
@@ -64,8 +64,8 @@ def test_two_clocks_that_are_ahead_at_once_forget_nothing(tmp_path):
 
 
 @needs_wall_clock
-def test_ids_that_stay_ahead_and_a_clock_of_ours_forget_nothing(tmp_path, monkeypatch):
-    """Rule 2: the clock of Redis was ahead once, so ids are for good; then ours is ahead for a moment."""
+def test_stream_ids_and_own_clock_ahead_delete_nothing(tmp_path, monkeypatch):
+    """Redis' clock was ahead once, so its ids stay ahead; then this machine's clock is (Rule 2)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
 

@@ -22,7 +22,7 @@ pytestmark = needs_redis
 
 @pytest.mark.usefixtures("time_passes_for_all", "patient")
 class TestRedisStreamsLog(DurableContract):
-    """All rules."""
+    """All rules of the port, with a real Redis."""
 
     modules = (redis_log, redis_follower)
     most_large = 4  # that is the fewest reads of two
@@ -38,8 +38,8 @@ class TestRedisStreamsLog(DurableContract):
         await write(log, later)
 
 
-def test_no_answer_of_redis_has_more_than_a_batch_of_the_largest_entries(shared, monkeypatch):
-    """BATCH_BYTES: each is carried in time by a line of 20 Mbit/s, however large the entries are that wait."""
+def test_answer_of_redis_is_at_most_one_batch_of_largest_entries(shared, monkeypatch):
+    """A connection of 20 Mbit/s transfers BATCH_BYTES in time, however large the entries are."""
     answers = []
     ask = Reader.ask
 
@@ -66,8 +66,8 @@ def test_no_answer_of_redis_has_more_than_a_batch_of_the_largest_entries(shared,
 # ---- append ------------------------------------------------------------------------------------------------------
 
 
-async def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server):
-    """LogA2, LogA3: exactly one entry, and `append` says True."""
+async def test_append_with_lost_reply_is_stored_once_and_returns_true(server):
+    """Exactly one entry is stored, and `append` returns True (LogA2, LogA3)."""
     async with Link(server) as link, opened(link.url) as log:
         for n in range(3):
             link.lose_reply_to = b"WAITAOF"
@@ -79,8 +79,8 @@ async def test_an_append_whose_reply_was_lost_is_stored_once_and_knows_it(server
         assert [entry.id for entry in await entries(log)] == ["a-0", "a-1", "a-2"]
 
 
-async def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(server, tmp_path):
-    """LogA3: the counts that WAITAOF gives are looked at; it heals by itself."""
+async def test_append_with_too_few_replicas_raises_and_can_be_repeated(server, tmp_path):
+    """The numbers in the answer of WAITAOF are checked, and the log recovers by itself (LogA3)."""
     async with opened(server.url) as unaware, opened(server.url, replicas=1) as log:
         await unaware._heart.stop()  # its heartbeats would note as durable what is so for it
         with pytest.raises(LogUnavailable, match=r"^synced here, and on 0 of 1 replicas$"):
@@ -96,8 +96,8 @@ async def test_too_few_replicas_are_told_and_the_same_append_may_be_repeated(ser
             assert replica.command("HGET", "{geocast}:alert:a-2", "last") == b"1"
 
 
-async def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_repeated(server, tmp_path):
-    """LogA3: it may have been stored; whoever is told so then may rely on it."""
+async def test_repeated_append_finds_entry_that_was_not_replicated(server, tmp_path):
+    """The failed append may have stored the entry, which is durable once it is found again (LogA3)."""
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
         async with opened(server.url, replicas=1) as log:
@@ -112,8 +112,8 @@ async def test_an_entry_that_was_stored_but_not_replicated_is_known_when_it_is_r
 
 
 @pytest.mark.parametrize("harm", ["pause", "kill"])
-async def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(server, harm):
-    """LogA3, LogF3: publishers are told within 3 s, followers go on where they were, and nothing comes twice."""
+async def test_unreachable_redis_is_reported_in_time_and_log_recovers(server, harm):
+    """Publishers get an answer within 3 s, and followers continue without repeats (LogA3, LogF3)."""
     async with opened(server.url) as log, Following(log) as following:
         assert await log.append(lasting("a-1"))
         getattr(server, harm)()
@@ -130,8 +130,8 @@ async def test_when_redis_is_away_it_is_told_in_time_and_all_heals_by_itself(ser
         assert [entry.id for entry in await entries(log)].count("a-2") <= 1
 
 
-async def test_a_full_redis_takes_nothing_and_loses_nothing(server):
-    """LogA3: unavailable, and what was stored can be read and forgotten; it heals by itself."""
+async def test_full_redis_refuses_appends_and_loses_nothing(server):
+    """Stored entries can be read and purged, and the log recovers by itself (LogA3)."""
     async with opened(server.url) as log, Following(log) as following:
         assert await log.append(lasting())
         server.command("CONFIG", "SET", "maxmemory", "1")
@@ -147,8 +147,8 @@ async def test_a_full_redis_takes_nothing_and_loses_nothing(server):
 # ---- what can't be read ------------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog):
-    """LogR2: foreign entries and broken ones are counted once, and followers go on."""
+def test_unreadable_entry_is_set_aside_and_others_are_served(server, caplog):
+    """Foreign and damaged entries are counted once, and followers continue (LogR2)."""
 
     async def main():
         async with opened(server.url) as log, Following(log) as following:
@@ -177,8 +177,8 @@ def test_what_cannot_be_read_is_set_aside_and_the_rest_is_served(server, caplog)
 # ---- counts ------------------------------------------------------------------------------------------------------
 
 
-async def test_counts_whose_reply_was_lost_are_counted_once(server):
-    """Protocol, section 4, counts: repeated, they are not added twice; over all nodes they add up."""
+async def test_counts_with_lost_reply_are_counted_once(server):
+    """Repeated counts are not added twice, and the counts of all nodes add up (section 4 of the protocol)."""
     async with Link(server) as link, opened(link.url) as log, opened(server.url) as other:
         await other.add_counts({"a-1": Counts(10, 5)})
         link.lose_reply_to = b"HSET"
@@ -189,7 +189,7 @@ async def test_counts_whose_reply_was_lost_are_counted_once(server):
 
 
 async def test_counts_of_other_releases_are_read(server):
-    """LogG6: further figures behind those that this release knows, the two before calls, the three before pushes."""
+    """Other releases write more numbers, or only two or three (LogG6)."""
     async with opened(server.url) as log:
         await log.add_counts({"a-1": Counts(2, 1)})
         stored = {"later": "10 5 7 9 2", "before calls": "100 50", "before pushes": "1000 500 70"}
@@ -197,8 +197,8 @@ async def test_counts_of_other_releases_are_read(server):
         assert await log.counts("a-1") == Counts(1112, 556, 77, 9)
 
 
-async def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
-    """`MAX_COUNTED`: sums go on under another name."""
+async def test_counts_of_many_alerts_are_dropped_from_memory(shared, monkeypatch):
+    """After MAX_COUNTED alerts the process counts from 0 under another name."""
     monkeypatch.setattr(delivery_counts, "MAX_COUNTED", 3)
     async with opened(f"{shared.url}?prefix=many") as log:
         for n in range(10):
@@ -209,7 +209,7 @@ async def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
 
 
 def test_no_password_is_logged(tmp_path, caplog):
-    """Protocol, section 7; docs/settings.md: no error and no log line repeats it."""
+    """No error and no log line repeats the password (section 7 of the protocol, settings.md)."""
     caplog.set_level(logging.DEBUG)
     with RedisServer(tmp_path / "redis", password="hunter2") as server:
 

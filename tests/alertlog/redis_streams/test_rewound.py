@@ -1,4 +1,4 @@
-"""A Redis whose history was rewound: nodes put back what it has lost, and followers notice."""
+"""A Redis whose history was rewound: nodes put lost entries back, and followers notice the loss."""
 
 import time
 from contextlib import aclosing
@@ -39,8 +39,8 @@ pytestmark = needs_redis
 # ---- history that was rewound ------------------------------------------------------------------------------------
 
 
-def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
-    """Rule 1, Rule 2: and nothing that was cancelled comes back to life, for nobody."""
+def test_entries_lost_by_flush_are_put_back_with_cancels_first(server):
+    """No follower gets an alert that was cancelled (Rules 1 and 2)."""
 
     async def main():
         async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
@@ -71,8 +71,11 @@ def test_what_a_flushed_redis_has_lost_is_put_back_cancels_first(server):
 
 
 @pytest.mark.usefixtures("patient")
-async def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tmp_path):
-    """Rule 1, Rule 2: three acknowledged on the old primary, promotion, five new ones; conflicts go the log's way."""
+async def test_split_brain_ends_with_union_of_live_alerts_everywhere(server, tmp_path):
+    """Three alerts were acknowledged by the old primary, five by the new one.
+
+    Where both have the same number, the log's entry stays (Rules 1 to 3).
+    """
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
         async with Link(server) as link, opened(link.url) as old, opened(link.url) as returning:
@@ -105,8 +108,8 @@ async def test_after_a_split_brain_all_have_the_union_of_what_is_live(server, tm
                     await until(lambda: sample_of(old, "geocast_log_conflicts_total") == 2, "both are counted")
 
 
-async def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
-    """LogA3, LogF3: with a replica asked for, what was acknowledged is on the new primary; all heals by itself."""
+async def test_sentinel_failover_keeps_replicated_entries(tmp_path):
+    """With a replica wanted, acknowledged entries are on the new primary, and the log recovers (LogA3, LogF3)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as log, Following(log) as following:
             await until(lambda: log.append(lasting("a-1")), "stored")
@@ -116,8 +119,8 @@ async def test_a_sentinel_failover_loses_nothing_that_was_replicated(tmp_path):
             assert len(await live(log, int(time.time() * 1000))) == 2
 
 
-async def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_path):
-    """LogA3: a failover has begun, and these two have not heard of it; what they sync will be lost."""
+async def test_entry_on_old_primary_and_its_replica_is_not_acknowledged(tmp_path):
+    """A failover has begun without these two servers, so entries synced by them will be lost (LogA3)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as log:
             await until(lambda: log.append(lasting("a-1")), "stored")
@@ -130,8 +133,8 @@ async def test_what_an_old_primary_and_its_replica_have_is_not_acknowledged(tmp_
                 await log.append(lasting("a-2"))
 
 
-async def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
-    """LogG5, Rule 2: other kinds, wherever in an alert they stand, unknown members and unknown shapes."""
+async def test_entries_of_later_release_are_put_back_byte_for_byte(server):
+    """Other kinds, at any place in an alert, unknown members and unknown shapes come back (LogG5, Rule 2)."""
     written = [
         *(of_another_kind("call", n, kind) for n, kind in enumerate(("vigil", "watch", "dawn"), 1)),
         a_tombstone("tombstone"),
@@ -160,8 +163,8 @@ async def test_what_a_later_release_wrote_is_put_back_byte_for_byte(server):
         assert await log.append(lasting("live", 4))
 
 
-async def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows(server, tmp_path):
-    """Rule 3, LogG5: appended again under the next number, with all that a later release put into it."""
+async def test_renumbered_cancel_keeps_unknown_members(server, tmp_path):
+    """It is appended again under the next number, with the members of a later release (Rule 3, LogG5)."""
     ends_at = lasting().ends_at
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
@@ -185,8 +188,8 @@ async def test_a_cancel_that_lost_its_number_keeps_the_members_that_nobody_knows
 # ---- what followers hear of it -----------------------------------------------------------------------------------
 
 
-async def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
-    """LogL1: once it is put back, what was lost stands where it stood."""
+async def test_reader_of_live_pages_continues_in_new_epoch(server):
+    """Alerts that are put back have the same place in the order as before (LogL1)."""
     ends_at = lasting().ends_at
     async with opened(server.url) as log, Following(log) as following:
         ids = [f"a-{n}" for n in range(6)]
@@ -204,8 +207,11 @@ async def test_who_walks_through_the_live_alerts_goes_on_in_a_new_epoch(server):
         assert third.after is None
 
 
-async def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(shared):
-    """Rule 2, R2: who knows the cancel alone is first; a process that starts then finds the two in that order."""
+async def test_cancel_put_back_before_its_alert_ends_it(shared):
+    """A node that knows the cancel alone is first.
+
+    A process that starts then reads the cancel before the revision (Rule 2, R2).
+    """
     async with opened(f"{shared.url}?prefix=early") as log:
         cancel = a_cancel(ends_at=lasting().ends_at)
         for entry in (cancel, lasting()):
@@ -217,8 +223,8 @@ async def test_a_cancel_that_was_put_back_before_its_alert_still_calls_it_off(sh
         assert [alert.current for alert in alerts] == [cancel]
 
 
-async def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(server):
-    """Rule 2: nobody knows number 1 any more, and number 2 lives."""
+async def test_alert_with_revision_ended_before_start_is_put_back(server):
+    """No process knows revision 1 any more, and revision 2 is live (Rule 2)."""
     now_ms = int(time.time() * 1000)
     async with opened(server.url) as first:
         assert await first.append(a_revision(expires_at=now_ms - 1))
@@ -232,8 +238,8 @@ async def test_an_alert_whose_first_revision_ended_before_the_start_is_put_back(
 
 
 @pytest.mark.parametrize("cut", ["XDEL", "XTRIM", "DEL"])
-async def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
-    """Rule 1: by the size of the stream, or by the sequence numbers, whichever comes first."""
+async def test_entry_deleted_from_stream_is_put_back(server, cut):
+    """The size of the stream or the numbers show the loss, whichever is seen first (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         for n in range(3):
             await log.append(lasting(f"a-{n}"))
@@ -249,8 +255,8 @@ async def test_an_entry_that_vanishes_from_the_stream_is_put_back(server, cut):
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-async def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
-    """Rule 1: on the same connection, as after a clock that was ahead; by the epoch, for ids say nothing then."""
+async def test_follower_notices_when_stream_ids_go_back(server, cut):
+    """The clock was ahead and is set right while the connection stays, so only the epoch shows it (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
         server.command("XSETID", "{geocast}:stream", "9999999999999-0")
@@ -265,8 +271,8 @@ async def test_a_follower_hears_when_the_ids_of_the_stream_go_back(server, cut):
 
 
 @needs_wall_clock
-def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp_path):
-    """Rule 1: two hours, then a flush; the ids of the stream, and the epoch, go back with it."""
+def test_follower_notices_when_redis_clock_is_set_back(tmp_path):
+    """The clock goes back by two hours before a flush, and ids and epoch go back with it (Rule 1)."""
     server = RedisServer(tmp_path / "redis")
     server.clock = WallClock(tmp_path / "clock")
     server.clock.set(7200)
@@ -286,8 +292,8 @@ def test_a_follower_hears_when_the_clock_of_redis_was_ahead_and_is_set_right(tmp
         run(main)
 
 
-async def test_a_gap_in_what_comes_is_noticed(server):
-    """Rule 1: by the sequence numbers, also where the stream has as many entries as it should."""
+async def test_gap_in_numbers_is_noticed(server):
+    """The numbers show the loss even if the stream has the right size (Rule 1)."""
     async with opened(server.url) as log, opened(server.url) as other, Following(log) as following:
         await log.append(lasting("a-0"))
         await until(lambda: following.given, "followed")
@@ -300,8 +306,8 @@ async def test_a_gap_in_what_comes_is_noticed(server):
         assert following.positions == sorted(set(following.positions))
 
 
-async def test_a_restart_that_lost_nothing_rewinds_nothing(server):
-    """Rule 1: another process of Redis with the same history is no new epoch."""
+async def test_restart_without_loss_begins_no_epoch(server):
+    """A new process of Redis with the same history keeps the epoch (Rule 1)."""
     async with opened(server.url) as log, Following(log) as following:
         await log.append(lasting("a-0"))
         await until(lambda: following.given, "followed")
@@ -315,8 +321,8 @@ async def test_a_restart_that_lost_nothing_rewinds_nothing(server):
 # ---- deafness ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_out(server, shared, monkeypatch):
-    """LogF2: no empty batch says "up to date" when the stream that is read is not the one that is written."""
+async def test_follower_of_other_server_than_written_one_is_deaf(server, shared, monkeypatch):
+    """No empty batch says "up to date" while the follower reads another server's stream (LogF2)."""
     async with opened(server.url) as log:
         monkeypatch.setattr(log._primary, "reader", Primary(target.parse(shared.url)).reader)
         with pytest.raises(LogUnavailable, match="not the one that is written"):
@@ -328,8 +334,8 @@ async def test_a_reader_of_another_server_than_the_one_that_is_written_is_found_
         await log.add_counts({})
 
 
-async def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypatch):
-    """LogF1: a reader that fails behind an entry, before it has given it, has not given it."""
+async def test_entries_read_and_not_given_are_given_to_next_follower(server, monkeypatch):
+    """A follower that fails between reading and giving has not given the entry (LogF1)."""
 
     def fails(_follower):
         raise LogUnavailable("deaf")
@@ -346,8 +352,8 @@ async def test_what_was_read_and_not_given_is_given_to_the_next(server, monkeypa
         assert [entry.id for _, entry in await read(log, after=given.position)] == ["a-1"]
 
 
-async def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_path, monkeypatch):
-    """LogF2: of a primary that was demoted, within 3 s."""
+async def test_follower_without_heartbeats_is_deaf(server, tmp_path, monkeypatch):
+    """A follower of a demoted primary fails within 3 s (LogF2)."""
     with RedisServer(tmp_path / "replica", replica_of=server) as replica:
         wait_until(lambda: replica.synced, "in step")
         async with opened(server.url) as log, aclosing(log.follow(0)) as follower:
@@ -362,6 +368,6 @@ async def test_a_reader_that_goes_deaf_is_found_out_by_heartbeats(server, tmp_pa
 
 
 async def forever(batches):
-    """Take batches until it fails."""
+    """Take batches until the follower fails."""
     async for _ in batches:
         pass

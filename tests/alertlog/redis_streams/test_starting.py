@@ -1,4 +1,4 @@
-"""Which Redis can keep a log, and how a node starts with it."""
+"""The requirements for a Redis that keeps a log, and the start of a node with it."""
 
 import asyncio
 import subprocess
@@ -51,21 +51,21 @@ FIT = {
         ({"maxmemory": None, "maxmemory_policy": None}, "may evict"),
     ],
 )
-def test_which_redis_can_keep_a_log(changes, reason):
-    """Section 7, starting safely: what a server does not say is not assumed."""
+def test_unfit_redis_is_refused_with_reason(changes, reason):
+    """Facts that a server does not report count as not fulfilled (section 7 of the protocol)."""
     info = {name: value for name, value in (FIT | changes).items() if value is not None}
     found = target.unfit(info, volatile=False)
     assert found is None if reason is None else reason in found
 
 
-def test_what_is_unfit_names_what_would_be_lost():
-    """The store of devices asks the same of a Redis."""
+def test_unfit_redis_error_names_data_at_risk():
+    """The store of push devices has the same requirements for its Redis."""
     found = target.unfit(FIT | {"aof_enabled": 0}, volatile=False, keeps="devices")
     assert found == "it has no append-only file (appendonly yes), and would forget devices"
 
 
-def test_a_volatile_redis_may_be_accepted():
-    """`--allow-volatile-log`."""
+def test_unfit_accepts_volatile_redis_if_allowed():
+    """`--allow-volatile-log` accepts a Redis without an append-only file."""
     assert target.unfit(FIT | {"aof_enabled": 0}, volatile=True) is None
 
 
@@ -80,8 +80,8 @@ def test_a_volatile_redis_may_be_accepted():
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options, message):
-    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line, and no password in it."""
+def test_start_refuses_unfit_redis_in_one_line(tmp_path, options, message):
+    """`start` raises ConfigError with one clear line and no password (section 7 of the protocol)."""
     with RedisServer(tmp_path / "redis", **options) as server:
         url = server.url.replace("hunter2", "wrong-secret")
 
@@ -97,8 +97,8 @@ def test_a_redis_that_cannot_keep_a_log_is_refused_in_one_line(tmp_path, options
 
 
 @pytest.mark.parametrize(("options", "replicas"), [({"appendonly": "no"}, 0), ({}, 0)])
-def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, caplog):
-    """`--allow-volatile-log`: it says what that means."""
+def test_start_accepts_volatile_redis_if_allowed(tmp_path, options, replicas, caplog):
+    """`--allow-volatile-log` accepts it, and a warning says what this means."""
     with RedisServer(tmp_path / "redis", **options) as server:
 
         async def main():
@@ -107,15 +107,15 @@ def test_a_volatile_log_is_accepted_when_asked_for(tmp_path, options, replicas, 
                 assert await log.history("a-1") == [a_revision()]
 
         run(main)
-    assert "nothing makes sure that alerts survive a crash" in caplog.text
+    assert "is volatile: alerts are lost when Redis crashes" in caplog.text
 
 
 NEVER_SYNCS = "it never syncs its append-only file: set appendfsync always (or everysec)"
 
 
 @pytest.mark.parametrize("user", ["", "blind"])
-def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, user):
-    """LogA3: a heartbeat tells, steadily, and from then on nothing is stored; also where CONFIG is forbidden."""
+def test_redis_that_stopped_syncing_is_unavailable_until_it_syncs(server, user):
+    """A heartbeat finds out, and nothing is stored from then on, also if CONFIG is forbidden (LogA3)."""
     rights = "on >secret ~* +@all -config +config|set"
     server.command("ACL", "SETUSER", "blind", *rights.split())
     url = server.url.replace("//", f"//{user}:secret@") if user else server.url
@@ -145,7 +145,7 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
         return log._heart.problem is not None
 
     def beats_of(log):
-        """A list that is told what each heartbeat from now on comes to."""
+        """Return a list to which the outcome of each heartbeat from now on is appended."""
         found, beat = [], log._heart.beat
 
         async def watched():
@@ -162,8 +162,8 @@ def test_a_redis_that_stops_to_sync_takes_nothing_until_it_does_again(server, us
     run(main)
 
 
-def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
-    """LogA3: a 201 then takes about a second; LogA4: what `history` tells is durable."""
+def test_appendfsync_everysec_is_durable_with_warning(tmp_path, caplog):
+    """A 201 takes about a second (LogA3), and `history` gives only durable entries (LogA4)."""
     with RedisServer(tmp_path / "redis", appendfsync="everysec") as server:
 
         async def main():
@@ -179,8 +179,8 @@ def test_everysec_is_warned_of_and_still_durable(tmp_path, caplog):
     assert "appendfsync is everysec" in caplog.text
 
 
-def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
-    """`RedisStreamsLog.start`: a node that restarts while Redis is away comes up, and is ready when Redis is."""
+def test_redis_unreachable_at_start_is_used_later(tmp_path, caplog):
+    """A node that restarts while Redis is away starts, and is ready when Redis is."""
     server = RedisServer(tmp_path / "redis")
 
     async def main():
@@ -195,12 +195,12 @@ def test_a_redis_that_is_away_at_the_start_is_waited_for(tmp_path, caplog):
         run(main)
     finally:
         server.stop()
-    assert f"log Redis at 127.0.0.1:{server.port}: Redis can't be reached; going on trying" in caplog.text
+    assert f"log Redis at 127.0.0.1:{server.port} can't be used (Redis can't be reached); trying again" in caplog.text
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_path):
-    """Protocol, section 4, `/readyz`; section 7, drain: SIGTERM ends it, with status 0, before Redis has come too."""
+def test_log_waiting_for_redis_warns_and_can_be_stopped(workers, tmp_path):
+    """SIGTERM ends the node with status 0, though Redis never came (sections 4 and 7 of the protocol)."""
     ports = [a_free_port() for _ in range(3)]
     addresses = [f"127.0.0.1:{port}" for port in ports]
     where = ("--stream", addresses[0], "--api", addresses[1], "--log", f"redis://{addresses[2]}", "--workers", workers)
@@ -222,8 +222,8 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
             node.kill()
 
 
-def test_a_user_with_few_rights_will_do(tmp_path, time_passes_for_all):
-    """docs/settings.md: the rights that it names are enough."""
+def test_user_with_few_rights_is_enough(tmp_path, time_passes_for_all):
+    """The rights that settings.md names are enough."""
     settings = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:

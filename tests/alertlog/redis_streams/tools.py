@@ -1,4 +1,4 @@
-"""Logs in a Redis stream, those who follow them, and a way to a Redis that can fail."""
+"""Tools for tests of logs in a Redis stream: logs, followers, and a connection to Redis that can fail."""
 
 import asyncio
 import dataclasses
@@ -14,7 +14,7 @@ from geocast.errors import LogUnavailable
 
 
 async def write(log, *entries):
-    """Store entries as a later release does: its script stores other kinds, also behind a cancel."""
+    """Store entries as a later release does, whose script also stores other kinds after a cancel."""
     stored = [Stored(*entry).arguments("of a later release", more=False) for entry in entries]
     for what, *_ in await log._writer.store(stored, mending=True):
         assert what == b"stored"
@@ -22,7 +22,7 @@ async def write(log, *entries):
 
 @asynccontextmanager
 async def opened(url, **options):
-    """A log, open for as long as the block runs."""
+    """Yield a started log, which is stopped at the end of the block."""
     log = RedisStreamsLog(url, **options)
     await log.start()
     try:
@@ -32,7 +32,7 @@ async def opened(url, **options):
 
 
 def run(main):
-    """Run a coroutine function to its end, within bounds."""
+    """Run a coroutine function to its end, within a time limit."""
 
     async def bounded():
         async with asyncio.timeout(2 * PATIENCE_S):
@@ -42,12 +42,12 @@ def run(main):
 
 
 def lasting(alert_id="a-1", revision=1, **changes):
-    """A revision that goes on to live for an hour of the machine's clock."""
+    """Return a revision that is live for an hour by this machine's clock."""
     return a_revision(alert_id, revision, expires_at=int(time.time() * 1000) + 3_600_000, **changes)
 
 
 async def until(true, what):
-    """Return as soon as `true()`, or `await true()`, is; fail in the end."""
+    """Wait until `true()` or `await true()` is true, and fail after a time limit."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         with suppress(LogUnavailable):
@@ -59,7 +59,7 @@ async def until(true, what):
 
 
 class Following:
-    """Whoever follows a log for ever, as a node does: (id, revision) of all it was given, in order."""
+    """A follower of a log that never ends, as in a node. It records (id, revision) of all entries it was given."""
 
     def __init__(self, log):
         self.given = []
@@ -77,7 +77,7 @@ class Following:
 
     @property
     def known(self):
-        """Each that it was given, once."""
+        """Each entry that it was given, without repeats."""
         return list(dict.fromkeys(self.given))
 
     async def _follow(self):
@@ -93,15 +93,15 @@ class Following:
 
 
 class Link:
-    """A way to a Redis that can be led to another one, and can lose replies.
+    """A proxy to a Redis that can be led to another Redis, and can lose replies.
 
-    Purpose: what an address does that moves at a failover, and a network that fails behind a command. Lies: what it
-    loses it loses once, at a place of the test's choice.
+    Purpose: an address that moves at a failover, and a network that fails after a command. Lies: it loses one reply, at
+    a place of the test's choice.
     """
 
     def __init__(self, server):
         self.port = server.port
-        self.lose_reply_to = None  # of the next request with these bytes in it the reply is lost, and the connection
+        self.lose_reply_to = None  # bytes of the next request whose reply is lost, with the connection
         self.lost = 0
         self._writers = set()
 
@@ -116,7 +116,7 @@ class Link:
         await self._listener.wait_closed()
 
     def lead_to(self, server):
-        """From now on the way leads to `server`."""
+        """Lead new connections to `server` from now on."""
         self.port = server.port
         self.cut()
 
@@ -158,7 +158,7 @@ class Link:
 
 
 async def not_raising(awaitable):
-    """Whether this ends without LogUnavailable."""
+    """Return whether the coroutine ends without LogUnavailable."""
     await awaitable
     return True
 
@@ -176,17 +176,17 @@ async def put_back(log, ids):
 
 
 def sample_of(log, name):
-    """The value of one of a log's metrics."""
+    """Return the value of one of a log's metrics."""
     return next(sample.value for metric in log.metrics() for sample in metric.samples if sample.name == name)
 
 
 def lasting_later(later):
-    """An entry of a later release that lives as long as those of `lasting`."""
+    """Return an entry of a later release that is live as long as those of `lasting`."""
     return later._replace(ends_at=lasting().ends_at)
 
 
 def stored_in(server):
-    """(id, number, kind, ends_at, bytes) of all entries in the stream, in order."""
+    """Return (id, number, kind, ends_at, bytes) of all entries in the stream, in order."""
     found = [fields for _, fields in server.command("XRANGE", "{geocast}:stream", "-", "+")]
     return [(f[b"i"].decode(), int(f[b"r"]), f[b"k"].decode(), int(f[b"x"]), f[b"p"]) for f in found if b"h" not in f]
 
@@ -195,7 +195,7 @@ def stored_in(server):
 
 
 def in_time(entry):
-    """The same entry of a call, that lives as long as those of `lasting`."""
+    """Return the same entry of a call with the end of those of `lasting`."""
     return dataclasses.replace(entry, ends_at=lasting().ends_at)
 
 

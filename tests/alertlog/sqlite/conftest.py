@@ -1,4 +1,4 @@
-"""The file of a test, and its time."""
+"""Fixtures: the path of a log, and a trusted time that does not limit `purge`."""
 
 import pytest
 
@@ -7,12 +7,12 @@ from geocast.alertlog.trusted_time import TrustedTime
 
 @pytest.fixture(autouse=True)
 def _time_passes_for_all(request, monkeypatch):
-    """The entries of most tests bear witness to any time: what counts is the clock that a test passes to `purge`."""
-    if "witness" not in request.function.__name__:
-        monkeypatch.setattr(TrustedTime, "at_least", lambda _witness, _newest, now: now.wall_ms)
+    """Let only the clock passed to `purge` count, except in tests with `trusted_time` in their names."""
+    if "trusted_time" not in request.function.__name__:
+        monkeypatch.setattr(TrustedTime, "at_least", lambda _self, _newest, now: now.wall_ms)
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where the log is."""
+    """Return the path of the log."""
     return tmp_path / "geocast.db"

@@ -1,4 +1,4 @@
-"""Rows and files of a SQLite log that can't be read, that are none, or that are gone."""
+"""Damaged rows, and files that are damaged, missing, or not a log."""
 
 import errno
 import os
@@ -36,8 +36,8 @@ from geocast.ingest.publish import Publishing
     ],
     ids=["cut", "zeros", "empty", "checksum", "number", "no msgpack", "no entry"],
 )
-def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, caplog, damage):
-    """LogR2: it is counted, once, and nothing is deleted."""
+def test_unreadable_row_is_set_aside_and_others_are_served(path, caplog, damage):
+    """It is counted once, and nothing is deleted (LogR2)."""
     fill(path, 5)
     edit(path, damage)
 
@@ -61,8 +61,8 @@ def test_a_row_that_cannot_be_read_is_set_aside_and_the_rest_is_served(path, cap
         assert db.execute("SELECT count(*) FROM entry").fetchone() == (6,)
 
 
-def test_a_broken_row_may_not_be_written_over(path):
-    """LogR2, LogA2: nobody knows what it said, so the same id does not begin again."""
+def test_append_after_unreadable_row_is_refused(path):
+    """The unreadable entry may have been a cancel, so its id does not begin again (LogR2, LogA2)."""
     fill(path, 1)
     edit(path, ["UPDATE entry SET payload = x'00'"])
 
@@ -76,8 +76,8 @@ def test_a_broken_row_may_not_be_written_over(path):
     run(main)
 
 
-def test_followers_go_on_behind_any_number_of_broken_rows(path, monkeypatch):
-    """LogF2, LogR2: an empty batch says that the end was reached, not that a batch held nothing that can be read."""
+def test_followers_continue_after_any_number_of_unreadable_rows(path, monkeypatch):
+    """An empty batch means the end of the log, not a batch of unreadable rows (LogF2, LogR2)."""
     monkeypatch.setattr(sqlite, "BATCH", 3)
     fill(path, 10)
     edit(path, ["UPDATE entry SET payload = x'00' WHERE position BETWEEN 3 AND 9"])
@@ -91,7 +91,7 @@ PAGE = 4096
 
 
 def damaged(path, damage):
-    """Fill a log of some 100 pages and damage its file. Its size, in pages."""
+    """Fill a log of some 100 pages and damage its file. Return its size in pages."""
     fill(path, 1000)
     edit(path, ["PRAGMA wal_checkpoint(TRUNCATE)"])
     data = bytearray(path.read_bytes())
@@ -101,7 +101,7 @@ def damaged(path, damage):
 
 
 def zeroed(data, first, count):
-    """Bytes with some pages made zero."""
+    """Return the bytes with some pages set to zero."""
     data[first * PAGE : (first + count) * PAGE] = bytes(count * PAGE)
     return data
 
@@ -120,8 +120,8 @@ def zeroed(data, first, count):
     ],
     ids=["garbage", "zeros", "no header", "cut", "cut in a page", "a page", "five pages", "the last page"],
 )
-def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, damage, least):
-    """LogR2: the old file is kept, and the log goes on in a new one."""
+def test_readable_rows_of_corrupt_file_are_saved(path, caplog, damage, least):
+    """The old file is kept, and the log continues in a new one (LogR2)."""
     damaged(path, damage)
     before = path.read_bytes()
 
@@ -149,8 +149,8 @@ def test_of_a_broken_file_every_row_that_can_be_read_is_saved(path, caplog, dama
     assert quarantined <= 1  # a row that a cut goes through may come over as it is, and is set aside there
 
 
-def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
-    """LogR2, LogG5: entries of other kinds and unknown members, out of a file with a broken page."""
+def test_entries_of_later_release_are_saved_byte_for_byte(path):
+    """Entries of other kinds and unknown members are saved from a file with a damaged page (LogR2, LogG5)."""
     written = [
         each
         for n in range(200)
@@ -175,8 +175,8 @@ def test_what_a_later_release_wrote_is_saved_byte_for_byte(path):
     assert len(ids) == len([alert_id for alert_id, _ in found if not alert_id.startswith("call-")])
 
 
-def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
-    """LogG6: with defaults, and without a new version of the file, this release goes on to write."""
+def test_columns_and_tables_of_later_release_are_ignored(path):
+    """They have defaults, and the version is the same, so this release can write (LogG6)."""
     fill(path, 1)
     edit(
         path,
@@ -198,16 +198,16 @@ def test_columns_and_tables_of_a_later_release_are_no_hindrance(path):
     run(main)
 
 
-def test_what_a_broken_file_lost_is_counted(path):
-    """LogR2: an entry that can't be read is counted."""
+def test_lost_rows_of_corrupt_file_are_counted(path):
+    """An entry that can't be read is counted (LogR2)."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 2))
     ids, quarantined = contents(path)
     assert len(ids) + quarantined == 1000
     assert quarantined > 0
 
 
-def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
-    """LogR2: nothing is deleted."""
+def test_write_ahead_log_of_corrupt_file_is_kept(path):
+    """Nothing is deleted (LogR2)."""
     fill(path, 10)
     path.write_bytes(b"garbage" * 1000)
     wal = path.with_name(path.name + "-wal")
@@ -216,23 +216,23 @@ def test_a_write_ahead_log_of_a_broken_file_is_kept_too(path):
     assert [other.read_bytes() for other in path.parent.glob("*.corrupt-*-wal")] == [b"whatever"]
 
 
-def test_an_empty_file_is_a_new_log(path):
-    """`AlertLog.start`: as `touch` leaves it."""
+def test_empty_file_becomes_new_log(path):
+    """An empty file, as `touch` makes it, is used as a new log (`AlertLog.start`)."""
     path.touch()
     assert contents(path) == ([], 0)
     assert list(path.parent.glob("*.corrupt*")) == []
 
 
-def test_a_good_file_is_left_as_it_is(path):
-    """LogR2: nothing is set aside without need."""
+def test_undamaged_file_is_not_changed(path):
+    """Nothing is set aside without need (LogR2)."""
     fill(path, 10)
     for _ in range(2):
         assert contents(path) == ([f"a-{n}" for n in range(10)], 0)
     assert list(path.parent.glob("*.corrupt*")) == []
 
 
-def test_a_file_of_a_later_version_is_refused(path):
-    """`AlertLog.start`: ConfigError, and the file is not touched."""
+def test_file_of_later_version_is_refused(path):
+    """`start` raises ConfigError and does not change the file."""
     fill(path, 3)
     edit(path, [f"PRAGMA user_version = {sqlite_file.VERSION + 1}"])
     with pytest.raises(ConfigError, match=r"^log .*geocast\.db: made by a later version of geocast$"):
@@ -242,17 +242,17 @@ def test_a_file_of_a_later_version_is_refused(path):
 
 
 def another_database(path):
-    """Somebody's, with a table that happens to have the name of ours."""
+    """Make a database of another program, with a table that has the name of the log's table."""
     edit(path, ["CREATE TABLE entry (word TEXT)"], ["INSERT INTO entry VALUES ('kept')"])
 
 
 def a_marked_database(path):
-    """Somebody's, with a mark of its own and nothing in it yet."""
+    """Make a database of another program, with a mark of its own and no table."""
     edit(path, ["PRAGMA application_id = 7"], ["PRAGMA user_version = 1"], ["VACUUM"])
 
 
 def a_broken_database(path):
-    """Somebody's, with a page that can't be read."""
+    """Make a database of another program with a damaged page."""
     edit(path, ["CREATE TABLE t (word TEXT)"], *(["INSERT INTO t VALUES (?)", "x" * 3000] for _ in range(20)))
     path.write_bytes(bytes(zeroed(bytearray(path.read_bytes()), 1, 3)))
 
@@ -269,8 +269,8 @@ def a_broken_database(path):
     ],
     ids=["json", "a byte", "a header", "a database", "a marked database", "a broken database"],
 )
-def test_what_was_never_a_log_is_left_as_it_is(tmp_path, make):
-    """`sqlite_file`, Rule 1: ConfigError, again and again; nothing is written to it, renamed or put in its place."""
+def test_file_that_was_never_log_is_not_changed(tmp_path, make):
+    """Each start raises ConfigError; the file is not written, renamed or replaced (`sqlite_file`, Rule 1)."""
     path = tmp_path / "keys.jwks"
     make(path)
     before = path.read_bytes()
@@ -287,13 +287,13 @@ def a_socket(path):
 
 
 def a_device(path):
-    """By a link, since only root can make one; it is never opened."""
+    """Make a link to a device, which is never opened."""
     path.symlink_to("/dev/null")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, a_socket, a_device], ids=["a pipe", "a socket", "a device"])
-def test_what_is_no_file_is_not_even_opened(tmp_path, make):
-    """`sqlite_file`, Rule 1: to open a pipe takes until somebody writes to it, and a device could be renamed."""
+def test_special_file_is_refused_without_opening_it(tmp_path, make):
+    """Opening a pipe could block for ever, and a device could be renamed (`sqlite_file`, Rule 1)."""
     path = tmp_path / "log"
     make(path)
     with pytest.raises(ConfigError, match=r"^log .*log: is no regular file$"):
@@ -301,8 +301,8 @@ def test_what_is_no_file_is_not_even_opened(tmp_path, make):
     assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
-    """`sqlite_file`: one without the mark is of an earlier release; one that is broken through and through was here."""
+def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
+    """A file without the mark is older; a file without readable bytes was opened here before."""
     fill(path, 3)
     edit(path, ["PRAGMA application_id = 0"], ["PRAGMA wal_checkpoint(TRUNCATE)"])
     assert len(contents(path)[0]) == 3
@@ -319,8 +319,8 @@ def test_a_log_is_known_by_its_mark_its_schema_or_its_companion(path):
         contents(path)
 
 
-def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch):
-    """`sqlite_file`, Rule 3: between any two steps what could be read is in one file that will be the log."""
+def test_interrupted_repair_is_completed_at_next_start(path, monkeypatch):
+    """Between any two steps all readable rows are in one file that becomes the log (`sqlite_file`, Rule 3)."""
     damaged(path, lambda data, pages: zeroed(data, pages // 2, 1))
 
     def crash(_self, _target):
@@ -349,8 +349,8 @@ def test_mending_that_was_cut_short_is_ended_at_the_next_start(path, monkeypatch
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced"])
 @pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
-async def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced):
-    """LogA3, LogF3: what is written to it would be lost; when it is back all goes on."""
+async def test_deleted_or_replaced_file_makes_log_unavailable(path, suffix, replaced):
+    """Writes to it would be lost; when the file is back, the log continues (LogA3, LogF3)."""
     async with Opened(path) as log, aclosing(log.follow(0)) as follower:
         assert await log.append(a_revision())
         assert len(await read_on(follower)) == 1
@@ -370,8 +370,8 @@ async def test_a_file_that_is_gone_is_missed_by_everybody(path, suffix, replaced
 
 
 @pytest.mark.parametrize("where", ["nowhere/geocast.db", ".", "file/geocast.db"])
-def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
-    """`AlertLog.start`: ConfigError; protocol, section 7: one clear line."""
+def test_unusable_path_is_reported_in_one_line(tmp_path, where):
+    """`start` raises ConfigError with one clear line (section 7 of the protocol)."""
     (tmp_path / "file").touch()
     path = tmp_path / where
     with pytest.raises(ConfigError) as caught:
@@ -380,11 +380,11 @@ def test_a_path_that_cannot_be_used_is_told_in_one_line(tmp_path, where):
     assert "\n" not in str(caught.value)
 
 
-async def test_a_reader_that_fails_is_told_and_may_be_called_again(path):
-    """LogF3: it raises LogUnavailable, and may be called again."""
+async def test_failed_read_raises_log_unavailable_and_can_be_repeated(path):
+    """`follow` raises LogUnavailable, and may be called again (LogF3)."""
 
     class Failing:
-        """A connection out of order. Lies: a real one fails in more ways."""
+        """A connection that fails. Lies: a real connection fails in more ways."""
 
         def execute(self, *_):
             raise sqlite3.OperationalError("disk I/O error")

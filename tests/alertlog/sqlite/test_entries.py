@@ -23,24 +23,24 @@ ENTRIES = [
 
 
 def decoded(data):
-    """The entry in some bytes."""
+    """Return the entry in some bytes."""
     return codec.decode(data, "a-1", 1, ENDS_MS)
 
 
 def changed(**changes):
-    """A revision's bytes with other values for some members."""
+    """Return a revision's bytes with other values for some members."""
     return msgpack.packb(msgpack.unpackb(codec.encode(a_revision())) | changes)
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
-def test_an_entry_is_read_as_it_was_written(entry):
-    """LogA4: every field."""
+def test_entry_is_read_as_written(entry):
+    """Every field is the same (LogA4)."""
     assert decoded(codec.encode(entry)) == entry
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=range(len(ENTRIES)))
-def test_fields_of_a_later_version_are_ignored(entry):
-    """Protocol, section 1, growing: log entries follow the same rule, so that old and new nodes run side by side."""
+def test_fields_of_later_version_are_ignored(entry):
+    """Log entries can grow, so old and new nodes work side by side (section 1 of the protocol)."""
     fields = msgpack.unpackb(codec.encode(entry)) | {"colour": "red", "nested": {"a": [1]}}
     for shape in fields.get("area", ()):
         shape["height_m"] = 5
@@ -48,16 +48,16 @@ def test_fields_of_a_later_version_are_ignored(entry):
 
 
 @pytest.mark.parametrize("field", sorted(msgpack.unpackb(codec.encode(a_revision())).keys() - {"rules"}))
-def test_what_lacks_a_field_is_no_entry(field):
-    """LogR2: ValueError, whatever is wrong with it."""
+def test_bytes_without_required_field_are_no_entry(field):
+    """Decoding raises ValueError, whatever is wrong (LogR2)."""
     fields = msgpack.unpackb(codec.encode(a_revision()))
     del fields[field]
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(msgpack.packb(fields))
 
 
-def test_an_entry_says_by_which_rules_it_was_accepted():
-    """B12: in a key of its own; without it B11 and B12 were not, and such an entry is stored again as it was."""
+def test_entry_stores_rules_of_its_acceptance():
+    """Entries without `rules` were accepted before B11 and B12, and keep their bytes (B12)."""
     entry = a_revision()
     fields = msgpack.unpackb(codec.encode(entry))
     assert fields.pop("rules") == entry.terms.rules == 2
@@ -96,14 +96,14 @@ def test_an_entry_says_by_which_rules_it_was_accepted():
     ],
     ids=range(24),
 )
-def test_what_is_no_entry_is_told_by_one_kind_of_error(data):
-    """LogR2: ValueError, and none of the library's own."""
+def test_bytes_that_are_no_entry_raise_value_error(data):
+    """Decoding raises ValueError, and no error of the library (LogR2)."""
     with pytest.raises(ValueError, match=r"^not an entry: "):
         decoded(data)
 
 
-def test_no_requested_circle_is_in_the_file(path):
-    """Protocol, section 2: neither the requested circle nor anything computed from it is kept anywhere."""
+def test_requested_circle_is_not_in_file(path):
+    """Neither the requested circle nor a value computed from it is stored (section 2 of the protocol)."""
     exact = {"type": "circle", "lat": 32.776712345, "lng": -96.797098765, "radius_m": 777.77}
 
     async def main():

@@ -16,7 +16,7 @@ from geocast.errors import LogUnavailable
 
 
 class TestSqliteLog(DurableContract):
-    """All rules."""
+    """All rules of the port, with a file."""
 
     modules = (sqlite,)
     most_large = 3
@@ -32,7 +32,7 @@ class TestSqliteLog(DurableContract):
 
 
 def steps_of_a_page(path, after):
-    """How many steps SQLite's machine takes for a page of 50, in tens."""
+    """Return the number of steps of SQLite's virtual machine for a page of 50, in tens."""
     steps = 0
 
     def count():
@@ -49,8 +49,8 @@ def steps_of_a_page(path, after):
     return steps
 
 
-def test_a_page_costs_what_a_page_is(tmp_path):
-    """LogL2: whether 200 alerts are live or 4,000, at the start and in the middle; many end at the same time."""
+def test_cost_of_page_does_not_depend_on_size_of_log(tmp_path):
+    """The cost is the same with 200 and 4,000 live alerts, at the start and in the middle (LogL2)."""
     few, many = tmp_path / "few.db", tmp_path / "many.db"
     fill(few, 200)
     fill(many, 4_000)
@@ -58,8 +58,8 @@ def test_a_page_costs_what_a_page_is(tmp_path):
         assert steps_of_a_page(many, after) < 1.1 * steps_of_a_page(few, after)
 
 
-def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
-    """LogL2: its index on the ends alone gives way."""
+def test_file_of_release_without_pages_gets_index(path):
+    """The new index replaces the old one on the ends alone (LogL2)."""
     fill(path, 5)
     edit(path, ["DROP INDEX entry_ends_at_id"], ["CREATE INDEX entry_ends_at ON entry (ends_at)"])
     assert contents(path) == ([f"a-{n}" for n in range(5)], 0)
@@ -72,7 +72,7 @@ def test_a_file_of_a_release_without_pages_gets_what_they_take(path):
 
 
 def test_concurrent_appends_share_their_commits(path, monkeypatch):
-    """LogA3: 500 concurrent appends cost a few syncs, not 500."""
+    """500 concurrent appends cost a few syncs, not 500 (LogA3)."""
     commits = []
     transact = sqlite._transact
 
@@ -91,8 +91,8 @@ def test_concurrent_appends_share_their_commits(path, monkeypatch):
     assert 1 <= len(commits) <= 5
 
 
-async def test_a_commit_returns_after_its_sync(path):
-    """LogA3: WAL with `synchronous=FULL` (2), on every connection that writes."""
+async def test_commit_returns_after_sync(path):
+    """Every connection that writes has WAL and `synchronous=FULL` (LogA3)."""
     async with Opened(path) as log:
         pragmas = [
             await log._in(log._writer_thread, lambda name=name: log._writer.execute(f"PRAGMA {name}").fetchone()[0])
@@ -101,8 +101,8 @@ async def test_a_commit_returns_after_its_sync(path):
         assert pragmas == ["wal", 2]
 
 
-async def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
-    """LogA1, LogA2: one of them may be refused, the others are stored."""
+async def test_each_append_of_shared_commit_gets_its_own_answer(path):
+    """One append may be refused while the others are stored (LogA1, LogA2)."""
     async with Opened(path) as log:
         appends = [
             a_revision("a"),
@@ -115,8 +115,8 @@ async def test_each_append_of_a_shared_commit_gets_its_own_answer(path):
         assert await asyncio.gather(*map(log.append, appends)) == [True, False, True, True, False, True]
 
 
-async def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatch):
-    """LogA3: whoever shared its commit is told that the outcome is unknown, and the next one is stored."""
+async def test_append_with_unexpected_error_does_not_stop_log(path, monkeypatch):
+    """All appends of its commit get LogUnavailable, and the next one is stored (LogA3)."""
     encode = codec.encode
 
     def odd(entry):
@@ -134,7 +134,7 @@ async def test_an_append_that_fails_oddly_does_not_stop_the_log(path, monkeypatc
 
 
 async def test_too_many_waiting_appends_are_refused(path, monkeypatch):
-    """LogA3: the queue is bounded; what is in it is stored."""
+    """The queue is bounded, and its entries are stored (LogA3)."""
     monkeypatch.setattr(sqlite, "MAX_WAITING", 3)
     async with Opened(path) as log:
         appends = [asyncio.ensure_future(log.append(a_revision(f"a-{n}"))) for n in range(5)]
@@ -148,7 +148,7 @@ async def test_too_many_waiting_appends_are_refused(path, monkeypatch):
 
 
 async def append_until_full(log):
-    """Append until it can't; what was stored."""
+    """Append until it fails. Return the stored entries."""
     stored = []
     for n in range(10_000):
         try:
@@ -159,8 +159,8 @@ async def append_until_full(log):
     raise AssertionError("never full")
 
 
-def test_a_full_disk_makes_the_log_unavailable_until_there_is_room(path):
-    """LogA3, LogF3: what was stored is served; what was not may be repeated when there is room."""
+def test_log_is_unavailable_while_disk_is_full(path):
+    """Stored entries are served, and failed appends may be repeated when there is room (LogA3, LogF3)."""
 
     async def main():
         async with Opened(path, max_pages=40) as log:

@@ -1,4 +1,4 @@
-"""Several processes with one SQLite log: what they notice, what they wait for, and what is left by one that dies."""
+"""Several processes with one SQLite log: notifications, waiting for each other, and processes that die."""
 
 import asyncio
 import errno
@@ -28,8 +28,8 @@ TESTS = Path(__file__).resolve().parents[2]
 # ---- several processes on one file -------------------------------------------------------------------------------
 
 
-async def test_an_append_of_another_process_is_noticed(path, monkeypatch):
-    """LogF1, LogF2: by `PRAGMA data_version`; no heartbeat is needed."""
+async def test_append_of_another_process_is_noticed(path, monkeypatch):
+    """`PRAGMA data_version` shows it, without waiting for a heartbeat (LogF1, LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
         assert await read_on(follower) == []
@@ -39,8 +39,8 @@ async def test_an_append_of_another_process_is_noticed(path, monkeypatch):
             assert [entry.id for _, entry in await waiting] == [f"a-{n}"]
 
 
-def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_write(path, monkeypatch):
-    """LogF2: it would look 125 times a second, 1 % of a core for each process. A link to the file is none of it."""
+def test_idle_follower_sleeps_until_inotify_reports_write(path, monkeypatch):
+    """Polling would take 1 % of a core for each process (LogF2). A link to the file changes nothing."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "BUSY_S", 0.2)
     link = path.with_name("link")
@@ -72,8 +72,8 @@ def test_a_follower_that_has_nothing_to_do_sleeps_until_the_kernel_tells_of_a_wr
 
 
 @pytest.mark.parametrize("call", ["inotify_init1", "inotify_add_watch"])
-async def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(path, monkeypatch, call):
-    """LogF2: a user may have no watch left, and a sandbox no inotify."""
+async def test_follower_polls_without_inotify(path, monkeypatch, call):
+    """A user may have no watch left, and a sandbox may have no inotify (LogF2)."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     made = inotify._call
 
@@ -90,8 +90,8 @@ async def test_without_a_word_of_the_kernel_a_follower_looks_again_and_again(pat
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
-    """`AlertLog.nudge`: another process may have appended."""
+async def test_nudge_wakes_follower_before_next_poll(path, monkeypatch):
+    """`nudge` says that another process may have appended."""
     monkeypatch.setattr(sqlite, "HEARTBEAT_S", 3600.0)
     monkeypatch.setattr(sqlite, "POLL_S", 3600.0)
     async with Opened(path, 2) as (one, other), aclosing(other.follow(0)) as follower:
@@ -103,8 +103,8 @@ async def test_a_nudge_does_not_wait_for_the_poll(path, monkeypatch):
         assert [entry.id for _, entry in await waiting] == ["a-1"]
 
 
-async def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
-    """LogA1, LogA2: by whatever process; both see the same."""
+async def test_concurrent_appends_of_several_processes_store_one(path):
+    """Exactly one of two processes stores its entry, and both read the same (LogA1, LogA2)."""
     async with Opened(path, 3) as logs:
         for number in range(1, 6):
             rivals = [(log, a_revision(revision=number, headline=f"H{n}")) for n, log in enumerate(logs * 5)]
@@ -118,8 +118,8 @@ async def test_of_concurrent_appends_of_several_processes_one_is_stored(path):
         assert [entry.revision for _, entry in first] == [1, 2, 3, 4, 5]
 
 
-async def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
-    """LogF1: no entry turns up later below a position that was already given, whoever appends."""
+async def test_followers_of_all_processes_get_same_entries_in_same_order(path):
+    """No entry appears later below a position that was given, whichever process appends (LogF1)."""
 
     async def follow(log, count):
         seen = []
@@ -140,8 +140,8 @@ async def test_followers_of_all_processes_get_the_same_in_the_same_order(path):
         assert first == sorted(first, key=lambda positioned: positioned.position)
 
 
-async def test_who_waits_too_long_for_another_processs_write_is_told(path, monkeypatch):
-    """LogA3, LogF3: LogUnavailable while the file is locked; afterwards all goes on."""
+async def test_append_blocked_by_another_process_raises_log_unavailable(path, monkeypatch):
+    """While the file is locked, appends raise LogUnavailable; afterwards the log continues (LogA3, LogF3)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     async with Opened(path) as log:
         with closing(sqlite3.connect(path, isolation_level=None)) as hog:
@@ -162,7 +162,7 @@ async def test_who_waits_too_long_for_another_processs_write_is_told(path, monke
 
 
 def waited_for(path, reason, end, caplog):
-    """A log that can't be opened now says why to everybody, and is well as soon as `end` has been called."""
+    """Check a log that can't be opened now: all methods raise the reason, and it works after `end` was called."""
 
     async def main():
         async with Opened(path) as log:
@@ -181,8 +181,8 @@ def waited_for(path, reason, end, caplog):
     assert said[0].endswith("; going on trying")
 
 
-def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, caplog):
-    """`SqliteLog.start`, Rule 2: it passes."""
+def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):
+    """A lock is a problem that may pass (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     fill(path, 1)
     with closing(sqlite3.connect(path, isolation_level=None)) as hog:
@@ -190,16 +190,16 @@ def test_a_file_that_is_locked_at_the_start_is_waited_for(path, monkeypatch, cap
         waited_for(path, "database is locked", lambda: hog.execute("ROLLBACK"), caplog)
 
 
-def test_another_process_that_opens_the_file_is_waited_for(path, monkeypatch, caplog):
-    """`SqliteLog.start`, Rule 2: also for long, and whether or not there is a file yet."""
+def test_start_waits_for_another_process_that_opens_file(path, monkeypatch, caplog):
+    """It waits also if that takes long, with and without a file (`sqlite_file`, Rule 2)."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         waited_for(path, "another process is opening it", lambda: fcntl.flock(lock, fcntl.LOCK_UN), caplog)
 
 
-def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
-    """`AlertLog.stop`: before it was ever open."""
+def test_log_waiting_for_its_file_can_be_stopped(path, monkeypatch):
+    """`stop` works before the file was ever open."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.01)
 
     async def main():
@@ -225,8 +225,8 @@ def test_a_log_that_waits_may_be_stopped(path, monkeypatch):
     ],
     ids=str,
 )
-def test_what_passes_is_told_from_what_an_operator_has_to_put_right(error, passes):
-    """`sqlite_file`, Rule 2."""
+def test_passing_errors_differ_from_errors_for_operator(error, passes):
+    """Errors that may pass raise LogUnavailable, the others raise ConfigError (`sqlite_file`, Rule 2)."""
     assert type(sqlite_file.reason_of(error)) is (LogUnavailable if passes else ConfigError)
 
 
@@ -276,7 +276,7 @@ asyncio.run(main())
 
 
 def start(script, *arguments, failpoint=""):
-    """Another process that runs this script."""
+    """Start another process that runs this script."""
     environment = os.environ | {"PYTHONPATH": str(TESTS), "GEOCAST_FAILPOINT": failpoint}
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", script, *map(str, arguments)],
@@ -287,7 +287,7 @@ def start(script, *arguments, failpoint=""):
 
 
 def killed(process, lines=None):
-    """What a process said until it was killed: by itself, or by us after so many lines."""
+    """Return the output of a process until it was killed, by itself or by this test after some lines."""
     with process:
         said = []
         for line in process.stdout:
@@ -300,7 +300,7 @@ def killed(process, lines=None):
 
 
 def check_after_a_crash(path, said):
-    """The log is readable, what `append` said True to is there, and each alert has its numbers without a gap."""
+    """Check that acknowledged entries are there, and that the numbers of each alert have no gap."""
 
     async def main():
         async with Opened(path) as log:
@@ -317,31 +317,31 @@ def check_after_a_crash(path, said):
     run(main)
 
 
-def test_what_was_stored_before_a_crash_in_a_commit_is_there(path):
-    """LogA3, LogA4: the process dies inside a transaction; what it had not said True to is nowhere to be seen."""
+def test_entries_stored_before_crash_in_commit_are_there(path):
+    """The process dies in a transaction, whose entries were not acknowledged and are gone (LogA3, LogA4)."""
     said = killed(start(APPENDING, path, 5, "in-commit"))
     assert said == [f"before-{n}/1" for n in range(5)]
     assert contents(path) == ([f"before-{n}" for n in range(5)], 0)
     check_after_a_crash(path, said)
 
 
-def test_a_crash_in_the_first_commit_leaves_an_empty_log(path):
-    """LogA3: GEOCAST_FAILPOINT names the place."""
+def test_crash_in_first_commit_leaves_empty_log(path):
+    """GEOCAST_FAILPOINT names the place of the crash (LogA3)."""
     assert killed(start(APPENDING, path, 5, "", failpoint="in-commit")) == []
     assert contents(path) == ([], 0)
     check_after_a_crash(path, [])
 
 
 @pytest.mark.parametrize("lines", [1, 40, 333])
-def test_what_was_stored_before_a_kill_at_any_moment_is_there(path, lines):
-    """LogA3: when `append` has said True the entry is on stable storage."""
+def test_entries_stored_before_kill_at_any_moment_are_there(path, lines):
+    """When `append` has returned True, the entry is on stable storage (LogA3)."""
     said = killed(start(APPENDING, path, 0, ""), lines)
     assert len(said) >= lines
     check_after_a_crash(path, said)
 
 
-async def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_is_repeated(path):
-    """LogA3; protocol, section 4, durable: repeat the same request until 200 or 201: one alert."""
+async def test_publication_with_answer_lost_in_crash_is_found_when_repeated(path):
+    """A publisher repeats its request until it gets 200 or 201, which makes one alert (LogA3)."""
     assert killed(start(PUBLISHING, path, failpoint="after-append")) == []
     async with Opened(path) as log:
         publishing = Publishing(log, policy.load(None), FakeClock())
@@ -351,8 +351,8 @@ async def test_a_publication_whose_answer_was_lost_in_a_crash_is_found_when_it_i
         assert await entries(log) == [outcome.entry]
 
 
-async def test_another_process_goes_on_when_one_dies_in_a_commit(path):
-    """LogA3, LogF1: its lock dies with it."""
+async def test_process_continues_when_another_dies_in_commit(path):
+    """The lock ends with its process (LogA3, LogF1)."""
     async with Opened(path) as log:
         await log.append(a_revision("mine"))
         said = await asyncio.to_thread(lambda: killed(start(APPENDING, path, 3, "in-commit")))

@@ -1,4 +1,4 @@
-"""What a SQLite log forgets, and what files of earlier releases get."""
+"""Deletion of old entries in a SQLite log, and the upgrade of files of earlier releases."""
 
 import sqlite3
 from contextlib import closing
@@ -12,8 +12,8 @@ from support.fakes import NOON_MS, a_revision
 from geocast.alertlog import PLACE_MS, RETENTION_MS, Counts, sqlite
 
 
-def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
-    """LogR1: forgotten as a whole, also for whoever looks, or crashes, in between."""
+def test_purge_in_several_transactions_never_leaves_half_an_alert(path, monkeypatch):
+    """Each transaction deletes whole alerts, also for readers and crashes in between (LogR1)."""
     monkeypatch.setattr(sqlite, "PURGE_BATCH", 3)
     halves = []
     purge = sqlite._purge
@@ -38,8 +38,8 @@ def test_a_purge_in_several_transactions_never_leaves_half_an_alert(path, monkey
     assert halves == []
 
 
-async def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(path):
-    """LogR1: a process whose clock is days ahead forgets nothing that is live, or known, beside one that is right."""
+async def test_purge_uses_earlier_of_clock_and_trusted_time(path):
+    """A process with a clock days ahead deletes nothing early, beside a process with the right time (LogR1)."""
     ahead_ms = NOON_MS + 10 * RETENTION_MS
     async with Opened(path, 2) as logs:
         for log in logs:
@@ -48,8 +48,8 @@ async def test_a_purge_believes_its_clock_no_more_than_the_witness_of_the_file(p
         assert len(await entries(logs[0])) == 2
 
 
-def test_what_was_purged_is_not_in_the_file_any_more(path):
-    """DP16: its bytes are overwritten, and the write-ahead log is empty when the last node has let go of it."""
+def test_purged_entries_are_not_in_file(path):
+    """Their bytes are overwritten, and the write-ahead log is empty when the last node is closed (DP16)."""
 
     async def main():
         async with Opened(path) as log:
@@ -61,8 +61,8 @@ def test_what_was_purged_is_not_in_the_file_any_more(path):
     assert b"a headline to forget" not in b"".join(each.read_bytes() for each in path.parent.glob("geocast.db*"))
 
 
-def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
-    """LogC4, RZ4: its bytes are overwritten, and the write-ahead log is cut at once; what is kept is kept."""
+def test_deleted_place_is_in_no_file_of_running_node(path):
+    """Its bytes are overwritten and the write-ahead log is truncated; the other entries stay (LogC4, RZ4)."""
     places, kept = [a_call(1, f"c-{n}") for n in range(20)], [an_end(2, f"c-{n}") for n in range(20)]
 
     async def main():
@@ -83,8 +83,8 @@ def test_a_place_that_was_deleted_is_in_no_file_though_the_node_runs_on(path):
     run(main)
 
 
-def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
-    """LogC4: it is tried again for as long as it may have a place in it."""
+def test_write_ahead_log_in_use_is_truncated_by_next_purge(path):
+    """Truncation is tried again as long as a deleted place may be in it (LogC4)."""
     place, beside = a_call(), Path(f"{path}-wal")
 
     async def main():
@@ -105,8 +105,8 @@ def test_a_write_ahead_log_that_somebody_reads_is_cut_by_the_next_purge(path):
     run(main)
 
 
-def test_calls_are_found_without_a_look_at_alerts(path):
-    """LogC3, LogC4: by an index that holds no more than the places that are there."""
+def test_open_calls_are_found_by_index(path):
+    """The index contains only the entries with a place (LogC3, LogC4)."""
     fill(path, 1)
     with closing(sqlite3.connect(path)) as db:
         for query in (sqlite._OPEN, sqlite._ENDS):
@@ -115,8 +115,8 @@ def test_calls_are_found_without_a_look_at_alerts(path):
             assert [step for step in plan[1:] if step.startswith("SCAN")] == []
 
 
-def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
-    """LogG6: a column with a default, so that a process of that release goes on to write."""
+def test_file_of_release_before_calls_gets_index_and_column(path):
+    """The column has a default, so the older release can still write (LogG6)."""
     fill(path, 1)
     edit(
         path,
@@ -138,8 +138,8 @@ def test_a_file_of_a_release_before_calls_gets_what_they_take(path):
     run(main)
 
 
-def test_a_file_of_a_release_before_pushes_gets_a_column_for_them(path):
-    """LogG6: with a default, so that a process of that release goes on to write, by its own statement."""
+def test_file_of_release_before_pushes_gets_column_for_them(path):
+    """The column has a default, so the older release can still write with its own statement (LogG6)."""
     fill(path, 1)
     edit(
         path,

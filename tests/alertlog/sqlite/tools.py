@@ -1,4 +1,4 @@
-"""Logs in a SQLite file, opened, filled and changed behind their back."""
+"""Tools for tests of logs in a SQLite file: open, fill and change them."""
 
 import asyncio
 import sqlite3
@@ -15,7 +15,7 @@ ENDS_MS = a_revision().ends_at
 
 
 class Opened:
-    """Some logs on one file, open for as long as the block runs."""
+    """Some logs on one file, which are stopped at the end of the block."""
 
     def __init__(self, path, count=1, **options):
         self._logs = [SqliteLog(path, **options) for _ in range(count)]
@@ -31,7 +31,7 @@ class Opened:
 
 
 def run(main):
-    """Run a coroutine function to its end, within bounds."""
+    """Run a coroutine function to its end, within a time limit."""
 
     async def bounded():
         async with asyncio.timeout(PATIENCE_S):
@@ -41,7 +41,7 @@ def run(main):
 
 
 def fill(path, count):
-    """Store this many alerts, a-0 and so on, in one go, and close the file."""
+    """Store this many alerts, a-0 and so on, at once, and close the file."""
 
     def insert(db):
         return [sqlite._insert(db, a_revision(f"a-{n}")) for n in range(count)]
@@ -54,7 +54,7 @@ def fill(path, count):
 
 
 def contents(path):
-    """(ids in the log, how many entries were set aside)."""
+    """Return the ids in the log, and the number of entries that were set aside."""
 
     async def main():
         async with Opened(path) as log:
@@ -64,7 +64,7 @@ def contents(path):
 
 
 def edit(path, *statements):
-    """Change the file behind the log's back."""
+    """Change the file directly, without the log's knowledge."""
     with closing(sqlite3.connect(path)) as db, db:
         for statement, *values in statements:
             db.execute(statement, values)
@@ -78,7 +78,7 @@ def write(path, *entries):
 
 
 async def until(true):
-    """Return as soon as `await true()` is."""
+    """Wait until `true()` or `await true()` is true, and fail after a time limit."""
     while True:
         with suppress(LogUnavailable):
             if await true():

@@ -228,7 +228,7 @@ def test_who_was_never_ready_does_not_say_so(tmp_path: Path, keys: Keys, workers
     node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     node.launch()
     try:
-        wait_until(lambda: node.output().count("can't be reached; going on trying") >= int(workers), "it waits")
+        wait_until(lambda: node.output().count("can't be reached); trying again") >= int(workers), "it waits")
         assert node.terminate() == 0
     finally:
         node.kill()

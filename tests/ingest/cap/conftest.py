@@ -1,4 +1,4 @@
-"""A place where messages of CAP are taken, for each test."""
+"""Fixtures: the intake of CAP messages on an empty log."""
 
 import pytest
 from ingest.cap.issuer import (
@@ -8,5 +8,5 @@ from ingest.cap.issuer import (
 
 @pytest.fixture
 def room():
-    """Where messages are taken."""
+    """Return a harness that takes messages."""
     return CapIngestHarness()

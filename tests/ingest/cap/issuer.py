@@ -1,6 +1,6 @@
-"""Issuers of warnings: messages of CAP that tests write, real ones with their times moved, and where they are taken.
+"""Issuers of warnings: written messages of CAP, real ones with their times moved, and a harness that takes them.
 
-Purpose: to see what becomes of a message, and of the next one. Lies: the clock stands still, and the log is in memory.
+Purpose: to see the outcomes of messages, one after another. Lies: the clock stands still, and the log is in memory.
 """
 
 import asyncio
@@ -33,30 +33,30 @@ _TIME = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)")
 
 
 def time(minutes):
-    """A time of CAP, so many minutes behind noon."""
+    """Return a time of CAP, this many minutes after noon."""
     return format_time(NOON_MS + int(minutes * MINUTE_MS))[:19] + "-00:00"
 
 
 def element(name, content):
-    """An element, or several of one name; None leaves it out."""
+    """Return an element, or several of one name; None leaves it out."""
     if isinstance(content, list):
         return "".join(element(name, each) for each in content)
     return "" if content is None else f"<{name}>{content}</{name}>"
 
 
 def an_area(**fields):
-    """An area with a ring, unless another shape is given."""
+    """Return an area with a ring, unless another shape is given."""
     shapes = {} if {"circle", "polygon", "geocode"} & fields.keys() else {"polygon": RING}
     return "".join(element(name, text) for name, text in ({"areaDesc": "The river"} | shapes | fields).items())
 
 
 def code(name, value):
-    """What is in an `eventCode` or a `geocode`."""
+    """Return the content of an `eventCode` or a `geocode`."""
     return f"<valueName>{name}</valueName><value>{value}</value>"
 
 
 def an_info(*areas, **fields):
-    """What is in an info: a flood until one o'clock."""
+    """Return an info: a flood until one o'clock."""
     known = {
         "language": "en-US",
         "category": "Met",
@@ -71,7 +71,7 @@ def an_info(*areas, **fields):
 
 
 def a_message(identifier, minutes=0, refers=(), *infos, kind=None, **fields):
-    """A message that was sent so many minutes behind noon. `refers`: identifiers, or (sender, identifier)."""
+    """Return a message sent this many minutes after noon. `refers`: identifiers, or (sender, identifier)."""
     named = [each if isinstance(each, tuple) else (SENDER, each) for each in refers]
     known = {
         "identifier": identifier,
@@ -88,12 +88,12 @@ def a_message(identifier, minutes=0, refers=(), *infos, kind=None, **fields):
 
 
 def a_cancel(identifier, minutes, refers, *infos, **fields):
-    """A message that cancels others."""
+    """Return a message that cancels others."""
     return a_message(identifier, minutes, refers, *infos, kind="Cancel", **fields)
 
 
 def moved(body, sent_ms):
-    """A real message, every time in it moved so that it was sent then; offsets and spelling stay."""
+    """Return a real message with all its times moved, so that it was sent at this time; offsets and spelling stay."""
     was = cap_message.read(body, assume_offset="+00:00").sent
     by = dt.timedelta(seconds=(sent_ms - was) // 1000)
 
@@ -104,22 +104,22 @@ def moved(body, sent_ms):
 
 
 def id_of(identifier, sender=SENDER):
-    """The id for messages of this name."""
+    """Return the id for messages of this name."""
     return ids.base("met", sender, identifier)
 
 
 def named(headline, **fields):
-    """An info with this headline."""
+    """Return an info with this headline."""
     return an_info(headline=headline, **fields)
 
 
 def two_blocks(first="one", second="two", **fields):
-    """Two infos about different places."""
+    """Return two infos about different places."""
     return named(first, **fields), an_info(an_area(polygon=OTHER_RING), headline=second, **fields)
 
 
 class CapIngestHarness:
-    """Where messages are taken, at twenty past noon: `taken` says what became of one, and `live` what is live then."""
+    """The intake of messages, at twenty past noon. `taken` returns the outcome of a message, `live` the live alerts."""
 
     def __init__(self, log=None, clock=None, source=ANYBODY, in_force=PUBLIC_WARNING, zones=NO_ZONES):
         self.clock = clock or FakeClock(NOON_MS + 20 * MINUTE_MS)
@@ -128,11 +128,11 @@ class CapIngestHarness:
         self.taking = CapIngest(self.log, in_force, CapSources({source.name: source}), self.clock, zones=zones)
 
     def taken(self, body, charset=None, **how):
-        """What became of a message."""
+        """Return the outcome of a message."""
         return asyncio.run(self.taking.take(body, charset, self.source, **how))
 
     def outcomes(self, *bodies):
-        """The outcome of each message."""
+        """Return the outcome of each message."""
 
         async def taken():
             return [(await self.taking.take(body, None, self.source)).outcome for body in bodies]
@@ -140,7 +140,7 @@ class CapIngestHarness:
         return asyncio.run(taken())
 
     def refused(self, body, **how):
-        """Why it was refused: slug and pointer of each broken rule, or slug alone."""
+        """Return the slug and the pointer of each broken rule, or the slug alone."""
         try:
             answer = self.taken(body, **how)
         except Problem as problem:
@@ -148,15 +148,15 @@ class CapIngestHarness:
         raise AssertionError(f"it was taken: {answer.outcome}")
 
     def live(self):
-        """The live alerts: headlines by id."""
+        """Return the headlines of the live alerts, by id."""
         page = asyncio.run(self.log.live(self.clock.wall_ms))
         return {revision.id: revision.alert.headline for revision in page.revisions}
 
     def history(self, alert_id):
-        """All entries of an id."""
+        """Return all entries of an id."""
         return list(asyncio.run(self.log.history(alert_id)))
 
     def tombstones(self):
-        """Ids at which there is a tombstone, and what each went into."""
+        """Return the ids with a tombstone, and the id that each went into."""
         entries = [entry for _, entry in self.log._entries]
         return {entry.id: entry.into for entry in entries if isinstance(entry, Cancel) and entry.is_tombstone}

@@ -1,4 +1,4 @@
-"""No official warning is refused for the shape of its coast, and none takes long (HD3, HD10)."""
+"""Rough coasts: no official warning is refused for its shape, and none takes long (HD3, HD10)."""
 
 import json
 import math
@@ -29,13 +29,13 @@ ABOUT_SHAPES = {"area-too-complex", "radius-out-of-range", "shape-not-allowed"}
 
 
 def taken(*rings, room=None, **area):
-    """What becomes of a message with these rings, under the policy for official warnings."""
+    """Return the outcome of a message with these rings, under the policy for official warnings."""
     room = room or CapIngestHarness()
     return room.taken(a_message("m", 0, (), an_info(an_area(polygon=[said(ring) for ring in rings], **area))))
 
 
 def area_of(answer):
-    """The published shapes of an answer with one alert."""
+    """Return the published shapes of an answer with one alert."""
     [revision] = answer.alerts
     assert len(revision.alert.area) <= MAX_SHAPES
     assert sum(len(shape.ring) - 1 for shape in revision.alert.area if isinstance(shape, Polygon)) <= 500
@@ -43,7 +43,7 @@ def area_of(answer):
 
 
 def held(area, points):
-    """Which of these places (lng, lat) are in an area, by the server's own rule (D4)."""
+    """Return which of these places (lng, lat) are in an area, by the server's own rule (D4)."""
     places = np.array(unit_vectors(points[:, 1], points[:, 0]))
     found = np.zeros(len(points), np.bool_)
     for shape in area:
@@ -56,7 +56,7 @@ def held(area, points):
 
 
 def islet(n, size_m=250, corners=30):
-    """An islet beyond the coast."""
+    """Return an islet off the coast."""
     centre = 17 + 1.6 * math.sin(n), -88 + 1.6 * math.cos(n)
     return s2.a_ring(np.random.default_rng(n), centre, size_m, corners)
 
@@ -65,7 +65,7 @@ def islet(n, size_m=250, corners=30):
 
 
 def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corner():
-    """HD10: and whoever is inside by S2 is inside of what is published by S2."""
+    """By S2, every place in the message's shape is in the published shape (HD10)."""
     rings = [coast(7_000), *(islet(n) for n in range(40))]
     area = area_of(taken(*rings))
     assert len(area) == 41
@@ -78,7 +78,7 @@ def test_coast_of_7000_corners_with_40_islets_is_published_and_covers_every_corn
 
 
 def test_coast_that_crosses_itself_and_clean_one_are_both_published():
-    """HD10, CP22."""
+    """A ring that crosses itself is not refused (HD10, CP22)."""
     clean = coast(7_000)
     crossed = clean.copy()
     crossed[100], crossed[140] = crossed[140], crossed[100]
@@ -88,8 +88,8 @@ def test_coast_that_crosses_itself_and_clean_one_are_both_published():
         assert held(area_of(answer), np.array([*ring, *islet(1)])).all()
 
 
-def test_caye_beside_rough_coast_becomes_box():
-    """HD10: a ring that would vanish at the tolerance that the coast needs; the box is no larger than it has to be."""
+def test_cay_beside_rough_coast_becomes_box():
+    """The cay would vanish at the coast's tolerance. Its box is as small as possible (HD10)."""
     rings = [coast(900), islet(3)]
     area = area_of(taken(*rings))
     assert [len(shape.ring) - 1 == 4 for shape in area] == [False, True]
@@ -100,15 +100,15 @@ def test_caye_beside_rough_coast_becomes_box():
 
 @pytest.mark.parametrize("size_deg", [2e-6, 1e-5, 2e-4, 5e-4])
 def test_polygon_of_less_than_100_m_is_published_at_smallest_size(size_deg):
-    """HD10, P7: and so is a circle."""
+    """So is a circle (HD10, P7)."""
     ring = [(10, 50), (10 + size_deg, 50), (10 + size_deg, 50 + size_deg / 2), (10, 50)]
     assert held(area_of(taken(ring)), np.array(ring)).all()
     [circle] = area_of(CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(circle="50,10 0.05")))))
     assert 100 <= circle.radius_m < 400
 
 
-def test_districts_that_are_neighbours_are_published():
-    """HD10: as DWD sends them, 14 districts with 2,600 corners; and 25 areas of MoWaS."""
+def test_neighbouring_districts_are_published():
+    """They are 14 districts of DWD with 2,600 corners, and 25 areas of MoWaS (HD10)."""
     districts = [list(map(tuple, ring.T.tolist())) for ring in grid(7, 2, np.random.default_rng(3)).values()]
     quarters = [coast(120, n, 50 + n // 5 * 0.2, 8 + n % 5 * 0.2, 0.1) for n in range(25)]
     assert sum(map(len, districts)) > 2_600
@@ -117,8 +117,8 @@ def test_districts_that_are_neighbours_are_published():
 
 
 @pytest.mark.parametrize("count", [65, 150, 700])
-def test_more_shapes_than_there_may_be_are_united_and_places_between_are_not_told(count):
-    """HD10: towns half a degree apart; up to 600 of them nobody far from all of them is told."""
+def test_too_many_shapes_are_united_without_places_between_them(count):
+    """The shapes are up to 600 towns, half a degree apart (HD10)."""
     at = [(8 + n % 30 * 0.5, 35 + n // 30 * 0.5) for n in range(count)]
     rings = [coast(12, n, lat, lng, 0.05) for n, (lng, lat) in enumerate(at)]
     answer = taken(*rings)
@@ -128,14 +128,14 @@ def test_more_shapes_than_there_may_be_are_united_and_places_between_are_not_tol
     assert not held(area_of(answer), far).any()
 
 
-def test_united_shapes_are_judged_by_what_message_says():
-    """P7, HD10: rings on both sides of an ocean are no shape that is too large."""
+def test_policy_checks_shapes_of_message_not_united_ones():
+    """Rings on both sides of an ocean do not count as one large shape (P7, HD10)."""
     rings = [coast(12, n, 40, -70 + n, 0.05) for n in range(40)] + [coast(12, n, 40, 5 + n, 0.05) for n in range(40)]
     assert held(area_of(taken(*rings)), np.vstack([np.array(ring) for ring in rings])).all()
 
 
-def test_every_real_message_is_published_or_refused_for_another_reason_than_its_shape():
-    """HD10: all messages that are there, with nothing known of zones."""
+def test_no_real_message_is_refused_for_its_shape():
+    """All real messages are taken, without zones (HD10)."""
     names = sorted(path.stem for path in (DATA / "cap").glob("*.xml")) if DATA.exists() else []
     if not names:
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
@@ -153,7 +153,7 @@ def test_every_real_message_is_published_or_refused_for_another_reason_than_its_
 
 
 def test_zones_of_whole_country_are_published_one_by_one_and_together():
-    """HD10, CZ1: a coast of thousands of corners with its islets, a strip along a river, a rock."""
+    """They are a coast of thousands of corners with islets, a strip along a river, and a rock (HD10, CZ1)."""
     country = {
         "coast": [coast(7_000, 4), *(islet(n, 60, 12) for n in range(80))],
         "river": [[(x / 50, 0.002 * math.sin(x)) for x in range(400)]],
@@ -175,11 +175,11 @@ def test_zones_of_whole_country_are_published_one_by_one_and_together():
         assert held(area_of(answer), corners).all()
 
 
-# ---- what the work is bounded by -------------------------------------------------------------------------------
+# ---- bounds of the work ----------------------------------------------------------------------------------------
 
 
-def test_message_with_too_many_corners_is_refused_before_they_are_read():
-    """HD3: at the polygon; what repeats in each language counts once."""
+def test_message_with_too_many_corners_is_refused_before_shapes_are_parsed():
+    """The error names the polygon; equal texts in several languages count once (HD3)."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), language=language) for language in ("en", "fr", "es")]
     assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
@@ -190,7 +190,7 @@ def test_message_with_too_many_corners_is_refused_before_they_are_read():
 
 
 def test_alerts_of_one_message_share_its_work():
-    """HD3: the same coast in alerts that differ in their end counts for each."""
+    """The same coast counts again in each alert of the message (HD3)."""
     half = said(coast(MAX_WORK // 2 - 100))
     infos = [an_info(an_area(polygon=half), event=f"Flood {n}", severity=s) for n, s in enumerate(("Minor", "Severe"))]
     assert CapIngestHarness().taken(a_message("m", 0, (), *infos)).outcome == "published"
@@ -198,8 +198,8 @@ def test_alerts_of_one_message_share_its_work():
     assert CapIngestHarness().refused(a_message("n", 0, (), *infos)) == [("area-too-complex", "/alert/info")]
 
 
-def test_zigzags_are_published_without_asking_whether_they_cross_themselves(monkeypatch):
-    """HD3: it would take minutes. What covers them is found without it."""
+def test_zigzag_rings_are_published_without_full_search_for_crossings(monkeypatch):
+    """The search would take minutes, and the covering shapes do not need it (HD3)."""
     asked = []
     is_valid, make_valid = shapely.is_valid, shapely.make_valid
     monkeypatch.setattr(shapely, "is_valid", lambda shape: asked.append(shape) or is_valid(shape))
@@ -211,15 +211,15 @@ def test_zigzags_are_published_without_asking_whether_they_cross_themselves(monk
 
 
 def test_edges_that_take_too_many_arcs_are_too_complex():
-    """HD3, B7: 500 edges from one end of a continent to the other."""
+    """The ring has 500 edges, each across a continent (HD3, B7)."""
     turn = np.arange(500) * 249 * 2 * math.pi / 499
     star = np.column_stack([10 + 10 * np.cos(turn), 50 + 10 * np.sin(turn)])
     body = a_message("m", 0, (), an_info(an_area(polygon=said(star))))
     assert CapIngestHarness().refused(body) == [("area-too-complex", "/alert/info/0/area/0")]
 
 
-def test_where_source_may_publish_is_judged_by_what_message_says():
-    """P22, HD10: and not by what is published, which reaches beyond it; each shape that strays is named."""
+def test_jurisdiction_is_checked_with_shapes_of_message():
+    """The published shapes may reach beyond it; each shape outside is named (P22, HD10)."""
     towns = [coast(12, n, 15 + n // 10 * 0.2, -90 + n % 10 * 0.2, 0.05) for n in range(80)]
     corners = np.vstack([np.array(ring) for ring in towns])
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)

@@ -1,4 +1,4 @@
-"""`geocast cap`: what is said of files, and how it ends."""
+"""`geocast cap`: its output for files, and its exit status."""
 
 import pytest
 from click.testing import CliRunner
@@ -8,21 +8,21 @@ from geocast.cli import cli
 
 
 def run(*arguments):
-    """Exit status and lines."""
+    """Return the exit status and the printed lines."""
     done = CliRunner().invoke(cli, ["cap", *map(str, arguments)], standalone_mode=False)
     assert done.exception is None, done.exception
     return done.return_value, done.output.splitlines()
 
 
 def a_file(tmp_path, text):
-    """A file with this text."""
+    """Return a file with this text."""
     path = tmp_path / "message.xml"
     path.write_text(text)
     return path
 
 
-def test_a_real_message_is_summed_up():
-    """docs/cap.md: version, type, blocks, languages, shapes, codes."""
+def test_command_summarizes_real_message():
+    """It prints version, type, blocks, languages, shapes and codes (cap.md)."""
     path = cap("google__canada")
     status, lines = run(path)
     assert status == 0
@@ -44,8 +44,8 @@ def test_a_real_message_is_summed_up():
         ("x" * (2 * 1024 * 1024 + 1), "too-large: a message may have 2 MiB"),
     ],
 )
-def test_what_is_wrong_is_said_in_lines(text, said, tmp_path):
-    """CP2 to CP5: and the exit status is 1, also beside a file that is good."""
+def test_command_reports_violations_line_by_line(text, said, tmp_path):
+    """The exit status is 1, also if another file is good (CP2 to CP5)."""
     path = a_file(tmp_path, text)
     status, lines = run(path)
     assert status == 1
@@ -53,15 +53,15 @@ def test_what_is_wrong_is_said_in_lines(text, said, tmp_path):
     assert all(line.startswith(f"{path}: {said}") for line in lines)
 
 
-def test_an_offset_may_be_assumed():
-    """CP6."""
+def test_command_assumes_given_offset():
+    """Times without an offset are read with the option's offset (CP6)."""
     path = cap("alerthub__msg_actual-public_en_of_hp")
     assert run(path)[0] == 1
     assert run("--assume-offset", "+00:00", path)[0] == 0
 
 
-def test_an_offset_that_is_none_is_refused(tmp_path):
-    """CP6: before any file is read."""
+def test_command_refuses_invalid_offset(tmp_path):
+    """It does so before it reads a file (CP6)."""
     done = CliRunner().invoke(cli, ["cap", "--assume-offset", "noon", str(tmp_path / "x")])
     assert done.exit_code == 2
     assert "expected an offset such as +00:00" in done.output

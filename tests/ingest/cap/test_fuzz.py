@@ -1,6 +1,6 @@
-"""Whatever is sent: it is taken, or refused with a reason. No error that the code does not foresee, nothing for ever.
+"""Random input: every message is accepted or refused with a reason, without unexpected errors and in bounded time.
 
-What hypothesis makes is bounded, and the same at each run.
+The examples of hypothesis are bounded, and the same in each run.
 """
 
 import pytest
@@ -49,7 +49,7 @@ WORDS = {
 
 
 def escaped(text):
-    """The text as XML has it, without what XML can't hold."""
+    """Return the text as it is written in XML, without characters that XML does not allow."""
     kept = "".join(
         each for each in text if each >= " " and each not in "\ufffe\uffff" and not "\ud800" <= each <= "\udfff"
     )
@@ -57,13 +57,13 @@ def escaped(text):
 
 
 def fields(**strategies):
-    """Some of these elements, each with what its strategy makes, or something odd."""
+    """Return some of these elements, each with a value of its strategy or an odd one."""
     choices = {name: st.one_of(st.none(), made, made, made, ODD.map(escaped)) for name, made in strategies.items()}
     return st.fixed_dictionaries(choices).map(lambda made: "".join(element(*each) for each in made.items()))
 
 
 def words(*names):
-    """One of the words of each of these elements."""
+    """Return one of the words for each of these elements."""
     return {name: st.sampled_from(WORDS[name]) for name in names}
 
 
@@ -98,7 +98,7 @@ MESSAGE = st.tuples(
 
 
 def taken(room, body, charset=None):
-    """What becomes of it: an answer, or a refusal of the client's fault. Anything else is an error of ours."""
+    """Return the answer, or a refusal that is the client's fault. Any other error fails the test."""
     try:
         answer = room.taken(body, charset)
     except Problem as problem:
@@ -106,7 +106,7 @@ def taken(room, body, charset=None):
     else:
         assert answer.outcome in OUTCOMES
         for entry in answer.stored:
-            encode(entry)  # what is stored can be sent
+            encode(entry)  # stored entries can be sent
         return answer
     assert 400 <= refusal.status < 500
     assert refusal.status != 422 or refusal.violations
@@ -118,22 +118,22 @@ def taken(room, body, charset=None):
     st.binary(max_size=400),
     st.sampled_from([None, "utf-8", "utf-16", "utf-7", "latin-1", "idna", "undefined", "rot13"]),
 )
-def test_any_bytes_are_taken_or_refused(body, charset):
-    """CP2, CP3: whatever the charset is said to be."""
+def test_any_bytes_are_accepted_or_refused(body, charset):
+    """It holds for any charset (CP2, CP3)."""
     assert taken(CapIngestHarness(), body, charset) is None
 
 
 @bounded
 @given(st.integers(0, len(GOOD)), st.integers(0, 40), st.binary(max_size=20))
-def test_a_message_with_a_hole_or_a_splinter_is_taken_or_refused(at, cut, put):
-    """CP3 to CP6."""
+def test_damaged_message_is_accepted_or_refused(at, cut, put):
+    """A part of a good message is cut out or replaced (CP3 to CP6)."""
     taken(CapIngestHarness(), GOOD[:at] + put + GOOD[at + cut :])
 
 
 @bounded
 @given(MESSAGE)
-def test_any_fields_are_taken_or_refused_and_twice_is_once(body):
-    """CP5, CP10, CP21 to CP25."""
+def test_any_fields_are_accepted_or_refused_and_repeat_is_recognized(body):
+    """A message that was accepted is `repeated` the second time (CP5, CP10, CP21 to CP25)."""
     room = CapIngestHarness()
     first = taken(room, body)
     before = room.live()
@@ -158,7 +158,7 @@ STEP = st.tuples(
 
 
 def message(name, minutes, refers, kind, expires, blocks):
-    """The message of a step."""
+    """Return the message of a step."""
     infos = [an_info(headline=f"{name}{minutes}", expires=time(expires)), an_info(event="Fire", expires=time(expires))]
     said = infos[:blocks] if kind != "Cancel" else []
     return a_message(name, minutes, refers, *said, kind=kind)
@@ -166,8 +166,8 @@ def message(name, minutes, refers, kind, expires, blocks):
 
 @settings(bounded, max_examples=150)
 @given(st.lists(STEP, min_size=1, max_size=6))
-def test_any_messages_in_any_order_leave_a_log_that_holds_together(steps):
-    """CP10 to CP20: each id is a chain; what was replaced has ended; what comes again ends nothing newer."""
+def test_any_messages_in_any_order_leave_consistent_log(steps):
+    """Each id is a chain, a replaced alert has ended, and repeated messages end nothing newer (CP10 to CP20)."""
     room, took = CapIngestHarness(), []
     for step in steps:
         answer = taken(room, message(*step))
@@ -186,7 +186,7 @@ def test_any_messages_in_any_order_leave_a_log_that_holds_together(steps):
 
 
 def holds_together(entries):
-    """Each id is a chain that ends no sooner with each entry; what went somewhere is found there."""
+    """Check that each id is a chain whose end never moves earlier, and that every `into` is an id of the log."""
     ids = {entry.id for entry in entries}
     for alert_id in ids:
         chain = [entry for entry in entries if entry.id == alert_id]

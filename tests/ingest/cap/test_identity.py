@@ -1,4 +1,4 @@
-"""Which alert a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
+"""The alert that a message becomes, if any: its id, its blocks, and repeats (CP8 to CP14)."""
 
 import asyncio
 from dataclasses import replace
@@ -26,7 +26,7 @@ from geocast.alertlog import RETENTION_MS
 from geocast.alertlog.memory import MemoryLog
 from geocast.ingest.cap.sources import CapSource
 
-# ---- what is not published (CP9) ---------------------------------------------------------------------------------
+# ---- ignored messages (CP9) --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -43,24 +43,24 @@ from geocast.ingest.cap.sources import CapSource
         (a_message("m", -60, (), an_info(expires=time(-1))), "expired"),
     ],
 )
-def test_what_is_right_not_to_publish_is_no_error(room, body, why):
-    """CP9, CP15: and nothing is stored."""
+def test_message_not_meant_to_be_published_is_ignored(room, body, why):
+    """Nothing is stored (CP9, CP15)."""
     answer = room.taken(body)
     assert (answer.outcome, answer.why, answer.stored) == ("ignored", why, ())
     assert asyncio.run(room.log.tail()) == 0
 
 
-def test_an_ignored_event_leaves_the_others(room):
-    """CP9: a weekly test in one message with a warning."""
+def test_ignored_event_leaves_other_blocks(room):
+    """A weekly test is in one message with a warning (CP9)."""
     answer = room.taken(a_message("m", 0, (), an_info(eventCode=code("SAME", "RWT"), event="Test"), named("Flood")))
     assert [revision.alert.headline for revision in answer.alerts] == ["Flood"]
 
 
-# ---- which alert it is (CP10 to CP13) ----------------------------------------------------------------------------
+# ---- the alert of a message (CP10 to CP13) -----------------------------------------------------------------------
 
 
-def test_an_alert_is_published_under_the_id_of_its_name(room):
-    """CP16: and says which message made it, and who vouches for it."""
+def test_alert_is_published_under_id_of_its_name(room):
+    """It names its message and its approver (CP16)."""
     answer = room.taken(a_message("m-1"))
     [revision] = answer.alerts
     assert answer.outcome == "published"
@@ -70,8 +70,8 @@ def test_an_alert_is_published_under_the_id_of_its_name(room):
     assert revision.alert.occurred_at == NOON_MS
 
 
-def test_sources_do_not_meet(room):
-    """A source can neither touch nor forestall an alert of another, whatever it says its sender is."""
+def test_equal_names_of_two_sources_are_two_alerts(room):
+    """A source can neither change an alert of another source nor take its id, whatever its sender is."""
     room.taken(a_message("m-1"))
     other = CapIngestHarness(room.log, room.clock, CapSource("other", "somebody", frozenset({"*"}), None, None))
     assert other.taken(a_message("m-1")).outcome == "published"
@@ -79,8 +79,8 @@ def test_sources_do_not_meet(room):
     assert list(room.live()) == [id_of("m-1")]
 
 
-def test_a_message_that_comes_again_is_told_the_first_answer(room):
-    """CP10, H3: whatever has happened since, also when it has been cancelled, and when it has ended."""
+def test_repeated_message_gets_first_answer(room):
+    """It does so even after the alert was cancelled or has ended (CP10, H3)."""
     first = room.taken(a_message("m-1"))
     again = room.taken(a_message("m-1"))
     assert (again.outcome, again.alerts, again.stored) == ("repeated", first.alerts, ())
@@ -93,16 +93,16 @@ def test_a_message_that_comes_again_is_told_the_first_answer(room):
     assert (answer.outcome, answer.alerts, answer.notes) == ("repeated", first.alerts, first.notes)
 
 
-def test_the_same_name_and_time_with_another_text_is_the_first_message(room):
-    """CP10: it is noted that it differs; and nothing is told anew."""
+def test_same_name_and_time_with_other_text_is_repeat(room):
+    """The answer has the note `differs`, and nothing is published (CP10)."""
     first = room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-1", 0, (), named("Another text")))
     assert (answer.outcome, answer.alerts) == ("repeated", first.alerts)
     assert answer.notes == first.notes | {"differs"}
 
 
-def test_a_message_that_the_policy_has_come_to_refuse_is_known_all_the_same(room):
-    """CP10, H3: 200, with a note."""
+def test_repeated_message_is_recognized_after_policy_became_stricter(room):
+    """The answer is 200 with a note (CP10, H3)."""
     room.taken(a_message("m-1"))
     fires = policy.parse(b'name = "fires"\ncategories.fire = { title = "Fire", cap = ["event:fire"] }', None)
     later = CapIngestHarness(room.log, room.clock, in_force=fires)
@@ -111,14 +111,14 @@ def test_a_message_that_the_policy_has_come_to_refuse_is_known_all_the_same(room
     assert (answer.outcome, "differs" in answer.notes) == ("repeated", True)
 
 
-def test_sent_is_an_instant(room):
-    """CP10: however it is written."""
+def test_sent_is_compared_as_instant(room):
+    """The same time may be written in several ways (CP10)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-1", sent="2026-01-31T13:00:00+01:00")).outcome == "repeated"
 
 
-def test_an_update_is_the_next_revision(room):
-    """CP17: occurred_at is the first message's; a tombstone says where the update went."""
+def test_update_is_next_revision(room):
+    """It has the `occurred_at` of the first message, and a tombstone names the alert that it went into (CP17)."""
     room.taken(a_message("m-1"))
     answer = room.taken(a_message("m-2", 1, ["m-1"], named("Higher")))
     [revision] = answer.alerts
@@ -129,8 +129,8 @@ def test_an_update_is_the_next_revision(room):
     assert len(room.history(id_of("m-1"))) == 2
 
 
-def test_a_log_that_says_otherwise_makes_no_update_finer_than_the_policy_has_any(room):
-    """B1, TH7: who writes to the log is not told by the next update exactly where the incident is."""
+def test_altered_log_does_not_make_update_finer_than_policy_allows(room):
+    """A writer of the log does not learn the exact place from the next update (B1, TH7)."""
     where = an_info(an_area(circle="32.7,-96.8 1.5"))
     [first] = room.taken(a_message("m-1", 0, (), where)).alerts
     log = MemoryLog()
@@ -140,8 +140,8 @@ def test_a_log_that_says_otherwise_makes_no_update_finer_than_the_policy_has_any
     assert revision.alert.area == first.alert.area
 
 
-def test_a_chain_goes_on_from_the_last_message(room):
-    """CP13: each names the one before it."""
+def test_chain_continues_from_last_message(room):
+    """Each message names the one before it (CP13)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, [f"m-{n - 1}"]) for n in range(1, 5))]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 4
     assert [entry.revision for entry in room.history(id_of("m-0"))] == [1, 2, 3, 4, 5]
@@ -149,14 +149,14 @@ def test_a_chain_goes_on_from_the_last_message(room):
     assert room.live() == {}
 
 
-def test_an_issuer_that_always_names_the_first_goes_on_too(room):
-    """CP19: later than the current message, hence about it."""
+def test_update_that_names_first_message_revises_its_alert(room):
+    """It was sent later than the current message, so it is about the alert (CP19)."""
     bodies = [a_message("m-0"), *(a_message(f"m-{n}", n, ["m-0"]) for n in range(1, 4)), a_cancel("c", 9, ["m-0"])]
     assert room.outcomes(*bodies) == ["published"] + ["updated"] * 3 + ["cancelled"]
 
 
-def test_a_message_that_comes_again_ends_nothing_newer(room):
-    """CP10: not even what it names, if that came later and has replaced it."""
+def test_repeated_message_ends_nothing_newer(room):
+    """It does not even end an alert that it names, if that is newer (CP10)."""
     room.outcomes(a_message("a", 1, ["b"]), a_message("b", 6, (), *two_blocks()))
     before = room.live()
     answer = room.taken(a_message("a", 1, ["b"]))
@@ -164,8 +164,8 @@ def test_a_message_that_comes_again_ends_nothing_newer(room):
     assert room.live() == before
 
 
-def test_an_issuer_that_keeps_its_identifier_updates_itself(room):
-    """CP12: whatever its type, unless it cancels; an earlier one is late."""
+def test_message_of_same_name_and_later_sent_is_update(room):
+    """Its type does not matter, unless it is Cancel; an earlier message is late (CP12)."""
     bodies = [
         a_message("m", 0),
         a_message("m", 5),
@@ -186,29 +186,29 @@ def test_an_issuer_that_keeps_its_identifier_updates_itself(room):
     assert room.live() == {}
 
 
-def test_updates_and_cancels_say_what_they_refer_to(room):
-    """CP5: unless something of their own name is known (CP12)."""
+def test_update_or_cancel_without_references_is_refused(room):
+    """The exception is a message of a known name (CP5, CP12)."""
     for kind in ("Update", "Cancel"):
         assert room.refused(a_message("m", kind=kind)) == [("missing-field", "/alert/references")]
 
 
-def test_a_sender_is_called_by_another_name(room):
-    """CP11: the reference's sender is unknown, so this message's own counts."""
+def test_reference_with_other_name_of_sender_is_found(room):
+    """The sender in the reference is unknown, so the message's own sender is tried (CP11)."""
     room.taken(a_message("m-1"))
     assert room.taken(a_message("m-2", 1, [("PAAQ", "m-1")])).outcome == "updated"
     assert id_of("m-1", "PAAQ") not in room.tombstones()
 
 
-def test_a_reference_that_nobody_has_seen_leaves_a_tombstone_in_both_readings(room):
-    """CP13: so the message is known to be late, however its sender is written."""
+def test_unknown_reference_leaves_tombstones_for_both_readings(room):
+    """So the message is recognized as late, whichever sender it has (CP13)."""
     room.taken(a_message("m-2", 1, [("PAAQ", "m-1")]))
     assert room.tombstones() == {id_of("m-1", "PAAQ"): id_of("m-2"), id_of("m-1"): id_of("m-2")}
     assert room.outcomes(a_message("m-1"), a_message("m-1", sender="PAAQ")) == ["superseded", "superseded"]
     assert list(room.live()) == [id_of("m-2")]
 
 
-def test_a_message_that_comes_after_its_own_cancel_is_late(room):
-    """CP13, CP16: it is never published."""
+def test_message_after_its_own_cancel_is_superseded(room):
+    """It is never published (CP13, CP16)."""
     assert room.outcomes(a_cancel("c", 5, ["m"]), a_message("m"), a_cancel("c", 5, ["m"])) == [
         "noted",
         "superseded",
@@ -217,19 +217,19 @@ def test_a_message_that_comes_after_its_own_cancel_is_late(room):
     assert room.live() == {}
 
 
-def test_a_tombstone_lasts_for_a_day_and_as_long_as_what_it_went_into(room):
-    """CP13: and then as long as the log remembers anything."""
+def test_tombstone_lasts_a_day_and_as_long_as_its_successor(room):
+    """The log then keeps it for its retention (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     room.taken(a_message("n-2", 0, ["n-1"]))
     [noted], [gone] = room.history(id_of("m")), room.history(id_of("n-1"))
     assert noted.ends_at == NOON_MS + DAY_MS
-    assert gone.ends_at == NOON_MS + 7 * DAY_MS  # the longest that its alert may come to live
-    assert asyncio.run(room.log.purge(NOON_MS + DAY_MS + RETENTION_MS + 1)) == 2  # it, and the alert
+    assert gone.ends_at == NOON_MS + 7 * DAY_MS  # the latest end that its alert can have
+    assert asyncio.run(room.log.purge(NOON_MS + DAY_MS + RETENTION_MS + 1)) == 2  # the tombstone and the alert
     assert room.history(id_of("n-1")) == [gone]
 
 
-def test_tombstones_need_no_words_and_no_approval_of_ours(room):
-    """CP13: what stands in one is the source's."""
+def test_tombstones_need_no_headline_and_no_approval(room):
+    """Their fields are the source's (CP13)."""
     room.taken(a_cancel("c", 0, ["m"]))
     [entry] = room.history(id_of("m"))
     assert (entry.source, entry.approval.reviewer, entry.is_tombstone) == ("met", "the duty forecaster", True)
@@ -238,8 +238,8 @@ def test_tombstones_need_no_words_and_no_approval_of_ours(room):
 # ---- blocks (CP14) -----------------------------------------------------------------------------------------------
 
 
-def test_blocks_are_alerts_of_their_own(room):
-    """CP14: the id of each says which message it is of; what ends last is first, for it is known for longest."""
+def test_each_block_is_alert_of_its_own(room):
+    """Each id contains the id of its message, and the block that ends last is the first (CP14)."""
     one, two = two_blocks()
     answer = room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90))))
     assert [revision.id for revision in answer.alerts] == [id_of("m"), f"{id_of('m')}.2"]
@@ -247,8 +247,8 @@ def test_blocks_are_alerts_of_their_own(room):
     assert room.taken(a_message("m", 0, (), one, two.replace(time(60), time(90)))).outcome == "repeated"
 
 
-def test_a_message_of_several_blocks_is_replaced_and_cancelled_as_a_whole(room):
-    """CP17."""
+def test_message_of_several_blocks_is_replaced_and_cancelled_as_whole(room):
+    """All its alerts end together (CP17)."""
     room.taken(a_message("m", 0, (), *two_blocks()))
     answer = room.taken(a_message("n", 1, ["m"], *two_blocks("three", "four")))
     assert (answer.outcome, len(answer.cancelled)) == ("replaced", 2)
@@ -258,15 +258,15 @@ def test_a_message_of_several_blocks_is_replaced_and_cancelled_as_a_whole(room):
     assert room.taken(a_cancel("c", 3, ["n"])).outcome == "cancelled"
 
 
-def test_a_block_that_is_over_is_left_out(room):
-    """CP15: the others are published."""
+def test_expired_block_is_left_out(room):
+    """The other blocks are published (CP15)."""
     one, two = two_blocks()
     body = a_message("m", -90, (), one.replace(time(60), time(-30)), two)
     assert [revision.alert.headline for revision in room.taken(body).alerts] == ["two"]
 
 
-def test_a_message_comes_again_when_one_of_its_blocks_has_ended(room):
-    """CP10: that is no difference."""
+def test_repeated_message_with_one_block_ended_gets_first_answer(room):
+    """An ended block does not count as a difference (CP10)."""
     one, two = two_blocks()
     body = a_message("m", 0, (), one, two.replace(time(60), time(90)))
     first = room.taken(body)
@@ -278,8 +278,8 @@ def test_a_message_comes_again_when_one_of_its_blocks_has_ended(room):
 # ---- dry runs (CP8) ----------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_decides_and_stores_nothing(room):
-    """CP8: what it says is what comes of it."""
+def test_dry_run_decides_and_stores_nothing(room):
+    """Its answer is the outcome of the real message (CP8)."""
     bodies = [a_message("m"), a_message("u", 1, ["m"]), a_message("r", 2, ["u"], an_info(expires=time(30)))]
     bodies += [a_cancel("c", 3, ["r"]), a_cancel("d", 4, ["unseen"])]
     for body in bodies:

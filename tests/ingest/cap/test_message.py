@@ -1,4 +1,4 @@
-"""What a message says: its fields, and what is said of one that is missing or broken (CP4 to CP6)."""
+"""Reading messages: their fields, and the errors for missing or invalid ones (CP4 to CP6)."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ SENT_MS = 1_556_712_000_000
 
 
 def a_message(*infos, namespace=CAP, **fields):
-    """The bytes of a message: these fields of it and infos in it; None leaves a field out."""
+    """Return the bytes of a message with these fields and infos; None leaves a field out."""
     known = {
         "identifier": "m-1",
         "sender": "met@example.org",
@@ -28,30 +28,30 @@ def a_message(*infos, namespace=CAP, **fields):
 
 
 def an_info(*areas, **fields):
-    """An info with an event, and these."""
+    """Return an info with an event and these elements."""
     return f"<info>{xml(({'event': 'Flood'} | fields).items())}{''.join(areas)}</info>"
 
 
 def an_area(**fields):
-    """An area of these."""
+    """Return an area with these elements."""
     return f"<area>{xml(({'areaDesc': 'Here'} | fields).items())}</area>"
 
 
 def xml(fields):
-    """Elements with these texts."""
+    """Return elements with these texts."""
     return "".join(f"<{name}>{text}</{name}>" for name, text in fields if text is not None)
 
 
 def broken(body, **how):
-    """What is wrong: slug and pointer of each."""
+    """Return the slug and the pointer of each violation."""
     with pytest.raises(Problem) as caught:
         message.read(body, **how)
     assert caught.value.status == 422
     return [(violation.slug, violation.pointer) for violation in caught.value.violations] or caught.value.slug
 
 
-def test_a_message_is_read():
-    """The fields that geocast has a use for."""
+def test_all_fields_of_message_are_read():
+    """They are the fields that geocast uses."""
     area = an_area(polygon="1,2 3,4 5,6 1,2", circle="7,8 9", geocode="<valueName>UGC</valueName><value>X</value>")
     info = an_info(area, severity="Severe", onset="2019-05-01T13:00:00+01:00", web="https://example.org/", headline="H")
     found = message.read(a_message(info, references="a,b,2019-05-01T11:00:00-00:00\n c,d,x", note=" n "))
@@ -73,20 +73,20 @@ def test_a_message_is_read():
         ("en-US, fr", "und", {"language-unknown"}),
     ],
 )
-def test_a_language_that_can_not_be_read_is_undetermined(text, language, notes):
-    """HD12: a warning is not refused for it."""
+def test_unreadable_language_is_undetermined(text, language, notes):
+    """The warning is not refused (HD12)."""
     found = message.read(a_message(an_info(language=text)))
     assert (found.infos[0].language, found.notes - {"unsigned"}) == (language, notes)
 
 
-def test_the_headline_is_the_event_where_there_is_none():
-    """CAP asks for no headline."""
+def test_missing_headline_is_replaced_by_event():
+    """CAP does not require a headline."""
     assert message.read(a_message()).infos[0].headline == "Flood"
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-def test_older_versions_are_read_and_named(version):
-    """CP4: and 1.0 writes codes in another way, and certainty too."""
+def test_older_versions_are_read_and_noted(version):
+    """CAP 1.0 writes codes and certainty in another way (CP4)."""
     namespace = {v: k for k, v in message.NAMESPACES.items()}[version]
     body = a_message(an_info(eventCode="SAME=TOR", certainty="Very Likely"), namespace=namespace)
     found = message.read(body)
@@ -104,20 +104,20 @@ def test_older_versions_are_read_and_named(version):
     ],
     ids=["rss", "no namespace", "edxl", "1.3"],
 )
-def test_what_is_not_cap_is_not_opened(body):
-    """CP4."""
+def test_other_documents_are_refused_as_not_cap(body):
+    """The root has to be `alert` in a namespace of CAP (CP4)."""
     assert broken(body) == [("not-cap", "")]
 
 
 @pytest.mark.parametrize("name", ["identifier", "sender", "sent", "status", "msgType", "scope"])
 @pytest.mark.parametrize("text", [None, " "])
-def test_what_is_needed_is_missed(name, text):
-    """CP5: empty is as good as not there."""
+def test_missing_field_is_reported(name, text):
+    """An empty element counts as missing (CP5)."""
     assert ("missing-field", f"/alert/{name}") in broken(a_message(**{name: text}))
 
 
-def test_alerts_and_updates_need_an_event():
-    """CP5: in each info; a cancel needs no info."""
+def test_alerts_and_updates_need_event():
+    """Each info needs an event; a Cancel needs no info (CP5)."""
     body = a_message(an_info(), an_info(event=None), msgType="Update")
     assert broken(body) == [("missing-field", "/alert/info/1/event")]
     message.read(a_message(an_info(event=None), msgType="Cancel"))
@@ -141,8 +141,8 @@ def test_alerts_and_updates_need_an_event():
         ("references", " ".join(["a,b,c"] * 101)),
     ],
 )
-def test_broken_fields_are_named_and_not_repeated(name, text):
-    """CP5, CP6, H9."""
+def test_invalid_field_is_reported_without_its_value(name, text):
+    """The violation names the field (CP5, CP6, H9)."""
     with pytest.raises(Problem) as caught:
         message.read(a_message(**{name: text}))
     [violation] = caught.value.violations
@@ -150,26 +150,26 @@ def test_broken_fields_are_named_and_not_repeated(name, text):
     assert text not in violation.detail
 
 
-def test_a_broken_shape_is_named_by_where_it_stands():
-    """CP5, CP22: counted from 0, empty ones included."""
+def test_invalid_shape_is_reported_by_its_pointer():
+    """Pointers count from 0 and include empty elements (CP5, CP22)."""
     body = a_message(an_info(), an_info(an_area(), an_area(polygon="</polygon><polygon>1,2 3,4")))
     assert broken(body) == [("invalid-value", "/alert/info/1/area/1/polygon/1")]
 
 
 @pytest.mark.parametrize("text", ["2019-05-01T12:00:00.25Z", "2019-05-01T12:00:00Z", "2019-05-01T14:00:00+02:00"])
-def test_times_that_cap_forbids_are_read_as_well(text):
-    """CP6: fractions and Z."""
+def test_times_in_forms_that_cap_forbids_are_read(text):
+    """They have fractions or a Z (CP6)."""
     assert message.read(a_message(sent=text)).sent // 1000 == SENT_MS // 1000
 
 
-def test_a_time_without_an_offset_is_taken_for_the_sources():
-    """CP6: if it says so, and then a note tells."""
+def test_time_without_offset_gets_offset_of_source():
+    """The source has to be configured for it, and a note says so (CP6)."""
     found = message.read(a_message(sent="2019-05-01T14:00:00"), assume_offset="+02:00")
     assert (found.sent, found.notes) == (SENT_MS, {"unsigned", "offset-assumed"})
 
 
-def test_a_link_is_http_or_none():
-    """What becomes of it: `web`."""
+def test_link_other_than_http_is_dropped():
+    """Only `http` and `https` links are published."""
     links = [
         "http://a.example/",
         "HTTPS://a.example",
@@ -188,12 +188,12 @@ RING, OTHER = "1,2 3,4 5,6 1,2", "1,2 3,4 7,6 1,2"
 
 
 def languages(*infos):
-    """The languages of each block."""
+    """Return the languages of each block."""
     return [[info.language for info in block.infos] for block in language_groups.of(message.read(a_message(*infos)))]
 
 
-def test_infos_that_differ_by_language_alone_are_one_block():
-    """CP14: their codes and texts may differ, their shapes not."""
+def test_infos_that_differ_only_by_language_are_one_block():
+    """Their codes and texts may differ, and their shapes may not (CP14)."""
     english = an_info(an_area(polygon=RING), language="en")
     french = an_info(an_area(polygon=RING, areaDesc="Ici"), language="fr", event="Crue")
     assert languages(english, french) == [["en", "fr"]]
@@ -201,13 +201,13 @@ def test_infos_that_differ_by_language_alone_are_one_block():
     assert languages(english, an_info(an_area(polygon=RING), language="fr", severity="Minor")) == [["en"], ["fr"]]
 
 
-def test_a_repeat_of_block_and_language_is_dropped():
-    """CP14: Australia's two infos differ by a code."""
+def test_info_with_repeated_block_and_language_is_dropped():
+    """Messages from Australia have two infos that differ by a code (CP14)."""
     assert languages(an_info(language="en"), an_info(language="EN")) == [["en"]]
 
 
-def test_another_event_in_the_same_language_is_another_block():
-    """CP14: wind and rain over the same place; and each keeps its translation."""
+def test_another_event_in_same_language_is_another_block():
+    """Wind and rain at one place are two blocks, each with its translation (CP14)."""
     infos = [
         an_info(an_area(polygon=RING), event=event, language=language)
         for event, language in (("Wind", "en"), ("Rain", "en"), ("Vent", "fr"), ("Pluie", "fr"), ("Rain", "en"))
@@ -216,15 +216,15 @@ def test_another_event_in_the_same_language_is_another_block():
     assert [[info.event for info in block.infos] for block in found] == [["Wind", "Vent"], ["Rain", "Pluie"]]
 
 
-def test_codes_count_where_there_are_no_shapes():
-    """CP14."""
+def test_codes_distinguish_blocks_without_shapes():
+    """Codes count only in infos without shapes (CP14)."""
     one, two = (an_area(geocode=f"<valueName>UGC</valueName><value>{value}</value>") for value in ("A", "B"))
     assert languages(an_info(one, language="en"), an_info(one, language="fr")) == [["en", "fr"]]
     assert languages(an_info(one, language="en"), an_info(two, language="fr")) == [["en"], ["fr"]]
 
 
-def test_there_are_eight_blocks_at_most():
-    """CP14."""
+def test_more_than_eight_blocks_are_refused():
+    """A message has 1 to 8 blocks (CP14)."""
     infos = [an_info(expires=f"2019-05-01T1{n}:00:00Z") for n in range(9)]
     assert len(languages(*infos[:8])) == 8
     with pytest.raises(Problem) as caught:
@@ -232,8 +232,8 @@ def test_there_are_eight_blocks_at_most():
     assert caught.value.violations[0].pointer == "/alert/info"
 
 
-def test_an_all_clear_says_nothing_else():
-    """CP15: each info says so."""
+def test_message_is_all_clear_only_if_all_infos_are():
+    """Each info has to say AllClear (CP15)."""
     clear, other = an_info(responseType="AllClear"), an_info(responseType="Shelter")
     assert language_groups.is_all_clear(message.read(a_message(clear, clear)))
     assert not language_groups.is_all_clear(message.read(a_message(clear, other)))
@@ -254,8 +254,8 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_real_messages_have_these_blocks_and_shapes(name):
-    """CP14, CP22: languages of each block, and how many shapes it has."""
+def test_real_message_has_expected_blocks_and_shapes(name):
+    """The table has the languages of each block, and its number of shapes (CP14, CP22)."""
     found = language_groups.of(message.read(cap(name).read_bytes()))
     assert [([info.language for info in block.infos], len(block.shapes)) for block in found] == REAL[name]
 
@@ -269,16 +269,16 @@ REAL_BROKEN = {
 
 
 @pytest.mark.parametrize("name", REAL_BROKEN)
-def test_real_messages_that_are_broken(name):
-    """CP5, CP6: and a source's offset mends the first."""
+def test_broken_real_message_is_refused_where_it_is_wrong(name):
+    """The first one is accepted with an offset of the source (CP5, CP6)."""
     body = cap(name).read_bytes()
     assert broken(body)[0] == REAL_BROKEN[name]
     if name.startswith("alerthub"):
         assert len(message.read(body, assume_offset="+00:00").infos[0].areas[0].rings) == 1
 
 
-def test_one_message_in_three_spellings_is_the_same():
-    """CP21: line ends, two namespaces, and other names for lists of codes."""
+def test_message_in_three_encodings_is_read_equally():
+    """The files differ by line ends, namespace, and names of lists of codes (CP21)."""
     names = ["google__thunderstorm", "oasiscap__v1dot1_appendix_adot2", "oasiscap__v1dot2_appendix_adot2"]
     infos = [message.read(cap(name).read_bytes()).infos[0] for name in names]
     first, *others = (replace(info, codes=(), areas=(replace(info.areas[0], codes=()),)) for info in infos)

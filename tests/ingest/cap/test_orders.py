@@ -23,22 +23,22 @@ from geocast.model.alert import Cancel, Revision, is_id
 
 
 class Dying(MemoryLog):
-    """A log of a node that dies at its nth append: purpose, a crash between two steps. Lies: the process goes on."""
+    """A log of a node that dies at its nth append. Purpose: a crash between two steps. Lies: the process lives on."""
 
     def __init__(self, after):
         super().__init__()
         self.left = after
 
     async def append(self, entry):
-        """Store it, if the node still lives."""
+        """Store the entry, if the node is still alive."""
         if self.left == 0:
             raise LogUnavailable("the node has died")
         self.left -= 1
         return await super().append(entry)
 
 
-def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left():
-    """CP20: wherever it died; what has been done is not done twice."""
+def test_repeated_message_after_crash_between_steps_takes_remaining_steps():
+    """Steps that were taken before the crash are not taken twice (CP20)."""
     begun = [a_message("a"), a_message("b")]
     body = a_message("n", 1, ["a", "b", "unseen"], *two_blocks())
     whole = CapIngestHarness()
@@ -61,8 +61,8 @@ def test_after_a_crash_between_two_steps_the_same_message_finishes_what_is_left(
         assert room.tombstones() == whole.tombstones()
 
 
-def test_a_revision_whose_tombstone_was_not_written_is_known_all_the_same():
-    """CP10, CP20: by the history of what it went into."""
+def test_repeated_update_is_recognized_without_its_tombstone():
+    """The history of the alert that it went into shows it (CP10, CP20)."""
     log = Dying(2)
     room = CapIngestHarness(log)
     room.taken(a_message("m"))
@@ -84,8 +84,8 @@ CHAIN = {
 
 @pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids="-".join)
 @pytest.mark.parametrize("twice", [False, True])
-def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
-    """CP13: nothing is sent after it has ended; and what comes again changes nothing."""
+def test_chain_with_cancel_in_any_order_leaves_nothing_live(order, twice):
+    """Nothing is sent after its end, and repeated messages change nothing (CP13)."""
     room = CapIngestHarness()
     for name in order:
         for _ in range(1 + twice):
@@ -96,8 +96,8 @@ def test_in_whatever_order_they_come_nothing_is_live_at_the_end(order, twice):
 
 
 @pytest.mark.parametrize("order", [("alert", "update"), ("update", "alert")], ids="-".join)
-def test_in_whatever_order_they_come_the_newest_is_live(order):
-    """CP13: the alert alone, with what the update says."""
+def test_chain_of_updates_in_any_order_leaves_newest_live(order):
+    """One alert is live, with the content of the last update (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(CHAIN[name] for name in order))
     assert list(room.live().values()) == ["Updated"]
@@ -113,8 +113,8 @@ ONE_NAME = [a_message("m"), a_message("m", 1, ["m"], kind="Update"), a_cancel("m
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
-def test_each_message_may_name_the_one_before_alone(order):
-    """CP13: who comes late tells all the same what it stood in the place of."""
+def test_updates_that_name_only_message_before_leave_newest_live(order):
+    """A late message still links the alerts before and after it (CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(LINKS[n] for n in order), *(LINKS[n] for n in order))
     assert room.live() == {}
@@ -124,8 +124,8 @@ def test_each_message_may_name_the_one_before_alone(order):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-def test_all_messages_may_have_one_name(order):
-    """CP12, CP13: its cancel is known by it too."""
+def test_messages_of_one_name_in_any_order_leave_newest_live(order):
+    """A cancel of the same name is recognized by its name, too (CP12, CP13)."""
     room = CapIngestHarness()
     room.outcomes(*(ONE_NAME[n] for n in order))
     assert room.live() == {}
@@ -143,7 +143,7 @@ STYLES = {
 
 
 def a_chain(updates, cancel, cancel_at):
-    """Four messages that name each other in these ways; the one at `cancel_at` is a cancel."""
+    """Return four messages that name each other in these ways. The message at `cancel_at` is a Cancel."""
     made = [a_message("m", 0, (), named("m"))]
     for n in range(1, len(NAMES)):
         if n == cancel_at:
@@ -155,8 +155,8 @@ def a_chain(updates, cancel, cancel_at):
 
 @pytest.mark.parametrize(("cancel", "cancel_at"), [*((cancel, 3) for cancel in STYLES), ("the first", 2)])
 @pytest.mark.parametrize("updates", STYLES)
-def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
-    """HD9: whichever messages an update and a cancel name."""
+def test_chain_has_same_result_in_every_order(updates, cancel, cancel_at):
+    """An update or a cancel may name any messages (HD9)."""
     chain = a_chain(updates, cancel, cancel_at)
     in_order = CapIngestHarness()
     in_order.outcomes(*chain)
@@ -168,8 +168,8 @@ def test_a_chain_comes_to_the_same_in_every_order(updates, cancel, cancel_at):
         assert list(room.live().values()) == expected, [body[60:90] for body in order]
 
 
-def test_messages_that_come_again_after_a_whole_chain_change_nothing():
-    """HD9, CP10: in any order."""
+def test_repeated_messages_after_whole_chain_change_nothing():
+    """They come in any order (HD9, CP10)."""
     chain = a_chain("the first", "the first", 3)
     for order in itertools.permutations(chain):
         room = CapIngestHarness()
@@ -178,8 +178,8 @@ def test_messages_that_come_again_after_a_whole_chain_change_nothing():
 
 
 @pytest.mark.parametrize("between", [[], [a_message("u", 1, ["m"])]])
-def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, between):
-    """HD9: the cancel names only the first message, as some issuers do."""
+def test_update_older_than_cancel_of_its_chain_is_superseded(room, between):
+    """The Cancel names only the first message, as some issuers do (HD9)."""
     room.outcomes(a_message("m"), *between, a_cancel("c", 5, ["m"]))
     late = a_message("v", 2, ["m"])
     assert room.outcomes(late, late) == ["superseded", "superseded"]
@@ -190,8 +190,8 @@ def test_an_update_that_is_older_than_a_cancel_of_its_chain_is_superseded(room, 
     assert room.taken(a_message("x", 6, ["m"])).outcome == "published", "what is newer than the cancel is not"
 
 
-def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
-    """HD9: a cancel is remembered though there was nothing left to cancel, and once."""
+def test_cancel_of_expired_alert_supersedes_older_updates(room):
+    """The Cancel is remembered once, although there was nothing to cancel (HD9)."""
     room.taken(a_message("m", 0, (), an_info(expires=time(21))))
     room.clock.advance(120)
     cancel = a_cancel("c", 5, ["m"])
@@ -200,14 +200,14 @@ def test_a_cancel_of_what_has_expired_supersedes_older_updates(room):
     assert room.outcomes(a_message("u", 2, ["m"])) == ["superseded"]
 
 
-def test_an_update_that_names_a_live_alert_goes_on_with_it_whatever_else_was_cancelled(room):
-    """HD9, CP11: nobody in the area of the live alert is missed."""
+def test_update_that_names_live_and_cancelled_alert_revises_live_one(room):
+    """Nobody in the area of the live alert is missed (HD9, CP11)."""
     room.outcomes(a_message("m"), a_message("n"), a_cancel("c", 5, ["n"]))
     assert room.outcomes(a_message("u", 2, ["m", "n"])) == ["updated"]
 
 
-def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_it():
-    """HD9, CP20: the node died between two blocks, and the cancel came before the message came again."""
+def test_blocks_not_published_before_cancel_are_not_published_after_it():
+    """The node died between two blocks, and the Cancel came before the message came again (HD9, CP20)."""
     log = Dying(1)
     room = CapIngestHarness(log)
     with pytest.raises(LogUnavailable):
@@ -219,13 +219,13 @@ def test_blocks_that_were_not_published_before_a_cancel_are_not_published_after_
 
 
 def published_and_cancelled(room, count):
-    """So many messages of one name, each published as new and then cancelled."""
+    """Take this many messages of one name, each published as new and then cancelled."""
     for n in range(count):
         assert room.outcomes(a_message("m", n / 10), a_cancel("m", n / 10 + 0.05, ["m"])) == ["published", "cancelled"]
 
 
-def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
-    """HD14: decisions grow with the logarithm of the messages of one name."""
+def test_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
+    """The number of rounds grows with the logarithm of the number of messages (HD14)."""
     published_and_cancelled(room, 40)
     rounds = []
     decide = service.decide
@@ -234,8 +234,8 @@ def test_a_name_with_many_messages_is_read_in_few_rounds(room, monkeypatch):
     assert 3 <= len(rounds) <= 8
 
 
-def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
-    """HD14: and the last of its alerts can be cancelled all the same."""
+def test_name_published_as_new_too_often_is_rate_limited(room, monkeypatch):
+    """The last of its alerts can still be cancelled (HD14)."""
     monkeypatch.setattr(decision, "MAX_GENERATIONS", 3)
     published_and_cancelled(room, 2)
     assert room.outcomes(a_message("m", 1)) == ["published"]
@@ -243,8 +243,8 @@ def test_a_name_can_not_be_published_as_new_without_end(room, monkeypatch):
     assert room.refused(a_message("m", 3)) == "rate-limited"
 
 
-def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
-    """CP13: it is told so, for the reason that there is, and for as long as what stands there now."""
+def test_late_message_cancels_alert_that_it_would_have_replaced(room):
+    """The cancel has the right reason, and lasts as long as the alert's successor (CP13)."""
     room.outcomes(LINKS[0], LINKS[2])
     answer = room.taken(LINKS[1])
     assert (answer.outcome, [each.id for each in answer.cancelled]) == ("superseded", [id_of("m")])
@@ -257,22 +257,22 @@ def test_what_comes_late_ends_what_it_stood_in_the_place_of(room):
 
 
 class Slow(MemoryLog):
-    """A log whose every call lets the others run first. Purpose: two nodes at once. Lies: they take turns strictly."""
+    """A log whose every call lets other tasks run first. Purpose: two nodes at once. Lies: they take strict turns."""
 
     async def append(self, entry):
-        """Store it, later."""
+        """Store the entry after a turn of the event loop."""
         await asyncio.sleep(0)
         return await super().append(entry)
 
     async def history(self, alert_id):
-        """What is there, later."""
+        """Return the entries after a turn of the event loop."""
         found = await super().history(alert_id)
         await asyncio.sleep(0)
         return found
 
 
 def together(*bodies, lead=0):
-    """What becomes of messages that are taken at once, each at a node of its own; the first is `lead` turns ahead."""
+    """Return the outcomes of messages taken at once, each at a node of its own. The first is `lead` turns ahead."""
     room = CapIngestHarness(Slow())
 
     async def late(n, body):
@@ -287,8 +287,8 @@ def together(*bodies, lead=0):
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_the_same_message_at_two_nodes_is_one_alert(lead):
-    """CP10, H3."""
+def test_same_message_at_two_nodes_makes_one_alert(lead):
+    """One node publishes it, and the other one answers `repeated` (CP10, H3)."""
     _, answers = together(a_message("m"), a_message("m"), lead=lead)
     assert sorted(answer.outcome for answer in answers) == ["published", "repeated"]
     assert answers[0].alerts == answers[1].alerts
@@ -297,16 +297,16 @@ def test_the_same_message_at_two_nodes_is_one_alert(lead):
 @pytest.mark.parametrize("lead", range(8))
 @pytest.mark.parametrize("late", ["update", "cancel"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_message_and_its_own_update_or_cancel_at_two_nodes_at_once(lead, late, swapped):
-    """CP13: who is first at the id of the message decides, and the other one decides anew."""
+def test_message_and_its_update_or_cancel_at_two_nodes_leave_later_one(lead, late, swapped):
+    """The first entry at the message's id decides, and the other node decides again (CP13)."""
     bodies = [CHAIN["alert"], CHAIN[late]]
     room, _ = together(*(reversed(bodies) if swapped else bodies), lead=lead)
     assert list(room.live().values()) == (["Updated"] if late == "update" else [])
 
 
 @pytest.mark.parametrize("lead", range(8))
-def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
-    """CP19: whichever comes first."""
+def test_two_updates_at_two_nodes_leave_newer_one(lead):
+    """It does not matter which of them is first (CP19)."""
     room = CapIngestHarness(Slow())
     room.taken(a_message("m"))
     bodies = [a_message("u-1", 1, ["m"], named("older")), a_message("u-2", 2, ["m"], named("newer"))]
@@ -323,16 +323,16 @@ def test_two_updates_at_two_nodes_at_once_leave_the_newer(lead):
     assert list(room.live().values()) == ["newer"]
 
 
-def test_an_alert_that_is_cancelled_by_hand_has_ended(room):
-    """An operator may, with alerts:manage; the next update is published as new (CP18)."""
+def test_update_of_alert_cancelled_by_hand_is_published_as_new(room):
+    """An operator with `alerts:manage` cancels it, and the next update is published as new (CP18)."""
     [revision] = room.taken(a_message("m")).alerts
     by_hand = Cancel(revision.id, 2, "No.", revision.alert.approval, "desk", NOON_MS, revision.ends_at)
     assert asyncio.run(room.log.append(by_hand))
     assert room.taken(a_message("u", 1, ["m"])).outcome == "published"
 
 
-def test_ids_follow_the_grammar_of_ids(room):
-    """A1."""
+def test_ids_follow_grammar_of_ids(room):
+    """All ids of alerts from CAP are valid (A1)."""
     for entry in room.taken(a_message("m", 0, (), *two_blocks())).stored:
         assert isinstance(entry, Revision)
         assert is_id(entry.id)

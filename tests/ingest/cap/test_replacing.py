@@ -13,8 +13,8 @@ from ingest.cap.issuer import (
 from support.fakes import NOON_MS
 
 
-def test_a_cancel_ends_all_that_it_names(room):
-    """CP17: two and five at once, and says why."""
+def test_cancel_ends_all_alerts_that_it_names(room):
+    """It ends two and five alerts at once, and gives a reason (CP17)."""
     for count in (2, 5):
         names = [f"m-{count}-{n}" for n in range(count)]
         room.outcomes(*map(a_message, names))
@@ -37,16 +37,16 @@ def test_a_cancel_ends_all_that_it_names(room):
         ({"note": "Word. " * 60}, (), ("Word. " * 60)[: 46 * 6 - 1] + "…"),
     ],
 )
-def test_why_it_was_cancelled(room, fields, infos, reason):
-    """LA4: the headline, else the note, else words of ours; cut to 280."""
+def test_cancel_has_issuers_words_as_reason(room, fields, infos, reason):
+    """The reason is the headline, or the note, or a default text, cut to 280 characters (LA4)."""
     room.taken(a_message("m"))
     [cancel] = room.taken(a_cancel("c", 1, ["m"], *infos, **fields)).cancelled
     assert cancel.reason == reason
     assert len(cancel.reason) <= 280
 
 
-def test_an_update_of_several_replaces_them(room):
-    """CP17, CP20: the new one is there before the old ones are gone, and they say what stands in their place."""
+def test_update_of_several_alerts_replaces_them(room):
+    """The new alert is published before the others are cancelled, and they name it (CP17, CP20)."""
     room.outcomes(a_message("a"), a_message("b"))
     answer = room.taken(a_message("n", 1, ["a", "b"], named("Both")))
     assert (answer.outcome, [each.id for each in answer.alerts]) == ("replaced", [id_of("n")])
@@ -56,16 +56,16 @@ def test_an_update_of_several_replaces_them(room):
     assert room.taken(a_message("u", 2, ["a"])).alerts[0].id == id_of("n")
 
 
-def test_an_expiry_that_is_shortened_replaces(room):
-    """CP20: so P6 stays true for every client."""
+def test_update_with_earlier_expiry_replaces_alert(room):
+    """So no client sees an alert that ends earlier than before (CP20, P6)."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("n", 1, ["m"], an_info(expires=time(30))))
     assert (answer.outcome, list(room.live())) == ("replaced", [id_of("n")])
     assert room.taken(a_message("n", 1, ["m"], an_info(expires=time(30)))).cancelled == answer.cancelled
 
 
-def test_an_issuer_that_shortens_its_own_expiry_replaces_itself(room):
-    """CP12, CP17: under a further id of the same name; what comes next finds it."""
+def test_message_of_same_name_with_earlier_expiry_replaces_alert(room):
+    """The new alert has a further id of the same name, which the next message finds (CP12, CP17)."""
     room.taken(a_message("m"))
     answer = room.taken(a_message("m", 1, (), an_info(expires=time(30))))
     assert (answer.outcome, list(room.live())) == ("replaced", [f"{id_of('m')}:2"])
@@ -76,14 +76,14 @@ def test_an_issuer_that_shortens_its_own_expiry_replaces_itself(room):
     ]
 
 
-def test_another_status_replaces(room):
-    """CP17: a revision keeps the status of revision 1."""
+def test_update_with_another_status_replaces_alert(room):
+    """All revisions of an alert have one status (CP17)."""
     room.taken(a_message("m", status="Test"))
     assert room.taken(a_message("n", 1, ["m"])).outcome == "replaced"
 
 
-def test_what_outlives_its_first_message_goes_on_under_a_new_id(room):
-    """CP17, P6: a week after it was first sent."""
+def test_update_beyond_longest_age_goes_on_under_new_id(room):
+    """The update comes a week after the first message (CP17, P6)."""
     week = 7 * 24 * 60
     room.taken(a_message("m", 0, (), an_info(expires=time(week - 1))))
     room.clock.advance((week - 30) * 60)
@@ -92,15 +92,15 @@ def test_what_outlives_its_first_message_goes_on_under_a_new_id(room):
     assert answer.alerts[0].alert.expires_at == NOON_MS + (week + 600) * MINUTE_MS
 
 
-def test_an_update_of_what_has_ended_is_published(room):
-    """CP18."""
+def test_update_of_ended_alert_is_published_as_new(room):
+    """Only live alerts are revised (CP18)."""
     room.outcomes(a_message("m"), a_cancel("c", 1, ["m"]))
     assert room.taken(a_message("n", 2, ["m"])).outcome == "published"
     assert list(room.live()) == [id_of("n")]
 
 
-def test_what_was_replaced_leads_to_what_stands_in_its_place(room):
-    """CP18, CP19: an issuer who names the first, after an update that replaced it."""
+def test_update_that_names_replaced_alert_revises_its_successor(room):
+    """The issuer names the first message, after an update that replaced its alert (CP18, CP19)."""
     room.outcomes(a_message("m"), a_message("n", 1, ["m"], an_info(expires=time(30))))
     answer = room.taken(a_message("o", 2, ["m"]))
     assert (answer.outcome, answer.alerts[0].id) == ("updated", id_of("n"))
@@ -108,8 +108,8 @@ def test_what_was_replaced_leads_to_what_stands_in_its_place(room):
     assert room.live() == {}
 
 
-def test_sibling_updates_of_the_same_time_are_two_alerts(room):
-    """CP19: an issuer that splits a warning in two; a cancel of each."""
+def test_updates_of_same_time_are_two_alerts(room):
+    """The issuer has split a warning in two, and cancels each (CP19)."""
     room.taken(a_message("m"))
     siblings = [a_message("u-1", 1, ["m"], named("North")), a_message("u-2", 1, ["m"], named("South"))]
     assert room.outcomes(*siblings) == ["updated", "published"]
@@ -119,15 +119,15 @@ def test_sibling_updates_of_the_same_time_are_two_alerts(room):
     assert room.live() == {id_of("m"): "North"}
 
 
-def test_what_comes_late_changes_nothing(room):
-    """CP19: an update, and a cancel, that were sent before the current message."""
+def test_late_messages_change_nothing(room):
+    """They are an Update and a Cancel that were sent before the current message (CP19)."""
     room.outcomes(a_message("m"), a_message("u-2", 2, ["m"], named("Second")))
     assert room.outcomes(a_message("u-1", 1, ["m"], named("First")), a_cancel("c", 1, ["m"])) == ["superseded"] * 2
     assert room.live() == {id_of("m"): "Second"}
 
 
-def test_a_history_that_is_repeated_in_every_message_is_no_ground_to_replace(room):
-    """CP11: of those named, the current message of a live alert counts."""
+def test_update_that_names_whole_history_revises_current_alert_only(room):
+    """Only the reference to the current message of a live alert counts (CP11)."""
     room.outcomes(a_message("m"), a_message("n"))
     room.taken(a_message("m-2", 1, ["m"]))
     answer = room.taken(a_message("m-3", 2, ["m-2", "m", "n-0", "old-1", "old-2"]))
@@ -135,8 +135,8 @@ def test_a_history_that_is_repeated_in_every_message_is_no_ground_to_replace(roo
     assert {id_of("n-0"), id_of("old-1"), id_of("old-2")} <= room.tombstones().keys()
 
 
-def test_an_update_of_which_all_is_over_cancels(room):
-    """CP15: every `expires` is past; `urgency` Past is not."""
+def test_update_with_all_blocks_expired_cancels(room):
+    """Every `expires` is past; the urgency Past does not count (CP15)."""
     room.taken(a_message("m"))
     over = an_info(expires=time(0), headline="It is over.")
     [cancel] = room.taken(a_message("u", 1, ["m"], over)).cancelled

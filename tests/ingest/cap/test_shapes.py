@@ -1,29 +1,29 @@
-"""`circle` and `polygon`: what their texts mean, and what is refused (CP22, CP23)."""
+"""`circle` and `polygon`: the meaning of their texts, and invalid ones (CP22, CP23)."""
 
 import pytest
 
 from geocast.ingest.cap.shapes import CapCircle, CapRing, circle, polygon
 
 
-def test_a_circle_is_in_kilometres():
-    """CP23: and white space of any kind parts the two."""
+def test_circle_radius_is_read_in_kilometres():
+    """Any white space separates the two parts (CP23)."""
     assert circle(" 32.9525,-115.5527\n 1.5 ") == (CapCircle(32.9525, -115.5527, 1500.0), frozenset())
     assert circle("0,0 0") == (CapCircle(0.0, 0.0, 0.0), frozenset())
 
 
-def test_a_ring_is_read_latitude_first():
-    """CP22: as CAP has it."""
+def test_ring_is_read_with_latitude_first():
+    """CAP writes the latitude first (CP22)."""
     assert polygon("1,2 3,4 \n 5,6 1,2") == (CapRing(((1, 2), (3, 4), (5, 6), (1, 2))), frozenset())
 
 
-def test_an_open_ring_is_closed():
-    """CP22: and it is said."""
+def test_open_ring_is_closed():
+    """A note says so (CP22)."""
     assert polygon("1,2 3,4 5,6") == (CapRing(((1, 2), (3, 4), (5, 6), (1, 2))), frozenset({"ring-closed"}))
 
 
 @pytest.mark.parametrize(("written", "lng"), [("180.085", -179.915), ("-360", 0.0), ("181", -179.0), ("180", 180.0)])
-def test_longitudes_beyond_half_a_turn_are_wrapped(written, lng):
-    """CP22: real rings across the antimeridian are written so."""
+def test_longitudes_beyond_180_degrees_are_wrapped(written, lng):
+    """Real rings across the antimeridian have such longitudes (CP22)."""
     found, notes = circle(f"1,{written} 5")
     assert found.lng == pytest.approx(lng)
     assert notes == ({"lng-wrapped"} if float(written) != lng else frozenset())
@@ -35,13 +35,13 @@ BAD_RINGS += ["9" * 400 + ",1 2,3 4,5"]
 
 
 @pytest.mark.parametrize(("parsed", "text"), [*((circle, t) for t in BAD_CIRCLES), *((polygon, t) for t in BAD_RINGS)])
-def test_what_is_no_shape_is_refused_without_repeating_it(parsed, text):
-    """CP22, H9."""
+def test_invalid_shape_is_refused_without_repeating_it(parsed, text):
+    """The error says what is wrong (CP22, H9)."""
     with pytest.raises(ValueError, match=r"^must (be|have) ") as caught:
         parsed(text)
     assert not any(digits in str(caught.value) for digits in text.replace(",", " ").split() if len(digits) > 3)
 
 
-def test_no_repr_shows_a_place():
-    """As with requested circles."""
+def test_repr_of_shapes_has_no_coordinates():
+    """The same holds for requested circles."""
     assert "32.95" not in repr((circle("32.95,1 1"), polygon("32.95,1 2,3 4,5")))

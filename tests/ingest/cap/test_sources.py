@@ -1,4 +1,4 @@
-"""The file of `--cap-sources`: what it says, and what is said of one that is wrong."""
+"""The file of `--cap-sources`: its content, and errors for invalid files."""
 
 import hashlib
 from pathlib import Path
@@ -24,20 +24,20 @@ senders = ["*"]
 
 
 def parsed(text):
-    """The sources in a text."""
+    """Return the sources in a text."""
     return sources.parse(text.encode(), Path("s.toml"))
 
 
-def test_source_that_names_an_issuer_is_found_by_that_issuers_tokens_alone():
-    """HD5, CP1: its secret counts as before."""
+def test_source_with_issuer_is_found_only_by_tokens_of_that_issuer():
+    """Its webhook secret does not depend on the issuer (HD5, CP1)."""
     found = parsed(GOOD.replace("[sources.belize-met]", '[sources.belize-met]\nissuer = "https://met.example"'))
     belize = found.named("belize-met", "https://met.example")
     assert belize is found.of_secret(SECRET)
     assert found.named("belize-met") is found.named("belize-met", "https://other.example") is None
 
 
-def test_a_source_is_found_by_name_and_by_secret():
-    """CP1."""
+def test_source_is_found_by_name_and_by_secret():
+    """A token has the name, and a webhook has the secret (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert found.names == ("belize-met", "a.b:c_d")
@@ -50,27 +50,27 @@ def test_a_source_is_found_by_name_and_by_secret():
 
 
 @pytest.mark.parametrize("secret", ["", "s", "s" * 31, "s" * 33, "S" * 32, "s" * 256, "\xff" * 32, "\u0100" * 32])
-def test_any_other_secret_is_nobodys(secret):
-    """CP1: nor is it that of a source that has none."""
+def test_unknown_secret_finds_no_source(secret):
+    """It finds no source without a secret either (CP1)."""
     assert parsed(GOOD).of_secret(secret) is None
 
 
-def test_a_short_secret_is_no_secret():
-    """32 characters at least, whatever the file has the hash of."""
+def test_too_short_secret_finds_no_source():
+    """A secret has at least 32 characters, whatever hashes the file has."""
     short = hashlib.sha256(b"secret").hexdigest()
     assert parsed(GOOD.replace(HASH, short)).of_secret("secret") is None
 
 
 def test_senders_are_compared_literally():
-    """CP1: "*" is for an aggregator."""
+    """Only "*" matches any sender, for aggregators (CP1)."""
     found = parsed(GOOD)
     belize = found.named("belize-met")
     assert [belize.speaks_for(s) for s in ("drudon@nms.gov.bz", "DRUDON@nms.gov.bz", "*")] == [True, False, False]
     assert found.named("a.b:c_d").speaks_for("anybody")
 
 
-def test_a_secret_is_in_no_repr():
-    """Not even its hash."""
+def test_secret_is_in_no_repr():
+    """Its hash is not shown either."""
     assert HASH[:8] not in repr(parsed(GOOD).named("belize-met"))
 
 
@@ -93,8 +93,8 @@ def test_a_secret_is_in_no_repr():
         ("[sources.", "[source.", "source: is no key of a source; did you mean sources?"),
     ],
 )
-def test_what_is_wrong_is_said_and_no_secret_is_repeated(old, new, said):
-    """BA2: in lines that name the file."""
+def test_invalid_sources_file_is_refused_without_repeating_values(old, new, said):
+    """Each line of the error names the file (BA2)."""
     with pytest.raises(ConfigError) as caught:
         parsed(GOOD.replace(old, new))
     assert any(said in problem for problem in caught.value.problems)
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said_and_no_secret_is_repeated(old, new, said):
     assert HASH not in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    """K1."""
+def test_missing_sources_file_is_named_in_error(tmp_path):
+    """The error has the path and the reason (K1)."""
     with pytest.raises(ConfigError, match="No such file"):
         sources.load(tmp_path / "x.toml")

@@ -1,17 +1,17 @@
-"""Texts of a message, tidied and cut (CP21)."""
+"""The clean-up and the cut of a message's texts (CP21)."""
 
 import pytest
 
 from geocast.ingest.cap.texts import cut, one_line, tidy
 
 
-def test_lines_are_tidied():
-    """CP21: line ends, tabs, other controls, blanks at both ends of lines, empty lines."""
+def test_text_is_cleaned_line_by_line():
+    """Line ends, tabs, control characters, blanks and empty lines are cleaned up (CP21)."""
     assert tidy("  a\t b \r\n\r\n\r\n \n c\rd\x07\x85e  \n") == "a  b\n\nc\nd\ne"
 
 
-def test_a_headline_is_one_line():
-    """CP21: whatever the issuer's editor has wrapped."""
+def test_headline_is_one_line():
+    """Line breaks of the issuer's editor are removed (CP21)."""
     assert one_line("operated by Caltech and\n            USGS ") == "operated by Caltech and USGS"
 
 
@@ -29,7 +29,7 @@ def test_a_headline_is_one_line():
         ("one two three", 9, "one two…"),
     ],
 )
-def test_a_text_is_cut_behind_a_sentence_or_a_word(text, limit, short):
-    """CP21: within the limit, the ellipsis included."""
+def test_long_text_is_cut_after_sentence_or_word(text, limit, short):
+    """The result with its ellipsis is within the limit (CP21)."""
     assert cut(text, limit) == short
     assert len(short) <= limit

@@ -1,4 +1,4 @@
-"""XML of strangers: what is read, and that nothing is fetched, expanded or waited for (CP2, CP3)."""
+"""XML from strangers: accepted documents, and nothing is fetched, expanded or waited for (CP2, CP3)."""
 
 import pytest
 
@@ -19,34 +19,34 @@ DOCTYPES = {
 
 
 def shown(element):
-    """An element as a nested tuple: name, text, children."""
+    """Return an element as a nested tuple of name, text and children."""
     return element.name, element.text, [shown(child) for child in element.children]
 
 
 def refusal(body, charset=None):
-    """What is said of a document that is refused."""
+    """Return the error text for a document that is refused."""
     with pytest.raises(Problem) as caught:
         parse(body, charset)
     assert (caught.value.status, caught.value.slug) == (400, "malformed-xml")
     return caught.value.detail
 
 
-def test_a_document_is_a_tree_of_names_and_texts():
-    """CP3: comments and processing instructions are passed over, CDATA and references are text."""
+def test_document_is_parsed_to_tree_of_names_and_texts():
+    """Comments and processing instructions are dropped; CDATA and references are text (CP3)."""
     body = b'<?xml-stylesheet href="/"?><!-- c --><a>x<!-- c -->y<b>1 &lt; 2</b>tail<c><![CDATA[<&]]></c></a>'
     assert shown(parse(body)) == ("a", "xy", [("b", "1 < 2", []), ("c", "<&", [])])
 
 
-def test_children_are_found_in_the_namespace_of_their_parent():
-    """CP4: with any prefix."""
+def test_children_are_found_in_namespace_of_their_parent():
+    """The prefix does not matter (CP4)."""
     root = parse(b'<p:a xmlns:p="urn:1" xmlns:q="urn:2"><p:b>ours</p:b><q:b>theirs</q:b><b>nobody\'s</b></p:a>')
     assert (root.namespace, [child.text for child in root.all("b")]) == ("urn:1", ["ours"])
 
 
 @pytest.mark.parametrize("doctype", DOCTYPES.values(), ids=DOCTYPES)
 @pytest.mark.parametrize("use", ["", "&a;", "&a8;"])
-def test_any_doctype_is_refused_where_it_stands(doctype, use):
-    """CP3: whether what it declares is used or not."""
+def test_any_doctype_is_refused(doctype, use):
+    """It does not matter whether its declarations are used (CP3)."""
     assert refusal(f"{doctype}<alert>{use}</alert>".encode()) == "the document must have no DOCTYPE"
 
 
@@ -63,33 +63,33 @@ def test_any_doctype_is_refused_where_it_stands(doctype, use):
         b'<a xmlns:p="urn:1"><p:b:c/></a>',
     ],
 )
-def test_what_is_not_namespace_well_formed_is_refused(body):
-    """HD11: nothing under an undeclared prefix is dropped without a word."""
+def test_document_that_is_not_namespace_well_formed_is_refused(body):
+    """Elements under an undeclared prefix are not dropped silently (HD11)."""
     assert refusal(body) == "the document is not namespace-well-formed XML (line 1)"
 
 
-def test_namespaces_that_are_no_addresses_are_read():
-    """CP4: the specification only discourages them."""
+def test_namespaces_that_are_no_urls_are_read():
+    """The specification only discourages them (CP4)."""
     assert parse(b'<a xmlns="relative" xmlns:q="a b"/>').namespace == "relative"
 
 
-def test_depth_is_bounded():
-    """CP3: 32 elements in one another, and ten thousand are refused as 33 are."""
+def test_too_deep_nesting_is_refused():
+    """33 nested elements are refused, and ten thousand in the same way (CP3)."""
     for depth in (MAX_DEPTH + 1, 10_000):
         assert refusal(b"<a>" * depth + b"</a>" * depth) == "the document is nested deeper than 32"
     parse(b"<a>" * MAX_DEPTH + b"</a>" * MAX_DEPTH)
 
 
-def test_elements_are_bounded(monkeypatch):
-    """CP3: a crowd of small ones would take seconds."""
+def test_too_many_elements_are_refused(monkeypatch):
+    """Many small elements would take seconds (CP3)."""
     monkeypatch.setattr(xml, "MAX_ELEMENTS", 3)
     parse(b"<a><b/><b/></a>")
     assert refusal(b"<a><b/><b/><b/></a>") == "the document has more than 3 elements"
 
 
 @pytest.mark.parametrize("count", [MAX_ATTRIBUTES + 1, 100_000])
-def test_attributes_and_namespaces_are_bounded_together(count):
-    """CP3: of one element."""
+def test_too_many_attributes_and_namespaces_are_refused(count):
+    """The limit is for one element (CP3)."""
     crowded = "the document has an element with more than 64 attributes and namespaces"
     for prefix in ("a", "xmlns:a"):
         many = " ".join(f"{prefix}{n}='u'" for n in range(count))
@@ -99,8 +99,8 @@ def test_attributes_and_namespaces_are_bounded_together(count):
 @pytest.mark.parametrize(
     "body", [b"", b" ", b"<a>", b"<a></b>", b"<a/><b/>", b"<a>&x;</a>", b"{}", b"<a>\x00</a>", b"<a b=1/>"]
 )
-def test_what_is_not_well_formed_is_refused(body):
-    """CP3: and of the text nothing is repeated (H9)."""
+def test_document_that_is_not_well_formed_is_refused(body):
+    """The error repeats nothing of its text (CP3, H9)."""
     assert refusal(body).startswith("the document is not well-formed XML")
 
 
@@ -118,8 +118,8 @@ def test_what_is_not_well_formed_is_refused(body):
         (b"<?xml version='1.0' encoding='US-ASCII'?><a>&#233;</a>", None),
     ],
 )
-def test_a_byte_order_mark_counts_before_the_charset_and_that_before_the_declaration(body, charset):
-    """CP2, RFC 7303, 3.3."""
+def test_byte_order_mark_overrides_charset_and_charset_overrides_declaration(body, charset):
+    """The order is that of RFC 7303, section 3.3 (CP2)."""
     assert parse(body, charset).text == "é"
 
 
@@ -136,5 +136,5 @@ def test_a_byte_order_mark_counts_before_the_charset_and_that_before_the_declara
     ],
 )
 def test_other_encodings_are_refused(body, charset):
-    """CP2: also one that the bytes are not in."""
+    """So are bytes that are not in the declared encoding (CP2)."""
     refusal(body, charset)

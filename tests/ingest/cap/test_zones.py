@@ -1,4 +1,4 @@
-"""Zones from files: what stops the start, what a code stands for, and a file as large as real ones (CZ1)."""
+"""Zones from files: errors that stop the start, the look-up of codes, and a file as large as real ones (CZ1)."""
 
 import json
 import logging
@@ -18,31 +18,31 @@ SQUARE = [[10.0, 50.0], [10.2, 50.0], [10.2, 50.2], [10.0, 50.2], [10.0, 50.0]]
 
 
 def feature(code="EMMA_ID", value="AT301", kind="Polygon", coordinates=(SQUARE,)):
-    """A feature of a file of zones."""
+    """Return a feature of a file of zones."""
     properties = {"code": code, "value": value, "name": "somewhere"}
     return {"type": "Feature", "properties": properties, "geometry": {"type": kind, "coordinates": coordinates}}
 
 
 def written(tmp_path, *features, name="zones.geojson", **more):
-    """A file with these features."""
+    """Return a file with these features."""
     path = tmp_path / name
     path.write_text(json.dumps({"type": "FeatureCollection", **more, "features": features}), "utf-8")
     return path
 
 
 def told(path):
-    """What is said of a file, without its name."""
+    """Return the error for a file, without its name."""
     with pytest.raises(ConfigError) as caught:
         read_zones([path])
     assert len(caught.value.problems) == 1
     return str(caught.value).removeprefix(f"zones {path}: ")
 
 
-# ---- what is there -------------------------------------------------------------------------------------------
+# ---- look-up -------------------------------------------------------------------------------------------------
 
 
-def test_a_value_is_compared_literally(tmp_path):
-    """CZ1: and the list that it is of has to be the same."""
+def test_value_is_compared_literally(tmp_path):
+    """The list has to be the same, too (CZ1)."""
     found = read_zones([written(tmp_path, feature())])
     assert len(found) == 1
     assert len(found.find("EMMA_ID", "AT301")) == 1
@@ -51,8 +51,8 @@ def test_a_value_is_compared_literally(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["EMMA_ID", "emma_id", "EMMA-ID", "EmmaId"])
-def test_the_name_of_a_list_is_compared_without_case_and_dashes(tmp_path, name):
-    """HD12: in files and in messages."""
+def test_list_names_that_differ_by_case_dash_and_underscore_are_equal(tmp_path, name):
+    """This holds for names in files and in messages (HD12)."""
     for spelled in ("EMMA_ID", "emma-id"):
         found = read_zones([written(tmp_path, feature(spelled))])
         assert len(found.find(name, "AT301")) == 1
@@ -60,8 +60,8 @@ def test_the_name_of_a_list_is_compared_without_case_and_dashes(tmp_path, name):
         assert found.summary().startswith(f"1 of {spelled}")
 
 
-def test_a_zone_across_the_antimeridian_is_wrapped(tmp_path):
-    """HD12: sets of the US reach ±180.01°."""
+def test_zone_across_antimeridian_is_wrapped(tmp_path):
+    """Data of the US has longitudes of ±180.01° (HD12)."""
     ring = [[179.5, 51.0], [180.01, 51.0], [180.01, 51.5], [179.5, 51.5], [179.5, 51.0]]
     [piece] = read_zones([written(tmp_path, feature(coordinates=[ring]))]).find("EMMA_ID", "AT301")
     [west, east] = sorted({round(abs(lng), 2) for lng in piece.ring[0].tolist()})
@@ -69,8 +69,8 @@ def test_a_zone_across_the_antimeridian_is_wrapped(tmp_path):
     assert len(piece.ring[0]) == 5
 
 
-def test_files_and_features_add_up(tmp_path):
-    """CZ1: a zone may be in several features, and there may be several files."""
+def test_features_of_several_files_are_all_known(tmp_path):
+    """A zone may have several features, and there may be several files (CZ1)."""
     east = [[x + 5, y] for x, y in SQUARE]
     one = written(tmp_path, feature(), feature(coordinates=[east]), feature("NUTS2", "BE21"))
     two = written(tmp_path, feature("UGC", "MTZ014", "MultiPolygon", [[SQUARE], [east]]), name="two.geojson")
@@ -79,8 +79,8 @@ def test_files_and_features_add_up(tmp_path):
     assert found.summary().startswith("1 of EMMA_ID, 1 of NUTS2, 1 of UGC; ")
 
 
-def test_members_may_stand_in_any_order(tmp_path):
-    """RFC 7946: tools write `crs`, `name` and `bbox`, and some of them behind the features; heights are passed over."""
+def test_members_of_collection_are_read_in_any_order(tmp_path):
+    """Some tools write `crs`, `name` and `bbox` after the features (RFC 7946). Heights are ignored."""
     high = [[x, y, 120] for x, y in SQUARE]
     text = json.dumps({"bbox": [1, 2, 3, 4], "features": [feature(coordinates=[high])], "type": "FeatureCollection"})
     path = tmp_path / "zones.geojson"
@@ -88,8 +88,8 @@ def test_members_may_stand_in_any_order(tmp_path):
     assert len(read_zones([path])) == 1
 
 
-def test_an_area_is_placed_by_the_codes_of_one_list(tmp_path):
-    """CP24: issuers name a place by several lists."""
+def test_area_with_all_codes_of_one_list_known_is_placed_wholly(tmp_path):
+    """Issuers name a place by the codes of several lists (CP24)."""
     found = read_zones([written(tmp_path, feature("UGC", "A"), feature("UGC", "B"), feature("SAME", "1"))])
     assert [
         len(found.place(codes)[0]) for codes in ([("UGC", "A"), ("UGC", "B")], [("FIPS6", "9"), ("SAME", "1")], [])
@@ -103,13 +103,13 @@ def test_an_area_is_placed_by_the_codes_of_one_list(tmp_path):
     assert found.place([]) == ([], False)
 
 
-def test_a_code_that_is_named_twice_counts_once(tmp_path):
-    """CZ2."""
+def test_code_named_twice_counts_once(tmp_path):
+    """Its pieces are joined once (CZ2)."""
     found = read_zones([written(tmp_path, feature())]).find("EMMA_ID", "AT301")
     assert len(joined([*found, *found], 0)) == 1
 
 
-# ---- what stops the start ------------------------------------------------------------------------------------
+# ---- errors that stop the start ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_code_that_is_named_twice_counts_once(tmp_path):
     [
         ({"coordinates": []}, "geometry must be a Polygon or a MultiPolygon"),
         ({"coordinates": [SQUARE[:3]]}, "its polygon must have rings of at least 4 positions"),
-        ({"coordinates": [SQUARE[:-1]]}, "its polygon must end each ring where it begins"),
+        ({"coordinates": [SQUARE[:-1]]}, "its polygon must have rings that end where they begin"),
         ({"coordinates": [[[10, 50], [11, 50], [10, 50], [10, 50]]]}, "its polygon must have at least three positions"),
         (
             {"coordinates": [[[10, 50], ["11", 50], [10, 51], [10, 50]]]},
@@ -144,8 +144,8 @@ def test_a_code_that_is_named_twice_counts_once(tmp_path):
         ({"kind": "LineString", "coordinates": SQUARE}, "geometry must be a Polygon or a MultiPolygon"),
     ],
 )
-def test_a_feature_that_does_not_fit_is_named(tmp_path, broken, expected):
-    """CZ1, K1: by its number and its code; no position is named."""
+def test_invalid_feature_is_named_in_error(tmp_path, broken, expected):
+    """The error has its number and its code, and no position (CZ1, K1)."""
     problem = told(written(tmp_path, feature(value="fine"), feature(**broken)))
     prefix = "" if "JSON" in expected else "feature 1 (EMMA_ID AT301): "
     assert problem.startswith(prefix + expected)
@@ -153,8 +153,8 @@ def test_a_feature_that_does_not_fit_is_named(tmp_path, broken, expected):
 
 @pytest.mark.parametrize("key", ["code", "value"])
 @pytest.mark.parametrize("value", [None, 7, "", "  ", "x" * 201])
-def test_a_feature_needs_a_code(tmp_path, key, value):
-    """CZ1."""
+def test_feature_without_code_is_refused(tmp_path, key, value):
+    """Code and value are required (CZ1)."""
     assert told(written(tmp_path, feature(**{key: value}))).startswith(f"feature 0: properties.{key} must be a text")
 
 
@@ -172,22 +172,22 @@ def test_a_feature_needs_a_code(tmp_path, key, value):
     ],
     ids=range(8),
 )
-def test_what_is_no_collection_is_told(tmp_path, text, expected):
-    """CZ1, K1."""
+def test_file_without_feature_collection_is_refused(tmp_path, text, expected):
+    """The error says what is expected (CZ1, K1)."""
     path = tmp_path / "zones.geojson"
     path.write_text(text)
     assert told(path) == expected
 
 
-def test_a_collection_that_is_cut_off_stops_the_start(tmp_path):
-    """CZ1: half a file is not half of the zones."""
+def test_truncated_collection_is_refused(tmp_path):
+    """Half a file does not count as half of the zones (CZ1)."""
     path = written(tmp_path, feature(), feature(value="AT302"))
     path.write_text(path.read_text()[:-30])
     assert told(path) == "is not JSON (line 1)"
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path):
-    """K1."""
+def test_missing_zones_file_is_named_in_error(tmp_path):
+    """The error has the path and the reason (K1)."""
     assert told(tmp_path / "nowhere") == "No such file or directory"
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     assert told(tmp_path / "bytes") == "is not in UTF-8"
@@ -197,7 +197,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
 
 
 def coast(lng, lat, radius, corners):
-    """A ring with as many corners as a real zone has."""
+    """Return a ring with as many corners as a real zone."""
     angles = [2 * math.pi * n / corners for n in range(corners)]
     ring = [
         [
@@ -210,8 +210,8 @@ def coast(lng, lat, radius, corners):
 
 
 @pytest.mark.slow
-def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
-    """CZ1: 200 zones of 1,000 positions and an archipelago; it says how far it is, and keeps little."""
+def test_file_as_large_as_real_ones_is_read_with_progress_lines(tmp_path, monkeypatch, caplog):
+    """It has 200 zones of 1,000 positions and an archipelago, and little of it is kept in memory (CZ1)."""
     at = [(x * 1.0, 35 + y * 1.0) for x in range(20) for y in range(10)]
     features = [feature("EMMA_ID", f"X{n}", coordinates=[coast(x, y, 0.4, 1_000)]) for n, (x, y) in enumerate(at)]
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
@@ -229,8 +229,8 @@ def test_a_file_as_large_as_real_ones(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.slow
-def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
-    """CZ2: 400 islands 1 to 2 km apart are more than an alert may have; with the water between them they are one."""
+def test_archipelago_is_published_as_fewer_shapes(tmp_path):
+    """400 islands, 1 to 2 km apart, become one shape with the water between them (CZ2)."""
     islands = [[coast(-20 + n % 20 * 0.02, 35 + n // 20 * 0.02, 0.005, 40)] for n in range(400)]
     found = read_zones([written(tmp_path, feature(kind="MultiPolygon", coordinates=islands))]).find("EMMA_ID", "AT301")
     assert len(joined(found, 0)) == 400
@@ -239,8 +239,8 @@ def test_an_archipelago_is_published_as_fewer_shapes(tmp_path):
     assert publish_polygons(outlines(few), 2_000) is not None
 
 
-def test_zones_that_are_too_much_work_are_joined_after_they_were_simplified():
-    """CZ2, HD3: a hundred zones that touch; and if they are too many to be joined, all of them are still there."""
+def test_zones_that_are_too_much_work_are_simplified_before_joining():
+    """A hundred zones touch. If they are too many to be joined, all are still there (CZ2, HD3)."""
     given = [piece for ring in grid(10, 10, np.random.default_rng(1)).values() for piece in pieces([ring])]
     [one] = joined(given, 0)
     [coarse] = joined(given, 0, work(given) * 3 // 4)

@@ -1,4 +1,8 @@
-"""Appends: those that wait for a connection share one script and one wait for the disk."""
+"""The queue of appends. Appends that wait for a connection share one script and one wait for the disk.
+
+Example: 500 requests come in at once, and one script stores them all. While it waits for the disk, later appends are
+sent in up to three other scripts. What comes in while all four wait is sent together when one of them is done.
+"""
 
 import asyncio
 import time
@@ -10,10 +14,10 @@ from ...errors import LogUnavailable
 from .stored import Stored
 from .writer import APPEND_S, Writer
 
-AGAIN_S = 0.1  # between attempts of an append
-APPENDERS = 4  # scripts with appends under way at once; while one waits to be synced, others are sent
-MAX_WAITING = 10_000  # appends in the queue; when there are more, the log is unavailable
-MAX_SCRIPT = 500  # entries that one script stores
+AGAIN_S = 0.1  # the time between two attempts of an append
+APPENDERS = 4  # the most scripts with appends in progress; while one waits for the disk, others are sent
+MAX_WAITING = 10_000  # the most appends in the queue; then the log is unavailable
+MAX_SCRIPT = 500  # the most entries that one script stores
 
 
 @dataclass(slots=True)
@@ -27,10 +31,13 @@ class _Waiting:
 
 
 class Appender:
-    """The queue of appends, and the few scripts that store what waits in it."""
+    """The queue of appends, and the tasks that send them."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
-        """`problem`: why nothing can be appended now; `keep`: is told what was stored."""
+        """Send appends by `writer`.
+
+        `problem` returns why nothing can be appended now, or None. `keep` is called with each entry that was stored.
+        """
         self._writer = writer
         self._problem = problem
         self._keep = keep
@@ -38,7 +45,10 @@ class Appender:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def append(self, stored: Stored) -> bool:
-        """Store it if its number is the next one; durable when this returns. Raises LogUnavailable."""
+        """Return True once the entry is stored and durable, or False if its number is not the next one.
+
+        Raises LogUnavailable.
+        """
         if problem := self._problem():
             raise LogUnavailable(problem)
         if len(self._queue) >= MAX_WAITING:
@@ -52,13 +62,13 @@ class Appender:
             task.add_done_callback(self._sending.discard)
         try:
             async with asyncio.timeout(APPEND_S):
-                # Whoever posted may go away: what is in the queue is stored all the same, so it is not cancelled.
+                # If the caller is cancelled because its client has gone, the entry is stored all the same.
                 return await asyncio.shield(future)
         except TimeoutError:
             raise LogUnavailable(f"not stored within {APPEND_S:g} s") from None
 
     async def finish(self) -> None:
-        """Return when nothing waits any more."""
+        """Wait until all appends in the queue have been answered."""
         if self._sending:
             await asyncio.wait(self._sending)
 
@@ -71,13 +81,17 @@ class Appender:
                 failure = error if isinstance(error, LogUnavailable) else LogUnavailable(type(error).__name__)
                 for waiting in batch:
                     waiting.future.set_exception(failure)
-                    waiting.future.exception()  # if nobody waits any more, asyncio would warn that nobody looked
+                    waiting.future.exception()  # marks it as retrieved, since its caller may have been cancelled
             else:
                 for waiting, was_stored in zip(batch, stored, strict=True):
                     waiting.future.set_result(was_stored)
 
     async def _send(self, batch: Sequence[_Waiting]) -> list[bool]:
-        """Send appends until Redis answers."""
+        """Send a batch until Redis answers; return for each append whether it was stored. Raises LogUnavailable.
+
+        The tokens stay the same in all attempts. Example: Redis stores an entry, and its reply is lost. The second
+        attempt gets the answer `ours`, which counts as stored (LogA2).
+        """
         deadline = batch[0].deadline
         entries = [waiting.stored.arguments(waiting.token, more=False) for waiting in batch]
         while True:

@@ -1,6 +1,7 @@
-"""Connections to the Redis that can be written, with a deadline on everything. The only file that imports redis.
+"""Connections to the primary Redis server, with a time limit on every command. The only module that imports redis.
 
-What redis raises leaves here as LogUnavailable. No message repeats what was sent, or anything of the URL but hosts.
+All errors of the library become LogUnavailable here. No error message repeats a command or a part of the URL other than
+the hosts.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from ...config import Address
 from ...errors import LogUnavailable
 from .target import EXPOSED, Target
 
-ANSWER_S = 2.0  # for Redis to answer
+ANSWER_S = 2.0  # the time in which Redis has to answer
 CONNECT_S = 1.0
-CONFIRM_S = 0.1  # for Sentinels to say that the primary still is one; a silent one takes that long for each batch
-CONNECTIONS = 16  # of a process, besides its followers'
+CONFIRM_S = 0.1  # the time for Sentinels to confirm the primary; a Sentinel that is down delays each batch by as much
+CONNECTIONS = 16  # the most connections of a process, not counting its followers
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.OutOfMemoryError, "Redis is full (maxmemory)"),
@@ -31,9 +32,9 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (TimeoutError, "Redis does not answer"),
     (exceptions.ConnectionError, "Redis can't be reached"),
     (OSError, "Redis can't be reached"),
-    (RuntimeError, "Redis can't be reached"),  # uvloop says so of a transport that was reset
+    (RuntimeError, "Redis can't be reached"),  # raised by uvloop for a connection that was reset
 )
-_WORDS = {  # the first of an error's text
+_WORDS = {  # by the first word of an error's text
     "NOREPLICAS": "Redis has fewer replicas than its min-replicas-to-write",
     "MISCONF": "Redis can't write to its disk",
     "MASTERDOWN": "Redis is a replica, which can't be written",
@@ -44,17 +45,17 @@ _REFUSALS = (exceptions.AuthenticationError, exceptions.AuthorizationError, exce
 
 
 class Unfit(LogUnavailable):
-    """This Redis can't keep a log, or not with these credentials."""
+    """The error for a Redis that can't keep a log, or not with these credentials."""
 
 
 class Reader:
-    """One connection on which one command at a time may wait."""
+    """One connection, for one command at a time, which may be a command that waits."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
 
     async def ask(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """What Redis answers. Raises LogUnavailable."""
+        """Return Redis' answer to a command. Raises LogUnavailable."""
         with _unavailable():
             async with asyncio.timeout(within_s):
                 return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -65,21 +66,22 @@ class Reader:
 
 
 class Primary:
-    """Where the Redis that can be written is, and connections to it.
+    """The primary Redis server: its address and the connections to it.
 
-    With Sentinels, they are asked; of what they say the newest counts.
+    Without Sentinels the address is fixed. With Sentinels, the one with the newest configuration decides.
 
-    An old primary that was paused, or that only the Sentinels can't reach, goes on accepting for a moment, and a
-    replica that has not heard of the new one yet goes on syncing. What both of them have is lost all the same when they
-    are made replicas of the new one. So whatever has to last is confirmed: *after* it was synced, no Sentinel knows
-    another primary, and none is in a failover. One that promotes a replica says so before it does.
+    Writes that have to last are *confirmed*: after a write was synced, the Sentinels are asked again, and none of them
+    may name another primary or be in a failover. A Sentinel announces a failover before it promotes a replica.
+    Example: the primary P is paused for a while, so the Sentinels promote Q. P wakes up and accepts an entry, and its
+    replica R, which does not know about Q yet, syncs it. The entry is on two disks, and is lost when P and R become
+    replicas of Q. But the Sentinels name Q after the sync, so the append raises LogUnavailable and is repeated at Q.
     """
 
     def __init__(self, target: Target) -> None:
-        self.name = str(target)  # what may be said of it in the log
+        self.name = str(target)  # its name for log lines, without secrets
         self._target = target
         self._slots = asyncio.Semaphore(CONNECTIONS)
-        self._where: Address  # of the client, once there is one
+        self._where: Address  # the address of the client, once there is one
         self._client: Redis | None = None
         self._borrowers: Counter[Redis] = Counter()
         self._sentinels: list[Redis] = []
@@ -88,16 +90,16 @@ class Primary:
             self._sentinels = [self._connect(host, db=0, **secret) for host in target.hosts]
 
     async def call(self, *command: Any, within_s: float = ANSWER_S) -> Any:
-        """What Redis answers to a command. Raises LogUnavailable."""
+        """Return Redis' answer to one command. Raises LogUnavailable."""
         [answer] = await self.pipe([command], within_s=within_s)
         return answer
 
     async def pipe(
         self, commands: Sequence[tuple[Any, ...]], *, within_s: float = ANSWER_S, confirmed: bool = False
     ) -> list[Any]:
-        """What Redis answers to commands sent in one go on one connection; `confirmed`: see the class.
+        """Send commands together on one connection and return their answers. Raises LogUnavailable.
 
-        Raises LogUnavailable.
+        `confirmed`: ask the Sentinels afterwards whether this still is the primary (see the class).
         """
         try:
             with _unavailable():
@@ -117,35 +119,35 @@ class Primary:
         return answers
 
     async def reader(self) -> Reader:
-        """A connection of its own, which the caller closes. Raises LogUnavailable."""
+        """Return a new connection, which the caller has to close. Raises LogUnavailable."""
         with _unavailable():
             async with asyncio.timeout(ANSWER_S):
                 return Reader(self._connect(await self._locate(), single_connection_client=True))
 
     async def look(self) -> None:
-        """Go elsewhere if the Sentinels name another primary by now; those that say nothing say nothing new."""
+        """Leave the current connections if the Sentinels name another primary. Silent Sentinels are ignored."""
         if self._sentinels and self._client is not None:
             with contextlib.suppress(LogUnavailable):
                 if await self._locate() != self._where:
                     await self.leave()
 
     async def leave(self) -> None:
-        """It failed: the next who wants a connection looks anew where the primary is."""
+        """Drop the current connections after a failure. The next command asks again for the primary's address."""
         client, self._client = self._client, None
         if client is not None and not self._borrowers[client]:
             await client.aclose()
 
     async def close(self) -> None:
-        """Close all connections but those of readers."""
+        """Close all connections, except those of readers."""
         await self.leave()
         for sentinel in self._sentinels:
             await sentinel.aclose()
 
     @contextlib.asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[tuple[Redis, Address]]:
-        """The client, and where it is connected to.
+        """Yield the client and its address.
 
-        Whoever is the last to use one that was left closes it: it may be connecting while it is left.
+        A client that was left is closed by its last borrower, since it may be in use, or still connecting.
         """
         if self._client is None:
             where = await self._locate()
@@ -163,6 +165,7 @@ class Primary:
                     await client.aclose()
 
     async def _locate(self) -> Address:
+        """Return the address of the primary. Raises LogUnavailable if no Sentinel answers."""
         if not self._sentinels:
             return self._target.hosts[0]
         known = [told[:2] for told in await self._ask_sentinels(CONNECT_S)]
@@ -176,15 +179,16 @@ class Primary:
     async def _confirm(self, where: Address) -> None:
         """Raise LogUnavailable if a Sentinel knows another primary, or is in a failover.
 
-        Those that say nothing say nothing new: a majority that nobody reaches may fail over, but then `where` has no
-        replica on this side to sync, if one was asked for.
+        Silent Sentinels are ignored. Example: a network split separates this process, the primary and one Sentinel from
+        two Sentinels and the replicas. The majority on the other side fails over unnoticed. But then the primary has no
+        replica on this side, so a write that needs one is not synced.
         """
         told = await self._ask_sentinels(CONFIRM_S)
         if any(failing for _, _, failing in told) or (told and max(told, key=lambda each: each[0])[1] != where):
-            raise LogUnavailable("Redis fails over")
+            raise LogUnavailable("Redis is in a failover")
 
     async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:
-        """Of each Sentinel that answers: the epoch of what it knows, the primary, and whether it is in a failover."""
+        """Return (epoch of its configuration, primary, whether it is in a failover) of each Sentinel that answers."""
 
         async def ask(sentinel: Redis) -> tuple[int, Address, bool]:
             async with asyncio.timeout(within_s):
@@ -203,7 +207,7 @@ class Primary:
             host=address.host,
             port=address.port,
             protocol=2,
-            socket_timeout=None,  # every call has a deadline of its own, and the log its own retries
+            socket_timeout=None,  # every call has its own time limit, and the log its own retries
             socket_connect_timeout=CONNECT_S,
             retry=Retry(NoBackoff(), 0),
             **{**of_target, **secure, **options},
@@ -212,6 +216,7 @@ class Primary:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
+    """Raise LogUnavailable or Unfit instead of the errors of the library."""
     try:
         yield
     except _REFUSALS:
@@ -219,7 +224,7 @@ def _unavailable() -> Iterator[None]:
     except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
         if "ACL failure in script" in str(error):
             raise Unfit(_FORBIDDEN) from None
-        # Only the first word of what Redis says: the rest may repeat what was sent.
+        # Only the first word of Redis' error is used: the rest may repeat what was sent.
         word = str(error).partition(" ")[0]
         reason = next((text for kind, text in _REASONS if isinstance(error, kind)), None)
         raise LogUnavailable(

@@ -1,6 +1,9 @@
-"""Heartbeats: whether this Redis can keep the log, now and by whom, once a second.
+"""Heartbeats: a check once a second whether this Redis can keep the log.
 
-A heartbeat is written and synced like an entry, so that it shows what an append would come upon; followers hear it.
+A heartbeat is written to the stream and synced like an entry. So an append would meet the same problems, and followers
+notice when the heartbeats do not reach them.
+Example: the disk of Redis is full. The next heartbeat fails with "Redis can't write to its disk", and from then on
+appends are refused at once, instead of each after its time limit.
 """
 
 import asyncio
@@ -18,13 +21,16 @@ from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
-INFO_S = 1.0  # for Redis to say how it is, which costs it nothing
-RETRY_S = 0.25  # between attempts to find Redis well again
+INFO_S = 1.0  # the time in which Redis has to answer INFO
+RETRY_S = 0.25  # the time between two heartbeats while the log can't be used
 SECTIONS = ("server", "memory", "persistence", "replication", "cluster")
 
 
 def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> Server:
-    """Who the server is that says this of itself. Raises LogUnavailable if it won't do. `keeps`: see `unfit`."""
+    """Return the identity of a server with this INFO. Raises LogUnavailable if it can't be used.
+
+    `keeps` is as in `target.unfit`. Raises Unfit if the server is not configured as a log needs it.
+    """
     if reason := target.unfit(info, volatile=volatile, keeps=keeps):
         raise Unfit(reason)
     if info.get("role") != "master":
@@ -33,22 +39,22 @@ def admit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> 
 
 
 async def ask_sync_mode(primary: Primary) -> str:
-    """When Redis syncs what it has accepted: its `appendfsync`. Raises LogUnavailable."""
+    """Return the `appendfsync` of Redis, which says when writes are synced, or "unknown". Raises LogUnavailable."""
     try:
         answer = await primary.call("CONFIG", "GET", "appendfsync")
         return str(answer[1].decode())
     except Unfit:
-        return "unknown"  # the user may not read the configuration, which is a wise setting
+        return "unknown"  # this user may not read the configuration, which is a wise restriction
 
 
 def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
-    """Raise Unfit if a Redis with this `appendfsync` would never have anything on its disk for sure."""
+    """Raise Unfit if a Redis with this `appendfsync` never syncs, unless it may be `volatile`."""
     if mode == "no" and not volatile:
         raise Unfit("it never syncs its append-only file: set appendfsync always (or everysec)")
 
 
 class Heartbeat:
-    """Writes a heartbeat a second, and knows why the log can't be used, if it can't."""
+    """The task that writes a heartbeat each second, and remembers why the log can't be used if one fails."""
 
     def __init__(
         self,
@@ -60,45 +66,53 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """`beaten` is told of each good heartbeat whether the log may lack what is known here."""
-        self.problem: str | None = None  # why the log can't be used, as far as the last heartbeat could tell
-        self.info: Mapping[str, Any] = {}  # what the primary last said of itself
-        self.at_once = False  # whether what Redis shows is durable
+        """Write heartbeats by `writer`.
+
+        `beaten` is called after each good heartbeat. Its argument says whether the log may lack entries that this
+        process has, because it is another server or another epoch. `replicas` and `volatile` have the same meaning as
+        in `RedisStreamsLog`.
+        """
+        self.problem: str | None = None  # why the last heartbeat failed; None if it succeeded
+        self.info: Mapping[str, Any] = {}  # the primary's last answer to INFO
+        self.at_once = False  # whether entries are durable as soon as they are visible
         self._primary = primary
         self._writer = writer
         self._history = history
         self._beaten = beaten
         self._replicas = replicas
         self._volatile = volatile
-        self._sync_mode: str | None = None  # its `appendfsync`; "unknown" where it does not say so
+        self._sync_mode: str | None = None  # the `appendfsync` of Redis; "unknown" if this user may not read it
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """The first heartbeat, and one each second from now on. Raises Unfit if this Redis can't keep a log."""
+        """Write a heartbeat now and one each second. Raises Unfit if this Redis can't keep a log."""
         try:
             await self.beat()
         except Unfit:
             raise
         except LogUnavailable as error:
-            logger.warning("log %s: %s; going on trying", self._primary.name, error)
+            logger.warning("log %s can't be used (%s); trying again", self._primary.name, error)
             self.problem = str(error)
         self._beating = asyncio.get_running_loop().create_task(self._beat_for_ever())
 
     async def stop(self) -> None:
-        """End the heartbeats, and wait until they have ended."""
+        """Stop writing heartbeats, and wait until the task has ended."""
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.gather(self._beating, return_exceptions=True)
 
     async def examine(self, keys: str) -> str:
-        """What Redis this is, in words. Writes nothing. Raises LogUnavailable, and Unfit if it can't keep a log."""
-        _, info = await self._ask_how_it_is()
+        """Return a description of the Redis, and write nothing. Raises LogUnavailable, or Unfit if it can't be used.
+
+        `keys` is the prefix of all keys of the log, which must not be used for anything else.
+        """
+        _, info = await self._read_info()
         mode = await ask_sync_mode(self._primary)
         refuse_never_syncing(mode, volatile=self._volatile)
         for name, wanted in (("stream", b"stream"), ("meta", b"hash")):
             kind = await self._primary.call("TYPE", f"{keys}{name}")
             if kind not in (wanted, b"none"):
-                raise Unfit(f"its key {keys}{name} is somebody else's: no {wanted.decode()}")
+                raise Unfit(f"its key {keys}{name} belongs to another program: it is not a {wanted.decode()}")
         replicas = int(info.get("connected_slaves", 0))
         if replicas < self._replicas:
             raise LogUnavailable(f"it has {replicas} replicas, and --log-replicas asks for {self._replicas}")
@@ -106,10 +120,13 @@ class Heartbeat:
         return f"release {info['redis_version']}, {kept}, {replicas} replicas"
 
     async def beat(self) -> None:
-        """See that Redis is fit, writable and durable, and whether history was rewound. Raises LogUnavailable."""
+        """Check that Redis is fit, writable and durable, and begin a new epoch if the log was rewound.
+
+        Raises LogUnavailable.
+        """
         await self._primary.look()
-        server, self.info = await self._ask_how_it_is()
-        await self._see_when_it_syncs(anew=server != self._history.server)
+        server, self.info = await self._read_info()
+        await self._check_sync_mode(is_new_server=server != self._history.server)
         mark = self._history.mark
         epoch, seq = await self._writer.prove()
         if (floor := floor_after(mark, epoch, seq)) is not None:
@@ -124,22 +141,22 @@ class Heartbeat:
                 self.problem = None
             except LogUnavailable as error:
                 self.problem = str(error)
-                await self._primary.leave()  # it may not be the primary any more, so the next call looks for that
+                await self._primary.leave()  # the next heartbeat asks for the primary's address again
             except Exception as error:
                 self.problem = type(error).__name__
-                logger.error("a heartbeat failed: %s", trace(error))
+                logger.error("a heartbeat of the log failed because of an unexpected error: %s", trace(error))
 
-    async def _ask_how_it_is(self) -> tuple[Server, Mapping[str, Any]]:
-        """Who the primary is, and what it says of itself. Raises LogUnavailable, and Unfit if it can't keep a log."""
+    async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
+        """Return the identity of the primary, and its answer to INFO. Raises LogUnavailable, or Unfit."""
         info: Mapping[str, Any] = await self._primary.call("INFO", *SECTIONS, within_s=INFO_S)
         return admit(info, volatile=self._volatile), info
 
-    async def _see_when_it_syncs(self, *, anew: bool) -> None:
-        """Find out when this server syncs what it has accepted; `anew`: it is another server. Raises Unfit if never.
+    async def _check_sync_mode(self, *, is_new_server: bool) -> None:
+        """Read the server's `appendfsync`, which may change at any time. Raises Unfit if the server never syncs.
 
-        It is asked again and again, for that may be changed while it runs; unless it does not answer that.
+        `is_new_server`: this is another server than before. A server that does not tell is not asked again.
         """
-        before = None if anew else self._sync_mode
+        before = None if is_new_server else self._sync_mode
         mode = before if before == "unknown" else await ask_sync_mode(self._primary)
         self._sync_mode = mode
         refuse_never_syncing(mode, volatile=self._volatile)
@@ -147,8 +164,8 @@ class Heartbeat:
             return
         self.at_once = self._replicas == 0 and (self._volatile or mode == "always")
         if self._volatile:
-            logger.warning("log %s: nothing makes sure that alerts survive a crash of Redis", self._primary.name)
+            logger.warning("log %s is volatile: alerts are lost when Redis crashes", self._primary.name)
         elif mode != "always":
             logger.warning(
-                "log %s: appendfsync is %s: a 201 may take a second; set it to always", self._primary.name, mode
+                "log %s: appendfsync is %s, so a 201 may take a second; set it to always", self._primary.name, mode
             )

@@ -1,4 +1,4 @@
-"""The log's port, put together from its parts."""
+"""The port of the log, assembled from the other modules of this package."""
 
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -38,23 +38,22 @@ from .repair import Repairer, StoredEntries
 from .stored import ZERO, Fields, Id, Quarantine, Stored, parse_id, position_of
 from .writer import Writer
 
-PURGE_BATCH = 500  # alerts forgotten by one script
+PURGE_BATCH = 500  # the most alerts that one script deletes
 
-_Chain = list[tuple[Id, Entry | OtherKind | None]]  # where each entry is in the stream; None if it can't be read
-_Raw = list[tuple[bytes, list[bytes]]]  # the same as Redis tells it
+_Chain = list[tuple[Id, Entry | OtherKind | None]]  # the id of each entry in the stream; None if it can't be read
+_Raw = list[tuple[bytes, list[bytes]]]  # the same in the form of Redis' answer
 
 
 class RedisStreamsLog:
-    """A log in a Redis stream. The package tells how it keeps the rules of the port."""
+    """A log in a Redis stream. The package's docstring says how it keeps the rules of the port."""
 
     def __init__(
         self, url: str, *, replicas: int = 0, volatile: bool = False, verifier: EntryVerifier | None = None
     ) -> None:
-        """`replicas`: on how many an entry has to be; `volatile`: a server without append-only file will do.
+        """Use the log at `url`. Raises ConfigError if the URL is not valid.
 
-        `verifier`: which entries are believed; all, if there is none.
-
-        Raises ConfigError.
+        An append waits until the entry is on `replicas` replicas. `volatile` accepts a server without an append-only
+        file. `verifier` checks the entries that are read; without one all of them are accepted.
         """
         where = target.parse(url)
         self._name = str(where)
@@ -65,7 +64,7 @@ class RedisStreamsLog:
         self._aside = Quarantine(self._name, self.verifier)
         self._history = History()
         self._known = StoredEntries(self._history)
-        self._witness = TrustedTime()
+        self._trusted_time = TrustedTime()
         self._writer = Writer(self._primary, self._keys, self._history, replicas=replicas, volatile=volatile)
         self._appender = Appender(self._writer, lambda: self._heart.problem, self._known.keep)
         self._counting = DeliveryCounts(self._primary, self._keys)
@@ -78,13 +77,13 @@ class RedisStreamsLog:
 
     @property
     def quarantined(self) -> int:
-        """Entries that could not be read since the start (LogR2)."""
+        """The number of entries that could not be read since the start (LogR2)."""
         return len(self._aside)
 
     # ---- life ------------------------------------------------------------------------------------------------
 
     async def examine(self) -> str:
-        """Look what kind of Redis it is, and whether others keep something else under the log's names."""
+        """Return which Redis it is, if it can be used and the log's keys have no other use."""
         try:
             return f"{self._name}: {await self._heart.examine(self._keys)}"
         except Unfit as error:
@@ -95,9 +94,9 @@ class RedisStreamsLog:
             await self._primary.close()
 
     async def start(self) -> None:
-        """Connect and look what kind of Redis it is. Raises ConfigError if it can't keep a log.
+        """Connect, and begin to write heartbeats. Raises ConfigError if this Redis can't keep a log.
 
-        A Redis that can't be reached is waited for, by every method.
+        A Redis that can't be reached raises nothing here: all other methods raise LogUnavailable until it can.
         """
         try:
             await self._heart.start()
@@ -106,14 +105,14 @@ class RedisStreamsLog:
             raise ConfigError(f"log {self._name}: {error}") from None
 
     async def stop(self) -> None:
-        """Store what is waiting, then close."""
+        """Store the waiting appends, then close all connections."""
         await self._appender.finish()
         await self._heart.stop()
         await self._mender.stop()
         await self._primary.close()
 
     def metrics(self) -> Iterable[Metric]:
-        """What it counts, for Prometheus."""
+        """Return the metrics of the log and of its Redis, for Prometheus."""
         history, mender = self._history, self._mender
         yield gauge("log_epoch", "Epoch of the log: a greater one when its history was rewound", history.epoch)
         yield gauge("log_sequence", "Sequence number of the last entry known to be in the log", history.seq)
@@ -136,25 +135,26 @@ class RedisStreamsLog:
     # ---- write -------------------------------------------------------------------------------------------------
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` if its number is the next one; durable when this returns."""
+        """Store `entry` and return True once it is durable, or return False if its number is not the next one."""
         return await self._appender.append(Stored.of(entry))
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add to the deliveries of each alert; raises if the log can't be used, too."""
+        """Add to the counted deliveries of each id. Raises LogUnavailable if the log can't be used."""
         if counts:
             await self._counting.add(counts)
         if problem := self._heart.problem or self._following.deaf:
             raise LogUnavailable(problem)
 
     async def purge(self, now_ms: int) -> int:
-        """Forget alerts of which every entry ended RETENTION_MS ago, PURGE_BATCH at a time, and places of calls.
+        """Delete the alerts that ended RETENTION_MS ago, PURGE_BATCH at a time, and the places of ended calls.
 
-        Our clock has to say so, that of Redis, and what the log bears witness to (LogR1), but for places (LogC4).
+        Three clocks have to agree on an alert: this machine's, Redis', and the trusted time of the log (LogR1). The
+        trusted time is not needed for places (LogC4).
         """
         arguments: tuple[int, ...] = (now_ms, PLACE_MS, PURGE_BATCH)
         total = await self._purge(scripts.PURGE_PLACES, arguments)
-        witnessed_ms = self._witness.at_least(await self._newest(), Now(now_ms, time.monotonic()))
-        arguments = (witnessed_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
+        trusted_ms = self._trusted_time.at_least(await self._newest(), Now(now_ms, time.monotonic()))
+        arguments = (trusted_ms, RETENTION_MS, PURGE_BATCH, KEPT_MS)
         return total + await self._purge(scripts.PURGE, arguments)
 
     async def _purge(self, script: str, arguments: Sequence[int]) -> int:
@@ -165,17 +165,17 @@ class RedisStreamsLog:
 
     async def _newest(self) -> list[Entry | OtherKind | None]:
         found = await self._primary.call("XREVRANGE", self._stream, "+", "-", "COUNT", NEWEST)
-        entries = [(place, fields) for place, fields in found if b"i" in fields]  # the rest is heartbeats, and foreign
+        entries = [(place, fields) for place, fields in found if b"i" in fields]  # without heartbeats and foreign items
         readable = [self._aside.readable(parse_id(place), fields) for place, fields in entries]
         return [there and there[1] for there in readable]
 
     # ---- read --------------------------------------------------------------------------------------------------
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """All entries of one alert."""
+        """Return all readable entries of one alert or call, once all of them are durable (LogA4)."""
         epoch, durable, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, newest = self._chain(raw)
-        await self._until_durable(newest, epoch, durable)
+        await self._wait_until_durable(newest, epoch, durable)
         return [
             entry
             for entry in drop_unverified_cancels([entry for _, entry in chain], self.verifier)
@@ -183,13 +183,13 @@ class RedisStreamsLog:
         ]
 
     async def _stored(self, alert_id: str) -> list[Stored]:
-        """The entries of one alert that can be read, as they are stored, durable or not."""
+        """Return the readable entries of one alert in their stored form, durable or not."""
         *_, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         entries = [(parse_id(place), _fields(flat)) for place, flat in raw]
         return [there[0] for place, fields in entries if (there := self._aside.readable(place, fields)) is not None]
 
     async def live(self, now_ms: int, after: Cursor | None = None, limit: int = PAGE) -> Page:
-        """A page of the live alerts. Once it is whole, this waits until all of it is durable."""
+        """Return a page of the live alerts, once all entries in it are durable (LogA4)."""
         epoch = durable = b""
         newest = 0
 
@@ -207,40 +207,40 @@ class RedisStreamsLog:
             return found
 
         found = await page(look, now_ms, after, limit)
-        await self._until_durable(newest, epoch, durable)
+        await self._wait_until_durable(newest, epoch, durable)
         return found
 
     async def _believed(self, alert_id: bytes) -> _Chain:
-        """All entries of an alert that are believed, from the last one backwards."""
+        """Return all entries of an alert after the checks of its whole chain (LogJ1), from the last one backwards."""
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)
         entries = drop_unverified_cancels([entry for _, entry in chain], self.verifier)
         return [(place, entry) for (place, _), entry in zip(chain, entries, strict=True)][::-1]
 
     async def open_calls(self, now_ms: int) -> Sequence[str]:
-        """The calls that are open, once all that they have is durable."""
+        """Return the ids of the open calls, once all entries that the log has by now are durable."""
         epoch, durable, seq, ids = await self._primary.call("EVAL", scripts.OPEN_CALLS, 1, self._keys, now_ms)
-        await self._until_durable(int(seq), epoch, durable)
+        await self._wait_until_durable(int(seq), epoch, durable)
         return [call_id.decode() for call_id in ids]
 
     async def tail(self) -> int:
-        """The last position."""
+        """Return the position of the last entry; 0 if there is none."""
         epoch, seq = await self._primary.call("HMGET", f"{self._keys}meta", "epoch", "seq")
         return position_of(int(epoch), int(seq)) if int(seq or 0) else 0
 
     async def counts(self, alert_id: str) -> Counts:
-        """The deliveries of one alert."""
+        """Return the deliveries of one id or `under_revision`, over all processes."""
         return await self._counting.total(alert_id)
 
     def follow(self, after: int, ended_before_ms: int = 0) -> AsyncGenerator[Sequence[Positioned], None]:
-        """The entries behind `after`, and those to come."""
+        """Yield the entries after `after`, without end."""
         return self._following.follow(after, ended_before_ms)
 
     def nudge(self) -> None:
-        """Redis tells at once."""
+        """Do nothing: Redis sends new entries to followers at once."""
 
     def _chain(self, raw: _Raw) -> tuple[_Chain, int]:
-        """Some entries of one alert, and the greatest of their sequence numbers."""
+        """Return the entries of one alert in Redis' answer, and the highest of their sequence numbers."""
         newest = 0
         chain: _Chain = []
         for place, flat in raw:
@@ -250,8 +250,12 @@ class RedisStreamsLog:
             chain.append((parse_id(place), readable and readable[1]))
         return chain, newest
 
-    async def _until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
-        """Return when the entries up to this one are durable (LogA4). `durable`: those up to it are, in `epoch`."""
+    async def _wait_until_durable(self, seq: int, epoch: bytes, durable: bytes) -> None:
+        """Wait until the entries up to number `seq` are durable (LogA4).
+
+        `durable` is the number up to which the log's own record, of `epoch`, says that entries are durable. A heartbeat
+        that is written and synced now makes all entries before it durable.
+        """
         known = self._history.seq if int(epoch or 0) == self._history.epoch else 0
         if not self._heart.at_once and seq > max(known, int(durable or 0)):
             await self._writer.beat(0)

@@ -1,4 +1,22 @@
-"""What the log has lost is put back (Rule 2 to Rule 4)."""
+"""The repair of a log that has lost entries, by the copies in this process's memory (Rules 2 to 4 of the package).
+
+    follower and appender ── keep(entry) ──> StoredEntries: the entries of alerts that have not ended
+                                                  │
+    heartbeat ── a new epoch or server ──> Repairer.begin
+                                                  │ 1. alerts and calls that are over; 2. a second later, the others
+                                                  v
+    append.lua, "mending", for up to 500 chains at once; it answers for each entry:
+        stored           the log had lost the entry, and has it again
+        same, ours       the log has it
+        other            the log has another entry under this number: a conflict (Rule 3)
+        refused          the entry may not follow the entries that are there
+
+All processes repair at the same time, and Redis runs their scripts one after another. So each entry is stored by the
+first process that has it, and the others get the answer `same`.
+Example: node A knows the entries 1 and 2 of an alert, and node B knows 2 and 3. The log has lost all three. A stores 1
+and 2; B gets `same` for 2 and stores 3. If B is first, it stores 2 and 3, and A then stores 1: the numbers are complete
+again, whatever the order.
+"""
 
 import asyncio
 import contextlib
@@ -18,71 +36,89 @@ from .writer import Writer
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.25  # after Redis could not be written
-PAUSE_S = 1.0  # between what is cancelled and the rest (Rule 2)
-MAX_SCRIPT = 500  # alerts that one script puts back
-FORGET_S = 30.0  # between looks for alerts that have ended
-LONGEST_LIFE_S = 8 * 86_400.0  # the longest `max_age_s` of a policy is a week; a day is for clocks that differ
+RETRY_S = 0.25  # the time until the next attempt after Redis could not be written
+PAUSE_S = 1.0  # the time between alerts that are over and the others (Rule 2)
+MAX_SCRIPT = 500  # the most alerts that one script puts back
+FORGET_S = 30.0  # the time between two searches for alerts that have ended
+LONGEST_LIFE_S = 8 * 86_400.0  # the longest `max_age_s` of a policy, a week, and a day for clocks that differ
 
 Chain = Sequence[Stored]
 
 
 class _Alert:
-    """The entries of one alert by their numbers, and how the clocks stood when this process learnt of it."""
+    """The entries of one alert by their numbers, with the readings of the clocks when they came."""
 
     __slots__ = ("_learnt", "_wall_ahead_ms", "entries")
 
     def __init__(self) -> None:
         self.entries: dict[int, Stored] = {}
         self._learnt = time.monotonic()
-        self._wall_ahead_ms = float("inf")  # of the monotonic clock, in ms: the least at which an entry was kept
+        # The smallest difference between the wall clock and the monotonic clock when an entry was kept, in ms.
+        self._wall_ahead_ms = float("inf")
 
     def look_at_the_clocks(self) -> None:
-        """Another entry of it is kept: if the wall clock was set back since the last one, it was ahead then."""
+        """Note the difference between the two clocks, because another entry is kept.
+
+        Only the smallest difference counts. Example: the wall clock was an hour ahead when revision 1 came, and is set
+        right before revision 2 comes. The difference at revision 2 is smaller by an hour, and corrects the mistake.
+        """
         self._wall_ahead_ms = min(self._wall_ahead_ms, time.time_ns() / 1_000_000 - time.monotonic() * 1000)
 
     def forget_places(self) -> None:
-        """Let go of the `call` entries of a call that has an end (Rule 4)."""
+        """Drop the `call` entries, which contain a place, if the call has an end (Rule 4)."""
         if any(stored.kind == "end" for stored in self.entries.values()):
             self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
 
     def ended(self, now_ms: float, now: float) -> bool:
-        """Whether it has: by this time since 1970, and by the wall clock of then and the time since; or of old age."""
+        """Return whether the alert has ended, by two times, or whether it is older than any alert can be.
+
+        The first time is `now_ms`, in ms since 1970. The second one is the wall clock's time when the alert came, plus
+        the time that has passed since then by the monotonic clock. `now` is the monotonic clock in seconds.
+        """
         now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)
         last_ms = max(stored.ends_at for stored in self.entries.values())
         return last_ms <= now_ms or now - self._learnt >= LONGEST_LIFE_S
 
 
 class StoredEntries:
-    """The entries of alerts that have not ended, as they are stored (Rule 2).
+    """The stored form of the entries of all alerts that have not ended (Rule 2).
 
-    Whether an alert has ended is not left to one clock. Ours may be ahead for a moment. So may that of Redis, and then
-    the ids of the stream, which never go back, stay ahead for good. But ours may have been right when the alert came.
-    So it has ended if all three say so: our clock now, our clock of then and the time since, and the newest id. It has
-    ended, too, if it was learnt of longer ago than any alert lives.
+    An alert counts as ended only if three clocks say so, because a copy that is dropped too early cannot be put back:
+
+    1. this machine's wall clock, which may be ahead for a moment;
+    2. this machine's wall clock when the alert came, plus the time since then by the monotonic clock;
+    3. the newest id of the stream, which is a time of Redis' clock. If that clock was ahead once, the ids stay ahead,
+       because they never go back.
+
+    Example: the clock of this machine jumps a day ahead. By 1 all alerts are over. By 2 and 3 they are not, so all
+    copies are kept. Example: Redis' clock was a day ahead. By 3 alerts are over a day too early for ever, but 1 and 2
+    are right.
+
+    An alert that came longer ago than any alert can last is dropped in any case.
     """
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._alerts: dict[str, _Alert] = {}
-        self._forgot = float("-inf")  # the monotonic time at which entries of ended alerts were last let go
+        self._forgot = float("-inf")  # the monotonic time of the last search for ended alerts
 
     def __contains__(self, alert_id: str) -> bool:
         return alert_id in self._alerts
 
     def keep(self, stored: Stored) -> None:
-        """Know an entry until its alert has ended; the first one under its number stays."""
+        """Keep an entry until its alert has ended. If another entry with its number is known, that one stays."""
         alert = self._alert(stored.id)
         alert.entries.setdefault(stored.revision, stored)
         alert.forget_places()
 
     def replace(self, stored: Stored) -> None:
-        """The log has this one under its number (Rule 3)."""
+        """Keep this entry instead of another one with its number, because the log has this one (Rule 3)."""
         alert = self._alert(stored.id)
         alert.entries[stored.revision] = stored
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
+        """Return the alert, which is added if it is new, after noting the clocks."""
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
         alert = self._alerts[alert_id]
@@ -90,29 +126,29 @@ class StoredEntries:
         return alert
 
     def forget_ended_now_and_then(self) -> None:
-        """Let go of alerts that have ended, if that was not done in the last FORGET_S."""
+        """Drop alerts that have ended, if the last search was more than FORGET_S ago."""
         if time.monotonic() - self._forgot >= FORGET_S:
             self.forget_ended()
 
     def forget_ended(self) -> None:
-        """Let go of alerts that have ended."""
+        """Drop the entries of all alerts that have ended."""
         self._forgot = now = time.monotonic()
         now_ms = min(time.time_ns() // 1_000_000, self._history.top[0])
         self._alerts = {i: alert for i, alert in self._alerts.items() if not alert.ended(now_ms, now)}
 
     def before(self, stored: Stored) -> Chain:
-        """Return the entries of an alert that are known in front of this one, in order."""
+        """Return the known entries of an alert with numbers below this one's, in order."""
         alert = self._alerts.get(stored.id)
         entries = {} if alert is None else alert.entries
         return [entries[number] for number in sorted(entries) if number < stored.revision]
 
     def chains(self) -> list[Chain]:
-        """The entries of each alert, in order."""
+        """Return the known entries of each alert, in the order of their numbers."""
         return [[alert.entries[number] for number in sorted(alert.entries)] for alert in self._alerts.values()]
 
 
 class Repairer:
-    """Puts back what is known; begun again, it starts over."""
+    """The task that puts back lost entries. `begin` starts it, or starts it over if it is running."""
 
     def __init__(
         self,
@@ -123,13 +159,14 @@ class Repairer:
         chain_of: Callable[[str], Awaitable[Chain]],
         aside: Quarantine,
     ) -> None:
-        """`name`: of the log, for what is said; `chain_of`: what the log has under an id, as far as it can be read.
+        """Put back the entries in `known`, and the sums in `counting`.
 
-        `aside` knows what is believed.
+        `name` is the name of the log in log lines. `chain_of` returns the readable entries that the log has under an
+        id. `aside` checks which entries are accepted.
         """
         self._aside = aside
-        self.put_back = 0  # entries that the log had lost
-        self.conflicts = 0  # entries that could not be put back, because the log has others under their numbers
+        self.put_back = 0  # the number of entries that the log had lost and has again
+        self.conflicts = 0  # the number of entries that were not put back because the log has others in their places
         self._name = name
         self._writer = writer
         self._known = known
@@ -138,28 +175,34 @@ class Repairer:
         self._task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Put back what the log lacks, however long it takes."""
+        """Start to put back the entries that the log lacks, and try again until it has succeeded."""
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._mend_for_sure())
+        self._task = asyncio.get_running_loop().create_task(self._mend_until_done())
 
     async def stop(self) -> None:
-        """Leave off putting back, and wait until that has ended."""
+        """Cancel the task and wait until it has ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _mend_for_sure(self) -> None:
+    async def _mend_until_done(self) -> None:
+        """Repair the log, from the beginning again each time that it is unavailable. An unexpected error is logged."""
         while True:
             try:
                 return await self._mend()
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
-                logger.error("putting back failed: %s", trace(error))
+                logger.error("putting lost entries back failed: %s", trace(error))
                 return None
 
     async def _mend(self) -> None:
+        """Put back all known entries that the log lacks: first the alerts and calls that are over (Rule 2).
+
+        During the pause in between, the other processes put back the cancels that they know. Without it, a process that
+        knows an alert and not its cancel could bring the alert back to life for a moment.
+        """
         self._known.forget_ended()
         chains = [believed for chain in self._known.chains() if (believed := self._believed(chain))]
         before = self.put_back
@@ -171,17 +214,19 @@ class Repairer:
                 await asyncio.sleep(PAUSE_S)
         await self._counting.write_again()
         if self.put_back > before:
-            logger.warning("log %s: %d entries that it had lost were put back", self._name, self.put_back - before)
+            logger.warning("log %s: %d lost entries were put back", self._name, self.put_back - before)
 
     def _believed(self, chain: Chain) -> Chain:
-        """Those entries of an alert that are believed now (LogJ3)."""
+        """Return the entries of an alert that are accepted now, since the others are not put back (LogJ3).
+
+        Example: a reviewer's key was revoked after an alert was published. Its revision is not put back.
+        """
         verifier = self._aside.verifier
-        entries = drop_unverified_cancels(
-            [self._aside.believed(each, "what is to be put back") for each in chain], verifier
-        )
+        entries = drop_unverified_cancels([self._aside.believed(each, "a copy in memory") for each in chain], verifier)
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
+        """Put back some alerts with one script, and act on its answers (Rule 3)."""
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         arguments = [stored.arguments(token, more=more) for stored, more in entries]
@@ -192,12 +237,17 @@ class Repairer:
                 self.put_back += 1
             is_lost = what in (b"other", b"refused") and stored not in given_back
             moved = False
-            if is_lost and stored.kind in ("cancel", *MOVED):  # it was accepted (Rule 3)
+            if is_lost and stored.kind in ("cancel", *MOVED):
+                # The entry was accepted, and somebody relies on it, so it gets another number.
                 moved = await self._append_again(stored, last, last_kind)
             if what == b"other":
-                if not (moved and stored.kind in MOVED):  # of a call that one is lost no more, so nobody has to act
+                # An entry of a call that has another number now is not lost, so an operator need not be told.
+                if not (moved and stored.kind in MOVED):
                     self.conflicts += 1
-                    logger.error("log %s: an entry can't be put back: the log has another one there", self._name)
+                    logger.error(
+                        "log %s: an entry can't be put back because the log has another one in its place", self._name
+                    )
+                # From now on this process keeps the log's entry under this number, if that one is accepted.
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
@@ -205,9 +255,14 @@ class Repairer:
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:
-        """Append it behind the last entry there, unless that is the end, or the log has it under another number.
+        """Append an entry under the number after the last one (Rule 3). Return whether the log has it now.
 
-        Returns whether the log has it now.
+        It is not appended if the chain is over, or if the log has it under another number already. `last` and
+        `last_kind` are the number and the kind of the last entry in the log.
+        Example: two nodes know a `claim` with the number 2, which the log has lost, and the log has another entry 2.
+        Node A appends the claim as entry 3. Node B finds A's entry by its seal, and appends nothing.
+        Example: between two steps a third node appends entry 3. The script answers `other` with the new last number,
+        and the entry is tried as number 4.
         """
         while not await self._is_there(stored):
             if last_kind.decode() in codec.ENDINGS:
@@ -223,14 +278,17 @@ class Repairer:
         return True
 
     async def _is_there(self, stored: Stored) -> bool:
-        """Whether the log has this entry of a call, under whatever number."""
+        """Return whether the log has this entry of a call under any number.
+
+        A cancel is not searched: a second cancel is refused by the script, since nothing follows a cancel (LogA1).
+        """
         if stored.kind not in MOVED:
             return False
         return stored.seal() in {each.seal() for each in await self._chain_of(stored.id)}
 
 
 def _given_back(chain: Chain) -> set[Stored]:
-    """The claims of a call behind which their seat was given back."""
+    """Return the `claim` entries of a call whose seats were given back later, so that they are not needed any more."""
     held: dict[int, Stored] = {}
     found = set()
     for stored in chain:

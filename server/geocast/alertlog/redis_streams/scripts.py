@@ -1,4 +1,4 @@
-"""What runs in Redis: the scripts of `lua/`, each behind its prelude."""
+"""The scripts in `lua/` that run in Redis, each with the prelude before it."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ def read_script(folder: Path, name: str, flags: str = "") -> str:
 _script = partial(read_script, _FOLDER)
 
 
-# Each call sends its script whole. That costs a few KB, and saves a second way for a server that has forgotten them.
+# Each call sends the whole script with EVAL. This costs a few KB, but EVALSHA would need a second way for a server that
+# does not know the script.
 APPEND = _script("append")
 BEAT = _script("beat")
 HISTORY = _script("history", " flags=no-writes")

@@ -1,8 +1,8 @@
-"""A log in a Redis stream, only read (`alertlog/tail`): by a user that may do no more.
+"""A reader of a log in a Redis stream, with a user of Redis that may only read (`alertlog/tail`).
 
-Followers of a node write heartbeats, and know by those that they are not deaf. This one relies on the nodes': where
-none comes for SILENCE_S, nobody writes to the log, or what is read is not the one that is written. So it looks for the
-primary anew, and says so.
+The followers of a node write heartbeats, by which they know that they read the right stream. This reader relies on the
+nodes' heartbeats. If none comes for SILENCE_S, no node writes to the log, or the stream is not the one that is written.
+The reader then raises LogUnavailable, and its next call asks again for the primary's address.
 """
 
 import time
@@ -20,18 +20,18 @@ SILENCE_S = 10 * HEARTBEAT_S
 
 
 class RedisTail:
-    """Reads the entries of a log in Redis."""
+    """A reader of the entries of a log in Redis."""
 
     def __init__(self, url: str) -> None:
-        """`url`: as of `--log`. Raises ConfigError."""
+        """Read the log at `url`, which has the form of `--log`. Raises ConfigError."""
         where = target.parse(url)
         self._name = str(where)
         self._stream = f"{{{where.prefix}}}:stream"
         self._primary = Primary(where)
-        self._last: tuple[Id, Fields] | None = None  # the last entry that was given, and where it stands
+        self._last: tuple[Id, Fields] | None = None  # the last entry that was given, with its id
 
     async def start(self) -> None:
-        """Look whether it may be read."""
+        """Check that this user may read the stream. Raises ConfigError."""
         try:
             reader = await self._primary.reader()
             try:
@@ -41,14 +41,14 @@ class RedisTail:
         except Unfit as error:
             raise ConfigError(f"log {self._name}: {error}") from None
         except LogUnavailable:
-            return  # it is waited for
+            return  # `follow` raises it if it does not pass
 
     async def stop(self) -> None:
-        """Close what is left open."""
+        """Close all connections that are open."""
         await self._primary.close()
 
     async def follow(self) -> AsyncGenerator[Sequence[RawEntry], None]:
-        """The entries, from where it has been if the log has that still, else from the first on; and those to come."""
+        """Yield the entries after the last one that was given, if the log still has that one, else all entries."""
         reader = await self._primary.reader()
         try:
             place, heard = await self._begin(reader), time.monotonic()
@@ -66,7 +66,10 @@ class RedisTail:
             await reader.close()
 
     async def _begin(self, reader: Reader) -> Id:
-        """Where to go on: behind the last entry, if it is there as it was. Then all that is new has a higher id."""
+        """Return the id after which reading goes on: that of the last entry if the log has it unchanged, else ZERO.
+
+        If the last entry is there, all new entries have higher ids.
+        """
         if self._last is None:
             return ZERO
         place, fields = self._last
@@ -81,7 +84,7 @@ class RedisTail:
 
 
 def _sight(fields: Fields) -> RawEntry | None:
-    """What stands in an entry of the stream; None if it has no place in the log."""
+    """Return the entry in these fields of the stream; None if they have no epoch, number, id, revision or payload."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
         alert_id, revision, payload = fields[b"i"].decode(), int(fields[b"r"]), fields[b"p"]

@@ -1,14 +1,14 @@
-"""Which Redis a URL names, and which Redis may keep what has to last. Plain functions; nothing is connected to.
+"""The parser for URLs of Redis, and the requirements for a server that keeps durable data. Nothing connects here.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?…]
     redis+sentinel://[[USER]:PASSWORD@]HOST[:PORT],HOST[:PORT],…/SERVICE[/DB][?…]     the hosts are Sentinels
 
     rediss:// and rediss+sentinel:// with TLS, certificates checked.    The query:
-    prefix=NAME             what the keys begin with, in braces; `geocast`, unless the option has a default of its own
-    ca=PATH                 who has signed the server's certificate, if it is not one of the system's authorities
+    prefix=NAME             the prefix of all keys, which is put in braces; `geocast`, unless the option has another
+    ca=PATH                 the authority that signed the server's certificate, if the system does not trust it
     sentinel_username=, sentinel_password=      for the Sentinels themselves
 
-A URL holds passwords, so no error repeats any of it; `str(target)` is what may be logged.
+A URL contains passwords, so error messages never repeat any part of it. `str(target)` may be logged.
 """
 
 import re
@@ -23,7 +23,7 @@ from ...errors import ConfigError
 OLDEST = (7, 2)  # the first Redis with WAITAOF
 PORT, SENTINEL_PORT = 6379, 26379
 EXPOSED = "a Redis beyond this machine needs TLS (rediss) or a password: anybody could write to it"
-# Not urlsplit: from Python 3.13 on it takes no list of hosts with an IPv6 address in it.
+# `urlsplit` is not used because from Python 3.13 on it refuses a list of hosts with an IPv6 address.
 _URL = re.compile(r"(?P<scheme>[a-z+]+)://(?P<hosts>[^/?#]*)(?P<path>/[^?#]*)?(?:\?(?P<query>[^#]*))?")
 _QUERY = {"prefix", "ca", "sentinel_username", "sentinel_password"}
 _FORMS = (
@@ -34,10 +34,10 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which Redis a URL names, and how to connect to it."""
+    """The parts of a URL: the servers, and how to connect to them."""
 
     hosts: tuple[Address, ...]
-    service: str  # the name that Sentinels know the primary by; empty without Sentinels
+    service: str  # the Sentinels' name for the primary; "" without Sentinels
     db: int
     tls: bool
     ca: str | None
@@ -48,7 +48,7 @@ class Target:
     sentinel_password: str | None
 
     def exposes(self, host: Address) -> bool:
-        """Whether anybody in a network could write to a log on that host."""
+        """Return whether a Redis on this host would be open to a network, without TLS and password."""
         return not (self.tls or self.password or host.is_loopback)
 
     def __str__(self) -> str:
@@ -57,9 +57,9 @@ class Target:
 
 
 def parse(url: str, option: str = "--log", prefix: str = "geocast") -> Target:
-    """What `url` names. Raises ConfigError if that can't be told, or if it would be open to a network.
+    """Return the target of a URL. Raises ConfigError if it is not valid, or if the Redis would be open to a network.
 
-    `option`: whose value it is; `prefix`: its default.
+    `option` is the option with this value, for error messages. `prefix` is the default prefix of the keys.
     """
     parts = _URL.fullmatch(url)
     if parts is None:
@@ -108,9 +108,9 @@ def _address(text: str, port: int, option: str) -> Address:
 
 
 def unfit(info: Mapping[str, Any], *, volatile: bool, keeps: str = "alerts") -> str | None:
-    """Why the server that says `info` (of INFO) of itself can't keep what has to last; None if it can.
+    """Return why a server with this answer to INFO can't keep durable data; None if it can.
 
-    What it does not say is not assumed. `keeps`: what that is, in words.
+    A missing member of `info` counts as not fulfilled. `keeps` names the data in words, for the error message.
     """
     version = tuple(int(part) for part in re.findall(r"\d+", str(info.get("redis_version", "")))[:2])
     if version < OLDEST:

@@ -1,4 +1,8 @@
-"""The scripts whose writes have to be durable: appends and heartbeats. What they answer is told to the history."""
+"""The scripts whose writes have to be durable: appends and heartbeats.
+
+Each script is followed by a wait for the disks on the same connection. Its answer contains the epoch and the number of
+the last entry, which are passed to the history (`history.History`).
+"""
 
 import logging
 from collections.abc import Iterable
@@ -12,25 +16,26 @@ from .stored import Id, parse_id
 
 logger = logging.getLogger(__name__)
 
-APPEND_S = 2.5  # for an entry to be stored and durable, attempts and all
-SYNC_S = 1.5  # for the disk and the replicas to have it: `everysec` takes a second
-ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # how long to wait before they are asked again
-BEAT_MS = 900  # a younger heartbeat is not followed by another
+APPEND_S = 2.5  # the time in which an entry has to be durable, with all attempts
+SYNC_S = 1.5  # the time in which the disk and the replicas have to have it; `everysec` takes a second
+ASK_REPLICAS_MS = (2, 5, 10, 20, 50, 100)  # the lengths of the waits, each of which asks the replicas again
+BEAT_MS = 900  # if the last heartbeat is younger, no other one is written
 
 
 class Unsynced(LogUnavailable):
-    """What was written is not on enough disks yet."""
+    """The error for a write that is not yet on enough disks."""
 
 
 async def run_durably(
     primary: Primary, call: tuple[Any, ...], *, replicas: int, volatile: bool, within_s: float = APPEND_S
 ) -> Any:
-    """What Redis answers to a writing script, once what it wrote is on its disk and on so many replicas.
+    """Return the answer to a script that writes, once its writes are on the server's disk and on `replicas` replicas.
 
     Raises Unsynced if that took too long, and LogUnavailable.
     """
-    # A replica tells how far it has synced when it is asked, which is when a wait begins, and else once a second.
-    # So it is asked again and again; once there are enough the waits that are left answer at once.
+    # A replica reports how far it has synced when it is asked, at the beginning of a wait, and otherwise once a second.
+    # So several waits of growing length ask it repeatedly. Once enough replicas have synced, all other waits end at
+    # once.
     waits_ms = [*(ASK_REPLICAS_MS if replicas else ()), max(1, int(min(SYNC_S, within_s / 2) * 1000))]
     command = ("WAIT",) if volatile else ("WAITAOF", 1)
     waits = [(*command, replicas, wait_ms) for wait_ms in waits_ms]
@@ -43,11 +48,14 @@ async def run_durably(
 
 
 class Writer:
-    """Runs the writing scripts, each with a wait behind it until what it wrote is durable."""
+    """The runner of the scripts that write. It waits after each of them until its writes are durable."""
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
-        """`keys`: what all names of the log begin with. `replicas`, `volatile`: as for the log."""
-        self.unproven = False  # something was not synced in time, and nothing has been since
+        """Write at `primary`. `keys` is the prefix of all keys of the log.
+
+        `replicas` and `volatile` have the same meaning as in `RedisStreamsLog`.
+        """
+        self.unproven = False  # whether a write was not synced in time, and none has been synced since
         self._primary = primary
         self._keys = keys
         self._history = history
@@ -57,7 +65,10 @@ class Writer:
     async def store(
         self, entries: Iterable[tuple[Any, ...]], within_s: float = APPEND_S, *, mending: bool = False
     ) -> list[Any]:
-        """Run `append.lua`, and wait until what it stored is durable. Its answers, one for each entry."""
+        """Run `append.lua`, wait until the stored entries are durable, and return one answer for each entry.
+
+        `mending`: the entries are put back, so gaps in their numbers are allowed.
+        """
         arguments = [argument for entry in entries for argument in entry]
         answer: list[Any] = await self._durably(scripts.APPEND, int(mending), *arguments, within_s=within_s)
         epoch, seq, *answers = answer
@@ -65,7 +76,11 @@ class Writer:
         return answers
 
     async def beat(self, young_ms: int = BEAT_MS, ended: int | str = "", least: int = 0) -> tuple[int, int, Id]:
-        """(epoch, seq, id of the last entry of the stream), all durable; there is a heartbeat that young."""
+        """Write a heartbeat unless there is one younger than `young_ms`, and wait until all entries are durable.
+
+        Return the epoch, the number of the last entry, and the id of the last item of the stream. With `ended`, the log
+        begins a new epoch above `least` if it is still in the epoch `ended`.
+        """
         epoch, seq, place = await self._durably(scripts.BEAT, young_ms, ended, least)
         top = parse_id(place)
         self._note(epoch, seq)
@@ -73,24 +88,28 @@ class Writer:
         return epoch, seq, top
 
     async def prove(self) -> tuple[int, int]:
-        """(epoch, seq); a log that was not synced in time has to sync a heartbeat that is written now.
+        """Show that Redis can write durably, and return the epoch and the number of the last entry.
 
-        One that is young already was written before, so that it is synced proves nothing of what comes next.
+        After a write that was not synced in time, a new heartbeat is written and synced. A young heartbeat that exists
+        already would prove nothing: it may have been synced before the disk stopped.
         """
         epoch, seq, _ = await self.beat(0 if self.unproven else BEAT_MS)
         self.unproven = False
         return epoch, seq
 
     async def new_epoch(self, ended: int, least: int) -> tuple[int, int, Id]:
-        """History was rewound: have the log begin an epoch above `least`, if it is still in the epoch `ended`."""
+        """Make the log begin an epoch above `least` because its history was rewound; return the same as `beat`.
+
+        Nothing happens if the log is not in the epoch `ended` any more, because another process was faster.
+        """
         return await self.beat(BEAT_MS, ended, least)
 
     def _note(self, epoch: int, seq: int) -> None:
         if self._history.told(epoch, seq):
-            logger.error("log %s: its history was rewound, cut or flushed: epoch %d begins", self._primary.name, epoch)
+            logger.error("log %s was rewound, cut or flushed; epoch %d begins", self._primary.name, epoch)
 
     async def _durably(self, script: str, *arguments: Any, within_s: float = APPEND_S) -> Any:
-        """What a writing script answers, once what it wrote is as durable as was asked."""
+        """Return the answer of a script, once its writes are as durable as configured."""
         call = ("EVAL", script, 1, self._keys, *self._history.mark, *arguments)
         try:
             return await run_durably(

@@ -19,26 +19,27 @@ and in any order, and at several nodes at once. This module finds the alerts tha
         … older than the newest of them                                   superseded          superseded
 
 Words. A message's *name* is its sender and identifier; messages of one name differ by `sent`. The *current message* of
-an alert is the one from which its last revision was made. A *tombstone* is a cancel that is the only entry of an id: it
-tells nobody anything, and says that a message of this name is late. A cancel or tombstone *goes into* another alert
-(`into`) if that alert has taken the place of the cancelled one.
+an alert is the message from which its last revision was made. A *chain* is an alert, the alerts that it replaced and
+the alerts that replace it. A *tombstone* is a cancel that is the only entry of an id: it is sent to nobody, and marks
+that a message of this name would be late. A cancel or tombstone *goes into* another alert (`into`) if that alert has
+taken the place of the cancelled one.
 
 In the examples below, m is an Alert sent at 12:00, u an Update of m sent at 12:01, v an Update of u sent at 12:02, and
 c a Cancel of m sent at 12:05.
 
 Rule 1  A decision is made from the log alone, and from nothing that a node remembers. So any node can make it again at
-        any time, and what was done already is found in the log and is not done twice.
+        any time. Steps that were taken already are found in the log and are not taken twice.
         Example: a message n replaces the alerts a and b. Node A publishes n, cancels a, and dies. The issuer sends n
         again, to node B, which finds n in the log (`repeated`) and finds that b is still live. Node B cancels b, and
         publishes nothing.
-Rule 2  The first entry at an id decides which message was first. The other writer is overtaken there, and decides again
-        (`alertlog.optimistic`).
+Rule 2  The first entry at an id decides which message was first. The append of the other writer is refused there, and
+        that writer decides again (`alertlog.optimistic`).
         Example: node A takes m while node B takes u. Node B knows nothing of m, so it publishes u as new and then
         leaves a tombstone at m's id. If the tombstone is first, node A cannot append m, decides again, finds the
         tombstone, and m is superseded. If m is first, node B cannot append the tombstone, decides again, finds m live
         and named by u, and cancels m into u. Either way u alone is live.
-Rule 3  The alert that has taken the place of another one is found by following `into` of that one's cancel, or of a
-        tombstone. The log remembers this entry for at least as long as the alert that it goes into.
+Rule 3  The alert that has taken the place of another one is found by following `into` of the other one's cancel, or of
+        a tombstone. The log remembers this entry for at least as long as the alert that it goes into.
         Example: n has replaced a. A later Update names only a, as its issuer knows no better. The cancel of a leads to
         n, and the Update becomes the next revision of n.
 Rule 4  A cancel that goes into nothing (`into` is "") calls its chain off. A message that is older than that cancel is
@@ -53,7 +54,8 @@ Rule 5  A message that comes late still says which alerts belong together.
         it links the two: m is cancelled, into v. If a Cancel of u has come instead of v, then u links m to a chain that
         was called off, and m is cancelled.
 
-`KnownHistories` notes which histories are missing, so this module reads nothing itself and waits for nothing.
+This module neither reads the log nor waits: `KnownHistories` collects the ids of the histories that are missing, and
+the caller reads them and asks again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +67,7 @@ from ...model.alert import Cancel, Entry, OtherKind, Revision
 from ...model.problems import Problem, Violation
 from . import ids
 
-MAX_VISITED = 1_000  # ids to which one message may lead, so that its decision ends
+MAX_VISITED = 1_000  # ids that one decision follows, so that it ends
 MAX_GENERATIONS = 500  # messages of one name that were published as new and that the log still remembers (HD14)
 FULL_RETRY_S = 3_600
 
@@ -75,7 +77,7 @@ OUTCOMES = (PUBLISHED, UPDATED, REPLACED, CANCELLED, REPEATED, SUPERSEDED, NOTED
 
 
 class KnownHistories:
-    """The histories that were read from the log, by id. Ids that were asked for and not read are in `missing`.
+    """The histories that were read from the log, by id. `missing` has the ids that were asked for and not read yet.
 
     The caller decides, reads what is missing, and decides again, until nothing is missing. Example: a message names m.
     The first decision lacks the histories of the message's own name and of m. The cancel of m goes into n, so the
@@ -92,7 +94,7 @@ class KnownHistories:
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return the entries of an id: none if it has none, or if its history is missing, which is noted."""
+        """Return the entries of an id. If they were not read yet, return none and add the id to `missing`."""
         if alert_id not in self._histories:
             self.missing.add(alert_id)
         return self._histories.get(alert_id, ())
@@ -102,11 +104,12 @@ class KnownHistories:
 class MessageFacts:
     """The facts of a message that decide which alerts it is about.
 
-    `base` is the id for its name. `references` has a tuple for each message that it names, other than its own name: the
-    ids for the two readings of the reference, the likelier one first. Example: the message of met@example.org names
-    "PAAQ,m-1"; its sender may be PAAQ, or met@example.org by another name (CP11). `names_itself`: a reference has the
-    message's own name. `cancels`: the message only says that something is over. `needs_references`: the message has to
-    name what it updates or cancels, unless something of its own name is known (CP5, CP12).
+    `base` is the id for its name. `references` has a tuple for each message that it names, without its own name: the
+    ids for the two readings of the reference, the likelier one first. Example: a message of met@example.org names
+    "PAAQ,m-1". The sender of m-1 may be PAAQ, or it may be met@example.org itself, under another name (rule CP11).
+    `names_itself`: a reference has the message's own name. `cancels`: the message only says that something is over.
+    `needs_references`: the message is refused if it has no references and the log knows nothing of its own name (rules
+    CP5 and CP12).
     """
 
     sender: str
@@ -123,7 +126,7 @@ class MessageFacts:
 class FoundAlert:
     """An alert to which a message leads: its last revision, the number of its last entry, and its cancel, if any.
 
-    `kinds`: those of all its revisions, which decide how many reviewers have to approve the next entry (HD1).
+    `kinds` are the kinds of all its revisions, which decide how many reviewers have to approve the next entry (HD1).
     """
 
     revision: Revision
@@ -138,12 +141,12 @@ class FoundAlert:
 
     @property
     def sent(self) -> int:
-        """The time at which its current message was sent, in ms."""
+        """The time at which its current message was sent, in ms since 1970."""
         return self.revision.alert.approval.approved_at
 
     @property
     def name_id(self) -> str:
-        """The id for the name of its current message; "" if it was made from no message."""
+        """The id for the name of its current message; "" if the alert was not made from a CAP message."""
         origin = self.revision.origin
         return "" if origin is None else ids.base(self.revision.source, origin.sender, origin.identifier)
 
@@ -162,8 +165,9 @@ class Decision:
     2. `cancel`: cancel these alerts, into `into`;
     3. `tombstones`: leave tombstones at these ids, into `into`.
 
-    So an alert that is replaced is never missing in between. Cancels and tombstones last until `until` at least.
-    `called_off`: they say that a message of that time was their reason, if it is later than this message (Rule 4).
+    So an alert that is replaced never ends before the new alert is there. Cancels and tombstones are remembered until
+    `until` at least, in ms since 1970. `called_off` is the time of the latest message that has called off the chain, if
+    any. If that message is later than this one, cancels and tombstones give its time as that of their reason (Rule 4).
 
     For a message that the log knows already, `made` has its revisions, each with the revision before it, and
     `cancelled` has the cancels that it has made.
@@ -186,10 +190,11 @@ class Decision:
 def decide(
     facts: MessageFacts, histories: KnownHistories, now_ms: int, blocks: int, may_follow: Callable[[Revision], bool]
 ) -> Decision | None:
-    """Return what becomes of a message, or None if `histories` lack something that has to be read first.
+    """Return the decision on a message, or None if histories are missing, which are then named in `histories.missing`.
 
-    `blocks`: the number of alerts that the message would make. `may_follow`: whether the message may be the revision
-    after this current one, which its status and its expiry decide (CP17). Raises Problem.
+    `blocks` is the number of alerts that the message would make. `may_follow` says whether the message may be the
+    revision after a given one, which depends on its status and its expiry (rule CP17). Raises Problem: 422 if the
+    message names no other although it has to, 429 if too many messages of its name were published as new.
     """
     related = _RelatedAlerts(facts, histories, now_ms)
     if histories.missing:
@@ -214,7 +219,7 @@ def decide(
         )
     if targets:
         return _decide_update(related, targets, blocks, may_follow)
-    # No live alert is concerned: nothing is known, or all has ended, or the newest alert is exactly as new (CP19).
+    # The message is about no live alert: nothing is known, or all has ended, or the newest alert is as new (CP19).
     if related.is_called_off:
         tombstones = (related.free_id(), *related.unknown)
         return Decision(SUPERSEDED, tombstones=tombstones, called_off=related.called_off)
@@ -222,7 +227,7 @@ def decide(
 
 
 def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[FoundAlert], blocks: int) -> Decision:
-    """Publish the message as new, in the place of these alerts (CP16 to CP18)."""
+    """Publish the message as new, and cancel the alerts in `instead_of` (rules CP16 to CP18)."""
     first_id = related.free_id()
     return Decision(
         outcome,
@@ -235,9 +240,9 @@ def _decide_new(related: "_RelatedAlerts", outcome: str, instead_of: Iterable[Fo
 
 
 def _decide_too_late(related: "_RelatedAlerts") -> Decision:
-    """Supersede a message of whose name something newer is known, and end what it would have replaced (CP13, Rule 5).
+    """Supersede a message because a newer one of its name is known, and cancel the alerts that it would have replaced.
 
-    The newer message need not name those alerts: it may name this message alone.
+    The newer message may name this message alone, so only this message links the two (rule CP13, and Rule 5 above).
     """
     into, until = related.successor()
     cancel = tuple(related.predecessors())
@@ -264,7 +269,12 @@ def _decide_update(
 
 
 def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAlert]) -> Decision:
-    """Cancel the alerts that the message is about; if there are none, note what older messages have to know."""
+    """Cancel the alerts that the message is about; if there are none, leave tombstones that older messages will find.
+
+    Example: c comes before m. The log knows nothing of m, so c leaves a tombstone at m's id (`noted`). When m comes,
+    the tombstone says that a message of 12:05 has cancelled it, so m is superseded and nobody is warned of a danger
+    that is over.
+    """
     if targets:
         return Decision(CANCELLED, cancel=tuple(targets), tombstones=related.unknown)
     if late or related.live():
@@ -272,7 +282,7 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
     if related.knows_any_name:
         # An alert that has expired has no cancel that an older message would find. Example: m expires at 12:04, and c
         # comes. There is nothing to cancel, but u may still come. A tombstone at the next free id of m's name says
-        # 12:05, so u is superseded (HD9). If such an entry is there already, for c may come twice, it is enough.
+        # 12:05, so u is superseded (HD9). If such an entry is there already, because c comes twice, none is added.
         marks = () if related.called_off >= related.facts.sent else related.free_ids_of_known_references()
         return Decision(IGNORED, why="ended", tombstones=(*marks, *related.unknown))
     own = (related.facts.base,) if related.facts.names_itself else ()
@@ -280,16 +290,17 @@ def _decide_cancel(related: "_RelatedAlerts", late: bool, targets: list[FoundAle
 
 
 def _decide_repeated(related: "_RelatedAlerts") -> Decision:
-    """Return the first answer again, and the steps that are left to take (CP10, CP20).
+    """Return the answer that the message got first, and the steps that are left to take (rules CP10 and CP20).
 
-    Steps are left if a node died between two of them (the example of Rule 1). A block that was not published before its
-    chain was called off is not published any more (HD9).
+    Steps are left if a node died between two of them (the example of Rule 1). If the chain was called off meanwhile,
+    blocks that were not published yet are never published (HD9). Example: node A publishes the first of two blocks and
+    dies. c cancels that alert. The message comes again: its second block would be a warning that c has called off.
     """
     [first_id, *_] = related.first_ids_made
     made = tuple(related.made[alert_id] for alert_id in sorted(related.made))
     origin = made[0][0].origin
     blocks = 0 if related.is_called_off else 1 if origin is None else origin.blocks
-    # An alert whose current message was sent later may have taken the place of what this message made.
+    # Alerts whose current message was sent later stay: they may have taken the place of the alerts of this message.
     targets = [each for each in related.targets()[1] if each.sent <= related.facts.sent]
     return Decision(
         REPEATED,
@@ -306,9 +317,9 @@ def _decide_repeated(related: "_RelatedAlerts") -> Decision:
 class _RelatedAlerts:
     """The alerts to which a message leads: by its own name, by its references, and on from there by `into` (Rule 3).
 
-    `made`: by id, the revisions that this very message has made, each with the revision before it. `unknown`: the ids
-    for references that the log does not know. `called_off`: the latest `sent`, in ms, of a message that called off
-    something that was found; -1 if there is none.
+    `made` has the revisions that this very message has made, by id, each with the revision before it. `unknown` has the
+    ids for references that the log does not know. `called_off` is the time, in ms since 1970, of the latest message
+    that called off one of the alerts found; -1 if there is none.
     """
 
     def __init__(self, facts: MessageFacts, histories: KnownHistories, now_ms: int) -> None:
@@ -339,10 +350,10 @@ class _RelatedAlerts:
         """Return `unknown`, with the id for the message's own name in front if nothing is known of that either."""
         return self.unknown if self.knows_own_name else (self.facts.base, *self.unknown)
 
-    # ---- what it leads to ----------------------------------------------------------------------------------------
+    # ---- questions about the alerts that were found --------------------------------------------------------------
 
     def live(self) -> list[FoundAlert]:
-        """Return the live alerts that were found, without those that this message has made."""
+        """Return the live alerts that were found, without the alerts that this message has made."""
         return [
             each
             for each in self._found.values()
@@ -350,16 +361,16 @@ class _RelatedAlerts:
         ]
 
     def targets(self) -> tuple[bool, list[FoundAlert]]:
-        """Return whether the message is too late for the live alerts that were found; and those that it is about.
+        """Return whether the message is too late for the live alerts, and the live alerts that it is about.
 
         It is about the alerts whose current message it names (CP11, CP17). Example: an issuer repeats its whole history
         in every message. The current message of alert A is m-2, that of alert B is n-2. An Update that names m-2, m-1
         and n-1 is about A alone.
 
         If it names no current message, it is about all of them if it was sent later than each (CP19). Example: an
-        issuer always names m, and the alert has come to an Update of 12:03. An Update sent at 12:04 is about the alert.
-        An Update sent at 12:02 is too late. An Update sent at 12:03 is neither: its issuer has split the warning in two
-        messages, so it is published as an alert of its own.
+        issuer always names m, and the current message of the alert is an Update of 12:03. An Update sent at 12:04 is
+        about the alert. An Update sent at 12:02 is too late. An Update sent at 12:03 is neither: its issuer has split
+        the warning in two messages, so it is published as an alert of its own.
         """
         live = self.live()
         if named := [each for each in live if self._names_current_message_of(each)]:
@@ -381,7 +392,7 @@ class _RelatedAlerts:
     def predecessors(self) -> list[FoundAlert]:
         """Return the live alerts that a late message would have replaced, by the rules of `targets`.
 
-        Alerts that its own name leads to are left out: these have taken its place.
+        The alerts to which its own name leads are left out, since they have taken its place.
         """
         others = [each for each in self.live() if each.id not in self._ids_of_own_name]
         named = [each for each in others if each.name_id in self._named]
@@ -390,7 +401,10 @@ class _RelatedAlerts:
         return []
 
     def successor(self) -> tuple[str, int]:
-        """Return the id of what has taken the place of this message ("" if nothing has), and until when it is known."""
+        """Return the id of the alert that has taken this message's place, and the time until which the log has it.
+
+        The id is "" if there is none. The time is in ms since 1970.
+        """
         heads = [self._histories[each] for each in self._generations(self.facts.base)]
         if not heads:
             return "", 0
@@ -400,15 +414,18 @@ class _RelatedAlerts:
 
     @property
     def is_called_off(self) -> bool:
-        """Whether a later message has called off something that was found (Rule 4)."""
+        """Whether a later message has called off one of the alerts that were found (Rule 4)."""
         return self.facts.sent < self.called_off
 
     def latest_sent_of_own_name(self) -> int:
-        """Return when the latest message of this name was sent, or one that cancelled it; -1 if none is known."""
+        """Return the time at which the latest message of this name was sent; -1 if none is known.
+
+        The message that cancelled an alert of this name counts as a message of this name.
+        """
         return max(self._sent_of_own_name, default=-1)
 
     def free_id(self) -> str:
-        """Return the id under which this message can be published as new, because the log has nothing there."""
+        """Return the first id for this message's name at which the log has no entry. Raises Problem (429)."""
         return self._free_id_of(self.facts.base)
 
     def free_ids_of_known_references(self) -> tuple[str, ...]:
@@ -429,10 +446,10 @@ class _RelatedAlerts:
             if each.cancel is not None and each.cancel.into == first_id:
                 yield each.cancel
 
-    # ---- the way -------------------------------------------------------------------------------------------------
+    # ---- the search ----------------------------------------------------------------------------------------------
 
     def _follow_name(self, base: str) -> bool:
-        """Find all that messages of this name have become. Return whether the log knows anything of the name."""
+        """Find all alerts that messages of this name have become. Return whether the log knows the name."""
         todo = list(self._generations(base))
         generations = set(todo)
         while todo and len(self._visited) < MAX_VISITED:
@@ -443,9 +460,9 @@ class _RelatedAlerts:
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """Return the ids of this name at which the log has something.
+        """Yield the ids of this name at which the log has entries.
 
-        The first one may be forgotten before the second one, so a gap at number 1 does not end the search.
+        The log may forget the first id before the second one, so a gap at number 1 does not end the search.
         """
         for number in range(1, MAX_GENERATIONS + 1):
             alert_id = ids.generation(base, number)
@@ -461,7 +478,7 @@ class _RelatedAlerts:
                 return
 
     def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
-        """Add the alerts of a message. Return the ids that they went into, which are to be visited next."""
+        """Add the alerts of a message. Yield the ids that they went into, which have to be visited next."""
         head = self._histories[first_id]
         self._note_cancel(head)
         if of_name:
@@ -476,7 +493,7 @@ class _RelatedAlerts:
                 yield cancel.into
 
     def _note_cancel(self, history: Sequence[Entry | OtherKind]) -> None:
-        """Note when a message was sent that cancelled this alert and put nothing in its place."""
+        """Note the time of the message that cancelled this alert, if it put nothing in its place."""
         sent = (each.approval.approved_at for each in history if isinstance(each, Cancel) and not each.into)
         self.called_off = max(self.called_off, *sent, -1)
 

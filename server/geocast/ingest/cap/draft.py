@@ -1,10 +1,12 @@
-"""What a message is published as: its category, its shapes, its times, its texts (CP21 to CP25).
+"""Drafts: the alerts that a CAP message would be published as (rules CP21 to CP25).
 
     Block ── category (P13) ── shapes ── times ── texts ──> Draft ── accept(id, current) ──> Alert, as published
                  │               │         │
-                 └───────────────┴─────────┴── what breaks a rule of the policy, of all blocks together ──> 422
+                 └───────────────┴─────────┴── the broken rules of all blocks together ──> 422
 
-Here the exact place of a message ends, as that of a publisher's does in `requests`.
+A draft depends on the message and the policy alone. The id of its alert and the revision that it follows are added by
+`accept`, once the log has been read. The exact shapes of the message are kept no longer than the draft: an alert has
+only the published ones, as with the requests of publishers (`wire.requests`).
 """
 
 import re
@@ -42,16 +44,16 @@ from .texts import cut
 from .zones import MAX_SHAPES, NO_ZONES, Zones, joined
 
 MAX_TITLE, MAX_AREA_DESC = 140, 280
-MAX_NAMED = 5  # lists of codes that a refusal names
+MAX_NAMED = 5  # lists of codes that an error names
 _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One block as it would be published. What takes long has been done.
+    """One block of a message as it would be published, with all slow computations already done.
 
-    `last_ms`: the latest end that an alert of its category may have that begins with this message. `areas_left_out`:
-    how many areas could not be placed.
+    `info` is the block's first info. `notes` say what was changed or left out. `areas_left_out` is the number of areas
+    that could not be placed, or not wholly.
     """
 
     request: Publication
@@ -63,26 +65,29 @@ class Draft:
 
     @property
     def expires_at(self) -> int:
-        """When it ends, in ms since 1970."""
+        """The time at which the alert ends, in ms since 1970."""
         return self.request.expires_at or 0
 
     @property
     def last_ms(self) -> int:
-        """The latest that an alert may end which begins with this message, in ms since 1970."""
+        """The latest time at which an alert that begins with this message may end, in ms since 1970."""
         return self.request.occurred_at + self.category.lasting.max_age_ms
 
     def may_follow(self, current: Revision) -> bool:
-        """Whether it may be the next revision of an alert, of which the current one is given (CP17: status and P6)."""
+        """Return whether this draft may be the revision after `current` (rules CP17 and P6).
+
+        Its status has to be the same, and it may end neither earlier than `current` nor later than the category allows.
+        """
         alert = current.alert
         latest = alert.occurred_at + self.category.lasting.max_age_ms
         return alert.status == self.request.status and current.ends_at <= self.expires_at <= latest
 
     def terms(self, policy: Policy, current: Revision | None) -> AcceptedTerms:
-        """What of the policy goes into it."""
+        """Return the terms of the policy that are stored with the revision, with the event as the alert's title."""
         return replace(policy.terms(self.category, current), title=self.texts[0].title)
 
     def accept(self, alert_id: str, terms: AcceptedTerms, current: Revision | None) -> Alert:
-        """The alert under this id; `current`: the revision that it follows."""
+        """Return the alert under this id. `current` is the revision that it follows; None for revision 1."""
         alert = self.request.accept(terms, current)
         return replace(
             alert,
@@ -109,10 +114,11 @@ def drafts(
     now_ms: int,
     zones: Zones = NO_ZONES,
 ) -> list[Draft]:
-    """What these blocks of a message would be published as, those that end last first.
+    """Return a draft for each of these blocks of a message. The draft that ends last comes first.
 
-    So the id of the first block is known for as long as any other. `bounds`: what is granted to the source; `zones`:
-    what codes of areas stand for. Raises Problem: 422, with every rule that is broken.
+    The ids of all blocks are made from the id of the first one. Because that block ends last, the log remembers its id
+    for as long as any of the others. `bounds` is what the source is granted. Raises Problem (422) with every rule that
+    is broken, in any of the blocks.
     """
     if sum(shape.work for block in blocks for shape in block.shapes) > MAX_WORK:
         detail = f"must have shapes of at most {MAX_WORK} corners, all alerts of the message together"
@@ -125,13 +131,13 @@ def drafts(
 
 
 def has_ended(block: Block, now_ms: int) -> bool:
-    """Whether the issuer says that it is over by now."""
+    """Return whether the block has expired, by the issuer's `expires`."""
     expires_at = block.infos[0].expires_at
     return expires_at is not None and expires_at <= now_ms
 
 
 class _Drafter:
-    """Drafts the blocks of one message, and collects what is wrong with them."""
+    """The maker of the drafts of one message, which collects the violations of all its blocks."""
 
     def __init__(
         self,
@@ -143,7 +149,7 @@ class _Drafter:
         zones: Zones,
         blocks: int,
     ) -> None:
-        """`blocks`: how many share the work that one message may be (rule HD3)."""
+        """`blocks` is the number of blocks that share the work that one message may cause (rule HD3)."""
         self.violations: list[Violation] = []
         self._message = message
         self._source = source
@@ -154,11 +160,11 @@ class _Drafter:
         self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
-        """The draft of a block; None if a rule is broken."""
+        """Return the draft of a block, or None if it breaks a rule; the violations are then in `violations`."""
         at = f"/alert/info/{block.at}"
         key = self._policy.category_of(block.infos)
         if key is None:
-            self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "is claimed by no category of the policy")
+            self._broken(problems.CATEGORY_NOT_ALERTABLE, f"{at}/event", "matches no category of the policy")
             if self._message.sent > self._now_ms + SKEW_MS:  # P5 needs no category (HD14)
                 self._broken(problems.NOT_YET, "/alert/sent", IN_THE_FUTURE)
             return None
@@ -167,7 +173,7 @@ class _Drafter:
         self.violations += placed.violations
         texts = tuple(self._texts(block, notes))
         request = self._request(block, key, category, placed, texts[0], notes)
-        broken = [*self._judged(request, placed, at)] if not placed.violations else []
+        broken = [*self._policy_violations(request, placed, at)] if not placed.violations else []
         if broken or placed.violations:
             self.violations += broken
             return None
@@ -209,11 +215,15 @@ class _Drafter:
             notes.add("expiry-cut")
         return min(info.expires_at, latest)
 
-    def _judged(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
-        """The rules of the policy that it breaks, pointing into the message (CP25)."""
+    def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
+        """Yield the rules of the policy and of the source's grants that the request breaks.
+
+        The pointers of the violations point into the message (rule CP25).
+        """
         circles = tuple((where, each[2]) for where, each in placed.shapes if not isinstance(each, RequestedPolygon))
         outlines = tuple((where, each) for where, each in placed.shapes if isinstance(each, RequestedPolygon))
-        # That somebody has confirmed a large area, or words, no message can say: so neither is judged.
+        # A message cannot say that a person has confirmed a large area or suspicious words. So with `confirm=None` the
+        # rules that ask for a confirmation (P23 and P24) are not checked.
         facts = PolicyFacts(
             request.category,
             "community",
@@ -261,7 +271,7 @@ class _Drafter:
         self.violations.append(Violation(kind, pointer, detail))
 
 
-# Where a message has what a rule of the policy points to.
+# The elements of a message for the members of a request to which the policy's violations point.
 _POINTERS = {
     "/occurred_at": "/alert/sent",
     "/status": "/alert/status",
@@ -269,16 +279,21 @@ _POINTERS = {
     "/category": "{at}/event",
     "/severity": "{at}/severity",
     "/area": "{at}/area",
-    "/approval": "{at}/event",  # its category asks for it
+    "/approval": "{at}/event",  # the event decides the category, which asks for the approval
 }
-_UNSIMPLIFIED_M = 20.0  # B9: a buffer up to this makes up for edges that are no arcs
+_UNSIMPLIFIED_M = 20.0  # the largest buffer of a polygon that was not simplified: its edges are not quite arcs (B9)
 
 
 class _Placed:
-    """The shapes of a block, as they are asked for; what was put right; and what is wrong (CP22 to CP24).
+    """The shapes of a block, with notes on what was changed and violations if it cannot be placed (CP22 to CP24).
 
-    `shapes`: each with the pointer to its area: an outline, or latitude, longitude and radius in metres. They cover
-    what the message says, are at most MAX_SHAPES, and can be published, whatever the coast is like (rule HD10).
+    `shapes` has pairs of a pointer to the area in the message and a shape. The shape is a polygon, or a circle as
+    (latitude, longitude, radius in metres). There are at most MAX_SHAPES, they cover all that the message says, and
+    they can be published.
+
+    A rough coast is simplified instead of refused (rule HD10). Example: a warning for a coast has a ring of 7,000
+    corners and 40 islets. The shapes are taken as they are and simplified by up to the category's `simplify_m`. If they
+    still have too many corners then, they are replaced by fewer and coarser shapes that cover them.
     """
 
     def __init__(self, block: Block, at: str, category: Category, zones: Zones, blocks: int) -> None:
@@ -289,7 +304,7 @@ class _Placed:
         self._category = category
         self._blocks = blocks
         areas = [(f"{at}/area/{n}", area) for n, area in enumerate(block.infos[0].areas)]
-        shapes = _each_once(areas)
+        shapes = _distinct_shapes(areas)
         points = [(where, each) for where, each in shapes if isinstance(each, CapCircle) and not each.radius_m]
         self._said = [(where, each) for where, each in shapes if isinstance(each, CapRing) or each.radius_m]
         self._coded, self.left_out = _zones_of(areas, zones)
@@ -306,10 +321,10 @@ class _Placed:
             self._said = [(where, CapCircle(each.lat, each.lng, category.zero_radius_m)) for where, each in points]
             self._place()
         else:
-            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _nowhere(areas)))
+            self.violations.append(Violation(problems.NO_AREA, f"{at}/area", _detail_of_no_area(areas)))
 
     def outside_jurisdiction(self, bounds: Bounds) -> list[OutsideShape]:
-        """The shapes of the message, and the zones that it names, that are not where the source may publish (P22)."""
+        """Return the shapes and zones of the message that are outside the source's jurisdiction (rule P22)."""
         said = [
             (where, list(each.corners) if isinstance(each, CapRing) else (each.lat, each.lng))
             for where, each in self._said
@@ -318,6 +333,7 @@ class _Placed:
         return [found for where, shape in [*coded, *said] if (found := outside_shape(where, shape, bounds))]
 
     def _place(self) -> None:
+        """Fill `shapes` from the shapes of the message and from its zones."""
         coded = joined(self._coded, self._category.simplify_m, MAX_JOINED // self._blocks)
         shapes: list[tuple[str, Piece | Disc]] = [(self._at, piece) for piece in coded]
         rings = self._split([(where, each) for where, each in self._said if isinstance(each, CapRing)])
@@ -332,7 +348,10 @@ class _Placed:
             self._unite(shapes)
 
     def _split(self, said: Sequence[tuple[str, CapRing]]) -> dict[CapRing, Piece | Disc]:
-        """Return the rings with edges that are arcs, as pieces; those that are too small, as circles."""
+        """Return the published form of each ring: a piece with long edges split into arcs, or a circle.
+
+        A ring that fits into a circle of the category's smallest radius becomes that circle.
+        """
         found: dict[CapRing, Piece | Disc] = {}
         small = {each: disc for _, each in said if (disc := smallest_circle(each.corners, self._category.min_radius_m))}
         wide = [(where, each) for where, each in said if each not in small]
@@ -342,7 +361,7 @@ class _Placed:
             split = split_rings(rings, most) if rings else []
         except ValueError:
             split = []
-            for where, each in wide:  # which it was
+            for where, each in wide:  # one by one, to name the rings that are wrong
                 try:
                     split_rings([tuple(np.array(each.corners).T[::-1])], most)
                 except ValueError as error:
@@ -358,7 +377,11 @@ class _Placed:
         return found
 
     def _publish(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> bool:
-        """Take the shapes as they are; return whether they can be published."""
+        """Add the shapes as they are. Return False if they are too much, so that they have to be united.
+
+        The blocks of a message share a number of comparisons by which rings are searched for crossings (rule HD3). A
+        ring that is not searched is treated as one that crosses itself.
+        """
         most = MAX_COMPARED // 4 // self._blocks
         for where, each in shapes:
             if not isinstance(each, Piece):
@@ -378,7 +401,7 @@ class _Placed:
         return bool(self.violations) or publish_polygons(polygons, self._category.simplify_m) is not None
 
     def _unite(self, shapes: Sequence[tuple[str, Piece | Disc]]) -> None:
-        """Take fewer and coarser shapes that cover these (rule HD10)."""
+        """Replace `shapes` by fewer and coarser shapes that cover the given ones (rule HD10)."""
         discs = [(where, each) for where, each in shapes if not isinstance(each, Piece)]
         pieces = [each for _, each in shapes if isinstance(each, Piece)]
         if len(shapes) > MAX_SHAPES:
@@ -392,11 +415,11 @@ class _Placed:
         self.notes.add("united")
         self.shapes = list(discs)
         for outline in found:
-            outline.radius_m = widest_m  # P7 judges what the message says
+            outline.radius_m = widest_m  # the policy judges the size of the message's own shapes (P7)
             self._add(self._at, outline)
 
     def _add(self, where: str, outline: RequestedPolygon) -> None:
-        """Add an outline; if it is too small for the category, a circle that holds it."""
+        """Add a polygon; if it is too small for the category, add the smallest allowed circle around it instead."""
         disc = smallest_circle(outline.corners, self._category.min_radius_m)
         self.shapes.append((where, disc or outline))
 
@@ -406,7 +429,10 @@ class _Placed:
 
 
 def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece], int]:
-    """The zones of the areas that have codes and no shape (a point is none); how many areas can't be placed wholly."""
+    """Return the zones of the areas that have codes and no shape, and how many of them are not placed wholly.
+
+    A point is not a shape. But an area with a point is not counted as left out.
+    """
     found: list[Piece] = []
     left_out = 0
     for _, area in areas:
@@ -417,8 +443,8 @@ def _zones_of(areas: list[tuple[str, Area]], zones: Zones) -> tuple[list[Piece],
     return found, left_out
 
 
-def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
-    """Each shape once, with the pointer to the first area that has it."""
+def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | CapRing]]:
+    """Return each different shape, with the pointer to the first area that has it."""
     found: dict[CapCircle | CapRing, str] = {}
     for where, area in areas:
         for ring in area.rings:
@@ -428,8 +454,8 @@ def _each_once(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle | Cap
     return [(where, shape) for shape, where in found.items()]
 
 
-def _nowhere(areas: list[tuple[str, Area]]) -> str:
-    """Why a block is nowhere, by the lists that its codes are of; no code is named (CP24)."""
+def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
+    """Return why a block has no area. The text names the lists of its codes, but no code (rule CP24)."""
     names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
     if not any(area.codes for _, area in areas):
         return "must have a polygon, or a circle with a radius"

@@ -1,4 +1,8 @@
-"""Infos that say the same in several languages are one block, and become one alert (CP14, CP15)."""
+"""The grouping of a message's infos into blocks (rules CP14 and CP15).
+
+Infos with the same times, severity and shapes, in different languages, are one block. Each block becomes one alert.
+Example: a storm warning in German and in English, and a flood warning in German, are two blocks.
+"""
 
 from dataclasses import dataclass
 
@@ -13,24 +17,30 @@ ALL_CLEAR = "AllClear"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Infos of different languages about the same, in the issuer's order. `at`: where the first of them stands."""
+    """The infos of one alert, one for each language, in the issuer's order.
+
+    `at` is the index of the first one among all infos of the message.
+    """
 
     infos: tuple[Info, ...]
     at: int
 
     @property
     def shapes(self) -> tuple[CapCircle | CapRing, ...]:
-        """All shapes of its areas, each once, in the order of the message."""
+        """The different shapes of its areas, in the order of the message."""
         return _shapes(self.infos[0])
 
 
 def of(message: CapMessage) -> list[Block]:
-    """The blocks of a message, in its order. Raises Problem if there are more than MAX_BLOCKS."""
+    """Return the blocks of a message, in the order of their first infos.
+
+    Raises Problem (422) if there are more than MAX_BLOCKS.
+    """
     found: list[tuple[object, int, dict[str, Info]]] = []
     for n, info in enumerate(message.infos):
         same, language = _sameness(info), info.language.lower()
         for its, _, by_language in found:
-            # One more of the same language is a repeat, unless it tells of another event.
+            # A second info in the same language is dropped as a repeat, unless its event differs.
             if its == same and by_language.setdefault(language, info).event == info.event:
                 break
         else:
@@ -42,12 +52,12 @@ def of(message: CapMessage) -> list[Block]:
 
 
 def is_all_clear(message: CapMessage) -> bool:
-    """Whether the message says that it is over, and nothing else (CP15)."""
+    """Return whether every info of the message says that the danger is over (rule CP15)."""
     return bool(message.infos) and all(ALL_CLEAR in info.response_types for info in message.infos)
 
 
 def _sameness(info: Info) -> object:
-    """What infos of one block have in common: shapes by value, and codes only where there are none."""
+    """Return a value that is equal for all infos of one block. Codes count only in an info without shapes."""
     shapes = _shapes(info)
     codes = () if shapes else tuple(code for area in info.areas for code in area.codes)
     responses = frozenset(info.response_types)

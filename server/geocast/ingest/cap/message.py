@@ -1,7 +1,8 @@
-"""A CAP message: what stands in it, by the words of CAP, each field checked (CP4 to CP6, CP22, CP23).
+"""A CAP message as data classes named as in CAP, with every field checked (rules CP4 to CP6, CP22 and CP23).
 
-What geocast has no use for is not kept: contact, senderName, audience, parameter, resource, incidents, code, addresses,
-restriction, altitude, ceiling. Pointers of violations count from 0, and no value is repeated (H9).
+The elements that geocast does not use are dropped: contact, senderName, audience, parameter, resource, incidents, code,
+addresses, restriction, altitude and ceiling. Violations point into the message, counting from 0, for instance to
+`/alert/info/0/area/1/polygon/0`, and never repeat a value (rule H9).
 """
 
 import re
@@ -30,25 +31,25 @@ CERTAINTIES = ("Observed", "Likely", "Possible", "Unlikely", "Unknown")
 MAX_REFERENCES = 100
 MAX_NAME = 512  # characters of an identifier or a sender
 DEFAULT_LANGUAGE = "en-US"
-UNKNOWN_LANGUAGE = "und"  # of RFC 5646: undetermined
+UNKNOWN_LANGUAGE = "und"  # "undetermined" in RFC 5646
 
 _NAME = re.compile(r"[^\s,<&]{1,512}")
 _NO_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,9})?", re.ASCII)
 _LANGUAGE = re.compile(languages.PATTERN)
 _WEB = re.compile(r"https?://[!#-;=?-~]{1,990}", re.IGNORECASE | re.ASCII)  # a URL is ASCII (RFC 3986)
-# CAP 1.0 has a word that later versions have not.
+# A word of CAP 1.0 that later versions have replaced.
 _OLD_WORDS = {"Very Likely": "Likely"}
 
 _T = TypeVar("_T")
 
 
-class _TooMuch(Exception):  # noqa: N818 (what it says of the shapes)
-    """The shapes of a message are more work than they may be (rule HD3)."""
+class _TooMuch(Exception):  # noqa: N818 (it says what the shapes are)
+    """The error for a message whose shapes take too much time to process (rule HD3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapCode:
-    """A code of an event or of an area: `name` says whose list it is from (CAP's valueName)."""
+    """A code of an event or of an area. `name` is the list that the code is from (`valueName` in CAP)."""
 
     name: str
     value: str
@@ -56,7 +57,7 @@ class CapCode:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Another message, by what names it. (The time that stands there, too, is often wrong: CP11.)"""
+    """A reference to another message. Its third part, `sent`, is not kept because it is often wrong (rule CP11)."""
 
     sender: str
     identifier: str
@@ -64,7 +65,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Where: shapes, or codes, or both. Coordinates are shown by no `repr`."""
+    """An area: shapes, codes, or both. No `repr` shows its coordinates."""
 
     description: str
     circles: tuple[CapCircle, ...]
@@ -74,13 +75,13 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What is said in one language. Times in ms since 1970; None where nothing was said."""
+    """The content of a message in one language. Times are in ms since 1970, and None if the element is absent."""
 
     language: str
     event: str
     categories: tuple[str, ...]
     codes: tuple[CapCode, ...]
-    severity: str | None  # lower case; None for Unknown, too
+    severity: str | None  # in lower case; None also for "Unknown"
     urgency: str
     certainty: str
     begins_at: int | None  # `onset`, else `effective`
@@ -95,7 +96,7 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class CapMessage:
-    """One message. `sent` in ms since 1970; `notes`: what was put right while it was read."""
+    """One message. `sent` is in ms since 1970. `notes` say what was corrected when the message was read."""
 
     version: str
     identifier: str
@@ -111,9 +112,11 @@ class CapMessage:
 
 
 def read(body: bytes, charset: str | None = None, assume_offset: str | None = None) -> CapMessage:
-    """The message in `body`; `charset`: of Content-Type; `assume_offset`: of times that have none, as "+00:00".
+    """Parse and check the message in `body`.
 
-    Raises Problem: 400 `malformed-xml`, 422 `not-cap`, or 422 with each field that is missing or invalid.
+    `charset` is the parameter of `Content-Type`. `assume_offset` is the UTC offset, such as "+00:00", of times without
+    an offset; None refuses such times. Raises Problem: 400 `malformed-xml`, 422 `not-cap`, or 422 with each field that
+    is missing or invalid.
     """
     root = parse(body, charset)
     if root.name != "alert" or root.namespace not in NAMESPACES:
@@ -126,16 +129,16 @@ def read(body: bytes, charset: str | None = None, assume_offset: str | None = No
 
 
 class _Reader:
-    """Reads elements, and collects what is wrong with them."""
+    """The reader of one message, which collects all violations before any is reported."""
 
     def __init__(self, assume_offset: str | None) -> None:
         self.violations: list[Violation] = []
         self._assume_offset = assume_offset
         self._notes: set[str] = set()
-        self._read: dict[str, Any] = {}  # shapes by their texts, for each language repeats them
+        self._read: dict[str, Any] = {}  # parsed shapes by their texts, since each language repeats them
         self._work = 0
 
-    # ---- what a message is made of ---------------------------------------------------------------------------
+    # ---- the elements of a message ---------------------------------------------------------------------------
 
     def message(self, root: Element) -> CapMessage:
         version = NAMESPACES[root.namespace]
@@ -207,7 +210,7 @@ class _Reader:
     ) -> Iterator[_T]:
         for n, each in enumerate(element.all(name)):
             if not each.text.strip():
-                continue  # an empty element is none
+                continue  # an empty element counts as absent
             try:
                 shape, notes = self._shape(each.text, parsed)
             except _TooMuch:
@@ -221,7 +224,7 @@ class _Reader:
                 yield shape
 
     def _shape(self, text: str, parsed: Callable[[str], tuple[_T, frozenset[str]]]) -> tuple[_T, frozenset[str]]:
-        """Return what `parsed` makes of a text. Raises ValueError, _TooMuch where all are too much work (rule HD3)."""
+        """Return the shape in `text`, parsed once. Raises ValueError, or _TooMuch if the whole message is too much."""
         key = parsed.__name__ + text
         if key not in self._read:
             self._work += shapes.work_of(text)
@@ -243,7 +246,7 @@ class _Reader:
         return text
 
     def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
-        """One of the words; "" if the element is not there, or is none of them."""
+        """Return the element's text if it is one of `words`; "" if the element is absent or has another text."""
         text = texts.one_line(_first(element, name))
         text = _OLD_WORDS.get(text, text)
         if text in words:
@@ -255,7 +258,7 @@ class _Reader:
         return ""
 
     def _language(self, element: Element) -> str:
-        """Return a tag of RFC 5646, UNKNOWN_LANGUAGE for what can't be read as one (rule HD12)."""
+        """Return the language as a tag of RFC 5646; UNKNOWN_LANGUAGE if the text is not such a tag (rule HD12)."""
         text = _first(element, "language").strip().replace("_", "-") or DEFAULT_LANGUAGE
         if _LANGUAGE.fullmatch(text):
             return text
@@ -283,12 +286,12 @@ class _Reader:
 
 
 def is_name(text: str) -> bool:
-    """Whether it can be an `identifier` or a `sender` (CP5)."""
+    """Return whether `text` is a valid `identifier` or `sender` (rule CP5)."""
     return _NAME.fullmatch(text) is not None
 
 
 def _first(element: Element, name: str) -> str:
-    """The text of the first child of this name; "" if there is none."""
+    """Return the text of the first child with this name; "" if there is none."""
     return next((child.text for child in element.all(name)), "")
 
 
@@ -297,7 +300,7 @@ def _codes(element: Element, name: str) -> tuple[CapCode, ...]:
 
 
 def _code(element: Element) -> CapCode | None:
-    """`valueName` and `value`; in CAP 1.0 a text "name=value"."""
+    """Return the code in the children `valueName` and `value`, or in the text "name=value" of CAP 1.0."""
     if not element.children:
         name, _, value = element.text.strip().partition("=")
     else:

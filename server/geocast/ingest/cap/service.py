@@ -1,4 +1,4 @@
-"""The path of one CAP message from its bytes to its answer, without HTTP (docs/cap.md, rules CP1 to CP25).
+"""The path of one CAP message from its bytes to its answer, without HTTP (cap.md, rules CP1 to CP25).
 
     bytes ── read_message, in a thread: 400, 422, 403 ──> MessageReading
       │ a message that is not meant to be published: ignored
@@ -7,13 +7,13 @@
       │ decision.decide: which alerts is it about?                  │ another writer was
       │ expired, a repeated message, 422 of the policy, 429         │ faster at some entry
       v                                                             │
-    PlannedEntries: a revision, cancels, tombstones, one by one ────┘ ──> CapOutcome
+    PlannedEntries: revisions, cancels, tombstones, one by one ─────┘ ──> CapOutcome
 
-The entries of one message are not stored at once. So each decision is made again from the log, and leaves out what is
-there already (`decision`, Rule 1).
+The entries of one message are appended one after another, not all together. So whenever an append is refused, the
+decision is made again from the log, and entries that are there already are left out (`decision`, Rule 1).
 Example: a message replaces the alerts a and b by n. Node A has published n and cancelled a when somebody cancels b by
 hand. Node A's cancel of b is refused, because its number is taken. Node A decides again: it finds n, and finds that a
-and b have ended, so nothing is left to append. It answers 201 `replaced`, for that is what this request has done.
+and b have ended, so nothing is left to append. It answers 201 `replaced`, since that is what this request has done.
 """
 
 import asyncio
@@ -59,20 +59,20 @@ MAX_REASON = 280
 REPLACED_REASON = "Replaced by a newer message."
 CANCEL_REASON = "Cancelled by the issuer."
 TOMBSTONE_REASON = "Referred to by a newer message."
-TOMBSTONE_MS = 24 * 3_600_000  # from `sent` of its message: how long a tombstone lasts at least (CP13)
+TOMBSTONE_MS = 24 * 3_600_000  # the shortest time that a tombstone is remembered after `sent` of its message (CP13)
 READS_AT_ONCE = 32  # histories that are read at the same time
-_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # a message that kept these rules may break them later
+_TIME_RULES = (problems.STALE, problems.EXPIRY_OUT_OF_RANGE)  # rules that a message may keep now and break later
 CHANGES = (PUBLISHED, UPDATED, REPLACED, CANCELLED)  # outcomes that are answered with 201
-_OVERTAKEN = "what this message is about is being written by others, or can't be read"
+_OVERTAKEN = "other writers keep changing the alerts that this message is about, or their last entries can't be read"
 
 
 @dataclass(frozen=True, slots=True)
 class CapOutcome:
-    """The answer to a message. `why`: the reason for an outcome that publishes nothing.
+    """The answer to a message.
 
-    `alerts` and `cancelled` are the entries that the message has made, by this request or an earlier one. `notes` name
-    what was changed or left out, and `areas_left_out` counts areas without a known shape. `stored` has the entries that
-    this very request has put into the log, tombstones included.
+    `why` is the reason if the message was ignored. `alerts` and `cancelled` are the entries that the message has made,
+    by this request or an earlier one. `notes` say what was changed or left out. `areas_left_out` is the number of areas
+    without a known shape. `stored` has the entries that this very request has appended, with tombstones.
     """
 
     outcome: str
@@ -86,12 +86,14 @@ class CapOutcome:
 
 @dataclass(frozen=True, slots=True)
 class MessageReading:
-    """A message that was read, and all that can be said of it without the log.
+    """A message that was parsed, with all results that do not depend on the log.
 
-    `drafts`: the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal`: the rules of the
-    policy that it breaks. It is not raised at once, for a message that was published before is answered as it was then.
-    `ignored`: why the message is not meant to be published; "" if it is. `ended`: an Alert whose blocks are all over.
-    `blocks`: the number of alerts that the message would make.
+    `drafts` are the alerts that it would make; none if it cancels, or if there is a `refusal`. `refusal` has the rules
+    of the policy that it breaks. It is not raised at once, because a message that was published before gets the same
+    answer again. Example: an alert is published, the policy becomes stricter, and the issuer repeats the message: the
+    answer is `repeated`, not 422. `ignored` is the reason why the message is not meant to be published; "" if it is.
+    `ended`: the message is an Alert, and all its blocks have expired. `blocks` is the number of alerts that it would
+    make.
     """
 
     message: CapMessage
@@ -104,7 +106,7 @@ class MessageReading:
 
 
 class CapIngest:
-    """Takes CAP messages from sources and writes what becomes of them to the log."""
+    """The intake of CAP messages: it decides on each message and appends the resulting entries to the log."""
 
     def __init__(
         self,
@@ -120,7 +122,7 @@ class CapIngest:
         """Take messages of these sources under this policy.
 
         `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
-        `publishers` has what each source may do, by its name; None allows all that the policy allows. `zones` has the
+        `publishers` has the grants of each source, by its name; None grants all that the policy allows. `zones` has the
         shapes for the codes of areas.
         """
         self.sources = sources
@@ -134,13 +136,13 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """Return a copy with another policy, sources and grants. Messages that are under way keep the old ones."""
+        """Return a copy with another policy, sources and grants. Messages in progress go on under the old ones."""
         after: CapIngest = copy(self)
         after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
 
     def check_source(self, source: CapSource) -> Bounds:
-        """Return what a source may do. Raises Problem (403) if it may not publish at all (rule PG1)."""
+        """Return what the source is granted. Raises Problem (403) if it may not publish at all (rule PG1)."""
         return granted(self._publishers, source.name, "The source is not among the publishers of this node.")
 
     async def take(self, body: bytes, charset: str | None, source: CapSource, *, dry_run: bool = False) -> CapOutcome:
@@ -160,7 +162,7 @@ class CapIngest:
         """Decide from the log and append the entries in order, until a decision is carried out to its end."""
         stored: list[Entry] = []
         counted = False
-        first_decision: Decision | None = None  # the decision that the answer tells of
+        first_decision: Decision | None = None  # the decision whose outcome is answered
 
         def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
             nonlocal first_decision
@@ -169,8 +171,8 @@ class CapIngest:
                 return Plan(CapOutcome(IGNORED, "expired", notes=reading.message.notes))
             if reading.refusal is not None and (decision.outcome != REPEATED or decision.publish):
                 raise reading.refusal
-            # A later decision of this request finds what an earlier one has stored, and would answer `repeated`. So the
-            # first decision by which more than tombstones were stored is the one to tell of.
+            # A later decision of this request finds the entries of an earlier one, and its outcome is `repeated`. So
+            # the answer has the outcome of the first decision by which more than tombstones were stored.
             if first_decision is None or all(map(_is_tombstone, stored)):
                 first_decision = decision
             planned = PlannedEntries(reading, decision, source, self._policy, now_ms)
@@ -195,9 +197,9 @@ class CapIngest:
         return await self._writer.decide_and_append(lambda: self._read_and_decide(reading), plan, append)
 
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
-        """Return the decision on a message, and the time in ms for which it was made.
+        """Return the decision on a message, and the time in ms since 1970 for which it was made.
 
-        `decide` says which histories it lacks. They are read, and it is asked again, until it lacks none.
+        As long as `decide` lacks histories, they are read and it is called again.
         """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
@@ -214,7 +216,7 @@ class CapIngest:
                     known.put(alert_id, history)
 
     def _count(self, source: CapSource) -> None:
-        """Count a message that is about to publish. Raises Problem (429) above the source's own rate (rule PG2)."""
+        """Count a message that is about to publish. Raises Problem (429) above the source's own rates (rule PG2)."""
         rates = () if self._publishers is None else self._publishers.own_rates(source.name)
         if rates:
             self._rates.claim((source.name, False), rates, self._clock.now().monotonic)
@@ -227,10 +229,10 @@ def _is_tombstone(entry: Entry) -> bool:
 def read_message(
     body: bytes, charset: str | None, source: CapSource, policy: Policy, bounds: Bounds, now_ms: int, zones: Zones
 ) -> MessageReading:
-    """Return what a message says and what it would be published as, which takes milliseconds.
+    """Parse a message and draft the alerts that it would make, which takes milliseconds.
 
-    Raises Problem: 400 if it can't be read, 422 if it breaks a rule of CAP, 403 if the source may not speak for its
-    sender.
+    Raises Problem: 400 if it is not well-formed, 422 if it breaks a rule of CAP, 403 if the source may not speak for
+    its sender.
     """
     message = cap_message.read(body, charset, source.assume_offset)
     publishes = message.type in ("Alert", "Update")
@@ -266,11 +268,11 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
-    """Return the facts by which the message and its references are looked for in the log."""
+    """Return the facts that decide where the message and its references are searched in the log."""
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
-        # Issuers refer to messages of their own by another name of the sender, so both are looked for.
+        # Some issuers refer to their own messages with another name of the sender, so both names are tried (CP11).
         readings = [ids.base(source.name, sender, each.identifier) for sender in (each.sender, message.sender)]
         if readings[0] != own:
             references.append(tuple(dict.fromkeys(readings)))
@@ -309,11 +311,11 @@ class PlannedEntries:
 
     @property
     def entries(self) -> list[Entry]:
-        """All of the entries, in the order in which they are appended."""
+        """All the entries, in the order in which they are appended."""
         return [*self.revisions, *self.cancels, *self.tombstones]
 
     def unsigned(self) -> list[Violation]:
-        """Return what is wrong with the first entry that reviewers would have to sign: a message has no signatures."""
+        """Return the violations of the first entry that would need signatures of reviewers: a message has none."""
         behind = {found.id: found.kinds for found in (self._decision.revise, *self._decision.cancel) if found}
         entries: list[Entry] = [*self.revisions, *self.cancels]
         for entry in entries:
@@ -324,7 +326,7 @@ class PlannedEntries:
     def answer(self, first_decision: Decision, stored: Sequence[Entry]) -> CapOutcome:
         """Return the answer once all entries are stored.
 
-        `first_decision`: the decision by which this request began to store. `stored`: all that it has stored.
+        `first_decision` is the decision with which this request began to store entries. `stored` has all its entries.
         """
         decision, reading = self._decision, self._reading
         revisions = {each.id: each for each, _ in decision.made}
@@ -345,15 +347,16 @@ class PlannedEntries:
         )
 
     def _differs(self) -> bool:
-        """Return whether a repeated message would make other alerts now than it has made (CP10).
+        """Return whether a repeated message would now make other alerts than it made at first (rule CP10).
 
-        Example: an issuer sends another headline under the same name and time. The first answer stands, with a note.
+        Example: an issuer sends another headline under the same name and time. The first answer is repeated, with the
+        note `differs`.
         """
         made, refusal = self._decision.made, self._reading.refusal
         if refusal is not None:
             return bool(made) and any(each.type not in _TIME_RULES for each in refusal.violations)
-        # Blocks that have ended since are not drafted any more. The blocks that end last come first, so the drafts that
-        # are left are compared with the alerts that they made.
+        # Blocks that have ended since then have no draft any more. Drafts are sorted with the latest end first, so the
+        # remaining drafts are compared with the alerts of the same blocks.
         return any(
             draft.accept(each.id, each.terms, before) != each.alert
             for draft, (each, before) in zip(self._reading.drafts, made, strict=False)
@@ -362,12 +365,12 @@ class PlannedEntries:
     # ---- entries ---------------------------------------------------------------------------------------------------
 
     def _revisions(self) -> Iterator[Revision]:
-        """Yield the revision of the alert that goes on, or revision 1 of each alert that is published as new."""
+        """Yield the next revision of the updated alert, or revision 1 of each alert that is published as new."""
         if (current := self._decision.revise) is not None:
             yield self._revision(1, current.id, current.number + 1, current.revision)
         for number in self._decision.publish:
             if number > len(self._reading.drafts):
-                return  # this block, and all after it, have ended since
+                return  # this block and all blocks after it have ended since the first decision
             yield self._revision(number, ids.block(self._decision.first_id, number), 1, None)
 
     def _revision(self, block: int, alert_id: str, number: int, current: Revision | None) -> Revision:
@@ -392,15 +395,18 @@ class PlannedEntries:
         return Cancel(*parts, into=self._decision.into, issuer=self._source.issuer)
 
     def _cancel_reason(self) -> str:
-        """Return the issuer's words on why the alert is over, in the message's first language."""
+        """Return the issuer's words on why the alert is over, in the message's first language.
+
+        They are the headline, unless it is only the event, else the note.
+        """
         if not self._reading.facts.cancels:
-            return CANCEL_REASON  # another message has cancelled it, and this one came late
+            return CANCEL_REASON  # an earlier request has called off the chain, and this message came late
         first = next(iter(self._reading.message.infos), None)
         headline = first.headline if first is not None and first.headline != first.event else ""
         return cut(headline or self._reading.message.note or CANCEL_REASON, MAX_REASON)
 
     def _latest_end(self, revision: Revision) -> int:
-        """Return the latest time in ms at which the alert of a revision may come to end, by the current policy."""
+        """Return the latest time in ms at which the alert of a revision may end, by the current policy."""
         category = self._policy.categories.get(revision.alert.category)
         latest = 0 if category is None else revision.alert.occurred_at + category.lasting.max_age_ms
         return max(revision.ends_at, latest)

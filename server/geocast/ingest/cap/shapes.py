@@ -1,4 +1,10 @@
-"""The texts of `circle` and `polygon`: numbers in plain decimals, pairs of latitude and longitude (CP22, CP23)."""
+"""The parser for CAP's `circle` and `polygon`, texts of plain decimals (rules CP22 and CP23).
+
+    circle   "47.5,9.7 20"                       latitude,longitude and a radius in kilometres
+    polygon  "47.5,9.7 47.6,9.9 47.4,9.8 47.5,9.7"
+
+Small mistakes are corrected and noted: a ring that is not closed, and longitudes of up to ±360°.
+"""
 
 import re
 from dataclasses import dataclass, field
@@ -6,14 +12,14 @@ from dataclasses import dataclass, field
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PAIR = re.compile(f"({_NUMBER}),({_NUMBER})", re.ASCII)
 _PLAIN = re.compile(_NUMBER, re.ASCII)
-MAX_WORK = 50_000  # of the shapes of one message (rule HD3): as many corners are read and placed in 0.5 s
-_WORK_OF_SHAPE = 20  # beside its corners
-MAX_DIGITS = 40  # of a number: more than any double has, and few enough to be quick
+MAX_WORK = 50_000  # corners in one message, which take 0.5 s to read and place (rule HD3)
+_WORK_OF_SHAPE = 20  # the cost of each shape, in corners, in addition to its own corners
+MAX_DIGITS = 40  # characters of a number: more than a double needs, and few enough to be parsed quickly
 
 
 @dataclass(frozen=True, slots=True)
 class CapCircle:
-    """A circle: centre in degrees, radius in metres. One of radius 0 is a point, and no area."""
+    """A circle: its centre in degrees and its radius in metres. A circle of radius 0 is a point, not an area."""
 
     lat: float = field(repr=False)
     lng: float = field(repr=False)
@@ -21,7 +27,7 @@ class CapCircle:
 
     @property
     def work(self) -> int:
-        """How much work it is, in corners."""
+        """The cost of processing the circle, in corners."""
         return _WORK_OF_SHAPE
 
 
@@ -33,17 +39,17 @@ class CapRing:
 
     @property
     def work(self) -> int:
-        """How much work it is, in corners."""
+        """The cost of processing the polygon, in corners."""
         return _WORK_OF_SHAPE + len(self.corners)
 
 
 def work_of(text: str) -> int:
-    """Return how much work the shape in a text is at most, before it is read."""
+    """Return an upper bound of the cost of processing the shape in `text`, in corners, without parsing it."""
     return _WORK_OF_SHAPE + len(text.split())
 
 
 def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
-    """A circle, whose text has its radius in kilometres, and what was put right. Raises ValueError: what is wrong."""
+    """Parse a circle. Return it with notes on what was corrected. Raises ValueError that says what is wrong."""
     parts = text.split()
     if len(parts) != 2:
         raise ValueError("must be a pair lat,lng and a radius in kilometres")
@@ -55,7 +61,7 @@ def circle(text: str) -> tuple[CapCircle, frozenset[str]]:
 
 
 def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
-    """A polygon, and what was put right. Raises ValueError, with what is wrong."""
+    """Parse a polygon. Return it with notes on what was corrected. Raises ValueError that says what is wrong."""
     places = [_place(part) for part in text.split()]
     corners = [(lat, lng) for lat, lng, _ in places]
     notes = {"lng-wrapped"} if any(wrapped for _, _, wrapped in places) else set()
@@ -68,12 +74,12 @@ def polygon(text: str) -> tuple[CapRing, frozenset[str]]:
 
 
 def _place(text: str) -> tuple[float, float, bool]:
-    """A pair `lat,lng`, and whether its longitude was beyond ±180° and has been wrapped."""
+    """Parse a pair `lat,lng`. Return both numbers, and whether the longitude was beyond ±180° and was wrapped."""
     found = _PAIR.fullmatch(text)
     if found is None:
-        raise ValueError("must be of pairs lat,lng of plain decimals")
-    if len(text) > 2 * MAX_DIGITS:  # of plain decimals, as the pattern says
-        raise ValueError("must be of plain decimals")
+        raise ValueError("must have pairs lat,lng of plain decimals")
+    if len(text) > 2 * MAX_DIGITS:  # before float(), whose time grows with the number of digits
+        raise ValueError("must have numbers in plain decimals")
     lat, lng = float(found[1]), float(found[2])
     if not -90 <= lat <= 90:
         raise ValueError("must have latitudes of -90 to 90")
@@ -85,5 +91,5 @@ def _place(text: str) -> tuple[float, float, bool]:
 
 def _number(text: str) -> float:
     if len(text) > MAX_DIGITS or not _PLAIN.fullmatch(text):
-        raise ValueError("must be of plain decimals")
+        raise ValueError("must have numbers in plain decimals")
     return float(text)

@@ -1,4 +1,4 @@
-"""Who may send messages of CAP here, and for whom: the file of `--cap-sources` (TOML).
+"""The sources of CAP messages: the systems that may send them, read from the TOML file of `--cap-sources`.
 
     [sources.belize-met]
     approver      = "NMS Belize: CAP Composer's approval workflow"
@@ -6,7 +6,7 @@
     secret_sha256 = "9f86d0…"
     assume_offset = "+00:00"
 
-An error never repeats a value of the file.
+Error messages name keys and never repeat a value, since the file has hashes of secrets.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from ...errors import ConfigError, did_you_mean
 from ...model.alert import ID_PATTERN
 from .message import is_name
 
-ANY = "*"  # among `senders`: whoever; for an aggregator
+ANY = "*"  # in `senders`: the source may send messages of any sender, as an aggregator does
 MIN_SECRET = 32  # characters of a secret
 MAX_SECRET = 255  # CAP Composer's limit for its header
 _NAME = re.compile(ID_PATTERN)
@@ -34,10 +34,12 @@ _NAME = re.compile(ID_PATTERN)
 
 @dataclass(frozen=True, slots=True)
 class CapSource:
-    """A source, and what it may do. `name` is the `source` of its alerts, `approver` who vouches that they may go out.
+    """A source of CAP messages.
 
-    `assume_offset`: of times that have none; None: such times are refused. `issuer`: whose tokens are the source's
-    (rule HD5); empty: those of the key set itself.
+    Its alerts have `name` as their `source`, and `approver` as the approver. `senders` are the values of `<sender>`
+    that it may use. `secret_sha256` is the hash of its webhook secret; None if the source has no secret.
+    `assume_offset` is the UTC offset of times without an offset; if it is None, such times are refused. `issuer` is the
+    issuer of the source's tokens; "" if they are signed by a key without an issuer of its own (rule HD5).
     """
 
     name: str
@@ -48,12 +50,12 @@ class CapSource:
     issuer: str = ""
 
     def speaks_for(self, sender: str) -> bool:
-        """Whether a message of this sender may come from here (CP1). Senders are compared literally."""
+        """Return whether the source may send messages of this sender, compared literally (rule CP1)."""
         return sender in self.senders or ANY in self.senders
 
 
 class CapSources:
-    """All sources that are in force. Equal if they are the same."""
+    """The configured sources. Two of these objects are equal if they have equal sources."""
 
     def __init__(self, by_name: Mapping[str, CapSource]) -> None:
         self._by_name = dict(by_name)
@@ -68,7 +70,7 @@ class CapSources:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their names, in the order of the file."""
+        """The names of the sources, in the order of the file."""
         return tuple(self._by_name)
 
     def named(self, sub: str, issuer: str = "") -> CapSource | None:
@@ -77,7 +79,7 @@ class CapSources:
         return found if found is not None and found.issuer == issuer else None
 
     def of_secret(self, secret: str) -> CapSource | None:
-        """The source that has this secret. How long it takes tells nothing of the secrets there are."""
+        """Return the source with this secret, or None. The time that it takes does not depend on the secrets."""
         if not MIN_SECRET <= len(secret) <= MAX_SECRET:
             return None
         digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
@@ -106,7 +108,7 @@ def _offset(text: str) -> str:
 
 
 class _Keys(BaseModel):
-    """The keys of a source."""
+    """The table of one source."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -118,7 +120,7 @@ class _Keys(BaseModel):
 
 
 class _File(BaseModel):
-    """The file."""
+    """The whole file."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -126,7 +128,7 @@ class _File(BaseModel):
 
 
 def load(path: Path) -> CapSources:
-    """The sources in the file at `path`. Raises ConfigError, in one line for each thing that is wrong."""
+    """Return the sources in the file at `path`. Raises ConfigError with one line for each mistake."""
     try:
         return parse(path.read_bytes(), path)
     except OSError as error:
@@ -134,7 +136,7 @@ def load(path: Path) -> CapSources:
 
 
 def parse(data: bytes, path: Path | None) -> CapSources:
-    """The sources in the TOML that was read at `path`. Raises ConfigError, as `load` does."""
+    """Return the sources in this TOML. `path` is only named in errors. Raises ConfigError, as `load` does."""
     try:
         read = _File.model_validate(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

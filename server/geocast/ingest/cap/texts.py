@@ -1,4 +1,4 @@
-"""Texts of a message, tidied and cut to length (CP21)."""
+"""The clean-up of a message's texts, and their cut to a maximum length (rule CP21)."""
 
 import re
 from unicodedata import category
@@ -11,19 +11,22 @@ CUT = "…"
 
 
 def tidy(text: str) -> str:
-    """The text in lines without blanks at their ends, and no more than one empty line between two others."""
+    """Return the text without control characters, blanks at the ends of lines, and repeated empty lines."""
     text = _LINE_END.sub("\n", text).replace("\t", " ")
     text = "".join(each for each in text if each.isprintable() or each == "\n" or category(each) not in _DROPPED)
     return _EMPTY_LINES.sub("\n\n", "\n".join(line.strip() for line in text.split("\n"))).strip()
 
 
 def one_line(text: str) -> str:
-    """The text on one line, with one blank between two words."""
+    """Return the text on one line, with one blank between two words."""
     return " ".join(tidy(text).split())
 
 
 def cut(text: str, limit: int) -> str:
-    """The text, of at most `limit` characters: where it is longer, up to a whole sentence, else a word, and "…"."""
+    """Return at most `limit` characters of the text.
+
+    A longer text is cut after its last whole sentence that fits, else after its last whole word, and "…" is appended.
+    """
     if len(text) <= limit:
         return text
     room = text[: limit - len(CUT)]

@@ -1,11 +1,11 @@
-"""Zones: what the codes of CAP's areas stand for, from the GeoJSON files of `--cap-zones` (CZ1, CZ2).
+"""Zones: the polygons for the codes of CAP areas, read from the GeoJSON files of `--cap-zones` (rules CZ1 and CZ2).
 
     {"type": "FeatureCollection", "features": [
       {"type": "Feature", "properties": {"code": "EMMA_ID", "value": "AT301"}, "geometry": {"type": "Polygon", …}}, …]}
 
-`code` is CAP's valueName. They are read once, at the start, and what does not fit stops it. A file may have a hundred
-megabytes, and its features, decoded all at once, a gigabyte: so they are decoded one after another, and of each is kept
-what is left when it has been simplified.
+`code` is the `valueName` of CAP, the name of a list of codes. The files are read once, when the node starts, and a
+feature that does not fit stops the start. A file of 100 MB takes a gigabyte of memory when it is decoded at once. So
+its features are decoded one after another, and only the simplified polygons are kept.
 """
 
 import contextlib
@@ -28,24 +28,24 @@ from ...geometry.sphere import Floats
 
 logger = logging.getLogger(__name__)
 
-MAX_SHAPES = 64  # P12: of the area of an alert from CAP
-MAX_NAME = 200  # characters of `code` and `value`
-WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # by which pieces are simplified where it is too much work to join them
-PROGRESS_S = 5.0  # that pass between two lines about it
+MAX_SHAPES = 64  # in the area of an alert from CAP (rule P12)
+MAX_NAME = 200  # characters of `code` and of `value`
+WORK_TOLERANCES_M = (500, 1_000, 2_000, 5_000)  # tried in this order to simplify pieces that are too much work to join
+PROGRESS_S = 5.0  # seconds between two log lines on the progress of reading
 
 
 def folded(name: str) -> str:
-    """Return the name of a list of codes as names are compared: without case, "-" and "_" (rule HD12)."""
+    """Return the name of a list of codes in the form in which names are compared, without case, "-" and "_" (HD12)."""
     return name.casefold().replace("-", "").replace("_", "")
 
 
 class Zones:
-    """Zones by `code`, compared as `folded`, and `value`, compared literally."""
+    """All zones, by `code` and `value`. Codes are compared when `folded`, and values literally."""
 
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
-        """`by_name`: the pieces that a zone is made of."""
+        """`by_name` has the pieces of each zone, by its `code` and `value`."""
         self._by_name: dict[tuple[str, str], list[Piece]] = {}
-        self._spelled: dict[str, str] = {}  # names of lists as they were first spelled
+        self._spelled: dict[str, str] = {}  # folded names of lists -> the spelling that was read first
         for (name, value), found in by_name.items():
             self._spelled.setdefault(folded(name), name)
             self._by_name.setdefault((folded(name), value), []).extend(found)
@@ -54,13 +54,15 @@ class Zones:
         return len(self._by_name)
 
     def find(self, name: str, value: str) -> Sequence[Piece]:
-        """The pieces that the zone of this code is made of; none if it is not known."""
+        """Return the pieces of the zone with this code; none if the zone is unknown."""
         return self._by_name.get((folded(name), value), ())
 
     def place(self, codes: Iterable[tuple[str, str]]) -> tuple[list[Piece], bool]:
-        """What an area is made of that has these codes, and whether that is all of it.
+        """Return the pieces for an area with these codes, and whether they cover the whole area.
 
-        Issuers often name one place by the codes of several lists, of which one is enough.
+        They do if every code of at least one list is known, since issuers often name one place by the codes of several
+        lists. Example: an area has the codes EMMA_ID AT301 and WARNCELLID 8 and 9. If only AT301 is known, the area is
+        covered; if only 8 is known, it is not (rule CP24).
         """
         found: list[Piece] = []
         whole: dict[str, bool] = {}
@@ -71,7 +73,7 @@ class Zones:
         return found, any(whole.values())
 
     def summary(self) -> str:
-        """How many there are, in words."""
+        """Return the numbers of zones and corners in words, for instance "37 of EMMA_ID; 5,210 corners"."""
         lists = sorted(Counter(self._spelled[name] for name, _ in self._by_name).items())
         corners = sum(piece.ring.shape[1] - 1 for found in self._by_name.values() for piece in found)
         return f"{', '.join(f'{count:,} of {name}' for name, count in lists)}; {corners:,} corners"
@@ -81,12 +83,14 @@ NO_ZONES = Zones({})
 
 
 def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
-    """The pieces of the zones of one block: those in one that touch (CZ2).
+    """Return the pieces of one block's zones, with pieces that touch joined into one (rule CZ2).
 
-    If they are too many for one area, so are those that are at most `simplify_m` apart, as islands are: by as little as
-    will do. If that won't do either, or would take more than `most_work`, they are still too many.
+    If the result is too much for one alert, pieces that are up to `simplify_m` metres apart are joined too, across the
+    smallest gap that makes the result small enough. Example: an archipelago of 300 islets is joined across gaps of
+    200 m. If no gap is enough, the pieces that touch are joined and the result is still too much. If joining takes more
+    than `most_work` corners even after the pieces are simplified, they are returned as they were given.
     """
-    given = list({id(piece): piece for piece in given}.values())  # a code may be named twice
+    given = list({id(piece): piece for piece in given}.values())  # without repeats: a message may name a code twice
     for tolerance_m in (0, *WORK_TOLERANCES_M):
         found = [simpler(piece, tolerance_m) for piece in given] if tolerance_m else given
         if work(found) <= most_work:
@@ -113,10 +117,10 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
 
 
 def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
-    """Return pieces as outlines to be published, but for those that rounding makes a line of."""
+    """Return the pieces as polygons to be published, without pieces that rounding turns into a line."""
     found = []
     for ring, beyond_m in given:
-        with contextlib.suppress(ValueError):  # all keep A18
+        with contextlib.suppress(ValueError):  # rounding left fewer than three corners; all pieces keep A18
             found.append(RequestedPolygon.of_arcs(ring[0], ring[1], beyond_m))
     return found
 
@@ -125,7 +129,7 @@ def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
 
 
 def read_zones(paths: Sequence[Path]) -> Zones:
-    """The zones in these files. Raises ConfigError, naming the file, and the feature by its number and code."""
+    """Return the zones in these files. Raises ConfigError that names the file, and the feature by number and code."""
     by_name: dict[tuple[str, str], list[Piece]] = {}
     for path in paths:
         try:
@@ -172,7 +176,7 @@ def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator
 
 
 def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """The polygons of a geometry, each a list of rings, with how to call it."""
+    """Yield each polygon of a geometry as a list of rings, with its name for error messages."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
     polygons = [coordinates] if kind == "Polygon" else coordinates
@@ -183,29 +187,29 @@ def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _ring(positions: Any) -> Floats:
-    """A ring as longitude and latitude, (2, n + 1). Raises ValueError, for A16."""
+    """Return a ring as an array of longitudes and latitudes, of shape (2, n + 1). Raises ValueError (rule A16)."""
     if not isinstance(positions, list) or len(positions) < 4:
         raise ValueError("must have rings of at least 4 positions")
-    # By whole lists, not position by position: there may be a million.
+    # Types and lengths are compared in bulk, which is faster than a loop: a ring may have a million positions.
     if set(map(type, positions)) != {list} or not set(map(type, chain.from_iterable(positions))) <= {int, float}:
         raise ValueError("must have positions of two numbers")
     if set(map(len, positions)) != {2}:
         if min(map(len, positions)) < 2:
             raise ValueError("must have positions of two numbers")
-        positions = [each[:2] for each in positions]  # RFC 7946: a height may follow
+        positions = [each[:2] for each in positions]  # without the heights that RFC 7946 allows
     ring = np.array(positions, float).T
     if not ((np.abs(ring[0]) <= 360) & (np.abs(ring[1]) <= 90)).all():
         raise ValueError("must have longitudes of -360 to 360 and latitudes of -90 to 90, the longitude first")
-    ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22, HD12)
+    ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22 and HD12)
     if (ring[:, 0] != ring[:, -1]).any():
-        raise ValueError("must end each ring where it begins")
+        raise ValueError("must have rings that end where they begin")
     if len({*zip(*ring.tolist(), strict=True)}) < 3:
         raise ValueError("must have at least three positions that differ")
     return ring
 
 
 class _Collection:
-    """The text of a FeatureCollection, whose features are decoded one after another."""
+    """The text of a GeoJSON FeatureCollection, whose features are decoded one after another."""
 
     def __init__(self, path: Path, text: str) -> None:
         self._path = path
@@ -214,7 +218,7 @@ class _Collection:
         self._decode = json.JSONDecoder(parse_constant=self._no_number).raw_decode
 
     def features(self) -> Iterator[Any]:
-        """Each feature. Raises ConfigError."""
+        """Yield each feature. Raises ConfigError if the text is not a FeatureCollection with features."""
         kind, features = None, 0
         for name in self._items("{", "}"):
             if name == "features":
@@ -229,7 +233,10 @@ class _Collection:
             raise ConfigError(f"zones {self._path}: must be a FeatureCollection with features (GeoJSON)")
 
     def _items(self, begin: str, end: str) -> Iterator[Any]:
-        """The names of a map's members, or None for each item of a list; who asks decodes the value that follows."""
+        """Yield the name of each member of an object, or None for each item of a list.
+
+        The caller has to decode the value that follows before it asks for the next one.
+        """
         self._expect(begin)
         if self._is_next(end):
             return

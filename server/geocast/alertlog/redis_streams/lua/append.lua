@@ -1,23 +1,25 @@
--- Store entries; each is judged by rules LogA1 and LogC1, and one that was stored before is known by its token or its
--- payload. Kinds that are not in OF may begin any chain, and stand before and behind any of its entries (LogG2).
+-- Store entries. Each is checked by rules LogA1 and LogC1. An entry that was stored before is recognized by its token
+-- or its payload. Entries of kinds that are not in OF may be the first, the last or any other of a chain (LogG2).
 --
 --   ARGV  known epoch, durable (see `open`), mending; then for each entry
---         id, revision, kind, ends_at, payload, checksum, token, more, of an `end` when that was in ms
---   ->    epoch, seq; then for each entry {what, last revision, kind, and of what is there instead kind, ends_at, payload}
---         what: stored; ours (by this very append, whose reply was lost); same; other; refused (LogA1)
+--         id, revision, kind, ends_at, payload, checksum, token, more, and for an `end` its time in ms
+--   ->    epoch, seq; then for each entry
+--         {answer, last revision, its kind, and of the other entry in its place kind, ends_at, payload}
+--         answer: stored; ours (by this very append, whose reply was lost); same; other; refused (LogA1)
 --
--- Mending puts an entry that the index knows and the stream has lost back into the stream, and leaves gaps between
--- numbers. A cancel or an `end` that is there stays the last all the same of what this release writes; and a place that
--- may have been deleted stays so (LogC4).
+-- Mending puts entries back that the stream has lost, whether the index has them or not, and allows gaps between
+-- numbers. A cancel or an `end` that is there stays the last entry of this release's kinds. A `call` entry, whose place
+-- may have been deleted, is refused after an `end` (LogC4).
 local epoch, seq = open(ARGV[1], ARGV[2])
 local mending = ARGV[3] == '1'
 local answers, stored = {epoch, seq}, 0
 
--- Redis keeps entries of a stream together, some 4 KB of them, and what was deleted stays among them, in its files too,
--- until all of those are. So one with a place, which has to be gone in time (LogC4), is made too large for any company.
+-- Redis stores entries of a stream in blocks of some 4 KB. A deleted entry stays in its block, and in Redis' files,
+-- until all entries of the block are deleted. An entry with a place has to be gone in time (LogC4), so it is made so
+-- large that it has a block of its own.
 local ALONE = {'z', string.rep(' ', 4096)}
 
--- What the chain is of, as far as this release can tell: an alert or a call.
+-- Return whether the chain belongs to an alert or a call; nil if it has no entry of a kind that this release knows.
 local function chain_of(key, last, last_kind)
   for revision = last, 1, -1 do
     if OF[last_kind] then break end
@@ -62,8 +64,8 @@ for at = 4, #ARGV, 9 do
   answers[#answers + 1] = {answer, last, last_kind, instead.k or '', instead.x or 0, instead.p or ''}
 end
 
--- Something is written in any case: WAITAOF behind this waits for what its own connection has written, and what was
--- stored before, by another connection, comes before this.
+-- Something is written in any case, because the WAITAOF after this script waits only for writes of its own connection.
+-- Entries that another connection has stored come before this write, so they are synced with it.
 redis.call('HSET', META, 'seq', seq)
 redis.call('HINCRBY', META, 'size', stored)
 answers[2] = seq

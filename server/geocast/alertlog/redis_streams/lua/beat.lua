@@ -1,10 +1,10 @@
--- Write a heartbeat, unless there is a young one; and see whether the stream still has what it should have.
+-- Write a heartbeat, unless there is a young one, and check that the stream still has all its entries.
 --
---   ARGV  known epoch, durable (see `open`); how old in ms a heartbeat may be; the epoch that the caller wants to end,
---         or ''; a number that the new epoch has to be above
---   ->    epoch, seq, id of the last entry of the stream, heartbeats included
+--   ARGV  known epoch, durable (see `open`); the age in ms below which a heartbeat is young; the epoch that the caller
+--         wants to end, or ''; a number that the new epoch has to be above
+--   ->    epoch, seq, id of the last item of the stream, heartbeats included
 --
--- A new epoch has all followers read the log anew, and put back what they know and it has lost.
+-- In a new epoch all followers read the log again, and all processes put back the entries that it has lost.
 local epoch, seq = open(ARGV[1], ARGV[2])
 local meta = redis.call('HMGET', META, 'size', 'beat', 'beat_ms')
 local beat, now = meta[2], time_ms()

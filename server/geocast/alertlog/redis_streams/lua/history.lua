@@ -1,4 +1,4 @@
--- The entries of one alert.
+-- Return the entries of one alert or call.
 --
 --   ARGV  its id
 --   ->    epoch, durable ('' if unknown), its entries {id in the stream, {field, value, …}} in order

@@ -1,14 +1,14 @@
--- The next alerts in the order of LogL1, each with its last entry: or its last entries, from the last one backwards, as
--- far down as it takes to come to one that is no other kind, and to a cancel if there is one; or to one of a call.
+-- Return the next alerts in the order of LogL1, each with its last entries, from the last one backwards: down to the
+-- first entry of a known kind, and to the cancel if there is one.
 --
---   ARGV  a place in that order: ends_at in ms, id; how many alerts at most
+--   ARGV  a place in that order: ends_at in ms, id; the most alerts to return
 --   ->    epoch, durable ('' if unknown), and a list: for each alert
 --         {ends_at, id, {id in the stream, {field, value, …}}, …}
 local score, id, count = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local meta = redis.call('HMGET', META, 'epoch', 'durable')
 local answers = {}
 
--- Whether `one` stands behind `other` among equal ends, where Redis compares bytes. (Lua's `<` goes by the locale.)
+-- Return whether `one` comes after `other` among equal ends, where Redis compares bytes. (Lua's `<` uses the locale.)
 local function behind(one, other)
   for at = 1, math.min(#one, #other) do
     local a, b = one:byte(at), other:byte(at)
@@ -17,7 +17,7 @@ local function behind(one, other)
   return #one > #other
 end
 
--- The rank of the first one behind that place. The alert that stood there may be gone, or have moved.
+-- The rank of the first alert after that place. The alert that had the place may be gone, or have moved.
 local low, high = redis.call('ZCOUNT', ENDS, '-inf', '(' .. score), redis.call('ZCOUNT', ENDS, '-inf', score)
 while low < high do
   local middle = math.floor((low + high) / 2)

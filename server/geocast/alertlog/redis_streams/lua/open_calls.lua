@@ -1,4 +1,4 @@
--- The calls that are open: without an `end`, and with an entry that has not ended yet.
+-- Return the open calls: calls without an `end`, with an entry that has not expired.
 --
 --   ARGV  the time in ms
 --   ->    epoch, durable, seq ('' if unknown), and their ids, in the order of their first entries

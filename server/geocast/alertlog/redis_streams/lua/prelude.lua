@@ -1,25 +1,25 @@
--- What every script begins with. A script is one atomic step; KEYS[1] is what all names of this log begin with.
+-- The beginning of every script. A script is one atomic step. KEYS[1] is the prefix of all keys of this log.
 --
---   meta       hash: epoch    a number for this history of the log; a greater one when history was rewound
---                    seq      of the last entry: 1, 2, 3 … over all epochs of this log
---                    size     how many entries are in the stream
---                    durable  entries up to this seq are known to be as durable as was asked
+--   meta       hash: epoch    the number of this history of the log; a higher one is begun when history was rewound
+--                    seq      the number of the last entry: 1, 2, 3 … over all epochs of this log
+--                    size     the number of entries in the stream
+--                    durable  entries up to this seq are known to be as durable as configured
 --                    beat, beat_ms   id and time of the last heartbeat
 --   stream     entries:     e epoch  n seq  i id  r revision  k kind  x ends_at in ms  p payload  c checksum
 --                           t token of the append  m "1" if the next entry belongs to the same chain
---                           z of one with a place, nothing: see `append`
+--                           z padding of an entry with a place: see `append`
 --              heartbeats:  e epoch  n seq of the last entry  h "1"; there is one at a time
---   ends       sorted set: id -> the greatest ends_at of its entries
---   calls      sorted set: id of each call that has no `end` -> seq of the first of its entries that was stored
---   ended      sorted set: id of each call whose place may still be there -> when it was ended, in ms
---   alert:ID   hash: last, kind (of the last entry; `cancel` or `end` for ever once there is one), and for each revision
---              where in the stream it is. (A call has this too.)
+--   ends       sorted set: id -> the latest ends_at of its entries
+--   calls      sorted set: id of each call without an `end` -> seq of its first stored entry
+--   ended      sorted set: id of each call whose place may still be stored -> the time of its end, in ms
+--   alert:ID   hash: last (the last number), kind (of the last entry; `cancel` or `end` for ever once there is one),
+--              and for each revision its id in the stream. Calls have this hash too.
 --   counts:ID, counts:ID/REVISION  hash: a process -> "sent acked declined pushed"
 local PREFIX = KEYS[1]
 local META, STREAM, ENDS = PREFIX .. 'meta', PREFIX .. 'stream', PREFIX .. 'ends'
 local CALLS, ENDED = PREFIX .. 'calls', PREFIX .. 'ended'
 
--- What an entry of a kind that this release knows is one of.
+-- Whether entries of a kind that this release knows belong to an alert or to a call.
 local OF = {revision = 'alert', cancel = 'alert', call = 'call', widen = 'call', claim = 'call', release = 'call',
   report = 'call', ['end'] = 'call'}
 
@@ -28,7 +28,7 @@ local function time_ms()
   return now[1] * 1000 + math.floor(now[2] / 1000)
 end
 
--- The fields of a stream's entry by name; nil if there is none with this id.
+-- Return the fields of the stream's entry with this id, by name; nil if there is none.
 local function entry_at(id)
   local found = redis.call('XRANGE', STREAM, id, id)[1]
   if not found then return nil end
@@ -37,8 +37,8 @@ local function entry_at(id)
   return fields
 end
 
--- (epoch, seq) of the log, which is made if there is none. A caller that knows of an epoch up to where it is durable
--- has that noted.
+-- Return epoch and seq of the log, which is created if there is none. The caller's number of the last durable entry is
+-- stored if it belongs to this epoch.
 local function open(known_epoch, durable)
   local meta = redis.call('HMGET', META, 'epoch', 'seq', 'durable')
   local epoch, seq = tonumber(meta[1] or nil), tonumber(meta[2] or 0)

@@ -1,7 +1,7 @@
--- Delete the entries with the place of calls that were ended some time ago. Of two clocks the one that is behind counts.
+-- Delete the entries with the place of calls that were ended some time ago. The earlier of two clocks counts.
 --
---   ARGV  the time in ms by the caller's clock; how long ago in ms; how many calls at most
---   ->    how many entries were deleted, of all the calls that had any
+--   ARGV  the time in ms by the caller's clock; how long ago in ms; the most calls to look at
+--   ->    the number of deleted entries
 local gone, now = 0, math.min(time_ms(), tonumber(ARGV[1]))
 local before = string.format('%.0f', now - ARGV[2])
 while gone == 0 do
