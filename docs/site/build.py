@@ -58,6 +58,7 @@ RULES = (  # the pages of the rules
     *("publishers", "approvals", "ledger", "privacy", "threats"),
 )
 _ID = "[A-Z]{1,2}[0-9]+[a-z]?"
+_SHELF = re.compile("^(guide|reference|operations)/")  # not in addresses: a page that moves keeps its own
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)
 _CITED = re.compile(rf"\[({_ID}(?:, {_ID})*)\](?!\()")
@@ -159,6 +160,7 @@ class Site:
 def _name(path: str) -> str:
     """The page of a file or folder."""
     name = path.removesuffix(".md").removesuffix("/README").removeprefix("docs/")
+    name = _SHELF.sub("", name)
     return {"README": "index"}.get(name, name if "/" in name else name.lower())
 
 

@@ -21,7 +21,7 @@ from geocast.alertlog.sqlite_tail import SqliteTail
 from geocast.errors import ConfigError, LogUnavailable
 
 ENTRIES = [a_revision(), a_revision("b-1"), a_revision(revision=2), a_cancel(revision=3)]
-LEDGER = Path(__file__).resolve().parents[2] / "docs" / "ledger.md"
+LEDGER = Path(__file__).resolve().parents[2] / "docs" / "operations" / "ledger.md"
 
 
 @asynccontextmanager
@@ -175,7 +175,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def reader(server):
-    """The URL of the user that docs/ledger.md makes, which may only read."""
+    """The URL of the user that ledger.md makes, which may only read."""
     [line] = re.findall(r"^ACL SETUSER (.*)$", LEDGER.read_text("utf-8"), re.MULTILINE)
     server.command("ACL", "SETUSER", *line.replace(">PASSWORD", ">secret").split())
     server.command("DEL", *["{geocast}:stream", "{geocast}:meta", "{geocast}:ends"])
@@ -225,7 +225,7 @@ def test_the_entries_of_a_stream_come_in_order_and_those_to_come(server, reader)
     ids=lambda command: command[0],
 )
 def test_the_user_of_the_documents_may_do_no_more(reader, command):
-    """docs/ledger.md: whoever has the ledger's machine can't change the log by it."""
+    """ledger.md: whoever has the ledger's machine can't change the log by it."""
     with library.Redis.from_url(reader) as client, pytest.raises(library.exceptions.NoPermissionError):
         client.execute_command(*command)
 

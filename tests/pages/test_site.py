@@ -77,7 +77,8 @@ def test_every_rule_is_an_anchor(site: Path, name: str, some: set[str]):
 
 def rules_of(name: str) -> list[str]:
     """The ids in the tables of a document."""
-    return re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", (ROOT / "docs" / f"{name}.md").read_text("utf-8"), re.MULTILINE)
+    [path] = (ROOT / "docs").rglob(f"{name}.md")
+    return re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", path.read_text("utf-8"), re.MULTILINE)
 
 
 def test_who_cites_a_rule_links_to_it(site: Path):
@@ -95,7 +96,7 @@ def test_every_document_is_a_page_in_the_navigation(site: Path):
         assert f'<a class="reference internal" href="{name}/">' in navigation, name
     for path in (ROOT / "docs").rglob("*.md"):
         name = str(path.relative_to(ROOT / "docs")).removesuffix(".md").removesuffix("/README")
-        assert page(site, name)
+        assert page(site, re.sub(r"^(guide|reference|operations)/", "", name))
 
 
 def test_the_site_loads_nothing_from_elsewhere(site: Path):

@@ -36,9 +36,8 @@ COMMANDS = [
 
 
 def document(name):
-    """The text of a document."""
-    path = DOCS / name
-    assert path.is_file(), f"docs/{name} is missing"
+    """Return the text of the one document of this name in docs/."""
+    [path] = DOCS.rglob(name)
     return path.read_text("utf-8")
 
 
@@ -56,13 +55,13 @@ def rows(text):
     return [[cell.strip() for cell in cells] for cells in tables if not set("".join(cells)) <= set("-: ")]
 
 
-# ---- docs/settings.md ----------------------------------------------------------------------------------------
+# ---- settings.md ---------------------------------------------------------------------------------------------
 
 
 def row_of(option, heading):
-    """The row of docs/settings.md that begins with an option."""
+    """The row of settings.md that begins with an option."""
     found = [row for row in rows(section(document("settings.md"), heading)) if re.match(rf"`{option}[ `]", row[0])]
-    assert len(found) == 1, f"docs/settings.md has {len(found)} rows for {option}"
+    assert len(found) == 1, f"settings.md has {len(found)} rows for {option}"
     return found[0]
 
 
@@ -118,7 +117,7 @@ def test_every_key_of_a_policy_is_documented(name):
 
 
 def test_the_line_for_bash_completes():
-    """docs/settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
+    """settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
     [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
     asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -191,7 +190,7 @@ def test_no_rule_has_two_ids():
     "rule", [row[0] for page in PROVED for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
 )
 def test_every_rule_of_these_pages_is_cited_by_a_test(rule):
-    """docs/areas.md and others: by its id, in the docstring of whatever proves it."""
+    """areas.md and others: by its id, in the docstring of whatever proves it."""
     assert rule in cited()
 
 
@@ -206,7 +205,7 @@ def cited():
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
-# ---- docs/behaviour.md ---------------------------------------------------------------------------------------
+# ---- behaviour.md --------------------------------------------------------------------------------------------
 
 
 def limits():

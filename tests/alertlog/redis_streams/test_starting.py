@@ -223,8 +223,8 @@ def test_a_node_that_waits_for_redis_says_so_and_may_be_stopped(workers, tmp_pat
 
 
 def test_a_user_with_few_rights_will_do(tmp_path, time_passes_for_all):
-    """docs/settings.md: the rights that it names are enough."""
-    settings = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text("utf-8")
+    """settings.md: the rights that it names are enough."""
+    settings = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:
         server.command(*line.replace("PASSWORD", "pa%ss").split())
