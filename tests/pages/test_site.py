@@ -65,20 +65,28 @@ def page(site: Path, name: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "some"),
-    [("protocol", {"R5a", "BA1", "L8"}), ("areas", {"A16"}), ("cap", {"CP2"}), ("feed", {"PF1"})],
-    ids=["protocol", "areas", "cap", "feed"],
+    [
+        ("protocol", {"R5a", "BA1", "L8"}),
+        ("areas", {"A16"}),
+        ("cap-rules", {"CP8", "HD9"}),
+        ("feed", {"PF1"}),
+        ("push-rules", {"WPR3"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_every_rule_is_an_anchor(site: Path, name: str, some: set[str]):
-    """`protocol/#R5a`, once for each id in the tables of the document."""
+    """`protocol/#R5a`, once for each id in a table or at the end of a heading."""
     rules = rules_of(name)
     assert some <= set(rules)
     assert re.findall(r'<a id="([A-Z]\w+)"', page(site, name)) == rules
 
 
 def rules_of(name: str) -> list[str]:
-    """The ids in the tables of a document."""
+    """Return the ids in the tables and headings of a document."""
     [path] = (ROOT / "docs").rglob(f"{name}.md")
-    return re.findall(r"^\| ([A-Z]{1,2}\d+[a-z]?) \|", path.read_text("utf-8"), re.MULTILINE)
+    rule = r"[A-Z]{1,3}\d+[a-z]?"
+    found = re.finditer(rf"^(?:\| ({rule}) \||#+ .*\(({rule})\)$)", path.read_text("utf-8"), re.MULTILINE)
+    return [each[1] or each[2] for each in found]
 
 
 def test_who_cites_a_rule_links_to_it(site: Path):

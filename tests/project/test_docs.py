@@ -55,13 +55,13 @@ def rows(text):
     return [[cell.strip() for cell in cells] for cells in tables if not set("".join(cells)) <= set("-: ")]
 
 
-# ---- settings.md ---------------------------------------------------------------------------------------------
+# ---- settings.md, commands.md, policy.md ----------------------------------------------------------------------
 
 
-def row_of(option, heading):
-    """The row of settings.md that begins with an option."""
-    found = [row for row in rows(section(document("settings.md"), heading)) if re.match(rf"`{option}[ `]", row[0])]
-    assert len(found) == 1, f"settings.md has {len(found)} rows for {option}"
+def row_of(option, text):
+    """Return the one row of a text that begins with an option."""
+    found = [row for row in rows(text) if re.match(rf"`{option}[ `]", row[0])]
+    assert len(found) == 1, f"there are {len(found)} rows for {option}"
     return found[0]
 
 
@@ -74,7 +74,7 @@ def default_of(option):
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.opts[0])
 def test_every_option_of_serve_is_documented(option):
     """Section 7: each option with its environment variable and its default."""
-    row = row_of(option.opts[0], "`geocast serve`")
+    row = row_of(option.opts[0], section(document("settings.md"), "`geocast serve`"))
     assert f"`{option.envvar}`" in row
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
@@ -86,7 +86,7 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
     table = rows(section(document("settings.md"), "`geocast serve`"))
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
     assert documented == options
-    variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md")))
+    variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md") + document("commands.md")))
     others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS"}
     assert variables - others == {option.envvar for option in OPTIONS}
 
@@ -94,7 +94,7 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
 @pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))
 def test_every_option_of_the_other_commands_is_documented(command, option):
     """K2."""
-    row = row_of(option.opts[0], f"`geocast {command}`")
+    row = row_of(option.opts[0], section(document("commands.md"), f"`geocast {command}`"))
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
 
@@ -110,15 +110,15 @@ KEYS = {
 @pytest.mark.parametrize("name", sorted(KEYS))
 def test_every_key_of_a_policy_is_documented(name):
     """Section 3: with its default."""
-    row = row_of(name, "`geocast serve`")
+    row = row_of(name, document("policy.md"))
     default = KEYS[name].default
     if isinstance(default, int | float) and not isinstance(default, bool):
         assert f"{default:,}" in row[2]
 
 
 def test_the_line_for_bash_completes():
-    """settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
-    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
+    """commands.md, "Completion": sourced by bash as it stands there, it completes an option."""
+    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("commands.md"), "Completion"), re.MULTILINE)
     asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     bash = ["bash", "-c", f"{line}; {asked}"]
@@ -168,6 +168,8 @@ def test_no_problem_type_is_documented_that_is_not_there():
 PROVED = (
     "areas.md",
     "calls.md",
+    "call-rules.md",
+    "call-api.md",
     "languages.md",
     "publishers.md",
     "approvals.md",
@@ -175,20 +177,26 @@ PROVED = (
     "privacy.md",
     "threats.md",
     "push.md",
+    "push-rules.md",
 )  # their rules go on with those of protocol.md
-RULE = r"[A-Z]{1,3}\d+"
+RULE = r"(?!HD)[A-Z]{1,3}\d+"  # the ids HD1 to HD19 belong to threats.md
+
+
+def rules_of(page):
+    """Return the ids of a page's rules: of rows that begin with one, and of headings that end with one in brackets."""
+    text = document(page)
+    in_rows = [row[0] for row in rows(text) if re.fullmatch(RULE, row[0])]
+    return in_rows + re.findall(rf"^#+ .*\(({RULE})\)$", text, re.MULTILINE)
 
 
 def test_no_rule_has_two_ids():
     """Section by section, a rule's id names one rule; other pages go on with the protocol's letters."""
-    ids = [row[0] for page in ("protocol.md", *PROVED) for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
+    ids = [rule for page in ("protocol.md", *PROVED) for rule in rules_of(page)]
     assert len(ids) > 50
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize(
-    "rule", [row[0] for page in PROVED for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
-)
+@pytest.mark.parametrize("rule", [rule for page in PROVED for rule in rules_of(page)])
 def test_every_rule_of_these_pages_is_cited_by_a_test(rule):
     """areas.md and others: by its id, in the docstring of whatever proves it."""
     assert rule in cited()
@@ -205,12 +213,12 @@ def cited():
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
-# ---- behaviour.md --------------------------------------------------------------------------------------------
+# ---- limits.md, metrics.md ------------------------------------------------------------------------------------
 
 
 def limits():
     """The rows of the tables of limits: what, limit, where it stands in the code, and what is beyond it."""
-    found = [row for row in rows(section(document("behaviour.md"), "Limits")) if row[0] != "what"]
+    found = [row for row in rows(section(document("limits.md"), "Limits")) if row[0] != "what"]
     assert len(found) > 20
     return found
 
@@ -252,7 +260,7 @@ def names_of_metrics():
 
 def test_the_metrics_are_those_of_the_code():
     """`geocast.metrics`: every metric has a row that says what it means, and none is documented that is not there."""
-    table = rows(section(document("behaviour.md"), "Metrics"))
+    table = rows(document("metrics.md"))
     documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
     assert documented == names_of_metrics()
 

@@ -138,7 +138,7 @@ class Nginx(Proxy):
 
 
 class OneNginx(Nginx):
-    """nginx as operations/README.md has it for one node."""
+    """nginx as one-node.md has it."""
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         server = replaced(
@@ -153,7 +153,7 @@ class OneNginx(Nginx):
 
 
 class OneCaddy(Proxy):
-    """Caddy as operations/README.md has it for one node."""
+    """Caddy as one-node.md has it."""
 
     name, check, run = "caddy", ("validate", *CADDYFILE), ("run", *CADDYFILE)
 
@@ -357,7 +357,7 @@ def test_one_node_behind_a_proxy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """operations/README.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
+    """one-node.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
 

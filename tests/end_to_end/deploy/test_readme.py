@@ -114,7 +114,7 @@ def test_the_first_steps_do_what_the_readme_says(shell: Shell):
     shell.type(publish)
     wait_until(lambda: "status 200" in shell.said(), "the same again is no new alert")
     wait_until(lambda: '"type":"alert"' in shell.said(), "the subscriber is told")
-    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations/README.md")[0])
+    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations/one-node.md")[0])
     for port in (8766, 8776):
         wait_until(lambda port=port: is_ready(PORTS[port]), "both nodes are ready")  # type: ignore[misc]
     shell.type(publish.replace(str(PORTS[8766]), str(PORTS[8776])))

@@ -35,7 +35,7 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
 
 
 def block(language: str) -> str:
-    """The one block of operations/README.md in a language."""
-    text = (ROOT / "docs" / "operations" / "README.md").read_text("utf-8")
+    """The one block of one-node.md in a language."""
+    text = (ROOT / "docs" / "operations" / "one-node.md").read_text("utf-8")
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return found
