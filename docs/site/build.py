@@ -33,7 +33,7 @@ NAVIGATION = {  # what is found and not named here comes last
         *("client_demo/python", "client_demo/web/geocast", "client_demo/conformance"),
     ],
     "Reference": [
-        *("protocol", "call-rules", "call-api", "cap-rules", "push-rules"),
+        *("protocol", "approval-rules", "call-rules", "call-api", "cap-rules", "push-rules"),
         *("settings", "commands", "policy", "keys", "behaviour", "limits", "log", "metrics"),
     ],
     "Operations": [
@@ -47,7 +47,7 @@ NAVIGATION = {  # what is found and not named here comes last
 }
 RULES = (  # the pages of the rules
     *("protocol", "areas", "languages", "cap", "cap-rules", "feed", "calls", "call-rules", "call-api"),
-    *("push", "push-rules", "publishers", "approvals", "ledger", "privacy", "threats", "limits"),
+    *("push", "push-rules", "publishers", "approval-rules", "ledger", "privacy", "threats", "limits"),
 )
 MOVED = HERE / "moved.json"  # by page: the headings that were cut from it, each with the page where it is now
 _ID = "[A-Z]{1,3}[0-9]+[a-z]?"

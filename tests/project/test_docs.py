@@ -172,7 +172,7 @@ PROVED = (
     "call-api.md",
     "languages.md",
     "publishers.md",
-    "approvals.md",
+    "approval-rules.md",
     "ledger.md",
     "privacy.md",
     "threats.md",
