@@ -68,7 +68,7 @@ def page(site: Path, name: str) -> str:
     [
         ("protocol", {"R5a", "BA1", "L8"}),
         ("areas", {"A16"}),
-        ("cap-rules", {"CP8", "HD9"}),
+        ("cap-rules", {"CP10", "HD9"}),
         ("feed", {"PF1"}),
         ("push-rules", {"WPR3"}),
     ],
