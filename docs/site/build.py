@@ -28,7 +28,19 @@ MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny"
 FOLDERS = ("bench", "client_demo", "docs")
 NAVIGATION = {  # what is found and not named here comes last
     "Guide": [
-        *("docs", "glossary", "first-alert", "life-of-an-alert", "publishers", "areas", "languages", "cap", "feed"),
+        *(
+            "docs",
+            "glossary",
+            "first-alert",
+            "life-of-an-alert",
+            "client",
+            "publisher",
+            "publishers",
+            "areas",
+            "languages",
+            "cap",
+            "feed",
+        ),
         *("review-desk", "approvals", "calls", "push"),
         *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance", "comparison"),
     ],
