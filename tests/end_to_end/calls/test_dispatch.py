@@ -382,7 +382,7 @@ def count(node: Node, name: str) -> float:
 
 
 def test_what_is_stored_is_counted(own_calling: Node):
-    """behaviour.md, Metrics: each kind from 0 on, and a repeat is none."""
+    """metrics.md: each kind from 0 on, and a repeat is none."""
     names = [f'geocast_calls_accepted_total{{kind="{kind}"}}' for kind in ("call", "content", "end")]
     assert [count(own_calling, name) for name in names] == [0, 0, 0]
     body = opened(own_calling)
