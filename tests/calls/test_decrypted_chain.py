@@ -39,7 +39,7 @@ def test_what_was_sealed_but_is_none_of_a_call_does_not_open():
 
 
 def test_a_whole_chain_says_what_the_call_comes_to():
-    """calls.md: content, ring and seats, and the number of its last entry."""
+    """docs/calls.md: content, ring and seats, and the number of its last entry."""
     found = opened_chain(KEYS, chain(*CALLED))
     assert (found.number, found.whole, found.call.wave, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]

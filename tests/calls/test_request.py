@@ -115,7 +115,7 @@ def test_there_is_no_field_for_anything_else(name):
 
 
 def test_new_content_is_a_whole_call_again():
-    """call-api.md, The api: with `replaces`; the `id` may be left out, and another one is refused."""
+    """docs/calls.md, The api: with `replaces`; the `id` may be left out, and another one is refused."""
     found = parse_content(call_request(id=..., replaces=3), "cad-3.8f1c02aa")
     assert (found.id, found.replaces) == ("cad-3.8f1c02aa", 3)
     assert parse_content(call_request(replaces=3), "cad-3.8f1c02aa") == found
@@ -127,7 +127,7 @@ def test_new_content_is_a_whole_call_again():
 
 
 def test_an_end_has_a_reason():
-    """call-api.md, The api: 1 to 280 characters, and nothing else."""
+    """docs/calls.md, The api: 1 to 280 characters, and nothing else."""
     assert parse_end({"reason": "The crew is there."}) == "The crew is there."
     for body in ({}, {"reason": ""}, {"reason": "a" * 281}, {"reason": 1}, {"reason": "x", "id": "cad-3"}):
         with pytest.raises(Invalid):

@@ -1,4 +1,4 @@
-"""How many a ring calls: the simulation behind the default rings and `enough` (calls.md, RN4)."""
+"""How many a ring calls: the simulation behind the default rings and `enough` (docs/calls.md, RN4)."""
 
 import math
 import random

@@ -199,7 +199,7 @@ def sources(top):
 
 
 def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
-    """commands.md: they may share an environment, and with a Redis `geocast push` has no workers."""
+    """docs/settings.md: they may share an environment, and with a Redis `geocast push` has no workers."""
     command = cli.cli.commands["push"]
     given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
     monkeypatch.setenv("GEOCAST_WORKERS", "8")

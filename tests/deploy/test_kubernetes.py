@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "deploy" / "kubernetes"
 RELEASES = ["1.31", "1.34", "1.37"]
 WITHOUT_SCHEMA = {"ServiceMonitor"}  # not Kubernetes' own: the Prometheus operator's
-SPARE_S = 20.0  # of a drain, container.md
+SPARE_S = 20.0  # of a drain, docs/operations.md
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a polygon is published as (areas.md, A16 to A19 and B7 to B9)."""
+"""What a polygon is published as (docs/areas.md, A16 to A19 and B7 to B9)."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""Who is inside a polygon (areas.md, D4 to D6): held against S2, at poles and the antimeridian, at any size."""
+"""Who is inside a polygon (docs/areas.md, D4 to D6): held against S2, at poles and the antimeridian, at any size."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Polygons at the door: what is asked for, what is refused and how, what is stored (areas.md)."""
+"""Polygons at the door: what is asked for, what is refused and how, what is stored (docs/areas.md)."""
 
 import math
 

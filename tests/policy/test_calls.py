@@ -35,7 +35,7 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
 
 
 def test_what_is_left_out_has_a_default():
-    """calls.md, Policy: each default, of which a call keeps what it needs (RO3)."""
+    """docs/calls.md, Policy: each default, of which a call keeps what it needs (RO3)."""
     terms = IN_FORCE.calls["arrest"].terms("public")
     assert dataclasses.asdict(terms) == {
         "title": "Cardiac arrest",
@@ -52,7 +52,7 @@ def test_what_is_left_out_has_a_default():
 
 
 def test_to_homes_others_may_be_called():
-    """calls.md, Policy: `residence_quals`, and `quals` where it is left out."""
+    """docs/calls.md, Policy: `residence_quals`, and `quals` where it is left out."""
     assert IN_FORCE.calls["arrest"].terms("residence").quals == ["medic"]
     same = policy.parse((ALERTS + LEAST).encode(), None).calls["arrest"]
     assert same.terms("residence") == same.terms("public")
@@ -76,7 +76,7 @@ def test_to_homes_others_may_be_called():
     ],
 )
 def test_a_key_has_bounds(key, fits, does_not):
-    """calls.md, Policy: inclusive; the refusal names the key."""
+    """docs/calls.md, Policy: inclusive; the refusal names the key."""
     least = {"title": '"Arrest"', "quals": '["cpr"]'}
     for value, good in [*((each, True) for each in fits), *((each, False) for each in does_not)]:
         keys = least | {key: value}

@@ -57,7 +57,7 @@ Other releases share the log while nodes are upgraded (protocol, G4)
     LogG6   Whatever a later release wants to tell with an entry it puts into the entry's bytes, a map with a `kind`;
             all else into tables, keys and columns with defaults, so that those who know nothing of them go on to write.
 
-Not everybody who can write to a log is believed (approvals.md, NC1 to NC7)
+Not everybody who can write to a log is believed (docs/approvals.md, NC1 to NC7)
     LogJ1   Each entry that is read is given on as the log's `verifier` has it. One that it does not believe is
             `Untrusted`: like an entry of another kind it has a position and a number, and `live` passes it over. A
             revision or a cancel that has too few approvals for the alert behind which it stands is one, too (HD1). So
@@ -67,7 +67,7 @@ Not everybody who can write to a log is believed (approvals.md, NC1 to NC7)
             number, and nothing follows a cancel.
     LogJ3   What is not believed is not put back.
 
-Calls (calls.md) are kept in the same log, and share the alerts' ids
+Calls (docs/calls.md) are kept in the same log, and share the alerts' ids
     LogC1   A call is a chain of `CallEntry`s under an id of its own. To all that is said above, each is an entry of
             another kind, but that LogA1 to LogA5 hold for it, with nothing behind an `end` as nothing is behind a
             cancel; and `follow` gives it, whether it has ended or not, for what a call comes to is told by all of its

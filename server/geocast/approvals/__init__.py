@@ -1,4 +1,4 @@
-"""Approvals that are proved: reviewers sign what goes out, and every process checks it (approvals.md).
+"""Approvals that are proved: reviewers sign what goes out, and every process checks it (docs/approvals.md).
 
     entry as it would be ── form ──> a text ── a reviewer's key ──> signatures ──┐
                                                                                v

@@ -1,4 +1,4 @@
-"""The form: the very text that reviewers sign, which says by value what goes out (approvals.md).
+"""The form: the very text that reviewers sign, which says by value what goes out (docs/approvals.md).
 
 It is made once, at a dry run, and from then on it is bytes: whoever checks it checks these bytes and then reads them,
 and nobody writes them again. So neither the order of keys nor how a number is written can make a difference.

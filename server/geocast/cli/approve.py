@@ -1,4 +1,4 @@
-"""`geocast approve`: show what is to go out, and sign it, on the reviewer's own machine (approvals.md)."""
+"""`geocast approve`: show what is to go out, and sign it, on the reviewer's own machine (docs/approvals.md)."""
 
 import json
 import sys

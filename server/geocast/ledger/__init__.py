@@ -1,6 +1,6 @@
 """The ledger: who approved and published what, and when, in a chain of lines that can't be changed in silence.
 
-A process of its own follows the log, which it only reads, and writes a line for each entry (ledger.md). Nodes know
+A process of its own follows the log, which it only reads, and writes a line for each entry (docs/ledger.md). Nodes know
 nothing of it, and no alert waits for it.
 
     log ── alertlog/tail ──> sights ── recording ──> records ── files ──> DIR/2031-05-01.jsonl, ….content.jsonl

@@ -22,7 +22,7 @@ pytestmark = [needs_redis, pytest.mark.timeout(120)]
     ],
 )
 def test_a_url_names_a_redis(url, text):
-    """settings.md, a log in Redis; what may be logged of it has no password."""
+    """docs/settings.md, a log in Redis; what may be logged of it has no password."""
     assert str(target.parse(url)) == text
 
 
@@ -42,7 +42,7 @@ def test_a_url_of_another_option_is_refused_by_its_name():
 
 
 def test_a_url_says_who_and_where():
-    """settings.md, a log in Redis: every part."""
+    """docs/settings.md, a log in Redis: every part."""
     found = target.parse("rediss+sentinel://u%40:p%2Fw@a:1,b/s/5?prefix=p&ca=/c&sentinel_username=su")
     assert (found.username, found.password, found.service, found.db) == ("u@", "p/w", "s", 5)
     assert (found.tls, found.ca, found.prefix) == (True, "/c", "p")

@@ -240,7 +240,7 @@ def test_counts_of_many_alerts_do_not_stay_in_memory(shared, monkeypatch):
 
 
 def test_no_password_is_logged(tmp_path, caplog):
-    """Protocol, section 7; settings.md: no error and no log line repeats it."""
+    """Protocol, section 7; docs/settings.md: no error and no log line repeats it."""
     caplog.set_level(logging.DEBUG)
     with RedisServer(tmp_path / "redis", password="hunter2") as server:
 

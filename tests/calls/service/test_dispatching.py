@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_call_is_opened(room):
-    """call-api.md, The api: 201 with what is shown; it is in the log, and whoever follows is nudged."""
+    """docs/calls.md, The api: 201 with what is shown; it is in the log, and whoever follows is nudged."""
     outcome = await room.open()
     assert outcome == (
         {
@@ -142,7 +142,7 @@ async def test_what_the_policy_refuses(room, changes, expected):
 
 @pytest.mark.slow
 async def test_so_many_calls_may_be_open(room):
-    """call-api.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
+    """docs/calls.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
     for number in range(MAX_OPEN_CALLS):
         await room.open(id=f"c-{number}", dispatcher=Dispatcher(f"desk-{number % 4}"))
     problem = await refused(room.open())
@@ -182,7 +182,7 @@ async def test_without_keys_nothing_is_stored():
 
 
 async def test_a_call_gets_new_content(room):
-    """call-api.md, The api: 201 with the number of the entry; the ring stays, round the new place."""
+    """docs/calls.md, The api: 201 with the number of the entry; the ring stays, round the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
     outcome = await room.revise(headline="Child, not breathing.", place=call_request()["place"] | {"lat": 47.7})
@@ -193,7 +193,7 @@ async def test_a_call_gets_new_content(room):
 
 
 async def test_new_content_says_what_it_replaces(room):
-    """call-api.md, The api: the number of the content now, whatever else has a number; else 409 with it."""
+    """docs/calls.md, The api: the number of the content now, whatever else has a number; else 409 with it."""
     await room.open()
     await room.accept()
     problem = await refused(room.revise(replaces=2))
@@ -216,7 +216,7 @@ async def test_the_same_content_again_is_answered_as_at_first(room):
 
 
 async def test_what_has_to_stay_as_it_was(room):
-    """call-api.md, The api: 422 for each, in the order of the fields; and RO2 by the policy of then (RO3)."""
+    """docs/calls.md, The api: 422 for each, in the order of the fields; and RO2 by the policy of then (RO3)."""
     await room.open()
     problem = await refused(
         room.revise(
@@ -250,7 +250,7 @@ async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
 
 
 async def test_a_call_is_its_openers(room):
-    """call-api.md, The api: another dispatcher is told 403; who manages may, and it stays its opener's."""
+    """docs/calls.md, The api: another dispatcher is told 403; who manages may, and it stays its opener's."""
     await room.open()
     for asked in (room.revise(OTHER, headline="X"), room.end(OTHER), room.calling.state(ID, OTHER)):
         assert (await refused(asked)).slug == "not-yours"
@@ -281,7 +281,7 @@ async def test_of_several_reasons_the_first_in_order_is_given(room):
 
 
 async def test_a_call_is_ended(room):
-    """call-api.md, The api: 201; ended already, for whatever reason: 200 with the first answer. No more content."""
+    """docs/calls.md, The api: 201; ended already, for whatever reason: 200 with the first answer. No more content."""
     await room.open()
     first = await room.end()
     assert first == ({"id": ID, "revision": 2, "ended_at": format_time(NOON_MS)}, True)
@@ -293,7 +293,7 @@ async def test_a_call_is_ended(room):
 
 
 async def test_an_end_without_a_reason_is_refused(room):
-    """call-api.md, The api: 422, whatever the id."""
+    """docs/calls.md, The api: 422, whatever the id."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_state_of_a_call(room):
-    """call-api.md, The api: what is rung, how many were, who goes; exact counts, and no place."""
+    """docs/calls.md, The api: what is rung, how many were, who goes; exact counts, and no place."""
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})
@@ -80,7 +80,7 @@ async def test_a_full_call_is_shown_as_such(room):
 
 
 async def test_open_calls_are_a_dispatchers_own(room):
-    """call-api.md, The api: in the order in which they were opened; who manages sees all."""
+    """docs/calls.md, The api: in the order in which they were opened; who manages sees all."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
     await room.open(OTHER, id="cad-1")
@@ -99,7 +99,7 @@ async def test_open_calls_are_a_dispatchers_own(room):
 
 
 async def test_others_go_on_while_many_calls_are_listed():
-    """call-api.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
+    """docs/calls.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
     room = CallServiceHarness()
     for number in range(20):
         await room.open(id=f"cad-{number}")

@@ -138,7 +138,7 @@ class Nginx(Proxy):
 
 
 class OneNginx(Nginx):
-    """nginx as one-node.md has it."""
+    """nginx as docs/operations.md has it for one node."""
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         server = replaced(
@@ -153,7 +153,7 @@ class OneNginx(Nginx):
 
 
 class OneCaddy(Proxy):
-    """Caddy as one-node.md has it."""
+    """Caddy as docs/operations.md has it for one node."""
 
     name, check, run = "caddy", ("validate", *CADDYFILE), ("run", *CADDYFILE)
 
@@ -317,7 +317,7 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
 def test_the_proxy_lets_messages_of_cap_through(
     kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
-    """cap.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
+    """docs/cap.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
     home = tmp_path / "node"
     home.mkdir()
     body = Issuer().message("m")
@@ -357,7 +357,7 @@ def test_one_node_behind_a_proxy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """one-node.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
+    """docs/operations.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
 
@@ -375,7 +375,7 @@ def test_one_node_behind_a_proxy(
 def test_a_phone_registers_through_the_proxy_and_is_woken(
     one: type[Proxy], certificate: Certificate, own_node: Node, tmp_path: Path
 ) -> None:
-    """push.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
+    """docs/push.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
     program(one.name)
     pages = ("--origins", ORIGIN)
     with (

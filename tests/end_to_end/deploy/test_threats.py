@@ -1,4 +1,4 @@
-"""threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
+"""docs/threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
 
 from __future__ import annotations
 

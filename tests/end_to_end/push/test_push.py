@@ -1,4 +1,4 @@
-"""Phones that sleep, woken by a real process, through a push service that plays the browsers' (push.md)."""
+"""Phones that sleep, woken by a real process, through a push service that plays the browsers' (docs/push.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phones that sleep, woken by several processes that share their devices in a Redis (push.md, "Several
+"""Phones that sleep, woken by several processes that share their devices in a Redis (docs/push.md, "Several
 processes")."""
 
 from __future__ import annotations

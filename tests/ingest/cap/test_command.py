@@ -22,7 +22,7 @@ def a_file(tmp_path, text):
 
 
 def test_a_real_message_is_summed_up():
-    """cap.md: version, type, blocks, languages, shapes, codes."""
+    """docs/cap.md: version, type, blocks, languages, shapes, codes."""
     path = cap("google__canada")
     status, lines = run(path)
     assert status == 0

@@ -1,4 +1,4 @@
-"""Real messages, and what becomes of each: the traps that issuers set (cap.md)."""
+"""Real messages, and what becomes of each: the traps that issuers set (docs/cap.md)."""
 
 import numpy as np
 import pytest

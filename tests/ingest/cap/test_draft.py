@@ -59,7 +59,7 @@ def one(answer):
 
 
 def test_every_field_of_a_block_has_its_place(room):
-    """cap-rules.md, what becomes of it."""
+    """docs/cap.md, what becomes of it."""
     info = an_info(
         an_area(areaDesc="The\n river"),
         an_area(areaDesc="The lake", polygon=None, circle="32.9,-96.9 2"),

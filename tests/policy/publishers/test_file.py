@@ -165,7 +165,7 @@ def test_all_that_is_wrong_is_told(folder):
 
 
 def test_a_category_that_is_not_in_the_policy_is_warned_of(folder):
-    """publishers.md: it stops nothing, for a category may be taken out of the policy in a hurry."""
+    """docs/publishers.md: it stops nothing, for a category may be taken out of the policy in a hurry."""
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []

@@ -1,4 +1,4 @@
-"""Polygons in a town: who is told when they come, who comes later, who moves, what follows (areas.md, D4)."""
+"""Polygons in a town: who is told when they come, who comes later, who moves, what follows (docs/areas.md, D4)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The path of one CAP message from its bytes to its answer, without HTTP (cap.md, rules CP1 to CP25).
+"""The path of one CAP message from its bytes to its answer, without HTTP (docs/cap.md, rules CP1 to CP25).
 
     bytes ── read_message, in a thread: 400, 422, 403 ──> MessageReading
       │ a message that is not meant to be published: ignored

@@ -1,4 +1,4 @@
-"""What each publisher may do: the file of `--publishers` (publishers.md).
+"""What each publisher may do: the file of `--publishers` (docs/publishers.md).
 
     file.py           TOML and GeoJSON -> Publishers: strict, and whole or not at all
     bounds.py         whom a table covers, and what of a request lies beyond it (PG1, P21, P22)
