@@ -370,6 +370,18 @@ def test_links_lead_somewhere(path):
             assert heading in headings(where), f"{target}: no such heading"
 
 
+@pytest.mark.parametrize(("page", "moved"), json.loads((DOCS / "site" / "moved.json").read_text("utf-8")).items())
+def test_anchors_that_moved_to_another_page_are_there(page, moved):
+    """docs/site/moved.json: each anchor is a heading of the page that it names, and none of its old page."""
+    old = [
+        path for path in DOCS.rglob("*.md") if page in (path.stem, path.parent.name if path.stem == "README" else "")
+    ]
+    assert not set(moved) & set().union(*map(headings, old))
+    for anchor, name in moved.items():
+        [path] = DOCS.rglob(f"{name}.md")
+        assert anchor in headings(path)
+
+
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_are_named_are_there(path):
     """`folder/file.py` in a document is a file: from the top, from beside the document, or of the server."""
@@ -386,6 +398,8 @@ def prose(path):
 
 
 def headings(path):
-    """The anchors of a document, as GitHub makes them of its headings."""
-    titles = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    """Return the anchors of a document: those that GitHub makes of its headings, and those in HTML."""
+    text = path.read_text("utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return made | set(re.findall(r'<a id="([\w-]+)">', text))
