@@ -370,6 +370,17 @@ def test_links_lead_somewhere(path):
             assert heading in headings(where), f"{target}: no such heading"
 
 
+SHORT = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "protocol.md" and path.parent.name != "adr"]
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda path: str(path.relative_to(DOCS)))
+def test_pages_and_cells_of_tables_are_short(path):
+    """CONTRIBUTING.md: at most 3,000 words and 200 characters, but for the contract and the decisions."""
+    assert len(path.read_text("utf-8").split()) <= 3_000
+    cells = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell) for row in rows(prose(path)) for cell in row]
+    assert [cell for cell in cells if len(cell) > 200] == []
+
+
 @pytest.mark.parametrize(("page", "moved"), json.loads((DOCS / "site" / "moved.json").read_text("utf-8")).items())
 def test_anchors_that_moved_to_another_page_are_there(page, moved):
     """docs/site/moved.json: each anchor is a heading of the page that it names, and none of its old page."""
