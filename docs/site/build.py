@@ -152,10 +152,9 @@ class Site:
         return "\n".join(["", *(line for each in lines for line in each)])
 
     def moved(self) -> dict[str, dict[str, str]]:
-        """Return for each page that was split where its headings and rules are now, by anchor."""
+        """Return for each page that was split where its headings are now, and under "" where each rule is."""
         pages: dict[str, dict[str, str]] = json.loads(MOVED.read_text("utf-8"))
-        rules = {page: {rule: there for rule, there in self.rules.items() if there != page} for page in pages}
-        return {page: {**rules[page], **anchors} for page, anchors in pages.items()}
+        return {"": self.rules, **pages}
 
     def stage(self, to: Path) -> None:
         """Write all pages into a folder, and what Sphinx needs beside them."""

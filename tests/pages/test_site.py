@@ -97,6 +97,12 @@ def test_who_cites_a_rule_links_to_it(site: Path):
     assert set(cited) <= set(rules)
 
 
+def test_an_old_address_of_a_rule_or_heading_leads_to_its_new_page(show: Callable[..., Shown], url: str):
+    """`calls/#RV1` and `operations/#the-proxy`: both were cut from the page that they name."""
+    for old, new in (("calls/#RV1", "call-rules/#RV1"), ("operations/#the-proxy", "several-nodes/#the-proxy")):
+        show(f"{url}/{geocast.__version__}/{old}").page.wait_for_url(f"**/{new}")
+
+
 def test_every_document_is_a_page_in_the_navigation(site: Path):
     """README, ARCHITECTURE, CHANGELOG, docs, the clients' and the bench's."""
     navigation = page(site, ".")

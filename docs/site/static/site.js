@@ -13,7 +13,7 @@ async function followMoved() {
   const anchor = decodeURIComponent(location.hash.slice(1));
   if (!anchor || document.getElementById(anchor)) return;
   const moved = await (await fetch(new URL("moved.json", script))).json();
-  const page = moved[location.pathname.split("/").at(-2)]?.[anchor];
+  const page = moved[location.pathname.split("/").at(-2)]?.[anchor] ?? moved[""][anchor];
   if (page) location.replace(new URL(`../${page}/#${anchor}`, location.href));
 }
 
