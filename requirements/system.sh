@@ -15,7 +15,7 @@ chromium        chromium        -              the web pages
 cc              gcc,libc6-dev   -              processes that have a wall clock of their own
 haproxy         haproxy         haproxy        docs/deploy/haproxy.cfg
 nginx           nginx           nginx          docs/deploy/nginx.conf
-caddy           caddy           caddy          the Caddyfile of docs/operations.md
+caddy           caddy           caddy          the Caddyfile of docs/operations/one-node.md
 promtool        prometheus      prometheus     docs/deploy/geocast.rules.yml
 prometheus      prometheus      prometheus     docs/deploy/grafana.json
 systemd-analyze systemd         -              docs/deploy/geocast.service

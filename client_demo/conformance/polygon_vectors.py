@@ -1,4 +1,4 @@
-"""The test vectors about polygons (docs/areas.md, D4 and D5), for `make_vectors`."""
+"""The test vectors about polygons (docs/guide/areas.md, D4 and D5), for `make_vectors`."""
 
 import random
 from collections.abc import Iterator
@@ -103,7 +103,7 @@ def polygons() -> Json:
             margin = round(float(max(margins)), 4)
             cases.append({"why": why, "places": places, "area": area, "inside": margin > 0, "margin_m": margin})
     return {
-        "about": "Is one of the places inside the area (docs/areas.md, D4 and D5)? margin_m: metres inside the best "
-        "shape, its buffer and the accuracy counted; negative outside. Nothing is within 1 cm of an edge.",
+        "about": "Is one of the places inside the area (docs/guide/areas.md, D4 and D5)? margin_m: metres inside the "
+        "best shape, its buffer and the accuracy counted; negative outside. Nothing is within 1 cm of an edge.",
         "cases": cases,
     }

@@ -1,4 +1,4 @@
-"""The test vectors about what a phone shows for each push (docs/push.md, WPC1 to WPC5), for `make_vectors`."""
+"""The test vectors about what a phone shows for each push (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -272,8 +272,8 @@ def notices() -> Json:
             }
         )
     return {
-        "about": "What a phone shows for each push (docs/push.md, WPC1 to WPC5). At each step, which is `at` by the "
-        "phone's own clock, a `push` comes, with somebody who looks at the app if `visible`; or the app's "
+        "about": "What a phone shows for each push (docs/guide/push.md, WPC1 to WPC5). At each step, which is `at` by "
+        "the phone's own clock, a `push` comes, with somebody who looks at the app if `visible`; or the app's "
         "`socket` is told a message of the same kind; or the app is `opened`. Then this one notification is "
         "shown, or none (null), and afterwards those of these alerts are `open`. `tag`: null is any that is no "
         "alert's id. `sound`: it is heard, also if it takes the place of one that is open; null is as you like. "

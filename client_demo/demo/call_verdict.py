@@ -1,6 +1,6 @@
 """Who had to be rung by a call, who was told where, and that nobody else was: the judge of the demo's call. No I/O.
 
-It knows docs/calls.md and an independent haversine, and nothing of how a node works. What each phone recorded it takes
+It knows call-rules.md and an independent haversine, and nothing of how a node works. What each phone recorded it takes
 as `crowd` says it; times in ns of one monotonic clock.
 
 Rule 1  Responders stand still while there is a call. So had to be rung, once, who is qualified, on duty, and within the

@@ -1,6 +1,6 @@
 """Who had to be woken by which push, and who was: the judge of the demo's phones that sleep. No I/O.
 
-It knows docs/push.md and an independent haversine, and nothing of how `geocast push` works. Times in ms since 1970.
+It knows push-rules.md and an independent haversine, and nothing of how `geocast push` works. Times in ms since 1970.
 
 Rule 1  A phone that sleeps is registered for cells, and stands still. It *had to* be told of an alert once a revision
         of it reached one of them (D2), and from then on of each that followed and of its cancel (R4).

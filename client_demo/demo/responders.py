@@ -1,7 +1,7 @@
 """The responders among the simulated phones: who they are, where, and what they say when they are rung. No I/O.
 
 They stand round the places of cardiac arrests. Some are not to be called: off duty, without a qualification, or with
-one whose token lasts too long to count (docs/calls.md, RQ2).
+one whose token lasts too long to count (docs/reference/call-rules.md, RQ2).
 """
 
 import random

@@ -22,7 +22,7 @@ _KNOWN = tomllib.loads(Path(__file__).with_name("natures.toml").read_text(encodi
 _CALLS: dict[str, str] = {nature.casefold(): category for nature, category in _KNOWN["calls"].items()}
 _DRILLS: dict[str, str] = {nature.casefold(): status for nature, status in _KNOWN["drills"].items()}
 _NOWHERE: list[str] = [pattern.casefold() for pattern in _KNOWN["nowhere"]]
-MOST_ADDRESS = 200  # characters: docs/calls.md, RY7
+MOST_ADDRESS = 200  # characters: docs/reference/call-rules.md, RY7
 
 
 @dataclass(frozen=True, slots=True)

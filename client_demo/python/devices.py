@@ -1,4 +1,4 @@
-"""Registrations of phones that sleep, with `geocast push` (docs/push.md): what is told to whom, and for how long.
+"""Registrations of phones that sleep, with `geocast push` (push-rules.md): what is told to whom, and for how long.
 
 async with Devices("https://alerts.example", token) as devices:
     answer = await devices.register(device_id, subscription.to_map(), [Place.at(32.7767, -96.797)])

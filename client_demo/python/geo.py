@@ -57,7 +57,7 @@ def cell_reach_m(cell: str) -> float:
 class Place:
     """Where a subscriber is, or cares about: a point with a reach in metres.
 
-    `here`: the person is there now. Who has a qualification is on duty with such a place (docs/calls.md), and off duty
+    `here`: the person is there now. Who has a qualification is on duty with such a place (call-rules.md), and off duty
     without one.
     """
 

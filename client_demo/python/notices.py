@@ -5,7 +5,7 @@
     for tag in taken.closed: close(tag)
 
 Rule 1  Each push shows exactly one notification, whatever it says; its tag is the alert's id, so a revision takes the
-        place of what it revises. (docs/push.md, WPC2)
+        place of what it revises. (docs/reference/push-rules.md, WPC2)
 Rule 2  What is held is shared with the socket, in `holdings`: what both tell is news once. (WPC1)
 Rule 3  A phone that was told something new makes itself heard; nothing else does. (WPC3, WPC4)
 Rule 4  Nothing runs while a phone sleeps. So what has ended is closed at the next push, and what was called off or had

@@ -1,4 +1,4 @@
-"""How far inside a published polygon a place is (docs/areas.md, D4 and D5), computed without the server's code.
+"""How far inside a published polygon a place is (docs/guide/areas.md, D4 and D5), computed without the server's code.
 
 Degrees for coordinates, metres for distances.
 """

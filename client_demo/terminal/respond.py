@@ -1,7 +1,7 @@
 """`python -m client_demo respond`: a responder in a terminal, who is called to those who need help near.
 
 Rule 1  A place is drawn as long as there is a task, in the table that is wiped away, and never among the lines that
-        stay. In a pipe it is not printed at all: what reads it would keep a copy (docs/calls.md, RU2).
+        stay. In a pipe it is not printed at all: what reads it would keep a copy (docs/reference/call-rules.md, RU2).
 Rule 2  One key is one answer, to the task that there is, else to what rings nearest.
 """
 

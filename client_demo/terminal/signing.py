@@ -41,7 +41,7 @@ def signing_options(command: Command) -> Command:
 
 
 class Signing:
-    """At which step of docs/approvals.md a command is. Ends the process if its files can't be used.
+    """At which step of docs/reference/approval-rules.md a command is. Ends the process if its files can't be used.
 
     `only_asks`: there is a form to be written, and nothing is sent but a dry run.
     """

@@ -512,7 +512,7 @@ def alarms() -> dashboard.AnnotationQuery:
 def build() -> str:
     """The whole, as JSON."""
     made = dashboard.Dashboard("Geocast").uid("geocast").tags(["geocast"]).editable()
-    made.description("Nodes of geocast. docs/operations.md says what to watch and what to do.")
+    made.description("Nodes of geocast. docs/operations/monitoring.md says what to watch and what to do.")
     made.time("now-1h", "now").refresh("30s").timezone("browser").tooltip(model.DashboardCursorSync.CROSSHAIR)
     made.annotation(alarms())
     for variable in chosen():

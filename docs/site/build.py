@@ -27,39 +27,46 @@ ROOT = HERE.parents[1]
 MERMAID = ROOT / "client_demo" / "web" / "node_modules" / "@mermaid-js" / "tiny" / "dist" / "mermaid.tiny.js"
 FOLDERS = ("bench", "client_demo", "docs")
 NAVIGATION = {  # what is found and not named here comes last
-    "Build on it": [
-        "protocol",
-        "areas",
-        "languages",
-        "life-of-an-alert",
-        "calls",
-        "publishers",
-        "approvals",
-        "cap",
-        "feed",
-        "client_demo/python",
-        "client_demo/web/geocast",
-        "client_demo/conformance",
+    "Guide": [
+        *(
+            "docs",
+            "glossary",
+            "first-alert",
+            "life-of-an-alert",
+            "client",
+            "publisher",
+            "publishers",
+            "areas",
+            "languages",
+            "cap",
+            "feed",
+        ),
+        *("review-desk", "approvals", "calls", "push"),
+        *("client_demo", "client_demo/python", "client_demo/web/geocast", "client_demo/conformance", "comparison"),
     ],
-    "Run it": ["settings", "operations", "ledger", "deploy", "behaviour", "review-desk", "privacy", "threats"],
-    "Know it": [
-        "architecture",
-        "no-queue-per-subscriber",
-        "adr",
-        "bench",
-        "bench/method",
-        "bench/tables",
-        "bench/history",
+    "Reference": [
+        *("protocol", "approval-rules", "call-rules", "call-api", "cap-rules", "push-rules"),
+        *("settings", "commands", "policy", "keys", "behaviour", "limits", "log", "metrics"),
+    ],
+    "Operations": [
+        *("operations", "one-node", "several-nodes", "container", "deploy", "phones-that-sleep", "monitoring"),
+        *("upgrades", "ledger", "threats", "privacy", "privacy-report"),
+    ],
+    "Background": [
+        *("architecture", "no-queue-per-subscriber", "adr", "bench", "bench/method", "bench/tables", "bench/history"),
         "changelog",
     ],
 }
 RULES = (  # the pages of the rules
-    *("protocol", "areas", "languages", "cap", "feed", "calls"),
-    *("publishers", "approvals", "ledger", "privacy", "threats"),
+    *("protocol", "areas", "languages", "cap", "cap-rules", "feed", "calls", "call-rules", "call-api"),
+    *("push", "push-rules", "publishers", "approval-rules", "ledger", "privacy", "threats", "limits"),
 )
-_ID = "[A-Z]{1,2}[0-9]+[a-z]?"
+MOVED = HERE / "moved.json"  # by page: the headings that were cut from it, each with the page where it is now
+_ID = "[A-Z]{1,3}[0-9]+[a-z]?"
+_SHELF = re.compile("^(guide|reference|operations)/")  # not in addresses: a page that moves keeps its own
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _RULE = re.compile(rf"^\| ({_ID}) \|", re.MULTILINE)
+_TITLED = re.compile(rf"^(?=#+ .*\(({_ID})\)$)", re.MULTILINE)  # a heading that ends with the id of its rule
 _CITED = re.compile(rf"\[({_ID}(?:, {_ID})*)\](?!\()")
 _FENCE = re.compile(r"^```([\w-]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img src="([^"]+)" alt="([^"]+)">\s*</picture>')
@@ -83,9 +90,8 @@ class Site:
     def rules(self) -> dict[str, str]:
         """The page on which a rule stands."""
         paths = [path for path, name in self.pages.items() if name in RULES]
-        return {
-            rule: self.pages[path] for path in paths for rule in _RULE.findall((self.root / path).read_text("utf-8"))
-        }
+        texts = {self.pages[path]: (self.root / path).read_text("utf-8") for path in paths}
+        return {rule: page for page, text in texts.items() for rule in _TITLED.findall(text) + _RULE.findall(text)}
 
     def page(self, path: str) -> str:
         """A file as the site wants it."""
@@ -101,6 +107,7 @@ class Site:
         text = _LINK.sub(lambda found: f"]({self._target(path, found[1])})", text)
         if _name(path) in RULES:
             text = _RULE.sub(r'| <a id="\1" href="#\1">\1</a> |', text)
+            text = _TITLED.sub(r'<a id="\1"></a>\n\n', text)
         up = "../" * (_name(path).count("/") + 1) if path != "README.md" else ""
         return _CITED.sub(lambda cited: f"[{re.sub(_ID, lambda rule: self._rule(rule[0], up), cited[1])}]", text)
 
@@ -144,6 +151,11 @@ class Site:
         ]
         return "\n".join(["", *(line for each in lines for line in each)])
 
+    def moved(self) -> dict[str, dict[str, str]]:
+        """Return for each page that was split where its headings are now, and under "" where each rule is."""
+        pages: dict[str, dict[str, str]] = json.loads(MOVED.read_text("utf-8"))
+        return {"": self.rules, **pages}
+
     def stage(self, to: Path) -> None:
         """Write all pages into a folder, and what Sphinx needs beside them."""
         texts = {name: self.page(path) for path, name in self.pages.items()}
@@ -159,6 +171,7 @@ class Site:
 def _name(path: str) -> str:
     """The page of a file or folder."""
     name = path.removesuffix(".md").removesuffix("/README").removeprefix("docs/")
+    name = _SHELF.sub("", name)
     return {"README": "index"}.get(name, name if "/" in name else name.lower())
 
 
@@ -211,6 +224,7 @@ def main(folder: Path, root: Path = ROOT) -> int:
         )
     if status == 0:
         (out / "_static" / MERMAID.name).write_bytes(MERMAID.read_bytes())
+        (out / "_static" / "moved.json").write_text(json.dumps(Site(root).moved()))
         list_versions(folder)
     return status
 

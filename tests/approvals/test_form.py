@@ -27,7 +27,7 @@ CANCELS = {"plain": a_cancel(), "full": a_cancel("a-1", 9, reason="“over”", 
 
 
 def test_form_of_alert_is_exactly_the_documented_text():
-    """Byte for byte as docs/approvals.md shows it (AP, step 1)."""
+    """Byte for byte as docs/reference/approval-rules.md shows it (AP, step 1)."""
     alert = a_revision(
         "desk-7.e3b0c442", source="desk-7", area=(Circle(32.77651106192115, -96.79535520104106, 1020.0),)
     )

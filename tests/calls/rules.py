@@ -1,4 +1,4 @@
-"""Who is sent what of a call (docs/calls.md, RQ, RV, RJ), as a naive program: the rules, executable.
+"""Who is sent what of a call (docs/reference/call-rules.md, RQ, RV, RJ), as a naive program: the rules, executable.
 
 It reads plain dicts off a list, looks at one call and one connection at a time, and shares no line with the server: its
 distance is a haversine. `due` says the one message that a connection has to be sent now, or None. As the rules leave no

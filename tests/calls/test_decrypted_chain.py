@@ -39,7 +39,7 @@ def test_decrypted_data_that_is_not_of_a_call_is_refused():
 
 
 def test_complete_chain_gives_the_state_of_the_call():
-    """Content, radius, seats, and the number of the last entry (docs/calls.md)."""
+    """Content, radius, seats, and the number of the last entry (docs/reference/call-rules.md)."""
     found = opened_chain(KEYS, chain(*CALLED))
     assert (found.number, found.whole, found.call.wave, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]

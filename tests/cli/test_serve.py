@@ -201,7 +201,7 @@ def sources(top):
 
 
 def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
-    """docs/settings.md: they may share an environment, and `geocast push` with a Redis has no workers."""
+    """docs/reference/settings.md: they may share an environment, and `geocast push` with a Redis has no workers."""
     command = cli.cli.commands["push"]
     given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
     monkeypatch.setenv("GEOCAST_WORKERS", "8")

@@ -232,8 +232,8 @@ def test_every_alert_has_a_case():
 
 
 def test_every_alert_is_in_operations():
-    """docs/operations.md, "What to watch": with what to do; and how many there are is said right."""
-    text = (RULES.parents[1] / "operations.md").read_text("utf-8")
+    """monitoring.md, "What to watch": with what to do; and how many there are is said right."""
+    text = (RULES.parents[1] / "operations" / "monitoring.md").read_text("utf-8")
     assert [name for name in NAMES if f"`{name}`" not in text] == []
     assert f"{len(NAMES)} rules" in text
 

@@ -1,4 +1,4 @@
-"""Polygons that are published for requested ones (docs/areas.md, rules A16 to A19 and B7 to B9)."""
+"""Polygons that are published for requested ones (docs/guide/areas.md, rules A16 to A19 and B7 to B9)."""
 
 import itertools
 import math

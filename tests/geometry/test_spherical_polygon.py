@@ -1,4 +1,4 @@
-"""Which places are inside a polygon (docs/areas.md, rules D4 to D6): compared with S2, anywhere and at any size."""
+"""Which places are inside a polygon (areas.md, rules D4 to D6): compared with S2, anywhere and at any size."""
 
 import math
 

@@ -21,7 +21,7 @@ from geocast.alertlog.sqlite_tail import SqliteTail
 from geocast.errors import ConfigError, LogUnavailable
 
 ENTRIES = [a_revision(), a_revision("b-1"), a_revision(revision=2), a_cancel(revision=3)]
-LEDGER = Path(__file__).resolve().parents[2] / "docs" / "ledger.md"
+LEDGER = Path(__file__).resolve().parents[2] / "docs" / "operations" / "ledger.md"
 
 
 @asynccontextmanager
@@ -155,7 +155,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def reader(server):
-    """The URL of the user that docs/ledger.md creates, who may only read."""
+    """The URL of the user that docs/operations/ledger.md creates, who may only read."""
     [line] = re.findall(r"^ACL SETUSER (.*)$", LEDGER.read_text("utf-8"), re.MULTILINE)
     server.command("ACL", "SETUSER", *line.replace(">PASSWORD", ">secret").split())
     server.command("DEL", *["{geocast}:stream", "{geocast}:meta", "{geocast}:ends"])
@@ -201,7 +201,7 @@ async def test_redis_tail_follows_entries_in_order(server, reader):
     ids=lambda command: command[0],
 )
 def test_documented_redis_user_may_only_read(reader, command):
-    """Somebody who takes over the ledger's machine can't change the log (docs/ledger.md)."""
+    """Somebody who takes over the ledger's machine can't change the log (docs/operations/ledger.md)."""
     with library.Redis.from_url(reader) as client, pytest.raises(library.exceptions.NoPermissionError):
         client.execute_command(*command)
 

@@ -1,4 +1,4 @@
-"""Web Push in a real browser: what its worker shows for what is pushed (docs/push.md, "The client").
+"""Web Push in a real browser: what its worker shows for what is pushed (docs/reference/push-rules.md, "The client").
 
 Headless Chromium has no push service. What one would deliver is handed to the worker by the browser's own tools;
 worker, store and notifications are real. And where a page subscribes it is given a subscription of the stand-in, which

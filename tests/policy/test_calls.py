@@ -35,7 +35,7 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
 
 
 def test_missing_keys_of_call_category_have_documented_defaults():
-    """A call keeps the keys that it needs (rule RO3; docs/calls.md, Policy)."""
+    """A call keeps the keys that it needs (rule RO3; docs/reference/call-rules.md, Policy)."""
     terms = IN_FORCE.calls["arrest"].terms("public")
     assert dataclasses.asdict(terms) == {
         "title": "Cardiac arrest",
@@ -52,7 +52,7 @@ def test_missing_keys_of_call_category_have_documented_defaults():
 
 
 def test_residence_quals_apply_to_homes_and_default_to_quals():
-    """docs/calls.md, section Policy."""
+    """docs/reference/call-rules.md, section Policy."""
     assert IN_FORCE.calls["arrest"].terms("residence").quals == ["medic"]
     same = policy.parse((ALERTS + LEAST).encode(), None).calls["arrest"]
     assert same.terms("residence") == same.terms("public")
@@ -76,7 +76,7 @@ def test_residence_quals_apply_to_homes_and_default_to_quals():
     ],
 )
 def test_value_beyond_bounds_of_key_is_refused(key, fits, does_not):
-    """Bounds are inclusive, and the error names the key (docs/calls.md, Policy)."""
+    """Bounds are inclusive, and the error names the key (docs/reference/call-rules.md, Policy)."""
     least = {"title": '"Arrest"', "quals": '["cpr"]'}
     for value, good in [*((each, True) for each in fits), *((each, False) for each in does_not)]:
         keys = least | {key: value}

@@ -36,9 +36,8 @@ COMMANDS = [
 
 
 def document(name):
-    """The text of a document."""
-    path = DOCS / name
-    assert path.is_file(), f"docs/{name} is missing"
+    """Return the text of the one document of this name in docs/."""
+    [path] = DOCS.rglob(name)
     return path.read_text("utf-8")
 
 
@@ -56,13 +55,13 @@ def rows(text):
     return [[cell.strip() for cell in cells] for cells in tables if not set("".join(cells)) <= set("-: ")]
 
 
-# ---- docs/settings.md ----------------------------------------------------------------------------------------
+# ---- settings.md, commands.md, policy.md ----------------------------------------------------------------------
 
 
-def row_of(option, heading):
-    """The row of docs/settings.md that begins with an option."""
-    found = [row for row in rows(section(document("settings.md"), heading)) if re.match(rf"`{option}[ `]", row[0])]
-    assert len(found) == 1, f"docs/settings.md has {len(found)} rows for {option}"
+def row_of(option, text):
+    """Return the one row of a text that begins with an option."""
+    found = [row for row in rows(text) if re.match(rf"`{option}[ `]", row[0])]
+    assert len(found) == 1, f"there are {len(found)} rows for {option}"
     return found[0]
 
 
@@ -75,7 +74,7 @@ def default_of(option):
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.opts[0])
 def test_every_option_of_serve_is_documented(option):
     """Section 7: each option with its environment variable and its default."""
-    row = row_of(option.opts[0], "`geocast serve`")
+    row = row_of(option.opts[0], section(document("settings.md"), "`geocast serve`"))
     assert f"`{option.envvar}`" in row
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
@@ -87,7 +86,7 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
     table = rows(section(document("settings.md"), "`geocast serve`"))
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
     assert documented == options
-    variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md")))
+    variables = set(re.findall(r"\bGEOCAST_[A-Z_]+", document("settings.md") + document("commands.md")))
     others = {"GEOCAST_TOKEN", "GEOCAST_ORIGIN", "GEOCAST_PUSH_WORKERS"}
     assert variables - others == {option.envvar for option in OPTIONS}
 
@@ -95,7 +94,7 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
 @pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))
 def test_every_option_of_the_other_commands_is_documented(command, option):
     """K2."""
-    row = row_of(option.opts[0], f"`geocast {command}`")
+    row = row_of(option.opts[0], section(document("commands.md"), f"`geocast {command}`"))
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
 
@@ -111,15 +110,15 @@ KEYS = {
 @pytest.mark.parametrize("name", sorted(KEYS))
 def test_every_key_of_a_policy_is_documented(name):
     """Section 3: with its default."""
-    row = row_of(name, "`geocast serve`")
+    row = row_of(name, document("policy.md"))
     default = KEYS[name].default
     if isinstance(default, int | float) and not isinstance(default, bool):
         assert f"{default:,}" in row[2]
 
 
 def test_the_line_for_bash_completes():
-    """docs/settings.md, "Completion": sourced by bash as it stands there, it completes an option."""
-    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("settings.md"), "Completion"), re.MULTILINE)
+    """commands.md, "Completion": sourced by bash as it stands there, it completes an option."""
+    [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("commands.md"), "Completion"), re.MULTILINE)
     asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     bash = ["bash", "-c", f"{line}; {asked}"]
@@ -169,29 +168,37 @@ def test_no_problem_type_is_documented_that_is_not_there():
 PROVED = (
     "areas.md",
     "calls.md",
+    "call-rules.md",
+    "call-api.md",
     "languages.md",
     "publishers.md",
-    "approvals.md",
+    "approval-rules.md",
     "ledger.md",
     "privacy.md",
     "threats.md",
     "push.md",
+    "push-rules.md",
 )  # their rules go on with those of protocol.md
-RULE = r"[A-Z]{1,3}\d+"
+RULE = r"(?!HD)[A-Z]{1,3}\d+"  # the ids HD1 to HD19 belong to threats.md
+
+
+def rules_of(page):
+    """Return the ids of a page's rules: of rows that begin with one, and of headings that end with one in brackets."""
+    text = document(page)
+    in_rows = [row[0] for row in rows(text) if re.fullmatch(RULE, row[0])]
+    return in_rows + re.findall(rf"^#+ .*\(({RULE})\)$", text, re.MULTILINE)
 
 
 def test_no_rule_has_two_ids():
     """Section by section, a rule's id names one rule; other pages go on with the protocol's letters."""
-    ids = [row[0] for page in ("protocol.md", *PROVED) for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
+    ids = [rule for page in ("protocol.md", *PROVED) for rule in rules_of(page)]
     assert len(ids) > 50
     assert len(ids) == len(set(ids))
 
 
-@pytest.mark.parametrize(
-    "rule", [row[0] for page in PROVED for row in rows(document(page)) if re.fullmatch(RULE, row[0])]
-)
+@pytest.mark.parametrize("rule", [rule for page in PROVED for rule in rules_of(page)])
 def test_every_rule_of_these_pages_is_cited_by_a_test(rule):
-    """docs/areas.md and others: by its id, in the docstring of whatever proves it."""
+    """areas.md and others: by its id, in the docstring of whatever proves it."""
     assert rule in cited()
 
 
@@ -206,12 +213,12 @@ def cited():
     return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
-# ---- docs/behaviour.md ---------------------------------------------------------------------------------------
+# ---- limits.md, metrics.md ------------------------------------------------------------------------------------
 
 
 def limits():
     """The rows of the tables of limits: what, limit, where it stands in the code, and what is beyond it."""
-    found = [row for row in rows(section(document("behaviour.md"), "Limits")) if row[0] != "what"]
+    found = [row for row in rows(section(document("limits.md"), "Limits")) if row[0] != "what"]
     assert len(found) > 20
     return found
 
@@ -253,7 +260,7 @@ def names_of_metrics():
 
 def test_the_metrics_are_those_of_the_code():
     """`geocast.metrics`: every metric has a row that says what it means, and none is documented that is not there."""
-    table = rows(section(document("behaviour.md"), "Metrics"))
+    table = rows(document("metrics.md"))
     documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
     assert documented == names_of_metrics()
 
@@ -268,7 +275,7 @@ def test_no_metric_is_named_that_is_not_there(path):
     assert plain <= names_of_metrics()
 
 
-# ---- ARCHITECTURE.md, README.md ------------------------------------------------------------------------------
+# ---- ARCHITECTURE.md, CONTRIBUTING.md, README.md --------------------------------------------------------------
 
 
 def layout():
@@ -303,20 +310,20 @@ def test_every_module_of_the_server_is_in_the_layout():
     assert missing == set()
 
 
-def test_the_commands_of_the_readme_are_those_of_the_makefile():
-    """README.md, "Development": each target that `make help` lists, and no other."""
+def test_the_table_of_make_targets_is_that_of_the_makefile():
+    """CONTRIBUTING.md, "Make targets": each target that `make help` lists, and no other."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+): .*## ", makefile, re.MULTILINE)) - {"help"}
-    table = rows(section((ROOT / "README.md").read_text("utf-8"), "Development"))
+    table = rows(section((ROOT / "CONTRIBUTING.md").read_text("utf-8"), "Make targets"))
     assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
 
 
 MEASURED = {  # what README says in "How fast", and where bench/results has it
     r"nearest 100 have an alert after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["nearest_ms"]),
     r"and the last after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["last_ms"]),
-    r"(\S+) µs of CPU: as much": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
-    r"the last has it after (\S+) s": ("many", lambda found: statistics.median(found["last_ms"]) / 1000),
-    r"One takes (\S+) KiB": ("many", lambda found: found["rss_bytes_per_session"] / 1024),
+    r"at (\S+) µs of CPU": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
+    r"the last has an alert after (\S+) s": ("many", lambda found: statistics.median(found["last_ms"]) / 1000),
+    r"One session takes (\S+) KiB": ("many", lambda found: found["rss_bytes_per_session"] / 1024),
     r"`ingest`: (\S+) alerts a second": ("ingest", lambda found: found["by_concurrency"]["1"]["alerts_per_s"]),
     r"(\S+) from 256": ("ingest", lambda found: found["by_concurrency"]["256"]["alerts_per_s"]),
 }
@@ -326,7 +333,7 @@ MEASURED = {  # what README says in "How fast", and where bench/results has it
 def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
     """README.md, "How fast": to within a tenth, so that a new round of the bench is told there too."""
     name, figure = MEASURED[pattern]
-    text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast, how many, how mature").split())
+    text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast").split())
     [said] = re.findall(pattern, text)
     found = json.loads((ROOT / "bench" / "results" / f"{name}.json").read_text("utf-8"))["found"]
     assert float(said.replace(",", "")) == pytest.approx(figure(found), rel=0.1)
@@ -363,6 +370,29 @@ def test_links_lead_somewhere(path):
             assert heading in headings(where), f"{target}: no such heading"
 
 
+SHORT = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "protocol.md" and path.parent.name != "adr"]
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda path: str(path.relative_to(DOCS)))
+def test_pages_and_cells_of_tables_are_short(path):
+    """CONTRIBUTING.md: at most 3,000 words and 200 characters, but for the contract and the decisions."""
+    assert len(path.read_text("utf-8").split()) <= 3_000
+    cells = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell) for row in rows(prose(path)) for cell in row]
+    assert [cell for cell in cells if len(cell) > 200] == []
+
+
+@pytest.mark.parametrize(("page", "moved"), json.loads((DOCS / "site" / "moved.json").read_text("utf-8")).items())
+def test_anchors_that_moved_to_another_page_are_there(page, moved):
+    """docs/site/moved.json: each anchor is a heading of the page that it names, and none of its old page."""
+    old = [
+        path for path in DOCS.rglob("*.md") if page in (path.stem, path.parent.name if path.stem == "README" else "")
+    ]
+    assert not set(moved) & set().union(*map(headings, old))
+    for anchor, name in moved.items():
+        [path] = DOCS.rglob(f"{name}.md")
+        assert anchor in headings(path)
+
+
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_that_are_named_are_there(path):
     """`folder/file.py` in a document is a file: from the top, from beside the document, or of the server."""
@@ -379,6 +409,8 @@ def prose(path):
 
 
 def headings(path):
-    """The anchors of a document, as GitHub makes them of its headings."""
-    titles = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    """Return the anchors of a document: those that GitHub makes of its headings, and those in HTML."""
+    text = path.read_text("utf-8")
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    made = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return made | set(re.findall(r'<a id="([\w-]+)">', text))

@@ -1,4 +1,4 @@
-// Signing in the reviewer's browser: a key that can't leave it, and what it signs shown before it signs (docs/approvals.md).
+// Signing in the reviewer's browser: a key that can't leave it, and what it signs shown before it signs (docs/reference/approval-rules.md).
 // The service is told public halves and signatures. What is shown is read from the very text that is signed.
 
 import { clock } from "/desk/list.js";

@@ -1,5 +1,5 @@
 /**
- * How far inside a published polygon a place is (docs/areas.md, D4 and D5). Degrees for coordinates, metres for distances.
+ * How far inside a published polygon a place is (docs/guide/areas.md, D4 and D5). Degrees for coordinates, metres for distances.
  */
 
 /** @import { Polygon, Shape } from "./geocast.js" */

@@ -1,5 +1,5 @@
 /**
- * A device's registration with `geocast push`: what page and worker say to it, and what they keep of that (docs/push.md).
+ * A device's registration with `geocast push`: what page and worker say to it, and what they keep of that (docs/reference/push-rules.md).
  * Errors name no token, no place and no endpoint.
  */
 

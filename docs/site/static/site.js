@@ -1,4 +1,4 @@
-// The list of versions, and diagrams in the colours of the page.
+// The list of versions, diagrams in the colours of the page, and the way to what has moved to another page.
 const script = document.currentScript.src;
 
 async function offerVersions(label) {
@@ -7,6 +7,14 @@ async function offerVersions(label) {
   const versions = await (await fetch(new URL("../versions.json", root))).json();
   list.replaceChildren(...versions.map((name) => new Option(name, name, false, name === here)));
   list.addEventListener("change", () => location.assign(new URL(`../${list.value}/`, root)));
+}
+
+async function followMoved() {
+  const anchor = decodeURIComponent(location.hash.slice(1));
+  if (!anchor || document.getElementById(anchor)) return;
+  const moved = await (await fetch(new URL("moved.json", script))).json();
+  const page = moved[location.pathname.split("/").at(-2)]?.[anchor] ?? moved[""][anchor];
+  if (page) location.replace(new URL(`../${page}/#${anchor}`, location.href));
 }
 
 function isDark() {
@@ -45,4 +53,5 @@ addEventListener("DOMContentLoaded", () => {
   drawDiagrams();
   const label = document.querySelector(".versions");
   if (label) offerVersions(label).catch(() => {}); // from a disk there is nothing to ask
+  followMoved().catch(() => {});
 });

@@ -1,4 +1,4 @@
-"""`POST /v1/cap`: one message of CAP, as its issuer sends it (docs/cap.md)."""
+"""`POST /v1/cap`: one message of CAP, as its issuer sends it (docs/reference/cap-rules.md)."""
 
 import contextlib
 import logging

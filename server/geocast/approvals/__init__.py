@@ -1,4 +1,4 @@
-"""Signed approvals: reviewers sign each alert before it goes out, and every process checks them (docs/approvals.md).
+"""Signed approvals: reviewers sign each alert before it goes out, and every process checks them (approval-rules.md).
 
     entry to be written ── form ──> text to sign ── a reviewer's key ──> signatures ──┐
                                                                                       v

@@ -1,4 +1,4 @@
-"""The form: the text that reviewers sign, a JSON object with every member that goes out (docs/approvals.md).
+"""The form: the text that reviewers sign, a JSON object with every member that goes out (approval-rules.md).
 
 A node writes the form once, in its answer to a dry run. From then on the form is only copied and read, and never
 serialised again: a signature is checked against the bytes that came, and the members are read from the same bytes. So

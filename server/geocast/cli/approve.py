@@ -1,4 +1,4 @@
-"""`geocast approve`: show an alert or a cancel and sign it, on the reviewer's own machine (docs/approvals.md)."""
+"""`geocast approve`: show an alert or a cancel and sign it, on the reviewer's own machine (approval-rules.md)."""
 
 import json
 import sys

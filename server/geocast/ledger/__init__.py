@@ -1,6 +1,6 @@
 """The ledger: a chain of lines that records who approved and published what, and when.
 
-A separate process follows the log, which it only reads, and writes one line for each entry (docs/ledger.md). Nodes do
+A separate process follows the log, which it only reads, and writes one line for each entry (ledger.md). Nodes do
 not know about the ledger, and no alert waits for it. Because each line contains the hash of the line before, nobody can
 change a line without breaking the chain.
 

@@ -1,4 +1,4 @@
-"""The listener of `geocast push`: registrations of devices, over HTTP (docs/push.md).
+"""The listener of `geocast push`: registrations of devices, over HTTP (docs/reference/push-rules.md).
 
     door (the connection) ──> Gate: 503, 403 origin, 401, 429 ──> a call, here ──> push.registering
 

@@ -1,7 +1,7 @@
 """The live alerts of this process: the current entry of each, which sessions were sent it, and when the alert ends.
 
 The *current entry* of an alert is its newest revision, or its cancel. An entry is *believed* if the verifier of the log
-accepts its approvals (docs/approvals.md).
+accepts its approvals (docs/reference/approval-rules.md).
 
 For each live alert, and each session that was sent it, there is one byte of flags (stream/delivery_flags.py). A row is
 the number of a session, or of a push device in a push process. The bits of the byte, the lowest first:

@@ -224,7 +224,7 @@ def test_log_waiting_for_redis_warns_and_can_be_stopped(workers, tmp_path):
 
 def test_user_with_few_rights_is_enough(tmp_path, time_passes_for_all):
     """The rights that settings.md names are enough."""
-    settings = (Path(__file__).resolve().parents[3] / "docs" / "settings.md").read_text("utf-8")
+    settings = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "settings.md").read_text("utf-8")
     [line] = [line for line in settings.splitlines() if line.startswith("ACL SETUSER")]
     with RedisServer(tmp_path / "redis") as server:
         server.command(*line.replace("PASSWORD", "pa%ss").split())

@@ -18,7 +18,7 @@ from geocast.model.call import Ending, body_of
 
 
 async def test_open_stores_an_encrypted_call(room):
-    """The answer is 201 with the published content, and followers of the log are notified (docs/calls.md)."""
+    """The answer is 201 with the published content, and followers of the log are notified (call-rules.md)."""
     outcome = await room.open()
     assert outcome == (
         {

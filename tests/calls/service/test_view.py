@@ -13,7 +13,7 @@ from geocast.model.call import Person
 
 
 async def test_view_has_the_state_of_a_call(room):
-    """Content, exact counts and seats, without the place (docs/calls.md)."""
+    """Content, exact counts and seats, without the place (docs/reference/call-rules.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})

@@ -88,7 +88,7 @@ def test_real_places_are_the_numbers_of_the_record():
 
 def test_the_example_of_the_documentation_is_ten_lines_that_work(tmp_path):
     """It reads the records beside it."""
-    text = (ROOT / "docs" / "review-desk.md").read_text("utf-8")
+    text = (ROOT / "docs" / "guide" / "review-desk.md").read_text("utf-8")
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (records,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
     assert len(example.splitlines()) <= 10

@@ -264,7 +264,7 @@ def test_the_exact_place_is_in_no_file_line_or_metric(tmp_path: Path) -> None:
 
 
 def test_calls_are_counted_for_prometheus(node: Node, join: Join) -> None:
-    """docs/behaviour.md, "Metrics"."""
+    """docs/reference/behaviour.md, "Metrics"."""
     responder = join("r-1")
     call_id = opened(node)
     responder.hears("call")

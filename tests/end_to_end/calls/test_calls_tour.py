@@ -1,4 +1,4 @@
-"""docs/calls.md, "A first call": typed into a shell as it stands there, it does what the page says."""
+"""calls.md, "A first call": typed into a shell as it stands there, it does what the page says."""
 
 import re
 import shutil
@@ -34,9 +34,9 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 def test_the_first_call_goes_as_the_page_says(shell: Shell, tmp_path: Path) -> None:
     """M18, M21, M22, M23, RQ3: keys, a node, a responder who accepts, and what the dispatcher sees of it."""
-    begin, listen, open_call, end = blocks("A first call", "sh", "docs/calls.md")
+    begin, listen, open_call, end = blocks("A first call", "sh", "docs/guide/calls.md")
     [hello] = re.findall(r"-x '(.*)'$", listen.strip(), re.DOTALL)
-    [accept] = re.findall(r'`(\{"type":"accept".*?\})`', (ROOT / "docs" / "calls.md").read_text("utf-8"))
+    [accept] = re.findall(r'`(\{"type":"accept".*?\})`', (ROOT / "docs" / "guide" / "calls.md").read_text("utf-8"))
     (tmp_path / "listen.py").write_text(LISTEN.replace("PORT", str(PORTS[8765])))
     shell.type(begin)
     wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")

@@ -61,7 +61,7 @@ def opened(node: Node, **fields: Any) -> Json:
 
 
 def test_a_call_is_opened_corrected_and_ended(node: Node):
-    """docs/calls.md, The api: 201 each, with its number; repeated 200, with the same answer."""
+    """docs/reference/call-rules.md, The api: 201 each, with its number; repeated 200, with the same answer."""
     body = call()
     first = post(node, "/v1/calls", body)
     assert first.status_code == 201
@@ -92,7 +92,7 @@ def test_a_call_is_opened_corrected_and_ended(node: Node):
 
 
 def test_a_dispatcher_sees_its_calls(node: Node):
-    """docs/calls.md, The api: the state of one, and those that are open; the policy, too."""
+    """docs/reference/call-rules.md, The api: the state of one, and those that are open; the policy, too."""
     token = as_dispatcher(node, "cad-7")
     body = call(expires_at=stamp(minutes=20), status="test")
     assert post(node, "/v1/calls", body, token).status_code == 201
@@ -148,7 +148,7 @@ def test_alerts_and_calls_share_their_ids(node: Node):
 
 
 def test_a_call_is_its_dispatchers(node: Node):
-    """docs/calls.md, The api: 403 for another one, on whatever path; with alerts:manage it may."""
+    """docs/reference/call-rules.md, The api: 403 for another one, on whatever path; with alerts:manage it may."""
     body, other = opened(node), as_dispatcher(node, "cad-4")
     path = f"/v1/calls/{body['id']}"
     assert_problem(node.get(path, other), 403, "not-yours")
@@ -161,7 +161,7 @@ def test_a_call_is_its_dispatchers(node: Node):
 
 
 def test_a_stale_correction_is_told_what_is_there(node: Node):
-    """docs/calls.md, The api: 409 with `current`; of a call that is over 410; what has to stay is named."""
+    """call-rules.md, The api: 409 with `current`; of a call that is over 410; what has to stay is named."""
     body = opened(node)
     path = f"/v1/calls/{body['id']}"
     for number, headline in ((1, "Second"), (2, "Third")):
@@ -245,13 +245,13 @@ def test_each_call_of_the_api_is_for_dispatchers(node: Node, method: str, path: 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=false", "limit=1", "x7391=7391"])
 def test_none_of_them_takes_a_query(node: Node, method: str, path: str, query: str):
-    """docs/calls.md, The api: `dry_run` included; 422, behind the scope and before the body."""
+    """docs/reference/call-rules.md, The api: `dry_run` included; 422, behind the scope and before the body."""
     answer = node.api.request(method, f"{path}?{query}", headers=bearer(as_dispatcher(node)), content=b"{7391")
     check(answer, 422, [("invalid-value", "")])
 
 
 def test_a_dispatcher_may_do_nothing_else(node: Node):
-    """docs/calls.md, The api: the scope opens no alert, neither to read nor to write."""
+    """docs/reference/call-rules.md, The api: the scope opens no alert, neither to read nor to write."""
     token = as_dispatcher(node)
     assert_problem(node.get("/v1/alerts", token), 403, "insufficient-scope")
     assert_problem(node.post("/v1/alerts", alert(ground()), token), 403, "insufficient-scope")
@@ -334,7 +334,7 @@ def test_a_request_cut_off_anywhere_is_one_call_when_it_is_repeated(own_calling:
 
 
 def test_with_workers_it_is_the_same(keys: Keys, tmp_path: Path):
-    """docs/calls.md: the api process decides by the log, whoever else reads it."""
+    """docs/reference/call-rules.md: the api process decides by the log, whoever else reads it."""
     with calling_node(tmp_path, keys, "--workers", "2", policy=ONE_RING) as node:
         body = opened(node)
         assert post(node, "/v1/calls", body).status_code == 200
@@ -380,7 +380,7 @@ def count(node: Node, name: str) -> float:
 
 
 def test_what_is_stored_is_counted(own_calling: Node):
-    """docs/behaviour.md, Metrics: each kind from 0 on, and a repeat is none."""
+    """docs/reference/behaviour.md, Metrics: each kind from 0 on, and a repeat is none."""
     names = [f'geocast_calls_accepted_total{{kind="{kind}"}}' for kind in ("call", "content", "end")]
     assert [count(own_calling, name) for name in names] == [0, 0, 0]
     body = opened(own_calling)

@@ -228,8 +228,8 @@ def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
 
 
 def test_the_environment_names_settings_that_are_there() -> None:
-    """docs/deploy/geocast.env: each is in docs/settings.md, and the keys are not made up."""
-    documented = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    """docs/deploy/geocast.env: each is in settings.md, and the keys are not made up."""
+    documented = (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8")
     assert all(f"`{name}`" in documented for name in environment())
 
 

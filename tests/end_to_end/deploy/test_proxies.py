@@ -317,7 +317,7 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
 def test_the_proxy_lets_messages_of_cap_through(
     kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
-    """docs/cap.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
+    """docs/reference/cap-rules.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
     home = tmp_path / "node"
     home.mkdir()
     body = Issuer().message("m")
@@ -375,7 +375,7 @@ def test_one_node_behind_a_proxy(
 def test_a_phone_registers_through_the_proxy_and_is_woken(
     one: type[Proxy], certificate: Certificate, own_node: Node, tmp_path: Path
 ) -> None:
-    """docs/push.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
+    """push-rules.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
     program(one.name)
     pages = ("--origins", ORIGIN)
     with (

@@ -1,4 +1,4 @@
-"""The README's first steps, typed into a shell as they stand there: they do what it says, and leave a clean tree."""
+"""The first steps of README.md and docs/guide/first-alert.md, typed into a shell: they work, and leave a clean tree."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
 
 
-def blocks(heading: str, language: str, document: str = "README.md") -> list[str]:
+def blocks(heading: str, language: str, document: str = "docs/guide/first-alert.md") -> list[str]:
     """The blocks of code under a heading of a document, for ports that are free."""
     text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert text
@@ -112,10 +112,24 @@ def test_the_first_steps_do_what_the_readme_says(shell: Shell):
     shell.type(publish)
     wait_until(lambda: "status 200" in shell.said(), "the same again is no new alert")
     wait_until(lambda: '"type":"alert"' in shell.said(), "the subscriber is told")
-    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations.md")[0])
+    shell.type(blocks("Two nodes on this machine", "sh", "docs/operations/one-node.md")[0])
     for port in (8766, 8776):
         wait_until(lambda port=port: is_ready(PORTS[port]), "both nodes are ready")  # type: ignore[misc]
     shell.type(publish.replace(str(PORTS[8766]), str(PORTS[8776])))
     wait_until(lambda: shell.said().count("status 201") == 2, "the second node accepts")
     assert shell.said().count('"type":"alert"') == 1
     assert "geocast: error" not in shell.said()
+
+
+def test_the_alert_of_the_readme_is_published_revised_and_cancelled(shell: Shell):
+    """The listener shows each step."""
+    begin, publish = blocks("A first alert", "sh", "README.md")
+    shell.type(f"export PYTHONPATH={ROOT} GEOCAST_API_URL=http://127.0.0.1:{PORTS[8766]}")
+    shell.type(begin.partition("\n")[2])  # the environment of the tests is active
+    wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
+    url = f"ws://127.0.0.1:{PORTS[8765]}/v1/stream"
+    shell.type(f"python -u -m client_demo listen --url {url} --lat 32.78 --lng -96.80 &")
+    steps = re.split(r"\n(?=python)", publish.strip())
+    for step, shown in zip(steps, ("Keep windows closed", "Streets are open", "(The fire is out.)"), strict=True):
+        shell.type(step)
+        wait_until(lambda shown=shown: shown in shell.said(), f"the listener shows {shown}")  # type: ignore[misc]

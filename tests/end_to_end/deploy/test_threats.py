@@ -1,4 +1,4 @@
-"""docs/threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
+"""threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
 
 import asyncio
 import dataclasses

@@ -1,6 +1,6 @@
 """Faults at random under load, by a seed, and the six zeros at the end (`history.py` says of what).
 
-One of the faults is no accident: a rogue writes into the log what no reviewer has signed (docs/approvals.md, NC2, NC3).
+One of the faults is no accident: a rogue writes into the log what no reviewer has signed (approval-rules.md, NC2, NC3).
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """

@@ -1,6 +1,6 @@
 """What dispatchers asked for and what responders saw of calls, while things broke; and what is wrong with it.
 
-The same way as `history.py`, whose sixth line this is; judged from outside, by the contract's words (docs/calls.md):
+The same way as `history.py`, whose sixth line this is; judged from outside, by the contract's words (call-rules.md):
 
     seats    held in the end: none beyond those that there are, but what a failover had to put back (RV7); each by
              another responder; the same at all nodes

@@ -2,7 +2,7 @@
 
 A `RecordedDispatcher` repeats what it has no answer to, at any node, and goes on with a call only when it knows how the
 last step ended. A `RecordedResponder` does what the contract asks of a client: it comes back with what it shows,
-repeats an `accept` that has no answer, and forgets a place when it is stood down (docs/calls.md, RU1 to RU3).
+repeats an `accept` that has no answer, and forgets a place when it is stood down (call-rules.md, RU1 to RU3).
 """
 
 import asyncio

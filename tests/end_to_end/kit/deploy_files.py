@@ -33,7 +33,7 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
 
 
 def block(language: str) -> str:
-    """The one block of docs/operations.md in a language."""
-    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    """The one block of one-node.md in a language."""
+    text = (ROOT / "docs" / "operations" / "one-node.md").read_text("utf-8")
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return found

@@ -1,4 +1,4 @@
-"""docs/privacy.md and docs/threats.md, what they say of calls: where a place and a responder's name may be, where not.
+"""privacy.md and threats.md, what they say of calls: where a place and a responder's name may be, where not.
 
 Two responders, a dispatcher and a bystander live through a call on a node that logs all it can. Then all that it wrote,
 kept in its log, sent and answered is searched. What may be somewhere has to be found there, so that the search is known

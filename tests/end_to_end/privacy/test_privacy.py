@@ -1,4 +1,4 @@
-"""docs/privacy.md, line by line: who is where a piece of data may be, and where else nobody finds it.
+"""docs/operations/privacy.md, line by line: who is where a piece of data may be, and where else nobody finds it.
 
 A node that logs all it can is used in every way, with the metrics and the public feed on; then all that it wrote, kept
 in its log, sent and answered is searched. What may be somewhere has to be found there, so that the search is known to

@@ -1,4 +1,4 @@
-"""docs/privacy.md and docs/threats.md, what they say of phones that sleep: what is where, and who can do what with it.
+"""privacy.md and threats.md, what they say of phones that sleep: what is where, and who can do what with it.
 
 A real `geocast push` beside a real node pushes to a service that notes all that it is shown. Who steals something is
 played with the files that he would have.

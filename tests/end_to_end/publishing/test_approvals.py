@@ -45,7 +45,7 @@ def signing(keys: Keys, tmp_path: Path) -> Iterator[Node]:
 
 
 def signed(node: Node, path: str, body: Json, *people: str) -> Json:
-    """The body with an approval, by the steps of docs/approvals.md: a dry run, and `geocast approve` for each."""
+    """The body with an approval, by the steps of approval-rules.md: a dry run, and `geocast approve` for each."""
     dry = node.post(path, body, dry_run="true")
     assert dry.status_code == 200, dry.text
     sign = ("approve", "--audience", AUDIENCE, "--yes", "--key")

@@ -226,7 +226,7 @@ UNSIGNED = {
 
 
 def test_real_messages_on_a_node(keys: Keys, tmp_path: Path):
-    """docs/cap.md: with their times moved to now, one after another."""
+    """docs/reference/cap-rules.md: with their times moved to now, one after another."""
     if not (DATA / "cap").exists():
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
     sent_ms = int(time.time() * 1000) - 60_000

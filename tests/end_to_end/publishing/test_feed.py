@@ -145,7 +145,7 @@ def test_nothing_can_be_written(node: Node) -> None:
 
 
 def test_what_was_answered_is_counted(node: Node) -> None:
-    """docs/behaviour.md: for the operator."""
+    """docs/reference/behaviour.md: for the operator."""
     feed(node).get("/")
     metrics = httpx.get(f"http://127.0.0.1:{node.api_port}/metrics", trust_env=False, timeout=PATIENCE).text
     assert 'geocast_feed_answers_total{status="404"}' in metrics

@@ -23,7 +23,7 @@ from support.command import ended
 from support.redis_server import RedisServer, missing
 from support.reviewers import AUDIENCE, PAIRS, jwks, signed_by
 
-LEDGER_PAGE = Path(__file__).resolve().parents[3] / "docs" / "ledger.md"
+LEDGER_PAGE = Path(__file__).resolve().parents[3] / "docs" / "operations" / "ledger.md"
 
 
 class Writer:

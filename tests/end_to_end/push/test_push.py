@@ -1,4 +1,4 @@
-"""Phones that sleep, woken by a real process, through a push service that plays the browsers' (docs/push.md)."""
+"""Phones that sleep, woken by a real process, through a push service that plays the browsers' (push-rules.md)."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Phones that sleep, woken by several processes that share their devices in a Redis (docs/push.md, "Several
+"""Phones that sleep, woken by several processes that share their devices in a Redis (push-rules.md, "Several
 processes")."""
 
 import signal

@@ -1,4 +1,4 @@
-"""Phones that are woken by several processes with one supervisor (`geocast push --workers`, docs/push.md)."""
+"""Phones that are woken by several processes with one supervisor (`geocast push --workers`, push-rules.md)."""
 
 import os
 import signal

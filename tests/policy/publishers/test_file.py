@@ -165,7 +165,7 @@ def test_all_errors_of_publishers_file_are_in_problems(folder):
 
 
 def test_category_missing_in_policy_gives_warning(folder):
-    """It is not an error, since a category may be removed from the policy in a hurry (docs/publishers.md)."""
+    """It is not an error, since a category may be removed from the policy in a hurry (docs/guide/publishers.md)."""
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []

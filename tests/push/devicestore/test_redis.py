@@ -150,8 +150,8 @@ async def test_a_password_that_is_wrong_is_refused(tmp_path):
 
 
 async def test_a_user_with_few_rights_will_do(server):
-    """docs/settings.md: the rights that it names for a log are enough for devices in the same Redis."""
-    [acl] = re.findall(r"^ACL SETUSER .*$", (DOCS / "settings.md").read_text("utf-8"), re.MULTILINE)
+    """settings.md: the rights that it names for a log are enough for devices in the same Redis."""
+    [acl] = re.findall(r"^ACL SETUSER .*$", (DOCS / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
     server.command(*acl.split())
     async with opened(server.url.replace("//", "//geocast:PASSWORD@")) as store, opened(server.url) as other:
         for answer in everything(store):
@@ -456,7 +456,7 @@ async def test_nothing_that_says_who_or_where_is_in_redis(server):
 
 
 async def test_what_a_device_takes_in_redis(shared):
-    """docs/push.md: 3 KB of memory, and at most 90 bytes for each line of what it was told."""
+    """push.md: 3 KB of memory, and at most 90 bytes for each line of what it was told."""
     url, number = fresh(shared), 2_000
     prefix = url.partition("=")[2]
 

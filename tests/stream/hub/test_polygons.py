@@ -1,4 +1,4 @@
-"""Polygons in the hub: sessions inside, late joiners, moves, revisions and cancels (docs/areas.md, D4)."""
+"""Polygons in the hub: sessions inside, late joiners, moves, revisions and cancels (docs/guide/areas.md, D4)."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The grants of publishers: what each may publish, where and how often (`--publishers`; docs/publishers.md).
+"""The grants of publishers: what each may publish, where and how often (`--publishers`; docs/guide/publishers.md).
 
     file.py           TOML and GeoJSON -> Publishers: strict, and either the whole file or nothing
     bounds.py         the table of a publisher, and the parts of a request that are beyond it (PG1, P21, P22)
