@@ -1,7 +1,7 @@
 """`listen --push`: a phone that sleeps, and the push service that wakes it, both on this machine.
 
 The phone does what an app does that gets its pushes by UnifiedPush: it registers cells, reads what comes, and shows one
-notification for each push (push-rules.md). It has no socket, but for the short one by which it fetches what did not fit.
+notification for each push. It has no socket, but for the short one by which it fetches what did not fit.
 """
 
 import asyncio
