@@ -1,7 +1,5 @@
 """`geocast` as a command that a test calls in its own process."""
 
-import asyncio
-import inspect
 import os
 import signal
 import sys
@@ -39,13 +37,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in long)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem):
-    """Run a test that is a coroutine function in a loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}))
-    return True
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """Run tests that are coroutine functions on asyncio alone."""
+    return "asyncio"
 
 
 @pytest.fixture
