@@ -1,4 +1,4 @@
-"""`geocast keygen`: make a key pair, or a key that calls are sealed by."""
+"""`geocast keygen`: make a key pair, or a key that encrypts calls or push devices."""
 
 import contextlib
 import json
@@ -14,20 +14,20 @@ import click
 from ..errors import ConfigError
 from .options import QualsType
 
-KEPT_CALL_KEYS = 3  # by --rotate, beside the new one: of today, and of the two days before (RZ5)
+KEPT_CALL_KEYS = 3  # kept by --rotate beside the new key: the key of today, and those of the two days before (RZ5)
 
 
-@click.command("keygen", short_help="Make a key pair, to sign tokens and to check them; or a key to seal calls.")
+@click.command("keygen", short_help="Make a key pair to sign and check tokens, or a key to encrypt calls.")
 @click.option(
-    "--reviewer", metavar="NAME", help="Make a reviewer's pair, for this person, by a name that says nothing."
+    "--reviewer", metavar="NAME", help="Make a reviewer's pair. NAME stands for the person and should reveal nothing."
 )
-@click.option("--break-glass", is_flag=True, help="With --reviewer: a key in an envelope, whose use is an alarm.")
+@click.option("--break-glass", is_flag=True, help="With --reviewer: a key for emergencies, whose use raises an alarm.")
 @click.option(
-    "--quals", type=QualsType(), help="What tokens by the key may qualify for, as cpr,medic; nothing if left out."
+    "--quals", type=QualsType(), help="Qualifications that tokens of the key may claim, such as cpr,medic; else none."
 )
-@click.option("--issuer", metavar="NAME", help="Whose key it is: equal subs of two issuers are two subjects.")
-@click.option("--call", is_flag=True, help="Make a key that calls are sealed by, for --call-keys.")
-@click.option("--rotate", is_flag=True, help="With --call, once a day: the last key seals from now on, old ones go.")
+@click.option("--issuer", metavar="NAME", help="The issuer of the key: equal subs of two issuers are two subjects.")
+@click.option("--call", is_flag=True, help="Make a key that encrypts calls, for --call-keys.")
+@click.option("--rotate", is_flag=True, help="With --call, daily: the last key encrypts from now on; drop old keys.")
 @click.option("--push", "of_store", type=click.Path(path_type=Path), help="Make a key for --push-keys, in this file.")
 @click.option("--vapid", type=click.Path(path_type=Path), help="Make a key for --vapid, in this file.")
 @click.option("--kid", help="The key's id; random if left out.")
@@ -36,14 +36,14 @@ KEPT_CALL_KEYS = 3  # by --rotate, beside the new one: of today, and of the two 
     "private_path",
     type=click.Path(path_type=Path),
     show_default="private.jwk, NAME.jwk, or call-keys.jwks",
-    help="Where the private JWK goes; with --call, the secret JWKS.",
+    help="The file for the private JWK; with --call, for the secret JWKS.",
 )
 @click.option(
     "--public",
     "public_path",
     type=click.Path(path_type=Path),
     show_default="keys.jwks, or reviewers.jwks",
-    help="Where the public JWKS goes.",
+    help="The file for the public JWKS.",
 )
 def command(
     reviewer: str | None,
@@ -60,13 +60,12 @@ def command(
 ) -> None:
     """Make an Ed25519 key pair: a private JWK to sign tokens with, and a public JWKS for --keys.
 
-    With --reviewer it is one to approve with, and the JWKS is for --reviewers. With --call it is one secret key, in a
-    JWKS for --call-keys.
+    With --reviewer, make a pair to sign approvals with; the JWKS is for --reviewers. With --call, make one secret key,
+    in a JWKS for --call-keys.
 
-    A JWKS that exists gets the new key added, so that old tokens stay good; a private key is never overwritten.
+    The new key is added to a JWKS that exists, so that old tokens stay valid. A private key is never overwritten.
 
-    With --push or --vapid it is a key for `geocast push`, and nothing else is made; in a file that exists it is put in
-    front.
+    With --push or --vapid, make only a key for `geocast push`. In a file that exists it becomes the first key.
     """
     if of_store is not None or vapid is not None:
         if any((reviewer, break_glass, quals, issuer, call, rotate, private_path, public_path)):
@@ -92,7 +91,7 @@ def command(
         (
             call,
             reviewer is not None or public_path is not None,
-            "--call has no --reviewer and no --public: it is one secret",
+            "--call has no --reviewer and no --public: it makes one secret key",
         ),
     ):
         if is_given and others:
@@ -117,9 +116,9 @@ def command(
 
 
 def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
-    """Add a key to a JWKS that only its owner can read: the last, which seals nothing yet, but where it is alone.
+    """Add a key to the end of a JWKS that only its owner can read. The first key of the file encrypts.
 
-    `rotate`: the one that was the last seals from now on, and of those that have sealed a few are kept.
+    `rotate`: move the last key to the front, so that it encrypts from now on, and keep only a few of the old keys.
     """
     from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
@@ -136,7 +135,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
 
 def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
-    """Keys for `geocast push`: the newest first, which is the one that seals, or that new subscriptions use."""
+    """Add keys for `geocast push` to the front of their files: the first key encrypts, or is for new subscriptions."""
     from ..push import encryption, webpush
 
     for path, make, parse in (
@@ -158,7 +157,7 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
 def _check_reviewer(public: Mapping[str, Any]) -> None:
     from ..approvals.reviewers import parse_reviewers
 
-    parse_reviewers(json.dumps({"keys": [public]}).encode(), "to be")  # raises ConfigError if the name is none
+    parse_reviewers(json.dumps({"keys": [public]}).encode(), "to be")  # raises ConfigError if the name is not valid
 
 
 def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
@@ -173,7 +172,7 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write both files or none. The private one must not be there yet, and only its owner can read it."""
+    """Write both files or none. The private file must not exist, and only its owner can read it."""
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo:
@@ -193,7 +192,7 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Write it whole at once, for its owner alone; a file that is there keeps its rights."""
+    """Write a file atomically, readable for its owner only. A file that exists keeps its permissions."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo, _told(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -207,13 +206,13 @@ def _write_secret(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ConfigError that tells which file could not be written."""
+    """Turn an OSError into a ConfigError that names the file."""
     try:
         yield
     except FileExistsError:
         raise ConfigError(
-            f"{path} exists, and a private key is never overwritten: it can sign as it is (geocast token --key); "
-            "to make another, give --private PATH"
+            f"{path} exists, and a private key is never overwritten: use it (geocast token --key), or give "
+            "--private PATH to make another one"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""`geocast ledger`: write, and verify, a record of who approved and published what."""
+"""`geocast ledger`: write and verify a record of who approved and published which alerts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import click
 from ..errors import ConfigError
 from . import journal
 
-NO_MATCH = 1  # the exit status if something does not fit, or can't be written now
+NO_MATCH = 1  # the exit status if the ledger is not intact, or can't be written now
 
-_REVIEWERS = "Whose signatures are good (JWKS); left out, none is checked."
+_REVIEWERS = "Keys of the reviewers (JWKS), to check signatures; none is checked if left out."
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 
 
-@click.group("ledger", short_help="Keep a record of who approved and published what.")
+@click.group("ledger", short_help="Keep a record of who approved and published which alerts.")
 def command() -> None:
-    """Keep a record of who approved and published what, in a chain that can't be changed in silence."""
+    """Keep a record of who approved and published which alerts, in a chain of hashes that reveals any change."""
 
 
 @command.command("write")
@@ -26,9 +26,9 @@ def command() -> None:
 @click.option("--log", metavar="URL", envvar="GEOCAST_LOG", show_envvar=True, required=True, help="The alert log.")
 @click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
 def write(folder: Path, log: str, reviewers: Path | None) -> int:
-    """Follow the log, which is only read, and write what comes into DIR, until SIGTERM; then print the head.
+    """Follow the log, only reading it, and write a record of each entry into DIR, until SIGTERM; then print the head.
 
-    The exit status is 2 for what starting again does not mend, and 1 if DIR can't be written now.
+    The exit status is 2 if a restart can't help, and 1 if DIR can't be written now.
     """
     import asyncio
 
@@ -48,7 +48,7 @@ def write(folder: Path, log: str, reviewers: Path | None) -> int:
 @command.command("head")
 @_FOLDER
 def head(folder: Path) -> None:
-    """Print the head, N:HASH: keep it elsewhere, for by it one can see that the end was cut off."""
+    """Print the head, N:HASH. Keep it in another place: it reveals later whether the end was cut off."""
     from ..ledger import files
 
     _there(folder)
@@ -60,10 +60,10 @@ def head(folder: Path) -> None:
 
 @command.command("verify")
 @_FOLDER
-@click.option("--head", metavar="N:HASH", help="A head that was kept elsewhere, and has to be in it.")
+@click.option("--head", metavar="N:HASH", help="A head that was kept in another place; the ledger must contain it.")
 @click.option("--reviewers", type=click.Path(path_type=Path), help=_REVIEWERS)
 def verify(folder: Path, head: str | None, reviewers: Path | None) -> int:
-    """Look whether all of it fits together: exit status 0, or 1 with the first line that does not."""
+    """Verify the whole chain: exit status 0, or 1 with the first line that is wrong."""
     from ..approvals.reviewers import load_reviewers
     from ..ledger.chain import parse_head
     from ..ledger.verifying import Misfit

@@ -1,4 +1,4 @@
-"""The options of a node, for `serve` and `check`. Each is also a variable: GEOCAST_ and the option's name."""
+"""The options of a node, for `serve` and `check`. Each is also a variable: `GEOCAST_` and the name of the option."""
 
 import math
 import os
@@ -33,10 +33,10 @@ class _AddressType(click.ParamType[Address, str]):
 
 
 class KeysType(click.Path):
-    """A file, or the URL of a set that is published."""
+    """A file, or the URL of a published key set."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A Path or a KeyUrl; a usage error if it can't be one."""
+        """Return a Path or a KeyUrl. Raise a usage error for other values."""
         if not isinstance(value, str) or "://" not in value:
             return super().convert(value, param, ctx)
         try:
@@ -46,12 +46,12 @@ class KeysType(click.Path):
 
 
 class QualsType(click.ParamType[tuple[str, ...], str]):
-    """Qualifications, with commas between them."""
+    """Qualifications, separated by commas."""
 
     name = "LIST"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Each once, in the order given; a usage error if one can't be a qualification."""
+        """Return each qualification once, in the order given. Raise a usage error for a malformed one."""
         quals = value if isinstance(value, tuple) else tuple(dict.fromkeys(map(str.strip, value.split(","))))
         if not are_quals([*quals]):
             self.fail(f"expected {QUALS_FORM}, with commas between them", param, ctx)
@@ -59,7 +59,7 @@ class QualsType(click.ParamType[tuple[str, ...], str]):
 
 
 class _Seconds(click.FloatRange):
-    """A range of seconds without NaN, which click's own range lets in: it is neither below nor above anything."""
+    """A range of seconds without NaN. Click's own range accepts NaN, since it is neither below nor above a limit."""
 
     unit = "a number of seconds"
 
@@ -71,17 +71,17 @@ class _Seconds(click.FloatRange):
 
 
 class _Share(_Seconds):
-    """The same for a part of a whole."""
+    """A range of numbers without NaN, for a share."""
 
     unit = "a number"
 
 
 SHARE_TYPE = _Share(0, 1, min_open=True)
-SHARE_HELP = "The part of each bounded thing that one subject may take."
+SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 
 class _Option(click.Option):
-    """An option that a command may be lenient with: one whose context has a list for `obj` has mistakes put there."""
+    """An option whose mistakes are appended to `obj` of the context, if that is a list, instead of being raised."""
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         try:
@@ -104,10 +104,10 @@ api_option = _option(
 _OPTIONS = (
     _option("--stream", type=_AddressType(), default="127.0.0.1:8765", help="Where subscribers connect (WebSocket)."),
     api_option,
-    _option("--metrics", type=_AddressType(), help="Where /metrics is, instead of at --api."),
-    _option("--feed", type=_AddressType(), help="Where the public feed is (HTTP); there is none if left out."),
-    _option("--feed-url", default="", metavar="URL", help="Where the public reaches the feed."),
-    _option("--feed-sender", default="", metavar="NAME", help="Who issues the CAP messages of the feed."),
+    _option("--metrics", type=_AddressType(), help="Where /metrics is served, instead of at --api."),
+    _option("--feed", type=_AddressType(), help="Where the public feed is served (HTTP); no feed if left out."),
+    _option("--feed-url", default="", metavar="URL", help="The URL at which the public reaches the feed."),
+    _option("--feed-sender", default="", metavar="NAME", help="The sender of the CAP messages of the feed."),
     _option(
         "--log",
         metavar="URL",
@@ -115,9 +115,9 @@ _OPTIONS = (
         help="The alert log: sqlite:PATH, redis://HOST:PORT for several machines, or memory:.",
     ),
     _option(
-        "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have an alert too."
+        "--log-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have each alert too."
     ),
-    _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that forgets alerts when it ends."),
+    _option("--allow-volatile-log", is_flag=True, help="Accept a Redis that loses alerts when it ends."),
     _option(
         "--keys",
         type=KeysType(path_type=Path),
@@ -125,57 +125,63 @@ _OPTIONS = (
         help="Public keys that tokens are checked against (JWKS): a file, or https://….",
     ),
     _option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again."),
-    _option("--revoked", type=click.Path(path_type=Path), help="Whose tokens are good no more (TOML)."),
+    _option("--revoked", type=click.Path(path_type=Path), help="Subjects whose tokens are revoked (TOML)."),
     _option(
         "--policy",
         type=click.Path(path_type=Path),
         metavar="PATH",
         help="What may be published: a TOML file, or builtin:public-warning. builtin:neighbourhood if left out.",
     ),
-    _option("--reviewers", type=click.Path(path_type=Path), help="Whose signatures approve alerts (JWKS)."),
-    _option("--publishers", type=click.Path(path_type=Path), help="What each publisher may do (TOML); else all alike."),
+    _option("--reviewers", type=click.Path(path_type=Path), help="Keys of reviewers who approve alerts (JWKS)."),
+    _option(
+        "--publishers", type=click.Path(path_type=Path), help="Rights of each publisher (TOML); else equal rights."
+    ),
     _option(
         "--cap-sources",
         type=click.Path(path_type=Path),
-        help="Who may send messages of CAP (TOML); nobody if left out.",
+        help="Sources of CAP messages (TOML); none are taken if left out.",
     ),
     _option(
         "--cap-zones",
         type=click.Path(path_type=Path),
         multiple=True,
         metavar="PATH",
-        help="What codes of CAP's areas stand for (GeoJSON); may be repeated.",
+        help="Polygons for the area codes of CAP (GeoJSON); may be repeated.",
     ),
-    _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that calls are sealed by (JWKS)."),
+    _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
     _option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
-    _option("--origins", default="", metavar="LIST", help="Origins of browsers that may connect, separated by commas."),
+    _option("--origins", default="", metavar="LIST", help="Origins of web pages that may connect, with commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
-    _option("--dev", is_flag=True, help="Try it on this machine: loopback only, tokens optional for subscribers."),
-    _option("--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, as in a container."),
+    _option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
+    _option(
+        "--allow-exposed-dev", is_flag=True, help="With --dev: listen beyond loopback, for example in a container."
+    ),
     _option("--drain-s", type=_Seconds(0, 3600), default=10.0, help="Seconds that a drain may take."),
-    _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write, then a ping."),
-    _option("--max-sessions", type=click.IntRange(1), help="At most so many connections; else what descriptors allow."),
+    _option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="Seconds without a write before a ping."),
+    _option(
+        "--max-sessions", type=click.IntRange(1), help="Maximum number of connections; else what descriptors allow."
+    ),
     _option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP),
-    _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error."),
-    _option("--log-format", type=click.Choice(FORMATS), default="text", help="As lines to read, or as JSON."),
+    _option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines."),
+    _option("--log-format", type=click.Choice(FORMATS), default="text", help="Log lines as text or as JSON."),
 )
 
 
 def node_options(command: _Command) -> _Command:
-    """A command that takes the options of a node, in the order in which help lists them."""
+    """Add the options of a node to a command, in the order in which help lists them."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def unknown_variables() -> list[str]:
-    """What is wrong with the variables of the environment that look like ours, a line each."""
+    """Return a line for each variable GEOCAST_… of the environment that is not known."""
     context = click.get_current_context()
     known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
     return list(environment.unknown(os.environ, known))
 
 
 def settings_of(origins: str, **options: Any) -> Settings:
-    """The settings that these options come to; not checked yet."""
+    """Return the settings with these options, not checked yet."""
     listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
     return Settings(origins=listed, **options)

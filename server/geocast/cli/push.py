@@ -1,4 +1,4 @@
-"""`geocast push`: wake phones that sleep."""
+"""`geocast push`: wake sleeping phones by Web Push."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
-    """`variable`: what it is called there, if a node has one of that name that says another thing."""
+    """Return an option with its variable. `variable`: another name for it, if a node has a variable of that name."""
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
     return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)
 
 
-@click.command("push", short_help="Wake phones that sleep, by Web Push.")
+@click.command("push", short_help="Wake sleeping phones by Web Push.")
 @_option(
     "--listen",
     default="127.0.0.1:8767",
@@ -45,15 +45,15 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     callback=_address,
     help="Where devices are registered (HTTP).",
 )
-@_option("--metrics", metavar="HOST:PORT", callback=_address, help="Where /metrics, /healthz and /readyz are.")
-@_option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log that the nodes have.")
+@_option("--metrics", metavar="HOST:PORT", callback=_address, help="Where /metrics, /healthz and /readyz are served.")
+@_option("--log", metavar="URL", default="sqlite:geocast.db", help="The alert log of the nodes.")
 @_option(
-    "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are kept: sqlite:PATH or redis://…."
+    "--devices", metavar="URL", default="sqlite:devices.db", help="Where devices are stored: sqlite:PATH or redis://…."
 )
 @_option("--devices-replicas", type=click.IntRange(0, 10), default=0, help="Replicas of Redis that must have it too.")
-@_option("--push-keys", type=_FILE, required=True, help="Keys that devices are sealed with (JWKS; keygen --push).")
-@_option("--vapid", type=_FILE, required=True, help="Keys that push services know us by (JWKS; keygen --vapid).")
-@_option("--contact", required=True, metavar="URL", help="How push services reach you: mailto:… or https://….")
+@_option("--push-keys", type=_FILE, required=True, help="Keys that encrypt devices (JWKS; keygen --push).")
+@_option("--vapid", type=_FILE, required=True, help="Keys that identify us to push services (JWKS; keygen --vapid).")
+@_option("--contact", required=True, metavar="URL", help="How push services can contact you: mailto:… or https://….")
 @_option(
     "--keys",
     type=KeysType(path_type=Path),
@@ -62,41 +62,41 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     help="Public keys that tokens are checked against (JWKS): a file, or https://….",
 )
 @_option("--keys-refresh-s", type=click.IntRange(1, 86_400), default=300, help="Seconds until a URL is read again.")
-@_option("--revoked", type=_FILE, help="Whose tokens are good no more (TOML).")
-@_option("--policy", type=_FILE, metavar="PATH", help="The nodes' policy, as they have it.")
-@_option("--reviewers", type=_FILE, help="Whose signatures approve alerts (JWKS), as the nodes have it.")
+@_option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
+@_option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
+@_option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
 @_option("--origins", default="", metavar="LIST", callback=_names, help="Origins whose pages may register devices.")
-@_option("--push-services", metavar="LIST", help="Hosts that may be pushed to: NAME, *.NAME, either with :PORT.")
+@_option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
 @_option(
     "--push-private",
     default="",
     metavar="LIST",
     callback=_names,
-    help="Of these, hosts that may be on your own network.",
+    help="Those of these hosts that may be on your own network.",
 )
-@_option("--push-ca", type=_FILE, help="Certificates that are good besides the system's, for them (PEM).")
-@_option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest cells that devices may have.")
+@_option("--push-ca", type=_FILE, help="Certificates to trust for these hosts beside the system's (PEM).")
+@_option("--finest-cell", type=click.IntRange(5, 9), default=9, help="The finest resolution of devices' cells.")
 @_option("--lease-days", type=click.IntRange(1, 30), default=30, help="Days until a device has to register again.")
 @_option(
     "--workers",
     "PUSH_WORKERS",
     type=click.IntRange(1, 64),
     default=1,
-    help="Processes that wake devices of one SQLite file.",
+    help="Processes that share the devices of one SQLite file.",
 )
-@_option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="At most so many devices.")
+@_option("--max-devices", type=click.IntRange(1, 10_000_000), default=200_000, help="Maximum number of devices.")
 @_option("--drain-s", type=click.FloatRange(0, 3600), default=10.0, help="Seconds that a drain may take.")
 @_option("--share", type=SHARE_TYPE, default=SHARE, help=SHARE_HELP)
-@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="How much to say on standard error.")
-@_option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="As lines to read, or as JSON.")
+@_option("--log-level", type=click.Choice(LOG_LEVELS), default="info", help="The least level of log lines.")
+@_option("--log-format", type=click.Choice(journal.FORMATS), default="text", help="Log lines as text or as JSON.")
 def command(
     log_level: str, log_format: str, push_services: str | None, push_private: tuple[str, ...], **more: Any
 ) -> None:
-    """Follow the alert log, and tell devices that have registered of what applies to them, until SIGTERM.
+    """Follow the alert log, and push each alert to the registered devices that it applies to, until SIGTERM.
 
-    SIGHUP has it read keys, revoked tokens, policy and reviewers anew.
+    SIGHUP makes the process read keys, revoked tokens, policy and reviewers again.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody waits for it, it would end the process
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without a handler it would end the process
     with journal.kept(log_level, log_format):
         if unknown := _unknown_variables():
             raise ConfigError(*unknown)
@@ -128,7 +128,7 @@ def _run(services: str | None, private: tuple[str, ...], more: dict[str, Any]) -
 
 
 def _unknown_variables() -> list[str]:
-    """A node and this process may share an environment: each knows the variables of the other."""
+    """Return a line for each unknown variable. Those of a node are known, since both may share an environment."""
     from .serve import command as serve
 
     params = [*click.get_current_context().command.params, *serve.params]

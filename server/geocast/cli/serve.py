@@ -18,9 +18,9 @@ from ..errors import ConfigError
 from . import journal
 from .options import node_options, settings_of, unknown_variables
 
-DEV_TOKEN_S = 365 * 86_400  # how long the token of --dev is good
-# After this long a thread that waits for the GIL asks for it. The log's threads take it half a dozen times for an
-# append; with Python's default of 5 ms each time may take as long, in the middle of a fan-out.
+DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token of --dev
+# How long a thread that waits for the GIL lets the other thread run. The log's threads need the GIL half a dozen times
+# for an append. With Python's default of 5 ms, each time could take 5 ms during a fan-out.
 SWITCH_S = 0.0001
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 @click.command("serve")
 @node_options
 def command(log_level: str, log_format: str, **options: Any) -> None:
-    """Run a node until SIGTERM. SIGHUP has it read keys, policy and the other files anew that may change."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until somebody waits for it, it would end the process
+    """Run a node until SIGTERM. SIGHUP makes it read the keys, the policy and other files that may change again."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without a handler it would end the process
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():
             raise ConfigError(*unknown)
@@ -63,7 +63,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _dev_keys() -> bytes:
-    """The JWKS for --dev; its key's private half signs one token that may do everything, and is forgotten."""
+    """Return a JWKS for --dev, and print one token with all scopes. The private key is not kept."""
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")

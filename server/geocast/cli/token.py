@@ -1,4 +1,4 @@
-"""`geocast token`: sign a token, or check one."""
+"""`geocast token`: sign a token, or check a token."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from .options import KeysType, QualsType
 if TYPE_CHECKING:
     from ..auth.token_report import TokenReport
 
-MOST = 65_536  # bytes of standard input that are read
+MOST = 65_536  # bytes that are read from standard input
 REFUSED = 1  # the exit status of --check for a token that a node would refuse
 VARIABLE = "GEOCAST_TOKEN"
 _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that a node reads
 
 
-@click.command("token", short_help="Sign a token and print it, or check one.")
+@click.command("token", short_help="Sign and print a token, or check a token.")
 @click.option(
     "--key",
     "key_path",
@@ -33,10 +33,10 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that
     show_default=True,
     help="The private key to sign with (JWK).",
 )
-@click.option("--sub", help="Who the token is for: a desk or an organisation, never a person.  [needed to sign]")
+@click.option("--sub", help="The subject: a desk or an organisation, never a person.  [needed to sign]")
 @click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, help="May be repeated.  [needed to sign]")
 @click.option(
-    "--quals", type=QualsType(), help="What a responder is qualified for, as cpr,medic; its key has to grant it."
+    "--quals", type=QualsType(), help="Qualifications of a responder, such as cpr,medic; the key has to grant them."
 )
 @click.option("--expires-in-s", type=click.IntRange(1), default=3600, show_default=True, help="Lifetime in seconds.")
 @click.option("--check", is_flag=True, help="Check the token on standard input, or in GEOCAST_TOKEN.")
@@ -55,7 +55,7 @@ _READ = ("aud", "sub", "exp", "nbf", "iat", "scope", "quals")  # the claims that
     type=click.Path(path_type=Path),
     envvar="GEOCAST_REVOKED",
     show_envvar=True,
-    help="With --check: whose tokens are good no more (TOML).",
+    help="With --check: subjects whose tokens are revoked (TOML).",
 )
 @click.pass_context
 def command(
@@ -69,10 +69,10 @@ def command(
     keys: Path | KeyUrl,
     revoked: Path | None,
 ) -> int:
-    """Sign a token with a private key and print it. With --check, say what a token grants, and why it is refused.
+    """Sign a token with a private key and print it. With --check, show what a token grants, and why it is refused.
 
-    The token to check comes in on standard input, or in GEOCAST_TOKEN: what is on a command line, everybody on the
-    machine can see.
+    The token to check is read from standard input, or from GEOCAST_TOKEN: everybody on the machine can see command
+    lines.
     """
     if check:
         return _check(_token(), keys, revoked)
@@ -83,7 +83,9 @@ def command(
     from ..auth.tokens import MAX_QUALIFIED_S, sign
 
     if quals and expires_in_s > MAX_QUALIFIED_S:
-        raise click.UsageError(f"--quals count in a token of a day at most: --expires-in-s {MAX_QUALIFIED_S}", context)
+        raise click.UsageError(
+            f"--quals count only in tokens of at most a day: --expires-in-s {MAX_QUALIFIED_S}", context
+        )
     click.echo(sign(_private_key(key_path), str(sub), scopes, int(time.time()), expires_in_s, quals or ()))
     return 0
 
@@ -102,7 +104,7 @@ def _private_key(path: Path) -> Any:
 
 
 def _token() -> str:
-    """The token to check: from standard input, if something comes in there; else from the environment."""
+    """Return the token to check: from standard input if it is not empty, else from the environment, else ask for it."""
     by_hand = sys.stdin is not None and sys.stdin.isatty()
     piped = b"" if by_hand or sys.stdin is None else sys.stdin.buffer.read(MOST)
     token = piped.decode("utf-8", "replace").strip() or os.environ.get(VARIABLE, "")
@@ -114,7 +116,7 @@ def _token() -> str:
 
 
 def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
-    """Say what a token is worth; 0, or REFUSED."""
+    """Print what a token grants and why a node would refuse it. Return 0 or REFUSED."""
     from ..auth.jwks_client import keys_at
     from ..auth.revocations import load_revoked
     from ..auth.token_report import explain
@@ -127,12 +129,12 @@ def _check(token: str, keys: Path | KeyUrl, revoked: Path | None) -> int:
     for refusal in found.refusals:
         click.echo(f"geocast: refused: {refusal}", err=True)
     if not found.refusals:
-        click.echo("a node with these keys takes it")
+        click.echo("a node with these keys accepts the token")
     return REFUSED if found.refusals else 0
 
 
 def _rows(found: "TokenReport", now_ms: int) -> Iterator[tuple[str, str]]:
-    """What a token says, in rows. Nothing of it is proved yet, so it is shown as JSON: it may be anything."""
+    """Yield the contents of a token as rows. They are not verified and may be anything, so they are shown as JSON."""
     from ..auth.tokens import is_date
 
     header, claims, _, quals, issuer = found
