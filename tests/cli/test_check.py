@@ -1,4 +1,4 @@
-"""`geocast check`: what would be in force, all that is wrong with it, and nothing made or changed."""
+"""`geocast check`: it shows the settings and everything that is wrong, and creates and changes nothing."""
 
 import io
 import json
@@ -22,19 +22,19 @@ from geocast.cli.check import without_secrets
 
 
 def table(outcome):
-    """The settings that were shown: option -> (value, where it is from)."""
+    """Return the settings that were shown: option -> (value, where it is from)."""
     rows = [line.split() for line in outcome.out.splitlines() if line.startswith("--")]
     return {row[0]: (" ".join(row[1:-1]), row[-1]) for row in rows}
 
 
 def errors(outcome):
-    """What was wrong, a line each."""
+    """Return the errors, one for each line."""
     assert all(line.startswith("geocast: error: ") for line in outcome.err.splitlines())
     return [line.removeprefix("geocast: error: ") for line in outcome.err.splitlines()]
 
 
 def everything_in(folder):
-    """All files in a folder: their bytes, times and modes."""
+    """Return all files of a folder with their bytes, times and modes."""
     found = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
@@ -45,7 +45,7 @@ def everything_in(folder):
 
 @pytest.fixture
 def log(tmp_path):
-    """A log in a file that nobody has open."""
+    """A log in a file that no process has open."""
     path = tmp_path / "geocast.db"
     opened(path)[0].close()
     return path
@@ -54,8 +54,8 @@ def log(tmp_path):
 # ---- what is shown -------------------------------------------------------------------------------------------
 
 
-def test_each_setting_is_shown_with_its_value_and_where_it_is_from(geocast, keys):
-    """What `serve` with the same options and environment would have in force."""
+def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
+    """As `serve` would use it with the same options and environment."""
     outcome = geocast("check", "--keys", "keys.jwks", "--drain-s", "5", GEOCAST_LOG="memory:", GEOCAST_DEV="true")
     assert (outcome.status, outcome.err) == (0, "")
     shown = table(outcome)
@@ -68,8 +68,7 @@ def test_each_setting_is_shown_with_its_value_and_where_it_is_from(geocast, keys
     assert "policy: neighbourhood, with 12 categories" in outcome.out
 
 
-def test_check_takes_what_serve_takes():
-    """One list of options for both."""
+def test_check_takes_the_options_of_serve():
     of_serve, of_check = (cli.cli.commands[name].params for name in ("serve", "check"))
     assert [option.to_info_dict() for option in of_serve] == [option.to_info_dict() for option in of_check]
 
@@ -93,15 +92,15 @@ def test_check_takes_what_serve_takes():
         ("keys.jwks", "keys.jwks"),
     ],
 )
-def test_a_password_is_never_shown(text, shown):
-    """Neither in a URL that is right nor in one that is wrong."""
+def test_password_is_never_shown(text, shown):
+    """Neither in a valid URL nor in a malformed one."""
     assert without_secrets(text) == shown
 
 
 @pytest.mark.parametrize(
     "url", ["redis://:hush", "redis://u:hush@10.0.0.1/x", "redis://u:hu/sh@h", "postgres://u:hush@h"]
 )
-def test_a_refused_url_shows_no_password_either(geocast, keys, url):
+def test_refused_url_shows_no_password(geocast, keys, url):
     """Errors never repeat a refused value."""
     outcome = geocast("check", "--keys", "keys.jwks", GEOCAST_LOG=url)
     assert outcome.status == 2
@@ -110,7 +109,7 @@ def test_a_refused_url_shows_no_password_either(geocast, keys, url):
 
 
 def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
-    """As `serve` would do at its start; `token --check` too."""
+    """As by `serve` at its start, and by `token --check`."""
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
@@ -132,8 +131,8 @@ def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
 # ---- what is wrong -------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_wrong(geocast, tmp_path, keys):
-    """0, and a file for the log could be made; it is not."""
+def test_correct_settings_have_status_0(geocast, tmp_path, keys):
+    """A file for the log could be created, and is not."""
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
     assert (outcome.status, outcome.err) == (0, "")
@@ -141,7 +140,7 @@ def test_nothing_is_wrong(geocast, tmp_path, keys):
     assert everything_in(tmp_path) == before
 
 
-def test_what_a_policy_claims_of_cap_is_told(geocast, keys):
+def test_cap_events_of_the_policy_are_counted(geocast, keys):
     """P13, P17."""
     outcome = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:public-warning")
     assert outcome.status == 0
@@ -150,8 +149,8 @@ def test_what_a_policy_claims_of_cap_is_told(geocast, keys):
     assert errors(refused) == ["policy builtin:rivers: is not built in; neighbourhood and public-warning are"]
 
 
-def test_zones_are_counted_or_told_what_is_wrong_with_them(geocast, tmp_path, keys):
-    """CZ1: and they are for sources of CAP alone."""
+def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
+    """CZ1: and they are only for sources of CAP."""
     square = [[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]
     properties = {"code": "EMMA_ID", "value": "AT301"}
     one = {"type": "Feature", "properties": properties, "geometry": {"type": "Polygon", "coordinates": [square]}}
@@ -172,8 +171,8 @@ def test_zones_are_counted_or_told_what_is_wrong_with_them(geocast, tmp_path, ke
     ]
 
 
-def test_all_that_is_wrong_is_told_a_line_each(geocast, tmp_path):
-    """2, and not the first only."""
+def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
+    """Status 2, and not only the first mistake."""
     (tmp_path / "policy.toml").write_text('names = "x"\n[categoris]\n')
     (tmp_path / "revoked.toml").write_text("[")
     outcome = geocast(
@@ -203,16 +202,16 @@ def test_all_that_is_wrong_is_told_a_line_each(geocast, tmp_path):
     assert table(outcome)["--stream"] == ("(not valid)", "option")
 
 
-def test_what_serve_refuses_check_refuses(geocast, tmp_path, keys):
-    """By the same words."""
+def test_check_refuses_what_serve_refuses(geocast, tmp_path, keys):
+    """With the same text."""
     for arguments in ([], ["--dev", "--api", "[::]:8766"], ["--dev", "--log", "memory:", "--workers", "2"]):
         served, checked = geocast("serve", *arguments), geocast("check", *arguments)
         assert served.err in checked.err
         assert (served.status, checked.status) == (2, 2)
 
 
-def test_an_address_that_is_taken_is_fine_and_one_that_two_want_is_not(geocast, keys):
-    """It may be the node's own, which runs; but `serve` can't listen twice on one."""
+def test_address_in_use_is_accepted_but_not_one_for_two_listeners(geocast, keys):
+    """The running node may use it; but `serve` can't listen twice on one address."""
     import socket
 
     with closing(socket.create_server(("127.0.0.1", 0))) as running:
@@ -225,8 +224,8 @@ def test_an_address_that_is_taken_is_fine_and_one_that_two_want_is_not(geocast, 
 # ---- a log in SQLite -----------------------------------------------------------------------------------------
 
 
-def test_a_log_that_a_node_has_open_is_looked_at_and_left_alone(geocast, tmp_path, keys, log):
-    """With a write-ahead log beside it, which is where the newest entries are."""
+def test_log_of_a_running_node_is_examined_and_unchanged(geocast, tmp_path, keys, log):
+    """Its newest entries are in a write-ahead log beside the file."""
     with closing(opened(log)[0]) as db:
         db.execute("INSERT INTO delivery (id, sent, acked) VALUES ('a-1', 1, 1)")
         before = everything_in(tmp_path)
@@ -279,8 +278,8 @@ def broken(log):
         (broken, 1, "is corrupt: a node would save what can be read"),
     ],
 )
-def test_a_file_that_is_not_fit_is_told_and_left_alone(geocast, tmp_path, keys, log, change, status, expected):
-    """As at the start of a node; only that nothing is mended, moved or made."""
+def test_unusable_log_file_is_reported_and_unchanged(geocast, tmp_path, keys, log, change, status, expected):
+    """As at the start of a node, but nothing is repaired, moved or created."""
     change(log)
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
@@ -292,8 +291,8 @@ def test_a_file_that_is_not_fit_is_told_and_left_alone(geocast, tmp_path, keys, 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 @pytest.mark.parametrize("which", ["file", "folder"])
-def test_what_cannot_be_written_is_told(geocast, tmp_path, keys, log, which):
-    """SQLite makes companions beside the file, so that both have to be writable."""
+def test_log_that_cannot_be_written_is_reported(geocast, tmp_path, keys, log, which):
+    """SQLite creates files beside the log, so file and folder must be writable."""
     path = log if which == "file" else tmp_path
     path.chmod(0o500)
     try:
@@ -309,8 +308,8 @@ redis = pytest.mark.skipif(bool(missing()), reason=missing() or "")
 
 
 @redis
-def test_a_redis_is_looked_at_and_nothing_is_written_to_it(geocast, tmp_path, keys):
-    """Its release, how it keeps what it has, its replicas; then what makes it unfit, each with its line."""
+def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys):
+    """Its version, how it stores data, its replicas; then each thing that makes it unusable."""
     with RedisServer(tmp_path) as server:
         outcome = geocast("check", "--keys", "keys.jwks", "--log", server.url)
         assert (outcome.status, outcome.err) == (0, "")
@@ -333,8 +332,8 @@ def test_a_redis_is_looked_at_and_nothing_is_written_to_it(geocast, tmp_path, ke
         assert "set maxmemory-policy noeviction" in outcome.err
 
 
-def test_a_redis_that_is_away_is_told(geocast, keys):
-    """1: a node would start, and wait for it."""
+def test_unreachable_redis_has_status_1(geocast, keys):
+    """A node would start, and wait for it."""
     outcome = geocast("check", "--keys", "keys.jwks", "--log", f"redis://127.0.0.1:{a_free_port()}")
     assert (outcome.status, outcome.err.count("\n")) == (1, 1)
     assert "can't be reached" in outcome.err
@@ -343,8 +342,8 @@ def test_a_redis_that_is_away_is_told(geocast, keys):
 # ---- keys of calls -------------------------------------------------------------------------------------------
 
 
-def test_keys_of_calls_are_told_by_their_names(geocast, keys, tmp_path):
-    """RZ5: which one seals, which others open; and that not everybody should read them. No key is shown."""
+def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
+    """RZ5: which key encrypts, which others decrypt, and a warning if everybody can read the file. No key is shown."""
     node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
     for kid in ("a", "b", "c"):
         assert geocast("keygen", "--call", "--kid", kid).status == 0
@@ -359,8 +358,8 @@ def test_keys_of_calls_are_told_by_their_names(geocast, keys, tmp_path):
     assert not any(key["k"] in outcome.out for key in held)
 
 
-def test_a_policy_with_calls_asks_for_keys(geocast, keys, tmp_path):
-    """RZ5, K1: `check` and `serve` refuse in the same words."""
+def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
+    """RZ5, K1: `check` and `serve` refuse with the same text."""
     (tmp_path / "p.toml").write_text(
         'name = "p"\n[categories.fire]\ntitle = "Fire"\n[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n'
     )
@@ -375,7 +374,7 @@ def test_a_policy_with_calls_asks_for_keys(geocast, keys, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["nowhere", ".", "keys.jwks"])
-def test_keys_of_calls_that_cannot_be_used_are_told(geocast, keys, path):
+def test_unusable_call_keys_are_reported(geocast, keys, path):
     """RZ5, K1."""
     outcome = geocast("check", "--keys", "keys.jwks", "--call-keys", path, GEOCAST_LOG="memory:")
     assert outcome.status == 2
@@ -384,7 +383,7 @@ def test_keys_of_calls_that_cannot_be_used_are_told(geocast, keys, path):
 
 
 def test_defibrillators_are_counted(geocast, keys, tmp_path):
-    """RI4, K1: those that may be used, and the records that can't be; a file that is useless stops the start."""
+    """RI4, K1: usable ones and unusable records; a useless file stops the start."""
     there = {"type": "Point", "coordinates": [8.83, 47.67]}
     records = [
         {"type": "Feature", "id": "a", "geometry": geometry, "properties": {"emergency": "defibrillator"}}

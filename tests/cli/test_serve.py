@@ -1,4 +1,4 @@
-"""`geocast serve` where it refuses to start, and what the command says of itself."""
+"""`geocast serve` when it refuses to start, and the help and version of the command."""
 
 import os
 import re
@@ -19,14 +19,14 @@ from geocast.cli import environment, serve
 
 @pytest.fixture
 def taken():
-    """An address that another has."""
+    """An address that is in use."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         yield "{}:{}".format(*other.getsockname())
 
 
 @pytest.fixture
 def free():
-    """An address that nobody has."""
+    """An address that is not in use."""
     return f"127.0.0.1:{a_free_port()}"
 
 
@@ -65,7 +65,7 @@ def free():
     ],
     ids=str,
 )
-def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
+def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
     """K1: one clear line and exit status 2, never a traceback."""
     monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
@@ -92,7 +92,7 @@ def test_what_cannot_be_served_is_refused_in_one_line(geocast, tmp_path, monkeyp
     ids=str,
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, keys, arguments, expected, workers):
+def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, arguments, expected, workers):
     """K1: with one process or several, before any of them serves."""
     (tmp_path / "broken").write_text("[")
     (tmp_path / "deep").write_text("name = " + "[" * 100_000)
@@ -103,8 +103,8 @@ def test_what_is_found_out_later_is_refused_in_one_line_too(geocast, tmp_path, k
 
 
 @pytest.mark.parametrize("option", ["--stream", "--api"])
-def test_a_port_that_is_taken_is_refused_in_one_line(geocast, keys, free, taken, option):
-    """K1: a port that is taken."""
+def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
+    """K1."""
     other = {"--stream": "--api", "--api": "--stream"}[option]
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
     assert outcome.is_one_line_error, outcome.err
@@ -112,13 +112,13 @@ def test_a_port_that_is_taken_is_refused_in_one_line(geocast, keys, free, taken,
 
 
 def test_two_listeners_cannot_share_a_port(geocast, keys, free):
-    """K1: a port that is taken, if by ourselves."""
+    """K1."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
     assert outcome.is_one_line_error, outcome.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
-def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
+def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
     """K1: never a traceback."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
     assert outcome.is_one_line_error, outcome.err
@@ -137,15 +137,15 @@ def test_a_host_that_is_no_name_is_refused_in_one_line(geocast, keys, host):
         ("GEOCAST_LOG_LEVEL", "loud", "'loud' is not one of"),
     ],
 )
-def test_an_option_may_come_from_the_environment(geocast, name, value, expected):
-    """Section 7: each option also an environment variable."""
+def test_option_may_come_from_the_environment(geocast, name, value, expected):
+    """Section 7: each option is also a variable."""
     outcome = geocast("serve", **{name: value})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
 
 
-def test_an_option_wins_over_the_environment(geocast):
-    """Section 7: what is said last, on the command line, counts."""
+def test_command_line_wins_over_the_environment(geocast):
+    """Section 7."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
 
@@ -159,16 +159,16 @@ def test_an_option_wins_over_the_environment(geocast):
         ("GEOCAST_PORTS", "GEOCAST_PORTS in the environment is no setting"),
     ],
 )
-def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_named(geocast, name, expected):
-    """K1: one that is misspelt would be passed over in silence; what it held is not repeated."""
+def test_unknown_variable_is_refused_with_the_nearest_name(geocast, name, expected):
+    """K1: a misspelt variable would have no effect; its value is not repeated."""
     outcome = geocast("serve", "--dev", **{name: "hidden"})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
     assert "hidden" not in outcome.err
 
 
-def test_variables_of_others_are_let_through(geocast):
-    """What the project's other programs read, and what Kubernetes sets beside a Service that is called geocast."""
+def test_variables_of_other_programs_are_ignored(geocast):
+    """The project's other programs have variables, and Kubernetes sets some for a Service called geocast."""
     links = ("SERVICE_HOST", "SERVICE_PORT_API", "PORT", "PORT_8765_TCP", "PORT_8765_TCP_ADDR", "API_SERVICE_HOST")
     others = {*environment.ELSEWHERE, *(f"GEOCAST_{link}" for link in links), "GEOCASTLE", "MY_GEOCAST_THING"}
     outcome = geocast("serve", **dict.fromkeys(others, "x"))
@@ -176,7 +176,7 @@ def test_variables_of_others_are_let_through(geocast):
 
 
 def test_every_variable_of_the_project_is_known():
-    """`cli.environment`: who uses a new one, in whichever program, has it listed."""
+    """`cli.environment` has to list each new variable of any program."""
     root = Path(__file__).parents[2]
     files = [root / "Makefile", *(file for top in ("server", "client_demo", "bench") for file in sources(root / top))]
     used = {name for file in files for name in re.findall(r"\bGEOCAST_[A-Z][A-Z_]*\b", file.read_text("utf-8"))}
@@ -190,7 +190,7 @@ def test_every_variable_of_the_project_is_known():
 
 
 def sources(top):
-    """The programs in a folder."""
+    """Return the programs in a folder."""
     found = (path for kind in ("*.py", "*.sh", "*.mjs", "*.js") for path in top.rglob(kind))
     return [path for path in found if "node_modules" not in path.parts]
 
@@ -198,8 +198,8 @@ def sources(top):
 # ---- what it says of itself --------------------------------------------------------------------------------------
 
 
-def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
-    """docs/settings.md: they may share an environment, and with a Redis `geocast push` has no workers."""
+def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
+    """docs/settings.md: they may share an environment, and `geocast push` with a Redis has no workers."""
     command = cli.cli.commands["push"]
     given = ["--push-keys", "p", "--vapid", "v", "--contact", "mailto:a@b.example", "--keys", "k"]
     monkeypatch.setenv("GEOCAST_WORKERS", "8")
@@ -209,7 +209,7 @@ def test_the_processes_of_a_node_are_not_those_that_wake_phones(monkeypatch):
 
 
 def test_help_lists_every_option_with_its_variable_and_default(geocast):
-    """Section 7: `--help` lists them."""
+    """Section 7."""
     outcome = geocast("serve", "--help")
     assert outcome.status == 0
     said = " ".join(outcome.out.split())
@@ -220,20 +220,20 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
             assert option.default in said
 
 
-def test_the_version_is_the_packages(geocast):
+def test_version_is_that_of_the_package(geocast):
     """Section 7."""
     outcome = geocast("--version")
     assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
-def test_an_unknown_command_is_refused_in_one_line(geocast, arguments):
+def test_unknown_command_is_refused_in_one_line(geocast, arguments):
     """K1."""
     assert geocast(*arguments).is_one_line_error
 
 
-def test_who_says_nothing_is_helped(geocast):
-    """`geocast` alone: what the commands are, a line each, and no error."""
+def test_geocast_without_arguments_prints_help(geocast):
+    """A line for each command, and no error."""
     outcome = geocast()
     assert (outcome.status, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
@@ -252,16 +252,16 @@ def test_who_says_nothing_is_helped(geocast):
     ],
     ids=str,
 )
-def test_who_is_refused_learns_where_there_is_help(geocast, arguments, expected):
-    """K1: the one line keeps the hint, and what was probably meant."""
+def test_refusal_hints_at_the_help(geocast, arguments, expected):
+    """K1: in the one line, with the name that was probably meant."""
     outcome = geocast(*arguments)
     assert outcome.is_one_line_error, outcome.err
     assert re.search(expected, outcome.err)
 
 
 @pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
-def test_what_nobody_asked_for_is_not_repeated(geocast, arguments):
-    """K1: it may be a token, or a URL with a password (with a bracket in it); the hint says what was expected."""
+def test_unexpected_arguments_are_not_repeated(geocast, arguments):
+    """K1: they may be a token, or a URL with a password (with a bracket in it)."""
     outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
     assert outcome.is_one_line_error, outcome.err
     assert "cret" not in outcome.err
@@ -287,7 +287,7 @@ HEAVY = {
     ids=str,
 )
 def test_help_and_completion_import_nothing_heavy(arguments, environment):
-    """A key press is answered at once: what a node takes is imported by who runs one."""
+    """A key press is answered at once; the modules of a node are imported when one is run."""
     program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
     program += f"sys.argv = {['geocast', *arguments]}\nfrom geocast.cli import main\nmain()"
     done = subprocess.run(
@@ -297,8 +297,8 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
     assert not HEAVY & set(done.stderr.splitlines()[-1].split())
 
 
-def test_the_module_is_the_command():
-    """K1: `python -m geocast`, in a process of its own, with nothing but the line on standard error."""
+def test_python_m_geocast_is_the_command():
+    """K1: in a process of its own, with only the one line on standard error."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],

@@ -1,4 +1,4 @@
-"""Keys and tokens that `geocast` makes, and those that it explains."""
+"""Keys and tokens: `geocast keygen`, `geocast token` and `geocast token --check`."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from geocast.push.encryption import make_push_key
 # ---- keygen and token --------------------------------------------------------------------------------------------
 
 
-def test_a_token_that_is_signed_is_one_that_a_node_takes(geocast, tmp_path, keys):
+def test_signed_token_is_accepted_by_a_node(geocast, tmp_path, keys):
     """K2: `keygen` makes a pair, `token` signs with it."""
     before = int(time.time())
     scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
@@ -31,16 +31,16 @@ def test_a_token_that_is_signed_is_one_that_a_node_takes(geocast, tmp_path, keys
     assert before + 60 <= grant.expires_at // 1000 <= int(time.time()) + 60
 
 
-def test_only_its_owner_reads_a_private_key(tmp_path, keys):
-    """K2: a private JWK, and a public JWKS without it."""
+def test_private_key_is_readable_for_its_owner_only(tmp_path, keys):
+    """K2: and the public JWKS does not contain it."""
     assert stat.S_IMODE((tmp_path / "private.jwk").stat().st_mode) == 0o600
     private = json.loads((tmp_path / "private.jwk").read_text())
     assert private["d"]
     assert private["d"] not in (tmp_path / "keys.jwks").read_text()
 
 
-def test_a_private_key_is_never_overwritten(geocast, tmp_path, keys):
-    """K2: one line, exit status 2, and both files as they were."""
+def test_private_key_is_never_overwritten(geocast, tmp_path, keys):
+    """K2: one line, exit status 2, and both files unchanged."""
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     outcome = geocast("keygen")
     assert outcome.is_one_line_error
@@ -48,8 +48,8 @@ def test_a_private_key_is_never_overwritten(geocast, tmp_path, keys):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_new_key_is_added_to_those_that_are_there(geocast, tmp_path, keys):
-    """K2: old tokens stay good."""
+def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
+    """K2: old tokens stay valid."""
     old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
     assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
     new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
@@ -60,8 +60,8 @@ def test_a_new_key_is_added_to_those_that_are_there(geocast, tmp_path, keys):
     assert "new" in load_keys(tmp_path / "keys.jwks")
 
 
-def test_a_kid_is_not_used_twice(geocast, tmp_path):
-    """T2: the key is chosen by `kid` alone, so no two have the same; nothing is written."""
+def test_kid_is_not_used_twice(geocast, tmp_path):
+    """T2: keys are chosen by `kid` alone; nothing is written."""
     assert geocast("keygen", "--kid", "k").status == 0
     outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
     assert outcome.is_one_line_error
@@ -69,8 +69,8 @@ def test_a_kid_is_not_used_twice(geocast, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
-def test_a_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
-    """K2: if one of the files can't be written there is none, and a key set that was there is as it was."""
+def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
+    """K2: if one file can't be written, neither is, and an existing key set is unchanged."""
     assert geocast("keygen", "--private", "first.jwk").status == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert geocast("keygen", option, "nowhere/file").is_one_line_error
@@ -78,8 +78,8 @@ def test_a_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_key_set_keeps_its_place_and_its_rights(geocast, tmp_path):
-    """K2: it may be read by another user, and lie elsewhere."""
+def test_key_set_keeps_its_symlink_and_permissions(geocast, tmp_path):
+    """K2: another user may read it, and it may be in another folder."""
     real = tmp_path / "elsewhere.jwks"
     (tmp_path / "keys.jwks").symlink_to(real)
     assert geocast("keygen").status == 0
@@ -91,8 +91,8 @@ def test_a_key_set_keeps_its_place_and_its_rights(geocast, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
-def test_a_public_file_that_is_no_key_set_is_left_alone(geocast, tmp_path, text):
-    """K2: it is somebody's, and nothing is written."""
+def test_public_file_that_is_not_a_key_set_is_unchanged(geocast, tmp_path, text):
+    """K2: nothing is written."""
     (tmp_path / "keys.jwks").write_text(text)
     assert geocast("keygen").is_one_line_error
     assert (tmp_path / "keys.jwks").read_text() == text
@@ -100,7 +100,7 @@ def test_a_public_file_that_is_no_key_set_is_left_alone(geocast, tmp_path, text)
 
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
-def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, option):
+def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
     """K1."""
     outcome = geocast("keygen", option, "nowhere/file")
     assert outcome.is_one_line_error
@@ -111,8 +111,8 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(geocast, tmp_path, optio
 # ---- qualifications, and keys of calls ---------------------------------------------------------------------------
 
 
-def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
-    """RQ2, RQ3: `keygen --quals` lets a key grant them, `token --quals` claims them; `--check` says what counts."""
+def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped):
+    """RQ2, RQ3: `keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts."""
     assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
     assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
     assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}
@@ -130,8 +130,8 @@ def test_a_qualification_takes_the_key_and_the_token(geocast, tmp_path, piped):
     assert "qual" not in geocast("token", "--check", GEOCAST_TOKEN=plain).out
 
 
-def test_issuer_of_a_key_is_written_and_named(geocast, tmp_path, piped):
-    """HD5: `keygen --issuer` writes it, and `token --check` and `check` name it."""
+def test_issuer_of_a_key_is_written_and_shown(geocast, tmp_path, piped):
+    """HD5: `keygen --issuer` writes it, `token --check` and `check` show it."""
     assert geocast("keygen", "--issuer", "https://a.example", "--kid", "k").status == 0
     assert load_keys(tmp_path / "keys.jwks")["k"].issuer == "https://a.example"
     token = geocast("token", "--sub", "r-1", "--scope", "alerts:receive").out.strip()
@@ -142,28 +142,28 @@ def test_issuer_of_a_key_is_written_and_named(geocast, tmp_path, piped):
 
 @pytest.mark.parametrize("command", ["keygen", "token"])
 @pytest.mark.parametrize("quals", ["", "cpr,", "CPR", "a-b", "x" * 33, ",".join(f"q{n}" for n in range(17))])
-def test_what_is_no_qualification_is_told_in_one_line(geocast, tmp_path, command, quals):
-    """RQ1, K1: what is expected, and nothing is written."""
+def test_malformed_qualification_is_reported_in_one_line(geocast, tmp_path, command, quals):
+    """RQ1, K1: with the expected form, and nothing is written."""
     outcome = geocast(command, "--quals", quals)
     assert outcome.is_one_line_error
     assert "'--quals': expected 1 to 16 texts of a-z, 0-9 and _" in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_token_that_qualifies_lasts_a_day_at_most(geocast, keys):
-    """RQ2: one that lasts longer would qualify nobody, so none is made."""
+def test_token_with_qualifications_lasts_a_day_at_most(geocast, keys):
+    """RQ2: a longer one would grant no qualification, so none is made."""
     outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
     assert outcome.is_one_line_error
     assert "--expires-in-s 86400" in outcome.err
 
 
 def kids(path):
-    """The kids of the keys in a set of call keys, in order."""
+    """Return the kids of a set of call keys, in order."""
     return list(load_call_keys(path).kids)
 
 
-def test_a_key_for_calls_is_a_secret_of_its_owner(geocast, tmp_path):
-    """RZ5: made where there is none; the next is the last, so that it seals nothing yet. The file keeps its rights."""
+def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_path):
+    """RZ5: a new key encrypts nothing yet. The file keeps its permissions."""
     path = tmp_path / "call-keys.jwks"
     outcome = geocast("keygen", "--call", "--kid", "a")
     assert (outcome.status, outcome.err) == (0, "")
@@ -177,8 +177,8 @@ def test_a_key_for_calls_is_a_secret_of_its_owner(geocast, tmp_path):
     assert not any(key["k"] in outcome.out for key in json.loads(path.read_text())["keys"])
 
 
-def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
-    """RZ5: last in every node's file before it is first in any; a key opens for two days after it has sealed."""
+def test_rotation_moves_the_last_call_key_to_the_front(geocast, tmp_path):
+    """RZ5: a key is last in all files before it is first in any; it decrypts for two days after its last use."""
     path, seen = tmp_path / "c.jwks", []
     for day in range(6):
         assert geocast("keygen", "--call", "--rotate", "--private", "c.jwks", "--kid", f"k{day}").status == 0
@@ -212,7 +212,7 @@ def test_a_day_later_the_last_key_is_the_first(geocast, tmp_path):
     ],
     ids=str,
 )
-def test_a_key_for_calls_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+def test_call_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
     """K1, RZ5: nothing is written."""
     assert geocast("keygen", "--call", "--kid", "a").status == 0
     (tmp_path / "full").write_text(json.dumps({"keys": [make_call_key() for _ in range(16)]}))
@@ -234,7 +234,7 @@ def test_a_key_for_calls_that_cannot_be_made_is_told_in_one_line(geocast, tmp_pa
     ],
     ids=str,
 )
-def test_a_key_for_devices_that_cannot_be_made_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+def test_push_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
     """K1, WPS1: nothing is written."""
     assert geocast("keygen", "--push", "p.jwks", "--kid", "a").status == 0
     (tmp_path / "full").write_text(json.dumps({"keys": [make_push_key(str(n)) for n in range(16)]}))
@@ -264,7 +264,7 @@ def test_a_key_for_devices_that_cannot_be_made_is_told_in_one_line(geocast, tmp_
     ],
     ids=str,
 )
-def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, keys, arguments, expected):
+def test_token_that_cannot_be_signed_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
     """K1."""
     (tmp_path / "broken").write_bytes(b"\xff{")
     (tmp_path / "list").write_text("[]")
@@ -279,7 +279,7 @@ def test_a_token_that_cannot_be_signed_is_told_in_one_line(geocast, tmp_path, ke
 
 @pytest.fixture
 def piped(monkeypatch):
-    """`piped(bytes)`: what comes in on standard input."""
+    """`piped(bytes)`: the contents of standard input."""
 
     def pipe(data):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
@@ -288,8 +288,8 @@ def piped(monkeypatch):
     return pipe
 
 
-def test_a_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
-    """What it grants and until when, never the token itself; what is piped in wins."""
+def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, piped):
+    """It is never printed; standard input wins."""
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out.strip()
     by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
     piped(f"{token}\n".encode())
@@ -304,8 +304,8 @@ def test_a_token_is_checked_from_standard_input_or_the_environment(geocast, keys
         assert token not in outcome.out
 
 
-def test_a_token_that_would_be_refused_has_its_reasons(geocast, tmp_path, keys, piped):
-    """1, and a line for each; the claims are shown all the same."""
+def test_token_that_would_be_refused_is_shown_with_reasons(geocast, tmp_path, keys, piped):
+    """Status 1, and a line for each reason."""
     assert geocast("keygen", "--private", "b.jwk", "--public", "b.jwks", "--kid", "other").status == 0
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out
     piped(token.encode())
@@ -321,8 +321,8 @@ def test_a_token_that_would_be_refused_has_its_reasons(geocast, tmp_path, keys, 
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x.y.z", b"." * 70_000])
-def test_what_is_no_token_is_told_without_repeating_it(geocast, keys, piped, data):
-    """K1: no traceback, whatever comes in."""
+def test_malformed_token_is_reported_without_repeating_it(geocast, keys, piped, data):
+    """K1: no traceback, whatever is given."""
     piped(data)
     outcome = geocast("token", "--check")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
@@ -337,8 +337,8 @@ def test_what_is_no_token_is_told_without_repeating_it(geocast, keys, piped, dat
     ],
     ids=str,
 )
-def test_what_cannot_be_checked_is_told_in_one_line(geocast, keys, piped, arguments, expected):
-    """K1: 2, as for any mistake of the caller's."""
+def test_check_without_token_or_keys_is_refused_in_one_line(geocast, keys, piped, arguments, expected):
+    """K1: status 2, as for any mistake of the caller."""
     if arguments:
         piped(b"x")
     outcome = geocast("token", "--check", *arguments)
