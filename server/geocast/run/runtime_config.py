@@ -10,8 +10,8 @@ Rule 1  A reload changes everything or nothing. All files are read, then all are
 Rule 2  The processes of a node can't differ. One process reads and parses the files and passes on the bytes that it has
         read. The others parse the same bytes, which can't fail. If each process read the files itself, a file could
         change in between.
-Rule 3  A failed reload changes nothing. If a file can't be read or used, everything in force stays, one line tells the
-        operator, and `geocast_reloads_total{result="failed"}` is counted up.
+Rule 3  A failed reload changes nothing. If a file can't be read or used, everything in force stays, one log line says
+        why, and `geocast_reloads_total{result="failed"}` is counted up.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ and allow AIO.
 
 Rule 1  The sockets are non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with or
         without success, when `send` returns, and neither the frame nor the session must be kept alive for it.
-Rule 2  The caller is told how many bytes each socket took, and leaves the rest to the session's transport, which can
+Rule 2  `send` returns how many bytes each socket took. The caller leaves the rest to the session's transport, which can
         wait and can close.
         Example: a slow phone's socket takes 200 bytes of a frame of 900. Its result is 200, and the hub gives the other
         700 to the phone's transport. The result of a socket with a full buffer is -EAGAIN, and of one whose peer has

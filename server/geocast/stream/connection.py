@@ -7,7 +7,7 @@
 *Unsaid* is a connection whose client has not said `hello` yet, *lingering* one that the node has ended (Rule 4).
 
 Rule 1  No connection has a task, a future or a timer of its own. `sweep` checks the deadlines of all connections at
-        once. Each object would cost memory 100,000 times, and a timer its place in the loop's heap.
+        once. With tens of thousands of connections each such object costs memory, and each timer work of the loop.
 Rule 2  The parser exists only while it has work. At the end of a frame, with no fragmented message open, it is dropped,
         and a new one is made when bytes come. So an idle connection takes 1.6 KB with uvloop instead of 5.4 KB (a
         session as a whole: `bench memory`). For this reason the parser is fed only whole frames, one at a time.
@@ -231,7 +231,7 @@ def _is_loopback(origin: str) -> bool:
 class Connection(asyncio.Protocol):
     """One connection, from its accept to its end; a `Peer` of the hub.
 
-    There may be 100,000 connections in a process, so each field counts: see `bench memory`.
+    There may be tens of thousands of connections in a process, so each field counts: see `bench memory`.
     """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")

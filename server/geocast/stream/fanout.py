@@ -15,7 +15,7 @@ list of rows and one of 64 bits. The design rests on three ideas:
 3.  What a row is owed can always be computed again, from its delivery flags (stream/live_alerts.py), its places and its
     filter (`take_owed_by`). So no row has a queue: a slow client is treated like a client that has just connected.
     `take_owed_by` looks only at the alerts that contain one of the row's places, at the alerts in flight, and at the
-    alerts that were recorded for the row when a flight skipped it (`_miss`).
+    alerts that the row is known to lack although no flight will send them (`_miss`).
 
 Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flight ends at once when a newer entry
         arrives or the alert ends. Its bit leaves `_alive`, and a bit in `_owed` that is not in `_alive` sends nothing.
@@ -23,21 +23,21 @@ Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flig
         sent nothing, and the cancel flies to the 5,000.
 Rule 2  The flags of a row say "sent" from the slice in which the row took the alert, not from the match of areas and
         places. So between two slices the flags are exactly what was taken, and a session may move at any time.
-        Example: a phone leaves the area after the flight has started and before its slice. `move` and `take_owed_by`
-        clear its bit and find that it is owed nothing: the phone is not told. Another phone enters the area in the same
-        moment. The flight does not have its row, but `take_owed_by` finds the alert by the new place, sends it, and
-        sets the flags: the phone is told once.
-Rule 3  A paused row is sent nothing. When a slice comes to it, its bits are cleared and the alerts recorded. When the
-        row is resumed, `take_owed_by` computes what it is owed by then.
-        Example: alert A is in flight to rows 1 and 2, and row 2 is paused. The slice sends A to row 1, clears the bit
-        of row 2 and records A for it. Revision 2 of A arrives and ends the flight. When row 2 is resumed,
-        `take_owed_by` finds A and returns revision 2. Row 2 never gets revision 1.
-Rule 4  A row may decline an alert. The alert is recorded as in Rule 3.
+        Example: a phone leaves the area after the flight has started and before its slice. The hub calls `move` and
+        `take_owed_by`, which clears the phone's bit and finds that the phone is owed nothing: it is not sent the alert.
+        Another phone enters the area in the same moment. The flight does not have its row, but `take_owed_by` finds the
+        alert by the new place. The hub sends it and sets the flags, so the phone is sent the alert once.
+Rule 3  A paused row is sent nothing. When a slice comes to it, its bits are cleared, and the alerts that it is owed as
+        a recipient are recorded. When the row is resumed, `take_owed_by` computes what it is owed by then.
+        Example: revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends it to row 1
+        and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed, `take_owed_by` finds
+        the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
+Rule 4  A row may decline an alert. Then the row is treated as in Rule 3.
         Example: a push device takes one alert at a time. It declines B while A is on its way to the push service, and
         the device hub asks `take_owed_by` for B when A has been answered.
 Rule 5  A row that was given back is used again only when no flags count for it any more (`sweep`).
-        Example: session X leaves row 7, and Y enters a moment later. In row 7 Y would appear to have X's alerts, and
-        would not be told. So row 7 is free only after `sweep` has invalidated its flags.
+        Example: session X leaves row 7, and Y enters a moment later. With X's flags in row 7, Y would appear to have
+        X's alerts, and would not be sent them. So row 7 is free only after `sweep` has invalidated its flags.
 
 This module has no clock, no socket and no asyncio. The time is passed in. All calls come from one thread and no call
 interrupts another. Rules 2 to 4 need nothing else for that reason.
@@ -227,10 +227,10 @@ class FanOut:
         self._may_test[row] = may_test
 
     def trust_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Believe a recipient that it holds these revisions (`holding`: alert id -> revision) (R5).
+        """Believe the client of a row that it holds these revisions (`holding`: alert id -> revision) (R5).
 
         The row becomes a recipient of each alert, wherever its places are, so that it is sent newer revisions and the
-        cancel. Example: a phone was told revision 1 by node A and reconnects to node B, where revision 2 is current.
+        cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is current.
         B sends it revision 2 even if the phone has left the area meanwhile. If B has not read the alert from the log
         yet, B remembers the claim, and `launch` applies it.
         """
@@ -306,7 +306,7 @@ class FanOut:
             self._miss(row, alert)
 
     def _miss(self, row: int, alert: LiveAlert) -> None:
-        """Record that the row, a recipient, lacks the current entry of an alert, and that no flight owes it the row."""
+        """Record that the row, a recipient, lacks the current entry of an alert, and that no flight will send it."""
         missed = self._missed.setdefault(row, set())
         if len(missed) % 64 == 63:  # now and then forget the alerts that are gone, or the set would only grow
             missed.difference_update([each for each in missed if each.gone])

@@ -16,8 +16,8 @@ Rule 2  `reply_with_owed` sends a reply and behind it, in the same write, all th
         alert and then `ok`, or `ok` alone. It never gets `ok` and then an alert for the place that it has left.
 Rule 3  Frames of calls for help (calls/port.py) are written before frames of alerts: in a turn, in `on_drained` and in
         `reply_with_owed`.
-        Example: a responder who is 200 m from a cardiac arrest is asked before the fan-out of a storm warning to
-        100,000 sessions goes on. Calls concern few sessions, so alerts wait a few milliseconds.
+        Example: a responder who is 200 m from a cardiac arrest is called before the fan-out of a storm warning to
+        20,000 sessions goes on. Calls concern few sessions, so alerts wait a few milliseconds.
 
 The hub has no clock, no socket and no asyncio. The time is passed in; a transport is known by its `write` method and
 the number of its socket. All calls come from one thread and no call interrupts another.
@@ -46,8 +46,8 @@ from .live_alerts import LiveAlert, LiveAlerts
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
 CALLS_SLICE = 64  # sessions that one turn writes frames of calls to, one by one: about 1 ms
-# Both count from `heartbeat_s` after the last byte of the client. With a heartbeat of 25 s, a client that sends nothing
-# is pinged after 40 s at the latest and dropped after 60 s, so it has 20 s to answer.
+# How long after `heartbeat_s` without a byte from the client it is pinged, and how long after it the connection is
+# dropped. With a heartbeat of 25 s a silent client is pinged after 40 s at the latest, and has 20 s to answer.
 QUIET_S = 15.0
 SILENCE_S = 35.0
 SLOW_S = 30.0  # how long a transport may have unsent bytes before its session is closed with 4420
@@ -73,7 +73,7 @@ class Hub:
 
         `finished` is called with each flight that has handled all its rows, directly after its last slice. `send`
         writes one frame to many sockets at once; transports write what `send` leaves, or everything without it. A
-        session to which nothing was written for `heartbeat_s` is pinged; `welcome` tells clients that value.
+        session to which nothing was written for `heartbeat_s` is pinged; clients learn that value from `welcome`.
         """
         self.heartbeat_s = heartbeat_s
         self._send = send
@@ -170,7 +170,7 @@ class Hub:
         return self._fanout.filter_of(row)
 
     def set_rights(self, row: int, rights: Rights) -> None:
-        """Replace the rights of the session; it is closed when they end."""
+        """Replace the rights of the session, which is closed when they expire."""
         self._fanout.set_rights(row, may_test=rights.may_test)
         self._token_deadline[row] = rights.deadline
         self._calls.set_rights(row, rights)
@@ -374,7 +374,7 @@ def _frames(alert: LiveAlert, text: int) -> tuple[bytes, ...]:
     """Return the current entry of an alert, with one of its texts, as one frame for each wire format.
 
     The frames are encoded at the first call and kept with the alert: an alert that concerns no session is not encoded,
-    and an alert that concerns 100,000 sessions is encoded once.
+    and an alert that concerns 20,000 sessions is encoded once.
     """
     frames = alert.encoded.get(text)
     if frames is None:

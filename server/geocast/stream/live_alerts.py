@@ -25,15 +25,15 @@ Rule 1  An alert has ended when either clock says so: the wall clock has reached
         passes a minute later all the same, and nothing is sent after it.
 Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that a client which comes back holding
         it can be sent the cancel.
-        Example: a phone is told at 10:00, loses its network, and the alert is cancelled at 10:05. The phone comes back
-        at 10:20 with the alert in `holding` and is sent the cancel.
-Rule 3  The monotonic clock is never set. So an alert that it has ended is let go for good, even if the log gives it
-        again while the wall clock says that it is live (`_Gone`). The wall clock may be wrong and be set right. So an
+        Example: a phone is sent an alert at 10:00 and loses its network. The alert is cancelled at 10:05. The phone
+        comes back at 10:20 with the alert in `holding` and is sent the cancel.
+Rule 3  The monotonic clock is never set. So an alert that it has ended is *let go*: it is forgotten for good, even if
+        the log gives it again while the wall clock says that it is live (`_Gone`). The wall clock may be wrong. So an
         alert that only the wall clock has ended is *suspended*: it is kept with its flags. If the wall clock says later
         that it is live, it is sent to every session that is owed it, and to no session twice.
         Example: an alert expires at 10:30. At 10:00 the wall clock jumps to 11:00. A phone that connects is not sent
         the alert. At 10:05 the clock is set right: the next sweep launches the alert, and the phone gets it. Phones
-        that were told before the jump have CURRENT and get nothing.
+        that got it before the jump have CURRENT and get nothing.
 Rule 4  An alert that had ended by the wall clock when this node learnt of it is suspended too, since that clock may be
         ahead. No deadline can be computed from such a clock. So the deadline is the latest that can be right: a node
         learns of an alert after it was accepted, so it has at most the time from `issued_at` to `expires_at` to live.
@@ -60,8 +60,8 @@ Rule 8  The chain of entries before an entry decides how many approvals the entr
 Rule 9  A revision that was never believed here may have been sent by another process that believed it. So its alert is
         kept, but withdrawn and in no index: no session is sent it, and a session that holds it is sent its cancel
         (HD7). At most MAX_UNBELIEVED of them are kept.
-        Example: node A has a new reviewer's key already, node B has not. A tells a phone, which reconnects to B with
-        the alert in `holding`. When the alert is cancelled, B sends the cancel to that phone.
+        Example: node A has a new reviewer's key already, node B has not. A sends the alert to a phone, which reconnects
+        to B with the alert in `holding`. When the alert is cancelled, B sends the cancel to that phone.
 Rule 10 Nothing follows a believed cancel, whatever its number (HD9).
         Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
         3. The alert stays cancelled.
@@ -407,7 +407,7 @@ class _Ends:
         return list(ended)
 
     def until(self, deadline: float) -> set[LiveAlert]:
-        """Return the alerts with an item in the heap up to this deadline, without a look at the later items.
+        """Return the alerts with an item in the heap up to this deadline, without looking at later items.
 
         Some of them may have a later deadline by now.
         """
@@ -669,8 +669,8 @@ class LiveAlerts:
 
     def suspended(self, now: Now) -> int:
         """Return how many alerts only the wall clock has ended (Rules 3 and 4)."""
-        # Without a loop over all alerts: an alert with a deadline computed from the wall clock that this clock has
-        # ended is in the heap up to `until`. Only doubted alerts may have any deadline.
+        # This avoids a loop over all alerts. An alert that the wall clock has ended is in the heap before `until`,
+        # unless it is doubted: only then was its deadline not computed from the wall clock.
         until = now.wall_ms / 1000 + self._slack_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
@@ -693,8 +693,8 @@ class LiveAlerts:
 
         `epoch` distinguishes this session from later ones in the same row. Beyond MAX_HOLDINGS nothing is remembered.
 
-        Example: node A tells a phone and dies. The phone reconnects to B, which reads the alert from the log 100 ms
-        later. B does not send it again, and sends the phone the cancel when there is one.
+        Example: node A sends a phone an alert and dies. The phone reconnects to B, which reads the alert from the log
+        100 ms later. B does not send it again, and sends the phone the cancel when there is one.
         """
         if len(self._holding_times) < MAX_HOLDINGS:
             self._holdings.setdefault(alert_id, {})[row] = (epoch, held)

@@ -69,9 +69,9 @@ MakeErrands = Callable[[int, Callable[[Mapping[str, Counts]], Awaitable[bool]]],
 class Pump:
     """The driver of the fan-out: calls the hub's `turn` while there is something to send, SLICE_S per turn of the loop.
 
-    Between two calls the loop handles its sockets, so that `hello`, `move` and requests of publishers don't wait for a
-    fan-out to 100,000 sessions. `asked` says whether requests are under way; then slices are smaller
-    (ROWS_WHILE_ASKED). `idle` is set while there is nothing to send.
+    Between two of its turns the loop handles its sockets, so that `hello`, `move` and requests of publishers don't wait
+    for the end of a fan-out. `asked` says whether requests are under way; then slices are smaller (ROWS_WHILE_ASKED).
+    `idle` is set while there is nothing to send.
     """
 
     def __init__(self, hub: Hub, clock: Clock, asked: Callable[[], bool] = lambda: False) -> None:
@@ -95,7 +95,7 @@ class Pump:
         try:
             rows = ROWS_WHILE_ASKED if self._asked() else None
             while more := self._hub.turn(now, rows):
-                now = self._clock.now()  # so `turn` decides what has ended by a reading of one slice ago (E2: 5 ms)
+                now = self._clock.now()  # for each slice, so that no reading is older than 5 ms when it is used (E2)
                 if now.monotonic >= until:
                     break
         except Exception as error:
@@ -109,7 +109,7 @@ class Pump:
 
 
 class GcFreezer:
-    """The policy of when to collect garbage, and when to freeze objects so that the collector skips them (`gc.freeze`).
+    """The times at which garbage is collected, and objects are frozen so that the collector skips them (`gc.freeze`).
 
     Without it the collector would examine all sessions again and again, also during a fan-out: 22 ms for 15,000. The
     objects of sessions and of live alerts can be frozen. They leave no reference cycles (stream/connection.py, Rule 5),

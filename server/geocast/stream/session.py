@@ -216,7 +216,7 @@ _CELL_SCHEMA = {"type": "string", "pattern": "^8[7-9a-f][0-9a-f]{13}$", "example
 
 
 class CellPlace(StrictModel):
-    """An H3 cell, for subscribers who don't want to tell their exact place."""
+    """An H3 cell, for subscribers who don't want to reveal their exact place."""
 
     cell: Annotated[str, AfterValidator(_known_cell), WithJsonSchema(_CELL_SCHEMA)]
     here: bool = False
