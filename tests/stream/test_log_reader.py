@@ -35,7 +35,7 @@ def run(reader, *then):
         await asyncio.wait_for(reader.caught_up.wait(), 60)
         for step in then:
             step()
-            await reader._make_up_for_a_clock_ahead()
+            await reader._reread_if_clock_was_ahead()
         reading.cancel()
 
     asyncio.run(main())

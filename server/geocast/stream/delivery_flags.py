@@ -61,12 +61,12 @@ class DeliveryFlags:
     @property
     def ahead(self) -> dict[int, int]:
         """Row -> revision that its client holds and this process has not read yet (R5c); callers may change it."""
-        self._pass_over_the_gone()
+        self._drop_departed()
         return self._ahead
 
     def of(self, row: int) -> int:
         """Return the flags of one row."""
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is not None:
             return int(self._column[row])
         at = bisect_left(self._rows, row)
@@ -74,7 +74,7 @@ class DeliveryFlags:
 
     def of_all(self, rows: Rows) -> Flags:
         """Return the flags of each of these rows, in their order."""
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is not None:
             found: Flags = self._column[rows]
             return found
@@ -86,7 +86,7 @@ class DeliveryFlags:
 
     def put(self, row: int, flags: int) -> None:
         """Replace the flags of one row."""
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is not None:
             self._column[row] = flags
             return
@@ -102,14 +102,14 @@ class DeliveryFlags:
         """Set these flags for these distinct rows, beside the flags that they have."""
         self.expect(rows)
         if len(rows):
-            all_flags, at = self._at(rows)
+            all_flags, at = self._locate(rows)
             all_flags[at] |= np.uint8(flags)
 
     def take_from_all(self, rows: Rows, flags: int) -> None:
         """Clear these flags of these distinct rows."""
         self.expect(rows)
         if len(rows):
-            all_flags, at = self._at(rows)
+            all_flags, at = self._locate(rows)
             all_flags[at] &= np.uint8(0xFF ^ flags)
 
     def expect(self, rows: Rows) -> None:
@@ -118,7 +118,7 @@ class DeliveryFlags:
         A flight calls this once, before its first slice. Otherwise each slice would merge its rows into the sorted rows
         of all slices before.
         """
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is None and len(rows):
             self._merge(self._missing(rows))
             self._widen_if_many()
@@ -128,7 +128,7 @@ class DeliveryFlags:
 
         A new revision costs one call, however many rows have flags. Bits that move beyond the byte are lost.
         """
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is None and not self._rows:
             return
         flags = self._column if self._column is not None else self._views()[1]
@@ -137,7 +137,7 @@ class DeliveryFlags:
 
     def having(self, flags: int, of: int) -> Rows:
         """Return the rows, ascending, whose flags in the mask `of` are exactly `flags`, which must not be 0."""
-        self._pass_over_the_gone()
+        self._drop_departed()
         if self._column is not None:
             return np.flatnonzero(self._column & of == flags).astype(np.int32)
         if not self._rows:
@@ -160,12 +160,12 @@ class DeliveryFlags:
     def _views(self) -> tuple[Rows, Flags]:
         """Return the rows and flags of the form for few rows as numpy arrays on the same memory; there must be some.
 
-        `_rows` and `_flags` can't be resized while such an array exists. So no array may be kept, and `_fill` replaces
-        both objects.
+        `_rows` and `_flags` can't be resized while such an array exists. So no array may be kept, and `_store_few`
+        replaces both objects.
         """
         return np.frombuffer(self._rows, np.int32), np.frombuffer(self._flags, np.uint8)
 
-    def _at(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
+    def _locate(self, rows: Rows) -> tuple[Flags, NDArray[Any]]:
         """Return the array of all flags and the indices of these rows in it. There must be room for them (`expect`)."""
         if self._column is not None:
             return self._column, rows
@@ -187,9 +187,9 @@ class DeliveryFlags:
         flags = np.zeros(len(rows), np.uint8)
         flags[: len(self._flags)] = self._flags
         order = np.argsort(rows, kind="stable")  # fast here: the old rows are sorted already
-        self._fill(rows[order], flags[order])
+        self._store_few(rows[order], flags[order])
 
-    def _fill(self, rows: Rows, flags: Flags) -> None:
+    def _store_few(self, rows: Rows, flags: Flags) -> None:
         self._rows = array("i")
         self._rows.frombytes(rows.tobytes())
         self._flags = bytearray(flags.tobytes())
@@ -203,7 +203,7 @@ class DeliveryFlags:
             self._column = column
             self._rows, self._flags = array("i"), bytearray()
 
-    def _pass_over_the_gone(self) -> None:
+    def _drop_departed(self) -> None:
         """Drop the flags of rows whose sessions have left since the last call (Rule 1). Every method calls it first."""
         if self._seen != self._departures.count:
             self._apply_departures()
@@ -219,4 +219,4 @@ class DeliveryFlags:
             own, flags = self._views()
             stay = left[own] <= since
             if not stay.all():
-                self._fill(own[stay], flags[stay])
+                self._store_few(own[stay], flags[stay])

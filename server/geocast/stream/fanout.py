@@ -144,7 +144,7 @@ class FanOut:
         self._filter = np.zeros(capacity, np.int32)
         self._epoch = np.zeros(capacity, np.int64)  # how many recipients have left the row
         self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that owes the row an alert
-        self._passed_over = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
+        self._skipped = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
 
         # By row: alerts whose current entry the row lacks although it is a recipient, and that no flight owes it. The
         # row said that it holds them, was paused, declined them, or may not see them now. Every other alert that a
@@ -156,11 +156,11 @@ class FanOut:
         self.top = 0  # one more than the highest row ever used: upkeep looks at the columns up to here
 
         self._waiting: list[Flight] = []  # flights that wait for a bit: a heap, the most urgent first
-        self._waits: dict[LiveAlert, Flight] = {}  # the newest waiting flight of each alert
+        self._newest_waiting: dict[LiveAlert, Flight] = {}  # the newest waiting flight of each alert
         self._flying: list[Flight] = []  # flights that have a bit, in order of urgency
         self._bits = [np.uint64(1 << n) for n in range(FLIGHTS)]  # bits that no flight has
         self._alive = np.uint64(0)  # all bits that a flight has (Rule 1)
-        self._orders = 0  # how many flights were launched
+        self._launched = 0  # how many flights were launched
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self.ready[: self.top]))
@@ -186,7 +186,7 @@ class FanOut:
         self._slots[row] = tuple(self._index.add(row, *place) for place in places)
         self._filter[row] = self._filters.take(wanted)
         self._owed[row] = 0
-        self.paused[row] = self._passed_over[row] = False
+        self.paused[row] = self._skipped[row] = False
         self._may_test[row] = may_test
         self.ready[row] = True
         return row
@@ -255,7 +255,7 @@ class FanOut:
     def resume(self, row: int) -> bool:
         """Send the row alerts again. Return whether a flight skipped it, so that `take_owed_by` has to be called."""
         self.paused[row] = False
-        return bool(self._passed_over[row])
+        return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
         """Return the alerts to send to the row now: cancels first, then the most severe first.
@@ -263,21 +263,21 @@ class FanOut:
         From now on no flight owes the row anything. So the caller has to report at once which alerts the row took
         (`note_taken`) and which it declined (`note_declined`).
         """
-        # From here on a recipient's alerts in flight can be found only through `doubtful`, for its bits are gone. An
+        # From here on a recipient's alerts in flight can be found only through `candidates`, for its bits are gone. An
         # alert that a recipient may not see now stays recorded as missed: the next token may allow it.
         self._owed[row] = 0
-        self._passed_over[row] = False
-        doubtful = self._missed.pop(row, set())
-        doubtful.update(flight.alert for flight in (*self._flying, *self._waiting))
-        behind = {alert for alert in doubtful if alert.lacks(row)}
-        for alert in behind:
+        self._skipped[row] = False
+        candidates = self._missed.pop(row, set())
+        candidates.update(flight.alert for flight in (*self._flying, *self._waiting))
+        lacking = {alert for alert in candidates if alert.lacks(row)}
+        for alert in lacking:
             if not self.may_see(row, alert):
                 self._miss(row, alert)
         near = {alert for slot in self._slots[row] for alert in self.live.containing(*self._index.place(slot))}
         wanted = self.filter_of(row)
         owed = [
             alert
-            for alert in behind | near
+            for alert in lacking | near
             if not alert.ended(now) and self.may_see(row, alert) and _is_owed(alert, row, wanted)
         ]
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
@@ -290,7 +290,7 @@ class FanOut:
 
     def note_declined(self, row: int, alert: LiveAlert) -> None:
         """Record that the row declined the current entry of an alert, and may still be owed it (Rule 4)."""
-        self._passed_over[row] = True
+        self._skipped[row] = True
         if alert.flags(row) & RECIPIENT:  # a recipient is owed the alert wherever its places are
             self._miss(row, alert)
 
@@ -300,7 +300,7 @@ class FanOut:
         `recipient`: whether the row remains a recipient of the alert, because it has an older revision, or because this
         one may have reached it. Example: a push service answers 503, and the device still shows revision 1.
         """
-        self._passed_over[row] = True
+        self._skipped[row] = True
         alert.retract(row, number, recipient=recipient)
         if recipient:
             self._miss(row, alert)
@@ -323,8 +323,8 @@ class FanOut:
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
         """Queue a flight of the alert's current entry, to all rows that are owed it and lack it."""
-        self._orders += 1
-        flight = Flight(alert, self._orders, now)
+        self._launched += 1
+        flight = Flight(alert, self._launched, now)
         if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use, as while a process starts
             self._finished(flight)
             alert.pack()
@@ -332,12 +332,12 @@ class FanOut:
         for row, epoch, held in self.live.take_holdings(alert.id):
             if epoch == self._epoch[row] and self.may_see(row, alert):
                 alert.trust_holding(row, held)
-        if alert in self._waits and self._waits[alert].number == alert.number:
+        if alert in self._newest_waiting and self._newest_waiting[alert].number == alert.number:
             return  # the flight that waits already will find its rows when it starts
         # A flight of the same entry may be under way if the alert was suspended for a moment. Rows that asked for their
         # alerts in that moment were not sent this one, and the flight does not have them any more. Start again.
         self._stop([flight for flight in self._flying if flight.alert is alert])
-        self._waits[alert] = flight
+        self._newest_waiting[alert] = flight
         heappush(self._waiting, flight)
 
     def most_urgent(self) -> Urgency | None:
@@ -397,7 +397,7 @@ class FanOut:
         self._owed[rows] = 0
         paused = self.paused[rows]
         if paused.any():
-            self._pass_over(rows[paused], words[paused])
+            self._skip_paused(rows[paused], words[paused])
         go = (words != 0) & ~paused
         rows, words = rows[go], words[go]
         # Nearly always all rows are owed the same alerts. This case is tested first: `np.unique` and the comparisons
@@ -407,12 +407,12 @@ class FanOut:
             alerts = [flight.alert for flight in self._flying if flight.bit & word]
             yield rows if same else rows[words == word], alerts
 
-    def _pass_over(self, rows: Rows, words: NDArray[np.uint64]) -> None:
+    def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
         """Record the alerts that paused rows are owed as recipients (Rule 3).
 
         An alert that a row is owed for its places only needs no record: `take_owed_by` finds it by the places.
         """
-        self._passed_over[rows[words != 0]] = True
+        self._skipped[rows[words != 0]] = True
         for flight in self._flying:
             late = rows[words & flight.bit != 0]
             for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
@@ -449,8 +449,8 @@ class FanOut:
     def _stop_waiting(self) -> Flight:
         """Remove and return the most urgent waiting flight."""
         flight = heappop(self._waiting)
-        if self._waits.get(flight.alert) is flight:
-            del self._waits[flight.alert]
+        if self._newest_waiting.get(flight.alert) is flight:
+            del self._newest_waiting[flight.alert]
         return flight
 
     def _has_bit_for(self, flight: Flight) -> bool:

@@ -92,9 +92,9 @@ class Hub:
         self._slow_since = np.zeros(capacity)
         self._token_deadline = np.full(capacity, np.inf)
 
-        self._speaking = [0] * len(WIRES)  # how many sessions speak each wire format
+        self._sessions_by_wire = [0] * len(WIRES)  # how many sessions speak each wire format
         self._now = Now(0, 0.0)  # the time of the current turn
-        self._look_at = 0.0  # when the deadlines of all sessions are checked next
+        self._next_check = 0.0  # when the deadlines of all sessions are checked next
 
     def __len__(self) -> int:
         return len(self._fanout)
@@ -140,7 +140,7 @@ class Hub:
         row = self._fanout.enter(places, wanted, may_test=rights.may_test)
         self._peers[row], self._writes[row], self._descriptors[row] = peer, peer.write, peer.descriptor
         self._wire[row] = wire.number
-        self._speaking[wire.number] += 1
+        self._sessions_by_wire[wire.number] += 1
         self._last_read[row] = self._last_write[row] = self._last_ping[row] = now.monotonic
         self.set_rights(row, rights)
         self._calls.move(row, None if here is None else places[here])
@@ -150,7 +150,7 @@ class Hub:
 
     def leave(self, row: int) -> None:
         """Forget a session that is over, and its places at once."""
-        self._speaking[self._wire[row]] -= 1
+        self._sessions_by_wire[self._wire[row]] -= 1
         self._token_deadline[row] = np.inf
         self._peers[row], self._writes[row], self._descriptors[row] = None, _nowhere, -1
         self._calls.leave(row)
@@ -276,7 +276,7 @@ class Hub:
         """
         self._last_write[rows] = self._now.monotonic
         wires = self._wire[rows]
-        for number in [each for each, sessions in enumerate(self._speaking) if sessions]:
+        for number in [each for each, sessions in enumerate(self._sessions_by_wire) if sessions]:
             frames = [_frames(alert, text)[number] for alert, text in zip(alerts, texts, strict=True)]
             self._write(rows[wires == number], b"".join(frames))
         return [rows] * len(alerts)
@@ -320,11 +320,11 @@ class Hub:
         """
         self._fanout.sweep(now)
         self._calls.sweep(now)
-        if now.monotonic >= self._look_at:
-            self._look_at = now.monotonic + LOOK_S
-            self._look(now)
+        if now.monotonic >= self._next_check:
+            self._next_check = now.monotonic + LOOK_S
+            self._check_deadlines(now)
 
-    def _look(self, now: Now) -> None:
+    def _check_deadlines(self, now: Now) -> None:
         """End the sessions whose deadline has passed, and ping the idle ones.
 
         In this order: tokens that have expired (4401), transports slow for SLOW_S (4420), clients silent for too long,

@@ -156,12 +156,12 @@ class LiveAlert:
         self.behind: Kinds = NO_KINDS  # the kinds of the entries before the newest revision (Rule 8)
         self.sent = self.acked = 0  # since the last `take_counts`
         self.restricted = revision.alert.status != "actual"
-        self._become(revision, now)
+        self._set_revision(revision, now)
         if now.wall_ms >= revision.ends_at:
             shared.doubted.add(self)  # its deadline is not computed from the wall clock (Rule 4)
         self.deadline = self.latest if self.doubted else now.deadline(revision.ends_at)
 
-    def _become(self, revision: Revision, now: Now) -> None:
+    def _set_revision(self, revision: Revision, now: Now) -> None:
         self._revision: Revision | bytes = revision
         self.revision_number = revision.revision
         self.expires_at = revision.ends_at
@@ -263,7 +263,7 @@ class LiveAlert:
         # The deadline moves by as much as the end does. A deadline computed from the wall clock would be wrong if that
         # clock has been set since the first revision.
         self.deadline += (revision.ends_at - self.expires_at) / 1000
-        self._become(revision, now)
+        self._set_revision(revision, now)
         if self.doubted:
             self.deadline = self.latest
         if self._flags is not None:
@@ -376,7 +376,7 @@ class LiveAlert:
             self.acked += 1
 
 
-def _is_news(revision: Revision, alert: LiveAlert) -> bool:
+def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
     """Return whether a revision is newer than the current entry, or is the first believed one of its alert (Rule 9)."""
     return alert.unbelieved or revision.revision > alert.number
 
@@ -463,13 +463,13 @@ class LiveAlerts:
         self._ends = _Ends()
         self._gone = _Gone()
         self.verifier: EntryVerifier = TrustAll()
-        self._early: dict[str, Cancel] = {}  # Rule 6, by id
-        self._learnt: dict[str, Chain] = {}  # by id: the chain before the next entry that is applied (Rule 8)
+        self._early_cancels: dict[str, Cancel] = {}  # Rule 6, by id
+        self._chains_before: dict[str, Chain] = {}  # by id: the chain before the next entry that is applied (Rule 8)
         self.behind = False  # whether the last `expire` may have left alerts that had ended (Rule 5)
         self._arrivals = 0
         # The greatest difference seen between the monotonic clock and the wall clock, in seconds. A deadline computed
         # from the wall clock is at most the alert's end plus this difference (`suspended`).
-        self._slack_s = float("-inf")
+        self._clock_gap_s = float("-inf")
         self.missed_until = 0  # the latest end, in ms since 1970, of the alerts that were not kept (Rule 4)
         self._holdings: dict[str, dict[int, tuple[int, int]]] = {}  # unknown id -> row -> (epoch of the row, held)
         self._holding_times: deque[tuple[float, str, int, int]] = deque()
@@ -499,7 +499,7 @@ class LiveAlerts:
 
     def learn(self, entry: Entry | Untrusted, history: Iterable[Entry | OtherKind]) -> None:
         """Remember the chain before an entry that is applied next, from the history of its alert (Rule 8)."""
-        self._learnt = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
+        self._chains_before = {entry.id: Chain.of(each for each in history if each.revision < entry.revision)}
 
     def apply(self, entry: Entry | Untrusted, now: Now) -> LiveAlert | None:
         """Apply an entry of the log. Return the alert if its current entry has changed and may be sent, else None.
@@ -510,7 +510,7 @@ class LiveAlerts:
         alert is kept (Rule 6), a tombstone is ignored.
         """
         alert = self._alerts.get(entry.id)
-        chain = self._learnt.pop(entry.id, Chain() if alert is None else alert.chain)
+        chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
         behind = chain.before(entry.revision)
         # The chain grows with every entry, also with one that is not believed: it counts by what it says (HD1).
         if alert is not None:
@@ -520,7 +520,7 @@ class LiveAlerts:
             return None
         if isinstance(entry, Cancel):
             return self._cancel(alert, entry, behind, now)
-        if alert is not None and (alert.cancel is not None or not _is_news(entry, alert)):
+        if alert is not None and (alert.cancel is not None or not _is_newer(entry, alert)):
             return None
         if self.verifier.needs_chain and not self.verifier.verify_revision(entry, behind):
             self._keep_unbelieved(alert, Untrusted(entry.id, entry.revision, entry.ends_at, entry), chain, now)
@@ -534,23 +534,23 @@ class LiveAlerts:
 
     def _end_early(self, alert: LiveAlert, now: Now) -> None:
         """Cancel an alert whose cancel came before it (Rules 6 and 10)."""
-        early = self._early.get(alert.id)
+        early = self._early_cancels.get(alert.id)
         if early is None:
             return
         is_older = now.wall_ms - early.ends_at > RETENTION_MS  # a cancel of a forgotten alert, whose id is used again
-        if is_older or self._is_over(early, alert, alert.chain.before(early.revision)):
-            del self._early[alert.id]
+        if is_older or self._is_believed_cancel(early, alert, alert.chain.before(early.revision)):
+            del self._early_cancels[alert.id]
             if not is_older:
-                self._call_off(alert, early)
+                self._apply_cancel(alert, early)
 
     def _cancel(self, alert: LiveAlert | None, cancel: Cancel, behind: Kinds, now: Now) -> LiveAlert | None:
         if alert is None:
             if not cancel.is_tombstone:
                 self._keep_early(cancel)
             return None
-        if cancel.revision <= alert.number or not self._is_over(cancel, alert, behind):
+        if cancel.revision <= alert.number or not self._is_believed_cancel(cancel, alert, behind):
             return None
-        self._call_off(alert, cancel)
+        self._apply_cancel(alert, cancel)
         return None if alert.ended(now) else alert
 
     def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
@@ -572,7 +572,7 @@ class LiveAlerts:
         alert.withdraw()
         unbelieved.add(alert)
 
-    def _is_over(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
+    def _is_believed_cancel(self, cancel: Cancel, alert: LiveAlert, behind: Kinds) -> bool:
         """Return whether the verifier accepts that this cancel ends the alert (LogJ1)."""
         return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
@@ -581,15 +581,15 @@ class LiveAlerts:
         if alert.cancel is None and not alert.unbelieved:
             (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
-    def _call_off(self, alert: LiveAlert, cancel: Cancel) -> None:
-        self._leave(alert)
+    def _apply_cancel(self, alert: LiveAlert, cancel: Cancel) -> None:
+        self._remove_area(alert)
         alert.end_by(cancel)
 
     def _keep_early(self, cancel: Cancel) -> None:
         """Keep a cancel whose alert is unknown (Rule 6). Beyond MAX_EARLY the oldest is dropped."""
-        self._early[cancel.id] = cancel
-        if len(self._early) > MAX_EARLY:
-            del self._early[next(iter(self._early))]
+        self._early_cancels[cancel.id] = cancel
+        if len(self._early_cancels) > MAX_EARLY:
+            del self._early_cancels[next(iter(self._early_cancels))]
 
     def _revise(self, alert: LiveAlert | None, revision: Revision, now: Now) -> LiveAlert | None:
         if alert is None:
@@ -604,7 +604,7 @@ class LiveAlerts:
         elif alert.unbelieved and revision == alert.revision:
             alert.restore()  # not `revise`: rows that hold this revision keep CURRENT
         else:
-            self._leave(alert)
+            self._remove_area(alert)
             before = alert.deadline
             alert.revise(revision, now)
             if alert.deadline < before:
@@ -615,13 +615,13 @@ class LiveAlerts:
             self._trust(alert, now)
         return alert
 
-    def _leave(self, alert: LiveAlert) -> None:
+    def _remove_area(self, alert: LiveAlert) -> None:
         """Remove the alert from the index of areas."""
         self._areas.discard(alert.area)
         alert.area = NONE
 
     def _trust(self, alert: LiveAlert, now: Now) -> None:
-        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
         if alert.trust(now):
             self._ends.put(alert)
 
@@ -651,7 +651,7 @@ class LiveAlerts:
         for alert in ended:
             del self._alerts[alert.id]
             self._gone.add(alert.id, alert.number, now)
-            self._leave(alert)
+            self._remove_area(alert)
             self._shared.suspended.discard(alert)
             self._shared.doubted.discard(alert)
             self._shared.unbelieved.discard(alert)
@@ -663,7 +663,7 @@ class LiveAlerts:
     def correct(self, now: Now) -> None:
         """Correct the deadlines of all alerts: the wall clock was ahead, is right now, and made deadlines too early."""
         self.missed_until = 0
-        self._slack_s = max(self._slack_s, now.monotonic - now.wall_ms / 1000)
+        self._clock_gap_s = max(self._clock_gap_s, now.monotonic - now.wall_ms / 1000)
         for alert in self:
             alert.correct(now)
 
@@ -671,7 +671,7 @@ class LiveAlerts:
         """Return how many alerts only the wall clock has ended (Rules 3 and 4)."""
         # This avoids a loop over all alerts. An alert that the wall clock has ended is in the heap before `until`,
         # unless it is doubted: only then was its deadline not computed from the wall clock.
-        until = now.wall_ms / 1000 + self._slack_s + 0.001
+        until = now.wall_ms / 1000 + self._clock_gap_s + 0.001
         maybe = (self._ends.until(until) | self._shared.doubted) - self._shared.unbelieved
         return sum(now.wall_ms >= alert.expires_at and now.monotonic < alert.deadline for alert in maybe)
 

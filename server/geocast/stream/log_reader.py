@@ -118,11 +118,11 @@ class LogReader:
         live.verifier = alert_log.verifier
         self._verifier_changed = asyncio.Event()
         alert_log.verifier.watch(self._verifier_changed.set)
-        self._heard = time.monotonic()  # when the last batch came, in seconds of the monotonic clock
+        self._last_batch_at = time.monotonic()  # when the last batch came, in seconds of the monotonic clock
 
     def unready(self) -> list[str]:
         """Return the reasons why entries of the log may not have been read; none if the reader is up to date."""
-        stuck = time.monotonic() - self._heard > DEAF_S
+        stuck = time.monotonic() - self._last_batch_at > DEAF_S
         return [f"log reader stuck for more than {DEAF_S:g} s"] if stuck else []
 
     async def read_for_ever(self) -> None:
@@ -173,12 +173,12 @@ class LogReader:
         batches = self._log.follow(self.position, self._left_out_until)
         async with contextlib.aclosing(batches):
             async for batch in batches:
-                self._heard = time.monotonic()
+                self._last_batch_at = time.monotonic()
                 if batch:
                     await self._apply_all(batch)
                 else:
                     self.caught_up.set()
-                await self._make_up_for_a_clock_ahead()
+                await self._reread_if_clock_was_ahead()
                 await self._verify_again()
 
     async def _apply_all(self, batch: Sequence[Positioned]) -> None:
@@ -218,7 +218,7 @@ class LogReader:
             self._live.learn(entry, history)
         self._take(entry)
 
-    async def _make_up_for_a_clock_ahead(self) -> None:
+    async def _reread_if_clock_was_ahead(self) -> None:
         """Read the log again if entries left out at the start have not ended after all: the wall clock was ahead.
 
         The clock was ahead if it says now a time before the ends of what was left out. Then each alert is applied of
