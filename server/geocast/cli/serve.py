@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 @click.command("serve")
 @node_options
 def command(log_level: str, log_format: str, **options: Any) -> None:
-    """Run a node until SIGTERM. SIGHUP makes it read the keys, the policy and other files that may change again."""
+    """Run a node until SIGTERM. SIGHUP makes it read the keys, the policy and the other reloadable files again."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # without a handler it would end the process
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():

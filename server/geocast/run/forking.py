@@ -9,8 +9,8 @@ Threads and loops   A child has none of its parent's threads, and would share th
 Signals             The parent blocks the signals that it waits for, so none is handled twice. A child unblocks them,
                     and ignores SIGHUP and SIGUSR1, which are for the parent: a signal sent to all processes by mistake
                     ends none of them.
-Descriptors         A child closes all descriptors that are not its own. Example: a child that kept another's listener
-                    would hold connections in its queue that nobody accepts.
+Descriptors         A child closes all descriptors that are not its own. Example: with a copy of another process's
+                    listener it would keep that listener open, and the kernel would go on taking connections for it.
 The terminal        A child has a session of its own, so that Ctrl-C reaches only the parent.
 Memory              Pages stay shared until they are written to. The garbage collector writes to each object that it
                     examines, so all objects are frozen before the fork.

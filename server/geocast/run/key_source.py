@@ -1,6 +1,6 @@
 """The key set at a URL, which is fetched again and again while a process of the node runs (`--keys https://…`).
 
-Rule 1  The last good set stays in force, whatever the server does. Only a set without a key takes the key away.
+Rule 1  The last good set stays in force, whatever the server does. A key is dropped only if a fetched set lacks it.
         Example: the server is down for a day. All tokens of known keys are accepted for that day.
 Rule 2  The set is fetched every `every_s`, which is how long a withdrawn key may still be accepted; at once when the
         operator asks for it (SIGHUP); and when somebody shows a token of an unknown key, but only once in AGAIN_S.

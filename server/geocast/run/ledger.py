@@ -60,7 +60,7 @@ async def write(log: str, folder: Path, reviewers: Reviewers | None) -> str:
 
 
 async def _follow(observer: LogTail, recorder: LedgerRecorder) -> None:
-    """Write the entries of the log, for ever. Nothing is awaited within a record, so cancelling never cuts one off."""
+    """Write the entries of the log, for ever. Nothing is awaited while a record is written, so none is cut off."""
     trouble = ""
     while True:
         try:

@@ -1,6 +1,6 @@
 """The configuration that a process can reload while it runs.
 
-This is: token keys, revoked tokens, the policy, publishers, reviewers, sources of CAP messages, and the keys that
+It consists of token keys, revoked tokens, the policy, publishers, reviewers, sources of CAP messages, and the keys that
 encrypt calls (BA2, BA3).
 
 Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then all are put in

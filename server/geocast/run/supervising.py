@@ -85,7 +85,7 @@ class Process:
         self.start_at = now + (1.0 if now - self._started < QUICK_DEATH_S else 0.0)
 
     def send(self, number: int) -> None:
-        """Send the process a signal, if it runs. Its pid can't be another's: that is freed only by our `waitpid`."""
+        """Send the process a signal, if it runs. No other process can have its pid before `_reap` has waited for it."""
         if self.pid is not None:
             os.kill(self.pid, number)
 
@@ -111,7 +111,7 @@ class Supervisor:
                 return
 
     def end(self, processes: Sequence[Process], within_s: float) -> None:
-        """End these processes: by SIGTERM, which is sent again if it comes again, and SIGKILL after `within_s`."""
+        """End these processes by SIGTERM, pass a further SIGTERM on to them, and kill them after `within_s`."""
         deadline = time.monotonic() + within_s
         _send(processes, signal.SIGTERM)
         while any(process.pid for process in processes) and time.monotonic() < deadline:

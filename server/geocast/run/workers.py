@@ -16,8 +16,8 @@ Rule 5  Each stream process reports its metrics and whether it is ready, once a 
         not ready. The counters of a process that has died still count.
 Rule 6  Drain: the api process says "not ready", the stream processes drain at the same time, the api process ends last.
         If the supervisor dies, the others drain too.
-Rule 7  Only the supervisor tells the others to end, each once, and once more when they shall hurry. Each is in a
-        session of its own, since Ctrl-C in a terminal reaches all processes of the terminal's session.
+Rule 7  Only the supervisor tells the others to end, each once, and once more to make them hurry. Each is in a session
+        of its own, since Ctrl-C in a terminal reaches all processes of the terminal's session.
         Example: otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
         other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't use them ends, and

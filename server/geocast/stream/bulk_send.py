@@ -153,7 +153,7 @@ class Sender:
 
 
 def open_sender() -> Sender | None:
-    """Return a sender, or None if AIO is not available. Log which of both, and how to make AIO available."""
+    """Return a sender, or None if AIO is not available. Log which it is, and how to make AIO available."""
     try:
         sender = Sender()
     except OSError as error:

@@ -3,10 +3,11 @@
 `LogReader` follows the log and calls `apply` for each entry; `LogHealth` knows whether the log can be used. Four things
 make reading harder than a loop over entries:
 
-The loop's turn     At the start a process may read 100,000 entries, while sessions need the event loop. So the reader
-                    yields after APPLY_AT_ONCE entries or APPLY_S, but never between two entries of one alert that come
-                    side by side. Example: the log puts back revision 1 and its cancel (LogF4). With a turn of the loop
-                    between them, the fan-out would send revision 1 of an alert that is cancelled.
+The loop's turn     The log may give thousands of entries at a time, for example after a repair, while sessions need the
+                    event loop. So the reader yields after APPLY_AT_ONCE entries or APPLY_S, but never between two
+                    entries of one alert that come side by side. Example: the log puts back revision 1 and its cancel
+                    (LogF4). With a turn of the loop between them, the fan-out would send revision 1 although the alert
+                    is cancelled.
 A wall clock ahead  What has ended is not read at the start, since there may be much of it. If the clock was ahead then,
                     alerts that are live were left out. Example: a node starts at 10:00 with a clock that says 12:00,
                     and leaves out an alert that expires at 11:00. When the clock is set right at 10:05, the reader
@@ -221,10 +222,10 @@ class LogReader:
     async def _reread_if_clock_was_ahead(self) -> None:
         """Read the log again if entries left out at the start have not ended after all: the wall clock was ahead.
 
-        The clock was ahead if it says now a time before the ends of what was left out. Then each alert is applied of
-        which any entry may have been left out. Testing only its last entry would be wrong: that entry may not be
-        believed, and may name any end. An alert that was applied before and has ended since does not become live again
-        (Rule 3 of the live alerts).
+        The clock was ahead if it now says a time before the ends of the entries left out. Then every alert is applied
+        that may have an entry among them. Testing only its last entry would be wrong: that entry may not be believed,
+        and may name any end. An alert that was applied before and has ended since does not become live again (Rule 3 of
+        the live alerts).
 
         The log may fail meanwhile. `_left_out_until` is lowered only when everything has been applied, so that the next
         batch starts this work again.

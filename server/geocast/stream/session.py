@@ -17,8 +17,8 @@ Mistakes are found in the order of the protocol: first the shape of a message, t
 a whole before any part of it is applied, so a message that is refused changes nothing. Example: a `filter` with a valid
 `min_severity` and a malformed category is answered with an `error`, and the old filter stays in force as a whole.
 
-The mistakes of `hello` and of the encoding close the connection (X2 to X5); any other mistake is answered with an
-`error`, and the session goes on (X6, X7).
+Mistakes in `hello`, in the encoding and in tokens close the connection (X1 to X5). Any other mistake is answered with
+an `error`, and the session goes on (X6, X7).
 """
 
 import secrets
@@ -153,7 +153,7 @@ class Audience(Protocol):
 
 
 class Rights(Protocol):
-    """The rights of a session: what it may see, until when, and on whose behalf."""
+    """The rights of a session: what it may see, until when, and for which subject."""
 
     @property
     def may_test(self) -> bool:
