@@ -81,11 +81,11 @@ class DeliveryFlags:
         if not self._rows:
             return np.zeros(len(rows), np.uint8)
         own, flags = self._views()
-        at = np.minimum(own.searchsorted(rows), len(own) - 1)
+        at = np.minimum(own.searchsorted(rows), len(own) - 1)  # where each row is, or would be
         return np.where(own[at] == rows, flags[at], np.uint8(0))
 
     def put(self, row: int, flags: int) -> None:
-        """Replace the flags of one row."""
+        """Replace the flags of one row. Writing 0 to a row without flags takes no memory."""
         self._drop_departed()
         if self._column is not None:
             self._column[row] = flags
@@ -136,7 +136,10 @@ class DeliveryFlags:
         flags[:] = flags & np.uint8(keep) | moved
 
     def having(self, flags: int, of: int) -> Rows:
-        """Return the rows, ascending, whose flags in the mask `of` are exactly `flags`, which must not be 0."""
+        """Return the rows, ascending, whose flags in the mask `of` are exactly `flags`, which must not be 0.
+
+        Example: `having(RECIPIENT, RECIPIENT | CURRENT)` returns the recipients that lack the current revision.
+        """
         self._drop_departed()
         if self._column is not None:
             return np.flatnonzero(self._column & of == flags).astype(np.int32)
@@ -173,6 +176,7 @@ class DeliveryFlags:
         return flags, own.searchsorted(rows)
 
     def _missing(self, rows: Rows) -> Rows:
+        """Return those of these rows that have no place in the form for few rows."""
         if not self._rows:
             return rows
         own, _ = self._views()
@@ -195,6 +199,7 @@ class DeliveryFlags:
         self._flags = bytearray(flags.tobytes())
 
     def _widen_if_many(self) -> None:
+        """Change to the form for many rows, once one row in MANY has flags. It is never changed back."""
         capacity = len(self._departures.of_row)
         if len(self._rows) * MANY > capacity:
             column = np.zeros(capacity, np.uint8)
@@ -209,8 +214,13 @@ class DeliveryFlags:
             self._apply_departures()
 
     def _apply_departures(self) -> None:
+        """Drop the flags of rows whose last departure is later than the last call; keep the flags of the others.
+
+        Example: row 7 left at departure 3, and this alert was last used at departure 5. The flags of row 7 are those of
+        the session that came after departure 3, so they stay. Row 8 left at departure 6: its flags are dropped.
+        """
         since, self._seen = self._seen, self._departures.count
-        left = self._departures.of_row  # flags count only if the row's last departure is not after `since`
+        left = self._departures.of_row
         if self._ahead:
             self._ahead = {row: held for row, held in self._ahead.items() if left[row] <= since}
         if self._column is not None:

@@ -186,6 +186,7 @@ class LogReader:
         """Apply a batch, with turns of the event loop now and then, but only between two alerts (LogF4)."""
         histories = await self._histories([entry for _, entry in batch])
         turn = _Turn()
+        # Each entry with the one that follows it in the batch, to see whether that one is of the same alert.
         for (position, entry), (_, following) in zip(batch, [*batch[1:], (0, None)], strict=True):
             self.position = position
             self._apply(entry, histories.get(entry.id, ()))
@@ -203,7 +204,7 @@ class LogReader:
         for entry in entries:
             if isinstance(entry, CallEntry):
                 continue
-            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)
+            given = 0 < entry.revision - 1 <= last.get(entry.id, 0)  # the previous entry is in this batch
             if not given and entry.id not in found and self._live.lacks_chain(entry):
                 found[entry.id] = await self._log.history(entry.id)
             last[entry.id] = entry.revision
@@ -237,6 +238,8 @@ class LogReader:
         logger.warning("the wall clock was ahead when the log was read; reading the alerts that seemed to have ended")
         found = await self._chains(now.wall_ms)
         chains = await self._with_histories([each for each in found if any(entry.ends_at <= until for entry in each)])
+        # From here on the log is not asked any more. `correct` resets `missed_until`, so `until` is kept here in case
+        # that applying fails.
         self._left_out_until = until
         self._live.correct(now)
         await self._apply_chains(chains)
@@ -256,7 +259,11 @@ class LogReader:
         self._verified_by = version
 
     async def _chains(self, ended_before_ms: int) -> list[list[Followed]]:
-        """Return the entries of all alerts and calls in the log that did not end before this time, grouped by id."""
+        """Return the entries of all alerts and calls in the log that did not end before this time, grouped by id.
+
+        The first empty batch says that the end of the log is reached (LogF2). `position` does not change: the reader
+        goes on after it, and applying an entry twice changes nothing.
+        """
         chains: dict[str, list[Followed]] = {}
         batches = self._log.follow(0, ended_before_ms)
         async with contextlib.aclosing(batches):
@@ -276,6 +283,8 @@ class LogReader:
         for chain in chains:
             history: Sequence[Entry | OtherKind] = ()
             if self._log.verifier.needs_chain and not isinstance(chain[0], CallEntry):
+                # Without a gap the chain is its own history. With a gap an earlier entry has ended, or is of a kind
+                # that only `history` gives.
                 is_whole = [entry.revision for entry in chain] == list(range(1, len(chain) + 1))
                 history = chain if is_whole else await self._log.history(chain[0].id)
             found.append((chain, history))
