@@ -294,7 +294,7 @@ def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, 
     by_environment = geocast("token", "--check", GEOCAST_TOKEN=token)
     piped(f"{token}\n".encode())
     by_pipe = geocast("token", "--check", GEOCAST_TOKEN="another")
-    said = [re.sub(r"(?<=Z), .*", "", outcome.out) for outcome in (by_environment, by_pipe)]  # not how long that is
+    said = [re.sub(r"(?<=Z), .*", "", outcome.out) for outcome in (by_environment, by_pipe)]  # no remaining time
     assert said[0] == said[1]
     for outcome in (by_environment, by_pipe):
         assert (outcome.status, outcome.err) == (0, "")

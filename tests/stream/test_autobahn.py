@@ -19,7 +19,7 @@ from geocast.wire.frames import JSON, MSGPACK
 
 AT_A_TIME = 8
 FRAMING = [f"{group}.*" for group in (1, 2, 3, 4, 5, 6, 7, 10)]
-BINARY = ["1.2.*"]  # of them
+BINARY = ["1.2.*"]  # the binary cases of FRAMING
 LARGE = ["9.1.*", "9.3.*", "9.5.*", "9.7.*"]
 LARGE_BINARY = ["9.2.*", "9.4.*", "9.6.*", "9.8.*"]
 # A close frame between the fragments of a message: docs/behaviour.md says why it is answered with 1002 and not 1000.

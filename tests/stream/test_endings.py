@@ -110,7 +110,7 @@ def leaves(scenario, capacity=100, unsaid=50) -> Counter[str]:
             try:
                 await scenario(listener, door, act)
                 await listener.ends()
-                gc.freeze()  # what is there so far
+                gc.freeze()  # the objects of the first run
                 await scenario(listener, door, act)
                 await listener.ends()
                 left = left_by_each()

@@ -48,7 +48,7 @@ def test_nothing_follows_a_cancel(alerts, clock):
     assert alert.current == a_cancel()
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
     assert alerts.apply(a_cancel(revision=2), clock.now()) is None
-    assert alerts.apply(a_revision(revision=4), clock.now()) is None  # behind a number that is of another kind
+    assert alerts.apply(a_revision(revision=4), clock.now()) is None  # entry 3 is of another kind
     assert alerts.apply(a_cancel(revision=5), clock.now()) is alert
 
 

@@ -45,7 +45,7 @@ class Reading:
     async def reads(self, entry):
         """Append an entry, and wait until it has been read and applied."""
         await self.log.append(entry)
-        for _ in range(30):  # turns of the loop, no time
+        for _ in range(30):  # turns of the loop; no time passes
             await asyncio.sleep(0)
         assert self.delivery._reader.position == await self.log.tail()
 

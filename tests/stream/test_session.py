@@ -361,7 +361,7 @@ def test_unknown_field_named_like_a_tag_of_a_union_is_refused_like_any_other(tal
 
 BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
 FIRST = [
-    # what is said first, and whether a token is required -> how it ends (None: it is welcome)
+    # the first message, whether a token is required -> the close of the session (None: it is welcomed)
     (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
     ('{"type":"hello","places":[],}', False, MALFORMED),
     ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
@@ -418,10 +418,10 @@ FIRST = [
     (hello(token=token(scopes=("alerts:publish",))), False, NOT_ALLOWED),
     (hello(token=token(scopes=(TEST,))), True, NOT_ALLOWED),
     (hello(token=token(scopes=())), True, NOT_ALLOWED),
-    # shape is checked before the token
+    # the shape is checked before the token
     (hello(token="x", places=[{}]), True, MALFORMED),
     (hello(token=token(scopes=()), extra=1), True, MALFORMED),
-    # an expired token without the scope is expired
+    # an expired token without the scope counts as expired
     (hello(token=token(scopes=(), lifetime_s=-1)), True, BAD_TOKEN),
     (hello(token=token(scopes=SCOPES)), True, None),
 ]
@@ -441,7 +441,7 @@ def test_bad_first_message_ends_the_session(message, required, expected):
 
 
 LATER = [
-    # what is said later -> how it ends, or the code of the error
+    # a later message -> the close of the session, or the code of the error
     (b'{"type":"\xff"}', close_codes.BAD_UTF8),
     ('{"type":"ping"', MALFORMED),
     ('{"type":"ping","type":"ping"}', MALFORMED),
