@@ -53,10 +53,10 @@ def play(monkeypatch):
 
     def playing(scene, **options):
         async def main():
-            stage = KeySourceHarness(monkeypatch, **options)
-            running = asyncio.ensure_future(stage.source.run())
+            harness = KeySourceHarness(monkeypatch, **options)
+            running = asyncio.ensure_future(harness.source.run())
             await turns()
-            await scene(stage)
+            await scene(harness)
             running.cancel()
 
         asyncio.run(main())
@@ -67,17 +67,17 @@ def play(monkeypatch):
 def test_unknown_keys_cause_one_fetch_in_30_s(play):
     """T8: a later token of an unknown key is refused at once."""
 
-    async def scene(stage):
-        stage.source.ask()
-        stage.source.ask()
+    async def scene(harness):
+        harness.source.ask()
+        harness.source.ask()
         await turns()
-        stage.source.ask()
-        assert (len(stage.fetches), stage.said) == (1, [])
-        await stage.answer(b"second")
-        assert stage.said == [b"second"]
-        stage.source.ask()
+        harness.source.ask()
+        assert (len(harness.fetches), harness.said) == (1, [])
+        await harness.answer(b"second")
+        assert harness.said == [b"second"]
+        harness.source.ask()
         await turns()
-        assert (len(stage.fetches), stage.said) == (1, [b"second", "settled"])
+        assert (len(harness.fetches), harness.said) == (1, [b"second", "settled"])
 
     play(scene)
 
@@ -85,16 +85,16 @@ def test_unknown_keys_cause_one_fetch_in_30_s(play):
 def test_operator_can_cause_a_fetch_at_any_time(play):
     """BA2: also during a fetch, which is then followed by another, since the set may have changed meanwhile."""
 
-    async def scene(stage):
-        stage.source.ask()
+    async def scene(harness):
+        harness.source.ask()
         await turns()
-        stage.source.fetch_now()
-        stage.source.fetch_now()
-        await stage.answer(b"second")
-        assert len(stage.fetches) == 2
-        await stage.answer(b"third")
-        assert len(stage.fetches) == 2
-        assert stage.said == [b"second", b"third"]
+        harness.source.fetch_now()
+        harness.source.fetch_now()
+        await harness.answer(b"second")
+        assert len(harness.fetches) == 2
+        await harness.answer(b"third")
+        assert len(harness.fetches) == 2
+        assert harness.said == [b"second", b"third"]
 
     play(scene)
 
@@ -102,10 +102,10 @@ def test_operator_can_cause_a_fetch_at_any_time(play):
 def test_fetching_the_same_set_only_ends_the_waiting(play):
     """T8."""
 
-    async def scene(stage):
-        stage.source.fetch_now()
-        await stage.answer(b"first")
-        assert stage.said == ["settled"]
+    async def scene(harness):
+        harness.source.fetch_now()
+        await harness.answer(b"first")
+        assert harness.said == ["settled"]
 
     play(scene)
 
@@ -113,11 +113,11 @@ def test_fetching_the_same_set_only_ends_the_waiting(play):
 def test_set_is_fetched_regularly(play):
     """BA3: within `every_s`."""
 
-    async def scene(stage):
-        while len(stage.fetches) < 3:
+    async def scene(harness):
+        while len(harness.fetches) < 3:
             await asyncio.sleep(0.001)
-            if stage.fetches and not stage.fetches[-1].done():
-                await stage.answer(b"first")
+            if harness.fetches and not harness.fetches[-1].done():
+                await harness.answer(b"first")
 
     play(scene, every_s=0.01)
 
@@ -126,16 +126,16 @@ def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
     """T8: the last good set stays."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
-    async def scene(stage):
-        stage.source.fetch_now()
+    async def scene(harness):
+        harness.source.fetch_now()
         for _ in range(2):
-            await stage.answer(ConfigError("keys https://idp.example/keys: answered 503, not 200"))
-            while stage.fetches[-1].done():  # noqa: ASYNC110
+            await harness.answer(ConfigError("keys https://idp.example/keys: answered 503, not 200"))
+            while harness.fetches[-1].done():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
-        await stage.answer(ValueError("a sec" + "ret"))
-        stage.source.fetch_now()
-        await stage.answer(b"second")
-        assert stage.said == ["settled"] * 3 + [b"second"]
+        await harness.answer(ValueError("a sec" + "ret"))
+        harness.source.fetch_now()
+        await harness.answer(b"second")
+        assert harness.said == ["settled"] * 3 + [b"second"]
 
     play(scene)
     assert caplog.text.count("answered 503") == 1

@@ -28,23 +28,23 @@ HERE, ELSEWHERE = {"lat": DALLAS[0], "lng": DALLAS[1]}, {"lat": 0, "lng": 0}
 class SessionPeer(FakePeer):
     """A subscriber's connection with its session. Lies: as FakePeer, but its end is an end."""
 
-    def __init__(self, stage, wire):
-        super().__init__(lambda: stage.hub.slowed(self.session.row, stage.clock.now()))
-        self.stage = stage
-        self.session = Session(self, wire, stage.hub, TokenVerifier({"k": Key(KEY, "HS256")}, required=False))
+    def __init__(self, harness, wire):
+        super().__init__(lambda: harness.hub.slowed(self.session.row, harness.clock.now()))
+        self.harness = harness
+        self.session = Session(self, wire, harness.hub, TokenVerifier({"k": Key(KEY, "HS256")}, required=False))
 
     def says(self, kind, **fields):
         check_client_message({"type": kind, **fields})
-        self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.stage.clock.now())
+        self.session.receive(self.session.wire.dumps({"type": kind, **fields}), self.harness.clock.now())
 
     def close(self, close):
         super().close(close)
-        self.stage.hub.leave(self.session.row)
+        self.harness.hub.leave(self.session.row)
 
     def drain(self):
         """Let the transport send all that was written."""
         self.full = False
-        self.stage.hub.on_drained(self.session.row, self.stage.clock.now())
+        self.harness.hub.on_drained(self.session.row, self.harness.clock.now())
 
 
 class HubHarness:
@@ -91,7 +91,7 @@ def look_at_every_sweep(monkeypatch):
 
 
 @pytest.fixture
-def stage(monkeypatch):
+def harness(monkeypatch):
     monkeypatch.setattr(fanout, "SLICE", 1)
     return HubHarness()
 
@@ -103,144 +103,144 @@ def a_token(clock, *scopes, life_s=3600):
 # ---- the paths ---------------------------------------------------------------------------------------------------
 
 
-def hello(stage):
+def hello(harness):
     """A client that connects late."""
-    stage.reads_alert()
+    harness.reads_alert()
     yield
-    stage.phone()
+    harness.phone()
 
 
-def hello_that_holds_an_old_revision(stage):
+def hello_that_holds_an_old_revision(harness):
     """A client that comes back with an old revision."""
-    stage.reads_alert()
-    stage.reads_alert(revision=2)
+    harness.reads_alert()
+    harness.reads_alert(revision=2)
     yield
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
 
 
-def hello_that_holds_a_cancelled_alert(stage):
+def hello_that_holds_a_cancelled_alert(harness):
     """A client that comes back after the cancel."""
-    stage.reads_alert()
-    stage.reads_cancel()
+    harness.reads_alert()
+    harness.reads_cancel()
     yield
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
 
 
-def move(stage):
+def move(harness):
     """A client that walks into the area."""
-    phone = stage.phone(ELSEWHERE)
-    stage.reads_alert()
-    stage.turns()
+    phone = harness.phone(ELSEWHERE)
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.says("move", places=[HERE])
 
 
-def filter(stage):  # noqa: A001 (the message's name)
+def filter(harness):  # noqa: A001 (the message's name)
     """A client that clears its filter."""
-    phone = stage.phone(categories=[])
-    stage.reads_alert()
-    stage.turns()
+    phone = harness.phone(categories=[])
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.says("filter", categories=None)
 
 
-def token(stage):
+def token(harness):
     """A client that may see tests from now on."""
-    phone = stage.phone(token=a_token(stage.clock))
-    stage.reads_alert(status="test")
-    stage.turns()
+    phone = harness.phone(token=a_token(harness.clock))
+    harness.reads_alert(status="test")
+    harness.turns()
     yield
-    phone.says("token", token=a_token(stage.clock, TEST, life_s=3 * 3600))
+    phone.says("token", token=a_token(harness.clock, TEST, life_s=3 * 3600))
 
 
-def resume(stage):
+def resume(harness):
     """A slow client whose transport has sent all bytes."""
-    phone = stage.phone(wire=MSGPACK)
+    phone = harness.phone(wire=MSGPACK)
     phone.full = True
     phone.says("ping")
-    stage.reads_alert()
-    stage.turns()
+    harness.reads_alert()
+    harness.turns()
     yield
     phone.drain()
 
 
-def fan_out_before_its_first_slice(stage):
+def fan_out_before_its_first_slice(harness):
     """An entry that was read, before its first slice."""
-    stage.phone()
-    stage.reads_alert()
+    harness.phone()
+    harness.reads_alert()
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_in_the_middle(stage):
+def fan_out_in_the_middle(harness):
     """A flight that has reached some sessions and not the others."""
     for wire in (JSON, MSGPACK, JSON, MSGPACK):
-        stage.phone(wire=wire)
-    stage.reads_alert()
-    stage.turns(2)
+        harness.phone(wire=wire)
+    harness.reads_alert()
+    harness.turns(2)
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_of_a_cancel_in_the_middle(stage):
+def fan_out_of_a_cancel_in_the_middle(harness):
     """A flight of a cancel whose alert expires meanwhile."""
     for _ in range(4):
-        stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.reads_cancel()
-    stage.turns(2)
+        harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.reads_cancel()
+    harness.turns(2)
     yield
-    stage.turns()
+    harness.turns()
 
 
-def fan_out_that_waits_for_its_turn(stage):
+def fan_out_that_waits_for_its_turn(harness):
     """Alerts that wait behind a more severe one."""
     for _ in range(4):
-        stage.phone()
-    stage.reads_alert("long", severity="extreme", expires_at=END_MS + 60_000)
+        harness.phone()
+    harness.reads_alert("long", severity="extreme", expires_at=END_MS + 60_000)
     for number in range(3):
-        stage.reads_alert(f"short-{number}", severity="minor")
-    stage.turns()
-    stage.reads_alert("short-0", 2, severity="minor")
+        harness.reads_alert(f"short-{number}", severity="minor")
+    harness.turns()
+    harness.reads_alert("short-0", 2, severity="minor")
     yield
-    stage.turns()
+    harness.turns()
 
 
-def log_reader(stage):
+def log_reader(harness):
     """An entry that is read from the log late."""
-    stage.phone()
+    harness.phone()
     yield
-    stage.reads_alert()
-    stage.turns()
+    harness.reads_alert()
+    harness.turns()
 
 
-def log_reader_at_a_revision(stage):
+def log_reader_at_a_revision(harness):
     """A revision of a known alert that is read late."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
     yield
-    stage.reads_alert(revision=2)
-    stage.turns()
+    harness.reads_alert(revision=2)
+    harness.turns()
 
 
-def log_reader_at_a_cancel(stage):
+def log_reader_at_a_cancel(harness):
     """A cancel of a known alert that is read late."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
     yield
-    stage.reads_cancel()
-    stage.turns()
+    harness.reads_cancel()
+    harness.turns()
 
 
-def holding_of_an_alert_that_is_read_later(stage):
+def holding_of_an_alert_that_is_read_later(harness):
     """A client that holds an alert which this node, being behind, reads only now."""
-    stage.phone(ELSEWHERE, holding={"a-1": 1})
+    harness.phone(ELSEWHERE, holding={"a-1": 1})
     yield
-    stage.reads_alert(revision=2)
-    stage.turns()
+    harness.reads_alert(revision=2)
+    harness.turns()
 
 
 KNOWN_IN_TIME = [
@@ -266,60 +266,60 @@ def by_name(function):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_each_path_sends_just_before_the_end(path, stage):
+def test_each_path_sends_just_before_the_end(path, harness):
     """Section 3: without this the other tests would prove nothing about a path that sends nothing."""
-    steps = path(stage)
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.advance(LIFE_S - 0.001)
+    before = harness.received()
+    harness.clock.advance(LIFE_S - 0.001)
     next(steps, None)
-    assert stage.received() > before
+    assert harness.received() > before
 
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_at_the_end_or_later(path, late_s, stage):
+def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
     """E1: nothing is sent after `expires_at`, by any path."""
-    steps = path(stage)
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.advance(LIFE_S + late_s)
+    before = harness.received()
+    harness.clock.advance(LIFE_S + late_s)
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
-def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, stage):
+def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, harness):
     """E5: the monotonic deadline was computed when the alert was read."""
-    steps = path(stage)
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.clock.advance(LIFE_S)
+    before = harness.received()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.clock.advance(LIFE_S)
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, stage):
+def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
     """E5: the wall clock was behind when the alert was read, and has been set right."""
-    stage.clock.wall_ms -= HOUR_MS // 2
-    steps = path(stage)
+    harness.clock.wall_ms -= HOUR_MS // 2
+    steps = path(harness)
     next(steps)
-    before = stage.received()
-    stage.clock.wall_ms = END_MS
+    before = harness.received()
+    harness.clock.wall_ms = END_MS
     next(steps, None)
-    assert stage.received() == before
+    assert harness.received() == before
 
 
-def test_second_of_two_alerts_is_not_sent_after_its_end(stage):
+def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
     """Section 3: what is owed is decided at every slice, for each alert."""
-    phones = [stage.phone() for _ in range(3)]
-    stage.reads_alert("long", expires_at=END_MS + 60_000)
-    stage.reads_alert("short")
-    stage.turns(2)
-    stage.clock.advance(LIFE_S)
-    stage.turns()
+    phones = [harness.phone() for _ in range(3)]
+    harness.reads_alert("long", expires_at=END_MS + 60_000)
+    harness.reads_alert("short")
+    harness.turns(2)
+    harness.clock.advance(LIFE_S)
+    harness.turns()
     told = [[m["alert"]["id"] for m in phone.take() if m["type"] == "alert"] for phone in phones]
     assert [ids.count("long") for ids in told] == [1, 1, 1]
     assert sum(ids.count("short") for ids in told) < 3
@@ -329,139 +329,139 @@ def test_second_of_two_alerts_is_not_sent_after_its_end(stage):
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_jump_of_the_wall_clock_closes_no_session(hours, stage):
+def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
     """Sections 5 and 6: the deadlines of tokens, silence and slowness are monotonic."""
-    slow = stage.phone()
+    slow = harness.phone()
     slow.full = True
     slow.says("ping")
-    stage.phone(token=a_token(stage.clock, life_s=60))
-    stage.phone(wire=MSGPACK)
-    stage.clock.wall_ms += hours * HOUR_MS
+    harness.phone(token=a_token(harness.clock, life_s=60))
+    harness.phone(wire=MSGPACK)
+    harness.clock.wall_ms += hours * HOUR_MS
     for _ in range(29):
-        stage.clock.advance(1)
-        stage.sweep()
-    assert [(phone.closed, phone.aborted) for phone in stage.phones] == [(None, False)] * 3
+        harness.clock.advance(1)
+        harness.sweep()
+    assert [(phone.closed, phone.aborted) for phone in harness.phones] == [(None, False)] * 3
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, stage):
+def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness):
     """T6: whatever the wall clock says."""
-    phone = stage.phone(token=a_token(stage.clock, life_s=20))
-    stage.clock.wall_ms += hours * HOUR_MS
-    stage.clock.advance(19.999)
-    stage.sweep()
+    phone = harness.phone(token=a_token(harness.clock, life_s=20))
+    harness.clock.wall_ms += hours * HOUR_MS
+    harness.clock.advance(19.999)
+    harness.sweep()
     assert phone.closed is None
-    stage.clock.advance(0.001)
-    stage.sweep()
+    harness.clock.advance(0.001)
+    harness.sweep()
     assert phone.closed is close_codes.BAD_TOKEN
 
 
-def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(stage):
+def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
     """T6: the last accepted token is the one that counts."""
-    later, earlier = (stage.phone(token=a_token(stage.clock, life_s=20)) for _ in range(2))
-    later.says("token", token=a_token(stage.clock, life_s=40))
-    earlier.says("token", token=a_token(stage.clock, life_s=10))
-    stage.clock.advance(15)
-    stage.sweep()
+    later, earlier = (harness.phone(token=a_token(harness.clock, life_s=20)) for _ in range(2))
+    later.says("token", token=a_token(harness.clock, life_s=40))
+    earlier.says("token", token=a_token(harness.clock, life_s=10))
+    harness.clock.advance(15)
+    harness.sweep()
     assert (later.closed, earlier.closed) == (None, close_codes.BAD_TOKEN)
-    stage.clock.advance(24)
-    stage.sweep()
+    harness.clock.advance(24)
+    harness.sweep()
     assert later.closed is None
-    stage.clock.advance(1)
-    stage.sweep()
+    harness.clock.advance(1)
+    harness.sweep()
     assert later.closed is close_codes.BAD_TOKEN
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, stage):
+def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, harness):
     """Section 3: otherwise its recipients would be sent a late revision of it."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.wall_ms += hours * HOUR_MS
-    stage.clock.advance(LIFE_S)
-    stage.sweep()
-    assert len(stage.hub.live) == 0
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.wall_ms += hours * HOUR_MS
+    harness.clock.advance(LIFE_S)
+    harness.sweep()
+    assert len(harness.hub.live) == 0
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
-def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, stage):
+def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, harness):
     """E1, E5, R2: nothing is sent while the clock is ahead; then newcomers and revisions are sent, once."""
-    first = [stage.phone() for _ in range(3)]
-    stage.reads_alert("before")
-    stage.turns(turns)
-    before = stage.received()
-    stage.clock.wall_ms += HOUR_MS
-    stage.reads_alert("meanwhile")
-    later = [stage.phone(), stage.phone(holding={"before": 1, "meanwhile": 1})]
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == before
-    stage.clock.wall_ms -= HOUR_MS
-    stage.sweep()
-    stage.turns()
-    stage.phone()
-    assert stage.received() == 2 * (len(first) + 1) + 2
+    first = [harness.phone() for _ in range(3)]
+    harness.reads_alert("before")
+    harness.turns(turns)
+    before = harness.received()
+    harness.clock.wall_ms += HOUR_MS
+    harness.reads_alert("meanwhile")
+    later = [harness.phone(), harness.phone(holding={"before": 1, "meanwhile": 1})]
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == before
+    harness.clock.wall_ms -= HOUR_MS
+    harness.sweep()
+    harness.turns()
+    harness.phone()
+    assert harness.received() == 2 * (len(first) + 1) + 2
     told = [[m["type"] for m in messages(b"".join(phone.writes))] for phone in later]
     assert told == [["welcome", "alert", "alert"], ["welcome"]]
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, stage):
+def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harness):
     """R3: a session that was not sent the alert is sent it, though no sweep has seen the clock ahead."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns(0 if seen_by == "turn" else 1)
-    stage.clock.wall_ms += HOUR_MS
-    phone = stage.phone(place=HERE)
-    stage.turns(1)
-    stage.clock.wall_ms -= HOUR_MS
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == 2
+    harness.phone()
+    harness.reads_alert()
+    harness.turns(0 if seen_by == "turn" else 1)
+    harness.clock.wall_ms += HOUR_MS
+    phone = harness.phone(place=HERE)
+    harness.turns(1)
+    harness.clock.wall_ms -= HOUR_MS
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == 2
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
-def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(stage):
+def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(harness):
     """R1: to every recipient, with the old deadline plus what the revision adds."""
-    stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.wall_ms += HOUR_MS
-    stage.reads_alert(revision=2, expires_at=END_MS + 5_000)
-    stage.sweep()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.clock.advance(LIFE_S + 4.999)
-    stage.sweep()
-    stage.turns()
-    assert stage.received() == 2
-    stage.clock.advance(0.001)
-    stage.phone()
-    assert stage.received() == 2
+    harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.wall_ms += HOUR_MS
+    harness.reads_alert(revision=2, expires_at=END_MS + 5_000)
+    harness.sweep()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.clock.advance(LIFE_S + 4.999)
+    harness.sweep()
+    harness.turns()
+    assert harness.received() == 2
+    harness.clock.advance(0.001)
+    harness.phone()
+    assert harness.received() == 2
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
-def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, stage):
+def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, harness):
     """Section 3: the deadline moves by as much as the end does, though the wall clock was set in between."""
-    stage.reads_alert()
-    stage.clock.wall_ms -= HOUR_MS
-    stage.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
-    stage.clock.advance(LIFE_S + longer_s - 0.001)
-    stage.phone()
-    assert stage.received() == 1
-    stage.clock.advance(0.001)
-    stage.phone()
-    assert stage.received() == 1
+    harness.reads_alert()
+    harness.clock.wall_ms -= HOUR_MS
+    harness.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
+    harness.clock.advance(LIFE_S + longer_s - 0.001)
+    harness.phone()
+    assert harness.received() == 1
+    harness.clock.advance(0.001)
+    harness.phone()
+    assert harness.received() == 1
 
 
-def test_revision_that_prolongs_an_ended_alert_is_sent(stage):
+def test_revision_that_prolongs_an_ended_alert_is_sent(harness):
     """Live alerts, Rule 1: the newest revision's end counts."""
-    phone = stage.phone()
-    stage.reads_alert()
-    stage.turns()
-    stage.clock.advance(LIFE_S)
-    stage.reads_alert(revision=2, expires_at=END_MS + 5_000)
-    stage.turns()
+    phone = harness.phone()
+    harness.reads_alert()
+    harness.turns()
+    harness.clock.advance(LIFE_S)
+    harness.reads_alert(revision=2, expires_at=END_MS + 5_000)
+    harness.turns()
     assert [m["alert"]["revision"] for m in phone.take() if m["type"] == "alert"] == [1, 2]
 
 
@@ -474,28 +474,28 @@ class HastyClock(FakeClock):
         return super().now()
 
 
-def test_pump_reads_the_clock_for_every_slice(stage):
+def test_pump_reads_the_clock_for_every_slice(harness):
     """E2: a reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives."""
     for _ in range(12):
-        stage.phone()
-    stage.received()
-    stage.clock = HastyClock()
-    stage.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
+        harness.phone()
+    harness.received()
+    harness.clock = HastyClock()
+    harness.hub.deliver(a_revision(expires_at=NOON_MS + 11), FakeClock().now())
 
     async def fan_out():
-        pump = Pump(stage.hub, stage.clock)
+        pump = Pump(harness.hub, harness.clock)
         pump.wake()
         await pump.idle.wait()
 
     asyncio.run(fan_out())
-    told = [m for phone in stage.phones for m in phone.take()]
+    told = [m for phone in harness.phones for m in phone.take()]
     assert 0 < len(told) <= 5, "a slice of one for each reading; it was read five times before the end, and once at it"
 
 
-def test_sweep_after_the_end_writes_only_pings(stage):
+def test_sweep_after_the_end_writes_only_pings(harness):
     """Section 5."""
-    phone = stage.phone()
-    stage.reads_alert()
-    stage.clock.advance(HEARTBEAT_S)
-    stage.sweep()
+    phone = harness.phone()
+    harness.reads_alert()
+    harness.clock.advance(HEARTBEAT_S)
+    harness.sweep()
     assert [m["type"] for m in phone.take()] == ["welcome", "<ping>"]

@@ -46,14 +46,14 @@ class FakeAudience:
         self.here = here
 
     def set_filter(self, row, wanted):
-        self.calls.append(("refilter", row, wanted))
+        self.calls.append(("set_filter", row, wanted))
         self.filter = wanted
 
     def filter_of(self, row):
         return self.filter
 
     def set_rights(self, row, rights):
-        self.calls.append(("regrant", row))
+        self.calls.append(("set_rights", row))
         self.rights = rights
 
     def acknowledge(self, row, alert_id, revision, now):
@@ -69,7 +69,7 @@ class FakeAudience:
         self.calls.append(("report", row, call_id, state))
 
     def reply_with_owed(self, row, reply, now):
-        self.calls.append(("settle", row, reply["type"]))
+        self.calls.append(("reply_with_owed", row, reply["type"]))
         self.sent.append(reply | {"live": 0})
 
     def reply(self, row, message, now):
@@ -159,7 +159,7 @@ def test_hello_registers_places_filter_and_holding():
     talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
     assert talk.audience.calls == [
         ("enter", [(*DALLAS, 0.0)], Filter(frozenset({"arson"}), 2), {"a-1": 2}),
-        ("settle", 5, "welcome"),
+        ("reply_with_owed", 5, "welcome"),
     ]
 
 
@@ -226,7 +226,7 @@ def test_tests_are_visible_only_with_the_scope():
 def test_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
     """M7, M8: `accuracy_m` from 0 to 2,000; or a cell of resolution 7 to 15."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("move", 5, [expected]), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_filter_keeps_absent_members_and_null_clears_them(talk, fields, expected
     """M3, LA2."""
     talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
-    assert talk.audience.calls == [("refilter", 5, expected), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
 
 
 def test_fresh_token_of_the_same_sub_replaces_the_rights():
@@ -310,7 +310,7 @@ def test_fresh_token_of_the_same_sub_replaces_the_rights():
     talk.audience.calls.clear()
     fresh = token(scopes=(RECEIVE, TEST), lifetime_s=2 * HOUR_S)
     assert talk.say({"type": "token", "token": fresh, "ref": 1}) == [{"type": "ok", "ref": 1, "live": 0}]
-    assert talk.audience.calls == [("regrant", 5), ("settle", 5, "ok")]
+    assert talk.audience.calls == [("set_rights", 5), ("reply_with_owed", 5, "ok")]
     assert talk.audience.rights.may_test
     assert talk.audience.rights.deadline == talk.clock.monotonic + 2 * HOUR_S
 
