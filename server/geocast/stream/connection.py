@@ -277,7 +277,11 @@ class Connection(asyncio.Protocol):
         """Let the transport close when the peer has closed its side (by returning None): no session is half open."""
 
     def pause_writing(self) -> None:
-        """Mark the connection as slow, stop reading, and pause its session: it has unsent bytes (Rule 3)."""
+        """Mark the connection as slow, stop reading, and pause its session: it has unsent bytes (Rule 3).
+
+        The transport calls this from within `write`, so it may come in the middle of a slice. The write of that slice
+        is buffered, and the hub skips the session from the next slice on.
+        """
         self._slow = True
         self._stream.slow.add(self)
         if self in self._stream.lingering:
@@ -292,6 +296,8 @@ class Connection(asyncio.Protocol):
         self._stream.slow.discard(self)
         if self in self._stream.lingering or self._transport.is_closing():
             return
+        # The owed alerts are written before the messages that waited are handled. So they were chosen by the old places
+        # and come before the `ok` of a `move` that waited.
         if self._session is not None and self._session.row >= 0:
             self._stream.hub.on_drained(self._session.row, self._stream.clock.now())
         if not self._slow and self not in self._stream.held:
@@ -376,7 +382,11 @@ class Connection(asyncio.Protocol):
     # ---- frames --------------------------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
-        """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow."""
+        """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow.
+
+        A frame may also end the connection, or make it wait for newer keys. In any case the other bytes stay in
+        `_unread`.
+        """
         at = 0
         while not self._slow and not self._is_over and self not in self._stream.held:
             end = frame_end(data, at, self._limit)
@@ -399,6 +409,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _limit(self) -> int:
+        """The greatest size of a message now, in bytes: `hello` may be longer, since it contains all held alerts."""
         assert self._session is not None
         return MAX_HELLO_BYTES if self._session.row < 0 else MAX_MESSAGE_BYTES
 
@@ -465,7 +476,7 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             logger.error("a session failed: %s", trace(error))
             self.close(close_codes.INTERNAL)
-        if session.row >= 0:
+        if session.row >= 0:  # `hello` was accepted, so it has no deadline any more
             self._stream.unsaid.pop(self, None)
 
     def take_again(self) -> None:
@@ -544,7 +555,7 @@ class Connection(asyncio.Protocol):
         self.write(last)
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._transport.resume_reading()
+        self._transport.resume_reading()  # it may have been slow; the end of the peer's stream has to be noticed
 
     def _leave(self) -> None:
         """Leave the hub, if the session is there. From here on nothing is sent to it."""

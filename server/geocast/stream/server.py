@@ -90,6 +90,7 @@ class Pump:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
+        """Send slices for SLICE_S; then let the loop handle its sockets and run this again if there is more to send."""
         now = self._clock.now()
         until = now.monotonic + SLICE_S
         try:
@@ -225,7 +226,7 @@ class StreamServer:
             self._reader.read_for_ever(), self._tick(), self._store_counts_for_ever(), self._recheck_for_ever(), *more
         ):
             await _first_of(float("inf"), self._reader.caught_up, stop)
-            self._collector.start()
+            self._collector.start()  # all live alerts of the start exist now, so they are frozen with the rest
             servers = await self._stream.listen(listener) if self._reader.caught_up.is_set() else []
             yield
             await self._drain(servers, hurry)
@@ -263,6 +264,7 @@ class StreamServer:
         self._expected_until = self._clock.now().monotonic + EXPECTED_S
 
     def _apply(self, entry: Entry | Untrusted) -> None:
+        """Pass an entry of an alert to the hub, and start sending it. The expected entry may be this one."""
         self._expected_until = float("-inf")
         self._hub.deliver(entry, self._clock.now())
         self._pump.wake()

@@ -394,6 +394,7 @@ class Session:
         except Malformed:
             raise SessionClosed(close_codes.MALFORMED) from None
         kind = fields.pop("type", None)
+        # `hello` comes first and once, any other message after it (X3).
         if not isinstance(kind, str) or (kind == "hello") == (self.row >= 0):
             raise SessionClosed(close_codes.MALFORMED)
         try:
@@ -405,6 +406,7 @@ class Session:
             self._audience.reply(self.row, error | _ref_of(fields), now)
 
     def _take(self, message: Message, now: Now) -> None:
+        """Apply a valid message. For `move`, `filter` and `token` the change comes before the `ok` is written (R8)."""
         match message:
             case Hello():
                 self._hello(message, now)
@@ -430,6 +432,11 @@ class Session:
                 self._audience.reply(self.row, message.answer("pong") | {"now": format_time(now.wall_ms)}, now)
 
     def _hello(self, hello: Hello, now: Now) -> None:
+        """Check the token, register the session in the hub, and send `welcome` with the live alerts behind it.
+
+        The token is checked before the hub is touched, so a session that is refused leaves nothing there. `enter` and
+        `reply_with_owed` get the same `now`, so that no alert starts or ends between the two.
+        """
         given = hello.model_fields_set
         grant = None
         if "token" in given or self._tokens.required:
@@ -479,6 +486,7 @@ def _here(places: list[PointPlace | CellPlace]) -> int | None:
 
 
 def _parse(kind: str, fields: dict[str, Any]) -> Message:
+    """Validate a message as a whole. Raise _Refused with the first mistake."""
     model = MESSAGES.get(kind)
     if model is None:
         raise _Refused("unknown-type", "this type of message is not known")
@@ -501,6 +509,7 @@ def _ref_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _changed(old: Filter, by: FilterBy) -> Filter:
+    """Return the filter `old` with the members that the message gives; null clears a member."""
     given = by.model_fields_set
     categories, min_rank, tags = old
     if "categories" in given:
