@@ -55,7 +55,7 @@ def log(tmp_path):
 
 
 def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
-    """As `serve` would use it with the same options and environment."""
+    """`serve` with the same options and environment would use them."""
     outcome = geocast("check", "--keys", "keys.jwks", "--drain-s", "5", GEOCAST_LOG="memory:", GEOCAST_DEV="true")
     assert (outcome.status, outcome.err) == (0, "")
     shown = table(outcome)
@@ -93,7 +93,7 @@ def test_check_takes_the_options_of_serve():
     ],
 )
 def test_password_is_never_shown(text, shown):
-    """Neither in a valid URL nor in a malformed one."""
+    """URLs may be valid or malformed."""
     assert without_secrets(text) == shown
 
 
@@ -109,7 +109,7 @@ def test_refused_url_shows_no_password(geocast, keys, url):
 
 
 def test_keys_at_a_url_are_fetched(geocast, tmp_path, monkeypatch):
-    """As by `serve` at its start, and by `token --check`."""
+    """`serve` does it at its start, and `token --check` too."""
     certificate = make_certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
@@ -141,7 +141,7 @@ def test_correct_settings_have_status_0(geocast, tmp_path, keys):
 
 
 def test_cap_events_of_the_policy_are_counted(geocast, keys):
-    """P13, P17."""
+    """An unknown built-in policy is refused (P13, P17)."""
     outcome = geocast("check", "--keys", "keys.jwks", "--policy", "builtin:public-warning")
     assert outcome.status == 0
     assert "policy: public-warning, with 26 categories; 0 are never alerted; 26 claim events of CAP" in outcome.out
@@ -150,7 +150,7 @@ def test_cap_events_of_the_policy_are_counted(geocast, keys):
 
 
 def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
-    """CZ1: and they are only for sources of CAP."""
+    """They are only for sources of CAP (CZ1)."""
     square = [[10, 50], [11, 50], [11, 51], [10, 51], [10, 50]]
     properties = {"code": "EMMA_ID", "value": "AT301"}
     one = {"type": "Feature", "properties": properties, "geometry": {"type": "Polygon", "coordinates": [square]}}
@@ -172,7 +172,7 @@ def test_zones_are_counted_or_their_mistakes_reported(geocast, tmp_path, keys):
 
 
 def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
-    """Status 2, and not only the first mistake."""
+    """The exit status is 2."""
     (tmp_path / "policy.toml").write_text('names = "x"\n[categoris]\n')
     (tmp_path / "revoked.toml").write_text("[")
     outcome = geocast(
@@ -203,7 +203,7 @@ def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
 
 
 def test_check_refuses_what_serve_refuses(geocast, tmp_path, keys):
-    """With the same text."""
+    """Both print the same text."""
     for arguments in ([], ["--dev", "--api", "[::]:8766"], ["--dev", "--log", "memory:", "--workers", "2"]):
         served, checked = geocast("serve", *arguments), geocast("check", *arguments)
         assert served.err in checked.err
@@ -279,7 +279,7 @@ def broken(log):
     ],
 )
 def test_unusable_log_file_is_reported_and_unchanged(geocast, tmp_path, keys, log, change, status, expected):
-    """As at the start of a node, but nothing is repaired, moved or created."""
+    """A node would report it at its start; here nothing is repaired, moved or created."""
     change(log)
     before = everything_in(tmp_path)
     outcome = geocast("check", "--keys", "keys.jwks")
@@ -309,7 +309,7 @@ redis = pytest.mark.skipif(bool(missing()), reason=missing() or "")
 
 @redis
 def test_redis_is_examined_and_nothing_is_written_to_it(geocast, tmp_path, keys):
-    """Its version, how it stores data, its replicas; then each thing that makes it unusable."""
+    """Its version, its storage and its replicas are shown, then each thing that makes it unusable."""
     with RedisServer(tmp_path) as server:
         outcome = geocast("check", "--keys", "keys.jwks", "--log", server.url)
         assert (outcome.status, outcome.err) == (0, "")
@@ -343,7 +343,7 @@ def test_unreachable_redis_has_status_1(geocast, keys):
 
 
 def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
-    """RZ5: which key encrypts, which others decrypt, and a warning if everybody can read the file. No key is shown."""
+    """It shows which key encrypts, which decrypt, and whether everybody can read the file, but no key (RZ5)."""
     node = ("check", "--keys", "keys.jwks", "--call-keys", "call-keys.jwks")
     for kid in ("a", "b", "c"):
         assert geocast("keygen", "--call", "--kid", kid).status == 0
@@ -359,7 +359,7 @@ def test_call_keys_are_shown_by_kid(geocast, keys, tmp_path):
 
 
 def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
-    """RZ5, K1: `check` and `serve` refuse with the same text."""
+    """`check` and `serve` refuse with the same text (RZ5, K1)."""
     (tmp_path / "p.toml").write_text(
         'name = "p"\n[categories.fire]\ntitle = "Fire"\n[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n'
     )
@@ -375,7 +375,7 @@ def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
 
 @pytest.mark.parametrize("path", ["nowhere", ".", "keys.jwks"])
 def test_unusable_call_keys_are_reported(geocast, keys, path):
-    """RZ5, K1."""
+    """A node would refuse to start (RZ5, K1)."""
     outcome = geocast("check", "--keys", "keys.jwks", "--call-keys", path, GEOCAST_LOG="memory:")
     assert outcome.status == 2
     [error] = errors(outcome)
@@ -383,7 +383,7 @@ def test_unusable_call_keys_are_reported(geocast, keys, path):
 
 
 def test_defibrillators_are_counted(geocast, keys, tmp_path):
-    """RI4, K1: usable ones and unusable records; a useless file stops the start."""
+    """Usable ones and unusable records are counted; a useless file stops the start (RI4, K1)."""
     there = {"type": "Point", "coordinates": [8.83, 47.67]}
     records = [
         {"type": "Feature", "id": "a", "geometry": geometry, "properties": {"emergency": "defibrillator"}}

@@ -66,7 +66,7 @@ def free():
     ids=str,
 )
 def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch, arguments, expected):
-    """K1: one clear line and exit status 2, never a traceback."""
+    """There is one clear line and exit status 2, never a traceback (K1)."""
     monkeypatch.setattr(serve, "_dev_keys", lambda: make_key("dev")[1])  # prints nothing
     (tmp_path / "broken").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
@@ -93,7 +93,7 @@ def test_invalid_options_are_refused_in_one_line(geocast, tmp_path, monkeypatch,
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, arguments, expected, workers):
-    """K1: with one process or several, before any of them serves."""
+    """It is refused before any process serves (K1)."""
     (tmp_path / "broken").write_text("[")
     (tmp_path / "deep").write_text("name = " + "[" * 100_000)
     ports = [argument for option in ("--api", "--stream") for argument in (option, f"127.0.0.1:{a_free_port()}")]
@@ -104,7 +104,7 @@ def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, 
 
 @pytest.mark.parametrize("option", ["--stream", "--api"])
 def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
-    """K1."""
+    """The line names the option and the address (K1)."""
     other = {"--stream": "--api", "--api": "--stream"}[option]
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
     assert outcome.is_one_line_error, outcome.err
@@ -112,14 +112,14 @@ def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
 
 
 def test_two_listeners_cannot_share_a_port(geocast, keys, free):
-    """K1."""
+    """The node itself would use it twice (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--stream", free, "--api", free)
     assert outcome.is_one_line_error, outcome.err
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64], ids=["dots", "too long"])
 def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
-    """K1: never a traceback."""
+    """There is never a traceback (K1)."""
     outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", "--api", f"{host}:8766")
     assert outcome.is_one_line_error, outcome.err
 
@@ -138,14 +138,14 @@ def test_malformed_host_is_refused_in_one_line(geocast, keys, host):
     ],
 )
 def test_option_may_come_from_the_environment(geocast, name, value, expected):
-    """Section 7: each option is also a variable."""
+    """Each option is also a variable (section 7)."""
     outcome = geocast("serve", **{name: value})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
 
 
 def test_command_line_wins_over_the_environment(geocast):
-    """Section 7."""
+    """An option of the command line counts (section 7)."""
     outcome = geocast("serve", "--keys", "here.jwks", GEOCAST_KEYS="there.jwks")
     assert "keys here.jwks: " in outcome.err
 
@@ -160,7 +160,7 @@ def test_command_line_wins_over_the_environment(geocast):
     ],
 )
 def test_unknown_variable_is_refused_with_the_nearest_name(geocast, name, expected):
-    """K1: a misspelt variable would have no effect; its value is not repeated."""
+    """A misspelt variable would have no effect; its value is not repeated (K1)."""
     outcome = geocast("serve", "--dev", **{name: "hidden"})
     assert outcome.is_one_line_error, outcome.err
     assert expected in outcome.err
@@ -209,7 +209,7 @@ def test_workers_of_a_node_and_of_push_have_different_variables(monkeypatch):
 
 
 def test_help_lists_every_option_with_its_variable_and_default(geocast):
-    """Section 7."""
+    """Operators need no other list (section 7)."""
     outcome = geocast("serve", "--help")
     assert outcome.status == 0
     said = " ".join(outcome.out.split())
@@ -221,19 +221,19 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
 
 
 def test_version_is_that_of_the_package(geocast):
-    """Section 7."""
+    """`geocast --version` prints it (section 7)."""
     outcome = geocast("--version")
     assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
 
 
 @pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])
 def test_unknown_command_is_refused_in_one_line(geocast, arguments):
-    """K1."""
+    """There is never a traceback (K1)."""
     assert geocast(*arguments).is_one_line_error
 
 
 def test_geocast_without_arguments_prints_help(geocast):
-    """A line for each command, and no error."""
+    """The help has a line for each command."""
     outcome = geocast()
     assert (outcome.status, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
@@ -253,7 +253,7 @@ def test_geocast_without_arguments_prints_help(geocast):
     ids=str,
 )
 def test_refusal_hints_at_the_help(geocast, arguments, expected):
-    """K1: in the one line, with the name that was probably meant."""
+    """The one line has the hint, and the name that was probably meant (K1)."""
     outcome = geocast(*arguments)
     assert outcome.is_one_line_error, outcome.err
     assert re.search(expected, outcome.err)
@@ -261,7 +261,7 @@ def test_refusal_hints_at_the_help(geocast, arguments, expected):
 
 @pytest.mark.parametrize("arguments", [["token", "--check"], ["serve", "--log"], ["check", "--dev"]], ids=str)
 def test_unexpected_arguments_are_not_repeated(geocast, arguments):
-    """K1: they may be a token, or a URL with a password (with a bracket in it)."""
+    """They may be a token, or a URL with a password (with a bracket in it) (K1)."""
     outcome = geocast(*arguments, "memory:", "redis://:se)cret@localhost", "se(cret")
     assert outcome.is_one_line_error, outcome.err
     assert "cret" not in outcome.err
@@ -298,7 +298,7 @@ def test_help_and_completion_import_nothing_heavy(arguments, environment):
 
 
 def test_python_m_geocast_is_the_command():
-    """K1: in a process of its own, with only the one line on standard error."""
+    """It runs in a process of its own, and prints only the one line on standard error (K1)."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-m", "geocast", "serve"],

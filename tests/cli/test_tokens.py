@@ -19,7 +19,7 @@ from geocast.push.encryption import make_push_key
 
 
 def test_signed_token_is_accepted_by_a_node(geocast, tmp_path, keys):
-    """K2: `keygen` makes a pair, `token` signs with it."""
+    """`keygen` makes a pair, `token` signs with it (K2)."""
     before = int(time.time())
     scopes = [argument for scope in SCOPES for argument in ("--scope", scope)]
     outcome = geocast("token", "--sub", "desk-7", *scopes, "--expires-in-s", 60)
@@ -32,7 +32,7 @@ def test_signed_token_is_accepted_by_a_node(geocast, tmp_path, keys):
 
 
 def test_private_key_is_readable_for_its_owner_only(tmp_path, keys):
-    """K2: and the public JWKS does not contain it."""
+    """The public JWKS does not contain it (K2)."""
     assert stat.S_IMODE((tmp_path / "private.jwk").stat().st_mode) == 0o600
     private = json.loads((tmp_path / "private.jwk").read_text())
     assert private["d"]
@@ -40,7 +40,7 @@ def test_private_key_is_readable_for_its_owner_only(tmp_path, keys):
 
 
 def test_private_key_is_never_overwritten(geocast, tmp_path, keys):
-    """K2: one line, exit status 2, and both files unchanged."""
+    """One line is printed, the exit status is 2, and both files are unchanged (K2)."""
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     outcome = geocast("keygen")
     assert outcome.is_one_line_error
@@ -49,7 +49,7 @@ def test_private_key_is_never_overwritten(geocast, tmp_path, keys):
 
 
 def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
-    """K2: old tokens stay valid."""
+    """Old tokens stay valid (K2)."""
     old = geocast("token", "--sub", "phone", "--scope", "alerts:receive").out.strip()
     assert geocast("keygen", "--private", "new.jwk", "--kid", "new").status == 0
     new = geocast("token", "--key", "new.jwk", "--sub", "phone", "--scope", "alerts:receive").out.strip()
@@ -61,7 +61,7 @@ def test_new_key_is_added_to_the_key_set(geocast, tmp_path, keys):
 
 
 def test_kid_is_not_used_twice(geocast, tmp_path):
-    """T2: keys are chosen by `kid` alone; nothing is written."""
+    """Keys are chosen by `kid` alone; nothing is written (T2)."""
     assert geocast("keygen", "--kid", "k").status == 0
     outcome = geocast("keygen", "--kid", "k", "--private", "other.jwk")
     assert outcome.is_one_line_error
@@ -70,7 +70,7 @@ def test_kid_is_not_used_twice(geocast, tmp_path):
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
 def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
-    """K2: if one file can't be written, neither is, and an existing key set is unchanged."""
+    """If one file can't be written, neither is, and an existing key set is unchanged (K2)."""
     assert geocast("keygen", "--private", "first.jwk").status == 0
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert geocast("keygen", option, "nowhere/file").is_one_line_error
@@ -79,7 +79,7 @@ def test_pair_is_written_whole_or_not_at_all(geocast, tmp_path, option):
 
 
 def test_key_set_keeps_its_symlink_and_permissions(geocast, tmp_path):
-    """K2: another user may read it, and it may be in another folder."""
+    """Another user may read it, and it may be in another folder (K2)."""
     real = tmp_path / "elsewhere.jwks"
     (tmp_path / "keys.jwks").symlink_to(real)
     assert geocast("keygen").status == 0
@@ -92,7 +92,7 @@ def test_key_set_keeps_its_symlink_and_permissions(geocast, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"keys": [{}]}', '{"keys": ["x"]}'])
 def test_public_file_that_is_not_a_key_set_is_unchanged(geocast, tmp_path, text):
-    """K2: nothing is written."""
+    """Nothing is written (K2)."""
     (tmp_path / "keys.jwks").write_text(text)
     assert geocast("keygen").is_one_line_error
     assert (tmp_path / "keys.jwks").read_text() == text
@@ -101,7 +101,7 @@ def test_public_file_that_is_not_a_key_set_is_unchanged(geocast, tmp_path, text)
 
 @pytest.mark.parametrize("option", ["--private", "--public"])
 def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
-    """K1."""
+    """The line names the file (K1)."""
     outcome = geocast("keygen", option, "nowhere/file")
     assert outcome.is_one_line_error
     assert "nowhere/file" in outcome.err
@@ -112,7 +112,7 @@ def test_missing_folder_is_reported_in_one_line(geocast, tmp_path, option):
 
 
 def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped):
-    """RQ2, RQ3: `keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts."""
+    """`keygen --quals` lets a key grant it, `token --quals` claims it; `--check` says whether it counts (RQ2, RQ3)."""
     assert geocast("keygen", "--quals", "cpr, medic,cpr", "--kid", "k").status == 0
     assert json.loads((tmp_path / "keys.jwks").read_text())["keys"][0]["quals"] == ["cpr", "medic"]
     assert load_keys(tmp_path / "keys.jwks")["k"].quals == {"cpr", "medic"}
@@ -131,7 +131,7 @@ def test_qualification_needs_both_the_key_and_the_token(geocast, tmp_path, piped
 
 
 def test_issuer_of_a_key_is_written_and_shown(geocast, tmp_path, piped):
-    """HD5: `keygen --issuer` writes it, `token --check` and `check` show it."""
+    """`keygen --issuer` writes it, `token --check` and `check` show it (HD5)."""
     assert geocast("keygen", "--issuer", "https://a.example", "--kid", "k").status == 0
     assert load_keys(tmp_path / "keys.jwks")["k"].issuer == "https://a.example"
     token = geocast("token", "--sub", "r-1", "--scope", "alerts:receive").out.strip()
@@ -143,7 +143,7 @@ def test_issuer_of_a_key_is_written_and_shown(geocast, tmp_path, piped):
 @pytest.mark.parametrize("command", ["keygen", "token"])
 @pytest.mark.parametrize("quals", ["", "cpr,", "CPR", "a-b", "x" * 33, ",".join(f"q{n}" for n in range(17))])
 def test_malformed_qualification_is_reported_in_one_line(geocast, tmp_path, command, quals):
-    """RQ1, K1: with the expected form, and nothing is written."""
+    """The line says what is expected, and nothing is written (RQ1, K1)."""
     outcome = geocast(command, "--quals", quals)
     assert outcome.is_one_line_error
     assert "'--quals': expected 1 to 16 texts of a-z, 0-9 and _" in outcome.err
@@ -151,7 +151,7 @@ def test_malformed_qualification_is_reported_in_one_line(geocast, tmp_path, comm
 
 
 def test_token_with_qualifications_lasts_a_day_at_most(geocast, keys):
-    """RQ2: a longer one would grant no qualification, so none is made."""
+    """A longer one would grant no qualification, so none is made (RQ2)."""
     outcome = geocast("token", "--sub", "r-1", "--scope", "alerts:receive", "--quals", "cpr", "--expires-in-s", 86_401)
     assert outcome.is_one_line_error
     assert "--expires-in-s 86400" in outcome.err
@@ -163,7 +163,7 @@ def kids(path):
 
 
 def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_path):
-    """RZ5: a new key encrypts nothing yet. The file keeps its permissions."""
+    """A new key encrypts nothing yet. The file keeps its permissions (RZ5)."""
     path = tmp_path / "call-keys.jwks"
     outcome = geocast("keygen", "--call", "--kid", "a")
     assert (outcome.status, outcome.err) == (0, "")
@@ -178,7 +178,7 @@ def test_call_key_is_readable_for_its_owner_and_added_at_the_end(geocast, tmp_pa
 
 
 def test_rotation_moves_the_last_call_key_to_the_front(geocast, tmp_path):
-    """RZ5: a key is last in all files before it is first in any; it decrypts for two days after its last use."""
+    """A key is last in all files before it is first in any; it decrypts for two days after its last use (RZ5)."""
     path, seen = tmp_path / "c.jwks", []
     for day in range(6):
         assert geocast("keygen", "--call", "--rotate", "--private", "c.jwks", "--kid", f"k{day}").status == 0
@@ -213,7 +213,7 @@ def test_rotation_moves_the_last_call_key_to_the_front(geocast, tmp_path):
     ids=str,
 )
 def test_call_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
-    """K1, RZ5: nothing is written."""
+    """Nothing is written (K1, RZ5)."""
     assert geocast("keygen", "--call", "--kid", "a").status == 0
     (tmp_path / "full").write_text(json.dumps({"keys": [make_call_key() for _ in range(16)]}))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -235,7 +235,7 @@ def test_call_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path,
     ids=str,
 )
 def test_push_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
-    """K1, WPS1: nothing is written."""
+    """Nothing is written (K1, WPS1)."""
     assert geocast("keygen", "--push", "p.jwks", "--kid", "a").status == 0
     (tmp_path / "full").write_text(json.dumps({"keys": [make_push_key(str(n)) for n in range(16)]}))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -265,7 +265,7 @@ def test_push_key_that_cannot_be_made_is_reported_in_one_line(geocast, tmp_path,
     ids=str,
 )
 def test_token_that_cannot_be_signed_is_reported_in_one_line(geocast, tmp_path, keys, arguments, expected):
-    """K1."""
+    """No token is printed (K1)."""
     (tmp_path / "broken").write_bytes(b"\xff{")
     (tmp_path / "list").write_text("[]")
     (tmp_path / "deep").write_text("[" * 100_000)
@@ -305,7 +305,7 @@ def test_token_is_checked_from_standard_input_or_the_environment(geocast, keys, 
 
 
 def test_token_that_would_be_refused_is_shown_with_reasons(geocast, tmp_path, keys, piped):
-    """Status 1, and a line for each reason."""
+    """The exit status is 1, and each reason has a line."""
     assert geocast("keygen", "--private", "b.jwk", "--public", "b.jwks", "--kid", "other").status == 0
     token = geocast("token", "--sub", "desk-7", "--scope", "alerts:publish").out
     piped(token.encode())
@@ -322,7 +322,7 @@ def test_token_that_would_be_refused_is_shown_with_reasons(geocast, tmp_path, ke
 
 @pytest.mark.parametrize("data", [b"\xff\xfe\x00", b"x.y.z", b"." * 70_000])
 def test_malformed_token_is_reported_without_repeating_it(geocast, keys, piped, data):
-    """K1: no traceback, whatever is given."""
+    """There is no traceback, whatever is given (K1)."""
     piped(data)
     outcome = geocast("token", "--check")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (1, "", 1)
@@ -338,7 +338,7 @@ def test_malformed_token_is_reported_without_repeating_it(geocast, keys, piped, 
     ids=str,
 )
 def test_check_without_token_or_keys_is_refused_in_one_line(geocast, keys, piped, arguments, expected):
-    """K1: status 2, as for any mistake of the caller."""
+    """The exit status is 2, as for any mistake of the caller (K1)."""
     if arguments:
         piped(b"x")
     outcome = geocast("token", "--check", *arguments)

@@ -44,7 +44,7 @@ def told(pipe, work):
 
 
 def test_child_keeps_only_the_descriptors_that_it_is_given(pipe):
-    """Neither those of its parent, nor those that its parent inherited."""
+    """It closes those of its parent, and those that its parent inherited."""
     with open(os.devnull) as other:
         left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
         assert left == repr([pipe[1]])

@@ -65,7 +65,7 @@ def play(monkeypatch):
 
 
 def test_unknown_keys_cause_one_fetch_in_30_s(play):
-    """T8: a later token of an unknown key is refused at once."""
+    """A later token of an unknown key is refused at once (T8)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -83,7 +83,7 @@ def test_unknown_keys_cause_one_fetch_in_30_s(play):
 
 
 def test_operator_can_cause_a_fetch_at_any_time(play):
-    """BA2: also during a fetch, which is then followed by another, since the set may have changed meanwhile."""
+    """A fetch under way is followed by another, since the set may have changed meanwhile (BA2)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -100,7 +100,7 @@ def test_operator_can_cause_a_fetch_at_any_time(play):
 
 
 def test_fetching_the_same_set_only_ends_the_waiting(play):
-    """T8."""
+    """Connections that wait for newer keys go on (T8)."""
 
     async def scene(harness):
         harness.source.fetch_now()
@@ -111,7 +111,7 @@ def test_fetching_the_same_set_only_ends_the_waiting(play):
 
 
 def test_set_is_fetched_regularly(play):
-    """BA3: within `every_s`."""
+    """A withdrawn key is dropped within `every_s` (BA3)."""
 
     async def scene(harness):
         while len(harness.fetches) < 3:
@@ -123,7 +123,7 @@ def test_set_is_fetched_regularly(play):
 
 
 def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
-    """T8: the last good set stays."""
+    """The last good set stays (T8)."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
     async def scene(harness):

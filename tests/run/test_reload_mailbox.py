@@ -81,7 +81,7 @@ def shown(found):
 
 
 def test_reload_puts_all_files_in_force_in_one_step(files):
-    """BA2: watchers are called when everything is in force."""
+    """Watchers are called when everything is in force (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(state(found, files)))
     files.write("b", title="Other")
@@ -93,7 +93,7 @@ def test_reload_puts_all_files_in_force_in_one_step(files):
 @pytest.mark.parametrize("broken", ["keys", "revoked", "policy"])
 @pytest.mark.parametrize("content", [b"\xff", b"{", None], ids=["no text", "cut off", "gone"])
 def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content):
-    """BA2: nothing of the other files is taken; one log line, and the counter."""
+    """Nothing of the other files is taken; one line is logged, and the failure is counted (BA2)."""
     found, seen = RuntimeConfig(files.settings), []
     found.watch(lambda: seen.append(1))
     files.write("b", title="Other", revoked="[sub]\nphone = 2026-01-31T12:00:00Z")
@@ -111,7 +111,7 @@ def test_unusable_file_leaves_everything_in_force(files, caplog, broken, content
 
 
 def test_reload_that_cannot_be_shared_fails(files, caplog):
-    """BA2: no process has a configuration that the others lack. Example: the disk is full."""
+    """No process has a configuration that the others lack, for example if the disk is full (BA2)."""
     found = RuntimeConfig(files.settings)
     files.write("b")
 
@@ -124,7 +124,7 @@ def test_reload_that_cannot_be_shared_fails(files, caplog):
 
 
 def test_unexpected_error_is_a_failed_reload(files, caplog):
-    """BA2: the text of the error is not logged."""
+    """The text of the error is not logged (BA2)."""
     found = RuntimeConfig(files.settings)
 
     surprises = [ValueError("of a " + "secret")]
@@ -142,7 +142,7 @@ def test_unexpected_error_is_a_failed_reload(files, caplog):
 
 
 def test_reload_logs_the_numbers_of_changes(files, caplog):
-    """BA2: never a key, never a `sub`."""
+    """No line has a key or a `sub` (BA2)."""
     caplog.set_level("INFO")
     found = RuntimeConfig(files.settings)
     files.write("a", "b", revoked='[sub]\n"phone-1" = 2026-01-31T12:00:00Z')
@@ -160,7 +160,7 @@ def test_reload_logs_the_numbers_of_changes(files, caplog):
 
 
 def test_other_process_takes_the_bytes_that_the_first_has_read(files, tmp_path):
-    """BA2: not the files, which may have changed since; with the counts of results."""
+    """The files may have changed since. The counts of results are taken, too (BA2)."""
     first, second = RuntimeConfig(files.settings), RuntimeConfig(files.settings)
     mailbox, folder = ReloadMailbox(tmp_path), ReloadMailbox(tmp_path)
     folder.look(second.take)  # there is nothing yet
@@ -177,7 +177,7 @@ def test_other_process_takes_the_bytes_that_the_first_has_read(files, tmp_path):
 
 
 def test_same_files_have_the_same_digest(files):
-    """BA2: a number by which nodes are compared."""
+    """Operators compare nodes by it (BA2)."""
 
     def digests(found):
         return [line for line in shown(found).splitlines() if line.startswith("geocast_settings_digest{")]
@@ -190,7 +190,7 @@ def test_same_files_have_the_same_digest(files):
 
 
 def test_session_of_a_key_that_stays_remains_valid(files):
-    """BA3: a session of another key with the same name does not."""
+    """A session of another key with the same name does not (BA3)."""
     found = RuntimeConfig(files.settings)
     proof = found.tokens.check(files.token("a"), NOON).proof
     files.write("a", "b")
@@ -203,7 +203,7 @@ def test_session_of_a_key_that_stays_remains_valid(files):
 
 
 def test_reload_forgets_checked_tokens(files):
-    """BA2: the api checks a signature once until the next reload."""
+    """The api checks a signature once until the next reload (BA2)."""
     found = RuntimeConfig(files.settings)
     token = files.token("a")
     assert found.tokens.check(token, NOON, again=True)
@@ -216,7 +216,7 @@ def test_reload_forgets_checked_tokens(files):
 
 
 def test_call_keys_are_reloaded_and_shared_with_the_rest(files, tmp_path):
-    """BA2, RZ5: without the file there are none."""
+    """Without the file there are none (BA2, RZ5)."""
     one, two = make_call_key("one"), make_call_key("two")
     path = tmp_path / "call-keys"
     path.write_text(json.dumps({"keys": [one]}))
@@ -233,7 +233,7 @@ def test_call_keys_are_reloaded_and_shared_with_the_rest(files, tmp_path):
 
 
 def test_shared_bytes_are_encrypted(files, tmp_path):
-    """RZ5: they stay on the disk if a node is killed, and would outlive the file of keys."""
+    """They stay on the disk if a node is killed, and would outlive the file of keys (RZ5)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found, handed = RuntimeConfig(replace(files.settings, call_keys=path)), []
@@ -247,7 +247,7 @@ def test_shared_bytes_are_encrypted(files, tmp_path):
 
 @pytest.mark.parametrize("content", [b"\xff", b'{"keys": []}', None], ids=["no text", "empty", "gone"])
 def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
-    """BA2, RZ5, K1: no file is taken, the old keys stay, and no log line has a key."""
+    """No file is taken, the old keys stay, and no log line has a key (BA2, RZ5, K1)."""
     path, key = tmp_path / "call-keys", make_call_key("one")
     path.write_text(json.dumps({"keys": [key]}))
     found = RuntimeConfig(replace(files.settings, call_keys=path))
@@ -263,7 +263,7 @@ def test_unusable_call_keys_change_nothing(files, tmp_path, caplog, content):
 
 
 def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
-    """RZ5, K1, BA2: without them a node does not start, and a reload fails."""
+    """Without them a node does not start, and a reload fails (RZ5, K1, BA2)."""
     path, policy = tmp_path / "call-keys", files.settings.policy
     path.write_text(json.dumps({"keys": [make_call_key()]}))
     found = RuntimeConfig(files.settings)
@@ -284,7 +284,7 @@ def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
     [(NOON_S - 1, False), (NOON_S, True), (NOON_S + 1, True), (None, False), ("x", False), (True, False)],
 )
 def test_token_issued_before_the_revocation_is_refused(files, iat, good):
-    """BA3: so is a token that does not say when it was issued."""
+    """So is a token that does not say when it was issued (BA3)."""
     files.write("a", revoked="[sub]\nphone = 2026-01-31T12:00:00Z\n")
     tokens = RuntimeConfig(files.settings).tokens
     claims = {} if iat is None else {"iat": iat}
@@ -293,7 +293,7 @@ def test_token_issued_before_the_revocation_is_refused(files, iat, good):
 
 
 def test_revocation_times_may_have_any_offset():
-    """BA3: they are TOML's."""
+    """They are times of TOML (BA3)."""
     text = b'[sub]\n"a b" = 2026-01-31T13:00:00.5+01:00\nc = 2026-01-31 12:00:00Z\n'
     assert parse_revoked(text, "r") == {"a b": NOON_S + 0.5, "c": NOON_S}
     assert parse_revoked(b"", "r") == {}
@@ -317,7 +317,7 @@ def test_revocation_times_may_have_any_offset():
     ids=range(11),
 )
 def test_unusable_revocations_are_reported_in_one_line(text, said):
-    """BA3, K1: a node fails closed; a `sub` is never repeated."""
+    """A node fails closed; a `sub` is never repeated (BA3, K1)."""
     with pytest.raises(ConfigError) as caught:
         parse_revoked(text, "revoked.toml")
     assert str(caught.value).startswith("revoked revoked.toml: ")

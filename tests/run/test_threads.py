@@ -50,7 +50,7 @@ def test_work_beyond_the_threads_waits_and_beyond_a_share_is_refused():
 
 
 def test_process_ends_while_threads_still_work():
-    """HD3: a drain waits neither for work under way nor for work that waits, since no client would get its result."""
+    """A drain waits neither for work under way nor for work that waits, since no client would get its result (HD3)."""
     program = """
 import asyncio, threading
 from geocast.run.threads import THREADS, Threads
@@ -73,7 +73,7 @@ asyncio.run(main())
 
 
 def test_work_of_one_pool_does_not_wait_for_another():
-    """HD3: CAP messages have threads of their own."""
+    """CAP messages have threads of their own (HD3)."""
 
     async def main():
         cap, polygons, go = Threads(), Threads(), threading.Event()
@@ -88,7 +88,7 @@ def test_work_of_one_pool_does_not_wait_for_another():
 
 
 def test_cancelled_work_is_not_started():
-    """HD3: the client has gone while the work waited."""
+    """The client has gone while the work waited (HD3)."""
 
     async def main():
         aside, begun, go, done = Threads(number=1), threading.Event(), threading.Event(), []

@@ -45,7 +45,7 @@ def numbers(pairs):
 
 
 def test_each_socket_gets_the_whole_frame_once(sender, pairs):
-    """More sockets than one call takes, as many, and fewer."""
+    """There are more sockets than one call takes, as many, and fewer."""
     for count in (20, 3, 16, 1, 8):
         sent = sender.send(numbers(pairs[:count]), FRAME)
         assert sent.tolist() == [len(FRAME)] * count
@@ -58,7 +58,7 @@ def test_empty_slice_makes_no_call(sender):
 
 
 def test_results_are_in_the_order_of_the_descriptors(sender, pairs):
-    """Rules 1 and 2: a full socket, one whose peer has gone, one that is closed, and others."""
+    """One socket is full, the peer of one has gone, one is closed (Rules 1 and 2)."""
     full, gone, closed = pairs[2][0], pairs[5][1], 7
     while True:
         try:
@@ -74,7 +74,7 @@ def test_results_are_in_the_order_of_the_descriptors(sender, pairs):
 
 
 def test_partial_write_returns_the_bytes_sent(sender):
-    """Rule 2."""
+    """The caller sends the rest (Rule 2)."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         there = socket.create_connection(server.getsockname())
         here, _ = server.accept()
@@ -87,7 +87,7 @@ def test_partial_write_returns_the_bytes_sent(sender):
 
 
 def test_interrupted_call_collects_all_results(sender, pairs, monkeypatch):
-    """Rule 1."""
+    """A signal may interrupt io_getevents (Rule 1)."""
     real, interrupted = bulk_send._syscall, []
 
     def interrupt(number, *arguments):
@@ -120,7 +120,7 @@ def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatc
 
 
 def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
-    """Rule 2: the transport sends the frame, and it must not go out twice."""
+    """The transport sends the frame, and it must not go out twice (Rule 2)."""
     real = bulk_send._syscall
 
     def refuse(*_):
@@ -136,7 +136,7 @@ def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
 
 
 def test_python_ignores_sigpipe():
-    """Rule 4: otherwise a peer that hangs up would end the node."""
+    """Otherwise a peer that hangs up would end the node (Rule 4)."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 

@@ -39,19 +39,19 @@ def test_origin_of_a_cap_alert_comes_back():
 
 
 def test_warning_comes_back_with_all_its_languages():
-    """LA1: and a warning without languages, with only some of the other members."""
+    """A warning may also have no languages, and only some of the other members (LA1)."""
     for revision in (a_warning("en", "fr", "es"), a_warning(texts=(), urgency=None), a_warning(onset_at=0, web=None)):
         assert unpack("a-1", pack(revision)) == revision
 
 
 def test_issuer_of_a_publisher_comes_back():
-    """HD5: it says whose the alert is."""
+    """It says whose the alert is (HD5)."""
     revision = replace(a_revision("a-1", 3), issuer="https://desks.example")
     assert unpack("a-1", pack(revision)) == revision
 
 
 def test_proof_comes_back():
-    """F9: it is sent with the revision that it proves."""
+    """It is sent with the revision that it proves (F9)."""
     revision = proved(a_revision("a-1", 3), "r-1", "r-2")
     assert unpack("a-1", pack(revision)) == revision
 

@@ -33,7 +33,7 @@ PING_MESSAGE = json.dumps({"type": "ping"}).encode()
 
 
 def test_message_may_come_byte_by_byte():
-    """Rule 2: the parser is fed whole frames; an incomplete frame waits."""
+    """The parser is fed whole frames; an incomplete frame waits (Rule 2)."""
     line = joined()
     for byte in frame(TEXT, PING_MESSAGE):
         assert line.hear() == []
@@ -53,14 +53,14 @@ def test_several_messages_may_come_in_one_read():
 
 @pytest.mark.parametrize("size", [125, 126, 127, 4096, MAX_MESSAGE_BYTES])
 def test_payload_lengths_of_each_form_are_read(size):
-    """RFC 6455, 5.2: the length has three forms."""
+    """The length has three forms (RFC 6455, 5.2)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE.ljust(size)))
     assert line.received() == ["pong"]
 
 
 def test_ping_between_fragments_is_answered():
-    """5.4: control frames may come in the middle of a fragmented message."""
+    """Control frames may come in the middle of a fragmented message (5.4)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
     line.say(frame(CONT, b"", fin=False))
@@ -71,7 +71,7 @@ def test_ping_between_fragments_is_answered():
 
 
 def test_parser_exists_only_while_a_message_is_incomplete():
-    """Rule 2: all fragments of a message have the same parser."""
+    """All fragments of a message have the same parser (Rule 2)."""
     line = joined()
     assert line.connection._parser is None
     line.say(frame(TEXT, PING_MESSAGE[:5], fin=False))
@@ -102,7 +102,7 @@ def test_parser_exists_only_while_a_message_is_incomplete():
     ],
 )
 def test_broken_frame_ends_the_session_with_its_close_code(said, close):
-    """One close frame, then the end of the stream; the hub has forgotten the session."""
+    """One close frame is written, then the end of the stream; the hub has forgotten the session."""
     line = joined()
     for data in said:
         line.say(data)
@@ -113,7 +113,7 @@ def test_broken_frame_ends_the_session_with_its_close_code(said, close):
 
 
 def test_hello_may_be_longer_than_later_messages():
-    """F6: 64 KiB for `hello`, which has all that is held; 16 KiB for every other message."""
+    """`hello`, which has all that is held, may have 64 KiB, and any other message 16 KiB (F6)."""
     line = opened()
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
     assert line.received() == ["welcome"]
@@ -129,7 +129,7 @@ def test_hello_beyond_its_bound_is_refused_by_its_head():
 
 
 def test_unexpected_error_ends_the_session_and_logs_only_its_class(monkeypatch, caplog):
-    """1011: neither the message nor the error's text is logged."""
+    """The session ends with 1011. Neither the message nor the text of the error is logged."""
     line, place = joined(), f"{DALLAS[0]}, {DALLAS[1]}"
 
     def fail(_session, _payload, _now):
@@ -147,14 +147,14 @@ def test_unexpected_error_ends_the_session_and_logs_only_its_class(monkeypatch, 
 
 
 def test_ping_is_answered_with_its_payload():
-    """5.5.3."""
+    """A pong repeats the payload of its ping (RFC 6455, 5.5.3)."""
     line = joined()
     line.say(frame(Opcode.PING, b"x" * 125) + frame(Opcode.PING))
     assert line.hear() == [(Opcode.PONG, b"x" * 125), (Opcode.PONG, b"")]
 
 
 def test_control_answers_are_those_of_the_parser():
-    """5.5.2, 5.5.3: every first byte, every length of a control frame and beyond, with a mask and without."""
+    """Every first byte and length of a control frame is tried, with a mask and without (5.5.2, 5.5.3)."""
     for first in range(256):
         for size in (0, 1, 3, 4, 125):
             for mask in (b"", b"\0\0\0\0", b"\x01\xff\x80\x7e"):
@@ -179,7 +179,7 @@ def answer_of_the_parser(data):
 
 
 def test_pong_counts_as_a_sign_of_life():
-    """W8: any byte does; 60 s of silence end a connection."""
+    """Any byte counts; a connection that is silent for 60 s ends (W8)."""
     line = joined()
     silent = joined(line.stream)
     line.pass_time(50)
@@ -191,7 +191,7 @@ def test_pong_counts_as_a_sign_of_life():
 
 
 def test_close_frame_of_the_client_is_echoed():
-    """5.5.1: with its code; then the end of the stream, and no later byte is read."""
+    """Its code comes back, then the end of the stream; no later byte is read (5.5.1)."""
     line = joined()
     line.say(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(TEXT, PING_MESSAGE))
     assert line.hear() == [(Opcode.CLOSE, b"\x03\xe8bye")]
@@ -201,7 +201,7 @@ def test_close_frame_of_the_client_is_echoed():
 
 
 def test_frames_beyond_the_rate_end_the_session():
-    """4429: BURST at once, then RATE_PER_S; control frames count like any other."""
+    """BURST frames may come at once, then RATE_PER_S; control frames count like any other (4429)."""
     line = joined()
     line.say(frame(Opcode.PONG) * (BURST - 2) + frame(TEXT, PING_MESSAGE))
     assert line.received() == ["pong"]
@@ -213,7 +213,7 @@ def test_frames_beyond_the_rate_end_the_session():
 
 
 def test_fragments_cost_less_than_messages():
-    """FRAGMENT_COST: a message may have many fragments, but not any number."""
+    """A message may have many fragments, but their number is bounded (FRAGMENT_COST)."""
     line = joined()
     line.say(frame(TEXT, PING_MESSAGE[:1], fin=False))
     blank = frame(CONT, b" ", fin=False)
@@ -225,7 +225,7 @@ def test_fragments_cost_less_than_messages():
 
 
 def test_empty_fragments_count_as_messages_and_are_not_kept():
-    """F7: their number is bounded, and they take no memory."""
+    """Their number is bounded, and they take no memory (F7)."""
     line = joined()
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert len(line.connection._parts) == 1
@@ -239,7 +239,7 @@ def test_empty_fragments_count_as_messages_and_are_not_kept():
 
 
 def test_slow_connection_is_not_read():
-    """Rule 3: bytes that had come wait, and so do those in the kernel; then all are answered in order."""
+    """Bytes that had come wait, and so do those in the kernel; then all are answered in order (Rule 3)."""
     line = joined()
     line.transport.full = True
     third = frame(Opcode.PING, b"3")
@@ -257,7 +257,7 @@ def test_slow_connection_is_not_read():
 
 
 def test_owed_alerts_are_sent_before_waiting_messages_are_read():
-    """Rule 3: if the alerts stay unsent, reading waits again."""
+    """If the alerts stay unsent, reading waits again (Rule 3)."""
     line = opened()
     line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
     line.hear()
@@ -277,7 +277,7 @@ def test_owed_alerts_are_sent_before_waiting_messages_are_read():
 
 
 def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
-    """Rule 3."""
+    """A slow connection is not read, so no further ping is answered (Rule 3)."""
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING) * 100)
@@ -286,7 +286,7 @@ def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
 
 
 def test_unsent_welcome_pauses_the_new_session():
-    """Rule 3: the hub learns of it although it is just registering the session."""
+    """The hub learns of it although it is just registering the session (Rule 3)."""
     line = opened()
     line.transport.full = True
     line.tell(HELLO)
@@ -297,7 +297,7 @@ def test_unsent_welcome_pauses_the_new_session():
 
 
 def test_closed_slow_session_is_read_until_its_end():
-    """4420: after the close frame it is read again, so that its end is noticed; a late resume changes nothing."""
+    """After its close frame (4420) it is read again, so that its end is noticed; a late resume changes nothing."""
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING))
@@ -313,7 +313,7 @@ def test_closed_slow_session_is_read_until_its_end():
 
 
 def test_nothing_is_read_or_written_after_the_close_frame():
-    """Rule 4: bytes of the peer are thrown away; a second reason is ignored."""
+    """Bytes of the peer are thrown away; a second reason is ignored (Rule 4)."""
     line = joined()
     line.connection.close(close_codes.DRAINING)
     line.connection.close(close_codes.SLOW)
@@ -324,7 +324,7 @@ def test_nothing_is_read_or_written_after_the_close_frame():
 
 
 def test_peer_that_does_not_close_is_dropped_after_lingering():
-    """Rule 4: LINGER_S after the close frame."""
+    """The node waits LINGER_S after its close frame (Rule 4)."""
     stays = joined()
     goes = joined(stays.stream)
     for line in (stays, goes):
@@ -339,7 +339,7 @@ def test_peer_that_does_not_close_is_dropped_after_lingering():
 
 @pytest.mark.parametrize("state", [Line, opened, joined])
 def test_lost_connection_is_forgotten(state):
-    """In whatever state: no collection of the stream has it, it has no row and no bytes."""
+    """In each state no collection of the stream has it any more, and it has no row and no bytes."""
     line = state()
     line.transport.full = True
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
@@ -364,7 +364,7 @@ def test_aborted_connection_leaves_the_hub_at_once():
 
 
 def test_end_of_the_peers_stream_closes_the_transport():
-    """asyncio: a false value from `eof_received` does."""
+    """asyncio closes the transport if `eof_received` returns a false value."""
     assert not joined().connection.eof_received()
 
 

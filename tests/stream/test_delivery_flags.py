@@ -98,7 +98,7 @@ TestTelling.settings = settings(
 
 
 def test_flags_take_at_most_eight_bytes_for_each_session():
-    """With few sessions and with all; without any, nothing."""
+    """That holds with few sessions and with all; without any the flags take nothing."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
         told = DeliveryFlags(Departures(20_000))
         told.add_to_all(rows(range(count)), 1)
@@ -108,7 +108,7 @@ def test_flags_take_at_most_eight_bytes_for_each_session():
 
 @pytest.mark.parametrize("count", [3, 2_000, 20_000])
 def test_flags_of_departed_sessions_do_not_count_for_the_next(count):
-    """Rule 1."""
+    """The next session in the row is another client (Rule 1)."""
     departures = Departures(20_000)
     told = DeliveryFlags(departures)
     told.add_to_all(rows(range(count)), 7)

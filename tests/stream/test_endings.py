@@ -137,7 +137,7 @@ def switched_off():
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_ended_connection_leaves_nothing(name):
-    """Each refusal, each close code and each way to hang up."""
+    """It ends by each refusal, each close code and each way to hang up."""
     expected, ending = ENDINGS[name]
 
     async def scenario(_listener, door, act):
@@ -170,7 +170,7 @@ def half_open(door):
 
 
 def test_timed_out_connection_leaves_nothing():
-    """Without headers, without `hello`, without an answer to a close frame, and a session that has fallen silent."""
+    """The headers, the `hello`, the answer to a close frame or a sign of life did not come."""
 
     async def scenario(listener, door, act):
         for connect, time_s in (
@@ -187,7 +187,7 @@ def test_timed_out_connection_leaves_nothing():
 
 
 def test_connection_pushed_out_by_newer_ones_leaves_nothing():
-    """The oldest without a `hello`, before and after the 101."""
+    """It is the oldest without a `hello`, before or after the 101."""
 
     async def scenario(listener, door, act):
         for connect in (lambda: half_open(door), door.upgraded):
@@ -201,7 +201,7 @@ def test_connection_pushed_out_by_newer_ones_leaves_nothing():
 
 
 def test_connection_refused_by_a_full_node_leaves_nothing():
-    """503, and beyond the spare connections no answer at all."""
+    """It gets a 503, or beyond the spare connections no answer at all."""
 
     async def scenario(listener, door, act):
         inside = await open_and_wait(listener, act, door.welcomed, 2)
@@ -237,7 +237,7 @@ def test_session_with_unsent_bytes_leaves_nothing(how):
 
 
 def test_session_with_an_unexpected_error_leaves_nothing(monkeypatch):
-    """1011: the traceback refers to the connection."""
+    """The traceback refers to the connection (1011)."""
 
     def fail(*_):
         raise KeyError("what nobody expected")
@@ -279,7 +279,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", [*CALLS, *BROKEN])
 def test_api_connection_leaves_nothing(name):
-    """Requests that were served, refused, broken off, or never complete."""
+    """Its requests were served, refused, broken off, or never complete."""
 
     def call(port):
         if name in BROKEN:

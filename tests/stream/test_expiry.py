@@ -267,7 +267,7 @@ def by_name(function):
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
 def test_each_path_sends_just_before_the_end(path, harness):
-    """Section 3: without this the other tests would prove nothing about a path that sends nothing."""
+    """Without this the other tests would prove nothing about a path that sends nothing (section 3)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -279,7 +279,7 @@ def test_each_path_sends_just_before_the_end(path, harness):
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
 def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
-    """E1: nothing is sent after `expires_at`, by any path."""
+    """Nothing is sent after `expires_at`, by any path (E1)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -290,7 +290,7 @@ def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
 def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, harness):
-    """E5: the monotonic deadline was computed when the alert was read."""
+    """The monotonic deadline was computed when the alert was read (E5)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -302,7 +302,7 @@ def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(p
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
 def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
-    """E5: the wall clock was behind when the alert was read, and has been set right."""
+    """The wall clock was behind when the alert was read, and has been set right (E5)."""
     harness.clock.wall_ms -= HOUR_MS // 2
     steps = path(harness)
     next(steps)
@@ -313,7 +313,7 @@ def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
 
 
 def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
-    """Section 3: what is owed is decided at every slice, for each alert."""
+    """Each slice decides for each alert whether it may be sent (section 3)."""
     phones = [harness.phone() for _ in range(3)]
     harness.reads_alert("long", expires_at=END_MS + 60_000)
     harness.reads_alert("short")
@@ -330,7 +330,7 @@ def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
-    """Sections 5 and 6: the deadlines of tokens, silence and slowness are monotonic."""
+    """The deadlines of tokens, silence and slowness are monotonic (sections 5 and 6)."""
     slow = harness.phone()
     slow.full = True
     slow.says("ping")
@@ -345,7 +345,7 @@ def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
 def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness):
-    """T6: whatever the wall clock says."""
+    """The wall clock does not matter (T6)."""
     phone = harness.phone(token=a_token(harness.clock, life_s=20))
     harness.clock.wall_ms += hours * HOUR_MS
     harness.clock.advance(19.999)
@@ -357,7 +357,7 @@ def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness)
 
 
 def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
-    """T6: the last accepted token is the one that counts."""
+    """The last accepted token is the one that counts (T6)."""
     later, earlier = (harness.phone(token=a_token(harness.clock, life_s=20)) for _ in range(2))
     later.says("token", token=a_token(harness.clock, life_s=40))
     earlier.says("token", token=a_token(harness.clock, life_s=10))
@@ -374,7 +374,7 @@ def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
 def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, harness):
-    """Section 3: otherwise its recipients would be sent a late revision of it."""
+    """Otherwise its recipients would be sent a late revision of it (section 3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -386,7 +386,7 @@ def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
 def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, harness):
-    """E1, E5, R2: nothing is sent while the clock is ahead; then newcomers and revisions are sent, once."""
+    """Nothing is sent while the clock is ahead; then newcomers and revisions are sent, once (E1, E5, R2)."""
     first = [harness.phone() for _ in range(3)]
     harness.reads_alert("before")
     harness.turns(turns)
@@ -408,7 +408,7 @@ def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, har
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
 def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harness):
-    """R3: a session that was not sent the alert is sent it, though no sweep has seen the clock ahead."""
+    """A session that was not sent the alert is sent it, though no sweep has seen the clock ahead (R3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns(0 if seen_by == "turn" else 1)
@@ -423,7 +423,7 @@ def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harn
 
 
 def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(harness):
-    """R1: to every recipient, with the old deadline plus what the revision adds."""
+    """Every recipient is sent it; its deadline is the old one plus what the revision adds (R1)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -442,7 +442,7 @@ def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(ha
 
 @pytest.mark.parametrize("longer_s", [0, 5])
 def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, harness):
-    """Section 3: the deadline moves by as much as the end does, though the wall clock was set in between."""
+    """The deadline moves by as much as the end does, though the wall clock was set in between (section 3)."""
     harness.reads_alert()
     harness.clock.wall_ms -= HOUR_MS
     harness.reads_alert(revision=2, expires_at=END_MS + longer_s * 1000)
@@ -455,7 +455,7 @@ def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, har
 
 
 def test_revision_that_prolongs_an_ended_alert_is_sent(harness):
-    """Live alerts, Rule 1: the newest revision's end counts."""
+    """The end of the newest revision counts (live alerts, Rule 1)."""
     phone = harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -475,7 +475,7 @@ class HastyClock(FakeClock):
 
 
 def test_pump_reads_the_clock_for_every_slice(harness):
-    """E2: a reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives."""
+    """A reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives (E2)."""
     for _ in range(12):
         harness.phone()
     harness.received()
@@ -493,7 +493,7 @@ def test_pump_reads_the_clock_for_every_slice(harness):
 
 
 def test_sweep_after_the_end_writes_only_pings(harness):
-    """Section 5."""
+    """A heartbeat has no alert in it (section 5)."""
     phone = harness.phone()
     harness.reads_alert()
     harness.clock.advance(HEARTBEAT_S)

@@ -15,7 +15,7 @@ from geocast.wire.frames import WIRES
 
 
 def test_handshake_selects_the_first_known_subprotocol():
-    """RFC 6455, 4.2.2: the accept value is that of the RFC's own example key."""
+    """The accept value is that of the RFC's own example key (RFC 6455, 4.2.2)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol="soap, geocast.v1.msgpack, geocast.v1.json")
     status, headers, text = line.answer()
@@ -27,7 +27,7 @@ def test_handshake_selects_the_first_known_subprotocol():
 
 @pytest.mark.parametrize("first", [wire.subprotocol for wire in WIRES])
 def test_signed_stream_of_each_format_is_offered(first):
-    """S7: a client that can do without proofs offers both, the signed one first."""
+    """A client that can do without proofs offers both, the signed one first (S7)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
     assert line.answer()[1]["sec-websocket-protocol"] == first
@@ -89,7 +89,7 @@ def _hello():
     ],
 )
 def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
-    """S2: then the end of the stream, and the peer has time to read."""
+    """The end of the stream follows the refusal, and the peer has time to read it (S2)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[0] == status
@@ -108,21 +108,21 @@ def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
     ],
 )
 def test_refusal_has_the_header_that_its_status_needs(start, headers, name, value):
-    """RFC 9110: 405 comes with Allow (15.5.6), 426 with Upgrade (15.5.22)."""
+    """405 comes with Allow, and 426 with Upgrade (RFC 9110, 15.5.6 and 15.5.22)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[1][name] == value
 
 
 def test_refusal_repeats_nothing_of_the_request():
-    """Section 6: errors never repeat a token."""
+    """Errors never repeat a token (section 6)."""
     line = Line()
     line.ask("GET /v1/stream?token=secret HTTP/1.1", Authorization="Bearer secret")
     assert b"secret" not in line.transport.written
 
 
 def test_listed_origin_is_accepted():
-    """S2: 403 for every other Origin; no Origin is needed."""
+    """Every other Origin gets 403; no Origin is needed (S2)."""
     stream = a_stream(origins=["https://app.example"])
     assert opened(stream).answer()[0] == 101
     listed = Line(stream)
@@ -143,7 +143,7 @@ def test_listed_origin_is_accepted():
     ],
 )
 def test_loopback_origin_is_accepted_if_configured(origin, status):
-    """`--dev`: a page served from loopback, and no name that only looks like it."""
+    """With `--dev` a page served from loopback may connect, but no name that only looks like it."""
     line = Line(loopback_origins=True)
     line.ask(Origin=origin)
     assert line.answer()[0] == status
@@ -151,7 +151,7 @@ def test_loopback_origin_is_accepted_if_configured(origin, status):
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00", b"get /v1/stream HTTP/1.1\r\n", b"\x00"])
 def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
-    """For example a TLS client, which would not understand an answer."""
+    """A TLS client, for example, would not understand an answer."""
     line = Line()
     line.say(data)
     assert line.transport.closed
@@ -159,7 +159,7 @@ def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
 
 
 def test_endless_headers_are_closed_without_an_answer():
-    """MAX_HEADERS_BYTES."""
+    """Headers may have MAX_HEADERS_BYTES."""
     line = Line()
     line.say(b"GET /v1/stream HTTP/1.1\r\nCookie: ")
     line.say(b"x" * MAX_HEADERS_BYTES)
@@ -171,7 +171,7 @@ def test_endless_headers_are_closed_without_an_answer():
 
 
 def test_full_node_answers_503_and_closes_at_once():
-    """With Retry-After. Lingering, as after other refusals, would keep connections."""
+    """The answer has Retry-After. Lingering, as after other refusals, would keep connections."""
     stream = a_stream(capacity=1)
     first = joined(stream)
     second = Line(stream)
@@ -194,14 +194,14 @@ def test_draining_node_answers_503_and_keeps_its_sessions():
 
 
 def test_connections_beyond_the_spare_ones_are_dropped():
-    """SPARE: without reading from them."""
+    """The node does not read from them (SPARE)."""
     stream = a_stream(capacity=1, unsaid=1000)
     lines = [Line(stream) for _ in range(1 + SPARE + 1)]
     assert [line.transport.aborted for line in lines] == [False] * (1 + SPARE) + [True]
 
 
 def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
-    """1013 after the 101, no answer before it; sessions are never pushed out."""
+    """It is closed with 1013 after the 101, and dropped before it. Sessions are never pushed out."""
     stream = a_stream(unsaid=2)
     settled, silent, upgraded = joined(stream), Line(stream), opened(stream)
     Line(stream)
@@ -217,7 +217,7 @@ def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
 
 
 def test_incomplete_headers_are_dropped_at_their_deadline():
-    """HEADERS_S from the accept, however often a byte comes."""
+    """They have HEADERS_S from the accept, however often a byte comes."""
     line = Line()
     line.say(b"GET /v1/stream ")
     line.pass_time(HEADERS_S - 0.1)
@@ -229,7 +229,7 @@ def test_incomplete_headers_are_dropped_at_their_deadline():
 
 
 def test_connection_without_hello_is_closed_at_its_deadline():
-    """4408: HELLO_S from the 101, however much of the `hello` is there."""
+    """It has HELLO_S from the 101, however much of the `hello` is there (4408)."""
     line = Line()
     line.pass_time(HEADERS_S - 1)
     line.ask()
@@ -243,7 +243,7 @@ def test_connection_without_hello_is_closed_at_its_deadline():
 
 
 def test_session_has_no_handshake_deadline():
-    """Section 5: only the heartbeat demands a sign of life from then on."""
+    """Only the heartbeat demands a sign of life from then on (section 5)."""
     line = joined()
     line.pass_time(HEADERS_S + HELLO_S)
     assert not line.transport.closed

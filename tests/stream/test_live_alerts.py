@@ -16,7 +16,7 @@ from geocast.stream.live_alerts import CURRENT, RECIPIENT, SENT, LiveAlerts
 
 
 def test_revision_is_current_until_the_next(alerts, clock):
-    """R2: revisions are sent in rising order."""
+    """Revisions are sent in rising order (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert (alert.number, alert.order, len(alerts)) == (1, 1, 1)
     assert alerts.apply(a_revision(revision=2, headline="x"), clock.now()) is alert
@@ -28,7 +28,7 @@ def test_revision_is_current_until_the_next(alerts, clock):
     "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
 )
 def test_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
-    """R2: the log may give an entry again."""
+    """The log may give an entry again (R2)."""
     alerts.apply(a_revision(revision=2), clock.now())
     current = alerts.find("a-1", clock.now()).current
     assert alerts.apply(entry, clock.now()) is None
@@ -36,12 +36,12 @@ def test_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
 
 
 def test_first_entry_may_be_a_later_revision(alerts, clock):
-    """R5: a node that starts reads what is live then."""
+    """A node that starts reads the alerts that are live then (R5)."""
     assert alerts.apply(a_revision(revision=7), clock.now()).number == 7
 
 
 def test_nothing_follows_a_cancel(alerts, clock):
-    """R2."""
+    """No revision does; a later cancel takes the place of the first (R2)."""
     alerts.apply(a_revision(), clock.now())
     alert = alerts.apply(a_cancel(), clock.now())
     assert alert.number == 2
@@ -53,15 +53,15 @@ def test_nothing_follows_a_cancel(alerts, clock):
 
 
 def test_cancel_of_an_unknown_alert_has_no_recipients(alerts, clock):
-    """R4."""
+    """It is kept, and changes nothing yet (R4)."""
     assert alerts.apply(a_cancel(), clock.now()) is None
     assert len(alerts) == 0
 
 
 def test_alert_that_comes_after_its_cancel_is_cancelled_at_once(alerts, clock):
-    """Rule 6: as when a log is repaired and the cancel is put back first.
+    """A log that is repaired may put the cancel back first.
 
-    A client that holds the alert is sent the cancel (R4).
+    A client that holds the alert is sent the cancel (Rule 6, R4).
     """
     assert alerts.apply(a_cancel(revision=3), clock.now()) is None
     alert = alerts.apply(a_revision(), clock.now())
@@ -74,7 +74,7 @@ def test_alert_that_comes_after_its_cancel_is_cancelled_at_once(alerts, clock):
 
 
 def test_early_cancels_are_bounded_and_the_newest_kept(alerts, clock, monkeypatch):
-    """Rule 6."""
+    """At most MAX_EARLY cancels of unknown alerts are kept (Rule 6)."""
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 2)
     for name in ("a", "b", "c"):
         alerts.apply(a_cancel(name), clock.now())
@@ -83,7 +83,7 @@ def test_early_cancels_are_bounded_and_the_newest_kept(alerts, clock, monkeypatc
 
 
 def test_tombstone_is_ignored_and_displaces_no_early_cancel(alerts, clock, monkeypatch):
-    """CP13."""
+    """It cancels nothing (CP13)."""
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 1)
     alerts.apply(a_cancel("a"), clock.now())
     assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
@@ -92,7 +92,7 @@ def test_tombstone_is_ignored_and_displaces_no_early_cancel(alerts, clock, monke
 
 
 def test_cancelled_alert_is_kept_until_its_expiry(alerts, clock):
-    """Rule 2: for clients that come back."""
+    """Clients that come back are sent the cancel (Rule 2)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_cancel(), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S - 0.001))
@@ -102,7 +102,7 @@ def test_cancelled_alert_is_kept_until_its_expiry(alerts, clock):
 
 
 def test_tests_and_exercises_are_restricted(alerts, clock):
-    """R6."""
+    """Only some sessions are sent them (R6)."""
     assert [alerts.apply(a_revision(s, status=s), clock.now()).restricted for s in ("actual", "exercise", "test")] == [
         False,
         True,
@@ -114,7 +114,7 @@ def test_tests_and_exercises_are_restricted(alerts, clock):
 
 
 def test_alert_ends_at_its_expiry(alerts, clock):
-    """Section 1: an alert is live while `now < expires_at`."""
+    """An alert is live while `now < expires_at` (section 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     assert not alert.ended(clock.advance(HALF_HOUR_S - 0.001))
     assert alerts.find("a-1", clock.now()) is alert
@@ -124,7 +124,7 @@ def test_alert_ends_at_its_expiry(alerts, clock):
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
 def test_either_clock_ends_an_alert(alerts, clock, which):
-    """Rule 1."""
+    """The wall clock has reached `expires_at`, or the monotonic deadline has passed (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     if which == "wall":
         clock.wall_ms = ENDS_MS  # set forward
@@ -134,7 +134,7 @@ def test_either_clock_ends_an_alert(alerts, clock, which):
 
 
 def test_alert_ended_by_the_monotonic_clock_is_let_go(alerts, clock):
-    """Rule 3: even if the wall clock was set back."""
+    """Setting the wall clock back changes nothing (Rule 3)."""
     alerts.apply(a_revision(), clock.now())
     clock.monotonic += HALF_HOUR_S
     assert alerts.expire(clock.now()) == []
@@ -144,7 +144,7 @@ def test_alert_ended_by_the_monotonic_clock_is_let_go(alerts, clock):
 @pytest.mark.parametrize("hours", [0, -48])
 @pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["older", "last"])
 def test_alert_that_was_let_go_stays_out_when_the_log_gives_it_again(entry, hours, alerts, clock):
-    """E1: as a new epoch of the log does; the wall clock may be days behind then, or later."""
+    """A new epoch of the log does that; the wall clock may be set back days then, or later (E1)."""
     alerts.apply(a_revision(revision=2), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -156,7 +156,7 @@ def test_alert_that_was_let_go_stays_out_when_the_log_gives_it_again(entry, hour
 
 
 def test_alert_that_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
-    """R2: another node, whose clock is right, has accepted the revision, so the alert is live."""
+    """Another node, whose clock is right, has accepted the revision, so the alert is live (R2)."""
     alerts.apply(a_revision(), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -165,7 +165,7 @@ def test_alert_that_was_let_go_comes_back_with_a_newer_revision(alerts, clock):
 
 
 def test_alerts_that_were_let_go_are_remembered_for_a_day_within_bounds(clock, monkeypatch):
-    """LogR1: for as long as the log can give them again."""
+    """The log can give them again for that long (LogR1)."""
     monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
     monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)
     alerts = LiveAlerts(CAPACITY)
@@ -180,7 +180,7 @@ def test_alerts_that_were_let_go_are_remembered_for_a_day_within_bounds(clock, m
 
 
 def test_alert_ended_by_the_wall_clock_alone_is_suspended(alerts, clock):
-    """Rule 3: with its flags, and until the monotonic clock has ended it too."""
+    """Its flags are kept until the monotonic clock has ended it too (Rule 3)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     clock.wall_ms = ENDS_MS
@@ -196,7 +196,7 @@ def test_alert_ended_by_the_wall_clock_alone_is_suspended(alerts, clock):
 
 
 def test_suspended_alerts_are_returned_once_when_they_are_live_again(alerts, clock):
-    """Rule 3: in the order of arrival, and only alerts that were asked for meanwhile."""
+    """Only alerts that were asked for meanwhile are returned, in the order of arrival (Rule 3)."""
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
     clock.wall_ms = ENDS_MS
     assert [alert.ended(clock.now()) for alert in (found[2], found[0])] == [True, True]
@@ -206,7 +206,7 @@ def test_suspended_alerts_are_returned_once_when_they_are_live_again(alerts, clo
 
 
 def test_alert_that_had_ended_on_arrival_is_suspended_for_its_longest_life(alerts, clock):
-    """Rule 4: the wall clock may be ahead; an alert was accepted before a node learns of it."""
+    """The wall clock may be ahead; an alert was accepted before a node learns of it (Rule 4)."""
     clock.wall_ms = ENDS_MS
     assert alerts.apply(a_revision(), clock.now()) is None
     assert alerts.apply(a_revision(revision=2), clock.now()) is None
@@ -219,7 +219,7 @@ def test_alert_that_had_ended_on_arrival_is_suspended_for_its_longest_life(alert
 
 
 def test_alert_that_had_ended_on_arrival_gets_its_deadline_when_the_clock_is_right(alerts, clock):
-    """Rule 4."""
+    """The deadline is computed from the clock that says that the alert is live (Rule 4)."""
     clock.wall_ms = ENDS_MS
     alerts.apply(a_revision(), clock.now())
     clock.wall_ms = NOON_MS + 600_000
@@ -232,7 +232,7 @@ def test_alert_that_had_ended_on_arrival_gets_its_deadline_when_the_clock_is_rig
 
 
 def test_alerts_that_had_ended_on_arrival_are_bounded_and_the_rest_recorded(alerts, clock, monkeypatch):
-    """Rule 4: `missed_until` says whether the log has to be read again."""
+    """`missed_until` says whether the log has to be read again (Rule 4)."""
     monkeypatch.setattr(live_alerts, "MAX_DOUBTED", 2)
     clock.wall_ms = ENDS_MS + 1000
     for n in range(4):
@@ -242,7 +242,7 @@ def test_alerts_that_had_ended_on_arrival_are_bounded_and_the_rest_recorded(aler
 
 @pytest.mark.parametrize("learnt_s", [0, 600])
 def test_deadline_from_a_clock_ahead_is_corrected(alerts, clock, learnt_s):
-    """Rule 4: but not beyond the latest that can be right."""
+    """It is never later than the latest that can be right (Rule 4)."""
     clock.advance(learnt_s)
     clock.wall_ms += 1_000_000
     alert = alerts.apply(a_revision(), clock.now())
@@ -255,13 +255,13 @@ def test_deadline_from_a_clock_ahead_is_corrected(alerts, clock, learnt_s):
 
 
 def test_cancel_after_the_end_is_not_sent(alerts, clock):
-    """E1."""
+    """Nothing is sent after `expires_at` (E1)."""
     alerts.apply(a_revision(), clock.now())
     assert alerts.apply(a_cancel(), clock.advance(HALF_HOUR_S)) is None
 
 
 def test_revision_may_extend_the_end(alerts, clock):
-    """Section 3: the later expiry counts."""
+    """The later expiry counts (section 3)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S))
@@ -271,7 +271,7 @@ def test_revision_may_extend_the_end(alerts, clock):
 
 
 def test_clock_set_back_does_not_prolong_a_revised_alert(alerts, clock):
-    """Rule 1: a revision adds to the monotonic deadline what it adds to `expires_at`, and no more."""
+    """A revision adds to the monotonic deadline what it adds to `expires_at`, and no more (Rule 1)."""
     alert = alerts.apply(a_revision(), clock.now())
     clock.wall_ms -= 600_000
     alerts.apply(a_revision(revision=2, expires_at=ENDS_MS + 1000), clock.now())
@@ -280,7 +280,7 @@ def test_clock_set_back_does_not_prolong_a_revised_alert(alerts, clock):
 
 
 def test_each_alert_ends_at_its_own_time(alerts, clock):
-    """Rule 1: in whatever order the alerts came."""
+    """The order of arrival does not matter (Rule 1)."""
     for n in (3, 1, 2):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + n * 1000), clock.now())
     for left in ({"a-1", "a-2", "a-3"}, {"a-2", "a-3"}, {"a-3"}, set()):
@@ -290,7 +290,7 @@ def test_each_alert_ends_at_its_own_time(alerts, clock):
 
 
 def test_alerts_that_end_together_are_let_go_a_few_at_a_time(alerts, clock, monkeypatch):
-    """Rule 5: all have ended; each is let go once, and no counts are lost."""
+    """All have ended; each is let go once, and no counts are lost (Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 3)
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
     for alert in found:
@@ -306,7 +306,7 @@ def test_alerts_that_end_together_are_let_go_a_few_at_a_time(alerts, clock, monk
 
 
 def test_prolonged_alert_is_not_let_go_at_its_old_end(alerts, clock):
-    """Rule 1: though others end then."""
+    """Other alerts end at that time (Rule 1)."""
     for n in range(5):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000), clock.now())
     for number in (2, 3):
@@ -318,7 +318,7 @@ def test_prolonged_alert_is_not_let_go_at_its_old_end(alerts, clock):
 
 
 def test_suspended_alerts_are_counted_after_several_clock_steps(alerts, clock):
-    """Rules 3 and 4: however far off the clock was when they arrived."""
+    """The clock was wrong by different amounts when they arrived (Rules 3 and 4)."""
     for n, off_ms in enumerate((0, 3_600_000, -7_200_000, 0)):
         clock.wall_ms = NOON_MS + off_ms
         alerts.apply(a_revision(f"a-{n}", expires_at=ENDS_MS + n), clock.now())
@@ -334,7 +334,7 @@ def test_suspended_alerts_are_counted_after_several_clock_steps(alerts, clock):
 
 
 def test_alert_concerns_places_inside_any_of_its_shapes(alerts, clock):
-    """R1, D2: `distance <= radius_m + reach`; the alert is found once."""
+    """A place is inside if `distance <= radius_m + reach`; the alert is found once (R1, D2)."""
     paris = (48.8566, 2.3522)
     area = (Circle(*DALLAS, 1000.0), Circle(*paris, 500.0), Circle(*paris, 50.0))
     alerts.apply(a_revision(area=area), clock.now())
@@ -346,7 +346,7 @@ def test_alert_concerns_places_inside_any_of_its_shapes(alerts, clock):
 
 
 def test_revision_may_have_another_area(alerts, clock):
-    """R1: the current revision's area counts."""
+    """The current revision's area counts (R1)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_revision(revision=2, area=(Circle(0.0, 0.0, 100.0),)), clock.now())
     assert concerned(alerts) == []
@@ -354,7 +354,7 @@ def test_revision_may_have_another_area(alerts, clock):
 
 
 def test_cancelled_alert_concerns_no_place(alerts, clock):
-    """R4."""
+    """A cancel is sent to recipients only (R4)."""
     for alert_id in ("a-1", "a-2"):
         alerts.apply(a_revision(alert_id), clock.now())
     alerts.apply(a_cancel(), clock.now())
@@ -362,7 +362,7 @@ def test_cancelled_alert_concerns_no_place(alerts, clock):
 
 
 def test_hundreds_of_alerts_may_be_live(alerts, clock):
-    """R3: the columns grow and shrink."""
+    """The columns grow and shrink (R3)."""
     for n in range(200):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000 * (n + 1)), clock.now())
     assert len(set(concerned(alerts))) == 200
@@ -374,7 +374,7 @@ def test_hundreds_of_alerts_may_be_live(alerts, clock):
 
 
 def test_forgotten_rows_have_no_flags(alerts, clock):
-    """R2: the next session in the row is another."""
+    """The next session in the row is another (R2)."""
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))

@@ -42,7 +42,7 @@ def run(reader, *then):
 
 
 def test_entries_of_calls_are_passed_to_the_callback():
-    """LogC1: each once, in order, and no entry of an alert."""
+    """Each is passed once, in order, and no entry of an alert (LogC1)."""
     calls = []
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1], calls=calls.append)
     run(reader)
@@ -52,7 +52,7 @@ def test_entries_of_calls_are_passed_to_the_callback():
 
 
 def test_entries_of_calls_are_skipped_without_a_callback():
-    """LogC1: the public feed reads so."""
+    """The public feed reads so (LogC1)."""
     reader, alerts = read(FakeClock(), CALL[0], ALERT[0], *CALL[1:], ALERT[1])
     run(reader)
     assert alerts == ALERT

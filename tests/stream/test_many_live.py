@@ -66,7 +66,7 @@ class Crowded(Geocast):
 
 
 def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
-    """Section 5, "Who is sent what", R1 to R8."""
+    """Each phone is sent what the rules say (section 5, R1 to R8)."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
     run_state_machine_as_test(
@@ -85,7 +85,7 @@ def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
 
 
 def test_other_alerts_concern_no_place_of_a_phone():
-    """The premise of the model."""
+    """The model relies on that."""
     for _, (*where, reach) in test_model.PLACES:
         for other in others():
             for circle in other.alert.circles if other.id.startswith("other") else ():

@@ -12,7 +12,7 @@ from geocast.stream.live_alerts import ACKED, CURRENT, HOLDING_S, RECIPIENT, SEN
 
 
 def test_sent_row_is_a_recipient_with_the_current_revision(alerts, clock):
-    """R1, R2: a recipient gets each new revision, once."""
+    """A recipient gets each new revision, once (R1, R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alert.mark_sent_to(3)
@@ -25,7 +25,7 @@ def test_sent_row_is_a_recipient_with_the_current_revision(alerts, clock):
 
 
 def test_cancel_is_owed_to_all_recipients_once(alerts, clock):
-    """R4: after the cancel they are no recipients any more."""
+    """After the cancel they are no recipients any more (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -38,7 +38,7 @@ def test_cancel_is_owed_to_all_recipients_once(alerts, clock):
 
 
 def test_recipient_may_skip_revisions(alerts, clock):
-    """R2: a superseded revision is not sent, and its recipients remain recipients."""
+    """A superseded revision is not sent, and its recipients remain recipients (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     for number in range(2, 9):
@@ -52,7 +52,7 @@ def test_recipient_may_skip_revisions(alerts, clock):
 
 
 def test_ack_counts_once_and_only_for_a_sent_revision(alerts, clock):
-    """M5: sent on this connection."""
+    """It has to be sent on this connection (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.trust_holding(2, 1)
@@ -65,7 +65,7 @@ def test_ack_counts_once_and_only_for_a_sent_revision(alerts, clock):
 
 @pytest.mark.parametrize("number", [0, 2, 3, -1, 2**31 - 1])
 def test_ack_of_a_revision_that_was_not_sent_is_ignored(alerts, clock, number):
-    """M5."""
+    """Clients may name any number (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, number)
@@ -73,7 +73,7 @@ def test_ack_of_a_revision_that_was_not_sent_is_ignored(alerts, clock, number):
 
 
 def test_acks_are_counted_for_the_newest_three_revisions(alerts, clock):
-    """H7: (connection, revision) pairs; a late ack still counts."""
+    """Pairs of connection and revision are counted; a late ack still counts (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=2), clock.now())
@@ -85,7 +85,7 @@ def test_acks_are_counted_for_the_newest_three_revisions(alerts, clock):
 
 
 def test_ack_of_an_older_revision_is_never_taken_for_a_newer_one(alerts, clock):
-    """H7: beyond the newest three it is ignored."""
+    """Beyond the newest three it is ignored (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, 1)
@@ -98,7 +98,7 @@ def test_ack_of_an_older_revision_is_never_taken_for_a_newer_one(alerts, clock):
 
 @pytest.mark.parametrize("jump", [2, 3, 4, 5, 100])
 def test_generations_follow_revision_numbers_across_gaps(alerts, clock, jump):
-    """H7: a node that was behind skips revisions."""
+    """A node that was behind skips revisions (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_revision(revision=1 + jump), clock.now())
@@ -111,7 +111,7 @@ def test_generations_follow_revision_numbers_across_gaps(alerts, clock, jump):
 
 
 def test_cancel_leaves_acks_of_the_last_revision_countable(alerts, clock):
-    """H7: cancels are not counted."""
+    """Cancels are not counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alerts.apply(a_cancel(), clock.now())
@@ -126,7 +126,7 @@ def test_cancel_leaves_acks_of_the_last_revision_countable(alerts, clock):
 
 
 def test_holder_of_the_current_revision_is_owed_nothing(alerts, clock):
-    """R5b: but it is a recipient from now on."""
+    """It is a recipient from now on (R5b)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 2)
     assert alert.recipients().tolist() == []
@@ -135,14 +135,14 @@ def test_holder_of_the_current_revision_is_owed_nothing(alerts, clock):
 
 
 def test_holder_of_an_older_revision_is_owed_the_current_one(alerts, clock):
-    """R5a."""
+    """It is a recipient from now on (R5a)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 1)
     assert alert.recipients().tolist() == [1]
 
 
 def test_holder_of_a_newer_revision_is_owed_nothing_until_the_node_catches_up(alerts, clock):
-    """R5c: the node is behind."""
+    """The node is behind (R5c)."""
     alert = alerts.apply(a_revision(revision=1), clock.now())
     alert.trust_holding(1, 3)
     assert alert.recipients().tolist() == []
@@ -153,7 +153,7 @@ def test_holder_of_a_newer_revision_is_owed_nothing_until_the_node_catches_up(al
 
 
 def test_holder_of_a_newer_revision_is_owed_the_cancel(alerts, clock):
-    """R4, R5c."""
+    """It is a recipient, though this node is behind (R4, R5c)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
@@ -161,7 +161,7 @@ def test_holder_of_a_newer_revision_is_owed_the_cancel(alerts, clock):
 
 
 def test_held_revisions_do_not_count_as_sent(alerts, clock):
-    """H7."""
+    """Only what this node has sent is counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 1)
     alert.acknowledge(1, 1)
@@ -172,7 +172,7 @@ def test_held_revisions_do_not_count_as_sent(alerts, clock):
 
 
 def test_held_unknown_alert_is_remembered(alerts, clock):
-    """R5e: for 30 s, since the node may be behind."""
+    """It is remembered for 30 s, since the node may be behind (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 4, 1, 5, clock.now())
     alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
@@ -181,7 +181,7 @@ def test_held_unknown_alert_is_remembered(alerts, clock):
 
 
 def test_held_unknown_alert_is_forgotten_after_30_s(alerts, clock):
-    """R5e."""
+    """The node may be behind for that long (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))
     alerts.drop_holdings(clock.advance(HOLDING_S - 1))
@@ -190,7 +190,7 @@ def test_held_unknown_alert_is_forgotten_after_30_s(alerts, clock):
 
 
 def test_held_unknown_alert_of_the_next_session_in_a_row_has_its_own_30_s(alerts, clock):
-    """R5e: a client that comes back at once may get the row that it had."""
+    """A client that comes back at once may get the row that it had (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
     alerts.drop_holdings(clock.advance(HOLDING_S - 20))
@@ -198,7 +198,7 @@ def test_held_unknown_alert_of_the_next_session_in_a_row_has_its_own_30_s(alerts
 
 
 def test_held_unknown_alerts_are_bounded(alerts, clock, monkeypatch):
-    """R5e."""
+    """Beyond MAX_HOLDINGS none is remembered (R5e)."""
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
         alerts.remember_holding("a-1", row, 0, 1, clock.now())
@@ -212,7 +212,7 @@ def test_held_unknown_alerts_are_bounded(alerts, clock, monkeypatch):
 
 
 def test_counts_are_taken_once(alerts, clock):
-    """H7: (connection, revision) pairs that were sent, and those that were acknowledged."""
+    """Pairs of connection and revision are counted when sent, and when acknowledged (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alert.acknowledge(2, 1)
@@ -225,7 +225,7 @@ def test_counts_are_taken_once(alerts, clock):
 
 
 def test_counts_of_an_ended_alert_are_kept(alerts, clock):
-    """H7: they may lag."""
+    """Counts may lag, but none is lost (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.expire(clock.advance(HALF_HOUR_S))
@@ -234,7 +234,7 @@ def test_counts_of_an_ended_alert_are_kept(alerts, clock):
 
 
 def test_counts_put_back_are_taken_again(alerts, clock):
-    """H7: no count is lost while the log can't be used."""
+    """No count is lost while the log can't be used (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     taken = alerts.take_counts()
@@ -245,7 +245,7 @@ def test_counts_put_back_are_taken_again(alerts, clock):
 
 
 def test_cancels_do_not_count_as_sent(alerts, clock):
-    """H7."""
+    """Only revisions are counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())
@@ -257,7 +257,7 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
 
 
 def test_retracted_revision_leaves_a_recipient_only_if_told_so(alerts, clock):
-    """R8."""
+    """A row that no other revision made a recipient is none (R8)."""
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):
         alert.mark_sent(rows(1))
@@ -267,7 +267,7 @@ def test_retracted_revision_leaves_a_recipient_only_if_told_so(alerts, clock):
 
 
 def test_retracting_a_superseded_revision_keeps_the_flags_of_the_next(alerts, clock):
-    """R2."""
+    """A row that has the next revision still has it (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -279,7 +279,7 @@ def test_retracting_a_superseded_revision_keeps_the_flags_of_the_next(alerts, cl
 
 
 def test_retracted_cancel_is_owed_again(alerts, clock):
-    """R4."""
+    """The row is a recipient again (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())

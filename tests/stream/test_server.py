@@ -65,7 +65,7 @@ MORE = a_revision("more", **LONG)
 
 
 def test_alerts_left_out_at_the_start_are_read_when_the_clock_is_set_right():
-    """R1, R3: in order, with cancels and revisions; alerts that have really ended stay out."""
+    """They come in order, with cancels and revisions; alerts that have really ended stay out (R1, R3)."""
 
     async def main():
         there = [
@@ -89,7 +89,7 @@ def test_alerts_left_out_at_the_start_are_read_when_the_clock_is_set_right():
 
 
 def test_deadline_computed_at_the_start_is_corrected_when_the_clock_is_set_right():
-    """R3: an alert that was live all the time ends when it should."""
+    """An alert that was live all the time ends when it should (R3)."""
 
     async def main():
         reading = Reading(a_revision("left-out"), a_revision("long", **LONG))
@@ -106,7 +106,7 @@ def test_deadline_computed_at_the_start_is_corrected_when_the_clock_is_set_right
 
 
 def test_alerts_read_while_the_clock_is_ahead_are_live_when_it_is_set_right():
-    """R1: also if there are more than are kept in memory."""
+    """There are more of them than are kept in memory (R1)."""
 
     async def main():
         reading = Reading()
@@ -125,7 +125,7 @@ def test_alerts_read_while_the_clock_is_ahead_are_live_when_it_is_set_right():
 
 
 def test_last_ending_alert_left_out_is_read_when_the_clock_is_set_right():
-    """Live alerts, Rule 4: `missed_until` includes the end of an alert that was not kept."""
+    """`missed_until` includes the end of an alert that was not kept (live alerts, Rule 4)."""
 
     async def main():
         async with Reading() as reading:
@@ -149,7 +149,7 @@ class OnlyFirst(TrustAll):
 
 
 def test_alert_left_out_is_read_though_an_unbelieved_entry_follows_it():
-    """LogJ1: such an entry may name any end, and hides no alert of its chain. Found by the fault runs."""
+    """Such an entry may name any end, and hides no alert of its chain. Found by the fault runs (LogJ1)."""
 
     async def main():
         reading = Reading()
@@ -192,7 +192,7 @@ def log_that_fails(reading):
 
 
 def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(monkeypatch):
-    """R1: as in a failover. Found by the fault runs: clients were sent old revisions when the log was read again."""
+    """A failover may do that. Found by the fault runs: clients were sent old revisions at the next reading (R1)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -212,7 +212,7 @@ def test_left_out_alerts_come_back_after_the_log_failed_while_they_were_read(mon
 
 
 def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
-    """NC3: entries that were not believed are verified again, though the log failed at first."""
+    """Entries that were not believed are verified again, though the log failed at first (NC3)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -233,7 +233,7 @@ def test_changed_verifier_is_asked_again_after_the_log_failed(monkeypatch):
 
 
 def test_alert_that_ended_here_stays_ended_when_the_log_is_read_again():
-    """E1: a clock that is set back keeps no alert alive that this process knew."""
+    """A clock that is set back keeps no alert alive that this process knew (E1)."""
 
     async def main():
         reading = Reading(a_revision(), a_revision(revision=2, expires_at=NOON_MS + 2_000_000))
@@ -250,7 +250,7 @@ def test_alert_that_ended_here_stays_ended_when_the_log_is_read_again():
 
 
 def test_alert_that_ended_here_stays_ended_in_a_new_epoch_with_the_clock_set_back():
-    """E1: as after a failover of Redis; found by the fault runs."""
+    """A failover of Redis begins a new epoch. Found by the fault runs (E1)."""
 
     async def main():
         async with Reading(a_revision()) as reading:
@@ -285,7 +285,7 @@ def test_clock_steps_are_logged_and_counted(caplog):
 
 
 def test_idle_process_sweeps_seldom_unless_ended_alerts_are_left(monkeypatch):
-    """Live alerts, Rule 5: at two sweeps a second, 100,000 ended alerts would stay for minutes."""
+    """At two sweeps a second, 100,000 ended alerts would stay for minutes (live alerts, Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
 
     async def main():
@@ -322,7 +322,7 @@ def test_slices_are_small_from_an_append_until_its_entry_is_read():
 
 
 def test_slices_are_not_small_for_an_entry_that_is_read_already():
-    """As with SQLite: small slices would slow down the fan-out of that very alert."""
+    """SQLite's follower may be so fast. Small slices would slow down the fan-out of that very alert."""
 
     async def main():
         async with Reading() as reading:

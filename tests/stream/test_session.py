@@ -132,7 +132,7 @@ def talk():
 
 @pytest.mark.parametrize("wire", [JSON, MSGPACK], ids=["json", "msgpack"])
 def test_hello_is_answered_with_welcome(wire):
-    """M11."""
+    """It has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
     talk = Talk(wire)
     [welcome] = talk.say(hello(places=[PLACE]))
     assert isinstance(welcome.pop("session"), str)
@@ -148,13 +148,13 @@ def test_hello_is_answered_with_welcome(wire):
 
 
 def test_each_session_has_its_own_name():
-    """M11: `session` is opaque."""
+    """The member `session` is opaque (M11)."""
     names = {Talk().say(hello())[0]["session"] for _ in range(20)}
     assert len(names) == 20
 
 
 def test_hello_registers_places_filter_and_holding():
-    """M1: before `welcome` is sent."""
+    """The hub has them before `welcome` is sent (M1)."""
     talk = Talk()
     talk.say(hello(places=[PLACE], holding={"a-1": 2}, categories=["arson", "arson"], min_severity="severe"))
     assert talk.audience.calls == [
@@ -164,14 +164,14 @@ def test_hello_registers_places_filter_and_holding():
 
 
 def test_hello_without_a_filter_wants_everything():
-    """M1."""
+    """The filter is optional (M1)."""
     talk = Talk()
     talk.say(hello())
     assert talk.audience.calls[0] == ("enter", [], EVERYTHING, {})
 
 
 def test_hello_registers_languages_and_welcome_repeats_them_as_understood():
-    """LA2: the most wanted first, each once, whatever their case."""
+    """The most wanted comes first, and each once, whatever its case (LA2)."""
     talk = Talk()
     [welcome] = talk.say(hello(languages=["de-AT", "EN", "de-at", "zh-Hant-TW", "en"]))
     assert welcome["languages"] == ["de-at", "en", "zh-hant-tw"]
@@ -180,14 +180,14 @@ def test_hello_registers_languages_and_welcome_repeats_them_as_understood():
 
 
 def test_hello_with_no_categories_wants_only_extreme_alerts():
-    """M10: 0 to 64 categories."""
+    """A filter has 0 to 64 categories (M10)."""
     talk = Talk()
     talk.say(hello(categories=[]))
     assert talk.audience.filter == Filter(frozenset(), 0)
 
 
 def test_required_token_opens_the_session():
-    """M11: `welcome` says until when."""
+    """`welcome` says until when (M11)."""
     talk = Talk(required=True)
     [welcome] = talk.say(hello(token=token()))
     assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
@@ -196,7 +196,7 @@ def test_required_token_opens_the_session():
 
 
 def test_tests_are_visible_only_with_the_scope():
-    """R6: and never without a token, not even with --dev."""
+    """They are never visible without a token, not even with --dev (R6)."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
     assert talk.audience.rights.may_test
@@ -224,7 +224,7 @@ def test_tests_are_visible_only_with_the_scope():
     ids=str,
 )
 def test_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
-    """M7, M8: `accuracy_m` from 0 to 2,000; or a cell of resolution 7 to 15."""
+    """`accuracy_m` is 0 to 2,000; a cell has a resolution of 7 to 15 (M7, M8)."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]
 
@@ -262,7 +262,7 @@ def test_place_is_a_point_with_a_reach_or_a_cell(talk, place, expected):
     ids=str,
 )
 def test_malformed_place_is_refused(talk, place):
-    """X7: `bad-field`, and nothing of the message is applied."""
+    """The answer is `bad-field`, and nothing of the message is applied (X7)."""
     for places in ([place], [PLACE, place]):
         [error] = talk.say({"type": "move", "places": places})
         assert (error["type"], error["code"]) == ("error", "bad-field")
@@ -270,7 +270,7 @@ def test_malformed_place_is_refused(talk, place):
 
 
 def test_session_has_8_places_at_most(talk):
-    """M1."""
+    """A `move` has the whole list (M1)."""
     assert talk.say({"type": "move", "places": []})[0]["type"] == "ok"
     assert talk.say({"type": "move", "places": [PLACE] * 8})[0]["type"] == "ok"
     assert talk.say({"type": "move", "places": [PLACE] * 9})[0]["code"] == "bad-field"
@@ -297,14 +297,14 @@ def test_session_has_8_places_at_most(talk):
     ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
 )
 def test_filter_keeps_absent_members_and_null_clears_them(talk, fields, expected):
-    """M3, LA2."""
+    """Each of the three members can be changed alone (M3, LA2)."""
     talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
 
 
 def test_fresh_token_of_the_same_sub_replaces_the_rights():
-    """M4, T6: the last accepted token is the one that counts."""
+    """The last accepted token is the one that counts (M4, T6)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
     talk.audience.calls.clear()
@@ -316,13 +316,13 @@ def test_fresh_token_of_the_same_sub_replaces_the_rights():
 
 
 def test_ack_is_passed_on_without_an_answer(talk):
-    """M5."""
+    """It has an id and a revision (M5)."""
     assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
     assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
 
 
 def test_ping_is_answered_with_the_time(talk):
-    """M15."""
+    """The answer is `pong`, with `ref` if the ping had one (M15)."""
     talk.clock.advance(1.5)
     assert talk.say({"type": "ping"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z"}]
     assert talk.say({"type": "ping", "ref": "x"}) == [{"type": "pong", "now": "2026-01-31T12:00:01.500Z", "ref": "x"}]
@@ -333,7 +333,7 @@ def test_ping_is_answered_with_the_time(talk):
     "message", [{"type": "ping"}, {"type": "move", "places": []}, {"type": "filter", "categories": []}]
 )
 def test_ref_comes_back_unchanged(talk, message, ref):
-    """F3: a string of 1 to 64 characters or an integer from 0 to 2^53-1."""
+    """It is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
     [answer] = talk.say(message | {"ref": ref})
     assert answer["ref"] == ref
     assert type(answer["ref"]) is type(ref)
@@ -341,7 +341,7 @@ def test_ref_comes_back_unchanged(talk, message, ref):
 
 @pytest.mark.parametrize("ref", ["", "x" * 65, -1, MAX_REF + 1, 1.0, True, None, [], {}, "\ud800"])
 def test_malformed_ref_is_refused_and_not_repeated(talk, ref):
-    """F3, X7."""
+    """The answer is `bad-field` (F3, X7)."""
     [error] = talk.say(json.dumps({"type": "ping", "ref": ref}))
     assert error["code"] == "bad-field"
     assert "ref" not in error
@@ -349,7 +349,7 @@ def test_malformed_ref_is_refused_and_not_repeated(talk, ref):
 
 @pytest.mark.parametrize("name", ["a point", "a cell", "one shape"])
 def test_unknown_field_named_like_a_tag_of_a_union_is_refused_like_any_other(talk, name):
-    """X7: and the session goes on."""
+    """The session goes on (X7)."""
     [error] = talk.say({"type": "ping", name: 1})
     assert (error["code"], error["detail"]) == ("bad-field", "/: is not a field of this object")
     [error] = talk.say({"type": "move", "places": [PLACE | {name: 1}]})
@@ -429,7 +429,7 @@ FIRST = [
 
 @pytest.mark.parametrize(("message", "required", "expected"), FIRST, ids=range(len(FIRST)))
 def test_bad_first_message_ends_the_session(message, required, expected):
-    """X1 to X5: the first that applies; the shape is checked before the token."""
+    """The first rule that applies counts; the shape is checked before the token (X1 to X5)."""
     talk = Talk(required=required)
     answer = talk.say(message)
     if expected is None:
@@ -487,7 +487,7 @@ LATER = [
 
 @pytest.mark.parametrize(("message", "expected"), LATER, ids=range(len(LATER)))
 def test_later_mistake_ends_the_session_or_is_answered_with_an_error(message, expected):
-    """X1 to X7: the first that applies; after an `error` the session goes on, and nothing was applied."""
+    """The first rule that applies counts. After an `error` the session goes on, and nothing was applied (X1 to X7)."""
     talk = Talk(required=True)
     talk.say(hello(token=token()))
     talk.audience.calls.clear()
@@ -504,7 +504,7 @@ def test_later_mistake_ends_the_session_or_is_answered_with_an_error(message, ex
     "message", [{"type": "shrug", "places": 1}, {"type": "move", "ref2": 1}, {"type": "ack"}], ids=str
 )
 def test_error_repeats_the_ref(talk, message):
-    """M16."""
+    """It does so only if the message has one (M16)."""
     assert talk.say(message | {"ref": "r-1"})[0]["ref"] == "r-1"
     assert "ref" not in talk.say(message)[0]
 
@@ -536,13 +536,13 @@ def test_lone_surrogate_is_refused(field):
 
 
 def test_error_names_the_field(talk):
-    """M16: `detail`, for people."""
+    """The member `detail` is for people (M16)."""
     [error] = talk.say({"type": "move", "places": [PLACE, {"lat": 1, "lng": "x"}]})
     assert "/places/1/lng" in error["detail"]
 
 
 def test_token_of_another_sub_is_refused_after_the_first():
-    """X4: the first token of a session decides, also if `hello` had none."""
+    """The first token of a session decides, also if `hello` had none (X4)."""
     talk = Talk()
     talk.say(hello())
     assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
@@ -550,7 +550,7 @@ def test_token_of_another_sub_is_refused_after_the_first():
 
 
 def test_refused_token_changes_nothing():
-    """T6."""
+    """The last accepted token is the one that counts (T6)."""
     talk = Talk()
     talk.say(hello(token=token()))
     rights = talk.audience.rights
@@ -559,7 +559,7 @@ def test_refused_token_changes_nothing():
 
 
 def test_messagepack_numbers_may_be_any_int_or_float():
-    """Where an integer is expected, only an int."""
+    """Only an int will do where an integer is expected."""
     talk = Talk(MSGPACK)
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
     talk.say(hello())
@@ -572,14 +572,14 @@ def test_messagepack_numbers_may_be_any_int_or_float():
     "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
 )
 def test_malformed_messagepack_ends_the_session(data):
-    """X2: not strict MessagePack, not a map, no `type` that is a string."""
+    """It is not strict MessagePack, not a map, or has no `type` that is a string (X2)."""
     talk = Talk(MSGPACK)
     talk.say(hello())
     assert talk.say(data) is MALFORMED
 
 
 def test_bad_utf8_in_messagepack_is_malformed():
-    """X1: 1007 is for text frames."""
+    """1007 is for text frames (X1)."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
 
 
@@ -596,7 +596,7 @@ def qualified(*quals, key_may=("cpr", "medic"), sub="phone"):
 
 
 def test_welcome_names_the_qualifications_that_the_key_may_grant():
-    """RQ3, RQ8: and a responder's window for reconnects is shorter."""
+    """The window for reconnects of responders is shorter (RQ3, RQ8)."""
     talk, first = qualified("medic", "cpr", "triage")
     [welcome] = talk.say(first)
     assert welcome["quals"] == ["cpr", "medic"]
@@ -610,7 +610,7 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
 
 @pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
 def test_one_place_may_be_here(place):
-    """RQ4, M8: it is a place like any other; `false` is the same as left out."""
+    """It is a place like any other; `false` is the same as left out (RQ4, M8)."""
     talk = Talk()
     talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
     assert talk.audience.here == 1
@@ -622,7 +622,7 @@ def test_one_place_may_be_here(place):
 
 
 def test_two_places_cannot_both_be_here(talk):
-    """RQ4: `bad-field`, and nothing of the message is applied."""
+    """The answer is `bad-field`, and nothing of the message is applied (RQ4)."""
     here = PLACE | {"here": True}
     [error] = talk.say({"type": "move", "places": [here, here], "ref": 3})
     assert (error["code"], error["ref"]) == ("bad-field", 3)
@@ -643,7 +643,7 @@ def test_two_places_cannot_both_be_here(talk):
     ids=str,
 )
 def test_responder_messages_are_passed_on(talk, message, asked):
-    """M18, M19, M20: an answer, if there is one, comes from the hub."""
+    """An answer, if there is one, comes from the hub (M18, M19, M20)."""
     assert talk.say(message) == []
     assert talk.audience.calls == [asked]
 
@@ -667,7 +667,7 @@ def test_responder_messages_are_passed_on(talk, message, asked):
     ids=str,
 )
 def test_malformed_responder_message_is_a_bad_field(talk, message):
-    """X7, M18 to M20, RQ4."""
+    """The hub is not called (X7, M18 to M20, RQ4)."""
     [error] = talk.say(message)
     assert error["code"] == "bad-field"
     assert talk.audience.calls == [("reply", 5, "error")]

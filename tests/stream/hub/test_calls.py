@@ -45,7 +45,7 @@ def kinds(peer):
 
 
 def test_call_is_sent_before_waiting_alerts(both, small_slices):
-    """Section 13: also before an extreme alert."""
+    """It comes before an extreme alert, too (section 13)."""
     crowd = [both.responder(f"r-{n}") for n in range(6)]
     both.deliver(a_revision(area=AREA, severity="extreme"))
     both.turn()
@@ -59,7 +59,7 @@ def test_call_is_sent_before_waiting_alerts(both, small_slices):
 
 
 def test_calls_and_alerts_after_a_reply_are_counted_in_live(both):
-    """RJ3, M17: calls first, then alerts, in one write."""
+    """Calls come first, then alerts, in one write (RJ3, M17)."""
     both.quarter.open()
     both.publish(a_revision(area=AREA))
     peer = both.responder(here=None)
@@ -72,14 +72,14 @@ def test_calls_and_alerts_after_a_reply_are_counted_in_live(both):
 
 
 def test_filter_does_not_hold_back_a_call(both):
-    """RQ6."""
+    """Filters are for alerts only (RQ6)."""
     peer = both.responder(wanted=Filter(frozenset({"flood"}), EXTREME))
     both.quarter.open()
     assert peer.received() == ["welcome", "call"]
 
 
 def test_new_token_with_a_qualification_puts_on_duty(both):
-    """RJ3, RJ6: calls follow the `ok` of `token`, too."""
+    """Calls follow the `ok` of `token`, too (RJ3, RJ6)."""
     peer = both.responder(quals=())
     both.quarter.open()
     both.hub.set_rights(peer.row, FakeRights(sub="r-1", quals=frozenset({"medic"})))
@@ -88,7 +88,7 @@ def test_new_token_with_a_qualification_puts_on_duty(both):
 
 
 def test_drained_session_is_sent_calls_before_alerts(both):
-    """E3: in one write."""
+    """Both are sent in one write (E3)."""
     peer = both.responder()
     peer.full = True
     both.publish(a_revision("a-0", area=AREA))
@@ -109,7 +109,7 @@ def test_dead_transport_does_not_keep_a_call_from_other_sessions(both):
 
 
 def test_accept_of_an_ended_call_is_answered_at_once(both):
-    """M18, M23."""
+    """The answer is `standdown`; `decline` and `report` have no answer (M18, M23)."""
     peer = both.responder()
     both.quarter.open()
     both.quarter.end()
@@ -122,7 +122,7 @@ def test_accept_of_an_ended_call_is_answered_at_once(both):
 
 
 def test_accept_on_a_node_without_calls_is_stood_down():
-    """M18, M23: such a node knows no call."""
+    """Such a node knows no call (M18, M23)."""
     town = Town()
     peer = town.join()
     peer.take()
@@ -133,7 +133,7 @@ def test_accept_on_a_node_without_calls_is_stood_down():
 
 
 def test_acks_of_calls_and_alerts_are_counted_apart(both):
-    """M5: `ack` means shown, for a call too."""
+    """`ack` means shown, for a call too (M5)."""
     peer = both.responder()
     both.quarter.open()
     both.publish(a_revision(area=AREA))
@@ -143,7 +143,7 @@ def test_acks_of_calls_and_alerts_are_counted_apart(both):
 
 
 def test_session_that_leaves_is_off_duty(both):
-    """RZ7: another session may have the row at once."""
+    """Another session may have the row at once (RZ7)."""
     peer = both.responder()
     assert both.quarter.hub.on_duty == 1
     both.hub.leave(peer.row)

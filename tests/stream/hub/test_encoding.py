@@ -31,7 +31,7 @@ def test_entry_that_concerns_no_session_is_not_encoded(town, encoded):
 
 
 def test_entry_is_encoded_once_for_all_sessions(town, encoded, small_slices):
-    """For all formats, all slices, and sessions that come later."""
+    """All formats, all slices and sessions that come later use the same frames."""
     crowd = [town.join(metres, wire=MSGPACK) if metres % 2 else town.join(metres) for metres in range(7)]
     town.publish(a_revision())
     crowd.append(town.join(0))
@@ -42,7 +42,7 @@ def test_entry_is_encoded_once_for_all_sessions(town, encoded, small_slices):
 
 
 def test_entry_is_encoded_when_the_first_session_comes(town, encoded):
-    """And not again for the second session."""
+    """It is not encoded again for the second session."""
     town.publish(a_revision())
     assert [town.join(0).received() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
     assert encoded == [a_revision()]

@@ -9,7 +9,7 @@ from geocast.model.alert import Circle
 
 
 def test_superseded_revision_is_not_sent(town):
-    """R2: and it makes no session a recipient."""
+    """No session becomes a recipient by a revision that was not sent (R2)."""
     peer = town.join(0)
     town.publish(a_revision(), a_revision(revision=2), a_revision(revision=3, area=(Circle(0.0, 0.0, 100.0),)))
     assert peer.received() == ["welcome"]
@@ -17,7 +17,7 @@ def test_superseded_revision_is_not_sent(town):
 
 
 def test_flight_ends_at_a_new_revision(town, small_slices):
-    """R2: rows that were not reached get only the new revision, the others both, in rising order."""
+    """Rows that were not reached get only the new revision, the others both, in rising order (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -28,7 +28,7 @@ def test_flight_ends_at_a_new_revision(town, small_slices):
 
 
 def test_flight_ends_at_a_cancel(town, small_slices):
-    """R4: rows that were reached get the cancel, the others nothing."""
+    """Rows that were reached get the cancel, the others nothing (R4)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -38,7 +38,7 @@ def test_flight_ends_at_a_cancel(town, small_slices):
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
 def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
-    """E1: nothing is sent after `expires_at`, by any path."""
+    """Nothing is sent after `expires_at`, by any path (E1)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -54,7 +54,7 @@ def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
 
 
 def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
-    """E1: though the wall clock is set back."""
+    """Setting the wall clock back does not make it live again (E1)."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
     town.clock.monotonic += HALF_HOUR_S
@@ -65,7 +65,7 @@ def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
 
 
 def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
-    """R2: the wall clock was ahead for a moment; the session that came then is sent the alert, and no session twice."""
+    """The wall clock was ahead for a moment. The session that came then is sent the alert, and none twice (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -79,7 +79,7 @@ def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
 
 
 def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
-    """E1: and it does not delay the flights behind it."""
+    """It does not delay the flights behind it (E1)."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
     town.clock.advance(1)
@@ -88,7 +88,7 @@ def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
 
 
 def test_cancel_is_not_sent_after_the_end(town, small_slices):
-    """E1."""
+    """Nothing is sent after `expires_at`, not even a cancel (E1)."""
     peers = town.crowd(4)
     town.publish(a_revision())
     town.deliver(a_cancel())

@@ -10,7 +10,7 @@ from geocast.model.alert import Circle
 
 
 def test_live_alerts_follow_the_welcome_in_the_same_write(town):
-    """M17, R3: exactly `live` many, with nothing between: cancels first, then the most severe first."""
+    """Exactly `live` messages follow: cancels first, then the most severe first (M17, R3)."""
     town.publish(
         a_revision("minor", severity="minor"),
         a_revision("far", area=(Circle(0.0, 0.0, 1000.0),)),
@@ -30,7 +30,7 @@ def test_live_alerts_follow_the_welcome_in_the_same_write(town):
 
 
 def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
-    """R2, R3: behind its welcome, and not by the flight that starts later."""
+    """The alert comes behind the welcome, and the flight that starts later does not send it again (R2, R3)."""
     town.deliver(a_revision())
     peer = town.join(0)
     town.run()
@@ -39,7 +39,7 @@ def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
 
 
 def test_late_joiner_is_sent_revisions_and_counted(town):
-    """R1, R3."""
+    """A session that was sent an alert behind its welcome is a recipient like any other (R1, R3)."""
     town.publish(a_revision())
     peer = town.join(0)
     town.publish(a_revision(revision=2))
@@ -58,7 +58,7 @@ def test_late_joiner_is_sent_revisions_and_counted(town):
     ],
 )
 def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
-    """R5: the table of held and current revisions; then it is a recipient, wherever it is."""
+    """The held revision is compared with the current one; the session is a recipient from then on (R5)."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
     assert peer.received() == told
@@ -68,7 +68,7 @@ def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
 
 
 def test_returning_session_is_sent_nothing_after_the_end(town):
-    """R5e: an expired and an unknown alert look the same."""
+    """An expired and an unknown alert look the same (R5e)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     peer = town.join(holding={"a-1": 1, "a-2": 1})
@@ -76,7 +76,7 @@ def test_returning_session_is_sent_nothing_after_the_end(town):
 
 
 def test_returning_session_is_sent_the_cancel_once(town):
-    """R5d: after the `cancel` it is no recipient any more."""
+    """After the `cancel` it is no recipient any more (R5d)."""
     town.publish(a_revision(), a_cancel())
     peer = town.join(holding={"a-1": 1})
     town.move(peer, 1)
@@ -87,7 +87,7 @@ def test_returning_session_is_sent_the_cancel_once(town):
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
 def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
-    """R5e: remembered for 30 s, since this node may be behind."""
+    """The node remembers it for 30 s, since it may be behind (R5e)."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
     town.clock.advance(29.9)
@@ -100,7 +100,7 @@ def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
 
 
 def test_held_unknown_alert_is_forgotten_with_its_session(town):
-    """R5: the next session in the row is another client."""
+    """The next session in the row is another client (R5)."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
     town.sweep()
@@ -111,7 +111,7 @@ def test_held_unknown_alert_is_forgotten_with_its_session(town):
 
 
 def test_held_unknown_alert_counts_from_the_last_hello(town):
-    """R5e: 30 s from the last `hello`, though the client has the same row as before."""
+    """The 30 s begin with the last `hello`, though the client has the same row as before (R5e)."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)
     town.sweep()

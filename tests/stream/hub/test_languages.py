@@ -39,7 +39,7 @@ def encoded(monkeypatch):
 
 
 def test_each_session_is_sent_the_language_that_it_wants_most(town, small_slices):
-    """LA1, LA3: by the fan-out in both formats, and behind a welcome."""
+    """The fan-out and the welcome choose in the same way, in both formats (LA1, LA3)."""
     tags = ["en-CA", "fr-CA", "iu", "en-CA", "fr-CA"]
     wanted = [wants(), wants("fr"), wants("es", "iu"), wants("es"), wants("fr-be", "en")]
     early = [town.join(n, wanted=each, wire=MSGPACK) for n, each in enumerate(wanted)]
@@ -50,7 +50,7 @@ def test_each_session_is_sent_the_language_that_it_wants_most(town, small_slices
 
 
 def test_language_is_encoded_once_when_the_first_session_needs_it(town, encoded):
-    """LA4, ADR 1: for all formats at a time."""
+    """All formats of a language are encoded at the same time (LA4, ADR 1)."""
     for wanted in (wants("fr"), wants("fr-ca"), wants("es", "fr")):
         town.join(wanted=wanted)
         town.join(wanted=wanted, wire=MSGPACK)
@@ -62,7 +62,7 @@ def test_language_is_encoded_once_when_the_first_session_needs_it(town, encoded)
 
 
 def test_alert_with_at_most_one_language_is_the_same_for_all(town, encoded):
-    """LA1: one frame for each format, whatever the sessions want."""
+    """There is one frame for each format, whatever the sessions want (LA1)."""
     peers = [town.join(wanted=wants("fr")), town.join(), town.join(wanted=wants("en", "iu"))]
     town.publish(a_revision("a"))
     town.publish(a_warning("iu", alert_id="b"))
@@ -71,7 +71,7 @@ def test_alert_with_at_most_one_language_is_the_same_for_all(town, encoded):
 
 
 def test_cancel_is_sent_in_one_language_to_all(town, encoded):
-    """LA4: its reason has one language."""
+    """Its reason has one language (LA4)."""
     peers = [town.join(wanted=wants("fr")), town.join(wanted=wants("iu"))]
     town.publish(WARNING)
     town.publish(a_cancel(reason="Fini"))
@@ -80,7 +80,7 @@ def test_cancel_is_sent_in_one_language_to_all(town, encoded):
 
 
 def test_changed_language_counts_from_the_next_send(town, small_slices):
-    """LA2, R2: an alert that was sent is not sent again; an alert in flight is sent in the new language."""
+    """An alert that was sent is not sent again; an alert in flight is sent in the new language (LA2, R2)."""
     peers = [town.join(metres, wanted=wants("fr")) for metres in range(6)]
     town.deliver(WARNING)
     town.turn()
@@ -94,7 +94,7 @@ def test_changed_language_counts_from_the_next_send(town, small_slices):
 
 
 def test_language_is_chosen_for_each_revision(town):
-    """LA3."""
+    """Revisions may have different languages (LA3)."""
     peer = town.join(wanted=wants("fr", "iu"))
     town.publish(WARNING)
     town.publish(a_warning("en-CA", "iu", revision=2))
@@ -103,7 +103,7 @@ def test_language_is_chosen_for_each_revision(town):
 
 
 def test_alerts_in_several_languages_are_one_write(town):
-    """LA3: each alert in the language that the session wants most of those that it has."""
+    """Each alert is sent in that of its languages that the session wants most (LA3)."""
     wanted = [wants(), wants("fr"), wants("de", "fr"), wants("it")]
     peers = [town.join(metres, wanted=each) for metres, each in enumerate(wanted * 2)]
     for peer in peers:
@@ -130,7 +130,7 @@ def test_alerts_in_several_languages_are_one_write(town):
 
 
 def test_drained_session_is_sent_its_language(town):
-    """LA3."""
+    """The filter counts for alerts that are sent after a pause, too (LA3)."""
     peer = town.join(wanted=wants("fr"))
     town.hub.slowed(peer.row, town.clock.now())
     town.publish(WARNING)

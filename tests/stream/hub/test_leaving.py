@@ -8,7 +8,7 @@ from geocast.matching.filters import Filter
 
 
 def test_row_is_reused_only_after_its_flags_are_forgotten():
-    """R2: the next session in the row is sent the live alerts, and is no recipient of alerts that it was not sent."""
+    """The next session in the row is sent the live alerts, and is no recipient of alerts that it was not sent (R2)."""
     town = Town(capacity=1)
     first = town.join(0)
     town.publish(a_revision())
@@ -26,7 +26,7 @@ def test_row_is_reused_only_after_its_flags_are_forgotten():
 
 
 def test_session_that_leaves_during_a_flight_is_sent_nothing(small_slices):
-    """Neither is the next session in its row, which is outside the area."""
+    """The next session in its row is outside the area and is sent nothing either."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -41,7 +41,7 @@ def test_session_that_leaves_during_a_flight_is_sent_nothing(small_slices):
 
 
 def test_session_that_takes_a_row_during_a_flight_is_sent_the_alert_once(small_slices):
-    """By `reply_with_owed`, and not by the flight, which has the row in its list."""
+    """`reply_with_owed` sends it, and the flight, which has the row in its list, does not."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -54,7 +54,7 @@ def test_session_that_takes_a_row_during_a_flight_is_sent_the_alert_once(small_s
 
 
 def test_places_of_a_session_are_forgotten_when_it_leaves(town):
-    """M9: the hub counts sessions and places."""
+    """The hub counts sessions and places (M9)."""
     peers = [town.join(0), town.join(places=[town.place(0), town.place(5)])]
     assert (len(town.hub), town.hub.places, len(town.hub.peers())) == (2, 3, 2)
     town.hub.leave(peers[1].row)
@@ -62,7 +62,7 @@ def test_places_of_a_session_are_forgotten_when_it_leaves(town):
 
 
 def test_filters_of_past_sessions_take_no_memory(town):
-    """M10: however many different filters there were."""
+    """The number of different filters is not bounded (M10)."""
     for n in range(100):
         peer = town.join(wanted=Filter(frozenset({f"c{n}"})))
         town.set_filter(peer, Filter(frozenset({f"d{n}"})))
@@ -72,7 +72,7 @@ def test_filters_of_past_sessions_take_no_memory(town):
 
 
 def test_failed_write_does_not_keep_alerts_from_other_sessions(town, small_slices):
-    """Hub: a dead transport raises until `connection_lost` is called."""
+    """A dead transport raises until `connection_lost` is called."""
     peers = town.crowd(6)
     peers[0].broken = peers[3].broken = peers[5].broken = True
     town.publish(a_revision("a-1"), a_revision("a-2"))

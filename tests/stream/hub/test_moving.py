@@ -8,7 +8,7 @@ from geocast.matching.filters import EVERYTHING, Filter
 
 
 def test_walking_in_and_out_sends_nothing_twice(town):
-    """R3."""
+    """A session is sent each alert once, however often it enters the area (R3)."""
     peer = town.join(FAR_AWAY)
     town.publish(a_revision())
     for metres in (0, FAR_AWAY, 5, FAR_AWAY, 6):
@@ -17,7 +17,7 @@ def test_walking_in_and_out_sends_nothing_twice(town):
 
 
 def test_wider_filter_sends_live_alerts(town):
-    """R3: after `filter`, every live alert that applies now."""
+    """After `filter` the session is sent every live alert that applies now (R3)."""
     peer = town.join(wanted=Filter(frozenset({"arson"})))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"))
     town.set_filter(peer, EVERYTHING)
@@ -26,7 +26,7 @@ def test_wider_filter_sends_live_alerts(town):
 
 
 def test_ok_is_a_barrier_during_a_fan_out(town, small_slices):
-    """R8: alerts before `ok` are matched by the old place, alerts after it by the new one."""
+    """Alerts before `ok` are matched by the old place, alerts after it by the new one (R8)."""
     *_, leaver, stayer = peers = town.crowd(6)
     arriver = town.join(FAR_AWAY)
     town.deliver(a_revision())
@@ -43,7 +43,7 @@ def test_ok_is_a_barrier_during_a_fan_out(town, small_slices):
 
 
 def test_recipient_that_moves_away_during_a_flight_is_sent_the_revision_once(town, small_slices):
-    """R1, R8: behind the `ok`, wherever the recipient is."""
+    """The revision comes behind the `ok`, wherever the recipient is (R1, R8)."""
     *_, walker = town.crowd(6)
     town.publish(a_revision())
     walker.take()
@@ -60,7 +60,7 @@ def test_recipient_that_moves_away_during_a_flight_is_sent_the_revision_once(tow
 
 
 def test_move_replaces_all_places(town):
-    """M2: the number of places may change."""
+    """The number of places may change (M2)."""
     peer = town.join(places=[town.place(FAR_AWAY + n) for n in range(3)])
     assert town.hub.places == 3
     for count in (1, 8, 0, 2):

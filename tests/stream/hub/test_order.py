@@ -11,7 +11,7 @@ from geocast.stream import fanout
 
 
 def test_nearest_sessions_are_written_first(town):
-    """Fan-out, NEAREST: the nearest rows go first, in order of distance."""
+    """The order is that of their distances (fan-out, NEAREST)."""
     metres = [700, 3, 250, 999, 0, 41, 40]
     peers = {town.join(distance).name: distance for distance in metres}
     town.order.clear()
@@ -20,7 +20,7 @@ def test_nearest_sessions_are_written_first(town):
 
 
 def test_only_the_nearest_rows_are_sorted_by_distance(town, monkeypatch):
-    """Fan-out, NEAREST: the other rows follow in any order."""
+    """The other rows follow in any order (fan-out, NEAREST)."""
     monkeypatch.setattr(fanout, "NEAREST", 3)
     peers = town.crowd(10)
     town.publish(a_revision(area=(Circle(DALLAS[0] + 9 * METRE, DALLAS[1], 1000.0),)))
@@ -29,7 +29,7 @@ def test_only_the_nearest_rows_are_sorted_by_distance(town, monkeypatch):
 
 
 def test_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
-    """Fan-out, idea 2: it overtakes at the next slice."""
+    """It overtakes at the next slice (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("minor", severity="minor"))
     town.turn()
@@ -42,7 +42,7 @@ def test_extreme_alert_overtakes_the_rest_of_a_minor_one(town, small_slices):
 
 
 def test_flights_are_sent_by_severity_then_by_arrival(town, small_slices):
-    """Fan-out, idea 2: the most severe flight first; among equals, the earlier one."""
+    """The earlier of two equally severe flights goes first (fan-out, idea 2)."""
     town.crowd(6)
     town.deliver(a_revision("b", severity="severe"))
     town.turn()
@@ -52,7 +52,7 @@ def test_flights_are_sent_by_severity_then_by_arrival(town, small_slices):
 
 
 def test_cancel_is_sent_before_a_revision_of_the_same_severity(town, small_slices):
-    """Fan-out, Flight: a client can't rely on an order between alerts (R2)."""
+    """Clients can't rely on an order between alerts (R2)."""
     town.crowd(4)
     town.publish(a_revision("old"))
     town.finished.clear()
@@ -62,7 +62,7 @@ def test_cancel_is_sent_before_a_revision_of_the_same_severity(town, small_slice
 
 
 def test_row_that_is_owed_several_alerts_gets_one_write(town, small_slices):
-    """Fan-out, idea 2."""
+    """A slice sends a row all that it is owed (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a-1"), a_revision("a-2"), a_revision("a-3", severity="minor"))
     town.run()
@@ -73,7 +73,7 @@ def test_row_that_is_owed_several_alerts_gets_one_write(town, small_slices):
 
 
 def test_rows_of_one_slice_are_sent_different_alerts(town, small_slices):
-    """Fan-out, idea 2: each row is sent all that it is owed, and nothing else."""
+    """Each row is sent all that it is owed, and nothing else (fan-out, idea 2)."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()
@@ -85,7 +85,7 @@ def test_rows_of_one_slice_are_sent_different_alerts(town, small_slices):
 
 
 def test_superseded_waiting_flight_does_not_delay_an_extreme_alert(town):
-    """Fan-out, idea 2: a waiting flight whose alert has a newer revision hides no flight behind it."""
+    """It hides no flight behind it in the heap (fan-out, idea 2)."""
     town.crowd(1)
     town.deliver(
         a_revision("r", severity="extreme"),
@@ -100,7 +100,7 @@ def test_superseded_waiting_flight_does_not_delay_an_extreme_alert(town):
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
 def test_flight_finishes_when_all_its_rows_are_handled(town, small_slices, rows):
-    """Hub: `finished` is called once for each flight, after its last slice."""
+    """`finished` is called once for each flight, after its last slice."""
     town.crowd(rows)
     town.deliver(a_revision())
     turns = 1 + sum(1 for _ in iter(town.turn, False))
@@ -110,7 +110,7 @@ def test_flight_finishes_when_all_its_rows_are_handled(town, small_slices, rows)
 
 
 def test_flight_without_rows_finishes_at_the_next_turn(town):
-    """Hub: its age is known until then."""
+    """Its age is known until then."""
     town.join(FAR_AWAY)
     town.deliver(a_revision())
     town.clock.advance(0.5)
@@ -121,10 +121,7 @@ def test_flight_without_rows_finishes_at_the_next_turn(town):
 
 
 def test_flight_finishes_at_once_when_no_session_is_connected(town):
-    """Hub: a long log that is read at the start leaves no work for turns.
-
-    A session that comes later is sent the alert.
-    """
+    """A long log that is read at the start leaves no work for turns. A session that comes later is sent the alert."""
     town.hub.leave(town.join().row)
     town.deliver(a_revision(), a_revision("a-2"), a_cancel("a-2"))
     assert town.finished == ["a-1/1", "a-2/1", "a-2/2"]
@@ -136,7 +133,7 @@ def test_flight_finishes_at_once_when_no_session_is_connected(town):
 
 
 def test_more_alerts_than_bits_are_all_sent_once(town, small_slices):
-    """Fan-out, FLIGHTS: flights without a bit wait."""
+    """Flights without a bit wait (fan-out, FLIGHTS)."""
     peers = town.crowd(64)
     for n in range(150):
         town.deliver(a_revision(f"a-{n}", severity="minor"))
@@ -150,7 +147,7 @@ def test_more_alerts_than_bits_are_all_sent_once(town, small_slices):
 
 
 def test_extreme_alert_gets_a_bit_while_many_others_wait(monkeypatch):
-    """Fan-out, FLIGHTS_BELOW_EXTREME: an extreme alert goes at the next slice."""
+    """It goes at the next slice (fan-out, FLIGHTS_BELOW_EXTREME)."""
     monkeypatch.setattr(fanout, "SLICE", 1)
     town = Town(100)
     peers = town.crowd(100)

@@ -27,7 +27,7 @@ NEAR = polygon(-100, 500)
 
 
 def test_polygon_is_sent_to_sessions_inside_and_no_others(town):
-    """D4, R1: in both formats; the bounding circle, which is much larger, decides nothing."""
+    """The bounding circle, which is much larger, decides nothing (D4, R1)."""
     inside, in_circle, other = town.join(499), town.join(700), town.join(-99, wire=MSGPACK)
     entry = of_shapes(NEAR)
     town.publish(entry)
@@ -38,20 +38,20 @@ def test_polygon_is_sent_to_sessions_inside_and_no_others(town):
 
 @pytest.mark.parametrize(("metres", "told"), [(0, True), (499, True), (505, True), (520.5, False), (900, False)])
 def test_late_joiner_is_matched_with_the_buffer(town, metres, told):
-    """D4, R3: the buffer of 20 m counts, and nothing beyond it."""
+    """The buffer of 20 m counts, and nothing beyond it (D4, R3)."""
     town.publish(of_shapes(polygon(-100, 500, 20.0)))
     assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
 def test_reach_of_a_place_counts_from_the_ring_on(town):
-    """D4."""
+    """A place within its reach of the ring is inside (D4)."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
     assert (far.received(), near.received()) == (["welcome"], ["welcome", "a-1/1"])
 
 
 def test_session_that_walks_in_is_sent_the_alert_once(town):
-    """R3: and not again on the way back."""
+    """It is not sent the alert again on the way back (R3)."""
     walker = town.join(900)
     town.publish(of_shapes(NEAR))
     for metres in (600, 400, 600, 400):
@@ -60,7 +60,7 @@ def test_session_that_walks_in_is_sent_the_alert_once(town):
 
 
 def test_revision_may_have_another_polygon(town):
-    """R1, R4: sessions inside the new one and recipients are sent it; all of them are sent the cancel."""
+    """Sessions inside the new one and recipients are sent it; all of them are sent the cancel (R1, R4)."""
     first, second = town.join(0), town.join(2_000)
     town.publish(of_shapes(NEAR))
     town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
@@ -72,13 +72,13 @@ def test_revision_may_have_another_polygon(town):
 
 
 def test_holder_of_an_old_revision_is_sent_the_next(town):
-    """R5: wherever it is."""
+    """It is sent the revision wherever it is (R5)."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
     assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
 
 def test_session_in_several_shapes_is_sent_the_alert_once(town):
-    """R2: each shape counts."""
+    """Each shape counts (R2)."""
     area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
     both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))
     town.publish(of_shapes(*area))
@@ -87,7 +87,7 @@ def test_session_in_several_shapes_is_sent_the_alert_once(town):
 
 
 def test_expired_polygon_contains_no_place(town):
-    """E1: it is in no index."""
+    """It is in no index (E1)."""
     town.publish(of_shapes(NEAR))
     town.clock.advance(3_600)
     town.sweep()

@@ -19,7 +19,7 @@ def of_shapes(*shapes, **changes):
 
 
 def test_unknown_shape_matches_no_session_but_holders_are_recipients(town):
-    """LogG3: neither sessions that are here, nor those that move or come later."""
+    """No session is inside it: not those that are here, nor those that move or come later (LogG3)."""
     inside, holder = town.join(0), town.join(0, holding={"a-1": 1})
     town.publish(of_shapes(OtherShape(MULTIPOLYGON)))
     town.move(inside, 10)
@@ -31,7 +31,7 @@ def test_unknown_shape_matches_no_session_but_holders_are_recipients(town):
 
 
 def test_known_shape_matches_beside_an_unknown_one(town):
-    """LogG3: sessions inside the circle are sent the whole area as it came; other sessions nothing."""
+    """Sessions inside the circle are sent the whole area as it came; other sessions nothing (LogG3)."""
     entry = of_shapes(OtherShape(MULTIPOLYGON), HERE)
     inside, other, far = town.join(0), town.join(0, wire=MSGPACK), town.join(FAR_AWAY)
     town.publish(entry)
@@ -41,7 +41,7 @@ def test_known_shape_matches_beside_an_unknown_one(town):
 
 
 def test_recipients_are_sent_a_revision_with_an_unknown_shape(town):
-    """R1, R4: no recipient is left with an old revision."""
+    """No recipient is left with an old revision (R1, R4)."""
     peer = town.join(0)
     town.publish(of_shapes(HERE))
     assert peer.received() == ["welcome", "a-1/1"]

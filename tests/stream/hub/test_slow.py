@@ -5,7 +5,7 @@ from support.fakes import a_cancel, a_revision
 
 
 def test_slow_session_is_sent_only_current_entries_when_it_drains(town):
-    """E3: what the session is owed is computed when it has drained, newest revisions only, in one write."""
+    """It is sent the newest revisions, in one write (E3)."""
     slow, other = town.crowd(2)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision(), a_revision("a-2", severity="extreme"))
@@ -21,7 +21,7 @@ def test_slow_session_is_sent_only_current_entries_when_it_drains(town):
 
 
 def test_write_that_leaves_unsent_bytes_pauses_the_session(town, small_slices):
-    """Hub, Rule 1: the transport reports it during the write, and the next alert waits."""
+    """The transport reports it during the write, and the next alert waits (hub, Rule 1)."""
     slow, *others = town.crowd(3)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -34,7 +34,7 @@ def test_write_that_leaves_unsent_bytes_pauses_the_session(town, small_slices):
 
 
 def test_session_that_gets_slow_while_draining_is_paused_again(town):
-    """Hub, Rule 1: the bytes that `on_drained` writes may stay unsent, too."""
+    """The bytes that `on_drained` writes may stay unsent, too (hub, Rule 1)."""
     [slow] = town.crowd(1)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -47,7 +47,7 @@ def test_session_that_gets_slow_while_draining_is_paused_again(town):
 
 
 def test_drained_session_is_not_sent_alerts_that_ended_meanwhile(town):
-    """E1, R4: cancelled and expired alerts are not sent; a recipient is sent the cancel."""
+    """Cancelled and expired alerts are not sent; a recipient is sent the cancel (E1, R4)."""
     [slow] = town.crowd(1)
     town.publish(a_revision("known"))
     town.hub.slowed(slow.row, town.clock.now())
@@ -59,7 +59,7 @@ def test_drained_session_is_not_sent_alerts_that_ended_meanwhile(town):
 
 
 def test_session_that_drains_during_a_flight_is_sent_the_alert_once(town, small_slices):
-    """R2: its bit was cleared, so the flight does not send the alert again."""
+    """Its bit was cleared, so the flight does not send the alert again (R2)."""
     *_, slow = peers = town.crowd(6)
     town.hub.slowed(slow.row, town.clock.now())
     town.deliver(a_revision())
@@ -70,7 +70,7 @@ def test_session_that_drains_during_a_flight_is_sent_the_alert_once(town, small_
 
 
 def test_new_session_in_the_row_of_a_slow_one_is_not_slow(town):
-    """Fan-out, Rules 3 and 5."""
+    """The pause ends with the session (fan-out, Rules 3 and 5)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.hub.leave(slow.row)
@@ -83,7 +83,7 @@ def test_new_session_in_the_row_of_a_slow_one_is_not_slow(town):
 
 
 def test_slow_session_that_moves_away_is_owed_nothing_when_it_drains(town):
-    """R1: its places of the moment count."""
+    """Only its current places count (R1)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision())

@@ -61,7 +61,7 @@ def test_slice_is_one_call_for_each_wire_format(sockets):
 
 
 def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
-    """LA4: of those that rows of the slice use."""
+    """Only languages and formats that rows of the slice use are sent (LA4)."""
     town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
     for metres, peer in enumerate(crowd):
         town.set_filter(peer, Filter(None, 0, ("fr",) if metres < 3 else ("de", "en")))
@@ -94,7 +94,7 @@ def test_slow_and_departed_sessions_are_not_sent_to(sockets):
 
 
 def test_sockets_beyond_the_nearest_are_sent_to_by_age(sockets, monkeypatch):
-    """ADR 6: the order in which the kernel made them."""
+    """That is the order in which the kernel made them (ADR 6)."""
     monkeypatch.setattr(fanout, "NEAREST", 2)
     town = Town(send=sockets.send)
     for metres, descriptor in enumerate([108, 107, 105, 106, 104, 103]):

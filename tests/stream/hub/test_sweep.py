@@ -11,7 +11,7 @@ from geocast.wire.frames import PING
 
 
 def test_session_is_closed_when_its_token_expires(town):
-    """T6: 4401 within a second of the token's expiry, unless the client has sent a fresh token."""
+    """It ends with 4401 within a second, unless the client has sent a fresh token (T6)."""
     deadline = town.clock.monotonic + 60
     ending, renewed = (town.join(rights=FakeRights(deadline=deadline)) for _ in range(2))
     town.clock.advance(59.9)
@@ -25,7 +25,7 @@ def test_session_is_closed_when_its_token_expires(town):
 
 
 def test_session_slow_for_30_s_without_a_break_is_closed(town):
-    """W4: 4420."""
+    """It is closed with 4420 (W4)."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
         town.hub.slowed(peer.row, town.clock.now())
@@ -42,7 +42,7 @@ def test_session_slow_for_30_s_without_a_break_is_closed(town):
 
 
 def test_connection_silent_for_60_s_is_dropped_unless_it_was_slow(town):
-    """W8: a slow connection is not read, so its silence proves nothing."""
+    """A slow connection is not read, so its silence proves nothing (W8)."""
     silent, talking, slow = town.crowd(3)
     town.clock.advance(40)
     town.hub.note_read(talking.row, town.clock.now())
@@ -60,7 +60,7 @@ def test_connection_silent_for_60_s_is_dropped_unless_it_was_slow(town):
 
 
 def test_connection_idle_for_a_heartbeat_is_pinged(town):
-    """W8: any write counts, and a slow connection is not pinged."""
+    """Any write counts, and a slow connection is not pinged (W8)."""
     idle, told, replied, slow = town.crowd(4)
     town.clock.advance(10)
     town.hub.reply(replied.row, {"type": "pong"}, town.clock.now())
@@ -75,7 +75,7 @@ def test_connection_idle_for_a_heartbeat_is_pinged(town):
 
 
 def test_session_in_flight_is_not_pinged(town):
-    """W8: it is sent an alert in one of the next turns."""
+    """It is sent an alert in one of the next turns (W8)."""
     first, second = town.crowd(2)
     town.clock.advance(25)
     town.hub.deliver(a_revision(), town.clock.now())
@@ -87,7 +87,7 @@ def test_session_in_flight_is_not_pinged(town):
 
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
 def test_ping_and_silence_limits_follow_the_configured_heartbeat(heartbeat_s):
-    """W8: pinged after `heartbeat_s` without a write, dropped 35 s later if no byte came."""
+    """It is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte came (W8)."""
     town = Town(heartbeat_s=heartbeat_s)
     (quiet,) = town.crowd(1)
     town.clock.advance(heartbeat_s - 0.1)
@@ -105,7 +105,7 @@ def test_ping_and_silence_limits_follow_the_configured_heartbeat(heartbeat_s):
 
 
 def test_client_that_only_listens_is_pinged_before_it_counts_as_dead(town):
-    """W8: a session that is sent alerts all the time is never idle, and no byte comes from it."""
+    """A session that is sent alerts all the time is never idle, and no byte comes from it (W8)."""
     (listener,) = town.crowd(1)
     for n in range(8):
         town.clock.advance(10)
@@ -118,7 +118,7 @@ def test_client_that_only_listens_is_pinged_before_it_counts_as_dead(town):
 
 
 def test_pings_beyond_the_limit_wait_for_the_next_sweep(town, monkeypatch):
-    """Hub, PINGS."""
+    """A sweep writes at most PINGS of them."""
     monkeypatch.setattr(hub, "PINGS", 4)
     peers = town.crowd(10)
     town.clock.advance(25)
@@ -128,7 +128,7 @@ def test_pings_beyond_the_limit_wait_for_the_next_sweep(town, monkeypatch):
 
 
 def test_sweep_forgets_an_alert_that_has_ended(town):
-    """Section 1: an alert is live while `now < expires_at`."""
+    """An alert is live while `now < expires_at` (section 1)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
     town.sweep()

@@ -15,7 +15,7 @@ from geocast.wire.frames import JSON, MSGPACK, WIRES
 
 
 def test_alert_is_sent_to_sessions_inside_and_no_others(town):
-    """R1: a place of the session is inside the area."""
+    """A place of the session is inside the area (R1)."""
     near, edge, outside, nowhere = town.join(0), town.join(999), town.join(1001), town.join(places=[])
     town.publish(a_revision())
     for peer, told in [(near, ["a-1/1"]), (edge, ["a-1/1"]), (outside, []), (nowhere, [])]:
@@ -23,7 +23,7 @@ def test_alert_is_sent_to_sessions_inside_and_no_others(town):
 
 
 def test_reach_of_a_place_counts_for_the_distance(town):
-    """D2: `distance <= radius_m + reach`."""
+    """A place is inside if `distance <= radius_m + reach` (D2)."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
     assert vague.received() == ["welcome"]
@@ -31,14 +31,14 @@ def test_reach_of_a_place_counts_for_the_distance(town):
 
 
 def test_session_with_several_places_inside_is_sent_the_alert_once(town):
-    """R2."""
+    """A revision is sent at most once on a connection (R2)."""
     peer = town.join(places=[town.place(0), town.place(10), town.place(FAR_AWAY)])
     town.publish(a_revision(area=(Circle(*DALLAS, 1000.0), Circle(*DALLAS, 500.0))))
     assert peer.received() == ["welcome", "a-1/1"]
 
 
 def test_each_session_is_sent_its_wire_format(town):
-    """S6: one encoded frame serves all sessions of a format."""
+    """One encoded frame serves all sessions of a format (S6)."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
@@ -46,7 +46,7 @@ def test_each_session_is_sent_its_wire_format(town):
 
 
 def test_format_is_sent_while_a_session_speaks_it(town):
-    """S7: sessions come and go, on each of the four streams."""
+    """Sessions of each of the four streams come and go (S7)."""
     peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
     town.publish(a_revision())
     for peer in peers[::2]:
@@ -56,14 +56,14 @@ def test_format_is_sent_while_a_session_speaks_it(town):
 
 
 def test_filter_holds_back_all_but_extreme_alerts(town):
-    """R1, R7."""
+    """No filter suppresses an extreme alert (R1, R7)."""
     peer = town.join(wanted=Filter(frozenset({"arson"}), EXTREME))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"), a_revision("a-3", severity="extreme"))
     assert peer.received() == ["welcome", "a-3/1"]
 
 
 def test_revision_reaches_recipients_outside_and_filtered(town):
-    """R1: no recipient is left with an old version; it comes after the sessions to which the alert applies."""
+    """No recipient is left with an old version; they come after the sessions inside (R1)."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -77,7 +77,7 @@ def test_revision_reaches_recipients_outside_and_filtered(town):
 
 
 def test_cancel_is_sent_to_recipients_and_no_others(town):
-    """R4: wherever they are now, and whatever their filter."""
+    """Recipients are sent it wherever they are now, and whatever their filter (R4)."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -90,7 +90,7 @@ def test_cancel_is_sent_to_recipients_and_no_others(town):
 
 
 def test_nothing_is_sent_after_a_cancel(town):
-    """R2."""
+    """A revision that follows a cancel is ignored (R2)."""
     [peer] = town.crowd(1)
     town.publish(a_revision(), a_cancel(), a_revision(revision=3))
     town.move(peer, 1)
@@ -99,7 +99,7 @@ def test_nothing_is_sent_after_a_cancel(town):
 
 
 def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
-    """R6: for all others such an id is unknown, in `holding` and `ack` too."""
+    """For all others such an id is unknown, in `holding` and `ack` too (R6)."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
     claiming = town.join(holding={"t-1": 1})
@@ -111,7 +111,7 @@ def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
 
 
 def test_holding_of_an_invisible_alert_does_not_count(town):
-    """R6: when the session may see the alert, it is sent the alert like any other."""
+    """When the session may see the alert, it is sent the alert like any other (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
     late = town.join(holding={"t-1": 1})
@@ -121,7 +121,7 @@ def test_holding_of_an_invisible_alert_does_not_count(town):
 
 
 def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
-    """R6: a session that gains the scope is sent the live tests."""
+    """A session that gains the scope is sent the live tests (R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
     town.set_rights(peer, may_test=False)
@@ -134,7 +134,7 @@ def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
 
 
 def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
-    """R1, R6: wherever it is."""
+    """It is sent newer revisions and cancels wherever it is (R1, R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
     town.set_rights(peer, may_test=False)
@@ -149,7 +149,7 @@ def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
 
 
 def test_ack_counts_once_for_what_was_sent_on_this_connection(town):
-    """M5: an ack of an unknown or ended alert is ignored."""
+    """An ack of an unknown or ended alert is ignored (M5)."""
     peer, other = town.join(0), town.join(FAR_AWAY)
     town.publish(a_revision())
     for _ in range(2):
