@@ -249,7 +249,7 @@ class LiveAlert:
         return self.deadline != before
 
     def correct(self, now: Now) -> None:
-        """Move a deadline that was computed from a wall clock ahead of the true time to a later time."""
+        """Move the deadline to a later time if it was computed from a wall clock that was ahead."""
         self.deadline = max(self.deadline, min(self.latest, now.deadline(self.ends_at)))
 
     def revise(self, revision: Revision, now: Now) -> None:
@@ -385,7 +385,7 @@ class _Ends:
     """The alerts in a heap, by their deadlines.
 
     A deadline that moves later needs no change of the heap: `take` finds the alert at its old deadline and puts it back
-    with the new one. A deadline that moves earlier is a second item, and the first one is skipped later.
+    with the new one. When a deadline moves earlier, `put` adds a second item, and `take` skips the first one later.
     """
 
     def __init__(self) -> None:
