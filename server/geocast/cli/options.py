@@ -46,7 +46,7 @@ class KeysType(click.Path):
 
 
 class QualsType(click.ParamType[tuple[str, ...], str]):
-    """Qualifications, separated by commas."""
+    """A list of qualifications, separated by commas."""
 
     name = "LIST"
 
