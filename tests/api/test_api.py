@@ -254,6 +254,25 @@ def test_requests_without_a_token_take_no_place_of_those_with_one():
     assert asyncio.run(main()) == 200
 
 
+def test_refusal_beyond_the_share_of_requests_is_delayed_until_a_drain():
+    """A subject that repeats refused requests at once can't keep the loop busy (HD6)."""
+
+    async def main():
+        api = api_on(MemoryLog(), FakeClock())
+        api.places.requests.most = 0
+        token = sign(PRIVATE, "desk", ["alerts:publish"], NOON_MS // 1000, 600)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(make_app(api)), base_url="http://node") as client:
+            request = client.get("/v1/alerts", headers={"Authorization": f"Bearer {token}"})
+            answer = asyncio.ensure_future(request)
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert (api.requests, answer.done()) == (1, False)
+            api.drain.begin()
+            return (await answer).status_code
+
+    assert asyncio.run(main()) == 429
+
+
 def test_request_under_way_at_the_end_of_a_drain_is_answered_503(caplog):
     """HD14: the server cancels what takes too long; whoever waits is told, and nothing is logged."""
 

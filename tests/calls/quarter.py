@@ -1,4 +1,4 @@
-"""A quarter of a town: a board with its responders, a log of calls and a clock, so that a test reads as a story."""
+"""A call hub with its responders, a log and a clock, for tests that read like a story."""
 
 import dataclasses
 import functools
@@ -34,22 +34,22 @@ TERMS = CallTerms("Cardiac arrest", ["cpr", "medic"], [100, 300, 500], 7, ["cpr"
 
 
 def with_terms(**changes):
-    """Other terms."""
+    """Return terms with these changes."""
     return dataclasses.replace(TERMS, **changes)
 
 
 def new_keys(kid="one"):
-    """A key of calls, alone."""
+    """Return one new key of calls."""
     return parse_call_keys(json.dumps({"keys": [make_call_key(kid)]}).encode(), "here")
 
 
 def opener(keys):
-    """What opens entries with these keys."""
+    """Return the function that decrypts entries with these keys."""
     return functools.partial(opened, keys)
 
 
 def all_of(thing, seen=None):
-    """All that an object holds, as text."""
+    """Return everything that an object contains, as text."""
     seen = set() if seen is None else seen
     if id(thing) in seen or callable(thing):
         return ""
@@ -83,7 +83,7 @@ class Quarter:
     # ---- responders ----------------------------------------------------------------------------------------------
 
     def join(self, metres=0, sub="r-1", quals=("cpr",), *, may_test=False, holding=None, here=True, wire=0, issuer=""):
-        """A new session, on duty so many metres north; its row is what it is known by."""
+        """Add a session, on duty this many metres north of `near`."""
         row, self._rows = self._rows, self._rows + 1
         self.hub.set_rights(row, FakeRights(may_test, sub=sub, quals=frozenset(quals), issuer=issuer))
         self.hub.move(row, self.place(metres) if here else None)
@@ -92,31 +92,31 @@ class Quarter:
 
     @staticmethod
     def place(metres, reach_m=0.0):
-        """A place so many metres north."""
+        """Return the place this many metres north of `near`."""
         return NEAR.lat + metres * METRE, NEAR.lng, reach_m
 
     # ---- the log -------------------------------------------------------------------------------------------------
 
     def entry(self, body, secret, call_id="c-1", number=None, keys=None):
-        """The next entry of a call, sealed."""
+        """Return the next entry of a call, encrypted."""
         number = number or self.numbers.get(call_id, 0) + 1
         self.numbers[call_id] = max(number, self.numbers.get(call_id, 0))
         return sealed(keys or self.keys, call_id, number, NOON_MS + HALF_HOUR_MS, body, secret)
 
     def read(self, body, secret, call_id="c-1", **how):
-        """The log gives the next entry of a call, and all is sent. Returns it."""
+        """Give the hub the next entry of a call, write everything, and return the entry."""
         entry = self.entry(body, secret, call_id, **how)
         self.take(entry)
         return entry
 
     def take(self, *entries):
-        """The log gives these entries, and all is sent."""
+        """Give the hub these entries, and write everything."""
         for entry in entries:
             self.hub.take(entry, self.clock.now())
         self.run()
 
     def opening(self, terms=TERMS, **changes):
-        """The body of a call that was opened now."""
+        """Return the body of a call that is opened now."""
         now = self.clock.now().wall_ms
         fields = {
             "category": "cardiac_arrest",
@@ -132,34 +132,34 @@ class Quarter:
         return Opening(**(fields | changes))
 
     def open(self, call_id="c-1", terms=TERMS, place=PLACE, **changes):
-        """A call is opened, or has new content."""
+        """Open a call, or give it new content."""
         return self.read(self.opening(terms, **changes), place, call_id)
 
     def widen(self, ring=1, call_id="c-1"):
-        """The ring widens."""
+        """Start the next wave."""
         return self.read(Widening(ring, self.clock.now().wall_ms), Nothing(), call_id)
 
     def accept(self, sub, seat=1, role="cpr", call_id="c-1", aed=None, **how):
-        """Somebody has taken a seat."""
+        """Give somebody a seat."""
         return self.read(Acceptance(seat, role, self.clock.now().wall_ms, None, aed), Person(sub), call_id, **how)
 
     def release(self, sub, seat=1, call_id="c-1"):
-        """Somebody has given a seat back."""
+        """Release somebody's seat."""
         return self.read(Release(seat, self.clock.now().wall_ms), Person(sub), call_id)
 
     def report(self, sub, seat=1, call_id="c-1"):
-        """Somebody has arrived."""
+        """Report that somebody has arrived."""
         return self.read(Report(seat, "arrived", self.clock.now().wall_ms), Person(sub), call_id)
 
     def end(self, call_id="c-1", source="cad-3", terms=TERMS, **changes):
-        """The call is ended."""
+        """End the call."""
         ending = Ending(source, self.clock.now().wall_ms, self.opening(terms, **changes))
         return self.read(ending, Reason("The crew is there."), call_id)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def run(self, slice_=256):
-        """Write to all rows that were noted, as the hub does."""
+        """Write to all noted rows, as the stream's hub does."""
         while self.hub.busy:
             for row, calls in self.hub.take_noted(slice_):
                 if row not in self.slow and row in FakeResponder.of(self):
@@ -169,11 +169,11 @@ class Quarter:
 
 
 class FakeResponder:
-    """A responder's session, and what it was sent."""
+    """The session of a responder, and what it was sent."""
 
     @staticmethod
     def of(quarter):
-        """All phones of a quarter, by row."""
+        """Return all sessions of a hub, by row."""
         return quarter.__dict__.setdefault("phones", {})
 
     def __init__(self, quarter, row, wire):
@@ -183,52 +183,52 @@ class FakeResponder:
         self.settle()
 
     def write(self, frames):
-        """All of one write."""
+        """Take all frames of one write."""
         if frames:
             self.quarter.order.append(self.row)
             self.sent.append([message for data in frames for message in messages(data)])
 
     def settle(self):
-        """What the hub does after hello, move and token, and when the session has drained."""
+        """Send what is owed, as the stream's hub does after hello, move, token and drained."""
         self.write(self.quarter.hub.frames(self.row, self.wire, self.quarter.clock.now()))
 
     def move(self, metres):
-        """It is elsewhere now; None: off duty."""
+        """Move the session; None takes it off duty."""
         self.quarter.hub.move(self.row, None if metres is None else self.quarter.place(metres))
         self.settle()
 
     def token(self, sub="r-1", quals=("cpr",), *, may_test=False):
-        """It has another token."""
+        """Give the session another token."""
         self.quarter.hub.set_rights(self.row, FakeRights(may_test, sub=sub, quals=frozenset(quals)))
         self.settle()
 
     def accept(self, call_id="c-1", eta_s=None):
-        """It says `accept`; what the log is asked for is returned."""
+        """Accept a call; return the requests to the log that this causes."""
         before = len(self.quarter.asked)
         self.quarter.hub.accept(self.row, call_id, eta_s, self.quarter.clock.now())
         self.quarter.run()
         return self.quarter.asked[before:]
 
     def decline(self, call_id="c-1"):
-        """It says `decline`; what the log is asked for is returned."""
+        """Decline a call; return the requests to the log that this causes."""
         before = len(self.quarter.asked)
         self.quarter.hub.decline(self.row, call_id)
         self.quarter.run()
         return self.quarter.asked[before:]
 
     def leave(self):
-        """The connection ends."""
+        """Close the connection."""
         self.quarter.hub.leave(self.row)
         del self.of(self.quarter)[self.row]
 
     def messages(self):
-        """The messages since last asked."""
+        """Return the messages since the last time."""
         new = [message for write in self.sent[self._seen :] for message in write]
         self._seen = len(self.sent)
         return new
 
     def received(self):
-        """The same in short: "c-1/2" for a ring, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
+        """Return them in short: "c-1/2" for a call, "c-1:4 seat 2" for a task, "-c-1 full" for a standdown."""
         return [_short(message) for message in self.messages()]
 
 

@@ -16,7 +16,7 @@ REST_S = 600
 
 
 def haversine_m(lat1, lng1, lat2, lng2):
-    """The great-circle distance in metres."""
+    """Return the great-circle distance in metres."""
     phi1, phi2 = math.radians(lat1), math.radians(lat2)
     h = math.sin((phi2 - phi1) / 2) ** 2
     h += math.cos(phi1) * math.cos(phi2) * math.sin(math.radians(lng2 - lng1) / 2) ** 2
@@ -25,7 +25,7 @@ def haversine_m(lat1, lng1, lat2, lng2):
 
 @dataclass
 class Call:
-    """A call as far as a process has read its entries."""
+    """A call, as far as a process has read its entries."""
 
     id: str
     status: str = "actual"
@@ -38,11 +38,11 @@ class Call:
 
     @property
     def full(self):
-        """RV6."""
+        """Whether no seat is free (RV6)."""
         return len(self.seats) >= SEATS
 
     def read(self, number, kind, told, at_s):
-        """Take in an entry that was appended then: `told` is a place, a ring or a sub."""
+        """Take an entry and the time when it was appended; `told` is a place, a wave or a `sub`."""
         if kind == "call":
             self.near, self.content, self.revision = told, number, number
         elif kind == "widen":
@@ -59,7 +59,7 @@ class Call:
 
 @dataclass
 class Link:
-    """A connection: whose it is, where, and what it was sent of each call."""
+    """A connection: its person, its place, and what it was sent about each call."""
 
     sub: str
     quals: set
@@ -70,30 +70,30 @@ class Link:
     held: set = field(default_factory=set)  # calls of which it held a seat when the end was read
 
     def notified(self, call_id):
-        """The newest revision that it was rung, 0 without one."""
+        """The newest revision of which it was notified; 0 if there is none."""
         return max((what for kind, what in self.sent.get(call_id, []) if kind == "call"), default=0)
 
     def task(self, call_id):
-        """The revision of the task it has, 0 without one."""
+        """The revision of its task; 0 if there is none."""
         has = 0
         for kind, what in self.sent.get(call_id, []):
             has = what if kind == "task" else 0 if kind == "standdown" else has
         return has
 
     def stood_down(self, call_id):
-        """The last standdown, if nothing was sent behind it."""
+        """The last standdown, if nothing was sent after it."""
         last = self.sent.get(call_id, [("", "")])[-1]
         return last[1] if last[0] == "standdown" else None
 
 
 def busy(sub, calls, now_s):
-    """RQ7."""
+    """Return whether a person is excluded (RQ7)."""
     held = [call for call in calls.values() if sub in call.seats and call.status == "actual"]
     return any(call.ended_s is None or now_s < call.ended_s + REST_S for call in held)
 
 
 def rings_for(call, link, calls, now_s):
-    """RJ1, RQ5."""
+    """Return whether a call notifies a connection (RJ1, RQ5)."""
     if call.ended_s is not None or call.full or not link.quals & QUALS or link.here is None:
         return False
     lat, lng, reach_m = link.here
@@ -106,7 +106,7 @@ def rings_for(call, link, calls, now_s):
 
 
 def due(call, link, calls, now_s):
-    """The message that the connection has to be sent about a call."""
+    """Return the message that the connection must be sent about a call."""
     if call.status != "actual" and not link.may_test:  # R6
         return None
     rung, task, stood = link.notified(call.id), link.task(call.id), link.stood_down(call.id)

@@ -1,4 +1,4 @@
-"""Defibrillators from a file: which are used and which not, which are near, which is fetched, and what goes out."""
+"""Defibrillators: which records of a file are used, which are near, which is fetched, and what is sent."""
 
 import json
 import logging
@@ -18,18 +18,18 @@ TAGS = {"emergency": "defibrillator", "opening_hours": "24/7"}
 
 
 def element(number=7, tags=(), **more):
-    """An element of Overpass, open at all hours, but for what is given."""
+    """Return an element of Overpass that is open at all hours, with these changes."""
     return {"type": "node", "id": number, **SPOT, "tags": {**TAGS, **dict(tags)}, **more}
 
 
 def feature(name="a-7", coordinates=(8.5, 47.5), **properties):
-    """A feature of GeoJSON."""
+    """Return a feature of GeoJSON."""
     geometry = {"type": "Point", "coordinates": coordinates}
     return {"type": "Feature", "id": name, "geometry": geometry, "properties": {**TAGS, **properties}}
 
 
 def written(tmp_path, content):
-    """A file: of elements, of features, or of what else is given."""
+    """Write a file with these elements, features, or other content."""
     path = tmp_path / "aeds.json"
     if isinstance(content, list):
         of_geojson = content and content[0].get("type") == "Feature"
@@ -39,13 +39,13 @@ def written(tmp_path, content):
 
 
 def only(tmp_path, record):
-    """The one defibrillator of a file with this record."""
+    """Return the one defibrillator of a file with this record."""
     [found] = read_aeds(written(tmp_path, [record])).near(47.5, 8.5, 100)
     return found
 
 
 def left_out(tmp_path, caplog, *records):
-    """How a file is read that has one good record behind these: what is said of them, each reason once."""
+    """Read a file with these records and a good one; return the logged reasons, each once."""
     caplog.set_level(logging.INFO)
     good = feature("good") if records[0].get("type") == "Feature" else element(99)
     path = written(tmp_path, [*records, good])
@@ -55,7 +55,7 @@ def left_out(tmp_path, caplog, *records):
 
 
 def refused(tmp_path, content):
-    """What is said of a file that stops the start."""
+    """Return the error text for a file that can't be used."""
     path = written(tmp_path, content)
     with pytest.raises(ConfigError) as caught:
         read_aeds(path)
@@ -83,30 +83,30 @@ def refused(tmp_path, content):
         (247, None),
     ],
 )
-def test_what_is_open_at_all_hours_is_open_and_of_all_else_nothing_is_said(tmp_path, hours, is_open):
-    """RI1: `24/7` is open; any other hours, or none, are no promise and no reason to leave it out."""
+def test_open_is_true_for_24_7_and_otherwise_unknown(tmp_path, hours, is_open):
+    """Other opening hours are neither a promise nor a reason to leave a record out (RI1)."""
     found = only(tmp_path, element(tags={"opening_hours": hours}))
     assert found.open is is_open
     assert found.to_map(with_code=False)["open"] is is_open
 
 
 @pytest.mark.parametrize("hours", ["off", "closed", "24/7 off", "24/7 closed", 'closed "repair"', 'Off "moved"', "OFF"])
-def test_what_is_known_to_be_closed_is_not_used(tmp_path, caplog, hours):
-    """RI1: OSM's own forms of a thing that is never open."""
+def test_closed_defibrillator_is_left_out(tmp_path, caplog, hours):
+    """OpenStreetMap has several notations for never open (RI1)."""
     assert left_out(tmp_path, caplog, element(tags={"opening_hours": hours})) == [
         "1 not used (0): is closed, by its opening_hours"
     ]
 
 
 @pytest.mark.parametrize("access", [None, "yes", "permissive", "customers", "PUB", "7/24", "unknown", "privately", 1])
-def test_who_may_be_let_in_is_let_in(tmp_path, access):
-    """RI1: `access` is what people write; only two of its words leave one out."""
+def test_defibrillator_with_other_access_values_is_used(tmp_path, access):
+    """Mappers write many values of `access`; only `no` and `private` leave a record out (RI1)."""
     assert only(tmp_path, element(tags={"access": access})).id == "node/7"
 
 
 @pytest.mark.parametrize("access", ["no", "private", "Private", " no ", False])
-def test_what_is_private_is_left_out(tmp_path, caplog, access):
-    """RI1: and it is nothing to warn of, for a good file has such records."""
+def test_private_defibrillator_is_left_out(tmp_path, caplog, access):
+    """Without a warning, because good files have such records (RI1)."""
     said = left_out(tmp_path, caplog, feature(access=access))
     assert said == ["1 not used (0): its access is no or private"]
     assert {record.levelno for record in caplog.records} == {logging.INFO}
@@ -125,8 +125,8 @@ PLACES = [
 
 
 @pytest.mark.parametrize("spot", PLACES, ids=str)
-def test_what_is_nowhere_is_left_out(tmp_path, caplog, spot):
-    """RI1, RI4: no coordinates, or such as are none."""
+def test_record_without_valid_coordinates_is_left_out(tmp_path, caplog, spot):
+    """Missing and impossible coordinates are treated alike (RI1, RI4)."""
     said = left_out(tmp_path, caplog, {**element(), **spot})
     assert said == [
         "1 not used (0): must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180"
@@ -144,8 +144,8 @@ def test_what_is_nowhere_is_left_out(tmp_path, caplog, spot):
         {"type": "Point", "coordinates": [47.5, 98.5]},
     ],
 )
-def test_a_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
-    """RI1: so is one whose latitude stands first, where that can be seen."""
+def test_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
+    """Also one whose latitude comes first, if that can be seen (RI1)."""
     [said] = left_out(tmp_path, caplog, {**feature(), "geometry": geometry})
     assert "must have coordinates" in said
 
@@ -156,21 +156,21 @@ def test_a_feature_without_a_point_is_left_out(tmp_path, caplog, geometry):
         (element(tags={"emergency": "phone"}), "is not tagged emergency=defibrillator"),
         ({"type": "node", "id": 8, **SPOT}, "is not tagged emergency=defibrillator"),  # it draws a way
         ({**element(), "tags": {"disused:emergency": "defibrillator"}}, "is not tagged emergency=defibrillator"),
-        ({**element(), "tags": ["emergency"]}, "must be an object, and so must be"),
+        ({**element(), "tags": ["emergency"]}, "must be an object, and its tags"),
         ({**element(), "id": None}, "must have an id"),
         ({**element(), "type": "changeset"}, "must have an id"),
         ({**element(), "id": True}, "must have an id"),
-        (element(99), "its id is that of one before it"),
+        (element(99), "an earlier record has the same id"),
         (feature(emergency="fire_hydrant"), "is not tagged emergency=defibrillator"),
         (feature(name="with blanks in it"), "must have an id"),
         (feature(name=None), "must have an id"),
         (feature(name="x" * 129), "must have an id"),
-        ({**feature(), "properties": 5}, "must be an object, and so must be"),
-        ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and so must be"),
+        ({**feature(), "properties": 5}, "must be an object, and its tags"),
+        ({**feature(), "geometry": [8.5, 47.5]}, "must be an object, and its tags"),
     ],
 )
-def test_a_broken_record_is_left_out_by_its_number(tmp_path, caplog, record, why):
-    """RI4: counted, named by its number from 0 on, and the rest is used. Nothing of what it holds is repeated."""
+def test_broken_record_is_left_out_and_logged_by_number(tmp_path, caplog, record, why):
+    """Numbers start at 0, the other records are used, and no content is logged (RI4)."""
     good = feature("good") if record.get("type") == "Feature" else element(99)
     path = written(tmp_path, [good, record])
     found = read_aeds(path)
@@ -179,8 +179,8 @@ def test_a_broken_record_is_left_out_by_its_number(tmp_path, caplog, record, why
     assert line.startswith(f"aeds {path}: 1 not used (1): {why}")
 
 
-def test_many_with_one_fault_are_one_line(tmp_path, caplog):
-    """RI4: a file with a thousand broken records makes no thousand lines, and says how many there are."""
+def test_records_with_the_same_fault_are_logged_in_one_line(tmp_path, caplog):
+    """A thousand broken records make one line with their number (RI4)."""
     said = left_out(tmp_path, caplog, *[element(None)] * 12, element(tags={"access": "no"}))
     assert said[0].startswith("12 not used (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, …): must have an id")
     assert said[1] == "1 not used (12): its access is no or private"
@@ -194,9 +194,9 @@ def test_many_with_one_fault_are_one_line(tmp_path, caplog):
     [
         (b"", "is not JSON (line 1)"),
         (b'{"elements": [\n{"type": }]}', "is not JSON (line 2)"),
-        (b'{"elements": [{"lat": NaN}]}', "is not JSON that can be read"),
-        (b"[" * 100_000, "is not JSON that can be read"),
-        (b'{"elements": [' + b"1" * 5_000 + b"]}", "is not JSON that can be read"),
+        (b'{"elements": [{"lat": NaN}]}', "is not readable JSON"),
+        (b"[" * 100_000, "is not readable JSON"),
+        (b'{"elements": [' + b"1" * 5_000 + b"]}", "is not readable JSON"),
         ("größe".encode("latin-1"), "is not in UTF-8"),
         (b"<osm/>", "is not JSON (line 1)"),
         (b"[]", "must be a FeatureCollection (GeoJSON), or have `elements` (Overpass JSON)"),
@@ -208,25 +208,25 @@ def test_many_with_one_fault_are_one_line(tmp_path, caplog):
         ([element(tags={"access": "no"})], "has no defibrillator that can be used, of 1 records"),
     ],
 )
-def test_a_file_that_is_useless_as_a_whole_stops_the_start(tmp_path, content, said):
-    """RI4, K1: one line that names the file and what was expected."""
+def test_unusable_file_raises_config_error(tmp_path, content, said):
+    """The text names the file and what was expected (RI4, K1)."""
     assert refused(tmp_path, content) == said
 
 
-def test_a_file_that_is_not_there_stops_the_start(tmp_path):
-    """K1."""
+def test_missing_file_raises_config_error(tmp_path):
+    """The text names the file and the error of the operating system (K1)."""
     with pytest.raises(ConfigError, match="No such file"):
         read_aeds(tmp_path / "nowhere.json")
 
 
-def test_a_query_that_was_cut_short_stops_the_start(tmp_path):
-    """RI4: Overpass answers a query that ran out of time with what it had, which would look like a whole file."""
+def test_incomplete_overpass_answer_raises_config_error(tmp_path):
+    """If a query times out, Overpass returns a part that looks like a whole file (RI4)."""
     remark = 'runtime error: Query timed out in "query" at line 3 after 26 seconds.'
-    assert "is not whole" in refused(tmp_path, {"elements": [element()], "remark": remark})
+    assert "is incomplete" in refused(tmp_path, {"elements": [element()], "remark": remark})
 
 
-def test_both_forms_say_the_same(tmp_path):
-    """RI1, RI3: GeoJSON, with the tags as properties or within them, and Overpass."""
+def test_geojson_and_overpass_give_the_same_defibrillators(tmp_path):
+    """GeoJSON may have the tags as properties or within them (RI1, RI3)."""
     tags = {"defibrillator:location": "Foyer", "level": "-1", "indoor": "yes", "defibrillator:code": "2580"}
     wanted = Aed("node/7", 47.5, 8.5, "Foyer", "-1", True, True, "2580")
     for record in (
@@ -241,8 +241,8 @@ def test_both_forms_say_the_same(tmp_path):
     assert only(tmp_path, by_property) == wanted
 
 
-def test_ways_are_where_their_middle_is_and_numbers_are_ids(tmp_path):
-    """RI1: `out center` of Overpass; and an id of GeoJSON may be a number."""
+def test_way_uses_its_center_and_number_becomes_id(tmp_path):
+    """Overpass adds a `center` to ways, and GeoJSON ids may be numbers (RI1)."""
     way = {"type": "way", "id": 5, "center": SPOT, "nodes": [1, 2], "tags": TAGS}
     assert only(tmp_path, way).id == "way/5"
     assert only(tmp_path, feature(12)).id == "12"
@@ -251,8 +251,8 @@ def test_ways_are_where_their_middle_is_and_numbers_are_ids(tmp_path):
 # ---- what goes out -------------------------------------------------------------------------------------------
 
 
-def test_what_is_told_of_one(tmp_path):
-    """RI3: and the code to who fetches it only. What is not known is left out, but for `open`."""
+def test_map_has_the_documented_members(tmp_path):
+    """The code is only for who fetches it; unknown members are left out, except `open` (RI3)."""
     tags = {"defibrillator:location": "Foyer", "name": "Town hall", "level": 2, "indoor": "no"}
     found = only(tmp_path, element(tags={**tags, "defibrillator:code": "C19#"}))
     told = {"id": "node/7", "lat": 47.5, "lng": 8.5, "where": "Foyer", "level": "2", "indoor": False, "open": True}
@@ -262,8 +262,8 @@ def test_what_is_told_of_one(tmp_path):
     assert bare.to_map(with_code=True) == {"id": "node/7", "lat": 47.5, "lng": 8.5, "open": None}
 
 
-def test_a_name_is_told_where_there_is_no_location(tmp_path):
-    """RI3."""
+def test_name_is_used_if_there_is_no_location(tmp_path):
+    """The name then says where the defibrillator is (RI3)."""
     assert only(tmp_path, element(tags={"name": "Town hall"})).where == "Town hall"
     assert only(tmp_path, element(tags={"name": "Town hall", "defibrillator:location": " "})).where == "Town hall"
 
@@ -281,15 +281,15 @@ def test_a_name_is_told_where_there_is_no_location(tmp_path):
         ("Halle 3, 2. Stock, seit 2019", "Halle 3, 2. Stock, seit 2019"),
     ],
 )
-def test_what_is_told_is_one_line_that_can_be_sent(tmp_path, given, told):
-    """RI3: no control characters, no half of a pair, no telephone number, no more than OSM takes."""
+def test_where_is_one_printable_line(tmp_path, given, told):
+    """No control characters, no lone surrogates, no telephone numbers, and at most 255 characters (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:location": given}))
     assert found.where == told
     assert msgpack.unpackb(msgpack.packb(found.to_map(with_code=True)))["id"] == "node/7"
 
 
-def test_half_a_code_is_none(tmp_path):
-    """RI3: a code or a level that is too long to be one is not told at all."""
+def test_code_that_is_too_long_is_dropped(tmp_path):
+    """The same for a level (RI3)."""
     found = only(tmp_path, element(tags={"defibrillator:code": "1" * 33, "level": "y" * 33, "indoor": "wall"}))
     assert (found.code, found.level, found.indoor) == (None, None, None)
 
@@ -298,12 +298,12 @@ def test_half_a_code_is_none(tmp_path):
 
 
 def at(name, lat, lng, is_open=True, code=None):
-    """A defibrillator somewhere."""
+    """Return a defibrillator at this place."""
     return Aed(name, lat, lng, None, None, None, is_open or None, code)
 
 
-def test_the_three_nearest_and_those_that_are_open_first():
-    """RI1, RI2: one of which nothing is known comes after those that are open, wherever it is."""
+def test_near_returns_three_with_open_ones_first():
+    """One with unknown hours comes after those that are open, however near it is (RI1, RI2)."""
     north = [at(f"n{n}", 47.0 + n / 1000, 8.0) for n in range(1, 6)]
     unsure = at("unsure", 47.0, 8.0, is_open=False)
     there = Aeds([*reversed(north), unsure])
@@ -314,8 +314,8 @@ def test_the_three_nearest_and_those_that_are_open_first():
 
 
 @pytest.mark.parametrize("spot", [(90.0, 0.0), (-90.0, 77.0), (0.0, 180.0), (0.0, -180.0), (65.0, 179.9999)])
-def test_the_ends_of_the_map_are_no_ends_of_the_world(spot):
-    """RI2: at a pole and across the antimeridian as anywhere."""
+def test_near_works_across_the_antimeridian_and_at_the_poles(spot):
+    """The search has no special cases (RI2)."""
     lat, lng = spot
     there = Aeds(
         [at("here", lat - math.copysign(0.002, lat), lng), at("beyond", lat, lng - 360 if lng > 0 else 179.999)]
@@ -325,15 +325,15 @@ def test_the_ends_of_the_map_are_no_ends_of_the_world(spot):
     assert ("beyond" in found) == (abs(lat) == 90 or abs(lng) > 179)
 
 
-def test_nowhere_is_none_near():
-    """RI2: without a file there is nothing to fetch."""
+def test_near_returns_nothing_if_none_is_within_reach():
+    """Without a file there is nothing to fetch (RI2)."""
     assert len(NO_AEDS) == 0
     assert NO_AEDS.near(47.0, 8.0, 5_000) == []
     assert fetch_of([], (47.0, 8.0), (47.1, 8.0), ()) is None
 
 
-def test_the_one_on_the_way_is_fetched():
-    """RI2: the least way from the responder over it to the patient, and none that another fetches."""
+def test_fetch_chooses_the_shortest_way_round():
+    """From the responder by the defibrillator to the patient, and none that another person fetches (RI2)."""
     patient, responder = (47.000, 8.0), (47.006, 8.0)
     beyond, near, on_the_way = at("beyond", 46.999, 8.0), at("near", 47.0005, 8.004), at("on the way", 47.005, 8.0)
     three = [beyond, near, on_the_way]
@@ -348,20 +348,20 @@ def test_the_one_on_the_way_is_fetched():
 
 @pytest.fixture(scope="module")
 def swiss():
-    """1,550 defibrillators of Switzerland, as Overpass gave them: the path of the file and its elements."""
+    """1,550 defibrillators of Switzerland from Overpass: the path of the file, and its elements."""
     path = real_data.aed("switzerland_osm_aed")
     return path, json.loads(path.read_text("utf-8"))["elements"]
 
 
 def haversine_m(lat1, lng1, lat2, lng2):
-    """Another formula than the server's, on the same sphere."""
+    """Return the distance by another formula than the server's, on the same sphere."""
     p1, p2, half = math.radians(lat1), math.radians(lat2), math.radians(lng2 - lng1) / 2
     a = math.sin((p2 - p1) / 2) ** 2 + math.cos(p1) * math.cos(p2) * math.sin(half) ** 2
     return 2 * 6_371_007.180918475 * math.asin(math.sqrt(a))
 
 
-def test_eight_real_ones_are_private(swiss, caplog):
-    """RI1, RI4: `access` has seven values there, `PUB` and `7/24` among them; two of them leave out eight."""
+def test_eight_real_defibrillators_are_private(swiss, caplog):
+    """The file has seven values of `access`; two of them leave out eight records (RI1, RI4)."""
     path, elements = swiss
     caplog.set_level(logging.INFO)
     found = read_aeds(path)
@@ -370,8 +370,8 @@ def test_eight_real_ones_are_private(swiss, caplog):
     assert caplog.messages == [f"aeds {path}: 8 not used ({', '.join(map(str, private))}): its access is no or private"]
 
 
-def test_the_nearest_real_ones_are_those_that_a_search_of_all_finds(swiss):
-    """RI1, RI2: 2,000 places in towns and between them, beside a search that knows neither cells nor chords."""
+def test_near_equals_a_search_of_all_real_defibrillators(swiss):
+    """2,000 places in and between towns, compared with a search by haversine (RI1, RI2)."""
     path, elements = swiss
     found, dice = read_aeds(path), random.Random(8)
     usable = [
@@ -389,8 +389,8 @@ def test_the_nearest_real_ones_are_those_that_a_search_of_all_finds(swiss):
     assert hits > 2_000
 
 
-def test_of_real_ones_no_byte_of_what_is_left_out_goes_out(swiss, tmp_path):
-    """RI3: the same goes out if all other tags say something else; and no telephone number of the file does."""
+def test_no_byte_of_other_tags_of_real_defibrillators_is_sent(swiss, tmp_path):
+    """Changing all other tags changes nothing that is sent, and no telephone number is sent (RI3)."""
     path, elements = swiss
     told = {"emergency", "access", "opening_hours", "defibrillator:location", "name", "level", "indoor"}
     other = [
@@ -408,13 +408,13 @@ def test_of_real_ones_no_byte_of_what_is_left_out_goes_out(swiss, tmp_path):
 
 
 def digits_of(text, last=9):
-    """The digits of a text; of a telephone number the last nine, for it is written in many ways, or none."""
+    """Return the digits of a text; of a telephone number only the last nine, because notations differ."""
     digits = "".join(filter(str.isdigit, text))
     return digits if last is None else digits[-last:] * (len(digits) >= last)
 
 
-def test_a_hundred_thousand_are_asked_as_a_few_are():
-    """RI2: those of a whole continent; the same answers as a search of all has."""
+def test_near_is_bounded_for_a_hundred_thousand():
+    """The result equals that of a search of all (RI2)."""
     dice = random.Random(3)
     many = [at(str(n), dice.uniform(36, 70), dice.uniform(-10, 40)) for n in range(100_000)]
     there = Aeds(many)
@@ -425,6 +425,6 @@ def test_a_hundred_thousand_are_asked_as_a_few_are():
         assert [aed.id for aed in there.near(lat, lng, 5_000)] == wanted
 
 
-def test_the_limits_are_those_of_osm():
-    """`geocast.calls.aeds`: what is told fits into a task, whatever a file holds."""
+def test_limits_equal_those_of_openstreetmap():
+    """So everything that is sent fits into a task, whatever the file contains."""
     assert aeds.MOST * 4 * (aeds.MAX_WHERE + 2 * aeds.MAX_SHORT + 128) < 16 * 1024

@@ -1,4 +1,4 @@
-"""calls/decrypted_chain.py: entries are sealed and opened with both of their parts, and a chain as far as it opens."""
+"""Encryption and decryption of entries with both parts, and of chains."""
 
 import dataclasses
 
@@ -16,37 +16,37 @@ PLACE = ExactPlace(47.6780089, 8.8311129, "residence", "Dorfstrasse 4")
 
 
 def chain(*parts, keys=KEYS):
-    """Entries of these (body, secret), numbered from 1."""
+    """Return entries of these (body, secret) pairs, numbered from 1."""
     return [sealed(keys, "c", number, NOON_MS, *each) for number, each in enumerate(parts, start=1)]
 
 
 CALLED = [(OPENING, PLACE), (Widening(1, 5), Nothing()), (Acceptance(1, "cpr", 6), Person("r-1"))]
 
 
-def test_an_entry_is_opened_as_it_was_made():
-    """RZ3: body and secret; and not by another key, nor under another number."""
+def test_entry_decrypts_to_the_body_and_secret_it_was_made_of():
+    """Not with another key, and not under another number (RZ3)."""
     for entry, parts in zip(chain(*CALLED), CALLED, strict=True):
         assert opened(KEYS, entry) == (entry, *parts)
         assert opened(OTHERS, entry) is None
         assert opened(KEYS, dataclasses.replace(entry, revision=9)) is None
 
 
-def test_what_was_sealed_but_is_none_of_a_call_does_not_open():
-    """G4: an entry whose parts this release can't read is set aside like a damaged one."""
+def test_decrypted_data_that_is_not_of_a_call_is_refused():
+    """An entry whose parts this release can't read is treated like a damaged one (G4)."""
     [entry] = chain((Widening(1, 5), Nothing()))
     moved = dataclasses.replace(entry, kind="claim", sealed=KEYS.seal("c", 1, "claim", entry.plain, b"\x80"))
     assert opened(KEYS, moved) is None
 
 
-def test_a_whole_chain_says_what_the_call_comes_to():
-    """docs/calls.md: content, ring and seats, and the number of its last entry."""
+def test_complete_chain_gives_the_state_of_the_call():
+    """Content, radius, seats, and the number of the last entry (docs/calls.md)."""
     found = opened_chain(KEYS, chain(*CALLED))
     assert (found.number, found.whole, found.call.wave, list(found.call.seats)) == (3, True, 1, [Person("r-1")])
     assert [(entry.revision, body, place) for entry, body, place in found.contents()] == [(1, OPENING, PLACE)]
 
 
-def test_a_chain_that_opens_in_part_says_so():
-    """RZ5: its numbers are taken all the same; where nothing opens there is no call."""
+def test_chain_with_an_undecrypted_entry_is_not_whole():
+    """Undecrypted entries keep their numbers; if nothing can be decrypted there is no call (RZ5)."""
     entries = [*chain(*CALLED)[:2], *chain(*CALLED, keys=OTHERS)[2:]]
     found = opened_chain(KEYS, entries)
     assert (found.number, found.whole, found.call.wave, found.call.seats) == (3, False, 1, {})
@@ -54,16 +54,16 @@ def test_a_chain_that_opens_in_part_says_so():
     assert (found.number, found.whole, found.call) == (3, False, None)
 
 
-def test_what_is_no_call_has_no_chain():
-    """RY1: an alert, nothing, or what a later release has written."""
+def test_history_without_call_entries_has_no_chain():
+    """The id may be that of an alert, unknown, or written by a later release (RY1)."""
     assert opened_chain(KEYS, [a_revision()]) is None
     assert opened_chain(KEYS, []) is None
     assert opened_chain(KEYS, [OtherKind("c", 1, 5)]) is None
     assert opened_chain(KEYS, [*chain(CALLED[0]), OtherKind("c", 2, 5)]).number == 2
 
 
-def test_a_copied_entry_counts_once():
-    """RZ3, RV2: whoever can write to the log can copy a claim, and takes no seat by it that was given back."""
+def test_copied_entry_counts_once():
+    """Copying a claim gives back no seat that was released (RZ3, RV2)."""
     *rest, claim, release = chain(*CALLED, (Release(1, 7), Person("r-1")))
     copy = dataclasses.replace(claim, revision=5, sealed_as=claim.revision)
     assert opened(KEYS, copy) is not None

@@ -1,4 +1,4 @@
-"""What is sealed of a call: without a key nobody reads it, alters or moves the entry around it (RZ3, RZ5)."""
+"""Encryption of calls: without a key nobody can read the secret, or change or move the entry (RZ3, RZ5)."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ SECRET = b"Dorfstrasse 4, door code 4711"
 
 
 def keys_of(*jwks):
-    """Keys, in this order."""
+    """Return these keys, in this order."""
     return parse_call_keys(json.dumps({"keys": jwks}).encode(), "file")
 
 
@@ -26,20 +26,20 @@ KEYS = keys_of(ONE)
 
 
 def sealed(keys=KEYS, secret=SECRET, kind="call", number=3, plain=b"body"):
-    """An entry that these keys have sealed."""
+    """Return an entry that was encrypted with these keys."""
     return CallEntry("cad-3.1", number, 1000, kind, plain, keys.seal("cad-3.1", number, kind, plain, secret))
 
 
 @given(st.binary(max_size=2000), st.binary(max_size=200), st.sampled_from(KINDS), st.integers(1, 2**40))
-def test_what_was_sealed_is_opened(secret, plain, kind, number):
-    """RZ3: an entry with nothing to hide is sealed too."""
+def test_encrypted_secret_decrypts(secret, plain, kind, number):
+    """Entries without anything secret are encrypted, too (RZ3)."""
     entry = sealed(KEYS, secret, kind, number, plain)
     assert KEYS.open(entry) == secret
     assert len(entry.sealed) == 12 + len(secret) + 16
 
 
-def test_nothing_of_it_is_readable_and_no_nonce_comes_twice():
-    """RZ3: a random nonce of 96 bits for each entry."""
+def test_ciphertext_hides_the_secret_and_nonces_differ():
+    """Each entry has a random nonce of 96 bits (RZ3)."""
     entries = [sealed().sealed for _ in range(1000)]
     assert len({each[:12] for each in entries}) == len({each[12:] for each in entries}) == 1000
     assert not any(word in each for each in entries for word in (b"Dorf", b"4711"))
@@ -62,23 +62,23 @@ def test_nothing_of_it_is_readable_and_no_nonce_comes_twice():
         {"revision": 4, "sealed_as": 3},
     ],
 )
-def test_what_was_altered_or_moved_does_not_open(changes):
-    """RZ3: id, number, kind and body are authenticated; no headline, no ring, no `end` can be forged."""
+def test_changed_or_moved_entry_does_not_decrypt(changes):
+    """Id, number, kind and body are authenticated, so no headline, wave or `end` can be forged (RZ3)."""
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(sealed(), **changes))
 
 
 @pytest.mark.parametrize("at", range(0, 12 + len(SECRET) + 16, 3))
-def test_a_flipped_bit_is_seen(at):
-    """RZ3: in the nonce, the ciphertext and the tag."""
+def test_entry_with_a_flipped_bit_does_not_decrypt(at):
+    """In the nonce, the ciphertext and the tag (RZ3)."""
     entry = sealed()
     with pytest.raises(CantOpen):
         KEYS.open(dataclasses.replace(entry, sealed=flipped(entry.sealed, at)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_put_back_may_stand_higher_than_it_was_sealed_for(kind):
-    """RZ3, RV7: an `end` and a `claim`, and no other; never lower; and only for the number that was sealed."""
+def test_restored_entry_decrypts_under_a_higher_number(kind):
+    """Only an `end` and a `claim`, and never under a lower number (RZ3, RV7)."""
     entry = sealed(kind=kind)
     higher = dataclasses.replace(entry, revision=7, sealed_as=3)
     if kind in MOVED:
@@ -91,8 +91,8 @@ def test_what_was_put_back_may_stand_higher_than_it_was_sealed_for(kind):
             KEYS.open(dataclasses.replace(entry, **changes))
 
 
-def test_the_first_key_seals_and_all_open():
-    """RZ5: a new key is last in every node's file before it is first in any."""
+def test_first_key_encrypts_and_all_keys_decrypt():
+    """A new key is added last to every node's file before it is moved to the front (RZ5)."""
     both, turned = keys_of(ONE, TWO), keys_of(TWO, ONE)
     assert (both.kids, turned.kids) == (("one", "two"), ("two", "one"))
     for entry in (sealed(keys_of(ONE)), sealed(both)):
@@ -102,30 +102,30 @@ def test_the_first_key_seals_and_all_open():
     assert both.open(sealed(turned)) == SECRET
 
 
-def test_without_keys_nothing_is_sealed_and_nothing_opens():
-    """RZ5: fail closed."""
+def test_without_keys_nothing_is_encrypted_or_decrypted():
+    """The node fails closed (RZ5)."""
     assert not NO_CALL_KEYS
     assert KEYS
-    with pytest.raises(ValueError, match="no key to seal with"):
+    with pytest.raises(ValueError, match="no key to encrypt with"):
         sealed(NO_CALL_KEYS)
     with pytest.raises(CantOpen):
         NO_CALL_KEYS.open(sealed())
 
 
-def test_a_key_is_new_each_time():
-    """RZ3: 256 random bits; it has a name."""
+def test_each_new_key_differs():
+    """A key has 256 random bits and a `kid` (RZ3)."""
     made = [make_call_key() for _ in range(100)]
     assert len({each["k"] for each in made}) == len({each["kid"] for each in made}) == 100
     assert keys_of(*made[:MAX_SEALING_KEYS]).kids == tuple(each["kid"] for each in made[:MAX_SEALING_KEYS])
 
 
-def test_keys_that_cannot_be_used_are_told_by_their_file():
-    """RZ5, K1: fail closed. What each has to be is in tests/auth/test_jwks.py."""
+def test_unusable_keys_are_reported_with_their_file():
+    """tests/auth/test_jwks.py has the form of each key (RZ5, K1)."""
     said = r"^call-keys c\.jwks: key 1: expected kty oct and alg A256GCM \(geocast keygen --call makes such keys\)$"
     with pytest.raises(ConfigError, match=said):
         parse_call_keys(json.dumps({"keys": [ONE | {"alg": "HS256"}]}).encode(), "c.jwks")
 
 
-def test_nothing_of_a_key_is_in_its_text():
-    """RZ3: as it may be shown by mistake."""
+def test_error_text_has_nothing_of_a_key():
+    """An error may be shown to anybody (RZ3)."""
     assert b"secret" * 5 not in repr(CallKeys({"a": b"secret" * 5 + b"ab"})).encode()

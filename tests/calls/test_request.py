@@ -1,4 +1,4 @@
-"""calls/request.py: each field of a call, what is said of a broken one, and the circle that is shown of its place."""
+"""The members of a call's request, the errors about them, and the published circle."""
 
 import itertools
 import math
@@ -13,20 +13,20 @@ from geocast.wire.requests import Invalid
 
 
 def place(**changes):
-    """The place of a call that is accepted, with these fields changed; `...` leaves one out."""
+    """Return a valid place with these changes; `...` leaves a member out."""
     whole = call_request()["place"] | changes
     return {name: value for name, value in whole.items() if value is not ...}
 
 
 def broken(parse=parse_call, /, *more, **changes):
-    """What a body with these changes breaks: [(slug, pointer), …]."""
+    """Return the violations of a body with these changes: [(slug, pointer), …]."""
     with pytest.raises(Invalid) as caught:
         parse(call_request(**changes), *more)
     return [(violation.slug, violation.pointer) for violation in caught.value.violations]
 
 
-def test_a_call_is_read_as_it_was_sent():
-    """RY1 to RY7: each field, with times in ms."""
+def test_parsed_call_equals_the_body():
+    """Each member is kept, with times in ms (RY1 to RY7)."""
     found = parse_call(call_request())
     assert (found.id, found.category, found.headline) == (
         "cad-3.8f1c02aa",
@@ -44,8 +44,8 @@ def test_a_call_is_read_as_it_was_sent():
     )
 
 
-def test_what_may_be_left_out():
-    """RY4, RY7: `status` is `actual` then, the end is worked out, and there are no words for the way."""
+def test_optional_members_have_defaults():
+    """`status` is `actual`, the expiry comes from the policy, and there is no access text (RY4, RY7)."""
     least = call_request(status=..., expires_at=..., place={"lat": 0, "lng": -0.0, "kind": "public"})
     found = parse_call(least)
     assert (found.status, found.expires_at) == ("actual", None)
@@ -54,14 +54,14 @@ def test_what_may_be_left_out():
 
 
 @pytest.mark.parametrize("name", ["id", "category", "headline", "occurred_at", "place"])
-def test_a_field_that_is_needed(name):
-    """RY1 to RY5: each by itself."""
+def test_missing_member_is_named(name):
+    """Each required member by itself (RY1 to RY5)."""
     assert broken(**{name: ...}) == [("missing-field", f"/{name}")]
 
 
 @pytest.mark.parametrize("name", ["lat", "lng", "kind"])
-def test_a_field_of_the_place_that_is_needed(name):
-    """RY5, RY6."""
+def test_missing_member_of_the_place_is_named(name):
+    """Each required member of the place by itself (RY5, RY6)."""
     assert broken(place=place(**{name: ...})) == [("missing-field", f"/place/{name}")]
 
 
@@ -77,8 +77,8 @@ def test_a_field_of_the_place_that_is_needed(name):
         ("place", [None, [], "47.6,8.8"]),
     ],
 )
-def test_a_field_has_its_grammar(name, values):
-    """RY1 to RY4: A1, A3, A6, A8, A9."""
+def test_invalid_member_is_named(name, values):
+    """The grammar of the members is that of alerts (RY1 to RY4; A1, A3, A6, A8, A9)."""
     for value in values:
         assert broken(**{name: value}) == [("invalid-value", f"/{name}")], value
 
@@ -93,14 +93,14 @@ def test_a_field_has_its_grammar(name, values):
         ("access", ["", "a" * 501, "\x00", 1, None]),
     ],
 )
-def test_a_field_of_the_place_has_its_bounds(name, values):
-    """RY5 (L6), RY6, RY7: inclusive, as the next test shows."""
+def test_member_of_the_place_out_of_bounds_is_named(name, values):
+    """The bounds are inclusive, as the next test shows (RY5, RY6, RY7, L6)."""
     for value in values:
         assert broken(place=place(**{name: value})) == [("invalid-value", f"/place/{name}")], value
 
 
-def test_bounds_include_their_ends():
-    """RY5, RY7, P8: and a line feed is allowed."""
+def test_values_at_the_bounds_are_valid():
+    """A line feed is allowed (RY5, RY7, P8)."""
     found = parse_call(call_request(place=place(lat=-90, lng=180.0, address="a" * 199 + "\n", access="b" * 500)))
     assert (found.place.lat, found.place.lng, found.place.address) == (-90.0, 180.0, "a" * 199 + "\n")
 
@@ -108,14 +108,14 @@ def test_bounds_include_their_ends():
 @pytest.mark.parametrize(
     "name", ["severity", "threat", "approval", "area", "description", "confirm", "patient", "caller"]
 )
-def test_there_is_no_field_for_anything_else(name):
-    """RY8: neither those of alerts, nor one for a person; not in the place either."""
+def test_unknown_member_is_refused(name):
+    """Members of alerts, members about a person, and members of the place (RY8)."""
     assert broken(**{name: "x"}) == [("unknown-field", f"/{name}")]
     assert broken(place=place(**{name: "x"})) == [("unknown-field", f"/place/{name}")]
 
 
-def test_new_content_is_a_whole_call_again():
-    """docs/calls.md, The api: with `replaces`; the `id` may be left out, and another one is refused."""
+def test_new_content_needs_all_members_of_a_call():
+    """And `replaces`; the `id` may be left out, and a different id is refused."""
     found = parse_content(call_request(id=..., replaces=3), "cad-3.8f1c02aa")
     assert (found.id, found.replaces) == ("cad-3.8f1c02aa", 3)
     assert parse_content(call_request(replaces=3), "cad-3.8f1c02aa") == found
@@ -126,8 +126,8 @@ def test_new_content_is_a_whole_call_again():
     assert broken(replaces=1) == [("unknown-field", "/replaces")]
 
 
-def test_an_end_has_a_reason():
-    """docs/calls.md, The api: 1 to 280 characters, and nothing else."""
+def test_end_needs_a_reason():
+    """1 to 280 characters, and no other member."""
     assert parse_end({"reason": "The crew is there."}) == "The crew is there."
     for body in ({}, {"reason": ""}, {"reason": "a" * 281}, {"reason": 1}, {"reason": "x", "id": "cad-3"}):
         with pytest.raises(Invalid):
@@ -135,8 +135,8 @@ def test_an_end_has_a_reason():
     assert set(EndRequest.model_fields) == {"reason"}
 
 
-def test_what_is_wrong_is_told_without_repeating_it():
-    """H9, RZ2: neither a place nor a text is in what is said, and no `repr` shows one."""
+def test_errors_do_not_repeat_values():
+    """Neither an error nor a `repr` contains a place or a text (H9, RZ2)."""
     secrets = ("47.678", "8.83", "Dorfstrasse", "4711", "77.123", "Marktgasse")
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(place=place(lat="77.123", kind="Marktgasse", access=["4711"]), patient="Marktgasse"))
@@ -145,8 +145,8 @@ def test_what_is_wrong_is_told_without_repeating_it():
     assert not [text for text in said for secret in secrets if secret in text]
 
 
-def test_what_of_a_broken_call_can_still_be_judged():
-    """P9: each field that is good by itself."""
+def test_usable_facts_of_an_invalid_call_are_kept():
+    """Each valid member is kept for the rules of the policy (P9)."""
     with pytest.raises(Invalid) as caught:
         parse_call(call_request(headline="", place=None))
     claims = caught.value.facts()
@@ -165,20 +165,20 @@ def test_what_of_a_broken_call_can_still_be_judged():
 
 
 def near(lat, lng, resolution=9, held=None):
-    """The circle that is shown of a place."""
+    """Return the published circle of a place."""
     return parse_call(call_request(place=place(lat=lat, lng=lng))).near(resolution, held)
 
 
-def test_the_circle_is_that_of_the_cell():
-    """RZ6: 210 m at resolution 9, round the cell's centre, which holds the whole cell."""
+def test_near_is_the_circle_of_the_cell():
+    """210 m at resolution 9 around the centre of the cell, which covers the whole cell (RZ6)."""
     found = near(47.6780089, 8.8311129)
     assert found == Near(47.67825933515865, 8.830423174775438, 210.0)
     cell = sphere.cell_of(47.6780089, 8.8311129, 9)
     assert sphere.cell_place(cell)[2] <= found.radius_m
 
 
-def test_all_of_a_cell_is_shown_alike():
-    """RZ6, B1, RZ8: from wherever in the cell; so of a place no more can be learned than its cell."""
+def test_near_is_the_same_for_all_places_of_a_cell():
+    """So the circle reveals no more of a place than its cell (RZ6, B1, RZ8)."""
     lat, lng, reach_m = sphere.cell_place(sphere.cell_of(47.6780089, 8.8311129, 9))
     step = reach_m / 111_000 / 4
     spots = [(lat + n * step, lng + m * step) for n, m in itertools.product(range(-4, 5), repeat=2)]
@@ -187,8 +187,8 @@ def test_all_of_a_cell_is_shown_alike():
     assert {near(*spot) for spot in inside} == {near(lat, lng)}
 
 
-def test_a_correction_into_a_neighbour_keeps_the_centre():
-    """RZ6, B11: it is wider then, once, and says not on which side; back in the cell it stays so."""
+def test_correction_into_a_neighbour_cell_keeps_the_centre():
+    """The circle becomes wider once, and does not reveal on which side the place is (RZ6, B11)."""
     first = near(47.6780089, 8.8311129)
     east = near(47.6780089, 8.8311129 + 0.004, held=first)
     west = near(47.6780089, 8.8311129 - 0.004, held=first)

@@ -1,11 +1,11 @@
-"""How many a ring calls: the simulation behind the default rings and `enough` (docs/calls.md, RN4)."""
+"""The simulation behind the default radii and `enough`: how many responders each radius notifies (RN4)."""
 
 import math
 import random
 
 import pytest
 
-from geocast.calls.seat_request import is_near
+from geocast.calls.eligibility import is_near
 from geocast.calls.state import DecryptedEntry, first_state
 from geocast.model.call import CallEntry, ExactPlace, Near, Nothing, Opening, Widening
 from geocast.policy.calls import CallCategory
@@ -19,13 +19,13 @@ FARTHEST_M = 1_800.0  # beyond the last ring
 
 
 def opened(number, body, secret):
-    """An entry with both its parts."""
+    """Return an entry with both parts."""
     entry = CallEntry("c-1", number, 10, "widen" if isinstance(body, Widening) else "call", b"", b"x")
     return DecryptedEntry(entry, body, secret)
 
 
 def town(dice, within_1_km):
-    """Responders as they are spread where so many are within 1 km, on average: latitude, longitude, reach."""
+    """Return responders at this average number within 1 km: latitude, longitude, uncertainty."""
     spots = []
     for _ in range(round(within_1_km * (FARTHEST_M / 1_000) ** 2)):
         metres, way = FARTHEST_M * math.sqrt(dice.random()), dice.uniform(0, 2 * math.pi)
@@ -35,7 +35,7 @@ def town(dice, within_1_km):
 
 
 def called(call, spots):
-    """Who is called when the ring has widened as often as it is to, by the rule itself."""
+    """Return who is notified after all waves that are due by the rule itself."""
     inside = [spot for spot in spots if is_near(call, spot)]
     for ring in range(1, len(TERMS.rings_m)):
         if len(inside) >= TERMS.enough:
@@ -48,8 +48,8 @@ def called(call, spots):
 @pytest.mark.parametrize(
     ("within_1_km", "low", "high"), [(10, 8.5, 10.5), (30, 9.5, 11.5), (100, 11, 13.5), (300, 27, 31)]
 )
-def test_the_default_rings_call_about_ten_where_there_are_ten_or_a_hundred(within_1_km, low, high):
-    """RN4: 9 to 12 on average, and all of the first ring where 300 are within 1 km."""
+def test_default_radii_notify_about_ten_at_low_and_high_density(within_1_km, low, high):
+    """9 to 12 on average, or everybody within the first radius if 300 are within 1 km (RN4)."""
     dice = random.Random(within_1_km)
     counts = []
     for _ in range(TOWNS):

@@ -1,4 +1,4 @@
-"""model/call.py and calls/state.py: what a chain is made of, and what it comes to."""
+"""The entries of a chain, and the state of a call that they give."""
 
 import msgpack
 import pytest
@@ -46,7 +46,7 @@ BODIES = [
 
 
 def chain(*parts, first=1):
-    """The state that entries with these (body, secret) come to, numbered from `first`."""
+    """Return the state after entries of these (body, secret) pairs, numbered from `first`."""
     return fold(
         DecryptedEntry(CallEntry("c", n, 99, kind_of(body), packed(body), b"%d" % n), body, secret)
         for n, (body, secret) in enumerate(parts, start=first)
@@ -64,7 +64,7 @@ def release(sub, seat):
 OPEN = (opening(), PLACE)
 
 
-def test_all_kinds_are_read_as_they_were_written():
+def test_each_kind_of_entry_is_read_as_written():
     """Each kind of entry is packed and read back unchanged."""
     assert list(dict.fromkeys(kind_of(body) for body, _ in BODIES)) == list(KINDS)
     for body, secret in BODIES:
@@ -73,20 +73,20 @@ def test_all_kinds_are_read_as_they_were_written():
         assert secret_of(entry.kind, packed(secret)) == secret
 
 
-def test_members_of_later_releases_are_passed_over():
-    """G4: a body with members that this release does not know is read."""
+def test_unknown_members_of_later_releases_are_ignored():
+    """A later release may add members to a body (G4)."""
     more = msgpack.packb({**msgpack.unpackb(packed(Widening(2, 5))), "later": {"a": [1]}})
     assert body_of(CallEntry("c", 2, 99, "widen", more, b"?")) == Widening(2, 5)
 
 
 @pytest.mark.parametrize("plain", [b"", b"\xc1", msgpack.packb([1]), msgpack.packb({"ring": "x", "at": 5})])
-def test_what_is_no_body_is_a_value_error_that_repeats_nothing_of_it(plain):
-    """H9: the error names a type and no value."""
+def test_invalid_body_raises_value_error_without_its_text(plain):
+    """The error names a type, and no value (H9)."""
     with pytest.raises(ValueError, match=r"^not a body or a secret: \w+$"):
         body_of(CallEntry("c", 2, 99, "widen", plain, b"?"))
 
 
-def test_a_wider_ring_and_a_claim_make_no_revision():
+def test_wider_radius_and_seat_request_make_no_revision():
     """Only new content makes a revision of a call."""
     state = chain(OPEN, (Widening(1, 5), Nothing()), claim("r-1", 1))
     assert (state.revision, state.content, state.number) == (1, 1, 3)
@@ -95,15 +95,15 @@ def test_a_wider_ring_and_a_claim_make_no_revision():
     assert state.seats[Person("r-1")].entry_number == 3
 
 
-def test_the_ring_never_narrows_and_stays_at_new_content():
+def test_radius_never_shrinks_and_is_kept_by_new_content():
     """The radius of a call only grows."""
     state = chain(OPEN, (Widening(2, 5), Nothing()), (Widening(1, 6), Nothing()), (opening("Corrected", 1), PLACE))
     assert (state.radius_m, state.content, state.revision) == (500, 4, 4)
     assert state.opening.headline == "Corrected"
 
 
-def test_a_seat_given_back_makes_a_full_call_ring_again_under_a_new_revision():
-    """RV6."""
+def test_released_seat_of_a_full_call_makes_a_revision():
+    """The call notifies again under that revision (RV6)."""
     full = chain(OPEN, claim("r-1", 1), claim("r-2", 2))
     assert full.full
     again = chain(OPEN, claim("r-1", 1), claim("r-2", 2), release("r-1", 1))
@@ -111,50 +111,50 @@ def test_a_seat_given_back_makes_a_full_call_ring_again_under_a_new_revision():
     assert chain(OPEN, claim("r-1", 1), release("r-1", 1)).revision == 1  # it was ringing all the while
 
 
-def test_who_has_given_a_seat_back_is_known():
-    """RZ8: they were told where it is. Whoever has taken one again is among the seats."""
+def test_person_who_released_a_seat_is_listed_in_left():
+    """The person knows the place. Somebody with a new seat is listed among the seats instead (RZ8)."""
     once = chain(OPEN, claim("r-1", 1), release("r-1", 1), release("r-2", 2))
     assert once.left == {Person("r-1"): Left(6, 7)}
     assert chain(OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)).left == {}
 
 
-def test_a_claim_that_was_put_back_stands_as_seat_0():
-    """RV7."""
+def test_restored_seat_that_is_taken_becomes_seat_0():
+    """Somebody else has the seat of the lost entry by then (RV7)."""
     state = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2))
     assert {person.sub: seat.number for person, seat in state.seats.items()} == {"r-1": 1, "r-2": 2, "r-3": 0}
     after = chain(OPEN, claim("r-1", 1), claim("r-2", 2), claim("r-3", 2), release("r-3", 0))
     assert (after.full, after.revision) == (True, 1)
 
 
-def test_a_sub_holds_one_seat_at_most():
-    """RV3."""
+def test_person_has_one_seat_at_most():
+    """A second claim of the same person has no effect (RV3)."""
     state = chain(OPEN, claim("r-1", 1), claim("r-1", 2))
     assert [(seat.number, seat.entry_number) for seat in state.seats.values()] == [(1, 2)]
 
 
-def test_reports_are_of_who_holds_a_seat():
+def test_report_of_a_person_without_seat_has_no_effect():
     """A report of somebody without a seat is ignored."""
     state = chain(OPEN, claim("r-1", 1), (Report(1, "arrived", 8), Person("r-1")), (Report(2, "aed", 9), Person("r-9")))
     assert [(seat.state, seat.changed_at) for seat in state.seats.values()] == [("arrived", 8)]
 
 
-def test_nothing_follows_an_end():
-    """Entries behind the end of a call change nothing."""
+def test_entries_after_the_end_have_no_effect():
+    """An end is final."""
     state = chain(OPEN, (Ending("cad-3", 9, opening()), Reason("over")), claim("r-1", 1), (opening("more"), PLACE))
     assert state.end.source == "cad-3"
     assert (state.seats, state.opening.headline) == ({}, "Adult")
 
 
-def test_when_the_place_is_deleted_the_end_tells_the_rest():
-    """RZ4."""
+def test_end_describes_the_call_whose_place_was_deleted():
+    """The end repeats the public content (RZ4)."""
     state = chain(claim("r-1", 1), (Ending(None, 9, opening()), Reason()), first=2)
     assert (state.opening, state.entry, state.number) == (opening(), None, 3)
     assert list(state.seats) == [Person("r-1")]
     assert chain(claim("r-1", 1), first=2) is None
 
 
-def test_a_claim_that_was_copied_behind_its_release_takes_no_seat():
-    """RZ3: who can write to the log moves nothing of a call."""
+def test_claim_copied_behind_its_release_takes_no_seat():
+    """Somebody who can write to the log, but has no key, changes no seat (RZ3)."""
     parts = [OPEN, claim("r-1", 1), release("r-1", 1), claim("r-1", 1)]
     seals = [b"open", b"claim", b"release", b"claim"]
     state = fold(

@@ -1,4 +1,4 @@
-"""Random walks through two processes that read one log, beside the rules as a naive program (`rules.py`)."""
+"""Random walks through two processes that read one log, compared with a simple model of the rules (`rules.py`)."""
 
 from calls import rules
 from calls.quarter import METRE, NEAR, PLACE, TERMS, Quarter
@@ -22,7 +22,7 @@ processes = st.integers(0, 1)
 
 
 class Calls(RuleBasedStateMachine):
-    """Two processes, their phones, and what the rules say of each."""
+    """Two processes, their sessions, and what the rules say about each session."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ class Calls(RuleBasedStateMachine):
     # ---- the log -----------------------------------------------------------------------------------------------
 
     def append(self, call_id, kind, told, body, secret):
-        """An entry, judged by all that is in the log."""
+        """Append an entry and apply it to the model."""
         number = sum(each[1] == call_id for each in self.log) + 1
         entry = self.quarters[0].entry(body, secret, call_id, number)
         self.log.append((entry, call_id, number, kind, told, self.clock.monotonic))
@@ -53,12 +53,12 @@ class Calls(RuleBasedStateMachine):
 
     @initialize(tests=st.booleans())
     def which_are_tests(self, tests):
-        """One of the calls may be an exercise."""
+        """Make one of the calls an exercise, or none."""
         self.statuses = {"c-1": "exercise" if tests else "actual", "c-2": "actual"}
 
     @rule(call_id=ids, where=st.sampled_from([0, 500]))
     def content(self, call_id, where):
-        """A call is opened, or corrected."""
+        """Open or correct a call."""
         if call_id in self.whole and self.whole[call_id].ended_s is not None:
             return
         near = Near(NEAR.lat + where * METRE, NEAR.lng, 210.0)
@@ -67,14 +67,14 @@ class Calls(RuleBasedStateMachine):
 
     @rule(call_id=ids)
     def widen(self, call_id):
-        """The ring widens."""
+        """Start the next wave."""
         call = self._open(call_id)
         if call and not call.full and call.ring < 2:
             self.append(call_id, "widen", call.ring + 1, Widening(call.ring + 1, 0), Nothing())
 
     @rule(call_id=ids, sub=subs)
     def accept(self, call_id, sub):
-        """Somebody takes the lowest free seat."""
+        """Give somebody the lowest free seat."""
         call = self._open(call_id)
         if call and not call.full and sub not in call.seats:
             taken = {self.numbers[call_id, other] for other in call.seats}
@@ -83,14 +83,14 @@ class Calls(RuleBasedStateMachine):
 
     @rule(call_id=ids, sub=subs)
     def release(self, call_id, sub):
-        """Somebody gives a seat back."""
+        """Release somebody's seat."""
         call = self._open(call_id)
         if call and sub in call.seats:
             self.append(call_id, "release", sub, Release(self.numbers[call_id, sub], 0), Person(sub))
 
     @rule(call_id=ids)
     def end(self, call_id):
-        """A call is ended."""
+        """End a call."""
         if self._open(call_id):
             body = Ending("cad-3", self.clock.wall_ms, self.quarters[0].opening(WALK_TERMS))
             self.append(call_id, "end", None, body, Reason())
@@ -101,7 +101,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(process=processes, count=st.integers(1, 3))
     def catch_up(self, process, count):
-        """A process reads on."""
+        """Let a process read on."""
         for entry, *told in self.log[self.read[process] :][:count]:
             self.read[process] += 1
             self._apply(self.known[process], *told)
@@ -115,7 +115,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(process=processes)
     def read_again(self, process):
-        """A new epoch of the log gives all once more."""
+        """Let a process read everything again, as in a new epoch of the log."""
         for entry, *_ in self.log[: self.read[process]]:
             self.quarters[process].hub.take(entry, self.clock.now())
         self.send(process)
@@ -124,7 +124,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(process=processes, sub=subs, quals=quals, may_test=st.booleans(), at=metres)
     def join(self, process, sub, quals, may_test, at):
-        """Somebody comes."""
+        """Add a session."""
         if len(self.links) < 8:
             quarter = self.quarters[process]
             link = rules.Link(sub, set(quals), may_test, None if at is None else quarter.place(at))
@@ -135,7 +135,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), at=metres, reach_m=st.sampled_from([0.0, 300.0, 2_000.0]))
     def move(self, data, at, reach_m):
-        """Somebody walks, or goes off duty."""
+        """Move a session, or take it off duty."""
         phone = self.one(data)
         here = None if at is None else phone.quarter.place(at, reach_m)
         self.links[phone][1].here = here
@@ -145,7 +145,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), quals=quals, may_test=st.booleans())
     def token(self, data, quals, may_test):
-        """Somebody has another token."""
+        """Give a session another token."""
         phone = self.one(data)
         link = self.links[phone][1]
         link.quals, link.may_test = set(quals), may_test
@@ -155,7 +155,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), call_id=ids)
     def decline(self, data, call_id):
-        """Somebody is not going; a seat that is held stays, since the log has not been asked yet."""
+        """Decline a call; a seat stays, because the log is not asked in this model."""
         phone = self.one(data)
         process, link = self.links[phone]
         call = self.known[process].get(call_id)
@@ -167,7 +167,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data(), slow=st.booleans())
     def slowness(self, data, slow):
-        """A transport is full, or has drained."""
+        """Fill or drain a transport."""
         phone = self.one(data)
         if slow:
             phone.quarter.slow.add(phone.row)
@@ -178,7 +178,7 @@ class Calls(RuleBasedStateMachine):
     @precondition(lambda self: self.links)
     @rule(data=st.data())
     def leave(self, data):
-        """Somebody hangs up."""
+        """Close a connection."""
         phone = self.one(data)
         phone.quarter.slow.discard(phone.row)
         phone.leave()
@@ -186,7 +186,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 300, 601]))
     def time_passes(self, seconds):
-        """Rests end; nothing is sent because of that (RQ7)."""
+        """Advance the clock, so that exclusions end; this sends nothing (RQ7)."""
         if self.clock.monotonic < 2_000:
             self.clock.advance(seconds)
             for quarter in self.quarters:
@@ -194,27 +194,27 @@ class Calls(RuleBasedStateMachine):
                 quarter.run()
 
     def one(self, data):
-        """One of the phones."""
+        """Return one of the sessions."""
         return data.draw(st.sampled_from(sorted(self.links, key=lambda phone: (self.links[phone][0], phone.row))))
 
     # ---- what was sent -----------------------------------------------------------------------------------------
 
     def settle(self, phone):
-        """All that it is owed is sent now, unless it is slow."""
+        """Send a session everything that it is owed, unless it is slow."""
         if phone.row not in phone.quarter.slow:
             self.excused -= {(phone, call_id) for call_id in IDS}
             phone.settle()
         self.judge(phone)
 
     def send(self, process):
-        """All that was noted is sent."""
+        """Write to all noted rows."""
         self.quarters[process].run()
         for phone, (own, _) in self.links.items():
             if own == process:
                 self.judge(phone)
 
     def judge(self, phone):
-        """Each message was due, in the order in which they came; and R6 apart, none was left out."""
+        """Check that each message was due in its order, and that none was left out."""
         process, link = self.links[phone]
         calls = self.known[process]
         for message in phone.messages():
@@ -225,7 +225,10 @@ class Calls(RuleBasedStateMachine):
 
     @invariant()
     def nobody_lacks_anything(self):
-        """MC2, MC3, MC4: who is not slow has all that is due; but whose rest has just ended waits (RQ7)."""
+        """Check that sessions that are not slow have everything due (MC2, MC3, MC4).
+
+        Sessions whose exclusion has just ended are excepted (RQ7).
+        """
         for phone, (process, link) in self.links.items():
             calls, now_s = self.known[process], self.clock.monotonic
             if rules.busy(link.sub, calls, now_s):

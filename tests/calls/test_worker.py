@@ -1,4 +1,4 @@
-"""What the board wants done in the log, done: claims, wider rings and ends, over processes that share one log."""
+"""The call worker: seat requests, waves and ends in a log that several processes share."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ LOOKS = 2_000  # turns of the loop that a test waits for something at most
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """Waits are turns of the loop: what is waited for comes by the test's clock."""
+    """Replace waiting by turns of the loop; the test's clock decides what is due."""
     for name in ("TICK_S", "REST_S", "RETRY_S", "RETRY_MOST_S", "END_JITTER_S", "RESTORE_S"):
         monkeypatch.setattr(module, name, 0.0)
 
@@ -70,7 +70,7 @@ class SharedLog(MemoryLog):
 
 
 class CallCluster:
-    """Some processes, each with a quarter of its own, and the log and the clock that they share."""
+    """Processes with a call hub each, and the log and the clock that they share."""
 
     def __init__(self, processes=1):
         self.clock, self.keys, self.log = FakeClock(), new_keys(), SharedLog()
@@ -94,7 +94,7 @@ class CallCluster:
 
     @contextlib.asynccontextmanager
     async def running(self):
-        """All processes do their work."""
+        """Run the workers of all processes."""
         tasks = [asyncio.ensure_future(work) for each in self.errands for work in (each.run(), self._follow(each))]
         try:
             yield
@@ -114,11 +114,11 @@ class CallCluster:
         assert await self.log.append(self.quarters[0].entry(body, secret, call_id, number))
 
     async def open(self, call_id="c-1", **terms):
-        """A call is opened."""
+        """Open a call."""
         await self.append(self.quarters[0].opening(dataclasses.replace(TERMS, **terms)), PLACE, call_id)
 
     async def seated(self):
-        """A phone that has been rung, and has its task."""
+        """Return a session that was notified and has its task."""
         phone = self.quarters[0].join()
         await self.open()
         await self.append(Acceptance(1, "cpr", NOON_MS), Person("r-1"))
@@ -126,12 +126,12 @@ class CallCluster:
         return phone
 
     async def kinds(self, call_id="c-1"):
-        """The kinds of the entries of a call."""
+        """Return the kinds of the entries of a call."""
         return [entry.kind for entry in await self.log.history(call_id)]
 
 
 async def until(condition):
-    """Wait until it is so."""
+    """Run the loop until a condition holds."""
     for _ in range(LOOKS):
         if condition():
             return
@@ -140,7 +140,7 @@ async def until(condition):
 
 
 async def settled():
-    """Let everything happen that will."""
+    """Run the loop until nothing more happens."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -149,8 +149,8 @@ def run(main):
     asyncio.run(asyncio.wait_for(main(), 30))
 
 
-def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
-    """RV1, RV3: both devices of a person, on two processes, have the same task."""
+def test_accept_gets_the_seat_and_the_task():
+    """Two devices of a person, on two processes, are sent the same task (RV1, RV3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -166,8 +166,8 @@ def test_who_accepts_gets_the_seat_and_is_told_where_to_go():
     run(main)
 
 
-def test_of_two_who_accept_the_last_seat_one_gets_it():
-    """RV2: on two processes, at once."""
+def test_last_seat_goes_to_one_of_two_accepts():
+    """On two processes at the same time (RV2)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -185,8 +185,8 @@ def test_of_two_who_accept_the_last_seat_one_gets_it():
     run(main)
 
 
-def test_an_accept_waits_while_the_log_is_away():
-    """Section 12, RV4: it is tried again, and judged by what holds then."""
+def test_accept_waits_while_the_log_is_unavailable():
+    """It is tried again, and decided by the state at that time (RV4)."""
 
     async def main():
         cluster = CallCluster()
@@ -210,8 +210,8 @@ def test_an_accept_waits_while_the_log_is_away():
     run(main)
 
 
-def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over():
-    """RV4, RV5, RV7: what it has lost is put back; an accept, and a seat given back, wait for that."""
+def test_accept_waits_while_the_log_lacks_an_open_call():
+    """The log puts lost entries back; an accept and a release wait for that (RV4, RV5, RV7)."""
 
     async def main():
         cluster = CallCluster()
@@ -234,8 +234,8 @@ def test_while_the_log_lacks_a_call_that_is_open_nobody_is_told_that_it_is_over(
     run(main)
 
 
-def test_an_accept_that_waits_is_answered_when_the_call_is_over():
-    """Section 12, RJ9: by the clocks, though the log is away."""
+def test_waiting_accept_is_answered_when_the_call_ends():
+    """By the clocks, although the log is unavailable (RJ9)."""
 
     async def main():
         cluster = CallCluster()
@@ -253,8 +253,8 @@ def test_an_accept_that_waits_is_answered_when_the_call_is_over():
     run(main)
 
 
-def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
-    """M19, M20."""
+def test_release_and_report_are_stored_when_the_log_is_back():
+    """Both are tried until they succeed (M19, M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -273,8 +273,8 @@ def test_a_seat_is_given_back_and_a_report_stored_when_the_log_is_there_again():
     run(main)
 
 
-def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
-    """M20: else the one before would be, and the last would come too soon after it to count."""
+def test_last_of_several_waiting_reports_is_stored():
+    """An earlier report, stored first, would keep the last one from counting (M20)."""
 
     async def main():
         cluster = CallCluster()
@@ -301,8 +301,8 @@ def test_of_reports_that_wait_for_the_log_the_last_one_is_stored():
     run(main)
 
 
-def test_a_seat_is_asked_back_once_however_often_it_is_declined():
-    """M19: while the log is away, too; and a seat that is taken anew is not given back by what was said before."""
+def test_repeated_decline_releases_the_seat_once():
+    """Also while the log is unavailable; a new seat is not released by an old decline (M19)."""
 
     async def main():
         cluster = CallCluster()
@@ -325,8 +325,8 @@ def test_a_seat_is_asked_back_once_however_often_it_is_declined():
     run(main)
 
 
-def test_what_gave_one_seat_back_does_not_give_back_the_next():
-    """RV5: whether the release was stored is unknown, and when that can be asked its holder has accepted anew."""
+def test_release_of_one_seat_does_not_release_the_next():
+    """It was unknown whether the release was stored, and the person has accepted again since (RV5)."""
 
     async def main():
         cluster = CallCluster()
@@ -347,14 +347,14 @@ def test_what_gave_one_seat_back_does_not_give_back_the_next():
 
 
 async def rings(cluster):
-    """The rings that came into force, after the time in which each process would have tried one."""
+    """Return the waves that were stored, after the time in which each process would have tried one."""
     cluster.clock.advance(0.35)
     await settled()
     return [body_of(entry).ring for entry in await cluster.log.history("c-1") if entry.kind == "widen"]
 
 
-def test_the_ring_widens_by_what_all_processes_have_called():
-    """RN2, RN3: no process has called enough, and both together have; one widens where they have not."""
+def test_call_widens_by_the_counts_of_all_processes():
+    """Each process has notified too few, both together enough; only a call without enough widens (RN2, RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -372,8 +372,8 @@ def test_the_ring_widens_by_what_all_processes_have_called():
     run(main)
 
 
-def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
-    """RN3: of two each has called one, of the two that are enough."""
+def test_call_widens_by_own_count_if_counts_are_unreadable():
+    """Two processes have notified one session each, and two are enough (RN3)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -389,8 +389,8 @@ def test_where_the_count_can_not_be_read_a_process_goes_by_its_own():
     run(main)
 
 
-def test_a_full_call_and_the_last_ring_do_not_widen():
-    """RN2: only while seats are free."""
+def test_full_call_and_last_wave_do_not_widen():
+    """A call widens only while a seat is free (RN2)."""
 
     async def main():
         cluster = CallCluster()
@@ -407,8 +407,8 @@ def test_a_full_call_and_the_last_ring_do_not_widen():
     run(main)
 
 
-def test_a_call_that_expires_is_ended_once():
-    """RZ4: by one of all processes, without a source, and when both clocks say so."""
+def test_expired_call_is_ended_once():
+    """By one of all processes, without a source, after both clocks have ended it (RZ4)."""
 
     async def main():
         cluster = CallCluster(3)
@@ -428,8 +428,8 @@ def test_a_call_that_expires_is_ended_once():
     run(main)
 
 
-def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
-    """RV7: another had the number, and the seat, and has given it back; who was told where to go is not untold."""
+def test_seat_that_the_log_does_not_restore_is_put_back():
+    """Another person had the number and the seat, and has released it; the first person keeps a seat (RV7)."""
 
     async def main():
         cluster = CallCluster(2)
@@ -449,8 +449,8 @@ def test_a_claim_that_the_log_has_lost_for_good_is_made_anew():
     run(main)
 
 
-def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_there(caplog):
-    """HD8, RZ5: by the id of its call, its number and its position."""
+def test_undecrypted_entry_is_counted_logged_and_decrypted_with_its_key(caplog):
+    """The log line has the id of the call, the number and the position (HD8, RZ5)."""
 
     async def main():
         cluster = CallCluster()
@@ -475,8 +475,8 @@ def test_an_entry_that_no_key_opens_is_counted_named_and_opened_when_the_key_is_
     run(main)
 
 
-def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
-    """An error in one errand is logged, without its words; the client's next try is a new one."""
+def test_programming_error_in_a_task_ends_no_other_task(monkeypatch, caplog):
+    """The error is logged without its text, and the client's next try is a new one."""
 
     async def main():
         cluster = CallCluster()
@@ -491,7 +491,7 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
             with monkeypatch.context() as patched:
                 patched.setattr(cluster.errands[0]._service, "accept", failing)
                 phone.accept()
-                await until(lambda: "an errand of a call failed" in caplog.text)
+                await until(lambda: "a request of a call to the log failed" in caplog.text)
             assert "Dorfstrasse" not in caplog.text
             phone.accept()
             await until(lambda: len(phone.sent) == 2)
@@ -500,8 +500,8 @@ def test_a_mistake_of_ours_ends_nothing_else(monkeypatch, caplog):
     run(main)
 
 
-def test_counts_are_kept_while_the_log_is_away():
-    """RN3, H7."""
+def test_counts_are_kept_while_the_log_is_unavailable():
+    """They are stored when the log is available again (RN3, H7)."""
 
     async def main():
         cluster = CallCluster()
@@ -518,8 +518,8 @@ def test_counts_are_kept_while_the_log_is_away():
     run(main)
 
 
-def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
-    """H7: a process that drains has stored what its responders said before it goes."""
+def test_last_counts_are_stored_at_shutdown(monkeypatch):
+    """A process that drains stores what its responders said before it ends (H7)."""
     monkeypatch.setattr(module, "REST_S", 60.0)  # between two looks
 
     async def main():
@@ -536,8 +536,8 @@ def test_what_was_counted_last_is_stored_at_the_end(monkeypatch):
     run(main)
 
 
-def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_lasts():
-    """Errands, Rule 1: where this process does not know the call either, and so not when it is over."""
+def test_requests_for_a_lost_call_stop_after_its_lifetime():
+    """This process does not know the call either, and so not when the call ends (Rule 1 of `calls.worker`)."""
 
     async def main():
         cluster = CallCluster()
@@ -552,8 +552,8 @@ def test_nothing_is_asked_of_a_log_that_has_lost_a_call_for_longer_than_a_call_l
 
 
 @pytest.mark.parametrize("turns", range(5))
-def test_worker_that_is_cancelled_while_an_entry_comes_ends(turns, monkeypatch):
-    """A node that drains cancels its worker once, and waits for it. Found by the nemesis: one waited for ever."""
+def test_worker_cancelled_while_an_entry_arrives_ends(turns, monkeypatch):
+    """A draining node cancels its worker once, and waits for it. The fault runs found a worker that never ended."""
     monkeypatch.setattr(module, "REST_S", 60.0)
 
     async def main():

@@ -368,7 +368,7 @@ def test_policy_with_calls_needs_call_keys(geocast, keys, tmp_path):
     outcome = geocast("check", *node)
     assert outcome.status == 2
     [error] = errors(outcome)
-    assert error.startswith("the policy has [calls], and there is no key to seal them by: give --call-keys FILE")
+    assert error.startswith("the policy has [calls], but there is no key to encrypt them with: give --call-keys FILE")
     assert errors(geocast("serve", *node)) == [error]
     assert geocast("keygen", "--call").status == 0
     assert geocast("check", *node, "--call-keys", "call-keys.jwks").status == 0

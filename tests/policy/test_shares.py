@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geocast.model.problems import Problem
-from geocast.policy.shares import Shares, Turns
+from geocast.policy.shares import Shares, Starts, Turns
 
 
 @given(
@@ -104,5 +104,28 @@ def test_subject_whose_turns_are_over_takes_no_memory():
         await asyncio.gather(work(), work(), work())
         gc.collect()
         assert len(turns._own) == 0
+
+    asyncio.run(main())
+
+
+def test_requests_of_one_subject_begin_in_different_turns_of_the_loop():
+    """Requests of other subjects begin in the same turns (Rule 7), and finished subjects take no memory (Rule 4)."""
+
+    async def main():
+        starts, turn, begun = Starts(), 0, []
+
+        async def request(subject):
+            await starts.wait(subject)
+            begun.append((turn, subject))
+
+        requests = [asyncio.ensure_future(request(subject)) for subject in ["greedy"] * 5 + ["other"] * 2]
+        while not all(each.done() for each in requests):
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(set(begun)) == len(begun) == 7
+        assert [subject for _, subject in begun[:2]] == ["greedy", "other"]
+        requests.clear()
+        gc.collect()
+        assert len(starts._own) == 0
 
     asyncio.run(main())

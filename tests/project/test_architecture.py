@@ -469,3 +469,15 @@ def test_every_test_says_which_rule_it_proves(path):
         and not ast.get_docstring(node)
     ]
     assert silent == []
+
+
+def test_walks_name_at_most_20_files_that_exist():
+    """ARCHITECTURE.md, "Four walks": each file is there, and no walk is longer than a reader can follow."""
+    part = (ROOT / "ARCHITECTURE.md").read_text("utf-8").split("\n## Four walks\n")[1].split("\n## ")[0]
+    walks = part.split("\n### ")[1:]
+    assert len(walks) == 4
+    for walk in walks:
+        files = set(re.findall(r"`([a-z]\w*(?:/\w+)+)`", walk))
+        missing = {name for name in files if name.replace("/", ".") not in MODULES}
+        assert not missing, missing
+        assert 10 <= len(files) <= 20, (walk.splitlines()[0], len(files), sorted(files))

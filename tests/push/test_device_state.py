@@ -1,25 +1,18 @@
-"""The states of a push device: the table of the documentation is the table of the code."""
+"""The states of a push device."""
+
+from support.state_table import read_state_table
 
 from geocast.push import device_state
 from geocast.push.device_state import NEXT, DeviceEvent, DeviceState
 
 
-def test_table_of_states_says_what_the_code_does():
+def test_table_in_docstring_equals_table_in_code():
     """Each row of the table is a state, and each cell the state after an event."""
-    rows = [line.strip("| ").split("|") for line in device_state.__doc__.splitlines() if line.startswith("| `")]
-    heads = (
-        next(line for line in device_state.__doc__.splitlines() if line.startswith("| state")).strip("| ").split("|")
-    )
-    events = [DeviceEvent(head.strip()) for head in heads[1:]]
-    table = {}
-    for state, *cells in ([cell.strip().strip("`") for cell in row] for row in rows):
-        after = zip(events, cells + [""] * (len(events) - len(cells)), strict=True)
-        table[DeviceState[state]] = {event: DeviceState[cell] for event, cell in after if cell}
-    assert table == NEXT
+    assert read_state_table(device_state, DeviceState, DeviceEvent) == (NEXT, set())
 
 
-def test_each_state_can_be_reached_and_ends_in_gone():
-    """No state is a trap: from each one a device can leave."""
+def test_device_can_leave_from_each_state():
+    """Every state can be reached from `IDLE`, and every state leads to `GONE`."""
     reached, ahead = set(), [DeviceState.IDLE]
     while ahead:
         state = ahead.pop()

@@ -270,8 +270,8 @@ def test_policy_with_calls_needs_call_keys(files, tmp_path, caplog):
     policy.write_text(POLICY.format("Other") + '[calls.arrest]\ntitle = "Arrest"\nquals = ["cpr"]\n')
     found.reload()
     assert not found.policy.calls
-    assert "the policy has [calls], and there is no key" in caplog.text
-    with pytest.raises(ConfigError, match=r"^the policy has \[calls\], and there is no key"):
+    assert "the policy has [calls], but there is no key" in caplog.text
+    with pytest.raises(ConfigError, match=r"^the policy has \[calls\], but there is no key"):
         RuntimeConfig(files.settings)
     assert set(RuntimeConfig(replace(files.settings, call_keys=path)).policy.calls) == {"arrest"}
 

@@ -4,11 +4,12 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from geocast.model.problems import Problem
-from geocast.run.threads import MAX_WORKS, THREADS, Threads
+from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
 
 
 def test_loop_goes_on_while_a_thread_works():
@@ -103,5 +104,32 @@ def test_cancelled_work_is_not_started():
         go.set()
         await aside(lambda: done.append(3), "c")
         assert done == [3]
+
+    asyncio.run(main())
+
+
+def test_subject_pauses_after_long_work_and_others_do_not():
+    """HD3, HD6: as long as the work took, in CPU time; short work causes no pause."""
+
+    def compute():
+        until = time.thread_time() + 2 * LONG_S
+        while time.thread_time() < until:
+            pass
+
+    async def main():
+        pauses = []
+
+        async def note(seconds):
+            pauses.append(seconds)
+
+        aside = Threads(sleep=note)
+        await aside(lambda: None, "long")
+        await aside(compute, "long")
+        assert pauses == []
+        await aside(lambda: None, "other")
+        assert pauses == []
+        await aside(lambda: None, "long")
+        assert len(pauses) == 1
+        assert 0 < pauses[0] <= 60
 
     asyncio.run(main())

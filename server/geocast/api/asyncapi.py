@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import __version__
 from ..auth.scopes import MAX_QUALS
 from ..calls.aeds import MOST
+from ..calls.eligibility import Reason
 from ..calls.messages import CallOut
-from ..calls.seat_request import Reason
 from ..model import close_codes
 from ..model.alert import Status
 from ..model.call import PlaceKind, Role

@@ -17,7 +17,7 @@ from ..ingest.publish import Publishing
 from ..metrics import Metrics
 from ..policy import Policy
 from ..policy.publishers.bounds import Publishers
-from ..policy.shares import Shares, Turns
+from ..policy.shares import Shares, Starts, Turns
 from .drain import Drain
 
 if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
@@ -39,6 +39,7 @@ class Places:
         self.reads = Turns("reads under way", MAX_READS, READS_AT_ONCE, share)
         self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)
         self.messages = Shares("messages of CAP under way", MAX_CAP, share)
+        self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
         """Return what a request to publish is judged in: a dry run waits for a turn of its own kind."""

@@ -10,9 +10,11 @@ connections strangers may have is the door's affair.
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Request
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_S = 10.0  # in which a whole body has to arrive
+REFUSED_S = 5.0  # until a request beyond the share of requests under way is refused
 CAP_PATH = "/v1/cap"
 MAX_CAP_BYTES = 2 * 1024 * 1024  # CP2: real ones carry 600 KB of audio
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
@@ -74,7 +77,9 @@ class Middleware:
             if _is_public(scope["path"]):
                 await self._app(scope, receive, observed)
             else:
-                with self._api.places.requests.place(await self._subject(scope)):
+                subject = await self._subject(scope)
+                scope["turn"] = functools.partial(self._api.places.starts.wait, subject)
+                async with self._place(subject):
                     await self._app(scope, receive, observed)
         except Problem as refused:
             await problem_answer(self._api, refused)(scope, receive, send)
@@ -89,6 +94,24 @@ class Middleware:
                 await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
         finally:
             self._api.requests -= 1
+
+    @contextlib.asynccontextmanager
+    async def _place(self, subject: Hashable) -> AsyncIterator[None]:
+        """Hold a place for a request of `subject` in the block. Raise Problem (429) if there is none.
+
+        The refusal is delayed by REFUSED_S. Example: a publisher keeps 2,000 connections busy and sends a new request
+        after each refusal. Without the delay the refusals alone would take all of the loop's time (rule HD6).
+        """
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(self._api.places.requests.place(subject))
+            except Problem:
+                with contextlib.suppress(TimeoutError):
+                    async with self._api.drain.waiting(REFUSED_S):
+                        await asyncio.Event().wait()
+                await self._api.places.starts.wait("refusals")  # one in each turn of the loop
+                raise
+            yield
 
     async def _subject(self, scope: Scope) -> Hashable:
         """Note in `scope` who is asking, and return by whom the request is counted. Raise Problem: 503, 401."""
@@ -253,6 +276,8 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
         raise Problem(problems.REQUEST_TIMEOUT, f"The body did not arrive within {BODY_S:g} s.") from None
     if take_place is not None:
         take_place()
+    if turn := request.scope.get("turn"):
+        await turn()  # from here on the request takes time of the loop
     return b"".join(chunks)
 
 

@@ -7,7 +7,8 @@ decrypted_chain  the chain of a call, as far as it can be decrypted
 service          what a dispatcher may do with a call, and who gets a seat
 dispatcher_view  what a dispatcher is answered
 aeds             defibrillators of a map: which are near, and which one a responder fetches
-seat_request     whether this responder may have a seat
+eligibility      who may have a seat, and the reason if not
+pending_accept   the states of an `accept` that waits for its answer
 messages         what responders are sent: the call, the task, that they may stand down
 live_call, responders, hub   what lives in one process: calls, responders on duty, who is sent what
 port             what the sessions' hub asks of calls, and the answers of a process without calls

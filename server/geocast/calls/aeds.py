@@ -1,11 +1,11 @@
-"""Defibrillators: which there are, from the file of `--aeds`, and which one a responder fetches (calls, RI1 to RI4).
+"""Defibrillators: read them from the file of `--aeds`, find those near a place, and choose which to fetch (RI1 to RI4).
 
-The file is GeoJSON, or what Overpass answers (JSON), both with the tags of OpenStreetMap. It is read at the start. A
-record that can't be used is left out and named by its number; what makes the file as a whole useless stops the start.
+The file is GeoJSON, or the JSON of an Overpass query, both with the tags of OpenStreetMap. It is read at the start. A
+record that can't be used is left out, and logged by its number. A file without any usable record stops the start.
 
-Rule 1  What goes out is picked by name, field by field. So nothing that a mapper has written elsewhere, a warden's name
-        or telephone among it, can slip through.
-Rule 2  A record of which it is not known that it is a defibrillator, and where, is not used: somebody would run there.
+Rule 1  Only named fields are sent. So nothing else that a mapper has written, such as a warden's name or telephone
+        number, can be sent.
+Rule 2  A record is used only if it says that it is a defibrillator, and where: somebody would run there.
 """
 
 import json
@@ -23,15 +23,15 @@ from ..geometry.sphere import chord2, distance_m, limit_chord2, unit_vector, uni
 
 logger = logging.getLogger(__name__)
 
-MOST = 3  # RI2: so many a responder is told of
-MAX_WHERE = 255  # characters, the longest value that OpenStreetMap takes; of longer ones the beginning is told
-MAX_SHORT = 32  # characters of a code or a level; a longer one is none, for half a code opens nothing
-NAMED = 10  # records with the same fault that a line names by their numbers
+MOST = 3  # defibrillators in a task, at most (RI2)
+MAX_WHERE = 255  # characters, the longest value in OpenStreetMap; longer texts are cut
+MAX_SHORT = 32  # characters of a code or a level; a longer value is dropped, because half a code opens nothing
+NAMED = 10  # records with the same fault whose numbers are logged
 
 _ID = re.compile(r"[!-~]{1,128}")
-# What OpenStreetMap's opening_hours say of a thing that is never open, a comment in quotes after it or not.
+# Values of OpenStreetMap's opening_hours for something that is never open, with or without a comment in quotes.
 _CLOSED = re.compile(r'(?:24/7 )?(?:off|closed)(?: ?"[^"]*")?')
-# A telephone number that a mapper has written into the text of where it is (3 of 1,550 in Switzerland).
+# A telephone number in the description of where the defibrillator is (3 of 1,550 in Switzerland have one).
 _NUMBER = re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){7,}")
 _NOT_FOR_ALL = ("no", "private")
 _KINDS = ("node", "way", "relation")
@@ -39,7 +39,7 @@ _INDOOR = {"yes": True, "no": False}
 
 
 class Aed(NamedTuple):
-    """One defibrillator that may be used. What is not known is None."""
+    """A defibrillator that may be used. Unknown values are None."""
 
     id: str
     lat: float
@@ -51,19 +51,19 @@ class Aed(NamedTuple):
     code: str | None  # of its box
 
     def to_map(self, with_code: bool) -> dict[str, Any]:
-        """What a responder is told of it (RI3); the code only who fetches it. `open` is there in any case."""
+        """Return the members for a task (RI3), always with `open`. Only who fetches the defibrillator gets the code."""
         told = self._asdict() if with_code else self._asdict() | {"code": None}
         return {key: value for key, value in told.items() if value is not None or key == "open"}
 
 
 class Aeds:
-    """Those of a file that may be used, to be asked which are near."""
+    """The usable defibrillators of a file, indexed by place."""
 
     def __init__(self, aeds: Sequence[Aed], unusable: int = 0) -> None:
-        """`unusable`: how many records of the file are left out."""
+        """Index these defibrillators. `unusable`: how many records of the file were left out."""
         self.unusable = unusable
         x, y, z = unit_vectors(np.array([aed.lat for aed in aeds], float), np.array([aed.lng for aed in aeds], float))
-        # By z, so that those near a place lie in one piece of the columns: in the belt of its latitude.
+        # Sorted by z: defibrillators near a place are in one slice of the columns, the belt around its latitude.
         order = np.argsort(z, kind="stable")
         self._aeds = [aeds[n] for n in order]
         self._x, self._y, self._z = x[order], y[order], z[order]
@@ -76,7 +76,7 @@ class Aeds:
         return iter(self._aeds)
 
     def near(self, lat: float, lng: float, within_m: float) -> list[Aed]:
-        """Those within so many metres of a place (degrees), 3 at most: open ones first, then by distance (RI1, RI2)."""
+        """Return at most 3 within `within_m` metres of a place in degrees: open ones first, then the nearest (RI1)."""
         centre, limit = unit_vector(lat, lng), limit_chord2(float(within_m))
         first = int(np.searchsorted(self._z, centre[2] - math.sqrt(limit), "left"))
         last = int(np.searchsorted(self._z, centre[2] + math.sqrt(limit), "right"))
@@ -92,9 +92,9 @@ NO_AEDS = Aeds([])
 def fetch_of(
     aeds: Sequence[Aed], responder: tuple[float, float], patient: tuple[float, float], taken: Collection[str]
 ) -> int | None:
-    """Which of these a responder brings: the index of the one that is the least way round (RI2).
+    """Return the index of the defibrillator with the shortest way from the responder, by it, to the patient (RI2).
 
-    Places are latitude and longitude. `taken`: ids of those that others fetch. None if no other is there.
+    Places are latitude and longitude in degrees. `taken`: ids of defibrillators that others fetch. None if all are.
     """
     free = (n for n, aed in enumerate(aeds) if aed.id not in taken)
     return min(
@@ -108,7 +108,7 @@ def fetch_of(
 
 
 class _Unusable(Exception):  # noqa: N818
-    """Why a record is left out. `expected`: in a file that is in order there are such records too."""
+    """The reason why a record is left out. `expected`: files without faults have such records, too."""
 
     def __init__(self, why: str, expected: bool = False) -> None:
         super().__init__(why)
@@ -116,7 +116,7 @@ class _Unusable(Exception):  # noqa: N818
 
 
 def read_aeds(path: Path) -> Aeds:
-    """The defibrillators of a file. What is left out is logged, by numbers. Raises ConfigError."""
+    """Read the defibrillators of a file, and log which records are left out. Raises ConfigError."""
     records, read = _records(path)
     found: dict[str, Aed] = {}
     left_out: dict[tuple[str, int], list[int]] = {}
@@ -124,7 +124,7 @@ def read_aeds(path: Path) -> Aeds:
         try:
             aed = read(record)
             if aed.id in found:
-                raise _Unusable("its id is that of one before it")
+                raise _Unusable("an earlier record has the same id")
             found[aed.id] = aed
         except _Unusable as why:
             left_out.setdefault((str(why), why.level), []).append(number)
@@ -137,12 +137,12 @@ def read_aeds(path: Path) -> Aeds:
 
 
 def _records(path: Path) -> tuple[list[Any], Callable[[Any], Aed]]:
-    """The records of a file, and how one is read. Raises ConfigError."""
+    """Return the records of a file, and the function that reads a record. Raises ConfigError."""
     whole = _json(path)
     if isinstance(whole, dict) and isinstance(elements := whole.get("elements"), list):
-        # A query that ran out of time or memory is answered with what was found until then, and this remark.
+        # If a query runs out of time or memory, Overpass returns what it has found so far, with this remark.
         if "error" in str(whole.get("remark", "")):
-            raise ConfigError(f"aeds {path}: is not whole: Overpass says in its `remark` that the query failed")
+            raise ConfigError(f"aeds {path}: is incomplete: the `remark` of Overpass says that the query failed")
         return elements, _of_overpass
     features = whole.get("features") if isinstance(whole, dict) and whole.get("type") == "FeatureCollection" else None
     if isinstance(features, list):
@@ -159,8 +159,8 @@ def _json(path: Path) -> Any:
         raise ConfigError(f"aeds {path}: is not in UTF-8") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"aeds {path}: is not JSON (line {error.lineno})") from None
-    except (ValueError, RecursionError):  # a number without end, NaN, brackets without end
-        raise ConfigError(f"aeds {path}: is not JSON that can be read") from None
+    except (ValueError, RecursionError):  # a huge number, NaN, or too many nested brackets
+        raise ConfigError(f"aeds {path}: is not readable JSON") from None
 
 
 def _no_number(_: str) -> NoReturn:
@@ -168,7 +168,7 @@ def _no_number(_: str) -> NoReturn:
 
 
 def _of_overpass(record: Any) -> Aed:
-    """An element: a node, or a way or relation with its `center`. Nodes that only draw a way have no tags."""
+    """Read an element of Overpass: a node, or a way or relation with its `center`."""
     element = _map(record)
     tags = _map(element.get("tags", {}))
     if tags.get("emergency") != "defibrillator":
@@ -181,7 +181,7 @@ def _of_overpass(record: Any) -> Aed:
 
 
 def _of_geojson(record: Any) -> Aed:
-    """A feature with a point. Its properties are the tags, or have them as `tags`; its id may be one of them, too."""
+    """Read a feature with a point. Its properties are the tags, or have the tags as `tags`, and may have the id."""
     feature = _map(record)
     properties, geometry = _map(feature.get("properties") or {}), _map(feature.get("geometry") or {})
     tags = _map(properties.get("tags", properties))
@@ -194,7 +194,7 @@ def _of_geojson(record: Any) -> Aed:
 
 
 def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
-    """The record as what may be used. Raises _Unusable."""
+    """Return the defibrillator of a record. Raises _Unusable."""
     if not isinstance(name, str) or _ID.fullmatch(name) is None:
         raise _Unusable("must have an id: a number, or 1 to 128 characters of ASCII without blanks")
     if {type(lat), type(lng)} - {int, float} or not (abs(lat) <= 90 and abs(lng) <= 180):
@@ -219,17 +219,18 @@ def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
 
 def _map(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Unusable("must be an object, and so must be what it has of tags, properties, geometry and center")
+        raise _Unusable("must be an object, and its tags, properties, geometry and center must be objects")
     return value
 
 
 def _word(value: Any) -> str:
-    """A tag that is compared: GeoJSON may have it as a true or false."""
+    """Return the value of a tag for a comparison. GeoJSON may have true or false instead of a text."""
     return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else _text(value).casefold()
 
 
 def _text(value: Any) -> str:
-    """A tag that is shown, as one line without control characters or what can't be sent; empty if it is no text."""
+    """Return the value of a tag to send: one line without control characters; empty if the value is no text."""
+
     text = str(value) if type(value) is int else value if isinstance(value, str) else ""
     if not text.isprintable():
         text = "".join(each if each.isprintable() else " " for each in text)

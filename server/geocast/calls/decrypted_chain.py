@@ -1,4 +1,4 @@
-"""Entries with both of their parts: how they are made of a body and a secret, and opened again."""
+"""Encrypt entries made of a body and a secret, and decrypt entries and chains."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from .state import CallState, DecryptedEntry, fold
 
 
 class DecryptedChain(NamedTuple):
-    """A call's chain as far as it opens.
+    """The chain of a call, as far as it can be decrypted.
 
-    `number` is that of its last entry, and `whole` says whether all of it opens. `call` is what it comes to; None if
-    nothing that opens tells that.
+    `number`: the number of the last entry. `whole`: whether all entries were decrypted. `call`: the state of the call;
+    None if no decrypted entry says what the call is about.
     """
 
     entries: list[DecryptedEntry]
@@ -22,18 +22,18 @@ class DecryptedChain(NamedTuple):
     call: CallState | None
 
     def contents(self) -> Iterator[tuple[CallEntry, Opening, Secret]]:
-        """Each content that the call has had, with its place."""
+        """Yield each content that the call has had, with its place."""
         return ((entry, body, secret) for entry, body, secret in self.entries if isinstance(body, Opening))
 
 
 def sealed(keys: CallKeys, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
-    """The entry with this number, sealed by the first of the keys. Raises ValueError if there is none."""
+    """Return the entry with this number, encrypted by the first of the keys. Raises ValueError if there is no key."""
     plain, kind = packed(body), kind_of(body)
     return CallEntry(call_id, number, ends_at, kind, plain, keys.seal(call_id, number, kind, plain, packed(secret)))
 
 
 def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
-    """The entry with both of its parts; None if no key opens it, or what is in it is none of a call."""
+    """Decrypt an entry. Return None if no key decrypts it, or if its parts are not those of a call."""
     try:
         return DecryptedEntry(entry, body_of(entry), secret_of(entry.kind, keys.open(entry)))
     except (CantOpen, ValueError):
@@ -41,10 +41,11 @@ def opened(keys: CallKeys, entry: CallEntry) -> DecryptedEntry | None:
 
 
 def opened_chain(keys: CallKeys, history: Sequence[Revision | Cancel | OtherKind]) -> DecryptedChain | None:
-    """The chain of a call; None if there is no entry of one.
+    """Decrypt the chain of a call; None if the history has no entry of a call.
 
-    What is there twice counts once: an entry may be copied by whoever can write to the log.
+    Copies count once: somebody who can write to the log can copy an entry.
     """
+
     entries: dict[bytes, CallEntry] = {}
     for entry in history:
         if isinstance(entry, CallEntry):

@@ -1,4 +1,4 @@
-"""What a dispatcher is answered: of what was done, and of how a call stands. Never where it is (RZ2)."""
+"""The answers to a dispatcher: what a request has done, and the state of a call. None contains the place (RZ2)."""
 
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """Content of a call that is in the log. `headline` is there if the title is rung in its place."""
+    """The content of a call in the log. `headline` is present if responders are sent the title instead of it."""
 
     id: str
     revision: Number
@@ -28,7 +28,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The end of a call, which is in the log."""
+    """The end of a call in the log."""
 
     id: str
     revision: Number
@@ -36,7 +36,7 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A seat that a responder holds. Its number is 0 if it is one more than there are (RV7)."""
+    """A seat that a responder has. Its number is 0 for a seat beyond those of the call (RV7)."""
 
     seat: Count
     role: Role
@@ -49,7 +49,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """Who has given a seat back, and when it was taken. They were told where it is, too (RZ8)."""
+    """A responder who has given a seat back, and when the seat was taken. The responder knows the place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -60,9 +60,9 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 
 
 class CallStateOut(TypedDict):
-    """A call, how far it rings (metres), how many sessions were rung, have shown it and have declined, and who goes.
+    """The state of a call: its radius in metres, how many sessions were notified, have seen and declined it, who goes.
 
-    `content` is what `replaces` has to be in new content.
+    New content must have the number `content` as its `replaces`.
     """
 
     state: StateWord
@@ -83,12 +83,12 @@ class CallsOut(TypedDict):
 
 
 def is_open(call: CallState, now: Now) -> bool:
-    """Whether a call has neither been ended nor reached its expiry."""
+    """Return whether a call has neither ended nor expired."""
     return call.end is None and now.wall_ms < call.opening.expires_at
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, Any]:
-    """Of content that is in the log. `asked`: the headline that was sent (RY3)."""
+    """Return the answer about content in the log. `asked`: the headline in the request (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -102,12 +102,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> dict[str, 
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> dict[str, Any]:
-    """Of an end that is in the log."""
+    """Return the answer about an end in the log."""
     return dict(CallEndedOut(id=entry.id, revision=entry.revision, ended_at=format_time(ending.at)))
 
 
 def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
-    """How a call stands: how many were rung, and who goes (RZ7: from where, nobody is told)."""
+    """Return the state of a call: how many were notified, and who goes, but not from where (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
@@ -118,7 +118,7 @@ def state_map(call: CallState, counts: Counts, now: Now) -> dict[str, Any]:
         "declined": counts.declined,
         "seats": [_seat_map(seat) for seat in sorted(call.seats.values(), key=_in_order)],
     }
-    if call.left:  # they were told where it is (RZ8)
+    if call.left:  # these people know the place (RZ8)
         shown["left"] = [
             {"responder": person.sub, "accepted_at": format_time(each.accepted_at), "left_at": format_time(each.at)}
             for person, each in call.left.items()
@@ -135,7 +135,8 @@ def _word(call: CallState, now: Now) -> StateWord:
 
 
 def _in_order(seat: Seat) -> tuple[bool, int, int]:
-    """By their numbers; those beyond the seats that there are come last (RV7)."""
+    """Return the sort key of a seat: by number, additional seats last (RV7)."""
+
     return seat.number == 0, seat.number, seat.entry_number
 
 

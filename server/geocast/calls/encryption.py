@@ -1,12 +1,12 @@
-"""What nobody with the log may read: the secrets of a call's entries, sealed by the keys of `--call-keys` (RZ3, RZ5).
+"""Encryption of the secret part of a call's entries, by the keys of `--call-keys` (RZ3, RZ5).
 
     nonce (12 bytes, random) | AES-256-GCM ciphertext and tag (16 bytes)
 
-What is authenticated with it is the entry around it: id, number, kind and body. So whoever can write to the log, and
-has no key, can neither make an entry, nor alter one, nor move it to another place. Only `MOVED` kinds may stand under
-a higher number than they were sealed for: they are put back when Redis has lost them, by a log that has no keys.
+The additional authenticated data are the id, number, kind and public body of the entry. So somebody who can write to
+the log, but has no key, can't make an entry, change one, or move one. Only entries of the kinds in `MOVED` may have a
+higher number than they were encrypted for: the log, which has no keys, puts them back after Redis has lost them.
 
-The first key seals, all open. Which one has sealed an entry it does not say; there are few, and to try one takes 1 µs.
+The first key encrypts, and all keys decrypt. An entry does not name its key: there are few keys, and a try takes 1 µs.
 """
 
 import os
@@ -22,19 +22,19 @@ from ..auth.jwks import make_sealing_key, sealing_keys_of
 from ..errors import ConfigError, GeocastError
 from ..model.call import MOVED, CallEntry, Kind
 
-NONCE_BYTES = 12  # random, so a key is good for 2^32 entries (NIST SP 800-38D, 8.3); it seals for a day
+NONCE_BYTES = 12  # random, so a key is good for 2^32 entries (NIST SP 800-38D, 8.3)
 TAG_BYTES = 16
 
 
 class CantOpen(GeocastError):  # noqa: N818
-    """An entry that was sealed by no key in force, or is not as it was sealed."""
+    """An entry was encrypted by no current key, or was changed since."""
 
 
 class CallKeys:
-    """The keys of `--call-keys`, in their order: the first seals, all open. False if there is none."""
+    """The keys of `--call-keys`, in their order: the first encrypts, all decrypt. False if there is no key."""
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
-        """`keys`: `kid` -> 32 bytes."""
+        """Use these keys of 32 bytes, by `kid`."""
         self.kids = tuple(keys)
         self._ciphers = [AESGCM(key) for key in keys.values()]
 
@@ -42,14 +42,14 @@ class CallKeys:
         return bool(self.kids)
 
     def seal(self, id: str, number: int, kind: Kind, plain: bytes, secret: bytes) -> bytes:  # noqa: A002
-        """What is sealed of the entry of this place and body. Raises ValueError if there is no key."""
+        """Encrypt `secret` for an entry. Raises ValueError if there is no key."""
         if not self._ciphers:
-            raise ValueError("there is no key to seal with")
+            raise ValueError("there is no key to encrypt with")
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[0].encrypt(nonce, secret, _bound(id, number, kind, plain))
 
     def open(self, entry: CallEntry) -> bytes:
-        """The secret of an entry. Raises CantOpen."""
+        """Return the decrypted secret of an entry. Raises CantOpen."""
         number = entry.sealed_as or entry.revision
         if number != entry.revision and not (entry.kind in MOVED and number < entry.revision):
             raise CantOpen("an entry was moved")
@@ -68,16 +68,16 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """What is authenticated with the secret: each part with its length, so that no two entries have the same."""
+    """Return the additional authenticated data. MessagePack writes lengths, so no two entries have the same data."""
     bound: bytes = msgpack.packb((id, number, kind, plain))
     return bound
 
 
 def refuse_unsealed(keys: CallKeys, categories: Collection[str]) -> None:
-    """Raise ConfigError if there are categories of calls, and no key to seal calls by (RZ5)."""
+    """Raise ConfigError if the policy has categories of calls, but there is no key to encrypt calls with (RZ5)."""
     if categories and not keys:
         raise ConfigError(
-            "the policy has [calls], and there is no key to seal them by: give --call-keys FILE "
+            "the policy has [calls], but there is no key to encrypt them with: give --call-keys FILE "
             "(made by geocast keygen --call)"
         )
 
@@ -86,7 +86,7 @@ def refuse_unsealed(keys: CallKeys, categories: Collection[str]) -> None:
 
 
 def load_call_keys(path: Path) -> CallKeys:
-    """The keys of the file at `path`. Raises ConfigError."""
+    """Read the keys of a file. Raises ConfigError."""
     try:
         return parse_call_keys(path.read_bytes(), path)
     except OSError as error:
@@ -94,10 +94,11 @@ def load_call_keys(path: Path) -> CallKeys:
 
 
 def parse_call_keys(data: bytes, source: object) -> CallKeys:
-    """The keys of a JWKS of `oct` keys with the `alg` A256GCM. Raises ConfigError, which never repeats a key."""
+    """Read a JWKS of `oct` keys with the `alg` A256GCM. Raises ConfigError, whose text never contains a key."""
     return CallKeys(sealing_keys_of(data, f"call-keys {source}", "geocast keygen --call"))
 
 
 def make_call_key(kid: str | None = None) -> dict[str, str]:
-    """A new key, as a JWK: it is a secret."""
+    """Make a new key, as a JWK. The result is a secret."""
+
     return make_sealing_key(kid or secrets.token_hex(8))

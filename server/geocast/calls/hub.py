@@ -1,27 +1,35 @@
-"""The live side of calls in one process: which are open, who was told what, and who is owed something.
+"""The calls of one process: which calls are open, what each session was sent, and what each session is owed.
 
-Calls and responders are few, so nothing of this flies with the alerts: the hub asks this one when a session comes,
-moves or goes, and has it write before its own flights. Like the hub it knows no clock, no socket and no asyncio. What
-has to be done in the log it asks for by an `LogRequest`.
+There are few calls and few responders, so calls do not use the fan-out of alerts. The stream's hub tells this hub when
+a session arrives, moves, speaks or leaves, and writes the frames that this hub returns before any alert. This hub has
+no clock, no socket and no asyncio. It asks the worker for changes of the log by a `LogRequest`.
 
-    an entry is read                     take: the rows that it may concern are noted
-    a turn of the pump                   take_noted, frames: what these rows are owed of these calls
-    hello, move, token, drained          frames: all that the session is owed now
-    accept, decline, report              an errand, or an answer that is noted
+    an entry is read from the log        take: note the rows that the entry may concern
+    a turn of the stream's pump          take_noted, frames: write what these rows are owed of these calls
+    hello, move, token, drained          frames: write everything that the session is owed
+    accept, decline, report              a LogRequest, or an answer for which the row is noted
 
-Rule 1  What a session is owed about a call is computed from the call's state and from what the session was told
-        (`_next_message`), at the moment it is written; a noted row is a hint where to look. So a slow session is a
-        late joiner, and nothing is sent twice: one (id, revision) once on a connection (RJ2, RJ6).
-Rule 2  Rows of those who hold a seat, or have just lost one, go before those of all others; of those who are rung the
-        nearest go first.
-Rule 3  A call rings for a session by RJ1, and by nothing else. A recipient is sent new content wherever it is (RJ5),
-        but who holds a seat gets it as a new task, and who has declined is left alone.
-Rule 4  When the end was read, or either clock has ended a call, nothing is said of it any more but `over` (RJ7, RJ9):
-        to its recipients and holders, once and before it expires, and as the answer to an `accept`.
-Rule 5  The exact place is opened while a task is written, and not kept (RZ2). No responder's place leaves this hub
-        (RZ7), but in a claim, while this process judges it.
-Rule 6  A seat belongs to a person, by issuer and `sub`. A session may act for that person's seat, and is sent the task,
-        only if a qualification of its own token counts for the call (HD5).
+Rule 1  What a session is owed about a call follows from the state of the call and from what the session was sent
+        (`_next_message`), and is computed when it is written. A noted row only says where to look.
+        Example: a phone's socket is full while a call is opened, corrected and widened. When the socket has drained,
+        the phone is sent one `call`, the newest revision, like a phone that arrives at that moment. So no revision is
+        sent twice on a connection (RJ2, RJ6).
+Rule 2  Sessions of people who have a seat, or have just lost one, are written first. Those who are notified follow,
+        the nearest first.
+Rule 3  RJ1 alone decides whom a call notifies. A session that was notified is sent new content wherever it is now
+        (RJ5). Two exceptions: a session whose person has a seat is sent a new task instead, and a session that has
+        declined is sent nothing.
+        Example: a responder was notified, walks out of the radius, and the headline is corrected: the correction is
+        sent. The next wave then has a larger radius: a session that was notified before is not notified again.
+Rule 4  After the end of a call was read, or after either clock has ended the call, the only message about the call is
+        `over` (RJ7, RJ9). It is sent once, before the call expires, to sessions that were notified or have a task, and
+        as the answer to an `accept`.
+Rule 5  The exact place is decrypted while a task is written, and is not kept (RZ2). A responder's place leaves this hub
+        only in a `SeatRequest`, while this process decides about the seat (RZ7).
+Rule 6  A seat belongs to a person, by issuer and `sub`. A session is sent the person's task, and may act for the seat,
+        only if a qualification of the session's own token counts for the call (HD5).
+        Example: a volunteer accepts on a phone, and also has a web page open with a token without qualifications. The
+        phone is sent the task, the page is not, and `decline` on the page does not release the seat.
 """
 
 import contextlib
@@ -37,35 +45,36 @@ from ..matching.circle_index import NONE, CircleIndex
 from ..model.alert import Circle
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
+from .eligibility import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
 from .live_call import CallDelivery, CallSummary, LiveCall, Open
 from .messages import in_each_format, standdown_message, task_message, task_revision
-from .responders import PendingAccept, Responder, ResponderRights, Responders
-from .seat_request import Here, Reason, Refusal, SeatRequest, is_near, is_wanted, may_see, refusal
+from .pending_accept import AcceptEvent, AcceptState, PendingAccept
+from .responders import Responder, ResponderRights, Responders
 from .state import CallState, Seat, place_of
 
-HOLDING_S = 30.0  # how long a session's word is kept that it holds a call that is unknown here (R5e)
-UNKNOWN_KEPT = 256  # … and of how many calls
-REPORT_S = 5.0  # between two reports of a session that count (M20)
-JITTER_S = 0.1  # RN2: so that of several processes one widens
-UNANSWERED_S = 60.0  # from when on a call is unanswered while nobody holds a seat
-KEPT_S = 86_400.0  # how long a call that has expired is known while its `end` does not come: the log forgets it then
+HOLDING_S = 30.0  # how long the `holding` of a session is remembered for calls that this process does not know (R5e)
+UNKNOWN_KEPT = 256  # calls of a session's `holding` that are remembered, at most
+REPORT_S = 5.0  # least time between two reports of a session that count (M20)
+JITTER_S = 0.1  # longest random delay of a wave, so that not all processes widen a call at once (RN2)
+UNANSWERED_S = 60.0  # a call that nobody has accepted counts as unanswered after this time
+KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time, as the log forgets it
 STANDDOWN, TASK, CALL = range(3)  # the order of messages in one write (RJ3)
-LOOK_S = 0.2  # between looks at the times of all calls
-INITIAL_CAPACITY = 1 << 10  # rings for which address space is taken at the start
+LOOK_S = 0.2  # time between two checks of the times of all calls
+INITIAL_CAPACITY = 1 << 10  # circles for which address space is reserved at the start
 
 
-# ---- errands: what is to be done in the log ------------------------------------------------------------------------
+# ---- requests for changes of the log -------------------------------------------------------------------------------
 
 
 class AcceptRequest(NamedTuple):
-    """Claim a seat for this session: by `seat_request`, and then tell by `on_answer`."""
+    """Ask for a seat for this session: `CallHub.seat_request` has the details, `CallHub.on_answer` takes the answer."""
 
     responder: Responder
     pending: PendingAccept
 
 
 class ReleaseRequest(NamedTuple):
-    """Release the seat of a call that this person holds, if it is the one that was accepted then (ms; None: any)."""
+    """Release this person's seat, if it was accepted at this time (ms since 1970; None: at any time)."""
 
     call_id: str
     person: Person
@@ -73,7 +82,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class ReportRequest(NamedTuple):
-    """Report how far this person is."""
+    """Store the progress of the person who has a seat."""
 
     call_id: str
     person: Person
@@ -81,7 +90,7 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """The log has lost claims of this call that were read: `lost` says which seats, as long as they are not back."""
+    """Restore seats of this call that were read and that the log has lost since; `CallHub.lost` lists them."""
 
     call_id: str
 
@@ -90,7 +99,7 @@ LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
-    """The calls of this process, and its responders. The module tells how it works."""
+    """The calls and the responders of this process. The docstring of the module explains how they are handled."""
 
     def __init__(
         self,
@@ -100,44 +109,44 @@ class CallHub:
         aeds: Aeds = NO_AEDS,
         observe: Callable[[str, float], None] = lambda _what, _seconds: None,
     ) -> None:
-        """`capacity`: how many rows there are. `open_` opens an entry; None: it does not open.
+        """Serve sessions with rows from 0 to `capacity` - 1.
 
-        `ask` is told what is to be done in the log, and may not do it at once. `observe` is told how long something
-        took, in seconds: `first_ring`, `accept` and `first_seat`.
+        `open_` decrypts an entry, or returns None if no key does. `ask` takes a request for a change of the log, and
+        must not carry it out before it returns. `observe` takes durations in seconds, by name: `first_ring`, `accept`
+        and `first_seat`.
         """
-        self.rings = self.acks = self.failed = 0  # of calls: sent, acknowledged; entries that did not open
+        self.rings = self.acks = self.failed = 0  # `call` messages sent, acknowledged; entries that no key decrypts
         self.answers: Counter[str] = Counter()
         self.standdowns: Counter[Reason] = Counter()
-        self.seats: Counter[str] = Counter()  # by role, of tasks that answered an `accept`
+        self.seats: Counter[str] = Counter()  # by role: tasks that answered an `accept`
         self._open = open_
         self._ask = ask
         self._aeds = aeds
         self._observe = observe
         self._calls: dict[str, LiveCall] = {}
         self._responders = Responders(capacity)
-        self._returning: deque[tuple[float, Responder]] = deque()  # those with something unknown, and until when
-        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # of those that ring
-        self._widening: set[LiveCall] = set()  # those that have a free seat, and a ring that is not in force yet
-        self._seated: dict[Person, set[LiveCall]] = {}  # the calls, not ended, of which each holds a seat
-        self._resting: dict[Person, float] = {}  # until when each is held off (RQ7), on the monotonic clock
-        # Rows that may be owed something, and of which calls.
-        self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()
-        self._counts: dict[str, Counts] = {}  # since they were last taken, by the names under which they are stored
+        self._returning: deque[tuple[float, Responder]] = deque()  # with unknown calls in `holding`, and until when
+        self._near: CircleIndex[LiveCall] = CircleIndex(INITIAL_CAPACITY)  # calls that notify
+        self._widening: set[LiveCall] = set()  # calls with a free seat and a wave to come
+        self._seated: dict[Person, set[LiveCall]] = {}  # calls without an end in which the person has a seat
+        self._resting: dict[Person, float] = {}  # until when a person is excluded (RQ7), on the monotonic clock
+        self._noted: OrderedDict[int, set[LiveCall]] = OrderedDict()  # rows that may be owed something of these calls
+        self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._arrivals = 0
         self._look_at = 0.0
 
     # ---- sessions ------------------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """The session has this token now."""
+        """Set the rights that the session's token gives from now on."""
         self._responders.set_rights(row, rights)
 
     def move(self, row: int, here: Here | None) -> None:
-        """The session is there now, by its own word; None: it does not say, and so is off duty (RQ4)."""
+        """Set where the session says that it is; None takes the session off duty (RQ4)."""
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """The session has just come, and says which revisions of which calls it holds (RJ8)."""
+        """Take the `holding` of a new session: the revision that it has of each call (RJ8)."""
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
@@ -149,14 +158,17 @@ class CallHub:
                 responder.unknown[call_id] = held
 
     def leave(self, row: int) -> None:
-        """The session is over. All that is known of it is forgotten."""
+        """Forget a session that has ended."""
         self._noted.pop(row, None)
         responder = self._responders.leave(row)
         for call in responder.calls if responder is not None else ():
             del call.told[row]
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
-        """Take a session's word that it holds a call, as the ring or as a task (R5); a clock may be wrong (Rule 4)."""
+        """Note that a session has a revision of a call, as a `call` or as a task (R5).
+
+        A call that only one of the clocks has ended is noted, too: that clock may be wrong (Rule 4).
+        """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
         told = self._delivery(call, responder)
@@ -165,12 +177,13 @@ class CallHub:
         if responder.person in call.released and call.seat_of(responder.person) is None:
             told.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
-                told.task = held  # perhaps it was: who has given a seat back on another connection has to hear of it
+                # Perhaps the session has a task that was released on another connection. It is then owed `left`.
+                told.task = held
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """The session says that it is going (M18). It is owed an answer, now or when the log has one."""
+        """Take an `accept` (M18). The session is owed an answer, at once or after the log has decided."""
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         told = None if call is None else call.told.get(row)
@@ -181,58 +194,56 @@ class CallHub:
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)
-        elif responder.pending is None or responder.pending.in_log:  # one at a time (RV4); the client repeats others
+        elif responder.pending is None or responder.pending.state is AcceptState.STORED:
+            responder.end_pending(AcceptEvent.ACCEPT)
             responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
             self._ask(AcceptRequest(responder, responder.pending))
-        elif responder.pending.call_id == call_id:
-            responder.pending.withdrawn = False
-            responder.pending.last_sent = None  # this one, too, is to be answered
+        elif pending := responder.pending_for(call_id):  # one call at a time (RV4): the client repeats the others
+            pending.on(AcceptEvent.ACCEPT)
+            pending.last_sent = None  # this `accept` needs an answer, too
 
     def _has_task(self, responder: Responder, call: LiveCall, now: Now) -> bool:
-        """Whether a session is to be told where to go."""
+        """Return whether the session is owed the task of a seat that its person has."""
         state = call.state
         if state is None or self._is_over(call, now) or not may_see(state, responder.may_test):
             return False
         return is_wanted(state, responder.quals) and call.seat_of(responder.person) is not None
 
     def _own_seat(self, responder: Responder, call: LiveCall) -> Seat | None:
-        """Return the seat that a session may give back or report on, which is its person's (Rule 6).
+        """Return the seat that a session may release or report on: its person's seat (Rule 6).
 
-        A session that was sent the task may do so after its qualification has lapsed, too.
+        A session that was sent the task may do so even after its qualification has lapsed.
         """
         told = call.told.get(responder.row, _NOTHING)
         may = told.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
         return call.seat_of(responder.person) if may else None
 
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
-        """Why a claim can be refused without the log; None if the log has to be asked (RV4)."""
+        """Return why an `accept` is refused without the log; None if the log has to decide (RV4)."""
         if responder.person is None or not responder.quals:
             return "over"
         call = self._calls.get(call_id)
         if call is None or call.state is None:
-            return None  # this process may be behind
+            return None  # this process may not have read the call yet
         seat_request = self._seat_request(responder, call_id, eta_s, now)
         return "over" if self._is_over(call, now) else refusal(call.state, seat_request, now)
 
     def decline(self, row: int, call_id: str) -> None:
-        """The session says that it is not going (M19), or not any more."""
+        """Take a `decline` (M19): the responder is not going, or not any more."""
         self.answers["decline"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
-        pending, seat = responder.pending, None
-        is_pending = pending is not None and pending.call_id == call_id
-        if pending is not None and is_pending:
-            pending.withdrawn = True  # when the log has answered
-            is_pending = pending.in_log  # it has, and the seat was not read yet
+        pending, seat = responder.pending_for(call_id), None
+        releases = pending is not None and pending.on(AcceptEvent.DECLINE)
         if call is not None and call.state is not None and may_see(call.state, responder.may_test):
             if call.summary.over:
                 return
             call.note_declined(self._delivery(call, responder))
             seat = self._own_seat(responder, call)
-        if responder.person is not None and (seat is not None or is_pending):
+        if responder.person is not None and (seat is not None or releases):
             self._ask(ReleaseRequest(call_id, responder.person, None if seat is None else seat.accepted_at))
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """The session says how far it is (M20). It counts from who holds a seat, and once in REPORT_S."""
+        """Take a `report` (M20). It counts if the session's person has a seat, and once in REPORT_S."""
         responder, call = self._responders.find(row), self._calls.get(call_id)
         if responder is None or responder.person is None or call is None or self._is_over(call, now):
             return
@@ -241,30 +252,31 @@ class CallHub:
             self._ask(ReportRequest(call_id, responder.person, state))
 
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
-        """The session says that it has shown this revision of a call."""
+        """Count that the session has shown this revision of a call (M5)."""
         call = self._calls.get(call_id)
         if call is not None and row in call.told:
             self.acks += call.note_ack(call.told[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
-        """The claim as it is now; None if nobody waits for it any more: the session is gone, or was answered."""
+        """Return the request for a seat as of now; None if the session has left or was answered."""
         responder, pending = request
-        if responder.gone or responder.pending is not pending:
-            return None
-        return self._seat_request(responder, pending.call_id, pending.eta_s, now)
+        return self._seat_request(responder, pending.call_id, pending.eta_s, now) if pending.waiting else None
 
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
-        """The log has judged the claim: refused, or (None) it stands there, and is told when it is read (RV1).
+        """Take the answer of the log: why the seat is refused, or None if the log has stored it (RV1).
 
-        What was read meanwhile may be newer. False: the session was rung, so the claim is to be judged anew.
+        The session is sent the task when the seat is read. Return False if the log has to be asked again: the call has
+        notified the session since, so the refusal is older than what the session knows.
+        Example: "the call is full" is decided at node A; before the answer arrives, somebody at node B releases a
+        seat, and this session is notified again. "Full" would now be false.
         """
         responder, pending = request
-        if reason is None and pending.withdrawn and responder.person is not None:
-            self._ask(ReleaseRequest(pending.call_id, responder.person))
-        if responder.gone or responder.pending is not pending:
-            return True
         if reason is None:
-            pending.in_log = True
+            if pending.on(AcceptEvent.GRANT) and responder.person is not None:
+                self._ask(ReleaseRequest(pending.call_id, responder.person))
+            return True
+        if not pending.waiting:
+            pending.on(AcceptEvent.REFUSE)
             return True
         call = self._calls.get(pending.call_id)
         if call is not None and self._is_over(call, now):
@@ -272,15 +284,15 @@ class CallHub:
         elif pending.last_sent == "call":
             pending.last_sent = None
             return False
-        responder.pending = None
+        responder.end_pending(AcceptEvent.REFUSE)
         if pending.last_sent != reason:
             self._refuse(responder, pending.call_id, reason)
         return True
 
     def give_up(self, request: AcceptRequest) -> None:
-        """The claim could not be judged, for a reason that is a mistake of ours: the client may repeat it."""
+        """Forget a pending `accept` after a programming error. The client may accept again."""
         if request.responder.pending is request.pending:
-            request.responder.pending = None
+            request.responder.end_pending(AcceptEvent.FAIL)
 
     def _seat_request(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> SeatRequest:
         person = responder.person or _NOBODY
@@ -295,7 +307,7 @@ class CallHub:
             call.told[responder.row].full = True  # so it is not told again
         if reason == "over" and call is not None and responder.row in call.told and self._clock_ended(responder, call):
             told = call.told[responder.row]
-            told.notified = told.task = 0  # it is told anew, should that clock have been wrong
+            told.notified = told.task = 0  # the session is notified again if that clock turns out to be wrong
             call.suspended = True
         self._noted.setdefault(responder.row, set())
         self._noted.move_to_end(responder.row, last=False)
@@ -303,11 +315,11 @@ class CallHub:
     # ---- the log -------------------------------------------------------------------------------------------------
 
     def knows(self, call_id: str) -> bool:
-        """Whether this is a call that is known here."""
+        """Return whether this process knows a call of this id."""
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Take an entry of the log. Whom it may concern is noted."""
+        """Take an entry of the log, and note the rows that it may concern."""
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -319,12 +331,12 @@ class CallHub:
             self._ask(RestoreRequest(call.id))
 
     def lost(self, call_id: str) -> list[Seat]:
-        """The seats that were read and that the log has lost (RV7)."""
+        """Return the seats that were read and that the log has lost since (RV7)."""
         call = self._calls.get(call_id)
         return [] if call is None else list(call.lost.values())
 
     def adopt(self, open_: Open, now: Now) -> None:
-        """Other keys are in force: what did not open is tried again (RZ5)."""
+        """Use other keys, and decrypt again what could not be decrypted before (RZ5)."""
         self._open = open_
         for call in [each for each in self._calls.values() if each.undecrypted]:
             with self._changing(call, now):
@@ -332,7 +344,7 @@ class CallHub:
 
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
-        """Around whatever changes a call: whom that may concern is noted, and what does not open is counted."""
+        """Change a call in the body; then note the rows concerned, and count entries that could not be decrypted."""
         before, aside = call.summary, set(call.undecrypted)
         yield
         self.failed += len(call.undecrypted - aside)
@@ -354,7 +366,7 @@ class CallHub:
         self._note_concerned(call, state, before, after)
 
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
-        """Note whom a call that is not over may concern now, by what has changed of it (Rule 2)."""
+        """Note the rows that a change of an open call may concern, in the order of Rule 2."""
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
@@ -370,7 +382,7 @@ class CallHub:
         self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """The end was read: recipients and holders are owed `over` (RJ7), and who held a seat rests (RQ7)."""
+        """Handle the end of a call: sessions are owed `over` (RJ7), and people with a seat are excluded (RQ7)."""
         end = state.end
         assert end is not None
         self._update_index(call, state)
@@ -388,7 +400,7 @@ class CallHub:
                 self._note(row, call, first=True)
 
     def _tell_returning(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """A call has become known: those who say that they hold it are told what they lack (R5e)."""
+        """Take the `holding` of sessions that named this call before this process knew the call (R5e)."""
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:
@@ -396,7 +408,7 @@ class CallHub:
                 self._note(responder.row, call)
 
     def _update_seated(self, call: LiveCall, before: CallSummary, after: CallSummary) -> None:
-        """Keep in mind who holds a seat of a call that has not ended in the log (RQ7)."""
+        """Keep `_seated` up to date: the people with a seat in a call that has no end in the log (RQ7)."""
         held, holds = ({person for person, _ in each.holders} for each in (before, after))
         for person in held if after.over else held - holds:
             calls = self._seated.get(person, set())
@@ -407,7 +419,7 @@ class CallHub:
             self._seated.setdefault(person, set()).add(call)
 
     def _update_index(self, call: LiveCall, state: CallState) -> None:
-        """Have the ring in the index while the call is open and has a free seat, and only then."""
+        """Keep the circle of the call in the index while the call is open and has a free seat, and only then."""
         self._near.discard(call.index_slot)
         call.index_slot = NONE
         if state.end is None and not state.full:
@@ -426,17 +438,17 @@ class CallHub:
 
     @property
     def busy(self) -> bool:
-        """Whether there are rows that may be owed something."""
+        """Whether any row may be owed something."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Take the next rows that may be owed something, and of which calls; `count` at most."""
+        """Take out at most `count` rows that may be owed something, each with the calls in question."""
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
-        """What the session is owed now, of these calls or of all, as frames of this wire. It counts as sent.
+        """Return what the session is owed of these calls, or of all, as frames of this wire, and count it as sent.
 
-        Standdowns come first, then tasks, then rings (RJ3).
+        Standdowns come first, then tasks, then `call` messages (RJ3).
         """
         responder = self._responders.find(row)
         if calls is None:
@@ -454,14 +466,14 @@ class CallHub:
             while (message := self._next_message(responder, call, now)) is not None:
                 said.append(message)
                 if message.order == CALL:
-                    break  # nothing is owed behind one
+                    break  # nothing can follow a `call`
             if call.last_of_first_wave == row and call.state is not None:
                 call.last_of_first_wave = -1
                 self._observe("first_ring", max(0, now.wall_ms - call.state.opening.issued_at) / 1000)
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
     def _candidates(self, responder: Responder | None, person: Person | None) -> set[LiveCall]:
-        """The calls of which a session may be owed something."""
+        """Return the calls about which a session may be owed something."""
         calls = set(self._seated.get(person, ())) if person is not None else set()
         if responder is not None:
             calls |= responder.calls
@@ -470,7 +482,7 @@ class CallHub:
         return calls
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
-        """The next message that the session is owed about a call, which counts as sent; None if there is none."""
+        """Return the next message that the session is owed about a call, or None. It counts as sent (Rule 1)."""
         state, told = call.state, call.told.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
             return None
@@ -501,7 +513,7 @@ class CallHub:
         return None
 
     def _is_notified(self, responder: Responder, state: CallState, now: Now) -> bool:
-        """Whether a call with a free seat, which it may see and has not declined, rings for a session (RJ1)."""
+        """Return whether a call notifies a session (RJ1). The caller has checked seats, rights and `decline`."""
         return (
             responder.on_duty
             and responder.here is not None
@@ -511,15 +523,14 @@ class CallHub:
         )
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
-        """The task of who holds a seat. The place is in memory until the frame is made (RZ2)."""
+        """Return the task of a seat. The exact place is in memory until the frame is made (RZ2)."""
         opened = None if state.entry is None else self._open(state.entry)
         if opened is None:
-            return None  # of another key now: it is told when that is in force again (RZ5)
+            return None  # the key is not in force any more; the task is sent when it is in force again (RZ5)
         told = self._delivery(call, responder)
         told.task, told.again, told.full = task_revision(state, seat), False, False
-        pending = responder.pending
-        if pending is not None and pending.call_id == call.id:
-            responder.pending = None
+        if pending := responder.pending_for(call.id):
+            responder.end_pending(AcceptEvent.ANSWER)
             self.seats[seat.role] += 1
             self._observe("accept", now.monotonic - pending.since)
             if seat.entry_number == call.first_acceptance:
@@ -527,16 +538,15 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Message | None":
-        """Return `over` if the session waits for an answer, and nothing else: its person holds a seat (Rule 6)."""
-        pending = responder.pending
-        waits = pending is not None and pending.call_id == call.id
-        if not (waits or told.again):
+        """Return `over` if an answer is owed: the person has a seat that the session's token does not qualify for."""
+        if responder.pending_for(call.id):
+            responder.end_pending(AcceptEvent.ANSWER)
+        elif not told.again:
             return None
-        responder.pending = None if waits else pending
         return self._stand_down(call, responder, told, "over")
 
     def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Message":
-        """Take back what the session was told, for this reason."""
+        """Return a standdown for this reason, and note that the session's `call` or task is withdrawn."""
         told.over = told.again = False
         told.full = reason == "full"
         told.task = 0
@@ -548,12 +558,12 @@ class CallHub:
 
     @staticmethod
     def _note_last_sent(responder: Responder, call: LiveCall, what: Reason | Literal["call"]) -> None:
-        """The session is told this of a call, of which it may wait for an answer."""
-        if responder.pending is not None and responder.pending.call_id == call.id:
-            responder.pending.last_sent = what
+        """Note what the session is sent about a call, for the answer to an `accept` that may be pending."""
+        if pending := responder.pending_for(call.id):
+            pending.last_sent = what
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
-        """What the session was told of a call, to be written to."""
+        """Return the record of what the session was sent about a call; create it if there is none."""
         found = call.told.get(responder.row)
         if found is None:
             found = call.told[responder.row] = CallDelivery()
@@ -561,14 +571,14 @@ class CallHub:
         return found
 
     def _is_busy(self, person: Person | None, now: Now) -> bool:
-        """Whether somebody holds a seat of an open call that is no drill, or has held one not long ago (RQ7)."""
+        """Return whether a person is excluded: has a seat in another actual call, or had one recently (RQ7)."""
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
         return any(call.is_actual for call in self._seated.get(person, ()))
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
-        """Whether a call that is over for a session is so by a clock alone."""
+        """Return whether only a clock has ended a call that is over for this session, not an entry of the log."""
         state = call.state
         return (
             state is not None
@@ -579,13 +589,13 @@ class CallHub:
 
     @staticmethod
     def _is_over(call: LiveCall, now: Now) -> bool:
-        """Whether it has ended in the log, or by either clock (Rule 4)."""
+        """Return whether the log or either clock has ended the call (Rule 4)."""
         return call.summary.over or call.expired(now)
 
     # ---- upkeep --------------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
-        """Do all that depends on time alone. Call it as often as the hub's."""
+        """Do everything that depends on time alone. Call this as often as the sweep of the stream's hub."""
         if now.monotonic < self._look_at:
             return
         self._look_at = now.monotonic + LOOK_S
@@ -602,7 +612,7 @@ class CallHub:
                 self._note_concerned(call, call.state, CallSummary(), call.summary)
 
     def _drop(self, call: LiveCall) -> None:
-        """Forget a call: both clocks have ended it, and the log, or it is so old that the log has forgotten it."""
+        """Forget a call that both clocks and the log have ended, or that is so old that the log has forgotten it."""
         del self._calls[call.id]
         self._near.discard(call.index_slot)
         self._widening.discard(call)
@@ -614,82 +624,85 @@ class CallHub:
         self.put_back_counts(call.take_counts())
 
     def to_end(self, now: Now) -> list[str]:
-        """The ids of calls that have ended for sure, and whose end is not in the log as far as it was read (RZ4).
+        """Return the ids of expired calls for which no `end` was read from the log, and which this node may end (RZ4).
 
-        All nodes obey an end. So it is not for a node whose wall clock is ahead, and by which it has made a deadline,
-        but only for one that has known the content for as long as that had to live.
+        An `end` in the log affects all nodes. So only a node that has known the content of the call for the whole
+        lifetime of that content may end it.
+        Example: the wall clock of a node is an hour ahead. Every call looks expired there as soon as it is read. The
+        node keeps silent about these calls, but does not end them for the other nodes.
         """
         calls = [each for each in self._calls.values() if each.state is not None and each.state.end is None]
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
     def due_to_widen(self, now: Now) -> list[LiveCall]:
-        """The calls for which the next ring may be due (RN2): by how many were called it is decided."""
+        """Return the calls whose next wave may be due (RN2). The number of notified sessions then decides."""
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
     def seconds_to_widening(self, now: Now) -> float:
-        """In how many seconds the next ring may be due that was not looked at yet; infinite if none will be."""
+        """Return the seconds until the next call must be checked for widening; infinite if no call can widen."""
         calls = (each for each in self._widening if not each.expired(now))
         return min((max(each.widens_at(0), each.check_at) for each in calls), default=inf) - now.monotonic
 
     @property
     def may_widen(self) -> bool:
-        """Whether any call may have to widen."""
+        """Whether any call can widen."""
         return bool(self._widening)
 
     def may_be_open(self, call_id: str, now: Now) -> bool:
-        """Whether something may still be done about a call: it is not known to be over."""
+        """Return whether a call can still be changed: this process does not know that it is over."""
         call = self._calls.get(call_id)
         return call is None or not self._is_over(call, now)
 
     def is_open_for(self, seat_request: SeatRequest, now: Now) -> bool:
-        """Whether the call is known here, and not over for who claims a seat of it."""
+        """Return whether this process knows the call, and the call is not over for the person who asks for a seat."""
         call = self._calls.get(seat_request.call_id)
         if call is None or call.state is None or self._is_over(call, now):
             return False
         return refusal(call.state, seat_request, now) != "over"
 
     def open_calls(self, now: Now) -> list[LiveCall]:
-        """The calls that have not ended."""
+        """Return the calls that have not ended."""
         return [each for each in self._calls.values() if each.state is not None and not self._is_over(each, now)]
 
     def unanswered(self, now: Now) -> int:
-        """How many calls have been open for UNANSWERED_S while nobody holds a seat."""
+        """Return how many calls have been open for UNANSWERED_S without anybody having a seat."""
         since = now.wall_ms - UNANSWERED_S * 1000
         return sum(not call.holders() and call.opened_at <= since for call in self.open_calls(now))
 
     def degraded(self, now: Now) -> int:
-        """Return how many calls that have not expired have entries that no key opens (HD8)."""
+        """Return how many calls that have not expired have entries that no key decrypts (HD8)."""
         return sum(bool(call.undecrypted) and not call.expired(now) for call in self._calls.values())
 
     @property
     def on_duty(self) -> int:
-        """How many sessions are on duty (RQ4)."""
+        """The number of sessions on duty (RQ4)."""
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was rung, acknowledged and declined since the last time, by call and by revision (HD16)."""
+        """Take out what was sent, acknowledged and declined since the last time, by call and by revision (HD16)."""
         for call in self._calls.values():
             self.put_back_counts(call.take_counts())
         counts, self._counts = self._counts, {}
         return counts
 
     def put_back_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add counts that were taken and could not be stored, so that they are taken again."""
+        """Return counts that could not be stored, so that they are taken out again later."""
         for name, more in counts.items():
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
 
 class _Message(NamedTuple):
-    """A message that is about to be written: where it stands among others, and its frames by the wire's number."""
+    """A message to write: its place in the order of messages, and its frames by number of the wire."""
 
     order: int
     frames: tuple[bytes, ...]
 
 
-_NOTHING = CallDelivery()  # of whom nothing was told; never written to
+_NOTHING = CallDelivery()  # of a session that was sent nothing; must not be changed
 _NOBODY = Person("")  # a session without a token
 
 
 def _circle(call: CallState) -> Circle:
-    """The ring in force as a circle round the centre of `near` (RZ6)."""
+    """Return the circle of the current wave, around the centre of `near` (RZ6)."""
+
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -1,14 +1,16 @@
-"""One call of this process: its chain as far as it was read, whether it has ended, and who was told what of it.
+"""A call in one process: its chain as far as it was read, its end, and what each session was sent about it.
 
-Rule 1  The chain is kept sealed, and folded anew where an entry comes out of order, or opens only now. What is told to
-        somebody is opened while it is written.
+Rule 1  The chain is kept encrypted. Its state is computed from scratch when an entry arrives out of order, or can be
+        decrypted only now. The place in a task is decrypted when the task is written.
 Rule 2  A call has ended when its `end` was read, or when either clock says so: the wall clock has reached `expires_at`,
-        or the monotonic deadline has passed that was made of it when this process learnt of the call. That one is at
-        the latest as long ahead as the call had to live when it was issued, since the wall clock may be wrong.
-Rule 3  A seat that was read and that the log has lost (another entry has its number now) is held on: who was told where
-        to go is not untold (RV7). Its claim is put back under a higher number, by the log (LogC5) or for the hub, and
-        then that counts.
-Rule 4  With the `end` everything sealed is let go of (RZ4).
+        or the monotonic deadline has passed. The deadline is computed from `expires_at` when this process first reads
+        the call, and is never further ahead than the lifetime that the call had when it was issued.
+        Example: a node starts with a wall clock that is two hours slow, and reads a call that lives 30 minutes. By the
+        wall clock the call would live for 2.5 hours there. By the deadline it lives for at most 30 minutes.
+Rule 3  A seat that was read stays, even if the log has lost its entry and has another entry under that number: the
+        responder was told where to go, and is not called off (RV7). The seat request is put back under a higher number,
+        by the log (LogC5) or by the call worker. From then on the new entry counts.
+Rule 4  At the `end`, everything encrypted is dropped (RZ4).
 """
 
 from collections.abc import Callable
@@ -19,25 +21,26 @@ from ..alertlog import Counts, under_revision
 from ..clock import Now
 from ..matching.circle_index import NONE
 from ..model.call import Acceptance, CallEntry, Person, Release
+from .eligibility import Reason
 from .messages import call_message, in_each_format, standdown_message
-from .seat_request import Reason
 from .state import CallState, DecryptedEntry, Seat, fold
 
-MAX_LIFE_S = 7_200.0  # that a policy can give a call; of one that can't be opened nothing else is known
-WIDEN_S = 0.2  # RN2: from one ring to the next, while fewer than `enough` were called
-ACKS_KEPT = 3  # revisions that can still be acknowledged, as of an alert (M5)
+MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
+WIDEN_S = 0.2  # time from one wave to the next while fewer than `enough` sessions were notified (RN2)
+ACKS_KEPT = 3  # newest revisions that a session can acknowledge, as for alerts (M5)
 
-Open = Callable[[CallEntry], DecryptedEntry | None]  # None: it does not open
+Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; None if no key does
 
 
 @dataclass(slots=True)
 class CallDelivery:
-    """What one session was told of a call on its connection, or says that it holds.
+    """What one session was sent about a call on its connection, or has by its own `holding`.
 
-    `notified`: the newest revision of the call that it was sent; 0 if it was sent none, and then it is no recipient.
-    `task`: the revision of its task, 0 if it has none. `full`: it was stood down because the call was full, and has
-    not been notified since.
-    `unsure`: what it holds may be the ring or the task of a seat that was given back, so the ring is sent again (HD18).
+    `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient.
+    `task`: the revision of the session's task; 0 if it has none.
+    `full`: the session was sent `full`, and was not notified again since.
+    `unsure`: what the session has may be a `call`, or the task of a seat that was released, so `call` is sent again
+    (HD18).
     """
 
     notified: int = 0
@@ -45,22 +48,22 @@ class CallDelivery:
     full: bool = False
     unsure: bool = False
     declined: bool = False
-    again: bool = False  # its `accept` is to be answered by the task it has
-    over: bool = False  # it is to be told of the end
-    called: int = 0  # the revision for which it counts as called
-    refused: int = 0  # … and the one for which it counts as declined
+    again: bool = False  # an `accept` is to be answered by the task that the session has
+    over: bool = False  # the session is owed `over`
+    called: int = 0  # the revision for which the session counts as notified
+    refused: int = 0  # the revision for which the session counts as declined
     unacked: list[int] = field(default_factory=list)  # revisions that were sent and not acknowledged
 
 
 class CallSummary(NamedTuple):
-    """What of a call decides who is told something: two of them tell what an entry has changed."""
+    """The properties of a call that decide who is sent something. Two summaries show what an entry has changed."""
 
     content: int = 0
     revision: int = 0
     wave: int = -1
     full: bool = False
     over: bool = False
-    holders: frozenset[tuple[Person, int]] = frozenset()  # who holds a seat, and the number of the claim
+    holders: frozenset[tuple[Person, int]] = frozenset()  # people with a seat, and the numbers of the entries
 
 
 class LiveCall:
@@ -70,25 +73,25 @@ class LiveCall:
         self.id = first.id
         self.order = order  # of arrival, among the calls of this process
         self.opened_at = 0  # when its first content that was read was issued, in ms since 1970
-        self.first_acceptance = 0  # the number of the first claim that was read
-        self.state: CallState | None = None  # while no content of it opens
+        self.first_acceptance = 0  # the number of the first seat request that was read
+        self.state: CallState | None = None  # None while no content can be decrypted
         self.told: dict[int, CallDelivery] = {}  # by row
-        self.released: dict[Person, int] = {}  # who has given a seat back, and the number of the entry that says so
-        self.lost: dict[Person, Seat] = {}  # Rule 3
-        self.summary = CallSummary()  # what decides who is told something
-        self.undecrypted: set[int] = set()  # numbers of entries that do not open
-        self.index_slot = NONE  # by which the call hub's index knows its circle; NONE: it is for nobody
-        self.wave_at = now.monotonic  # when the ring in force was read
-        self.called = 0  # under the current revision, and not declined, as far as this process has it
-        self.check_at = 0.0  # when it is to be looked at again whether to widen, on the monotonic clock
-        self.last_of_first_wave = -1  # the last row of the first ring, until it was written to
-        self.suspended = False  # somebody was not told something because of the wall clock alone
-        self._counts: dict[str, Counts] = {}  # since they were last taken, by the names under which they are stored
+        self.released: dict[Person, int] = {}  # people who have released a seat, and the number of that entry
+        self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
+        self.summary = CallSummary()
+        self.undecrypted: set[int] = set()  # numbers of entries that no key decrypts
+        self.index_slot = NONE  # of the call's circle in the hub's index; NONE: not in the index
+        self.wave_at = now.monotonic  # when the current wave was read
+        self.called = 0  # sessions of this process notified of the current revision that have not declined
+        self.check_at = 0.0  # when to check again whether to widen, on the monotonic clock
+        self.last_of_first_wave = -1  # the last row of the first wave, until that row was written to
+        self.suspended = False  # a message was held back because the wall clock alone has ended the call
+        self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
         self._frames: tuple[bytes, ...] = ()
         self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
-        self.over_by = now.monotonic + MAX_LIFE_S  # when it has ended by no clock that could be wrong
+        self.over_by = now.monotonic + MAX_LIFE_S  # from when on no wrong clock can be the reason that it has expired
         self.deadline = now.monotonic + MAX_LIFE_S
         if now.wall_ms < first.ends_at:
             self.deadline = min(self.deadline, now.deadline(first.ends_at))
@@ -96,10 +99,10 @@ class LiveCall:
     # ---- the chain -----------------------------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
-        """Take in an entry. If its number was another's, the log has lost that one (Rule 3)."""
+        """Take an entry. If another entry had its number, the log has lost that entry (Rule 3)."""
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
-            return  # known, or a copy: whoever can write to the log may have made one
+            return  # known already, or a copy made by somebody who can write to the log
         self._chain[entry.revision] = entry
         if known is None and self.state is not None and entry.revision == self.state.number + 1:
             self._append(self.state, entry, open_)
@@ -108,7 +111,7 @@ class LiveCall:
         self._settle(now)
 
     def decrypt_again(self, open_: Open, now: Now) -> None:
-        """Other keys are in force: what did not open may open now (RZ5)."""
+        """Decrypt all entries again, with other keys (RZ5)."""
         self._fold(open_)
         self._settle(now)
 
@@ -137,7 +140,7 @@ class LiveCall:
         return opened
 
     def _note(self, opened: DecryptedEntry) -> None:
-        """Keep in mind what the state does not: who has given a seat back, and who has the lost one again."""
+        """Track what `CallState` does not: released seats, and seats restored after the log had lost them."""
         if isinstance(opened.body, Acceptance):
             self.first_acceptance = self.first_acceptance or opened.entry.revision
         if isinstance(opened.secret, Person):
@@ -162,7 +165,7 @@ class LiveCall:
         opening = state.opening
         self.opened_at = self.opened_at or opening.issued_at
         latest = now.monotonic + (opening.expires_at - opening.issued_at) / 1000
-        if opening.expires_at != self._expires_at:  # what is added to its end is added to its deadline
+        if opening.expires_at != self._expires_at:  # the deadline moves by as much as `expires_at`
             self.deadline += (opening.expires_at - self._expires_at) / 1000
             self._expires_at = opening.expires_at
         self.deadline = min(self.deadline, latest)
@@ -173,48 +176,48 @@ class LiveCall:
             self.undecrypted.clear()
             state.entry = None
 
-    # ---- what it comes to ----------------------------------------------------------------------------------------
+    # ---- the state -----------------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Who holds a seat, lost ones included (Rule 3)."""
+        """Return the seats by person, including seats that the log has lost (Rule 3)."""
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
     def is_actual(self) -> bool:
-        """Whether it is neither a test nor an exercise: those hold nobody off (RQ7)."""
+        """Whether the call is neither a test nor an exercise. Those exclude nobody from other calls (RQ7)."""
         return self.state is not None and self.state.opening.status == "actual"
 
     def seat_of(self, person: Person | None) -> Seat | None:
-        """The seat that somebody holds."""
+        """Return the seat of a person, or None."""
         if person is None or self.state is None:
             return None
         return self.state.seats.get(person) or self.lost.get(person)
 
     def expired(self, now: Now) -> bool:
-        """Whether either clock has ended it (Rule 2)."""
+        """Return whether either clock has ended the call (Rule 2)."""
         return now.monotonic >= self.deadline or now.wall_ms >= self._expires_at
 
     def expired_for_sure(self, now: Now) -> bool:
-        """Whether both clocks have ended it."""
+        """Return whether both clocks have ended the call."""
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
-        """The ring as frames, by the number of the wire, encoded when somebody needs it for the first time."""
+        """Return the message `call` as frames, by number of the wire. They are encoded at the first use."""
         if not self._frames:
             self._frames = in_each_format(call_message(state))
         return self._frames
 
     def standdown(self, reason: Reason) -> tuple[bytes, ...]:
-        """The standdown for this reason, in the same way."""
+        """Return the standdown for this reason as frames, by number of the wire."""
         found = self._standdowns.get(reason)
         if found is None:
             found = self._standdowns[reason] = in_each_format(standdown_message(self.id, reason))
         return found
 
     def widens_at(self, called: int) -> float:
-        """When the next ring is to be tried (RN2), on the monotonic clock, if so many were called and may still come.
+        """Return when the next wave is due (RN2) if `called` sessions were notified, on the monotonic clock.
 
-        Infinite if it does not widen: it is full, or over, or the last ring is in force.
+        The result is infinite if the call is full, over, or in its last wave.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
@@ -223,25 +226,25 @@ class LiveCall:
         return self.wave_at + (WIDEN_S if called < terms.enough else terms.answer_s)
 
     def called_of(self, counts: Counts) -> int:
-        """Return how many were called under the current revision and have not declined (HD16).
+        """Return how many sessions were notified of the current revision and have not declined (HD16).
 
-        `counts`: what all processes have stored under `count_name`.
+        `counts`: the counts that all processes have stored under `count_name`.
         """
         return max(self.called, counts.sent - counts.declined)
 
     @property
     def count_name(self) -> str:
-        """The name under which rings of the current revision are counted."""
+        """The name under which notifications of the current revision are counted in the log."""
         return under_revision(self.id, self.summary.revision)
 
     # ---- who was told what ---------------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """The call has a new revision, under which nobody was called yet."""
+        """Start to count for a new revision."""
         self.called = 0
 
     def note_notified(self, told: CallDelivery, revision: int) -> None:
-        """The ring was handed to the session's transport."""
+        """Note that `call` was handed to the session's transport."""
         told.notified, told.called, told.full, told.unsure = revision, revision, False, False
         told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
         self.called += 1
@@ -256,11 +259,11 @@ class LiveCall:
         return True
 
     def note_declined(self, told: CallDelivery) -> None:
-        """The session has declined it: it counts as called no more (RN2)."""
+        """Note that the session has declined, so it does not count as notified any more (RN2)."""
         if self.state is not None and told.called == self.state.revision:
             self.called -= 1
             told.called = 0
-        if told.notified > told.refused:  # once for each ring: whoever accepts meanwhile may decline it again
+        if told.notified > told.refused:  # once per revision, even if the session accepts and declines again
             told.refused = told.notified
             self._count(Counts(declined=1), told.notified)
         told.declined = True
@@ -271,6 +274,7 @@ class LiveCall:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since the last time, by the names under which it is to be stored."""
+        """Take out what was counted since the last time, by the name under which it is stored."""
+
         counts, self._counts = self._counts, {}
         return counts

@@ -1,4 +1,4 @@
-"""What responders are told of a call: the ring, which is the same for all, and the task, which has the exact place."""
+"""The messages about a call: `call`, the same for everybody; `task`, with the exact place; and `standdown`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, cast
@@ -12,12 +12,12 @@ from ..model.call import ExactPlace, Near
 from ..wire.frames import FORMATS
 from ..wire.output import CircleOut, TimeOut
 from .aeds import Aeds
-from .seat_request import Reason
+from .eligibility import Reason
 from .state import CallState, Seat
 
 
 class CallOut(TypedDict):
-    """A call as it is rung: `near` is the circle of a cell, and there is no other place in it."""
+    """A call as responders see it. Its only location is `near`, the circle of a cell."""
 
     id: str
     revision: Annotated[int, Field(ge=1)]
@@ -34,12 +34,12 @@ class CallOut(TypedDict):
 
 
 def near_map(near: Near) -> CircleOut:
-    """The circle that is shown, as a shape of an alert is."""
+    """Return the published circle, in the form of an alert's shape."""
     return {"type": "circle", "lat": near.lat, "lng": near.lng, "radius_m": near.radius_m}
 
 
 def call_map(call: CallState) -> CallOut:
-    """A call as it is rung (M21): never its place, nor who goes."""
+    """Return a call as responders see it (M21): without its exact place, and without who goes."""
     opening = call.opening
     return {
         "id": call.id,
@@ -58,17 +58,17 @@ def call_map(call: CallState) -> CallOut:
 
 
 def call_message(call: CallState) -> dict[str, Any]:
-    """The message that rings: the same for everybody (M21)."""
+    """Return the message `call`, which is the same for everybody (M21)."""
     return {"type": "call", "call": call_map(call)}
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """By which a task is told from an earlier one (M22): the number of its claim, or of newer content."""
+    """Return the revision of a task (M22): the number of its seat's entry, or of newer content."""
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """The message `task` (M22) for who holds this seat; the code of a defibrillator for who fetches that one (RI3)."""
+    """Return the message `task` (M22) for a seat. Only who fetches a defibrillator is sent its code (RI3)."""
     near = aeds.near(place.lat, place.lng, call.opening.terms.aed_m)
     message: dict[str, Any] = {
         "type": "task",
@@ -81,16 +81,17 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
         "place": place.to_map(),
         "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
     }
-    # One that was within reach of a place that has been corrected since is none of these any more.
+    # The seat's defibrillator may not be near any more: the place can have been corrected since.
     fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
     return message | {"fetch": fetched[0]} if fetched else message
 
 
 def standdown_message(call_id: str, reason: Reason) -> dict[str, Any]:
-    """The message that takes a ring or a task back (M23)."""
+    """Return the message that withdraws a call or a task (M23)."""
     return {"type": "standdown", "id": call_id, "reason": reason}
 
 
 def in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """A message as frames, by the number of the wire: a signed stream has the same ones, for no call has a proof."""
+    """Return a message as frames, by number of the wire. Signed streams have the same frames: calls have no proofs."""
+
     return tuple(wire.frame(message) for wire in FORMATS) * 2

@@ -5,9 +5,9 @@ from typing import Any, Protocol
 
 from ..clock import Now
 from ..model.call import SeatState
+from .eligibility import Here
 from .messages import in_each_format, standdown_message
 from .responders import ResponderRights
-from .seat_request import Here
 
 
 class Calls(Protocol):
@@ -15,7 +15,7 @@ class Calls(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether there are rows that may be owed something."""
+        """Whether any row may be owed something."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
@@ -23,11 +23,11 @@ class Calls(Protocol):
         ...
 
     def move(self, row: int, here: Here | None) -> None:
-        """Set where the session says that it is; None: it does not say, and so is off duty (RQ4)."""
+        """Set where the session says that it is; None takes the session off duty (RQ4)."""
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Take the word of a new session about which revisions of which calls it holds (RJ8)."""
+        """Take the `holding` of a new session: the revision that it has of each call (RJ8)."""
         ...
 
     def leave(self, row: int) -> None:
@@ -55,7 +55,7 @@ class Calls(Protocol):
         ...
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:
-        """Return what the session is owed of these calls, or of all, as frames of this wire. It counts as sent."""
+        """Return what the session is owed of these calls, or of all, as frames of this wire, and count it as sent."""
         ...
 
     def sweep(self, now: Now) -> None:
@@ -71,7 +71,7 @@ class NoCalls(Calls):
         return False
 
     def __init__(self) -> None:
-        self._refused: dict[int, list[str]] = {}  # by row: the calls that it has accepted and was not answered about
+        self._refused: dict[int, list[str]] = {}  # by row: the accepted calls that are still to be answered
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
         pass

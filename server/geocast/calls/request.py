@@ -1,13 +1,13 @@
-"""What a dispatcher sends, and what of it may be rung: the bodies of the api's calls, and the circle that is shown.
+"""The requests that a dispatcher sends about a call, and the circle that is published of it.
 
-    body ── parse_call ──> RequestedCall    with the exact place, which goes into the sealed part of an entry
+    body ── parse_call ──> RequestedCall    has the exact place, for the encrypted part of an entry
                                │ .near(resolution, held)
                                v
-                             Near           the circle of the cell that the place lies in
+                             Near           the circle of the cell that contains the place
 
-Rule 1  The exact place goes from here into what is sealed, and nowhere else: no answer, line or error has it (RZ2).
-        So no `repr` shows it.
-Rule 2  `near` is made of the cell alone, by the rules for the circles of alerts (RZ6; B1, B2, B11).
+Rule 1  The exact place goes into the encrypted part of an entry, and nowhere else: no answer, log line or error
+        contains it (RZ2). So no `repr` shows it.
+Rule 2  `near` depends on the cell alone, by the rules for the circles of alerts (RZ6; B1, B2, B11).
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ _Model = TypeVar("_Model", bound=StrictModel)
 
 
 class PlaceRequest(StrictModel):
-    """Where help is needed, exactly, in degrees, and in words how to get there. Only who goes is told."""
+    """The exact place where help is needed, in degrees, and how to get there, for responders with a seat only."""
 
     lat: Latitude
     lng: Longitude
@@ -51,7 +51,7 @@ class PlaceRequest(StrictModel):
 
 
 class CallRequest(StrictModel):
-    """The body of `POST /v1/calls`. The defaults of `expires_at` and of texts stand for "left out"."""
+    """The body of `POST /v1/calls`. The default of `expires_at` and of texts means that the member was left out."""
 
     id: Id
     category: Text
@@ -63,26 +63,26 @@ class CallRequest(StrictModel):
 
 
 class ContentRequest(CallRequest):
-    """The body of `POST /v1/calls/{id}/revisions`: the whole call again, and the number of the content it replaces."""
+    """The body of `POST /v1/calls/{id}/revisions`: the whole call, and the number of the content that it replaces."""
 
-    id: Id = ""  # stands for "left out": the path has it
+    id: Id = ""  # left out: the path has the id
     replaces: RevisionNumber
 
 
 class EndRequest(StrictModel):
-    """The body of `POST /v1/calls/{id}/end`: why it is over, which nobody is told."""
+    """The body of `POST /v1/calls/{id}/end`: the reason, which is sent to nobody."""
 
     reason: Reason
 
 
-# ---- what is requested ---------------------------------------------------------------------------------------------
+# ---- the request ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedCall:
     """A well-formed request to open a call, or to give it new content.
 
-    Times are in ms since 1970; `expires_at` is None where it was left out. `replaces` is 0 of a call that is opened.
+    Times are in ms since 1970; `expires_at` is None if it was left out. `replaces` is 0 if the call is opened.
     """
 
     id: str
@@ -95,23 +95,23 @@ class RequestedCall:
     replaces: int
 
     def near(self, resolution: int, held: Near | None) -> Near:
-        """The circle that the ring shows (RZ6). `held`: that of the content before it."""
+        """Return the circle to publish (RZ6). `held`: the circle of the content before."""
         before = [] if held is None else [(held.lat, held.lng, held.radius_m)]
         [disc] = publish_area([(self.place.lat, self.place.lng, 0.0)], resolution, before)
         return Near(*disc)
 
     def facts(self) -> PolicyFacts:
-        """The part of the request that the policy judges."""
+        """Return the part of the request that the policy decides about."""
         return _facts(self.category, self.occurred_at, self.expires_at, takes_default=self.expires_at is None)
 
 
 def parse_call(body: Mapping[str, Any]) -> RequestedCall:
-    """The request to open a call in `body`, which `strict_json.load_json` has read. Raises Invalid."""
+    """Return the request to open a call. `body` was read by `strict_json.load_json`. Raises Invalid."""
     return _requested(_validate(CallRequest, body))
 
 
 def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
-    """The request in `body` to give a call new content. Raises Invalid."""
+    """Return the request to give a call new content. Raises Invalid."""
     given = body.get("id")
     mismatch = [ID_MISMATCH] if isinstance(given, str) and is_id(given) and given != call_id else []
     try:
@@ -124,7 +124,7 @@ def parse_content(body: Mapping[str, Any], call_id: str) -> RequestedCall:
 
 
 def parse_end(body: Mapping[str, Any]) -> str:
-    """The reason in the `body` of a request to end a call. Raises Invalid."""
+    """Return the reason in a request to end a call. Raises Invalid."""
     return _validate(EndRequest, body).reason
 
 
@@ -144,13 +144,14 @@ def _requested(model: CallRequest) -> RequestedCall:
         status=model.status,
         occurred_at=model.occurred_at,
         expires_at=model.expires_at if "expires_at" in model.model_fields_set else None,
-        # -0.0 is 0 (L3): adding 0.0 makes 0.0 of it and changes no other number.
+        # Adding 0.0 turns -0.0 into 0.0 (L3), and changes no other number.
         place=ExactPlace(place.lat + 0.0, place.lng + 0.0, place.kind, place.address or None, place.access or None),
         replaces=getattr(model, "replaces", 0),
     )
 
 
-# ---- what of a broken body can still be judged ---------------------------------------------------------------------
+# ---- the usable part of a body with errors -------------------------------------------------------------------------
+
 
 _CATEGORY: TypeAdapter[str] = TypeAdapter(Text, config=ConfigDict(strict=True))
 

@@ -1,12 +1,13 @@
-"""The sessions that calls concern: whose they are, who is on duty, and where.
+"""The sessions that calls concern: their people, their qualifications, and where they are.
 
-Rule 1  A session without a qualification is one entry of one dict, by its person, until it says where it is, holds a
-        call or answers one, or is told of one (RJ6, RJ9).
-Rule 2  Where a session is stays here (RZ7), and is in the index while it is on duty, and only then (RQ4).
+Rule 1  A session without a qualification costs one entry in one dict, by its person. It becomes a `Responder` when it
+        sends its location, has a call in `holding`, answers a call, or is sent something about a call (RJ6, RJ9).
+Rule 2  The location of a session stays in this module (RZ7). It is in the index while the session is on duty, and only
+        then (RQ4).
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -15,43 +16,30 @@ from ..geometry.sphere import Vector
 from ..matching.place_index import PlaceIndex
 from ..model.alert import Circle
 from ..model.call import Person
+from .eligibility import MAX_REACH_M, Here, Refusal
 from .live_call import LiveCall
-from .seat_request import MAX_REACH_M, Here, Reason, Refusal
+from .pending_accept import AcceptEvent, PendingAccept
 
-INITIAL_CAPACITY = 1 << 12  # places for which address space is taken at the start
+INITIAL_CAPACITY = 1 << 12  # places for which address space is reserved at the start
 
 
 class ResponderRights(Protocol):
-    """What a session's token says of it."""
+    """The rights that a session's token gives."""
 
     @property
     def may_test(self) -> bool:
-        """Whether calls of the status `test` and `exercise` exist for it (R6)."""
+        """Whether the session sees calls of the status `test` and `exercise` (R6)."""
         ...
 
     @property
     def subject(self) -> Subject | None:
-        """The subject of its token; None without a token."""
+        """The subject of the token; None without a token."""
         ...
 
     @property
     def quals(self) -> frozenset[str]:
         """The qualifications that count (RQ1 to RQ3)."""
         ...
-
-
-class PendingAccept:
-    """An `accept` that waits for the log. `since`: the monotonic time at which it was read."""
-
-    __slots__ = ("call_id", "eta_s", "in_log", "last_sent", "since", "withdrawn")
-
-    def __init__(self, call_id: str, eta_s: int | None, since: float) -> None:
-        self.call_id = call_id
-        self.eta_s = eta_s
-        self.since = since
-        self.withdrawn = False  # it was declined meanwhile
-        self.in_log = False  # the claim is in the log, but was not read yet
-        self.last_sent: Reason | Literal["call"] | None = None  # what the session was told of the call last, since then
 
 
 class Responder:
@@ -68,58 +56,68 @@ class Responder:
         self.quals: frozenset[str] = frozenset()
         self.may_test = False
         self.here: Here | None = None
-        self.slot = -1  # of its place in the index, while it is on duty
-        self.calls: set[LiveCall] = set()  # of which it was told something
+        self.slot = -1  # of its place in the index; -1 while it is off duty
+        self.calls: set[LiveCall] = set()  # calls with a record of what this session was sent
         self.pending: PendingAccept | None = None
-        self.refused: dict[str, Refusal] = {}  # answers to its accepts that are to be sent, by id
-        self.unknown: dict[str, int] = {}  # what it says it holds, and is not known here
-        self.reported = float("-inf")  # when a report of it last counted, on the monotonic clock
+        self.refused: dict[str, Refusal] = {}  # answers to `accept` that are still to be sent, by call
+        self.unknown: dict[str, int] = {}  # revisions in its `holding` of calls that this process does not know
+        self.reported = float("-inf")  # when its last report counted, on the monotonic clock
         self.gone = False
 
     @property
     def on_duty(self) -> bool:
-        """Whether it has a qualification that counts, and says where it is (RQ4)."""
+        """Whether the session has a qualification that counts, and says where it is (RQ4)."""
         return self.slot >= 0
+
+    def pending_for(self, call_id: str) -> PendingAccept | None:
+        """Return the `accept` of this call that waits for its answer, if there is one."""
+        return self.pending if self.pending is not None and self.pending.call_id == call_id else None
+
+    def end_pending(self, event: AcceptEvent) -> None:
+        """Let the pending `accept`, if there is one, take an event after which the session waits no more."""
+        if self.pending is not None:
+            self.pending.on(event)
+            self.pending = None
 
 
 class Responders:
-    """All sessions with a token, by row and by person, and those that calls concern."""
+    """All sessions with a token, by row and by person, and the responders among them."""
 
     def __init__(self, capacity: int) -> None:
-        """`capacity`: how many rows there are."""
+        """Serve sessions with rows from 0 to `capacity` - 1."""
         self._persons: list[Person | None] = [None] * capacity  # by row
-        self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or the rows if there are several
+        self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
         self._known: dict[int, Responder] = {}  # by row
-        self._here = PlaceIndex(INITIAL_CAPACITY)  # of those on duty
+        self._here = PlaceIndex(INITIAL_CAPACITY)  # of the sessions on duty
 
     @property
     def on_duty(self) -> int:
-        """How many sessions are on duty."""
+        """The number of sessions on duty."""
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """The session, if calls concern it."""
+        """Return the responder with this row; None if calls do not concern the session."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """The session, as one that calls concern from now on."""
+        """Return the responder with this row; create it if there is none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
         return found
 
     def person_of(self, row: int) -> Person | None:
-        """Whose session it is; None without a token."""
+        """Return the person of a session; None without a token."""
         return self._persons[row]
 
     def rows_of(self, persons: Iterable[Person]) -> Iterator[int]:
-        """The rows of all sessions of these people."""
+        """Yield the rows of all sessions of these people."""
         for person in persons:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
-        """The session has this token now."""
+        """Set the rights that the session's token gives from now on."""
         subject = rights.subject
         self._name(row, None if subject is None else Person(subject.sub, subject.issuer))
         found = self._known.get(row)
@@ -130,33 +128,34 @@ class Responders:
             self._file(found)
 
     def move(self, row: int, here: Here | None) -> None:
-        """The session is there now, by its own word; None: it does not say."""
+        """Set where the session says that it is; None if it does not say."""
         found = self._known.get(row) if here is None else self.get(row)
         if found is not None:
             found.here = None if here is None else (here[0], here[1], min(here[2], MAX_REACH_M))
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """The session is over: it is forgotten, and so is where it was. Returns it, if calls concerned it."""
+        """Forget a session that has ended, and its location. Return its responder, if there was one."""
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:
+            found.end_pending(AcceptEvent.LEAVE)
             found.gone, found.here = True, None
             self._file(found)
         return found
 
     def within(self, circle: Circle) -> list[int]:
-        """The rows of those on duty inside a circle, nearest first."""
+        """Return the rows of the sessions on duty inside a circle, the nearest first."""
         rows, distance_m = self._here.match([circle])
         found: list[int] = rows[np.argsort(distance_m, kind="stable")].tolist()
         return found
 
     def point_of(self, responder: Responder) -> tuple[Vector, float]:
-        """Where a session on duty is, on the unit sphere, and its reach in metres."""
+        """Return where a session on duty is: a point on the unit sphere, and its reach in metres."""
         return self._here.place(responder.slot)
 
     def _name(self, row: int, person: Person | None) -> None:
-        """The session is this person's."""
+        """Set whose session it is."""
         old = self._persons[row]
         if old == person:
             return
@@ -171,7 +170,7 @@ class Responders:
                 self._rows[person] = {rows, row}
 
     def _forget(self, person: Person, row: int) -> None:
-        """The session is no more this person's."""
+        """Remove a session from the sessions of a person."""
         rows = self._rows[person]
         if isinstance(rows, set) and len(rows) > 1:
             rows.discard(row)
@@ -179,7 +178,8 @@ class Responders:
             del self._rows[person]
 
     def _file(self, responder: Responder) -> None:
-        """Have its place in the index if it is on duty (Rule 2)."""
+        """Keep the session's place in the index if the session is on duty, and only then (Rule 2)."""
+
         here = responder.here if responder.quals else None
         if here is None:
             if responder.slot >= 0:

@@ -60,10 +60,10 @@ from ..wire.requests import Invalid, PolicyFacts
 from .aeds import NO_AEDS, Aeds, fetch_of
 from .decrypted_chain import DecryptedChain, opened_chain, sealed
 from .dispatcher_view import content_answer, end_answer, is_open, state_map
+from .eligibility import Refusal, SeatRequest, is_wanted, refusal
 from .encryption import CallKeys
 from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
-from .seat_request import Refusal, SeatRequest, is_wanted, refusal
 from .state import CallState, Seat
 
 RESERVED = "cap."  # the beginning of ids of alerts from CAP
@@ -324,7 +324,7 @@ class CallService:
         """Return a chain by which a seat may be given. Raises LogUnavailable if part of it can't be decrypted."""
         chain = await self._chain(call_id)
         if chain is not None and not chain.whole:
-            raise LogUnavailable("entries of this call do not open here")
+            raise LogUnavailable("this node has no key for some entries of this call")
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Dispatcher) -> tuple[DecryptedChain, CallState]:
@@ -332,7 +332,7 @@ class CallService:
         if chain is None:
             raise Problem(problems.UNKNOWN_CALL)
         if chain.call is None:
-            raise LogUnavailable("this call does not open here")
+            raise LogUnavailable("this node has no key for this call")
         if not _may_manage(chain.call, dispatcher):
             raise Problem(problems.NOT_YOURS)
         return chain, chain.call
@@ -349,7 +349,7 @@ class CallService:
 
     def _seal(self, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
         if not self._keys:
-            raise LogUnavailable("there is no key to seal with")
+            raise LogUnavailable("there is no key to encrypt with")
         return sealed(self._keys, call_id, number, ends_at, body, secret)
 
     # ---- contents ------------------------------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class CallService:
                 return CallOutcome(content_answer(known, opening, request.headline), created=False)
         if chain.call is not None and chain.call.end is not None:
             raise Problem(problems.CALL_ENDED, "The call is over, and what it was about has been deleted.")
-        raise LogUnavailable("this call does not open here")
+        raise LogUnavailable("this node has no key for this call")
 
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Dispatcher) -> list[Violation]:
         """Return the rules of the policy that a broken request for new content breaks; none if the call is unknown."""

@@ -1,15 +1,16 @@
-"""What a call's chain comes to: its content, the ring in force, who holds which seat, and whether it is over.
+"""The state of a call, computed from its chain: content, current radius, seats, and whether the call is over.
 
-A fold over opened entries, in the log's order; pure. Whoever judges a claim folds the whole chain anew, whoever rings
-responders takes in entry after entry, and both come to the same.
+The state is a pure fold over decrypted entries in the order of the log. `CallService` folds the whole chain for each
+decision, and `LiveCall` takes entry after entry. Both get the same state.
 
-Rule 1  Nothing is refused here: what stands in the log has happened. A claim for a seat that another holds is one that
-        was put back when no seat was left: its holder was told where to go, so it stands, as seat 0 (RV7).
-Rule 2  `revision` is what a `call` says: the number of the newest content, or of the release that has made a full call
-        ring again (RV6). A wider ring and a claim make none.
-Rule 3  Nothing follows an end.
-Rule 4  A claim stands once. One that was put back has another number and the same seal; so has one that somebody who
-        writes to the log, and has no key, has copied behind the release of its seat.
+Rule 1  Nothing is refused here: what is in the log has happened. If a `claim` names a seat that somebody has, it was
+        put back after a failover. Its person was told where to go and keeps a seat, with number 0 (RV7).
+Rule 2  `revision` is the revision of the message `call`: the number of the newest content, or of the release by which
+        a full call notifies again (RV6). A wider radius and a seat request make no revision.
+Rule 3  Entries after the end have no effect.
+Rule 4  A `claim` counts once. One that was put back has another number but the same encrypted part.
+        Example: somebody who can write to the log, but has no key, copies a `claim` behind the release of its seat. The
+        copy does not give the seat back to its person.
 """
 
 from collections.abc import Iterable
@@ -34,7 +35,7 @@ from ..model.call import (
 
 
 class DecryptedEntry(NamedTuple):
-    """An entry with both of its parts."""
+    """An entry with its public and its decrypted part."""
 
     entry: CallEntry
     body: Body
@@ -43,10 +44,10 @@ class DecryptedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """A seat that somebody has. `number` is 0 for a seat beyond those that exist (RV7).
+    """A seat that a person has.
 
-    `entry_number` is the number of the entry that took it.
-    Times are in ms since 1970; `changed_at` is that of the last report, if there was one.
+    `number`: from 1; 0 for an additional seat (RV7). `entry_number`: the number of the entry that gave the seat. Times
+    are in ms since 1970; `changed_at` is the time of the last report, if there was one.
     """
 
     number: int
@@ -61,7 +62,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """When somebody had accepted a seat, and when they gave it back, in ms since 1970."""
+    """When a person accepted a seat, and when the person released it, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -69,10 +70,10 @@ class Left(NamedTuple):
 
 @dataclass(slots=True)
 class CallState:
-    """A call, as far as its chain has been read.
+    """The state of a call after the entries that were taken.
 
-    `number` is that of the last entry; `content` that of the newest content, decrypted by `decrypted_chain`; `entry`
-    holds it with its place encrypted (None for a call that ended long ago: RZ4). `wave` is an index of `rings_m`.
+    `number`: the number of the last entry. `content`: the number of the entry with the newest content. `entry`: that
+    entry, with its place encrypted; None for a call that ended long ago (RZ4). `wave`: an index of `rings_m`.
     """
 
     id: str
@@ -82,25 +83,25 @@ class CallState:
     content: int
     revision: int
     wave: int = 0
-    seats: dict[Person, Seat] = field(default_factory=dict)  # by who holds it
-    left: dict[Person, Left] = field(default_factory=dict)  # by who has given one back, and holds none now
+    seats: dict[Person, Seat] = field(default_factory=dict)
+    left: dict[Person, Left] = field(default_factory=dict)  # people who released a seat and have none now
     end: Ending | None = None
-    accepted_seals: set[bytes] = field(default_factory=set)  # their seals (Rule 4)
+    accepted_seals: set[bytes] = field(default_factory=set)  # encrypted parts of the claims that counted (Rule 4)
 
     @property
     def radius_m(self) -> int:
-        """The ring in force, in metres from the place at most."""
+        """The current radius around the exact place, in metres."""
         rings = self.opening.terms.rings_m
         return rings[min(self.wave, len(rings) - 1)]
 
     @property
     def reach_m(self) -> float:
-        """The radius of the ring in force round the centre of `near`, in metres."""
+        """The current radius around the centre of `near`, in metres."""
         return self.opening.near.radius_m + self.radius_m
 
     @property
     def free_seat(self) -> int | None:
-        """The lowest seat that nobody holds (RV5); None if the call is full."""
+        """The lowest number of a free seat (RV5); None if the call is full."""
         held = {seat.number for seat in self.seats.values()}
         return next((number for number in range(1, len(self.opening.terms.seats) + 1) if number not in held), None)
 
@@ -110,7 +111,7 @@ class CallState:
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:
-        """Take in the next entry of the chain."""
+        """Take the next entry of the chain."""
         entry, body, secret = opened
         self.number = max(self.number, entry.revision)
         if self.end is not None:
@@ -145,7 +146,7 @@ class CallState:
 
 
 def first_state(first: DecryptedEntry) -> CallState | None:
-    """The call as its first entry has it: a `call`, or, where the place has been deleted, any; None if none tells."""
+    """Return the state after one entry: a `call`, or an `end` if the place has been deleted. None for other kinds."""
     entry, body, _ = first
     if isinstance(body, Opening):
         return CallState(entry.id, body, entry, entry.revision, entry.revision, entry.revision)
@@ -156,9 +157,9 @@ def first_state(first: DecryptedEntry) -> CallState | None:
 
 
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
-    """What a whole chain, in order, comes to; None if nothing in it tells what the call is about.
+    """Return the state after a whole chain, in order; None if no entry says what the call is about.
 
-    Where the entries with the place have been deleted, the end tells it. So it is looked for first.
+    Some time after the end, the entries with the place are deleted. The end then says what the call was about.
     """
     entries = list(chain)
     known = next((each for each in entries if isinstance(each.body, Opening)), None)
@@ -176,7 +177,8 @@ def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
 
 
 def place_of(opened: DecryptedEntry) -> ExactPlace:
-    """The place in a `call`. Raises ValueError if it is none."""
+    """Return the exact place in a `call`. Raises ValueError for an entry of another kind."""
+
     if not isinstance(opened.secret, ExactPlace):
         raise ValueError("an entry without a place")
     return opened.secret

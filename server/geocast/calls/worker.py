@@ -1,15 +1,19 @@
-"""What the call hub wants done in the log, and what time alone brings about: claims, reports, wider rings, ends.
+"""The worker that carries out the call hub's requests in the log, and what is due by time: wider radii and ends.
 
-Rule 1  An errand is tried until it is done. While the log is away it is tried again, for as long as somebody waits for
-        it and the call is not over. A claim is judged anew each time, by what holds then.
-Rule 2  Every process tries to widen (RN2), by how many all processes together have called (RN3); where that can't be
-        read, by its own count. The ring is agreed upon in the log, so it does not matter who was first.
-Rule 3  What was counted is written at once, and before it is decided whether to widen.
-Rule 4  What Redis has lost the log puts back, claims too. One whose seat somebody else had and has given back it does
-        not; that claim is made anew, for who was told where to go is not untold (RV7).
-Rule 5  An entry that no key opens is set aside, counted and named in the journal. The process stays ready, because
-        whoever can write to the log must not be able to switch it off (HD8).
-Rule 6  A call that both clocks have ended is ended in the log (RZ4), by whichever process comes first.
+Rule 1  A request is tried until it has succeeded. While the log is unavailable it is tried again, for as long as
+        somebody waits for it and the call is not over. Each try decides by the state at that time.
+        Example: a responder accepts while Redis fails over, and walks out of the radius in the meantime. The try that
+        reaches the log finds the responder outside, and the answer is `far`.
+Rule 2  Every process tries to widen a call (RN2), by the number of sessions that all processes have notified (RN3), or
+        by its own number if the log can't be read. The log stores each wave once, so it does not matter which process
+        is first.
+Rule 3  Counts are stored at once, and before this process decides whether to widen.
+Rule 4  The log itself puts back what Redis has lost, seat requests included. The exception is a seat request whose seat
+        somebody else has taken and released since. That seat request is made again here, because a responder who was
+        told where to go is not called off by a loss (RV7).
+Rule 5  An entry that no key decrypts is set aside, counted, and logged. The process stays ready: otherwise, somebody
+        who can write to the log could switch it off (HD8).
+Rule 6  A call that both clocks have ended is ended in the log (RZ4), by the first process that comes to it.
 """
 
 import asyncio
@@ -30,49 +34,50 @@ from ..model.alert import is_id
 from ..model.call import CallEntry, Person, SeatState
 from .aeds import NO_AEDS, Aeds
 from .decrypted_chain import opened
+from .eligibility import REASONS, Refusal, SeatRequest
 from .encryption import CallKeys
 from .hub import AcceptRequest, CallHub, LogRequest, ReleaseRequest, ReportRequest, RestoreRequest
 from .live_call import MAX_LIFE_S, LiveCall
-from .seat_request import REASONS, Refusal, SeatRequest
 from .state import Seat
 
 logger = logging.getLogger(__name__)
 
-TICK_S = 0.05  # between looks at what was counted while a call may widen, at most: others decide by it
-REST_S = 0.5  # … and while none does
-CHECK_S = 0.2  # between looks at how many were called, of one call
-END_S = 1.0  # between looks for calls that have expired
-END_JITTER_S = 0.1
-RESTORE_S = 3.0  # what the log may take to put back what it has lost
-RETRY_S, RETRY_MOST_S = 0.25, 2.0  # between attempts while the log is away: at first, and after some
+TICK_S = 0.05  # longest time between two checks while a call can widen: other processes decide by this one's counts
+REST_S = 0.5  # the same while no call can widen
+CHECK_S = 0.2  # time between two readings of one call's counts
+END_S = 1.0  # time between two searches for expired calls
+END_JITTER_S = 0.1  # longest random delay of an end, so that one process writes it
+RESTORE_S = 3.0  # time for the log to put back by itself what it has lost
+RETRY_S, RETRY_MOST_S = 0.25, 2.0  # first and longest pause between two tries while the log is unavailable
 ROLES = ("cpr", "aed")
 ANSWERS = ("accept", "decline")
 
 
 class CallDecisions(Protocol):
-    """What decides by the log, and appends: `calling.Calling`. All of it may raise LogUnavailable.
+    """Decisions by the whole chain in the log, which `service.CallService` makes. All methods may raise LogUnavailable.
 
-    (That one knows what dispatchers send, exact places among it, and so no module that delivers may know it.)
+    This module imports no more than this protocol: `CallService` handles the exact places that dispatchers send, and
+    no module that delivers messages may import it.
     """
 
     async def accept(self, seat_request: SeatRequest) -> Refusal | None:
-        """Give a seat to a responder; None: it has one."""
+        """Give a seat to a person. Return why not; None if the person has a seat."""
         ...
 
     async def release(self, call_id: str, person: Person, accepted_at: int | None) -> None:
-        """Give back the seat that this person holds, if it is the one that was accepted then (None: any)."""
+        """Release this person's seat, if it was accepted at this time (None: at any time)."""
         ...
 
     async def report(self, call_id: str, person: Person, state: SeatState) -> None:
-        """Note how far the holder of a seat is."""
+        """Store the progress of a person who has a seat."""
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Have the next ring in force, if it is that one; its index in `rings_m`."""
+        """Start the next wave, if this is its index in `rings_m`."""
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
-        """Put back the claim of a seat, unless its holder has one."""
+        """Put back a seat that the log has lost, unless its person has one."""
         ...
 
     async def expire(self, call_id: str) -> None:
@@ -81,7 +86,7 @@ class CallDecisions(Protocol):
 
 
 class CallWorker:
-    """A call hub, and what does in the log what it asks for."""
+    """The call hub of a process, and the tasks that carry out its requests in the log."""
 
     def __init__(
         self,
@@ -93,9 +98,10 @@ class CallWorker:
         metrics: Metrics,
         aeds: Aeds = NO_AEDS,
     ) -> None:
-        """`capacity`: how many sessions there may be; `config`: who decides now, and by which keys.
+        """Serve sessions with rows from 0 to `capacity` - 1.
 
-        `store` stores counts, and says whether it could.
+        `config` returns the service and the keys of the current configuration. `store` stores counts, and returns
+        whether it succeeded.
         """
         self._config = config
         self._service, keys = config()
@@ -103,37 +109,37 @@ class CallWorker:
         self.hub = CallHub(
             capacity, partial(opened, keys), self._handle, aeds, lambda what, seconds: took[what].observe(seconds)
         )
-        self.wake: Callable[[], None] = lambda: None  # called when somebody may be owed something
-        self.widenings = 0  # that this process has tried
+        self.wake: Callable[[], None] = lambda: None  # called when a session may be owed something
+        self.widenings = 0  # waves that this process has tried to start
         self._log = alert_log
         self._store_counts = store
         self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
-        self._releasing: set[ReleaseRequest] = set()  # seats that are being given back
-        self._reports: dict[tuple[str, Person], SeatState] = {}  # not stored yet, by call and person: the last of each
-        self._looked_at: set[str] = set()  # calls of which it is being decided whether to widen or to end them
+        self._releasing: set[ReleaseRequest] = set()
+        self._reports: dict[tuple[str, Person], SeatState] = {}  # the last report of each person that is not stored yet
+        self._looked_at: set[str] = set()  # calls for which a task decides whether to widen or to end them
         self._stirred = asyncio.Event()
         self._end_at = 0.0
 
     def adopt(self) -> None:
-        """Go by what is in force now. What did not open is tried again (RZ5)."""
+        """Use the current configuration, and decrypt again what could not be decrypted before (RZ5)."""
         self._service, keys = self._config()
         self.hub.adopt(partial(opened, keys), self._clock.now())
         self.wake()
 
     def read(self, entry: CallEntry, position: int = 0) -> None:
-        """Take an entry of the log, which has this position there."""
+        """Take an entry of the log. `position`: where the log has it."""
         failed = self.hub.failed
         self.hub.take(entry, self._clock.now())
         if self.hub.failed > failed:
             name = entry.id if is_id(entry.id) else "with an id of another form"
-            text = "call %s: entry %d, at position %d of the log, set aside: no key of --call-keys opens it"
+            text = "call %s: entry %d, at position %d of the log, was set aside: no key of --call-keys decrypts it"
             logger.error(text, name, entry.revision, position)
         self._stirred.set()
         self.wake()
 
     async def run(self) -> None:
-        """Do what is due, for ever; what is under way ends with it, and what was counted last is stored."""
+        """Do what is due until cancelled. Then cancel the tasks under way, and store the last counts."""
         try:
             while True:
                 self._stirred.clear()
@@ -154,10 +160,10 @@ class CallWorker:
             await self._store()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key opens, for `/readyz`, which stays 200 (Rule 5)."""
+        """Return how many calls have entries that no key decrypts, for `/readyz`, which stays 200 (Rule 5)."""
         return self.hub.degraded(self._clock.now())
 
-    # ---- what time brings ----------------------------------------------------------------------------------------
+    # ---- what is due by time -------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         now = self._clock.now()
@@ -172,7 +178,7 @@ class CallWorker:
                 self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
-        """Have the next ring in force, if it is due by how many were called."""
+        """Start the next wave, if it is due by the number of notified sessions."""
         await self._store()
         try:
             called = call.called_of(await self._log.counts(call.count_name))
@@ -188,11 +194,11 @@ class CallWorker:
             await self._service.expire(call_id)
 
     async def _store(self) -> None:
-        """Add what was counted to what all processes have counted (RN3)."""
+        """Add the counts of this process to the counts of all processes in the log (RN3)."""
         if (counts := self.hub.take_counts()) and not await self._store_counts(counts):
             self.hub.put_back_counts(counts)
 
-    # ---- errands -------------------------------------------------------------------------------------------------
+    # ---- requests of the hub -------------------------------------------------------------------------------------
 
     def _handle(self, request: LogRequest) -> None:
         match request:
@@ -209,7 +215,7 @@ class CallWorker:
                 self._start(self._report(call_id, person))
 
     async def _accept(self, request: AcceptRequest) -> None:
-        """Have a claim judged by the log (Rule 1), and the session told."""
+        """Ask the log for a seat until it has answered (Rule 1), and pass the answer to the hub."""
         pause_s = RETRY_S
         while (seat_request := self.hub.seat_request(request, self._clock.now())) is not None:
             try:
@@ -218,7 +224,7 @@ class CallWorker:
                 else:
                     reason = "over"
                 if reason == "over" and self.hub.is_open_for(seat_request, self._clock.now()):
-                    raise LogUnavailable("it has lost the call, or has an end that was not read yet")
+                    raise LogUnavailable("the log has lost the call, or has an end that this process has not read yet")
             except LogUnavailable:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RETRY_MOST_S)
@@ -231,12 +237,12 @@ class CallWorker:
                 return
 
     async def _report(self, call_id: str, person: Person) -> None:
-        """Store the last of somebody's reports: those that it has overtaken would keep it from counting (M20)."""
+        """Store the last report of a person. An earlier report, stored first, would keep it from counting (M20)."""
 
         async def store() -> None:
             state = self._reports.pop((call_id, person), None)
             if state is None:
-                return  # another errand has stored it
+                return  # another task has stored it
             try:
                 await self._service.report(call_id, person, state)
             except LogUnavailable:
@@ -247,16 +253,16 @@ class CallWorker:
             self._reports.pop((call_id, person), None)
 
     async def _restore(self, call_id: str) -> None:
-        """Put claims back that the log has lost and has not put back by itself (RV7)."""
+        """Put back the seats that the log has lost and has not put back by itself (RV7)."""
         await asyncio.sleep(RESTORE_S)
         for seat in self.hub.lost(call_id):
             await self._retry(call_id, partial(self._put_back, call_id, seat))
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
-        await self._service.restore(call_id, seat)  # of what is in force now
+        await self._service.restore(call_id, seat)  # the service of the current configuration
 
     async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
-        """Try until it is done, or the call is over (Rule 1), of which this process may not know. Says which."""
+        """Try until `do` succeeds, or the call is over as far as this process knows (Rule 1). Return whether it did."""
         pause_s, until = RETRY_S, self._clock.now().monotonic + MAX_LIFE_S
         while self.hub.may_be_open(call_id, self._clock.now()) and self._clock.now().monotonic < until:
             try:
@@ -268,7 +274,7 @@ class CallWorker:
         return False
 
     def _start_once(self, call_id: str, work: Coroutine[Any, Any, None]) -> None:
-        """Begin this, unless something of the kind is under way for the call."""
+        """Start a task for a call, unless one of `_looked_at` is under way for it."""
         if call_id in self._looked_at:
             work.close()
             return
@@ -283,18 +289,18 @@ class CallWorker:
 
     @staticmethod
     async def _log_errors(work: Coroutine[Any, Any, object]) -> None:
-        """Do it; that the log is away is no news, and what is a mistake of ours ends nothing else."""
+        """Await `work`. Ignore an unavailable log, and log other errors: they must not end other tasks."""
         try:
             await work
         except LogUnavailable:
             pass
         except Exception as error:
-            logger.error("an errand of a call failed: %s", trace(error))
+            logger.error("a request of a call to the log failed: %s", trace(error))
 
     # ---- metrics -------------------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterator[Metric]:
-        """What is counted of calls, for Prometheus."""
+        """Yield the metrics of calls for Prometheus."""
         hub, now = self.hub, self._clock.now()
         yield gauge("responders_on_duty", "Sessions with a qualification that say where they are", hub.on_duty)
         yield gauge("calls_open", "Calls that have not ended", len(hub.open_calls(now)))
@@ -310,5 +316,6 @@ class CallWorker:
 
 
 def _each(names: Iterable[str], counted: Mapping[Any, int]) -> list[tuple[str, float]]:
-    """A value for each name, also of what has not been counted yet."""
+    """Return the count of each name, 0 for a name that was not counted yet."""
+
     return [(name, counted.get(name, 0)) for name in names]

@@ -2,12 +2,17 @@
 
 The threads are daemons and belong to no executor of asyncio. So a process that ends does not wait for them, and work
 that still waits for its turn is never started. Its clients get no answer (rule HD3).
+
+A thread competes with the loop for the interpreter. So after work of more than LONG_S of CPU time, the next work of the
+same subject begins only after a pause of that length. Example: a source sends nothing but messages that take 170 ms
+each. It gets half of the interpreter's time at most, however many messages it sends. Short work is never delayed.
 """
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Awaitable, Callable, Hashable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -16,6 +21,7 @@ from ..policy.shares import Turns
 
 THREADS = 4  # more threads would only wait for the interpreter's lock
 MAX_WORKS = 64  # pieces of work that run or wait for a thread
+LONG_S = 0.005  # CPU time of work after which its subject pauses
 
 _T = TypeVar("_T")
 
@@ -23,22 +29,48 @@ _T = TypeVar("_T")
 class Threads:
     """A pool of `number` threads that run work while the event loop goes on."""
 
-    def __init__(self, share: float = SHARE, number: int = THREADS) -> None:
-        """Create the pool; threads start when there is work. `share`: the part of them that one subject may have."""
+    def __init__(
+        self, share: float = SHARE, number: int = THREADS, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        """Create the pool; threads start when there is work.
+
+        `share`: the part of the threads that one subject may have. `sleep`: waits for a number of seconds.
+        """
         self._turns = Turns("requests that are worked out beside the others", MAX_WORKS, number, share)
         self._number = number
         self._todo: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._sleep = sleep
+        self._paused: dict[Hashable, float] = {}  # until when each subject pauses, on the loop's clock
 
     async def __call__(self, work: Callable[[], _T], subject: Hashable, /) -> _T:
         """Run `work` in a thread and return its result or raise its error; raise a Problem (429) beyond the share."""
+        cpu_s = 0.0
+
+        def measured() -> _T:
+            nonlocal cpu_s
+            began = time.thread_time()
+            try:
+                return work()
+            finally:
+                cpu_s = time.thread_time() - began
+
+        loop = asyncio.get_running_loop()
         async with self._turns.turn(subject):
+            if (pause_s := self._paused.get(subject, 0.0) - loop.time()) > 0:
+                await self._sleep(pause_s)
             if len(self._threads) < self._number:
                 self._threads.append(threading.Thread(target=self._work, daemon=True))
                 self._threads[-1].start()
-            done: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-            self._todo.put((work, done))
-            return await done
+            done: asyncio.Future[_T] = loop.create_future()
+            self._todo.put((measured, done))
+            try:
+                return await done
+            finally:
+                if cpu_s > LONG_S:
+                    now = loop.time()
+                    self._paused = {who: until for who, until in self._paused.items() if until > now}
+                    self._paused[subject] = now + cpu_s
 
     def _work(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""A quarter of a town for each test."""
+"""Fixtures for the tests of the call hub."""
 
 import pytest
 from calls.quarter import Quarter
@@ -6,5 +6,5 @@ from calls.quarter import Quarter
 
 @pytest.fixture
 def quarter():
-    """A quarter without anybody; rings of 100, 300 and 500 m round `near`, whose radius is 210 m; two seats."""
+    """A call hub without sessions; radii of 100, 300 and 500 m around `near`, whose radius is 210 m; two seats."""
     return Quarter()

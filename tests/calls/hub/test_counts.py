@@ -1,4 +1,4 @@
-"""What the hub of calls counts and measures."""
+"""The counts and durations of the call hub."""
 
 import pytest
 from calls.quarter import PLACE, with_terms
@@ -9,8 +9,8 @@ from geocast.calls.hub import (
 )
 
 
-def test_what_is_counted_of_a_call(quarter):
-    """H7, RN3: (connection, revision) pairs rung and acknowledged, and how many have declined; each once."""
+def test_call_counts_notifications_acks_and_declines(quarter):
+    """Each pair of connection and revision counts once (H7, RN3)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open()
     board, now = quarter.hub, quarter.clock.now()
@@ -31,8 +31,8 @@ def test_what_is_counted_of_a_call(quarter):
     assert (board.rings, board.acks, board.answers["decline"]) == (3, 2, 2)
 
 
-def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(quarter):
-    """HD16: only those who were called under this revision, and have not declined, count for the next ring."""
+def test_notifications_count_for_the_call_and_its_revision(quarter):
+    """The next wave depends on sessions that were notified of this revision and have not declined (HD16)."""
     phones = [quarter.join(0, f"r-{n}") for n in range(3)]
     quarter.open(terms=with_terms(seats=["cpr"]))
     phones[0].decline()
@@ -45,8 +45,8 @@ def test_rings_are_counted_for_the_call_and_for_the_revision_that_is_in_force(qu
     assert (call.count_name, call.called_of(Counts(2, 0, 1)), call.called_of(Counts(5, 0, 1))) == ("c-1/3", 1, 4)
 
 
-def test_who_declines_again_and_again_has_declined_once(quarter):
-    """H7: each ring is declined once at most, however often somebody changes their mind."""
+def test_repeated_decline_counts_once(quarter):
+    """A session that declines, accepts and declines again counts as declined once per revision (H7)."""
     phone = quarter.join()
     quarter.open()
     phone.move(9_000)
@@ -56,8 +56,8 @@ def test_who_declines_again_and_again_has_declined_once(quarter):
     assert quarter.hub.take_counts() == {"c-1": Counts(1, 0, 1)}
 
 
-def test_when_the_next_ring_is_due(quarter):
-    """RN2: after 200 ms while fewer than `enough` were called, else after `answer_s`; never while it is full."""
+def test_next_wave_is_due_after_the_time_of_the_policy(quarter):
+    """After 200 ms while fewer than `enough` were notified, else after `answer_s`; never for a full call (RN2)."""
     quarter.open(terms=with_terms(enough=2))
     board = quarter.hub
     [call] = board.open_calls(quarter.clock.now())
@@ -81,8 +81,8 @@ def test_when_the_next_ring_is_due(quarter):
     assert board.due_to_widen(quarter.clock.advance(60)) == []
 
 
-def test_what_is_measured(quarter):
-    """The first ring, from the opening; the answer to an `accept`; the first seat. And what nobody has answered."""
+def test_durations_are_observed_once(quarter):
+    """From the opening to the first notification, from an `accept` to its answer, and to the first seat."""
     phone = quarter.join()
     quarter.clock.advance(2)
     opened = quarter.entry(quarter.opening(), PLACE)

@@ -1,11 +1,11 @@
-"""The end of a call in the hub of calls, whatever the clocks say."""
+"""The end of a call in the call hub, with right and wrong clocks."""
 
 from calls.quarter import PLACE
 from support.fakes import NOON_MS
 
 
-def test_the_end_is_told_to_recipients_and_holders(quarter):
-    """RJ7: once, wherever they are; not to who has declined, and to nobody else."""
+def test_end_is_sent_to_notified_sessions_and_people_with_seats(quarter):
+    """Once, wherever they are; not to sessions that have declined (RJ7)."""
     holder, tablet, walks, declines = (
         quarter.join(),
         quarter.join(9_000),
@@ -28,8 +28,8 @@ def test_the_end_is_told_to_recipients_and_holders(quarter):
     assert walks.received() == ["-c-1 over"]
 
 
-def test_a_holder_who_was_slow_all_the_while_is_told_of_the_end(quarter):
-    """RJ7, RV4: it may wait for the answer to its `accept`."""
+def test_slow_session_of_a_person_with_a_seat_is_sent_the_end(quarter):
+    """The session may still wait for the answer to its `accept` (RJ7, RV4)."""
     phone = quarter.join(9_000)
     quarter.open()
     quarter.slow.add(phone.row)
@@ -40,8 +40,8 @@ def test_a_holder_who_was_slow_all_the_while_is_told_of_the_end(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_at_expiry_nothing_is_sent_by_either_clock(quarter):
-    """RJ7, RJ9, E1, E5: and nothing after it; only an `accept` is answered."""
+def test_call_expired_by_either_clock_sends_nothing(quarter):
+    """After the expiry only an `accept` is answered (RJ7, RJ9, E1, E5)."""
     phone = quarter.join()
     quarter.open()
     phone.received()
@@ -52,8 +52,8 @@ def test_at_expiry_nothing_is_sent_by_either_clock(quarter):
     assert phone.received() == ["-c-1 over"]
 
 
-def test_a_wall_clock_that_was_ahead_is_made_up_for(quarter):
-    """E5: what such a clock alone has ended is sent when it is right again, and nothing twice."""
+def test_call_notifies_after_a_fast_wall_clock_was_corrected(quarter):
+    """What a fast clock has held back is sent after the correction, and nothing is sent twice (E5)."""
     early, late = quarter.join(), quarter.join(900, "r-2")
     quarter.open()
     quarter.clock.wall_ms += 1_800_000
@@ -67,8 +67,11 @@ def test_a_wall_clock_that_was_ahead_is_made_up_for(quarter):
     assert (early.received(), late.received()) == ([], ["c-1/1"])
 
 
-def test_who_was_told_that_it_is_over_by_a_clock_that_was_ahead_is_told_anew(quarter):
-    """RJ2, RJ6, E5: it has let go of the ring, or of the task; whoever comes back with the ring meanwhile has not."""
+def test_session_refused_by_a_fast_clock_is_notified_after_its_correction(quarter):
+    """A session that was sent `over` has dropped the call, so it is sent again (RJ2, RJ6, E5).
+
+    A session that returns with the call in `holding` is not sent the call again.
+    """
     rung, goes = quarter.join(), quarter.join(1, "r-2")
     quarter.open()
     quarter.accept("r-2")
@@ -85,8 +88,8 @@ def test_who_was_told_that_it_is_over_by_a_clock_that_was_ahead_is_told_anew(qua
     assert (rung.received(), goes.received(), back.received()) == (["c-1/1"], ["c-1:2 seat 1"], [])
 
 
-def test_a_wall_clock_that_was_set_back_lets_nothing_live_longer(quarter):
-    """E5: the monotonic clock ends a call, too."""
+def test_wall_clock_set_back_does_not_prolong_a_call(quarter):
+    """The monotonic clock ends the call (E5)."""
     phone = quarter.join(900)
     quarter.open()
     quarter.clock.monotonic += 1_800
@@ -95,8 +98,8 @@ def test_a_wall_clock_that_was_set_back_lets_nothing_live_longer(quarter):
     assert quarter.hub.to_end(quarter.clock.now()) == []
 
 
-def test_calls_that_both_clocks_have_ended_are_to_be_ended_in_the_log(quarter):
-    """RZ4: a call that expires is ended by the node, and then forgotten."""
+def test_call_expired_by_both_clocks_is_to_be_ended_in_the_log(quarter):
+    """The node ends an expired call in the log, and then forgets it (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_799)
     assert quarter.hub.to_end(quarter.clock.now()) == []
@@ -108,8 +111,8 @@ def test_calls_that_both_clocks_have_ended_are_to_be_ended_in_the_log(quarter):
     assert not quarter.hub.knows("c-1")
 
 
-def test_what_responders_do_late_puts_off_no_end(quarter):
-    """RZ4: rings and seats are no content, and the place is in the log until the end is."""
+def test_late_actions_of_responders_do_not_delay_the_end(quarter):
+    """Waves and seats are not content, and the place is in the log until the end (RZ4)."""
     quarter.open()
     quarter.clock.advance(1_500)
     quarter.widen()
@@ -120,8 +123,8 @@ def test_what_responders_do_late_puts_off_no_end(quarter):
     assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
 
 
-def test_a_wall_clock_that_is_ahead_ends_no_call_for_the_others(quarter):
-    """RZ4, E5: it has told nobody of it since, but the end is for all nodes."""
+def test_fast_wall_clock_ends_no_call_in_the_log(quarter):
+    """A node with a fast clock is silent about the call, but an end would affect all nodes (RZ4, E5)."""
     body = quarter.opening()
     quarter.clock.wall_ms += 600_000
     quarter.read(body, PLACE)
@@ -131,8 +134,8 @@ def test_a_wall_clock_that_is_ahead_ends_no_call_for_the_others(quarter):
     assert quarter.hub.to_end(quarter.clock.now()) == ["c-1"]
 
 
-def test_a_call_that_can_not_be_ended_is_forgotten_when_the_log_forgets_it(quarter):
-    """LogR1, RQ7: a day later; nobody is held off by it any more, and the log is not asked for ever."""
+def test_expired_call_without_end_is_forgotten_after_a_day(quarter):
+    """After that nobody is excluded because of the call, and the log is not asked again (LogR1, RQ7)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")

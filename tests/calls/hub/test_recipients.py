@@ -1,4 +1,4 @@
-"""Who is told of a call, by the hub of calls; and who is not while holding a seat or resting."""
+"""Whom the call hub notifies, and whom not because of a seat or an exclusion."""
 
 import pytest
 from calls.quarter import NEAR, NOON, with_terms
@@ -9,9 +9,11 @@ from geocast.wire.frames import MSGPACK
 # ---- who is rung -------------------------------------------------------------------------------------------------
 
 
-def test_a_call_rings_for_those_on_duty_within_the_ring(quarter):
-    """RJ1, RJ2, RQ4: with a qualification and a place marked `here`; RN1: the first ring is round `near`, with its
-    radius."""
+def test_call_notifies_sessions_on_duty_within_the_radius(quarter):
+    """A session needs a qualification and a place marked `here` (RJ1, RJ2, RQ4).
+
+    The first radius is added to the radius of `near` (RN1).
+    """
     near, edge, outside = quarter.join(0), quarter.join(309, "r-2"), quarter.join(312, "r-3")
     elsewhere, unqualified = quarter.join(0, "r-4", here=False), quarter.join(0, "r-5", quals=())
     other = quarter.join(0, "r-6", quals=("triage",))
@@ -21,8 +23,8 @@ def test_a_call_rings_for_those_on_duty_within_the_ring(quarter):
 
 
 @pytest.mark.parametrize("wire", [0, MSGPACK.number, 2, 3])
-def test_what_a_ring_says(quarter, wire):
-    """M21, RZ6: the general place, in the same bytes for all; no address, no name."""
+def test_call_message_has_the_published_circle_and_no_place(quarter, wire):
+    """All sessions are sent the same bytes, without address and names (M21, RZ6)."""
     phone = quarter.join(wire=wire)
     quarter.open()
     assert phone.messages() == [
@@ -46,8 +48,8 @@ def test_what_a_ring_says(quarter, wire):
     ]
 
 
-def test_the_reach_of_a_place_counts_up_to_500_m(quarter):
-    """RQ5: 2,000 m of doubt would swamp a ring of 300."""
+def test_uncertainty_of_a_location_counts_up_to_500_m(quarter):
+    """An uncertainty of 2,000 m would make a radius of 300 m meaningless (RQ5)."""
     near, far = quarter.join(here=False), quarter.join(sub="r-2", here=False)
     quarter.hub.move(near.row, quarter.place(805, 1_000.0))
     quarter.hub.move(far.row, quarter.place(815, 2_000.0))
@@ -55,23 +57,23 @@ def test_the_reach_of_a_place_counts_up_to_500_m(quarter):
     assert (near.received(), far.received()) == (["c-1/1"], [])
 
 
-def test_the_nearest_is_rung_first(quarter):
-    """Board, Rule 2."""
+def test_nearest_session_is_notified_first(quarter):
+    """The order of notifications is Rule 2 of `calls.hub`."""
     phones = [quarter.join(metres, f"r-{metres}") for metres in (200, 0, 100, 300)]
     quarter.open()
     assert quarter.order == [phones[n].row for n in (1, 2, 0, 3)]
 
 
-def test_a_wider_ring_rings_for_those_it_takes_in_and_for_nobody_twice(quarter):
-    """RJ2: widening makes no new revision."""
+def test_wider_radius_notifies_new_sessions_only(quarter):
+    """Widening makes no new revision (RJ2)."""
     near, far = quarter.join(0), quarter.join(400, "r-2")
     quarter.open()
     quarter.widen(1)
     assert (near.received(), far.received()) == (["c-1/1"], ["c-1/1"])
 
 
-def test_who_comes_nearer_goes_on_duty_or_has_a_qualification_now_is_rung(quarter):
-    """RJ3: after `hello`, `move` and `token`; walking out sends nothing, and walking back nothing again."""
+def test_session_is_notified_once_it_is_near_on_duty_and_qualified(quarter):
+    """After `hello`, `move` and `token`; leaving the radius and coming back sends nothing (RJ3)."""
     quarter.open()
     late, walker = quarter.join(0), quarter.join(900, "r-2")
     off, learner = quarter.join(0, "r-3", here=False), quarter.join(0, "r-4", quals=())
@@ -87,8 +89,8 @@ def test_who_comes_nearer_goes_on_duty_or_has_a_qualification_now_is_rung(quarte
     assert walker.received() == []
 
 
-def test_a_call_that_is_a_test_rings_for_those_who_may_see_tests(quarter):
-    """R6, RJ1: to all others it is unknown, also when they accept."""
+def test_test_call_notifies_sessions_that_may_see_tests(quarter):
+    """For all other sessions the call is unknown, even if they accept it (R6, RJ1)."""
     tester, other = quarter.join(may_test=True), quarter.join(0, "r-2")
     quarter.open(status="exercise")
     assert (tester.received(), other.received()) == (["c-1/1"], [])
@@ -96,8 +98,8 @@ def test_a_call_that_is_a_test_rings_for_those_who_may_see_tests(quarter):
     assert other.received() == ["-c-1 over"]
 
 
-def test_new_content_goes_to_every_recipient_and_rings_round_the_new_place(quarter):
-    """RJ5: wherever it is, but not to who has declined; the ring in force stays."""
+def test_new_content_is_sent_to_notified_sessions_and_around_the_new_place(quarter):
+    """Wherever a session is, but not if it has declined; the radius stays (RJ5)."""
     stays, walks, declines = quarter.join(0), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     new = quarter.join(1_000, "r-4")
     quarter.open()
@@ -110,8 +112,8 @@ def test_new_content_goes_to_every_recipient_and_rings_round_the_new_place(quart
     assert declines.received() == []
 
 
-def test_who_has_declined_is_not_rung_again_on_this_connection(quarter):
-    """RJ1, M19: on another one it may be."""
+def test_session_that_declined_is_not_notified_again(quarter):
+    """On another connection it can be notified (RJ1, M19)."""
     phone = quarter.join()
     quarter.open()
     phone.decline()
@@ -122,8 +124,8 @@ def test_who_has_declined_is_not_rung_again_on_this_connection(quarter):
     assert quarter.join().received() == ["c-1/1"]
 
 
-def test_a_slow_session_is_a_late_joiner(quarter):
-    """RJ2, E3: it is sent nothing, and what it is owed is worked out afresh when it has drained."""
+def test_slow_session_is_sent_the_newest_state_when_drained(quarter):
+    """Nothing is sent before, and nothing is queued (RJ2, E3)."""
     phone, holder = quarter.join(), quarter.join(0, "r-2")
     quarter.slow = {phone.row, holder.row}
     quarter.open()
@@ -136,8 +138,8 @@ def test_a_slow_session_is_a_late_joiner(quarter):
     assert (phone.received(), holder.received()) == (["c-1/3"], ["c-1:3 seat 1"])
 
 
-def test_one_write_for_all_that_a_session_is_owed(quarter):
-    """Standdowns come first, then tasks, then rings (RJ3)."""
+def test_everything_owed_is_sent_in_one_write_in_order(quarter):
+    """Standdowns come first, then tasks, then `call` messages (RJ3)."""
     phone = quarter.join(sub="r-1")
     quarter.open("c-1", with_terms(rest_s=0))
     quarter.open("c-2")
@@ -158,8 +160,8 @@ def test_one_write_for_all_that_a_session_is_owed(quarter):
 # ---- held off ----------------------------------------------------------------------------------------------------
 
 
-def test_who_holds_a_seat_is_not_rung_for_another_call(quarter):
-    """RQ7: when it ends nothing is sent; the next `move` rings."""
+def test_person_with_a_seat_is_not_notified_of_another_call(quarter):
+    """The end of the seat's call sends nothing; the next `move` notifies (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1")
     quarter.accept("r-1")
@@ -171,8 +173,8 @@ def test_who_holds_a_seat_is_not_rung_for_another_call(quarter):
     assert phone.received() == ["c-2/1"]
 
 
-def test_who_practises_is_called_to_a_real_arrest(quarter):
-    """RQ7: neither the seat of an exercise nor the rest after it holds anybody off."""
+def test_person_with_a_seat_in_an_exercise_is_notified_of_an_actual_call(quarter):
+    """Exercises exclude nobody, neither during the seat nor after the end (RQ7)."""
     phone = quarter.join(may_test=True)
     quarter.open(status="exercise")
     quarter.accept("r-1")
@@ -182,8 +184,8 @@ def test_who_practises_is_called_to_a_real_arrest(quarter):
     assert [told for told in phone.received() if not told.startswith(("c-1", "task", "-c-1"))] == ["c-2/1", "c-3/1"]
 
 
-def test_who_has_held_a_seat_rests_after_the_end(quarter):
-    """RQ7: for `rest_s`."""
+def test_person_with_a_seat_is_excluded_for_a_time_after_the_end(quarter):
+    """The time is `rest_s` (RQ7)."""
     phone = quarter.join()
     quarter.open("c-1", with_terms(rest_s=600))
     quarter.accept("r-1")

@@ -1,4 +1,4 @@
-"""Clients that come back to the hub of calls, and entries that come late, twice or unreadable."""
+"""Clients that reconnect to the call hub, and entries that arrive late, twice or unreadable."""
 
 import dataclasses
 import tracemalloc
@@ -17,8 +17,8 @@ from geocast.model.call import Person
 # ---- coming back -------------------------------------------------------------------------------------------------
 
 
-def test_what_a_returning_client_says_it_holds_is_put_right(quarter):
-    """RJ8: R5's table, with `standdown` for `cancel`; `full` where the call is full."""
+def test_returning_client_is_sent_what_its_holding_lacks(quarter):
+    """The table of R5, with `standdown` for `cancel`, and `full` if the call is full (RJ8)."""
     quarter.open("c-1")
     quarter.open("c-1", replaces=1)
     quarter.open("c-2")
@@ -36,8 +36,8 @@ def test_what_a_returning_client_says_it_holds_is_put_right(quarter):
     assert same.received() == newer.received() == ["-c-1 over"]
 
 
-def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
-    """RJ8, R5e: it is remembered for 30 s, and then the table is applied."""
+def test_holding_of_a_call_read_later_is_remembered(quarter):
+    """The `holding` is kept for 30 s; when the call is read, the table of R5 is applied (RJ8, R5e)."""
     behind, later = quarter.join(9_000, holding={"c-1": 1}), quarter.join(0, "r-2", holding={"c-2": 1})
     quarter.open("c-1")
     quarter.end("c-1")
@@ -49,8 +49,8 @@ def test_a_client_that_holds_a_call_of_which_this_process_is_behind(quarter):
 
 
 @pytest.mark.parametrize("seats", [["cpr"], ["cpr", "cpr"]], ids=["full, so with a revision of its own", "not full"])
-def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, seats):
-    """HD18: it rings for them, so they are sent the call, and no `left`: what they hold is the ring."""
+def test_returning_client_that_released_its_seat_keeps_the_new_call(quarter, seats):
+    """The client has the newer `call`, so it is sent no `left` (HD18)."""
     quarter.open(terms=with_terms(seats=seats))
     phone = quarter.join()
     quarter.accept("r-1")
@@ -66,8 +66,8 @@ def test_who_gave_a_seat_back_and_is_rung_again_comes_back_to_the_call(quarter, 
     assert back.received() == []
 
 
-def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(quarter):
-    """HD18, RJ6: also where an older task of theirs is what they hold."""
+def test_returning_client_with_a_released_task_is_sent_left_and_the_call(quarter):
+    """The same if the client has an older task of its person (HD18, RJ6)."""
     quarter.open(terms=with_terms(seats=["cpr", "cpr"]))
     for _ in range(2):
         quarter.accept("r-1")
@@ -78,8 +78,8 @@ def test_who_gave_a_seat_back_and_holds_its_task_is_told_left_and_sent_the_call(
     assert away.received() == ["-c-1 left"]
 
 
-def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
-    """RJ6, RV5: after `hello`; a lost connection keeps the seat. Who has given it back meanwhile is told `left`."""
+def test_returning_person_with_a_seat_is_sent_the_task(quarter):
+    """A lost connection keeps the seat; if the seat was released meanwhile, the client is sent `left` (RJ6, RV5)."""
     phone = quarter.join()
     quarter.open()
     quarter.accept("r-1")
@@ -89,8 +89,8 @@ def test_a_holder_who_comes_back_anywhere_has_the_task_again(quarter):
     assert quarter.join(9_000, holding={"c-1": 2}).received() == ["-c-1 left"]
 
 
-def test_a_session_without_a_qualification_is_sent_what_it_has_to_know(quarter):
-    """RJ9: nothing but RJ6 and RJ7, if it holds a seat or was rung before."""
+def test_session_without_qualification_is_sent_over_and_left_only(quarter):
+    """Only if its person has a seat, or it was notified before (RJ9, RJ6, RJ7)."""
     rung, never = quarter.join(0), quarter.join(0, "r-2", ())
     quarter.open()
     rung.received()
@@ -103,8 +103,8 @@ def test_a_session_without_a_qualification_is_sent_what_it_has_to_know(quarter):
     assert (rung.received(), never.received()) == (["-c-1 over"], [])
 
 
-def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
-    """RJ6, RJ9: a session on a node with calls that these don't concern."""
+def test_session_without_qualification_costs_one_dict_entry():
+    """Calls do not concern most sessions of a node (RJ6, RJ9)."""
     subs = [f"r-{number}" for number in range(10_000)]
     responders = Responders(len(subs))
     tracemalloc.start()
@@ -118,8 +118,8 @@ def test_a_session_without_a_qualification_costs_its_sub_in_one_dict():
     assert list(responders.rows_of([Person("r-7")])) == [7]
 
 
-def test_the_sessions_of_one_person_are_found_however_many_there_are():
-    """RJ6: all of them, while they come, change hands and go; then the person is forgotten."""
+def test_all_sessions_of_a_person_are_found():
+    """While sessions join, change their token and leave; then the person is forgotten (RJ6)."""
     responders = Responders(4)
     for row in range(3):
         responders.set_rights(row, FakeRights(sub="r-1"))
@@ -137,8 +137,8 @@ def test_the_sessions_of_one_person_are_found_however_many_there_are():
     assert list(responders.rows_of([Person("r-1"), Person("r-2")])) == []
 
 
-def test_who_has_left_is_forgotten(quarter):
-    """RZ7: with its place; its row may be another's."""
+def test_session_that_left_is_forgotten(quarter):
+    """Its location is forgotten, and another session may have its row (RZ7)."""
     phone = quarter.join(sub="r-77")
     quarter.open()
     phone.accept()
@@ -152,8 +152,8 @@ def test_who_has_left_is_forgotten(quarter):
 # ---- entries that come otherwise ---------------------------------------------------------------------------------
 
 
-def test_entries_that_come_again_change_nothing(quarter):
-    """A new epoch of the log gives all of them once more."""
+def test_entries_read_again_change_nothing(quarter):
+    """A new epoch of the log delivers all entries again."""
     phone = quarter.join()
     entries = [quarter.open(), quarter.accept("r-1"), quarter.widen()]
     phone.received()
@@ -161,8 +161,11 @@ def test_entries_that_come_again_change_nothing(quarter):
     assert phone.received() == []
 
 
-def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
-    """RV7: another entry has its number. Who was told where to go is not untold, and is told anew when it is back."""
+def test_seat_that_the_log_has_lost_is_kept(quarter):
+    """Another entry has its number.
+
+    The person keeps the task, and is sent a new one when the seat is put back (RV7).
+    """
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     lost = quarter.accept("r-1", number=2)
@@ -182,8 +185,8 @@ def test_a_claim_that_the_log_has_lost_is_held_on(quarter):
     assert phone.received() == ["-c-1 left"]
 
 
-def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
-    """RZ3, RZ5: counted, and at a reload it may open."""
+def test_undecrypted_entry_is_set_aside_and_decrypted_with_new_keys(quarter):
+    """The entry is counted, and tried again after a reload (RZ3, RZ5)."""
     phone, other = quarter.join(), new_keys("other")
     quarter.read(quarter.opening(), PLACE, keys=other)
     quarter.open("c-2")
@@ -195,8 +198,8 @@ def test_what_does_not_open_is_set_aside_and_tried_again(quarter):
     assert quarter.hub.degraded(quarter.clock.now()) == 0
 
 
-def test_a_place_that_opens_no_more_is_told_when_it_does(quarter):
-    """RZ5: a task waits for the key; nothing fails."""
+def test_task_waits_until_the_key_of_its_place_is_back(quarter):
+    """Nothing fails while the key is missing (RZ5)."""
     phone, keys = quarter.join(), quarter.keys
     quarter.open()
     claim = quarter.entry(*_claim_parts("r-1"), keys=new_keys("second"))
@@ -213,8 +216,8 @@ def _claim_parts(sub):
     return Acceptance(1, "cpr", NOON_MS), Person(sub)
 
 
-def test_a_chain_without_its_places_is_read_by_its_end(quarter):
-    """RQ7, RZ4: a process that starts later knows who rests, and rings nobody."""
+def test_chain_with_deleted_places_is_read_from_its_end(quarter):
+    """A process that starts later knows who is excluded, and notifies nobody (RQ7, RZ4)."""
     opened = quarter.entry(quarter.opening(), PLACE)
     claim = quarter.entry(*_claim_parts("r-1"))
     assert opened.revision == 1

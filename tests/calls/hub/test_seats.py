@@ -1,4 +1,4 @@
-"""Seats and tasks, as the hub of calls decides and sends them."""
+"""Seats and tasks in the call hub."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ from geocast.calls.hub import (
 from geocast.model.call import ExactPlace, Person
 
 
-def test_a_task_is_sent_when_the_claim_is_read(quarter):
-    """RV1, RJ6, M22, HD5: to every session of who holds the seat whose own token qualifies, and to nobody else."""
+def test_task_is_sent_when_the_seat_is_read(quarter):
+    """To each session of the person whose own token qualifies, and to nobody else (RV1, RJ6, M22, HD5)."""
     phone, tablet, plain = quarter.join(), quarter.join(5_000), quarter.join(0, quals=(), here=False)
     other = quarter.join(0, "r-2")
     quarter.open()
@@ -35,8 +35,8 @@ def test_a_task_is_sent_when_the_claim_is_read(quarter):
     assert plain.received() == quarter.join(0, quals=(), here=False).received() == []
 
 
-def test_what_a_task_says(quarter):
-    """M22: the exact place, as it came in; what is left out has no field."""
+def test_task_has_the_exact_place_and_no_empty_fields(quarter):
+    """The place is sent as it was received (M22)."""
     phone = quarter.join()
     quarter.open(place=ExactPlace(1.5, 2.5, "public", None, "Behind the kiosk"))
     quarter.accept("r-1", 1)
@@ -55,8 +55,8 @@ def test_what_a_task_says(quarter):
     ]
 
 
-def test_a_task_names_the_defibrillators_near_and_which_one_to_fetch():
-    """M22, RI2, RI3: the code goes to who fetches it only."""
+def test_task_names_defibrillators_nearby_and_the_one_to_fetch():
+    """Only who fetches a defibrillator is sent its code (M22, RI2, RI3)."""
     aeds = Aeds(
         [Aed(f"node/{n}", PLACE.lat + n * 0.001, PLACE.lng, None, None, None, True, f"code {n}") for n in (1, 2)]
     )
@@ -74,8 +74,8 @@ def test_a_task_names_the_defibrillators_near_and_which_one_to_fetch():
     assert carrier.messages()[0]["aeds"] == []
 
 
-def test_the_place_is_nowhere_but_in_a_task(quarter):
-    """RZ2, RZ4: the board keeps entries sealed, and of a call that has ended none with a place."""
+def test_exact_place_is_in_tasks_only(quarter):
+    """The hub keeps entries encrypted, and no place of a call that has ended (RZ2, RZ4)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -87,8 +87,8 @@ def test_the_place_is_nowhere_but_in_a_task(quarter):
     assert "'call'" not in all_of(quarter.hub)
 
 
-def test_a_repeated_accept_is_answered_by_the_same_task(quarter):
-    """RV3, RJ6: from any device, without the log, and each time."""
+def test_repeated_accept_is_answered_by_the_same_task(quarter):
+    """From any device, each time, and without the log (RV3, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -97,8 +97,8 @@ def test_a_repeated_accept_is_answered_by_the_same_task(quarter):
     assert (phone.received(), tablet.received()) == (["c-1:2 seat 1"], ["c-1:2 seat 1"] * 2)
 
 
-def test_a_holder_has_new_content_as_a_new_task(quarter):
-    """RJ5, RJ6: once per revision on a connection, though the call is full."""
+def test_new_content_is_sent_as_new_task_to_a_person_with_a_seat(quarter):
+    """Once per revision on a connection, although the call is full (RJ5, RJ6)."""
     phone, other = quarter.join(), quarter.join(0, "r-3")
     quarter.open()
     quarter.accept("r-1", 1)
@@ -109,8 +109,8 @@ def test_a_holder_has_new_content_as_a_new_task(quarter):
     assert (phone.received(), other.received()) == (["c-1:4 seat 1"], [])
 
 
-def test_full_stands_down_all_recipients_without_a_seat(quarter):
-    """RJ4: but not who has declined; RV6, RJ2: a seat given back makes it ring again, under a new revision."""
+def test_full_call_stands_down_notified_sessions_without_a_seat(quarter):
+    """Not sessions that have declined (RJ4). A released seat notifies again, with a new revision (RV6, RJ2)."""
     one, two, three, four = (quarter.join(0, f"r-{n}") for n in range(1, 5))
     far = quarter.join(9_000, "r-5")
     quarter.open()
@@ -127,8 +127,8 @@ def test_full_stands_down_all_recipients_without_a_seat(quarter):
     assert (one.received(), two.received(), four.received()) == (["-c-1 left", "c-1/4"], [], [])
 
 
-def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
-    """M19, RJ6: every session that was sent the task is told `left`; the one that has declined is left alone."""
+def test_decline_of_a_seat_is_answered_when_the_release_is_read(quarter):
+    """Each session with the task is sent `left`; the session that declined is not notified again (M19, RJ6)."""
     phone, tablet = quarter.join(), quarter.join(9_000)
     quarter.open()
     quarter.accept("r-1")
@@ -140,8 +140,8 @@ def test_who_gives_a_seat_back_is_answered_when_the_log_has_it(quarter):
     assert (phone.received(), tablet.received()) == (["-c-1 left"], ["-c-1 left"])
 
 
-def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
-    """M19: also after `accept`, before it was answered."""
+def test_seat_granted_after_a_decline_is_released(quarter):
+    """The decline came between the `accept` and its answer (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -150,8 +150,8 @@ def test_a_claim_is_given_back_if_it_was_declined_meanwhile(quarter):
     assert quarter.asked[-1] == ReleaseRequest("c-1", Person("r-1"))
 
 
-def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read(quarter):
-    """M19: the log has it already, and this process does not know of the seat yet."""
+def test_stored_seat_declined_before_it_was_read_is_released(quarter):
+    """The log has the seat, and this process has not read it yet (M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -159,8 +159,8 @@ def test_a_claim_that_stands_is_given_back_if_it_was_declined_before_it_was_read
     assert phone.decline() == [ReleaseRequest("c-1", Person("r-1"))]
 
 
-def test_who_goes_after_all_keeps_the_seat(quarter):
-    """M18, M19: of `accept`, `decline` and `accept` the last one counts, also while the log has not answered."""
+def test_accept_after_decline_keeps_the_seat(quarter):
+    """The last of `accept`, `decline` and `accept` counts, even before the log has answered (M18, M19)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -170,8 +170,8 @@ def test_who_goes_after_all_keeps_the_seat(quarter):
     assert ReleaseRequest("c-1", Person("r-1")) not in quarter.asked
 
 
-def test_a_session_has_one_claim_under_way(quarter):
-    """RV4: others are repeated by the client; a claim that was refused makes room."""
+def test_session_has_one_pending_accept_at_a_time(quarter):
+    """The client repeats the others. After a refusal the next `accept` is taken (RV4)."""
     phone = quarter.join()
     quarter.open("c-1")
     quarter.open("c-2")
@@ -183,8 +183,11 @@ def test_a_session_has_one_claim_under_way(quarter):
     assert len(phone.accept("c-2")) == 1
 
 
-def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
-    """M18, RJ4, RJ7: that it is full, or over, is the answer; an `accept` that comes later has one of its own."""
+def test_refusal_already_sent_is_not_sent_again(quarter):
+    """A `full` or `over` that was sent meanwhile is the answer (M18, RJ4, RJ7).
+
+    A later `accept` gets an answer of its own.
+    """
     phone, again, late = quarter.join(), quarter.join(0, "r-2"), quarter.join(0, "r-3")
     quarter.open()
     [request], [repeated], [ended] = phone.accept(), again.accept(), late.accept()
@@ -204,8 +207,8 @@ def test_who_was_told_meanwhile_is_not_told_again_by_the_log(quarter):
     assert len(quarter.asked) == 3
 
 
-def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_over(quarter):
-    """RJ9, E5: by a clock, too."""
+def test_refusal_of_the_log_becomes_over_if_the_call_has_ended_since(quarter):
+    """The end may come from a clock (RJ9, E5)."""
     phone, never_rung = quarter.join(), quarter.join(900, "r-2", holding={})
     quarter.open()
     [request], far = phone.accept(), never_rung.accept()
@@ -216,8 +219,8 @@ def test_what_the_log_has_refused_before_it_was_over_is_refused_because_it_is_ov
     assert phone.received() == ["-c-1 over"]
 
 
-def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quarter):
-    """RV6, RJ2: else who was rung last would believe that it is full, and would not be rung again."""
+def test_accept_refused_before_a_new_notification_is_decided_again(quarter):
+    """Otherwise a session that was just notified would believe that the call is full (RV6, RJ2)."""
     phone = quarter.join()
     quarter.open()
     [request] = phone.accept()
@@ -231,8 +234,8 @@ def test_a_claim_that_was_refused_before_the_call_rang_anew_is_judged_anew(quart
     assert phone.received() == ["-c-1 full"]
 
 
-def test_a_claim_is_judged_by_what_holds_then(quarter):
-    """RV4: at the moment it is judged; and nobody claims for who is gone."""
+def test_seat_request_uses_the_session_as_it_is_now(quarter):
+    """The location at the time of the decision counts, and no seat is requested for a session that has left (RV4)."""
     phone, gone = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     [request], [other] = phone.accept(), gone.accept()
@@ -245,8 +248,8 @@ def test_a_claim_is_judged_by_what_holds_then(quarter):
     quarter.hub.on_answer(other, "full", quarter.clock.now())
 
 
-def test_what_can_be_refused_without_the_log_is(quarter):
-    """RV4: the first of `over`, `held-off`, `full` and `far`."""
+def test_accept_is_refused_without_the_log_where_the_reason_is_known(quarter):
+    """The reason is the first of `over`, `held-off`, `full` and `far` (RV4)."""
     holder, other, far, off = (quarter.join(m, f"r-{n}") for n, m in ((1, 0), (2, 0), (3, 5_000), (4, 0)))
     nobody, plain, wrong = quarter.join(0, None, ()), quarter.join(0, "r-6", ()), quarter.join(0, "r-7", ("triage",))
     quarter.open("c-1")
@@ -266,8 +269,8 @@ def test_what_can_be_refused_without_the_log_is(quarter):
     assert far.received() == ["-c-1 full"]
 
 
-def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
-    """RV4: this process may be behind."""
+def test_accept_of_an_unknown_call_is_decided_by_the_log(quarter):
+    """This process may not have read the call yet (RV4)."""
     phone, plain = quarter.join(), quarter.join(0, "r-2", ())
     [request] = phone.accept("c-9")
     assert plain.accept("c-9") == []
@@ -276,8 +279,8 @@ def test_a_call_that_is_unknown_here_is_asked_of_the_log(quarter):
     assert phone.received() == plain.received() == ["-c-9 over"]
 
 
-def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
-    """M20: there is no answer."""
+def test_report_counts_from_people_with_seats_once_in_five_seconds(quarter):
+    """A report has no answer (M20)."""
     phone, other = quarter.join(), quarter.join(0, "r-2")
     quarter.open()
     quarter.accept("r-1")
@@ -296,8 +299,8 @@ def test_reports_come_from_seats_and_once_in_five_seconds(quarter):
     assert phone.received() == other.received() == []
 
 
-def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
-    """HD5: it is rung while a seat is free, and gives back, reports and is held off by nothing of the other's."""
+def test_equal_sub_of_another_issuer_does_not_share_the_seat(quarter):
+    """It is notified while a seat is free, and can't release, report or exclude for the other (HD5)."""
     phone, other = quarter.join(), quarter.join(issuer="https://other.example")
     quarter.open()
     quarter.accept("r-1")
@@ -311,8 +314,8 @@ def test_seat_of_one_issuer_is_nothing_to_an_equal_sub_of_another(quarter):
     assert (phone.received(), other.received()) == (["-c-1 over"], [])
 
 
-def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give_back(quarter):
-    """HD5: it was told where to go, so it hears of the end and can decline; new content is not for it."""
+def test_session_that_lost_its_qualification_gets_no_task_and_may_release(quarter):
+    """It knows the place, so it is sent the end and may decline; new content is not sent (HD5)."""
     phone, plain = quarter.join(), quarter.join(quals=(), here=False)
     quarter.open()
     quarter.accept("r-1")
@@ -327,8 +330,8 @@ def test_session_that_loses_its_qualification_is_sent_no_task_and_may_still_give
 
 
 @pytest.mark.parametrize("is_again", [True, False], ids=["a repeated accept", "a claim that the log takes"])
-def test_accept_is_answered_with_over_if_the_qualification_is_lost_before_the_task(quarter, is_again):
-    """HD5, RJ9: no accept stays without an answer, and the next one is answered, too."""
+def test_accept_is_answered_by_over_if_the_qualification_lapses_before_the_task(quarter, is_again):
+    """Every `accept` has an answer, and so has the next one (HD5, RJ9)."""
     phone = quarter.join()
     quarter.open()
     if is_again:

@@ -7,8 +7,8 @@ from geocast import policy
 from geocast.alertlog.memory import MemoryLog
 from geocast.calls.aeds import Aed, Aeds
 from geocast.calls.decrypted_chain import opened_chain
+from geocast.calls.eligibility import SeatRequest
 from geocast.calls.encryption import CallKeys
-from geocast.calls.seat_request import SeatRequest
 from geocast.calls.service import CallService, Dispatcher
 from geocast.model.call import Person
 from geocast.model.problems import Problem

@@ -1,4 +1,4 @@
-"""A dispatcher opens, corrects and ends a call: what the service of calls answers."""
+"""The answers of the call service to a dispatcher who opens, corrects and ends calls."""
 
 import pytest
 from calls.service.harness import CALLS, CHIEF, DESK, ID, KEYS, OTHER, POLICY, CallServiceHarness, refused
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 # ---- to open -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_opened(room):
-    """docs/calls.md, The api: 201 with what is shown; it is in the log, and whoever follows is nudged."""
+async def test_open_stores_an_encrypted_call(room):
+    """The answer is 201 with the published content, and followers of the log are notified (docs/calls.md)."""
     outcome = await room.open()
     assert outcome == (
         {
@@ -37,20 +37,20 @@ async def test_a_call_is_opened(room):
     assert (entry.kind, entry.revision, entry.ends_at) == ("call", 1, NOON_MS + 1_500_000)
 
 
-async def test_a_call_keeps_the_policy_of_then(room):
-    """RO3: those for its kind of place too, whatever is in force later."""
+async def test_call_keeps_the_policy_of_its_opening(room):
+    """The terms of its kind of place stay, whatever policy is loaded later (RO3)."""
     await room.open()
     assert (await room.call()).opening.terms == POLICY.calls["cardiac_arrest"].terms("residence")
 
 
-async def test_what_is_left_out_is_worked_out(room):
-    """RY4, A9: an expiry that is left out is the latest that the policy allows."""
+async def test_members_left_out_get_their_defaults(room):
+    """A missing expiry becomes the latest one that the policy allows (RY4, A9)."""
     await room.open(expires_at=...)
     assert (await room.call()).opening.expires_at == NOON_MS - 60_000 + 1_800_000
 
 
-async def test_a_headline_that_gives_somebody_away_is_replaced(room):
-    """RY3: by the title, and not refused; the answer says so, each time. One that does not is rung as it is."""
+async def test_identifying_headline_is_replaced_by_the_title(room):
+    """It is not refused, and each answer says that it was replaced (RY3)."""
     outcome = await room.open(headline="Adult down at 12 Main Street, call Mr Smith")
     assert outcome.answer["headline"] == "replaced"
     assert (await room.call()).opening.headline == "Cardiac arrest: CPR needed"
@@ -60,16 +60,16 @@ async def test_a_headline_that_gives_somebody_away_is_replaced(room):
     assert "headline" not in fine.answer
 
 
-async def test_where_no_text_is_judged_none_is_replaced():
-    """RY3, TX2: a policy with `text = "off"`."""
+async def test_headline_is_kept_if_the_policy_checks_no_texts():
+    """The policy has `text = "off"` (RY3, TX2)."""
     room = CallServiceHarness(in_force=policy.parse(f'text = "off"\n{CALLS}'.encode(), None))
     outcome = await room.open(headline="12 Main Street")
     assert "headline" not in outcome.answer
     assert (await room.call()).opening.headline == "12 Main Street"
 
 
-async def test_to_open_it_again_is_answered_as_at_first(room):
-    """H3, H5: the same content by value, whoever sends it and whatever has happened since."""
+async def test_repeated_opening_gets_the_first_answer(room):
+    """The content is compared by value, whoever repeats the request and whatever has happened since (H3, H5)."""
     first = await room.open()
     room.clock.advance(60)
     place = call_request()["place"] | {"lat": 47.67800890, "lng": 8.83111290}
@@ -94,14 +94,14 @@ async def test_to_open_it_again_is_answered_as_at_first(room):
         {"place": call_request()["place"] | {"kind": "public"}},
     ],
 )
-async def test_an_id_is_taken_by_other_content(room, changes):
-    """RY1, H5: 409; the exact place counts, which nobody is told."""
+async def test_opening_with_the_id_of_another_call_is_a_conflict(room, changes):
+    """A different exact place is different content, although nobody is sent it (RY1, H5)."""
     await room.open()
     assert (await refused(room.open(**changes))).slug == "id-conflict"
 
 
-async def test_alerts_and_calls_share_their_ids(room):
-    """RY1: an alert's id is taken for calls (409) and unknown to them (404); and so it is the other way round."""
+async def test_opening_with_the_id_of_an_alert_is_a_conflict(room):
+    """Opening gets 409, other requests get 404; the same holds for alerts with the id of a call (RY1)."""
     await room.log.append(a_revision(ID))
     assert (await refused(room.open())).slug == "id-conflict"
     for asked in (room.revise(), room.end(), room.calling.state(ID, DESK)):
@@ -110,14 +110,14 @@ async def test_alerts_and_calls_share_their_ids(room):
     assert not await room.log.append(a_revision("cad-9", 2))
 
 
-async def test_an_id_of_what_nobody_here_knows_is_taken(room):
-    """RY1, LogG4: by an entry of a later release."""
+async def test_opening_with_the_id_of_an_unknown_kind_is_a_conflict(room):
+    """The entry was written by a later release (RY1, LogG4)."""
     room.log.take(OtherKind(ID, 1, NOON_MS + HOUR_MS))
     assert (await refused(room.open())).slug == "id-conflict"
 
 
-async def test_ids_of_messages_of_cap_are_not_for_dispatchers(room):
-    """RY1: `cap.` is for CAP."""
+async def test_opening_with_a_reserved_cap_id_is_refused(room):
+    """Ids that begin with `cap.` are for CAP (RY1)."""
     [violation] = (await refused(room.open(id="cap.1"))).violations
     assert (violation.slug, violation.pointer) == ("invalid-value", "/id")
 
@@ -133,16 +133,16 @@ async def test_ids_of_messages_of_cap_are_not_for_dispatchers(room):
         ({"category": "flood", "place": ...}, ["missing-field", "category-not-callable"]),
     ],
 )
-async def test_what_the_policy_refuses(room, changes, expected):
-    """RO1, RO2, P9: all that is wrong in one answer, fields first; nothing is stored."""
+async def test_opening_reports_all_policy_violations(room, changes, expected):
+    """All violations are in one answer, fields first, and nothing is stored (RO1, RO2, P9)."""
     problem = await refused(room.open(**changes))
     assert (problem.status, [each.slug for each in problem.violations]) == (422, expected)
     assert await room.log.history(ID) == ()
 
 
 @pytest.mark.slow
-async def test_so_many_calls_may_be_open(room):
-    """docs/calls.md, Limits: 1,000. One more is told 429, repeats are not, and when one is over there is room again."""
+async def test_number_of_open_calls_is_limited(room):
+    """The 1,001st gets 429; repeated requests don't; after an end another call can be opened."""
     for number in range(MAX_OPEN_CALLS):
         await room.open(id=f"c-{number}", dispatcher=Dispatcher(f"desk-{number % 4}"))
     problem = await refused(room.open())
@@ -154,8 +154,8 @@ async def test_so_many_calls_may_be_open(room):
     assert (await room.open()).created
 
 
-async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_served(room):
-    """HD6: a quarter of the open calls, counted in the log: what another node has read before does not matter."""
+async def test_dispatcher_over_its_share_is_refused_and_others_are_served(room):
+    """One dispatcher may have a quarter of the open calls, counted in the log (HD6)."""
     greedy = Dispatcher("greedy")
     for number in range(MAX_OPEN_CALLS // 4):
         await room.open(id=f"c-{number}", dispatcher=greedy)
@@ -170,8 +170,8 @@ async def test_dispatcher_with_share_of_open_calls_is_refused_and_others_are_ser
     assert (await other_node.open(call_request(id="more"), greedy)).created
 
 
-async def test_without_keys_nothing_is_stored():
-    """RZ3: it is sealed or it is not there. (A node whose policy has calls and that has no keys does not start.)"""
+async def test_opening_without_keys_stores_nothing():
+    """A node whose policy has calls does not start without keys; this is the second line of defence (RZ3)."""
     room = CallServiceHarness(keys=NO_CALL_KEYS)
     with pytest.raises(LogUnavailable):
         await room.open()
@@ -181,8 +181,8 @@ async def test_without_keys_nothing_is_stored():
 # ---- new content -------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_gets_new_content(room):
-    """docs/calls.md, The api: 201 with the number of the entry; the ring stays, round the new place."""
+async def test_revise_stores_new_content(room):
+    """The answer is 201 with the number of the entry; the radius stays, around the new place."""
     await room.open()
     await room.calling.widen(ID, 1)
     outcome = await room.revise(headline="Child, not breathing.", place=call_request()["place"] | {"lat": 47.7})
@@ -192,8 +192,8 @@ async def test_a_call_gets_new_content(room):
     assert call.opening.near.lat == pytest.approx(47.7, abs=0.003)
 
 
-async def test_new_content_says_what_it_replaces(room):
-    """docs/calls.md, The api: the number of the content now, whatever else has a number; else 409 with it."""
+async def test_revise_with_an_old_replaces_is_a_conflict(room):
+    """`replaces` must be the number of the current content; otherwise 409 with that number."""
     await room.open()
     await room.accept()
     problem = await refused(room.revise(replaces=2))
@@ -204,8 +204,8 @@ async def test_new_content_says_what_it_replaces(room):
     assert (await room.revise(replaces=3, headline="Third")).answer["revision"] == 4
 
 
-async def test_the_same_content_again_is_answered_as_at_first(room):
-    """H3: by any dispatcher, behind newer content, and when the call is over."""
+async def test_repeated_revise_gets_the_first_answer(room):
+    """From any dispatcher, after newer content, and after the end (H3)."""
     await room.open()
     first = await room.revise(headline="Second")
     await room.revise(replaces=2, headline="Third")
@@ -215,8 +215,8 @@ async def test_the_same_content_again_is_answered_as_at_first(room):
     assert await room.revise(headline="Second") == (first.answer, False)
 
 
-async def test_what_has_to_stay_as_it_was(room):
-    """docs/calls.md, The api: 422 for each, in the order of the fields; and RO2 by the policy of then (RO3)."""
+async def test_revise_refuses_changes_of_fixed_members(room):
+    """422 with one violation per member, and those of the policy of the opening (RO2, RO3)."""
     await room.open()
     problem = await refused(
         room.revise(
@@ -238,8 +238,8 @@ async def test_what_has_to_stay_as_it_was(room):
     assert [each.slug for each in broken.violations] == ["invalid-value", "expiry-out-of-range"]
 
 
-async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
-    """RO3: its content may be corrected, and whoever goes may go, under the policy of then."""
+async def test_revise_uses_the_terms_of_the_call_after_a_policy_change():
+    """The content can be corrected and seats can be taken under the terms of the opening (RO3)."""
     room = CallServiceHarness()
     await room.open()
     room.calling = room.calling.with_config(policy.load(None), KEYS)
@@ -249,8 +249,8 @@ async def test_a_policy_without_the_category_leaves_a_call_as_it_is():
     assert (await refused(room.open(id="cad-9"))).slug == "category-not-callable"
 
 
-async def test_a_call_is_its_openers(room):
-    """docs/calls.md, The api: another dispatcher is told 403; who manages may, and it stays its opener's."""
+async def test_dispatcher_may_not_change_the_call_of_another(room):
+    """403; who manages calls may, and the call still belongs to its opener."""
     await room.open()
     for asked in (room.revise(OTHER, headline="X"), room.end(OTHER), room.calling.state(ID, OTHER)):
         assert (await refused(asked)).slug == "not-yours"
@@ -263,8 +263,8 @@ async def test_a_call_is_its_openers(room):
     assert (await room.end(CHIEF)).created
 
 
-async def test_of_several_reasons_the_first_in_order_is_given(room):
-    """Section 4, decisions 5 to 9: fields, unknown, another's, ended, number, rules."""
+async def test_first_applicable_problem_is_raised(room):
+    """The order is fields, unknown, not yours, ended, number, rules (protocol, section 4)."""
     wrong = {"category": "flood", "replaces": 9}
     assert (await refused(room.revise(OTHER, headline="", **wrong))).status == 422
     assert (await refused(room.revise(OTHER, **wrong))).slug == "unknown-call"
@@ -280,8 +280,8 @@ async def test_of_several_reasons_the_first_in_order_is_given(room):
 # ---- the end -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_ended(room):
-    """docs/calls.md, The api: 201; ended already, for whatever reason: 200 with the first answer. No more content."""
+async def test_end_is_stored_once(room):
+    """The first end gets 201; a repeated end with any reason gets 200 and the first answer."""
     await room.open()
     first = await room.end()
     assert first == ({"id": ID, "revision": 2, "ended_at": format_time(NOON_MS)}, True)
@@ -292,14 +292,14 @@ async def test_a_call_is_ended(room):
     assert await room.kinds() == ["call", "end"]
 
 
-async def test_an_end_without_a_reason_is_refused(room):
-    """docs/calls.md, The api: 422, whatever the id."""
+async def test_end_without_a_reason_is_refused(room):
+    """422, whatever the id is."""
     assert (await refused(room.calling.end(ID, {}, DESK))).slug == "missing-field"
     assert (await refused(room.end())).slug == "unknown-call"
 
 
-async def test_a_call_that_has_expired_is_over(room):
-    """RZ4: no more content; the node ends it, once, and who ends it after that is told so."""
+async def test_expired_call_can_only_be_ended(room):
+    """It takes no more content. The node ends it once, and a later end gets that answer (RZ4)."""
     await room.open()
     await room.calling.expire(ID)
     assert await room.kinds() == ["call"]  # not before its time
@@ -316,8 +316,8 @@ async def test_a_call_that_has_expired_is_over(room):
     assert (await room.calling.state(ID, DESK))["state"] == "expired"
 
 
-async def test_an_end_repeats_what_is_not_sealed(room):
-    """RZ4: so that the entries with the place may be deleted; then 410 for who opens it again, and the state stays."""
+async def test_end_repeats_the_public_content(room):
+    """So the entries with the place can be deleted. Opening the call again then gets 410, and its state stays (RZ4)."""
     await room.open()
     await room.accept()
     await room.end()

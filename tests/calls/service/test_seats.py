@@ -1,4 +1,4 @@
-"""Seats of a call, entries that do not open, and requests at once, in the service of calls."""
+"""Seats in the call service: concurrent requests, and chains that can't be decrypted."""
 
 import asyncio
 import contextlib
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.anyio
 # ---- seats -------------------------------------------------------------------------------------------------------
 
 
-async def test_the_lowest_free_seat_is_taken_with_its_role(room):
-    """RV5: and `aed` becomes `cpr` where none can be fetched (RI1): the second has the only one."""
+async def test_accept_gets_the_lowest_free_seat_and_its_role(room):
+    """The role `aed` becomes `cpr` if no defibrillator can be fetched (RV5, RI1)."""
     await room.open()
     for number in range(4):
         assert await room.accept(f"r-{number}") is None
@@ -42,8 +42,8 @@ async def test_the_lowest_free_seat_is_taken_with_its_role(room):
     assert [(seat.number, seat.aed) for seat in (await room.call()).seats.values()][-1] == (2, "node/1")
 
 
-async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
-    """RI2: `aed_m` of the call; and of those near, the least way round over it."""
+async def test_defibrillator_too_far_from_the_patient_is_not_fetched():
+    """`aed_m` of the call limits the distance; among those within it, the shortest way round counts (RI2)."""
     far = Aed("node/2", 47.7, 8.83, None, None, None, True, None)
     room = CallServiceHarness(aeds=Aeds([far]))
     await room.open()
@@ -58,8 +58,8 @@ async def test_one_that_is_too_far_from_the_patient_is_not_fetched():
     assert [seat.aed for seat in (await room.call()).seats.values()] == [None, "a"]
 
 
-async def test_a_responder_has_one_seat(room):
-    """RV3: a repeated accept is answered by the same, even from afar, off duty or when all seats are taken since."""
+async def test_second_accept_of_a_person_gets_no_second_seat(room):
+    """The answer is the same, even from far away, off duty, or when the call is full (RV3)."""
     await room.open()
     for number in range(4):
         await room.accept(f"r-{number}")
@@ -80,15 +80,15 @@ async def test_a_responder_has_one_seat(room):
         ({"busy": True, "here": None}, "held-off"),
     ],
 )
-async def test_who_gets_no_seat_is_told_the_first_reason(room, changes, expected):
-    """RV4: no such qualification, held off, full, far, in this order; nothing is stored."""
+async def test_refusal_is_the_first_reason_in_order(room, changes, expected):
+    """Qualification, exclusion, full, far; nothing is stored (RV4)."""
     await room.open()
     assert await room.accept(**changes) == expected
     assert await room.kinds() == ["call"]
 
 
-async def test_who_comes_too_late_is_told_full(room):
-    """RV4, RV6: `full` before `far`, `held-off` before it; and a seat that is given back can be taken."""
+async def test_accept_of_a_full_call_is_refused_as_full(room):
+    """`full` comes before `far`, and `held-off` before `full`. A released seat can be taken (RV4, RV6)."""
     await room.open()
     for number in range(4):
         await room.accept(f"r-{number}")
@@ -99,8 +99,8 @@ async def test_who_comes_too_late_is_told_full(room):
     assert (await room.call()).seats[Person("r-9")].number == 3
 
 
-async def test_a_call_that_is_over_gives_no_seat(room):
-    """RV4, RJ9: ended or expired, to its holders too; a test is not there for who may not see it (R6)."""
+async def test_ended_call_gives_no_seat(room):
+    """Not even to people with a seat; and a test gives no seat to who may not see tests (RV4, RJ9, R6)."""
     await room.open()
     await room.accept("r-1")
     await room.end()
@@ -113,7 +113,7 @@ async def test_a_call_that_is_over_gives_no_seat(room):
     assert await tests.accept(may_test=True) == "over"
 
 
-async def test_a_seat_is_given_back_once(room):
+async def test_seat_is_released_once(room):
     """RV5: by who holds it. What is not held is not given back, and nothing follows the end."""
     await room.open()
     await room.accept()
@@ -129,7 +129,7 @@ async def test_a_seat_is_given_back_once(room):
     assert (await room.kinds())[-1] == "end"
 
 
-async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
+async def test_person_who_released_many_seats_is_refused(room):
     """RV5: each time is two entries of the log, and may ring everybody anew. Others' seats are not counted."""
     await room.open()
     for number in range(MOST_RETURNS):
@@ -142,8 +142,8 @@ async def test_who_only_comes_and_goes_gets_no_seat_any_more(room):
     assert await room.accept("r-2") is None
 
 
-async def test_reports_count_every_five_seconds(room):
-    """M20: from a seat alone; what is nothing new is dropped, and what comes within 5 s of the last."""
+async def test_report_counts_once_in_five_seconds(room):
+    """Only from people with a seat; a report without news, or within 5 s of the last, is dropped (M20)."""
     await room.open()
     await room.accept()
     await room.calling.report(ID, Person("r-2"), "arrived")
@@ -158,8 +158,8 @@ async def test_reports_count_every_five_seconds(room):
     assert await room.kinds() == ["call", "claim", "report", "report"]
 
 
-async def test_the_ring_widens_one_by_one(room):
-    """RN2: the next one only, while seats are free; who is late or early changes nothing."""
+async def test_radius_widens_wave_by_wave(room):
+    """Only the next wave, and only while a seat is free; early and late requests change nothing (RN2)."""
     await room.open()
     for ring in (0, 2, 1, 1, 2, 3):
         await room.calling.widen(ID, ring)
@@ -176,8 +176,8 @@ async def test_the_ring_widens_one_by_one(room):
     assert (await full.kinds())[-1] == "end"
 
 
-async def test_a_lost_claim_is_put_back(room):
-    """RV7: under the next number, with its seat; where that is taken, as seat 0. Once, and not behind the end."""
+async def test_lost_seat_is_put_back(room):
+    """With the next number; as seat 0 if the seat is taken; once, and not after the end (RV7)."""
     await room.open()
     await room.accept("r-1")
     lost = dataclasses.replace((await room.call()).seats[Person("r-1")], person=Person("r-0"))
@@ -197,8 +197,8 @@ async def test_a_lost_claim_is_put_back(room):
 # ---- what does not open ------------------------------------------------------------------------------------------
 
 
-async def test_a_node_that_lacks_a_key_gives_no_seat():
-    """RZ5, RV2: part of the chain may be a claim, so it waits; the same node goes on when it has the key."""
+async def test_node_without_a_key_of_the_chain_gives_no_seat():
+    """The undecrypted entry may be a seat, so the accept waits until the node has the key (RZ5, RV2)."""
     room = CallServiceHarness()
     await room.open()
     newer = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32, "a": bytes(32)}))
@@ -213,8 +213,8 @@ async def test_a_node_that_lacks_a_key_gives_no_seat():
     assert (await room.call()) is not None
 
 
-async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
-    """RZ3: who has the log and no key can forge nothing, and a dispatcher can end the call all the same."""
+async def test_call_with_rubbish_in_its_chain_can_be_ended(room):
+    """Somebody who can write to the log, but has no key, can forge nothing (RZ3)."""
     await room.open()
     forged = sealed(CallKeys({"x": b"x" * 32}), ID, 2, NOON_MS + HOUR_MS, Acceptance(1, "cpr", NOON_MS), Person("x"))
     assert await room.log.append(forged)
@@ -222,8 +222,8 @@ async def test_rubbish_in_the_chain_keeps_nobody_from_ending_it(room):
     assert (await room.end()).answer["revision"] == 3
 
 
-async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
-    """RZ5: 503, not 404 and not 403: it may be opened when the node has the key."""
+async def test_undecrypted_call_belongs_to_no_dispatcher():
+    """503, neither 404 nor 403: the node may get the key (RZ5)."""
     room = CallServiceHarness()
     await room.open()
     blind = CallServiceHarness(room.log, CallKeys({"b": b"b" * 32}))
@@ -233,8 +233,8 @@ async def test_a_call_of_which_nothing_opens_is_not_known_to_be_anybodys():
     assert [each async for each in blind.calling.open_calls(DESK)] == []
 
 
-async def test_a_copied_claim_counts_once(room):
-    """RZ3, RV2: what whoever can write to the log may do with an entry is to copy it under a higher number."""
+async def test_copied_claim_counts_once(room):
+    """Somebody who can write to the log can copy an entry under a higher number (RZ3, RV2)."""
     await room.open()
     await room.accept()
     claim = (await room.log.history(ID))[-1]
@@ -249,7 +249,7 @@ async def test_a_copied_claim_counts_once(room):
 
 @pytest.fixture(params=["a file", pytest.param("redis", marks=needs_redis)])
 async def rooms(request, tmp_path):
-    """Three nodes on one log: on a file, or in Redis."""
+    """Three nodes on one log, in a file or in Redis."""
     async with contextlib.AsyncExitStack() as stack:
         server = stack.enter_context(RedisServer(tmp_path / "redis")) if request.param == "redis" else None
         found = []
@@ -262,7 +262,7 @@ async def rooms(request, tmp_path):
 
 
 async def answered(ask, *args, **kwargs):
-    """What a node answers, asked again for as long as the log is away: that is what who asks has to do (H2)."""
+    """Return the answer of a node; repeat the request while the log is unavailable, as clients must (H2)."""
     async with asyncio.timeout(PATIENCE_S):
         while True:
             with contextlib.suppress(LogUnavailable):
@@ -270,8 +270,8 @@ async def answered(ask, *args, **kwargs):
             await asyncio.sleep(0.05)
 
 
-async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
-    """RV2, RV3: on three nodes at once, some twice; the first in the log's order, each with another seat."""
+async def test_concurrent_accepts_get_as_many_seats_as_exist(rooms):
+    """On three nodes, some repeated; the first in the order of the log get different seats (RV2, RV3)."""
     await answered(rooms[0].open)
     subs = [f"r-{number % 20}" for number in range(60)]
     answers = await asyncio.gather(*(answered(rooms[n % 3].accept, sub) for n, sub in enumerate(subs)))
@@ -281,8 +281,8 @@ async def test_of_many_accepts_as_many_succeed_as_there_are_seats(rooms):
     assert set(answers) == {None, "full"}
 
 
-async def test_accepts_and_the_rest_at_once(rooms):
-    """RV2, LogA1: claims, releases, reports, rings, content and an end race; the chain is whole and has one end."""
+async def test_concurrent_accepts_releases_and_reports_keep_one_seat_each(rooms):
+    """Seats, releases, reports, waves, content and an end compete. The chain has one end (RV2, LogA1)."""
     await answered(rooms[0].open)
     first = await asyncio.gather(*(answered(rooms[n % 3].accept, f"r-{n}") for n in range(4)))
     assert first == [None] * 4
@@ -306,8 +306,8 @@ async def test_accepts_and_the_rest_at_once(rooms):
     assert sum(isinstance(each.body, Opening) for each in chain.entries) == 2
 
 
-async def test_who_opens_it_at_once_opens_one_call(rooms):
-    """H3: one at most is told 201, the others 200, with the same answer; other content is told 409."""
+async def test_concurrent_openings_of_one_id_open_one_call(rooms):
+    """At most one gets 201, the others 200 with the same answer; other content gets 409 (H3)."""
     found = await asyncio.gather(*(answered(room.open) for room in rooms * 2))
     assert sum(each.created for each in found) <= 1
     assert len({json.dumps(each.answer) for each in found}) == 1
@@ -315,7 +315,7 @@ async def test_who_opens_it_at_once_opens_one_call(rooms):
 
 
 async def test_overtaken_widening_is_not_tried_again(room, monkeypatch):
-    """RN2: the entry that was faster may have widened the call already."""
+    """The faster entry may have widened the call already (RN2)."""
     await room.open()
     asked = []
 

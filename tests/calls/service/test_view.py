@@ -15,8 +15,8 @@ from geocast.model.call import Person
 pytestmark = pytest.mark.anyio
 
 
-async def test_the_state_of_a_call(room):
-    """docs/calls.md, The api: what is rung, how many were, who goes; exact counts, and no place."""
+async def test_view_has_the_state_of_a_call(room):
+    """Content, exact counts and seats, without the place (docs/calls.md)."""
     await room.open()
     await room.calling.widen(ID, 1)
     await room.log.add_counts({ID: Counts(9, 6, 2)})
@@ -56,8 +56,8 @@ async def test_the_state_of_a_call(room):
     assert (call["id"], call["revision"], call["near"]["radius_m"]) == (ID, 1, 210.0)
 
 
-async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
-    """RZ8: to take a seat and give it back at once hides nobody."""
+async def test_view_lists_everybody_who_was_sent_the_place(room):
+    """A responder who takes a seat and releases it at once stays listed (RZ8)."""
     await room.open()
     await room.accept("r-51c0")
     assert "left" not in await room.calling.state(ID, DESK)
@@ -71,16 +71,16 @@ async def test_whoever_was_told_where_it_is_is_shown_for_good(room):
     assert [seat["responder"] for seat in found["seats"]] == ["r-7a19"]
 
 
-async def test_a_full_call_is_shown_as_such(room):
-    """RV6."""
+async def test_view_of_a_full_call_says_full(room):
+    """The state is `full` while no seat is free (RV6)."""
     await room.open()
     for number in range(4):
         assert await room.accept(f"r-{number}") is None
     assert (await room.calling.state(ID, DESK))["state"] == "full"
 
 
-async def test_open_calls_are_a_dispatchers_own(room):
-    """docs/calls.md, The api: in the order in which they were opened; who manages sees all."""
+async def test_list_has_the_open_calls_of_the_dispatcher(room):
+    """In the order of opening; who manages calls sees all of them."""
     await room.open()
     await room.open(id="cad-2", expires_at=format_time(NOON_MS + 60_000))
     await room.open(OTHER, id="cad-1")
@@ -98,8 +98,8 @@ async def test_open_calls_are_a_dispatchers_own(room):
     assert await listed(DESK) == [ID]
 
 
-async def test_others_go_on_while_many_calls_are_listed():
-    """docs/calls.md, The api: by a log that answers at once, too; between any two calls all others had their turn."""
+async def test_listing_many_calls_does_not_block_other_tasks():
+    """Other tasks run between any two calls, even if the log answers at once."""
     room = CallServiceHarness()
     for number in range(20):
         await room.open(id=f"cad-{number}")
@@ -118,8 +118,8 @@ async def test_others_go_on_while_many_calls_are_listed():
     assert turns >= 20
 
 
-async def test_no_answer_has_the_place_or_the_reason(room, caplog):
-    """RZ2, RZ7: no call of the api gives a place back; neither is there a line of it, and in the log it is sealed."""
+async def test_no_answer_contains_the_place_or_the_reason(room, caplog):
+    """Nor does any log line, and the log has them encrypted (RZ2, RZ7)."""
     caplog.set_level("DEBUG")
     answers = [await room.open(), await room.open(), await room.revise(headline="Second")]
     await room.accept("r-1", eta_s=5)

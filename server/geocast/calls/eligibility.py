@@ -1,4 +1,4 @@
-"""What a responder asks for who says `accept`, and why a seat may be refused (RV4)."""
+"""The request for a seat that an `accept` makes, and the reasons for which a seat is refused (RV4)."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -10,15 +10,17 @@ from .state import CallState
 Refusal = Literal["over", "held-off", "full", "far"]
 Reason = Literal["full", "over", "left", "far", "held-off"]  # of a `standdown`
 REASONS: tuple[Reason, ...] = get_args(Reason)
-MAX_REACH_M = 500.0  # RQ5: of how far off a place may be, what counts for calls
+MAX_REACH_M = 500.0  # largest uncertainty of a location that counts for calls (RQ5)
 
-Here = tuple[float, float, float]  # where a responder is: latitude and longitude in degrees, reach in metres
+Here = tuple[float, float, float]  # where a responder is: latitude and longitude in degrees, uncertainty in metres
 
 
 class SeatRequest(NamedTuple):
-    """A claim to a seat: who makes it, by which qualifications that count, from where (None: off duty).
+    """A request for a seat of a call.
 
-    `busy`: by RQ7, because of another call. `eta_s`: in how many seconds the responder says to be there.
+    `quals`: the qualifications of the session that count. `here`: where the session is; None if it is off duty.
+    `busy`: the person is excluded because of another call (RQ7). `eta_s`: the seconds until arrival, as the responder
+    says.
     """
 
     call_id: str
@@ -31,7 +33,10 @@ class SeatRequest(NamedTuple):
 
 
 def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
-    """The first reason why this responder, who holds no seat of the call, can't have one (RV4); None if it can."""
+    """Return the first reason why this person can't have a seat (RV4); None if a seat can be given.
+
+    The person must not have a seat of this call already.
+    """
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"
     if not is_wanted(call, seat_request.quals) or not may_see(call, seat_request.may_test):
@@ -44,17 +49,18 @@ def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refu
 
 
 def is_wanted(call: CallState, quals: frozenset[str]) -> bool:
-    """Whether one of these qualifications is one that the call asks for."""
+    """Return whether the call asks for one of these qualifications."""
     return not quals.isdisjoint(call.opening.terms.quals)
 
 
 def may_see(call: CallState, may_test: bool) -> bool:
-    """Whether the call exists for a session that may see tests, or may not (R6)."""
+    """Return whether a session sees this call: only some sessions may see tests and exercises (R6)."""
     return may_test or call.opening.status == "actual"
 
 
 def is_near(call: CallState, here: Here) -> bool:
-    """Whether a place is within the ring in force (D2), by the formula of `sphere`, Rule 1."""
+    """Return whether a place is within the current radius (D2), by the formula of `geometry.sphere`, Rule 1."""
+
     lat, lng, reach_m = here
     near = call.opening.near
     centre, point = unit_vector(near.lat, near.lng), unit_vector(lat, lng)
