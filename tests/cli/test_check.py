@@ -69,6 +69,7 @@ def test_each_setting_is_shown_with_its_value_and_origin(geocast, keys):
 
 
 def test_check_takes_the_options_of_serve():
+    """Both commands use one list of options."""
     of_serve, of_check = (cli.cli.commands[name].params for name in ("serve", "check"))
     assert [option.to_info_dict() for option in of_serve] == [option.to_info_dict() for option in of_check]
 

@@ -109,7 +109,7 @@ def test_cancelled_work_is_not_started():
 
 
 def test_subject_pauses_after_long_work_and_others_do_not():
-    """HD3, HD6: as long as the work took, in CPU time; short work causes no pause."""
+    """The pause is as long as the work took, in CPU time; short work causes none (HD3, HD6)."""
 
     def compute():
         until = time.thread_time() + 2 * LONG_S

@@ -54,6 +54,7 @@ def test_each_socket_gets_the_whole_frame_once(sender, pairs):
 
 
 def test_empty_slice_makes_no_call(sender):
+    """There is nothing to send, and no result."""
     assert sender.send(np.empty(0, np.int32), FRAME).tolist() == []
 
 
@@ -183,6 +184,7 @@ def test_unknown_architecture_means_no_sender(monkeypatch, caplog):
 
 
 def test_open_sender_is_logged(sender, caplog):
+    """Operators see in the log that AIO is used."""
     with caplog.at_level(logging.INFO):
         open_sender().close()
     assert "frames are sent by Linux AIO" in caplog.text

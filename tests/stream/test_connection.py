@@ -369,4 +369,5 @@ def test_end_of_the_peers_stream_closes_the_transport():
 
 
 def test_descriptor_is_the_number_of_the_socket():
+    """The hub sends to many sockets at once by it."""
     assert joined().connection.descriptor == DESCRIPTOR

@@ -185,6 +185,7 @@ def test_full_node_answers_503_and_closes_at_once():
 
 
 def test_draining_node_answers_503_and_keeps_its_sessions():
+    """Sessions stay until the node closes them."""
     line = joined()
     line.stream.draining = True
     late = Line(line.stream)

@@ -265,6 +265,7 @@ def test_alert_that_ended_here_stays_ended_in_a_new_epoch_with_the_clock_set_bac
 
 
 def test_clock_steps_are_logged_and_counted(caplog):
+    """Operators see one line and a metric."""
     caplog.set_level(logging.WARNING)
 
     async def main():

@@ -1,4 +1,4 @@
-"""The options of a node, for `serve` and `check`. Each can also be given as a variable GEOCAST_NAME."""
+"""The options of a node, for `serve` and `check`. Each is also a variable: `GEOCAST_` and the name of the option."""
 
 import math
 import os
@@ -46,7 +46,7 @@ class KeysType(click.Path):
 
 
 class QualsType(click.ParamType[tuple[str, ...], str]):
-    """Qualifications, separated by commas."""
+    """A list of qualifications, separated by commas."""
 
     name = "LIST"
 

@@ -162,11 +162,11 @@ class Hub:
         self._calls.move(row, None if here is None else places[here])
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the session's filter."""
+        """Replace the filter of the session."""
         self._fanout.set_filter(row, wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """Return the session's filter."""
+        """Return the filter of the session."""
         return self._fanout.filter_of(row)
 
     def set_rights(self, row: int, rights: Rights) -> None:

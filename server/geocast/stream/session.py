@@ -116,11 +116,11 @@ class Audience(Protocol):
         ...
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the session's filter."""
+        """Replace the filter of the session."""
         ...
 
     def filter_of(self, row: int) -> Filter:
-        """Return the session's filter."""
+        """Return the filter of the session."""
         ...
 
     def set_rights(self, row: int, rights: "Rights") -> None:
@@ -140,7 +140,7 @@ class Audience(Protocol):
         ...
 
     def report(self, row: int, call_id: str, state: SeatState, now: Now) -> None:
-        """Record the responder's progress."""
+        """Record the progress of the responder."""
         ...
 
     def reply_with_owed(self, row: int, reply: dict[str, Any], now: Now) -> None:

@@ -52,6 +52,7 @@ def patched_descriptor(number):
 
 
 def test_slice_is_one_call_for_each_wire_format(sockets):
+    """A turn sends a frame to all its rows at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
     frames = town.hub.live.find("a", town.clock.now()).encoded[0]
