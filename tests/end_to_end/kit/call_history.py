@@ -20,11 +20,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from end_to_end.kit.earth import EDGE_M, distance
+from end_to_end.kit.outages import Outage, read_by_all
 
 Json = dict[str, Any]
 
 SLACK_S = 2.0
-BEHIND_S = 60.0
 MOST_REACH_M = 500.0
 """Of how far off a place may be, what counts for calls (RQ5)."""
 
@@ -116,6 +116,7 @@ class CallHistory:
     asked_at: float = 0.0
     """When the nodes were asked for that."""
     leaks: list[str] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
     put_back: set[tuple[str, str]] = field(default_factory=set)
     """The claims, as (id, `sub`), that the log has put back under another number, for they had been lost."""
     may_lose: bool = False
@@ -233,7 +234,7 @@ class CallHistory:
                 if call_id in over:
                     yield f"{what} after `over`"
                 sent = event.at - event.late_s
-                if sent > asked.ended + BEHIND_S or (sent > asked.ends + SLACK_S and not event.off):
+                if sent > read_by_all(asked.ended, self.outages) or (sent > asked.ends + SLACK_S and not event.off):
                     yield f"{what} after its end"
                 if message["type"] == "task":
                     key = (call_id, message["revision"])

@@ -24,6 +24,7 @@ from typing import Any
 
 from end_to_end.kit.call_history import CallHistory
 from end_to_end.kit.earth import inside
+from end_to_end.kit.outages import Outage, read_by_all
 
 Json = dict[str, Any]
 
@@ -31,7 +32,6 @@ SLACK_S = 2.0
 """Between a byte handed to the kernel and this process's reading it, on a machine that is busy with faults."""
 
 
-BEHIND_S = 60.0
 """No node is kept from the log for so long, however faults follow one another."""
 
 
@@ -59,11 +59,6 @@ class Operation:
         """It has happened, and the publisher knows it."""
         self.outcome = Outcome.OK
         self.acknowledged = min(self.acknowledged, at)
-
-    @property
-    def known_to_all(self) -> float:
-        """When no node can still be behind it."""
-        return self.acknowledged + BEHIND_S
 
     @property
     def cancels(self) -> bool:
@@ -137,6 +132,7 @@ class History:
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
     calls: CallHistory = field(default_factory=CallHistory)
+    outages: list[Outage] = field(default_factory=list)
 
     def invoke(self, alert_id: str, revision: int, area: list[Json] | None, ends: float) -> Operation:
         """An operation begins; its outcome is unknown until somebody says otherwise."""
@@ -232,7 +228,9 @@ class History:
                 continue
             if event.at - event.behind > operation.ends + SLACK_S:
                 verdict.stale.append(f"{what} {event.at - operation.ends:.1f} s after its end")
-            elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > later.known_to_all:
+            elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > read_by_all(
+                later.acknowledged, self.outages
+            ):
                 verdict.stale.append(f"{what} {event.at - later.acknowledged:.1f} s after {later.revision}")
             if (event.id, event.revision) in came or newest.get(event.id) == event.revision:
                 verdict.duplicates.append(f"{what} again")
