@@ -127,7 +127,7 @@ async def _run_api(part: WorkerSpec, shared: _Shared) -> None:
     async with opened_log(shared.settings, shared.in_force.trust) as alert_log:
         with contextlib.closing(_ApiProcess(part, shared, alert_log, stop)) as process:
             async with process.running(part.listeners):
-                logger.info("api is ready on %s", shared.settings.api)
+                logger.info("the API is listening on %s", shared.settings.api)
                 await stop.asked.wait()
                 process.api.drain.begin()
 

@@ -446,7 +446,7 @@ def test_a_node_without_the_key_stays_ready_and_goes_on_with_all_else(tmp_path: 
         degraded = ["calls: 2 with entries that no key of --call-keys opens"]
         wait_until(lambda: degraded_of(node) == degraded, "it says what does not work")
         assert node.api_status() == 200
-        said = "call {}: entry 1, at position {} of the log, set aside"
+        said = "call {}: entry 1, at position {} of the log, was set aside"
         assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
             re.findall(r"call \S+: .* aside", node.output())
         )

@@ -166,7 +166,7 @@ def test_the_supervisor_has_no_thread_and_shares_what_it_has_imported(workers: N
         assert size["Shared_Dirty"] + size["Shared_Clean"] > 2 * (size["Private_Dirty"] + size["Private_Clean"])
 
 
-IN_A_HURRY = "not waiting for anybody any more"
+IN_A_HURRY = "told to end again"
 
 
 @pytest.mark.parametrize("times", [1, 2])
