@@ -1,4 +1,4 @@
-"""What `geocast push` is told at its start. What can't work is refused here, by a ConfigError that names the option."""
+"""The settings of `geocast push`. Settings that can't work raise a ConfigError that names the option."""
 
 import re
 import ssl
@@ -16,7 +16,7 @@ _DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCH
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """How to run the process that wakes phones."""
+    """The settings of the process that pushes alerts to devices."""
 
     listen: Address
     log: str
@@ -43,12 +43,12 @@ class PushSettings:
     share: float = SHARE
 
     def check(self) -> None:
-        """Refuse to start with what can't work. Raises ConfigError."""
+        """Raise ConfigError if these settings can't work."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """All that does not go together in these settings, a line each."""
+        """Yield a line for each problem with these settings."""
         if not _CONTACT.fullmatch(self.contact):
             yield "--contact: expected mailto:NAME@HOST or https://…, by which push services reach whoever runs this"
         if not _DEVICES.fullmatch(self.devices):
@@ -65,7 +65,7 @@ class PushSettings:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Those of them that a node has too."""
+        """Return the settings that a node has too."""
         return Settings(
             stream=self.listen,
             api=self.listen,
@@ -79,7 +79,7 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Whose certificates a push service may have: the system's, and those of `--push-ca`. Raises ConfigError."""
+    """Return a TLS context that trusts the system's certificates and those of `--push-ca`. Raise ConfigError."""
     context = ssl.create_default_context()
     if path is not None:
         try:
@@ -90,7 +90,7 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 
 
 def read(option: str, path: Path) -> bytes:
-    """The bytes of the file of an option. Raises ConfigError."""
+    """Return the bytes of the file that an option names. Raise ConfigError."""
     try:
         return path.read_bytes()
     except OSError as error:
