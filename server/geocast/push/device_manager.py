@@ -444,7 +444,7 @@ class DeviceManager:
     async def put(
         self, digest: bytes, change: Change, limits: Limits | None = None, holding: Mapping[str, int] | None = None
     ) -> Changed:
-        """Change a device in the store, then apply the change here or count what follows elsewhere. Raise StoreUnavailable.
+        """Change a device in the store and apply the change, here or where the device is. Raise StoreUnavailable.
 
         The arguments are those of `DeviceRepository.change`. Devices that lost their endpoint to this one are forgotten
         (rule WPR8).
