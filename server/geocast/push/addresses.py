@@ -106,7 +106,7 @@ def _service(entry: str) -> Service:
     return Service(entry, name, wild, int(port) if colon else HTTPS_PORT)
 
 
-# ---- addresses of a name ------------------------------------------------------------------------------------------
+# ---- addresses of a name -------------------------------------------------------------------------------------------
 
 
 def is_global(text: str) -> bool:
