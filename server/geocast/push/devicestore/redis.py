@@ -58,7 +58,7 @@ class RedisDevices:
     """Devices in a Redis. The module's docstring says how the rules of the port are kept."""
 
     def __init__(self, url: str, *, replicas: int = 0) -> None:
-        """Create a store for a `url` as of `--log`; a write needs to be on `replicas` replicas. Raise ConfigError."""
+        """Create a store for a URL like those of `--log`. A write must reach `replicas` replicas. Raise ConfigError."""
         where = target.parse(url, "--devices")
         self._name = str(where)
         self._keys = f"{{{where.prefix}}}:push:"
