@@ -1,4 +1,4 @@
-"""What the store has of a device says nothing to who copies it (WPP2, WPS1)."""
+"""Encryption of stored devices: a copied store reveals nothing about them (rules WPP2, WPS1)."""
 
 import json
 from dataclasses import replace

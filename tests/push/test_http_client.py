@@ -1,4 +1,4 @@
-"""Pushes over HTTP, to a service on loopback: what comes of each answer, and where no connection goes (WPM3, WPO4)."""
+"""Pushes over HTTP to a local service: the outcome of each answer, and the addresses that are refused (WPM3, WPO4)."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a device is told: the message of the stream, in as few bytes as it has to be."""
+"""Messages for devices: those of the stream, cut to the size of a push."""
 
 import json
 from dataclasses import replace

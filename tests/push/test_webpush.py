@@ -1,4 +1,4 @@
-"""What a push service is sent: RFC 8291's own example, a reader that shares no line with us, and VAPID by py-vapid."""
+"""Encryption and VAPID: the example of RFC 8291, another implementation as the reader, and py-vapid as the verifier."""
 
 import json
 import os

@@ -71,7 +71,7 @@ class RedisDevices:
         self._writes = 0  # the number of writes that were confirmed in that life
         self._seen: tuple[bytes | None, int] | None = None  # the last change that was followed
 
-    # ---- start and stop ------------------------------------------------------------------------------------------
+    # ---- start and stop --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Check the Redis. Raise ConfigError if its configuration is not fit for devices.
