@@ -159,7 +159,11 @@ class DeviceManager:
         self.sending.wake()
 
     async def sweep(self) -> None:
-        """Do everything that depends on time alone. Call this several times a second."""
+        """Do everything that depends on time alone. Call this several times a second.
+
+        That is: forget alerts that have ended, resume devices after pauses, withdraw the right to tests when tokens
+        end, remind devices of the end of their leases, forget those whose leases have ended, and retry failed writes.
+        """
         now = self.sending.tick()
         self.fanout.sweep(now)
         self.live.take_counts()  # dropped: `pushed` counts what services took, not what devices were handed
@@ -251,7 +255,11 @@ class DeviceManager:
     async def take(self, terms: Mapping[int, int]) -> None:
         """Load the devices of these shards, and push the alerts that they lack (rules WPS5, WPO3).
 
-        Raise StoreUnavailable if the store fails; then none of these devices stays here.
+        The caller has read the log to its end, so an alert that was cancelled meanwhile is never sent. Raise
+        StoreUnavailable if the store fails; then none of these devices stays here.
+
+        Example: the last owner died while pushes were under way. Their lines say MAYBE, so their devices are recipients
+        that lack the current revision: they are sent it again, or the cancel if the alert was cancelled.
         """
         reading = self._reading = set()
         try:
@@ -302,7 +310,10 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards, after waiting at most LET_GO_S for their requests under way."""
+        """Remove the devices of these shards, after waiting at most LET_GO_S for their requests under way.
+
+        Their outcomes are flushed before this returns, so the next owner of the shards reads SENT rather than MAYBE.
+        """
         await self.sending.ended(self._leave_shards(shards), LET_GO_S)
         await self.recorder.flush()
         self._leave_shards(shards)  # devices that registered during the wait; the next owner of the shard loads them
@@ -314,7 +325,10 @@ class DeviceManager:
         return left
 
     def _fly_all(self) -> None:
-        """Launch every live alert, to the devices that lack it (rule WPO3)."""
+        """Launch every live alert, to the devices that lack it (rule WPO3).
+
+        The devices that were just added are not offered their alerts one by one: flights send them in order of urgency.
+        """
         now = self.sending.tick()
         for alert in list(self.live):
             if not alert.ended(now):
@@ -339,7 +353,8 @@ class DeviceManager:
     async def count_owed(self, digest: bytes, holding: Mapping[str, int]) -> int:
         """Return how many pushes follow for a device of another process. Raise StoreUnavailable if the store fails.
 
-        The device gets a row of the fan-out for the moment of counting.
+        The answer to a registration says this number, whichever process took the registration (rule WPN2). The device
+        gets a row of the fan-out for the moment of counting, so the same code decides as in the process that sends.
         """
         kept = await self.records.find(digest)
         if kept is None:
@@ -358,6 +373,9 @@ class DeviceManager:
 
         `kept` is None if the store does not have the device. Another secret means that the device was forgotten and has
         registered again, so it starts without what it was sent before.
+
+        Example: the owner of a device deletes it and registers it again at another process, and this process reads it
+        only once, after both changes. By the secret it knows that the device must not keep its old lines.
         """
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
@@ -378,7 +396,11 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Add a device, to be offered what it is owed next. Return None if it can't be used or its lease has ended."""
+        """Add a device, to be offered what it is owed next. Return None if it can't be used or its lease has ended.
+
+        A device can't be used if its push service is not allowed any more, if our key for its subscription is gone, or
+        if there is no capacity. It stays in the store, because the operator may undo such a change.
+        """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
         if endpoint is None or not self._vapid.has(record.vapid) or len(self.devices) >= self._capacity:
@@ -402,14 +424,19 @@ class DeviceManager:
     def _told(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
         """Return what a device holds by its lines: alert id -> revision.
 
-        The revision is 0 if the device may lack the current one: it is then a recipient that is sent the current entry.
+        The revision is 0 if the device may lack the current one. It is then a recipient, so it is sent the current
+        entry of the alert, or its cancel (rule WPS3).
         """
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return, for each key of the keyring, the ids of the live alerts by their digests under that key."""
+        """Return, for each key of the keyring, the ids of the live alerts by their digests under that key.
+
+        Lines name alerts by digests only, which can't be inverted. So this process computes the digests of all alerts
+        that it knows, and computes them again when the log has a new entry.
+        """
         if self._ids is None:
             self._ids = [
                 {self._keyring.digest("alert", alert.id, key=key): alert.id for alert in self.live}
@@ -420,8 +447,8 @@ class DeviceManager:
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
         """Apply a new registration to a device that is here.
 
-        If the device says that it holds the alert of its request under way, the result of the request can't change that
-        (`Owed`).
+        If the device reports the alert of its request under way, a failure of that request must not undo the report:
+        `Owed` records it until the request ends.
         """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
@@ -486,7 +513,10 @@ class DeviceManager:
             raise
 
     async def follow(self) -> None:
-        """Apply the changes that other processes make, forever (rule WPN2)."""
+        """Apply the changes that other processes make, forever (rule WPN2).
+
+        After an error, changes may have been missed, so all devices are read again.
+        """
         may_lack = False
         while True:
             try:
@@ -538,7 +568,10 @@ class DeviceManager:
         return False
 
     async def _put_back(self) -> None:
-        """Store the devices of this process again, because the store may lack them (rule DevS12)."""
+        """Store the devices of this process again, because the store may lack them (rule DevS12).
+
+        The store refuses a shard that another process has taken meanwhile, and keeps registrations that are newer.
+        """
         devices = list(self.devices)
         for start in range(0, len(devices), RESTORED):
             part = [each for each in devices[start : start + RESTORED] if each.is_here]
@@ -574,7 +607,10 @@ class DeviceManager:
             self.sending.leave(device)
 
     async def recheck(self) -> None:
-        """Forget the devices whose tokens are not valid any more (rule BA3). Other tasks run between batches."""
+        """Forget the devices whose tokens are not valid any more (rule BA3). Other tasks run between batches.
+
+        This runs after a reload of keys or revocations, and after shards were loaded.
+        """
         devices = list(self.devices)
         for start in range(0, len(devices), RECHECKED):
             part = [each for each in devices[start : start + RECHECKED] if each.is_here]
@@ -598,6 +634,7 @@ class DeviceManager:
 
 
 def _places(record: Record) -> list[Place]:
+    """Return the centre and the extent of each cell of a record, as places of the fan-out."""
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 

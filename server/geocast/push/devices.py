@@ -24,8 +24,8 @@ Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel): the lea
 class Owed:
     """The alert or cancel that a request is under way for.
 
-    `recipient`: whether the device was a recipient of the alert before. `held`: whether the device has reported
-    meanwhile that it holds the alert.
+    `recipient`: whether the device was a recipient of the alert before the request. `held`: whether the device has
+    registered during the request and reported that it holds this revision. Then a failed request changes nothing.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")

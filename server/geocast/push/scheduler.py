@@ -203,7 +203,7 @@ class PushScheduler:
     def open_shares(self) -> dict[str, float]:
         """Return, for each entry of `--push-services`, the share of its devices whose host is open, from 0 to 1.
 
-        Only hosts that have taken a push count; an entry without such hosts has the share 1.
+        Only known hosts count. An entry without devices on known hosts has the share 1.
         """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
@@ -215,12 +215,19 @@ class PushScheduler:
     # ---- rows ----------------------------------------------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Add a device at this row of the fan-out. The caller calls `send_owed` next."""
+        """Add a device at this row of the fan-out.
+
+        The caller then tells the fan-out which alerts the device holds, and calls `send_owed`.
+        """
         device.row, self._devices[row] = row, device
         self._join(device)
 
     def leave(self, device: Device) -> None:
-        """Remove a device that has a row here. A request under way goes on, and its end is noted."""
+        """Remove a device that has a row here.
+
+        A request under way goes on and gives back its slot at its end. Its outcome is noted, but the device is not
+        offered anything more.
+        """
         device.on(DeviceEvent.LEAVE)
         self._part(device)
         self.fanout.leave(device.row)
@@ -292,7 +299,14 @@ class PushScheduler:
             self._start(self._send(devices))
 
     def _step(self, now: Now) -> bool:
-        """Do the most urgent thing that can be done (Rule 3). Return False if there is nothing to do."""
+        """Do the most urgent thing that can be done (Rule 3). Return False if there is nothing to do.
+
+        The choice is between the most urgent flight of the fan-out and the most urgent device in the queue of SLOTS.
+
+        Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
+        more urgent than the first waiting device, so the fan-out turns first, and each idle device takes the extreme
+        alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
+        """
         flight, first = self.fanout.most_urgent(), self._first_waiting()
         if flight is not None and (first is None or flight[:2] <= first):
             self.fanout.turn(now, self._slots.free())
@@ -334,6 +348,9 @@ class PushScheduler:
         """Offer a device the most urgent alert that it is owed; return how many alerts and cancels it is owed.
 
         All other alerts count as declined, so the fan-out computes them again after the request (Rule 1).
+
+        Example: a device comes back from a pause of 300 s, and is owed alert A in revision 4 and a cancel of B. Both
+        are computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
         """
         owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
         wanted = self.fanout.filter_of(device.row).languages
@@ -407,7 +424,11 @@ class PushScheduler:
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Move as many waiting devices as a gate has free places to the queue of SLOTS (Rule 6)."""
+        """Move as many waiting devices as a gate has free places to the queue of SLOTS (Rule 6).
+
+        `coming` counts the devices that were moved and have not been tried yet: their places are promised, so the next
+        call moves no further devices for the same places.
+        """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
             how, order, device, _ = heappop(gate.waiting)
@@ -472,12 +493,16 @@ class PushScheduler:
         """Send the alert that a device took, unless that is out of date by now; note the outcome and act on it.
 
         Every path ends in `_noted`, which gives back the slot and the place at the host.
+
+        Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
+        revision is not sent. `_noted` retracts it, and the device is offered the cancel if it is a recipient of an
+        earlier revision.
         """
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
-        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1
+        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # else try again after a short pause
         if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7, or a new endpoint
             lane.withdraw()
             self._noted(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
@@ -553,8 +578,12 @@ class PushScheduler:
     def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Note the outcome of an alert's request (None: it was not sent), then free the device, after a pause.
 
-        A cancel that was sent ends the record: the device is no recipient any more. An alert that was not sent is
-        retracted (Rule 2); the device stays a recipient if it was one before, or if this request may have reached it.
+        - A revision was sent: the line becomes SENT.
+        - A cancel was sent: the line is removed, for the device is no recipient any more.
+        - Nothing was sent: the fan-out retracts the entry (Rule 2), and the line is removed, unless the device was a
+          recipient before.
+        - It may have been sent: the entry is retracted too, but the device counts as a recipient, so it will get the
+          cancel of the alert.
         """
         device.owed = None
         number, is_here = owed.message.number, device.is_here
@@ -570,7 +599,10 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """Give back the slot and the place of a device's request; resume the device or pause it."""
+        """Give back the slot and the place of a device's request; then pause the device, or offer it the next alert.
+
+        The free places go to waiting devices first, by the queue of SLOTS.
+        """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
         lane, slots = device.place
@@ -596,7 +628,11 @@ class PushScheduler:
             self._pauses.put(device.resumes_at, device)
 
     async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
-        """Act on an answer that concerns the device itself: it is gone, or needs small bodies, or has worked."""
+        """Act on an answer that concerns the device itself.
+
+        The answer may say that the subscription is gone, that bodies have to be small, or, by a push that was taken,
+        that the host works. An answer to an endpoint that the device has replaced is ignored.
+        """
         if not device.is_here or device.record.endpoint != record.endpoint:
             return
         lane = device.lane
@@ -697,11 +733,15 @@ class PushScheduler:
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
-    """Return whether an entry of a gate's queue is valid: the device still waits there with this urgency."""
+    """Return whether an entry of a gate's queue is valid: the device still waits there with this urgency.
+
+    A device that starts a request, leaves, or is queued again keeps its old entries, which are skipped here.
+    """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
+    """Return the sort key of an alert: the most severe first, and cancels first within a severity (Rule 4)."""
     return -alert.rank, alert.cancel is None
 
 

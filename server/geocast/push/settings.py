@@ -50,9 +50,9 @@ class PushSettings:
     def problems(self) -> Iterator[str]:
         """Yield a line for each problem with these settings."""
         if not _CONTACT.fullmatch(self.contact):
-            yield "--contact: expected mailto:NAME@HOST or https://…, by which push services reach whoever runs this"
+            yield "--contact: expected mailto:NAME@HOST or https://…, where push services can reach the operator"
         if not _DEVICES.fullmatch(self.devices):
-            yield "--devices: expected sqlite:PATH, a URL of Redis (redis://HOST:PORT), or memory: to try it"
+            yield "--devices: expected sqlite:PATH, a URL of Redis (redis://HOST:PORT), or memory: for a trial"
         if self.devices_replicas and not self.devices.startswith(REDIS_SCHEMES):
             yield "--devices-replicas: only a Redis has replicas"
         if self.workers > 1 and not self.devices.startswith("sqlite:"):
@@ -60,7 +60,7 @@ class PushSettings:
         if self.log.startswith("memory:"):
             yield "--log memory: is one node's own; give the log that the nodes have"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls:
-            yield "--keys http:// can be forged on the way: give https://, or a file"
+            yield "--keys http:// could be altered on the way: give https:// or a file"
         if self.metrics == self.listen:
             yield f"two listeners can't share an address: {self.listen}"
 
