@@ -42,7 +42,7 @@ class DeliveryJournal:
         self._shards = shards
         # Lines to write, by device and alert. A newer line replaces an older one.
         self._lines: dict[tuple[bytes, bytes], DeliveryRecord] = {}
-        self._turn = asyncio.Lock()  # Rule 1
+        self._turn = asyncio.Lock()  # one transaction at a time (Rule 1)
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
 
@@ -82,7 +82,7 @@ class DeliveryJournal:
                 self._failed(error)
             else:
                 self._worked()
-                if refused:  # Rule 4
+                if refused:  # these lines are dropped (Rule 4)
                     terms = self._shards.terms
                     named = {(shard_of(line.device), line.term) for line in lines.values()}
                     self._shards.refused([shard for shard in refused if (shard, terms.get(shard)) in named])

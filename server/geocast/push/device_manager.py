@@ -141,7 +141,7 @@ class DeviceManager:
         self._leases, self._tests = Times(), Times()
         self._to_forget: set[RegistrationKey] = set()  # devices that the store could not forget yet (Rule 3)
         self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done
-        self._turn = asyncio.Lock()  # Rule 2
+        self._turn = asyncio.Lock()  # one device is read and applied at a time (Rule 2)
         self._reading: set[bytes] | None = None  # devices that were read during a load (Rule 2)
         self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alerts
 

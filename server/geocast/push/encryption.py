@@ -28,14 +28,8 @@ from ..model.alert import Severity
 NONCE_BYTES = 12
 DIGEST_BYTES = 16
 PADDED_BYTES = 2_048
-_ALIKE = {
-    "vapid",
-    "categories",
-    "min_severity",
-    "languages",
-    "kid",
-    "issuer",
-}  # equal for most devices
+# Members that are equal for most devices.
+_ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}
 _MARK_BYTES = 4  # the start of a sealed record, which names its key
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 
 import httptools
 
-MAX_HEAD_BYTES = 16_384  # of an answer's head, with those of 1xx answers before it
-MAX_REST_BYTES = 32_768  # of what follows the head and is skipped: the body, with the framing of its chunks
+MAX_HEAD_BYTES = 16_384  # of an answer's head, including the heads of 1xx answers before it
+MAX_REST_BYTES = 32_768  # of everything after the head, which is skipped: the body with the framing of its chunks
 KEPT_S, TIDY_S = 55.0, 5.0  # how long a connection without a request is kept; how often that is checked
 MAX_KEPT = 1_024  # most connections without a request; beyond that the one that has waited longest is closed
 

@@ -55,7 +55,7 @@ class HttpPushClient:
                     connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
         except TimeoutError:
             return PushResponse(PushOutcome.AWAY, "no answer")
-        except OSError:  # TLS included
+        except OSError:  # or TLS failed
             return PushResponse(PushOutcome.AWAY, "no connection")
         try:
             head = await connection.exchange(_request(push), until)
@@ -107,7 +107,7 @@ class _Name:
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None
-        self.found_at = 0.0  # by the loop's clock
+        self.found_at = 0.0  # when the addresses were found, by the loop's clock
         self.lookup: asyncio.Future[list[str]] | None = None
 
 
@@ -171,7 +171,6 @@ class _Names:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(done, found)
 
-        threading.Thread(
-            target=resolve, daemon=True
-        ).start()  # a daemon thread, so the process can exit during a lookup
+        # A daemon thread, so the process can exit during a lookup.
+        threading.Thread(target=resolve, daemon=True).start()
         return lookup

@@ -61,7 +61,7 @@ class DevicesContext:
     origins: Collection[str]
     unready: Callable[[], list[str]]
     registering: Registering | None = None
-    newer_keys: NewerKeys | None = None  # where keys are published at a URL
+    newer_keys: NewerKeys | None = None  # set if the keys come from a URL
     drain: Drain = field(default_factory=Drain)
     requests: Shares = field(default_factory=lambda: requests_of(SHARE))
 
@@ -191,7 +191,7 @@ class _Gate:
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
-            if not started:  # as on the api listener
+            if not started:  # the drain ended the request before it was answered
                 await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))

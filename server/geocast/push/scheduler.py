@@ -141,7 +141,7 @@ class PushScheduler:
         self._worked = worked
         self._now = clock.now()  # the time that the fan-out works with, set by `tick`
         self._next: list[Device] = []  # devices that took an alert in this turn; `_run` sends their requests
-        self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)  # Rule 3
+        self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)  # see Rule 3
         self._closed: set[ServiceLimit] = set()  # hosts to test again, one request at a time
         self._order = count()  # breaks ties in the queues: devices of equal urgency go in order of arrival
         self._pauses = Times()  # devices and when their pauses end
@@ -372,7 +372,7 @@ class PushScheduler:
             self._next.append(device)
             return True
         if not self._shards.may_send(device.shard):
-            self._pause(device, LATE_S)  # Rule 7
+            self._pause(device, LATE_S)  # another process may have the shard (Rule 7)
         elif device.state in (DeviceState.IDLE, DeviceState.WAITING):
             self._wait(device, _urgency(alert))
         return False

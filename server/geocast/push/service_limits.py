@@ -185,8 +185,8 @@ class ServiceLimit(Gate):
         self.known = named
         self.devices = 0  # devices of this process with an endpoint at this host
         self.marked = 0  # those of them whose stored records say that the host has taken a push
-        self.width = AT_MOST  # Rule 2; 0: closed
-        self._pace = FIRST  # Rule 1
+        self.width = AT_MOST  # requests at once, which failures reduce (Rule 2); 0: closed
+        self._pace = FIRST  # requests at once, which pushes that are taken increase (Rule 1)
         self._taken_at = float("-inf")  # when the last push was taken
         self._latest: dict[Hashable, bool] = {}  # owner -> whether its last outcome counts against the host
         self._successes = 0  # pushes that were taken since the lane was last widened

@@ -144,7 +144,7 @@ class DeviceStore(Protocol):
     The module's docstring has the rules. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
-    lost: bool  # DevS12
+    lost: bool  # whether the store may have lost data (DevS12)
 
     async def start(self) -> None:
         """Open the store. Raise ConfigError if it can't be used as configured."""

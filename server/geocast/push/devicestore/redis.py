@@ -64,7 +64,7 @@ class RedisDevices:
         self._keys = f"{{{where.prefix}}}:push:"
         self._primary = Primary(where)
         self._replicas = replicas
-        self.lost = False  # DevS12
+        self.lost = False  # whether Redis may have lost data (DevS12)
         self._writer = secrets.token_bytes(8)
         self._server: object = None  # the server that answered last
         self._life = b""  # the life of the store there: a number for its history
