@@ -344,7 +344,7 @@ class Pushes(RuleBasedStateMachine):
         if client is None:
             client = self.clients[name] = Client()
             client.sent = set()  # (id, revision)
-            client.told = set()  # alerts that it was sent, maybe, and has no cancel of
+            client.told = set()  # alerts that it was sent, or may have been, without a cancel
             self.rules.clients.append(client)
         client.places = [cell_place(int(cell, 16)) for cell in cells]
         client.min_severity = least

@@ -176,7 +176,10 @@ class DeviceManager:
         await self.write_out()
 
     async def write_out(self) -> None:
-        """Write to the store what could not be written before, and read the devices of writes that failed."""
+        """Write to the store what could not be written before, and read the devices of writes that failed.
+
+        In order: devices to forget, devices whose stored state is uncertain, and lines of the journal.
+        """
         if self._to_forget:
             await self._forget_in_store(())
         with contextlib.suppress(StoreUnavailable):
@@ -190,6 +193,9 @@ class DeviceManager:
 
         The journal is flushed first. So a push is in the store of devices before it is counted, and a push that is
         repeated after a kill counts once.
+
+        Example: 100 pushes were taken, their lines are flushed, and the process is killed before the count. The next
+        process doesn't send them again, so they are never counted. The count is too low, but not too high.
         """
         taken, self.sending.pushed = self.sending.pushed, Counter()
         await self.recorder.flush()
@@ -236,8 +242,8 @@ class DeviceManager:
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change what is known of a device, here and in the store.
 
-        If the store is unreachable, the change lasts until this process ends. If the store has another registration of
-        the device by now, that one stays as it is.
+        If the store is unreachable, the change lasts until this process ends: the next one learns the same from the
+        next push. If the store has another registration of the device by now, that one stays as it is.
         """
         device.record = rewrite(device.record)
         known = device.known
@@ -261,7 +267,7 @@ class DeviceManager:
         Example: the last owner died while pushes were under way. Their lines say MAYBE, so their devices are recipients
         that lack the current revision: they are sent it again, or the cancel if the alert was cancelled.
         """
-        reading = self._reading = set()
+        reading = self._reading = set()  # `read` adds the devices that it reads from now on
         try:
             async for batch in self._store.load(terms):
                 for start in range(0, len(batch), LOADED):
@@ -273,7 +279,7 @@ class DeviceManager:
             for digest in reading:
                 await self.read(digest)
             await self.recheck()
-        except BaseException:
+        except BaseException:  # also if this task is cancelled
             self._leave_shards(terms)
             raise
         finally:
@@ -285,10 +291,15 @@ class DeviceManager:
         """Add a device that was loaded, unless it is here already or its shard was lost meanwhile.
 
         A device that was sealed with an older key is stored again with the first one. That changes its digest and maybe
-        its shard, so it is read again by its new digest (`again`).
+        its shard, so it is read again by its new digest (`again`). If another process has the new shard, that process
+        is told by the change in the store.
+
+        Example: the operator puts a new key in front and restarts. Device D moves from shard 3 to shard 40, with its
+        lines for all live alerts, so the new owner sends D nothing twice.
         """
         stored, lines = found
         shard = shard_of(stored.device)
+        # A device that is here is newer than the batch (Rule 2). A shard with another term was lost meanwhile.
         if self.devices.find(stored.device) is not None or self._shards.terms.get(shard) != terms[shard]:
             return
         try:
@@ -298,7 +309,7 @@ class DeviceManager:
             return
         if key > 0:  # sealed with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]
+            told = self._known_ids()[key]  # digests of alerts by the old key; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -487,7 +498,7 @@ class DeviceManager:
                 self.forgotten["replaced"] += 1
                 await self.read(each)
             live = await self.read(digest, holding)
-        if live is None:
+        if live is None:  # another process has the device's shard, and reads the change soon
             live = await self.count_owed(digest, holding or {})
         return Changed(put.result, before, live)
 
@@ -504,7 +515,7 @@ class DeviceManager:
         """If the block fails, have `sweep` read these devices again: the store may have done the write all the same.
 
         Example: the connection to Redis breaks after the script ran and before the answer. The client gets a 503, but
-        the store has the new registration.
+        the store has the new registration, so this process must use it.
         """
         try:
             yield
@@ -549,6 +560,7 @@ class DeviceManager:
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
+                # Left over are devices that differ, and those that only this process or only the store has.
                 (digests.discard if self._is_in_force(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
@@ -582,7 +594,8 @@ class DeviceManager:
     async def forget(self, devices: Sequence[Device], why: str) -> None:
         """Forget devices: their rows here, their records and what they were sent (rule WPR9).
 
-        `why` is the reason that metrics count. If the store is unreachable, it forgets them later (Rule 3).
+        `why` is the reason that metrics count. If the store is unreachable, it forgets them later (Rule 3): the device
+        is sent nothing from now on, whenever that is.
         """
         known = [device.known for device in devices if device.is_here]
         for device in devices:
@@ -618,7 +631,11 @@ class DeviceManager:
             await asyncio.sleep(0)
 
     def what_is_over(self) -> Callable[[bytes], bool]:
-        """Return a function of a digest: whether no alert that was live at its first call has that digest."""
+        """Return a function of a digest: whether no alert that was live at its first call has that digest.
+
+        The store calls it to find lines that can be removed. It is lazy, so the digests of all live alerts are computed
+        only when the store has lines of alerts whose end has passed.
+        """
 
         @functools.cache
         def known() -> frozenset[bytes]:

@@ -83,9 +83,8 @@ def make_app(calls: DevicesContext) -> ASGIApp:
         device_id = request.path_params["device_id"]
         calls.taking().check(device_id)  # 404 comes before the body
         body = await body_of(request, MAX_BODY_BYTES)
-        if grant.proof is None or not calls.tokens.still_valid(
-            grant.proof
-        ):  # revoked while the body arrived (rule BA3)
+        # The token may have been revoked while the body arrived (rule BA3).
+        if grant.proof is None or not calls.tokens.still_valid(grant.proof):
             raise unauthorized()
         done = await calls.taking().put(device_id, body, grant)
         return JSONResponse(done.answer, 201 if done.is_new else 200)
