@@ -15,13 +15,14 @@ Rule 2  A device takes an alert at the moment when the fan-out offers the alert,
         (`retract`).
 Rule 3  The fan-out takes turns only while one of the SLOTS is free. A device whose host is full or closed waits without
         a slot, ordered by the most urgent alert that the device is owed. So a host that hangs delays no other host, and
-        an extreme alert waits only for a slot. A device takes one of SPARE_SLOTS instead if its host has never taken a
-        push, or if its owner has OF_ONE requests under way already (rule HD2).
+        an extreme alert waits only for a slot. A device takes one of SPARE_SLOTS instead if its host is not known
+        (`service_limits`), or if its owner has OF_ONE requests under way already (rule HD2).
 Rule 4  A device gets the most severe alert that it is owed first; of equal severity, cancels come first.
 Rule 5  A request is sent only if, after all preparation, its entry is still the current one, the alert has not ended,
         and at least one whole second is left (rule E1). No answer is awaited beyond the alert's end.
-Rule 6  A device waits in the queue of one gate: its host, or the slots. When a request ends, its two gates move as many
-        waiting devices as they have free places to the queue of SLOTS, from which each turn takes the most urgent.
+Rule 6  A device waits in the queue of one gate: its host, or the slots. When a request ends, its host and the spare
+        slots move as many waiting devices as they have free places to the queue of SLOTS, from which each turn takes
+        the most urgent.
 Rule 7  No request starts for a device whose shard another process may have taken (`shards`). The device waits until
         this process is sure of the shard.
 
@@ -82,7 +83,7 @@ from .webpush import Vapid, encrypt
 
 logger = logging.getLogger(__name__)
 
-SLOTS, SPARE_SLOTS = 256, 64  # most requests under way in a process: to hosts that have taken a push; to all others
+SLOTS, SPARE_SLOTS = 256, 64  # most requests under way in a process: to known hosts; to all others
 OF_ONE = 2  # most slots of each kind for the devices of one owner
 MARKS = 5  # stored records that say that a host has taken a push; more are not needed
 LOOKED_THROUGH = 1_000  # most devices to search, of those that wait for a closed host, for one to test the host with

@@ -90,7 +90,7 @@ class RedisDevices:
             return
 
     async def stop(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis."""
         await self._primary.close()
 
     # ---- devices ---------------------------------------------------------------------------------------------
