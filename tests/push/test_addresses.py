@@ -1,4 +1,4 @@
-"""Where pushes may go (WPM3): the table of all that a stranger may try."""
+"""Where pushes may go (rule WPM3): the table of everything that a stranger may try."""
 
 import pytest
 
@@ -18,8 +18,8 @@ SERVICES = parse_services(f"{DEFAULT_SERVICES},up.city.example:8443")
         ("https://up.city.example:8443/UP?topic=1", "up.city.example:8443"),
     ],
 )
-def test_an_endpoint_of_a_service_on_the_list_is_taken(url, service):
-    """WPR3: by its literal name, or below a suffix; `aud` is its origin."""
+def test_endpoint_on_the_list_of_services_is_allowed(url, service):
+    """A host is allowed by its name or below a `*.name`; `aud` is its origin (rule WPR3)."""
     endpoint = SERVICES.allowed(url)
     assert endpoint.service == service
     assert endpoint.origin == f"https://{endpoint.host}" + (":8443" if endpoint.port == 8443 else "")
@@ -30,14 +30,14 @@ def test_an_endpoint_of_a_service_on_the_list_is_taken(url, service):
     [
         "http://fcm.googleapis.com/x",
         "https://fcm.googleapis.com:8443/x",
-        "https://up.city.example/x",  # its port is another
+        "https://up.city.example/x",  # another port
         "https://user@fcm.googleapis.com/x",
         "https://user:word@fcm.googleapis.com/x",
         "https://fcm.googleapis.com#@evil.example/x",
         "https://fcm.googleapis.com/x#part",
         "https://fcm.googleapis.com.evil/x",
         "https://evil-fcm.googleapis.com/x",
-        "https://push.apple.com/x",  # the suffix alone is no name under it
+        "https://push.apple.com/x",  # the name itself, which `*.name` leaves out
         "https://evilpush.apple.com/x",
         "https://.push.apple.com/x",
         "https://fcm.googleapis.com./x",
@@ -67,13 +67,13 @@ def test_an_endpoint_of_a_service_on_the_list_is_taken(url, service):
         "https://fcm.googleapis.com/" + "x" * 974,
     ],
 )
-def test_any_other_endpoint_is_refused(url):
-    """WPR3: what could be read in two ways too."""
+def test_other_endpoint_is_refused(url):
+    """So are URLs that could be read in two ways (rule WPR3)."""
     assert SERVICES.allowed(url) is None
 
 
-def test_an_endpoint_has_a_thousand_bytes():
-    """WPR3."""
+def test_endpoint_has_at_most_a_thousand_bytes():
+    """Longer endpoints are refused (rule WPR3)."""
     url = "https://fcm.googleapis.com/" + "x" * 973
     assert len(url) == 1_000
     assert SERVICES.allowed(url).url == url
@@ -82,8 +82,8 @@ def test_an_endpoint_has_a_thousand_bytes():
 @pytest.mark.parametrize(
     "text", ["", " , ", "https://push.example", "push.example:0", "push.example:x", "*", "*.", "1.2.3.4", "*.7", "a b"]
 )
-def test_a_list_that_is_none_is_refused(text):
-    """K1: an address is no name of a service."""
+def test_invalid_list_of_services_is_refused(text):
+    """An IP address is no name of a service (rule K1)."""
     with pytest.raises(ConfigError, match=r"^--push-services: "):
         parse_services(text)
 
@@ -123,21 +123,21 @@ def test_a_list_that_is_none_is_refused(text):
         "",
     ],
 )
-def test_an_address_that_is_not_global_is_dropped(address):
-    """WPO4: those that stand for an IPv4 address are judged as that one."""
+def test_address_that_is_not_global_is_dropped(address):
+    """An address that embeds an IPv4 address counts as that (rule WPO4)."""
     assert not is_global(address)
 
 
 @pytest.mark.parametrize(
     "address", ["142.250.1.1", "2a00:1450::1", "::ffff:142.250.1.1", "64:ff9b::8efa:101", "2002:8efa:101::1"]
 )
-def test_a_global_address_is_kept(address):
-    """WPO4."""
+def test_global_address_is_kept(address):
+    """Pushes may go to global addresses (rule WPO4)."""
     assert is_global(address)
 
 
-def test_of_what_a_name_resolves_to_only_the_global_ones_are_connected_to():
-    """WPO4: `--push-private` excepts a host by its name."""
+def test_only_global_addresses_of_name_are_allowed():
+    """`--push-private` exempts a host by its name (rule WPO4)."""
     resolved = ["10.0.0.1", "142.250.1.1", "::1"]
     assert allowed_addresses("push.example", resolved, ()) == ["142.250.1.1"]
     assert allowed_addresses("push.example", resolved, ("up.local",)) == ["142.250.1.1"]

@@ -1,4 +1,4 @@
-"""What time alone does to devices, how urgent a push is, and what is noted of it; the rest is in test_model.py."""
+"""Effects of time on devices, urgency, and the journal of pushes. `test_model.py` tests everything else."""
 
 import asyncio
 import functools
@@ -37,17 +37,17 @@ TURNS = 80
 
 
 class Notes:
-    """A ringer that keeps what it is given; `outcome` is what comes of it, None that nothing does yet."""
+    """A push client that keeps all pushes. `outcome` is the result of each; with None, answers wait for the test."""
 
     def __init__(self):
         self.pushes, self.waits = [], []
         self.outcome = PushOutcome.SENT
         self.under_way = Counter()  # by host
         self.retry_after_s = None
-        self.dead = None  # endpoints with this word in them are not reached
+        self.dead = None  # endpoints that contain this word are unreachable
 
     async def send(self, push, within_s):
-        """Keep it."""
+        """Keep the push and return the result."""
         self.pushes.append(push)
         self.under_way[push.endpoint.host] += 1
         if self.outcome is None:
@@ -59,48 +59,48 @@ class Notes:
         return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
-        """End all requests that are under way, and all that begin from now on."""
+        """End all requests under way, and all later ones, with this outcome."""
         self.outcome = outcome
         for wait in self.waits:
             if not wait.done():
                 wait.set_result(None)
 
     def received(self):
-        """What the pushes say."""
+        """Return the decrypted messages of the pushes."""
         read = functools.partial(http_ece.decrypt, private_key=KEY, auth_secret=bytes(16), version="aes128gcm")
         return [json.loads(read(push.body)) for push in self.pushes]
 
 
 class Away(MemoryDevices):
-    """A store that can be away."""
+    """A store that the test can make unavailable."""
 
     away = False
 
     async def put(self, device, was, **more):
-        """It takes a turn of the loop."""
+        """Store a device after one turn of the loop."""
         await asyncio.sleep(0)
         return await super().put(device, was, **more)
 
     async def note(self, lines):
-        """Unless it is away."""
+        """Write lines, unless the store is unavailable."""
         if self.away:
             raise StoreUnavailable("away")
         return await super().note(lines)
 
 
 class Process:
-    """A process with one device, in Dallas, and time that stands still."""
+    """A process with one device, in Dallas, and a clock that the test sets."""
 
     def __init__(self, services="push.example"):
         self.services = parse_services(services)
         self.clock = FakeClock()
         self.client = Notes()
         self.store = Away()
-        self.standing = {}  # by `sub`: whether its token is good; None: its key is not known
+        self.standing = {}  # by `sub`: whether the token is valid; None: its key is unknown
         self.waking = self.again()
 
     def again(self):
-        """Another one, on the same store."""
+        """Return a new manager on the same store, as after a restart."""
         vapid = Vapid(VAPID, "mailto:a@b.example")
         return DeviceManager(
             1_000, self.store, StaticShards(), self.client, Keyring([bytes(32)]), self.services, vapid,
@@ -108,7 +108,7 @@ class Process:
         )  # fmt: skip
 
     async def register(self, name="device", **fields):
-        """A device."""
+        """Register a device; return how many pushes follow."""
         given = {
             "id": name, "sub": name, "endpoint": f"https://push.example/{name}", "p256dh": PUBLIC, "auth": bytes(16),
             "vapid": VAPID[0].public, "topic_key": bytes(32), "secret": name.encode(),
@@ -122,19 +122,19 @@ class Process:
         return done.live
 
     async def reads(self, entry):
-        """The log has something new."""
+        """Deliver an entry of the log."""
         self.waking.deliver(entry)
         await turns()
 
     async def passes(self, seconds):
-        """Time."""
+        """Let time pass, and sweep."""
         self.clock.advance(seconds)
         await self.waking.sweep()
         await turns()
 
 
 async def turns():
-    """Let the loop do all that it can do by itself."""
+    """Let the loop do everything that it can do without the test."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
 
@@ -142,8 +142,8 @@ async def turns():
 @pytest.mark.parametrize(
     ("severity", "urgency"), [("extreme", "high"), ("severe", "high"), ("moderate", "normal"), ("minor", "low")]
 )
-async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, urgency):
-    """WPT4."""
+async def test_urgency_of_push_and_of_cancel_follows_severity(severity, urgency):
+    """The Urgency of RFC 8030 follows the alert (rule WPT4)."""
     process = Process()
     await process.register()
     await process.reads(a_revision(severity=severity))
@@ -151,8 +151,8 @@ async def test_a_push_is_as_urgent_as_its_alert_and_so_is_its_cancel(severity, u
     assert [push.urgency for push in process.client.pushes] == [urgency, urgency]
 
 
-async def test_three_days_before_its_lease_ends_a_device_is_told_once():
-    """WPR9: `renew`, of low urgency; after a restart not again."""
+async def test_device_is_reminded_once_three_days_before_lease_ends():
+    """`renew` has low urgency, and is not repeated after a restart (rule WPR9)."""
     process = Process()
     await process.register()
     await process.passes((LEASE_MS - RENEW_MS) / 1000 - 1)
@@ -167,8 +167,8 @@ async def test_three_days_before_its_lease_ends_a_device_is_told_once():
     assert len(process.client.pushes) == 1
 
 
-async def test_a_renewal_that_was_not_taken_is_pushed_again():
-    """WPR9: in a minute, or when the device is not busy any more."""
+async def test_failed_reminder_is_pushed_again():
+    """It is pushed a minute later, or when the device is idle again (rule WPR9)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.BUSY
@@ -179,8 +179,8 @@ async def test_a_renewal_that_was_not_taken_is_pushed_again():
     assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
 
 
-async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener():
-    """WPR9: it takes no more memory than who registers once."""
+async def test_daily_registrations_do_not_add_reminders_or_lease_checks():
+    """They take no more memory than a single registration (rule WPR9)."""
     process = Process()
     for day in range(5):
         process.clock.advance(86_400)
@@ -196,8 +196,8 @@ async def test_who_registers_every_day_is_told_once_and_is_looked_at_no_oftener(
     assert len(process.waking.devices) == 0
 
 
-async def test_at_its_end_a_lease_is_over():
-    """WPR9: row, record, and what it was told."""
+async def test_device_is_forgotten_when_its_lease_ends():
+    """Its row, its record and its lines are gone (rule WPR9)."""
     process = Process()
     await process.register()
     await process.passes(LEASE_MS / 1000 - 1)
@@ -210,8 +210,8 @@ async def test_at_its_end_a_lease_is_over():
 
 
 @pytest.mark.parametrize("is_here", [False, True])
-async def test_what_another_process_took_before_a_revocation_is_forgotten_when_it_comes(is_here):
-    """WPR9, BA3: whoever has the shard has been through its devices by then."""
+async def test_device_stored_elsewhere_before_revocation_is_forgotten_when_read(is_here):
+    """By then the process that has the shard has already checked its own devices (rules WPR9, BA3)."""
     process = Process()
     if is_here:
         await process.register()
@@ -225,8 +225,8 @@ async def test_what_another_process_took_before_a_revocation_is_forgotten_when_i
     assert await process.waking.records.owned(Subject("", "device")) == []
 
 
-async def test_a_device_whose_key_another_process_knows_already_stays():
-    """WPR9: keys at a URL are fetched by one process after the other. After a reload that one counts."""
+async def test_device_with_unknown_key_stays_until_recheck():
+    """Another process may have fetched the key first, from a URL; a reload decides (rule WPR9)."""
     process = Process()
     process.standing["device"] = None
     await process.register()
@@ -236,8 +236,8 @@ async def test_a_device_whose_key_another_process_knows_already_stays():
     assert len(process.waking.devices) == 0
 
 
-async def test_tests_exist_for_a_device_until_its_token_ends():
-    """R6: all else, until its lease does."""
+async def test_device_gets_test_alerts_only_until_its_token_ends():
+    """It gets all other alerts until its lease ends (rule R6)."""
     process = Process()
     await process.register(may_test=True, expires_at_ms=NOON_MS + 60_000)
     await process.reads(a_revision("test", status="test"))
@@ -248,8 +248,8 @@ async def test_tests_exist_for_a_device_until_its_token_ends():
     assert told == [("test", 1), ("real", 1)]
 
 
-async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
-    """WPO1: a cancel before an alert of its severity; behind what is under way."""
+async def test_most_severe_alert_that_is_owed_goes_first():
+    """A cancel goes before an alert of its severity, and nothing goes before the request under way (rule WPO1)."""
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
@@ -264,8 +264,8 @@ async def test_the_most_severe_of_what_a_device_is_owed_goes_first():
     assert said == ["off", "first", "extreme", "off", "severe", "first"]
 
 
-async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_of_them():
-    """32 to a host that has taken nothing for a while, and then up to 200 (rules WPO1, WPO2)."""
+async def test_requests_beyond_limit_of_host_wait():
+    """A host that has not taken a push for a while gets 32 requests at once, then up to 200 (rules WPO1, WPO2)."""
     process = Process()
     for number in range(300):
         await process.register(f"device-{number}")
@@ -283,8 +283,8 @@ async def test_so_many_requests_are_under_way_and_the_most_urgent_waits_for_one_
     assert process.waking.sending.waiting() == 100
 
 
-async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
-    """WPS2: and afterwards what came of it."""
+async def test_push_is_noted_as_maybe_sent_before_it_is_sent():
+    """Its outcome is noted afterwards (rule WPS2)."""
     process = Process()
     await process.register()
     process.client.outcome = None
@@ -295,15 +295,15 @@ async def test_it_is_noted_that_something_may_be_sent_before_it_is_sent():
     process.client.outcome = PushOutcome.SENT
     process.waking = process.again()
     await process.reads(a_revision())
-    await process.waking.take(StaticShards().terms)  # WPS5: the log first
+    await process.waking.take(StaticShards().terms)  # after the log (rule WPS5)
     await turns()
     await process.passes(1)
     assert [(line.number, line.state) for line in told.values()] == [(1, State.SENT)]
     assert len(process.client.pushes) == 2
 
 
-async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back():
-    """WPS4."""
+async def test_unavailable_store_delays_no_alert_and_gets_lines_later():
+    """Twice is better than never (rule WPS4)."""
     process = Process()
     await process.register()
     process.store.away = True
@@ -319,8 +319,11 @@ async def test_a_store_that_is_away_holds_no_alert_up_and_has_it_when_it_is_back
     assert process.waking.recorder.error is None
 
 
-async def test_what_services_took_is_counted_once_and_nothing_else():
-    """H7: revisions, not cancels, and not what they did not take; a log that is away is given it again."""
+async def test_pushes_that_services_took_are_counted_once():
+    """Only revisions that a service took count, not cancels.
+
+    Counts that the log could not take are given to it again (rule H7).
+    """
     process, counted = Process(), []
 
     async def away(counts):
@@ -346,8 +349,8 @@ async def test_what_services_took_is_counted_once_and_nothing_else():
     assert counted == [{}, {"a": Counts(pushed=1)}, {"a": Counts(pushed=2)}, {}]
 
 
-async def test_what_is_counted_is_noted_before():
-    """H7, WPS2: so that what is sent again after a kill is not counted again."""
+async def test_push_is_in_journal_before_it_is_counted():
+    """So a push that is repeated after a kill is not counted again (rules H7, WPS2)."""
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -362,8 +365,8 @@ async def test_what_is_counted_is_noted_before():
     assert noted == [State.SENT]
 
 
-async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
-    """WPS4: so is one whose service is not allowed any more."""
+async def test_record_that_no_key_opens_is_kept_and_counted():
+    """So is a record whose push service is not allowed any more (rule WPS4)."""
     process = Process()
     await process.register()
     [device] = process.store._memory.devices.values()
@@ -375,8 +378,7 @@ async def test_a_record_that_no_key_opens_is_left_as_it_is_and_counted():
     assert len(process.store._memory.devices) == 2
 
 
-async def test_lines_of_what_is_over_may_go_and_no_others():
-    """`what_is_over`: by the digests of what is live."""
+async def test_what_is_over_is_true_only_for_digests_of_other_than_live_alerts():
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -386,8 +388,8 @@ async def test_lines_of_what_is_over_may_go_and_no_others():
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
-    """WPS2: in one transaction."""
+async def test_newest_line_of_device_and_alert_counts():
+    """Both lines are written in one transaction (rule WPS2)."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
     recorder = DeliveryJournal(store, StaticShards())
@@ -397,13 +399,13 @@ async def test_of_what_is_noted_of_one_device_and_alert_the_newest_counts():
     assert (await store.find(b"d"))[1] == [DeliveryRecord(b"d", b"a", 1, State.SENT, 5, b"s")]
 
 
-async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one_did():
-    """WPO2: it is owed nothing when it registers, and told at once of what comes then; an old wait ends no new one."""
+async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
+    """The end of the old pause does not end a new one either (rule WPO2)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("first", expires_at=NOON_MS + 60_000))
-    await process.passes(60)  # it is over
+    await process.passes(60)  # the alert ends
     process.client.outcome = PushOutcome.SENT
     assert await process.register(endpoint="https://push.example/elsewhere") == 0
     more = {"issued_at": process.clock.wall_ms, "expires_at": process.clock.wall_ms + 7_200_000}
@@ -412,14 +414,14 @@ async def test_a_device_with_another_endpoint_waits_for_nothing_that_the_old_one
     await process.passes(3_000)
     process.client.outcome = PushOutcome.REFUSED
     await process.reads(a_revision("third", **more))
-    await process.passes(600)  # the first hour is over, the second is not
+    await process.passes(600)  # the old endpoint's hour is over, the new one's is not
     assert len(process.client.pushes) == 3
     await process.passes(3_000)
     assert len(process.client.pushes) == 4
 
 
-async def test_a_device_that_is_forgotten_while_it_registers_is_there_as_it_said_last():
-    """WPR9, WPR10: the store and the process have the same."""
+async def test_device_that_registers_while_it_is_forgotten_keeps_its_last_registration():
+    """The store and the process agree (rules WPR9, WPR10)."""
     process = Process()
     await process.register()
     [device] = process.waking.devices
@@ -431,8 +433,8 @@ async def test_a_device_that_is_forgotten_while_it_registers_is_there_as_it_said
     assert list(process.store._memory.devices) == [device.digest]
 
 
-async def test_more_devices_than_there_may_be_are_left_in_the_store():
-    """WPR10: `--max-devices` was lowered; nobody is forgotten for it."""
+async def test_devices_beyond_capacity_stay_in_the_store():
+    """A lower `--max-devices` forgets nobody (rule WPR10)."""
     process = Process()
     for number in range(3):
         await process.register(f"device-{number}")
@@ -446,8 +448,8 @@ async def test_more_devices_than_there_may_be_are_left_in_the_store():
     assert len(process.store._memory.devices) == 3
 
 
-async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
-    """WPO2: it failed where it is no more."""
+async def test_failure_of_old_endpoint_does_not_pause_new_endpoint():
+    """The late answer concerns an endpoint that the device has left (rule WPO2)."""
     process = Process()
     await process.register()
     process.client.outcome = None
@@ -464,7 +466,7 @@ async def test_what_an_old_endpoint_has_answered_holds_no_new_one_up():
 @pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
 async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
-    """429 and every 5xx; if the alert ends earlier, there is one more try before its end (rule HD19)."""
+    """An alert that ends earlier is tried once more before its end (rule HD19)."""
     process = Process()
     await process.register()
     process.client.outcome, process.client.retry_after_s = outcome, 120.0
@@ -480,12 +482,15 @@ async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, la
 
 
 def at(host, name):
-    """Return an endpoint at a host under `*.example`."""
+    """Return an endpoint on a host under `*.example`."""
     return f"https://{host}.example/{name}"
 
 
-async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known_host():
-    """However many there are; and when they answer, each of their devices has been told (rule HD2)."""
+async def test_unknown_hosts_take_only_spare_slots():
+    """Even many unknown hosts leave all slots to known hosts.
+
+    When they answer, all their devices get the alert (rule HD2).
+    """
     process = Process("good.example,*.example")
     for number in range(3 * SPARE_SLOTS):
         await process.register(f"other-{number}", endpoint=at(f"host-{number % 40}", number))
@@ -502,8 +507,8 @@ async def test_hosts_that_never_took_a_push_take_spare_slots_and_none_of_a_known
     assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
 
 
-async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
-    """Whoever has many devices at hosts that hang leaves the slots to others (rule HD2)."""
+async def test_devices_of_one_owner_take_few_slots_and_all_get_the_alert():
+    """An owner with many devices on hosts that hang leaves the slots to others (rule HD2)."""
     process = Process()
     for number in range(8):
         await process.register(f"device-{number}", sub="owner")
@@ -516,8 +521,8 @@ async def test_devices_of_one_owner_take_few_slots_and_are_all_told():
     assert len(process.client.pushes) == 8
 
 
-async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_say_so():
-    """Its phones need not wait until it has proved itself again (rule HD2)."""
+async def test_host_that_took_a_push_is_known_after_restart():
+    """A few stored records say so, and the phones of the host are served at once (rule HD2)."""
     process = Process("*.example")
     for number in range(4 * MARKS):
         await process.register(f"device-{number}", endpoint=at("good", number))
@@ -530,8 +535,8 @@ async def test_host_that_took_a_push_is_known_after_a_restart_and_few_records_sa
     assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
 
 
-async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
-    """What is stored of its old endpoint's host is not said of the new one (rule HD2)."""
+async def test_new_host_of_device_is_not_known_by_its_old_host():
+    """The stored mark belongs to the host of the old endpoint (rule HD2)."""
     process = Process("*.example")
     await process.register(endpoint=at("good", "x"))
     await process.reads(a_revision("first"))
@@ -543,7 +548,7 @@ async def test_device_that_moves_to_another_host_takes_no_good_name_with_it():
 
 
 async def test_hosts_without_devices_are_forgotten():
-    """Whoever registers at one host after the other leaves nothing behind (rule HD14)."""
+    """A client that registers on one host after the other leaves nothing behind (rule HD14)."""
     process = Process("*.example")
     for number in range(20):
         await process.register(endpoint=at(f"host-{number}", "x"))
@@ -553,8 +558,8 @@ async def test_hosts_without_devices_are_forgotten():
     assert process.waking.sending.lanes == {}
 
 
-async def test_closed_host_is_found_back_by_devices_it_served_however_many_others_wait():
-    """Endpoints that never worked keep it from nobody (rule HD2)."""
+async def test_closed_host_is_tested_by_devices_it_has_served():
+    """Endpoints that never worked don't delay the test, however many wait (rule HD2)."""
     process = Process()
     process.client.dead = "dead"
     for number in range(20):
@@ -563,7 +568,7 @@ async def test_closed_host_is_found_back_by_devices_it_served_however_many_other
     for number in range(60):
         await process.register(f"dead-{number}")
     [lane] = process.waking.sending.lanes.values()
-    lane.width = 1  # as after seven halvings
+    lane.width = 1  # the width after seven halvings
     process.client.dead = ""
     await process.reads(a_revision("second"))
     await turns()
@@ -579,8 +584,8 @@ async def test_closed_host_is_found_back_by_devices_it_served_however_many_other
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
 
-async def test_closed_host_is_found_back_when_none_of_its_devices_was_served_last():
-    """A phone that is new is told as well (rule HD2)."""
+async def test_closed_host_is_tested_by_any_device_if_none_was_served():
+    """New phones get the alert too (rule HD2)."""
     process = Process()
     process.client.dead = ""
     for number in range(20):

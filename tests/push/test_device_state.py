@@ -7,12 +7,10 @@ from geocast.push.device_state import NEXT, DeviceEvent, DeviceState
 
 
 def test_table_in_docstring_equals_table_in_code():
-    """Each row of the table is a state, and each cell the state after an event."""
     assert read_state_table(device_state, DeviceState, DeviceEvent) == (NEXT, set())
 
 
-def test_device_can_leave_from_each_state():
-    """Every state can be reached from `IDLE`, and every state leads to `GONE`."""
+def test_every_state_is_reachable_and_leads_to_gone():
     reached, ahead = set(), [DeviceState.IDLE]
     while ahead:
         state = ahead.pop()

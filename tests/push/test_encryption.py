@@ -1,4 +1,4 @@
-"""What the store has of a device says nothing to who copies it (WPP2, WPS1)."""
+"""Encryption of stored devices: a copied store reveals nothing about them (rules WPP2, WPS1)."""
 
 import json
 from dataclasses import replace
@@ -33,12 +33,12 @@ RECORD = Record(
 
 
 def a_file(count):
-    """A file of `--push-keys`."""
+    """Return a file of `--push-keys`."""
     return json.dumps({"keys": [make_push_key(str(number)) for number in range(count)]}).encode()
 
 
-def test_what_most_devices_have_alike_is_in_memory_once():
-    """There may be 200,000."""
+def test_equal_values_of_records_share_memory():
+    """There may be 200,000 devices."""
     one, other = unpacked(RECORD.packed()), unpacked(replace(RECORD, id="another-device-id").packed())
     for name in ("vapid", "categories", "min_severity", "languages", "kid"):
         assert getattr(one, name) is getattr(other, name), name
@@ -46,26 +46,26 @@ def test_what_most_devices_have_alike_is_in_memory_once():
 
 @pytest.fixture
 def keyring():
-    """A store's key."""
+    """Return a store's keys."""
     return parse_push_keys(a_file(1), "file")
 
 
 @pytest.mark.parametrize("record", [RECORD, replace(RECORD, categories=None, issued_at_s=None, small=True)])
-def test_a_record_that_is_opened_is_the_one_that_was_sealed(keyring, record):
-    """WPS1."""
+def test_opened_record_equals_sealed_record(keyring, record):
+    """A record survives encryption (rule WPS1)."""
     assert keyring.open(keyring.seal(record, b"device", UNTIL_MS), b"device", UNTIL_MS) == (record, 0)
 
 
-def test_nothing_of_a_record_can_be_read(keyring):
-    """WPM4: no endpoint, cell, `sub` or key."""
+def test_sealed_record_shows_nothing_of_its_content(keyring):
+    """Not the endpoint, cells, `sub` or keys (rule WPM4)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed
     assert RECORD.auth not in sealed
 
 
-def test_records_are_as_long_as_each_other(keyring):
-    """WPP2: padded, so that a length tells of no place or filter; twice as long only for many categories."""
+def test_sealed_records_have_equal_lengths(keyring):
+    """Padding hides places and filters; only very many categories need twice the size (rule WPP2)."""
     many = replace(RECORD, cells=("8926cb19c93ffff",) * 8, endpoint="https://a.example/" + "x" * 982)
     lengths = {len(keyring.seal(record, b"device", UNTIL_MS)) for record in (RECORD, many, replace(RECORD, cells=()))}
     assert len(lengths) == 1
@@ -74,14 +74,14 @@ def test_records_are_as_long_as_each_other(keyring):
 
 
 @pytest.mark.parametrize(("device", "until_ms"), [(b"other", UNTIL_MS), (b"device", UNTIL_MS + 1)])
-def test_a_record_is_good_for_its_device_and_its_lease_alone(keyring, device, until_ms):
-    """WPS1: whoever can write to the store can't swap two, or have one live on."""
+def test_record_opens_only_for_its_device_and_lease(keyring, device, until_ms):
+    """An attacker who can write to the store can't swap records or extend a lease (rule WPS1)."""
     with pytest.raises(ValueError, match="no key opens it"):
         keyring.open(keyring.seal(RECORD, b"device", UNTIL_MS), device, until_ms)
 
 
-def test_a_record_that_was_changed_does_not_open(keyring):
-    """WPS4: in any byte."""
+def test_changed_record_does_not_open(keyring):
+    """Every byte of a record is authenticated (rule WPS4)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for at in (0, 5, 20, len(sealed) - 1):
         with pytest.raises(ValueError, match="no key opens it"):
@@ -91,8 +91,8 @@ def test_a_record_that_was_changed_does_not_open(keyring):
             keyring.open(sealed[:length], b"device", UNTIL_MS)
 
 
-def test_the_first_key_seals_and_all_open():
-    """WPS1: a new one is put in front."""
+def test_first_key_seals_and_all_keys_open():
+    """A new key is put in front of the old ones (rule WPS1)."""
     old, new = [make_push_key("old")], [make_push_key("new")]
     before = parse_push_keys(json.dumps({"keys": old}).encode(), "file")
     after = parse_push_keys(json.dumps({"keys": new + old}).encode(), "file")
@@ -103,8 +103,8 @@ def test_the_first_key_seals_and_all_open():
         before.open(after.seal(RECORD, b"device", UNTIL_MS), b"device", UNTIL_MS)
 
 
-def test_a_digest_depends_on_the_key_the_kind_and_each_value():
-    """WPP2: and where one value ends and the next begins."""
+def test_digest_depends_on_key_kind_and_each_value():
+    """It also depends on where one value ends and the next begins (rule WPP2)."""
     one, other = (parse_push_keys(a_file(1), "file") for _ in range(2))
     digests = [
         one.digest("device", "a", "b"),
@@ -118,8 +118,8 @@ def test_a_digest_depends_on_the_key_the_kind_and_each_value():
     assert {len(each) for each in digests} == {encryption.DIGEST_BYTES}
 
 
-def test_what_a_later_release_has_put_into_a_record_is_passed_over():
-    """LogG6, for devices: a record is a map."""
+def test_members_of_later_release_are_ignored():
+    """A record is a map, as log entries are (rule LogG6)."""
     import msgpack
 
     later = msgpack.unpackb(RECORD.packed()) | {"quiet_hours": [22, 7]}
@@ -129,8 +129,8 @@ def test_what_a_later_release_has_put_into_a_record_is_passed_over():
             unpacked(broken)
 
 
-def test_a_file_without_such_keys_is_refused():
-    """WPS1, K1: as that of calls is (tests/auth/test_jwks.py), by the name of its option."""
+def test_file_without_sealing_keys_is_refused():
+    """The error names the option, as for the keys of calls in tests/auth/test_jwks.py (rules WPS1, K1)."""
     bad = json.dumps({"keys": [make_push_key("x") | {"k": "c2hvcnQ"}]}).encode()
     with pytest.raises(ConfigError, match=r"^push-keys FILE: key 1: k: expected 32 bytes in base64url"):
         parse_push_keys(bad, "FILE")
@@ -139,6 +139,5 @@ def test_a_file_without_such_keys_is_refused():
         parse_push_keys(other, "FILE")
 
 
-def test_a_keyring_says_how_many_keys_it_has():
-    """For who looks after the file."""
+def test_length_of_keyring_is_number_of_keys():
     assert len(parse_push_keys(a_file(3), "file")) == len(Keyring([bytes(32)] * 3)) == 3

@@ -1,4 +1,4 @@
-"""HTTP as a push takes it: what is an answer, and after which of them a connection is kept (WPO4, WPO5)."""
+"""The part of HTTP/1.1 that a push needs: valid answers, and connections that are kept (rules WPO4, WPO5)."""
 
 import asyncio
 import contextlib
@@ -17,18 +17,18 @@ EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """For localhost."""
+    """Return a certificate for localhost."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 class Service:
-    """A service that answers each request with the next of these bytes, in so many pieces; None: it hangs up."""
+    """A service that answers each request with the next bytes of its list, in pieces; None closes the connection."""
 
     def __init__(self, certificate, *answers, pieces=1):
         self.certificate = certificate
         self.answers = list(answers)
         self.pieces = pieces
-        self.asked = []  # the heads of requests
+        self.asked = []  # the heads of the requests that came
         self.connections = 0
 
     async def _serve(self, reader, writer):
@@ -48,7 +48,7 @@ class Service:
         writer.transport.abort()
 
     def ask(self, times=1, between=None):
-        """So many requests, one after the other: the status of each answer, or the error."""
+        """Send requests one after the other; return the status of each answer, or its error."""
         return asyncio.run(self._ask(times, between))
 
     async def _ask(self, times, between):
@@ -75,8 +75,8 @@ class Service:
         return found
 
 
-def test_a_request_says_what_it_is_given():
-    """RFC 9112, 3: line by line, and the length of the body."""
+def test_request_has_given_fields_and_length_of_body():
+    """Fields are lines of their own (RFC 9112, 3)."""
     asked = request("push.example:8443", "/a?b=c", {"TTL": "60", "Topic": "t"}, b"body")
     assert asked == (
         b"POST /a?b=c HTTP/1.1\r\nHost: push.example:8443\r\nTTL: 60\r\nTopic: t\r\nContent-Length: 4\r\n\r\nbody"
@@ -95,15 +95,15 @@ def test_a_request_says_what_it_is_given():
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % MAX_REST_BYTES + bytes(MAX_REST_BYTES),
     ],
 )
-def test_a_connection_is_kept_when_nothing_is_left_on_it(certificate, answer, pieces):
-    """However it comes; a small body is passed over."""
+def test_connection_is_kept_after_whole_answer(certificate, answer, pieces):
+    """Answers may come in any pieces; small bodies are skipped."""
     service = Service(certificate, answer, CREATED, pieces=pieces)
     assert service.ask(2) == [201, 201]
     assert service.asked[0].startswith(b"POST /x?y HTTP/1.1\r\nHost: localhost\r\n")
 
 
-def test_three_requests_have_one_connection(certificate):
-    """WPO5."""
+def test_three_requests_share_one_connection(certificate):
+    """Connections are kept (rule WPO5)."""
     service = Service(certificate, CREATED, CREATED, CREATED)
     assert (service.ask(3), service.connections) == ([201, 201, 201], 1)
 
@@ -122,8 +122,8 @@ def test_three_requests_have_one_connection(certificate):
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % TOO_MUCH + bytes(TOO_MUCH),
     ],
 )
-def test_no_answer_is_taken_for_that_to_another_request(certificate, answer):
-    """What comes unasked, or has no known end, ends the connection: the next request has a new one."""
+def test_answer_is_never_taken_for_that_of_another_request(certificate, answer):
+    """Unrequested bytes, and answers without a known end, close the connection; the next request gets a new one."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([201, 201], 2)
 
@@ -146,14 +146,14 @@ def test_no_answer_is_taken_for_that_to_another_request(certificate, answer):
         (None, ConnectionResetError),
     ],
 )
-def test_what_is_no_answer_ends_the_connection(certificate, answer, error):
-    """Bounded, whatever comes; the next request has a new one."""
+def test_invalid_answer_ends_the_connection(certificate, answer, error):
+    """The bytes that are read are bounded, and the next request gets a new connection."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([error, 201], 2)
 
 
-async def test_who_gives_up_ends_the_connection(certificate):
-    """So that a late answer is nobody's."""
+async def test_caller_that_gives_up_ends_the_connection(certificate):
+    """A late answer can't be taken for that of another request."""
     service = Service(certificate, b"")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate.crt, certificate.key)
@@ -168,8 +168,8 @@ async def test_who_gives_up_ends_the_connection(certificate):
 
 
 @pytest.mark.parametrize("answer", [CREATED, b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nabc"])
-def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch, answer):
-    """It could be one that the service has forgotten; or the rest of an answer never comes."""
+def test_connection_that_has_waited_too_long_is_closed(certificate, monkeypatch, answer):
+    """The service may have dropped it, or the rest of an answer never comes."""
     monkeypatch.setattr(http1, "KEPT_S", 0.0)
 
     async def tidy(connections):
@@ -182,8 +182,8 @@ def test_a_connection_that_has_waited_for_long_is_ended(certificate, monkeypatch
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
 
 
-async def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgotten(certificate, monkeypatch):
-    """The one that has waited longest ends (rule HD14)."""
+async def test_waiting_connections_are_bounded_and_hosts_without_any_forgotten(certificate, monkeypatch):
+    """The connection that has waited longest is closed (rule HD14)."""
     monkeypatch.setattr(http1, "MAX_KEPT", 2)
     service = Service(certificate, *[CREATED] * 3)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -203,8 +203,8 @@ async def test_connections_that_wait_are_bounded_and_a_host_without_any_is_forgo
         connections.close()
 
 
-def test_tls_that_writes_to_a_connection_which_has_ended_is_no_error(certificate, caplog):
-    """uvloop's writes a traceback then. All other errors that nobody has caught are logged as ever."""
+def test_late_tls_write_to_closed_connection_is_not_logged(certificate, caplog):
+    """uvloop would log a traceback. All other uncaught errors are logged as before."""
     handlers = []
 
     async def note(_connections):

@@ -1,4 +1,4 @@
-"""Pushes over HTTP, to a service on loopback: what comes of each answer, and where no connection goes (WPM3, WPO4)."""
+"""Pushes over HTTP to a local service: the outcome of each answer, and the addresses that are refused (WPM3, WPO4)."""
 
 import asyncio
 import contextlib
@@ -23,19 +23,19 @@ from geocast.push.service_limits import PushOutcome
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """For localhost."""
+    """Return a certificate for localhost."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def service(certificate):
-    """A push service."""
+    """Run a push service."""
     with PushService(certificate) as service:
         yield service
 
 
 def send(service, *, host="localhost", private=("localhost",), times=1, within_s=5.0, trusted=True):
-    """What came of pushes to a phone of the service, by whatever name of its host."""
+    """Send pushes to a phone of the service, under any name of its host; return the results."""
     phone = service.phone(asleep=True)
 
     async def main():
@@ -61,15 +61,15 @@ def send(service, *, host="localhost", private=("localhost",), times=1, within_s
         (LONG_HEAD, PushOutcome.MAYBE, "broken"),
     ],
 )
-def test_what_an_answer_comes_to(service, said, outcome, status):
-    """The table of section 4; a head of more than 16 KiB is none, and whether it was taken nobody knows."""
+def test_outcome_of_answer_follows_the_table(service, said, outcome, status):
+    """A head of more than 16 KiB is invalid, and the push may have been taken."""
     service.answers = [said]
     [answer] = send(service)
     assert (answer.outcome, answer.status) == (outcome, status)
 
 
-def test_no_answer_in_time_may_have_been_sent(service):
-    """WPO2: within what is left of the alert's life (E1)."""
+def test_push_without_answer_in_time_may_have_been_sent(service):
+    """The wait ends with the alert (rules WPO2, E1)."""
     service.always = HANG
     [answer] = send(service, within_s=0.3)
     assert (answer.outcome, answer.status) == (PushOutcome.MAYBE, "no answer")
@@ -87,21 +87,21 @@ def test_no_answer_in_time_may_have_been_sent(service):
         ("1" * 80, 111_111_111.0),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(text, seconds):
-    """RFC 9110, 10.2.3; what can't be read is as if it were not there."""
+def test_retry_after_is_read_as_seconds_or_date(text, seconds):
+    """An invalid value is ignored (RFC 9110, 10.2.3)."""
     text = text(5) if callable(text) else text
     assert HttpPushClient(FakeClock())._retry_after_s(text) == seconds
 
 
-def test_a_connection_is_kept_for_the_next_push(service):
-    """WPO5: three pushes, one connection."""
+def test_connection_is_kept_for_the_next_push(service):
+    """Three pushes share one connection (rule WPO5)."""
     service.always = 204
     assert [each.status for each in send(service, times=3)] == ["204"] * 3
     assert service.connections == 1
 
 
-def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
-    """A request that hangs, a connection without any: what is let go of in a closed loop fails whoever runs then."""
+def test_fake_service_leaves_nothing_to_later_tests(certificate):
+    """Open requests and connections of a closed loop would make a later test fail."""
     tls = ssl.create_default_context(cafile=certificate.crt)
 
     def serve(lines):
@@ -118,8 +118,8 @@ def test_the_service_leaves_nothing_to_the_tests_behind_it(certificate):
         gc.collect()
 
 
-def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service):
-    """WPO4: nor is one for another name."""
+def test_invalid_certificate_ends_connection_before_anything_is_sent(service):
+    """So does a certificate for another name (rule WPO4)."""
     [answer] = send(service, trusted=False)
     assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert service.statuses == {}
@@ -129,8 +129,8 @@ def test_a_certificate_that_is_not_good_ends_it_before_anything_is_sent(service)
     "address",
     ["127.0.0.1", "::1", "169.254.169.254", "10.0.0.1", "64:ff9b::7f00:1", "::ffff:127.0.0.1", "2002:7f00:1::"],
 )
-def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, address):
-    """WPM3: whatever a name resolves to. A name that may (`--push-private`) may, and no other."""
+def test_no_connection_goes_to_internal_address(service, monkeypatch, address):
+    """Only names of `--push-private` may resolve to internal addresses (rule WPM3)."""
     resolved = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: resolved(address, *rest, **more))
     [answer] = send(service, host="fcm.googleapis.com")
@@ -138,8 +138,8 @@ def test_no_connection_goes_to_an_address_of_the_inside(service, monkeypatch, ad
     assert (service.connections, service.statuses) == (0, {})
 
 
-def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatch):
-    """WPM3: a name that resolves to a public and a private address; the public one refuses, and that is all."""
+def test_only_global_addresses_of_name_are_tried(service, monkeypatch):
+    """If the public address of a name refuses, its private address is not tried (rule WPM3)."""
     tried = []
 
     async def connects(self, sock, address):
@@ -155,8 +155,8 @@ def test_of_several_addresses_only_the_global_ones_are_tried(service, monkeypatc
     assert service.connections == 0
 
 
-def test_no_proxy_of_the_environment_is_used(service, monkeypatch):
-    """WPO4: a proxy would resolve names for itself."""
+def test_proxy_of_environment_is_not_used(service, monkeypatch):
+    """A proxy would resolve names itself (rule WPO4)."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         proxy.setblocking(False)
         for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
@@ -167,8 +167,8 @@ def test_no_proxy_of_the_environment_is_used(service, monkeypatch):
     assert service.connections == 1
 
 
-def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
-    """WPP1: no name of a program, no cookie, no language."""
+def test_request_has_only_the_headers_that_services_need(service):
+    """No name of a program, no cookie and no language is sent (rule WPP1)."""
     service.always = 204
     send(service)
     wanted = {"Host", "Authorization", "Content-Encoding", "TTL", "Urgency", "Topic", "Content-Length"}
@@ -179,7 +179,7 @@ def test_a_service_is_told_what_it_has_to_know_and_nothing_else(service):
 
 
 class Resolver:
-    """A resolver in the system's place: names with `stuck` wait for the test, and those in `gone` do not exist."""
+    """A resolver in place of the system's: names in `stuck` wait for the test, names in `gone` don't exist."""
 
     def __init__(self, monkeypatch):
         self.asked, self.gone = [], set()
@@ -197,14 +197,14 @@ class Resolver:
 
 @pytest.fixture
 def resolver(monkeypatch):
-    """A resolver of which nothing is left under way."""
+    """Return a resolver, and check at the end that no lookup is under way."""
     resolver = Resolver(monkeypatch)
     yield resolver
     resolver.release.set()
 
 
-async def test_lookups_that_never_end_hold_up_no_other_name(resolver):
-    """More of them than a pool of threads has; beyond a bound they fail at once (rules HD2, HD14)."""
+async def test_lookups_that_never_end_do_not_delay_other_names(resolver):
+    """Each has a thread of its own; beyond a bound, lookups fail at once (rules HD2, HD14)."""
     names = _Names(())
     stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
     assert await names.addresses("good.example", 443) == ["192.0.9.1"]
@@ -219,8 +219,8 @@ async def test_lookups_that_never_end_hold_up_no_other_name(resolver):
 
 
 @pytest.mark.parametrize("fault", ["stuck", "gone"])
-async def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_again(resolver, monkeypatch, fault):
-    """A name service that is away for a while keeps nobody from a host that is there (rule HD2)."""
+async def test_earlier_addresses_are_used_when_new_lookup_fails(resolver, monkeypatch, fault):
+    """Pushes go on while a name server is unreachable (rule HD2)."""
     monkeypatch.setattr(http_client, "NAMES_S", 0.0)
     monkeypatch.setattr(http_client, "REFRESH_S", 0.01)
     names = _Names(())
@@ -234,8 +234,8 @@ async def test_addresses_of_before_are_used_when_a_name_can_not_be_looked_up_aga
     assert resolver.asked == ["stuck-later"] * 2
 
 
-async def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
-    """It may exist by then."""
+async def test_missing_name_is_looked_up_again_each_time(resolver):
+    """The name may exist by then."""
     names = _Names(())
     resolver.gone.add("new.example")
     with pytest.raises(socket.gaierror):
@@ -244,8 +244,8 @@ async def test_name_that_does_not_exist_is_looked_up_again_each_time(resolver):
     assert await names.addresses("new.example", 443) == ["192.0.9.1"]
 
 
-async def test_names_that_are_kept_are_bounded(resolver, monkeypatch):
-    """The oldest is forgotten first (rule HD14)."""
+async def test_kept_names_are_bounded(resolver, monkeypatch):
+    """The oldest name is forgotten first (rule HD14)."""
     monkeypatch.setattr(http_client, "NAMES", 3)
     names = _Names(())
     for number in range(10):

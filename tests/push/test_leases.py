@@ -1,4 +1,4 @@
-"""Which shards a process holds: leases, numbers and shares, on a real Redis whose clock the tests set (WPN1)."""
+"""Leases of shards: their numbers and shares, on a real Redis whose clock the tests set (rule WPN1)."""
 
 import asyncio
 import functools
@@ -21,7 +21,7 @@ pytestmark = [needs_redis, needs_wall_clock]
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory):
-    """A Redis with a wall clock of its own."""
+    """Run a Redis with a wall clock of its own."""
     folder = tmp_path_factory.mktemp("redis")
     server = RedisServer(folder / "redis")
     server.clock = WallClock(folder / "clock")
@@ -30,7 +30,10 @@ def redis(tmp_path_factory):
 
 
 class LeaseCluster:
-    """All processes of a test that share a store, and all clocks: they go on by hand (Redis' own by itself, too)."""
+    """The processes that share a store, and their clocks, which the test sets.
+
+    The clock of Redis also runs by itself.
+    """
 
     def __init__(self, redis):
         self.prefix = uuid.uuid4().hex
@@ -38,12 +41,12 @@ class LeaseCluster:
         self.processes = []
 
     def process(self):
-        """One more."""
+        """Add a process."""
         self.processes.append(Process(RedisDevices(f"{self.redis.url}?prefix={self.prefix}")))
         return self.processes[-1]
 
     def pass_by(self, seconds):
-        """Let time pass for all."""
+        """Let time pass for Redis and all processes."""
         self.redis.clock.set(self.redis.clock.lately(0)[-1] + seconds)
         for each in self.processes:
             each.clock.advance(seconds)
@@ -55,28 +58,28 @@ class LeaseCluster:
 
 
 class Process:
-    """One process that shares the store: real leases, and of a holder as much as says what it was told."""
+    """A process that shares the store. Its leases are real; as the owner of shards it only records what is loaded."""
 
     def __init__(self, store):
         self.store = store
         self.clock = FakeClock()
         self.shards = LeasedShards(self.store, self.clock)
-        self.has = {}  # shards whose devices are here, and their terms
+        self.has = {}  # the loaded shards and their terms
         self.let_gone = []
         self.away = False
 
     @property
     def held(self):
-        """The shards that it holds."""
+        """The shards that the process holds."""
         return set(self.shards.terms)
 
     @property
     def sends(self):
-        """The shards of which something may be sent."""
+        """The shards whose devices may be sent something."""
         return {shard for shard in range(SHARDS) if self.shards.may_send(shard)}
 
     async def turn(self):
-        """Ask the store once, and do what follows from it: how long it would wait before it asks again."""
+        """Renew once and serve all changes; return how long a real process would wait before the next renewal."""
         pause_s = await self.shards.renew()
         while await self.shards.serve(self):
             pass
@@ -86,7 +89,7 @@ class Process:
         if self.away:
             raise StoreUnavailable("away")
         assert not self.has.keys() & terms.keys()
-        assert terms.keys() <= self.sends  # for what is taken is sent what it lacks
+        assert terms.keys() <= self.sends  # because loading a shard starts pushes
         self.has |= terms
 
     async def let_go(self, shards):
@@ -97,7 +100,7 @@ class Process:
 
 
 async def settled(*processes):
-    """Have all ask until nobody has more than its share, and somebody has each shard."""
+    """Have all processes renew until none has more than its share and every shard is held."""
     while True:
         pauses = [await each.turn() for each in processes]
         if HUNGRY_S not in pauses and sum(len(each.held) for each in processes) == SHARDS:
@@ -125,8 +128,8 @@ def with_cluster(test):
 
 
 @with_cluster
-async def test_who_is_alone_takes_all(cluster):
-    """WPN1: at once, and asks again in 3 s."""
+async def test_single_process_takes_all_shards(cluster):
+    """It takes them at once, and renews 3 s later (rule WPN1)."""
     one = cluster.process()
     assert await one.turn() == RENEW_S
     assert len(one.sends) == len(one.has) == SHARDS
@@ -135,8 +138,8 @@ async def test_who_is_alone_takes_all(cluster):
 
 @pytest.mark.parametrize("number", [2, 3, 5])
 @with_cluster
-async def test_shards_are_shared_evenly(cluster, number):
-    """WPN1: at most ⌈64 / processes⌉ each, however many come later; no shard has two."""
+async def test_processes_share_shards_evenly(cluster, number):
+    """Each has at most ⌈64 / processes⌉, whenever it started, and no shard has two holders (rule WPN1)."""
     processes = []
     for _ in range(number):
         processes.append(cluster.process())
@@ -147,8 +150,8 @@ async def test_shards_are_shared_evenly(cluster, number):
 
 
 @with_cluster
-async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(cluster):
-    """WPN1: meanwhile it is nobody else's, and nothing new of it is sent."""
+async def test_shards_are_freed_one_at_a_time_after_requests_have_ended(cluster):
+    """Until then no other process takes the shard, and nothing new is sent (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one)
     await other.turn()
@@ -176,8 +179,8 @@ async def test_a_shard_is_let_go_of_when_nothing_is_under_way_and_one_at_a_time(
 
 
 @with_cluster
-async def test_the_shards_of_one_that_died_are_taken_when_its_lease_ends(cluster):
-    """WPN1, WPN2: by those who are left, and they ask again just then."""
+async def test_shards_of_dead_process_are_taken_when_lease_ends(cluster):
+    """The processes that are left renew just then (rules WPN1, WPN2)."""
     one, other, dead = cluster.process(), cluster.process(), cluster.process()
     await settled(one, other, dead)
     cluster.pass_by(LEASE_S - RENEW_S)
@@ -190,8 +193,8 @@ async def test_the_shards_of_one_that_died_are_taken_when_its_lease_ends(cluster
 
 
 @with_cluster
-async def test_one_that_goes_leaves_its_shards_at_once(cluster):
-    """WPN1: a drain costs nobody a lease."""
+async def test_process_that_stops_frees_its_shards_at_once(cluster):
+    """Nobody waits for a lease to end (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     await other.shards.stop()
@@ -201,8 +204,8 @@ async def test_one_that_goes_leaves_its_shards_at_once(cluster):
 
 
 @with_cluster
-async def test_nothing_is_sent_from_two_seconds_before_a_lease_ends(cluster):
-    """WPN1: by the monotonic clock; and if nobody has taken it meanwhile the shard is still its own."""
+async def test_sending_stops_two_seconds_before_lease_ends(cluster):
+    """The process's monotonic clock decides. If nobody has taken the shard, the process keeps it (rule WPN1)."""
     one = cluster.process()
     await settled(one)
     terms = dict(one.shards.terms)
@@ -218,8 +221,8 @@ async def test_nothing_is_sent_from_two_seconds_before_a_lease_ends(cluster):
 
 
 @with_cluster
-async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(cluster):
-    """WPN1: it sends nothing when it goes on, learns of it by its next renewal, and then has its share again."""
+async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
+    """It sends nothing when it wakes up, learns of the loss by its next renewal, and gets a new share (rule WPN1)."""
     paused, other = cluster.process(), cluster.process()
     await settled(paused, other)
     before = paused.held
@@ -237,8 +240,8 @@ async def test_one_that_was_paused_beyond_its_lease_has_lost_its_shards(cluster)
 
 
 @with_cluster
-async def test_the_number_of_a_lease_rises(cluster):
-    """WPN1: also when the store had lost the one before, as after a failover."""
+async def test_numbers_of_leases_rise(cluster):
+    """They rise even if the store has lost the lease before, as after a failover (rule WPN1)."""
     one, other, third = cluster.process(), cluster.process(), cluster.process()
     await settled(one)
     cluster.pass_by(LEASE_S + 0.1)
@@ -250,8 +253,8 @@ async def test_the_number_of_a_lease_rises(cluster):
 
 
 @with_cluster
-async def test_what_could_not_be_read_in_is_tried_again(cluster):
-    """DevS8: with the next renewal; the leases are kept meanwhile."""
+async def test_shards_that_could_not_be_loaded_are_tried_again(cluster):
+    """The next renewal loads them; the leases are kept meanwhile (rule DevS8)."""
     one = cluster.process()
     one.away = True
     with pytest.raises(StoreUnavailable):
@@ -263,8 +266,8 @@ async def test_what_could_not_be_read_in_is_tried_again(cluster):
 
 
 @with_cluster
-async def test_what_is_refused_is_lost(cluster):
-    """WPN1: a write that was refused says the same as a renewal, once."""
+async def test_shard_with_refused_write_is_lost(cluster):
+    """It is let go of once, as after a renewal that says so (rule WPN1)."""
     one = cluster.process()
     await settled(one)
     one.shards.refused([3, 4])
@@ -277,15 +280,15 @@ async def test_what_is_refused_is_lost(cluster):
 
 
 def wiped(cluster):
-    """Have Redis lose all that it has of this store."""
+    """Delete all keys of the store from Redis."""
     with cluster.redis.client() as client:
         for key in client.scan_iter(match=f"{{{cluster.prefix}}}*", count=1000):
             client.delete(key)
 
 
 @with_cluster
-async def test_when_a_store_has_lost_all_its_holders_come_first(cluster):
-    """WPN2: each keeps what it holds, and knows that it is to put back; nobody takes what is another's."""
+async def test_holders_keep_their_shards_when_store_has_lost_all(cluster):
+    """Each knows that it has to put its devices back, and takes no shard of the other (rule WPN2)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -304,8 +307,8 @@ async def test_when_a_store_has_lost_all_its_holders_come_first(cluster):
 
 
 @with_cluster
-async def test_a_store_that_was_away_is_left_to_its_holders_first(cluster):
-    """Rule 5: else whoever comes first when a Redis is back would take all."""
+async def test_no_shard_is_taken_soon_after_store_was_unreachable(cluster):
+    """Otherwise the first process to reach Redis again would take all shards (Rule 5)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -330,8 +333,8 @@ async def test_a_store_that_was_away_is_left_to_its_holders_first(cluster):
 
 @pytest.mark.slow
 @with_cluster
-async def test_by_themselves_they_find_one_another(cluster):
-    """`attach`, with the machine's clock, as in a process."""
+async def test_attached_processes_share_shards_by_themselves(cluster):
+    """They use the machine's clock, as in production."""
     processes = [cluster.process() for _ in range(2)]
     for each in processes:
         each.shards = LeasedShards(each.store, SystemClock())

@@ -1,4 +1,4 @@
-"""What a device is told: the message of the stream, in as few bytes as it has to be."""
+"""Messages for devices: those of the stream, cut to the size of a push."""
 
 import json
 from dataclasses import replace
@@ -14,34 +14,34 @@ from geocast.wire import frames
 
 
 def long_alert(**fields):
-    """One that does not fit whole."""
+    """Return an alert that does not fit into a push as a whole."""
     return a_revision(description="語" * 1_000, **fields)
 
 
 def told(entry, body_bytes=messages.BODY_BYTES, *, signed=False):
-    """What a push says of an entry."""
+    """Return what a push says of an entry."""
     message = PushMessage(entry.revision, isinstance(entry, Cancel), frames.encode_json(entry)[signed])
     text = plaintext(message, NOON_MS, body_bytes)
     assert len(text) <= max_plaintext(body_bytes)
     return json.loads(text)
 
 
-def test_a_push_says_what_the_stream_says_and_the_time():
-    """WPT1: the message of section 5, and `now`."""
+def test_push_has_message_of_stream_and_time():
+    """The message of the stream gets a `now` (rule WPT1)."""
     entry = a_revision()
     message = told(entry)
     assert message.pop("now") == "2026-01-31T12:00:00.000Z"
     assert message == {"type": "alert", "alert": frames.alert_map(entry)}
 
 
-def test_a_cancel_says_why():
-    """WPT1."""
+def test_push_of_cancel_has_the_reason():
+    """A cancel is sent as on the stream (rule WPT1)."""
     assert told(a_cancel())["type"] == "cancel"
     assert told(a_cancel())["reason"]
 
 
-def test_an_alert_that_does_not_fit_is_cut():
-    """WPT1: what a notification shows, and by what a client asks for the rest."""
+def test_long_alert_is_cut():
+    """A cut alert has what a notification shows, and the id to fetch the rest (rule WPT1)."""
     entry = long_alert(headline="ö" * 140)
     message = told(entry)
     whole = frames.alert_map(entry)
@@ -55,8 +55,8 @@ def test_an_alert_that_does_not_fit_is_cut():
 
 
 @pytest.mark.parametrize("letter", ["x", "ö", "語", "🔥", '"'])
-def test_for_a_small_body_the_headline_is_shortened(letter):
-    """413: 921 bytes of text, of which as many as fit are the headline's."""
+def test_headline_is_shortened_for_small_body(letter):
+    """After 413, 921 bytes of text are left; the headline gets what the other members leave."""
     entry = long_alert(headline=letter * 140, id="i" * 128)
     message = told(entry, messages.SMALL_BODY_BYTES)
     assert message["cut"] is True
@@ -67,28 +67,28 @@ def test_for_a_small_body_the_headline_is_shortened(letter):
     assert shown == letter * 140 or (shown[-1] == "…" and not fits)
 
 
-def test_for_a_small_body_a_reason_is_shortened():
-    """WPT1: the cancel itself always arrives."""
+def test_reason_is_shortened_for_small_body():
+    """A cancel always arrives (rule WPT1)."""
     message = told(a_cancel(reason="🔥" * 280), messages.SMALL_BODY_BYTES)
     assert (message["type"], message["cut"], message["id"]) == ("cancel", True, a_cancel().id)
     assert message["reason"].endswith("🔥…")
 
 
-def test_what_is_proved_and_does_not_fit_is_to_be_fetched():
-    """WPT1, C13: cut, it would prove nothing; so no word of it is sent."""
+def test_long_alert_with_proof_is_replaced_by_fetch_notice():
+    """A cut text would not match its proof, so none of it is sent (rules WPT1, C13)."""
     entry = replace(long_alert(), proof=ApprovalProof("form" * 900, ()))
     message = told(entry, signed=True)
     assert message == {"type": "fetch", "now": message["now"]}
 
 
-def test_no_two_devices_share_a_topic_and_revisions_of_an_alert_do():
-    """WPT3: 32 characters of base64url."""
+def test_topic_is_equal_for_revisions_and_differs_between_devices():
+    """A Topic has 32 characters of base64url (rule WPT3)."""
     assert topic(b"a" * 32, "x") == topic(b"a" * 32, "x")
     assert len({topic(key, alert) for key in (b"a" * 32, b"b" * 32) for alert in ("x", "y")}) == 4
     assert messages.TOPIC_CHARACTERS == len(topic(b"a" * 32, "x")) == 32
 
 
 @pytest.mark.parametrize(("left_ms", "seconds"), [(1_999, 1), (1_000, 1), (999, 0), (0, 0), (-5, -1)])
-def test_a_message_is_kept_for_whole_seconds_up_to_its_end(left_ms, seconds):
-    """WPT3: rounded down."""
+def test_ttl_is_whole_seconds_until_end_of_alert(left_ms, seconds):
+    """Seconds are rounded down (rule WPT3)."""
     assert ttl_s(NOON_MS + left_ms, NOON_MS) == seconds

@@ -1,11 +1,11 @@
-"""Devices against the model of the rules, by random steps (WPM1): `tests/support/model.py` says who is owed what.
+"""Random steps with devices, checked against the model of the rules in `tests/support/model.py` (rule WPM1).
 
-Whatever goes out to a push service is held against the model at that moment; what came of it is the machine's choice.
-When all has come to rest, nobody is owed anything. A process may be killed at any step, and begins again with what was
-stored.
+Each push is checked against the model at the moment when it goes out; the test chooses its outcome. When all requests
+and pauses are over, no device is owed anything. A process may be killed at any step, and a new one starts with the
+stored data.
 
-Once more with two processes of one store (WPN1, WPN2): either takes registrations, shards go from one to the other, and
-one that has lost a shard goes on for a while as if it had it.
+The same is repeated with two processes that share a store (rules WPN1, WPN2). Either may accept a registration, shards
+move between the processes, and a process that has lost a shard goes on for a while as if it still had it.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 pytestmark = pytest.mark.slow
 
 EXAMPLES, STEPS = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "120")), 40
-TURNS = 60  # of the loop, until nothing more happens by itself
+TURNS = 60  # turns of the event loop until nothing more happens by itself
 NAMES = ["one", "two", "three"]
-HOSTS = ["a.example", "other.b.example"]  # one that is known from the start, and one that has to prove itself
+HOSTS = ["a.example", "other.b.example"]  # one that is known from the start; one that is unknown until it takes a push
 SERVICES = parse_services("a.example,*.b.example")
 VAPID = parse_vapid(json.dumps({"keys": [make_vapid_key("x")]}).encode(), "file")
 PHONES = {name: ec.generate_private_key(ec.SECP256R1()) for name in NAMES}
@@ -54,7 +54,7 @@ OUTCOMES = [*[PushOutcome.SENT] * 4, *PushOutcome]
 
 
 class ByHand:
-    """A ringer whose answers come when the test says so, and say what it says."""
+    """A push client whose answers the test gives."""
 
     def __init__(self, rung):
         self._answered = rung
@@ -62,43 +62,43 @@ class ByHand:
         self.wrong = []
 
     async def send(self, push, within_s):
-        """Wait for the answer of the test."""
+        """Wait for the answer that the test gives."""
         answer = asyncio.get_running_loop().create_future()
         try:
             self.under_way.append((*self._answered(push), push.endpoint.url, answer))
-        except AssertionError as error:  # it would be taken for what a service did
+        except AssertionError as error:  # the scheduler would count it as a failed push
             self.wrong.append(error)
             raise
         return await answer
 
 
 class ByHandShards:
-    """The shards of a process, as the test says."""
+    """Shards that the test gives and takes away."""
 
     def __init__(self):
         self.terms = {}
-        self.unsure = set()  # of which nothing may be sent: another may have them
-        self.lost = set()  # by what the store has said
+        self.unsure = set()  # shards that another process may have
+        self.lost = set()  # shards that the store said are lost
 
     def may_send(self, shard):
-        """Unless it is lost, as far as that is known."""
+        """Return whether the process has the shard, as far as it knows."""
         return shard in self.terms and shard not in self.unsure
 
     def refused(self, shards):
-        """The store has said so."""
+        """Record that the store has refused writes of these shards."""
         self.unsure.update(shards)
         self.lost.update(shards)
 
 
 class Process:
-    """One process, and what is under way from it."""
+    """A process, with its requests under way."""
 
     def __init__(self, machine):
         self.shards = ByHandShards()
         self.store = machine.store.other()
         self.client = ByHand(machine.rung)
-        self.late = []  # (client, answer, item) of requests of shards that it has lost
-        self.pushed = Counter()  # revisions that services took, by alert, and that are not stored in the log yet
+        self.late = []  # (client, answer, item) of requests under way when their shard was lost
+        self.pushed = Counter()  # by alert: revisions that services took and the log does not count yet
         self.waking = DeviceManager(
             8, self.store, self.shards, self.client, machine.keyring, SERVICES, Vapid(VAPID, "mailto:a@b.example"),
             machine.clock, chance=lambda: 0.5,
@@ -106,7 +106,7 @@ class Process:
 
 
 class Pushes(RuleBasedStateMachine):
-    """One process with few devices, few alerts, and services that do anything."""
+    """One process with few devices and few alerts, and services with any outcome."""
 
     PROCESSES = 1
 
@@ -116,23 +116,23 @@ class Pushes(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.rules = Rules()
         self.clients = {}  # name -> Client
-        self.numbers = {}  # alert -> its last number
+        self.numbers = {}  # alert -> number of its last entry
         self.items = {}  # (alert, number) -> Item
         self.store = MemoryDevices()
         self.keyring = Keyring([bytes(32)])
-        self.taken = []  # (client, alert, number) of each revision that a service took, in the order of the answers
-        self.stored = Counter()  # how many of them are stored in the log, by alert
-        self.was_lost = False  # a lease: then what was not noted in time is sent, and counted, again
+        self.taken = []  # (client, alert, number) of each revision that a service took, in order
+        self.stored = Counter()  # by alert: how many of them the log counts
+        self.was_lost = False  # whether a lease was lost: its pushes may be sent and counted twice
 
     @initialize()
     def begin(self):
-        """Processes with nothing in their store."""
+        """Start the processes with an empty store."""
         self.entries = []
         self.processes = [self.start() for _ in range(self.PROCESSES)]
         self.take(self.processes[0], range(SHARDS))
 
     def start(self):
-        """A process that has read the log, and holds nothing yet."""
+        """Return a process that has read the log and has no shard yet."""
         process = Process(self)
         self.run_async(process.store.start())
         for entry in self.entries:
@@ -141,7 +141,7 @@ class Pushes(RuleBasedStateMachine):
         return process
 
     def take(self, process, shards):
-        """A new term of these shards begins, and a process has it; of an older one it has nothing more (shards.py)."""
+        """Begin a new term of these shards and give them to a process, which drops its older terms first."""
         self.let_go(process, [shard for shard in shards if shard in process.shards.terms])
         terms = {shard: self.store.begin_term(shard) for shard in shards}
         process.shards.terms.update(terms)
@@ -150,14 +150,14 @@ class Pushes(RuleBasedStateMachine):
         self.run_async(process.waking.take(terms))
 
     def let_go(self, process, shards):
-        """A process has these shards no more."""
+        """Take these shards away from a process."""
         self.run_async(process.waking.let_go(shards))
         for shard in shards:
             process.shards.terms.pop(shard, None)
         process.shards.lost.difference_update(shards)
 
     def holder_of(self, name):
-        """The process that has the newest term of a device's shard."""
+        """Return the process that has the newest term of a device's shard."""
         shard = shard_of(self.digest_of(name))
         newest = self.store._memory.terms[shard]
         [owner] = [each for each in self.processes if each.shards.terms.get(shard) == newest]
@@ -165,13 +165,13 @@ class Pushes(RuleBasedStateMachine):
 
     @property
     def under_way(self):
-        """All requests of which the model does not count already that they may have been sent."""
+        """All requests under way that the model does not already count as maybe sent."""
         return [(each, *request) for each in self.processes for request in each.client.under_way]
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def run(self, what):
-        """Do something in the loop, and all that follows of it."""
+        """Call a function in the event loop, and wait for all that follows from it."""
 
         async def main():
             what()
@@ -182,7 +182,7 @@ class Pushes(RuleBasedStateMachine):
         self.loop.run_until_complete(main())
 
     def run_async(self, work):
-        """The same, for what waits."""
+        """Await a coroutine in the event loop, and wait for all that follows from it."""
 
         async def main():
             result = await work
@@ -194,15 +194,15 @@ class Pushes(RuleBasedStateMachine):
         return self.loop.run_until_complete(main())
 
     def assert_nothing_wrong(self):
-        """Nothing went out that was not due, and all go on following."""
+        """Assert that every push was due when it went out, and that all processes still follow changes."""
         for each in getattr(self, "processes", []):
             assert each.client.wrong == []
             assert not each.following.done()
 
-    # ---- what goes out -------------------------------------------------------------------------------------------
+    # ---- requests and answers ------------------------------------------------------------------------------------
 
     def rung(self, push):
-        """A request begins: it has to be due now (R1 to R7, E1), and nothing else may be under way for the device."""
+        """Check that a request is due now (rules R1 to R7, E1) and is the only one of its device."""
         [name] = [name for name in NAMES if push.endpoint.url.endswith(f"/{name}")]
         body = http_ece.decrypt(push.body, private_key=PHONES[name], auth_secret=AUTH, version="aes128gcm")
         message = json.loads(body)
@@ -215,7 +215,7 @@ class Pushes(RuleBasedStateMachine):
         return client, item
 
     def answered(self, client, item, outcome):
-        """What a request came to, for the model."""
+        """Tell the model the outcome of a request."""
         if outcome is PushOutcome.MAYBE:
             client.recipient_of.add(item.id)
             client.told.add(item.id)
@@ -234,38 +234,38 @@ class Pushes(RuleBasedStateMachine):
     @precondition(lambda self: self.under_way)
     @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES), retry_after=st.sampled_from([None, 3.0]))
     def answer(self, data, outcome, retry_after):
-        """A service answers, in any order."""
+        """Answer any of the requests under way."""
         number = data.draw(st.integers(0, len(self.under_way) - 1))
         self.give(number, outcome, retry_after)
 
     def give(self, number, outcome, retry_after=None):
-        """Give the answer to one of the requests."""
+        """Answer the request with this index."""
         process, *request = self.under_way[number]
         process.client.under_way.remove(tuple(request))
         client, item, url, answer = request
         self.note_taken(process, client, item, outcome)
-        [name] = [name for name, each in self.clients.items() if each is client] or [None]  # forgotten meanwhile
+        [name] = [name for name, each in self.clients.items() if each is client] or [None]  # None: forgotten meanwhile
         if outcome is PushOutcome.GONE and name is not None and self.waking_device(name).record.endpoint == url:
-            self.forget_client(name)  # what is gone is not an endpoint that it has no more
+            self.forget_client(name)  # the answer concerns its current endpoint
         elif name is not None:
             self.answered(client, item, outcome)
         self.run(lambda: answer.set_result(PushResponse(outcome, outcome.value, retry_after)))
 
     def note_taken(self, process, client, item, outcome):
-        """A service took a push, maybe."""
+        """Record a revision that a service took."""
         if outcome is PushOutcome.SENT and not item.cancels:
             self.taken.append((client, item.id, item.number))
             process.pushed[item.id] += 1
 
     def digest_of(self, name):
-        """Of the device of that name."""
+        """Return the digest of the device with this name."""
         return self.keyring.digest("device", name, name * 6)
 
     def waking_device(self, name):
-        """The device of that name, as the process has it that holds it."""
+        """Return the device with this name from the process that has its shard."""
         return self.holder_of(name).waking.devices.find(self.digest_of(name))
 
-    # ---- what happens --------------------------------------------------------------------------------------------
+    # ---- events --------------------------------------------------------------------------------------------------
 
     @rule(
         circle=st.sampled_from(CIRCLES),
@@ -274,7 +274,7 @@ class Pushes(RuleBasedStateMachine):
         data=st.data(),
     )
     def publish(self, circle, severity, lasts_s, data):
-        """A new alert, or the next revision of one that is live."""
+        """Publish a new alert, or the next revision of a live one."""
         now = self.clock.now()
         live = sorted(a for a, alert in self.rules.alerts.items() if not alert.ended(now) and alert.cancel is None)
         new = [f"a{len(self.numbers)}"] if len(self.numbers) < 6 else []
@@ -293,7 +293,7 @@ class Pushes(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cancel(self, data):
-        """A live alert is called off."""
+        """Cancel a live alert."""
         now = self.clock.now()
         live = sorted(a for a, alert in self.rules.alerts.items() if not alert.ended(now) and alert.cancel is None)
         if not live:
@@ -305,7 +305,7 @@ class Pushes(RuleBasedStateMachine):
         self.read(item, a_cancel(alert_id, number, ends_at=ends_at, cancelled_at=now.wall_ms))
 
     def read(self, item, entry):
-        """The log has something new."""
+        """Deliver an entry of the log to the model and all processes."""
         self.numbers[item.id] = item.number
         self.items[item.id, item.number] = item
         self.entries.append(entry)
@@ -322,7 +322,7 @@ class Pushes(RuleBasedStateMachine):
         data=st.data(),
     )
     def put(self, name, cells, least, host, holds, data):
-        """A device registers, for the first time or again; it may say what it holds."""
+        """Register a device, for the first time or again; it may say what it holds."""
         now = self.clock.now()
         holding = {}
         if holds and self.numbers:
@@ -344,7 +344,7 @@ class Pushes(RuleBasedStateMachine):
         if client is None:
             client = self.clients[name] = Client()
             client.sent = set()  # (id, revision)
-            client.told = set()  # what it was sent, or maybe, and has no cancel of
+            client.told = set()  # alerts that it was sent, or may have been, without a cancel
             self.rules.clients.append(client)
         client.places = [cell_place(int(cell, 16)) for cell in cells]
         client.min_severity = least
@@ -355,7 +355,7 @@ class Pushes(RuleBasedStateMachine):
         self.run_async(taker.waking.put(self.digest_of(name), lambda _before: made, None, holding))
 
     def hold(self, client, alert_id, held, now):
-        """R5: it adds to what it has."""
+        """Add an alert to those that the device holds (rule R5)."""
         has = client.has.get(alert_id, 0)
         self.rules.claim(client, alert_id, held, now)
         if alert_id in client.has:
@@ -365,7 +365,7 @@ class Pushes(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), data=st.data())
     def delete(self, name, data):
-        """A device is forgotten; it may come back, and is new then."""
+        """Forget a device. It may register again, as a new device."""
         device = self.waking_device(name)
         if device is not None:
             self.forget_client(name)
@@ -377,7 +377,7 @@ class Pushes(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1, 2, 5, 60, 400]))
     def wait(self, seconds):
-        """Time passes."""
+        """Let time pass."""
         self.clock.advance(seconds)
         self.rules.sweep(self.clock.now())
         for each in self.processes:
@@ -385,7 +385,7 @@ class Pushes(RuleBasedStateMachine):
         self.count(works=seconds != 5)
 
     def count(self, works):
-        """H7: what was taken is stored by each, unless the log is away; then it is with the next."""
+        """Store the counts of each process, or keep them for the next time if the log is unavailable (rule H7)."""
         for each in self.processes:
             counted = Counter()
 
@@ -405,7 +405,7 @@ class Pushes(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def kill(self, data):
-        """A process dies, with requests under way, and another one begins by what was stored (WPS3)."""
+        """Kill a process with its requests under way, and start another one with the stored data (rule WPS3)."""
         killed = data.draw(st.sampled_from(self.processes))
         held = [name for name in self.clients if self.holder_of(name) is killed]
         shards = [shard for shard, term in killed.shards.terms.items() if self.store._memory.terms[shard] == term]
@@ -416,10 +416,10 @@ class Pushes(RuleBasedStateMachine):
         self.take(self.processes[-1], shards)
 
     def know_what_is_stored(self, names):
-        """The model knows of these what the store has.
+        """Set the model of these devices to what the store has.
 
-        Whoever was sent something, or maybe, or said that it holds something, is in the store. What was under way, or
-        answered in the last moments, is there as maybe.
+        The store must have every alert that a device was sent, may have been sent, or said it holds. Alerts of requests
+        that were under way, or answered in the last moments, are stored as MAYBE.
         """
         for name in names:
             client = self.clients[name]
@@ -440,7 +440,10 @@ class Pushes(RuleBasedStateMachine):
 
     @rule()
     def come_to_rest(self):
-        """All requests are answered, all waits are over: then nobody is owed anything, but what has just ended."""
+        """Answer all requests and end all pauses.
+
+        Then no device may be owed anything, except alerts that have just ended.
+        """
         for _ in range(200):
             if self.under_way:
                 self.give(0, PushOutcome.SENT)
@@ -461,7 +464,7 @@ class Pushes(RuleBasedStateMachine):
             assert device.state is not DeviceState.UNDER_WAY
 
     def teardown(self):
-        """At its end all comes to rest."""
+        """Come to rest at the end."""
         try:
             if hasattr(self, "processes"):
                 self.come_to_rest()
@@ -471,7 +474,7 @@ class Pushes(RuleBasedStateMachine):
             self.loop.close()
 
     def stop(self, process):
-        """A process is gone: what it would have done is not done any more."""
+        """Stop a process at once: cancel all that it would still have done."""
         tasks = {process.following, *process.waking.sending._tasks}
         if process.waking.recorder._flushing is not None:
             tasks.add(process.waking.recorder._flushing)
@@ -484,13 +487,13 @@ class Pushes(RuleBasedStateMachine):
 
 
 class PushesOfTwo(Pushes):
-    """Two processes of one store, between which shards go to and fro."""
+    """Two processes that share a store, and move shards between them."""
 
     PROCESSES = 2
 
     @rule(name=st.sampled_from(NAMES))
     def hand_over(self, name):
-        """A process lets go of a shard, and the other one takes it (WPN1)."""
+        """Let a process give a shard to the other one (rule WPN1)."""
         owner = self.holder_of(name)
         [other] = [each for each in self.processes if each is not owner]
         shard = shard_of(self.digest_of(name))
@@ -504,9 +507,10 @@ class PushesOfTwo(Pushes):
 
     @rule(name=st.sampled_from(NAMES))
     def lose(self, name):
-        """A lease ends, unnoticed by who had it: the other one has the shard, and this one still thinks it does.
+        """End a lease unnoticed: the other process gets the shard, and the holder still counts it as its own.
 
-        It sends nothing more of it: its lease was not renewed. What was under way then was maybe sent.
+        The holder sends nothing more of the shard, because its lease was not renewed. Its requests under way count as
+        maybe sent.
         """
         owner = self.holder_of(name)
         [other] = [each for each in self.processes if each is not owner]
@@ -524,9 +528,9 @@ class PushesOfTwo(Pushes):
 
     @rule(data=st.data(), outcome=st.sampled_from(OUTCOMES))
     def answer_late(self, data, outcome):
-        """What was under way when a shard was lost is answered: the store refuses what would be noted of it.
+        """Answer a request that was under way when its shard was lost. The store refuses the line of its outcome.
 
-        An endpoint that is gone is gone, whoever is told so: its device is forgotten, unless it has registered again.
+        If the endpoint is gone, the device is forgotten, unless it has registered again.
         """
         late = [(each, request) for each in self.processes for request in each.late]
         if late:
@@ -541,7 +545,7 @@ class PushesOfTwo(Pushes):
 
     @rule()
     def notice(self):
-        """Who has lost shards notices that, by what the store has said or otherwise."""
+        """Let processes notice the shards that they have lost, by a refusal of the store or otherwise."""
         for each in self.processes:
             old = {shard for shard, term in each.shards.terms.items() if self.store._memory.terms[shard] > term}
             assert each.shards.lost <= old
@@ -550,15 +554,14 @@ class PushesOfTwo(Pushes):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("machine", "settle_s"), [(Pushes, 3_600), (PushesOfTwo, 0)])
-def test_devices_are_told_what_the_model_owes_them(machine, settle_s, monkeypatch):
-    """WPM1: R1 to R8, E1, WPS3, WPN1, WPN2, by random registrations, alerts, answers, waits, kills and hand-overs.
+def test_devices_get_what_the_model_owes_them(machine, settle_s, monkeypatch):
+    """Random events follow the rules (WPM1, R1 to R8, E1, WPS3, WPN1, WPN2).
 
-    What has come of a push is noted at once, or with the next one: what is in between would be by the machine's clock.
+    The events are registrations, alerts, answers, pauses, kills and hand-overs. Outcomes are noted at once or with the
+    next write. Anything between would depend on the machine's clock.
     """
     monkeypatch.setattr(delivery_journal, "SETTLE_S", settle_s)
-    monkeypatch.setattr(
-        device_manager, "LET_GO_S", 0
-    )  # who lets go waits for no answer: the model gives those that come
+    monkeypatch.setattr(device_manager, "LET_GO_S", 0)  # don't wait for answers: the test gives them before
     assert len(NAMES) < AT_MOST
     run_state_machine_as_test(
         machine,

@@ -1,4 +1,4 @@
-"""Registration over HTTP, in this process: what is taken, what is refused, in which order, and in which words."""
+"""Registration over HTTP, in this process: which requests are accepted, and the order and text of refusals."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ DAY_MS = 86_400_000
 
 
 def cell(resolution, east=0.0):
-    """The cell around a point in Dallas."""
+    """Return the cell around a point in Dallas."""
     return f"{cell_of(DALLAS[0], DALLAS[1] + east, resolution):x}"
 
 
@@ -49,23 +49,23 @@ BODY = {"subscription": SUBSCRIPTION, "places": [{"cell": cell(9)}]}
 
 
 class FullStore(MemoryDevices):
-    """A store that takes nothing."""
+    """A store that is full."""
 
     async def put(self, *_, **__):
-        """No."""
+        """Raise StoreUnavailable."""
         raise StoreUnavailable("SQLITE_FULL")
 
 
 class Takes:
-    """A ringer for which everything is taken."""
+    """A push client whose pushes are all taken."""
 
     async def send(self, push, within_s):
-        """At once."""
+        """Return SENT at once."""
         return PushResponse(PushOutcome.SENT, "201")
 
 
 class Listener:
-    """The application, and requests to it."""
+    """The application, with methods to send requests to it."""
 
     def __init__(self, store=None, max_devices=100, **terms):
         services = parse_services("fcm.googleapis.com,push.example")
@@ -86,7 +86,7 @@ class Listener:
         self.app = make_app(self.calls)
 
     async def ask(self, method, path, body=None, token=None, **headers):
-        """One request; its answer never repeats what is secret."""
+        """Send a request, and check that the answer repeats no secret."""
         token = KEYS.token(sub="somebody", scope="alerts:receive") if token is None else token
         content = json.dumps(body).encode() if body is None or isinstance(body, dict) else body
         headers = {"content-type": "application/json"} | bearer(token) | headers
@@ -99,7 +99,7 @@ class Listener:
         return answer
 
     async def put(self, body=BODY, device_id=ID, **more):
-        """A registration."""
+        """Send a registration."""
         return await self.ask("PUT", f"/v1/devices/{device_id}", body, **more)
 
 
@@ -120,40 +120,40 @@ def with_listener(**options):
 
 
 def slug(answer):
-    """Which problem an answer is."""
+    """Return the problem type of an answer."""
     assert answer.headers["content-type"] == "application/problem+json"
     return answer.json()["type"].removeprefix("/problems/")
 
 
 def wrong(answer):
-    """(type, pointer) of all that was wrong with a body."""
+    """Return (type, pointer) of each violation in an answer."""
     assert answer.status_code == 422, answer.text
     return [(each["type"].removeprefix("/problems/"), each["pointer"]) for each in answer.json()["errors"]]
 
 
 def changed(**fields):
-    """A registration with other fields; ... leaves one out."""
+    """Return a registration with other fields; `...` leaves a field out."""
     return {name: value for name, value in (BODY | fields).items() if value is not ...}
 
 
 def subscribed(**fields):
-    """A registration with another subscription."""
+    """Return a registration with another subscription."""
     return changed(subscription={n: v for n, v in (SUBSCRIPTION | fields).items() if v is not ...})
 
 
-# ---- what is taken -----------------------------------------------------------------------------------------------
+# ---- accepted requests -------------------------------------------------------------------------------------------
 
 
 @with_listener()
-async def test_what_a_client_has_to_know_is_told_to_anybody(listener):
-    """`GET /v1/push`: without a token."""
+async def test_offer_needs_no_token(listener):
+    """`GET /v1/push` has what a client needs to subscribe."""
     answer = await listener.ask("GET", "/v1/push", token="")
     assert answer.json() == {"vapid": listener.vapid, "cells": [5, 9], "lease_s": 30 * 86_400}
 
 
 @with_listener()
-async def test_a_device_is_registered_once_and_then_replaced(listener):
-    """201 with a secret, then 200 without; each renews the lease (WPR9)."""
+async def test_second_registration_replaces_the_first(listener):
+    """The first is answered 201 with a secret, the second 200 without; each renews the lease (rule WPR9)."""
     first = await listener.put()
     assert first.status_code == 201
     assert first.json().keys() == {"id", "until", "live", "secret"}
@@ -166,8 +166,8 @@ async def test_a_device_is_registered_once_and_then_replaced(listener):
 
 
 @pytest.mark.parametrize("resolution", [5, 6, 7, 8, 9])
-def test_cells_of_resolution_5_to_9_are_places(resolution):
-    """WPR2."""
+def test_cells_of_resolution_5_to_9_are_accepted(resolution):
+    """Places are cells of H3 (rule WPR2)."""
 
     @with_listener()
     async def test(listener):
@@ -177,8 +177,8 @@ def test_cells_of_resolution_5_to_9_are_places(resolution):
 
 
 @with_listener()
-async def test_an_expiration_time_shortens_the_lease(listener):
-    """WPR4: browsers add it, and null most often."""
+async def test_expiration_time_shortens_the_lease(listener):
+    """Browsers send the member, mostly as null (rule WPR4)."""
     assert (await listener.put(subscribed(expirationTime=None))).status_code == 201
     soon = listener.clock.wall_ms + 5_000
     answer = await listener.put(subscribed(expirationTime=float(soon)))
@@ -186,8 +186,8 @@ async def test_an_expiration_time_shortens_the_lease(listener):
 
 
 @with_listener(lease_days=1, finest_cell=7)
-async def test_the_operator_may_ask_for_coarser_cells_and_shorter_leases(listener):
-    """`--finest-cell`, `--lease-days`."""
+async def test_operator_may_require_coarser_cells_and_shorter_leases(listener):
+    """The options are `--finest-cell` and `--lease-days`."""
     offer = (await listener.ask("GET", "/v1/push")).json()
     assert (offer["cells"], offer["lease_s"]) == ([5, 7], 86_400)
     assert wrong(await listener.put()) == [("invalid-value", "/places/0")]
@@ -196,8 +196,8 @@ async def test_the_operator_may_ask_for_coarser_cells_and_shorter_leases(listene
 
 
 @with_listener()
-async def test_two_owners_with_one_id_have_two_devices(listener):
-    """WPR1: no answer says what another `sub` has."""
+async def test_two_owners_with_same_id_have_two_devices(listener):
+    """No answer tells whether another `sub` uses the id (rule WPR1)."""
     other = KEYS.token(sub="other", scope="alerts:receive")
     await listener.put()
     answer = await listener.put(subscribed(endpoint="https://push.example/1"), token=other)
@@ -209,8 +209,8 @@ async def test_two_owners_with_one_id_have_two_devices(listener):
 
 
 @with_listener()
-async def test_all_devices_of_an_owner_are_forgotten_at_once(listener):
-    """`DELETE /v1/devices`: 204, whether or not there was one."""
+async def test_owner_can_forget_all_devices_at_once(listener):
+    """`DELETE /v1/devices` is answered 204, even if there is no device."""
     for number in range(3):
         body = subscribed(endpoint=f"https://push.example/{number}")
         await listener.put(body, device_id=f"{ID}{number}")
@@ -222,8 +222,8 @@ async def test_all_devices_of_an_owner_are_forgotten_at_once(listener):
 
 
 @with_listener()
-async def test_devices_of_equal_subs_of_two_issuers_are_apart(listener):
-    """HD5, WPR1, WPR7: none is read, replaced or forgotten by the other, and rates are counted apart."""
+async def test_devices_of_equal_subs_of_two_issuers_are_separate(listener):
+    """Neither owner can read, replace or forget the other's device. Rates count separately (rules HD5, WPR1, WPR7)."""
     named = json.dumps({"keys": [key | {"iss": "a"} for key in KEYS.jwks()["keys"]]}).encode()
     await listener.put()
     plain = listener.calls.tokens
@@ -246,14 +246,14 @@ async def test_devices_of_equal_subs_of_two_issuers_are_apart(listener):
 
 
 @with_listener()
-async def test_of_two_registrations_at_once_one_is_the_first(listener):
-    """WPR1: one device, one secret that counts."""
+async def test_one_of_several_concurrent_registrations_creates_the_device(listener):
+    """There is one device, with one valid secret (rule WPR1)."""
     answers = await asyncio.gather(*(listener.put() for _ in range(5)))
     assert sorted(each.status_code for each in answers) == [200, 200, 200, 200, 201]
     assert len(listener.waking.devices) == 1
 
 
-# ---- what is refused ---------------------------------------------------------------------------------------------
+# ---- refused requests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,8 +289,8 @@ async def test_of_two_registrations_at_once_one_is_the_first(listener):
         (subscribed(expirationTime="x"), ("invalid-value", "/subscription/expirationTime")),
     ],
 )
-def test_a_body_that_is_not_as_it_has_to_be_is_refused(body, expected):
-    """WPR2 to WPR5: 422 with a pointer, and nothing is registered."""
+def test_invalid_body_is_refused(body, expected):
+    """The answer is 422 with a pointer, and nothing is registered (rules WPR2 to WPR5)."""
 
     @with_listener()
     async def test(listener):
@@ -301,8 +301,8 @@ def test_a_body_that_is_not_as_it_has_to_be_is_refused(body, expected):
 
 
 @with_listener()
-async def test_all_that_is_wrong_is_told_at_once(listener):
-    """WPR3, WPR4: as in section 4, P9."""
+async def test_answer_lists_all_violations(listener):
+    """One answer is enough to correct the body (rules WPR3, WPR4, P9)."""
     body = changed(subscription={"endpoint": "http://x", "keys": {"p256dh": "A", "auth": "ä"}}, places=[{"cell": "x"}])
     assert [pointer for _, pointer in wrong(await listener.put(body))] == [
         "/subscription/endpoint",
@@ -313,8 +313,8 @@ async def test_all_that_is_wrong_is_told_at_once(listener):
 
 
 @pytest.mark.parametrize("device_id", ["short", "x" * 65, "n2Vd0sJm3yQe1xK!", "n2Vd0sJm3yQe1xK%C3%A9"])
-def test_what_is_no_id_is_not_there(device_id):
-    """WPR1: 404, before the body is read."""
+def test_invalid_id_is_not_found(device_id):
+    """The answer is 404, before the body is read (rule WPR1)."""
 
     @with_listener()
     async def test(listener):
@@ -324,8 +324,8 @@ def test_what_is_no_id_is_not_there(device_id):
 
 
 @with_listener()
-async def test_an_owner_has_eight_devices(listener):
-    """WPR6: 409; one that is replaced by its id, or by its endpoint, does not count."""
+async def test_ninth_device_of_owner_is_refused(listener):
+    """The answer is 409. A device that is replaced by its id or its endpoint does not count (rule WPR6)."""
     for number in range(MAX_DEVICES):
         body = subscribed(endpoint=f"https://push.example/{number}")
         assert (await listener.put(body, device_id=f"{ID}{number}")).status_code == 201
@@ -337,8 +337,8 @@ async def test_an_owner_has_eight_devices(listener):
 
 
 @with_listener()
-async def test_an_owner_registers_twenty_times_in_a_minute_and_sixty_in_an_hour(listener):
-    """WPR7: 429 with Retry-After; what is refused with 422 does not count."""
+async def test_owner_may_register_twenty_times_a_minute_and_sixty_an_hour(listener):
+    """Beyond that the answer is 429 with Retry-After. Bodies that were refused with 422 don't count (rule WPR7)."""
     allowed = 0
     for _ in range(4):
         await listener.put(b"{}")
@@ -351,8 +351,8 @@ async def test_an_owner_registers_twenty_times_in_a_minute_and_sixty_in_an_hour(
 
 
 @with_listener(max_devices=1)
-async def test_a_process_takes_so_many_devices(listener):
-    """WPR10: `--max-devices`."""
+async def test_registration_beyond_max_devices_is_refused(listener):
+    """`--max-devices` limits the devices of all owners (rule WPR10)."""
     await listener.put()
     answer = await listener.put(
         subscribed(endpoint="https://push.example/o"), token=KEYS.token(sub="other", scope="alerts:receive")
@@ -362,8 +362,8 @@ async def test_a_process_takes_so_many_devices(listener):
 
 
 @with_listener(store=FullStore())
-async def test_what_can_not_be_stored_is_not_registered(listener):
-    """WPR10, WPS4: 503, and nothing is in force that would be gone after a restart."""
+async def test_device_that_can_not_be_stored_is_not_registered(listener):
+    """The answer is 503, and no device is used that a restart would lose (rules WPR10, WPS4)."""
     answer = await listener.put()
     assert (answer.status_code, slug(answer)) == (503, "store-unavailable")
     assert len(listener.waking.devices) == 0
@@ -371,8 +371,8 @@ async def test_what_can_not_be_stored_is_not_registered(listener):
 
 
 @with_listener()
-async def test_who_asks_is_asked_first(listener):
-    """401, 403; then 404, 413, 415, 400, 422."""
+async def test_token_is_checked_before_id_and_body(listener):
+    """First come 401 and 403, then 404, 413, 415, 400 and 422."""
     for token in KEYS.bad_tokens().values():
         answer = await listener.put(b"x" * 20_000, device_id="short", token=token or "x")
         assert slug(answer) == "unauthorized"
@@ -391,8 +391,8 @@ async def test_who_asks_is_asked_first(listener):
 
 
 @with_listener()
-async def test_a_token_that_is_revoked_while_a_body_comes_registers_nothing(listener):
-    """WPR9, BA3: a slow body outlasts no reload, and neither does one to a key that is gone."""
+async def test_token_revoked_while_body_arrives_registers_nothing(listener):
+    """A slow body can't outlast a reload, be it a revocation or a removed key (rules WPR9, BA3)."""
 
     async def slowly(keys, revoked):
         data = json.dumps(BODY).encode()
@@ -408,8 +408,8 @@ async def test_a_token_that_is_revoked_while_a_body_comes_registers_nothing(list
 
 
 @with_listener()
-async def test_a_secret_is_good_for_no_device_that_is_forgotten_while_a_body_comes(listener):
-    """`PUT /v1/devices/{id}/subscription`: 401, as with a wrong secret."""
+async def test_secret_of_device_forgotten_while_body_arrives_is_refused(listener):
+    """`PUT /v1/devices/{id}/subscription` is answered 401, as with a wrong secret."""
     secret = (await listener.put()).json()["secret"]
 
     async def slowly():
@@ -423,8 +423,8 @@ async def test_a_secret_is_good_for_no_device_that_is_forgotten_while_a_body_com
 
 
 @with_listener()
-async def test_who_is_going_away_takes_nothing(listener):
-    """503 before anything else; and before the devices are read."""
+async def test_draining_or_loading_process_refuses_registrations(listener):
+    """The answer is 503, before all other checks."""
     listener.calls.drain.begin()
     answer = await listener.put(token="x")
     assert (answer.status_code, slug(answer)) == (503, "draining")
@@ -436,8 +436,8 @@ async def test_who_is_going_away_takes_nothing(listener):
 
 
 @with_listener()
-async def test_pages_of_named_origins_may_register(listener):
-    """S2: literally on the list; what they are answered they may read."""
+async def test_pages_of_allowed_origins_may_register(listener):
+    """The origin must be on the list literally; the page may then read the answers (rule S2)."""
     asked = {"origin": ORIGIN, "access-control-request-method": "PUT"}
     answer = await listener.ask("OPTIONS", f"/v1/devices/{ID}", token="", **asked)
     assert answer.status_code == 204
@@ -450,8 +450,8 @@ async def test_pages_of_named_origins_may_register(listener):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://app.example.evil", "http://app.example"])
-def test_pages_of_other_origins_may_not(origin):
-    """S2."""
+def test_pages_of_other_origins_are_refused(origin):
+    """`--origins` is a complete list (rule S2)."""
 
     @with_listener()
     async def test(listener):

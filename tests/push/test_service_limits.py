@@ -1,4 +1,4 @@
-"""How many requests a service is sent at once, and for how long a device waits (WPO2)."""
+"""Limits on requests to a service, and the waits of devices (rule WPO2)."""
 
 import pytest
 
@@ -23,13 +23,13 @@ SENT, REFUSED, LONG_S = PushOutcome.SENT, PushOutcome.REFUSED, 3_600.0
 
 
 def have(lane, outcome, owner, now_s=0.0, **more):
-    """Have a request end with that outcome."""
+    """End a request of this owner with this outcome."""
     lane.start()
     lane.end(outcome, owner, now_s, **more)
 
 
 def fail(lane, now_s, outcome=AWAY):
-    """Have the fewest requests fail that halve a lane, of as many owners."""
+    """End the smallest number of requests with failures that halves a lane."""
     for owner in range(BAD):
         have(lane, outcome, owner, now_s)
 
@@ -58,13 +58,12 @@ def a_lane(**more):
         *((status, FAILED) for status in (500, 502, 504, 507)),
     ],
 )
-def test_what_an_answer_means(status, outcome):
-    """The table of section 4."""
+def test_outcome_of_status_follows_the_table(status, outcome):
     assert outcome_of(status) is outcome
 
 
-def test_a_device_waits_longer_each_time_up_to_five_minutes():
-    """2, 4, 8 … 300 s, each ± 50 %."""
+def test_wait_doubles_with_each_failure_up_to_five_minutes():
+    """Waits are 2, 4, 8 … 300 s, each ± 50 %."""
     grown = [wait_s(FAILED, failures, None, LONG_S, 0.5) for failures in range(1, 11)]
     assert grown == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     assert wait_s(MAYBE, 3, None, LONG_S, 0.0) == 4.0
@@ -84,23 +83,23 @@ def test_a_device_waits_longer_each_time_up_to_five_minutes():
         (float("-inf"), 60.0, 1.0),
     ],
 )
-def test_device_waits_as_long_as_retry_after_says_within_the_life_of_the_alert(outcome, said, left_s, waits):
-    """429 and every 5xx: 1 to 600 s, and one try more before the alert ends (rule HD19)."""
+def test_wait_follows_retry_after_within_life_of_alert(outcome, said, left_s, waits):
+    """A `Retry-After` counts from 1 to 600 s, with one more try before the alert ends (rule HD19)."""
     assert wait_s(outcome, 7, said, left_s, 0.5) == waits
 
 
-def test_what_is_refused_waits_an_hour():
-    """Never forgotten for it: our clock may be wrong."""
+def test_wait_after_refusal_is_an_hour():
+    """A device is never forgotten for a refusal: this server's clock may be wrong."""
     assert wait_s(REFUSED, 1, 5.0, LONG_S, 0.0) == 3600.0
 
 
-def test_what_was_sent_or_too_large_waits_for_nothing():
-    """413: at once again, smaller."""
+def test_wait_after_sent_or_too_large_is_zero():
+    """After 413 a smaller body is sent at once."""
     assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
-def test_lane_starts_with_few_requests_and_grows_with_each_push_that_is_taken_soon():
-    """A host that hangs or is slow takes few slots; after a while without a push it starts again (rule HD2)."""
+def test_lane_starts_with_few_requests_and_grows_with_each_quick_push():
+    """A host that hangs or is slow takes few slots; after a pause without pushes its lane starts again (rule HD2)."""
     lane = a_lane()
     assert lane.free(0.0) == FIRST
     have(lane, SENT, "slow", took_s=service_limits.QUICK_S + 1)
@@ -116,7 +115,7 @@ def test_lane_starts_with_few_requests_and_grows_with_each_push_that_is_taken_so
 
 
 def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
-    """No answer of it closes its lane (rule HD2)."""
+    """Failures of an unknown host don't close its lane (rule HD2)."""
     lane = a_lane(named=False)
     for owner in range(10 * BAD):
         have(lane, AWAY, owner, float(owner), served=False)
@@ -125,8 +124,8 @@ def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
     assert (lane.known, lane.free(0.0)) == (True, FIRST + 1)
 
 
-def test_slots_are_given_to_each_owner_up_to_a_bound():
-    """So no owner takes all of them (rule HD2)."""
+def test_owner_gets_slots_up_to_a_bound():
+    """No owner can take all slots (rule HD2)."""
     slots = Slots(3, of_one=2)
     for _ in range(2):
         assert slots.allows("one")
@@ -140,8 +139,8 @@ def test_slots_are_given_to_each_owner_up_to_a_bound():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_five_bad_answers_in_a_row_halve_a_lane_once_a_second(outcome):
-    """WPO2."""
+def test_five_failures_in_a_row_halve_lane_at_most_once_a_second(outcome):
+    """Failures halve the lane (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0, outcome)
     assert lane.width == AT_MOST // 2
@@ -151,8 +150,8 @@ def test_five_bad_answers_in_a_row_halve_a_lane_once_a_second(outcome):
     assert lane.width == AT_MOST // 4
 
 
-def test_lane_is_halved_when_most_of_the_last_owners_have_failures_and_not_before():
-    """However often the others fail: the latest answer of each of the last owners counts (rules WPO2, HD2)."""
+def test_lane_is_halved_only_when_most_of_the_last_owners_fail():
+    """Only the latest outcome of each owner counts, however often an owner fails (rules WPO2, HD2)."""
     lane = a_lane()
     for owner in range(OWNERS // 2):
         have(lane, SENT, f"good-{owner}")
@@ -164,8 +163,8 @@ def test_lane_is_halved_when_most_of_the_last_owners_have_failures_and_not_befor
     assert lane.width == AT_MOST // 2
 
 
-def test_one_owner_that_provokes_bad_answers_does_nothing():
-    """Nor do a few (rule WPO2)."""
+def test_failures_of_fewer_than_five_owners_do_not_narrow_lane():
+    """One owner who provokes failures does not affect the others (rule WPO2)."""
     lane = a_lane()
     for number in range(10 * BAD):
         have(lane, AWAY, number % (BAD - 1), float(number))
@@ -174,7 +173,7 @@ def test_one_owner_that_provokes_bad_answers_does_nothing():
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
 def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome):
-    """They may concern the endpoint alone (rule HD2)."""
+    """Such failures may concern only the endpoint (rule HD2)."""
     lane = a_lane()
     for owner in range(50):
         have(lane, outcome, owner, float(owner), served=False)
@@ -182,16 +181,16 @@ def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome)
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
-def test_answer_that_concerns_the_endpoint_is_no_failure_of_the_host(outcome):
-    """Refusals, 404, 410, 413, 500, 507 (rules WPO2, HD2)."""
+def test_answers_that_concern_the_endpoint_do_not_narrow_lane(outcome):
+    """These are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
     lane = a_lane()
     for device in range(50):
         have(lane, outcome, device, float(device))
     assert lane.width == AT_MOST
 
 
-def test_a_hundred_successes_widen_a_lane_by_one_up_to_its_width():
-    """WPO2: in a row, or between failures too few to count."""
+def test_hundred_successes_widen_lane_by_one_up_to_its_maximum():
+    """The successes count in a row, or between failures too few to count (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0)
     for device in range(GOOD):
@@ -203,8 +202,8 @@ def test_a_hundred_successes_widen_a_lane_by_one_up_to_its_width():
     assert lane.width == AT_MOST
 
 
-def test_a_closed_lane_is_tried_by_one_request_at_a_time_and_ever_more_rarely():
-    """WPO2: after 1 s, then 2, 4 … 30 s."""
+def test_closed_lane_is_tested_by_one_request_at_a_time_at_growing_intervals():
+    """The tests come after 1 s, then 2, 4 … 30 s (rule WPO2)."""
     lane = closed()
     assert not lane.is_open
     now_s, waits = 7.0, []
@@ -220,15 +219,15 @@ def test_a_closed_lane_is_tried_by_one_request_at_a_time_and_ever_more_rarely():
 
 
 @pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
-def test_whatever_answers_opens_a_closed_lane_by_one(outcome):
-    """WPO2: the service is back."""
+def test_any_answer_opens_closed_lane_with_width_one(outcome):
+    """An answer shows that the service is back (rule WPO2)."""
     lane = closed()
     have(lane, outcome, "any", 8.0)
     assert (lane.is_open, lane.width) == (True, 1)
 
 
-def test_what_was_under_way_when_a_lane_closed_does_not_put_the_next_look_off():
-    """WPO2: a hundred late failures are not a hundred looks."""
+def test_late_failures_do_not_delay_the_next_test_of_closed_lane():
+    """A hundred requests that were under way when the lane closed don't count as tests (rule WPO2)."""
     lane = a_lane()
     for _ in range(50):
         lane.start()
@@ -240,8 +239,8 @@ def test_what_was_under_way_when_a_lane_closed_does_not_put_the_next_look_off():
     assert lane.has_room(8.0)
 
 
-def test_closed_lane_is_tried_first_for_a_device_whose_last_push_was_taken():
-    """If none asks for a while, any device may look: a phone that is new has to be told as well (rule HD2)."""
+def test_closed_lane_is_tested_first_for_device_whose_last_push_was_taken():
+    """After a while any device may test the host, so new phones are served too (rule HD2)."""
     lane = closed()
     assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)
     assert lane.has_room(8.0 + service_limits.GRACE_S, served=False)

@@ -1,4 +1,4 @@
-"""A process takes shards and lets go of them, and takes registrations of devices that another one has (WPN1, WPN2)."""
+"""Loading shards, letting go of them, and registrations of devices that another process has (rules WPN1, WPN2)."""
 
 import asyncio
 
@@ -16,13 +16,13 @@ EVERY = range(SHARDS)
 
 
 def lines(process):
-    """What the store says that its one device was told."""
+    """Return the stored lines of the only device."""
     [told] = process.store._memory.lines.values()
     return [(line.number, line.state) for line in told.values()]
 
 
 async def letting_go_of_what_is_under_way(process):
-    """A push that is not answered yet, and the task that lets go of all shards meanwhile."""
+    """Let go of all shards while a push has no answer yet; return the task that does so."""
     process.client.outcome = None
     await process.reads(a_revision())
     letting_go = asyncio.ensure_future(process.waking.let_go(EVERY))
@@ -30,8 +30,8 @@ async def letting_go_of_what_is_under_way(process):
     return letting_go
 
 
-def test_every_worker_has_its_shards_and_all_of_them_have_all():
-    """WPN1: shard mod N; nobody has one of another's."""
+def test_workers_have_disjoint_shards_that_cover_all():
+    """A shard belongs to the worker with its number modulo the workers (rule WPN1)."""
     for workers in (1, 2, 3, 64):
         held = [set(StaticShards(worker, workers).terms) for worker in range(workers)]
         assert set().union(*held) == set(EVERY)
@@ -39,8 +39,8 @@ def test_every_worker_has_its_shards_and_all_of_them_have_all():
         assert max(map(len, held)) - min(map(len, held)) <= 1
 
 
-async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
-    """WPN1: its devices are not here any more, and are in the store as they were."""
+async def test_nothing_is_sent_after_shard_is_let_go():
+    """Its devices are gone from the process and unchanged in the store (rule WPN1)."""
     process = Process()
     await process.register()
     await process.waking.let_go(EVERY)
@@ -52,8 +52,8 @@ async def test_nothing_more_is_sent_of_a_shard_that_is_let_go():
     assert len(process.client.pushes) == 1
 
 
-async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
-    """WPN1: so whoever has it next sends it to nobody twice."""
+async def test_answer_while_shard_is_let_go_is_noted():
+    """So the next owner sends nothing twice (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -65,8 +65,8 @@ async def test_what_is_answered_while_a_shard_is_let_go_is_noted():
     assert lines(process) == [(1, State.SENT)]
 
 
-async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(monkeypatch):
-    """WPN1, WPS3: that is what was noted before it was sent."""
+async def test_next_owner_treats_unanswered_push_as_maybe_sent(monkeypatch):
+    """The line was written before the request (rules WPN1, WPS3)."""
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
     await process.register()
@@ -80,8 +80,8 @@ async def test_what_was_not_answered_is_maybe_sent_for_who_has_the_shard_next(mo
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
 
-async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
-    """WPN2, R8: by what is stored that the device was told, and what it says that it holds."""
+async def test_process_without_the_shard_counts_pushes_that_follow():
+    """It counts by the stored lines and by what the device says it holds (rules WPN2, R8)."""
     process = Process()
     await process.register()
     for entry in (a_revision("told"), a_revision("held"), a_revision("new")):
@@ -98,8 +98,8 @@ async def test_whoever_takes_a_registration_knows_how_many_pushes_follow():
     assert len(process.waking.fanout) == 1
 
 
-async def test_a_device_that_is_forgotten_elsewhere_is_gone_here_when_that_is_told():
-    """WPN2: and one that was put is here; of other shards' nothing is read."""
+async def test_changes_of_other_processes_are_applied():
+    """Devices of other shards are not read (rule WPN2)."""
     process = Process()
     other = process.store.other()
     await process.store.start()
@@ -121,8 +121,8 @@ async def test_a_device_that_is_forgotten_elsewhere_is_gone_here_when_that_is_to
     following.cancel()
 
 
-async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
-    """WPN1: a shard is held until it is let go of; a device that stayed would be told by what it was."""
+async def test_device_that_registers_while_shard_is_let_go_leaves_too():
+    """If it stayed, it would be sent alerts by its outdated registration (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -135,8 +135,8 @@ async def test_who_registers_while_a_shard_is_let_go_of_is_not_left_behind():
     assert len(process.waking.devices) == 0
 
 
-async def test_what_the_store_has_done_without_saying_so_is_in_force_all_the_same():
-    """WPR10: a DELETE that was answered by 503 and is done; nobody is pushed to who has asked for that."""
+async def test_unconfirmed_write_that_was_done_is_applied():
+    """A DELETE that was answered with 503 was done all the same, so the device gets no more pushes (rule WPR10)."""
     process = Process()
     await process.register()
     [device] = process.waking.devices
@@ -155,8 +155,8 @@ async def test_what_the_store_has_done_without_saying_so_is_in_force_all_the_sam
     assert process.client.pushes == []
 
 
-async def test_what_time_does_while_a_registration_is_stored_takes_nothing_of_its_answer():
-    """R8: the answer says how many pushes follow, and nothing has been read and sent before by the way."""
+async def test_sweep_during_registration_does_not_change_number_of_pushes_in_answer():
+    """The device is not read and pushed to before the answer counts what follows (rule R8)."""
     process = Process()
     await process.reads(a_revision())
     put = process.store.put

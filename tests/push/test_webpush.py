@@ -1,4 +1,4 @@
-"""What a push service is sent: RFC 8291's own example, a reader that shares no line with us, and VAPID by py-vapid."""
+"""Encryption and VAPID: the example of RFC 8291, another implementation as the reader, and py-vapid as the verifier."""
 
 import json
 import os
@@ -27,26 +27,26 @@ BODY = (
 
 
 def a_subscription():
-    """A device's private key, its public one and its secret."""
+    """Return a device's private key, its public key and its secret."""
     private = ec.generate_private_key(ec.SECP256R1())
     return private, private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint), os.urandom(16)
 
 
 def read(body, private, auth):
-    """What a device reads."""
+    """Return the text that a device reads from a body."""
     return http_ece.decrypt(body, private_key=private, auth_secret=auth, version="aes128gcm")
 
 
-def test_the_example_of_the_rfc_comes_out_byte_for_byte():
-    """RFC 8291, appendix A: without padding, by the key and the salt that it names."""
+def test_encrypt_reproduces_example_of_rfc():
+    """The example has no padding, and its key and salt are given (RFC 8291, appendix A)."""
     private = ec.derive_private_key(int.from_bytes(decoded(SENDER), "big"), ec.SECP256R1())
     size = len(TEXT) + webpush.HEADER_BYTES + 17
     assert encoded(encrypt(TEXT, RECEIVER, AUTH, size, private=private, salt=decoded(SALT))) == BODY
 
 
 @pytest.mark.parametrize("length", [0, 1, 500, 2_897])
-def test_every_body_is_as_long_and_another_reader_reads_it(length):
-    """WPT2: 3,000 bytes, whatever is said."""
+def test_bodies_have_equal_lengths_and_other_implementation_reads_them(length):
+    """Every body has 3,000 bytes (rule WPT2)."""
     private, public, auth = a_subscription()
     text = os.urandom(length)
     body = encrypt(text, public, auth, 3_000)
@@ -54,24 +54,24 @@ def test_every_body_is_as_long_and_another_reader_reads_it(length):
     assert read(body, private, auth) == text
 
 
-def test_no_two_messages_share_a_key_or_a_salt():
-    """WPT2: the same text to the same device is other bytes, from the salt on."""
+def test_messages_share_no_key_and_no_salt():
+    """Two bodies of one text for one device differ from the salt on (rule WPT2)."""
     _, public, auth = a_subscription()
     one, other = (encrypt(b"same", public, auth, 3_000) for _ in range(2))
     assert one[:16] != other[:16]
     assert one[21:86] != other[21:86]
 
 
-def test_a_text_that_does_not_fit_is_not_sent():
-    """WPT2: 2,897 bytes."""
+def test_encrypt_refuses_text_that_does_not_fit():
+    """At most 2,897 bytes fit (rule WPT2)."""
     _, public, auth = a_subscription()
     with pytest.raises(ValueError, match="2898 bytes of text, and 2897 fit"):
         encrypt(bytes(2_898), public, auth, 3_000)
 
 
 @pytest.mark.parametrize("wrong", [b"", bytes(65), b"\4" + bytes(64), b"\2" + bytes(32)])
-def test_a_key_that_is_no_point_is_refused(wrong):
-    """WPR4: 65 bytes, an uncompressed point on the curve."""
+def test_key_that_is_no_point_is_refused(wrong):
+    """A key has 65 bytes, an uncompressed point on the curve (rule WPR4)."""
     with pytest.raises(ValueError, match=r"."):
         webpush.point(wrong)
 
@@ -80,27 +80,27 @@ def test_a_key_that_is_no_point_is_refused(wrong):
 
 
 def keys(*kids):
-    """A file of `--vapid`."""
+    """Return a file of `--vapid`."""
     return json.dumps({"keys": [make_vapid_key(kid) for kid in kids]}).encode()
 
 
 def claims_of(header):
-    """What a service reads in `Authorization`, checked by the key that it names."""
+    """Return the claims of an `Authorization` header, verified with the key that the header names."""
     token, key = header.removeprefix("vapid ").split(",")
     public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), decoded(key.removeprefix("k=")))
     return jwt.decode(token.removeprefix("t="), public, ["ES256"], options={"verify_aud": False, "verify_exp": False})
 
 
-def test_a_header_names_the_service_for_twelve_hours():
-    """WPT5: `aud`, `exp`, `sub`; RFC 8292."""
+def test_header_has_origin_of_service_and_expires_in_twelve_hours():
+    """The claims are `aud`, `exp` and `sub` (rule WPT5, RFC 8292)."""
     vapid = Vapid(parse_vapid(keys("one"), "file"), "mailto:ops@city.example")
     header = vapid.header(vapid.public, "https://push.example", 1_000_000)
     wanted = {"aud": "https://push.example", "exp": 1_000_000 + 12 * 3600, "sub": "mailto:ops@city.example"}
     assert claims_of(header) == wanted
 
 
-def test_a_header_is_made_once_an_hour():
-    """WPT5: one for each service and key; of a clock that was set back as well."""
+def test_header_is_made_once_an_hour():
+    """There is one for each service and key; a clock that was set back makes a new one (rule WPT5)."""
     vapid = Vapid(parse_vapid(keys("one", "two"), "file"), "mailto:ops@city.example")
     first = vapid.header(vapid.public, "https://a.example", 10_000)
     assert vapid.header(vapid.public, "https://a.example", 13_599) == first
@@ -109,8 +109,8 @@ def test_a_header_is_made_once_an_hour():
     assert claims_of(vapid.header(vapid.public, "https://a.example", 9_000))["exp"] == 9_000 + 12 * 3600
 
 
-def test_the_first_key_is_that_of_new_subscriptions_and_the_others_sign_too():
-    """WPT5."""
+def test_first_key_is_for_new_subscriptions_and_others_still_sign():
+    """Old subscriptions keep their keys (rule WPT5)."""
     first, second = found = parse_vapid(keys("one", "two"), "file")
     vapid = Vapid(found, "mailto:ops@city.example")
     assert vapid.public == first.public
@@ -130,14 +130,14 @@ def test_the_first_key_is_that_of_new_subscriptions_and_the_others_sign_too():
         json.dumps({"keys": [make_vapid_key("x") | {"d": "AAAA"}]}).encode(),
     ],
 )
-def test_a_file_without_private_keys_is_refused(data):
-    """K1: one line, which repeats nothing of the file."""
+def test_file_without_private_keys_is_refused(data):
+    """The error is one line, which repeats nothing of the file (rule K1)."""
     with pytest.raises(ConfigError, match=r"^vapid FILE: [^{]*$"):
         parse_vapid(data, "FILE")
 
 
-def test_headers_that_are_kept_for_services_are_bounded(monkeypatch):
-    """The oldest goes first, and is made again when it is used (rule HD14)."""
+def test_cached_headers_are_bounded(monkeypatch):
+    """The oldest header is dropped first, and made again when it is used (rule HD14)."""
     monkeypatch.setattr(webpush, "MAX_HEADERS", 2)
     vapid = Vapid(parse_vapid(keys("one"), "file"), "mailto:ops@city.example")
     first = vapid.header(vapid.public, "https://1.example", 1_000)

@@ -1,7 +1,7 @@
-"""Where pushes may go: to the push services that the operator names, and to no address of the inside (WPR3, WPO4).
+"""Where pushes may go: only to push services that the operator allows, and to no internal address (rules WPR3, WPO4).
 
-An endpoint comes from a stranger, and the server connects to it. So its host has to be on a list of names, and what the
-name resolves to has to be global; the connection goes to the very address that was looked at.
+A stranger chooses the endpoint that the server connects to. So the endpoint's host must be on a list of names, and the
+name must resolve to a global address. The connection goes to the very address that was checked.
 """
 
 import ipaddress
@@ -17,48 +17,48 @@ DEFAULT_SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.
 HTTPS_PORT = 443
 
 _LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # its last label is no number: not an address
+_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9.]*$){_LABEL}")  # not an address: its last label is no number
 _PLAIN = re.compile(r"[A-Za-z0-9._~:/?@!$&'()*+,;=%-]*")  # RFC 3986 without brackets (IPv6) and `#`
 _BEFORE_PATH = re.compile(r"https://[^/?]*", re.IGNORECASE)
 _TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # NAT64 (RFC 6052): an IPv4 address in the last 32 bits
-_UNICAST = ipaddress.IPv6Network("2000::/3")  # all that is given out of IPv6 so far (RFC 4291, 2.4)
+_UNICAST = ipaddress.IPv6Network("2000::/3")  # all IPv6 addresses that are allocated so far (RFC 4291, 2.4)
 
 
 class Service(NamedTuple):
-    """An entry of `--push-services`: a name, or all names under one, and a port."""
+    """An entry of `--push-services`: a name, or all names below a name, with a port."""
 
-    entry: str  # as metrics have it
+    entry: str  # as written, and as metrics name it
     name: str
-    wild: bool  # the names under `name`, and not itself
+    wild: bool  # the names below `name`, without `name` itself
     port: int
 
     def has(self, host: str, port: int) -> bool:
-        """Whether an endpoint with this host and port is of this service."""
+        """Return whether an endpoint with this host and port belongs to this entry."""
         return port == self.port and (host.endswith(f".{self.name}") if self.wild else host == self.name)
 
 
 class Endpoint(NamedTuple):
-    """An endpoint that may be pushed to."""
+    """An endpoint that pushes may go to."""
 
     url: str
     host: str
     port: int
     service: str  # the entry of the list that allows it
-    named: bool = True  # the entry names this very host, and not all that are under a name
+    named: bool = True  # the entry names this very host; False for `*.name`
 
     @property
     def authority(self) -> str:
-        """Host and port, the latter unless it is that of https."""
+        """The host and the port; without the port if it is that of https."""
         return self.host if self.port == HTTPS_PORT else f"{self.host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: the `aud` of VAPID."""
+        """The scheme, host and port: the `aud` of a VAPID token."""
         return f"https://{self.authority}"
 
     @property
     def target(self) -> str:
-        """What a request to it asks for (RFC 9112, 3.2.1): path and query."""
+        """The request target: path and query (RFC 9112, 3.2.1)."""
         rest = _BEFORE_PATH.sub("", self.url, count=1)
         return rest if rest.startswith("/") else f"/{rest}"
 
@@ -71,7 +71,7 @@ class Services:
         self.entries = [service.entry for service in services]
 
     def allowed(self, url: str) -> Endpoint | None:
-        """The endpoint, if it may be pushed to. None says nothing of why: the host is not to be repeated."""
+        """Return the endpoint of this URL if pushes may go there. None gives no reason, so no answer repeats a host."""
         if len(url.encode(errors="surrogatepass")) > MAX_ENDPOINT_BYTES or _PLAIN.fullmatch(url) is None:
             return None
         try:
@@ -89,7 +89,7 @@ class Services:
 
 
 def parse_services(text: str) -> Services:
-    """The list of `--push-services`: NAME, *.NAME or either with :PORT, separated by commas. Raises ConfigError."""
+    """Parse `--push-services`: NAME, *.NAME or either with :PORT, separated by commas. Raise ConfigError."""
     found = [_service(entry.strip()) for entry in text.split(",") if entry.strip()]
     if not found:
         raise ConfigError("--push-services: names no service")
@@ -106,11 +106,11 @@ def _service(entry: str) -> Service:
     return Service(entry, name, wild, int(port) if colon else HTTPS_PORT)
 
 
-# ---- what a name resolves to ---------------------------------------------------------------------------------------
+# ---- addresses of a name -------------------------------------------------------------------------------------------
 
 
 def is_global(text: str) -> bool:
-    """Whether an address is one of the public internet; those that stand for an IPv4 address are judged as that."""
+    """Return whether an address is on the public internet. An address that embeds an IPv4 address counts as that."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -125,6 +125,6 @@ def is_global(text: str) -> bool:
 
 
 def allowed_addresses(host: str, resolved: Iterable[str], private: Iterable[str]) -> list[str]:
-    """Of the addresses that a host resolves to, those that may be connected to. `private`: hosts that are excepted."""
+    """Return the resolved addresses of a host that may be connected to: all if the host is in `private`."""
     addresses = list(resolved)
     return addresses if host in private else [each for each in addresses if is_global(each)]

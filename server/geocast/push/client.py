@@ -1,4 +1,4 @@
-"""The port to push services: a push goes out, and an answer comes, or none."""
+"""The port to push services: a push goes out, and an answer comes back or none."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,7 +7,11 @@ from .service_limits import PushOutcome
 
 
 class Push(NamedTuple):
-    """A request to a push service (RFC 8030, 5): where to, what, and for how long it is good."""
+    """A request to a push service (RFC 8030, 5).
+
+    `ttl_s` is how many seconds the service may keep the message. `is_known` says that the host has taken a push, or
+    that the operator named it.
+    """
 
     endpoint: Endpoint
     body: bytes
@@ -15,11 +19,11 @@ class Push(NamedTuple):
     urgency: str
     topic: str
     authorization: str
-    is_known: bool = True  # its host has taken a push, or is one that the operator has named
+    is_known: bool = True
 
 
 class PushResponse(NamedTuple):
-    """What came of it. `status` is that of HTTP, or what went wrong in a word, as metrics have it."""
+    """The result of a push. `status` is the HTTP status or a word for what went wrong, as used in metrics."""
 
     outcome: PushOutcome
     status: str
@@ -27,8 +31,8 @@ class PushResponse(NamedTuple):
 
 
 class PushClient(Protocol):
-    """Sends pushes. It never raises for what a service does, or fails to do."""
+    """A client of push services. It never raises for anything that a service does or fails to do."""
 
     async def send(self, push: Push, within_s: float) -> PushResponse:
-        """Send one, and wait for its answer, no longer than that."""
+        """Send a push and return its result, after at most `within_s` seconds."""
         ...

@@ -1,18 +1,29 @@
-"""Who can be woken: the devices of the shards that this process holds, how they come and go, and what time alone does
-to them (WPR9, WPS5, WPN1, WPN2).
+"""The devices of this process: loading them, applying changes, leases, and leaving (rules WPR9, WPS5, WPN1, WPN2).
 
-    a shard is taken ──> its devices, from the store ──> `devices`, rows of the hub ──> scheduler.py
-    a device was put or forgotten, by any process ──> read again
-    a shard is let go ──> rows and devices are gone from here; the store has them
+    a shard is taken ──> its devices, from the store ──> `devices`, rows of the fan-out ──> `scheduler`
+    a process put or forgot a device ──> the owner of its shard reads the device again
+    a shard is let go ──> rows and devices leave this process; the store has them
 
-Rule 1  What is in force here of a device is what the store had when it was last read. Whoever changes one changes the
-        store, and then it is read again: here, or by whoever has its shard. So of two changes the later one counts.
-Rule 2  One is read and taken in after the other. One that is read while its shard is loaded is read once more after
-        that: a batch may be older.
-Rule 3  What is to be forgotten is forgotten here at once, and in the store as soon as that can be; if the store has
-        something newer of it, that comes back by a change.
+Rule 1  This process uses a device as the store had it when it was read last. A change goes to the store first, and then
+        the device is read again: here, or by the process that has its shard. So of two changes the later one counts.
+Rule 2  Devices are read and applied one at a time. A device that is read while its shard is being loaded is read again
+        when that is done, because a batch of the load may be older than the read.
+Rule 3  A device that is to be forgotten leaves this process at once, and the store as soon as the store can be written.
+        If the store has a newer registration of the device, that registration comes back by a change.
 
-All of it is one thread: between two awaits nothing else changes the hub.
+Example for Rule 1: a phone sends two PUTs, which reach processes A and B; B has the shard. A stores its change and
+announces it; B stores its own and reads the device. When the announcement reaches B, B reads the device again. Both
+reads give what the store had by then, so the order of announcements doesn't matter.
+
+Example for Rule 2: the load of shard 5 reads a batch with device D. Before the batch is applied, D registers another
+place. D is read, is not here yet, and is added with the new place, so the load skips the D of its batch. If the load
+had added D first, the read would apply the new place. The read at the end covers all other orders.
+
+Example for Rule 3: the lease of a device ends while Redis is unreachable from here. The device is sent nothing more,
+and every `sweep` tries to forget it in the store. Meanwhile the device registers again, by another process. The store
+then does not forget it, because its lease is not the one that this process names, and the change brings it back.
+
+Everything runs in one thread: between two awaits nothing else changes the fan-out.
 """
 
 import asyncio
@@ -57,16 +68,20 @@ from .webpush import Vapid
 
 logger = logging.getLogger(__name__)
 
-RENEW_AGAIN_MS = 60_000  # … or so much later, if it was busy, or its service did not take it
-LOADED = 200  # devices that are taken in before the loop gets its turn
-RESTORED = 200  # that are put back into the store at once
-RECHECKED = 500  # … and judged anew after a reload
-LET_GO_S = 10.0  # that requests have to end when a shard is let go
-AGAIN_S = 1.0  # after the store was out of reach
+RENEW_AGAIN_MS = 60_000  # delay before a device that was busy, or whose service failed, is reminded of its lease again
+LOADED = 200  # devices that are added before other tasks of the event loop run
+RESTORED = 200  # devices in one write that puts them back into the store
+RECHECKED = 500  # devices whose tokens are checked, or whose lines are noted, at once
+LET_GO_S = 10.0  # longest wait for requests under way when a shard is let go
+AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class Changed(NamedTuple):
-    """What came of a change; None: nothing was to be put. What was there before, and how many pushes follow."""
+    """The result of a change.
+
+    `result` is None if there was nothing to put; `before` is the device as it was; `live` is the number of pushes that
+    follow.
+    """
 
     result: PutResult | None
     before: OpenedDevice | None
@@ -74,7 +89,7 @@ class Changed(NamedTuple):
 
 
 class DeviceManager:
-    """The devices of this process. The module tells how it works; `scheduler` has what is on its way to them."""
+    """The devices of this process. The module's docstring has the rules; `scheduler` sends the pushes."""
 
     def __init__(
         self,
@@ -89,15 +104,16 @@ class DeviceManager:
         chance: Callable[[], float] = random.random,
         stands: Callable[[Record], bool | None] = lambda _record: True,
     ) -> None:
-        """`capacity`: how many devices there may be here; `stands` says whether the token of one is still good.
+        """Create a manager without devices, for at most `capacity` devices.
 
-        None: its key is not known here, which after a reload is no good either.
+        `stands` returns whether the token that a record was made with is still valid, or None if its key is unknown
+        here. `recheck` forgets devices in both cases; a single read forgets only devices whose token is invalid.
         """
         self.devices = Devices()
         self.recorder = DeliveryJournal(store, shards)
         self.records = DeviceRepository(store, self.recorder, keyring)
         self.sending = PushScheduler(
-            capacity + 1,  # and a row for `count_owed`
+            capacity + 1,  # one more, for the row that `count_owed` needs
             self.recorder,
             client,
             keyring,
@@ -111,9 +127,9 @@ class DeviceManager:
             worked=lambda device: self._rewrite(device, lambda record: replace(record, worked=True)),
         )
         self.fanout = self.sending.fanout
-        self.forgotten: Counter[str] = Counter()  # devices, by why
-        self.set_aside = 0  # devices of the store that can't be used
-        self.has_taken = asyncio.Event()  # the first shards are loaded
+        self.forgotten: Counter[str] = Counter()  # devices by reason
+        self.set_aside = 0  # devices of the store that can't be used here; they stay in the store
+        self.has_taken = asyncio.Event()  # set when the first shards are loaded
         self._capacity = capacity
         self._store = store
         self._shards = shards
@@ -123,11 +139,11 @@ class DeviceManager:
         self._clock = clock
         self._stands = stands
         self._leases, self._tests = Times(), Times()
-        self._to_forget: set[RegistrationKey] = set()  # that the store would not forget yet
-        self._unsure: set[bytes] = set()  # devices of which the store may have what is not in force here
-        self._turn = asyncio.Lock()  # Rule 2
-        self._reading: set[bytes] | None = None  # what was read while shards are loaded
-        self._ids: Sequence[Mapping[bytes, str]] | None = None  # of live alerts, by digest, for each key
+        self._to_forget: set[RegistrationKey] = set()  # devices that the store could not forget yet (Rule 3)
+        self._unsure: set[bytes] = set()  # devices to read again: a write failed, but may have been done
+        self._turn = asyncio.Lock()  # one device is read and applied at a time (Rule 2)
+        self._reading: set[bytes] | None = None  # devices that were read during a load (Rule 2)
+        self._ids: Sequence[Mapping[bytes, str]] | None = None  # for each key: digest -> id of live alerts
 
     @property
     def live(self) -> LiveAlerts:
@@ -137,16 +153,20 @@ class DeviceManager:
     # ---- the log, and time ---------------------------------------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
-        """Take an entry of the log."""
+        """Apply an entry of the log, and push it to the devices that are owed it."""
         self._ids = None
         self.fanout.deliver(entry, self.sending.tick())
         self.sending.wake()
 
     async def sweep(self) -> None:
-        """Do all that depends on time alone. Call it some times a second."""
+        """Do everything that depends on time alone. Call this several times a second.
+
+        That is: forget alerts that have ended, resume devices after pauses, withdraw the right to tests when tokens
+        end, remind devices of the end of their leases, forget those whose leases have ended, and retry failed writes.
+        """
         now = self.sending.tick()
         self.fanout.sweep(now)
-        self.live.take_counts()  # what devices took is not what services have taken
+        self.live.take_counts()  # dropped: `pushed` counts what services took, not what devices were handed
         self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
@@ -156,7 +176,10 @@ class DeviceManager:
         await self.write_out()
 
     async def write_out(self) -> None:
-        """Have the store know what is known here. What it can't take now it is given again."""
+        """Write to the store what could not be written before, and read the devices of writes that failed.
+
+        In order: devices to forget, devices whose stored state is uncertain, and lines of the journal.
+        """
         if self._to_forget:
             await self._forget_in_store(())
         with contextlib.suppress(StoreUnavailable):
@@ -166,9 +189,13 @@ class DeviceManager:
         await self.recorder.flush()
 
     async def store_counts(self, store: Callable[[Mapping[str, Counts]], Awaitable[bool]]) -> None:
-        """Have what services took stored by `store`, which says whether it could be (H7).
+        """Pass the number of pushes of each alert to `store`, and keep the numbers if it returns False (rule H7).
 
-        What was sent is in the store of devices before it is counted: so what comes twice after a kill counts once.
+        The journal is flushed first. So a push is in the store of devices before it is counted, and a push that is
+        repeated after a kill counts once.
+
+        Example: 100 pushes were taken, their lines are flushed, and the process is killed before the count. The next
+        process doesn't send them again, so they are never counted. The count is too low, but not too high.
         """
         taken, self.sending.pushed = self.sending.pushed, Counter()
         await self.recorder.flush()
@@ -176,7 +203,7 @@ class DeviceManager:
             self.sending.pushed.update(taken)
 
     def _look_at_leases(self, now: Now) -> list[Device]:
-        """The devices whose lease is over; those whose lease ends soon are told so."""
+        """Return the devices whose lease has ended; push a reminder to those whose lease ends soon (rule WPR9)."""
         over = []
         for device in self._leases.take(now.wall_ms):
             device.looked_at_ms = None
@@ -189,13 +216,17 @@ class DeviceManager:
         return over
 
     def _look_at(self, device: Device, at_ms: int) -> None:
-        """Look at its lease then, or earlier: however often it registers, it is in `_leases` once, or a few times."""
+        """Have `_look_at_leases` check a device at `at_ms`, in ms since 1970.
+
+        Nothing is added if an earlier check is scheduled already: so a device that registers often is in `_leases` once
+        or a few times.
+        """
         if device.looked_at_ms is None or at_ms < device.looked_at_ms:
             device.looked_at_ms = at_ms
             self._leases.put(at_ms, device)
 
     def _renew(self, device: Device, now: Now) -> None:
-        """Tell a device that its lease ends soon, once; if it is busy, a minute later (WPR9)."""
+        """Push a reminder once that the lease ends; try again a minute later if the device is busy (rule WPR9)."""
         until_ms = device.until_ms
 
         async def note_renewal(was_taken: bool) -> None:
@@ -209,13 +240,17 @@ class DeviceManager:
             self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
-        """Have something else known of a device. If the store is away, it is until the next start."""
+        """Change what is known of a device, here and in the store.
+
+        If the store is unreachable, the change lasts until this process ends: the next one learns the same from the
+        next push. If the store has another registration of the device by now, that one stays as it is.
+        """
         device.record = rewrite(device.record)
         known = device.known
 
         def change(kept: OpenedDevice | None) -> tuple[Record, int] | None:
             if kept is None or kept.stored.known != known:
-                return None  # it is another one by now
+                return None  # it registered again meanwhile
             return rewrite(kept.record), known.until_ms
 
         with contextlib.suppress(StoreUnavailable):
@@ -224,8 +259,15 @@ class DeviceManager:
     # ---- shards --------------------------------------------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Take in the devices of these shards, and tell them what they lack (WPS5, WPO3). Raises StoreUnavailable."""
-        reading = self._reading = set()
+        """Load the devices of these shards, and push the alerts that they lack (rules WPS5, WPO3).
+
+        The caller has read the log to its end, so an alert that was cancelled meanwhile is never sent. Raise
+        StoreUnavailable if the store fails; then none of these devices stays here.
+
+        Example: the last owner died while pushes were under way. Their lines say MAYBE, so their devices are recipients
+        that lack the current revision: they are sent it again, or the cancel if the alert was cancelled.
+        """
+        reading = self._reading = set()  # `read` adds the devices that it reads from now on
         try:
             async for batch in self._store.load(terms):
                 for start in range(0, len(batch), LOADED):
@@ -237,7 +279,7 @@ class DeviceManager:
             for digest in reading:
                 await self.read(digest)
             await self.recheck()
-        except BaseException:
+        except BaseException:  # also if this task is cancelled
             self._leave_shards(terms)
             raise
         finally:
@@ -246,8 +288,18 @@ class DeviceManager:
         self._fly_all()
 
     async def _take_in(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
+        """Add a device that was loaded, unless it is here already or its shard was lost meanwhile.
+
+        A device that was sealed with an older key is stored again with the first one. That changes its digest and maybe
+        its shard, so it is read again by its new digest (`again`). If another process has the new shard, that process
+        is told by the change in the store.
+
+        Example: the operator puts a new key in front and restarts. Device D moves from shard 3 to shard 40, with its
+        lines for all live alerts, so the new owner sends D nothing twice.
+        """
         stored, lines = found
         shard = shard_of(stored.device)
+        # A device that is here is newer than the batch (Rule 2). A shard with another term was lost meanwhile.
         if self.devices.find(stored.device) is not None or self._shards.terms.get(shard) != terms[shard]:
             return
         try:
@@ -255,9 +307,9 @@ class DeviceManager:
         except ValueError:
             self.set_aside += 1
             return
-        if key > 0:  # by an older key: written anew by the first, which may have put it into another shard
+        if key > 0:  # sealed with an older key
             renamed = self.records.sealed(record, stored.until_ms)
-            told = self._known_ids()[key]
+            told = self._known_ids()[key]  # digests of alerts by the old key; lines of other alerts are dropped
             renamed_lines = [
                 line._replace(device=renamed.device, alert=self._keyring.digest("alert", told[line.alert]))
                 for line in lines
@@ -269,10 +321,13 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Have the devices of these shards no more. What is under way gets some time to be answered and noted."""
+        """Remove the devices of these shards, after waiting at most LET_GO_S for their requests under way.
+
+        Their outcomes are flushed before this returns, so the next owner of the shards reads SENT rather than MAYBE.
+        """
         await self.sending.ended(self._leave_shards(shards), LET_GO_S)
         await self.recorder.flush()
-        self._leave_shards(shards)  # who has registered meanwhile: whoever has the shard next reads it from the store
+        self._leave_shards(shards)  # devices that registered during the wait; the next owner of the shard loads them
 
     def _leave_shards(self, shards: Collection[int]) -> list[Device]:
         left = [device for device in self.devices if device.shard in shards]
@@ -281,7 +336,10 @@ class DeviceManager:
         return left
 
     def _fly_all(self) -> None:
-        """Send every live alert to whoever lacks it (WPO3)."""
+        """Launch every live alert, to the devices that lack it (rule WPO3).
+
+        The devices that were just added are not offered their alerts one by one: flights send them in order of urgency.
+        """
         now = self.sending.tick()
         for alert in list(self.live):
             if not alert.ended(now):
@@ -291,9 +349,10 @@ class DeviceManager:
     # ---- one device ----------------------------------------------------------------------------------------------
 
     async def read(self, digest: bytes, holding: Mapping[str, int] | None = None) -> int | None:
-        """Have in force what the store has of a device; how many pushes follow. None: it is not here.
+        """Read a device from the store and apply what the store has; return how many pushes follow.
 
-        `holding`: what it says that it holds. Raises StoreUnavailable.
+        Return None if the device is not in this process. `holding` maps the ids of the alerts that the device says it
+        has to their revisions. Raise StoreUnavailable if the store fails.
         """
         if shard_of(digest) not in self._shards.terms:
             return None
@@ -303,7 +362,11 @@ class DeviceManager:
             return self._apply(digest, await self.records.find(digest), holding or {})
 
     async def count_owed(self, digest: bytes, holding: Mapping[str, int]) -> int:
-        """How many pushes follow for a device that another process has. Raises StoreUnavailable."""
+        """Return how many pushes follow for a device of another process. Raise StoreUnavailable if the store fails.
+
+        The answer to a registration says this number, whichever process took the registration (rule WPN2). The device
+        gets a row of the fan-out for the moment of counting, so the same code decides as in the process that sends.
+        """
         kept = await self.records.find(digest)
         if kept is None:
             return 0
@@ -317,13 +380,21 @@ class DeviceManager:
         return len(owed)
 
     def _apply(self, digest: bytes, kept: OpenedDevice | None, holding: Mapping[str, int]) -> int | None:
+        """Make this process have a device as the store has it; return how many pushes follow, None if it is not here.
+
+        `kept` is None if the store does not have the device. Another secret means that the device was forgotten and has
+        registered again, so it starts without what it was sent before.
+
+        Example: the owner of a device deletes it and registers it again at another process, and this process reads it
+        only once, after both changes. By the secret it knows that the device must not keep its old lines.
+        """
         device = self.devices.find(digest)
         if device is not None and (kept is None or kept.record.secret != device.record.secret):
             self._leave(device)  # forgotten; it may be back already
             device = None
         if kept is None or shard_of(digest) not in self._shards.terms:
             return None
-        if self._stands(kept.record) is False:  # it was taken before a revocation that `recheck` has been through with
+        if self._stands(kept.record) is False:  # stored before a revocation, and read after `recheck` ran
             if device is not None:
                 self._leave(device)
             self.forgotten["revoked"] += 1
@@ -336,7 +407,11 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Take a device in; what it is owed is to be sent. None: it can't be used, or is over."""
+        """Add a device, to be offered what it is owed next. Return None if it can't be used or its lease has ended.
+
+        A device can't be used if its push service is not allowed any more, if our key for its subscription is gone, or
+        if there is no capacity. It stays in the store, because the operator may undo such a change.
+        """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
         if endpoint is None or not self._vapid.has(record.vapid) or len(self.devices) >= self._capacity:
@@ -358,12 +433,21 @@ class DeviceManager:
         return device
 
     def _told(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """What a device was told, as what it holds; 0: it is a recipient, and lacks what is current."""
+        """Return what a device holds by its lines: alert id -> revision.
+
+        The revision is 0 if the device may lack the current one. It is then a recipient, so it is sent the current
+        entry of the alert, or its cancel (rule WPS3).
+        """
         ids = self._known_ids()[0]
         found = {ids[line.alert]: line for line in lines if line.alert in ids}
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
+        """Return, for each key of the keyring, the ids of the live alerts by their digests under that key.
+
+        Lines name alerts by digests only, which can't be inverted. So this process computes the digests of all alerts
+        that it knows, and computes them again when the log has a new entry.
+        """
         if self._ids is None:
             self._ids = [
                 {self._keyring.digest("alert", alert.id, key=key): alert.id for alert in self.live}
@@ -372,6 +456,11 @@ class DeviceManager:
         return self._ids
 
     def _change(self, device: Device, kept: OpenedDevice, holding: Mapping[str, int]) -> None:
+        """Apply a new registration to a device that is here.
+
+        If the device reports the alert of its request under way, a failure of that request must not undo the report:
+        `Owed` records it until the request ends.
+        """
         before, record, now = device.record, kept.record, self.sending.tick()
         device.record, device.until_ms = record, kept.stored.until_ms
         self.fanout.move(device.row, _places(record))
@@ -388,14 +477,15 @@ class DeviceManager:
             self.sending.moved(device)
         self._watch(device)
 
-    # ---- what is asked of us -------------------------------------------------------------------------------------
+    # ---- requests and changes ------------------------------------------------------------------------------------
 
     async def put(
         self, digest: bytes, change: Change, limits: Limits | None = None, holding: Mapping[str, int] | None = None
     ) -> Changed:
-        """Change what the store has of a device, and have that in force, here or elsewhere. Raises StoreUnavailable.
+        """Change a device in the store and apply the change, here or where the device is. Raise StoreUnavailable.
 
-        It is as `DeviceRepository.change` says; `holding`: what the device says that it holds.
+        The arguments are those of `DeviceRepository.change`. Devices that lost their endpoint to this one are forgotten
+        (rule WPR8).
         """
         held = functools.partial(self.sending.held, holding or {})
         changing = {digest}
@@ -404,16 +494,16 @@ class DeviceManager:
             if put is None or put.result is not PutResult.STORED:
                 return Changed(None if put is None else put.result, before, 0)
             changing.update(put.replaced)
-            for each in put.replaced:  # WPR8
+            for each in put.replaced:  # they had the same endpoint (rule WPR8)
                 self.forgotten["replaced"] += 1
                 await self.read(each)
             live = await self.read(digest, holding)
-        if live is None:
+        if live is None:  # another process has the device's shard, and reads the change soon
             live = await self.count_owed(digest, holding or {})
         return Changed(put.result, before, live)
 
     async def forget_asked(self, devices: Sequence[RegistrationKey]) -> None:
-        """Forget devices of the store, wherever they are (WPN2). Raises StoreUnavailable."""
+        """Forget devices on request, whichever process has them (rule WPN2). Raise StoreUnavailable."""
         with self._in_force_later({known.device for known in devices}):
             await self.records.forget(devices)
             for known in devices:
@@ -422,7 +512,11 @@ class DeviceManager:
 
     @contextlib.contextmanager
     def _in_force_later(self, digests: Collection[bytes]) -> Iterator[None]:
-        """If the block fails, the store may have done what it was asked all the same: `sweep` reads these then."""
+        """If the block fails, have `sweep` read these devices again: the store may have done the write all the same.
+
+        Example: the connection to Redis breaks after the script ran and before the answer. The client gets a 503, but
+        the store has the new registration, so this process must use it.
+        """
         try:
             yield
         except BaseException:
@@ -430,7 +524,10 @@ class DeviceManager:
             raise
 
     async def follow(self) -> None:
-        """Have in force what others change, for ever (WPN2)."""
+        """Apply the changes that other processes make, forever (rule WPN2).
+
+        After an error, changes may have been missed, so all devices are read again.
+        """
         may_lack = False
         while True:
             try:
@@ -448,18 +545,22 @@ class DeviceManager:
                 may_lack = True
                 await asyncio.sleep(AGAIN_S)
             except Exception as error:
-                logger.error("changes of devices could not be followed: %s", trace(error))
+                logger.error("changes of devices could not be followed: %s; trying again", trace(error))
                 may_lack = True
                 await asyncio.sleep(AGAIN_S)
 
     async def _read_all(self) -> None:
-        """Some changes were not told, or the store has lost some: read all again, and note what we know was told."""
-        logger.warning("changes of devices were missed; reading all again")
+        """Read all devices again, because changes were missed or the store lost data; note again what they were sent.
+
+        Only devices that differ from the store are applied. If the store lost data, it is first given what is here.
+        """
+        logger.warning("changes of devices were missed; reading all devices again")
         if self._store.lost:
             await self._put_back()
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
+                # Left over are devices that differ, and those that only this process or only the store has.
                 (digests.discard if self._is_in_force(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
@@ -469,7 +570,7 @@ class DeviceManager:
             await self.recorder.before([line for device in part for line in self.sending.lines_of(device)])
 
     def _is_in_force(self, stored: StoredDevice) -> bool:
-        """Whether a device is here as the store has it; one that no key opens is not."""
+        """Return whether this process has a device as the store has it. False if no key opens the record."""
         device = self.devices.find(stored.device)
         if device is None or device.until_ms != stored.until_ms:
             return False
@@ -479,7 +580,10 @@ class DeviceManager:
         return False
 
     async def _put_back(self) -> None:
-        """The store may lack devices that it had: it is given those that are here (DevS12)."""
+        """Store the devices of this process again, because the store may lack them (rule DevS12).
+
+        The store refuses a shard that another process has taken meanwhile, and keeps registrations that are newer.
+        """
         devices = list(self.devices)
         for start in range(0, len(devices), RESTORED):
             part = [each for each in devices[start : start + RESTORED] if each.is_here]
@@ -488,13 +592,18 @@ class DeviceManager:
         self._store.lost = False
 
     async def forget(self, devices: Sequence[Device], why: str) -> None:
-        """Forget devices: row, record and what they were told (WPR9). If the store is away it is told so later."""
+        """Forget devices: their rows here, their records and what they were sent (rule WPR9).
+
+        `why` is the reason that metrics count. If the store is unreachable, it forgets them later (Rule 3): the device
+        is sent nothing from now on, whenever that is.
+        """
         known = [device.known for device in devices if device.is_here]
         for device in devices:
             self._leave(device, why)
         await self._forget_in_store(known)
 
     async def _forget_in_store(self, devices: Collection[RegistrationKey]) -> None:
+        """Forget devices in the store, together with those that the store could not forget before."""
         self._to_forget.update(devices)
         gone = list(self._to_forget)
         if gone:
@@ -503,7 +612,7 @@ class DeviceManager:
                 self._to_forget.difference_update(gone)
 
     def _leave(self, device: Device, why: str | None = None) -> None:
-        """A device is not here any more. `why`: it is forgotten, and another process will not count it."""
+        """Remove a device from this process. `why`: the reason if it is forgotten; None if it only moves elsewhere."""
         if device.is_here:
             if why is not None:
                 self.forgotten[why] += 1
@@ -511,7 +620,10 @@ class DeviceManager:
             self.sending.leave(device)
 
     async def recheck(self) -> None:
-        """Forget the devices whose tokens are good no more (BA3); the loop gets its turns meanwhile."""
+        """Forget the devices whose tokens are not valid any more (rule BA3). Other tasks run between batches.
+
+        This runs after a reload of keys or revocations, and after shards were loaded.
+        """
         devices = list(self.devices)
         for start in range(0, len(devices), RECHECKED):
             part = [each for each in devices[start : start + RECHECKED] if each.is_here]
@@ -519,7 +631,11 @@ class DeviceManager:
             await asyncio.sleep(0)
 
     def what_is_over(self) -> Callable[[bytes], bool]:
-        """Says of a digest whether it is of no alert that is known here now."""
+        """Return a function of a digest: whether no alert that was live at its first call has that digest.
+
+        The store calls it to find lines that can be removed. It is lazy, so the digests of all live alerts are computed
+        only when the store has lines of alerts whose end has passed.
+        """
 
         @functools.cache
         def known() -> frozenset[bytes]:
@@ -528,13 +644,14 @@ class DeviceManager:
         return lambda alert: alert not in known()
 
     def _watch(self, device: Device) -> None:
-        """Note when something is due for the device."""
+        """Schedule the next check of a device's lease, and the end of its right to tests."""
         self._look_at(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)
 
 
 def _places(record: Record) -> list[Place]:
+    """Return the centre and the extent of each cell of a record, as places of the fan-out."""
     return [cell_place(int(cell, 16)) for cell in record.cells]
 
 
@@ -544,5 +661,5 @@ def _filter(record: Record) -> Filter:
 
 
 def _may_test(record: Record, now: Now) -> bool:
-    """Return whether tests and exercises exist for a device: until its token ends (R6)."""
+    """Return whether a device is sent tests and exercises: only until its token ends (rule R6)."""
     return record.may_test and now.wall_ms < record.expires_at_ms

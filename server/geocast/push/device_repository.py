@@ -1,6 +1,7 @@
-"""What the store has of devices, opened: read, changed and put back, by any process (WPN2).
+"""The stored devices, decrypted: any process may read, change and forget them (rule WPN2).
 
-Two processes may change one device at once. So what is put says what was read, and who comes second reads again.
+Two processes may change a device at once. So each change names the state that it was based on, and the process whose
+change comes second reads the device again.
 """
 
 import json
@@ -14,48 +15,48 @@ from .delivery_journal import DeliveryJournal
 from .devicestore import DeliveryRecord, DeviceStore, Limits, Put, PutResult, RegistrationKey, StoredDevice
 from .encryption import Keyring, Record
 
-TRIES = 20  # of a change, before the store counts as away
+TRIES = 20  # attempts at a change before StoreUnavailable is raised
 
 
 class OpenedDevice(NamedTuple):
-    """A device of the store, opened. `lines`: what it was told."""
+    """A stored device with its decrypted record. `lines` says what the device was sent."""
 
     stored: StoredDevice
     record: Record
     lines: Sequence[DeliveryRecord]
 
 
-Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]  # what becomes of it: a record, and until when
-Held = Callable[
-    [StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]
-]  # what a device holds, by what it was told
+# Makes a device's new record and the end of its lease from the stored device; None leaves the device as it is.
+Change = Callable[[OpenedDevice | None], tuple[Record, int] | None]
+# Makes the lines to store for the alerts that a device says it holds, from the lines that are stored.
+Held = Callable[[StoredDevice, Sequence[DeliveryRecord]], Sequence[DeliveryRecord]]
 
 
 class DeviceRepository:
-    """The devices of the store, for who has its keys."""
+    """The devices of a store, for a process that has the store's keys."""
 
     def __init__(self, store: DeviceStore, recorder: DeliveryJournal, keyring: Keyring) -> None:
-        """What is written goes by the recorder, which knows whether the store can be written."""
+        """Create a repository that writes through `recorder`, which tracks whether the store can be written."""
         self._store = store
         self._recorder = recorder
         self._keyring = keyring
 
     def digest_of(self, owner: Subject, device_id: str) -> bytes:
-        """By which a device is known: of two owners two devices, whatever they call them."""
+        """Return the digest of a device. Two owners that use the same id have two devices (rule WPR1)."""
         return self._keyring.digest("device", owner.sub, device_id, *_issuer_of(owner))
 
     async def find(self, device: bytes) -> OpenedDevice | None:
-        """The device with this digest; None also if no key opens it. Raises StoreUnavailable."""
+        """Return the device with this digest; None if there is none or no key opens it. Raise StoreUnavailable."""
         found = await self._store.find(device)
         return None if found is None else self._opened(*found)
 
     async def knowing(self, secret: bytes) -> OpenedDevice | None:
-        """The device whose secret has this SHA-256. Raises StoreUnavailable."""
+        """Return the device whose secret has this SHA-256. Raise StoreUnavailable."""
         stored = await self._store.knowing(secret)
         return None if stored is None else self._opened(stored, ())
 
     async def owned(self, owner: Subject) -> Sequence[RegistrationKey]:
-        """All devices of one owner. Raises StoreUnavailable."""
+        """Return the registration keys of all devices of an owner. Raise StoreUnavailable."""
         return [each.known for each in await self._store.owned(self._owner_digest(owner))]
 
     async def change(
@@ -66,11 +67,12 @@ class DeviceRepository:
         holding: Mapping[str, int] | None = None,
         held: Held = lambda _stored, _lines: (),
     ) -> tuple[Put | None, OpenedDevice | None]:
-        """Put what `change` makes of a device, a record and a lease; what came of it, and what was there.
+        """Store what `change` makes of a device; return the result and the device as it was before.
 
-        `change` is given None where there is none, and may return None: then nothing is put. It is asked again when
-        another process was faster. `holding` is told to who has the device (WPN2), and what `held` makes of it is
-        stored with the device. Raises StoreUnavailable.
+        `change` is called with the stored device or None, and again whenever another process was faster. If it returns
+        None, nothing is stored, and the result is None. `holding` maps the alerts that the device says it has to their
+        revisions: the process that has the device's shard is sent it (rule WPN2), and the lines that `held` makes are
+        stored with the device. Raise StoreUnavailable.
         """
         note = self._keyring.seal_note(json.dumps(holding).encode(), device) if holding else b""
         for _ in range(TRIES):
@@ -84,14 +86,14 @@ class DeviceRepository:
             put = await self._recorder.put(stored, was, limits=limits, note=note, lines=held(stored, told))
             if put.result is not PutResult.CHANGED:
                 return put, before
-        raise StoreUnavailable("others change the device again and again")
+        raise StoreUnavailable("other processes keep changing the device")
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices, as far as they are what is known. Raises StoreUnavailable."""
+        """Forget these registrations; a device that has registered again since stays. Raise StoreUnavailable."""
         await self._recorder.forget(devices)
 
     def sealed(self, record: Record, until_ms: int) -> StoredDevice:
-        """A device as the store has it."""
+        """Return a device in its stored form, encrypted."""
         digest = self.digest_of(record.subject, record.id)
         return StoredDevice(
             digest,
@@ -103,7 +105,7 @@ class DeviceRepository:
         )
 
     def holding(self, change: devicestore.Change) -> Mapping[str, int]:
-        """What a device said it holds, by the note of a change."""
+        """Return what a device said it holds (alert id -> revision), from the note of a change."""
         try:
             told: dict[str, int] = json.loads(self._keyring.open_note(change.note, change.device))
         except ValueError:
@@ -122,5 +124,5 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return what a digest has of the issuer: nothing if it is empty, as in digests of earlier releases (rule HD5)."""
+    """Return the issuer's part of a digest: none if it is empty, as in digests of earlier releases (rule HD5)."""
     return (owner.issuer,) if owner.issuer else ()

@@ -9,25 +9,25 @@
 | `LEAVING`   |                     |           |           | `GONE`           |            |           |
 | `GONE`      |                     |           |           |                  |            |           |
 
-A cell without a state says that this cannot happen. `tests/push/test_device_state.py` reads this table.
+An empty cell means that the event can't happen in that state. `tests/push/test_device_state.py` reads this table.
 """
 
 from enum import Enum
 
 
 class DeviceState(Enum):
-    """What a device does now."""
+    """The states of a push device. The values describe them."""
 
-    IDLE = "nothing: it may be sent the next alert"
-    WAITING = "waits for a place at its push service, or for a slot"
-    UNDER_WAY = "a request to its push service is under way"
-    PAUSED = "is sent nothing for a time, after a failure"
-    LEAVING = "is gone from here; its last request is under way"
-    GONE = "is gone: forgotten, or another process has it"
+    IDLE = "has nothing to do; it may be sent the next alert"
+    WAITING = "waits for a place at its host or for a slot"
+    UNDER_WAY = "has a request under way"
+    PAUSED = "is sent nothing for some time, after a failure"
+    LEAVING = "has left this process; its last request is under way"
+    GONE = "has left this process: it was forgotten, or another process has it"
 
 
 class DeviceEvent(Enum):
-    """What changes the state of a device."""
+    """The events that change the state of a device. The values are the heads of the table's columns."""
 
     START = "it starts a request"
     WAIT = "it waits"

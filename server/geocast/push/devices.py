@@ -1,4 +1,4 @@
-"""The devices of this process, in memory, and when something is due for one."""
+"""The devices of this process, in memory, and the times at which something is due for them."""
 
 import hashlib
 import secrets
@@ -16,15 +16,16 @@ from .messages import PushMessage
 from .service_limits import Gate, ServiceLimit, Slots
 
 SECRET_BYTES = 24
-RENEW_MS = 3 * 86_400_000  # before its lease ends a device is told so
+RENEW_MS = 3 * 86_400_000  # how long before the end of its lease a device is reminded of it
 
-Urgency = tuple[int, bool]  # the least is sent first: minus the rank of the severity, not a cancel
+Urgency = tuple[int, bool]  # (minus the severity's rank, not a cancel): the least is sent first
 
 
 class Owed:
     """The alert or cancel that a request is under way for.
 
-    `recipient`: whether the device was one of the alert before. `held`: whether it has said meanwhile that it holds it.
+    `recipient`: whether the device was a recipient of the alert before the request. `held`: whether the device has
+    registered during the request and reported that it holds this revision. Then a failed request changes nothing.
     """
 
     __slots__ = ("alert", "held", "message", "recipient")
@@ -37,7 +38,7 @@ class Owed:
 
 
 class Device:
-    """One registration, as a row of the fan-out."""
+    """A registration, which is a row of the fan-out."""
 
     __slots__ = (
         "digest",
@@ -69,7 +70,7 @@ class Device:
         until_ms: int,
         term: int,
     ) -> None:
-        """`until_ms`: when its lease ends; `term`: of its shard."""
+        """Create an idle device without a row. `until_ms` is the end of its lease; `term` is its shard's term."""
         self.digest = digest
         self.record = record
         self.endpoint = endpoint
@@ -77,50 +78,50 @@ class Device:
         self.until_ms = until_ms
         self.term = term
         self.state = DeviceState.IDLE
-        self.row = -1  # in the fan-out; -1 before it enters and after it leaves
-        self.lane: ServiceLimit  # of the host of its endpoint; from `PushScheduler.join` on
-        self.served = False  # the last push to its endpoint was taken
-        self.marked = False  # its stored record says that its host has taken a push
-        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: where the request has its places
-        self.owed: Owed | None = None  # UNDER_WAY: what the request is for, if it is for an alert
-        self.urgency: Urgency = (0, True)  # WAITING: of the most urgent thing that it is owed
-        self.gate: Gate | None = None  # WAITING: at which it waits
-        self.resumes_at = 0.0  # PAUSED: until when, on the monotonic clock
-        self.failures = 0  # in a row
-        self.looked_at_ms: int | None = None  # when its lease is looked at next
+        self.row = -1  # its row in the fan-out; -1 before it enters and after it leaves
+        self.lane: ServiceLimit  # the limit of its endpoint's host; set by `PushScheduler.enter`
+        self.served = False  # whether the last push to its endpoint was taken
+        self.marked = False  # whether its stored record says that its host has taken a push
+        self.place: tuple[ServiceLimit, Slots]  # UNDER_WAY: the gates that the request takes a place of
+        self.owed: Owed | None = None  # UNDER_WAY: the alert of the request; None for a reminder
+        self.urgency: Urgency = (0, True)  # WAITING: the urgency of the most urgent alert that it is owed
+        self.gate: Gate | None = None  # WAITING: the gate that it waits at
+        self.resumes_at = 0.0  # PAUSED: the end of the pause, on the monotonic clock
+        self.failures = 0  # failed requests in a row
+        self.looked_at_ms: int | None = None  # when its lease is checked next
 
     @property
     def lease_due_ms(self) -> int:
-        """When something is due for its lease: `renew`, and after that its end (WPR9)."""
+        """When its lease needs attention: first for the reminder, then at its end (rule WPR9)."""
         return self.until_ms if self.record.renewed else self.until_ms - RENEW_MS
 
     @property
     def owner(self) -> Subject:
-        """The subject whose device it is: bounds are for each owner (rule HD5)."""
+        """The subject that the device belongs to: limits count by owner (rule HD5)."""
         return self.record.subject
 
     @property
     def shard(self) -> int:
-        """The shard that it is in."""
+        """The shard that the device belongs to."""
         return shard_of(self.digest)
 
     @property
     def known(self) -> RegistrationKey:
-        """What it is known by."""
+        """The registration key, by which the store knows this registration."""
         return RegistrationKey(self.digest, self.record.secret, self.endpoint_digest, self.until_ms)
 
     @property
     def is_here(self) -> bool:
-        """Whether it is a device of this process still."""
+        """Whether this process still has the device."""
         return self.row >= 0
 
     def on(self, event: DeviceEvent) -> None:
-        """Change the state. Raise KeyError for what cannot happen in this state."""
+        """Change the state by an event. Raise KeyError if the event can't happen in this state."""
         self.state = NEXT[self.state][event]
 
 
 class Devices:
-    """All of them, by digest."""
+    """All devices of this process, by digest."""
 
     def __init__(self) -> None:
         self._by_digest: dict[bytes, Device] = {}
@@ -132,21 +133,24 @@ class Devices:
         return iter(list(self._by_digest.values()))
 
     def find(self, digest: bytes) -> Device | None:
-        """The device with this digest."""
+        """Return the device with this digest."""
         return self._by_digest.get(digest)
 
     def add(self, device: Device) -> None:
-        """Take in a device, whose digest nobody has."""
+        """Add a device. No device with its digest may be here."""
         self._by_digest[device.digest] = device
 
     def remove(self, device: Device) -> None:
-        """Take a device out, if it is there."""
+        """Remove a device if it is here."""
         if self._by_digest.get(device.digest) is device:
             del self._by_digest[device.digest]
 
 
 class Times:
-    """Devices, each with a time at which something is due. Who is given a later time is asked at the old one, too."""
+    """Devices with the times at which something is due.
+
+    A device that gets a later time is returned at the old time too.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Device]] = []
@@ -156,11 +160,11 @@ class Times:
         return len(self._heap)
 
     def put(self, at: float, device: Device) -> None:
-        """Something is due for the device then."""
+        """Have `take` return the device at this time."""
         heappush(self._heap, (at, next(self._order), device))
 
     def take(self, now: float) -> list[Device]:
-        """Take out those whose time has come; forgotten ones are passed over."""
+        """Remove and return the devices whose time has come, except those that have left this process."""
         due = []
         while self._heap and self._heap[0][0] <= now:
             device = heappop(self._heap)[2]
@@ -170,10 +174,10 @@ class Times:
 
 
 def new_secret() -> str:
-    """A secret for a device's service worker, whose token will be old when it needs one."""
+    """Return a random secret for a service worker, whose token may be too old when it changes its subscription."""
     return secrets.token_urlsafe(SECRET_BYTES)
 
 
 def digest_of_secret(secret: str) -> bytes:
-    """What is kept of a secret. It has 192 bits of chance, so it can't be guessed from this."""
+    """Return the digest of a secret, to store. The secret has 192 random bits, so it can't be guessed from this."""
     return hashlib.sha256(secret.encode(errors="replace")).digest()

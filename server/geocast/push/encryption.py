@@ -1,12 +1,12 @@
-"""What is known of a device, sealed: who copies the store learns how many devices there are, and until when (WPP2).
+"""Encryption of what is known of a device: a copied store shows only how many devices there are, and until when (WPP2).
 
-A record is encrypted with AES-256-GCM under a random nonce, and padded to a multiple of 2 KiB; the device's digest and
-its lease are bound to it as associated data, so that no record can be put in the place of another, or live longer. A
-digest is an HMAC-SHA-256 under a key that is derived from the store's: equal values have equal digests, and nothing
-else shows.
+A record is encrypted with AES-256-GCM under a random nonce, and padded to a multiple of 2 KiB. The device's digest and
+the end of its lease are associated data, so a record can't replace another one or live longer. A digest is an
+HMAC-SHA-256 under a key that is derived from the store's key: equal values have equal digests, and digests show nothing
+else.
 
-The first key of the file seals; all of them open. What was sealed by another one than the first is written anew when it
-is taken in (`device_manager`), digests included, so the old key can be taken out of the file after that.
+The first key of the file encrypts; all keys decrypt. A record of an older key is encrypted again when it is loaded
+(`device_manager`), digests included. After that the old key can be removed from the file.
 """
 
 import functools
@@ -28,18 +28,20 @@ from ..model.alert import Severity
 NONCE_BYTES = 12
 DIGEST_BYTES = 16
 PADDED_BYTES = 2_048
-_ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}  # of most devices
-_MARK_BYTES = 4  # by which a sealed record says which key it is
+# Members that are equal for most devices.
+_ALIKE = {"vapid", "categories", "min_severity", "languages", "kid", "issuer"}
+_MARK_BYTES = 4  # the start of a sealed record, which names its key
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is kept of a device.
+    """All that is stored of a device.
 
-    `p256dh` and `auth` are bytes, `vapid` is the public key of ours that its subscription is for. `cells` are H3 cells
-    in hex. `expires_at_ms` is when its token ends, `issued_at_s` when that was made (None: it did not say), `kid` its
-    key. `small`: its service takes no large bodies. `renewed`: it was told that its lease ends. `issuer` is the issuer
-    of its token (rule HD5); records of earlier releases have none. `worked`: the host of its endpoint has taken a push.
+    `p256dh` and `auth` are bytes; `vapid` is our public key that the subscription was made with. `cells` are H3 cells
+    in hexadecimal. `kid` names the key of the device's token, `issuer` the token's issuer (rule HD5; empty in records
+    of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the token; `issued_at_s` is None if the
+    token did not say. `small`: the service takes no large bodies. `renewed`: the device was reminded of the end of its
+    lease. `worked`: the host of the endpoint has taken a push.
     """
 
     id: str
@@ -49,7 +51,7 @@ class Record:
     auth: bytes
     vapid: str
     topic_key: bytes
-    secret: bytes  # a digest
+    secret: bytes  # the SHA-256 of the device's secret
     cells: tuple[str, ...]
     categories: tuple[str, ...] | None
     min_severity: Severity
@@ -70,13 +72,13 @@ class Record:
         return Subject(self.issuer, self.sub)
 
     def packed(self) -> bytes:
-        """As bytes, from which `unpacked` makes it again."""
+        """Return the record as bytes for `unpacked`."""
         data: bytes = msgpack.packb(asdict(self))
         return data
 
 
 def unpacked(data: bytes) -> Record:
-    """The record in these bytes. Members that this release does not know are passed over. Raises ValueError."""
+    """Return the record in these bytes, without members that this release doesn't know. Raise ValueError."""
     try:
         found: dict[str, Any] = msgpack.unpackb(data)
         known = {name: _frozen(value) for name, value in found.items() if name in Record.__dataclass_fields__}
@@ -88,7 +90,7 @@ def unpacked(data: bytes) -> Record:
 
 @functools.lru_cache(1_024)
 def _once(value: Any) -> Any:
-    """This value, or an equal one that was here before: most devices have the same, and there are many."""
+    """Return the first value that is equal to this one. Most devices share these values, and there are many devices."""
     return value
 
 
@@ -103,35 +105,35 @@ class _Key(NamedTuple):
 
 
 class Keyring:
-    """The keys of the store."""
+    """The keys of the store, which encrypt records and make digests."""
 
     def __init__(self, keys: Iterable[bytes]) -> None:
-        """`keys`: 32 bytes each; the first seals."""
+        """Create a keyring from keys of 32 bytes. The first encrypts."""
         self._keys = [_Key(_derived(key, "mark")[:_MARK_BYTES], AESGCM(key), _derived(key, "digests")) for key in keys]
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def digest(self, what: str, *values: str, key: int = 0) -> bytes:
-        """A digest of these values as `what`: a device, an endpoint, an alert. `key`: the number of the key."""
+        """Return the digest of these values as a `what`, such as `device` or `alert`. `key` is the index of the key."""
         data = b"".join(len(each).to_bytes(4, "big") + each for each in (what.encode(), *map(str.encode, values)))
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
 
     def seal(self, record: Record, device: bytes, until_ms: int) -> bytes:
-        """The record, sealed for the device with this digest and this lease."""
+        """Encrypt a record for the device with this digest and this end of its lease."""
         return self._seal(record.packed(), _bound(device, until_ms))
 
     def open(self, sealed: bytes, device: bytes, until_ms: int) -> tuple[Record, int]:
-        """The record, and the number of the key that it was sealed by. Raises ValueError if no key opens it."""
+        """Return the decrypted record and the index of its key. Raise ValueError if no key decrypts it."""
         data, number = self._open(sealed, _bound(device, until_ms))
         return unpacked(data), number
 
     def seal_note(self, data: bytes, device: bytes) -> bytes:
-        """What processes tell each other of a device, sealed."""
+        """Encrypt a note about a device that processes send each other."""
         return self._seal(data, device)
 
     def open_note(self, sealed: bytes, device: bytes) -> bytes:
-        """What `seal_note` has sealed. Raises ValueError if no key opens it."""
+        """Decrypt a note of `seal_note`. Raise ValueError if no key decrypts it."""
         return self._open(sealed, device)[0]
 
     def _seal(self, data: bytes, bound: bytes) -> bytes:
@@ -166,10 +168,10 @@ def _bound(device: bytes, until_ms: int) -> bytes:
 
 
 def parse_push_keys(data: bytes, source: object) -> Keyring:
-    """The keys of the file of `--push-keys`: a JWKS of `oct` keys for A256GCM. Raises ConfigError."""
+    """Return the keys in the file of `--push-keys`: a JWKS of `oct` keys for A256GCM. Raise ConfigError."""
     return Keyring(sealing_keys_of(data, f"push-keys {source}", "geocast keygen --push").values())
 
 
 def make_push_key(kid: str) -> dict[str, str]:
-    """A new key for the store, as a JWK."""
+    """Return a new key for the store, as a JWK."""
     return make_sealing_key(kid)

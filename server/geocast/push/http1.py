@@ -1,10 +1,10 @@
-"""As much of HTTP/1.1 (RFC 9112) as a push takes: POST over TLS, an answer's head, and connections that are kept.
+"""The part of HTTP/1.1 (RFC 9112) that a push needs: POST over TLS, heads of answers, and connections that are kept.
 
-A connection has one request under way. What comes is read by llhttp, the parser of Node.js (httptools). Of an answer
-the head is kept, with MAX_HEAD_BYTES at most, and a small body is passed over; after anything else the connection ends.
-So it does when it is sent what nobody has asked for: that could be taken for the answer to the next request.
+A connection has one request under way. llhttp, the parser of Node.js (httptools), reads the answers. The head of an
+answer may have MAX_HEAD_BYTES; a small body is skipped. Anything else ends the connection. Bytes that come without a
+request end it too, because they could be taken for the answer to the next request.
 
-A whole client was tried: aiohttp takes some 240 µs for each push, and all of one is to take 300 (bench push).
+A whole HTTP client was tried: aiohttp takes some 240 µs of CPU for each push, and the budget of a push is 300 µs.
 """
 
 import asyncio
@@ -14,45 +14,46 @@ from typing import NamedTuple, cast
 
 import httptools
 
-MAX_HEAD_BYTES = 16_384  # of an answer, with those that come before it (1xx)
-MAX_REST_BYTES = 32_768  # that are passed over behind it: a body, and what is around its chunks
-KEPT_S, TIDY_S = 55.0, 5.0  # for how long a connection without a request is kept; how often that is looked at
-MAX_KEPT = 1_024  # connections without a request; beyond it the one that has waited longest ends
+MAX_HEAD_BYTES = 16_384  # of an answer's head, including the heads of 1xx answers before it
+MAX_REST_BYTES = 32_768  # of everything after the head, which is skipped: the body with the framing of its chunks
+KEPT_S, TIDY_S = 55.0, 5.0  # how long a connection without a request is kept; how often that is checked
+MAX_KEPT = 1_024  # most connections without a request; beyond that the one that has waited longest is closed
 
 
 class ResponseHead(NamedTuple):
-    """What counts in the head of an answer."""
+    """The parts of an answer's head that matter here."""
 
     status: int
-    retry_after: str | None  # as it stands there; of several the last
+    retry_after: str | None  # the text of the field; of several fields the last
 
 
 def request(authority: str, target: str, fields: Mapping[str, str], body: bytes) -> bytes:
-    """A POST. The caller answers for it that nothing in it has a line break."""
+    """Return the bytes of a POST. Callers must make sure that no argument contains a line break."""
     lines = "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
     head = f"POST {target} HTTP/1.1\r\nHost: {authority}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode("ascii") + body
 
 
 class ServiceConnection(asyncio.Protocol):
-    """A connection to a service."""
+    """A connection to a push service, with at most one request under way."""
 
     def __init__(self, where: tuple[str, int], connections: "ServiceConnections") -> None:
-        """`where` is the host and the port; `connections` has it while it is open."""
+        """Create a connection to `where`, a host and a port. `connections` holds it while it is open."""
         self.where = where
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport  # from `connection_made` on
-        self._parser: httptools.HttpResponseParser | None = None  # while an answer and its body are to come
-        self._answer: asyncio.Future[ResponseHead] | None = None  # while its head is
+        self._parser: httptools.HttpResponseParser | None = None  # until an answer and its body are read
+        self._answer: asyncio.Future[ResponseHead] | None = None  # until the head of the answer is read
         self._retry_after: str | None = None
-        self._head_at = 0.0  # when the head had come, by the loop's clock
-        self._head_left = self._rest_left = 0  # bytes that may come
+        self._head_at = 0.0  # when the head was complete, by the loop's clock
+        self._head_left = self._rest_left = 0  # bytes that the answer may still have
 
     async def exchange(self, data: bytes, until: float) -> ResponseHead:
-        """Send a request, and wait for its answer, no longer than until then, by the loop's clock.
+        """Send a request and return the head of its answer. `until` is the deadline, by the loop's clock.
 
-        Raises TimeoutError; OSError if the connection ends; ValueError if what comes is no HTTP. It may have been sent.
+        Raise TimeoutError at the deadline, OSError if the connection ends, and ValueError for an answer that is no
+        HTTP. The service may have got the request in all three cases.
         """
         answer: asyncio.Future[ResponseHead] = self._loop.create_future()
         self._answer = answer
@@ -69,13 +70,13 @@ class ServiceConnection(asyncio.Protocol):
             timer.cancel()
 
     def abort(self) -> None:
-        """End it at once, whatever is under way."""
+        """Close the connection at once, whatever is under way."""
         self._parser = None
         self._connections.take(self)
         self._transport.abort()
 
     def is_slow(self, now: float) -> bool:
-        """Whether it is long since the head of an answer came, and what follows is not there yet."""
+        """Return whether the rest of an answer has not arrived long after its head."""
         return self._answer is None and self._parser is not None and now - self._head_at >= KEPT_S - TIDY_S
 
     # ---- what the transport calls ------------------------------------------------------------------------------------
@@ -106,7 +107,7 @@ class ServiceConnection(asyncio.Protocol):
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
 
     def _pass_over(self, data: bytes) -> None:
-        """Take some of what follows a head: a body with all that is around it, which is bounded as well."""
+        """Skip bytes that follow a head: the body and its framing, up to MAX_REST_BYTES."""
         self._rest_left -= len(data)
         if self._rest_left < 0:
             self.abort()
@@ -114,11 +115,11 @@ class ServiceConnection(asyncio.Protocol):
             self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        """Have some more read; raises ValueError for what nobody has asked for."""
+        """Parse more bytes. Raise ValueError for bytes that no request asked for."""
         if not data:
             return
         if self._parser is None:
-            raise ValueError("nothing is to come")
+            raise ValueError("bytes without a request")
         self._parser.feed_data(data)
 
     def _fail(self, error: Exception) -> None:
@@ -129,22 +130,22 @@ class ServiceConnection(asyncio.Protocol):
     # ---- what the parser calls ---------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Note that an answer begins; nobody may send one unasked."""
+        """Check that the answer that begins belongs to a request."""
         if self._answer is None:
-            raise ValueError("an answer that nobody has asked for")
+            raise ValueError("an answer without a request")
         self._retry_after = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note one line of its head."""
+        """Keep the value of `Retry-After`."""
         if name.lower() == b"retry-after":
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """Hand over the head, which is whole."""
+        """Return the head of the answer to the waiting `exchange`."""
         assert self._parser is not None
         status = self._parser.get_status_code()
         if status < 200:
-            return  # another one follows; with 101 the parser gives up
+            return  # the final answer follows; after 101 the parser raises an error
         self._head_at = self._loop.time()
         answer, self._answer = self._answer, None
         if answer is not None and not answer.done():
@@ -153,17 +154,17 @@ class ServiceConnection(asyncio.Protocol):
             self.abort()
 
     def on_message_complete(self) -> None:
-        """Keep the connection: all of the answer has come."""
+        """Keep the connection for the next request: the whole answer has been read."""
         if self._answer is None and self._parser is not None:
             self._parser = None
             self._connections.keep(self)
 
 
 def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Handle an error that nobody has caught, as a loop does by itself; but none of TLS on a connection that has ended.
+    """Handle uncaught errors as the loop does by itself, but ignore those of TLS on connections that were closed here.
 
-    uvloop may still have something to write behind what a service has said, such as that it closes, where we have
-    ended the connection at what it said before; and writes a traceback when it finds it closed.
+    Example: a service says that it closes, and this process closes the connection. uvloop may still have bytes to
+    write, finds the connection closed, and would log a traceback.
     """
     is_of_tls = context.get("message") == "Fatal error on SSL protocol"
     if not (is_of_tls and isinstance(context.get("exception"), RuntimeError)):
@@ -171,19 +172,18 @@ def pass_over_late_writes(loop: asyncio.AbstractEventLoop, context: dict[str, ob
 
 
 class ServiceConnections:
-    """Those to all services. They belong to one loop."""
+    """The connections to all services. They belong to one event loop."""
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         self._tls = tls
-        self.everyone: set[ServiceConnection] = set()  # that are open
-        self._waiting: dict[
-            ServiceConnection, float
-        ] = {}  # for a request, since when; who has waited longest is the first
-        self._kept: dict[tuple[str, int], dict[ServiceConnection, None]] = {}  # the same, by host and port
+        self.everyone: set[ServiceConnection] = set()  # all open connections
+        # Connections without a request, and since when; the one that has waited longest comes first.
+        self._waiting: dict[ServiceConnection, float] = {}
+        self._kept: dict[tuple[str, int], dict[ServiceConnection, None]] = {}  # the same connections by host and port
         self._tidying: asyncio.TimerHandle | None = None
 
     def kept(self, host: str, port: int) -> ServiceConnection | None:
-        """A connection that waits for a request, of which it is the caller's, if there is one; the last to come."""
+        """Return a connection without a request and hand it to the caller, or None. The one kept last comes first."""
         kept = self._kept.get((host, port))
         if not kept:
             return None
@@ -199,7 +199,7 @@ class ServiceConnections:
             next(iter(self._waiting)).abort()
 
     def take(self, connection: ServiceConnection) -> None:
-        """Have a connection wait for a request no more, if it does."""
+        """Stop keeping a connection, if it is kept."""
         if self._waiting.pop(connection, None) is not None:
             kept = self._kept[connection.where]
             del kept[connection]
@@ -207,7 +207,7 @@ class ServiceConnections:
                 del self._kept[connection.where]
 
     async def connect(self, host: str, port: int, address: str) -> ServiceConnection:
-        """A new connection to this address, whose certificate is good for the host. Raises OSError."""
+        """Open a connection to this address, with a certificate that is valid for the host. Raise OSError."""
         loop = asyncio.get_running_loop()
         if self._tidying is None:
             loop.set_exception_handler(pass_over_late_writes)
@@ -218,14 +218,14 @@ class ServiceConnections:
         return connection
 
     def close(self) -> None:
-        """End all of them at once, whatever is under way."""
+        """Close all connections at once, whatever is under way."""
         if self._tidying is not None:
             self._tidying.cancel()
         for connection in list(self.everyone):
             connection.abort()
 
     def _tidy(self) -> None:
-        """End those that have waited for too long, for a request or for the rest of an answer."""
+        """Close connections that have waited too long, for a request or for the rest of an answer."""
         loop = asyncio.get_running_loop()
         for connection in [each for each in self.everyone if each.is_slow(loop.time())]:
             connection.abort()

@@ -1,8 +1,7 @@
-"""Pushes over HTTP/1.1, with connections that are kept (WPO4, WPO5).
+"""Pushes over HTTP/1.1, on connections that are kept (rules WPO4, WPO5).
 
-Nothing of a service is trusted: no redirect is followed, no cookie kept, no proxy of the environment used, no body
-kept. Its name is resolved here, and a connection goes to an address that was looked at (`addresses`). HTTP is spoken by
-`http1`, which does no more than this takes.
+Services are not trusted: redirects are not followed, cookies and bodies are not kept, and proxies of the environment
+are not used. This process resolves names itself and connects only to addresses that were checked (`addresses`).
 """
 
 import asyncio
@@ -21,22 +20,22 @@ from .client import Push, PushResponse
 from .http1 import ServiceConnection, ServiceConnections, request
 from .service_limits import PushOutcome, outcome_of
 
-PATIENCE_S = 10.0  # for an answer, the connection included
-NAMES_S = 60.0  # after which a name is looked up again, the next time that it is used
+PATIENCE_S = 10.0  # longest wait for an answer, with the time to connect
+NAMES_S = 60.0  # age of addresses at which a name is looked up again when it is used
 STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a new lookup takes longer than this
-NAMES, LOOKUPS = 1_024, 64  # names that are kept, and looked up at once
+NAMES, LOOKUPS = 1_024, 64  # most names that are kept; most lookups under way
 
 
 class HttpPushClient:
-    """Sends pushes to the services of the internet. It is open for as long as the block runs."""
+    """A client for the push services of the internet. An asynchronous context manager: it is open inside the block."""
 
     def __init__(self, clock: Clock, private: Collection[str] = (), tls: ssl.SSLContext | None = None) -> None:
-        """`private`: hosts that may be on one's own network; `tls`: whose certificates are good, or the system's."""
+        """Create a client. Hosts in `private` may have internal addresses; `tls` is None for the system's CAs."""
         self._clock = clock
-        self._names = _Names(frozenset(private))  # of hosts that are known
-        self._other_names = _Names(frozenset(private))  # their name services may be anybody's (rule HD2)
+        self._names = _Names(frozenset(private))  # names of known hosts
+        self._other_names = _Names(frozenset(private))  # of unknown hosts; anybody may run their name servers (HD2)
         self._connections = ServiceConnections(tls or ssl.create_default_context())
-        self._loop: asyncio.AbstractEventLoop  # from `__aenter__` on: to ask for it takes a system call each time
+        self._loop: asyncio.AbstractEventLoop  # set by `__aenter__`: getting it takes a system call each time
 
     async def __aenter__(self) -> "HttpPushClient":
         self._loop = asyncio.get_running_loop()
@@ -56,31 +55,31 @@ class HttpPushClient:
                     connection = await self._connect(endpoint, self._names if push.is_known else self._other_names)
         except TimeoutError:
             return PushResponse(PushOutcome.AWAY, "no answer")
-        except OSError:  # TLS included
+        except OSError:  # or TLS failed
             return PushResponse(PushOutcome.AWAY, "no connection")
         try:
             head = await connection.exchange(_request(push), until)
         except TimeoutError:
             return PushResponse(PushOutcome.MAYBE, "no answer")
-        except (OSError, ValueError):  # the connection ended, or what came is no HTTP
+        except (OSError, ValueError):  # the connection ended, or the answer is no HTTP
             return PushResponse(PushOutcome.MAYBE, "broken")
         failpoints.hit("push-answered")
         return PushResponse(outcome_of(head.status), str(head.status), self._retry_after_s(head.retry_after))
 
     async def _connect(self, endpoint: Endpoint, names: "_Names") -> ServiceConnection:
-        """A new connection, to the first address of the host that takes it. Raises OSError."""
+        """Return a connection to the first address of the host that accepts one. Raise OSError."""
         failed = OSError("no address that may be connected to")
         addresses = await names.addresses(endpoint.host, endpoint.port)
         for address in addresses:
             try:
-                async with asyncio.timeout(PATIENCE_S / len(addresses)):  # one that is silent leaves the others time
+                async with asyncio.timeout(PATIENCE_S / len(addresses)):  # a silent address leaves time for the others
                     return await self._connections.connect(endpoint.host, endpoint.port, address)
             except OSError as error:
                 failed = error
         raise failed
 
     def _retry_after_s(self, text: str | None) -> float | None:
-        """Retry-After in seconds (RFC 9110, 10.2.3), if there is one that can be read."""
+        """Return Retry-After in seconds (RFC 9110, 10.2.3); None if it is missing or invalid."""
         if text is None:
             return None
         if text.isascii() and text.isdigit():
@@ -104,19 +103,19 @@ def _request(push: Push) -> bytes:
 
 
 class _Name:
-    """What is known of a name: the addresses that were found last, and the lookup that is under way."""
+    """The addresses that the last lookup of a name found, and the lookup that is under way."""
 
     def __init__(self) -> None:
         self.addresses: list[str] | None = None
-        self.found_at = 0.0  # by the loop's clock
+        self.found_at = 0.0  # when the addresses were found, by the loop's clock
         self.lookup: asyncio.Future[list[str]] | None = None
 
 
 class _Names:
-    """The addresses of names, by the system's resolver, without those that may not be connected to.
+    """The addresses of names, from the system's resolver, without those that may not be connected to.
 
-    A resolver may take half a minute for one name. So each lookup has a thread of its own, LOOKUPS are under way at
-    most, and nobody waits for long while there are addresses from an earlier lookup.
+    A resolver may take half a minute for a name. So each lookup has a thread of its own, at most LOOKUPS are under way,
+    and while there are addresses of an earlier lookup, callers wait at most REFRESH_S.
     """
 
     def __init__(self, private: Collection[str]) -> None:
@@ -125,7 +124,7 @@ class _Names:
         self._lookups = 0
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """Return all that may be connected to. Raises OSError if the name can't be looked up."""
+        """Return the addresses of a host that may be connected to. Raise OSError if the lookup fails."""
         now = asyncio.get_running_loop().time()
         name = self._names.get((host, port))
         if name is None:
@@ -139,7 +138,7 @@ class _Names:
         if name.lookup is None and self._lookups < LOOKUPS:
             name.lookup = self._look_up(name, host, port)
         lookup = name.lookup
-        if lookup is not None:  # many wait for it, and one of them may give up
+        if lookup is not None:  # many callers may wait; one that gives up must not cancel it
             await asyncio.wait([lookup], timeout=None if usable is None else REFRESH_S)
             if lookup.done() and (usable is None or lookup.exception() is None):
                 return lookup.result()
@@ -151,7 +150,7 @@ class _Names:
         self._lookups += 1
         loop = asyncio.get_running_loop()
         lookup: asyncio.Future[list[str]] = loop.create_future()
-        lookup.add_done_callback(lambda _: lookup.exception())  # it may be that nobody waits for it any more
+        lookup.add_done_callback(lambda _: lookup.exception())  # perhaps no caller is left to retrieve it
 
         def done(found: list[str] | OSError) -> None:
             self._lookups -= 1
@@ -169,8 +168,9 @@ class _Names:
                 found = list(dict.fromkeys(str(where[0]) for _, _, _, _, where in every))
             except (OSError, UnicodeError) as error:
                 found = error if isinstance(error, OSError) else OSError("not a name")
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(done, found)
 
-        threading.Thread(target=resolve, daemon=True).start()  # a daemon: the end of the process waits for none
+        # A daemon thread, so the process can exit during a lookup.
+        threading.Thread(target=resolve, daemon=True).start()
         return lookup

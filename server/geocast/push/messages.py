@@ -1,4 +1,4 @@
-"""The messages that devices are sent: those of the stream, as they fit into a push (WPT1, WPT3, WPT4)."""
+"""Messages for devices: those of the stream, cut to the size of a push (rules WPT1, WPT3, WPT4)."""
 
 import hashlib
 import hmac
@@ -9,17 +9,17 @@ from ..auth.base64url import encoded
 from ..clock import format_time
 from .webpush import max_plaintext
 
-BODY_BYTES = 3_000  # of every message (WPT2)
-SMALL_BODY_BYTES = 1_024  # for a device whose service has said 413 once
-TOPIC_CHARACTERS = 32  # RFC 8030, 5.4: at most
-URGENCIES = ("low", "normal", "high", "high")  # by the severity's rank
+BODY_BYTES = 3_000  # the size of every body (rule WPT2)
+SMALL_BODY_BYTES = 1_024  # the size for a device whose service has answered 413
+TOPIC_CHARACTERS = 32  # the maximum of RFC 8030, 5.4
+URGENCIES = ("low", "normal", "high", "high")  # by the rank of the severity
 RENEW = "renew"
 
 _CUT = ("id", "revision", "category", "title", "headline", "severity", "status", "issued_at", "expires_at")
 
 
 class PushMessage(NamedTuple):
-    """A message of the stream: the number of the entry that it is made of, and its JSON."""
+    """A message of the stream: its JSON, and the number of the log entry that it was made from."""
 
     number: int
     is_cancel: bool
@@ -27,7 +27,10 @@ class PushMessage(NamedTuple):
 
 
 def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -> bytes:
-    """What a push of this message says, for a body of so many bytes: all of it, or cut, or that it can be fetched."""
+    """Return the plaintext of a push for a body of `body_bytes`.
+
+    That is the whole message, or a cut one, or only a notice that the device should fetch the alert (rule WPT1).
+    """
     now = b'"now":"' + format_time(now_ms).encode() + b'",'
     whole = b"{" + now + message.payload[1:]
     if len(whole) <= max_plaintext(body_bytes):
@@ -36,12 +39,15 @@ def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:
-    """What a device is told whose registration ends soon."""
+    """Return the plaintext for a device whose registration ends soon, at `until_ms`."""
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
 def _cut(message: PushMessage, now: str, most: int) -> bytes:
-    """The message in fewer words (WPT1). What carries a proof can't be cut, for then it would prove nothing (C13)."""
+    """Return the message with fewer words (rule WPT1).
+
+    A cut text would not match its proof, so send a notice (rule C13).
+    """
     whole = json.loads(message.payload)
     if "proof" in whole:
         return _json({"type": "fetch", "now": now})
@@ -54,8 +60,8 @@ def _cut(message: PushMessage, now: str, most: int) -> bytes:
 
 
 def _fitted(message: dict[str, Any], of: dict[str, Any], name: str, words: str, most: int) -> bytes:
-    """The message, its words shortened until it fits; without even one of them, only that it can be fetched."""
-    low, high = 0, len(words)  # so many characters fit; so many may
+    """Return the message with `of[name]` shortened until all fits; a notice if not even one character fits."""
+    low, high = 0, len(words)  # the number of characters that fit is in this range
     while low < high:
         middle = (low + high + 1) // 2
         of[name] = _shortened(words, middle)
@@ -73,10 +79,10 @@ def _json(message: dict[str, Any]) -> bytes:
 
 
 def topic(key: bytes, alert_id: str) -> str:
-    """By which a service replaces an undelivered message by a newer one: no two devices share one (WPT3)."""
+    """Return the Topic by which a service replaces an older message; no two devices share one (rule WPT3)."""
     return encoded(hmac.digest(key, alert_id.encode(), hashlib.sha256))[:TOPIC_CHARACTERS]
 
 
 def ttl_s(expires_at_ms: int, now_ms: int) -> int:
-    """For how long a service may keep a message, in whole seconds; below 1 it is not sent (WPT3)."""
+    """Return for how many whole seconds a service may keep a message. Below 1 it is not sent (rule WPT3)."""
     return (expires_at_ms - now_ms) // 1000

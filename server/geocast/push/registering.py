@@ -1,8 +1,8 @@
-"""Registration: what a device says of itself, and whether that is taken (WPR1 to WPR8, WPR10).
+"""Registration of devices: which requests are accepted, and what is stored of them (rules WPR1 to WPR8, WPR10).
 
-    found by the guard: 401, 403 ──> id: 404 ──> body: 413, 415, 400 ──> here: 422 ──> 429 ──> 409 ──> 503
+    checked by the middleware: 401, 403 ──> id: 404 ──> body: 413, 415, 400 ──> here: 422 ──> 429 ──> 409 ──> 503
 
-What is decided here needs no HTTP. An answer never repeats an endpoint, a key or a place.
+This module uses no HTTP. No answer repeats an endpoint, a key or a place.
 """
 
 import re
@@ -35,7 +35,7 @@ from .encryption import Record
 from .webpush import AUTH_BYTES, Vapid, point
 
 COARSEST_CELL, FINEST_CELL = 5, 9  # resolutions of H3
-MAX_DEVICES = 8  # of one subject (HD5)
+MAX_DEVICES = 8  # devices of one subject (rule HD5)
 RATES = (Rate(20, 60), Rate(60, 3600))  # registrations of one subject
 MAX_LEASE_DAYS = 30
 _DAY_MS = 86_400_000
@@ -46,14 +46,14 @@ _ID = re.compile("[A-Za-z0-9_-]{16,64}")
 
 
 class SubscriptionKeys(StrictModel):
-    """What a message is encrypted to (RFC 8291), as base64url."""
+    """The keys that messages are encrypted to (RFC 8291), in base64url."""
 
     p256dh: Annotated[str, Field(max_length=128)]
     auth: Annotated[str, Field(max_length=64)]
 
 
 class Subscription(StrictModel):
-    """A PushSubscription, as browsers write it."""
+    """A PushSubscription, as browsers serialize it."""
 
     endpoint: str
     keys: SubscriptionKeys
@@ -61,13 +61,13 @@ class Subscription(StrictModel):
 
 
 class DevicePlace(StrictModel):
-    """A cell of H3; what it may be is judged with the rest."""
+    """An H3 cell. Its resolution is checked with the other fields."""
 
     cell: Annotated[str, Field(max_length=32)]
 
 
 class Registration(StrictModel):
-    """The body of a PUT: all of it, always."""
+    """The body of a PUT, which always has all fields of a registration."""
 
     subscription: Subscription
     places: Annotated[list[DevicePlace], Field(max_length=MAX_PLACES)]
@@ -79,14 +79,18 @@ class Registration(StrictModel):
 
 
 class Readdressing(StrictModel):
-    """The body of a PUT of a service worker: another subscription, no more."""
+    """The body of a service worker's PUT: only another subscription."""
 
     subscription: Subscription
 
 
 @dataclass(frozen=True, slots=True)
 class RegistrationTerms:
-    """What the operator allows. `finest_cell`: a resolution; `lease_days`; `max_devices`: of all owners."""
+    """The limits that the operator sets.
+
+    `finest_cell` is an H3 resolution, `lease_days` the longest lease, `max_devices` the number of devices of all
+    owners.
+    """
 
     services: Services
     finest_cell: int = FINEST_CELL
@@ -95,25 +99,25 @@ class RegistrationTerms:
 
 
 class Registered(NamedTuple):
-    """What came of a PUT: the answer, and whether the device is new."""
+    """The result of a PUT: the body of the answer, and whether the device is new."""
 
     answer: dict[str, Any]
     is_new: bool
 
 
 class Registering:
-    """Takes registrations, and tells a device's owner what is stored."""
+    """The service that registers devices and shows owners what is stored of them."""
 
     def __init__(self, waking: DeviceManager, vapid: Vapid, terms: RegistrationTerms, clock: Clock) -> None:
         self._waking = waking
         self._vapid = vapid
         self._terms = terms
         self._clock = clock
-        self._rates = Rates()  # of what this process is asked
+        self._rates = Rates()  # counts the registrations at this process
         self._limits = Limits(MAX_DEVICES, terms.max_devices)
 
     def offer(self) -> dict[str, Any]:
-        """What a client has to know before it subscribes."""
+        """Return what a client has to know before it subscribes."""
         return {
             "vapid": self._vapid.public,
             "cells": [COARSEST_CELL, self._terms.finest_cell],
@@ -121,14 +125,14 @@ class Registering:
         }
 
     async def put(self, device_id: str, body: Mapping[str, Any], grant: Grant) -> Registered:
-        """Register a device, or replace its registration. Raises Problem, in the order that the module tells."""
+        """Register a device, or replace its registration. Raise Problem, in the order of the module's docstring."""
         asked = self._read(Registration, body)
         now = self._clock.now()
         self._rates.claim(grant.subject, RATES, now.monotonic)
         until_ms = self._until(asked.subscription, now.wall_ms + self._terms.lease_days * _DAY_MS)
         secret = new_secret()
         new = _record(device_id, asked, grant, self._vapid.public, digest_of_secret(secret))
-        if until_ms - now.wall_ms <= RENEW_MS:  # it would be told so at once, and again whenever it answers to that
+        if until_ms - now.wall_ms <= RENEW_MS:  # no reminder: it would come at once, after each registration
             new = replace(new, renewed=True)
 
         def change(before: OpenedDevice | None) -> tuple[Record, int]:
@@ -143,7 +147,10 @@ class Registering:
         return Registered(answer | {"secret": secret} if is_new else answer, is_new)
 
     async def readdress(self, device: OpenedDevice, body: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Give a device another subscription; its lease stays. None: it was forgotten meanwhile. Raises Problem."""
+        """Give a device another subscription and keep its lease.
+
+        Return None if it was forgotten meanwhile. Raise Problem.
+        """
         asked = self._read(Readdressing, body).subscription
         self._rates.claim(device.record.subject, RATES, self._clock.now().monotonic)
         p256dh, auth = decoded(asked.keys.p256dh), decoded(asked.keys.auth)
@@ -160,22 +167,22 @@ class Registering:
         return None if changed.result is None else {"until": format_time(until_ms)}
 
     def check(self, device_id: str) -> None:
-        """Raises Problem (404) for what is no id (WPR1)."""
+        """Raise Problem (404) if this is not a valid id (rule WPR1)."""
         if _ID.fullmatch(device_id) is None:
             raise Problem(problems.NOT_FOUND)
 
     async def find(self, device_id: str, owner: Subject) -> OpenedDevice | None:
-        """A device by its owner. Raises Problem (404), and StoreUnavailable."""
+        """Return an owner's device. Raise Problem (404) for an invalid id, and StoreUnavailable."""
         self.check(device_id)
         return await self._waking.records.find(self._waking.records.digest_of(owner, device_id))
 
     async def knowing(self, device_id: str, secret: str) -> OpenedDevice | None:
-        """The device with this id whose secret this is. Raises StoreUnavailable."""
+        """Return the device with this id and this secret. Raise StoreUnavailable."""
         device = await self._waking.records.knowing(digest_of_secret(secret))
         return device if device is not None and device.record.id == device_id else None
 
     async def forget(self, device_id: str | None, owner: Subject) -> None:
-        """Forget one device of an owner, or all; it is fine if there is none. Raises Problem and StoreUnavailable."""
+        """Forget one device of an owner, or all if the id is None. Raise Problem and StoreUnavailable."""
         devices: Sequence[RegistrationKey]
         if device_id is None:
             devices = await self._waking.records.owned(owner)
@@ -185,7 +192,10 @@ class Registering:
         await self._waking.forget_asked(devices)
 
     def shown(self, device: OpenedDevice) -> dict[str, Any]:
-        """What is stored of a device, for its owner: no key, no secret, and of its endpoint the host alone."""
+        """Return what is stored of a device, for its owner.
+
+        Keys and secrets are left out, and the endpoint except for its host.
+        """
         record = device.record
         return {
             "id": record.id,
@@ -198,7 +208,7 @@ class Registering:
             "proofs": record.proofs,
         }
 
-    # ---- what is judged ------------------------------------------------------------------------------------------
+    # ---- checks of a body ----------------------------------------------------------------------------------------
 
     def _read(self, model: type[Any], body: Mapping[str, Any]) -> Any:
         try:
@@ -210,7 +220,7 @@ class Registering:
         return asked
 
     def _broken(self, asked: Registration | Readdressing) -> Iterator[Violation]:
-        """What is wrong with it that a type can't tell (WPR2 to WPR4)."""
+        """Yield the violations that types can't express (rules WPR2 to WPR4)."""
         subscription = asked.subscription
         if self._terms.services.allowed(subscription.endpoint) is None:
             wanted = "must be an https URL of at most 1,000 bytes at a push service that this server allows"
@@ -231,7 +241,7 @@ class Registering:
 
     @staticmethod
     def _until(subscription: Subscription, lease_ms: int) -> int:
-        """WPR4: a subscription that ends before the lease ends that."""
+        """Return the end of the lease: the subscription's own end if that is earlier (rule WPR4)."""
         expires_ms = subscription.expirationTime
         return lease_ms if expires_ms is None else min(lease_ms, int(expires_ms))
 
@@ -252,7 +262,7 @@ def _is_auth(text: str) -> bool:
 
 
 def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secret: bytes) -> Record:
-    """What is kept of a registration, of a device that is new."""
+    """Return the record of a new device."""
     assert grant.proof is not None
     return Record(
         id=device_id,
@@ -277,7 +287,10 @@ def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secre
 
 
 def _kept(record: Record, before: Record) -> Record:
-    """The record of a device that is registered again: what was drawn for it stays, and what its endpoint expects."""
+    """Return the record of a device that registers again.
+
+    The secret and the Topic key stay, and with an equal endpoint also the state of the endpoint.
+    """
     record = replace(record, secret=before.secret, topic_key=before.topic_key)
     if record.endpoint != before.endpoint:
         return record

@@ -1,8 +1,8 @@
-"""The listener of `geocast push`: registrations of devices, over HTTP (docs/reference/push-rules.md).
+"""The HTTP listener of `geocast push`: registrations of devices (docs/reference/push-rules.md).
 
-    door (the connection) ──> Gate: 503, 403 origin, 401, 429 ──> a call, here ──> push.registering
+    connection ──> `_Gate`: 503, 403 origin, 401, 429 ──> a route, here ──> `registering`
 
-The application behind it is nothing but the table of the calls. Bodies are read as the api listener reads them.
+The application behind the gate is only the table of routes. Bodies are read as on the api listener.
 """
 
 import asyncio
@@ -37,20 +37,23 @@ from .registering import Registering
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 * 1024
-MAX_REQUESTS = 500  # under way at once
-STRANGERS = None  # as whom requests are counted until it is known who is asking
-PREFLIGHT_S = 600  # for how long a browser may remember what it was allowed
+MAX_REQUESTS = 500  # most requests under way
+STRANGERS = None  # the subject of requests whose sender is not known yet
+PREFLIGHT_S = 600  # how long a browser may cache the answer to a preflight request
 OFFER = "/v1/push"
 
 
 def requests_of(share: float) -> Shares:
-    """The places of requests, of which one subject may take this share (rule HD6)."""
+    """Return the limit on requests under way, with the share that one subject may have (rule HD6)."""
     return Shares("requests under way", MAX_REQUESTS, share)
 
 
 @dataclass(slots=True)
 class DevicesContext:
-    """What the listener works on. `registering` is None until the devices are read; `unready` says why that is."""
+    """The services and settings of the listener.
+
+    `registering` is None until the devices are loaded, and `unready` returns the reasons.
+    """
 
     tokens: TokenVerifier
     clock: Clock
@@ -58,19 +61,19 @@ class DevicesContext:
     origins: Collection[str]
     unready: Callable[[], list[str]]
     registering: Registering | None = None
-    newer_keys: NewerKeys | None = None  # where keys are published at a URL
+    newer_keys: NewerKeys | None = None  # set if the keys come from a URL
     drain: Drain = field(default_factory=Drain)
     requests: Shares = field(default_factory=lambda: requests_of(SHARE))
 
     def taking(self) -> Registering:
-        """What takes registrations. Raises Problem (503) before it can."""
+        """Return the registration service. Raise Problem (503) before it is there."""
         if self.registering is None:
             raise Problem.later(problems.STORE_UNAVAILABLE, RETRY_AFTER_S)
         return self.registering
 
 
 def make_app(calls: DevicesContext) -> ASGIApp:
-    """The ASGI application of the listener."""
+    """Return the ASGI application of the listener."""
 
     async def offer(_: Request) -> Response:
         return JSONResponse(calls.taking().offer())
@@ -80,9 +83,8 @@ def make_app(calls: DevicesContext) -> ASGIApp:
         device_id = request.path_params["device_id"]
         calls.taking().check(device_id)  # 404 comes before the body
         body = await body_of(request, MAX_BODY_BYTES)
-        if grant.proof is None or not calls.tokens.still_valid(
-            grant.proof
-        ):  # a body may take longer than a reload (BA3)
+        # The token may have been revoked while the body arrived (rule BA3).
+        if grant.proof is None or not calls.tokens.still_valid(grant.proof):
             raise unauthorized()
         done = await calls.taking().put(device_id, body, grant)
         return JSONResponse(done.answer, 201 if done.is_new else 200)
@@ -126,7 +128,7 @@ def make_app(calls: DevicesContext) -> ASGIApp:
 
 
 def make_metrics_app(unready: Callable[[], list[str]], of: Metrics) -> ASGIApp:
-    """The ASGI application of `--metrics`: metrics, and whether we live and are ready."""
+    """Return the ASGI application of `--metrics`: metrics, `/healthz` and `/readyz`."""
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
@@ -156,7 +158,7 @@ def _refused(calls: DevicesContext, problem: Problem) -> Response:
 
 @dataclass(slots=True)
 class _Gate:
-    """What comes before any route: how many at once, whether we are going away, from which page, and who is asking."""
+    """The checks before every route: number of requests, shutdown, origin of the page, and token."""
 
     app: ASGIApp
     calls: DevicesContext
@@ -188,7 +190,7 @@ class _Gate:
         except asyncio.CancelledError:
             if not self.calls.drain.begun:
                 raise
-            if not started:  # as on the api listener
+            if not started:  # the drain ended the request before it was answered
                 await _refused(self.calls, Problem.later(problems.DRAINING, RETRY_AFTER_S))(scope, receive, noted)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
@@ -196,7 +198,7 @@ class _Gate:
                 await _refused(self.calls, Problem(problems.INTERNAL))(scope, receive, noted)
 
     async def _answer(self, scope: Scope, headers: Headers, origin: str | None) -> tuple[ASGIApp, Hashable]:
-        """Return what answers, and by whom the request is counted (rule HD6)."""
+        """Return the application that answers, and the subject that the request counts for (rule HD6)."""
         subject: Hashable = STRANGERS
         try:
             if self.calls.drain.begun:
@@ -214,7 +216,10 @@ class _Gate:
         return self.app, subject
 
     async def _admit(self, scope: Scope) -> Hashable:
-        """Note in `scope` who is asking, and return it. Raise Problem (401) and StoreUnavailable."""
+        """Check the token or the device's secret, note it in `scope` and return the subject.
+
+        Raise Problem (401) and StoreUnavailable.
+        """
         calls, token = self.calls, bearer(scope)
         device_id, _, rest = scope["path"].removeprefix("/v1/devices/").partition("/")
         if rest == "subscription":

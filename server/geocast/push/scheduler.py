@@ -1,32 +1,51 @@
-"""Which push device is sent what, and when: places at push services, requests and their answers (WPO1 to WPO3, HD2).
+"""The scheduler of push requests: which device is sent which alert, and when (rules WPO1 to WPO3, HD2).
 
-    a turn of the fan-out offers alerts to devices ──> a device takes the most urgent one, or declines and waits
-        ──> noted that it may be sent ──> encrypted, sent ──> answered ──> the device is offered what it is owed by then
+    the fan-out offers alerts to devices ──> a device takes the most urgent one, or declines all and waits
+        ──> the journal notes "maybe sent" ──> encrypt, send ──> answer ──> offer what is owed by then
 
-`device_state` has the states of a device.
+`device_state` has the states of a device. A *gate* is a bound on requests under way, with a queue of devices: the limit
+of one host (`ServiceLimit`), or a set of slots for all hosts (`Slots`).
 
-Rule 1  One request is under way for a device. Its row is paused meanwhile, and after a failure: the fan-out offers it
-        nothing. When it is resumed, what it is owed is computed again, if the fan-out has passed it over or it has
-        declined something. There is no queue of messages.
-Rule 2  A device takes an alert at the moment it is offered, or declines it. So what the fan-out has as sent is what was
-        sent, is under way, or may have been sent. A request that fails takes that back (`retract`).
-Rule 3  The fan-out is turned only while there is a free slot, of SLOTS. A device whose service has no place, or is
-        closed, waits without a slot, and is taken by the most urgent thing that it is owed: so a service that hangs
-        holds up no other one, and an extreme alert waits for a slot and for nothing else. A device at a service that
-        never took a push takes one of SPARE_SLOTS instead, and so does the request of an owner who has OF_ONE under
-        way already (rule HD2).
-Rule 4  Of what a device is owed the most severe goes first, and of one severity a cancel.
-Rule 5  A request is sent only if, when all before it is done, its entry is still current, has not ended, and has a
-        whole second left (E1). It is not waited for beyond the alert's end.
-Rule 6  A device waits in the queue of one gate: its service, or the slots. When a request ends, as many devices as its
-        gates have places for come to the queue of SLOTS, from which each turn takes the most urgent.
-Rule 7  Nothing begins for a device whose shard may be another process's by now (shards.py): it waits until it is sure.
+Rule 1  Each device has at most one request under way. The device's row is paused during the request, and after a
+        failure: the fan-out offers a paused row nothing. When the row is resumed, the alerts that the device is owed
+        are computed again, if the fan-out has skipped the row or the device has declined an alert. There is no queue of
+        messages.
+Rule 2  A device takes an alert at the moment when the fan-out offers the alert, or declines it. So an alert that the
+        fan-out records as sent was sent, is under way, or may have been sent. A request that fails undoes that record
+        (`retract`).
+Rule 3  The fan-out takes turns only while one of the SLOTS is free. A device whose host is full or closed waits without
+        a slot, ordered by the most urgent alert that the device is owed. So a host that hangs delays no other host, and
+        an extreme alert waits only for a slot. A device takes one of SPARE_SLOTS instead if its host is not known
+        (`service_limits`), or if its owner has OF_ONE requests under way already (rule HD2).
+Rule 4  A device gets the most severe alert that it is owed first; of equal severity, cancels come first.
+Rule 5  A request is sent only if, after all preparation, its entry is still the current one, the alert has not ended,
+        and at least one whole second is left (rule E1). No answer is awaited beyond the alert's end.
+Rule 6  A device waits in the queue of one gate: its host, or the slots. When a request ends, its host and the spare
+        slots move as many waiting devices as they have free places to the queue of SLOTS, from which each turn takes
+        the most urgent.
+Rule 7  No request starts for a device whose shard another process may have taken (`shards`). The device waits until
+        this process is sure of the shard.
 
-Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. It takes A and
-declines B, which the fan-out notes. The service answers 201: the row is resumed, B is computed again, offered and
+Example for Rules 1 and 2: alerts A (severe) and B (minor) are offered to an idle device at once. The device takes A and
+declines B, and the fan-out records both. The service answers 201: the row is resumed, B is computed again, offered and
 taken. Had the answer been 503, A would be retracted, and after the pause the device would be offered A and B again.
 
-All of it is one thread: between two awaits nothing else changes the fan-out.
+Example for Rule 3: a host under `*.name` hangs, and 5,000 devices there are owed an extreme alert. Two of them have a
+request under way, in spare slots; all others wait in the queue of that host. A device at another host that is owed a
+minor alert still finds 256 free slots.
+
+Example for Rule 5: a request waits for the disk while revision 7 is noted as "maybe sent". Meanwhile revision 8
+arrives. The request ends without being sent, revision 7 is retracted, and the device is offered revision 8.
+
+Example for Rule 6: a host with 200 requests under way answers one of them. The host's gate moves its most urgent
+waiting device to the queue of SLOTS. If an extreme alert for another device takes the last slot first, the moved device
+stays in that queue, and the next turn that finds a free slot tries it.
+
+Example for Rule 7: Redis is unreachable, so the lease of a shard can't be renewed. Two seconds before the lease ends,
+devices of the shard stop taking alerts, because another process may take the shard at the end. Requests under way are
+still answered and noted.
+
+Everything runs in one thread: between two awaits nothing else changes the fan-out.
 """
 
 import asyncio
@@ -64,18 +83,18 @@ from .webpush import Vapid, encrypt
 
 logger = logging.getLogger(__name__)
 
-SLOTS, SPARE_SLOTS = 256, 64  # requests under way in a process: to hosts that have taken pushes; to others
-OF_ONE = 2  # slots of either kind for the devices of one owner
-MARKS = 5  # devices of a host whose stored records say that it has taken a push
-LOOKED_THROUGH = 1_000  # devices that wait for a closed host, to find one that may look whether it is back
-TURN_S = 0.001  # when turning has taken so long, the loop gets its turn
-LATE_S = 1.0  # a device that is owed something with no whole second left waits for so long
+SLOTS, SPARE_SLOTS = 256, 64  # most requests under way in a process: to known hosts; to all others
+OF_ONE = 2  # most slots of each kind for the devices of one owner
+MARKS = 5  # stored records that say that a host has taken a push; more are not needed
+LOOKED_THROUGH = 1_000  # most devices to search, of those that wait for a closed host, for one to test the host with
+TURN_S = 0.001  # after this time in `_run` other tasks of the event loop run
+LATE_S = 1.0  # pause of a device whose request can't start now for a reason other than a gate
 
 UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 
 
 class PushScheduler:
-    """The devices as rows of a fan-out, and all that is on its way to them. The module tells how it works."""
+    """The devices as rows of a fan-out, and all requests to them. The module's docstring has the rules."""
 
     def __init__(
         self,
@@ -92,21 +111,22 @@ class PushScheduler:
         too_large: Callable[[Device], Awaitable[None]],
         worked: Callable[[Device], Awaitable[None]],
     ) -> None:
-        """`capacity`: how many devices there may be at once.
+        """Create a scheduler for at most `capacity` devices at once.
 
-        `gone` is called with a device whose service says so, `too_large` with one whose service takes small bodies,
-        and `worked` with one that is to be marked in the store: its host has taken a push.
+        The scheduler calls `gone` with a device whose service answered that the subscription is gone, `too_large` with
+        a device whose service takes only small bodies, and `worked` with a device whose stored record has to say that
+        its host has taken a push. `chance` returns a random number from 0 to 1.
 
-        `took` (set it) is called with how long after the acceptance of its entry, in seconds, each push was taken;
-        `answered` with the service and the status of each answer.
+        Callers may set two attributes: `took` is called for each push that a service took, with the seconds since the
+        node accepted its entry; `answered` with the service and the status of each answer.
         """
-        self.lanes: dict[str, ServiceLimit] = {}  # by host and port; of those hosts that devices of this process have
+        self.lanes: dict[str, ServiceLimit] = {}  # by host and port: the hosts of this process's devices
         self.entries = services.entries
-        self.outcomes: Counter[str] = Counter()  # of requests
-        self.pushed: Counter[str] = Counter()  # (device, revision) pairs that were taken, by alert; not stored yet (H7)
+        self.outcomes: Counter[str] = Counter()  # requests by outcome
+        self.pushed: Counter[str] = Counter()  # deliveries by alert id; not stored yet (rule H7)
         self.took: Callable[[float], None] = lambda _seconds: None
         self.answered: Callable[[str, str], None] = lambda _service, _status: None
-        self.idle = asyncio.Event()  # nothing is under way
+        self.idle = asyncio.Event()  # set while no request is under way
         self.idle.set()
         self.fanout = FanOut(capacity, self)
         self._devices: list[Device | None] = [None] * capacity  # by row
@@ -120,26 +140,26 @@ class PushScheduler:
         self._gone = gone
         self._too_large = too_large
         self._worked = worked
-        self._now = clock.now()  # of what the fan-out is doing
-        self._next: list[Device] = []  # whose messages go out with the next slice
-        self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)
-        self._closed: set[ServiceLimit] = set()
-        self._order = count()
-        self._pauses = Times()
+        self._now = clock.now()  # the time that the fan-out works with, set by `tick`
+        self._next: list[Device] = []  # devices that took an alert in this turn; `_run` sends their requests
+        self._slots, self._spare = Slots(SLOTS, OF_ONE), Slots(SPARE_SLOTS, OF_ONE)  # see Rule 3
+        self._closed: set[ServiceLimit] = set()  # hosts to test again, one request at a time
+        self._order = count()  # breaks ties in the queues: devices of equal urgency go in order of arrival
+        self._pauses = Times()  # devices and when their pauses end
         self._tasks: set[asyncio.Task[None]] = set()
         self._scheduled = False
         self._ending = False
-        self._freed = asyncio.Event()  # set when a request has ended
+        self._freed = asyncio.Event()  # set whenever a request has ended
 
     # ---- hosts ---------------------------------------------------------------------------------------------------
 
     @property
     def under_way(self) -> int:
-        """How many requests are under way."""
+        """The number of requests under way."""
         return self._slots.under_way + self._spare.under_way
 
     def _join(self, device: Device) -> None:
-        """Count a device, which is new here, at the host of its endpoint."""
+        """Count a new device at the host of its endpoint."""
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
         if lane is None:
@@ -152,7 +172,7 @@ class PushScheduler:
             self._mark(device)
 
     def _part(self, device: Device) -> None:
-        """Count a device at its host no more. A host without devices is forgotten."""
+        """Stop counting a device at its host. Forget a host that has no devices left."""
         lane = device.lane
         lane.devices -= 1
         lane.marked -= device.marked
@@ -162,7 +182,11 @@ class PushScheduler:
             self._closed.discard(lane)
 
     def moved(self, device: Device) -> None:
-        """Count a device at the host of its new endpoint. It may wait for that one; a pause was for the old one."""
+        """Count a device at the host of its new endpoint, after the device has registered with that endpoint.
+
+        A pause ends, because the failure concerned the old endpoint. A waiting device joins the queue of SLOTS, so the
+        next turn finds out which gate of the new host it has to wait for.
+        """
         self._part(device)
         self._join(device)
         device.failures = 0
@@ -173,12 +197,15 @@ class PushScheduler:
             self._put(self._slots, device.urgency, device)
 
     def _mark(self, device: Device) -> None:
-        """The host of a device has taken a push, by the device's record."""
+        """Note that, by its stored record, a device's host has taken a push, which makes the host known."""
         device.marked, device.lane.marked = True, device.lane.marked + 1
         device.lane.known = True
 
     def open_shares(self) -> dict[str, float]:
-        """Return for each entry of the list which part of its devices have a host that takes pushes."""
+        """Return, for each entry of `--push-services`, the share of its devices whose host is open, from 0 to 1.
+
+        Only known hosts count. An entry without devices on known hosts has the share 1.
+        """
         devices, behind_open = Counter[str](), Counter[str]()
         for lane in self.lanes.values():
             if lane.known:
@@ -189,27 +216,34 @@ class PushScheduler:
     # ---- rows ----------------------------------------------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Take in a device at this row of the fan-out. `send_owed` has to follow."""
+        """Add a device at this row of the fan-out.
+
+        The caller then tells the fan-out which alerts the device holds, and calls `send_owed`.
+        """
         device.row, self._devices[row] = row, device
         self._join(device)
 
     def leave(self, device: Device) -> None:
-        """Forget a device, which has a row here."""
+        """Remove a device that has a row here.
+
+        A request under way goes on and gives back its slot at its end. Its outcome is noted, but the device is not
+        offered anything more.
+        """
         device.on(DeviceEvent.LEAVE)
         self._part(device)
         self.fanout.leave(device.row)
         self._devices[device.row] = None
         device.row = -1
 
-    # ---- who is sent what ----------------------------------------------------------------------------------------
+    # ---- offering alerts -----------------------------------------------------------------------------------------
 
     def tick(self) -> Now:
-        """Note the time: it is that of all that the fan-out does until the next tick."""
+        """Read the clock and return the time, which the fan-out works with until the next tick."""
         self._now = self._clock.now()
         return self._now
 
     def resume_due(self) -> None:
-        """Resume the devices whose pause is over, and look at closed services."""
+        """Resume the devices whose pause is over, and test the closed hosts that are due."""
         now = self.tick()
         for lane in list(self._closed):
             self._look(lane, now)
@@ -218,18 +252,18 @@ class PushScheduler:
                 self._resume(device)
 
     def send_owed(self, device: Device) -> int:
-        """Offer a device what it is owed by what it is now; return how many pushes that are (R8)."""
+        """Offer a device the alerts that it is owed now; return their number, cancels included (rule R8)."""
         self.tick()
         owed = self._offer(device)
         self.wake()
         return owed
 
     def end(self) -> None:
-        """Begin no more requests. `idle` is set when those that are under way have come to an end."""
+        """Start no more requests. `idle` is set when the requests under way have ended."""
         self._ending = True
 
     async def ended(self, devices: Sequence[Device], within_s: float) -> None:
-        """Wait until no request is under way for any of these, for so long at most."""
+        """Wait until none of these devices has a request under way, for at most `within_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 while any(device.state in UNDER_WAY for device in devices):
@@ -237,12 +271,17 @@ class PushScheduler:
                     await self._freed.wait()
 
     def wake(self) -> None:
-        """Go on at the loop's next turn: there may be something to send."""
+        """Schedule `_run` for the event loop's next iteration: there may be something to send."""
         if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
+        """Take turns until nothing can be done, no slot is free or TURN_S has passed; then send what devices took.
+
+        All devices that took an alert share one write to the journal, so one sync of the disk serves up to 256
+        requests.
+        """
         self._scheduled = False
         now = self._now = self._clock.now()
         until = now.monotonic + TURN_S
@@ -261,14 +300,21 @@ class PushScheduler:
             self._start(self._send(devices))
 
     def _step(self, now: Now) -> bool:
-        """Do the most urgent thing that can be done (Rule 3); return False if there is none."""
+        """Do the most urgent thing that can be done (Rule 3). Return False if there is nothing to do.
+
+        The choice is between the most urgent flight of the fan-out and the most urgent device in the queue of SLOTS.
+
+        Example: 10,000 devices wait for a host with a minor alert, and an extreme alert is published. Its flight is
+        more urgent than the first waiting device, so the fan-out turns first, and each idle device takes the extreme
+        alert. A waiting device is queued again with the new urgency, and gets the extreme alert when it is tried.
+        """
         flight, first = self.fanout.most_urgent(), self._first_waiting()
         if flight is not None and (first is None or flight[:2] <= first):
             self.fanout.turn(now, self._slots.free())
         elif first is not None:
             device = self._next_waiting()
             self._resume(device)
-            if device.state is not DeviceState.UNDER_WAY:  # its place is another one's
+            if device.state is not DeviceState.UNDER_WAY:  # it had no place, so the gates choose again
                 self._admit(device.lane)
                 self._admit(self._spare)
         else:
@@ -276,13 +322,16 @@ class PushScheduler:
         return True
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Offer the devices of these rows the most urgent of these alerts; return the rows that took it."""
+        """Offer the devices of these rows the most urgent of these alerts; return the rows that took each alert.
+
+        A device has one request under way (Rule 1), so each row declines all other alerts.
+        """
         first = min(range(len(alerts)), key=lambda n: _urgency(alerts[n]))
         took = [row for row in rows.tolist() if self._takes(self._at(row), alerts[first], texts[first])]
         return [np.array(took if n == first else [], np.int32) for n in range(len(alerts))]
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return the rows' own order."""
+        """Return the indices of the rows as they are: devices are not ordered by age."""
         return np.arange(len(rows))
 
     def _at(self, row: int) -> Device:
@@ -291,13 +340,19 @@ class PushScheduler:
         return device
 
     def _resume(self, device: Device) -> None:
-        """Have a device idle again, and offer it what it is owed."""
+        """Make a device idle, and offer it the alerts that it is owed."""
         device.on(DeviceEvent.RESUME)
         self.fanout.resume(device.row)
         self._offer(device)
 
     def _offer(self, device: Device) -> int:
-        """Offer a device the most urgent of what it is owed; return how many alerts and cancels it is owed."""
+        """Offer a device the most urgent alert that it is owed; return how many alerts and cancels it is owed.
+
+        All other alerts count as declined, so the fan-out computes them again after the request (Rule 1).
+
+        Example: a device comes back from a pause of 300 s, and is owed alert A in revision 4 and a cancel of B. Both
+        are computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
+        """
         owed = sorted(self.fanout.take_owed_by(device.row, self._now), key=_urgency)
         wanted = self.fanout.filter_of(device.row).languages
         for n, alert in enumerate(owed):
@@ -308,20 +363,23 @@ class PushScheduler:
         return len(owed)
 
     def _takes(self, device: Device, alert: LiveAlert, text: int) -> bool:
-        """Have a device take what is current of an alert, if a request for it can begin; else it waits."""
+        """Take an alert's current entry for a device and return True, or have the device wait and return False.
+
+        A device takes an entry only if its request can start now.
+        """
         if self._begins(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
             device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
             self._next.append(device)
             return True
         if not self._shards.may_send(device.shard):
-            self._pause(device, LATE_S)  # Rule 7
+            self._pause(device, LATE_S)  # another process may have the shard (Rule 7)
         elif device.state in (DeviceState.IDLE, DeviceState.WAITING):
             self._wait(device, _urgency(alert))
         return False
 
     def _begins(self, device: Device) -> bool:
-        """Take a slot and a place at its service for a device, if it is free and there are both."""
+        """Take a slot, and a place at its host, for an idle or waiting device. Return False if either is missing."""
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
             return False
@@ -338,7 +396,7 @@ class PushScheduler:
         return True
 
     def _gate(self, device: Device) -> tuple[Gate, bool]:
-        """Return the slots that the device's request may take, and True; or what it lacks a place of, and False."""
+        """Return the slots that the device's request may take, and True; or the gate that is full, and False."""
         lane, owner = device.lane, device.owner
         if not lane.has_room(self._now.monotonic, served=device.served):
             return lane, False
@@ -346,21 +404,32 @@ class PushScheduler:
         return slots, slots.free() > 0 and slots.allows(owner)
 
     def _wait(self, device: Device, how: Urgency) -> None:
-        """Have a device wait for the place that it lacks."""
+        """Queue a device at the gate that is full.
+
+        A device that waits there for a less urgent alert gets a new place.
+        """
         gate, _ = self._gate(device)
         is_waiting = device.state is DeviceState.WAITING
         if gate is self._spare and not self._spare.allows(device.owner):
-            self._pause(device, LATE_S)  # it waits for its owner's own devices, and holds up nobody behind it
+            self._pause(device, LATE_S)  # only its owner's requests are in its way; in a queue it could block others
         elif not is_waiting or how < device.urgency or device.gate is not gate:
             self._put(gate, min(how, device.urgency) if is_waiting else how, device)
 
     def _put(self, gate: Gate, how: Urgency, device: Device) -> None:
+        """Put a device into the queue of a gate.
+
+        An older entry of the device may remain in a queue. `_waits_so` is False for it, so readers of queues skip it.
+        """
         device.on(DeviceEvent.WAIT)
         device.urgency, device.gate = how, gate
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Have as many of the devices that wait at a gate tried as there are places (Rule 6)."""
+        """Move as many waiting devices as a gate has free places to the queue of SLOTS (Rule 6).
+
+        `coming` counts the devices that were moved and have not been tried yet: their places are promised, so the next
+        call moves no further devices for the same places.
+        """
         count = gate.free(self._now.monotonic) - gate.coming if gate.waiting else 0
         while count > 0 and gate.waiting:
             how, order, device, _ = heappop(gate.waiting)
@@ -371,7 +440,11 @@ class PushScheduler:
                 heappush(self._slots.waiting, (how, order, device, gate))
 
     def _look(self, lane: ServiceLimit, now: Now) -> None:
-        """Have a device tried at a closed host if it is time, one whose last push was taken if any is found."""
+        """Test a closed host with a request, if it is time.
+
+        The request is for a device whose last push was taken, if one waits: only the answer to such a device shows that
+        the host works. After GRACE_S without such a device any device will do (`ServiceLimit`, Rule 3).
+        """
         if lane.is_open:
             self._closed.discard(lane)
         elif lane.has_room(now.monotonic):
@@ -385,14 +458,14 @@ class PushScheduler:
                 self._put(self._slots, how, device)
 
     def _first_waiting(self) -> Urgency | None:
-        """Return how urgent the first of those is that are to be tried."""
+        """Return the urgency of the first device in the queue of SLOTS; None if none waits. Drop outdated entries."""
         heap = self._slots.waiting
         while heap and not _waits_so(heap[0][2], heap[0][0], self._slots):
             self._next_waiting()
         return heap[0][0] if heap else None
 
     def _next_waiting(self) -> Device:
-        """Take the first of those that are to be tried out of their queue."""
+        """Remove the first entry from the queue of SLOTS and return its device."""
         device: Device
         _, _, device, gate = heappop(self._slots.waiting)
         if gate is not None:
@@ -400,30 +473,38 @@ class PushScheduler:
         return device
 
     def waiting(self) -> int:
-        """Return how many devices wait for their hosts, or for a slot."""
+        """Return how many devices wait for their host or for a slot."""
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
     # ---- a request -----------------------------------------------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
-        """Note what may be sent to these, and only then send it (WPS2)."""
+        """Note that these devices may be sent their alerts, on stable storage; then start the requests (rule WPS2)."""
         going = [(device, device.owed) for device in devices if device.owed is not None]
         try:
             await self._recorder.before([self._line(device, owed, State.MAYBE) for device, owed in going])
-        except Exception as error:  # twice is better than never, and no slot may be lost (WPS4)
-            logger.error("what may be sent could not be noted: %s", trace(error))
+        except Exception as error:  # go on: a push that is sent twice is better than none (rule WPS4)
+            logger.error("pushes could not be recorded before they are sent: %s", trace(error))
         failpoints.hit("push-noted")
         for device, owed in going:
             self._start(self._request(device, owed))
 
     async def _request(self, device: Device, owed: Owed) -> None:
+        """Send the alert that a device took, unless that is out of date by now; note the outcome and act on it.
+
+        Every path ends in `_noted`, which gives back the slot and the place at the host.
+
+        Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
+        revision is not sent. `_noted` retracts it, and the device is offered the cancel if it is a recipient of an
+        earlier revision.
+        """
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
         is_current = device.is_here and owed.message.number == alert.number and not alert.ended(now)
         ttl_s = messages.ttl_s(alert.expires_at, now.wall_ms)
-        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1
-        if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7; or it has moved to another host
+        is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # else try again after a short pause
+        if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7, or a new endpoint
             lane.withdraw()
             self._noted(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
             return
@@ -443,7 +524,11 @@ class PushScheduler:
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
     ) -> PushResponse:
-        """The answer to a push of this text to a device; it is counted. It never raises, so no slot is lost."""
+        """Encrypt a text, push it to a device and return the answer, which is counted.
+
+        `topic` is the alert's id, from which the Topic is made; `how` is the Urgency of RFC 8030; `text` returns the
+        message. This never raises, so no slot is lost.
+        """
         record, endpoint = device.record, device.endpoint
         try:
             body = encrypt(text(), record.p256dh, record.auth, SMALL_BODY_BYTES if record.small else BODY_BYTES)
@@ -460,7 +545,10 @@ class PushScheduler:
         return answer
 
     def _note_answer(self, device: Device, endpoint: Endpoint, outcome: PushOutcome, began: Now) -> None:
-        """Note what came of a request for its lane, and for the device if it has still that endpoint."""
+        """Record an outcome at the host, and at the device if it still has the endpoint that the request went to.
+
+        When this makes a host known, its devices leave the queue of the spare slots: they may take one of SLOTS now.
+        """
         lane, now = device.place[0], self._clock.now().monotonic
         was_known, is_same = lane.known, endpoint is device.endpoint
         served, took_s = device.served and is_same, now - began.monotonic
@@ -469,7 +557,7 @@ class PushScheduler:
             device.served = outcome is PushOutcome.SENT
         if not lane.is_open and self.lanes.get(lane.host) is lane:
             self._closed.add(lane)
-        if lane.known and not was_known:  # those of its devices that wait for a spare slot do not need one any more
+        if lane.known and not was_known:  # its devices need no spare slots any more
             waiting, self._spare.waiting = self._spare.waiting, []
             for entry in waiting:
                 if not _waits_so(entry[2], entry[0], self._spare):
@@ -479,22 +567,30 @@ class PushScheduler:
                 heappush(gate.waiting, entry)
 
     def _pause_s(self, device: Device, answer: PushResponse, record: Record, left_s: float) -> float:
-        """For how long a device waits after an answer to what it was sent by this record."""
+        """Return for how many seconds to pause a device after an answer. `record` is what the request was made of."""
         if device.record.endpoint != record.endpoint:
-            return 0.0  # it failed where it is no more
+            return 0.0  # the failure concerned the old endpoint
         outcome = answer.outcome
         if outcome is PushOutcome.LARGE and device.record.small:
-            outcome = PushOutcome.REFUSED  # it is as small as it can be
+            outcome = PushOutcome.REFUSED  # no smaller body can be made
         device.failures = 0 if outcome in (PushOutcome.SENT, PushOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
     def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
-        """Note what came of a message; None: it was not sent. Then the device goes on, after a pause."""
+        """Note the outcome of an alert's request (None: it was not sent), then free the device, after a pause.
+
+        - A revision was sent: the line becomes SENT.
+        - A cancel was sent: the line is removed, for the device is no recipient any more.
+        - Nothing was sent: the fan-out retracts the entry (Rule 2), and the line is removed, unless the device was a
+          recipient before.
+        - It may have been sent: the entry is retracted too, but the device counts as a recipient, so it will get the
+          cancel of the alert.
+        """
         device.owed = None
         number, is_here = owed.message.number, device.is_here
         if outcome is PushOutcome.SENT:
             self._recorder.after(self._line(device, owed, None if owed.message.is_cancel else State.SENT))
-            if is_here and owed.message.is_cancel:  # it may have said meanwhile that it holds what is called off
+            if is_here and owed.message.is_cancel:  # the device may have registered meanwhile, as a holder of the alert
                 self.fanout.retract(device.row, owed.alert, number, recipient=False)
         else:
             recipient = owed.recipient or outcome is PushOutcome.MAYBE
@@ -504,7 +600,10 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """The request of a device is over."""
+        """Give back the slot and the place of a device's request; then pause the device, or offer it the next alert.
+
+        The free places go to waiting devices first, by the queue of SLOTS.
+        """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)
         lane, slots = device.place
@@ -522,7 +621,7 @@ class PushScheduler:
         self.wake()
 
     def _pause(self, device: Device, seconds: float) -> None:
-        """Send a device nothing for so long. If a request of it is under way, its end decides."""
+        """Pause a device for `seconds`. Do nothing while its request is under way: the end of the request decides."""
         if device.state in (DeviceState.IDLE, DeviceState.WAITING):
             self.fanout.pause(device.row)
             device.on(DeviceEvent.PAUSE)
@@ -530,7 +629,11 @@ class PushScheduler:
             self._pauses.put(device.resumes_at, device)
 
     async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
-        """What an answer says of the device itself."""
+        """Act on an answer that concerns the device itself.
+
+        The answer may say that the subscription is gone, that bodies have to be small, or, by a push that was taken,
+        that the host works. An answer to an endpoint that the device has replaced is ignored.
+        """
         if not device.is_here or device.record.endpoint != record.endpoint:
             return
         lane = device.lane
@@ -543,7 +646,10 @@ class PushScheduler:
             await self._too_large(device)
 
     def renew(self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]) -> bool:
-        """Tell a device until when its lease lasts, if it is free; `came` is called with whether that was taken."""
+        """Push to an idle device that its lease ends at `until_ms`, if the request can start; return whether it could.
+
+        `came` is called with whether the service took the push.
+        """
         if device.state is not DeviceState.IDLE or not self._begins(device):
             return False
         self._start(self._request_renewal(device, now, until_ms, came))
@@ -552,6 +658,7 @@ class PushScheduler:
     async def _request_renewal(
         self, device: Device, now: Now, until_ms: int, came: Callable[[bool], Awaitable[None]]
     ) -> None:
+        """Push the message about the lease, free the device, and call `came`."""
         record = device.record
         text = functools.partial(messages.renewal, until_ms, now.wall_ms)
         ttl_s = messages.ttl_s(until_ms, now.wall_ms)
@@ -561,14 +668,21 @@ class PushScheduler:
         await self._consequences(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
-        """All that a device was told, or maybe, as it is known here."""
+        """Return a journal line for each live alert that the device was sent, or may have been sent."""
         return [line for alert in self.fanout.live if (line := self._known(device, alert)) is not None]
 
     def held(
         self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[DeliveryRecord]
     ) -> list[DeliveryRecord]:
-        """What a device that is to be stored holds, where its lines do not say so: it is a recipient, whoever has its
-        shard, and dies (R5, WPR10).
+        """Return the journal lines to store with a registration for the alerts that the device says it holds.
+
+        Such a device is a recipient, and has to stay one if the process that has its shard dies (rules R5, WPR10).
+        `told` are the lines that the store has: alerts for which they say the same need no new line. `holding` maps
+        alert ids to revisions.
+
+        Example: a phone fetched alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
+        process that has its shard dies before it reads that. The next process finds the line of A in the store, so it
+        sends the phone the cancel of A.
         """
         known, now = {line.alert: line for line in told}, self.tick()
         lines = []
@@ -586,7 +700,7 @@ class PushScheduler:
         return lines
 
     def note_held(self, device: Device, holding: Iterable[str]) -> None:
-        """Have noted what a device says that it holds: it is a recipient after a restart, too (R5, WPR10)."""
+        """Note the alerts that a device says it holds, so it is a recipient after a restart too (rules R5, WPR10)."""
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
             line = None if alert is None else self._known(device, alert)
@@ -594,6 +708,10 @@ class PushScheduler:
                 self._recorder.after(line)
 
     def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
+        """Return the journal line for what a device was sent of an alert, None if it is no recipient.
+
+        The line says SENT only if the device has the current revision, and not if that is still under way.
+        """
         told = alert.flags(device.row)
         if not told & RECIPIENT:
             return None
@@ -616,16 +734,20 @@ class PushScheduler:
 
 
 def _waits_so(device: Device, how: Urgency, gate: Gate) -> bool:
-    """Return whether a device still waits as it did when it was put into the queue of a gate."""
+    """Return whether an entry of a gate's queue is valid: the device still waits there with this urgency.
+
+    A device that starts a request, leaves, or is queued again keeps its old entries, which are skipped here.
+    """
     return device.state is DeviceState.WAITING and device.urgency == how and device.gate is gate
 
 
 def _urgency(alert: LiveAlert) -> Urgency:
+    """Return the sort key of an alert: the most severe first, and cancels first within a severity (Rule 4)."""
     return -alert.rank, alert.cancel is None
 
 
 def _message(alert: LiveAlert, text: int, *, signed: bool) -> PushMessage:
-    """Return the message that tells of what is current. It is encoded when a device needs it for the first time."""
+    """Return the message for an alert's current entry. The JSON is encoded once for each text, on first use."""
     payloads = alert.encoded.get(text)
     if payloads is None:
         payloads = alert.encoded[text] = encode_json(alert.current, text)

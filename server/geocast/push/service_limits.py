@@ -1,29 +1,44 @@
-"""How many requests are under way at once, for each host and in all, and how long a device waits (WPO2, HD2, HD19).
+"""Limits on requests under way, by host and in all, and the waits after an answer (rules WPO2, HD2, HD19).
 
-    answer                                          outcome    then
+    answer                                          outcome    effect
     ---------------------------------------------   --------   -------------------------------------------------------
     2xx                                             sent
     404, 410                                        gone       the device is forgotten
-    413                                             large      at once again, in a small body from now on
-    3xx, 400, 401, 403, every other one             refused    the device waits an hour, and is never forgotten for it
+    413                                             large      sent again at once, in small bodies from now on
+    3xx, 400, 401, 403, every other one             refused    the device waits an hour; it is never forgotten for this
     429, 503                                        busy       it waits for Retry-After; else 2, 4, 8 … 300 s, ± 50 %
     every other 5xx                                 failed     the same
     no connection, TLS failed                       away       it waits 2, 4, 8 … 300 s, ± 50 %
-    no answer in time, connection lost meanwhile    maybe      the same; it may have been sent
+    no answer in time, connection lost meanwhile    maybe      the same; the alert may have been sent
 
-A *lane* is the requests to one host. It is *known* when the host has taken a push, or when the operator has named that
-host and not a `*.name` above it. Requests to known hosts share one set of slots. Requests to all other hosts share a
-small set of their own, UNKNOWN for each host, so a host that does not work takes nothing from one that does.
+A *lane* (`ServiceLimit`) is the limit for one host. A host is *known* when it has taken a push, or when the operator
+has named this very host and not a `*.name` above it. Requests to known hosts share one set of slots. Requests to all
+other hosts share a small set of their own, with at most UNKNOWN for each host. So a host that doesn't work takes no
+slot from a host that works.
 
-Rule 1  A known lane starts with FIRST requests at once, and each push that was taken within QUICK_S adds one. After
-        IDLE_S without a push that was taken it is FIRST again. So a host that hangs or is slow takes few slots.
-Rule 2  The outcomes busy, away and maybe concern the service, if they come from a device whose last push was taken.
-        When more than half of the last OWNERS owners had one, and at least BAD owners had, the lane is halved, at most
-        once in HALVE_S. GOOD pushes that were taken widen it by one. A lane of 0 is closed.
-Rule 3  One request at a time looks whether a closed host is back: first after a second, then more and more rarely. It
-        is for a device whose last push was taken; if none asks within GRACE_S, for any device.
+Rule 1  A known lane starts with a pace of FIRST requests at once; each push that was taken within QUICK_S adds one.
+        After IDLE_S without a push that was taken, the pace is FIRST again. So a host that hangs or is slow uses few
+        slots.
+Rule 2  The outcomes busy, away and maybe count against the host, if the device's last push was taken. When they were
+        the last outcome of more than half of the last OWNERS owners, and of at least BAD owners, the lane's width is
+        halved, at most once in HALVE_S. GOOD pushes that were taken widen the lane by one. A lane of width 0 is closed.
+Rule 3  A closed lane is tested with one request at a time: after FIRST_LOOK_S, then after twice as long each time, up
+        to LAST_LOOK_S. The test is for a device whose last push was taken; if there is none for GRACE_S, for any
+        device.
 
-This module does no I/O: the time is passed in, in seconds of the monotonic clock, and so is chance.
+Example for Rule 1: a host takes each push in 50 ms. Its pace grows from 32 to 200 within about 170 pushes, far less
+than a second. Another host accepts connections and never answers: 32 requests wait for their timeouts, and the other
+slots stay free.
+
+Example for Rule 2: somebody registers 1,000 devices with made-up endpoints at a real host, which answers them with 503.
+None of these devices ever had a push taken, so the lane stays open for everybody else. And when one owner's devices
+fail, they count as one of OWNERS.
+
+Example for Rule 3: the host answers 503 to everybody. The lane is halved again and again, from 200 to 0. After 1 s one
+request tests the host, then after 2, 4, 8, 16, 30, 30 … s. The first answer that doesn't count against the host opens
+the lane with a width of 1.
+
+This module does no I/O: callers pass in the time, in seconds of the monotonic clock, and the random numbers.
 """
 
 from abc import ABC, abstractmethod
@@ -31,9 +46,9 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
-AT_MOST = 200  # requests to one host
+AT_MOST = 200  # the greatest width: requests under way to one host
 FIRST, QUICK_S, IDLE_S = 32, 2.0, 5.0
-UNKNOWN = 2  # requests to a host that is not known
+UNKNOWN = 2  # most requests under way to a host that is not known
 BAD, OWNERS, GOOD = 5, 100, 100
 HALVE_S = 1.0
 FIRST_LOOK_S, LAST_LOOK_S, GRACE_S = 1.0, 30.0, 5.0
@@ -41,11 +56,11 @@ FIRST_LOOK_S, LAST_LOOK_S, GRACE_S = 1.0, 30.0, 5.0
 FIRST_WAIT_S, LAST_WAIT_S = 2.0, 300.0
 REFUSED_WAIT_S = 3600.0
 MAX_RETRY_AFTER_S = 600.0
-LAST_TRY_S = 5.0  # before the end of an alert, no `Retry-After` is waited for any longer
+LAST_TRY_S = 5.0  # a `Retry-After` beyond the alert's end is cut to this long before it
 
 
 class PushOutcome(Enum):
-    """What came of a request. The table tells which answer is which."""
+    """The outcome of a request. The module's table maps answers to outcomes."""
 
     SENT = "sent"
     GONE = "gone"
@@ -57,6 +72,7 @@ class PushOutcome(Enum):
     MAYBE = "maybe"
 
 
+# Outcomes that count against the host (Rule 2).
 OF_THE_SERVICE = frozenset({PushOutcome.BUSY, PushOutcome.AWAY, PushOutcome.MAYBE})
 
 
@@ -77,8 +93,9 @@ def outcome_of(status: int) -> PushOutcome:
 def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, left_s: float, chance: float) -> float:
     """Return for how many seconds a device waits after an outcome.
 
-    `failures` is how many there have been in a row, this one included. `left_s` is what is left of the alert's life: a
-    `Retry-After` beyond it ends LAST_TRY_S before it (rule HD19). The caller draws `chance` from 0 to 1.
+    `failures` is the number of failures in a row, this one included. `left_s` is the time until the alert ends: a
+    longer `Retry-After` is cut to LAST_TRY_S before the end (rule HD19). `chance` is a random number from 0 to 1, which
+    spreads the waits of many devices.
     """
     if outcome in (PushOutcome.SENT, PushOutcome.LARGE):
         return 0.0
@@ -91,46 +108,46 @@ def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, lef
 
 
 class Gate(ABC):
-    """Something of which each request takes a place, and the devices that wait for one."""
+    """A bound on requests under way, with a queue of the devices that wait for a free place."""
 
     __slots__ = ("coming", "under_way", "waiting")
 
     def __init__(self) -> None:
         self.under_way = 0
-        self.waiting: list[Any] = []  # a heap, which belongs to `scheduler`
-        self.coming = 0  # devices that waited here, and are about to be tried
+        self.waiting: list[Any] = []  # a heap of waiting devices, which `scheduler` manages
+        self.coming = 0  # devices that left this queue for that of the slots, and have not been tried yet
 
     @abstractmethod
     def free(self, _now_s: float) -> int:
-        """Return how many more requests may be sent now."""
+        """Return how many more requests may start now."""
 
 
 class Slots(Gate):
-    """Requests under way at once, to whatever hosts, with a bound for each owner."""
+    """A bound on requests under way to all hosts together, with a bound for each owner."""
 
     __slots__ = ("_at_most", "_of", "_of_one")
 
     def __init__(self, at_most: int, of_one: int) -> None:
-        """`of_one` is how many requests the devices of one owner may have under way here."""
+        """Allow `at_most` requests under way, and `of_one` for the devices of one owner."""
         super().__init__()
         self._at_most, self._of_one = at_most, of_one
         self._of: dict[Hashable, int] = {}
 
     def free(self, _now_s: float = 0.0) -> int:
-        """Return how many more requests may be sent."""
+        """Return how many more requests may start."""
         return self._at_most - self.under_way
 
     def allows(self, owner: Hashable) -> bool:
-        """Return whether this owner has fewer requests under way than the bound."""
+        """Return whether this owner has fewer requests under way here than the bound of an owner."""
         return self._of.get(owner, 0) < self._of_one
 
     def start(self, owner: Hashable) -> None:
-        """Take a slot for a device of this owner."""
+        """Take a slot for a request to a device of this owner."""
         self.under_way += 1
         self._of[owner] = self._of.get(owner, 0) + 1
 
     def end(self, owner: Hashable) -> None:
-        """Give back a slot that this owner has."""
+        """Give back a slot that this owner has taken."""
         self.under_way -= 1
         left = self._of.pop(owner) - 1
         if left:
@@ -138,7 +155,7 @@ class Slots(Gate):
 
 
 class ServiceLimit(Gate):
-    """The requests to one host."""
+    """The limit on requests to one host: its *lane*."""
 
     __slots__ = (
         "_halve_at",
@@ -158,28 +175,32 @@ class ServiceLimit(Gate):
     )
 
     def __init__(self, host: str, service: str, *, named: bool = True) -> None:
-        """`host` is a name, with its port; `service` the entry of the list; `named`: the entry names this very host."""
+        """Create an open lane.
+
+        `host` is a host name with its port, `service` the entry of `--push-services` that allows it. `named` says that
+        the entry is this host's own name, not a `*.name`; then the host is known from the start.
+        """
         super().__init__()
         self.host, self.service, self.named = host, service, named
         self.known = named
-        self.devices = 0  # of this process, with an endpoint at this host
-        self.marked = 0  # devices of these whose stored record says that the host has taken a push
-        self.width = AT_MOST  # 0: closed
-        self._pace = FIRST  # Rule 1
+        self.devices = 0  # devices of this process with an endpoint at this host
+        self.marked = 0  # those of them whose stored records say that the host has taken a push
+        self.width = AT_MOST  # requests at once, which failures reduce (Rule 2); 0: closed
+        self._pace = FIRST  # requests at once, which pushes that are taken increase (Rule 1)
         self._taken_at = float("-inf")  # when the last push was taken
-        self._latest: dict[Hashable, bool] = {}  # of the last owners, the latest last: whether it went badly
-        self._successes = 0  # since it was last widened
-        self._halve_at = float("-inf")  # not before
-        self._look_at = float("inf")  # when a closed lane may be tried
+        self._latest: dict[Hashable, bool] = {}  # owner -> whether its last outcome counts against the host
+        self._successes = 0  # pushes that were taken since the lane was last widened
+        self._halve_at = float("-inf")  # the earliest time of the next halving
+        self._look_at = float("inf")  # the time of the next test, while the lane is closed
         self._look_s = FIRST_LOOK_S
 
     @property
     def is_open(self) -> bool:
-        """Whether the host takes anything, as far as is known."""
+        """Whether the lane has a width above 0."""
         return self.width > 0
 
     def free(self, _now_s: float) -> int:
-        """Return how many more requests may be sent now; for a closed lane 0 or less."""
+        """Return how many more requests may start now; 0 or less if the lane is closed."""
         if not self.known:
             return UNKNOWN - self.under_way
         if _now_s - self._taken_at > IDLE_S:
@@ -187,23 +208,23 @@ class ServiceLimit(Gate):
         return min(self.width, self._pace) - self.under_way
 
     def has_room(self, now_s: float, *, served: bool = True) -> bool:
-        """Return whether a request may be sent now; `served`: the last push to its device was taken."""
+        """Return whether a request may start now. `served`: whether the last push to its device was taken."""
         if self.is_open:
             return self.free(now_s) > 0
         return self.under_way == 0 and now_s >= self._look_at + (0.0 if served else GRACE_S)
 
     def start(self) -> None:
-        """Count a request as under way; there is room for it."""
+        """Count a request as under way. The caller has checked that there is room."""
         self.under_way += 1
 
     def withdraw(self) -> None:
-        """A request was not sent after all."""
+        """Stop counting a request that was not sent after all."""
         self.under_way -= 1
 
     def end(
         self, outcome: PushOutcome, owner: Hashable, now_s: float, *, served: bool = True, took_s: float = 0.0
     ) -> None:
-        """Note what came of a request to a device of this owner, and how long that took."""
+        """Record the outcome of a request to a device of this owner, and how many seconds the request took."""
         self.under_way -= 1
         is_taken = outcome is PushOutcome.SENT
         if is_taken:
@@ -226,6 +247,7 @@ class ServiceLimit(Gate):
                 self._halve(now_s)
 
     def _note(self, owner: Hashable, *, is_bad: bool) -> None:
+        """Record an owner's latest outcome, and drop the owner whose outcome is oldest."""
         self._latest.pop(owner, None)
         self._latest[owner] = is_bad
         if len(self._latest) > OWNERS:
@@ -240,7 +262,7 @@ class ServiceLimit(Gate):
             self._look_at = now_s + FIRST_LOOK_S
 
     def _looked(self, now_s: float, *, is_back: bool) -> None:
-        """Note the end of a look, or of a request that was under way when the lane was closed."""
+        """Record the end of a test, or of a request that started before the lane was closed (Rule 3)."""
         if is_back:
             self.width, self._look_at = 1, float("inf")
         elif now_s >= self._look_at:

@@ -1,4 +1,4 @@
-"""What `geocast push` is told at its start. What can't work is refused here, by a ConfigError that names the option."""
+"""The settings of `geocast push`. Settings that can't work raise a ConfigError that names the option."""
 
 import re
 import ssl
@@ -16,7 +16,7 @@ _DEVICES = re.compile(rf"sqlite:.+|memory:|(?:{'|'.join(map(re.escape, REDIS_SCH
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """How to run the process that wakes phones."""
+    """The settings of the process that pushes alerts to devices."""
 
     listen: Address
     log: str
@@ -43,16 +43,16 @@ class PushSettings:
     share: float = SHARE
 
     def check(self) -> None:
-        """Refuse to start with what can't work. Raises ConfigError."""
+        """Raise ConfigError if these settings can't work."""
         if problems := list(self.problems()):
             raise ConfigError(*problems)
 
     def problems(self) -> Iterator[str]:
-        """All that does not go together in these settings, a line each."""
+        """Yield a line for each problem with these settings."""
         if not _CONTACT.fullmatch(self.contact):
-            yield "--contact: expected mailto:NAME@HOST or https://…, by which push services reach whoever runs this"
+            yield "--contact: expected mailto:NAME@HOST or https://…, where push services can reach the operator"
         if not _DEVICES.fullmatch(self.devices):
-            yield "--devices: expected sqlite:PATH, a URL of Redis (redis://HOST:PORT), or memory: to try it"
+            yield "--devices: expected sqlite:PATH, a URL of Redis (redis://HOST:PORT), or memory: for a trial"
         if self.devices_replicas and not self.devices.startswith(REDIS_SCHEMES):
             yield "--devices-replicas: only a Redis has replicas"
         if self.workers > 1 and not self.devices.startswith("sqlite:"):
@@ -60,12 +60,12 @@ class PushSettings:
         if self.log.startswith("memory:"):
             yield "--log memory: is one node's own; give the log that the nodes have"
         if isinstance(self.keys, KeyUrl) and not self.keys.tls:
-            yield "--keys http:// can be forged on the way: give https://, or a file"
+            yield "--keys http:// could be altered on the way: give https:// or a file"
         if self.metrics == self.listen:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Those of them that a node has too."""
+        """Return the settings that a node has too."""
         return Settings(
             stream=self.listen,
             api=self.listen,
@@ -79,7 +79,7 @@ class PushSettings:
 
 
 def trusted(path: Path | None) -> ssl.SSLContext:
-    """Whose certificates a push service may have: the system's, and those of `--push-ca`. Raises ConfigError."""
+    """Return a TLS context that trusts the system's certificates and those of `--push-ca`. Raise ConfigError."""
     context = ssl.create_default_context()
     if path is not None:
         try:
@@ -90,7 +90,7 @@ def trusted(path: Path | None) -> ssl.SSLContext:
 
 
 def read(option: str, path: Path) -> bytes:
-    """The bytes of the file of an option. Raises ConfigError."""
+    """Return the bytes of the file that an option names. Raise ConfigError."""
     try:
         return path.read_bytes()
     except OSError as error:

@@ -1,10 +1,11 @@
-"""Which process has which devices: 64 shards, by the device's digest, each held by at most one process at a time.
+"""Which process has which devices: 64 shards, by a device's digest, each held by at most one process at a time.
 
-Rule 1  Who holds a shard holds it for a *term*, which has a number. A later term of the shard has a higher one. What is
-        noted of its devices names the term, and the store refuses what a later term has begun for (DevS7).
-Rule 2  Nothing is sent of a shard that may have ended: `may_send` says no in good time before another may have it.
-Rule 3  What is taken is loaded by `take`; what is lost, or is to be let go, ends by `let_go`, and is free for others
-        when that returns. What was under way is noted as maybe sent (WPS3).
+Rule 1  A process holds a shard for a *term*, which has a number. A later term of the shard has a higher number. What is
+        noted of a device names the term, and the store refuses a line if a later term has begun (DevS7).
+Rule 2  Nothing of a shard is sent if its term may have ended: `may_send` returns False in good time before another
+        process can have the shard.
+Rule 3  `take` loads shards that were taken. `let_go` removes shards that were lost or are to be freed, and other
+        processes may have them when it returns. Requests under way by then are noted as maybe sent (rule WPS3).
 """
 
 import asyncio
@@ -17,25 +18,25 @@ from .devicestore import SHARDS
 
 logger = logging.getLogger(__name__)
 
-AGAIN_S = 1.0  # after the store was out of reach
+AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class ShardOwner(Protocol):
-    """Who has the devices of the shards that this process holds."""
+    """The owner of the devices in this process's shards, which loads and removes them."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
-        """Load these shards, and send what their devices lack. Raises StoreUnavailable: then it has none of them."""
+        """Load these shards and push what their devices lack. Raise StoreUnavailable, and keep none of them then."""
         ...
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Have the devices of these shards no more; what came of requests under way is noted, if it came in time."""
+        """Remove the devices of these shards, and note the outcomes of requests that end in time."""
         ...
 
 
 class Shards(Protocol):
-    """The port: which shards this process holds. `hold` and `stop` are called once each."""
+    """The port that says which shards this process holds. `attach` and `stop` are called once each."""
 
-    error: str | None  # why they can't be kept at the moment, if they can't: nothing is sent soon
+    error: str | None  # why the shards can't be kept at the moment, so that sending stops soon; None if they can
 
     @property
     def terms(self) -> Mapping[int, int]:
@@ -43,24 +44,27 @@ class Shards(Protocol):
         ...
 
     def may_send(self, shard: int) -> bool:
-        """Whether something may be sent of a shard now (Rule 2)."""
+        """Return whether pushes of a shard may start now (Rule 2)."""
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """The store has refused lines of these: they are lost. `may_send` says no from now on, `let_go` follows."""
+        """Drop these shards: the store has refused lines of them, so they are lost.
+
+        `may_send` returns False from now on, and the owner's `let_go` is called soon.
+        """
         ...
 
     async def attach(self, owner: ShardOwner) -> None:
-        """Take shards, keep them, and let go of them, for ever (Rule 3)."""
+        """Take shards, keep them and let go of them, forever (Rule 3)."""
         ...
 
     async def stop(self) -> None:
-        """Let others have what is held. The holder has ended, and all that it noted is stored."""
+        """Free all shards. The caller has stopped the owner and flushed its journal."""
         ...
 
 
 class StaticShards:
-    """Every `workers`th shard, beginning with that of the worker's number, for as long as the process lives."""
+    """Every `workers`th shard, starting with the worker's number, for as long as the process lives."""
 
     error: str | None = None
 
@@ -75,7 +79,7 @@ class StaticShards:
         return shard in self._terms
 
     def refused(self, shards: Collection[int]) -> None:
-        """Nothing: no other process takes them."""
+        """Do nothing: no other process takes these shards."""
 
     async def attach(self, owner: ShardOwner) -> None:
         while True:
@@ -88,4 +92,4 @@ class StaticShards:
         await asyncio.Event().wait()
 
     async def stop(self) -> None:
-        """Nothing: they are its own at the next start."""
+        """Do nothing: the shards are this worker's again at its next start."""

@@ -1,10 +1,10 @@
-"""What a push service is sent: a body that only the device can read, and who we are.
+"""The request to a push service: a body that only the device can decrypt, and a signed token of ours.
 
     RFC 8291   the message is encrypted to the key of the subscription: ECDH on P-256, HKDF with SHA-256
     RFC 8188   the coding `aes128gcm`: a header of 86 bytes, then one record, padded
-    RFC 8292   VAPID: a JWT, signed with ES256, that names the service and whom it may write to
+    RFC 8292   VAPID: a JWT, signed with ES256, that names the service and a contact of the operator
 
-Pure: no clock, no socket; of the key pair and the salt of each message alone comes chance.
+This module reads no clock and does no I/O. The key pair and the salt of each message are random.
 """
 
 import hashlib
@@ -31,23 +31,23 @@ from ..auth.base64url import encoded
 from ..errors import ConfigError
 
 POINT_BYTES, AUTH_BYTES, SALT_BYTES = 65, 16, 16
-HEADER_BYTES = 86  # of the coding: salt, size of a record, length of a key, key
-_OVERHEAD = HEADER_BYTES + 1 + 16  # … the delimiter, and the tag of AES-GCM
-_RECORD_BYTES = 4096  # what the header says a record may have; there is one, which may be shorter
+HEADER_BYTES = 86  # of the coding's header: salt, record size, key length, key
+_OVERHEAD = HEADER_BYTES + 1 + 16  # header, delimiter, and tag of AES-GCM
+_RECORD_BYTES = 4096  # the record size in the header; the only record may be shorter
 
-TOKEN_S = 12 * 3600  # for how long a token of VAPID is good; RFC 8292 allows twice as much
-RENEW_S = 3600  # … and how old one is at most when it is used
-MAX_HEADERS = 1_024  # that are kept, of 2 KiB; beyond it the oldest goes, and is made again when it is used
+TOKEN_S = 12 * 3600  # the lifetime of a VAPID token; RFC 8292 allows twice as much
+RENEW_S = 3600  # the greatest age of a token when it is used
+MAX_HEADERS = 1_024  # headers that are cached, of 2 KiB each; beyond that the oldest is dropped
 _CURVE = SECP256R1()
 
 
 def max_plaintext(body_bytes: int) -> int:
-    """The bytes of text that a body of so many bytes holds."""
+    """Return how many bytes of plaintext fit into a body of `body_bytes`."""
     return body_bytes - _OVERHEAD
 
 
 def point(data: bytes) -> EllipticCurvePublicKey:
-    """The key of a subscription: 65 bytes, an uncompressed point on P-256. Raises ValueError."""
+    """Return the public key of a subscription from 65 bytes: an uncompressed point on P-256. Raise ValueError."""
     if len(data) != POINT_BYTES or data[0] != 4:
         raise ValueError("not an uncompressed point of P-256")
     return EllipticCurvePublicKey.from_encoded_point(_CURVE, data)
@@ -62,10 +62,11 @@ def encrypt(
     private: EllipticCurvePrivateKey | None = None,
     salt: bytes | None = None,
 ) -> bytes:
-    """The body for a subscription with this key (65 bytes) and secret (16), of exactly `body_bytes` (WPT2).
+    """Return the body for a subscription, of exactly `body_bytes` (rule WPT2).
 
-    Each message has a key pair and a salt of its own, unless the caller gives them, as the RFC's examples do. Raises
-    ValueError if the text is too long, or the key is no point.
+    `receiver` is the subscription's key (65 bytes), `auth` its secret (16 bytes). Each message has its own key pair and
+    salt, unless the caller gives them, as for the examples of the RFC. Raise ValueError if the text is too long or the
+    key is no point.
     """
     if len(plaintext) > max_plaintext(body_bytes):
         raise ValueError(f"{len(plaintext)} bytes of text, and {max_plaintext(body_bytes)} fit")
@@ -95,30 +96,31 @@ def _encoded_point(key: EllipticCurvePublicKey) -> bytes:
 
 
 class VapidKey(NamedTuple):
-    """A key by which push services know us. `public` is what browsers call the `applicationServerKey`."""
+    """A key that identifies us to push services. `public` is the `applicationServerKey` of browsers."""
 
     public: str
     private: PyJWK
 
 
 class Vapid:
-    """Our keys, and a header for each service (WPT5). The first key is that of new subscriptions."""
+    """Our VAPID keys, and the headers made with them (rule WPT5). The first key is for new subscriptions."""
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """`contact`: how a service reaches whoever runs this, as `mailto:` or `https:`."""
+        """Create headers with these keys. `contact` is the operator's address, `mailto:` or `https:`."""
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public
         self._headers: dict[tuple[str, str], tuple[int, str]] = {}  # (key, origin) -> made at, header; oldest first
 
     def has(self, public: str) -> bool:
-        """Whether this key is among ours: what was subscribed with another is lost."""
+        """Return whether this public key is one of ours. Subscriptions of other keys can't be pushed to."""
         return public in self._keys
 
     def header(self, public: str, origin: str, now_s: int) -> str:
-        """`Authorization` for a request to a service (its origin, such as https://push.example) with one of our keys.
+        """Return the value of `Authorization` for requests to a service, signed with the key `public`.
 
-        It is made anew when it is an hour old. Raises KeyError for a key that is not ours.
+        `origin` is the service's, such as https://push.example. A header is cached for an hour. Raise KeyError for a
+        key that is not ours.
         """
         made_s, header = self._headers.get((public, origin), (-RENEW_S, ""))
         if not 0 <= now_s - made_s < RENEW_S:
@@ -133,7 +135,7 @@ class Vapid:
 
 
 def parse_vapid(data: bytes, source: object) -> list[VapidKey]:
-    """The keys of the file of `--vapid`, a JWKS of private keys for ES256. Raises ConfigError."""
+    """Return the keys in the file of `--vapid`: a JWKS of private keys for ES256. Raise ConfigError."""
     try:
         keys = json.loads(data)["keys"]
         found = [_vapid_key(jwk) for jwk in keys]
@@ -152,6 +154,6 @@ def _vapid_key(jwk: Mapping[str, Any]) -> VapidKey:
 
 
 def make_vapid_key(kid: str) -> dict[str, str]:
-    """A new key for VAPID, as a private JWK."""
+    """Return a new VAPID key, as a private JWK."""
     private: dict[str, str] = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(generate_private_key(_CURVE)))
     return private | {"kid": kid, "alg": "ES256", "use": "sig"}

@@ -1,6 +1,6 @@
-"""What every store of devices does: the rules of `geocast.push.devicestore`, for the suites of the backends.
+"""The rules of `geocast.push.devicestore` as tests, for the suites of the backends.
 
-A backend's test file makes a class of its own from `Contract`, and says how to open a store.
+A backend's test file derives a class from `Contract` and says how to open a store.
 """
 
 import abc
@@ -22,33 +22,33 @@ from geocast.push.devicestore import (
 FAR_MS = 2_000_000_000_000
 PATIENCE = 60
 EVERY = range(SHARDS)
-BATCH = 20  # that a store is to give at once at most
+BATCH = 20  # the size of a batch of `load` that the tests set
 
 
 def digest(text):
-    """As long as digests are."""
+    """Return a digest of the length that devices have."""
     return hashlib.sha256(text.encode()).digest()[:16]
 
 
 def device(name, endpoint=None, until_ms=FAR_MS, sealed=b"sealed", owner="somebody", secret=None):
-    """A device, by a name for its digest; its secret is its own."""
+    """Return a device whose digest and secret are made from a name."""
     at, known_by = digest(endpoint or f"at-{name}"), digest(secret or f"secret-{name}")
     return StoredDevice(digest(name), digest(owner), at, known_by, until_ms, sealed)
 
 
 def line(name, alert, number=1, state=State.SENT, ends_at_ms=FAR_MS, secret=None, term=0):
-    """What a device was told."""
+    """Return a line: what a device was sent."""
     known_by = digest(secret or f"secret-{name}")
     return DeliveryRecord(digest(name), digest(alert), number, state, ends_at_ms, known_by, term)
 
 
 def known(name, **more):
-    """What a device is known by."""
+    """Return the registration key of a device."""
     return device(name, **more).known
 
 
 async def all_of(store, shards=EVERY):
-    """All that a store has: device -> itself and its lines, by alert."""
+    """Return all that a store has: device -> the device and its lines by alert."""
     return {
         each.device: (each, {told.alert: told for told in lines})
         async for batch in store.load(shards)
@@ -57,7 +57,7 @@ async def all_of(store, shards=EVERY):
 
 
 async def assert_has(store, *expected):
-    """These devices, each with its lines, are what a store has: from whichever side one looks."""
+    """Assert that a store has exactly these devices, each with its lines, by all ways to read them."""
     found = {each.device: (each, {told.alert: told for told in lines}) for each, *lines in expected}
     assert await all_of(store) == found
     for each, told in found.values():
@@ -69,7 +69,7 @@ async def assert_has(store, *expected):
 
 
 async def put(store, *devices):
-    """Devices that are new."""
+    """Put new devices."""
     for each in devices:
         assert await store.put(each, None) == Put(PutResult.STORED)
 
@@ -94,15 +94,15 @@ def with_store(test):
 
 
 class Contract(abc.ABC):
-    """The suite."""
+    """The tests of the rules that every store keeps."""
 
     @abc.abstractmethod
     def new(self, tmp_path):
-        """A store, not open yet."""
+        """Return a store that is not started."""
 
     @with_store
-    async def test_a_device_is_kept_as_it_was_put(self, store):
-        """DevS1, DevS9."""
+    async def test_device_is_kept_as_it_was_put(self, store):
+        """All ways to read it return it (rules DevS1, DevS9)."""
         a, b = device("a"), device("b", sealed=bytes(5_000), owner="other")
         await put(store, a, b)
         await assert_has(store, (a,), (b,))
@@ -112,8 +112,8 @@ class Contract(abc.ABC):
         assert await store.owned(digest("c")) == []
 
     @with_store
-    async def test_a_device_that_is_put_again_keeps_what_it_was_told(self, store):
-        """DevS1, DevS4: its secret is what makes it the same."""
+    async def test_device_put_again_with_its_secret_keeps_its_lines(self, store):
+        """The secret identifies the registration (rules DevS1, DevS4)."""
         a = device("a")
         await put(store, a)
         await store.note([line("a", "x")])
@@ -122,8 +122,8 @@ class Contract(abc.ABC):
         await assert_has(store, (again, line("a", "x")))
 
     @with_store
-    async def test_another_registration_of_a_device_was_told_nothing(self, store):
-        """DevS4, DevS6: whether it was forgotten between, or is put over the old one. An old line is not for it."""
+    async def test_new_registration_of_device_has_no_lines(self, store):
+        """Lines of the old registration are ignored (rules DevS4, DevS6)."""
         a, new, newer = (device("a", secret=secret) for secret in (None, "new", "newer"))
         await put(store, a)
         await store.note([line("a", "x")])
@@ -138,8 +138,8 @@ class Contract(abc.ABC):
         await assert_has(store, (newer,))
 
     @with_store
-    async def test_a_device_takes_the_place_of_another_with_its_endpoint(self, store):
-        """DevS1, WPR8: that one and what it was told are forgotten with it."""
+    async def test_device_replaces_another_with_its_endpoint(self, store):
+        """The other device is forgotten with its lines (rules DevS1, WPR8)."""
         a, b = device("a", endpoint="one"), device("b", endpoint="one")
         await put(store, a)
         await store.note([line("a", "x")])
@@ -151,8 +151,8 @@ class Contract(abc.ABC):
         await assert_has(store, (a,), (moved,))
 
     @with_store
-    async def test_what_was_read_before_another_wrote_is_not_put(self, store):
-        """DevS2: CHANGED, whatever it was that changed."""
+    async def test_put_based_on_outdated_read_is_refused(self, store):
+        """The result is CHANGED, whichever member changed (rule DevS2)."""
         a, newer = device("a"), device("a", sealed=b"newer")
         assert await store.put(newer, a) == Put(PutResult.CHANGED)
         await assert_has(store)
@@ -163,8 +163,8 @@ class Contract(abc.ABC):
         await assert_has(store, (newer,))
 
     @with_store
-    async def test_an_owner_has_so_many_devices_and_the_store_so_many(self, store):
-        """DevS2, WPR6, WPR10: one that is replaced makes room, and one that is there may be put again."""
+    async def test_new_device_beyond_limit_of_owner_or_store_is_refused(self, store):
+        """A replaced device makes room, and a stored device may be put again (rules DevS2, WPR6, WPR10)."""
         limits = Limits(owned=2, devices=3)
         a, b, c = device("a"), device("b"), device("c")
         for each in (a, b):
@@ -182,15 +182,15 @@ class Contract(abc.ABC):
         assert set(await all_of(store)) == {digest(name) for name in "ace"}
 
     @with_store
-    async def test_a_device_may_come_with_what_it_was_told(self, store):
-        """DevS1: as one whose digest is another now, with another key."""
+    async def test_device_can_be_put_with_lines(self, store):
+        """A device gets another digest when its record is encrypted with a new key (rule DevS1)."""
         told = line("a", "x", 2, State.MAYBE)
         assert await store.put(device("a"), None, lines=[told]) == Put(PutResult.STORED)
         await assert_has(store, (device("a"), told))
 
     @with_store
-    async def test_what_is_forgotten_is_gone_with_all_it_was_told(self, store):
-        """DevS3; one that is not there is forgotten already."""
+    async def test_forgotten_device_is_gone_with_its_lines(self, store):
+        """A device that is not there counts as forgotten (rule DevS3)."""
         await put(store, *(device(name) for name in "abc"))
         await store.note([line("a", "x"), line("b", "x"), line("c", "x")])
         await store.forget([known("a"), known("b"), known("none")])
@@ -198,8 +198,8 @@ class Contract(abc.ABC):
         assert await store.knowing(device("a").secret) is None
 
     @with_store
-    async def test_what_is_not_known_any_more_is_not_forgotten(self, store):
-        """DevS3: an answer that says that an endpoint is gone may come when the device has another one."""
+    async def test_changed_device_is_not_forgotten(self, store):
+        """An answer that the endpoint is gone may come after the device has registered another one (rule DevS3)."""
         await put(store, device("a"))
         await store.note([line("a", "x")])
         others = [known("a", endpoint="old"), known("a", until_ms=1), known("a", secret="old")]
@@ -207,8 +207,8 @@ class Contract(abc.ABC):
         await assert_has(store, (device("a"), line("a", "x")))
 
     @with_store
-    async def test_the_last_line_of_a_device_and_an_alert_counts(self, store):
-        """DevS5: in their order, in one call too."""
+    async def test_last_line_of_device_and_alert_counts(self, store):
+        """Lines count in their order, in one call too (rule DevS5)."""
         await put(store, device("a"))
         maybe = line("a", "x", 2, State.MAYBE)
         assert not await store.note([line("a", "x"), line("a", "y"), maybe, line("a", "y", state=None)])
@@ -217,23 +217,23 @@ class Contract(abc.ABC):
         await assert_has(store, (device("a"), line("a", "x", 2)))
 
     @with_store
-    async def test_a_line_for_a_device_that_is_not_there_is_passed_over(self, store):
-        """DevS6."""
+    async def test_line_for_missing_device_is_ignored(self, store):
+        """The device was forgotten meanwhile (rule DevS6)."""
         await store.note([line("a", "x")])
         await put(store, device("a"))
         await assert_has(store, (device("a"),))
 
     @with_store
-    async def test_the_lines_of_what_is_over_are_taken_away(self, store):
-        """`purge`: an alert may live longer than a line says, if it was revised since."""
+    async def test_purge_removes_lines_of_alerts_that_are_over(self, store):
+        """An alert that was revised may live longer than a line says."""
         await put(store, device("a"))
         await store.note([line("a", "x", ends_at_ms=5), line("a", "y", ends_at_ms=5), line("a", "z", ends_at_ms=6)])
         assert await store.purge(EVERY, 5, lambda alert: alert != digest("y")) == 1
         assert set((await all_of(store))[digest("a")][1]) == {digest("y"), digest("z")}
 
     @with_store
-    async def test_more_devices_than_fit_into_a_batch_are_given_once_each(self, store):
-        """DevS9: by all shards, or some at a time."""
+    async def test_load_yields_each_device_once_over_several_batches(self, store):
+        """This holds for all shards and for some of them (rule DevS9)."""
         names = [f"{number:04}" for number in range(2 * BATCH + 1)]
         await put(store, *(device(name) for name in names))
         await store.note([line(name, "x") for name in names])
@@ -250,11 +250,11 @@ class Contract(abc.ABC):
 
 
 class SharedContract(Contract):
-    """The rules of what several processes have."""
+    """The tests of the rules for stores that several processes share."""
 
     @abc.abstractmethod
     def other(self, store):
-        """Another store of the same devices as this open one, not open yet."""
+        """Return another store of the same devices that is not started."""
 
     def with_other(test):  # noqa: N805 (a decorator)
         """Make a test of a coroutine that takes two open stores of the same devices."""
@@ -272,16 +272,16 @@ class SharedContract(Contract):
         return run
 
     @with_other
-    async def test_what_one_has_put_the_others_find(self, store, other):
-        """DevS1, DevS2."""
+    async def test_device_put_by_one_store_is_found_by_another(self, store, other):
+        """The stores share their devices (rules DevS1, DevS2)."""
         await put(store, device("a"))
         await other.note([line("a", "x")])
         await assert_has(store, (device("a"), line("a", "x")))
         await assert_has(other, (device("a"), line("a", "x")))
 
     @with_other
-    async def test_what_others_change_is_followed_in_order(self, store, other):
-        """DevS10: with their notes; what this one does itself is not told."""
+    async def test_follow_yields_changes_of_others_in_order(self, store, other):
+        """The changes have their notes; the store's own changes are left out (rule DevS10)."""
         before = device("a")
         await store.put(before, None, note=b"of store")
         await other.put(device("b"), None, note=b"first")
@@ -307,15 +307,15 @@ class SharedContract(Contract):
 
 
 class FencedContract(SharedContract):
-    """The rules of shards that are held for a term."""
+    """The tests of the rules for shards that are held for a term."""
 
     @abc.abstractmethod
     async def begin_term(self, store, shard):
-        """Begin a new term of a shard; its number."""
+        """Begin a new term of a shard and return its number."""
 
     @with_store
-    async def test_a_line_of_an_old_term_is_refused(self, store):
-        """DevS7: those of other shards are written all the same."""
+    async def test_line_of_old_term_is_refused(self, store):
+        """Lines of other shards in the same call are written (rule DevS7)."""
         await put(store, device("a"), device("b"))
         a, b = shard_of(digest("a")), shard_of(digest("b"))
         assert a != b

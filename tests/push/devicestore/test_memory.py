@@ -10,7 +10,7 @@ from geocast.push.devicestore.memory import MemoryDevices  # noqa: E402
 
 
 class TestMemoryDevices(FencedContract):
-    """All rules but what is there after a restart."""
+    """The rules of the port on memory, except those about restarts."""
 
     def new(self, tmp_path):
         return MemoryDevices()

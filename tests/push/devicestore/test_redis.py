@@ -1,4 +1,4 @@
-"""Devices in a Redis: the rules of the port, and what only a Redis can do to them."""
+"""Devices in a Redis: the rules of the port, and failures that only a Redis has."""
 
 import asyncio
 import dataclasses
@@ -39,13 +39,13 @@ pytestmark = needs_redis
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """One Redis for all tests that do it no harm."""
+    """Run one Redis for all tests that do not harm it."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
         yield running
 
 
 class TestRedisDevices(FencedContract):
-    """All rules."""
+    """The rules of the port on Redis."""
 
     @pytest.fixture(autouse=True)
     def _server(self, shared):
@@ -68,14 +68,14 @@ class TestRedisDevices(FencedContract):
 
 @pytest.fixture
 def server(tmp_path):
-    """A Redis of a test's own."""
+    """Run a Redis for a single test."""
     with RedisServer(tmp_path / "redis") as running:
         yield running
 
 
 @asynccontextmanager
 async def opened(url, **options):
-    """A store that is open for as long as the block runs."""
+    """Open a store for the duration of the block."""
     store = RedisDevices(url, **options)
     await store.start()
     try:
@@ -85,7 +85,7 @@ async def opened(url, **options):
 
 
 async def back(store):
-    """Ask until a store is not away any more: connections that were open are found to be broken once."""
+    """Call a store until it works again: each broken connection fails once."""
     while True:
         try:
             return await store.find(digest("a"))
@@ -94,15 +94,15 @@ async def back(store):
 
 
 def fresh(server):
-    """The URL of a store that nobody has."""
+    """Return the URL of a new store."""
     return f"{server.url}?prefix={uuid.uuid4().hex}"
 
 
-# ---- which Redis, and what of it lasts -----------------------------------------------------------------------
+# ---- fitness of a Redis, and durability ----------------------------------------------------------------------
 
 
-async def test_it_is_there_after_a_crash_of_redis(server):
-    """DevS1, DevS5."""
+async def test_devices_and_lines_survive_crash_of_redis(server):
+    """Writes are on stable storage (rules DevS1, DevS5)."""
     async with opened(server.url) as store:
         await put(store, device("a"))
         await store.note([line("a", "x")])
@@ -124,8 +124,8 @@ async def test_it_is_there_after_a_crash_of_redis(server):
         ({"cluster_enabled": "yes"}, "cluster mode"),
     ],
 )
-async def test_a_redis_that_would_forget_is_refused(tmp_path, options, message):
-    """K1: what is fit to keep a log is fit to keep devices (ADR 5)."""
+async def test_redis_that_would_forget_devices_is_refused(tmp_path, options, message):
+    """A Redis that is fit for a log is fit for devices (rule K1, ADR 5)."""
     with RedisServer(tmp_path / "redis", **options) as server:
         with pytest.raises(ConfigError) as caught:
             await RedisDevices(server.url).start()
@@ -134,23 +134,23 @@ async def test_a_redis_that_would_forget_is_refused(tmp_path, options, message):
 
 
 @pytest.mark.parametrize("url", ["redis:", "redis://", "redis://10.0.0.1:6379/0", "redis://127.0.0.1?secret=1"])
-def test_what_names_no_redis_is_refused(url):
-    """K1: by the name of the option, and nothing is repeated."""
+def test_invalid_redis_url_is_refused(url):
+    """The error names the option and repeats nothing of the URL (rule K1)."""
     with pytest.raises(ConfigError, match=r"^--devices: ") as caught:
         RedisDevices(url)
     assert "secret" not in str(caught.value)
 
 
-async def test_a_password_that_is_wrong_is_refused(tmp_path):
-    """K1: it does not stand in the line that says so."""
+async def test_wrong_password_is_refused(tmp_path):
+    """The error does not contain the password (rule K1)."""
     with RedisServer(tmp_path / "redis", password="right") as server:
         with pytest.raises(ConfigError, match="it refuses the user, the password") as caught:
             await RedisDevices(server.url.replace("right", "other")).start()
         assert "other" not in str(caught.value)
 
 
-async def test_a_user_with_few_rights_will_do(server):
-    """settings.md: the rights that it names for a log are enough for devices in the same Redis."""
+async def test_redis_user_with_documented_rights_is_enough(server):
+    """The rights in settings.md for a log are enough for devices in the same Redis."""
     [acl] = re.findall(r"^ACL SETUSER .*$", (DOCS / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE)
     server.command(*acl.split())
     async with opened(server.url.replace("//", "//geocast:PASSWORD@")) as store, opened(server.url) as other:
@@ -161,8 +161,8 @@ async def test_a_user_with_few_rights_will_do(server):
             assert await anext(following) == [Change(digest("b"), b"")]
 
 
-async def test_a_redis_that_stops_to_sync_gives_no_lease(server):
-    """WPN1, DevS8: what it would say could be forgotten."""
+async def test_redis_that_stops_syncing_gives_no_lease(server):
+    """The lease could be forgotten (rules WPN1, DevS8)."""
     async with opened(server.url) as store:
         assert (await store.lease("somebody", {}, may_take=True)).numbers
         server.command("CONFIG", "SET", "appendfsync", "no")
@@ -173,7 +173,7 @@ async def test_a_redis_that_stops_to_sync_gives_no_lease(server):
 
 
 def everything(store):
-    """All that may be asked of a store."""
+    """Call every operation of a store."""
 
     async def loaded():
         return await all_of(store)
@@ -197,8 +197,8 @@ def everything(store):
     ("harm", "heal", "reason"),
     [("kill", "start", "Redis can't be reached"), ("pause", "resume", "Redis does not answer")],
 )
-async def test_a_store_that_is_away_says_so_and_is_used_again(server, harm, heal, reason):
-    """DevS8, WPS4: nothing hangs, and nothing has to be opened anew."""
+async def test_unreachable_store_raises_and_works_again_later(server, harm, heal, reason):
+    """Nothing hangs, and the store needs no restart (rules DevS8, WPS4)."""
     async with opened(server.url) as store:
         await put(store, device("b"))
         getattr(server, harm)()
@@ -212,8 +212,8 @@ async def test_a_store_that_is_away_says_so_and_is_used_again(server, harm, heal
         assert device("b") in (await all_of(store))[digest("b")]
 
 
-async def test_one_that_is_away_at_the_start_is_waited_for(server):
-    """DevS8: and whoever follows is told that something may have been missed."""
+async def test_redis_unreachable_at_start_is_waited_for(server):
+    """Followers get None, because changes may have been missed (rule DevS8)."""
     server.stop()
     async with opened(server.url) as store:
         with pytest.raises(StoreUnavailable, match="can't be reached"):
@@ -224,8 +224,8 @@ async def test_one_that_is_away_at_the_start_is_waited_for(server):
             assert await anext(following) is None
 
 
-async def test_a_full_redis_takes_no_device_and_forgets_those_it_has(server):
-    """DevS8, WPS4: `noeviction`."""
+async def test_full_redis_refuses_devices_but_forgets_them(server):
+    """It is configured with `noeviction` (rules DevS8, WPS4)."""
     async with opened(server.url) as store:
         await put(store, device("a"))
         server.command("CONFIG", "SET", "maxmemory", "1")
@@ -239,8 +239,8 @@ async def test_a_full_redis_takes_no_device_and_forgets_those_it_has(server):
         assert await all_of(store) == {}
 
 
-async def test_what_is_not_on_as_many_replicas_as_was_asked_is_not_stored_for_sure(server, tmp_path):
-    """DevS1: `replicas`."""
+async def test_write_on_too_few_replicas_raises(server, tmp_path):
+    """`replicas` says how many are needed (rule DevS1)."""
     async with opened(server.url, replicas=1) as store:
         with pytest.raises(StoreUnavailable, match="on 0 of 1 replicas"):
             await store.put(device("a"), None)
@@ -256,8 +256,8 @@ async def test_what_is_not_on_as_many_replicas_as_was_asked_is_not_stored_for_su
 # ---- several processes ---------------------------------------------------------------------------------------
 
 
-async def test_of_two_that_take_one_endpoint_at_once_one_has_it(shared):
-    """WPR8: through any process."""
+async def test_one_of_two_concurrent_devices_gets_the_endpoint(shared):
+    """The devices may be put by different processes (rule WPR8)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         for number in range(20):
@@ -268,8 +268,8 @@ async def test_of_two_that_take_one_endpoint_at_once_one_has_it(shared):
         assert len(await all_of(one)) == 20
 
 
-async def test_of_two_that_change_one_device_at_once_one_is_told_to_read_it_again(shared):
-    """DevS2."""
+async def test_second_of_two_concurrent_changes_is_refused(shared):
+    """Its caller has to read the device again (rule DevS2)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         await put(one, device("a"))
@@ -278,8 +278,8 @@ async def test_of_two_that_change_one_device_at_once_one_is_told_to_read_it_agai
         assert {each.result for each in done} == {PutResult.STORED, PutResult.CHANGED}
 
 
-async def test_who_misses_changes_is_told_so(shared):
-    """DevS10: when more came than are kept; and then it goes on."""
+async def test_follower_that_misses_changes_gets_none_and_goes_on(shared):
+    """More changes came than are kept (rule DevS10)."""
     url = fresh(shared)
     async with opened(url) as store, opened(url) as other:
         await put(other, device("a"))
@@ -291,8 +291,8 @@ async def test_who_misses_changes_is_told_so(shared):
             assert await anext(following) == [Change(digest("c"), b"")]
 
 
-async def test_who_follows_goes_on_where_it_was_when_redis_is_back(server):
-    """DevS10: what others have changed before its connection is back, too."""
+async def test_follower_continues_after_redis_is_back(server):
+    """Changes during its reconnection are not lost (rule DevS10)."""
     async with opened(server.url) as store, opened(server.url) as other, aclosing(store.follow()) as following:
         await put(other, device("a"))
         assert await anext(following) == [Change(digest("a"), b"")]
@@ -306,17 +306,17 @@ async def test_who_follows_goes_on_where_it_was_when_redis_is_back(server):
         assert found == [Change(digest("b"), b""), Change(digest("c"), b"")]
 
 
-# ---- a Redis that has lost something -------------------------------------------------------------------------
+# ---- a Redis that has lost data ------------------------------------------------------------------------------
 
 
 async def held(store):
-    """Take all shards: their terms."""
+    """Take all shards and return their terms."""
     return (await store.lease("somebody", {}, may_take=True)).numbers
 
 
 @pytest.mark.parametrize("first", ["renewal", "follower"])
-async def test_what_redis_has_lost_is_put_back(server, first):
-    """DevS12, WPN2: whoever notices it first, the follower is told, and then it is as it was."""
+async def test_devices_lost_by_redis_are_put_back(server, first):
+    """The follower or a renewal notices the loss first; afterwards all is as before (rules DevS12, WPN2)."""
     async with opened(server.url) as store, opened(server.url) as other:
         terms = await held(store)
         for each in (device("a"), device("b")):
@@ -341,7 +341,7 @@ async def test_what_redis_has_lost_is_put_back(server, first):
             assert leased.lost == (first == "follower")
             store.lost = False
             names = iter("cdef")
-            while True:  # until it has come to the new life of the store
+            while True:  # until the follower has noticed the new life of the store
                 name = next(names)
                 await put(other, device(name))
                 if changes := await anext(following):
@@ -349,8 +349,8 @@ async def test_what_redis_has_lost_is_put_back(server, first):
             assert changes == [Change(digest(name), b"")]
 
 
-async def test_what_is_newer_is_not_put_back_over(shared):
-    """DevS12: a device that registered meanwhile, or was replaced by one with its endpoint."""
+async def test_restore_does_not_overwrite_newer_devices(shared):
+    """A device may have registered meanwhile, or lost its endpoint to another one (rule DevS12)."""
     async with opened(fresh(shared)) as store:
         terms = await held(store)
         renewed, moved = device("a", until_ms=FAR_MS + 1), device("c", endpoint="at-b")
@@ -363,8 +363,8 @@ async def test_what_is_newer_is_not_put_back_over(shared):
         await assert_has(store, (same,), (moved,))
 
 
-async def test_who_has_lost_a_shard_puts_nothing_back(shared):
-    """DevS7, DevS12: like a line."""
+async def test_restore_of_lost_shard_is_refused(shared):
+    """It is refused like a line (rules DevS7, DevS12)."""
     async with opened(fresh(shared)) as store:
         terms = await held(store)
         await store.release("somebody", terms, leaving=True)
@@ -374,8 +374,8 @@ async def test_who_has_lost_a_shard_puts_nothing_back(shared):
         assert await all_of(store) == {}
 
 
-async def test_another_server_may_lack_something(tmp_path):
-    """DevS12: Sentinels promote a replica; it has what was asked to be there, and the leases."""
+async def test_another_server_counts_as_loss_of_data(tmp_path):
+    """A replica that Sentinel promotes has the confirmed writes and the leases, but may lack others (rule DevS12)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as store:
             terms = await held(store)
@@ -394,7 +394,7 @@ async def test_another_server_may_lack_something(tmp_path):
             await assert_has(store, (device("a"),))
 
 
-# ---- what is in it, and how much -----------------------------------------------------------------------------
+# ---- content and size ----------------------------------------------------------------------------------------
 
 RECORD = Record(
     id="n2Vd0sJm3yQe1xKp",
@@ -418,7 +418,7 @@ RECORD = Record(
 
 
 def stored(keyring, number):
-    """A device as `geocast push` has it stored."""
+    """Return a device as `geocast push` stores it."""
     record = dataclasses.replace(RECORD, id=f"{RECORD.id}{number}")
     by = keyring.digest("device", record.sub, record.id)
     endpoint = keyring.digest("endpoint", f"{record.endpoint}{number}")
@@ -426,8 +426,8 @@ def stored(keyring, number):
     return redis_devices.StoredDevice(by, owner, endpoint, secret, FAR_MS, keyring.seal(record, by, FAR_MS))
 
 
-async def test_nothing_that_says_who_or_where_is_in_redis(server):
-    """WPM4, WPP2: in no key, no value and not in the append-only file, where what is searched would be found."""
+async def test_redis_contains_no_identity_and_no_place(server):
+    """Keys, values and the append-only file are searched (rules WPM4, WPP2)."""
     keyring, alert_id = Keyring([os.urandom(32)]), "desk-7.e3b0c442"
     async with opened(server.url) as store:
         each = stored(keyring, 0)
@@ -455,8 +455,8 @@ async def test_nothing_that_says_who_or_where_is_in_redis(server):
     assert not [each for each in secret if each in kept]
 
 
-async def test_what_a_device_takes_in_redis(shared):
-    """push.md: 3 KB of memory, and at most 90 bytes for each line of what it was told."""
+async def test_memory_of_device_in_redis_is_within_documented_size(shared):
+    """push.md says 3 KB for a device and at most 90 bytes for a line."""
     url, number = fresh(shared), 2_000
     prefix = url.partition("=")[2]
 

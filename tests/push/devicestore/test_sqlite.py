@@ -1,4 +1,4 @@
-"""Devices in a SQLite file: the rules of the port, and what is left of it in the file (DevS8, DevS11, WPS1)."""
+"""Devices in a SQLite file: the rules of the port, and traces that are left in the file (rules DevS8, DevS11, WPS1)."""
 
 import asyncio
 import os
@@ -30,19 +30,19 @@ from geocast.push.devicestore.sqlite import SqliteDevices  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    """Else it takes hundreds of devices to fill one, each with a sync."""
+    """Make batches small: otherwise a test would need hundreds of devices, each with a sync, to fill one."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.BATCH", BATCH)
 
 
 class TestSqliteDevices(Contract):
-    """Those of one process."""
+    """The rules of the port on a file of a single process."""
 
     def new(self, tmp_path):
         return SqliteDevices(tmp_path / "devices.db")
 
 
 class TestSqliteDevicesOfSeveral(SharedContract):
-    """Those of processes with one supervisor; its shards have no terms (DevS7)."""
+    """The rules of the port on a file of several processes with one supervisor; its shards have no terms (DevS7)."""
 
     def new(self, tmp_path):
         self.path = tmp_path / "devices.db"
@@ -52,8 +52,8 @@ class TestSqliteDevicesOfSeveral(SharedContract):
         return SqliteDevices(self.path, alone=False)
 
 
-async def test_it_is_there_after_a_restart(tmp_path):
-    """DevS1, DevS5."""
+async def test_devices_and_lines_survive_restart(tmp_path):
+    """Writes are on stable storage (rules DevS1, DevS5)."""
     for expected in ([], [(device("a"), line("a", "x"))]):
         store = SqliteDevices(tmp_path / "devices.db")
         await store.start()
@@ -64,8 +64,8 @@ async def test_it_is_there_after_a_restart(tmp_path):
         await store.stop()
 
 
-async def test_one_process_has_it_alone(tmp_path):
-    """DevS11: until it is closed."""
+async def test_second_process_is_refused_until_file_is_closed(tmp_path):
+    """The file is locked (rule DevS11)."""
     store = SqliteDevices(tmp_path / "devices.db")
     await store.start()
     other = SqliteDevices(tmp_path / "devices.db")
@@ -77,8 +77,8 @@ async def test_one_process_has_it_alone(tmp_path):
 
 
 @pytest.mark.parametrize("made", ["CREATE TABLE entry (id)", "PRAGMA application_id = 1; CREATE TABLE x (id)"])
-async def test_a_file_of_another_program_is_left_alone(tmp_path, made):
-    """K1: the alert log's above all."""
+async def test_file_of_another_program_is_refused(tmp_path, made):
+    """Above all the alert log is refused (rule K1)."""
     path = tmp_path / "devices.db"
     with sqlite3.connect(path) as db:
         db.executescript(made)
@@ -89,8 +89,8 @@ async def test_a_file_of_another_program_is_left_alone(tmp_path, made):
     assert path.read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_and_a_folder_that_is_not_there_are_refused(tmp_path):
-    """K1: one line."""
+async def test_invalid_file_and_missing_folder_are_refused(tmp_path):
+    """The error is one line (rule K1)."""
     path = tmp_path / "devices.db"
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(ConfigError, match=r"devices\.db: SQLITE_NOTADB$"):
@@ -99,8 +99,8 @@ async def test_a_file_that_is_no_database_and_a_folder_that_is_not_there_are_ref
         await SqliteDevices(tmp_path / "nowhere" / "devices.db").start()
 
 
-async def test_a_full_store_says_so_and_has_nothing_by_halves(tmp_path):
-    """DevS8: and goes on when there is room again."""
+async def test_full_disk_raises_and_leaves_nothing_half_written(tmp_path):
+    """Writes work again when there is room (rule DevS8)."""
     store = SqliteDevices(tmp_path / "devices.db", max_pages=20)
     await store.start()
     await put(store, device("a"))
@@ -126,8 +126,8 @@ asyncio.run(main())
 """
 
 
-async def test_a_process_that_dies_before_its_commit_has_done_nothing(tmp_path):
-    """DevS8: `push-in-commit`."""
+async def test_process_that_dies_before_commit_has_written_nothing(tmp_path):
+    """The fail point is `push-in-commit` (rule DevS8)."""
     path = tmp_path / "devices.db"
     store = SqliteDevices(path)
     await store.start()
@@ -145,12 +145,12 @@ async def test_a_process_that_dies_before_its_commit_has_done_nothing(tmp_path):
 
 
 def files(folder):
-    """All that the store has left there."""
+    """Return the files that the store has left."""
     return list(Path(folder).iterdir())
 
 
-async def test_what_is_forgotten_is_in_no_file(tmp_path):
-    """WPS1, WPR9: deleted rows are overwritten, and the log of changes ends with the store."""
+async def test_forgotten_device_leaves_no_trace_in_files(tmp_path):
+    """Deleted rows are overwritten, and the log of changes ends with the store (rules WPS1, WPR9)."""
     secret = b"what-was-known-of-it" * 20
     store = SqliteDevices(tmp_path / "devices.db")
     await store.start()
@@ -160,8 +160,8 @@ async def test_what_is_forgotten_is_in_no_file(tmp_path):
     assert not any(secret[:40] in path.read_bytes() for path in files(tmp_path))
 
 
-async def test_who_falls_behind_is_told_so(tmp_path, monkeypatch):
-    """DevS10: when some of what others have changed is not kept any more."""
+async def test_follower_that_falls_behind_gets_none(tmp_path, monkeypatch):
+    """Some changes of other processes are not kept any more (rule DevS10)."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)
     store, other = (SqliteDevices(tmp_path / "devices.db", alone=False) for _ in range(2))
     await store.start()

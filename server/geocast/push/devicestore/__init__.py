@@ -1,36 +1,45 @@
-"""Where devices are kept, and what each was told: what has to be known again after a restart, and by other processes.
+"""The store of devices and of what each was sent: what must survive a restart, or be known to other processes.
 
-This module is the port, written as a spec; the modules beside it keep it, and one suite of tests runs on all of them
-(`tests/push/devicestore/contract.py`). A store sees digests and sealed bytes, and no endpoint, place or `sub`
-(encryption.py).
+This module is the port, written as a specification. The modules beside it implement it, and one test suite runs on all
+of them (`tests/push/devicestore/contract.py`). A store sees only digests and encrypted bytes, never an endpoint, a
+place or a `sub` (`encryption`). A *line* (`DeliveryRecord`) says what one device was sent of one alert.
 
 Devices
-    DevS1   When `put` returns STORED the device is on stable storage, in the place of the one that had its digest, if
-            any. Another device with its endpoint is forgotten in the same transaction (WPR8).
-    DevS2   `put` is refused, and changes nothing, when what the store has of the device is not what the caller has
-            read (CHANGED); so what is read, changed and put is never an old one. It is also refused beyond the limits
-            that it is given, for a device that is new: TOO_MANY of its owner, or FULL.
-    DevS3   When `forget` returns, the devices and all that they were told are gone, in one transaction; but for those
-            that are not what the caller knows any more: registered anew, at another endpoint, or with another lease.
-    DevS4   A device that was forgotten and is put again is another registration: it has another secret, and has been
-            told nothing. One that is put again with its secret keeps what it was told.
+    DevS1   When `put` returns STORED, the device is on stable storage and replaces the device with its digest, if any.
+            Another device with its endpoint is forgotten in the same transaction (rule WPR8).
+    DevS2   `put` changes nothing and returns CHANGED if the stored device is not the one that the caller read. So no
+            change is based on an outdated device. It also returns TOO_MANY or FULL for a new device beyond the limits
+            that it is given: those of the owner, or of the store.
+    DevS3   When `forget` returns, the devices and all their lines are gone, in one transaction. Devices that are not
+            what the caller knows stay: those that have registered again, with another secret, endpoint or lease.
+    DevS4   A device that was forgotten and is put again is another registration, with another secret and no lines. A
+            device that is put again with its secret keeps its lines.
 
-What they were told
+Lines
     DevS5   There is at most one line for each device and alert. When `note` returns, its lines are on stable storage,
-            all or none, in their order; one whose state is None takes the line away.
-    DevS6   A line for a registration that is not there is passed over: it was forgotten meanwhile.
-    DevS7   A line of a term that is not the newest of its shard is refused, and `note` returns the shard (shards.py).
+            all or none, in their order. A line whose state is None removes the stored line.
+    DevS6   A line for a registration that is not in the store is ignored: the device was forgotten meanwhile.
+    DevS7   A line of a term that is not the newest of its shard is refused, and `note` returns the shard (`shards`).
 
 All
-    DevS8   When a method raises StoreUnavailable, or the process dies, what it was to do may be done or not, as a
-            whole. A store that was out of reach may be called again.
-    DevS9   `load` gives each device of these shards once, with all its lines, if it was there all the while.
-    DevS10  `follow` gives what others than this store have put or forgotten since its `start`, in order, with the notes
-            that they left; after that a `find` sees it. If some of it is gone it says so, by None.
-    DevS11  A store that can have one process only is locked by it, until it is closed or dies.
-    DevS12  A store that may lose what was stored for sure, as a replica may that takes over, says so: it is `lost` from
-            then on, and `follow` gives None. Whoever holds a shard has it `restore` all of that, notes again what its
-            devices were told, and takes the word away. What is newer is not put back over, nor by whose term is over.
+    DevS8   When a method raises StoreUnavailable or the process dies, the operation is done as a whole or not at all. A
+            store that was unreachable may be called again.
+    DevS9   `load` yields each device of these shards once, with all its lines, if it was there the whole time.
+    DevS10  `follow` yields what other stores have put or forgotten since this store's `start`, in order, with the notes
+            of the changes. `find` sees a change that was yielded. If changes are lost, `follow` yields None.
+    DevS11  A store for one process is locked by that process until it is closed or dies.
+    DevS12  A store that may lose stored data, as a replica that takes over may, says so: it sets `lost`, and `follow`
+            yields None. The process that holds a shard then calls `restore` with its devices, notes their lines again,
+            and clears `lost`. `restore` overwrites nothing newer, and is refused for a term that is over.
+
+Example for DevS2: a phone changes its places by process A while its service worker changes the endpoint by process B.
+Both read the same device. A puts first; B gets CHANGED, reads again, and applies the endpoint to the new places.
+
+Example for DevS4 and DevS6: a device is forgotten while a push to it is under way, and registers again. The line of
+that push names the old secret, so the new registration does not count as sent, and is sent the alert.
+
+Example for DevS8: the connection breaks after the commit. The caller gets StoreUnavailable although the device is
+stored, so it must read the device before it relies on either.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -41,12 +50,12 @@ SHARDS = 64
 
 
 def shard_of(device: bytes) -> int:
-    """The shard that the device with this digest is in: 0 to 63."""
+    """Return the shard, 0 to 63, of the device with this digest."""
     return device[0] % SHARDS
 
 
 class RegistrationKey(NamedTuple):
-    """Which registration of a device, at which endpoint, until when. `secret` is the SHA-256 of its secret."""
+    """A registration of a device: its endpoint and the end of its lease. `secret` is the SHA-256 of its secret."""
 
     device: bytes
     secret: bytes
@@ -55,26 +64,26 @@ class RegistrationKey(NamedTuple):
 
 
 class StoredDevice(NamedTuple):
-    """A device as a store sees it: digests of it, its owner and its endpoint; `sealed` is all else that is known."""
+    """A device as a store sees it: digests of it, its owner and its endpoint, and the rest encrypted in `sealed`."""
 
     device: bytes
     owner: bytes
     endpoint: bytes
-    secret: bytes  # SHA-256 of it; it tells this registration from an earlier one
-    until_ms: int  # its lease, since 1970
+    secret: bytes  # SHA-256 of the secret, which distinguishes this registration from an earlier one
+    until_ms: int  # the end of the lease, in ms since 1970
     sealed: bytes
 
     @property
     def known(self) -> RegistrationKey:
-        """What it is known by when it is to be forgotten."""
+        """The registration key, by which `forget` identifies the registration."""
         return RegistrationKey(self.device, self.secret, self.endpoint, self.until_ms)
 
 
 class State(IntEnum):
-    """How sure it is that a device was told a revision, or a cancel.
+    """How sure it is that a device was sent the current entry of an alert.
 
-    MAYBE: a request went out, or was about to; or an older revision was sent, so it is a recipient that lacks what is
-    current.
+    MAYBE: a request was sent or about to be; or only an older revision was sent. The device is a recipient that may
+    lack the current entry.
     """
 
     MAYBE = 1
@@ -82,19 +91,22 @@ class State(IntEnum):
 
 
 class DeliveryRecord(NamedTuple):
-    """What one device was told of one alert: the number of the entry. `ends_at_ms`: of the alert, as it was then."""
+    """A line: what one device was sent of one alert.
+
+    `number` is the entry's number, `ends_at_ms` the alert's end as known then, and `secret` that of the registration.
+    """
 
     device: bytes
     alert: bytes
     number: int
-    state: State | None  # None: the line is to be taken away
+    state: State | None  # None: remove the line
     ends_at_ms: int
-    secret: bytes  # of the registration that was told
-    term: int = 0  # in which it was told; lines that are read have none
+    secret: bytes
+    term: int = 0  # the term of the shard; 0 in lines that were read
 
 
 class PutResult(Enum):
-    """What came of a `put`."""
+    """The result of a `put`, whether it stored the device or why not."""
 
     STORED = "stored"
     CHANGED = "changed"
@@ -103,21 +115,21 @@ class PutResult(Enum):
 
 
 class Put(NamedTuple):
-    """What came of it, and the devices that had its endpoint and are forgotten."""
+    """The result of a `put`, and the devices that had the same endpoint and were forgotten."""
 
     result: PutResult
     replaced: tuple[bytes, ...] = ()
 
 
 class Limits(NamedTuple):
-    """How many devices there may be: of one owner, and of all."""
+    """The most devices that one owner may have, and that the store may have."""
 
     owned: int
     devices: int
 
 
 class Change(NamedTuple):
-    """A device that was put or forgotten, and the note that was left with it."""
+    """A device that was put or forgotten, with the note of the change."""
 
     device: bytes
     note: bytes
@@ -127,32 +139,35 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 
 
 class DeviceStore(Protocol):
-    """The port; the rules are in the module's docstring. All but `start` and `stop` may raise StoreUnavailable."""
+    """The port.
 
-    lost: bool  # DevS12
+    The module's docstring has the rules. All methods except `start` and `stop` may raise StoreUnavailable.
+    """
+
+    lost: bool  # whether the store may have lost data (DevS12)
 
     async def start(self) -> None:
-        """Open it. Raises ConfigError if it can't be used as configured."""
+        """Open the store. Raise ConfigError if it can't be used as configured."""
         ...
 
     async def stop(self) -> None:
-        """Close it; what was written is stored."""
+        """Close the store. All that was written is stored."""
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """The devices of these shards, some at a time, each with what it was told (DevS9)."""
+        """Yield the devices of these shards in batches, each with its lines (DevS9)."""
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """The device with this digest, and what it was told."""
+        """Return the device with this digest and its lines."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """The device whose secret has this SHA-256."""
+        """Return the device whose secret has this SHA-256."""
         ...
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
-        """All devices of an owner, by its digest."""
+        """Return all devices of the owner with this digest."""
         ...
 
     async def put(
@@ -164,31 +179,31 @@ class DeviceStore(Protocol):
         note: bytes = b"",
         lines: Sequence[DeliveryRecord] = (),
     ) -> Put:
-        """Store a device (DevS1, DevS2). `was`: what the caller has read of it, None that there was none.
+        """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, None if there was none.
 
-        `note` is given to the others with it (DevS10). `lines`: what it was told, as a device with another digest.
+        Other stores get `note` with the change (DevS10). `lines` are stored with the device.
         """
         ...
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices, as far as they are what is known (DevS3)."""
+        """Forget the devices that are still these registrations (DevS3)."""
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write what devices were told (DevS5, DevS6); the shards whose lines are refused (DevS7)."""
+        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices, each of the term of its shard (DevS12); the shards that are refused (DevS7)."""
+        """Put back devices, each with the term of its shard (DevS12). Return the shards that were refused (DevS7)."""
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
-        """Take away lines of alerts whose end has passed and that are over: of these shards, maybe of others too.
+        """Remove the lines of alerts whose end has passed and for which `is_over` is true; return their number.
 
-        Returns how many.
+        `is_over` gets the alert's digest. Lines of other shards may be removed too.
         """
         ...
 
     def follow(self) -> AsyncIterator[Sequence[Change] | None]:
-        """What others change, for ever (DevS10)."""
+        """Yield the changes of other stores, forever (DevS10)."""
         ...

@@ -1,4 +1,4 @@
-"""Devices in this process's memory: for tests, and to try it. They end with the process; else the rules are kept."""
+"""Devices in this process's memory, for tests and trials. They end with the process; all other rules are kept."""
 
 import asyncio
 from collections import deque
@@ -6,36 +6,36 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, StoredDevice, shard_of
 
-KEPT = 1_000  # changes, for those who follow
+KEPT = 1_000  # most changes that are kept for followers
 
 
 class _Memory:
-    """What the stores of one memory share."""
+    """The data that several stores of one memory share."""
 
     def __init__(self) -> None:
         self.devices: dict[bytes, StoredDevice] = {}
         self.lines: dict[bytes, dict[bytes, DeliveryRecord]] = {}  # by device, by alert
-        self.terms: dict[int, int] = {}  # the newest of each shard, if there was one (DevS7)
-        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # by whom
-        self.changed = 0  # how many there were
-        self.news = asyncio.Event()  # replaced with each change
+        self.terms: dict[int, int] = {}  # the newest term of each shard that has had one (DevS7)
+        self.changes: deque[tuple[int, Change]] = deque(maxlen=KEPT)  # with the id of the store that wrote it
+        self.changed = 0  # the number of changes so far
+        self.news = asyncio.Event()  # set and replaced by each change
 
 
 class MemoryDevices:
-    """Devices that end with the process."""
+    """A store of devices that ends with the process."""
 
-    lost = False  # it loses nothing before it ends
+    lost = False  # memory loses nothing before the process ends
 
     def __init__(self, memory: _Memory | None = None) -> None:
         self._memory = memory or _Memory()
         self._position = 0
 
     def other(self) -> "MemoryDevices":
-        """Another store of the same devices, as another process would have it."""
+        """Return another store of the same devices, like that of another process."""
         return MemoryDevices(self._memory)
 
     def begin_term(self, shard: int) -> int:
-        """Begin a new term of a shard: its number. Lines of older ones are refused from now on."""
+        """Begin a new term of a shard and return its number. Lines of older terms are refused from now on."""
         number = self._memory.terms[shard] = self._memory.terms.get(shard, 0) + 1
         return number
 

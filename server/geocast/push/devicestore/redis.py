@@ -1,19 +1,22 @@
-"""Devices in a Redis: any number of processes, on any number of machines.
+"""Devices in a Redis, for any number of processes on any number of machines.
 
-A Redis that may keep an alert log may keep devices, and is reached in the same way (`alertlog/redis_streams`). The
-scripts in `lua/` do what is told here; `prelude.lua` says with which keys.
+A Redis that can keep an alert log can keep devices, and is reached in the same way (`alertlog/redis_streams`). The
+scripts in `lua/` do the work; `prelude.lua` describes the keys.
 
-DevS1 to DevS6   Each call is one script. Behind it, on the same connection, WAITAOF waits until it is synced here, and
-                 on as many replicas as was asked.
-DevS7            A term is a lease, and has its number (`leases.py`).
-DevS8            Every wait on Redis has an end. Whoever calls again waits for a Redis that is away.
-DevS9            By HSCAN, shard by shard; lines first, which nobody writes but who holds the shard.
-DevS10           A stream, by XREAD. A change has a number, one more than the one before it: who misses one, or comes to
-                 another life of the store, is told so.
-DevS11           Does not apply: it can have any number.
-DevS12           Whoever holds a shard has all of it in memory. That Redis has lost something is noticed by who follows,
-                 and at the next renewal: the store has another life, or has seen fewer changes or writes than were
-                 confirmed, or another server answers, which may lack nothing. To put back what is there does no harm.
+DevS1 to DevS6   Each call is one script. WAITAOF follows on the same connection and waits until the write is synced on
+                 the primary, and on as many replicas as were configured.
+DevS7            A term is a lease, and its number is that of the lease (`leases`).
+DevS8            Every wait for Redis ends after some time. The next call waits again for a Redis that is unreachable.
+DevS9            HSCAN reads the devices shard by shard, after their lines, which only the holder of the shard writes.
+DevS10           XREAD reads a stream. Each change has a number, one more than the change before it. A follower that
+                 misses a number, or finds another life of the store, yields None.
+DevS11           Does not apply: any number of processes may use the store.
+DevS12           The holder of a shard has all of the shard in memory. Followers and renewals of leases notice that
+                 Redis has lost data: the store has another life, or fewer changes or writes than were confirmed, or
+                 another server answers. The latter may have lost nothing; putting back what is there does no harm.
+
+Example for DevS12: 1,000 writes were confirmed, the primary fails, and the replica that takes over has seen 998. The
+next renewal finds 998 writes, or another server, and sets `lost`. Each process puts back the devices of its shards.
 """
 
 import asyncio
@@ -36,44 +39,44 @@ from ...errors import ConfigError, LogUnavailable, StoreUnavailable
 from ..leases import LEASE_S, Leased
 from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, RegistrationKey, State, StoredDevice, shard_of
 
-BATCH = 200  # devices that one HSCAN asks for: some 0.4 MB
-FOLLOWED = 1_000  # changes that one XREAD asks for
-BLOCK_MS = 1_000  # that it waits for some to come
-AGAIN_S = 0.5  # before a follower looks again for a Redis that is away
+BATCH = 200  # devices per HSCAN: some 0.4 MB
+FOLLOWED = 1_000  # most changes per XREAD
+BLOCK_MS = 1_000  # how long an XREAD waits for changes
+AGAIN_S = 0.5  # pause of a follower after Redis was unreachable
 KEEPS = "devices"
 
 _script = partial(read_script, Path(__file__).parent / "lua")
 _OPEN, _PUT, _NOTE, _RESTORE = map(_script, ("open", "put", "note", "restore"))
 _ANY = ""  # no limit
-# What makes room, or keeps a process in its place, is done in a Redis that is full, too.
+# These scripts free memory or keep a process alive, so they run in a Redis that is full, too.
 _FORGET, _PURGE, _LEASE, _RELEASE = (
     _script(name, " flags=allow-oom") for name in ("forget", "purge", "lease", "release")
 )
 
 
 class RedisDevices:
-    """Devices in a Redis. The module tells how it keeps the rules of the port."""
+    """Devices in a Redis. The module's docstring says how the rules of the port are kept."""
 
     def __init__(self, url: str, *, replicas: int = 0) -> None:
-        """`url`: as of `--log`. `replicas`: on how many a write has to be. Raises ConfigError."""
+        """Create a store for a URL like those of `--log`. A write must reach `replicas` replicas. Raise ConfigError."""
         where = target.parse(url, "--devices")
         self._name = str(where)
         self._keys = f"{{{where.prefix}}}:push:"
         self._primary = Primary(where)
         self._replicas = replicas
-        self.lost = False  # DevS12
+        self.lost = False  # whether Redis may have lost data (DevS12)
         self._writer = secrets.token_bytes(8)
-        self._server: object = None  # that answered last …
-        self._life = b""  # … the history of the store that it had …
-        self._writes = 0  # … and how many writes of that are known to have been done
-        self._seen: tuple[bytes | None, int] | None = None  # the last change that was followed: life, number
+        self._server: object = None  # the server that answered last
+        self._life = b""  # the life of the store there: a number for its history
+        self._writes = 0  # the number of writes that were confirmed in that life
+        self._seen: tuple[bytes | None, int] | None = None  # the last change that was followed
 
-    # ---- life ------------------------------------------------------------------------------------------------
+    # ---- start and stop --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Look what kind of Redis it is. Raises ConfigError if it can't keep devices.
+        """Check the Redis. Raise ConfigError if its configuration is not fit for devices.
 
-        One that is away is waited for, by every method.
+        If Redis is unreachable, return: all other methods wait for it.
         """
         try:
             await self._ask_how_it_is()
@@ -87,16 +90,16 @@ class RedisDevices:
             return
 
     async def stop(self) -> None:
-        """Close the connections."""
+        """Close the connections to Redis."""
         await self._primary.close()
 
     # ---- devices ---------------------------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """The devices of these shards, some at a time, each with what it was told (DevS9)."""
+        """Yield the devices of these shards in batches, each with its lines (DevS9)."""
         for shard in list(shards):
             told = await self._told(shard)
-            given: set[bytes] = set()  # HSCAN may give one twice
+            given: set[bytes] = set()  # HSCAN may return a device twice
             async for part in self._scan(f"devices:{shard}"):
                 fresh = [_device(device, value) for device, value in part.items() if device not in given]
                 given |= part.keys()
@@ -104,7 +107,7 @@ class RedisDevices:
                     yield [(each, _lines(each, told.get(each.device, {}))) for each in fresh]
 
     async def find(self, device: bytes) -> Found | None:
-        """The device with this digest, and what it was told."""
+        """Return the device with this digest and its lines."""
         shard = shard_of(device)
         value, alerts = await self._ask(
             ("HGET", self._key(f"devices:{shard}"), device), ("ZRANGE", self._key(f"alerts:{shard}"), 0, -1)
@@ -116,12 +119,12 @@ class RedisDevices:
         return _device(device, value), _lines(_device(device, value), told)
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
-        """The device whose secret has this SHA-256."""
+        """Return the device whose secret has this SHA-256."""
         [device] = await self._ask(("HGET", self._key("secrets"), secret))
         return next(iter(await self._stored([device])), None) if device is not None else None
 
     async def owned(self, owner: bytes) -> Sequence[StoredDevice]:
-        """All devices of an owner, by its digest."""
+        """Return all devices of the owner with this digest."""
         [value] = await self._ask(("HGET", self._key("owners"), owner))
         return await self._stored(msgpack.unpackb(value, raw=True)) if value else []
 
@@ -142,14 +145,14 @@ class RedisDevices:
         return Put(PutResult(came.decode()), tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        """Forget devices, as far as they are what is known (DevS3)."""
+        """Forget the devices that are still these registrations (DevS3)."""
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
-    # ---- what they were told -----------------------------------------------------------------------------------
+    # ---- lines -----------------------------------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write what devices were told (DevS5, DevS6); the shards whose lines are refused (DevS7)."""
+        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
         parts = [
             part
             for line in lines
@@ -159,13 +162,13 @@ class RedisDevices:
         return frozenset(refused)
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
-        """Put back devices that may be lost, each by its term (DevS12); the shards that are refused."""
+        """Put back devices that may be lost, each with its term (DevS12); return the shards that were refused."""
         parts = [part for device, term in devices for part in (term, device.device, _value(device))]
         [refused] = await self._write(_RESTORE, *parts)
         return frozenset(refused)
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
-        """Take away the lines of alerts whose end has passed and that are over; how many that were."""
+        """Remove the lines of alerts that are over and whose end has passed; return their number."""
         shards = list(shards)
         asked = [("ZRANGE", self._key(f"alerts:{shard}"), "-inf", now_ms, "BYSCORE") for shard in shards]
         ended = await self._ask(*asked) if asked else []
@@ -176,10 +179,10 @@ class RedisDevices:
         [gone] = await self._write(_PURGE, now_ms, *over)
         return int(gone)
 
-    # ---- what changes, and who has what ------------------------------------------------------------------------
+    # ---- changes and leases ----------------------------------------------------------------------------------
 
     async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
-        """What others change, for ever (DevS10)."""
+        """Yield the changes of other processes, forever (DevS10)."""
         while True:
             with contextlib.suppress(LogUnavailable):
                 reader = await self._primary.reader()
@@ -191,14 +194,14 @@ class RedisDevices:
             await asyncio.sleep(AGAIN_S)
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
-        """Renew the leases of shards, by their numbers, and take others (WPN1). Raises StoreUnavailable."""
+        """Renew the leases of `held` (shard -> number) and take others (rule WPN1). Raise StoreUnavailable."""
         parts = [part for each in held.items() for part in each]
         with _unavailable():
             server = await self._ask_how_it_is()
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
-            # Durable and confirmed, or an old primary that only this process reaches would renew for it.
+            # Wait for replicas: an old primary that only this process reaches must not renew its leases.
             call = ("EVAL", _LEASE, 1, self._keys, *arguments)
             answer = await run_durably(self._primary, call, replicas=self._replicas, volatile=False)
         life, writes, share, crowded, first_ms, *rest = answer
@@ -210,7 +213,7 @@ class RedisDevices:
         return Leased(numbers, share, bool(crowded), first_ms / 1000 if first_ms >= 0 else None, is_lost)
 
     async def release(self, process: str, held: Mapping[int, int], *, leaving: bool) -> None:
-        """Let go of shards, by their numbers; `leaving`: the process ends. Raises StoreUnavailable."""
+        """Free the shards of `held` (shard -> number). `leaving`: the process ends. Raise StoreUnavailable."""
         parts = [part for each in held.items() for part in each]
         with _unavailable():
             await self._primary.call("EVAL", _RELEASE, 1, self._keys, process, int(leaving), *parts)
@@ -218,12 +221,12 @@ class RedisDevices:
     # ---- Redis ---------------------------------------------------------------------------------------------------
 
     async def _ask_how_it_is(self) -> object:
-        """Who the server is. Raises Unfit, LogUnavailable."""
+        """Check the server and return its identity. Raise Unfit and LogUnavailable."""
         await self._primary.look()
         return admit(await self._primary.call("INFO", *SECTIONS), volatile=False, keeps=KEEPS)
 
     async def _write(self, script: str, *arguments: Any) -> list[Any]:
-        """What a script answers, once what it wrote is durable."""
+        """Return the answer of a script, once its writes are durable."""
         call = ("EVAL", script, 1, self._keys, *arguments)
         failpoints.hit("push-in-commit")
         with _unavailable():
@@ -238,7 +241,7 @@ class RedisDevices:
             return await self._primary.pipe(commands)
 
     async def _scan(self, name: str | bytes) -> AsyncIterator[dict[bytes, bytes]]:
-        """The fields of a hash and their values, some at a time."""
+        """Yield the fields of a hash and their values, in batches."""
         cursor = 0
         while True:
             [[cursor, part]] = await self._ask(("HSCAN", self._key(name), cursor, "COUNT", BATCH))
@@ -247,7 +250,7 @@ class RedisDevices:
                 return
 
     async def _told(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
-        """What the devices of a shard were told: device -> alert -> a line as it is stored."""
+        """Return the lines of a shard's devices, as they are stored: device -> alert -> line."""
         found: dict[bytes, dict[bytes, bytes]] = {}
         [alerts] = await self._ask(("ZRANGE", self._key(f"alerts:{shard}"), 0, -1))
         for alert in alerts:
@@ -261,13 +264,13 @@ class RedisDevices:
         return [_device(device, value) for device, value in zip(devices, values, strict=True) if value is not None]
 
     async def _follow(self, reader: Reader) -> AsyncIterator[Sequence[Change] | None]:
-        """What comes on one connection; it ends when that is not all there is. Raises LogUnavailable."""
+        """Yield the changes that one connection delivers; return when changes are missing. Raise LogUnavailable."""
         now = await self._last_change(reader)
         self._see(now)
         if self._seen is None or self.lost:
             self._seen = now
             yield None
-        is_behind = False  # there was more than what came
+        is_behind = False  # whether there were more changes than XREAD returned
         while True:
             life, last = self._seen
             block = () if is_behind else ("BLOCK", BLOCK_MS)
@@ -293,7 +296,7 @@ class RedisDevices:
             is_behind = now[1] > last
 
     def _see(self, now: tuple[bytes | None, int]) -> None:
-        """Look whether the changes that were followed are there."""
+        """Set `lost` if changes that were followed are not in the store any more."""
         self.lost = self.lost or (self._seen is not None and (now[0] != self._seen[0] or now[1] < self._seen[1]))
 
     async def _last_change(self, reader: Reader) -> tuple[bytes | None, int]:
@@ -325,13 +328,13 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
 
 
 def _told(line: DeliveryRecord) -> bytes:
-    """A line as it is stored; nothing, if it is to be taken away."""
+    """Return the stored form of a line; empty if the line is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """What a device was told: alert -> a line as it is stored."""
+    """Return the lines of a device from their stored form: alert -> line."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)

@@ -1,14 +1,14 @@
-"""Devices in one SQLite file, for one process, or for all that have one supervisor.
+"""Devices in one SQLite file, for one process, or for all processes of one supervisor.
 
-DevS1 to DevS6, DevS8   Each call is one transaction of WAL with `synchronous=FULL`: COMMIT returns after the fsync.
+DevS1 to DevS6, DevS8   Each call is one WAL transaction with `synchronous=FULL`: COMMIT returns after the fsync.
                         Deleted rows are overwritten (`secure_delete`).
-DevS7                   Shards have no terms here: who has one keeps it until it dies, and who follows comes after that.
-DevS9                   By the order of the primary key, so a batch begins where the last one ended.
-DevS10                  A table of the last CHANGES changes, which is looked at every FOLLOW_S. One process alone writes
-                        none.
-DevS11                  A lock on a file beside it, which the kernel takes away when the last one dies that has it.
+DevS7                   Shards have no terms here: a process keeps its shards until it dies, and only then does the next
+                        process of that number start.
+DevS9                   Devices are read in the order of the primary key, so a batch starts where the last one ended.
+DevS10                  A table has the last CHANGES changes, and is read every FOLLOW_S. A single process writes none.
+DevS11                  A lock on a file beside the database, which the kernel releases when the last holder dies.
 
-One thread has the connection, and does one thing after the other; the loop goes on meanwhile.
+One thread has the connection and does one operation at a time, while the event loop goes on.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from . import Change, DeliveryRecord, Found, Limits, Put, PutResult, Registratio
 
 APPLICATION_ID = 0x67637064  # "gcpd"
 VERSION = 1
-BATCH = 500  # devices that are loaded at once
-CHANGES = 10_000  # that are kept for the others
-FOLLOW_S = 0.05  # between looks for what others have changed
-_BUSY_S = 2.0  # for who writes, or looks into the file meanwhile, as a backup does
-_LOOK_S = 0.0005
+BATCH = 500  # devices in a batch of `load`
+CHANGES = 10_000  # most changes that are kept for other processes
+FOLLOW_S = 0.05  # pause between checks for changes of other processes
+_BUSY_S = 2.0  # longest wait for a lock of the database, which other processes or a backup may have
+_LOOK_S = 0.0005  # pause between attempts to get the lock
 
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS device (
@@ -70,7 +70,7 @@ INSERT INTO device VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (device) DO UPDATE SET 
     endpoint = excluded.endpoint, secret = excluded.secret, until_ms = excluded.until_ms, sealed = excluded.sealed
 """
 _FORGET = "DELETE FROM device WHERE device = ? AND secret = ? AND endpoint = ? AND until_ms = ? RETURNING device"
-_IS_THERE = "EXISTS (SELECT 1 FROM device WHERE secret = ?6 AND device = ?1)"  # the index has both
+_IS_THERE = "EXISTS (SELECT 1 FROM device WHERE secret = ?6 AND device = ?1)"  # one index has both columns
 _NOTE = f"INSERT OR REPLACE INTO told SELECT ?1, ?2, ?3, ?4, ?5 WHERE {_IS_THERE}"
 _UNNOTE = f"DELETE FROM told WHERE device = ?1 AND alert = ?2 AND {_IS_THERE}"  # noqa: S608
 
@@ -78,26 +78,27 @@ _T = TypeVar("_T")
 
 
 class SqliteDevices:
-    """Devices in one SQLite file. The module tells how it keeps the rules of the port."""
+    """Devices in one SQLite file. The module's docstring says how the rules of the port are kept."""
 
-    lost = False  # a file that was put back is read at the start
+    lost = False  # a file that is restored from a backup is read at the start
 
     def __init__(self, path: Path, *, alone: bool = True, max_pages: int | None = None) -> None:
-        """`alone`: no other process has the file; else a supervisor has its lock, and others have it, too.
+        """Create a store for the file at `path`.
 
-        `max_pages` caps the size of the file, in pages: a disk that fills up, for tests.
+        `alone`: no other process uses the file. Otherwise a supervisor holds the lock, and its processes share the
+        file. `max_pages` limits the size of the file, in pages, so that tests can fill the disk.
         """
         self._path = path
         self._alone = alone
         self._writer = secrets.randbits(62)
-        self._position = 0  # of the last change that we know of
+        self._position = 0  # the number of the last change that was read
         self._max_pages = max_pages
         self._thread = ThreadPoolExecutor(1, "devices")
         self._lock: IO[bytes] | None = None
-        self._db: sqlite3.Connection  # from `start` on
+        self._db: sqlite3.Connection  # set by `start`
 
     async def start(self) -> None:
-        """Open the file, or make it. Raises ConfigError, also if another process has it."""
+        """Open or create the file. Raise ConfigError, also if another process has it."""
         try:
             self._lock = locked(self._path) if self._alone else None
             self._db = await self._run(self._open)
@@ -109,7 +110,7 @@ class SqliteDevices:
             raise
 
     async def stop(self) -> None:
-        """Close the file, after all that is under way."""
+        """Close the file after the operations that are under way."""
         await self._run(self._db.close)
         self._thread.shutdown()
         self._unlock()
@@ -192,17 +193,17 @@ class SqliteDevices:
                 yield found if is_whole else None
         await asyncio.Event().wait()
 
-    # ---- changes, for the others ---------------------------------------------------------------------------------
+    # ---- changes, for other processes ----------------------------------------------------------------------------
 
     def _tell(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
-        """Leave word of these devices and notes."""
+        """Record these changes, pairs of a device and a note, for other processes."""
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
             db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM change WHERE number <= (SELECT max(number) FROM change) - ?", (CHANGES,))
 
     def _news(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
-        """What others have changed since the last look, and whether that is all of it."""
+        """Return the changes of other processes since the last check, and whether none of them is missing."""
         query = "SELECT number, writer, device, note FROM change WHERE number > ? ORDER BY number"
         rows = db.execute(query, (self._position,)).fetchall()
         is_whole = not rows or rows[0][0] == self._position + 1
@@ -252,7 +253,7 @@ class SqliteDevices:
 
 
 def locked(path: Path) -> IO[bytes]:
-    """The lock of a file, which nobody else has. Raises OSError and ConfigError."""
+    """Return the lock of a file. Raise OSError, and ConfigError if another process has it."""
     lock = path.with_name(f"{path.name}.lock").open("ab")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,7 +286,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _begin(db: sqlite3.Connection) -> None:
-    """Wait for who writes, for _BUSY_S at most. SQLite looks ever more rarely: of four, one took 110 ms, and not 70."""
+    """Begin a transaction, after waiting at most _BUSY_S for other writers.
+
+    SQLite's own wait checks ever more rarely: with four processes one took 110 ms for that instead of 70.
+    """
     until = time.monotonic() + _BUSY_S
     db.execute("PRAGMA busy_timeout = 0")
     try:
@@ -302,11 +306,11 @@ def _begin(db: sqlite3.Connection) -> None:
 
 
 def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
-    """Which of the limits a new device is beyond, that takes the place of so many others."""
+    """Return the limit that a new device would exceed, None if none; `replaced` devices make room for it."""
     owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
     if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
         return PutResult.TOO_MANY
-    # No more can be there than the greatest number of a row, which is known at once; all others have to be counted.
+    # The greatest rowid is a quick upper bound of the number of devices. Count them only if it is not enough.
     for how_many in ("coalesce(max(rowid), 0)", "count(*)"):
         if db.execute(f"SELECT {how_many} FROM device").fetchone()[0] - replaced < limits.devices:  # noqa: S608
             return None
@@ -314,7 +318,7 @@ def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replac
 
 
 def _forget(db: sqlite3.Connection, devices: Collection[RegistrationKey]) -> list[bytes]:
-    """Forget devices, if they are as they are known; which were."""
+    """Forget the devices that are still these registrations; return their digests."""
     gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
     db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
     return gone
@@ -334,7 +338,7 @@ def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRec
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
-    """The next devices in the order of their digests that are in the shards, each with what it was told."""
+    """Return the next devices of these shards in the order of their digests, each with its lines."""
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
     ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
@@ -351,7 +355,7 @@ def _marks(values: Collection[object]) -> str:
 
 
 def _why(error: Exception) -> str:
-    """What went wrong, without what was being written."""
+    """Return what went wrong, without the data that was being written."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(getattr(error, "sqlite_errorname", None) or type(error).__name__)

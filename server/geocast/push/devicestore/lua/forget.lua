@@ -1,6 +1,6 @@
--- Forget devices, as far as they are what the caller knows (DevS3).
+-- Forget the devices that are still the registrations that the caller knows (DevS3).
 --
---   ARGV  writer; then for each device its digest, secret, endpoint, until in ms
+--   ARGV  the writer; then for each device its digest, its secret, its endpoint, and the end of its lease in ms
 --   ->    life, writes
 for at = 2, #ARGV, 4 do
   local value = stored(ARGV[at])

@@ -1,13 +1,18 @@
--- Renew the leases that a process has, and take those that nobody has, up to its share (WPN1).
+-- Renew the leases of a process, and take free shards up to the process's share (rule WPN1).
 --
---   ARGV  process; how long a lease lasts in ms; 1 if it may take some; the life that it knows (''), and how many writes;
---         then each shard that it has, and its number
---   ->    {life, writes, its share, 1 if another process has more than that, in how many ms the first lease of another
---         one ends (-1: there is none), shard, number, …}: all that it has now
+--   ARGV  the process; the duration of a lease in ms; 1 if the process may take shards; the life of the store that the
+--         process knows ('' for none), and the writes that it knows; then each shard that it holds, with the number of
+--         its lease
+--   ->    {life, writes, share, 1 if another process has more shards than the share, ms until the first lease of another
+--         process ends (-1: there is none), shard, number, …}: all shards that the process has now
 --
--- A number rises with each lease of a shard, also across what a failover took back: it is a time. So whoever names the
--- greater one is the later holder. A lease that has ended is its holder's for as long as nobody has taken it. Of a store
--- that has lost something nothing is taken: those who hold a shard come first.
+-- The numbers of a shard's leases rise, even if a failover undoes some of them, because they are times. So the process
+-- with the greatest number is the latest holder. A lease that has ended still belongs to its holder until another
+-- process takes the shard. No shard is taken from a store that has lost data: the holders of shards come first, because
+-- they know what has to be put back.
+--
+-- Example: Redis fails over and forgets the lease 1700000005000000 of shard 7. The next lease gets the time of that
+-- moment in microseconds, which is greater, so a late write of the forgotten holder is refused.
 local process, lasts, may_take = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local now_life, writes = life(), tonumber(redis.call('HGET', META, 'writes'))
 if ARGV[4] ~= '' and (ARGV[4] ~= now_life or writes < tonumber(ARGV[5])) then may_take = false end

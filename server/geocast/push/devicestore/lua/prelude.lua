@@ -1,23 +1,23 @@
--- What every script begins with. A script is one atomic step; KEYS[1] is what all names of this store begin with. All
--- names and values are digests, sealed records, or numbers.
+-- The functions that all scripts share. A script is one atomic operation. KEYS[1] is the prefix of all keys of the store.
+-- All names and values are digests, encrypted records, or numbers.
 --
---   meta             hash: life     a number for this history of the store; a greater one when it was made anew
+--   meta             hash: life     a number for this history of the store; a new store gets a greater one
 --                          writes   how many scripts have written
 --                          changes  the number of the last entry of `changes`
---   devices:SHARD    hash: device -> {owner, endpoint, secret, until in ms, sealed}, as MessagePack
+--   devices:SHARD    hash: device -> {owner, endpoint, secret, end of the lease in ms, sealed}, as MessagePack
 --   endpoints, secrets, owners
 --                    hashes: the first two -> device;  owner -> {device, …}, as MessagePack
---   told:SHARD:ALERT hash: device -> {number, state, ends at in ms}, as MessagePack
---   alerts:SHARD     sorted set: alert of which there is such a hash -> the greatest of its ends
---   changes          stream: w who wrote it  d a device that was put or forgotten  n the note with it; its id is NUMBER-0
---   leases           hash: SHARD -> "NUMBER ENDS_AT HOLDER"; without a holder when it was let go of
---   processes        sorted set: each process that holds shards, or wants to -> when it counts as gone, in ms
+--   told:SHARD:ALERT hash: device -> {number, state, the alert's end in ms}, as MessagePack: the lines of an alert
+--   alerts:SHARD     sorted set: each alert that has such a hash -> the latest end in its lines, in ms
+--   changes          stream: w the writer, d the device that was put or forgotten, n the note; the id is NUMBER-0
+--   leases           hash: SHARD -> "NUMBER ENDS_AT HOLDER"; without a holder after a release
+--   processes        sorted set: each process that holds shards or wants some -> when it counts as dead, in ms
 local PREFIX = KEYS[1]
 local META, CHANGES, LEASES = PREFIX .. 'meta', PREFIX .. 'changes', PREFIX .. 'leases'
 local PROCESSES, ENDPOINTS = PREFIX .. 'processes', PREFIX .. 'endpoints'
 local SECRETS, OWNERS = PREFIX .. 'secrets', PREFIX .. 'owners'
 local SHARDS = 64
-local KEPT = 10000 -- changes; who is further behind reads all of its shards
+local KEPT = 10000 -- most changes that are kept; a process that is further behind reads all devices of its shards
 
 local function time_us()
   local now = redis.call('TIME')
@@ -28,7 +28,7 @@ local function text(number) return string.format('%.0f', number) end
 
 local function shard_of(device) return device:byte(1) % SHARDS end
 
--- The history of this store, which is made if there is none.
+-- Return the life of the store: the number of its history. Create the store if it does not exist.
 local function life()
   local there = redis.call('HGET', META, 'life')
   if there then return there end
@@ -37,10 +37,10 @@ local function life()
   return now
 end
 
--- (life, writes), with one more write.
+-- Count one more write; return {life, writes}.
 local function wrote() return {life(), redis.call('HINCRBY', META, 'writes', 1)} end
 
--- (number, when it ends in ms, holder) of the lease of a shard; the number is 0 if nobody ever had it.
+-- Return the number, the end in ms and the holder of a shard's lease. The number is 0 if there never was a lease.
 local function lease_of(shard)
   local number, ends, holder = string.match(redis.call('HGET', LEASES, shard) or '', '^(%d+) (%d+) (.*)$')
   return tonumber(number or 0), tonumber(ends or 0), holder or ''
@@ -48,8 +48,8 @@ end
 
 local function told_of(shard, alert) return PREFIX .. 'told:' .. shard .. ':' .. alert end
 
--- Set a line; an empty value takes it away.
-local indexed = {} -- key of a line's hash -> the greatest end that the index has of it, by what this script has set
+-- Store a line; an empty value removes it.
+local indexed = {} -- key of a hash of lines -> the latest end that this script has put into the index for it
 local function set_line(shard, device, alert, value, ends)
   local key = told_of(shard, alert)
   if value == '' then
@@ -63,8 +63,8 @@ local function set_line(shard, device, alert, value, ends)
   end
 end
 
--- Write lines, from ARGV[first] on: for each device, secret, term, alert, value, when the alert ends in ms. One of another
--- registration is passed over (DevS6). -> the shards of which somebody has a later term: their lines are refused.
+-- Write the lines from ARGV[first] on, six values each: device, secret, term, alert, value, and the alert's end in ms.
+-- Ignore lines of another registration (DevS6). Refuse lines of shards that have a later term, and return these (DevS7).
 local function note(first)
   local refused, numbers, answer = {}, {}, {}
   for at = first, #ARGV, 6 do
@@ -81,12 +81,12 @@ local function note(first)
   return answer
 end
 
--- What is stored of a device; false if it is not there.
+-- Return the stored value of a device, false if there is none.
 local function stored(device)
   return redis.call('HGET', PREFIX .. 'devices:' .. shard_of(device), device)
 end
 
--- Set what an owner has; nothing is not kept.
+-- Store the list of an owner's devices. An empty list is removed.
 local function set_owned(owner, devices)
   if #devices == 0 then
     redis.call('HDEL', OWNERS, owner)
@@ -95,6 +95,7 @@ local function set_owned(owner, devices)
   end
 end
 
+-- Return the devices of an owner, without the device `but`.
 local function owned_by(owner, but)
   local devices = {}
   for _, each in ipairs(cmsgpack.unpack(redis.call('HGET', OWNERS, owner) or '\144')) do
@@ -103,21 +104,21 @@ local function owned_by(owner, but)
   return devices
 end
 
--- Tell all who follow that a device is another now, or gone.
+-- Append a change for all followers: the device was put or forgotten.
 local function announce(writer, device, what)
   life()
   local id = text(redis.call('HINCRBY', META, 'changes', 1)) .. '-0'
   redis.call('XADD', CHANGES, 'MAXLEN', '~', KEPT, id, 'w', writer, 'd', device, 'n', what)
 end
 
--- Take a device out of all indexes.
+-- Remove a device from all indexes.
 local function unindex(device, there)
   if redis.call('HGET', ENDPOINTS, there[2]) == device then redis.call('HDEL', ENDPOINTS, there[2]) end
   if redis.call('HGET', SECRETS, there[3]) == device then redis.call('HDEL', SECRETS, there[3]) end
   set_owned(there[1], owned_by(there[1], device))
 end
 
--- Forget a device that is there, and all that it was told; and tell all.
+-- Forget a stored device and its lines, and announce that.
 local function forget(writer, device)
   local shard = shard_of(device)
   unindex(device, cmsgpack.unpack(stored(device)))
@@ -128,7 +129,7 @@ local function forget(writer, device)
   announce(writer, device, '')
 end
 
--- Store a device; what it was told stays.
+-- Store a device and its indexes. Its lines stay.
 local function put(device, value)
   local before, there = stored(device), cmsgpack.unpack(value)
   if before then unindex(device, cmsgpack.unpack(before)) end

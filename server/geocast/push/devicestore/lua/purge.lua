@@ -1,7 +1,7 @@
--- Forget what was told of alerts that are over; but not of one of which a later end has become known meanwhile.
+-- Remove the lines of alerts that are over, except alerts whose end was moved beyond the caller's time meanwhile.
 --
 --   ARGV  the time in ms by the caller's clock; then for each alert its shard and digest
---   ->    life, writes, how many lines that were
+--   ->    life, writes, the number of removed lines
 local gone = 0
 for at = 2, #ARGV, 2 do
   local index, alert = PREFIX .. 'alerts:' .. ARGV[at], ARGV[at + 1]

@@ -1,10 +1,10 @@
--- Store a device in the place of what was read of it, and forget the one that has its endpoint; and tell all (DevS1,
--- DevS2, DevS4).
+-- Store a device if the stored one is still what the caller has read. Forget another device that has its endpoint, and
+-- announce all changes (DevS1, DevS2, DevS4).
 --
---   ARGV  writer, device, value, what was read of it ('': that it was not there), the note with it;
---         how many devices an owner may have, and the store, if this one is new ('': any number);
---         then for each line alert, value, when the alert ends in ms
---   ->    life, writes, stored | changed | too many | full, {device, …} that were forgotten for it
+--   ARGV  the writer, the device, its value, the value that was read ('': there was none), the note;
+--         the most devices of an owner and of the store, checked for a new device ('': no limit);
+--         then for each line the alert, the value, and the alert's end in ms
+--   ->    life, writes, stored | changed | too many | full, {device, …}: the devices that were forgotten
 local writer, device, value, was, what = unpack(ARGV, 1, 5)
 local owned, all = tonumber(ARGV[6]), tonumber(ARGV[7])
 local before, there = stored(device), cmsgpack.unpack(value)

@@ -1,6 +1,6 @@
--- Let go of shards. Their numbers stay, so that the next lease has a greater one.
+-- Free shards. The numbers of their leases stay, so the next lease gets a greater one.
 --
---   ARGV  process; 1 if it goes, and counts no more; then each shard and its number
+--   ARGV  the process; 1 if the process ends and needs no share; then each shard with the number of its lease
 if ARGV[2] == '1' then redis.call('ZREM', PROCESSES, ARGV[1]) end
 for at = 3, #ARGV, 2 do
   local number = lease_of(ARGV[at])

@@ -1,10 +1,10 @@
--- Put back devices that the store may have lost, by whoever holds their shards; the lines follow by `note`.
+-- Put back devices that the store may have lost (DevS12). The holders of their shards call this, and then `note`.
 --
---   ARGV  for each its term, digest, value
---   ->    life, writes, {shard, …} of which somebody has a later term: their devices are refused
+--   ARGV  for each device its term, its digest and its value
+--   ->    life, writes, {shard, …}: the shards that have a later term, whose devices are refused
 --
--- One that is there with a longer lease has registered meanwhile, and one whose endpoint is another's by now was replaced
--- (WPR8): these stay as they are.
+-- A device that is stored with a longer lease has registered meanwhile, and a device whose endpoint belongs to another
+-- one by now was replaced (rule WPR8): these stay as they are.
 local refused, answer = {}, {}
 for at = 1, #ARGV, 3 do
   local device, known = ARGV[at + 1], cmsgpack.unpack(ARGV[at + 2])
