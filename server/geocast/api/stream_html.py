@@ -1,4 +1,4 @@
-"""The page at /docs/stream: the AsyncAPI document as people read it, in plain HTML that is made of nothing else."""
+"""The page at /docs/stream: the AsyncAPI document rendered as plain HTML."""
 
 import json
 import re
@@ -46,7 +46,7 @@ _PAGE = """\
 
 
 def page(document: _Map) -> str:
-    """The page of an AsyncAPI 3.0 document with one channel."""
+    """Return the HTML page for an AsyncAPI 3.0 document with exactly one channel."""
     [channel] = document["channels"].values()
     messages, schemas = document["components"]["messages"], document["components"]["schemas"]
     payloads = {_last(message["payload"]) for message in messages.values()}
@@ -84,7 +84,7 @@ def _servers(servers: dict[str, _Map], channel: _Map) -> str:
 
 
 def _host(server: _Map) -> str:
-    """A server's host with the defaults of its variables."""
+    """Return a server's host with its variables replaced by their defaults."""
     return str(server["host"]).format(**{key: each["default"] for key, each in server.get("variables", {}).items()})
 
 
@@ -124,11 +124,11 @@ def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-# ---- what a field may be ---------------------------------------------------------------------------------------------
+# ---- descriptions of fields ------------------------------------------------------------------------------------------
 
 
 def _described(schema: _Map) -> str:
-    """A JSON Schema in a line."""
+    """Return a JSON Schema as one line of text."""
     about = f": {_inline(schema['description'])}" if "description" in schema else ""
     return _kind(schema) + about
 
@@ -187,11 +187,11 @@ _KINDS: dict[str, Callable[[_Map], str]] = {
 _TYPES: dict[str, Callable[[_Map], str]] = {"string": _text, "number": _number, "integer": _number}
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- text ------------------------------------------------------------------------------------------------------------
 
 
 def _markdown(text: str) -> str:
-    """The Markdown of our own descriptions: one paragraph, then a list, in which a term may be bold."""
+    """Render the small part of Markdown that our descriptions use: one paragraph, then one list, with bold terms."""
     first, _, rest = text.strip().partition("\n\n- ")
     items = "".join(f"<li>{_inline(item)}</li>" for item in rest.split("\n- "))
     return f"<p>{_inline(first)}</p><ul>{items}</ul>"
