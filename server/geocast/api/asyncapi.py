@@ -408,7 +408,7 @@ def document() -> dict[str, Any]:
                             "properties": {
                                 "Sec-WebSocket-Protocol": {
                                     "type": "string",
-                                    "description": "The server selects the first that it knows, in the order of the client.",
+                                    "description": "The server selects the first that it knows, in the client's order.",
                                     "examples": subprotocols,
                                 }
                             },
