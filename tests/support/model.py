@@ -112,7 +112,7 @@ class Alert:
         return now.wall_ms >= self.revision.ends_at or now.monotonic >= self.deadline
 
     def revise(self, revision, now):
-        """Replace the revision and move the end by the difference of both ends, though the wall clock may have jumped."""
+        """Replace the revision and move the end by the difference of both ends, even if the wall clock was set."""
         longer = (revision.ends_at - self.revision.ends_at) / 1000
         self.deadline = latest(revision, now) if self.doubted else self.deadline + longer
         self.revision = revision
@@ -266,7 +266,7 @@ class Rules:
         self.sent[item.id] = self.sent.get(item.id, 0) + 1
 
     def acknowledge(self, client, alert_id, number, now):
-        """Count an acknowledgement once, if the revision was sent on this connection (section 5, "Messages"; Rule 6)."""
+        """Count an acknowledgement once, if this connection was sent the revision (section 5, "Messages"; Rule 6)."""
         alert = self.alerts.get(alert_id)
         known = alert is not None and not alert.let_go(now) and self.sees(client, alert)
         if known and (alert_id, number) in client.to_ack and number > alert.revision.number - ACKS_KEPT:
