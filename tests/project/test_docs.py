@@ -330,7 +330,7 @@ MEASURED = {  # a sentence in README's "How fast": the file in bench/results and
 
 @pytest.mark.parametrize("pattern", MEASURED)
 def test_readme_figures_match_the_bench_results(pattern):
-    """README.md, "How fast": each figure is within a tenth of the last result, so a new result must be entered there."""
+    """README.md, "How fast": each figure is within a tenth of the last result, so new results must be entered."""
     name, figure = MEASURED[pattern]
     text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast").split())
     [said] = re.findall(pattern, text)
@@ -374,7 +374,7 @@ SHORT = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "protocol.m
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: str(path.relative_to(DOCS)))
 def test_pages_and_cells_of_tables_are_short(path):
-    """CONTRIBUTING.md: a page has at most 3,000 words, and a cell 200 characters, except in the protocol and in ADRs."""
+    """CONTRIBUTING.md: pages have at most 3,000 words and cells 200 characters, except in the protocol and ADRs."""
     assert len(path.read_text("utf-8").split()) <= 3_000
     cells = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell) for row in rows(prose(path)) for cell in row]
     assert [cell for cell in cells if len(cell) > 200] == []
