@@ -143,7 +143,7 @@ def test_body_that_arrives_too_late_is_answered_408(monkeypatch):
 MANY = [a_revision(f"a-{n}", expires_at=NOON_MS + 1_800_000 - n // 2) for n in range(1_001)]
 WRONG = {
     "parameters": "the only query parameters are after and limit, once each",
-    "after": "the query parameter after must be as a Link has it",
+    "after": "the query parameter after must be the value from a Link header",
     "limit": "the query parameter limit must be an integer from 1 to 1000",
 }
 

@@ -161,7 +161,7 @@ class Rules:
 
     def __init__(self):
         self.alerts, self.clients = {}, []
-        self.sent, self.acked = {}, {}  # id -> how many
+        self.sent, self.acked = {}, {}  # id -> count
 
     # ---- messages due -------------------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class HttpConnection(H11Protocol):
         self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument
         self.timeout_keep_alive = IDLE_S
         self._listener = listener
-        self._ahead = b""  # Rule 2
+        self._ahead = b""  # received bytes that are not parsed yet (Rules 1 and 2)
         self._refused = False
         self._half = False  # whether the peer has closed its sending side
         self._awaited: tuple[float, object] | None = None  # the timer's seconds, and the latest request when it started

@@ -188,7 +188,7 @@ def is_dry_run(request: Request) -> bool:
             return False
         case [("dry_run", ("true" | "false") as value)]:
             return value == "true"
-    wrong = "the only query parameter is dry_run, true or false, once"
+    wrong = "the only query parameter is dry_run (true or false), given once"
     raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
 
 
@@ -207,7 +207,7 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
     if len(given) < len(parameters) or not given.keys() <= {"after", "limit"}:
         wrong.append("the only query parameters are after and limit, once each")
     if "after" in given and cursor is None:
-        wrong.append("the query parameter after must be as a Link has it")
+        wrong.append("the query parameter after must be the value from a Link header")
     if limit is None or int(limit[0]) > PAGE:
         wrong.append(f"the query parameter limit must be an integer from 1 to {PAGE}")
     if wrong or limit is None:

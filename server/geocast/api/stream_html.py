@@ -20,7 +20,7 @@ _PAGE = """\
   <link rel="stylesheet" href="/docs/pages.css">
 </head>
 <body>
-  <nav aria-label="What this node says of itself">
+  <nav aria-label="Documentation of this node">
     <img src="/docs/icon.svg" alt="" width="24" height="24"><strong>geocast</strong>
     <a href="/docs">HTTP calls</a>
     <a href="/docs/stream" aria-current="page">Stream</a>
@@ -28,16 +28,16 @@ _PAGE = """\
   <main class="stream">
     <h1>{title} <small>{version}</small></h1>
     {about}
-    <p>The same for programs: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
-    <h2>Where</h2>
+    <p>The machine-readable form: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
+    <h2>Addresses</h2>
     {servers}
-    <h2>A client says</h2>
+    <h2>Messages from clients</h2>
     {received}
-    <h2>The node says</h2>
+    <h2>Messages from the node</h2>
     {sent}
-    <h2>What is in them</h2>
+    <h2>Parts of messages</h2>
     {parts}
-    <h2>How it ends</h2>
+    <h2>Close codes</h2>
     {endings}
   </main>
 </body>
@@ -62,7 +62,7 @@ def page(document: _Map) -> str:
         sent="".join(_message(messages[name], schemas) for name in messages if name not in received),
         parts="".join(_part(name, schemas[name]) for name in schemas if name not in payloads),
         endings=_table(
-            ("code", "reason", "what a client does then"),
+            ("code", "reason", "the client's reaction"),
             (
                 (str(close["code"]), _code(close["reason"]), escape(close["reconnect"]))
                 for close in channel["x-close-codes"]
@@ -80,7 +80,7 @@ def _servers(servers: dict[str, _Map], channel: _Map) -> str:
         for server in servers.values()
     )
     subprotocols = " or ".join(map(_code, channel["x-subprotocols"]))
-    return _table(("address", "what"), rows) + f"<p>Subprotocol: {subprotocols}.</p>"
+    return _table(("address", "description"), rows) + f"<p>Subprotocol: {subprotocols}.</p>"
 
 
 def _host(server: _Map) -> str:
@@ -113,7 +113,7 @@ def _fields(schema: _Map) -> str:
         (_code(name) + ("" if name in needed else " <small>optional</small>"), _described(field))
         for name, field in schema.get("properties", {}).items()
     )
-    return _table(("field", "what"), rows)
+    return _table(("field", "description"), rows)
 
 
 def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
