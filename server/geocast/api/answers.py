@@ -8,7 +8,7 @@ document as descriptions.
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
+from typing_extensions import TypedDict  # before Python 3.12, pydantic does not support `typing.TypedDict`
 
 from ..wire.output import AlertOut, AreaOut, TimeOut
 
@@ -68,7 +68,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections to it."""
+    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and other findings."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
@@ -103,7 +103,7 @@ class StateOut(TypedDict):
 
 
 class LiveOut(TypedDict):
-    """All live alerts, or one page of them. A page is in the order of publication."""
+    """All live alerts, or one page of them. Within a page the alerts are in the order of publication."""
 
     alerts: list[AlertOut]
 

@@ -330,7 +330,7 @@ One WebSocket serves one subscriber. `docs/protocol.md` is the contract; this do
 
 
 def _client_schemas() -> dict[str, Any]:
-    """Return the schemas of `session.MESSAGES` by model name, with the field `type`, which the models lack, added."""
+    """Return the schemas of `session.MESSAGES` by model name, each with the field `type` added."""
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]

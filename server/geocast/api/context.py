@@ -31,7 +31,7 @@ MAX_CAP = 64  # concurrent CAP messages that are complete or larger than an ordi
 
 
 class Places:
-    """The limits on concurrent work of the api listener; no subject may take more than its share of one (rule HD6)."""
+    """The limits on concurrent work of the api listener. No subject may take more than its share of each (rule HD6)."""
 
     def __init__(self, share: float = SHARE) -> None:
         """Create all limits. `share` is the fraction of each limit that one subject may use."""

@@ -1,6 +1,6 @@
 """The examples of the OpenAPI document: request bodies that this node accepts unchanged, and its answers to them.
 
-The examples use the current minute and a category of the current policy. In the order of the document they tell the
+The examples use the current minute and a category of the current policy. In the order of the document they show the
 life of one alert. Sending them is safe: their status is `test`, so no ordinary subscriber is notified (rule R6). Within
 one minute the examples stay the same, so sending one twice only repeats the first request (rule H3).
 """

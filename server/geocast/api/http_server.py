@@ -112,7 +112,7 @@ class _Requests(h11.Connection):
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            # The traceback refers to frames, and one of the frames to the error: a cycle that keeps the connection.
+            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection.
             raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0

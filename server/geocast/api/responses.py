@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
 RENDERED = 100  # alerts of a page that are rendered without a pause
-LEAST_COUNT = 20  # smaller counts are shown as 0, so that nobody can tell whether one particular session is among them
+# Smaller counts are shown as 0. So a publisher needs almost as many sessions of their own to detect one other session.
+LEAST_COUNT = 20
 
 
 def accepted(entry: Revision) -> AcceptedOut:
