@@ -249,8 +249,8 @@ def test_repeated_restarts_of_push_fire_geocast_restarting(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_alert_fires_for_its_fault_alone(name, tmp_path):
-    """The check is 14 minutes after the fault, or 5 minutes if the fault is no longer visible then."""
+def test_each_alert_fires_after_its_fault(name, tmp_path):
+    """No other alerts fire than those listed in the case. The check is 14 or 5 minutes after the fault."""
     changed, beside = CASES[name]
     series = healthy()
     new = changed.keys() - series.keys()

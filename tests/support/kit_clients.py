@@ -50,14 +50,14 @@ def go(client: Client, change: CallChange) -> None:
 
 
 class Talkative(Client):
-    """Sends a field that the protocol does not have."""
+    """A client that sends a field that the protocol does not have."""
 
     def _hello(self):
         return super()._hello() | {"city": "Dallas"}
 
 
 class Forgetful(Client):
-    """Sends no `holding`."""
+    """A client that sends no `holding`."""
 
     def _hello(self):
         hello = super()._hello()
@@ -66,7 +66,7 @@ class Forgetful(Client):
 
 
 class Choosy(Client):
-    """Disconnects when it receives a message of an unknown type."""
+    """A client that disconnects when it receives a message of an unknown type."""
 
     def _take(self, message):
         if message["type"] not in ("alert", "cancel", "pong", "ok", "error"):
@@ -75,7 +75,7 @@ class Choosy(Client):
 
 
 class Stubborn(Client):
-    """Disconnects when it receives a cancel of an alert that it does not hold."""
+    """A client that disconnects when it receives a cancel of an alert that it does not hold."""
 
     def _take(self, message):
         if message["type"] == "cancel" and message["id"] not in {alert["id"] for alert in self.holdings}:
@@ -84,7 +84,7 @@ class Stubborn(Client):
 
 
 class Eager(Client):
-    """Acknowledges every alert, wherever it is."""
+    """A client that acknowledges every alert, wherever it is."""
 
     def _take(self, message):
         if message["type"] == "alert":
@@ -93,7 +93,7 @@ class Eager(Client):
 
 
 class OnlyCircles(Holdings):
-    """Shows no alert whose first shape is not a circle."""
+    """Holdings that show no alert whose first shape is not a circle."""
 
     def take_alert(self, alert, own):
         return super().take_alert(alert, own) if alert["area"][0]["type"] == "circle" else []
@@ -118,7 +118,7 @@ def its_box(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 class LatestWins(Holdings):
-    """Treats the revision that arrives last as the newest."""
+    """Holdings that treat the revision that arrives last as the newest."""
 
     def take_alert(self, alert, own):
         if held := self._held.get(alert["id"]):
@@ -127,7 +127,7 @@ class LatestWins(Holdings):
 
 
 class Hoarder(Holdings):
-    """Keeps alerts beyond their end."""
+    """Holdings that keep alerts beyond their end."""
 
     def expire(self, own):
         return []
@@ -137,28 +137,28 @@ class Hoarder(Holdings):
 
 
 class Forgets(Holdings):
-    """Forgets alerts that the server's clock has ended at once, as clients did before C2a."""
+    """Holdings that forget alerts that the server's clock has ended at once, as clients did before C2a."""
 
     def take_alert(self, alert, own):
         return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
 
 
 class OwnTime(Holdings):
-    """Trusts the machine's clock instead of the server's."""
+    """Holdings that trust the machine's clock instead of the server's."""
 
     def set_clock(self, server_now_ms, own):
         super().set_clock(wall_ms(), own_ms())
 
 
 class Unbounded(Holdings):
-    """Lists all alerts that it holds, without a limit."""
+    """Holdings that list all alerts that they hold, without a limit."""
 
     def holding(self, own, limit=256):
         return {key: held.revision for key, held in self._held.items()}, []
 
 
 class FirstOnes(Holdings):
-    """Lists the 256 alerts that end first, instead of those that end last."""
+    """Holdings that list the 256 alerts that end first, instead of those that end last."""
 
     def holding(self, own, limit=256):
         first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
@@ -177,7 +177,7 @@ def holding(kind: type[Holdings]) -> type[Client]:
 
 
 class Forward(Client):
-    """Sends `here` to every server, even to one that has no calls."""
+    """A client that sends `here` to every server, even to one that has no calls."""
 
     def __init__(self, url, places, **options):
         super().__init__(url, places, **options)
@@ -185,7 +185,7 @@ class Forward(Client):
 
 
 class CallsLast(Client):
-    """Lists calls only in the space that alerts leave."""
+    """A client that lists calls only in the space that alerts leave."""
 
     def _holding(self):
         alerts, _ = self.holdings.holding(own_ms())
@@ -193,7 +193,7 @@ class CallsLast(Client):
 
 
 class Twice(Client):
-    """Acknowledges a call each time it arrives."""
+    """A client that acknowledges a call each time it arrives."""
 
     def _take(self, message):
         if message["type"] == "call":
@@ -202,7 +202,7 @@ class Twice(Client):
 
 
 class Boastful(Client):
-    """Reports its arrival before it has a seat."""
+    """A client that reports its arrival before it has a seat."""
 
     def _take(self, message):
         super()._take(message)
@@ -211,7 +211,7 @@ class Boastful(Client):
 
 
 class Once(Calls):
-    """Sends every answer only once."""
+    """Calls that send every answer only once."""
 
     def due(self, own):
         found = super().due(own)
@@ -224,7 +224,7 @@ class Once(Calls):
 
 
 class Insistent(Calls):
-    """Keeps sending an answer after a standdown."""
+    """Calls that keep sending an answer after a standdown."""
 
     def take_standdown(self, message):
         answer = self._answers.get(message["id"])
@@ -235,7 +235,7 @@ class Insistent(Calls):
 
 
 class Quick(Calls):
-    """Sends its reports again and again."""
+    """Calls that send their reports again and again."""
 
     def due(self, own):
         reports = [{"type": "report", "id": task["id"], "state": "arrived"} for task in self.tasks()]
@@ -243,14 +243,14 @@ class Quick(Calls):
 
 
 class Keeps(Calls):
-    """Keeps a task after a standdown."""
+    """Calls that keep a task after a standdown."""
 
     def take_standdown(self, message):
         return []
 
 
 class Outlasts(Calls):
-    """Keeps a task after its end."""
+    """Calls that keep a task after its end."""
 
     def expire(self, own, now):
         return []
@@ -268,14 +268,14 @@ def calling(kind: type[Calls]) -> type[Client]:
 
 
 class Hasty(Backoff):
-    """Reconnects at once in every case."""
+    """A back-off that reconnects at once in every case."""
 
     def delay_s(self, after, retry_after_s=0.0):
         return 0.0
 
 
 class Steady(Backoff):
-    """Does not wait longer after repeated failures."""
+    """A back-off that does not wait longer after repeated failures."""
 
     def delay_s(self, after, retry_after_s=0.0):
         window = self._min_s, self._max_s
@@ -285,7 +285,7 @@ class Steady(Backoff):
 
 
 class Narrow(Backoff):
-    """Draws delays only from the upper half of the window ("equal jitter")."""
+    """A back-off that draws delays only from the upper half of the window ("equal jitter")."""
 
     def delay_s(self, after, retry_after_s=0.0):
         return (super().delay_s(after, retry_after_s) + self._min_s + (self._max_s - self._min_s)) / 2
@@ -303,14 +303,14 @@ def backing_off(kind: type[Backoff]) -> type[Client]:
 
 
 class Persistent(Client):
-    """Reconnects within the window, whatever the close code means, and with the same token."""
+    """A client that reconnects within the window, whatever the close code means, and with the same token."""
 
     def _closed(self, closed):
         return Ending(After.WINDOW, "closed")
 
 
 class Believer(Client):
-    """Decides by the text of the close reason."""
+    """A client that decides by the text of the close reason."""
 
     def _closed(self, closed):
         found = super()._closed(closed)
@@ -319,7 +319,7 @@ class Believer(Client):
 
 
 class Tongue(Client):
-    """Never sends its languages after the `hello`."""
+    """A client that never sends its languages after the `hello`."""
 
     def _offer_languages(self, link, welcome):
         pass

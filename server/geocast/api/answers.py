@@ -68,7 +68,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and other findings."""
+    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and findings."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
