@@ -137,7 +137,7 @@ class Hoarder(Holdings):
 
 
 class Forgets(Holdings):
-    """Holdings that forget alerts that the server's clock has ended at once, as clients did before C2a."""
+    """Holdings that forget an alert as soon as the server's clock has ended it, as clients did before C2a."""
 
     def take_alert(self, alert, own):
         return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
