@@ -1,4 +1,4 @@
-"""`geocast` as a command that a test calls in its own process."""
+"""Fixtures for all tests, among them `geocast`, which runs the command in the test's own process."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from support.preloaded import slow_the_disk
 from geocast import cli
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell has what it runs in the background ignore Ctrl-C, and so would the processes that tests end by it.
+    # A shell makes background jobs ignore SIGINT. Tests end their child processes by SIGINT, so restore the default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-if seed := os.environ.pop("GEOCAST_SLOW_FSYNC", None):  # no setting of a node
+if seed := os.environ.pop("GEOCAST_SLOW_FSYNC", None):  # not a setting of a node
     slow_the_disk(seed)
 
-# The same examples at each run, but of a soak, and no limit of time: a busy machine is no error of what is tested.
+# Use the same examples in each run, except in a soak, and no time limit: a busy machine must not fail a test.
 settings.register_profile(
     "steady",
     derandomize="GEOCAST_SOAK_EXAMPLES" not in os.environ,
@@ -26,12 +26,12 @@ settings.register_profile(
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile("quick", settings.get_profile("steady"), max_examples=10)  # of `make quick`
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=10)  # for `make quick`
 settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):
-    """Start with the files that take long, so that no process is left with one of them at the end."""
+    """Run the slow files first, so that at the end no test process is still busy with one of them."""
     of_processes = {"end_to_end", "pages"}
     long = {item.path for item in items if item.get_closest_marker("slow") or of_processes & {*item.path.parts}}
     items.sort(key=lambda item: item.path not in long)
@@ -39,13 +39,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def anyio_backend():
-    """Run tests that are coroutine functions on asyncio alone."""
+    """Return the backend for tests that are coroutine functions: only asyncio."""
     return "asyncio"
 
 
 @pytest.fixture
 def geocast(monkeypatch, tmp_path, capsys):
-    """`geocast(*arguments, NAME=value)`: the command, in a folder and an environment of its own."""
+    """Return `geocast(*arguments, NAME=value)`, which runs the command in a new folder and environment."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("GEOCAST_")]:
         monkeypatch.delenv(name)
@@ -56,7 +56,7 @@ def geocast(monkeypatch, tmp_path, capsys):
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # which `serve` blocks until it ends
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `serve` blocks SIGHUP until it ends
         said = capsys.readouterr()
         return Outcome(ended.value.code or 0, said.out, said.err)
 
@@ -65,5 +65,5 @@ def geocast(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def keys(geocast):
-    """A key pair at the default places."""
+    """Create a key pair at the default paths."""
     assert geocast("keygen").status == 0

@@ -1,4 +1,4 @@
-"""Times as text and as numbers (protocol, rules L7 and L8), and both clocks."""
+"""Tests of times as text and as numbers (protocol, rules L7 and L8), and of both clocks."""
 
 import datetime as dt
 
@@ -84,7 +84,7 @@ def test_parse_time_returns_milliseconds(text, expected):
     ],
 )
 def test_parse_time_refuses_other_texts(text):
-    """Only one grammar, only existing dates from 1970 on, no second 60 (rules L7 and L8)."""
+    """There is one grammar. A time must exist, be in 1970 or later, and have no second 60 (rules L7 and L8)."""
     with pytest.raises(ValueError, match="not a time"):
         parse_time(text)
 
@@ -99,14 +99,14 @@ def test_parse_time_refuses_other_texts(text):
     ],
 )
 def test_format_time_writes_utc_with_milliseconds(ms, expected):
-    """Rules L7 and L8."""
+    """The text is in UTC with exactly three decimals (rules L7 and L8)."""
     assert format_time(ms) == expected
 
 
 @given(st.integers(0, MAX_MS))
 @settings(deadline=None, max_examples=100)
 def test_parse_time_is_inverse_of_format_time(ms):
-    """Rules L7 and L8."""
+    """A formatted time is read back unchanged (rules L7 and L8)."""
     assert parse_time(format_time(ms)) == ms
 
 

@@ -1,4 +1,4 @@
-"""Addresses, sockets, and settings with which a node refuses to start (protocol, section 7)."""
+"""Tests of addresses, sockets, and settings that a node refuses to start with (protocol, section 7)."""
 
 import resource
 import socket
@@ -25,7 +25,7 @@ API = Address("127.0.0.1", 8766)
 
 
 def settings(**changes):
-    """Return settings with which a node starts, with these changes."""
+    """Return settings that a node accepts, with changes."""
     return Settings(**({"stream": LOOPBACK, "api": API, "log": "memory:", "dev": True} | changes))
 
 
@@ -86,7 +86,7 @@ def test_is_loopback_is_true_only_for_this_machine(host, is_loopback):
 
 
 def test_settings_without_keys_need_dev_mode(tmp_path):
-    """Rule T7."""
+    """A node without keys starts only with `--dev` (rule T7)."""
     with pytest.raises(ConfigError, match=r"^no keys: "):
         settings(dev=False).check()
     settings(dev=False, keys=tmp_path).check()
@@ -95,7 +95,7 @@ def test_settings_without_keys_need_dev_mode(tmp_path):
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
 def test_dev_mode_refuses_other_addresses_than_loopback(option, tmp_path):
-    """With and without keys (rule T7)."""
+    """This holds with and without keys (rule T7)."""
     public = Address("0.0.0.0", 8765)
     with pytest.raises(ConfigError, match=rf"^--{option} 0\.0\.0\.0:8765 is not a loopback address"):
         settings(**{option: public}).check()
@@ -112,7 +112,7 @@ def test_two_listeners_with_one_address_are_refused():
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
 def test_exposed_dev_mode_needs_consent_and_gives_warning(option, tmp_path):
-    """For example in a container. The warning names the exposed addresses and the consequences (rule T7)."""
+    """An example is a container. The warning names the exposed addresses and the consequences (rule T7)."""
     exposed = settings(**{option: Address("0.0.0.0", 8765), "allow_exposed_dev": True})
     exposed.check()
     assert f"(--{option} 0.0.0.0:8765)" in exposed.exposed_dev()
@@ -150,7 +150,7 @@ def test_bind_returns_listening_socket():
 
 
 def test_port_in_use_is_refused_with_one_line():
-    """Rule K1."""
+    """The line names the option and the address (rule K1)."""
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         address = Address(*other.getsockname())
         with pytest.raises(ConfigError, match=rf"^--api {address}: Address already in use$"):
@@ -188,7 +188,7 @@ def test_unusable_host_is_refused_with_one_line(host):
 
 
 def tuple_of(address):
-    """Return the address as sockets have it."""
+    """Return the address in the form that sockets use."""
     return address.host, address.port
 
 
@@ -196,7 +196,7 @@ def tuple_of(address):
 
 
 def test_raise_descriptor_limit_sets_soft_to_hard_limit():
-    """A connection takes a descriptor (protocol, section 7)."""
+    """Each connection needs a descriptor (protocol, section 7)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))

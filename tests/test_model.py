@@ -1,10 +1,10 @@
-"""The core (hub, session, live alerts) against the model of the rules, by random steps.
+"""Tests of the core (hub, session, live alerts) against the model of the rules, by random steps.
 
-Whatever a client is written is held against the model at that very moment; what is missing is found whenever the hub
-says that it has no more to do. `make test` takes the same steps each time; GEOCAST_SOAK_EXAMPLES and
-GEOCAST_SOAK_STEPS ask for more, and for others, of a seed that is printed: GEOCAST_SOAK_SEED, with the same two,
-takes them again. A failure prints its steps as a Mermaid diagram; the `@reproduce_failure` that it prints goes on
-`class Geocast` to see that one again and no other.
+Each message written to a client is compared with the model at that moment. Missing messages are found whenever the hub
+has nothing left to do. `make test` takes the same steps each time. With GEOCAST_SOAK_EXAMPLES and GEOCAST_SOAK_STEPS a
+run takes more and different steps, and prints their seed; GEOCAST_SOAK_SEED with the same two values repeats them. A
+failure prints its steps as a Mermaid diagram, and a `@reproduce_failure` that repeats this failure alone if it
+decorates `class Geocast`.
 """
 
 import json
@@ -45,9 +45,9 @@ SOAK = "GEOCAST_SOAK_EXAMPLES" in os.environ
 EXAMPLES = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "250"))
 SEED = int(os.environ.get("GEOCAST_SOAK_SEED", random.randrange(2**32)))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
-ROWS = 6  # of the hub: each is used again and again
+ROWS = 6  # rows of the hub; each is reused many times
 
-# ---- the people --------------------------------------------------------------------------------------------------
+# ---- the parties -------------------------------------------------------------------------------------------------
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
 TOKENS = TokenVerifier({"k": Key(KEY, "HS256")})
@@ -64,11 +64,14 @@ ANSWERS = {"hello": "welcome", "move": "ok", "filter": "ok", "token": "ok", "pin
 )
 CATEGORIES = ("arson", "burglary", "robbery")
 BY_SUBPROTOCOL = {wire.subprotocol: wire for wire in WIRES}
-REVIEWED = IDS[::2]  # what these ids tell has a proof, unless it has languages: never both
+REVIEWED = IDS[::2]  # alerts with these ids have a proof, unless they have languages: an alert never has both
 
 
 class ModelPeer(FakePeer):
-    """A subscriber's connection: hands on what it is written, at once. Lies: as FakePeer, but its end is an end."""
+    """A subscriber's connection that passes each write to the machine at once.
+
+    It differs from a real one like a FakePeer, except that `close` ends the session.
+    """
 
     def __init__(self, name, wire, machine):
         super().__init__(lambda: machine.clogs(self))
@@ -92,7 +95,7 @@ class ModelPeer(FakePeer):
 
 
 def opened(message):
-    """The message with what its proof says in its place, if it has one."""
+    """Return the message with the content of its proof in the usual members, if it has a proof."""
     if "proof" not in message:
         return message
     said = json.loads(message["proof"]["form"])
@@ -100,24 +103,24 @@ def opened(message):
 
 
 def is_told(message):
-    """The item that a message tells of: its kind, id and number."""
+    """Return the kind, id and revision number in a message."""
     told = message.get("alert", message)
     return message["type"], told["id"], told["revision"]
 
 
 def tells(item):
-    """What the message that tells of an item says."""
+    """Return the kind, id and number that the message about an item must have."""
     return "cancel" if item.cancels else "alert", item.id, item.number
 
 
 def entry(item):
-    """An item as the server's log has it."""
+    """Return an item as an entry of the server's log."""
     is_reviewed = item.id in REVIEWED and (item.cancels or not item.languages)
     return proved(bare_entry(item), "r-1") if is_reviewed else bare_entry(item)
 
 
 def bare_entry(item):
-    """The same without a proof."""
+    """Return an item as an entry without a proof."""
     if item.cancels:
         return a_cancel(item.id, item.number, ends_at=item.ends_at)
     area = tuple(
@@ -132,7 +135,7 @@ def bare_entry(item):
 
 
 def is_in(message, language):
-    """Whether a message is in this language, each word of it; None: in no language."""
+    """Return whether every text of a message is in this language; None means that it has no language."""
     told = message.get("alert", message)
     if told.get("language") != language:
         return False
@@ -140,7 +143,7 @@ def is_in(message, language):
     return all(text.endswith(f" in {language}") if language else " in " not in text for text in words)
 
 
-# What is drawn. A weight is a repetition; most of it happens in one town, or nobody would ever be told anything.
+# Random values. Repetition is a weight. Most values are in one town, as otherwise hardly any alert would reach a phone.
 IN_TOWN = st.sampled_from([*(circle for circle in CIRCLES if circle[:2] == DALLAS), *POLYGONS[:2], *POLYGONS[-2:]])
 SHAPE = st.sampled_from([*CIRCLES, *POLYGONS])
 AREA = (IN_TOWN.map(lambda shape: [shape]) | st.lists(SHAPE, min_size=1, max_size=3)).map(tuple)
@@ -177,32 +180,36 @@ CHANGES = st.fixed_dictionaries(
 TOKEN = st.fixed_dictionaries({"tests": st.booleans(), "life_s": st.sampled_from([7200, 7200, 7200, 60, 5])})
 WIRE = st.sampled_from(sorted(BY_SUBPROTOCOL))
 PHONE = st.fixed_dictionaries({"wire": WIRE, "places": SOMEWHERE, "wanted": FILTER, "token": TOKEN})
-HOLDING = st.dictionaries(st.sampled_from(IDS), st.integers(-2, 2), max_size=4)  # off the last number
-TURNS = st.sampled_from([1, 1, 0, 2, None])  # of the hub, once the node has read an item; None: it reads it later
-HOURS_OFF = st.sampled_from([[], [], [0], [-1], [-1], [1], [1, 0]])  # of the wall clock, at sweeps
+HOLDING = st.dictionaries(st.sampled_from(IDS), st.integers(-2, 2), max_size=4)  # offset from the latest revision
+TURNS = st.sampled_from([1, 1, 0, 2, None])  # turns of the hub after reading an item; None: read it later
+HOURS_OFF = st.sampled_from([[], [], [0], [-1], [-1], [1], [1, 0]])  # wall clock's error in hours, per sweep
 WHICH = st.integers(0, 5)
 WAITS_S = st.sampled_from([0.125, 5.0, 10.0, 30.0, 60.0])  # binary fractions: no sum is rounded
 
 
 class Geocast(RuleBasedStateMachine):
-    """A desk, a node that reads the log, and phones; beside them the model."""
+    """A publisher, a node that reads the log, and phones; next to them the model."""
 
     def __init__(self):
         super().__init__()
         self.trace, self.clock = Trace(), FakeClock()
-        self.skew_ms = 0  # of the node's wall clock
-        self.log, self.items, self.last = [], {}, {}  # in order; by id and number; the last one of each id
-        self.away = []  # what phones show that have hung up
+        self.skew_ms = 0  # error of the node's wall clock
+        self.log, self.items, self.last = (
+            [],
+            {},
+            {},
+        )  # items in order, by id and number, latest by id
+        self.away = []  # the holdings of phones that have disconnected
         self.names = iter(range(1, 1000))
-        self.seen = 0  # how long the trace was when time passed last
+        self.seen = 0  # the trace's length when time last passed
         self.start(0)
 
     def start(self, read):
-        """A node that has read so many items of the log."""
+        """Start a node that has read the first `read` items of the log."""
         self.hub, self.rules, self.phones = Hub(ROWS), Rules(), []
         self.sent, self.acked = {}, {}
         self.position = 0
-        self.quiet = True  # the hub has no more to do
+        self.quiet = True  # whether the hub has nothing left to do
         for _ in range(read):
             self.read()
 
@@ -210,10 +217,10 @@ class Geocast(RuleBasedStateMachine):
     def now(self):
         return self.clock.now()
 
-    # ---- what the server does ------------------------------------------------------------------------------------
+    # ---- actions of the server -----------------------------------------------------------------------------------
 
     def gets(self, phone, received):
-        """A phone is written something: is it what the rules say?"""
+        """Check the messages written to a phone against the rules."""
         client, now = phone.client, self.now
         head = received[0]
         if head["type"] in ("welcome", "ok"):
@@ -237,21 +244,21 @@ class Geocast(RuleBasedStateMachine):
             self.rules.is_sent(client, item, now)
 
     def clogs(self, phone):
-        """A phone's transport takes the bytes, and can't get rid of them."""
+        """Note that a phone's transport accepts bytes but cannot send them."""
         if phone.client.slow_since is None and phone in self.phones:
             phone.client.slow_since = self.now.monotonic
             self.trace.notes(phone.name, "slow")
             self.hub.slowed(phone.session.row, self.now)
 
     def leaves(self, phone):
-        """A session is over."""
+        """Remove a phone whose session has ended."""
         if phone in self.phones:
             self.phones.remove(phone)
             self.rules.clients.remove(phone.client)
             self.hub.leave(phone.session.row)
 
     def read(self):
-        """The node reads the next item of the log."""
+        """Let the node read the next item of the log."""
         if self.position < len(self.log):
             item = self.log[self.position]
             self.position += 1
@@ -260,11 +267,11 @@ class Geocast(RuleBasedStateMachine):
             self.rules.read(item, self.now)
             self.hub.deliver(entry(item), self.now)
 
-    # ---- the desk ------------------------------------------------------------------------------------------------
+    # ---- the publisher -------------------------------------------------------------------------------------------
 
     @property
     def true_ms(self):
-        """What a wall clock says that nobody set."""
+        """The time of a wall clock that nobody has set."""
         return self.clock.wall_ms - self.skew_ms
 
     def append(self, item, turns):
@@ -280,7 +287,7 @@ class Geocast(RuleBasedStateMachine):
             self.turn_often(turns)
 
     def can_follow(self):
-        """The last items of the alerts that are live by the log."""
+        """Return the latest items of the alerts that are live according to the log."""
         return [item for item in self.last.values() if not item.cancels and item.ends_at > self.true_ms]
 
     @initialize(
@@ -289,7 +296,7 @@ class Geocast(RuleBasedStateMachine):
         alerts=st.lists(ALERT, min_size=1, max_size=3),
     )
     def begin(self, slice_rows, phones, alerts):
-        """(Rules may be left out of a run, this is not: there is always something to see.)"""
+        """Connect some phones and publish some alerts, so that each run has something to observe."""
         fanout.SLICE = slice_rows
         for phone, holding in phones:
             self.hello(holding={alert_id: max(1, held) for alert_id, held in holding.items()}, **phone)
@@ -320,7 +327,7 @@ class Geocast(RuleBasedStateMachine):
     # ---- the phones ----------------------------------------------------------------------------------------------
 
     def reading(self):
-        """The phones from which messages are read."""
+        """Return the phones that read their messages."""
         return [phone for phone in self.phones if phone.client.slow_since is None]
 
     def slow(self):
@@ -329,7 +336,7 @@ class Geocast(RuleBasedStateMachine):
     @precondition(lambda self: len(self.phones) < ROWS)
     @rule(phone=PHONE, holding=st.none() | HOLDING)
     def connect(self, phone, holding):
-        """A phone comes that holds anything; or what one showed that has hung up."""
+        """Connect a phone with random holdings, or with those of a phone that has disconnected."""
         if holding is None:
             held = self.away.pop() if self.away else {}
         else:
@@ -351,7 +358,7 @@ class Geocast(RuleBasedStateMachine):
         self.says(phone, "hello", message, token)
 
     def grant(self, client, token):
-        """A token as text; what it grants is the client's."""
+        """Return a token as text, and give the client the rights of the token."""
         until_s = self.true_ms // 1000 + token["life_s"]
         client.tests, client.deadline = token["tests"], self.now.deadline(until_s * 1000)
         scopes = [RECEIVE, TEST] if token["tests"] else [RECEIVE]
@@ -363,7 +370,7 @@ class Geocast(RuleBasedStateMachine):
         client.languages = change.get("languages", client.languages) or []
 
     def says(self, phone, kind, message, token=None, refused=None):
-        """A phone says something, and is or isn't closed for it."""
+        """Send a phone's message, and check the answer and whether the session is closed."""
         shown = {name: value for name, value in message.items() if name != "token"} | (token or {})
         self.trace.sends(phone.name, "node", f"{kind} {shown}")
         phone.take()
@@ -405,7 +412,7 @@ class Geocast(RuleBasedStateMachine):
     @precondition(reading)
     @rule(which=WHICH, shown=WHICH, back=st.sampled_from([0, 0, 1, 2, 3, -1]))
     def ack(self, which, shown, back):
-        """A phone says that it has shown something, most often what it was sent."""
+        """Acknowledge an alert from a phone, most often one that the phone was sent."""
         phone = _one_of(self.reading(), which)
         alert_id = _one_of([*sorted(phone.client.newest), *IDS], shown)
         number = max(1, self.last[alert_id].number - back) if alert_id in self.last else 1
@@ -415,7 +422,10 @@ class Geocast(RuleBasedStateMachine):
     @precondition(reading)
     @rule(which=WHICH, by=st.sampled_from([None, "ping", *MISTAKES]))
     def clog(self, which, by):
-        """A phone stops to read. Its transport says so at the next write: the answer to a ping, or to a mistake."""
+        """Let a phone stop reading.
+
+        Its transport reports it at the next write: the answer to a ping or to a wrong message.
+        """
         phone = _one_of(self.reading(), which)
         phone.full = True
         if by is not None:
@@ -424,7 +434,7 @@ class Geocast(RuleBasedStateMachine):
     @precondition(slow)
     @rule(which=WHICH, again=st.booleans())
     def drain(self, which, again):
-        """A phone has read all (and stops again)."""
+        """Let a slow phone read everything, and perhaps stop again."""
         phone = _one_of(self.slow(), which)
         phone.full, phone.client.slow_since = again, None
         self.trace.notes(phone.name, "has read all")
@@ -440,14 +450,17 @@ class Geocast(RuleBasedStateMachine):
         self.leaves(phone)
 
     def shown(self, phone):
-        """What a phone shows, which it will say that it holds."""
+        """Return the alerts that a phone shows, which it will list in `holding`."""
         known = {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
         return known | {alert_id: held for alert_id, (held, _) in phone.client.claims.items()}
 
     # ---- the node ------------------------------------------------------------------------------------------------
 
     def has_news(self):
-        """Whether a phone or the desk has said something since. (A run of nothing but clocks would be a waste.)"""
+        """Return whether a phone or the publisher has acted since time last passed.
+
+        Runs of clock changes alone are useless.
+        """
         return len(self.trace) > self.seen
 
     @precondition(lambda self: self.position < len(self.log))
@@ -457,14 +470,14 @@ class Geocast(RuleBasedStateMachine):
         self.turn_often(turns)
 
     def known(self):
-        """Items that the node has read, of alerts that it still knows."""
+        """Return the items that the node has read, of alerts that it still knows."""
         return [item for item in self.log[: self.position] if item.id in self.rules.alerts]
 
     @precondition(has_news)
     @precondition(known)
     @rule(which=st.integers(0, 20))
     def read_again(self, which):
-        """A reader of the log that tells twice is not believed."""
+        """Deliver an item for the second time; the node must ignore it."""
         item = _one_of(self.known(), which)
         self.trace.sends("log", "node", f"{item}, again")
         self.seen = len(self.trace)
@@ -494,7 +507,10 @@ class Geocast(RuleBasedStateMachine):
     @precondition(has_news)
     @rule(seconds=WAITS_S, hours_off=HOURS_OFF, again=st.booleans())
     def wait_for_a_sweep(self, seconds, hours_off, again):
-        """Somebody may set the wall clock meanwhile (and set it right: at the next sweep, before any turn)."""
+        """Let time pass, change the wall clock perhaps, and sweep.
+
+        The clock may be corrected at a second sweep before any turn.
+        """
         self.wait(seconds)
         for hours in hours_off or [self.skew_ms // HOUR_MS]:
             self.clock.wall_ms = self.true_ms + hours * HOUR_MS
@@ -512,7 +528,7 @@ class Geocast(RuleBasedStateMachine):
         assert not any(phone.aborted for phone in phones), "none is silent"
 
     def count(self, again):
-        """Delivery counts are taken; the first time they can't be stored, perhaps."""
+        """Compare the delivery counts with the model's. With `again`, the first attempt to store them fails."""
         if again:
             self.hub.live.put_back_counts(self.hub.take_counts())
         for alert_id, counts in self.hub.take_counts().items():
@@ -524,7 +540,7 @@ class Geocast(RuleBasedStateMachine):
     @precondition(lambda self: self.rules.sent)
     @rule(behind=st.integers(0, 3))
     def restart(self, behind):
-        """Another process, which has not read all of the log. The phones come back with what they show."""
+        """Replace the node by one that has not read all of the log. The phones reconnect with what they show."""
         phones = self.phones
         self.trace.notes("node", f"restarts, {behind} items behind")
         self.count(again=False)
@@ -536,7 +552,7 @@ class Geocast(RuleBasedStateMachine):
             token = {"tests": old.client.tests, "life_s": 7200}
             self.hello(old.session.wire.subprotocol, old.places, wanted, token, self.shown(old))
 
-    # ---- always --------------------------------------------------------------------------------------------------
+    # ---- invariants ----------------------------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_missing(self):
@@ -559,7 +575,7 @@ class Geocast(RuleBasedStateMachine):
         note(str(self.trace))
 
 
-# A rule that has several names is drawn the more often.
+# Hypothesis chooses a rule more often if the rule has several names.
 WEIGHTS = {
     **dict.fromkeys(("publish", "token", "clog", "drain", "hang_up", "wait"), 2),
     **dict.fromkeys(("connect", "move", "ack", "read_one", "turn", "wait_for_a_sweep"), 3),
@@ -571,7 +587,7 @@ for _name, _weight in WEIGHTS.items():
 
 
 def _clock(ms):
-    """The time of day."""
+    """Return the time of day as text."""
     return format_time(ms)[11:23]
 
 
@@ -580,7 +596,7 @@ def _one_of(things, which):
 
 
 def _urgency(message):
-    """Cancels first, then the most severe first."""
+    """Return a key that sorts cancels first, and then alerts by falling severity."""
     return -SEVERITIES.index(message["alert"]["severity"]) if message["type"] == "alert" else -len(SEVERITIES)
 
 
@@ -590,15 +606,15 @@ def _list(items):
 
 @pytest.fixture
 def small(monkeypatch):
-    """A hub of small numbers, so that few sessions fill slices and few alerts the bits."""
+    """Make the hub's limits small, so that few sessions fill a slice and few alerts use up the bits."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_whatever_happens_everyone_is_sent_what_the_rules_say_and_nothing_else():
-    """Section 5, "Who is sent what", rules 1 to 8; section 3, "Nothing is sent after expires_at"."""
+def test_random_steps_send_each_client_exactly_the_messages_of_the_model():
+    """The rules are 1 to 8 of section 5, "Who is sent what", and "Nothing is sent after expires_at" of section 3."""
     if SOAK:
         print(f"GEOCAST_SOAK_SEED={SEED} GEOCAST_SOAK_EXAMPLES={EXAMPLES} GEOCAST_SOAK_STEPS={STEPS}")
     run_state_machine_as_test(

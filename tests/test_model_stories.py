@@ -1,4 +1,4 @@
-"""Stories that the random steps of test_model.py come to too seldom, with the same desk, node, phones and model."""
+"""Particular sequences of events that the random steps of test_model.py reach too rarely, with the same model."""
 
 import pytest
 from support.town import CIRCLES, PLACES
@@ -8,14 +8,14 @@ HOME, ABROAD = PLACES[:1], PLACES[-1:]
 
 
 class Story(Geocast):
-    """The same desk, node, phones and model, told what to do."""
+    """The publisher, node, phones and model of test_model.py, controlled by the test."""
 
     def comes(self, places, tests=True, **holding):
         self.hello("geocast.v1.json", places, {}, {"tests": tests, "life_s": 7200}, holding)
         return self.phones[-1]
 
     def goes(self, phone):
-        """It hangs up, and its row is free."""
+        """Disconnect a phone; its row becomes free."""
         self.leaves(phone)
         self.sweep()
 
@@ -31,7 +31,7 @@ class Story(Geocast):
         self.revise(which=0, changes={}, longer_s=0, turns=None)
 
     def reads(self):
-        """The node reads one item and sends it to all."""
+        """Let the node read one item and send it to all."""
         self.read()
         self.turn_often(1000)
         self.nothing_is_missing()
@@ -40,12 +40,12 @@ class Story(Geocast):
 
 @pytest.fixture
 def story(small):  # noqa: F811
-    """A story in which nothing has happened yet."""
+    """Return a story in which nothing has happened yet."""
     return Story()
 
 
-def test_a_claim_is_remembered_for_its_own_thirty_seconds(story):
-    """Rule 5, the last row: not for those of a session that had the row before and claimed the same."""
+def test_unknown_held_id_is_remembered_for_thirty_seconds_of_its_own_session(story):
+    """The time of an earlier session with the same row and the same `holding` does not count (Rule 5, the last row)."""
     story.goes(story.comes(ABROAD, a=1))
     story.waits(20.0)
     phone = story.comes(ABROAD, a=1)
@@ -57,8 +57,8 @@ def test_a_claim_is_remembered_for_its_own_thirty_seconds(story):
     assert phone.client.newest == {"a": 2}
 
 
-def test_a_claim_is_not_remembered_for_the_next_session_of_the_row(story):
-    """Rule 5, the last row: who claims nothing is no recipient."""
+def test_unknown_held_id_does_not_count_for_next_session_of_row(story):
+    """A session without `holding` is no recipient (Rule 5, the last row)."""
     story.goes(story.comes(ABROAD, a=1))
     phone = story.comes(ABROAD)
     story.publishes()
@@ -68,8 +68,8 @@ def test_a_claim_is_not_remembered_for_the_next_session_of_the_row(story):
     assert phone.client.newest == {}
 
 
-def test_what_a_session_holds_from_a_node_ahead_does_not_count_for_the_next_session_of_the_row(story):
-    """Rule 5, "node behind"; rule 1."""
+def test_newer_held_revision_does_not_count_for_next_session_of_row(story):
+    """A session may hold a revision from a node that is ahead of this one (Rule 5, "node behind"; Rule 1)."""
     story.publishes()
     story.revises()
     story.reads()
@@ -79,8 +79,8 @@ def test_what_a_session_holds_from_a_node_ahead_does_not_count_for_the_next_sess
     assert phone.client.newest == {"a": 2}
 
 
-def test_an_acknowledgement_counts_once_and_for_what_was_sent_and_may_be_seen(story):
-    """Section 5, "Messages", `ack`; rule 6."""
+def test_acknowledgement_counts_once_for_a_sent_and_visible_revision(story):
+    """Section 5, "Messages", `ack`, and Rule 6 say which acknowledgements count."""
     story.publishes("test")
     story.reads()
     phone, claimant = story.comes(HOME), story.comes(HOME, a=1)

@@ -20,7 +20,7 @@ from support.cpu import cpu_limit
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORT, LONG = 1_000, 200_000  # characters of the texts in the first and the second round
-WORST = 4  # texts in the second round: those that took longest in the first
+WORST = 4  # the second round uses the texts that took longest in the first round
 CPU_S = 3.0
 FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 

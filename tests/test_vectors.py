@@ -1,4 +1,4 @@
-"""The test vectors for client authors are up to date, and the server agrees with them."""
+"""Tests that the vectors for client authors are up to date, and that the server agrees with them."""
 
 import json
 from functools import cache
@@ -36,7 +36,7 @@ def test_files_agree_with_make_vectors(name):
 
 
 def server_place(place):
-    """Return a place as the server has it: latitude, longitude, reach."""
+    """Return a place in the server's form: latitude, longitude, reach."""
     if "cell" in place:
         return cell_place(cell_from_string(place["cell"]))
     return place["lat"], place["lng"], place.get("accuracy_m", 0.0)
@@ -60,7 +60,7 @@ def test_server_agrees_with_vectors_of_circles(case):
 
 @pytest.mark.parametrize("case", cases("polygons"))
 def test_server_agrees_with_vectors_of_polygons(case):
-    """Both indexes agree: of places, and of live areas for late joiners (rules D4 and D5)."""
+    """Both indexes agree: the index of places, and the index of live areas for new sessions (rules D4 and D5)."""
     areas: AlertIndex = AlertIndex()
     shapes = [
         Circle(shape["lat"], shape["lng"], shape["radius_m"])

@@ -1,4 +1,4 @@
-"""What the api tells of deliveries, and to whom; real tokens and a real log, in memory."""
+"""Tests of the alert routes with real tokens and a log in memory: delivery counts, pages, refusals and draining."""
 
 import asyncio
 
@@ -24,14 +24,17 @@ OWN = a_revision()
 
 
 def api_on(log, clock):
-    """What the calls work on, with this log and this clock."""
+    """Return an ApiContext with this log and this clock."""
     in_force = policy.load(None)
     publishing, calling = Publishing(log, in_force, clock), CallService(log, in_force, NO_CALL_KEYS, clock)
     return ApiContext(publishing, calling, log, in_force, TOKENS, clock, Metrics(), list)
 
 
 def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make_app, stored=(OWN,)):
-    """The answer to who has these scopes, where `stored` is in the log and OWN has been delivered so often."""
+    """Return the answer to a request whose token has `scopes`.
+
+    `stored` is in the log, and OWN has these delivery counts.
+    """
 
     async def answer():
         log, clock = MemoryLog(), FakeClock()
@@ -65,7 +68,7 @@ def asked(counts, *scopes, sub=OWN.source, path=f"/v1/alerts/{OWN.id}", app=make
     ],
 )
 def test_counts_are_rounded_down(exact, told):
-    """H11: below 20 they are 0; from 20 on, two leading digits are told, and tens at least; each for itself."""
+    """Counts below 20 become 0; from 20 on, each keeps two digits and is a multiple of 10 (H11)."""
     for field in ("sent", "acked", "pushed"):
         delivery = asked(Counts()._replace(**{field: exact}), "alerts:publish").json()["delivery"]
         assert delivery == {"sent": 0, "acked": 0, "pushed": 0, "rounded": True} | {field: told}
@@ -82,15 +85,18 @@ def test_counts_are_rounded_down(exact, told):
         (["alerts:publish", "alerts:audit"], "another", None),
     ],
 )
-def test_who_is_told_what_of_deliveries(scopes, sub, delivery):
-    """H11, H12: of one's own alerts, or with alerts:manage of all; exactly with alerts:audit."""
+def test_get_shows_delivery_counts_by_owner_and_scope(scopes, sub, delivery):
+    """A publisher sees the counts of its own alerts.
+
+    With alerts:manage they are shown for all alerts, and with alerts:audit they are exact (H11, H12).
+    """
     answer = asked(Counts(57, 19, 3, 31), *scopes, sub=sub).json()
     assert answer["state"] == "live"
     assert answer.get("delivery") == delivery
 
 
-def test_the_api_shows_the_first_language():
-    """LA1: in the list and alone, and names all."""
+def test_api_shows_alert_in_its_first_language():
+    """The list and the single alert have the text in the first language and name all languages (LA1)."""
     warning = a_warning("de-AT", "en", alert_id=OWN.id)
     one = asked(Counts(), "alerts:publish", stored=[warning]).json()["alert"]
     [listed] = asked(Counts(), "alerts:publish", path="/v1/alerts", stored=[warning]).json()["alerts"]
@@ -99,13 +105,13 @@ def test_the_api_shows_the_first_language():
     assert one["instruction"] == "instruction in de-AT revision 1"
 
 
-def test_who_may_only_audit_may_not_read():
-    """H12: the scope adds to others, and opens nothing by itself."""
+def test_alerts_audit_alone_does_not_allow_reading():
+    """The scope extends other scopes and permits nothing by itself (H12)."""
     assert asked(Counts(), "alerts:audit").status_code == 403
 
 
-def test_a_listener_of_the_metrics_has_the_metrics_alone():
-    """H13: and where there is one, the api listener has none."""
+def test_metrics_listener_serves_only_the_metrics():
+    """If there is a metrics listener, the api listener has no /metrics (H13)."""
     assert asked(Counts(), path="/metrics").status_code == 200
     assert asked(Counts(), path="/metrics", app=make_metrics_app).status_code == 200
     assert asked(Counts(), path="/metrics", app=lambda api: make_app(api, with_metrics=False)).status_code == 404
@@ -113,8 +119,8 @@ def test_a_listener_of_the_metrics_has_the_metrics_alone():
         assert asked(Counts(), "alerts:manage", path=path, app=make_metrics_app).status_code == 404
 
 
-def test_a_body_that_comes_too_late_is_no_mistake_in_it(monkeypatch):
-    """BA1a: 408, so that whoever published sends it again; as malformed JSON it would be given up."""
+def test_body_that_arrives_too_late_is_answered_408(monkeypatch):
+    """The publisher sends the request again after 408; after malformed-json it would give up (BA1a)."""
     monkeypatch.setattr(middleware, "BODY_S", 0)
 
     async def begun():
@@ -132,25 +138,25 @@ def test_a_body_that_comes_too_late_is_no_mistake_in_it(monkeypatch):
     assert (late.status_code, late.json()["type"]) == (408, "/problems/request-timeout")
 
 
-# ---- the live alerts, in pages (H14) ---------------------------------------------------------------------------------
+# ---- pages of the live alerts (H14) -------------------------------------------------------------------------------
 
 MANY = [a_revision(f"a-{n}", expires_at=NOON_MS + 1_800_000 - n // 2) for n in range(1_001)]
 WRONG = {
     "parameters": "the only query parameters are after and limit, once each",
-    "after": "the query parameter after must be as a Link has it",
+    "after": "the query parameter after must be the value from a Link header",
     "limit": "the query parameter limit must be an integer from 1 to 1000",
 }
 
 
 def listed(query="", stored=MANY):
-    """The answer to `GET /v1/alerts` with this query, and the ids in it."""
+    """Return the answer to `GET /v1/alerts` with this query, and the ids in the answer."""
     answer = asked(Counts(), "alerts:publish", path=f"/v1/alerts{query}", stored=stored)
     assert answer.status_code == 200, answer.text
     return answer, [each["id"] for each in answer.json()["alerts"]]
 
 
-def test_up_to_1000_live_alerts_come_in_one_page_in_the_order_of_publication():
-    """H14: without a link, as they did before there were pages."""
+def test_up_to_1000_live_alerts_are_one_page_in_order_of_publication():
+    """There is no link, as before pages were introduced (H14)."""
     for count in (0, 1, 1_000):
         answer, ids = listed(stored=MANY[:count])
         assert ids == [entry.id for entry in MANY[:count]]
@@ -161,8 +167,8 @@ def test_up_to_1000_live_alerts_come_in_one_page_in_the_order_of_publication():
     assert answer.json()["alerts"][1]["headline"] == "Robbery, revision 2"
 
 
-def test_more_come_in_pages_with_links():
-    """H14: with parameters and without; the link has the query of the next page."""
+def test_more_than_1000_live_alerts_come_in_linked_pages():
+    """The link to the next page repeats the request's limit (H14)."""
     answer, first = listed()
     assert answer.headers["link"] == f'</v1/alerts?after={MANY[0].ends_at}-a-0&limit=1000>; rel="next"'
     answer, second = listed("?" + answer.links["next"]["url"].partition("?")[2])
@@ -177,8 +183,8 @@ def test_more_come_in_pages_with_links():
     assert sorted(found) == sorted(entry.id for entry in MANY)
 
 
-def test_an_id_is_quoted_in_a_link():
-    """H14: whatever the grammar of ids allows."""
+def test_id_is_url_quoted_in_link():
+    """Every id that the grammar allows works in a link (H14)."""
     entries = [a_revision(alert_id) for alert_id in ("d:7._-x", "e")]
     answer, ids = listed("?limit=1", entries)
     assert ids == ["d:7._-x"]
@@ -205,8 +211,8 @@ def test_an_id_is_quoted_in_a_link():
         ("limit=0&after=x&x7391=1", ["parameters", "after", "limit"]),
     ],
 )
-def test_parameters_that_are_wrong_are_refused_by_name(query, wrong):
-    """Section 4: 422 invalid-value; each once, and H9: no value is repeated."""
+def test_wrong_query_parameter_is_refused_by_name(query, wrong):
+    """Each wrong parameter is named once with 422 invalid-value, and no value is repeated (section 4, H9)."""
     answer = asked(Counts(), "alerts:manage", path=f"/v1/alerts?{query}")
     assert answer.status_code == 422
     errors = answer.json()["errors"]
@@ -215,13 +221,13 @@ def test_parameters_that_are_wrong_are_refused_by_name(query, wrong):
     assert "7391" not in answer.text
 
 
-def test_who_may_not_list_is_told_so_first():
-    """Section 4, the order of decisions: 403 comes before 422."""
+def test_missing_scope_is_refused_before_wrong_query():
+    """In the order of decisions, 403 comes before 422 (section 4)."""
     assert asked(Counts(), "alerts:audit", path="/v1/alerts?limit=0").status_code == 403
 
 
-def test_requests_without_a_token_take_no_place_of_those_with_one():
-    """HD6: as many as there are places for all are under way, and whoever has a token is served."""
+def test_requests_without_token_take_no_places():
+    """A publisher is served while more requests without a token are open than there are places (HD6)."""
 
     async def main():
         api, go = api_on(MemoryLog(), FakeClock()), asyncio.Event()
@@ -273,8 +279,8 @@ def test_refusal_beyond_the_share_of_requests_is_delayed_until_a_drain():
     assert asyncio.run(main()) == 429
 
 
-def test_request_under_way_at_the_end_of_a_drain_is_answered_503(caplog):
-    """HD14: the server cancels what takes too long; whoever waits is told, and nothing is logged."""
+def test_request_in_progress_at_end_of_drain_is_answered_503(caplog):
+    """The server cancels a request that takes too long. The client gets 503, and nothing is logged (HD14)."""
 
     class Slow(MemoryLog):
         async def history(self, _alert_id):

@@ -1,4 +1,4 @@
-"""The stream's AsyncAPI document: current, whole, and as strict as the parser."""
+"""Tests of the stream's AsyncAPI document: it is current, complete, and as strict as the parser."""
 
 import copy
 import json
@@ -18,54 +18,52 @@ SCHEMAS = asyncapi()["components"]["schemas"]
 
 
 def resolved(reference):
-    """What a reference inside the document stands for."""
+    """Return the part of the document that a reference points to."""
     found = asyncapi()
     for part in reference.removeprefix("#/").split("/"):
         found = found[part]
     return found
 
 
-def test_the_document_in_docs_is_the_one_that_a_node_serves():
-    """`make asyncapi` renews it."""
+def test_stored_document_equals_served_document():
+    """`make asyncapi` renews the stored document."""
     assert ASYNCAPI.read_text("utf-8") == module.text()
 
 
-def test_every_reference_leads_somewhere():
-    """AsyncAPI 3.0, Reference Object."""
+def test_every_reference_resolves():
     references = re.findall(r'"\$ref": "([^"]+)"', ASYNCAPI.read_text("utf-8"))
     assert references
     assert all(resolved(reference) for reference in references)
 
 
-def test_every_message_of_the_contract_is_there_and_no_other():
-    """M1 to M6, M11 to M16, M18 to M23."""
+def test_document_has_exactly_the_messages_of_the_protocol():
+    """The document has the messages of M1 to M6, M11 to M16 and M18 to M23, and no others."""
     assert set(MESSAGES) == {*FROM_CLIENTS, *FROM_SERVERS}
     assert set(FROM_CLIENTS) == set(session.MESSAGES)
     assert set(asyncapi()["channels"]["stream"]["messages"]) == set(MESSAGES)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
-def test_every_schema_is_json_schema(name):
-    """AsyncAPI's own dialect is a superset of Draft 7; pydantic writes 2020-12. These are both."""
+def test_every_schema_is_valid_in_both_drafts(name):
+    """AsyncAPI's dialect is a superset of Draft 7 and pydantic writes 2020-12, so each schema must be valid in both."""
     metaschema.validate(SCHEMAS[name] | {"$schema": "http://json-schema.org/draft-07/schema#"})
     metaschema.validate(SCHEMAS[name] | {"$schema": "https://json-schema.org/draft/2020-12/schema"})
 
 
 @pytest.mark.parametrize("kind", [*FROM_CLIENTS, *FROM_SERVERS])
-def test_the_examples_are_good_in_both_drafts(kind):
-    """An example is what people copy."""
+def test_every_example_is_valid_in_both_drafts(kind):
     components = {"components": {"schemas": SCHEMAS}}
     for example in MESSAGES[kind]["examples"]:
         for draft in (Draft7Validator, Draft202012Validator):
-            # Draft 7 looks at nothing beside a reference.
+            # Draft 7 ignores the keywords beside `$ref`.
             draft({"allOf": [MESSAGES[kind]["payload"]], **components}).validate(example["payload"])
 
 
 UNASKED = {"alert", "cancel", "call", "task", "standdown"}
 
 
-def test_each_question_has_its_answers():
-    """Operations are the node's: it receives what clients send, and replies."""
+def test_each_client_message_lists_its_replies():
+    """Operations are described from the node's side: it receives what clients send, and replies."""
     operations = asyncapi()["operations"]
 
     def replies(kind):
@@ -81,8 +79,7 @@ def test_each_question_has_its_answers():
     assert replies("ack") == replies("report") == set()
 
 
-def test_the_close_codes_are_those_of_the_code():
-    """Section 5, close codes."""
+def test_document_lists_all_close_codes():
     assert asyncapi()["channels"]["stream"]["x-close-codes"] == [
         {"code": close.code, "reason": close.reason, "reconnect": close.reconnect.value} for close in close_codes.ALL
     ]
@@ -112,16 +109,16 @@ SERVER_MESSAGES = {
 
 
 @pytest.mark.parametrize("kind", SERVER_MESSAGES)
-def test_the_servers_messages_may_grow(kind):
-    """G1: further fields are no mistake of the server; in the tests' own closed form they are."""
+def test_server_message_with_unknown_field_is_valid(kind):
+    """Unknown fields are valid in the published schemas (G1), and invalid in the stricter ones of our tests."""
     message_validator(kind).validate(SERVER_MESSAGES[kind])
     grown = SERVER_MESSAGES[kind] | {"mood": "good"}
     message_validator(kind, strictly=False).validate(grown)
     assert not message_validator(kind).is_valid(grown)
 
 
-def test_shapes_may_be_added_and_known_ones_stay_as_they_are():
-    """G1: an area with a polygon is no mistake of the server, one with half a circle is."""
+def test_area_with_unknown_shape_is_valid_and_incomplete_circle_is_not():
+    """Shapes of a new type may be added, but known types keep their fields (G1)."""
     message = copy.deepcopy(SERVER_MESSAGES["alert"])
     area = message["alert"]["area"]
     validator = message_validator("alert", strictly=False)
@@ -159,8 +156,8 @@ def test_shapes_may_be_added_and_known_ones_stay_as_they_are():
     ],
     ids=json.dumps,
 )
-def test_what_the_parser_refuses_the_schema_refuses(message):
-    """The schemas of clients' messages are closed, and made of the models that parse them."""
+def test_schema_refuses_messages_that_the_parser_refuses(message):
+    """The schemas of clients' messages are closed, and made from the models that parse the messages."""
     with pytest.raises(session._Refused):
         session._parse(message["type"], {key: value for key, value in message.items() if key != "type"})
     assert not message_validator(message["type"]).is_valid(message)

@@ -1,7 +1,7 @@
-"""The api listener's door by a clock that is moved by hand: how long a peer may take for each step (BA1).
+"""Tests of the api listener's time limits with a clock moved by hand (BA1).
 
-uvicorn, h11 and the application are the real ones; of the socket there is only what is written, and of the loop's
-timers only what a `HandClock` lets run.
+uvicorn, h11 and the application are real. The transport only records what is written, and a `HandClock` runs the loop's
+timers.
 """
 
 import asyncio
@@ -36,25 +36,25 @@ class HandTimer:
         self.at, self.call = at, call
 
     def cancel(self):
-        """It holds nothing any more."""
+        """Cancel the timer."""
         self.call = None
 
 
 class HandClock:
-    """The running loop, but that its timers wait for `pass_by`."""
+    """The running loop, except that its timers run only in `pass_by`."""
 
     def __init__(self):
         self.now, self._timers = 0.0, []
         self.create_task = asyncio.get_running_loop().create_task
 
     def call_later(self, seconds, call):
-        """As the loop's."""
+        """Return a timer that is due after `seconds`."""
         timer = HandTimer(self.now + seconds, call)
         self._timers.append(timer)
         return timer
 
     def pass_by(self, seconds):
-        """Let so many seconds pass."""
+        """Advance the clock by `seconds` and run the timers that are due."""
         self.now += seconds
         due = [timer for timer in self._timers if timer.at <= self.now]
         self._timers = [timer for timer in self._timers if timer.at > self.now]
@@ -64,54 +64,54 @@ class HandClock:
 
 
 class PaperTransport:
-    """A transport that writes onto paper: what was written, and how it ended. It never ends by itself."""
+    """A transport that records what is written and how it was ended. It never ends by itself."""
 
     def __init__(self):
         self.written, self.ended, self.reading = b"", None, True
 
     def write(self, data):
-        """Note it."""
+        """Record the bytes."""
         self.written += data
 
     def write_eof(self):
-        """Our half is over."""
+        """Record the end of the sending side."""
         self.ended = self.ended or "half"
 
     def close(self):
-        """Both are, once all is sent."""
+        """Record a close after all is sent."""
         self.ended = "closed"
 
     def abort(self):
-        """Both are, at once."""
+        """Record an immediate close."""
         self.ended = "aborted"
 
     def is_closing(self):
-        """As asyncio's."""
+        """Return whether the transport was closed or aborted."""
         return self.ended in ("closed", "aborted")
 
     def can_write_eof(self):
-        """As a TCP transport's."""
+        """Return True, as a TCP transport does."""
         return True
 
     def set_write_buffer_limits(self, high):
-        """Any unsent byte is told."""
+        """Check that any unsent byte pauses writing."""
         assert high == 0
 
     def get_extra_info(self, name, default=None):
-        """There is no socket."""
+        """Return the default, since there is no socket."""
         return default
 
     def pause_reading(self):
-        """Nothing more is read."""
+        """Record that reading is paused."""
         self.reading = False
 
     def resume_reading(self):
-        """It is."""
+        """Record that reading goes on."""
         self.reading = True
 
 
 class Listener:
-    """A door, and connections that come to it."""
+    """An HttpListener with an application behind it, and connections on paper."""
 
     def __init__(self, capacity=10):
         self.clock = HandClock()
@@ -131,7 +131,7 @@ class Listener:
         await send({"type": "http.response.body"})
 
     def connect(self):
-        """A new connection, and its transport."""
+        """Return a new connection and its transport."""
         connection = HttpConnection(
             self._approvals, config=self._config, server_state=self._state, app_state={}, _loop=self.clock
         )
@@ -147,7 +147,7 @@ async def turns():
 
 
 def by_hand(test):
-    """Run a test in a loop, on a listener of its own."""
+    """Make a test that runs in its own loop with its own Listener."""
 
     def run():
         async def main():
@@ -160,7 +160,7 @@ def by_hand(test):
 
 
 def in_time(listener, transport, seconds, ended):
-    """It ends so after these seconds, and not before."""
+    """Check that the transport ends in the way `ended` after exactly this many seconds."""
     listener.clock.pass_by(seconds - MOMENT)
     before = transport.ended
     listener.clock.pass_by(MOMENT)
@@ -169,16 +169,19 @@ def in_time(listener, transport, seconds, ended):
 
 
 @by_hand
-async def test_whoever_says_nothing_is_let_go(listener):
-    """BA1: without a word, since nothing was asked."""
+async def test_connection_without_a_byte_is_closed_without_an_answer(listener):
+    """A client that sends nothing has the same time limit as one that sends half a head (BA1)."""
     _, transport = listener.connect()
     in_time(listener, transport, HEAD_S, "closed")
     assert transport.written == b""
 
 
 @by_hand
-async def test_a_head_that_drips_has_to_be_complete_in_time(listener):
-    """BA1: from accept on, however busy the line; then the peer has a while to read the refusal."""
+async def test_slow_head_is_refused_408_after_head_timeout(listener):
+    """The time limit starts at the accept, however often bytes arrive.
+
+    After the refusal the peer has LINGER_S to close (BA1).
+    """
     connection, transport = listener.connect()
     for byte in HEAD[: int(HEAD_S) - 1]:
         connection.data_received(bytes([byte]))
@@ -191,8 +194,8 @@ async def test_a_head_that_drips_has_to_be_complete_in_time(listener):
 
 
 @by_hand
-async def test_a_later_head_has_its_time_from_its_first_byte_on(listener):
-    """BA1: an idle connection is kept for longer."""
+async def test_later_head_is_timed_from_its_first_byte(listener):
+    """Between requests the longer limit for idle connections applies (BA1)."""
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")
     await turns()
@@ -207,8 +210,8 @@ async def test_a_later_head_has_its_time_from_its_first_byte_on(listener):
 
 
 @by_hand
-async def test_an_idle_connection_is_let_go(listener):
-    """BA1: after 60 s, by every path that leads there."""
+async def test_idle_connection_is_closed_after_60_seconds(listener):
+    """The limit applies after requests with and without a body (BA1)."""
     for sent in (HEAD + b"\r\n", POST + b"0123456789"):
         connection, transport = listener.connect()
         connection.data_received(sent[:-1])
@@ -218,8 +221,8 @@ async def test_an_idle_connection_is_let_go(listener):
 
 
 @by_hand
-async def test_the_rest_of_a_body_that_was_answered_has_to_come_in_time(listener):
-    """BA1a: however it drips. When it is there, the connection is as good as new."""
+async def test_rest_of_answered_body_must_arrive_in_time(listener):
+    """A slow body ends the connection. If the body is completed in time, the connection can be used again (BA1a)."""
     connection, transport = listener.connect()
     connection.data_received(POST)
     await turns()
@@ -236,8 +239,8 @@ async def test_the_rest_of_a_body_that_was_answered_has_to_come_in_time(listener
 
 
 @by_hand
-async def test_a_request_under_way_is_not_timed_by_the_door(listener):
-    """H1: how long the log may take is the log's affair."""
+async def test_request_in_progress_has_no_time_limit_here(listener):
+    """Only the log limits how long its answer may take (H1)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
     connection.data_received(HEAD + b"\r\n")
@@ -247,8 +250,8 @@ async def test_a_request_under_way_is_not_timed_by_the_door(listener):
 
 
 @by_hand
-async def test_an_answer_that_is_not_read_is_dropped(listener):
-    """BA1a: bytes unsent for 30 s without a break; also behind the end of the stream."""
+async def test_connection_with_unread_answer_is_dropped_after_30_seconds(listener):
+    """The limit also applies while the connection is closing, and starts again whenever all bytes were read (BA1a)."""
     for ending in (lambda connection: None, lambda connection: connection.transport.close()):
         connection, transport = listener.connect()
         connection.pause_writing()
@@ -263,8 +266,8 @@ async def test_an_answer_that_is_not_read_is_dropped(listener):
 
 
 @by_hand
-async def test_what_is_behind_a_request_waits_unread(listener):
-    """BA1b: nothing of it is looked at, and beyond a bound the connection is dropped."""
+async def test_pipelined_requests_wait_unparsed_within_a_bound(listener):
+    """If more bytes wait than MAX_AHEAD_BYTES, the connection is dropped (BA1b)."""
     listener.may_answer.clear()
     connection, transport = listener.connect()
     connection.data_received((HEAD + b"\r\n") * 3)
@@ -282,8 +285,8 @@ async def test_what_is_behind_a_request_waits_unread(listener):
 
 
 @by_hand
-async def test_the_one_that_has_kept_us_waiting_the_longest_makes_room(listener):
-    """BA1d: who asks is never the one, and who asked last is the last."""
+async def test_new_connection_replaces_the_longest_waiting_one(listener):
+    """A connection with a request in progress is never replaced by this rule (BA1d)."""
     listener.may_answer.clear()
     connections = [listener.connect() for _ in range(10)]
     connections[0][0].data_received(HEAD + b"\r\n")
@@ -294,8 +297,8 @@ async def test_the_one_that_has_kept_us_waiting_the_longest_makes_room(listener)
 
 
 @by_hand
-async def test_a_connection_that_is_lost_leaves_no_timer(listener):
-    """BA1: nothing holds it."""
+async def test_lost_connection_leaves_no_timer(listener):
+    """No timer acts on a connection that was lost (BA1)."""
     connection, transport = listener.connect()
     connection.data_received(HEAD)
     connection.pause_writing()
@@ -306,8 +309,11 @@ async def test_a_connection_that_is_lost_leaves_no_timer(listener):
 
 
 @pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\n", POST, POST + b"0123456789", b"no request\r\n\r\n"])
-def test_a_connection_that_is_lost_is_freed_at_once(said):
-    """BA1: it is in no cycle, so a crowd does not pile up until the collector comes, or for ever if it is frozen."""
+def test_lost_connection_is_freed_without_garbage_collection(said):
+    """The connection is in no reference cycle.
+
+    Otherwise many connections could pile up until the collector runs (BA1).
+    """
 
     async def lost():
         listener = Listener()
@@ -326,8 +332,7 @@ def test_a_connection_that_is_lost_is_freed_at_once(said):
 
 
 @by_hand
-async def test_who_sends_no_more_is_answered_all_the_same(listener):
-    """Who has asked for something may close its half of the connection, and read on."""
+async def test_half_closed_connection_gets_answers_to_complete_requests(listener):
     listener.may_answer.clear()
     connection, transport = listener.connect()
     connection.data_received(POST + b"x" * 10 + HEAD + b"\r\n")
@@ -340,8 +345,8 @@ async def test_who_sends_no_more_is_answered_all_the_same(listener):
 
 
 @by_hand
-async def test_who_sends_no_more_and_has_asked_for_nothing_whole_is_let_go(listener):
-    """A false value has the transport close."""
+async def test_half_closed_connection_without_complete_request_is_closed(listener):
+    """`eof_received` returns False, which makes the transport close."""
     for begun in (b"", HEAD, POST + b"x"):
         connection, _ = listener.connect()
         connection.data_received(begun)

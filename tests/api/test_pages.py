@@ -1,4 +1,4 @@
-"""What the api listener shows without a token: pages, documents, and the examples in them."""
+"""Tests of the api listener's public content: pages, documents, and the examples in the documents."""
 
 import asyncio
 import re
@@ -34,12 +34,12 @@ CLOCK = FakeClock()
 
 @cache
 def app(clock):
-    """The listener, at this clock."""
+    """Return the application with this clock."""
     return make_app(api_on(MemoryLog(), clock))
 
 
 def shown(path, clock=CLOCK, **headers):
-    """The answer to a stranger."""
+    """Return the answer to a request without a token."""
 
     async def answer():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app(clock)), base_url="http://node") as client:
@@ -48,15 +48,14 @@ def shown(path, clock=CLOCK, **headers):
     return asyncio.run(answer())
 
 
-def test_who_opens_the_listener_in_a_browser_is_led_to_the_page():
-    """Section 4: no token is asked for at `/`."""
+def test_root_redirects_to_docs_without_a_token():
     answer = shown("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
 @pytest.mark.parametrize("path", SHOWN)
-def test_what_has_not_changed_is_not_sent_again(path):
-    """RFC 9110, 13.1.2: an ETag, and 304 to who names it, in a list or as a weak one too."""
+def test_unchanged_content_is_answered_304(path):
+    """The ETag may be in a list, or marked as weak (RFC 9110, 13.1.2)."""
     first = shown(path)
     tag = first.headers["etag"]
     assert first.status_code == 200
@@ -68,16 +67,16 @@ def test_what_has_not_changed_is_not_sent_again(path):
 
 
 @pytest.mark.parametrize("path", SHOWN)
-def test_a_page_may_load_nothing_from_elsewhere(path):
-    """No source but the node itself, no script or style within the page, and no frame around it."""
+def test_content_security_policy_allows_only_this_node(path):
+    """The policy allows no other source, no inline script or style, and no frame around the page."""
     policy_of_content = shown(path).headers["content-security-policy"]
     assert policy_of_content.startswith("default-src 'none'; ")
     sources = {word for word in re.split(r"[; ]+", policy_of_content) if not word.endswith(("-src", "-uri", "-action"))}
     assert sources == {"'none'", "'self'", "data:", "frame-ancestors"}
 
 
-def test_no_other_file_is_there():
-    """Neither of the folder that the files lie in, nor of one above."""
+def test_other_files_are_not_served():
+    """Neither other files of the static folder nor files of the folders above are served."""
     for name in ("calls", "examples.py", "..%2Fpages.py", "favicon.png", "redoc.standalone.js"):
         assert shown(f"/docs/{name}").status_code in (401, 404)
 
@@ -86,12 +85,12 @@ def test_no_other_file_is_there():
 
 
 def document(clock=CLOCK):
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     return shown("/openapi.json", clock).json()
 
 
 def examples_in(found):
-    """Each example of a document with the schema that it is an example of."""
+    """Yield each example of a document with its schema."""
     for path in found["paths"].values():
         for call in path.values():
             for part in (call.get("requestBody", {}), *call["responses"].values()):
@@ -103,8 +102,8 @@ def examples_in(found):
                         yield media["schema"], example["value"]
 
 
-def test_every_example_is_as_its_schema_says():
-    """Of bodies and of answers, problems too."""
+def test_every_example_matches_its_schema():
+    """Examples of requests, answers and problems are checked."""
     found = document()
     values = list(examples_in(found))
     assert len(values) > 40
@@ -112,8 +111,11 @@ def test_every_example_is_as_its_schema_says():
         Draft202012Validator({**schema, "components": found["components"]}).validate(value)
 
 
-def test_the_examples_are_of_this_minute():
-    """The same for a minute, so that to send one twice is a repeat (H3); then new ones, with an id of their own."""
+def test_examples_change_once_per_minute():
+    """Within a minute an example stays the same, so sending it twice is a repeat (H3).
+
+    After a minute it has a new id.
+    """
     clock = FakeClock()
     first = document(clock)
     clock.advance(59)
@@ -124,8 +126,7 @@ def test_the_examples_are_of_this_minute():
     assert not times[0] & times[1]
 
 
-def test_the_examples_are_of_the_policy_in_force():
-    """From when another one is adopted."""
+def test_examples_follow_the_current_policy():
     api = api_on(MemoryLog(), FakeClock())
     transport = httpx.ASGITransport(make_app(api))
 
@@ -139,8 +140,8 @@ def test_the_examples_are_of_the_policy_in_force():
     assert asyncio.run(category()) == "gale"
 
 
-def test_an_example_is_in_a_category_of_the_policy():
-    """The one that leaves the most time to send it, with a radius that it allows."""
+def test_example_uses_the_category_with_most_time_to_send_it():
+    """The radius of the example is within the category's limits."""
     categories = {
         "short": Category(title="Short", max_age_s=600),
         "long": Category(title="Long", max_age_s=7_200, min_radius_m=2_000, max_radius_m=3_000),
@@ -155,8 +156,8 @@ def test_an_example_is_in_a_category_of_the_policy():
     assert found["Policy"]["one category"]["value"]["categories"].keys() == {"long"}
 
 
-def test_an_example_alarms_nobody():
-    """R6: whoever is not to be told of tests is not told of it."""
+def test_examples_have_status_test():
+    """Only subscribers of tests receive an alert that was sent from an example (R6)."""
     found = examples.examples(policy.load(None), NOON_MS)
     bodies = [each["value"] for name in ("AlertRequest", "RevisionRequest") for each in found[name].values()]
     assert {body["status"] for body in bodies} == {"test"}
@@ -165,8 +166,8 @@ def test_an_example_alarms_nobody():
 # ---- the page of the stream ------------------------------------------------------------------------------------------
 
 
-def test_the_page_of_the_stream_has_all_messages_fields_and_close_codes():
-    """What the document names; and each link within the page leads somewhere."""
+def test_stream_page_has_all_messages_fields_and_close_codes():
+    """Every link within the page has a target."""
     page, found = stream_html.page(asyncapi.document()), asyncapi.document()["components"]
     sections = re.findall(r'<section id="(\w+)">', page)
     assert len(sections) == len(set(sections))
@@ -177,8 +178,7 @@ def test_the_page_of_the_stream_has_all_messages_fields_and_close_codes():
     assert all(f"<th scope=row>{close.code}</th>" in page for close in close_codes.ALL)
 
 
-def test_the_page_of_the_stream_is_plain():
-    """It runs nothing, no markup of a description is left as it was written, and none is taken for HTML."""
+def test_stream_page_escapes_html_and_renders_all_markdown():
     page = stream_html.page(asyncapi.document())
     assert "<script" not in page
     assert not re.search(r"\*\*|`", page)
@@ -188,8 +188,8 @@ def test_the_page_of_the_stream_is_plain():
     assert "<li><strong>a</strong> &amp; <code>&lt;b&gt;</code></li>" in stream_html.page(document)
 
 
-def test_the_pages_lead_to_each_other():
-    """From the calls to the stream and back; each says which one it is."""
+def test_pages_link_to_each_other():
+    """Each page marks its own link as the current one."""
     for path in ("/docs", "/docs/stream"):
         text = shown(path).text
         assert [link for link in ("/docs", "/docs/stream") if f'<a href="{link}"' in text] == ["/docs", "/docs/stream"]

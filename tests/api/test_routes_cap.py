@@ -1,4 +1,4 @@
-"""`POST /v1/cap`: who may call it, what it reads, what it answers and tells the operator; real tokens, a real log."""
+"""Tests of `POST /v1/cap` with real tokens and a real log: access, parsing, answers, metrics and log lines."""
 
 import asyncio
 import contextlib
@@ -44,13 +44,13 @@ BY_SECRET = {"CAP-Webhook-Auth": SECRET}
 
 
 def by_token(sub="met", *scopes):
-    """The header with a token."""
+    """Return the header with a token."""
     token = sign(PRIVATE, sub, scopes or ("alerts:publish",), NOON_MS // 1000, 3600)
     return {"Authorization": f"Bearer {token}"}
 
 
 class CapApi:
-    """The api of a node that takes messages of CAP."""
+    """The api of a node that accepts CAP messages."""
 
     def __init__(self, log=None, sources=SOURCES):
         self.log = log or MemoryLog()
@@ -71,7 +71,7 @@ class CapApi:
             self.api.taking = CapIngest(self.log, PUBLIC_WARNING, sources, clock)
 
     def asked(self, *requests):
-        """The answers to requests: each a body and its headers, and a query."""
+        """Return the answers to requests. Each request is a body, headers and a query."""
 
         async def main():
             transport = httpx.ASGITransport(make_app(self.api))
@@ -84,14 +84,14 @@ class CapApi:
         return asyncio.run(main())
 
     def post(self, body=None, headers=None, query=""):
-        """The answer to one."""
+        """Return the answer to one request."""
         [answer] = self.asked(
             (a_message("m") if body is None else body, XML | BY_SECRET if headers is None else headers, query)
         )
         return answer
 
 
-# ---- who (CP1) ---------------------------------------------------------------------------------------------------
+# ---- access (CP1) ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -109,22 +109,21 @@ class CapApi:
         (by_token("met", "alerts:manage"), 403, "insufficient-scope"),
     ],
 )
-def test_a_source_is_known_by_its_token_or_its_secret(headers, status, slug):
-    """CP1: if both are there the token counts."""
+def test_source_is_identified_by_token_or_secret(headers, status, slug):
+    """If a request has both, the token counts (CP1)."""
     answer = CapApi().post(headers=XML | headers)
     assert answer.status_code == status
     assert slug is None or answer.json()["type"] == f"/problems/{slug}"
     assert ("www-authenticate" in answer.headers) == (status == 401)
 
 
-def test_two_secrets_are_none():
-    """CP1: as with tokens."""
+def test_two_secrets_are_refused_401():
+    """A request may carry only one secret (CP1)."""
     headers = [("Content-Type", "application/xml"), ("CAP-Webhook-Auth", SECRET), ("CAP-Webhook-Auth", SECRET)]
     assert CapApi().post(headers=headers).status_code == 401
 
 
-def test_a_secret_opens_nothing_else():
-    """It is a source's, not a publisher's."""
+def test_secret_gives_no_access_to_other_routes():
     node = CapApi()
 
     async def main():
@@ -139,40 +138,39 @@ def test_a_secret_opens_nothing_else():
     assert asyncio.run(main()) == [401, 401]
 
 
-def test_a_sender_that_is_not_the_sources_is_refused():
-    """CP1: once the message was read."""
+def test_sender_outside_the_sources_list_is_refused_403():
+    """The sender is checked after the message was parsed (CP1)."""
     answer = CapApi().post(a_message("m", sender="somebody@else.example"))
     assert (answer.status_code, answer.json()["type"]) == (403, "/problems/sender-not-allowed")
     assert "somebody" not in answer.text
 
 
-def test_without_sources_there_is_nothing_here():
-    """Off unless --cap-sources is given."""
+def test_without_cap_sources_the_route_does_not_exist():
     node = CapApi(sources=None)
     assert node.post(headers=by_token()).status_code == 404
     assert node.post().status_code == 401
 
 
-# ---- what (CP2 to CP4, CP8) --------------------------------------------------------------------------------------
+# ---- content (CP2 to CP4, CP8) -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "kind", ["application/xml", "text/xml", "application/cap+xml", "Application/XML; ", "text/xml;charset=utf-8"]
 )
-def test_three_media_types_are_taken(kind):
-    """CP2: CAP Composer writes `application/xml; `."""
+def test_three_media_types_are_accepted(kind):
+    """A real sender, CAP Composer, writes `application/xml; ` (CP2)."""
     assert CapApi().post(headers=BY_SECRET | {"Content-Type": kind}).status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/rss+xml", "", "text/plain"])
-def test_others_are_not(kind):
-    """CP2."""
+def test_other_media_types_are_refused_415(kind):
+    """Only the three media types for XML and CAP are accepted (CP2)."""
     answer = CapApi().post(headers=BY_SECRET | {"Content-Type": kind})
     assert (answer.status_code, answer.json()["type"]) == (415, "/problems/unsupported-media-type")
 
 
-def test_two_mib_are_taken_and_no_more():
-    """CP2: real ones carry hundreds of kilobytes of audio."""
+def test_message_of_2_mib_is_accepted_and_a_larger_one_refused():
+    """Real messages carry hundreds of kilobytes of audio (CP2)."""
     audio = "A" * (middleware.MAX_CAP_BYTES - len(a_message("m", 0, (), an_info(resource=""))))
     whole = a_message("m", 0, (), an_info(resource=audio))
     assert len(whole) == middleware.MAX_CAP_BYTES
@@ -194,8 +192,8 @@ def test_two_mib_are_taken_and_no_more():
         ("; charset=klingon", "utf-8", 400),
     ],
 )
-def test_the_charset_counts(charset, encoding, status):
-    """CP2: before what the document declares."""
+def test_charset_of_media_type_overrides_xml_declaration(charset, encoding, status):
+    """A charset in the header counts more than the one in the document (CP2)."""
     text = '<?xml version="1.0" encoding="iso-8859-15"?>' if charset else ""
     text += a_message("m", 0, (), an_info(headline="Überschwemmung")).decode()
     answer = CapApi().post(text.encode(encoding), BY_SECRET | {"Content-Type": f"text/xml{charset}"})
@@ -214,15 +212,18 @@ def test_the_charset_counts(charset, encoding, status):
         (a_message("m", 0, (), an_info(event="News", category="Other")), 422, "category-not-alertable"),
     ],
 )
-def test_refusals_are_problems(body, status, slug):
-    """CP3 to CP5, H8: a 422 says where."""
+def test_refusals_are_problem_documents(body, status, slug):
+    """A 422 also has a list of errors with their places (CP3 to CP5, H8)."""
     answer = CapApi().post(body)
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")
     assert ("errors" in answer.json()) == (status == 422)
 
 
-def test_the_order_of_decisions():
-    """The first that fits: 413, 415, 400, 422 of reading, 403 of the sender, what is ignored, 422 of the policy."""
+def test_first_failing_check_decides_the_answer():
+    """The checks run in a fixed order.
+
+    The order is: 413, 415, 400, 422 from parsing, 403 for the sender, 200 for ignored messages, 422 from the policy.
+    """
     node = CapApi()
     other = {"sender": "x@y"}
     steps = [
@@ -241,8 +242,8 @@ def test_the_order_of_decisions():
     assert (answer.status_code, answer.json()["why"]) == (200, "status")
 
 
-def test_a_query_is_dry_run_or_refused():
-    """CP8."""
+def test_only_query_parameter_is_dry_run():
+    """Any other query is refused with 422 (CP8)."""
     node = CapApi()
     dry = node.post(query="?dry_run=true")
     assert (dry.status_code, dry.json()["outcome"]) == (200, "published")
@@ -255,8 +256,8 @@ def test_a_query_is_dry_run_or_refused():
 # ---- the answer --------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_says_what_became_of_it():
-    """201 for what has changed something, 200 for the rest; and what was put right."""
+def test_answer_names_outcome_and_changed_alerts():
+    """The status is 201 if the message changed something, otherwise 200."""
     node = CapApi()
     bodies = [
         a_message("m"),
@@ -293,8 +294,8 @@ def test_the_answer_says_what_became_of_it():
     }
 
 
-def test_the_operator_is_told_in_numbers_and_lines(caplog):
-    """A counter by source and outcome, and a line for each message that repeats nothing of it."""
+def test_messages_are_counted_and_logged_without_their_content(caplog):
+    """There is a counter by source and outcome, and one log line for each message."""
     caplog.set_level(logging.INFO)
     node = CapApi()
     node.asked(
@@ -314,8 +315,8 @@ def test_the_operator_is_told_in_numbers_and_lines(caplog):
     assert not any(word in line for line in lines for word in ("secret-name", SENDER, "Flood"))
 
 
-def test_a_log_that_is_away_is_503():
-    """H2: the same message may be sent again."""
+def test_unavailable_log_is_answered_503():
+    """The source may send the same message again (H2)."""
 
     class Away(MemoryLog):
         async def history(self, _alert_id):
@@ -327,8 +328,11 @@ def test_a_log_that_is_away_is_503():
     assert 'outcome="failed",source="met"} 1.0' in node.api.metrics.render().decode()
 
 
-def test_no_more_than_some_messages_are_under_way():
-    """HD3, HD6: each may have 2 MiB. A source has a quarter of the places, by its secret and its tokens together."""
+def test_source_beyond_its_share_of_messages_is_refused_429():
+    """Each message may have 2 MiB.
+
+    A source has a quarter of all places, for its secret and its tokens together (HD3, HD6).
+    """
     node = CapApi()
     with contextlib.ExitStack() as held:
         for _ in range(MAX_CAP // 4):
@@ -341,11 +345,11 @@ def test_no_more_than_some_messages_are_under_way():
     assert node.post().status_code == 201
 
 
-# ---- beside the api's other calls --------------------------------------------------------------------------------
+# ---- together with the other routes -------------------------------------------------------------------------------
 
 
-def test_ids_of_alerts_from_cap_are_not_for_publishers():
-    """Neither to publish nor to revise; with alerts:manage they may be cancelled by hand."""
+def test_publishers_cannot_publish_or_revise_ids_of_cap_alerts():
+    """With alerts:manage, such an alert can be cancelled."""
     node = CapApi()
     [alert] = node.post().json()["alerts"]
     approval = {"reviewer": "desk", "approved_at": time(20)}

@@ -1,7 +1,7 @@
-"""docs/deploy/geocast.rules.yml: Prometheus takes the rules, and each fires when it should and at no other time.
+"""Tests of docs/deploy/geocast.rules.yml: Prometheus accepts the rules, and each fires exactly when it should.
 
-`promtool test rules` runs two healthy nodes for half an hour, and then one case for each alert in which a few series
-are others. (That the metrics they ask for exist is proved in end_to_end/deploy/test_deployed_redis.py, on real nodes.)
+`promtool test rules` evaluates half an hour of two healthy nodes, and for each alert a case in which some series
+differ. (end_to_end/deploy/test_deployed_redis.py tests on real nodes that the metrics in the rules exist.)
 """
 
 import json
@@ -18,44 +18,44 @@ NAMES = re.findall(r"- alert: (\w+)", RULES.read_text("utf-8"))
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (prometheus)")
 
 MINUTES = 32
-BREAKS = 16  # the minute in which something goes wrong
-STEPS = 2 * MINUTES  # at 30 s
+BREAKS = 16  # the minute in which the fault of a case begins
+STEPS = 2 * MINUTES  # of 30 s
 
 
 def steady(value):
-    """A gauge that stays what it is."""
+    """Return the values of a gauge that does not change."""
     return f"{value}x{STEPS}"
 
 
 def rising(by):
-    """A counter that goes up by so much every 30 s."""
+    """Return the values of a counter that increases by `by` every 30 s."""
     return f"0+{by}x{STEPS}"
 
 
 def then(before, after, by=0, rises=0):
-    """A series that is `before` (and rises), and from minute BREAKS on `after` (and goes up by `by`)."""
+    """Return values that change by `rises` from `before` on, and from minute BREAKS on by `by` from `after` on."""
     head = 2 * BREAKS - 1
     return f"{before}+{rises}x{head} {after}+{by}x{STEPS - head}"
 
 
 def of_node(name, **labels):
-    """A series of a node."""
+    """Return the name of a series of a node."""
     labels = {"job": "geocast"} | labels
     return f"{name}{{{','.join(f'{key}={json.dumps(value)}' for key, value in labels.items())}}}"
 
 
 def a(name, **labels):
-    """A series of the first of the two nodes."""
+    """Return the name of a series of the first of the two nodes."""
     return of_node(name, instance="a", **labels)
 
 
 def of_push(name, **labels):
-    """A series of the process that wakes phones."""
+    """Return the name of a series of the push process."""
     return of_node(name, job="geocast-push", instance="p", **labels)
 
 
 def healthy():
-    """Half an hour of two nodes with a thousand sessions each."""
+    """Return the series of two healthy nodes with a thousand sessions each, for half an hour."""
     series = {}
     for instance in ("a", "b"):
         for name, values in {
@@ -123,18 +123,18 @@ def healthy():
 
 
 def both(name, values, **labels):
-    """The same of both nodes."""
+    """Return the same series for both nodes."""
     return {of_node(name, instance=instance, **labels): values for instance in ("a", "b")}
 
 
 def slower():
-    """Every alert takes between 2 and 5 s on the first node."""
+    """Return series in which every alert takes between 2 and 5 s on the first node."""
     name = "geocast_publish_to_last_write_seconds_bucket"
     stuck = then(0, 2 * BREAKS, rises=1)
     return {a(name, le=le): stuck for le in ("0.5", "2")}
 
 
-# What differs from two healthy nodes, and which alerts fire beside the one that it is named for.
+# For each alert: the series that differ from those of healthy nodes, and other alerts that fire as well.
 CASES = {
     "GeocastDown": ({a("up"): then(1, 0)}, ()),
     "GeocastNoNodeReady": (both("geocast_ready", then(1, 0)), ("GeocastNotReady",)),
@@ -196,19 +196,19 @@ CASES = {
 
 
 def firing(at_minutes, names):
-    """That at this minute exactly these alerts fire."""
+    """Return the check that exactly these alerts fire at this minute."""
     samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in names]
     expr = 'sum by (alertname) (ALERTS{alertstate="firing"}) > bool 0'
     return [{"expr": expr, "eval_time": f"{at_minutes}m", "exp_samples": samples}]
 
 
 def promtool(*arguments):
-    """Run it."""
+    """Run promtool and return the ended process."""
     return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False)
 
 
 def check(tmp_path, series, at_minutes, names):
-    """Have promtool say whether those alerts fire."""
+    """Fail unless exactly these alerts fire, according to promtool."""
     case = {
         "interval": "30s",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -220,38 +220,37 @@ def check(tmp_path, series, at_minutes, names):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_takes_the_rules():
-    """`promtool check rules`."""
+def test_promtool_accepts_the_rules():
     done = promtool("check", "rules", str(RULES))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_alert_has_a_case():
-    """So that no alert is there that never fires."""
+    """Each alert is tested to fire."""
     assert set(CASES) == set(NAMES) - {"GeocastWatchdog"}
 
 
-def test_every_alert_is_in_operations():
-    """monitoring.md, "What to watch": with what to do; and how many there are is said right."""
+def test_every_alert_is_in_monitoring_page():
+    """The page monitoring.md names every alert, and the number of rules."""
     text = (RULES.parents[1] / "operations" / "monitoring.md").read_text("utf-8")
     assert [name for name in NAMES if f"`{name}`" not in text] == []
     assert f"{len(NAMES)} rules" in text
 
 
-def test_nothing_fires_while_all_is_well(tmp_path):
-    """But for the one that always does."""
+def test_no_alert_fires_for_healthy_nodes(tmp_path):
+    """The watchdog, which always fires, is the exception."""
     check(tmp_path, healthy(), MINUTES, [])
 
 
 @pytest.mark.parametrize("name", ["process_start_time_seconds", "geocast_push_restarts_total"])
-def test_a_push_process_that_dies_again_and_again_is_told_of(tmp_path, name):
-    """Alone, or one of several: its rule is that of the nodes."""
+def test_repeated_restarts_of_push_fire_geocast_restarting(tmp_path, name):
+    """The rule for nodes also covers the push process and its workers."""
     check(tmp_path, healthy() | {of_push(name): then(1, 2, by=1)}, MINUTES, ["GeocastRestarting"])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_alert_fires(name, tmp_path):
-    """And nothing else, 15 minutes after something went wrong (or 5, where a longer look would see it no more)."""
+def test_each_alert_fires_after_its_fault(name, tmp_path):
+    """No other alerts fire than those listed in the case. The check is 14 or 5 minutes after the fault."""
     changed, beside = CASES[name]
     series = healthy()
     new = changed.keys() - series.keys()
@@ -260,8 +259,8 @@ def test_an_alert_fires(name, tmp_path):
     check(tmp_path, series | changed, at_minutes, [name, *beside])
 
 
-def test_a_node_without_sessions_and_alerts_is_well(tmp_path):
-    """A quiet night."""
+def test_no_alert_fires_for_idle_nodes(tmp_path):
+    """Nodes without sessions and alerts are healthy."""
     quiet = {name: steady(0) for name in healthy() if re.match(r"geocast_(accepted|sends|sessions|connections)", name)}
     quiet |= {
         name: steady(5) for name in healthy() if re.match(r"geocast_log_(applied|seq)|geocast_publish_to_last", name)

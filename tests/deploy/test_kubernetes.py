@@ -1,6 +1,6 @@
-"""docs/deploy/kubernetes: rendered as by `kubectl apply -k`, valid by Kubernetes' own schemas, and at one with itself.
+"""Tests of docs/deploy/kubernetes: the rendered objects are valid by Kubernetes' own schemas and consistent.
 
-Where there is no kubectl the files are read as they are: then what Kustomize does to them is not tested.
+If kubectl is not installed, the files are read without Kustomize, and its changes to them are not tested.
 """
 
 import re
@@ -18,13 +18,13 @@ from geocast.cli.options import settings_of
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "deploy" / "kubernetes"
 RELEASES = ["1.31", "1.34", "1.37"]
-WITHOUT_SCHEMA = {"ServiceMonitor"}  # not Kubernetes' own: the Prometheus operator's
-SPARE_S = 20.0  # of a drain, docs/operations.md
+WITHOUT_SCHEMA = {"ServiceMonitor"}  # defined by the Prometheus operator, not by Kubernetes
+SPARE_S = 20.0  # extra time for the end of a drain, see docs/operations.md
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """What would be applied, (kind, name) -> object, with a key file like one that an operator brings."""
+    """Return the rendered objects as (kind, name) -> object, with a key file as an operator would add it."""
     folder = shutil.copytree(FOLDER, tmp_path_factory.mktemp("kubernetes") / "base")
     with pytest.raises(SystemExit, match="0"):
         command("keygen", "--private", folder / "private.jwk", "--public", folder / "keys.jwks")
@@ -33,7 +33,7 @@ def objects(tmp_path_factory):
 
 
 def rendered(folder):
-    """All objects of a folder, (kind, name) -> object, as Kustomize has them if it is there."""
+    """Return all objects of a folder as (kind, name) -> object, rendered by Kustomize if it is installed."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
@@ -46,60 +46,60 @@ def rendered(folder):
 
 
 def command(*arguments):
-    """A command of geocast's, in this process."""
+    """Run a geocast command in this process."""
     cli.main(list(map(str, arguments)))
 
 
 def named(objects, kind):
-    """The only object of a kind."""
+    """Return the only object of a kind."""
     [found] = [each for (of, _), each in objects.items() if of == kind]
     return found
 
 
 @pytest.fixture
 def pod(objects):
-    """The pods' spec."""
+    """Return the spec of the pods."""
     return named(objects, "Deployment")["spec"]["template"]["spec"]
 
 
 @pytest.fixture
 def container(pod):
-    """The only container of a pod."""
+    """Return the only container of a pod."""
     [container] = pod["containers"]
     return container
 
 
 def variables():
-    """The lines of settings.env and log.env."""
+    """Return the variables in settings.env and log.env."""
     return variables_of(FOLDER / "settings.env", FOLDER / "log.env")
 
 
 def variables_of(*files):
-    """The variables that the lines of files set."""
+    """Return the variables that the lines of these files set."""
     lines = [line for file in files for line in file.read_text().splitlines()]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-# ---- valid ---------------------------------------------------------------------------------------------------
+# ---- validity ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_object_is_valid_for_kubernetes(objects, release):
-    """Strictly: a field that is not known is an error, not a thing that does nothing."""
+    """The validation is strict: an unknown field is an error."""
     kinds = {kind for kind, _ in objects}
     assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor", "Namespace"} <= kinds
     assert_valid(objects, release)
 
 
 def assert_valid(objects, release):
-    """By the schemas of a release."""
+    """Fail unless all objects are valid by the schemas of a release."""
     for each in objects.values():
         if each["kind"] not in WITHOUT_SCHEMA:
             kubernetes_validate.validate(each, release, strict=True)
 
 
-def test_every_file_of_the_folder_is_used():
-    """And none is asked for that is not there, but the keys: nobody can start it with somebody else's."""
+def test_kustomization_uses_every_file_of_the_folder():
+    """It also refers to no missing file, except the keys: everybody must create their own."""
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
@@ -111,11 +111,11 @@ def test_every_file_of_the_folder_is_used():
     assert not (FOLDER / "keys.jwks").exists()
 
 
-# ---- at one with the image and the settings ------------------------------------------------------------------
+# ---- agreement with the image and the settings ---------------------------------------------------------------
 
 
-def test_the_settings_are_a_nodes(container):
-    """Each variable is one of `geocast serve`, and all of them together are no mistake."""
+def test_settings_are_valid_for_geocast_serve(container):
+    """Each variable belongs to `geocast serve`, and all together are accepted."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     assert given.keys() == {"GEOCAST_KEYS", "GEOCAST_LOG"}
     [mount] = [each for each in container["volumeMounts"] if given["GEOCAST_KEYS"].startswith(each["mountPath"])]
@@ -129,8 +129,11 @@ def test_the_settings_are_a_nodes(container):
     settings_of(**{name: value for name, value in options.items() if name not in ("log_level", "log_format")}).check()
 
 
-def test_a_pod_is_ended_when_it_has_drained_and_not_before(pod, container):
-    """After it has left the services: preStop, the drain, and what the parts of a node have beyond it."""
+def test_pod_has_time_to_leave_services_and_drain(pod, container):
+    """The grace period covers preStop, the drain and SPARE_S.
+
+    preStop is longer than the readiness probe needs to fail.
+    """
     [_, first_s] = container["lifecycle"]["preStop"]["exec"]["command"]
     drain_s = float(variables()["GEOCAST_DRAIN_S"])
     assert pod["terminationGracePeriodSeconds"] >= float(first_s) + drain_s + SPARE_S
@@ -138,8 +141,8 @@ def test_a_pod_is_ended_when_it_has_drained_and_not_before(pod, container):
     assert float(first_s) > probe["periodSeconds"] * probe["failureThreshold"]
 
 
-def test_a_node_that_waits_for_redis_is_not_started_again(container):
-    """Alive is /healthz; ready, and so sent newcomers, is /readyz."""
+def test_node_waiting_for_redis_is_not_restarted(container):
+    """Liveness is /healthz. Readiness, which decides about new connections, is /readyz."""
     paths = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {name: probe["path"] for name, probe in paths.items()} == {
         "startup": "/healthz",
@@ -149,8 +152,8 @@ def test_a_node_that_waits_for_redis_is_not_started_again(container):
     assert {probe["port"] for probe in paths.values()} == {"api"}
 
 
-def test_a_pod_has_no_rights(pod, container):
-    """What the namespace enforces (Pod Security Standards, "restricted"), and a root that can't be written to."""
+def test_pod_has_no_privileges(pod, container):
+    """The pod meets the "restricted" Pod Security Standard, and its root file system is read-only."""
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     user = re.search(r"^USER (\d+):(\d+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
@@ -163,13 +166,12 @@ def test_a_pod_has_no_rights(pod, container):
     assert not pod["automountServiceAccountToken"]
 
 
-def test_services_of_the_cluster_are_no_settings(pod):
-    """A service called `geocast-stream` would set GEOCAST_STREAM_PORT and six more."""
+def test_service_variables_of_the_cluster_are_disabled(pod):
+    """A service called `geocast-stream` would set GEOCAST_STREAM_PORT and six other variables."""
     assert pod["enableServiceLinks"] is False
 
 
-def test_everything_finds_the_pods(objects, pod, container):
-    """Selectors, ports by name, and what the pods take from elsewhere."""
+def test_selectors_ports_and_references_match_the_pods(objects, pod, container):
     labels = {"app.kubernetes.io/name": "geocast"}
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     listeners = {"stream": 8765, "api": 8766, "metrics": int(variables()["GEOCAST_METRICS"].rpartition(":")[2])}
@@ -198,8 +200,8 @@ def test_everything_finds_the_pods(objects, pod, container):
         assert container["env"][1]["valueFrom"]["secretKeyRef"]["name"] in taken
 
 
-def test_only_desks_may_publish_and_only_prometheus_may_count(objects):
-    """The stream is everybody's; Kustomize must not have put our own label where theirs are meant."""
+def test_network_policy_limits_api_to_desks_and_metrics_to_prometheus(objects):
+    """The stream is open to everybody. Kustomize must not have added our own labels to the selectors of the others."""
     policy = named(objects, "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     sources = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}

@@ -1,7 +1,6 @@
-"""docs/deploy/kubernetes/push: as by `kubectl apply -k`, valid by Kubernetes' own schemas, at one with itself and with
-the nodes beside it.
+"""Tests of docs/deploy/kubernetes/push: the objects are valid, consistent, and agree with those of the nodes.
 
-Where there is no kubectl the files are read as they are, as in test_kubernetes.py.
+If kubectl is not installed, the files are read without Kustomize, as in test_kubernetes.py.
 """
 
 import ipaddress
@@ -18,12 +17,12 @@ from geocast.push.settings import PushSettings
 
 FOLDER = NODES / "push"
 LABELS = {"app.kubernetes.io/name": "geocast-push"}
-KEYS = {"keys.jwks", "push.jwks", "vapid.jwks"}  # that the operator brings
+KEYS = {"keys.jwks", "push.jwks", "vapid.jwks"}  # the operator adds these files
 
 
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """What would be applied, (kind, name) -> object, with keys like those that an operator brings."""
+    """Return the rendered objects as (kind, name) -> object, with keys as an operator would add them."""
     folder = shutil.copytree(FOLDER, tmp_path_factory.mktemp("kubernetes") / "push")
     private = folder.parent / "private.jwk"
     for options in (
@@ -37,32 +36,32 @@ def objects(tmp_path_factory):
 
 @pytest.fixture
 def pod(objects):
-    """The pods' spec."""
+    """Return the spec of the pods."""
     return named(objects, "Deployment")["spec"]["template"]["spec"]
 
 
 @pytest.fixture
 def container(pod):
-    """The only container of a pod."""
+    """Return the only container of a pod."""
     [container] = pod["containers"]
     return container
 
 
 def variables():
-    """The lines of settings.env and redis.env."""
+    """Return the variables in settings.env and redis.env."""
     return variables_of(FOLDER / "settings.env", FOLDER / "redis.env")
 
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_every_object_is_valid_for_kubernetes(objects, release):
-    """Strictly: a field that is not known is an error, not a thing that does nothing."""
+    """The validation is strict: an unknown field is an error."""
     kinds = {kind for kind, _ in objects}
     assert {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy", "ServiceMonitor"} <= kinds
     assert_valid(objects, release)
 
 
-def test_every_file_of_the_folder_is_used():
-    """And none is asked for that is not there, but the keys."""
+def test_kustomization_uses_every_file_of_the_folder():
+    """It also refers to no missing file, except the keys."""
     kustomization = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
     generators = kustomization["configMapGenerator"] + kustomization["secretGenerator"]
     generated = [name for each in generators for name in [*each.get("envs", ()), *each.get("files", ())]]
@@ -71,8 +70,8 @@ def test_every_file_of_the_folder_is_used():
     assert not there & KEYS
 
 
-def test_the_settings_are_those_of_geocast_push(pod, container):
-    """Each variable is one of its own, the files are mounted where they say, and all of it is no mistake."""
+def test_settings_are_valid_for_geocast_push(pod, container):
+    """Each variable belongs to `geocast push`, the key files are mounted at their paths, and all is accepted."""
     given = {each["name"]: each.get("value") for each in container["env"]}
     files = {name: value for name, value in given.items() if value is not None}
     [mount] = container["volumeMounts"]
@@ -92,8 +91,8 @@ def test_the_settings_are_those_of_geocast_push(pod, container):
     assert f"GEOCAST_LOG={values['GEOCAST_LOG']}\n" in nodes, "it follows the log of the nodes"
 
 
-def test_a_pod_is_ended_when_it_has_drained_and_not_before(pod, container):
-    """After it has left the service: preStop, and the drain."""
+def test_pod_has_time_to_leave_services_and_drain(pod, container):
+    """The grace period covers preStop, the drain and SPARE_S."""
     [_, first_s] = container["lifecycle"]["preStop"]["exec"]["command"]
     assert pod["terminationGracePeriodSeconds"] >= float(first_s) + float(variables()["GEOCAST_DRAIN_S"]) + SPARE_S
     probe = container["readinessProbe"]
@@ -102,16 +101,15 @@ def test_a_pod_is_ended_when_it_has_drained_and_not_before(pod, container):
     assert probe["httpGet"] == {"path": "/readyz", "port": "metrics"}
 
 
-def test_a_pod_has_no_rights(pod, container):
-    """As a node's has none."""
+def test_pod_has_no_privileges(pod, container):
+    """The security contexts are those of a node's pod."""
     nodes = yaml.safe_load((NODES / "deployment.yaml").read_text())["spec"]["template"]["spec"]
     assert pod["securityContext"] == nodes["securityContext"]
     assert container["securityContext"] == nodes["containers"][0]["securityContext"]
     assert (pod["automountServiceAccountToken"], pod["enableServiceLinks"]) == (False, False)
 
 
-def test_everything_finds_these_pods_and_not_the_nodes(objects, container):
-    """Selectors, ports by name; and nothing of the nodes finds these pods."""
+def test_selectors_and_ports_match_these_pods_and_not_the_nodes(objects, container):
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert ports == {"push": 8767, "metrics": int(variables()["GEOCAST_METRICS"].rpartition(":")[2])}
     for service in (each for (kind, _), each in objects.items() if kind == "Service"):
@@ -131,8 +129,8 @@ def test_everything_finds_these_pods_and_not_the_nodes(objects, container):
         assert metrics[monitor["jobLabel"]] == "geocast-push", "which is the job that the rules ask for"
 
 
-def test_of_what_is_private_names_and_redis_are_in_reach_and_nothing_else(objects):
-    """WPO4, by the network too: addresses that `geocast push` would not connect to are no way out."""
+def test_network_policy_allows_only_dns_redis_and_public_https(objects):
+    """Addresses to which `geocast push` would not connect are blocked by the network too (WPO4)."""
     policy = named(objects, "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     dns, redis, out = policy["egress"]

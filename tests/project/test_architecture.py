@@ -1,6 +1,6 @@
-"""The conventions of the code, proved by reading it: layers, what the core may know, docstrings, who sees a place.
+"""Tests of conventions that read the source: layers, imports, docstrings, and access to exact places.
 
-The layers are those that ARCHITECTURE.md draws under "Imports go down only": the drawing is what is tested.
+The layers come from the drawing in ARCHITECTURE.md under "Imports go down only".
 """
 
 import ast
@@ -35,13 +35,13 @@ IO = {
 
 @cache
 def tree(path):
-    """The syntax tree of a file."""
+    """Return the syntax tree of a file."""
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
 @cache
 def imported(module):
-    """What a module of geocast imports, wherever in its text: ("alertlog.sqlite" and so on, "numpy" and so on)."""
+    """Return the modules of geocast that a module imports anywhere in its text, and the names of other packages."""
     package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]
     if module == "__init__":
         package = []
@@ -61,24 +61,24 @@ def imported(module):
 
 
 def drawing_under(heading):
-    """A drawing of ARCHITECTURE.md: one set of names for each line, the highest first."""
+    """Return a drawing of ARCHITECTURE.md as one set of names for each line, the highest line first."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     [drawing] = re.findall(rf"^## {heading}\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     return [set(line.split()) for line in drawing.splitlines() if line.strip()]
 
 
 def layers():
-    """The layers of the server."""
+    """Return the layers of the server, the highest first."""
     return drawing_under("Imports go down only")
 
 
 def package_of(module):
-    """The package at the top of the server that a module is in, or the module itself if it is in none."""
+    """Return the server's top-level package that contains a module, or the module itself if it is in none."""
     return module.split(".")[0]
 
 
 def arrows():
-    """Each pair of packages of which the first one imports the second one."""
+    """Return each pair of packages of which the first imports the second."""
     pairs = {
         (package_of(module), package_of(other))
         for module in MODULES.keys() - ENTRY_POINTS
@@ -89,7 +89,7 @@ def arrows():
 
 @cache
 def reachable(*modules):
-    """These modules of geocast and all that they import, directly or not."""
+    """Return these modules of geocast and all modules that they import, directly or indirectly."""
     found, todo = set(), list(modules)
     while todo:
         module = todo.pop()
@@ -102,8 +102,8 @@ def reachable(*modules):
 # ---- layers --------------------------------------------------------------------------------------------------
 
 
-def test_every_package_is_drawn_once():
-    """ARCHITECTURE.md, "Imports go down only": no package is left out, and none is drawn that does not exist."""
+def test_architecture_drawing_has_every_package_once():
+    """ARCHITECTURE.md, "Imports go down only": the drawing has all packages, and none that does not exist."""
     drawing = layers()
     names = set().union(*drawing)
     assert sum(map(len, drawing)) == len(names), "a package is drawn twice"
@@ -111,16 +111,16 @@ def test_every_package_is_drawn_once():
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
-def test_imports_go_down_only(module):
-    """ARCHITECTURE.md: a module imports from packages on lines below its own, and from its own package."""
+def test_module_imports_only_from_lower_layers(module):
+    """ARCHITECTURE.md: a module imports from packages on lower lines of the drawing, and from its own package."""
     heights = {name: height for height, line in enumerate(reversed(layers())) for name in line}
     own = package_of(module)
     for other in imported(module)[0] - {"__init__"}:
         assert package_of(other) == own or heights[package_of(other)] < heights[own], f"{module} imports {other}"
 
 
-def test_packages_and_imports_between_them_are_as_many_as_architecture_says():
-    """ARCHITECTURE.md: at most 25 packages and 140 arrows; the document says how many there are."""
+def test_numbers_of_packages_and_arrows_match_architecture():
+    """ARCHITECTURE.md: there are at most 25 packages and 140 arrows, and the document gives the exact numbers."""
     rooms = {package_of(module) for module in MODULES.keys() - ENTRY_POINTS}
     print(f"packages: {len(rooms)}, arrows: {len(arrows())}")
     assert len(rooms) <= MOST_PACKAGES
@@ -130,14 +130,14 @@ def test_packages_and_imports_between_them_are_as_many_as_architecture_says():
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_nobody_imports_in_a_circle(module):
-    """ARCHITECTURE.md: within a package too."""
+def test_modules_have_no_import_cycle(module):
+    """ARCHITECTURE.md: this also holds within a package."""
     assert not any(module in reachable(other) for other in imported(module)[0])
 
 
 @pytest.mark.parametrize("package", [PACKAGE, CLIENTS], ids=lambda package: package.name)
-def test_no_two_public_classes_share_a_name(package):
-    """A name in a message, a test or a search leads to one class of the server, and to one of the clients."""
+def test_public_class_names_are_unique(package):
+    """A class name in a message, a test or a search result leads to one class of the server or of the clients."""
     found = {}
     for path in package.rglob("*.py"):
         for node in tree(path).body if "node_modules" not in path.parts else ():
@@ -146,19 +146,19 @@ def test_no_two_public_classes_share_a_name(package):
     assert {name: files for name, files in found.items() if len(files) > 1} == {}
 
 
-def test_the_package_itself_imports_nothing():
+def test_top_level_package_imports_nothing():
     """`import geocast` costs nothing, and every module may import the version."""
     assert imported("__init__") == (set(), set())
 
 
-# ---- what the core may know ----------------------------------------------------------------------------------
+# ---- the core without I/O ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("module", sorted(reachable("stream.hub", "stream.session", "ingest.publish")))
-def test_the_core_knows_no_loop_and_no_socket(module):
-    """ARCHITECTURE.md: `stream.hub`, and all that it imports, know no asyncio and no socket; `ingest.publish` neither.
+def test_core_modules_import_no_io(module):
+    """ARCHITECTURE.md: `stream.hub`, `stream.session`, `ingest.publish` and all their imports use no asyncio or socket.
 
-    (`config` binds the sockets that are passed down; nothing of the core imports it.)
+    (`config` binds the sockets; no module of the core imports it.)
     """
     assert not imported(module)[1] & IO
 
@@ -183,23 +183,25 @@ def test_the_core_knows_no_loop_and_no_socket(module):
         "ingest.publish",
     ],
 )
-def test_the_core_is_the_core(module):
-    """ARCHITECTURE.md: these are among what the test before this one looks at."""
+def test_core_modules_are_covered_by_the_io_check(module):
+    """ARCHITECTURE.md: the test before this one checks these modules, among others."""
     assert module in reachable("stream.hub", "stream.session", "ingest.publish")
 
 
 def test_server_does_not_use_wait_for():
-    """`asyncio.wait_for` of Python 3.11 loses a cancellation that comes with a result: a node could not end."""
+    """In Python 3.11, `asyncio.wait_for` loses a cancellation that arrives together with a result.
+
+    A node could hang.
+    """
     assert {path.name for path in PACKAGE.rglob("*.py") if "asyncio.wait_for(" in path.read_text("utf-8")} == set()
 
 
-def test_one_file_imports_h3():
-    """`geocast.geometry.sphere`: the only file that imports h3."""
+def test_only_sphere_imports_h3():
     assert {module for module in MODULES if "h3" in imported(module)[1]} == {"geometry.sphere"}
 
 
-def test_those_import_shapely_that_draw_on_a_plane():
-    """ARCHITECTURE.md: what is published, zones, what the feed draws, and where a publisher may publish."""
+def test_only_listed_modules_use_shapely():
+    """ARCHITECTURE.md: shapely is for published polygons, CAP zones, the feed's map and publishers' jurisdictions."""
     lazy = "geometry.lazy_shapely"
     users = {module for module in MODULES if "shapely" in imported(module)[1] or lazy in imported(module)[0]}
     assert users - {lazy} == {
@@ -211,28 +213,28 @@ def test_those_import_shapely_that_draw_on_a_plane():
     }
 
 
-def test_one_file_imports_redis():
-    """`geocast.alertlog.redis_streams.connection`: the only file that imports redis, and every deadline is there."""
+def test_only_the_connection_module_imports_redis():
+    """`geocast.alertlog.redis_streams.connection` sets the deadline of every command."""
     assert {module for module in MODULES if "redis" in imported(module)[1]} == {"alertlog.redis_streams.connection"}
 
 
 @pytest.mark.parametrize("backend", ["alertlog.memory", "alertlog.sqlite", "alertlog.redis_streams"])
-def test_only_the_composition_root_knows_a_backend(backend):
-    """ARCHITECTURE.md: everybody else knows the log's port."""
+def test_only_run_node_imports_a_log_backend(backend):
+    """ARCHITECTURE.md: all other modules use the log's port."""
     assert {module for module in MODULES if backend in imported(module)[0]} == {"run.node"}
 
 
 @pytest.mark.parametrize("library", ["starlette", "uvicorn", "websockets"])
-def test_frameworks_stay_where_sockets_are(library):
-    """`wire.frames` takes the frame format of websockets, and no connection of it."""
+def test_only_io_packages_import_frameworks(library):
+    """`wire.frames` uses the frame format of websockets, but no connection."""
     users = {module for module in MODULES if library in imported(module)[1]}
     http = {module for module in MODULES if module.startswith("api.")} | {"feed.routes", "push.routes"}
     allowed = {"websockets": {"wire.frames", "stream.connection"}}.get(library, http)
     assert users <= allowed
 
 
-def test_the_server_imports_nothing_of_its_neighbours():
-    """ARCHITECTURE.md: server/geocast is the only package that is shipped."""
+def test_server_imports_no_other_folder_of_the_repository():
+    """ARCHITECTURE.md: server/geocast is the only package that is released."""
     for module in MODULES:
         assert not imported(module)[1] & {"client_demo", "bench", "tests", "support"}
 
@@ -240,8 +242,8 @@ def test_the_server_imports_nothing_of_its_neighbours():
 # ---- the parts of the log in Redis -----------------------------------------------------------------------------
 
 
-def test_the_parts_of_the_log_in_redis_import_one_way():
-    """ARCHITECTURE.md, "The parts of the log in Redis": from lines below their own; none is left out."""
+def test_redis_log_modules_import_only_from_lower_lines():
+    """ARCHITECTURE.md, "The parts of the log in Redis": the drawing has all modules of the package."""
     package = "alertlog.redis_streams."
     heights = {
         name: height
@@ -257,14 +259,14 @@ def test_the_parts_of_the_log_in_redis_import_one_way():
                 assert heights[name] < heights[part], f"{part} imports {name}"
 
 
-def test_the_history_of_the_log_in_redis_asks_nobody():
-    """`redis_streams.history`: state and decisions, without I/O."""
+def test_redis_log_history_does_no_io():
+    """`redis_streams.history` has only state and decisions."""
     assert not imported("alertlog.redis_streams.history")[1] & (IO | {"redis", "time"})
 
 
 @pytest.mark.parametrize("part", sorted((PACKAGE / "alertlog" / "redis_streams").glob("*.py")), ids=lambda p: p.stem)
-def test_no_part_of_the_log_in_redis_writes_anothers_state(part):
-    """ARCHITECTURE.md: what is assigned to stands directly under `self`, but for a follower's own reading."""
+def test_redis_log_modules_assign_only_to_their_own_state(part):
+    """ARCHITECTURE.md: assignments go to attributes of `self`, except those of a follower's reading."""
     for node in ast.walk(tree(part)):
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         for target in targets if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) else ():
@@ -278,30 +280,30 @@ def test_no_part_of_the_log_in_redis_writes_anothers_state(part):
 
 
 def client_modules():
-    """The files of client_demo, but for the package itself and `-m client_demo`."""
+    """Return the files of client_demo, except the package itself and `-m client_demo`."""
     files = sorted(path.relative_to(CLIENTS) for path in CLIENTS.rglob("*.py") if "node_modules" not in path.parts)
     return [str(file) for file in files if str(file) not in ("__init__.py", "__main__.py")]
 
 
 def room_of(file):
-    """The room that a file of client_demo is in: a folder, or a module that stands alone."""
+    """Return the package of client_demo that contains a file: a folder, or a module outside of all folders."""
     return Path(file).parts[0].removesuffix(".py")
 
 
 def client_rooms():
-    """ARCHITECTURE.md's drawing of client_demo: room -> its height."""
+    """Return the packages in ARCHITECTURE.md's drawing of client_demo, each with its height."""
     lines = reversed(drawing_under("The clients' packages"))
     return {name: height for height, line in enumerate(lines) for name in line}
 
 
-def test_every_room_of_the_clients_is_drawn():
-    """ARCHITECTURE.md, "The clients' packages"."""
+def test_architecture_drawing_has_every_client_package():
+    """ARCHITECTURE.md, "The clients' packages": the drawing has all of them and no others."""
     assert {room_of(file) for file in client_modules()} == client_rooms().keys()
 
 
 @pytest.mark.parametrize("file", client_modules())
-def test_the_clients_rooms_import_one_way(file):
-    """ARCHITECTURE.md: from rooms below, by their whole name; within a room by a relative one; never from geocast."""
+def test_client_packages_import_only_from_lower_layers(file):
+    """Imports within a package are relative, and imports from lower packages absolute. No client imports geocast."""
     heights, here = client_rooms(), room_of(file)
     for node in ast.walk(tree(CLIENTS / file)):
         if isinstance(node, ast.Import):
@@ -319,8 +321,8 @@ def test_the_clients_rooms_import_one_way(file):
 
 
 @pytest.mark.parametrize("file", [file for file in client_modules() if room_of(file) in ("python", "web")])
-def test_what_others_take_away_stands_alone(file):
-    """ARCHITECTURE.md: `python` and `web` import from no room at all."""
+def test_copyable_client_packages_import_no_other_package(file):
+    """ARCHITECTURE.md: `python` and `web` can be copied out of the repository."""
     assert not any(
         (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("client_demo"))
         or (isinstance(node, ast.Import) and any(alias.name.startswith("client_demo") for alias in node.names))
@@ -328,8 +330,8 @@ def test_what_others_take_away_stands_alone(file):
     )
 
 
-def test_the_web_library_imports_nothing_from_outside_of_its_folder():
-    """ARCHITECTURE.md: `web/geocast` can be copied as it is."""
+def test_web_library_imports_only_from_its_folder():
+    """ARCHITECTURE.md: `web/geocast` can be copied unchanged."""
     for part in (CLIENTS / "web" / "geocast").glob("*.*s"):
         text = part.read_text("utf-8")
         for name in re.findall(r"""\bfrom ["']([^"']+)["'];?(?: \*/)?$|\bimport\(["']([^"']+)""", text, re.MULTILINE):
@@ -337,26 +339,29 @@ def test_the_web_library_imports_nothing_from_outside_of_its_folder():
             assert re.fullmatch(r"\./[\w.-]+", source), f"{part.name} imports {source}"
 
 
-# ---- the exact place -----------------------------------------------------------------------------------------
+# ---- exact places ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
-def test_nothing_downstream_can_take_a_requested_circle(name):
-    """`geocast.wire.requests`, Rule 1; protocol, B4: only the published circle goes any further."""
+def test_requested_circle_is_used_only_until_publication(name):
+    """Only the published circle goes any further (`geocast.wire.requests`, Rule 1; protocol, B4)."""
     users = set()
     for module, path in MODULES.items():
         for node in ast.walk(tree(path)):
             names = {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                names |= set(re.findall(r"^\w+$", node.value))  # an annotation in quotes
+                names |= set(re.findall(r"^\w+$", node.value))  # a quoted annotation
             if name in names:
                 users.add(module)
     assert "wire.requests" in users
     assert users <= {"wire.requests", "ingest.publish", "ingest.cap.draft"}
 
 
-def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for():
-    """`geocast.calls.request`, Rule 1: whoever decides about calls seals it, and nobody else sees it."""
+def test_requested_call_is_used_only_until_encryption():
+    """The service that decides about a call encrypts its place.
+
+    No other module sees the place (`geocast.calls.request`, Rule 1).
+    """
     users = {
         module
         for module, path in MODULES.items()
@@ -367,21 +372,21 @@ def test_nothing_but_what_is_sealed_takes_the_place_of_a_call_that_was_asked_for
     assert users <= {"calls.request", "calls.service"}
 
 
-def test_nobody_who_delivers_can_reach_a_request():
-    """`geocast.wire.requests`, Rule 1: neither the log, nor matching, nor a session imports what it is made of."""
+def test_delivering_modules_do_not_import_requests():
+    """Neither the log nor matching nor a session imports the request models (`geocast.wire.requests`, Rule 1)."""
     assert "wire.requests" not in reachable(
         "stream.server", "stream.hub", *(module for module in MODULES if "alertlog" in module)
     )
 
 
-def test_an_alert_is_plain_data():
-    """`geocast.model.alert`: it is made by those who have validated, and imports nothing of them."""
+def test_alert_model_imports_no_validation():
+    """The modules that validate create alerts; `geocast.model.alert` imports none of them."""
     assert imported("model.alert")[0] == set()
     assert "pydantic" not in imported("model.alert")[1]
 
 
-def test_only_a_request_is_published_as_a_circle():
-    """`geocast.wire.requests`, Rule 1: a requested circle becomes a published one there; and RZ6."""
+def test_only_request_modules_publish_circles():
+    """A requested circle becomes a published one in the request modules (`geocast.wire.requests`, Rule 1; RZ6)."""
     users = {
         module
         for module, path in MODULES.items()
@@ -392,47 +397,47 @@ def test_only_a_request_is_published_as_a_circle():
     assert users == {"wire.requests", "calls.request", "geometry.sphere"}
 
 
-ENOUGH_WORDS = 4  # of a docstring
+ENOUGH_WORDS = 4  # the least number of words in a docstring
 
 # ---- docstrings ----------------------------------------------------------------------------------------------
 
 
 def methods(node):
-    """The methods of a class, in its text."""
+    """Return the names of the methods in a class's own text."""
     return {each.name for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)} - {"__init__"}
 
 
 def members(node):
-    """The methods of a class and the attributes that it declares."""
+    """Return the methods of a class and the attributes that it declares."""
     return methods(node) | {each.target.id for each in node.body if isinstance(each, ast.AnnAssign)}
 
 
 def is_port(node):
-    """Whether a class is a Protocol."""
+    """Return whether a class is a Protocol."""
     return "Protocol" in {getattr(base, "id", "") for base in node.bases}
 
 
 @cache
 def ports():
-    """The methods of each Protocol of the package: what they do is told there, once for all that keep it."""
+    """Return the methods of each Protocol. The Protocol documents them for all implementations."""
     classes = [node for path in MODULES.values() for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
     return [methods(node) for node in classes if is_port(node)]
 
 
 def told_elsewhere(module, node):
-    """The members of a class that a base class, or a port that it keeps, has told of."""
+    """Return the members of a class that a base class or an implemented Protocol documents."""
     bases = getattr(importlib.import_module(f"geocast.{module}"), node.name).__mro__[1:-1]
     of_ports = set() if is_port(node) else set().union(*(port for port in ports() if port <= members(node)))
     return of_ports | {name for name in members(node) if any(hasattr(base, name) for base in bases)}
 
 
 def is_overload(node):
-    """Whether this is one of several signatures of a function."""
+    """Return whether a function is one of several typed signatures."""
     return "overload" in {getattr(each, "id", "") for each in node.decorator_list}
 
 
 def undocumented(module):
-    """The public classes and functions of a module that have no docstring, or one that says too little."""
+    """Yield the public classes and functions of a module that have no docstring or a very short one."""
     for node in ast.walk(tree(MODULES[module])):
         told = told_elsewhere(module, node) if isinstance(node, ast.ClassDef) and node.name[0] != "_" else set()
         if isinstance(node, ast.ClassDef | ast.Module) and not getattr(node, "name", "").startswith("_"):
@@ -444,27 +449,27 @@ def undocumented(module):
 
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
-def test_everything_public_has_a_docstring(module):
-    """House rule: every public module, class and function says what it is, in units and errors; overrides need not."""
+def test_every_public_name_has_a_docstring(module):
+    """This holds for modules, classes and functions, except for members that a base class or a Protocol documents."""
     assert ast.get_docstring(tree(MODULES[module]))
     assert list(undocumented(module)) == []
 
 
 def own_tests():
-    """The test files of the server's packages."""
+    """Return the test files of the server's packages."""
     packages = {package_of(module) for module in MODULES} - ENTRY_POINTS
     folders = [folder for folder in sorted((ROOT / "tests").iterdir()) if folder.name in packages]
     return [path for folder in folders for path in sorted(folder.rglob("test_*.py"))]
 
 
 @pytest.mark.parametrize("path", own_tests(), ids=lambda path: str(path.relative_to(ROOT / "tests")))
-def test_every_test_file_says_what_it_tests(path):
-    """Each file has a docstring. A test needs one only if its name does not say everything."""
+def test_every_test_file_has_a_docstring(path):
+    """A test function needs a docstring only if its name does not say everything."""
     assert ast.get_docstring(tree(path))
 
 
 def test_walks_name_at_most_20_files_that_exist():
-    """ARCHITECTURE.md, "Four walks": each file is there, and no walk is longer than a reader can follow."""
+    """ARCHITECTURE.md, "Four walks": all named files exist, and no walk is too long to follow."""
     part = (ROOT / "ARCHITECTURE.md").read_text("utf-8").split("\n## Four walks\n")[1].split("\n## ")[0]
     walks = part.split("\n### ")[1:]
     assert len(walks) == 4

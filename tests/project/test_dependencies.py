@@ -1,4 +1,4 @@
-"""Every package that a folder imports is declared in pyproject.toml."""
+"""A test that pyproject.toml declares every package that a folder imports."""
 
 import ast
 import re
@@ -15,18 +15,18 @@ DISTRIBUTIONS = packages_distributions()
 
 
 def declared(requirements):
-    """The normalized names in these requirements; an extra counts as a distribution, as in `redis[hiredis]`."""
+    """Return the normalized names in these requirements. An extra counts as a distribution, as in `redis[hiredis]`."""
     names = re.findall(r"^([\w.-]+)(?:\[([\w.-]+)\])?", "\n".join(requirements), re.MULTILINE)
     return {normalized(name) for pair in names for name in pair if name}
 
 
 def normalized(name):
-    """A name as PEP 503 compares names."""
+    """Return a name in the form in which PEP 503 compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imported(folder):
-    """The packages that the modules of a folder import, wherever in their text: name -> one of these modules."""
+    """Return the packages that a folder's modules import, each with one of these modules."""
     found = {}
     for path in (path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
@@ -47,7 +47,7 @@ def imported(folder):
     ],
 )
 def test_imported_packages_are_declared(folder, requirements):
-    """Packages of the repository, and packages that are not installed, belong to no distribution: they are ignored."""
+    """Modules of this repository and packages that are not installed belong to no distribution and are ignored."""
     used = {name: path for name, path in imported(folder).items() if name in DISTRIBUTIONS}
     assert used
     known = declared(requirements)

@@ -1,4 +1,4 @@
-"""The documents say what the code does: settings, close codes, problem types, the rules that tests cite."""
+"""Tests that documents and code agree: settings, close codes, problems, limits, metrics, layout, links and rules."""
 
 import ast
 import importlib
@@ -42,14 +42,14 @@ def document(name):
 
 
 def section(text, heading):
-    """What stands under a heading, up to the next one of the same depth or above."""
+    """Return the text under a heading, up to the next heading of the same or a higher level."""
     [marks] = re.findall(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
     _, _, rest = text.partition(f"{marks} {heading}\n")
     return re.split(rf"^#{{1,{len(marks)}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text):
-    """The rows of all tables in a text, cell by cell."""
+    """Return the rows of all tables in a text, each as a list of cells."""
     lines = [line.strip() for line in text.splitlines()]
     tables = [re.split(r"(?<!\\)\|", line[1:-1]) for line in lines if line.startswith("|") and line.endswith("|")]
     return [[cell.strip() for cell in cells] for cells in tables if not set("".join(cells)) <= set("-: ")]
@@ -66,22 +66,22 @@ def row_of(option, text):
 
 
 def default_of(option):
-    """An option's default, if it is one that can be written down."""
+    """Return an option's default if it is a number or a text, otherwise None."""
     plain = isinstance(option.default, str | int | float) and not isinstance(option.default, bool)
     return option.default if plain else None
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.opts[0])
-def test_every_option_of_serve_is_documented(option):
-    """Section 7: each option with its environment variable and its default."""
+def test_every_serve_option_is_documented(option):
+    """Each option has a row with its environment variable and its default (section 7)."""
     row = row_of(option.opts[0], section(document("settings.md"), "`geocast serve`"))
     assert f"`{option.envvar}`" in row
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
 
 
-def test_no_option_of_serve_is_documented_that_is_not_there():
-    """Section 7."""
+def test_every_documented_serve_option_exists():
+    """This also holds for the environment variables (section 7)."""
     options = {option.opts[0] for option in OPTIONS}
     table = rows(section(document("settings.md"), "`geocast serve`"))
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}
@@ -92,8 +92,8 @@ def test_no_option_of_serve_is_documented_that_is_not_there():
 
 
 @pytest.mark.parametrize(("command", "option"), COMMANDS, ids=lambda value: getattr(value, "name", value))
-def test_every_option_of_the_other_commands_is_documented(command, option):
-    """K2."""
+def test_every_option_of_other_commands_is_documented(command, option):
+    """Each option has a row with its default (K2)."""
     row = row_of(option.opts[0], section(document("commands.md"), f"`geocast {command}`"))
     if default := default_of(option):
         assert any(f"`{default}`" in cell for cell in row[1:]), f"its default is {default}"
@@ -108,16 +108,16 @@ KEYS = {
 
 
 @pytest.mark.parametrize("name", sorted(KEYS))
-def test_every_key_of_a_policy_is_documented(name):
-    """Section 3: with its default."""
+def test_every_policy_key_is_documented(name):
+    """Each key has a row with its default (section 3)."""
     row = row_of(name, document("policy.md"))
     default = KEYS[name].default
     if isinstance(default, int | float) and not isinstance(default, bool):
         assert f"{default:,}" in row[2]
 
 
-def test_the_line_for_bash_completes():
-    """commands.md, "Completion": sourced by bash as it stands there, it completes an option."""
+def test_documented_bash_line_enables_completion():
+    """Bash runs the line from commands.md, "Completion", and then completes an option."""
     [line] = re.findall(r"^(eval .*bash_source.*?) +#", section(document("commands.md"), "Completion"), re.MULTILINE)
     asked = 'COMP_WORDS=(geocast serve --log-l); COMP_CWORD=2; _geocast_completion geocast; echo "${COMPREPLY[@]}"'
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -129,23 +129,23 @@ def test_the_line_for_bash_completes():
 # ---- docs/protocol.md ----------------------------------------------------------------------------------------
 
 
-def test_the_close_codes_are_those_of_the_code():
-    """Section 5, close codes: code, reason and what a client does, in this order."""
+def test_documented_close_codes_match_the_code():
+    """The table has code, reason and the client's reaction, in the order of the code (section 5)."""
     table = [row for row in rows(section(document("protocol.md"), "Close codes")) if row[0].isdigit()]
     assert [tuple(row) for row in table] == [
         (str(close.code), close.reason, close.reconnect.value) for close in close_codes.ALL
     ]
 
 
-def test_every_way_to_close_is_in_the_list():
-    """`geocast.model.close_codes`: every way a session ends is a named value, and in ALL."""
+def test_close_codes_all_has_every_close_code():
+    """`geocast.model.close_codes` has a named value for every way a session ends."""
     named = {value for value in vars(close_codes).values() if isinstance(value, close_codes.Close)}
     assert named == set(close_codes.ALL)
     assert len({close.code for close in close_codes.ALL}) == len(close_codes.ALL)
 
 
-def test_every_problem_type_is_in_the_list():
-    """`geocast.model.problems`: every type is a named value, called as it is on the wire, and in ALL."""
+def test_problems_all_has_every_problem_type():
+    """`geocast.model.problems` has a value for every type, named after its slug."""
     named = {name: value for name, value in vars(problems).items() if isinstance(value, problems.ProblemType)}
     assert set(named.values()) == set(problems.ALL)
     assert all(name == value.slug.upper().replace("-", "_") for name, value in named.items())
@@ -154,13 +154,13 @@ def test_every_problem_type_is_in_the_list():
 
 @pytest.mark.parametrize("slug", sorted(problems.BY_SLUG))
 def test_every_problem_type_is_documented(slug):
-    """H8: with its status."""
+    """The table has each problem type under its status (H8)."""
     found = [row[0] for row in rows(section(document("protocol.md"), "Problems")) if f"`{slug}`" in row[1]]
     assert found == [str(problems.BY_SLUG[slug].status)]
 
 
-def test_no_problem_type_is_documented_that_is_not_there():
-    """H8."""
+def test_every_documented_problem_type_exists():
+    """The table names no other types (H8)."""
     table = [row for row in rows(section(document("protocol.md"), "Problems")) if row[0].isdigit()]
     assert {slug for row in table for slug in re.findall(r"`([a-z-]+)`", row[1])} == set(problems.BY_SLUG)
 
@@ -178,7 +178,7 @@ PROVED = (
     "threats.md",
     "push.md",
     "push-rules.md",
-)  # their rules go on with those of protocol.md
+)  # the pages whose rule ids continue those of protocol.md
 RULE = r"(?!HD)[A-Z]{1,3}\d+"  # the ids HD1 to HD19 belong to threats.md
 
 
@@ -189,22 +189,21 @@ def rules_of(page):
     return in_rows + re.findall(rf"^#+ .*\(({RULE})\)$", text, re.MULTILINE)
 
 
-def test_no_rule_has_two_ids():
-    """Section by section, a rule's id names one rule; other pages go on with the protocol's letters."""
+def test_rule_ids_are_unique():
+    """All pages share one set of ids."""
     ids = [rule for page in ("protocol.md", *PROVED) for rule in rules_of(page)]
     assert len(ids) > 50
     assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("rule", [rule for page in PROVED for rule in rules_of(page)])
-def test_every_rule_of_these_pages_is_cited_by_a_test(rule):
-    """areas.md and others: by its id, in the docstring of whatever proves it."""
+def test_every_rule_is_cited_in_a_test_docstring(rule):
     assert rule in cited()
 
 
 @cache
 def cited():
-    """What the docstrings of all tests name, rules among it."""
+    """Return all words in the docstrings of tests; the rule ids are among them."""
     tests = [path for path in (ROOT / "tests").rglob("test_*.py") if path.name != "test_docs.py"]
     nodes = (node for path in tests for node in ast.walk(ast.parse(path.read_text("utf-8"))))
     texts = (
@@ -217,21 +216,21 @@ def cited():
 
 
 def limits():
-    """The rows of the tables of limits: what, limit, where it stands in the code, and what is beyond it."""
+    """Return the rows of the tables of limits: name, limit, constants in the code, and the effect of the limit."""
     found = [row for row in rows(section(document("limits.md"), "Limits")) if row[0] != "what"]
     assert len(found) > 20
     return found
 
 
 def quantities(text):
-    """The numbers in a text, as the code has them: "64 KiB" is 65536, "1/32" is 0.03125."""
+    """Yield the numbers in a text in the units of the code: "64 KiB" gives 65536, "1/32" gives 0.03125."""
     for number, part, unit in re.findall(r"(\d[\d,]*(?:\.\d+)?)(?:/(\d+))?( KiB)?", text):
         yield float(number.replace(",", "")) / float(part or 1) * (1024 if unit else 1)
 
 
 @pytest.mark.parametrize("row", limits(), ids=lambda row: row[0][:40])
-def test_a_limit_is_where_the_table_says_and_as_large(row):
-    """Each constant of the third column is in its module, and its value is in the row."""
+def test_documented_limit_matches_its_constant(row):
+    """Each constant in the third column exists in its module, and its value is in the row."""
     names = re.findall(r"`([\w/]+)\.([A-Z_]+)`", row[2])
     assert names, "a limit is the constant of a module"
     assert len(names) == row[2].count("`") / 2
@@ -241,7 +240,7 @@ def test_a_limit_is_where_the_table_says_and_as_large(row):
 
 
 def names_of_metrics():
-    """All metrics that the code makes, as Prometheus shows them."""
+    """Return the names of all metrics that the code creates, in the form that Prometheus shows."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -258,8 +257,8 @@ def names_of_metrics():
     return found
 
 
-def test_the_metrics_are_those_of_the_code():
-    """`geocast.metrics`: every metric has a row that says what it means, and none is documented that is not there."""
+def test_documented_metrics_match_the_code():
+    """Every metric of the code has a row, and every row is about an existing metric."""
     table = rows(document("metrics.md"))
     documented = {name for row in table for name in re.findall(r"`(geocast_\w+)", row[0])}
     assert documented == names_of_metrics()
@@ -268,8 +267,8 @@ def test_the_metrics_are_those_of_the_code():
 @pytest.mark.parametrize(
     "path", [*sorted(DOCS.rglob("*.md")), *sorted(DOCS.rglob("*.yml"))], ids=lambda path: path.name
 )
-def test_no_metric_is_named_that_is_not_there(path):
-    """In prose and in the rules for Prometheus too; a histogram shows itself as three."""
+def test_every_metric_named_in_docs_exists(path):
+    """Prose and Prometheus rules are checked. A histogram has three names."""
     named = set(re.findall(r"\bgeocast_[a-z_]+", path.read_text("utf-8")))
     plain = {re.sub(r"(?<=_seconds)_(bucket|sum|count)$", "", name) for name in named}
     assert plain <= names_of_metrics()
@@ -279,7 +278,7 @@ def test_no_metric_is_named_that_is_not_there(path):
 
 
 def layout():
-    """The files and folders that ARCHITECTURE.md's layout names, each with the folder at the margin above it."""
+    """Yield the files and folders in ARCHITECTURE.md's layout, each with the leftmost folder above it."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     [drawing] = re.findall(r"^## Layout\n+```\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     top = ""
@@ -290,13 +289,13 @@ def layout():
 
 
 @pytest.mark.parametrize(("top", "name"), sorted(set(layout())))
-def test_what_the_layout_names_is_there(top, name):
-    """ARCHITECTURE.md, "Layout": no file or folder that has moved."""
+def test_every_name_in_the_layout_exists(top, name):
+    """ARCHITECTURE.md, "Layout": no file or folder is named that has moved."""
     assert list((ROOT / top).rglob(name.strip("/"))) if name else (ROOT / top).is_dir()
 
 
-def test_every_module_of_the_server_is_in_the_layout():
-    """ARCHITECTURE.md, "Layout": by its name, in the lines of its package; but for packages' own files."""
+def test_layout_has_every_server_module():
+    """ARCHITECTURE.md, "Layout": each module is named in the lines of its package, except `__init__` and `__main__`."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     [drawing] = re.findall(r"^server/geocast/.*\n((?:  .*\n)*)", text, re.MULTILINE)
     parts = re.split(r"^(?=  \w)", drawing, flags=re.MULTILINE)
@@ -310,15 +309,15 @@ def test_every_module_of_the_server_is_in_the_layout():
     assert missing == set()
 
 
-def test_the_table_of_make_targets_is_that_of_the_makefile():
-    """CONTRIBUTING.md, "Make targets": each target that `make help` lists, and no other."""
+def test_documented_make_targets_match_the_makefile():
+    """CONTRIBUTING.md, "Make targets": the table has the targets that `make help` lists, and no others."""
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+): .*## ", makefile, re.MULTILINE)) - {"help"}
     table = rows(section((ROOT / "CONTRIBUTING.md").read_text("utf-8"), "Make targets"))
     assert {name for row in table for name in re.findall(r"`make ([a-z-]+)", row[0])} == targets
 
 
-MEASURED = {  # what README says in "How fast", and where bench/results has it
+MEASURED = {  # a sentence in README's "How fast": the file in bench/results and the figure in it
     r"nearest 100 have an alert after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["nearest_ms"]),
     r"and the last after (\S+) ms": ("fanout", lambda found: found["systems"]["geocast"]["last_ms"]),
     r"at (\S+) µs of CPU": ("fanout", lambda found: found["systems"]["geocast"]["cpu_us"]),
@@ -330,8 +329,8 @@ MEASURED = {  # what README says in "How fast", and where bench/results has it
 
 
 @pytest.mark.parametrize("pattern", MEASURED)
-def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
-    """README.md, "How fast": to within a tenth, so that a new round of the bench is told there too."""
+def test_readme_figures_match_the_bench_results(pattern):
+    """README.md, "How fast": each figure is within a tenth of the last result, so new results must be entered."""
     name, figure = MEASURED[pattern]
     text = " ".join(section((ROOT / "README.md").read_text("utf-8"), "How fast").split())
     [said] = re.findall(pattern, text)
@@ -342,8 +341,8 @@ def test_the_figures_of_the_readme_are_those_of_the_bench(pattern):
 # ---- all documents -------------------------------------------------------------------------------------------
 
 
-def test_no_change_is_told_twice():
-    """CHANGELOG.md: what is new has not been in the first release as well, and has one place there."""
+def test_changelog_lists_no_change_twice():
+    """CHANGELOG.md: a new change is not also listed under the first release, and is listed in one place only."""
     changes = re.findall(r"^- .*(?:\n  .*)*", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     begin = [" ".join(change.split())[:60] for change in changes]
     assert len(begin) > 80
@@ -351,15 +350,15 @@ def test_no_change_is_told_twice():
 
 
 def documents():
-    """All documents of the project."""
+    """Return the paths of all documents of the project."""
     folders = [ROOT / name for name in ("docs", "client_demo", "bench", "server", "tests")]
     found = [path for folder in folders for path in folder.rglob("*.md") if "node_modules" not in path.parts]
     return sorted([*ROOT.glob("*.md"), *found])
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path):
-    """A link to a file of the project leads to a file, one to a heading to a heading."""
+def test_every_link_has_a_target(path):
+    """A link to a file leads to an existing file, and a link to a heading to an existing heading."""
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
         if re.match(r"[a-z]+:", target):
             continue
@@ -375,15 +374,15 @@ SHORT = [path for path in sorted(DOCS.rglob("*.md")) if path.name != "protocol.m
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: str(path.relative_to(DOCS)))
 def test_pages_and_cells_of_tables_are_short(path):
-    """CONTRIBUTING.md: at most 3,000 words and 200 characters, but for the contract and the decisions."""
+    """CONTRIBUTING.md: pages have at most 3,000 words and cells 200 characters, except in the protocol and ADRs."""
     assert len(path.read_text("utf-8").split()) <= 3_000
     cells = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell) for row in rows(prose(path)) for cell in row]
     assert [cell for cell in cells if len(cell) > 200] == []
 
 
 @pytest.mark.parametrize(("page", "moved"), json.loads((DOCS / "site" / "moved.json").read_text("utf-8")).items())
-def test_anchors_that_moved_to_another_page_are_there(page, moved):
-    """docs/site/moved.json: each anchor is a heading of the page that it names, and none of its old page."""
+def test_moved_anchors_exist_on_their_new_pages(page, moved):
+    """docs/site/moved.json: each anchor is a heading of its new page, and not of its old one."""
     old = [
         path for path in DOCS.rglob("*.md") if page in (path.stem, path.parent.name if path.stem == "README" else "")
     ]
@@ -394,8 +393,8 @@ def test_anchors_that_moved_to_another_page_are_there(page, moved):
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_that_are_named_are_there(path):
-    """`folder/file.py` in a document is a file: from the top, from beside the document, or of the server."""
+def test_every_file_named_in_a_document_exists(path):
+    """A path like `folder/file.py` is relative to the repository, the document's folder, the server or client_demo."""
     endings = "py|md|toml|lua|c|js|mjs|json|yml|conf|csv"
     named = set(re.findall(rf"`([\w-]+(?:/[\w.-]+)*/[\w-]+\.(?:{endings}))`", prose(path)))
     tops = (ROOT, path.parent, PACKAGE, ROOT / "client_demo")
@@ -404,12 +403,12 @@ def test_files_that_are_named_are_there(path):
 
 
 def prose(path):
-    """A document without its blocks of code."""
+    """Return a document without its code blocks."""
     return re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def headings(path):
-    """Return the anchors of a document: those that GitHub makes of its headings, and those in HTML."""
+    """Return the anchors of a document: those that GitHub makes from its headings, and those in HTML."""
     text = path.read_text("utf-8")
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     made = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

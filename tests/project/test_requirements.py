@@ -1,7 +1,7 @@
-"""requirements/system.sh: what the tests need of Debian is asked for, and what can't be had is named.
+"""Tests of requirements/system.sh, which installs Debian packages for the tests and names those that are unavailable.
 
-The script runs as it is, on a machine that is a folder: its PATH and its /usr/sbin are there, with a package manager
-that knows which command each package brings.
+The real script runs on a fake machine: a folder contains its PATH, its /usr/sbin and a package manager that knows
+which command each package provides.
 """
 
 import re
@@ -31,7 +31,7 @@ done
 
 
 class Machine:
-    """A folder of commands."""
+    """A folder with commands that stands for a machine."""
 
     def __init__(self, home: Path):
         self.home, self.bin, self.sbin = home, home / "bin", home / "sbin"
@@ -48,13 +48,13 @@ class Machine:
         self.add("systemctl", 'echo "$@" >>"$MACHINE/services"')
 
     def add(self, command, text="exit 0"):
-        """A command that is there."""
+        """Add a command."""
         path = self.bin / command
         path.write_text(f"#!/bin/sh\n{text}\n")
         path.chmod(0o755)
 
     def run(self, nowhere="", user="0"):
-        """What the script said."""
+        """Run the script and return its output."""
         self.bin.joinpath("id").unlink(missing_ok=True)
         self.add("id", f"echo {user}")
         known = {"PATH": str(self.bin), "SBIN": str(self.sbin), "MACHINE": str(self.home), "NOWHERE": nowhere}
@@ -63,30 +63,33 @@ class Machine:
         return done.stderr
 
     def read(self, name):
-        """The lines of what a command wrote."""
+        """Return the lines that a command wrote."""
         path = self.home / name
         return path.read_text("utf-8").splitlines() if path.exists() else []
 
 
 @pytest.fixture
 def machine(tmp_path):
-    """One with nothing on it."""
+    """Return a machine with nothing installed."""
     return Machine(tmp_path)
 
 
-def test_every_program_that_a_test_looks_for_is_in_the_table():
-    """So none is skipped for want of what Debian has."""
+def test_table_has_every_program_that_tests_look_for():
+    """Otherwise a test could be skipped although Debian has its program."""
     wanted = set()
     for path in (ROOT / "tests").rglob("*.py"):
         wanted |= set(re.findall(r"""(?:which|program)\("([a-z-]+)"\)""", path.read_text("utf-8")))
-    wanted -= {"node", "gcc", "chromium-browser"}  # from PyPI; other names of what is there
+    wanted -= {"node", "gcc", "chromium-browser"}  # from PyPI, or other names of listed programs
     assert len(wanted) > 5
     assert wanted - set(TABLE) == set()
     assert len(TABLE) == len(ROWS.splitlines()), "a command has a row of its own, and one"
 
 
-def test_what_a_bare_machine_lacks_is_installed_and_none_of_it_is_left_running(machine):
-    """All at once; services are not started (policy-rc.d says no meanwhile) and not enabled."""
+def test_bare_machine_gets_all_packages_and_no_running_service(machine):
+    """One call installs all packages.
+
+    Services are not started (policy-rc.d forbids it during the call) and not enabled.
+    """
     assert machine.run() == ""
     packages = sorted({package for packages in TABLE.values() for package in packages})
     assert machine.read("asked") == [
@@ -97,8 +100,8 @@ def test_what_a_bare_machine_lacks_is_installed_and_none_of_it_is_left_running(m
     assert not (machine.sbin / "policy-rc.d").exists()
 
 
-def test_a_machine_that_has_all_is_left_alone(machine):
-    """A daemon out of the PATH, in /usr/sbin, counts."""
+def test_complete_machine_is_not_changed(machine):
+    """A daemon in /usr/sbin, which is not in the PATH, counts as installed."""
     for command in TABLE:
         machine.add(command)
     (machine.bin / "haproxy").rename(machine.sbin / "haproxy")
@@ -106,8 +109,8 @@ def test_a_machine_that_has_all_is_left_alone(machine):
     assert machine.read("asked") == machine.read("services") == []
 
 
-def test_one_package_that_is_nowhere_does_not_keep_the_others_away(machine):
-    """It alone is named, in one line; services of what was here before stay as they are."""
+def test_unavailable_package_does_not_prevent_installing_the_others(machine):
+    """One line names the missing package. Services that were installed before stay enabled."""
     machine.add("redis-server")
     policy = machine.sbin / "policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
@@ -119,8 +122,8 @@ def test_one_package_that_is_nowhere_does_not_keep_the_others_away(machine):
     assert policy.exists(), "it was not ours"
 
 
-def test_who_may_not_install_is_told_in_one_line_what_to(machine):
-    """`sudo -n` says no."""
+def test_user_without_rights_gets_one_line_with_missing_packages(machine):
+    """`sudo -n` fails, so nothing is installed."""
     for command in set(TABLE) - {"haproxy", "cc"}:
         machine.add(command)
     said = machine.run(user="1000")

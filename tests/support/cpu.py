@@ -1,4 +1,4 @@
-"""A limit of CPU time: it does not depend on what else the machine does, as a limit of time does."""
+"""A limit on CPU time. Unlike a limit on elapsed time, it does not depend on the load of the machine."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import signal
 
 @contextlib.contextmanager
 def cpu_limit(seconds):
-    """Fail when the block takes more CPU time than that. `re` looks for signals while it matches."""
+    """Fail if the block uses more than `seconds` of CPU time. `re` checks for signals while it matches."""
 
     def over(*_):
         raise AssertionError(f"more than {seconds} s of CPU")

@@ -1,4 +1,4 @@
-"""Nodes for tests of clients: one whose stream plays scripts, and one whose api answers what it is told to."""
+"""Fake nodes for tests of clients: FakeNode plays scripts on the stream, and FakeApi returns prepared answers."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from client_demo.python.geo import Place
 from client_demo.python.publisher import Publisher
 from client_demo.python.times import format_time, wall_ms
 
-GUARD_S = 60.0  # a test that takes longer hangs
+GUARD_S = 60.0  # a test that takes longer is considered hung
 HOME, FAR = Place.at(32.7767, -96.797), Place.at(33.5, -97.5)
 SUBPROTOCOLS = ["geocast.v1.json", "geocast.v1.msgpack", "geocast.v1.json.signed", "geocast.v1.msgpack.signed"]
 
@@ -44,15 +44,15 @@ class Session:
         await self.send(type="welcome", **{**fields, "retry": {"min_ms": 0, "max_ms": 100}, **more})
 
     async def stay(self):
-        """Read until the client goes."""
+        """Read until the client closes the connection."""
         async for _ in self.socket:
             pass
 
 
 class FakeNode:
-    """A stream listener that plays one script after the other, one for each connection; the last for all that follow.
+    """A stream listener that plays one script for each connection, and the last script for all further ones.
 
-    Where it lies: it decides nothing by itself, has no limits, and welcomes whom it is told to.
+    Unlike a real node it decides nothing by itself, has no limits, and welcomes clients only when a script does.
     """
 
     def __init__(self, *scripts: Script) -> None:
@@ -89,14 +89,14 @@ def alert(key="a", revision=1, at=HOME, lasts_ms=3_600_000):
 
 
 def quick(url, places=(HOME,), **options):
-    """A client that never waits before it comes back."""
+    """Return a client that reconnects without waiting."""
     return Client(url, list(places), **{"draw": lambda: 0.0, "on_status": lambda line: None, **options})
 
 
 class FakeApi:
-    """Answers requests in turn, the last answer for all that follow; an exception is raised instead.
+    """An api that returns prepared answers in turn, and repeats the last one; it raises answers that are exceptions.
 
-    Where it lies: there is no network, no clock, and waiting takes no time.
+    There is no network and no real clock, and waiting takes no time.
     """
 
     def __init__(self, *answers, client=Publisher):
@@ -115,7 +115,7 @@ class FakeApi:
         self.waits.append(seconds)
 
     def call(self, work):
-        """Have `work` done with a publisher, or whatever the client is."""
+        """Run `work` with a client of the fake api and return its result."""
 
         async def run():
             async with self._client(

@@ -1,8 +1,8 @@
-"""What stands in for clocks, connections and requests in the tests. Each fake confesses where it lies.
+"""Fakes for clocks, connections and tokens. Each docstring says how the fake differs from the real thing.
 
-FakeClock    a clock that moves only when it is told to
-FakePeer     a subscriber's connection: keeps what is written, and does what it is told to with it
-FakeRights   what a token grants, without a token
+FakeClock    a clock that only tests move
+FakePeer     a subscriber's connection that records what is written
+FakeRights   the rights of a token, without a token
 """
 
 import json
@@ -24,9 +24,9 @@ DALLAS = (32.7767, -96.797)
 
 
 class FakeClock:
-    """A clock that stands still.
+    """A clock that stands still, so that the time is part of a test's input.
 
-    Purpose: the time is part of a test's input. Lies: two readings are equal; real ones of one slice may not be.
+    Difference: all readings are equal. Two readings of a real clock in one slice may differ.
     """
 
     def __init__(self, wall_ms: int = NOON_MS, monotonic: float = 1000.0) -> None:
@@ -34,30 +34,30 @@ class FakeClock:
         self.monotonic = monotonic
 
     def now(self) -> Now:
-        """Read both clocks."""
+        """Return the time of both clocks."""
         return Now(self.wall_ms, self.monotonic)
 
     def advance(self, seconds: float) -> Now:
-        """Let time pass on both clocks. (To set one of them alone, assign to it.)"""
+        """Advance both clocks. To set only one of them, assign to its attribute."""
         self.wall_ms += round(seconds * 1000)
         self.monotonic += seconds
         return self.now()
 
 
 class FakePeer:
-    """A subscriber's connection.
+    """A subscriber's connection that records the writes and how the session ends.
 
-    Purpose: to see what is written, in which writes, and how a session ends. Lies: bytes arrive at once and whole;
-    `close` and `abort` only take note, while a real connection goes on to tell the hub by `leave`; one that is `full`
-    says so through `on_slow` from inside `write`, as a transport does, but takes any number of bytes.
+    Differences: bytes arrive at once and complete. `close` and `abort` only record the call, while a real connection
+    then calls the hub's `leave`. A `full` connection calls `on_slow` from inside `write`, as a transport does, but
+    accepts any number of bytes.
     """
 
     def __init__(self, on_slow: Callable[[], None] = lambda: None) -> None:
         self.writes: list[bytes] = []
         self.closed: Close | None = None
         self.aborted = False
-        self.full = False  # nothing more leaves the transport
-        self.broken = False  # the transport has died and has not said so yet
+        self.full = False  # whether the transport's buffer is full
+        self.broken = False  # whether the transport has failed without reporting it yet
         self._on_slow = on_slow
         self._taken = 0
 
@@ -72,22 +72,22 @@ class FakePeer:
             self._on_slow()
 
     def close(self, close: Close) -> None:
-        """Take note, of the first reason only."""
+        """Record the reason of the first call only."""
         self.closed = self.closed or close
 
     def abort(self) -> None:
-        """Take note."""
+        """Record the call."""
         self.aborted = True
 
     def take(self) -> list[dict[str, Any]]:
-        """The messages written since this was last asked; a ping of the WebSocket is `{"type": "<ping>"}`."""
+        """Return the messages written since the last call. A WebSocket ping appears as `{"type": "<ping>"}`."""
         new, self._taken = self.writes[self._taken :], len(self.writes)
         return [message for data in new for message in messages(data)]
 
 
 @dataclass
 class FakeRights:
-    """What a token grants. Lies: nobody checked one."""
+    """The rights that a token grants. Unlike real ones, nobody has verified a token."""
 
     may_test: bool = False
     deadline: float = float("inf")
@@ -102,7 +102,7 @@ class FakeRights:
 
 
 def messages(data: bytes) -> list[dict[str, Any]]:
-    """The messages in whole, unmasked frames (RFC 6455, 5.2), in either format."""
+    """Return the messages in complete, unmasked frames of either format (RFC 6455, 5.2)."""
     found = []
     while data:
         assert data[0] & 0x70 == 0, "reserved bits"
@@ -120,7 +120,7 @@ def messages(data: bytes) -> list[dict[str, Any]]:
             "call",
             "task",
             "standdown",
-        ):  # the others may be a test's own stand-ins
+        ):  # tests may use other types as placeholders
             check_server_message(message)
         found.append(message)
         data = data[start + size :]
@@ -128,7 +128,10 @@ def messages(data: bytes) -> list[dict[str, Any]]:
 
 
 def alert_request(**changes: Any) -> dict[str, Any]:
-    """The body of a `POST /v1/alerts` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    """Return a body of `POST /v1/alerts` that is accepted at noon, with changed fields.
+
+    A value of `...` removes a field.
+    """
     body = {
         "id": "a-1",
         "category": "robbery",
@@ -146,7 +149,10 @@ def alert_request(**changes: Any) -> dict[str, Any]:
 
 
 def call_request(**changes: Any) -> dict[str, Any]:
-    """The body of a `POST /v1/calls` that is accepted at noon, with these fields changed; `...` leaves one out."""
+    """Return a body of `POST /v1/calls` that is accepted at noon, with changed fields.
+
+    A value of `...` removes a field.
+    """
     body = {
         "id": "cad-3.8f1c02aa",
         "category": "cardiac_arrest",
@@ -175,7 +181,7 @@ def a_revision(
     terms: AcceptedTerms = AcceptedTerms("Robbery", HOUR_MS, 9),  # noqa: B008 (frozen)
     **changes: Any,
 ) -> Revision:
-    """An accepted revision that lives for half an hour from noon, with these fields of its alert changed."""
+    """Return an accepted revision that lives for half an hour from noon, with changed fields of its alert."""
     fields = {
         "id": alert_id,
         "category": "robbery",
@@ -192,7 +198,10 @@ def a_revision(
 
 
 def a_warning(*languages: str, alert_id: str = "a-1", revision: int = 1, **changes: Any) -> Revision:
-    """An official warning as `a_revision` makes one, in these languages (English and French, if none is named)."""
+    """Return an official warning in these languages, as a revision like those of `a_revision`.
+
+    The default languages are English and French.
+    """
     texts = tuple(a_text(language, f"revision {revision}") for language in languages or ("en-CA", "fr-CA"))
     first = {"headline": texts[0].headline, "description": texts[0].description, "texts": texts}
     more = {"urgency": "expected", "certainty": "likely", "onset_at": NOON_MS + 600_000, "web": "https://w.example/1"}
@@ -201,7 +210,7 @@ def a_warning(*languages: str, alert_id: str = "a-1", revision: int = 1, **chang
 
 
 def a_text(language: str, words: str = "") -> AlertText:
-    """A text in which every member names its language."""
+    """Return a text in which every member names the language."""
     members = {
         name: f"{name} in {language} {words}".strip()
         for name in ("title", "headline", "description", "instruction", "area_desc")
@@ -210,7 +219,7 @@ def a_text(language: str, words: str = "") -> AlertText:
 
 
 def a_cancel(alert_id: str = "a-1", revision: int = 2, **changes: Any) -> Cancel:
-    """An accepted cancel of an alert such as `a_revision` makes."""
+    """Return an accepted cancel of an alert from `a_revision`, with changed fields."""
     fields = {
         "reason": "over",
         "approval": Approval("desk-7", NOON_MS),

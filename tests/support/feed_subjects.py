@@ -1,6 +1,6 @@
-"""Subjects of the feed that nothing comes of, unless they are drawn without a geometry.
+"""Subjects of the feed whose drawing fails, unless they are drawn without a geometry.
 
-They have a module of their own, which imports little: the process that draws has to import it.
+They have a module of their own with few imports, because the drawing process has to import it.
 """
 
 import os
@@ -15,16 +15,16 @@ class Deadly(PictureRequest):
     """A subject that ends the process that draws it, unless it is drawn without a geometry."""
 
     def draw(self) -> Picture:
-        """End, or draw."""
+        """End the process, or draw without a geometry."""
         return PictureRequest.draw(self) if self.plain else os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Endless(PictureRequest):
-    """A subject that is never drawn, unless without a geometry."""
+    """A subject whose drawing takes too long, unless it is drawn without a geometry."""
 
     def draw(self) -> Picture:
-        """Wait, or draw."""
+        """Sleep for 60 s before drawing, or draw without a geometry at once."""
         if not self.plain:
             time.sleep(60)
         return PictureRequest.draw(self)
@@ -35,5 +35,5 @@ class Impossible(PictureRequest):
     """A subject that raises, unless it is drawn without a geometry."""
 
     def draw(self) -> Picture:
-        """Raise, or draw."""
+        """Raise, or draw without a geometry."""
         return PictureRequest.draw(self) if self.plain else 1 / 0

@@ -1,6 +1,6 @@
-"""Damage that is certain: a byte or a letter that differs from what was there.
+"""Functions that damage data for certain: the changed byte or letter always differs from the original.
 
-A test that writes a fixed byte over data that is random passes only as long as another byte was there.
+A test that overwrites random data with a fixed byte would fail whenever that byte was there already.
 """
 
 
@@ -14,7 +14,7 @@ def flipped(data: bytes, at: int = -1) -> bytes:
 def respelled(text: str, at: int = -8) -> str:
     """Return a base64 text, such as a token, with one letter changed.
 
-    The last letter of such a text may hold bits that are ignored, so it is not the one that is changed by default.
+    The last letter may contain ignored bits, so by default another letter is changed.
     """
     letters = list(text)
     letters[at] = "B" if letters[at] == "A" else "A"

@@ -1,4 +1,4 @@
-"""A good client, and for each duty clients that miss it."""
+"""A correct client, and for each duty of the protocol some clients that violate it."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ Run = Callable[[str], Coroutine[Any, Any, object]]
 
 
 def a_client(kind: type[Client] = Client, **options: Any) -> Run:
-    """A client of this kind at HOME, as a coroutine function of the URL. A new token whenever one is wanted.
+    """Return a coroutine function of the URL that runs a client at HOME.
 
-    It goes wherever it is called to.
+    The client uses a new token whenever it needs one, and accepts every call.
     """
 
     async def run(url: str) -> None:
@@ -35,14 +35,14 @@ def a_client(kind: type[Client] = Client, **options: Any) -> Run:
         usual = {"token": lambda: f"token-{next(tokens)}", "on_status": lambda line: None, "languages": ["en"]}
         usual |= {"on_call": lambda change: go(client, change), "locate": lambda: HOME}
         client = kind(url, [HOME], **{**usual, **options})
-        with contextlib.suppress(ClientError):  # it does not come back
+        with contextlib.suppress(ClientError):  # the client does not reconnect
             await client.run()
 
     return run
 
 
 def go(client: Client, change: CallChange) -> None:
-    """Accept what rings, and report from where one is told to go."""
+    """Accept every call, and report the arrival for every task."""
     if change.kind is CallKind.CALL:
         client.accept(change.id, 120)
     elif change.kind is CallKind.TASK:
@@ -50,14 +50,14 @@ def go(client: Client, change: CallChange) -> None:
 
 
 class Talkative(Client):
-    """Says more than the contract names."""
+    """A client that sends a field that the protocol does not have."""
 
     def _hello(self):
         return super()._hello() | {"city": "Dallas"}
 
 
 class Forgetful(Client):
-    """Says nothing of what it holds."""
+    """A client that sends no `holding`."""
 
     def _hello(self):
         hello = super()._hello()
@@ -66,7 +66,7 @@ class Forgetful(Client):
 
 
 class Choosy(Client):
-    """Hangs up over what it does not know."""
+    """A client that disconnects when it receives a message of an unknown type."""
 
     def _take(self, message):
         if message["type"] not in ("alert", "cancel", "pong", "ok", "error"):
@@ -75,7 +75,7 @@ class Choosy(Client):
 
 
 class Stubborn(Client):
-    """Hangs up over a cancel of what it does not hold."""
+    """A client that disconnects when it receives a cancel of an alert that it does not hold."""
 
     def _take(self, message):
         if message["type"] == "cancel" and message["id"] not in {alert["id"] for alert in self.holdings}:
@@ -84,7 +84,7 @@ class Stubborn(Client):
 
 
 class Eager(Client):
-    """Acknowledges whatever comes."""
+    """A client that acknowledges every alert, wherever it is."""
 
     def _take(self, message):
         if message["type"] == "alert":
@@ -93,14 +93,14 @@ class Eager(Client):
 
 
 class OnlyCircles(Holdings):
-    """Shows no alert whose shape it does not know."""
+    """Holdings that show no alert whose first shape is not a circle."""
 
     def take_alert(self, alert, own):
         return super().take_alert(alert, own) if alert["area"][0]["type"] == "circle" else []
 
 
 def seeing(changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Run:
-    """A client that takes each polygon for another one."""
+    """Return a client that replaces each polygon by `changed(polygon)`."""
 
     class Seeing(Holdings):
         def take_alert(self, alert, own):
@@ -111,14 +111,14 @@ def seeing(changed: Callable[[dict[str, Any]], dict[str, Any]]) -> Run:
 
 
 def its_box(shape: dict[str, Any]) -> dict[str, Any]:
-    """The box around a ring, instead of the ring."""
+    """Return a polygon shape with its ring replaced by the ring's bounding box."""
     lngs, lats = zip(*shape["coordinates"][0], strict=True)
     west, east, south, north = min(lngs), max(lngs), min(lats), max(lats)
     return shape | {"coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]]}
 
 
 class LatestWins(Holdings):
-    """Takes whatever revision comes last for the newest."""
+    """Holdings that treat the revision that arrives last as the newest."""
 
     def take_alert(self, alert, own):
         if held := self._held.get(alert["id"]):
@@ -127,7 +127,7 @@ class LatestWins(Holdings):
 
 
 class Hoarder(Holdings):
-    """Never drops anything at its end."""
+    """Holdings that keep alerts beyond their end."""
 
     def expire(self, own):
         return []
@@ -137,28 +137,28 @@ class Hoarder(Holdings):
 
 
 class Forgets(Holdings):
-    """Forgets at once what the server's clock has ended, as clients did before C2a."""
+    """Holdings that forget an alert as soon as the server's clock has ended it, as clients did before C2a."""
 
     def take_alert(self, alert, own):
         return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
 
 
 class OwnTime(Holdings):
-    """Believes the machine's clock."""
+    """Holdings that trust the machine's clock instead of the server's."""
 
     def set_clock(self, server_now_ms, own):
         super().set_clock(wall_ms(), own_ms())
 
 
 class Unbounded(Holdings):
-    """Lists all that it holds."""
+    """Holdings that list all alerts that they hold, without a limit."""
 
     def holding(self, own, limit=256):
         return {key: held.revision for key, held in self._held.items()}, []
 
 
 class FirstOnes(Holdings):
-    """Keeps those that end first."""
+    """Holdings that list the 256 alerts that end first, instead of those that end last."""
 
     def holding(self, own, limit=256):
         first = sorted(self._held, key=lambda key: self._held[key].expires_at)[:256]
@@ -166,7 +166,7 @@ class FirstOnes(Holdings):
 
 
 def holding(kind: type[Holdings]) -> type[Client]:
-    """A client with holdings of this kind."""
+    """Return a client class with holdings of this kind."""
 
     class Made(Client):
         def __init__(self, url, places, **options):
@@ -177,7 +177,7 @@ def holding(kind: type[Holdings]) -> type[Client]:
 
 
 class Forward(Client):
-    """Says that it is on duty to whoever it meets."""
+    """A client that sends `here` to every server, even to one that has no calls."""
 
     def __init__(self, url, places, **options):
         super().__init__(url, places, **options)
@@ -185,7 +185,7 @@ class Forward(Client):
 
 
 class CallsLast(Client):
-    """Lists calls where alerts have left room."""
+    """A client that lists calls only in the space that alerts leave."""
 
     def _holding(self):
         alerts, _ = self.holdings.holding(own_ms())
@@ -193,7 +193,7 @@ class CallsLast(Client):
 
 
 class Twice(Client):
-    """Acknowledges a call as often as it comes."""
+    """A client that acknowledges a call each time it arrives."""
 
     def _take(self, message):
         if message["type"] == "call":
@@ -202,7 +202,7 @@ class Twice(Client):
 
 
 class Boastful(Client):
-    """Reports before it has a seat."""
+    """A client that reports its arrival before it has a seat."""
 
     def _take(self, message):
         super()._take(message)
@@ -211,7 +211,7 @@ class Boastful(Client):
 
 
 class Once(Calls):
-    """Says everything once."""
+    """Calls that send every answer only once."""
 
     def due(self, own):
         found = super().due(own)
@@ -224,7 +224,7 @@ class Once(Calls):
 
 
 class Insistent(Calls):
-    """Takes no standdown for an answer."""
+    """Calls that keep sending an answer after a standdown."""
 
     def take_standdown(self, message):
         answer = self._answers.get(message["id"])
@@ -235,7 +235,7 @@ class Insistent(Calls):
 
 
 class Quick(Calls):
-    """Reports again and again."""
+    """Calls that send their reports again and again."""
 
     def due(self, own):
         reports = [{"type": "report", "id": task["id"], "state": "arrived"} for task in self.tasks()]
@@ -243,21 +243,21 @@ class Quick(Calls):
 
 
 class Keeps(Calls):
-    """Keeps a task when it is called off."""
+    """Calls that keep a task after a standdown."""
 
     def take_standdown(self, message):
         return []
 
 
 class Outlasts(Calls):
-    """Keeps a task beyond its end."""
+    """Calls that keep a task after its end."""
 
     def expire(self, own, now):
         return []
 
 
 def calling(kind: type[Calls]) -> type[Client]:
-    """A client with calls of this kind."""
+    """Return a client class with calls of this kind."""
 
     class Made(Client):
         def __init__(self, url, places, **options):
@@ -268,14 +268,14 @@ def calling(kind: type[Calls]) -> type[Client]:
 
 
 class Hasty(Backoff):
-    """Comes back at once, whatever happened."""
+    """A back-off that reconnects at once in every case."""
 
     def delay_s(self, after, retry_after_s=0.0):
         return 0.0
 
 
 class Steady(Backoff):
-    """Never takes a failure for a reason to wait longer."""
+    """A back-off that does not wait longer after repeated failures."""
 
     def delay_s(self, after, retry_after_s=0.0):
         window = self._min_s, self._max_s
@@ -285,14 +285,14 @@ class Steady(Backoff):
 
 
 class Narrow(Backoff):
-    """Draws from the upper half of the window only ("equal jitter")."""
+    """A back-off that draws delays only from the upper half of the window ("equal jitter")."""
 
     def delay_s(self, after, retry_after_s=0.0):
         return (super().delay_s(after, retry_after_s) + self._min_s + (self._max_s - self._min_s)) / 2
 
 
 def backing_off(kind: type[Backoff]) -> type[Client]:
-    """A client that waits so."""
+    """Return a client class with a back-off of this kind."""
 
     class Made(Client):
         def __init__(self, url, places, **options):
@@ -303,14 +303,14 @@ def backing_off(kind: type[Backoff]) -> type[Client]:
 
 
 class Persistent(Client):
-    """Comes back within the window, whatever the code says, and with the same token."""
+    """A client that reconnects within the window, whatever the close code means, and with the same token."""
 
     def _closed(self, closed):
         return Ending(After.WINDOW, "closed")
 
 
 class Believer(Client):
-    """Goes by the text."""
+    """A client that decides by the text of the close reason."""
 
     def _closed(self, closed):
         found = super()._closed(closed)
@@ -319,14 +319,14 @@ class Believer(Client):
 
 
 class Tongue(Client):
-    """Knows of no server that knows no languages, and says nothing of them later."""
+    """A client that never sends its languages after the `hello`."""
 
     def _offer_languages(self, link, welcome):
         pass
 
 
 class Mute(ClientConnection):
-    """A WebSocket that answers no pings."""
+    """A WebSocket that does not answer pings."""
 
     def __init__(self, protocol, **options):
         super().__init__(protocol, **options)
@@ -339,7 +339,10 @@ PING = json.dumps({"type": "ping"})
 
 
 def saying(*frames: str | bytes, impatient_s: float | None = None, wire: str = "json", **options: Any) -> Run:
-    """A client by hand: says these frames, and then listens, or hangs up after `impatient_s`, and does it again."""
+    """Return a client that sends these frames and then waits.
+
+    After `impatient_s` or a close it reconnects and repeats.
+    """
 
     async def run(url: str) -> None:
         while True:
@@ -355,14 +358,14 @@ def saying(*frames: str | bytes, impatient_s: float | None = None, wire: str = "
 
 
 async def connect_plainly(url: str) -> None:
-    """A WebSocket that offers no subprotocol."""
+    """Open a WebSocket that offers no subprotocol."""
     with contextlib.suppress(WebSocketException):
         async with connect(url, proxy=None):
             pass
 
 
 def with_query(run: Run) -> Run:
-    """A client with its token in the URL."""
+    """Return a client with its token in the URL."""
     return lambda url: run(f"{url}?token=secret")
 
 

@@ -1,4 +1,4 @@
-"""Ports for servers that a test starts."""
+"""Free ports for servers that a test starts."""
 
 import contextlib
 import functools
@@ -8,12 +8,15 @@ import random
 import socket
 from collections.abc import Iterator
 
-FIRST, BEYOND = 10_000, 32_000  # from 32768 on, the kernel gives them to connections by itself
+FIRST, BEYOND = 10_000, 32_000  # the kernel uses the ports from 32768 on for outgoing connections
 
 
 @functools.cache
 def _ours() -> Iterator[int]:
-    """All that are this process's to give, without end; tests that run at once each have a share of their own."""
+    """Return an endless iterator over this process's ports.
+
+    Test processes that run at the same time have disjoint shares.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = list(range(FIRST + worker, BEYOND, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
     random.SystemRandom().shuffle(share)
@@ -21,7 +24,10 @@ def _ours() -> Iterator[int]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody has. So nobody takes the port of what is down for a while."""
+    """Return `count` free loopback ports.
+
+    A port given out once stays reserved for a server that is down for a while.
+    """
     ports: list[int] = []
     while len(ports) < count:
         port = next(_ours())
@@ -31,5 +37,5 @@ def free_ports(count: int) -> list[int]:
 
 
 def a_free_port() -> int:
-    """One of them."""
+    """Return one free loopback port."""
     return free_ports(1)[0]

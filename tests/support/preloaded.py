@@ -1,4 +1,4 @@
-"""Small C libraries that answer in place of the system's in processes that tests start (LD_PRELOAD)."""
+"""Small C libraries that replace functions of the system in processes that tests start (LD_PRELOAD)."""
 
 import atexit
 import functools
@@ -13,7 +13,7 @@ COMPILER = shutil.which("cc")
 
 @functools.cache
 def _library(source: Path) -> str:
-    """Compile a C file; the library is there for as long as this process runs."""
+    """Compile a C file and return the library's path. The library is deleted when this process exits."""
     folder = tempfile.mkdtemp(prefix="geocast-preloaded-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     made = f"{folder}/{source.stem}.so"
@@ -22,10 +22,10 @@ def _library(source: Path) -> str:
 
 
 def preloading(source: Path) -> str:
-    """Return the value of LD_PRELOAD that loads a C file before all libraries that this process has others load."""
+    """Return a value of LD_PRELOAD that loads a C file first, then the libraries from this process's own LD_PRELOAD."""
     return " ".join([*os.environ.get("LD_PRELOAD", "").split(), _library(source)])
 
 
 def slow_the_disk(seed: str) -> None:
-    """Let the disk stall at random, by a seed, in each process that this one starts (`slow_disk.c`)."""
+    """Make `fsync` stall at random, by a seed, in each process that this process starts (`slow_disk.c`)."""
     os.environ.update(LD_PRELOAD=preloading(Path(__file__).with_name("slow_disk.c")), SLOW_FSYNC=seed)

@@ -1,4 +1,4 @@
-"""Publishing on a log and a clock of its own, for tests of what publishers are answered."""
+"""A harness for tests of the answers to publishers, with its own log and clock."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ CIRCLE = {"type": "circle", "lat": DALLAS[0], "lng": DALLAS[1], "radius_m": 800}
 
 
 def a_policy(**robbery):
-    """A policy with robbery (with these bounds) and arson, of two hours and a coarser cell."""
+    """Return a policy with two categories: robbery with these limits, and arson with two hours and a coarser cell."""
     arson = {"title": "Arson", "max_age_s": 7200, "location_resolution": 7}
     return Policy.model_validate(
         {"name": "p", "categories": {"robbery": {"title": "Robbery"} | robbery, "arson": arson}}
@@ -28,7 +28,7 @@ def a_policy(**robbery):
 
 
 class BrokenLog(MemoryLog):
-    """A log that is out of reach. Lies: nothing is stored, while a real one may have stored it."""
+    """A log that is unavailable. Unlike a real one, it never stores an entry whose append fails."""
 
     async def history(self, alert_id):
         raise LogUnavailable("out of reach")
@@ -38,9 +38,10 @@ class BrokenLog(MemoryLog):
 
 
 class PublisherHarness:
-    """`Publishing` with everything that it works on. Each request runs to its end and returns what `answer_of` does.
+    """`Publishing` with all its dependencies.
 
-    In the changes of a request's body, `...` leaves a member out.
+    Each request runs to its end and returns the result of `answer_of`. In the changes to a request's body, `...`
+    removes a member.
     """
 
     def __init__(self, log=None, in_force=BUILT_IN, **more):
@@ -50,7 +51,7 @@ class PublisherHarness:
         self.use(in_force, **more)
 
     def use(self, in_force, **more):
-        """Put another policy in force; `more` are further arguments of `Publishing`."""
+        """Use another policy; `more` are further arguments of `Publishing`."""
         self.publishing = Publishing(self.log, in_force, self.clock, self._count, **more)
 
     def _count(self, _entry):
@@ -76,7 +77,7 @@ class PublisherHarness:
         return asyncio.run(answer_of(call))
 
     def history(self, alert_id="a-1"):
-        """Return what the log has of an alert."""
+        """Return the entries of an alert in the log."""
         return asyncio.run(self.log.history(alert_id))
 
 
@@ -98,5 +99,5 @@ def slugs(answer):
 
 
 def refused(answer):
-    """Status and top-level type of an answer that is a problem."""
+    """Return the status and the top-level slug of a refusal."""
     return slugs(answer)[:2]

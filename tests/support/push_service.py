@@ -1,5 +1,7 @@
-"""The stand-in for push services (client_demo/push_service.py), judged by others: phones read by http-ece, and who
-pushes is checked by py-vapid. Neither shares a line with the server or with the clients."""
+"""The fake push service (client_demo/push_service.py), checked by independent libraries.
+
+Phones decrypt with http-ece, and py-vapid verifies the sender. Neither shares code with the server or the clients.
+"""
 
 import json
 
@@ -13,10 +15,10 @@ __all__ = ["HANG", "LONG_HEAD", "RESET", "PushPhone", "PushService"]
 
 
 class PushPhone(push_service.Phone):
-    """A phone that has each message from http-ece; the client has to read the same."""
+    """A phone that decrypts each message with http-ece and checks that the client's own code gives the same."""
 
     def read(self, body):
-        """Decrypt a message."""
+        """Return the decrypted message."""
         text = http_ece.decrypt(body, private_key=self.private, auth_secret=self.auth, version="aes128gcm")
         message = json.loads(text)
         assert super().read(body) == message
@@ -24,15 +26,15 @@ class PushPhone(push_service.Phone):
 
 
 class PushService(push_service.PushService):
-    """The service, to which nobody is known whom py-vapid does not know."""
+    """The push service, which accepts only senders that py-vapid verifies."""
 
     phone_type = PushPhone
 
     def __enter__(self):
         service = super().__enter__()
-        self.loop.set_debug(False)  # in which it is too slow for a crowd of phones
+        self.loop.set_debug(False)  # debug mode is too slow for many phones
         return service
 
     def knows(self, authorization):
-        """Who pushes."""
+        """Return whether the sender is known and verified."""
         return "t=" in authorization and Vapid02.verify(authorization) and super().knows(authorization)

@@ -1,4 +1,4 @@
-"""Real data that is not part of the project: where it lies, and a skip with the reason where it doesn't."""
+"""Real data that is not part of the project. A test that needs missing data is skipped with the reason."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ DISPATCH = DATA / "dispatch"
 
 
 def dispatch(name: str) -> Path:
-    """A file of real dispatch records."""
+    """Return the path of a file with real dispatch records."""
     return _there("dispatch", name, "dispatch records")
 
 
 def cap(name: str) -> Path:
-    """A file with a real CAP message."""
+    """Return the path of a file with a real CAP message."""
     return _there("cap", f"{name}.xml", "CAP messages")
 
 
 def nws(name: str) -> Path:
-    """A file of real alerts, as the weather service's own api has them."""
+    """Return the path of a file with real alerts in the format of the weather service's api."""
     return _there("nws", f"{name}.json", "alerts of the weather service")
 
 
 def aed(name: str) -> Path:
-    """A file of real defibrillators."""
+    """Return the path of a file with real defibrillators."""
     return _there("aed", f"{name}.json", "defibrillators")
 
 

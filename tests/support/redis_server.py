@@ -1,13 +1,13 @@
-"""Real Redis servers and Sentinels for tests: each with a port and a folder of its own, none of them the system's.
+"""Real Redis servers and Sentinels for tests, each with its own port and folder, independent of the system's Redis.
 
     with RedisServer(tmp_path / "redis") as server:
         log = RedisStreamsLog(server.url)
-        server.kill(); server.start()      # what it had on its disk is there again
+        server.kill(); server.start()      # the data on its disk is loaded again
 
     replica = RedisServer(tmp_path / "replica", replica_of=server)
     sentinels = [Sentinel(tmp_path / f"s{n}", server) for n in range(3)]
 
-`needs_redis` skips what can't run where no redis-server is installed.
+`needs_redis` skips a test if no redis-server is installed.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ from support.wall_clock import WallClock, started_with
 
 from geocast.alertlog.redis_streams.target import OLDEST
 
-PATIENCE_S = 60.0  # how long a server may take to do what it was told
+PATIENCE_S = 60.0  # how long a server may take to carry out a command
 
 
 def missing() -> str | None:
-    """Why no test can run a Redis here; None if they can."""
+    """Return the reason why tests can't run a Redis here, or None if they can."""
     if shutil.which("redis-server") is None:
         return "redis-server is not installed (requirements/system.sh)"
     said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
@@ -47,7 +47,7 @@ needs_redis = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def wait_until(true: Callable[[], Any], what: str, within_s: float = PATIENCE_S) -> None:
-    """Return as soon as `true()` is; fail after `within_s`."""
+    """Return as soon as `true()` is true; fail after `within_s`."""
     deadline = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < deadline, f"waited {within_s:g} s in vain: {what}"
@@ -55,13 +55,13 @@ def wait_until(true: Callable[[], Any], what: str, within_s: float = PATIENCE_S)
 
 
 class Server(ABC):
-    """One process of redis-server: what Redis and Sentinel have in common."""
+    """A redis-server process: the parts that Redis and Sentinel have in common."""
 
     def __init__(self, folder: Path, password: str = "") -> None:
         self.folder = folder
         self.port = a_free_port()
         self.password = password
-        self.clock: WallClock | None = None  # the machine's, unless a test gives it one of its own before it starts
+        self.clock: WallClock | None = None  # set before the start; None: the machine's clock
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,11 +74,11 @@ class Server(ABC):
 
     @abstractmethod
     def arguments(self) -> list[str]:
-        """The command line behind `redis-server`."""
+        """Return the arguments of `redis-server`."""
 
     def start(self) -> None:
-        """Start it, with what its folder holds, and wait until it answers."""
-        for _ in range(10):  # a port that was free may be somebody's by now
+        """Start the server with the data in its folder, and wait until it answers."""
+        for _ in range(10):  # another process may have taken the port in the meantime
             with (self.folder / "output").open("ab") as output:
                 self._process = subprocess.Popen(
                     ["redis-server", *self.arguments()],
@@ -95,25 +95,25 @@ class Server(ABC):
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The process id."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """Whether its process is gone."""
+        """Whether the process has ended or was never started."""
         return self._process is None or self._process.poll() is not None
 
     def stop(self) -> None:
-        """End it in an orderly way; what it has is on its disk."""
+        """Stop the server in an orderly way; its data is on its disk."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the server, as a crash would."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
-        """End it in an orderly way and start it again."""
+        """Stop the server in an orderly way and start it again."""
         self.stop()
         self.start()
 
@@ -137,19 +137,19 @@ class Server(ABC):
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
-        """A connection of the test's own, behind the back of whoever is tested."""
+        """Connect to the server directly, bypassing the code under test."""
         with redis.Redis(
             port=self.port, password=self.password or None, socket_timeout=PATIENCE_S, retry=None
         ) as client:
             yield client
 
     def command(self, *words: Any) -> Any:
-        """What it answers to one command. Raises redis.RedisError."""
+        """Return the server's answer to one command. Raise redis.RedisError."""
         with self.client() as client:
             return client.execute_command(*words)
 
     def answers(self) -> bool:
-        """Whether it is up, and has read its disk."""
+        """Return whether the server is up and has loaded its data."""
         try:
             return bool(self.command("PING"))
         except redis.RedisError:
@@ -157,12 +157,12 @@ class Server(ABC):
 
 
 class RedisServer(Server):
-    """A Redis that syncs its append-only file before it answers, unless told otherwise."""
+    """A Redis that syncs its append-only file before it answers, unless an option changes this."""
 
     def __init__(
         self, folder: Path, *, replica_of: "RedisServer | None" = None, password: str = "", **options: str
     ) -> None:
-        """`options`: more lines of redis.conf, `_` for `-`."""
+        """Prepare the server. `options` are further lines of redis.conf, with `_` instead of `-`."""
         super().__init__(folder, password)
         self._options = {
             "appendonly": "yes",
@@ -178,9 +178,9 @@ class RedisServer(Server):
             self._options["replicaof"] = f"127.0.0.1 {replica_of.port}"
 
     def arguments(self) -> list[str]:
-        """The command line behind `redis-server`."""
+        """Return the arguments of `redis-server`."""
         own = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(self.folder), **self._options}
-        # Written once: a Sentinel has its servers rewrite it, and what they wrote last counts.
+        # Write the file only once: later a Sentinel makes its servers rewrite it, and their version must stay.
         config = self.folder / "redis.conf"
         if not config.exists():
             config.write_text("".join(f"{name} {value or chr(34) * 2}\n" for name, value in own.items()), "utf-8")
@@ -188,24 +188,24 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """What `--log` takes."""
+        """The value for `--log`."""
         secret = f":{self.password}@" if self.password else ""
         return f"redis://{secret}127.0.0.1:{self.port}/0"
 
     @property
     def role(self) -> str:
-        """`master` or `slave`."""
+        """The role that the server reports, `master` or `slave`."""
         return str(self.command("ROLE")[0].decode())
 
     @property
     def synced(self) -> bool:
-        """Of a replica: whether it has all that its primary had when it came to it."""
+        """Whether a replica has received all data that its primary had when it connected."""
         with self.client() as client:
             return bool(client.info("replication").get("master_link_status") == "up")
 
 
 class Sentinel(Server):
-    """A Sentinel that watches `primary` under the name `geocast`, and needs `quorum` to fail it over."""
+    """A Sentinel that watches `primary` under the name `geocast`; `quorum` Sentinels must agree on a failover."""
 
     def __init__(self, folder: Path, primary: RedisServer, *, quorum: int = 2, down_after_ms: int = 1000) -> None:
         super().__init__(folder)
@@ -214,7 +214,7 @@ class Sentinel(Server):
         self._down_after_ms = down_after_ms
 
     def arguments(self) -> list[str]:
-        """The command line behind `redis-server`."""
+        """Return the arguments of `redis-server`."""
         config = self.folder / "sentinel.conf"
         if not config.exists():
             lines = [
@@ -229,11 +229,11 @@ class Sentinel(Server):
         return [str(config), "--sentinel", "--port", str(self.port)]
 
     def primary_port(self) -> int:
-        """The port of the server that it takes for the primary."""
+        """Return the port of the server that the Sentinel considers the primary."""
         return int(self.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "geocast")[1])
 
     def knows(self, replicas: int, sentinels: int) -> bool:
-        """Whether it has found so many replicas and other Sentinels."""
+        """Return whether the Sentinel has found this many replicas and other Sentinels."""
         with self.client() as client:
             state = client.sentinel_master("geocast")
             return bool(state["num-slaves"] >= replicas and state["num-other-sentinels"] >= sentinels)
@@ -241,7 +241,7 @@ class Sentinel(Server):
 
 @contextlib.contextmanager
 def trio(folder: Path, **options: str) -> Iterator[tuple[list[RedisServer], list[Sentinel]]]:
-    """A primary with two replicas and three Sentinels that have found one another."""
+    """Run a primary with two replicas and three Sentinels that have found each other."""
     with contextlib.ExitStack() as stack:
         primary = stack.enter_context(RedisServer(folder / "redis-0", **options))
         replicas = [RedisServer(folder / f"redis-{n}", replica_of=primary, **options) for n in (1, 2)]
@@ -255,6 +255,6 @@ def trio(folder: Path, **options: str) -> Iterator[tuple[list[RedisServer], list
 
 
 def sentinel_url(sentinels: list[Sentinel]) -> str:
-    """What `--log` takes."""
+    """Return the value for `--log`."""
     hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
     return f"redis+sentinel://{hosts}/geocast/0"

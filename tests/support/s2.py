@@ -1,4 +1,4 @@
-"""Rings to ask about, and an oracle for polygons that is not ours: S2, the library of Google, by way of spherely."""
+"""Random rings, and an independent oracle for polygons: Google's library S2, through spherely."""
 
 import math
 
@@ -10,7 +10,7 @@ CENTRES = [(0.0, 0.0), (90.0, 0.0), (-90.0, 0.0), (89.99, 45.0), (10.0, 180.0), 
 
 
 def around(centre, bearings, distances_m):
-    """Points (lng, lat) in these directions and distances from a centre (lat, lng)."""
+    """Return the points (lng, lat) at these bearings and distances from a centre (lat, lng)."""
     lat, lng = np.radians(centre)
     east = np.array([-np.sin(lng), np.cos(lng), 0.0])
     up = np.array([np.cos(lat) * np.cos(lng), np.cos(lat) * np.sin(lng), np.sin(lat)])
@@ -22,19 +22,19 @@ def around(centre, bearings, distances_m):
 
 
 def a_ring(dice, centre, size_m, corners):
-    """A ring that does not cross itself, in [(lng, lat), …], the last equal to the first: a ragged star."""
+    """Return a simple closed ring [(lng, lat), …] in the shape of a ragged star."""
     bearings = (np.arange(corners) + dice.uniform(0.1, 0.9, corners)) * (2 * math.pi / corners)
     points = around(centre, bearings, size_m * dice.uniform(0.3, 1, corners)).tolist()
     return [tuple(point) for point in [*points, points[0]]]
 
 
 def places(dice, centre, size_m, count):
-    """Points (lng, lat) in a circle, and beyond it."""
+    """Return random points (lng, lat) in a circle and some way outside of it."""
     return around(centre, dice.uniform(0, 2 * math.pi, count), 1.5 * size_m * np.sqrt(dice.uniform(0, 1, count)))
 
 
 def depth_m(ring, points):
-    """How far inside a ring each of these points (lng, lat) is, in metres; outside it is negative."""
+    """Return how far inside a ring each point (lng, lat) is, in metres; a point outside has a negative depth."""
     polygon, spots = spherely.create_polygon(ring[:-1]), spherely.points(points[:, 0], points[:, 1])
     away = spherely.distance(spherely.boundary(polygon), spots, radius=EARTH_RADIUS_M)
     return np.where(spherely.intersects(polygon, spots), away, -away)

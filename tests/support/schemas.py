@@ -1,7 +1,7 @@
-"""Every message and answer of a test run, held against the documents: docs/asyncapi.json and `/openapi.json`.
+"""Checks of every message and answer in a test run against the documents docs/asyncapi.json and `/openapi.json`.
 
-The schemas of what the server says are open, for the protocol grows. Here they are closed first: what is said today
-has to be in the document today.
+The published schemas of the server's output are open, because the protocol may grow. The checks close them: all output
+of today must be in the document of today.
 """
 
 import json
@@ -18,7 +18,7 @@ FROM_SERVERS = ("welcome", "alert", "cancel", "call", "task", "standdown", "ok",
 
 
 def closed(schema: Any) -> Any:
-    """A copy of a schema in which no map takes a field that is not named, and no shape is one that is yet to come."""
+    """Return a copy of a schema in which maps have only the listed fields and shapes only the known types."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -33,13 +33,13 @@ def closed(schema: Any) -> Any:
 
 @cache
 def asyncapi() -> dict[str, Any]:
-    """The document of the stream."""
+    """Return the stream's AsyncAPI document."""
     return json.loads(ASYNCAPI.read_text("utf-8"))
 
 
 @cache
 def message_validator(kind: str, *, strictly: bool = True) -> Draft202012Validator:
-    """The schema of one type of message; `strictly`: closed."""
+    """Return a validator for one type of message; `strictly` closes the schema."""
     components = asyncapi()["components"]
     payload = components["messages"][kind]["payload"]
     schemas = closed(components["schemas"]) if strictly else components["schemas"]
@@ -47,19 +47,19 @@ def message_validator(kind: str, *, strictly: bool = True) -> Draft202012Validat
 
 
 def check_server_message(message: dict[str, Any]) -> None:
-    """Fail unless the server may say this."""
+    """Fail unless the server may send this message."""
     assert message["type"] in FROM_SERVERS, f"the server says {message}"
     message_validator(message["type"]).validate(message)
 
 
 def check_client_message(message: dict[str, Any]) -> None:
-    """Fail unless a client may say this."""
+    """Fail unless a client may send this message."""
     assert message["type"] in FROM_CLIENTS, f"a client says {message}"
     message_validator(message["type"]).validate(message)
 
 
 class ApiAnswers:
-    """What an api answers, held against its own OpenAPI document."""
+    """A checker of an api's answers against its own OpenAPI document."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         schemas = closed(document["components"]["schemas"])
@@ -70,7 +70,7 @@ class ApiAnswers:
         self._validators: dict[str, Draft202012Validator] = {}
 
     def check(self, method: str, path: str, status: int, media_type: str, body: bytes) -> None:
-        """Fail unless the document says that this call may be answered so; a path that it does not name passes."""
+        """Fail unless the document allows this answer. A path that the document does not list passes."""
         for pattern, item, components in self._paths:
             if pattern.fullmatch(path) and method.lower() in item:
                 response = item[method.lower()]["responses"].get(str(status))

@@ -1,6 +1,6 @@
-/* A disk that stalls at random: one of four fsync and fdatasync takes up to a second longer than it would. The sequence
-   in a process follows from the number that the environment names as SLOW_FSYNC and from the number of earlier syncs.
-   Loaded before the C library (LD_PRELOAD), it answers in its place. */
+/* A disk that stalls at random: one in four calls of fsync or fdatasync takes up to a second longer. The sequence in a
+   process depends only on the environment variable SLOW_FSYNC and the number of earlier calls. The library is loaded
+   before the C library (LD_PRELOAD) and replaces these functions. */
 
 #define _GNU_SOURCE
 #include <stdatomic.h>

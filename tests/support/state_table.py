@@ -1,4 +1,4 @@
-"""Read a table of states from the docstring of a module."""
+"""A reader of state tables in module docstrings."""
 
 from enum import Enum
 from types import ModuleType
@@ -7,7 +7,7 @@ from types import ModuleType
 def read_state_table(
     module: ModuleType, states: type[Enum], events: type[Enum]
 ) -> tuple[dict[Enum, dict[Enum, Enum]], set[tuple[Enum, Enum]]]:
-    """Return the state after each state and event, and those pairs whose cell has a star."""
+    """Return the state after each state and event, and the pairs whose cell has a star."""
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in module.__doc__.splitlines() if "|" in line]
     (_, *heads), _, *body = rows
     table, starred = {}, set()

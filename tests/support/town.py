@@ -1,4 +1,4 @@
-"""Places, circles and polygons of the model's runs: each place is within or beyond a border by more than 1 cm."""
+"""Places, circles and polygons for runs of the model. Each place is more than 1 cm away from every border."""
 
 import math
 
@@ -8,7 +8,7 @@ from support.model import EARTH_RADIUS_M, Polygon, haversine_m
 
 
 def beyond(lat, lng, bearing, metres):
-    """The point that lies `metres` off in this direction."""
+    """Return the point at a distance of `metres` in the direction `bearing`, in degrees."""
     phi, angle, theta = math.radians(lat), metres / EARTH_RADIUS_M, math.radians(bearing)
     to = math.asin(math.sin(phi) * math.cos(angle) + math.cos(phi) * math.sin(angle) * math.cos(theta))
     east = math.sin(theta) * math.sin(angle) * math.cos(phi)
@@ -17,13 +17,13 @@ def beyond(lat, lng, bearing, metres):
 
 
 def point(lat, lng, accuracy_m=None):
-    """A place as a client sends it, and as the rules take it."""
+    """Return a place in the form that a client sends and in the form that the rules use."""
     sent = {"lat": lat, "lng": lng} | ({} if accuracy_m is None else {"accuracy_m": accuracy_m})
     return sent, (lat, lng, accuracy_m or 0.0)
 
 
 def cell(lat, lng, resolution):
-    """The cell around a point, likewise."""
+    """Return the cell around a point, in the same two forms."""
     number = h3.latlng_to_cell(lat, lng, resolution)
     centre = h3.cell_to_latlng(number)
     return {"cell": f"{number:x}"}, (*centre, max(haversine_m(*centre, *p) for p in h3.cell_to_boundary(number)))
@@ -36,7 +36,7 @@ CIRCLES += [(*beyond(*DALLAS, 90, 1500), 600.0), (*DALLAS, 2_000_000.0)]
 
 
 def star(lat, lng, size_m, buffer_m=0.0):
-    """A polygon around a point: seven corners, every other one close to it."""
+    """Return a polygon around a point: seven corners, every second one nearer to it."""
     spots = [beyond(lat, lng, -n * 360 / 7, size_m * (0.6 if n % 2 else 1)) for n in range(7)]
     ring = [(round(east, 6), round(north, 6)) for north, east in spots]
     return Polygon((*ring, ring[0]), buffer_m)

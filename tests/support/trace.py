@@ -1,22 +1,22 @@
-"""What happened in a run of the model, to be read."""
+"""A readable record of a run of the model."""
 
 
 class Trace:
-    """What happened, as a sequence diagram (Mermaid): to read a counter-example, or to paste it into an issue."""
+    """A sequence diagram (Mermaid) of a run: for reading a counter-example or pasting it into an issue."""
 
     def __init__(self) -> None:
         self._actors: list[str] = []
         self._lines: list[str] = []
 
     def sends(self, sender: str, receiver: str, what: object) -> None:
-        """One sends the other something."""
+        """Record that one party sends something to another."""
         for name in (sender, receiver):
             if name not in self._actors:
                 self._actors.append(name)
         self._lines.append(f"{sender}->>{receiver}: {_plain(what)}")
 
     def notes(self, actor: str, what: object) -> None:
-        """Something happens to one."""
+        """Record an event at one party."""
         if actor not in self._actors:
             self._actors.append(actor)
         self._lines.append(f"Note over {actor}: {_plain(what)}")
@@ -30,5 +30,5 @@ class Trace:
 
 
 def _plain(what: object) -> str:
-    """Mermaid takes a semicolon for the end of a line."""
+    """Replace semicolons, which end a line in Mermaid, and line breaks."""
     return str(what).replace(";", ",").replace("\n", " ")

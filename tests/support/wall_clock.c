@@ -1,9 +1,9 @@
-/* A wall clock for one process, and for all that it starts: the machine's, and as far ahead of it as the eight bytes say
-   that are in the file which the environment names as WALL_CLOCK: nanoseconds, in the machine's order of bytes. Whoever
-   writes them sets the clock. Loaded before the C library (LD_PRELOAD), it answers in its place.
+/* A wall clock for one process and its child processes: the machine's clock plus an offset. The offset is in the file
+   named by the environment variable WALL_CLOCK: eight bytes in the machine's byte order, in nanoseconds. Writing the
+   file sets the clock. The library is loaded before the C library (LD_PRELOAD) and replaces its functions.
 
-   It takes no memory and no lock: Redis' allocator asks for the time before `main`, and a process may be killed or
-   stopped at any moment. The other clocks are left as they are. */
+   The functions allocate no memory and take no lock: Redis' allocator asks for the time before `main`, and a process
+   may be killed or stopped at any moment. The other clocks are not changed. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -1,27 +1,29 @@
-"""The answers of the api listener, as types: routes make them and the OpenAPI document describes them.
+"""The types of the api listener's answers: routes build them and the OpenAPI document describes them.
 
-They are maps at runtime; mypy compares what is made with what is documented. The answers to calls for help are in
-`calls/dispatcher_view`, and those that are problems in `model/problems`. Docstrings stand in the document as
-descriptions.
+At runtime they are plain dicts; mypy checks that the routes build what the document promises. The answers about calls
+for help are in `calls/dispatcher_view`, and problem documents in `model/problems`. The docstrings appear in the OpenAPI
+document as descriptions.
 """
 
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # pydantic reads that of `typing` from Python 3.12 on
+from typing_extensions import TypedDict  # before Python 3.12, pydantic does not support `typing.TypedDict`
 
 from ..wire.output import AlertOut, AreaOut, TimeOut
 
 
 class ReachOut(TypedDict):
-    """How far an alert goes: the areas of its shapes, in km², rounded up; what they share counts for each."""
+    """The sum of the areas of an alert's shapes, in km², rounded up. Overlaps are counted once per shape."""
 
     area_km2: Annotated[float, Field(ge=0)]
 
 
 class AcceptedOut(TypedDict):
-    """A revision that is in the log. Of a dry run there is no `revision` and no `issued_at`, but `reach`, the `form`
-    that reviewers are to sign (where the policy names an audience), and how many `approvals` it takes.
+    """A revision that is stored in the log, or the result of a dry run.
+
+    A dry run has no `revision` and no `issued_at`. It has `reach`, the number of `approvals` needed and, if the policy
+    names an audience, the `form` for reviewers to sign.
     """
 
     id: str
@@ -35,7 +37,7 @@ class AcceptedOut(TypedDict):
 
 
 class CancelledOut(TypedDict):
-    """A cancel that is in the log. Of a dry run there is `form` and `approvals`, and of the rest the `id` alone."""
+    """A cancel that is stored in the log, or the result of a dry run, which has only `id`, `form` and `approvals`."""
 
     id: str
     revision: NotRequired[int]
@@ -45,7 +47,7 @@ class CancelledOut(TypedDict):
 
 
 class CapAlertOut(TypedDict):
-    """An alert that a message of CAP became. Of a dry run there is no `revision` and `issued_at`."""
+    """An alert made from a CAP message. A dry run has no `revision` and no `issued_at`."""
 
     id: str
     revision: NotRequired[int]
@@ -55,7 +57,7 @@ class CapAlertOut(TypedDict):
 
 
 class CapCancelledOut(TypedDict):
-    """An alert that a message of CAP has cancelled."""
+    """An alert that a CAP message cancelled."""
 
     id: str
     revision: int
@@ -66,7 +68,7 @@ CapReason = Literal["status", "type", "scope", "all-clear", "event", "ended", "e
 
 
 class CapOut(TypedDict):
-    """What became of a message of CAP: an outcome, the alerts that it is, and what was put right in it."""
+    """The result of a CAP message: the outcome, the alerts made from it, and notes about corrections and findings."""
 
     outcome: CapWord
     why: NotRequired[CapReason]
@@ -77,8 +79,10 @@ class CapOut(TypedDict):
 
 
 class DeliveryOut(TypedDict):
-    """(connection, revision) pairs handed over by all nodes, those acknowledged, and the (device, revision) pairs that
-    push services took; rounded without alerts:audit.
+    """Delivery counts over all nodes.
+
+    `sent` and `acked` count (connection, revision) pairs that were sent and that clients acknowledged. `pushed` counts
+    (device, revision) pairs that push services accepted. The counts are rounded unless the token has alerts:audit.
     """
 
     sent: int
@@ -91,7 +95,7 @@ StateWord = Literal["live", "cancelled", "expired"]
 
 
 class StateOut(TypedDict):
-    """An alert, whether it is live, and how far it got: that of others' alerts with alerts:manage only."""
+    """An alert, its state and its delivery counts. The counts of another publisher's alert need alerts:manage."""
 
     state: StateWord
     alert: AlertOut
@@ -99,7 +103,7 @@ class StateOut(TypedDict):
 
 
 class LiveOut(TypedDict):
-    """Alerts that are live now: all, or a page of them. In a page they are in the order of publication."""
+    """All live alerts, or one page of them. Within a page the alerts are in the order of publication."""
 
     alerts: list[AlertOut]
 
@@ -111,7 +115,7 @@ class HealthOut(TypedDict):
 
 
 class ReadyOut(TypedDict):
-    """Whether the node is ready, and if not, why; and what does not work though it is."""
+    """Whether the node is ready, the reasons if it is not, and what is degraded although the node is ready."""
 
     status: Literal["ready", "not ready"]
     reasons: NotRequired[list[str]]

@@ -1,10 +1,9 @@
-"""The document in which the stream describes itself: AsyncAPI 3.0, beside the api's OpenAPI.
+"""The AsyncAPI 3.0 document that describes the stream, as the OpenAPI document describes the HTTP API.
 
-The schemas of clients' messages are made of the models that `stream/session.py` validates with, so that the document
-can't differ from the code. They are closed: a client sends nothing that is not named (G3). The schemas of the
-server's messages are open, because the protocol grows (G1). `python -m geocast.api.asyncapi` prints the document.
-
-The docstrings of the models stand in the document as descriptions.
+The schemas of clients' messages come from the models that `stream/session.py` validates with, so the document can't
+differ from the code. These schemas are closed: clients send only fields that are listed (rule G3). The schemas of the
+server's messages are open, because the protocol may grow (rule G1). The docstrings of the models are the descriptions
+in the document. `python -m geocast.api.asyncapi` prints the document.
 """
 
 import json
@@ -29,24 +28,24 @@ from ..wire.frames import JSON, MSGPACK, WIRES
 from ..wire.output import AlertOut, LanguageOut, TimeOut
 from .openapi import schemas_of
 
-PONG_S = 10  # W9: how long a client that sends `ping` waits for an answer
+PONG_S = 10  # how long a client waits for the answer to its `ping` (rule W9)
 
 _SCHEMA = "#/components/schemas/{model}"
 Qual = Annotated[str, Field(pattern="^[a-z0-9_]{1,32}$")]
 Base64Url = Annotated[str, Field(pattern="^[A-Za-z0-9_-]+$", max_length=1_024)]
-_LIVE = "How many messages follow at once: of calls, then cancels, then the most severe alerts."
+_LIVE = "Number of messages that follow at once: first those about calls, then cancels, then alerts by severity."
 _Live = Annotated[int, Field(ge=0, description=_LIVE)]
 
 
 class RetryOut(BaseModel):
-    """The window over which to spread a reconnect (W5)."""
+    """The range from which a client draws the random delay before it reconnects (W5)."""
 
     min_ms: Annotated[int, Field(ge=0)]
     max_ms: Annotated[int, Field(ge=0)]
 
 
 class Welcome(BaseModel):
-    """The session is open: the answer to `hello` (M11)."""
+    """The answer to `hello`: the session is open (M11)."""
 
     type: Literal["welcome"]
     session: Annotated[str, Field(min_length=1)]
@@ -60,21 +59,21 @@ class Welcome(BaseModel):
 
 
 class SignatureOut(BaseModel):
-    """A reviewer's signature of the form: JWS with detached content (RFC 7515, appendix F)."""
+    """A reviewer's signature over the form: a JWS with detached content (RFC 7515, appendix F)."""
 
     protected: Base64Url
     signature: Base64Url
 
 
 class ProofOut(BaseModel):
-    """What was approved, as the very text that reviewers have signed, and their signatures (F9)."""
+    """The exact text that reviewers have signed, and their signatures (F9)."""
 
     form: Annotated[str, Field(min_length=1)]
     signatures: Annotated[list[SignatureOut], Field(min_length=1, max_length=8)]
 
 
 class ProvedAlertOut(BaseModel):
-    """What stands beside a proof (F9). The rest of the alert is in the form."""
+    """The fields of an alert that come beside a proof (F9). The other fields are in the proof's form."""
 
     id: Id
     revision: RevisionNumber
@@ -85,7 +84,7 @@ _NO_PROOF = ProofOut.model_construct(form="", signatures=[])
 
 
 class AlertMessage(BaseModel):
-    """A revision of an alert (M12). On a signed stream there may be a `proof`, which has its content (F9)."""
+    """A revision of an alert (M12). On a signed stream the content may be in `proof` instead (F9)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -101,7 +100,7 @@ class AlertMessage(BaseModel):
 
 
 class CancelMessage(BaseModel):
-    """An alert that this session was sent, or says it holds, is over (M13). A `proof` has the reason in it (F9)."""
+    """The end of an alert that this session received or listed in `holding` (M13). A `proof` has the reason (F9)."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["reason"]}, {"required": ["proof"]}]})
 
@@ -114,14 +113,14 @@ class CancelMessage(BaseModel):
 
 
 class CallMessage(BaseModel):
-    """Help is needed near: the same for all who are rung (M21). How far away it is, the client works out."""
+    """A call for help nearby, the same for every responder (M21). The client computes its own distance."""
 
     type: Literal["call"]
     call: CallOut
 
 
 class ExactPlaceOut(BaseModel):
-    """Where help is needed, in degrees, and how to get there."""
+    """The place where help is needed, in degrees, and how to get in."""
 
     lat: Latitude
     lng: Longitude
@@ -131,7 +130,7 @@ class ExactPlaceOut(BaseModel):
 
 
 class AedOut(BaseModel):
-    """A defibrillator. `open` is null where the hours are not known; only who fetches it is told the `code`."""
+    """A defibrillator. `open` is null if the hours are unknown. Only the responder who fetches it gets the `code`."""
 
     id: Annotated[str, Field(min_length=1)]
     lat: Latitude
@@ -144,7 +143,7 @@ class AedOut(BaseModel):
 
 
 class TaskMessage(BaseModel):
-    """Go there: to who holds a seat (M22). `fetch` is the number of the defibrillator to bring, from 0 on."""
+    """A task for a responder who has a seat (M22). `fetch` is the index in `aeds` of the defibrillator to bring."""
 
     type: Literal["task"]
     id: Id
@@ -159,7 +158,7 @@ class TaskMessage(BaseModel):
 
 
 class StanddownMessage(BaseModel):
-    """The call, or the task, is not for this responder any more, or never was (M23)."""
+    """The end of a call or task for this responder, or the refusal of the seat (M23)."""
 
     type: Literal["standdown"]
     id: Id
@@ -175,7 +174,7 @@ class Ok(BaseModel):
 
 
 class Pong(BaseModel):
-    """The answer to `ping`, with the server's clock (M15)."""
+    """The answer to `ping`, with the time of the server's clock (M15)."""
 
     type: Literal["pong"]
     ref: Ref = 0
@@ -183,7 +182,7 @@ class Pong(BaseModel):
 
 
 class Error(BaseModel):
-    """Nothing of the message was applied; the session goes on (M16)."""
+    """An error: the message was not applied, and the session continues (M16)."""
 
     type: Literal["error"]
     code: Annotated[str, Field(examples=["unknown-type", "bad-field"])]
@@ -202,7 +201,7 @@ _ANSWERS: dict[str, type[BaseModel]] = {
     "pong": Pong,
     "error": Error,
 }
-# The messages that may answer one of a client's. An `ack` and a `report` have no answer.
+# The possible answers to each message of a client. An `ack` and a `report` have no answer.
 _REPLIES = {
     "hello": ["welcome"],
     "move": ["ok", "error"],
@@ -311,27 +310,27 @@ _PROVED_EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 _DESCRIPTION = f"""\
-One WebSocket, for one subscriber. `docs/protocol.md` is the contract; this document is its form.
+One WebSocket serves one subscriber. `docs/protocol.md` is the contract; this document describes the messages.
 
 - **Formats.** Each message is one map. `{JSON.subprotocol}`: JSON in text frames. `{MSGPACK.subprotocol}`: the
-  same map as MessagePack in binary frames. With `.signed` behind either, alerts and cancels that reviewers have signed
-  come as they were signed. No extension is negotiated; a URL with a query string is refused.
-- **Order.** `hello` comes first, within {HELLO_S:g} s, and once. Directly behind a `welcome` or an `ok` come as many
-  messages as its `live` says: `standdown`, `task` and `call`, then `cancel` and `alert`.
-- **Calls** are for who has a qualification: a `welcome` names those that count, and then a place may be `here`. A
-  `call` rings; an `accept` is answered by a `task`, with the exact place, or a `standdown`, once the log has decided.
-- **Growing.** Clients skip messages and fields that they don't know. Clients send nothing that is not named here.
+  same map as MessagePack in binary frames. With the suffix `.signed`, alerts and cancels that reviewers have signed
+  are sent in their signed form. No extension is negotiated; a URL with a query string is refused.
+- **Order.** A client sends `hello` first, within {HELLO_S:g} s, and only once. A `welcome` or an `ok` is followed by
+  as many messages as its `live` says: `standdown`, `task` and `call`, then `cancel` and `alert`.
+- **Calls** are for responders with a qualification: `welcome` lists the qualifications that count, and a place may then
+  have `here`. A `call` asks for help. The answer to `accept` is a `task` with the exact place, or a `standdown`.
+- **Growing.** Clients ignore messages and fields that they don't know, and send only those that are listed here.
 - **Limits.** A `hello` has at most {MAX_HELLO_BYTES} bytes, any other message {MAX_MESSAGE_BYTES}. A client sends at
-  most {RATE_PER_S:g} messages a second on average, and {BURST} in a burst.
-- **Heartbeat.** The server pings (RFC 6455) a connection to which nothing was written for `heartbeat_s`, and drops one
-  from which no byte came for {SILENCE_S:g} s more than that. A client that can't see pings sends `ping` after
-  `heartbeat_s` without a message, and takes the connection for dead {PONG_S} s later.
-- **Close codes** are in `x-close-codes` of the channel, with what a client does after each.
+  most {RATE_PER_S:g} messages per second on average, and {BURST} in a burst.
+- **Heartbeat.** The server pings (RFC 6455) a connection after `heartbeat_s` without a message to the client, and drops
+  the connection if no byte arrives for {SILENCE_S:g} s more. A client that can't see pings sends `ping` after
+  `heartbeat_s` without a message, and considers the connection dead {PONG_S} s later.
+- **Close codes** are in `x-close-codes` of the channel, with the client's reaction to each.
 """
 
 
 def _client_schemas() -> dict[str, Any]:
-    """The schemas of `session.MESSAGES` by the name of the model, with the `type` in front, which the models lack."""
+    """Return the schemas of `session.MESSAGES` by model name, each with the field `type` added."""
     found = schemas_of(*MESSAGES.values())
     for kind, model in MESSAGES.items():
         schema = found[model.__name__]
@@ -362,7 +361,7 @@ _CHANNEL = {"$ref": "#/channels/stream"}
 
 
 def _operations() -> dict[str, Any]:
-    """The operations of the node: it receives what clients send, and replies; and it sends what nobody asked for."""
+    """Return the node's operations: to receive clients' messages and reply, and to send messages of its own accord."""
     operations: dict[str, Any] = {}
     for kind in MESSAGES:
         operations[kind] = {"action": "receive", "channel": _CHANNEL, "messages": _to_channel([kind])}
@@ -374,7 +373,7 @@ def _operations() -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of the stream listener."""
+    """Return the AsyncAPI 3.0 document of the stream listener."""
     messages = {kind: _message(kind, model) for kind, model in {**MESSAGES, **_ANSWERS}.items()}
     subprotocols = [wire.subprotocol for wire in WIRES]
     return {
@@ -387,7 +386,7 @@ def document() -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "servers": {
-            "node": {"host": "127.0.0.1:8765", "protocol": "ws", "description": "A node, where --stream says"},
+            "node": {"host": "127.0.0.1:8765", "protocol": "ws", "description": "A node, at the address of --stream"},
             "public": {
                 "host": "{host}",
                 "protocol": "wss",
@@ -409,7 +408,7 @@ def document() -> dict[str, Any]:
                             "properties": {
                                 "Sec-WebSocket-Protocol": {
                                     "type": "string",
-                                    "description": "The server takes the first that it knows, in the client's order.",
+                                    "description": "The server selects the first that it knows, in the client's order.",
                                     "examples": subprotocols,
                                 }
                             },
@@ -431,7 +430,7 @@ def document() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The document as JSON, byte for byte as it lies in docs/asyncapi.json."""
+    """Return the document as JSON, exactly as it is stored in docs/asyncapi.json."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What the calls of the api listener work on."""
+"""The services, settings and limits that the routes of the api listener use."""
 
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -20,21 +20,21 @@ from ..policy.publishers.bounds import Publishers
 from ..policy.shares import Shares, Starts, Turns
 from .drain import Drain
 
-if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many nodes receive no CAP messages
     from ..ingest.cap.service import CapIngest
     from ..ingest.cap.sources import CapSources
 
-MAX_REQUESTS = 2_000  # requests of token holders and sources under way at once
-MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: under way at once, and at work
-MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4
-MAX_CAP = 64  # CAP messages under way at once that are complete, or larger than an ordinary body
+MAX_REQUESTS = 2_000  # concurrent requests of token holders and CAP sources
+MAX_READS, READS_AT_ONCE = 128, 4  # reads of alerts and calls: admitted, and running at the same time
+MAX_DRY_RUNS, DRY_RUNS_AT_ONCE = 64, 4  # likewise for dry runs
+MAX_CAP = 64  # concurrent CAP messages that are complete or larger than an ordinary body
 
 
 class Places:
-    """The bounded things of the api listener, each with a share for every subject (rule HD6)."""
+    """The limits on concurrent work of the api listener. No subject may take more than its share of each (rule HD6)."""
 
     def __init__(self, share: float = SHARE) -> None:
-        """Prepare all places; `share` is the part of each bound that one subject may take."""
+        """Create all limits. `share` is the fraction of each limit that one subject may use."""
         self.requests = Shares("requests under way", MAX_REQUESTS, share)
         self.reads = Turns("reads under way", MAX_READS, READS_AT_ONCE, share)
         self.dry_runs = Turns("dry runs under way", MAX_DRY_RUNS, DRY_RUNS_AT_ONCE, share)
@@ -42,16 +42,17 @@ class Places:
         self.starts = Starts()
 
     def judging(self, subject: Hashable, *, dry_run: bool) -> AbstractAsyncContextManager[None]:
-        """Return what a request to publish is judged in: a dry run waits for a turn of its own kind."""
+        """Return the context in which to decide on a request to publish: a dry run waits there for its turn."""
         return self.dry_runs.turn(subject) if dry_run else nullcontext()
 
 
 @dataclass(slots=True)
 class ApiContext:
-    """What the api listener works on. `unready` gives the reasons why the node is not ready, if any.
+    """The services and settings of the api listener.
 
-    `degraded` says how many calls have entries that no key opens: that makes no node unready (HD8).
-    `taking` takes messages of CAP; None where none are taken.
+    `unready` returns the reasons why the node is not ready, if any. `degraded` returns the number of calls with entries
+    that no key can decrypt; they don't make the node unready (rule HD8). `taking` ingests CAP messages; it is None on a
+    node that accepts none.
     """
 
     publishing: Publishing
@@ -63,11 +64,11 @@ class ApiContext:
     metrics: Metrics
     unready: Callable[[], list[str]]
     taking: "CapIngest | None" = None
-    newer_keys: NewerKeys | None = None  # where keys are published at a URL
+    newer_keys: NewerKeys | None = None  # only if the token keys come from a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
     degraded: Callable[[], int] = int
-    requests: int = field(default=0, init=False)  # under way
+    requests: int = field(default=0, init=False)  # number of requests in progress
 
     def adopt(
         self,
@@ -77,7 +78,7 @@ class ApiContext:
         reviewers: Reviewers = NO_REVIEWERS,
         call_keys: CallKeys = NO_CALL_KEYS,
     ) -> None:
-        """Have these in force. Requests that are under way go on by those that they began with."""
+        """Use new configuration from now on. Requests in progress finish with the configuration they started with."""
         self.policy = policy
         self.publishing = self.publishing.with_config(policy, publishers, reviewers)
         self.calling = self.calling.with_config(policy, call_keys)

@@ -1,4 +1,4 @@
-"""The end of a listener: new requests are refused, and bodies that have not arrived are given up (rule HD3)."""
+"""The orderly shutdown of a listener: refuse new requests and stop waiting for unfinished bodies (rule HD3)."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,22 +6,22 @@ from contextlib import asynccontextmanager
 
 
 class Drain:
-    """Whether a listener is going away, and the bodies that it still waits for."""
+    """The state of a listener's shutdown, and the request bodies that the listener is waiting for."""
 
     def __init__(self) -> None:
-        """Begin as a listener that stays."""
+        """Create the state of a listener that is not shutting down."""
         self.begun = False
         self._awaited: set[asyncio.Timeout] = set()
 
     def begin(self) -> None:
-        """Go away: end the wait for each body at once."""
+        """Begin the shutdown and end the wait for every body immediately."""
         self.begun = True
         for awaited in self._awaited:
             awaited.reschedule(0)
 
     @asynccontextmanager
     async def waiting(self, seconds: float) -> AsyncIterator[None]:
-        """Wait for a body in this block. Raise TimeoutError after `seconds`, or when the listener goes away."""
+        """Bound the wait for a body in this block. Raise TimeoutError after `seconds`, or when the shutdown begins."""
         async with asyncio.timeout(0 if self.begun else seconds) as awaited:
             self._awaited.add(awaited)
             try:

@@ -1,8 +1,8 @@
-"""The examples of the OpenAPI document: bodies that this node takes as they are, and what it answers to them.
+"""The examples of the OpenAPI document: request bodies that this node accepts unchanged, and its answers to them.
 
-They are of the present minute and in a category of the policy in force. In their order in the document they are the
-life of one alert. Whoever sends them alarms nobody, for their status is `test` (R6), and whoever sends one twice
-repeats it (H3): the same minute has the same examples.
+The examples use the current minute and a category of the current policy. In the order of the document they show the
+life of one alert. Sending them is safe: their status is `test`, so no ordinary subscriber is notified (rule R6). Within
+one minute the examples stay the same, so sending one twice only repeats the first request (rule H3).
 """
 
 from typing import Any
@@ -12,16 +12,16 @@ from ..model.alert import Circle
 from ..policy import Category, Policy
 from ..policy.confirmation import covered_km2
 
-STEP_MS = 60_000  # how long the examples stay the same
+STEP_MS = 60_000  # the examples change once per minute
 LAT, LNG, RADIUS_M = 32.7767, -96.797, 800
-PUBLISHED = {"lat": 32.77651106192115, "lng": -96.79535520104106}  # of LAT, LNG at resolution 9 (B1)
-WIDER_M = 220  # by so much (B2)
+PUBLISHED = {"lat": 32.77651106192115, "lng": -96.79535520104106}  # the centre of (LAT, LNG)'s cell, resolution 9 (B1)
+WIDER_M = 220  # added to the radius, since the centre has moved (B2)
 
 Named = dict[str, dict[str, Any]]
 
 
 def examples(policy: Policy, now_ms: int) -> dict[str, Named]:
-    """OpenAPI's Example Objects by the name of the model that they are of, and by their own."""
+    """Return OpenAPI Example Objects, by model name and then by the example's own name."""
     key, category = max(policy.categories.items(), key=lambda item: item[1].max_age_s - item[1].min_life_s)
     began_ms = now_ms - now_ms % STEP_MS
     began, ends = format_time(began_ms), format_time(began_ms + category.lasting.max_age_ms)
@@ -62,7 +62,7 @@ _OF_PATHS = {"alert_id": "AlertRequest", "call_id": "CallRequest"}
 
 
 def example_id(named: dict[str, Named], parameter: str) -> str | None:
-    """The id of the alert, or the call, whose life these examples are, by the name that it has in a path."""
+    """Return the example value of the path parameter `alert_id` or `call_id`; None for other parameters."""
     model = named.get(_OF_PATHS.get(parameter, ""))
     return None if model is None else str(model["what is needed"]["value"]["id"])
 
@@ -90,7 +90,7 @@ def _answers(sent: dict[str, Any], category: Category, began: str, ends: str) ->
 
 
 def _calls(policy: Policy, began_ms: int) -> dict[str, Named]:
-    """The life of one call, where the policy has any. Nobody is called: its status is `test` too."""
+    """Return the examples about one call, or nothing if the policy has no calls. The call's status is `test` too."""
     if not policy.calls:
         return {}
     key, category = max(policy.calls.items(), key=lambda item: item[1].max_age_s)

@@ -1,24 +1,24 @@
-"""The api listener's door: what a connection may cost before there is a request, and beside it (protocol, BA1).
+"""The HTTP server of the api listener, with limits on what a connection may cost outside of requests (protocol, BA1).
 
-uvicorn serves each connection with h11, which keeps to RFC 9112 strictly. What those two leave open is here.
+uvicorn serves each connection with h11, which follows RFC 9112 strictly. This module adds the limits that both lack.
 
-    state of the connection                      awaited of the peer    for    beyond it
-    ------------------------------------------   --------------------   ----   -----------------------------
-    accepted, or in the middle of a head         the rest of the head   10 s   408; closed if no byte came
-    between two requests                         the next one           60 s   closed
-    answered, in the middle of the body          the rest of the body   10 s   closed
-    an answer, or a part of it, is unsent        that it reads          30 s   dropped
-    refused: an answer and the end are written   that it closes          5 s   dropped
+    state of the connection                      the peer has to         within   otherwise
+    ------------------------------------------   ---------------------   ------   -----------------------------
+    accepted, or in the middle of a head         send the whole head     10 s     408; closed if no byte came
+    between two requests                         send the next request   60 s     closed
+    answered, in the middle of the body          send the whole body     10 s     closed
+    an answer, or a part of it, is unsent        read it                 30 s     dropped
+    refused: an answer and the end are written   close                    5 s     dropped
 
-Rule 1  A parser is fed no more than one head may have, so a longer one is refused before it is looked at.
-Rule 2  A request that comes before the one in front of it is answered waits unparsed, within bounds.
-Rule 3  At most so many connections: the one that has kept us waiting for a request the longest gives way to a new one.
-        Where each has a request under way, the one that has not read its answer for the longest time gives way: it may
-        be a stranger's, and holds a place that others need (HD6). Where there is none, the new one is told 503.
-Rule 4  A connection that is refused lingers: the refusal is written, then the end of the stream, and what the peer
-still
-        sends is thrown away until it closes. If we closed at once, the kernel would answer unread bytes with a reset,
-        which may overtake the refusal.
+Rule 1  The parser never holds more bytes than one head may have, so a longer head is refused without being parsed.
+Rule 2  A request that arrives while an earlier one is unanswered waits unparsed, up to MAX_AHEAD_BYTES.
+Rule 3  The number of connections is limited. A new connection beyond the limit replaces the connection that has been
+        without a request for the longest time. If all have a request in progress, the new connection replaces the one
+        that has left its answer unread for the longest time: it may be a stranger's, and uses a place that others need
+        (rule HD6). If there is none of these either, the new connection is refused with 503.
+Rule 4  A refused connection lingers: the server writes the refusal and the end of the stream, and then discards input
+        until the peer closes. If the server closed at once, the kernel would answer unread bytes with a reset, and the
+        reset could overtake the refusal.
 """
 
 import asyncio
@@ -43,18 +43,18 @@ from ..model import problems
 from ..model.problems import Problem, ProblemType
 from .responses import RETRY_AFTER_S
 
-MAX_HEAD_BYTES = 32 * 1024  # of a request: its line and its fields
-HEAD_S = 10.0  # from the accept, or from the first byte of a later head, until the head is complete
+MAX_HEAD_BYTES = 32 * 1024  # the request line and the header fields
+HEAD_S = 10.0  # from accepting the connection, or from the first byte of a later head, to the end of the head
 IDLE_S = 60  # between an answer and the next request
-REST_S = 10.0  # for the rest of a body that was answered before all of it was there
-UNREAD_S = 30.0  # for how long bytes of an answer may stay unsent without a break
+REST_S = 10.0  # for the rest of a body after the request was answered early
+UNREAD_S = 30.0  # how long some bytes of an answer may stay unsent
 LINGER_S = 5.0  # how long a peer may take to close after a refusal
-MAX_CHUNKS = 2_000  # of a chunked body: parsing one takes as long as a thousand bytes, and it may hold a single one
-MAX_AHEAD_BYTES = 96 * 1024  # of requests behind one that is not answered yet: a head and a body
+MAX_CHUNKS = 2_000  # per body: parsing a chunk of one byte costs as much time as a thousand ordinary bytes
+MAX_AHEAD_BYTES = 96 * 1024  # pipelined bytes behind an unanswered request: enough for a head and a body
 
-_BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO_LARGE)}  # of h11's errors
+_BY_HINT = {each.status: each for each in (problems.TOO_LARGE, problems.HEAD_TOO_LARGE)}  # by the status h11 suggests
 
-# uvicorn writes a line for each; strangers would fill the journal. They are counted: geocast_refused_total.
+# uvicorn logs a line for each invalid request, so strangers could fill the log. geocast_refused_total counts them.
 logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != "Invalid HTTP request received.")
 
 
@@ -62,17 +62,17 @@ class HttpListener:
     """The connections of one listener."""
 
     def __init__(self, metrics: Metrics, capacity: int) -> None:
-        """`capacity`: how many connections there may be."""
+        """Create a listener without connections. `capacity` is the highest number of connections."""
         self._metrics = metrics
         self._capacity = capacity
         self._all = 0
         self.waiting: dict[
             HttpConnection, None
-        ] = {}  # those without a request under way; who has waited longest is first
-        self.unread: dict[HttpConnection, None] = {}  # those with unsent bytes of an answer; the oldest is first
+        ] = {}  # connections without a request in progress; the one that has waited longest is first
+        self.unread: dict[HttpConnection, None] = {}  # connections with unsent bytes of an answer; the oldest is first
 
     def arrived(self) -> bool:
-        """Count a new connection in (Rule 3). False: there is no room."""
+        """Count a new connection and return whether it may stay (Rule 3)."""
         self._all += 1
         if self._all > self._capacity:
             oldest = next(iter(self.waiting or self.unread), None)
@@ -82,13 +82,13 @@ class HttpListener:
         return True
 
     def left(self, connection: "HttpConnection") -> None:
-        """Take a connection out that has ended."""
+        """Remove a connection that has ended."""
         self._all -= 1
         self.waiting.pop(connection, None)
         self.unread.pop(connection, None)
 
     def refusal(self, why: ProblemType) -> bytes:
-        """A problem as the whole answer to what is no request."""
+        """Return a complete answer in bytes, with a problem document, for input that is not a valid request."""
         self._metrics.refused.labels(why.slug).inc()
         problem = Problem.later(why, RETRY_AFTER_S) if why.status == 503 else Problem(why)
         body = json.dumps(problem.body()).encode()
@@ -103,16 +103,16 @@ class HttpListener:
 
 
 class _Requests(h11.Connection):
-    """h11's parser, which also refuses what is cheap to send and dear to read, or may be read in two ways."""
+    """h11's parser, which also refuses bodies that are expensive to parse and requests that are ambiguous."""
 
     _chunks = 0
 
     def next_event(self) -> Any:
-        """The next event. Raises h11.RemoteProtocolError."""
+        """Return the next event. Raise h11.RemoteProtocolError."""
         try:
             event = super().next_event()
         except h11.RemoteProtocolError as error:
-            # It holds the frames that it came through, and one of those holds it: a cycle with the connection in it.
+            # Without this, the error's traceback and a frame would form a reference cycle that keeps the connection.
             raise error.with_traceback(None) from None
         if isinstance(event, h11.Request):
             self._chunks = 0
@@ -125,12 +125,12 @@ class _Requests(h11.Connection):
 
 
 def _hint(error: BaseException | None) -> int:
-    """Which status h11 thinks fits. (A caller that named the error would be in a cycle with it.)"""
+    """Return the status that h11 suggests for an error. A caller that named the error would create a cycle with it."""
     return error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
 
 
 def _checked(request: h11.Request) -> h11.Request:
-    """The request, its target in origin form (RFC 9112, 3.2); one that has two lengths is refused (6.1)."""
+    """Return the request with its target in origin form (RFC 9112, 3.2). Refuse a request with two lengths (6.1)."""
     if {b"content-length", b"transfer-encoding"} <= {name for name, _ in request.headers}:
         raise h11.RemoteProtocolError("two lengths")
     scheme, found, rest = request.target.partition(b"://")
@@ -146,31 +146,31 @@ class HttpConnection(H11Protocol):
     """One connection of the api listener."""
 
     def __init__(self, listener: HttpListener, **uvicorns: Any) -> None:
-        """`uvicorns`: what uvicorn gives to each of its connections."""
+        """Create a connection. `uvicorns` are the arguments that uvicorn passes to every connection."""
         super().__init__(**uvicorns)
-        self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # it takes one more than it is told
+        self.conn = _Requests(h11.SERVER, MAX_HEAD_BYTES - 1)  # h11 accepts one byte more than this argument
         self.timeout_keep_alive = IDLE_S
         self._listener = listener
-        self._ahead = b""  # Rule 2
+        self._ahead = b""  # received bytes that are not parsed yet (Rules 1 and 2)
         self._refused = False
-        self._half = False  # the peer sends no more
-        self._awaited: tuple[float, object] | None = None  # for how long, and since which request
+        self._half = False  # whether the peer has closed its sending side
+        self._awaited: tuple[float, object] | None = None  # the timer's seconds, and the latest request when it started
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection was accepted."""
+        """Register a new connection, or refuse it if the listener is full (Rule 3)."""
         super().connection_made(cast(asyncio.Transport, transport))
-        self.transport.set_write_buffer_limits(high=0)  # so that any unsent byte is told to `pause_writing`
+        self.transport.set_write_buffer_limits(high=0)  # so that any unsent byte makes asyncio call `pause_writing`
         if self._listener.arrived():
             self._await()
         else:
             self._refused = True
             self.transport.write(self._listener.refusal(problems.TOO_MANY_CONNECTIONS))
-            self.transport.close()  # a full node can't wait for each of them to close
+            self.transport.close()  # a full node can't let refused connections linger
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
+        """Remove the ended connection from the listener and stop its timers."""
         self._listener.left(self)
         for timer in (self._timer, self._unread):
             if timer is not None:
@@ -178,9 +178,9 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Parse the received bytes, or discard them if the connection was refused (Rule 4)."""
         if self._refused:
-            return  # Rule 4
+            return
         self._unset_keepalive_if_required()
         self._ahead += data
         self._parse()
@@ -188,47 +188,47 @@ class HttpConnection(H11Protocol):
             self.transport.abort()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The peer sends no more. It may still read: what it has asked for whole is answered before we close."""
+        """Note that the peer sends no more, and return whether to stay open to answer a request that is complete."""
         self._half = True
         return not self._refused and not self._answered and self.conn.their_state is h11.DONE
 
     def _parse(self) -> None:
-        """Feed the parser for as long as it takes anything (Rules 1 and 2)."""
+        """Feed the parser until it accepts no more input (Rules 1 and 2)."""
         while self._ahead and not self._refused and self.conn.their_state in (h11.IDLE, h11.SEND_BODY):
             room = MAX_HEAD_BYTES - self._buffered
             piece, self._ahead = self._ahead[:room], self._ahead[room:]
             self.conn.receive_data(piece)
             self.handle_events()
         if self.conn.their_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
-            self._ahead = b""  # nothing may follow
+            self._ahead = b""  # the connection accepts no further request
         if self._ahead:
             self.flow.pause_reading()
         self._await()
 
     @property
     def _buffered(self) -> int:
-        """How many bytes the parser holds."""
+        """Number of bytes in the parser's buffer."""
         return len(self.conn.trailing_data[0])
 
     def on_response_complete(self) -> None:
-        """An answer is written; uvicorn goes on with what the parser holds, and we with what it was not given."""
+        """Continue after an answer: uvicorn with the bytes in the parser, this class with the bytes not yet parsed."""
         super().on_response_complete()
         self._parse()
         if self._half and self._answered:
             self.transport.close()
 
-    # ---- what uvicorn would do otherwise -------------------------------------------------------------------------
+    # ---- overrides of uvicorn's behaviour ------------------------------------------------------------------------
 
     def _should_upgrade(self) -> bool:
-        """No: a request that offers an upgrade is a request (RFC 9110, 7.8). Java's HttpClient offers h2c each time."""
+        """Return False: ignore offers to upgrade (RFC 9110, 7.8). Java's HttpClient sends one with each request."""
         return False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's signature)
-        """What came is no HTTP request; called while h11's exception is being handled."""
+        """Refuse input that is not HTTP. uvicorn calls this method while it handles h11's exception."""
         self._refuse(_BY_HINT.get(_hint(sys.exception()), problems.BAD_REQUEST))
 
     def _refuse(self, why: ProblemType) -> None:
-        """Refuse what is no request, unless the answer to one is half written, and leave (Rule 4)."""
+        """Send a refusal, unless another answer is half written, and begin to linger (Rule 4)."""
         if self.transport.is_closing():
             return
         self._refused = True
@@ -236,7 +236,7 @@ class HttpConnection(H11Protocol):
         if self._answered or not self.cycle.response_started:
             self.transport.write(self._listener.refusal(why))
         if not self._answered:
-            self.cycle.disconnected = True  # whatever it is about to answer is too late
+            self.cycle.disconnected = True  # the application's answer would come too late
             self.cycle.message_event.set()
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -247,11 +247,11 @@ class HttpConnection(H11Protocol):
 
     @property
     def _answered(self) -> bool:
-        """Whether there is no request under way."""
+        """Whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _await(self) -> None:
-        """Have the timer run for what is awaited of the peer now (the table at the head of the file)."""
+        """Start the timer for the peer's next step, if it is the peer's turn (see the table at the top of the file)."""
         awaited = None if (seconds := self._patience()) is None else (seconds, self.cycle)
         if awaited == self._awaited:
             return
@@ -265,7 +265,7 @@ class HttpConnection(H11Protocol):
             self._timer = self.loop.call_later(awaited[0], self._late)
 
     def _patience(self) -> float | None:
-        """How many seconds the peer has for what is awaited of it; None if it is our turn."""
+        """Return the seconds that the peer has for its next step, or None if it is the server's turn."""
         if self._refused:
             return LINGER_S
         if not self._answered:
@@ -275,7 +275,7 @@ class HttpConnection(H11Protocol):
         return HEAD_S if self.cycle is None or self._buffered else IDLE_S
 
     def _late(self) -> None:
-        """What was awaited of the peer did not come in time: refuse, close or drop it."""
+        """Refuse, close or drop a connection whose peer was too slow."""
         if self._refused:
             self.transport.abort()
         elif self.conn.their_state is h11.IDLE and self._buffered:
@@ -290,13 +290,13 @@ class HttpConnection(H11Protocol):
         self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Bytes of an answer are unsent: the peer has UNREAD_S to take them."""
+        """Start the timer for unsent bytes of an answer: the peer has UNREAD_S to read them."""
         super().pause_writing()
         self._listener.unread[self] = None
         self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """All bytes are sent: the peer has taken them in time."""
+        """Stop the timer for unsent bytes: the peer has read them in time."""
         super().resume_writing()
         self._listener.unread.pop(self, None)
         if self._unread is not None:
@@ -308,7 +308,7 @@ class HttpConnection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn inside a loop that is not its own: signals are the node's affair."""
+    """A uvicorn server that leaves signals to the node, which owns the event loop."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -319,7 +319,7 @@ class _Server(uvicorn.Server):
 async def serve(
     app: ASGIApp, bound: socket.socket, metrics: Metrics, capacity: int = config.MAX_API_CONNECTIONS
 ) -> AsyncIterator[None]:
-    """Serve `app` on a bound socket for as long as the block runs. `capacity`: connections that it takes at most."""
+    """Serve `app` on a bound socket while the block runs. `capacity` is the highest number of connections."""
     room = config.api_connections_for(config.raise_descriptor_limit())
     listener = HttpListener(metrics, min(capacity, room))
     settings = uvicorn.Config(

@@ -1,12 +1,12 @@
-"""What comes in at the api listener: before any route, and what each route asks of a request.
+"""The checks on requests at the api listener: those before any route, and those that routes call.
 
-    Guard: 503 draining, 401, 429 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
+    Middleware: 503 draining, 401, 429 ──> route: 403 scope, 422 query ──> body: 413, 408, 415, 400
 
-Bodies are read raw, since a framework's own parser takes NaN and duplicate keys.
+Bodies are parsed by our own strict parser, since a framework's parser accepts NaN and duplicate keys.
 
-A request has its place once its token is known (rule HD6). Requests without a token take none: those for public pages
-read no body, those that are refused are answered at once, and `newer_keys` bounds those that wait for a key. How many
-connections strangers may have is the door's affair.
+A request takes one of its subject's places as soon as its token is verified (rule HD6). Requests without a token take
+no place: requests for public pages read no body, refused requests are answered at once, and `newer_keys` limits the
+requests that wait for a new key. `http_server` limits the number of connections.
 """
 
 import asyncio
@@ -32,34 +32,34 @@ from .context import ApiContext
 from .drain import Drain
 from .responses import RETRY_AFTER_S, problem_answer
 
-if TYPE_CHECKING:  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many nodes receive no CAP messages
     from ..ingest.cap.sources import CapSource, CapSources
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_S = 10.0  # in which a whole body has to arrive
-REFUSED_S = 5.0  # until a request beyond the share of requests under way is refused
+BODY_S = 10.0  # time limit for a whole body to arrive
+REFUSED_S = 5.0  # delay before a request beyond its subject's share is refused
 CAP_PATH = "/v1/cap"
-MAX_CAP_BYTES = 2 * 1024 * 1024  # CP2: real ones carry 600 KB of audio
+MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)
 CAP_TYPES = ("application/xml", "text/xml", "application/cap+xml")
 _CHARSET = re.compile(r"""charset\s*=\s*"?([A-Za-z0-9._-]{1,40})"?\s*(;|$)""", re.IGNORECASE)
 PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs"})
 PUBLIC_UNDER = ("/problems/", "/docs/")
-CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; no client has to know
+CURSOR_PATTERN = f"([0-9]{{1,15}})-({ID_PATTERN})"  # ms since 1970 and an id; opaque to clients
 _CURSOR = re.compile(CURSOR_PATTERN)
 _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Middleware:
-    """What comes before any route: whether we are going away, who is asking, how many requests of theirs at once."""
+    """The checks before any route: whether the node is draining, who is asking, and whether the share is used up."""
 
     def __init__(self, app: ASGIApp, api: ApiContext) -> None:
         self._app = app
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. Whatever fails in it leaves here as a problem, and in no other form."""
+        """Serve one request. Answer every error with a problem document."""
         if scope["type"] != "http":
             return
         started = False
@@ -84,7 +84,7 @@ class Middleware:
         except asyncio.CancelledError:
             if not self._api.drain.begun:
                 raise
-            if not started:  # the server can't wait any longer, and whether the request was carried out is unknown
+            if not started:  # the server stops waiting; whether the request was carried out is unknown
                 await problem_answer(self._api, _draining())(scope, receive, send)
         except Exception as error:
             logger.error("a request failed: %s", trace(error))
@@ -107,12 +107,12 @@ class Middleware:
                 with contextlib.suppress(TimeoutError):
                     async with self._api.drain.waiting(REFUSED_S):
                         await asyncio.Event().wait()
-                await self._api.places.starts.wait("refusals")  # one in each turn of the loop
+                await self._api.places.starts.wait("refusals")  # at most one refusal per turn of the event loop
                 raise
             yield
 
     async def _subject(self, scope: Scope) -> Hashable:
-        """Note in `scope` who is asking, and return by whom the request is counted. Raise Problem: 503, 401."""
+        """Store the grant or CAP source in `scope` and return the subject to count. Raise Problem (503 or 401)."""
         if self._api.drain.begun:
             raise _draining()
         if source := self._by_secret(scope):
@@ -128,7 +128,7 @@ class Middleware:
         return grant.subject
 
     def _by_secret(self, scope: Scope) -> "CapSource | None":
-        """The source that a request to take a message of CAP names by its secret; a token counts before it (CP1)."""
+        """Return the CAP source whose secret the request carries, or None. A token takes precedence (rule CP1)."""
         headers = [(name, value) for name, value in scope["headers"] if name in (b"authorization", b"cap-webhook-auth")]
         if scope["path"] != CAP_PATH or self._api.taking is None or len(headers) != 1:
             return None
@@ -141,17 +141,17 @@ def _is_public(path: str) -> bool:
 
 
 def bearer(scope: Scope) -> str:
-    """The bearer token of a request (RFC 6750); empty if there is not exactly one."""
+    """Return the bearer token of a request (RFC 6750), or an empty string unless there is exactly one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
 
 
-# ---- what a route asks of a request ---------------------------------------------------------------------------------
+# ---- checks that routes call ----------------------------------------------------------------------------------------
 
 
 def granted(request: Request, *scopes: str) -> Grant:
-    """The caller's grant, if it holds one of `scopes`. Raises Problem (403) if not."""
+    """Return the caller's grant. Raise Problem (403) unless it has one of `scopes`."""
     grant: Grant = request.scope["grant"]
     if not grant.scopes & set(scopes):
         raise Problem(problems.INSUFFICIENT_SCOPE, f"The token lacks the scope {' or '.join(scopes)}.")
@@ -159,47 +159,47 @@ def granted(request: Request, *scopes: str) -> Grant:
 
 
 def publishing_as(request: Request, *scopes: str) -> Requester:
-    """Who publishes, if the caller holds one of `scopes` and can be shown as a source (T5)."""
+    """Return the caller as a requester. Raise Problem (403) without one of `scopes`, or if `sub` is no id (rule T5)."""
     grant = granted(request, *scopes)
     if not is_id(grant.sub):
         raise Problem(
-            problems.INSUFFICIENT_SCOPE, "The token's sub can't be shown as a source: it must match the grammar of id"
+            problems.INSUFFICIENT_SCOPE, "The token's sub can't be used as a source: it must match the grammar of id"
         )
     return Requester(grant.sub, MANAGE in grant.scopes, grant.issuer)
 
 
 def source_of(request: Request, sources: "CapSources") -> "CapSource":
-    """The source that a message of CAP comes from (CP1). Raises Problem (403)."""
+    """Return the source of a CAP message (rule CP1). Raise Problem (403) if the caller is none."""
     found: CapSource | None = request.scope.get("cap_source")
     if found is None:
         grant = granted(request, PUBLISH)
         found = sources.named(grant.sub, grant.issuer)
     if found is None:
-        detail = "The token's sub is not the name of a source of messages of CAP, or is another issuer's."
+        detail = "The token's sub is not the name of a CAP source, or the token is from another issuer."
         raise Problem(problems.INSUFFICIENT_SCOPE, detail)
     return found
 
 
 def is_dry_run(request: Request) -> bool:
-    """Whether the query asks for a dry run; nothing else may be asked there."""
+    """Return whether the query asks for a dry run. Raise Problem (422) for any other query."""
     parameters = list(request.query_params.multi_items())
     match parameters:
         case []:
             return False
         case [("dry_run", ("true" | "false") as value)]:
             return value == "true"
-    wrong = "the only query parameter is dry_run, true or false, once"
+    wrong = "the only query parameter is dry_run (true or false), given once"
     raise Problem.of([Violation(problems.INVALID_VALUE, "", wrong)])
 
 
 def without_query(request: Request) -> None:
-    """Raises Problem (422) if anything is asked in the query."""
+    """Raise Problem (422) if the request has a query."""
     if request.query_params:
-        raise Problem.of([Violation(problems.INVALID_VALUE, "", "no query parameter is taken here")])
+        raise Problem.of([Violation(problems.INVALID_VALUE, "", "no query parameters are allowed here")])
 
 
 def page_asked(request: Request) -> tuple[Cursor | None, int]:
-    """Behind which place in the order of `AlertLog.live`, and how many alerts at most (H14). Raises Problem: 422."""
+    """Return the cursor after which the page starts, and its maximum length (rule H14). Raise Problem (422)."""
     parameters = list(request.query_params.multi_items())
     given = dict(parameters)
     cursor, limit = _CURSOR.fullmatch(given.get("after", "")), _LIMIT.fullmatch(given.get("limit", str(PAGE)))
@@ -207,7 +207,7 @@ def page_asked(request: Request) -> tuple[Cursor | None, int]:
     if len(given) < len(parameters) or not given.keys() <= {"after", "limit"}:
         wrong.append("the only query parameters are after and limit, once each")
     if "after" in given and cursor is None:
-        wrong.append("the query parameter after must be as a Link has it")
+        wrong.append("the query parameter after must be the value from a Link header")
     if limit is None or int(limit[0]) > PAGE:
         wrong.append(f"the query parameter limit must be an integer from 1 to {PAGE}")
     if wrong or limit is None:
@@ -220,12 +220,12 @@ def _draining() -> Problem:
 
 
 def unauthorized() -> Problem:
-    """The refusal of who has no token that is good."""
+    """Return the problem for a request without a valid token (401)."""
     return Problem(problems.UNAUTHORIZED, headers={"WWW-Authenticate": 'Bearer realm="geocast"'})
 
 
 async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The request's body as one strict JSON object. Raises Problem: 413, 408, 415, 400, in this order."""
+    """Return the request's body as one strict JSON object. Raise Problem: 413, 408, 415, 400, in this order."""
     data = await _received(request, most)
     if _media_type(request) != "application/json":
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
@@ -236,10 +236,10 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:
-    """The request's body, if it is sent as XML, and its charset, if that is said. Raises Problem: 413, 408, 429, 415.
+    """Return the XML body of a request and the charset of its media type, or None. Raise Problem: 413, 408, 429, 415.
 
-    `take_place` is called when the body is there, or is larger than an ordinary body may be: a body that does not come
-    holds no place of others (rule HD3).
+    `take_place` is called when the body is complete, or as soon as it exceeds MAX_BODY_BYTES: a small body that never
+    arrives occupies no place (rule HD3).
     """
     data = await _received(request, MAX_CAP_BYTES, take_place)
     if _media_type(request) not in CAP_TYPES:
@@ -253,7 +253,7 @@ def _media_type(request: Request) -> str:
 
 
 async def _received(request: Request, most: int, take_place: Callable[[], None] | None = None) -> bytes:
-    """The whole body, of at most so many bytes. Raises Problem: 413, 408, 503, and what `take_place` raises."""
+    """Return the whole body, of at most `most` bytes. Raise Problem: 413, 408, 503, and what `take_place` raises."""
     drain: Drain = request.scope["drain"]
     chunks, size = [], 0
     try:
@@ -275,9 +275,9 @@ async def _received(request: Request, most: int, take_place: Callable[[], None] 
     if take_place is not None:
         take_place()
     if turn := request.scope.get("turn"):
-        await turn()  # from here on the request takes time of the loop
+        await turn()  # from here on the request uses CPU time of the event loop
     return b"".join(chunks)
 
 
 def _too_large(most: int) -> Problem:
-    return Problem(problems.TOO_LARGE, f"A body may have {most // 1024:,} KiB here at most.")
+    return Problem(problems.TOO_LARGE, f"A body may have at most {most // 1024:,} KiB here.")

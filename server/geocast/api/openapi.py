@@ -1,8 +1,8 @@
-"""The OpenAPI document: its description of each operation of the api listener, beside calls for help (`openapi_calls`).
+"""The OpenAPI document and its descriptions of the api listener's operations, except calls for help (`openapi_calls`).
 
-The schemas of request bodies are made of the models that `wire/requests.py` validates with, so that the document can't
-differ from the code. The types `…Out` are those that answers are made of. Their docstrings stand in the document as
-descriptions.
+The schemas of request bodies come from the models that `wire/requests.py` validates with, so the document can't differ
+from the code. The schemas of answers come from the types `…Out`, which the routes build. Their docstrings are the
+descriptions in the document.
 """
 
 import copy
@@ -29,9 +29,9 @@ from .examples import Named, example_id, examples
 from .middleware import CAP_TYPES, CURSOR_PATTERN
 
 _DESCRIPTION = """\
-To try a call: *Authorize* with a token (`geocast token`, or the one that `geocast serve --dev` prints), *Try it out*,
-*Execute*. The examples can be sent as they are, from top to bottom. They are of the minute in which this page was
-loaded, and have the status `test`: only subscribers whose token has `alerts:test` are told.
+To try a request: *Authorize* with a token (`geocast token`, or the one that `geocast serve --dev` prints), *Try it
+out*, *Execute*. The examples can be sent unchanged, from top to bottom. They use the minute in which this page was
+loaded and have the status `test`: only subscribers whose token has `alerts:test` receive them.
 """
 _INFO = {
     "title": "geocast",
@@ -53,7 +53,7 @@ class ApiRoute(Route):
         endpoint: Callable[[Request], Awaitable[Response]],
         description: Mapping[str, Any] | None = None,
     ) -> None:
-        """Prepare the route. Starlette would answer HEAD where it answers GET; this route does not."""
+        """Create the route. Unlike Starlette's own routes, a GET route does not answer HEAD."""
         super().__init__(path, endpoint, methods=[method])
         self.methods = {method}
         self.method = method.lower()
@@ -61,13 +61,13 @@ class ApiRoute(Route):
 
 
 class Schemas(GenerateJsonSchema):
-    """Pydantic's schemas, made as strict as our parsing and freed of noise.
+    """A generator of JSON Schemas that match the strict parser and leave out redundant keywords.
 
-    - A default stands for "left out" in our models, so the schema doesn't tell it.
-    - A map whose keys have a grammar takes no other keys, so its schema is closed.
-    - Field names speak for themselves, so they get no title.
+    - Defaults are omitted: in our models a default only means that the field was left out.
+    - A map whose keys must match a pattern accepts no other keys, so its schema is closed.
+    - Fields get no title, since their names say enough.
 
-    What comes out is valid JSON Schema of Draft 7 and of 2020-12.
+    The results are valid in JSON Schema Draft 7 and 2020-12.
     """
 
     def default_schema(self, schema: WithDefaultSchema) -> JsonSchemaValue:
@@ -85,7 +85,7 @@ class Schemas(GenerateJsonSchema):
 
 
 def schemas_of(*models: type) -> dict[str, Any]:
-    """The schemas of these models and of all that is in them, by name."""
+    """Return the schemas of these models and of all models that they contain, by name."""
     adapters: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         (model.__name__, "validation", TypeAdapter(model)) for model in models
     ]
@@ -95,7 +95,7 @@ def schemas_of(*models: type) -> dict[str, Any]:
 
 
 def problems_of(*statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the answers with these statuses, each with the problem types that have it."""
+    """Return the descriptions of error responses by status, each with the problem types of that status."""
     return {status: _problem(status) for status in statuses}
 
 
@@ -114,31 +114,34 @@ def _json_of(model: type) -> dict[str, Any]:
 
 
 def answer(model: type, description: str) -> dict[str, Any]:
-    """Return the description of an answer."""
+    """Return the description of a response with a JSON body of type `model`."""
     return {"description": description, **_json_of(model)}
 
 
 def answers_to_read(model: type, description: str, *statuses: int) -> dict[int, dict[str, Any]]:
-    """Return the answers to a request that reads, by status. `statuses`: of problems that only some requests have."""
+    """Return the responses of a reading operation, by status. `statuses` are errors beyond the usual ones."""
     return {200: answer(model, description), **_READ, **problems_of(*statuses)}
 
 
 def answers_to_write(
     model: type, repeated: str, *statuses: int, linked: Mapping[str, Any] = {}
 ) -> dict[int, dict[str, Any]]:
-    """Return the answers to a request that stores something, by status: 200 if an earlier request has stored it."""
+    """Return the responses of a storing operation, by status. 200 means that an earlier request stored the entry.
+
+    `repeated` describes the 200, `statuses` are errors beyond the usual ones, and `linked` is added to the 201.
+    """
     stored = {**answer(model, "On stable storage"), **linked}
     return {201: stored, 200: answer(model, repeated), **_READ, **_WRITE, **problems_of(*statuses)}
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """Return OpenAPI links to the operations that take the `id` of an answer. Tools like schemathesis follow them."""
+    """Return OpenAPI links to operations that take the response's `id`. Tools like schemathesis follow them."""
     parameters = {parameter: "$response.body#/id"}
     return {"links": {name: {"operationId": name, "parameters": parameters} for name in operations}}
 
 
 def in_path(name: str, **schema: Any) -> dict[str, Any]:
-    """Return the description of a parameter in the path: an id, unless another schema is given."""
+    """Return the description of a path parameter, which is an id unless another schema is given."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", **(schema or _ID)}}
 
 
@@ -151,7 +154,7 @@ def described(
     body: type | dict[str, Any] | None = None,
     security: Sequence[dict[str, list[str]]] = _TOKEN,
 ) -> dict[str, Any]:
-    """Return an OpenAPI operation. `answers` are by status; `body` is the model of a JSON body, or the media types."""
+    """Return an OpenAPI operation. `answers` is keyed by status; `body` is a model (JSON) or a map of media types."""
     content = {"content": body} if isinstance(body, dict) else _json_of(body) if body else {}
     return {
         "tags": [tag],
@@ -171,26 +174,26 @@ _ALERT_ID = in_path("alert_id")
 _DRY_RUN = {
     "name": "dry_run",
     "in": "query",
-    "description": "Decide and store nothing.",
+    "description": "Check the request and return the result, but store nothing.",
     "schema": {"type": "boolean", "default": False},
 }
 _AFTER = {
     "name": "after",
     "in": "query",
-    "description": "Where the page begins; from the Link of the page before.",
+    "description": "The cursor after which the page begins, from the Link header of the previous page.",
     "schema": {"type": "string", "pattern": f"^{CURSOR_PATTERN}$"},
 }
 _LIMIT = {
     "name": "limit",
     "in": "query",
-    "description": "How many alerts at most.",
+    "description": "The maximum number of alerts.",
     "schema": {"type": "integer", "minimum": 1, "maximum": PAGE, "default": PAGE},
 }
 _LINK = {
-    "description": "There if there may be more: where the next page is, with rel=next (RFC 8288).",
+    "description": "The address of the next page, with rel=next (RFC 8288). Absent if there are no more alerts.",
     "schema": {"type": "string"},
 }
-_XML = {"schema": {"type": "string", "description": "A message of CAP 1.2, 1.1 or 1.0, of at most 2 MiB."}}
+_XML = {"schema": {"type": "string", "description": "A CAP message (version 1.2, 1.1 or 1.0) of at most 2 MiB."}}
 _TEXT = {"description": "Successful Response", "content": {"text/plain": {"schema": {"type": "string"}}}}
 _PUBLISHED = "Published before, with the same content; or a dry run"
 _open = partial(described, tag="operations", security=())  # needs no token
@@ -220,8 +223,8 @@ CANCEL = described(
 )
 CAP = described(
     "cap",
-    "Take a message of CAP",
-    answers_to_write(CapOut, "Known, late, or not to be published; or a dry run"),
+    "Submit a CAP message",
+    answers_to_write(CapOut, "Received before, out of date, or not for publication; or a dry run"),
     _DRY_RUN,
     tag="cap",
     body=dict.fromkeys(CAP_TYPES, _XML),
@@ -231,7 +234,7 @@ GET = described("get", "An alert's state and delivery counts", answers_to_read(S
 _PAGES = answers_to_read(LiveOut, "A page", 422)
 _PAGES[200]["headers"] = {"Link": _LINK}
 LIST = described("list", "The live alerts, in pages", _PAGES, _AFTER, _LIMIT)
-POLICY = described("policy", "The policy in force", answers_to_read(Policy, "What may be alerted, and what never is"))
+POLICY = described("policy", "The current policy", answers_to_read(Policy, "The categories and their limits"))
 HEALTH = _open("healthz", "Whether the process is alive", {200: answer(HealthOut, "It is")})
 READY = _open(
     "readyz",
@@ -261,9 +264,9 @@ _ANSWERS = (
 
 
 def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Sequence[type] = ()) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes, with examples of the present minute.
+    """Return the OpenAPI 3.1 document of these routes, with examples for the current minute.
 
-    `models`: of bodies and answers that are described elsewhere.
+    `models` are the models of bodies and answers of operations that other modules describe.
     """
     shown, paths = examples(policy, now_ms), dict[str, dict[str, Any]]()
     for route in routes:
@@ -285,7 +288,7 @@ def openapi(routes: Iterable[ApiRoute], policy: Policy, now_ms: int, models: Seq
 
 
 def _show(call: dict[str, Any], shown: dict[str, Named]) -> None:
-    """Put these examples to the bodies and answers of a call, and to the id in its path."""
+    """Add the examples to the bodies and the path parameters of an operation."""
     for part in (call.get("requestBody", {}), *call["responses"].values()):
         for media in part.get("content", {}).values():
             model = media["schema"].get("$ref", "").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the calls that `routes_calls.py` serves, as `openapi.py` does of the others."""
+"""The OpenAPI descriptions of the routes in `routes_calls.py`; `openapi.py` describes the other routes."""
 
 from functools import partial
 
@@ -31,7 +31,13 @@ REVISE = _described(
 END = _described(
     "end_call", "End a call", answers_to_write(CallEndedOut, "Ended before", 404), _CALL_ID, body=EndRequest
 )
-GET = _described("get_call", "A call's state, and who goes", answers_to_read(CallStateOut, "Known", 404, 422), _CALL_ID)
-LIST = _described("list_calls", "The open calls", answers_to_read(CallsOut, "One's own; with alerts:manage all", 422))
+GET = _described(
+    "get_call", "A call's state, and its responders", answers_to_read(CallStateOut, "Known", 404, 422), _CALL_ID
+)
+LIST = _described(
+    "list_calls",
+    "The open calls",
+    answers_to_read(CallsOut, "The caller's own calls, or all calls with alerts:manage", 422),
+)
 BODIES = (CallRequest, ContentRequest, EndRequest)
 ANSWERS = (CallAcceptedOut, CallEndedOut, CallStateOut, CallsOut)

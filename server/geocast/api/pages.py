@@ -1,7 +1,7 @@
-"""What the api listener shows without a token: two pages for people, the files that they load, and the documents.
+"""The public content of the api listener: two pages for people, the files that they load, and the API documents.
 
-All is sent from memory, a slice at a time: so who does not read it holds a slice, and no descriptor. A browser asks
-each time whether its copy is still good (ETag). A page may load and run what is from here, and nothing else.
+Content is sent from memory in slices: a client that does not read keeps one slice in memory and no open file. Browsers
+revalidate their copies each time (ETag). Pages may load and run only content from this listener.
 """
 
 import functools
@@ -18,7 +18,7 @@ from ..model.problems import Problem
 from .openapi import ApiRoute
 from .responses import unless_known
 
-_FILES = {  # the package that has the file, the folder there, and the media type
+_FILES = {  # by name: the package that contains the file, the folder in the package, and the media type
     "calls.html": ("geocast.api", "static", "text/html"),
     "calls.js": ("geocast.api", "static", "text/javascript"),
     "pages.css": ("geocast.api", "static", "text/css"),
@@ -30,7 +30,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; "  # Swagger UI's style sheet brings its icons with it
+        "img-src 'self' data:; "  # Swagger UI's style sheet contains its icons
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Referrer-Policy": "no-referrer",
@@ -40,7 +40,7 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Something as it is sent, and the tag by which a browser asks for it again."""
+    """Content of a page or file with its media type and its ETag."""
 
     content: bytes
     media_type: str
@@ -48,16 +48,19 @@ class Shown:
 
     @classmethod
     def of(cls, content: bytes, media_type: str) -> "Shown":
-        """This content, under a tag that no other has."""
+        """Return the content with an ETag made from its hash."""
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
     def answer(self, request: Request) -> Response:
-        """200 with the content, or 304 to who has it already."""
+        """Return 200 with the content, or 304 if the client has it already."""
         return unless_known(request, self.content, {**_HEADERS, "ETag": self.tag}, self.media_type)
 
 
 def page_routes(made: Mapping[str, Callable[[], Shown]]) -> list[ApiRoute]:
-    """Return the routes of the page of the calls, of its files, of the way to it from `/`, and of `made`, by path."""
+    """Return the routes of `/docs` and its files, of the redirect from `/`, and of the generated content `made`.
+
+    `made` maps a path to the function that returns its content.
+    """
 
     async def start(_: Request) -> Response:
         return RedirectResponse("/docs")

@@ -1,4 +1,4 @@
-"""What the api listener answers, and what it does not tell (protocol, section 4, "What an answer means")."""
+"""The responses of the api listener (protocol, section 4, "What an answer means")."""
 
 import asyncio
 import json
@@ -31,12 +31,13 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1
 SLICE_BYTES = 64 * 1024
-RENDERED = 100  # alerts of a page that are written in one go
-LEAST_COUNT = 20  # sessions of one's own that it takes to see another one in a rounded count
+RENDERED = 100  # alerts of a page that are rendered without a pause
+# Smaller counts are shown as 0. So a publisher needs almost as many sessions of their own to detect one other session.
+LEAST_COUNT = 20
 
 
 def accepted(entry: Revision) -> AcceptedOut:
-    """What a publisher is told of a revision that is in the log."""
+    """Return the answer about a revision that is stored in the log."""
     return {
         "id": entry.id,
         "revision": entry.revision,
@@ -47,19 +48,19 @@ def accepted(entry: Revision) -> AcceptedOut:
 
 
 def preview(entry: Revision) -> AcceptedOut:
-    """What a publisher is told of a revision that a dry run has made."""
+    """Return the answer about a revision made by a dry run."""
     return {"id": entry.id, "expires_at": format_time(entry.ends_at), "area": area_out(entry.alert.area)}
 
 
 def answer_of(entry: Entry) -> AcceptedOut | CancelledOut:
-    """What a publisher is told of an entry that is in the log."""
+    """Return the answer about an entry that is stored in the log."""
     if isinstance(entry, Cancel):
         return {"id": entry.id, "revision": entry.revision, "cancelled_at": format_time(entry.cancelled_at)}
     return accepted(entry)
 
 
 def dry(outcome: PublishOutcome[Any]) -> Response:
-    """200 to a dry run: what would come of it, and what reviewers are to sign."""
+    """Return 200 with the result of a dry run, and the form for reviewers to sign."""
     entry: Entry = outcome.entry
     answer: AcceptedOut | CancelledOut
     if isinstance(entry, Cancel):
@@ -74,7 +75,7 @@ def dry(outcome: PublishOutcome[Any]) -> Response:
 
 
 def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Response:
-    """201, or 200 to a repeat."""
+    """Return 201 for a new entry, which is also counted, or 200 for a repeated request."""
     if not outcome.created:
         return JSONResponse(answer_of(outcome.entry))
     api.metrics.accepted.labels(kind).inc()
@@ -85,7 +86,7 @@ def written(api: ApiContext, outcome: PublishOutcome[Any], kind: str) -> Respons
 
 
 def stored(answer: Mapping[str, Any], where: str) -> Response:
-    """201: it is on stable storage, and there it can be asked for."""
+    """Return 201 for an entry on stable storage; `where` is the path to read it from."""
     return _Accepted(answer, 201, {"Location": where})
 
 
@@ -96,7 +97,10 @@ class _Accepted(JSONResponse):
 
 
 async def listed(page: Page, limit: int) -> Response:
-    """200 with a page of the live alerts, and a link to the next one (H14). The loop gets its turns meanwhile."""
+    """Return 200 with a page of the live alerts and a link to the next page (rule H14).
+
+    Yield to the event loop after every RENDERED alerts.
+    """
     pieces = []
     for start in range(0, len(page.revisions), RENDERED):
         maps = [alert_map(revision) for revision in page.revisions[start : start + RENDERED]]
@@ -111,7 +115,7 @@ def _next(after: Cursor, limit: int) -> str:
 
 
 def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
-    """`live`, `cancelled` or `expired`; an alert that is both of these is cancelled."""
+    """Return the state of an alert. A cancelled alert stays `cancelled` after its expiry."""
     if any(isinstance(entry, Cancel) for entry in history):
         return "cancelled"
     last = [entry for entry in history if isinstance(entry, Revision)][-1]
@@ -119,12 +123,12 @@ def state(history: Sequence[Entry | OtherKind], now_ms: int) -> StateWord:
 
 
 def exact(counts: Counts) -> DeliveryOut:
-    """Counts of an alert as they are (H12)."""
+    """Return an alert's exact delivery counts (rule H12)."""
     return {"sent": counts.sent, "acked": counts.acked, "pushed": counts.pushed}
 
 
 def rounded(counts: Counts) -> DeliveryOut:
-    """Counts that don't tell of a person, however small the alert, or short (H11)."""
+    """Return delivery counts rounded so that they reveal nothing about a single person (rule H11)."""
     return {
         "sent": _down(counts.sent),
         "acked": _down(counts.acked),
@@ -134,13 +138,13 @@ def rounded(counts: Counts) -> DeliveryOut:
 
 
 def _down(number: int) -> int:
-    """A count down to its two leading digits, and to tens at least; 0 below LEAST_COUNT."""
+    """Round a count down to two digits and at least to tens; return 0 below LEAST_COUNT. Example: 1,987 gives 1,900."""
     unit = max(10, 10 ** (len(str(number)) - 2))
     return number // unit * unit if number >= LEAST_COUNT else 0
 
 
 def as_problem(error: Exception) -> Problem:
-    """The problem as which an error is answered: its own, or `internal` if nobody has foreseen it."""
+    """Return the problem to answer an error with: `internal` if the error is unexpected."""
     match error:
         case Problem():
             return error
@@ -154,13 +158,13 @@ def as_problem(error: Exception) -> Problem:
 
 
 def allowed(routes: Sequence[BaseRoute], path: str) -> str:
-    """All methods of a path (RFC 9110, 15.5.6); Starlette names those of the first route only."""
+    """Return all methods of a path for `Allow` (RFC 9110, 15.5.6); Starlette lists those of the first route only."""
     found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
     return ", ".join(sorted({method for route in found for method in route.methods or ()}))
 
 
 def problem_answer(api: ApiContext, problem: Problem) -> Response:
-    """The answer that is a problem document. It is counted by its type."""
+    """Return a problem document as the response, and count the problem by its type."""
     api.metrics.refused.labels(problem.slug).inc()
     for kind in {each.members["kind"] for each in problem.violations if "kind" in each.members}:
         api.metrics.held.labels(kind).inc()
@@ -168,12 +172,12 @@ def problem_answer(api: ApiContext, problem: Problem) -> Response:
 
 
 def problem_document(problem: Problem) -> Response:
-    """The answer that is a problem document (RFC 9457)."""
+    """Return a problem document as the response (RFC 9457), without counting."""
     return JSONResponse(problem.body(), problem.status, problem.headers, "application/problem+json")
 
 
 def unless_known(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:
-    """200 with the content, or 304 to who has it already (RFC 9110, 13.1.2). `headers` has its `ETag`."""
+    """Return 200 with the content, or 304 if the client has it already (RFC 9110, 13.1.2). `headers` has its `ETag`."""
     tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
     if headers["ETag"] in tags or tags == ["*"]:
         return Response(status_code=304, headers=headers)
@@ -181,7 +185,7 @@ def unless_known(request: Request, content: bytes, headers: dict[str, str], medi
 
 
 def in_slices(content: bytes, headers: Mapping[str, str], media_type: str) -> Response:
-    """200 with the content, from memory, a slice at a time: so who does not read it holds a slice."""
+    """Return 200 with the content, sent in slices: a client that does not read keeps only one slice in memory."""
 
     async def slices() -> AsyncIterator[bytes]:
         for start in range(0, len(content), SLICE_BYTES):

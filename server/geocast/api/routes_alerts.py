@@ -1,8 +1,8 @@
-"""The calls of the api listener: HTTP for review services and operators (protocol, section 4).
+"""The routes of the api listener for publishers and operators, and the application itself (protocol, section 4).
 
-    door (the connection) ──> guard ──> a call, here ──> publishing, or the log ──> answers
+    http_server (the connection) ──> middleware ──> a route, here ──> publishing, or the log ──> responses
 
-The routes carry their description for the OpenAPI document. Every error is answered as `application/problem+json`.
+Each route has its description for the OpenAPI document. Every error is answered as `application/problem+json`.
 """
 
 import contextlib
@@ -39,11 +39,11 @@ from .pages import Shown, page_routes
 from .responses import allowed, as_problem, dry, exact, listed, problem_answer, rounded, state, written
 from .routes_calls import call_routes
 
-MAX_SCRAPERS = 16  # connections to the listener of --metrics
+MAX_SCRAPERS = 16  # highest number of connections to the listener of --metrics
 
 
 def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
-    """The ASGI application of the api listener. `with_metrics`: whether /metrics is here."""
+    """Return the ASGI application of the api listener. `with_metrics`: whether it serves /metrics."""
     routes = [*_alerts(api), *_cap(api), *call_routes(api), *_operations(api)]
     if with_metrics:
         routes.append(_metrics(api))
@@ -51,7 +51,7 @@ def make_app(api: ApiContext, *, with_metrics: bool = True) -> ASGIApp:
 
 
 def make_metrics_app(api: ApiContext) -> ASGIApp:
-    """The ASGI application of `--metrics`: nothing but the metrics (H13)."""
+    """Return the ASGI application of `--metrics`, which serves only the metrics (rule H13)."""
     return _guarded([_metrics(api)], api)
 
 
@@ -59,7 +59,7 @@ def make_metrics_app(api: ApiContext) -> ASGIApp:
 async def serving(
     api: ApiContext, listener: socket.socket, metrics_listener: socket.socket | None
 ) -> AsyncIterator[None]:
-    """Serve the api on its socket for as long as the block runs; the metrics there too, or on a socket of their own."""
+    """Serve the api while the block runs. The metrics are on `metrics_listener`; if it is None, on the api's socket."""
     async with contextlib.AsyncExitStack() as both:
         await both.enter_async_context(
             serve(make_app(api, with_metrics=metrics_listener is None), listener, api.metrics)
@@ -150,7 +150,7 @@ def _alerts(api: ApiContext) -> list[ApiRoute]:
 def _cap(api: ApiContext) -> list[ApiRoute]:
     if api.taking is None:
         return []
-    from .routes_cap import cap_route  # what reads XML takes 0.2 s and 10 MB: many a node is sent no message of CAP
+    from .routes_cap import cap_route  # imports the XML parser: 0.2 s and 10 MB that many nodes don't need
 
     return [cap_route(api)]
 
@@ -168,7 +168,7 @@ def _operations(api: ApiContext) -> list[ApiRoute]:
 
     api.metrics.watch(lambda: [gauge("ready", "1 if /readyz says 200", not api.unready())])
     for kind in ("alert", "revision", "cancel"):
-        api.metrics.accepted.labels(kind)  # makes it 0: Prometheus can't see an increase of what was not there before
+        api.metrics.accepted.labels(kind)  # creates the series at 0, so that Prometheus sees the first increase
     for each in problems.ALL:
         api.metrics.refused.labels(each.slug)
     for kind in (AREA, *KINDS):
@@ -195,9 +195,9 @@ def _metrics(api: ApiContext) -> ApiRoute:
 
 
 def _documents(api: ApiContext, documented: Sequence[ApiRoute]) -> list[ApiRoute]:
-    """Return the routes of the pages and documents. `documented`: the routes that the OpenAPI document has.
+    """Return the routes of the pages and documents. `documented`: the routes that the OpenAPI document describes.
 
-    A document is made again only after it has changed: that takes 3 ms, and no token is needed to request it.
+    Documents are cached: making one takes 3 ms, and anyone may request it without a token.
     """
     made: tuple[Policy, int, Shown] | None = None
 

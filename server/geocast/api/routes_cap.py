@@ -1,4 +1,4 @@
-"""`POST /v1/cap`: one message of CAP, as its issuer sends it (docs/reference/cap-rules.md)."""
+"""The route `POST /v1/cap`, which takes one CAP message as its issuer sends it (docs/reference/cap-rules.md)."""
 
 import contextlib
 import logging
@@ -23,12 +23,12 @@ from .responses import accepted, preview
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 10  # broken rules in a line of the log
-REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not taken, beside those that were
+MAX_NAMED = 10  # violations listed in one log line
+REFUSED, FAILED = "refused", "failed"  # outcomes of messages that were not accepted, in addition to OUTCOMES
 
 
 def cap_route(api: ApiContext) -> ApiRoute:
-    """Return the route that takes messages of CAP."""
+    """Return the route that accepts CAP messages."""
     _show(api, _taking(api).sources)
 
     async def cap(request: Request) -> Response:
@@ -47,7 +47,7 @@ def cap_route(api: ApiContext) -> ApiRoute:
             logger.warning("cap: a message of %s is refused: %s", source.name, _why(problem))
             raise
         except LogUnavailable as error:
-            logger.warning("cap: what becomes of a message of %s is not known: %s", source.name, error)
+            logger.warning("cap: the outcome of a message of %s is unknown: %s", source.name, error)
             raise
         finally:
             if not dry_run:
@@ -62,12 +62,12 @@ def cap_route(api: ApiContext) -> ApiRoute:
 
 
 def _taking(api: ApiContext) -> CapIngest:
-    assert api.taking is not None, "where messages of CAP are taken, that stays so"
+    assert api.taking is not None, "the route exists only on nodes that accept CAP messages"
     return api.taking
 
 
 def _show(api: ApiContext, sources: CapSources) -> None:
-    """Have each source and outcome counted as 0: Prometheus can't see an increase of what was not there before."""
+    """Create the counters of each source and outcome at 0, so that Prometheus sees the first increase."""
     for name in sources.names:
         for outcome in (*OUTCOMES, REFUSED, FAILED):
             api.metrics.cap_messages.labels(name, outcome)
@@ -94,11 +94,11 @@ def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
     return body
 
 
-# ---- what the operator is told -----------------------------------------------------------------------------------
+# ---- log lines ---------------------------------------------------------------------------------------------------
 
 
 def _said(answer: CapOutcome) -> str:
-    """A line of words of ours, numbers and ids: nothing of what the message says."""
+    """Return the result as one line of fixed words, numbers and ids, without any text from the message."""
     return " ".join(
         [
             answer.outcome + (f" ({answer.why})" if answer.why else ""),
@@ -115,7 +115,7 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
 
 
 def _why(problem: Problem) -> str:
-    """Return the first rules that were broken, where, and how many there are beside them (rule HD14)."""
+    """Return the first violations with their places, and the number of further ones (rule HD14)."""
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
     more = len(problem.violations) - len(where)
     return ", ".join([*where, *([f"and {more} more"] if more else [])]) or problem.slug

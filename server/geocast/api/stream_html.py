@@ -1,4 +1,4 @@
-"""The page at /docs/stream: the AsyncAPI document as people read it, in plain HTML that is made of nothing else."""
+"""The page at /docs/stream: the AsyncAPI document rendered as plain HTML."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _PAGE = """\
   <link rel="stylesheet" href="/docs/pages.css">
 </head>
 <body>
-  <nav aria-label="What this node says of itself">
+  <nav aria-label="Documentation of this node">
     <img src="/docs/icon.svg" alt="" width="24" height="24"><strong>geocast</strong>
     <a href="/docs">HTTP calls</a>
     <a href="/docs/stream" aria-current="page">Stream</a>
@@ -28,16 +28,16 @@ _PAGE = """\
   <main class="stream">
     <h1>{title} <small>{version}</small></h1>
     {about}
-    <p>The same for programs: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
-    <h2>Where</h2>
+    <p>The machine-readable form: <a href="/v1/asyncapi.json">AsyncAPI {asyncapi}</a>.</p>
+    <h2>Addresses</h2>
     {servers}
-    <h2>A client says</h2>
+    <h2>Messages from clients</h2>
     {received}
-    <h2>The node says</h2>
+    <h2>Messages from the node</h2>
     {sent}
-    <h2>What is in them</h2>
+    <h2>Parts of messages</h2>
     {parts}
-    <h2>How it ends</h2>
+    <h2>Close codes</h2>
     {endings}
   </main>
 </body>
@@ -46,7 +46,7 @@ _PAGE = """\
 
 
 def page(document: _Map) -> str:
-    """The page of an AsyncAPI 3.0 document with one channel."""
+    """Return the HTML page for an AsyncAPI 3.0 document with exactly one channel."""
     [channel] = document["channels"].values()
     messages, schemas = document["components"]["messages"], document["components"]["schemas"]
     payloads = {_last(message["payload"]) for message in messages.values()}
@@ -62,7 +62,7 @@ def page(document: _Map) -> str:
         sent="".join(_message(messages[name], schemas) for name in messages if name not in received),
         parts="".join(_part(name, schemas[name]) for name in schemas if name not in payloads),
         endings=_table(
-            ("code", "reason", "what a client does then"),
+            ("code", "reason", "the client's reaction"),
             (
                 (str(close["code"]), _code(close["reason"]), escape(close["reconnect"]))
                 for close in channel["x-close-codes"]
@@ -80,11 +80,11 @@ def _servers(servers: dict[str, _Map], channel: _Map) -> str:
         for server in servers.values()
     )
     subprotocols = " or ".join(map(_code, channel["x-subprotocols"]))
-    return _table(("address", "what"), rows) + f"<p>Subprotocol: {subprotocols}.</p>"
+    return _table(("address", "description"), rows) + f"<p>Subprotocol: {subprotocols}.</p>"
 
 
 def _host(server: _Map) -> str:
-    """A server's host with the defaults of its variables."""
+    """Return a server's host with its variables replaced by their defaults."""
     return str(server["host"]).format(**{key: each["default"] for key, each in server.get("variables", {}).items()})
 
 
@@ -113,7 +113,7 @@ def _fields(schema: _Map) -> str:
         (_code(name) + ("" if name in needed else " <small>optional</small>"), _described(field))
         for name, field in schema.get("properties", {}).items()
     )
-    return _table(("field", "what"), rows)
+    return _table(("field", "description"), rows)
 
 
 def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
@@ -124,11 +124,11 @@ def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-# ---- what a field may be ---------------------------------------------------------------------------------------------
+# ---- descriptions of fields ------------------------------------------------------------------------------------------
 
 
 def _described(schema: _Map) -> str:
-    """A JSON Schema in a line."""
+    """Return a JSON Schema as one line of text."""
     about = f": {_inline(schema['description'])}" if "description" in schema else ""
     return _kind(schema) + about
 
@@ -187,11 +187,11 @@ _KINDS: dict[str, Callable[[_Map], str]] = {
 _TYPES: dict[str, Callable[[_Map], str]] = {"string": _text, "number": _number, "integer": _number}
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------
+# ---- text ------------------------------------------------------------------------------------------------------------
 
 
 def _markdown(text: str) -> str:
-    """The Markdown of our own descriptions: one paragraph, then a list, in which a term may be bold."""
+    """Render the small part of Markdown that our descriptions use: one paragraph, then one list, with bold terms."""
     first, _, rest = text.strip().partition("\n\n- ")
     items = "".join(f"<li>{_inline(item)}</li>" for item in rest.split("\n- "))
     return f"<p>{_inline(first)}</p><ul>{items}</ul>"

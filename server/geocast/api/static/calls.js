@@ -1,4 +1,4 @@
-// Swagger UI on this node's own document. It goes by a class where the other page goes by the system's theme.
+// Swagger UI with this node's OpenAPI document. Its dark mode needs a class; the other page follows the system's theme.
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", follow);
@@ -10,5 +10,5 @@ SwaggerUIBundle({
   deepLinking: true,
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
-  validatorUrl: null, // it would ask a stranger
+  validatorUrl: null, // otherwise the page would send the document's URL to a third party
 });
