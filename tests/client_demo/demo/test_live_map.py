@@ -105,7 +105,7 @@ def test_fan_out_seen_by_two_processes_is_merged():
 
 
 def test_fan_out_is_timed_from_the_publishers_request():
-    """Times are in ms; an alert found later, without a request, has none."""
+    """Times are in ms; without the time of the request there are none."""
     cells = {"x": (3, 4_000_000, 5_000_000), "y": (1, 6_500_000, 6_500_000)}
     assert fan_out(cells, 1_000_000) == {"cells": {"x": [3, 3.0], "y": [1, 5.5]}, "told": 4, "last_ms": 5.5}
     assert fan_out(cells, None) == {"cells": {"x": [3, 0], "y": [1, 0]}, "told": 4}

@@ -64,7 +64,7 @@ def test_alert_that_ended_before_the_phone_woke_is_not_missed():
 
 
 def test_on_the_edge_both_answers_are_right():
-    """On the boundary itself the result is not defined (rule D3)."""
+    """Within a centimetre of the edge either answer is right (rule D3)."""
     published = [item(1, circle())]
     edge = offset(*HERE, 1_000, 0)
     assert verdict(published, phone(spot=edge)).missed == 0

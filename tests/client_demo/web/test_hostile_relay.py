@@ -1,4 +1,4 @@
-"""Tests of the verifying web client behind a forging relay, with the forgeries of end_to_end/kit/relay_lies.py."""
+"""Tests of the verifying web client behind the forging relay of end_to_end/kit/relay_lies.py (rules C11 to C15)."""
 
 from collections.abc import Callable
 

@@ -129,7 +129,7 @@ def test_filter_withholds_alerts_and_lets_them_through_later(node, open_page):
 
 
 def test_only_a_cell_is_sent(node, open_page, packages):
-    """The reach of the cell counts, and the client agrees with the server on who is inside."""
+    """The reach of the H3 cell counts, and the client agrees with the server on who is inside."""
     home = ground()
     cell = h3.latlng_to_cell(*home, 9)
     spot = beyond(h3.cell_to_latlng(cell), 90, 4000)
