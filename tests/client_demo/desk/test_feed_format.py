@@ -46,7 +46,7 @@ def meaning(folder, **natures):
     return described(folder, f"{PLAIN}[categories]\n{lines}\n").means
 
 
-# ---- the known ones ----------------------------------------------------------------------------------------------
+# ---- known feeds -------------------------------------------------------------------------------------------------
 
 
 def test_each_known_feed_is_recognized_by_its_columns():
@@ -83,7 +83,7 @@ def test_real_places_equal_the_numbers_of_the_record():
                 assert numbers == [group.incident.lat, group.incident.lng]
 
 
-# ---- the one in the documentation --------------------------------------------------------------------------------
+# ---- the documented example --------------------------------------------------------------------------------------
 
 
 def test_documented_example_has_ten_lines_and_works(tmp_path):
@@ -218,7 +218,7 @@ def test_records_without_a_number_are_grouped_by_nature(tmp_path):
     assert found.empty == 1
 
 
-# ---- what is wrong -----------------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

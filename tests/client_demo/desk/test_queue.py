@@ -120,7 +120,7 @@ def test_full_queue_drops_the_oldest_undecided_item():
     assert queue.get(oldest.id) is oldest
 
 
-# ---- what is proposed ------------------------------------------------------------------------------------------
+# ---- proposals -------------------------------------------------------------------------------------------------
 
 
 def test_proposal_has_fixed_wording_and_a_rounded_place():
@@ -159,7 +159,7 @@ def test_never_alerted_nature_is_locked_and_others_need_a_category(nature, is_lo
         assert approve(queue, item, category="fire_structure", headline="A fire")
 
 
-# ---- what can't be approved ------------------------------------------------------------------------------------
+# ---- refusals by the desk --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_item_survives_json():
     assert Item.from_map(json.loads(json.dumps(item.to_map()))) == item
 
 
-# ---- what was refused ------------------------------------------------------------------------------------------
+# ---- drafts ----------------------------------------------------------------------------------------------------
 
 
 def test_draft_is_kept_until_the_node_accepts():

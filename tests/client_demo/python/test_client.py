@@ -531,7 +531,7 @@ async def test_first_to_end_cancels_the_others():
     assert ended == ["long"]
 
 
-# ---- a client that verifies ------------------------------------------------------------------------------------------
+# ---- verification ----------------------------------------------------------------------------------------------------
 
 SIGNED_NOW = "2031-05-01T12:00:00.000Z"  # a time at which the alert of the vectors is live
 SMOKE = proofs.ALERT | {"revision": 1, "headline": "Smoke"}

@@ -339,7 +339,7 @@ def test_two_pages_share_a_storage(node, open_page, tmp_path):
     assert {(held, revision) for held, revision, _ in third.held()} == {(bodies[1]["id"], 2), (bodies[2]["id"], 1)}
 
 
-# ---- one short connection --------------------------------------------------------------------------------------------
+# ---- fetching over a short connection --------------------------------------------------------------------------------
 
 
 def test_fetch_returns_changes_and_closes(node, open_page):

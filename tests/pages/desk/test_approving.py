@@ -16,7 +16,7 @@ from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, 
 from playwright.sync_api import Route
 from support.real_data import dispatch
 
-# ---- the whole way -----------------------------------------------------------------------------------------------
+# ---- from a record to a phone ------------------------------------------------------------------------------------
 
 
 def test_record_becomes_an_alert_on_a_phone(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
@@ -66,7 +66,7 @@ def test_record_is_shown_with_private_parts_struck_out(desk: DeskProcess, show: 
         assert not any(word in shown.page.input_value(field) for word in ("Elm", "Engine", "1200"))
 
 
-# ---- once, and by one --------------------------------------------------------------------------------------------
+# ---- repeated and concurrent decisions ---------------------------------------------------------------------------
 
 
 def test_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
@@ -172,7 +172,7 @@ def test_desk_at_work_on_real_records(
         shown.context.close()  # close the page before the desk
 
 
-# ---- what the node refuses ---------------------------------------------------------------------------------------
+# ---- refusals by the node ----------------------------------------------------------------------------------------
 
 
 BRIEF = """

@@ -59,7 +59,7 @@ def test_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> Non
     assert float(page.input_value("#lng")) > lng
 
 
-# ---- has it been seen? -------------------------------------------------------------------------------------------
+# ---- visibility before approval ----------------------------------------------------------------------------------
 
 
 WIDTHS = [(1280, 800), (1024, 768), (768, 1024), (390, 844)]

@@ -49,7 +49,7 @@ def test_row_omits_a_category_that_repeats_the_nature(
         shown.context.close()  # close the page before the desk
 
 
-# ---- for everybody -----------------------------------------------------------------------------------------------
+# ---- keyboard, accessibility and sign-in -------------------------------------------------------------------------
 
 
 def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: Session, show: Show) -> None:

@@ -4,7 +4,7 @@ from end_to_end.kit.desk import DeskProcess
 from end_to_end.kit.subscriber import Session
 from pages.desk.tools import HOSTILE, Show, heard, may_approve, may_not_approve, opened
 
-# ---- what can't be approved --------------------------------------------------------------------------------------
+# ---- refused forms -----------------------------------------------------------------------------------------------
 
 
 REFUSED = [
@@ -95,7 +95,7 @@ def test_never_alerted_incident_is_shown_with_the_reason(desk: DeskProcess, show
     may_approve(shown)
 
 
-# ---- hostile text ------------------------------------------------------------------------------------------------
+# ---- untrusted text ----------------------------------------------------------------------------------------------
 
 
 def test_markup_in_a_feed_or_an_alert_is_shown_as_text(own_desk: DeskProcess, phone: Session, show: Show) -> None:
