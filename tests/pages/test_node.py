@@ -65,7 +65,10 @@ def test_example_can_be_sent_from_the_page(open_page: Callable[..., Shown], node
 
 
 def test_stream_page_is_accessible(open_page: Callable[..., Shown]):
-    """It has no WCAG 2.1 A or AA violation on desktop, on a phone and in the dark. It links to the HTTP calls."""
+    """The page has no WCAG 2.1 A or AA violation on desktop, on a phone and in the dark.
+
+    The page links to the HTTP calls.
+    """
     for name, context in (("light", {}), ("phone", {"viewport": PHONE}), ("dark", {"color_scheme": "dark"})):
         shown = open_page("/docs/stream", **context)
         shown.has("main", "hello")

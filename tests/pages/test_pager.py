@@ -171,7 +171,7 @@ def test_declined_call_is_not_shown_again(node, phone, dispatcher):
 
 @pytest.mark.parametrize(("status", "word"), [("exercise", "Exercise"), ("test", "Test")])
 def test_drill_is_marked(node, phone, dispatcher, status, word):
-    """It has a badge, no alarm, and an announcement for screen readers (rule RU1)."""
+    """A drill has a badge, no alarm, and an announcement for screen readers (rule RU1)."""
     shown = on_duty(phone(medic(node, may_test=True)))
     dispatcher.post("", call(status=status))
     shown.has(CALLS, f"{word}: no emergency")
@@ -226,7 +226,7 @@ def test_responder_without_qualification_gets_a_notice(node, phone):
 
 
 def test_token_stays_in_the_tab(node, phone, url):
-    """It is not in the address bar, and not at the page's server."""
+    """The token is not in the address bar, and not at the page's server."""
     token = node.keys.token(sub="r-1", scope=PHONE_SCOPE)
     shown = phone(token)
     assert shown.page.url == f"{url}/"

@@ -29,7 +29,7 @@ WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)
 PAGE = "<!doctype html><title>App</title><link rel='icon' href='data:,'><main></main>"
 # The worker counts finished events, because Chromium loses a notification if all are listed while one is being shown.
-# Its notifications require interaction, because Chromium removes others after half a minute.
+# The worker's notifications require interaction, because Chromium removes others after half a minute.
 WORKER = """
 import { handle } from "/geocast/geocast-push-sw.js";
 self.done = 0;
@@ -386,7 +386,7 @@ def test_concurrent_changes_of_the_store_are_serialized(app: App):
 def test_alert_reaches_a_notification_through_node_and_push(
     show: Callable[..., Shown], site: Site, certificate: Certificate, tmp_path: Path
 ):
-    """It is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6, WPM5)."""
+    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6, WPM5)."""
     spot = ground()
     with (
         PushService(certificate) as service,

@@ -165,7 +165,7 @@ def test_two_reviewers_sign_with_keys_of_their_browsers(here: Place, show: Show)
 
 
 def test_private_key_stays_in_its_browser(here: Place, show: Show) -> None:
-    """It survives a reload and cannot be exported by a script; another browser has no key."""
+    """The key survives a reload and cannot be exported by a script; another browser has no key."""
     ann = at_the_desk(show, here, "ann")
     public = make_key(ann)
     ann.page.reload()

@@ -101,7 +101,7 @@ def test_old_address_redirects_to_the_new_page(show: Callable[..., Shown], url: 
 
 
 def test_every_document_is_in_the_navigation(site: Path):
-    """This covers README, ARCHITECTURE, CHANGELOG, docs, the clients and the bench."""
+    """The documents are README, ARCHITECTURE, CHANGELOG, docs, and those of the clients and the bench."""
     navigation = page(site, ".")
     for name in ("protocol", "settings", "deploy", "adr", "architecture", "bench", "changelog", "client_demo/python"):
         assert f'<a class="reference internal" href="{name}/">' in navigation, name

@@ -234,7 +234,7 @@ def test_wrong_argument_prints_one_line_and_exits_with_2(arguments):
 
 
 def test_client_started_by_hand_is_judged():
-    """The scenarios run one after another on one address, and the client reconnects by itself."""
+    """The scenarios run one after another on one address, to which the client reconnects by itself."""
 
     async def play():
         command = [sys.executable, "-m", "client_demo", "conformance", "--scenario", "basics", "--scenario", "inside"]

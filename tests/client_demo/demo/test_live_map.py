@@ -143,7 +143,7 @@ def test_page_config_omits_absent_values():
 
 
 def test_page_with_push_may_connect_to_the_push_server():
-    """Its service worker is served at the root, because a worker controls only the folder that contains it."""
+    """The service worker is served at the root, because a worker controls only the folder that contains it."""
     view = View("ws://127.0.0.1:8765/v1/stream", push_url="http://127.0.0.1:8767/v1")
     assert "connect-src 'self' ws://127.0.0.1:8765 http://127.0.0.1:8767;" in view.policy()
     assert view.to_map() == {"stream": "ws://127.0.0.1:8765/v1/stream", "push": "http://127.0.0.1:8767/v1"}

@@ -79,7 +79,7 @@ def test_recipient_is_owed_every_revision_wherever_its_area_is():
 
 
 def test_cancel_is_owed_to_recipients_only():
-    """Their present place does not matter."""
+    """Recipients get the cancel wherever they are."""
     assert verdict([FIRST, CANCEL], [HELLO, GOT, ("cancel", 350, "a", 2)])[0] == [RIGHT, RIGHT]
     assert verdict([FIRST, CANCEL], [HELLO, GOT])[0] == [RIGHT, MISSED]
     assert verdict([FIRST, CANCEL], [HELLO, ("cancel", 350, "a", 2)], [OUTSIDE])[0] == [NOBODY, WRONG]
@@ -109,7 +109,7 @@ def test_held_current_revision_is_not_owed_again():
 
 
 def test_repeated_late_or_unpublished_message_is_a_fault():
-    """Also an alert after its cancel, and an older revision after a newer one (rule 2 of delivery)."""
+    """An alert after its cancel and an older revision after a newer one are faults too (rule 2 of delivery)."""
     assert len(verdict([FIRST], [HELLO, GOT, ("alert", 160, "a", 1)])[1]) == 1
     assert len(verdict([FIRST, MOVED], [HELLO, ("alert", 350, "a", 2), ("alert", 360, "a", 1)])[1]) == 1
     assert len(verdict([FIRST, CANCEL], [HELLO, GOT, ("cancel", 350, "a", 2), ("alert", 360, "a", 1)])[1]) == 1

@@ -57,7 +57,7 @@ def test_incomplete_or_invalid_place_is_no_place(tmp_path, lat, lng):
     assert (second.lat, second.lng) == (1, 2)
 
 
-def test_like_rows_without_a_number_within_an_hour_are_one_incident(tmp_path):
+def test_similar_rows_without_a_number_within_an_hour_are_one_incident(tmp_path):
     """Montgomery County gives no numbers: two services sent to one fire are one incident."""
     rows = [
         "40.1,-75.1,EMS: BUILDING FIRE,2016-04-06 13:00:00,ABINGTON",

@@ -101,7 +101,7 @@ def test_rows_and_editions_of_one_incident_are_one_item():
     assert [each.id for each in queue] == [item.id, other.id]
 
 
-def test_like_rows_without_a_number_are_one_item_in_every_edition():
+def test_similar_rows_without_a_number_are_one_item_in_every_edition():
     """Rows within the hour count, also when a later edition lacks the first row."""
     queue = Queue(POLICY, "actual")
     (first,) = sightings(montgomery((0, "EMS: BUILDING FIRE"), (40, "Fire: BUILDING FIRE")))
@@ -177,7 +177,7 @@ def test_never_alerted_nature_is_locked_and_others_need_a_category(nature, is_lo
     ],
 )
 def test_obstacle_is_reported_at_its_field(given, changes, field, words):
-    """Nothing is decided then."""
+    """The item stays undecided."""
     queue, item = one(**given)
     with pytest.raises(NotAllowed) as refusal:
         approve(queue, item, **changes)
@@ -318,7 +318,7 @@ def test_repeated_decision_changes_nothing():
 
 @pytest.mark.parametrize("changes", [{"by": "ben"}, {"headline": "Other words"}])
 def test_second_reviewer_gets_a_conflict_with_the_first(changes):
-    """The second one is another reviewer, or sends other words on an old version."""
+    """The second decision comes from another reviewer, or has other words for an old version."""
     queue, item = one()
     approve(queue, item, version=1)
     for _ in range(2):
@@ -329,7 +329,7 @@ def test_second_reviewer_gets_a_conflict_with_the_first(changes):
 
 
 def test_refused_approval_leaves_the_item_waiting_with_reasons():
-    """It can be decided again, with the same alert id."""
+    """The item can be decided again, with the same alert id."""
     queue, item = one()
     approve(queue, item)
     alert_id = item.pending.body["id"]

@@ -60,7 +60,7 @@ def test_harmless_words_are_left_alone(text):
 
 
 def test_private_column_is_removed_everywhere_in_the_record():
-    """Its value is not removed inside a longer word."""
+    """The column's value is not removed inside a longer word."""
     row = {
         "addr": "COTTMAN AVE",
         "desc": "COTTMAN AVE; CHELTENHAM; Station 358;",
@@ -90,7 +90,7 @@ def test_long_texts_take_little_time(text):
 
 
 def test_nothing_private_of_the_sample_is_left():
-    """This covers address, unit, case number and exact place of every row."""
+    """The address, unit, case number and exact place of every row are removed."""
     records = read_records(SAMPLE.name, feed_text(SAMPLE))
     with SAMPLE.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):

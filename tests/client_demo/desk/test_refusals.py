@@ -190,7 +190,7 @@ def test_held_text_or_area_is_explained_with_its_confirmation():
 
 
 def test_rate_limited_desk_is_told_how_long_to_wait():
-    """This problem has status 429 and no list of errors (rule PG2)."""
+    """The rate limit's problem has status 429 and no list of errors (rule PG2)."""
     problem = {"type": "/problems/rate-limited", "status": 429, "retry_after_s": 50}
     [trouble] = troubles(Refused(429, problem))
     assert trouble.text == (

@@ -129,7 +129,7 @@ def test_headline_fits_and_has_no_digit():
 
 
 def test_every_category_of_a_format_is_known():
-    """Each is a category with wording, a word of kept_back.toml, or one that policies never alert."""
+    """A format's category has wording, is in kept_back.toml, or is never alerted by policies."""
     kept_back = read_toml("kept_back.toml")
     never = {"assault", "theft", "vandalism", "trespassing", "domestic_dispute", "dead_person", "bomb_threat"}
     known = {*wordings(), *kept_back["individual"], *kept_back["routine"], *never}

@@ -232,7 +232,7 @@ def test_refusal_of_the_node_is_shown_at_its_field_and_can_be_retried():
 
 
 def test_call_of_an_earlier_run_can_be_ended():
-    """It is found at the node; its place is unknown here, so a correction has to give the place again."""
+    """The service finds the call at the node without its place, so a correction has to give the place again."""
 
     async def tale():
         page = Page()

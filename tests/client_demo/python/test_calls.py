@@ -84,7 +84,7 @@ def test_unanswered_accept_is_repeated_after_five_seconds(who):
 
 
 def test_unanswered_accept_is_repeated_on_each_new_connection(who):
-    """It is sent at once, without waiting for the interval (rule RU3)."""
+    """The accept is sent at once, without waiting for the interval (rule RU3)."""
     who.hears(call())
     who.calls.accept("c", None, who.now)
     assert who.says() == [{"type": "accept", "id": "c"}]
@@ -161,7 +161,7 @@ def test_declined_call_can_still_be_accepted(who):
 
 
 def test_unheard_decline_is_sent_when_the_call_comes_again(who):
-    """It is not sent on each new connection, because another device of the person may have a seat."""
+    """The decline is not sent on each new connection, because another device of the person may have a seat."""
     who.hears(call())
     who.calls.decline("c", who.now)
     who.calls.connected(who.now)
@@ -183,7 +183,7 @@ def test_decline_of_a_seat_is_repeated_until_answered(who):
 
 
 def test_decline_after_an_accept_is_sent_three_times(who):
-    """It is unknown whether there was a seat; if its task comes, the decline is repeated until answered."""
+    """The client cannot know whether it had a seat; if a task comes, the decline is repeated until answered."""
     who.hears(call())
     who.calls.accept("c", 240, who.now)
     who.calls.decline("c", who.now)
@@ -204,7 +204,7 @@ def test_task_of_another_device_counts_here(who):
 
 
 def test_task_is_reported_again_only_for_new_content(who):
-    """A task repeated as an answer to `accept` is not reported (rules RJ5, RJ6)."""
+    """A task that only answers a repeated `accept` is not reported (rules RJ5, RJ6)."""
     who.hears(call())
     who.has_task(task(2))
     who.calls.accept("c", 240, who.now)
@@ -297,7 +297,10 @@ def test_holding_lists_highest_revisions_without_declined_calls(who):
 
 
 def test_reports_are_sent_at_most_every_six_seconds(who):
-    """The server counts one report in 5 s; the last report waits 6 s, as it may travel faster (rule M20)."""
+    """The server counts one report in 5 s.
+
+    The client waits 6 s, because the second one may travel faster (rule M20).
+    """
     who.hears(call())
     who.has_task(task())
     who.calls.report("c", "aed", who.now)

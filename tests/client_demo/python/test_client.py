@@ -88,7 +88,7 @@ def test_client_sends_places_and_acknowledges_shown_alerts(wire):
 
 
 def test_fields_without_a_value_are_omitted():
-    """They are never null."""
+    """A field without a value is never sent as null."""
     _, node = run_once(welcomed)
     assert set(node.hellos[0]) == {"type", "places"}
 
@@ -251,7 +251,7 @@ def test_alert_over_by_a_wrong_server_clock_is_shown_once_corrected():
 
 
 async def test_alert_is_dropped_when_it_ends():
-    """The server sends nothing for it."""
+    """The end needs no message from the server."""
     changes = []
 
     async def script(session):
@@ -438,7 +438,7 @@ def test_server_without_a_welcome_is_given_up():
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
-async def test_finally_refused_handshake_raises_clienterror(status):
+async def test_permanently_refused_handshake_raises_clienterror(status):
     """The URL or the client is wrong."""
 
     def refuse(socket, request):
@@ -514,7 +514,7 @@ def test_acknowledgements_stay_below_the_servers_limit():
 
 
 async def test_first_to_end_cancels_the_others():
-    """Its exception is raised."""
+    """The exception of the first one is raised."""
     ended = []
 
     async def long():
@@ -544,7 +544,7 @@ def verifier():
 
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_unverified_message_is_dropped_and_held_alert_stays(wire):
-    """It is not acknowledged; later messages are read in order (rules C13, C14, C15). Both formats are tried."""
+    """A dropped message is not acknowledged, and later ones are read in order (rules C13, C14, C15)."""
     form = proofs.text(proofs.ALERT)
     forged = proofs.alert(
         proofs.proof(form, proofs.sign(form, proofs.SEVEN), proofs.sign(form, proofs.NINE, by=proofs.SEVEN))

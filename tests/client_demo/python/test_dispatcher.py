@@ -45,7 +45,7 @@ def test_request_has_its_path_and_body(work, expected, body):
     assert (json.loads(request.content) if body else None) == body
 
 
-def test_calls_returns_the_own_open_calls():
+def test_calls_returns_own_open_calls():
     api = FakeApi(answer(200, {"calls": [{"id": "a"}, {"id": "b"}]}), client=Dispatcher)
     assert api.call(lambda dispatcher: dispatcher.calls()) == [{"id": "a"}, {"id": "b"}]
 

@@ -154,7 +154,7 @@ def test_alert_expired_on_the_way_is_not_shown(holdings):
 
 
 def test_alert_never_shown_ends_without_a_report(holdings):
-    """Neither its expiry nor its cancel matters to the person."""
+    """The expiry or cancel of an alert that was never shown does not matter to the person."""
     holdings.take_alert(alert("a", at=FAR, lasts_ms=10), NOW)
     holdings.take_alert(alert("b", at=FAR), NOW)
     assert holdings.expire(NOW + 10) == []
@@ -171,7 +171,7 @@ def test_revision_may_extend_the_alert(holdings):
 
 
 def test_holding_lists_alerts_no_longer_here(holdings):
-    """Their cancels and revisions still have to come."""
+    """Cancels and revisions of these alerts still have to come."""
     holdings.take_alert(alert("a", revision=4), NOW)
     holdings.take_alert(alert("b"), NOW)
     holdings.take_alert(alert("gone", lasts_ms=5), NOW)
@@ -220,7 +220,7 @@ def test_alert_ended_only_by_the_servers_clock_is_shown_again(holdings):
 
 
 def test_hidden_alert_is_not_reported_until_it_is_live_again_here(holdings):
-    """Neither a move nor a cancel reports it."""
+    """Neither a move nor a cancel reports an alert that only the server's clock has ended."""
     for key in ("a", "b"):
         holdings.take_alert(issued(key), NOW)
     holdings.set_clock(NOW + 2 * HOUR, NOW)
@@ -242,7 +242,7 @@ def test_revision_ended_by_the_servers_clock_hides_the_alert(holdings):
 
 
 def test_256_ended_alerts_are_kept_and_listed_after_live_ones(holdings):
-    """Those that end last are kept."""
+    """If there are more than 256, the alerts that end last are kept."""
     holdings.set_clock(NOW + 2 * HOUR, NOW)
     for number in range(MAX_HOLDING + 1):
         holdings.take_alert(issued(f"n{number}", lasts_ms=HOUR + number), NOW)
@@ -275,7 +275,7 @@ def test_alert_saved_by_an_older_release_is_held_but_not_kept(holdings):
 
 
 def test_saved_alert_is_held_again_at_the_current_places(holdings):
-    """It is not new after the restart, but its revisions and cancel are reported."""
+    """A saved alert is not new after the restart, but its revisions and cancel are reported."""
     holdings.take_alert(alert("a"), NOW)
     holdings.take_alert(alert("b", at=FAR), NOW)
     again = Holdings([FAR])

@@ -51,7 +51,7 @@ def test_refused_handshake_is_final_only_before_the_first_welcome(status, first_
 
 
 def test_default_window_is_1_to_30_s_and_doubles_up_to_120_s():
-    """This window applies until a welcome gives another."""
+    """The default window applies until a welcome gives another."""
     backoff = Backoff(MOST)
     assert [backoff.delay_s(After.WINDOW) for _ in range(5)] == [30, 60, 120, 120, 120]
     assert Backoff(LEAST).delay_s(After.WINDOW) == FIRST_WINDOW_S[0]

@@ -221,7 +221,7 @@ async def test_call_not_shown_is_not_acknowledged():
 
 
 async def test_accept_survives_the_connection():
-    """It is sent again after the next hello, which lists the call before alerts (rule RU3)."""
+    """The accept is sent again after the next hello, which lists the call before alerts (rule RU3)."""
     accepts, answered = [], asyncio.Event()
 
     async def first(session):
@@ -331,7 +331,7 @@ async def test_place_is_deleted_at_its_end_without_a_connection():
 
 
 async def test_malformed_calls_are_ignored():
-    """They are logged, and later messages are read."""
+    """Malformed calls are logged, and later messages are read."""
 
     async def script(session):
         await session.welcome(quals=["cpr"], live=4)

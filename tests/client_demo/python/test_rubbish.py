@@ -35,7 +35,7 @@ NO_WINDOWS = [
 
 @pytest.mark.parametrize(("low", "high"), NO_WINDOWS)
 def test_invalid_retry_window_is_ignored(low, high):
-    """The previous window applies, from its start (rule 3 of reconnect)."""
+    """The previous window applies again, without doublings (rule 3 of reconnect)."""
     soonest, latest = Backoff(lambda: 0.0), Backoff(lambda: 1.0)
     for backoff in (soonest, latest):
         backoff.welcomed(2_000, 9_000)
@@ -70,7 +70,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize("fields", WELCOMES, ids=range(len(WELCOMES)))
 def test_client_survives_any_welcome_and_any_message(fields):
-    """It shows the next alert and is caught up."""
+    """The client shows the next alert and is caught up."""
     alert = {
         "id": "a",
         "revision": 1,

@@ -37,7 +37,7 @@ def pushed(subscription, text, size=3_000):
 
 
 def test_example_of_the_rfc_is_decrypted():
-    """Its text is no message, so the decrypted bytes are compared (RFC 8291, appendix A)."""
+    """The example's text is no message, so the decrypted bytes are compared (RFC 8291, appendix A)."""
     private = ec.derive_private_key(int.from_bytes(decoded(PRIVATE), "big"), ec.SECP256R1())
     subscription = Subscription(ENDPOINT, private, decoded(AUTH))
     assert subscription.to_map() == {"endpoint": ENDPOINT, "keys": {"p256dh": PUBLIC, "auth": AUTH}}

@@ -67,13 +67,13 @@ RING = [[0, 0], [1, 0], [1, 1], [0, 0]]
     ],
 )
 def test_unsupported_polygon_counts_as_unknown(members):
-    """Its alert is shown (rule G2)."""
+    """An alert with such a polygon is shown (rule G2)."""
     assert is_inside([{"type": "Polygon", **members}], [Place.at(50, 50)])
     assert away_m([{"type": "Polygon", **members}], [Place.at(50, 50)]) is None
 
 
 def test_distance_to_a_polygon_is_measured_to_its_centre():
-    """The circle is handled likewise (rule D6)."""
+    """The distance serves to sort alerts, nearest first (rule D6)."""
     square = {"type": "Polygon", "coordinates": [[[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]]}
     assert away_m([square], [Place.at(0, 10), Place.at(0, 3)]) == pytest.approx(distance_m(0, 0, 0, 3))
 

@@ -35,7 +35,7 @@ def project(tmp_path_factory):
 
 
 def test_package_is_complete(project):
-    """It has code, types, licence and README, and no other files."""
+    """The package has code, types, licence and README, and no other files."""
     installed = project / "node_modules" / "geocast-client"
     modules = {path.name for path in CLIENT.glob("*.js")}
     types = {f"{name}.d.ts" for name in ("geocast", "geocast-push", "geocast-push-sw")}

@@ -237,7 +237,7 @@ async def test_two_of_three_accepts_get_a_task_and_the_third_a_standdown(node):
 
 
 async def test_lost_connection_loses_no_accept_and_no_standdown(node):
-    """Each is repeated on the next connection (rules RU3, RJ6, RJ8)."""
+    """The accept and the standdown are repeated on the next connection (rules RU3, RJ6, RJ8)."""
     spot = ground()
     responder = Responder(node, "r-tunnel", spot)
     async with dispatcher(node) as desk:

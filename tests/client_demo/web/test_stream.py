@@ -99,7 +99,7 @@ def test_alert_walked_out_of_stays_held_and_is_revised(node, open_page):
 
 
 def test_live_alerts_arrive_on_connecting_and_on_moving(node, open_page):
-    """They arrive before `online`, and before `setPlaces` returns true."""
+    """Live alerts arrive before `online`, and before `setPlaces` returns true."""
     home, away = ground(), ground()
     here, there = alert(home), alert(away)
     node.publish(here)
@@ -163,7 +163,7 @@ def test_position_is_sent_when_it_matters(node, open_page):
 
 
 def test_client_reconnects_after_the_node_is_killed(own_node, open_page):
-    """Held alerts stay and are not reported again; later changes are."""
+    """Held alerts stay and are not reported again; changes made meanwhile are reported."""
     home = ground()
     page = open_page(own_node, place(home))
     page.online()
@@ -263,7 +263,7 @@ def test_refused_token_is_not_sent_again(node, open_page):
 
 
 def test_token_with_a_withdrawn_key_is_replaced(own_node, open_page):
-    """This happens during a session; held alerts stay, and later ones arrive after reconnecting (rule W3a)."""
+    """The key is withdrawn during a session; held alerts stay, and later ones arrive after reconnecting (rule W3a)."""
     home, new = ground(), Keys()
     fresh = [new.signed(new.claims(sub=sub, scope=EVERY_SCOPE), kid="new") for sub in ("phone", "desk-new")]
     page = open_page(own_node, place(home), tokens=[own_node.keys.token(sub="phone", scope=PHONE_SCOPE), fresh[0]])
@@ -373,7 +373,7 @@ def test_fetched_and_acknowledged_alert_is_not_reported_again(node, open_page, t
 
 
 def test_failed_fetch_has_the_reason(own_node, open_page):
-    """A refused token has its close code; there is also no server, and a timeout."""
+    """The reasons are a refused token with its close code, a timeout, and an unreachable server."""
     expired = own_node.keys.token(sub="phone", scope=PHONE_SCOPE, exp=1)
     page = open_page(own_node, place(ground()), fetch=True)
     assert page.call("fetch", {"token": expired})["closeCode"] == 4401

@@ -126,7 +126,7 @@ def test_second_reviewer_gets_a_conflict_with_the_first(own_desk: DeskProcess, p
 
 
 def test_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """It reconnects by itself and shows the earlier decisions."""
+    """The page reconnects by itself and shows the earlier decisions."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
     shown.page.click("#approve")

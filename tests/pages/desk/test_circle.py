@@ -74,7 +74,7 @@ IS_SEEN = """(() => {
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)
 def test_circle_is_visible_whenever_it_can_be_approved(desk: DeskProcess, show: Show, width: int, height: int) -> None:
-    """This holds at every width, after scrolling the form, and after changing it there."""
+    """The map is visible at every width, after scrolling the form, and after changing the form there."""
     shown = opened(show(desk.link("ann"), viewport={"width": width, "height": height}), "Structure fire")
     may_approve(shown)
     assert shown.page.evaluate(IS_SEEN)
@@ -88,7 +88,7 @@ def test_circle_is_visible_whenever_it_can_be_approved(desk: DeskProcess, show: 
 
 
 def test_unseen_circle_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """The screen is too low for map and form.
+    """On a low screen the map may be out of sight.
 
     A button shows the map, and pressing the button twice approves nothing.
     """

@@ -33,7 +33,7 @@ def test_refusal_is_shown_at_its_field_until_corrected(desk: DeskProcess, show: 
 
 
 def test_text_that_reads_like_an_address_can_be_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Another text has to be confirmed again."""
+    """A changed text has to be confirmed again."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "2 men ran down Elm Street")
     shown.has("#headline-trouble", "reads like an address")
@@ -48,7 +48,10 @@ def test_text_that_reads_like_an_address_can_be_confirmed(own_desk: DeskProcess,
 
 
 def test_held_text_is_marked_and_each_part_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Each kind has a box that names the part; another text has to be confirmed again (protocol, rules P24 and A21)."""
+    """Each kind has a box that names the part.
+
+    A changed text has to be confirmed again (protocol, rules P24 and A21).
+    """
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "Fire at 1204 Main Street. Ask Mr Smith.")
     shown.has("#headline-trouble", "reads like a street address")
@@ -68,7 +71,7 @@ def test_held_text_is_marked_and_each_part_confirmed(own_desk: DeskProcess, phon
 
 
 def test_stale_incident_is_grey_with_the_reason(desk: DeskProcess, show: Show) -> None:
-    """It comes after incidents that can still be published."""
+    """Stale incidents come after those that can still be published."""
     shown = opened(show(desk.link("ann")), "Commercial fire")
     last = shown.page.locator(".item").last
     assert "item-grey" in (last.get_attribute("class") or "")
@@ -79,7 +82,7 @@ def test_stale_incident_is_grey_with_the_reason(desk: DeskProcess, show: Show) -
 
 
 def test_never_alerted_incident_is_shown_with_the_reason(desk: DeskProcess, show: Show) -> None:
-    """It has no form; an incident that is only not listed needs a category."""
+    """An incident that is never alerted has no form; one that is only not listed needs a category."""
     shown = show(desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()
     opened(shown, "Assault")
@@ -99,7 +102,7 @@ def test_never_alerted_incident_is_shown_with_the_reason(desk: DeskProcess, show
 
 
 def test_markup_in_a_feed_or_an_alert_is_shown_as_text(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """This holds for list, title, record, form and preview."""
+    """The list, the title, the record, the form and the preview show it as text."""
     shown = show(own_desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()
     opened(shown, "<img src=x")

@@ -63,7 +63,7 @@ def test_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publi
 
 
 def test_card_and_row_are_kept_while_their_distance_changes(url, show, publish):
-    """An element that a person reads, selects or presses is not replaced."""
+    """The page does not replace an element that a person may be reading, selecting or pressing."""
     publish(headline="Here")
     publish(east_m=9000, headline="Far east")
     shown = online(show(url))
@@ -163,7 +163,7 @@ def test_page_that_sends_only_a_cell_gets_alerts(url, show, publish):
 
 
 def test_cancelled_alert_leaves_the_page(node, url, show, publish):
-    """It leaves the map and the list, and the reason is announced."""
+    """The alert leaves the map and the list, and the reason is announced."""
     shown = online(show(url))
     sent = publish(headline="It will be called off")
     shown.has(AFFECTING, "It will be called off")

@@ -53,7 +53,7 @@ def test_page_has_no_wcag_violations(url, show, publish, scheme):
 
 
 def test_theme_is_remembered(url, show):
-    """It survives a reload."""
+    """The chosen theme survives a reload."""
     shown = online(show(url, color_scheme="light"))
     light = shown.page.evaluate("getComputedStyle(document.body).color")
     shown.page.locator("#theme").click()
@@ -137,7 +137,7 @@ HIDES = """(() => {
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_label_hides_no_marker_and_shows_only_a_near_end(url, show, publish, viewport):
+def test_label_hides_no_marker_and_shows_time_only_near_the_end(url, show, publish, viewport):
     """The alerts lie close together, and an alert that ends soon shows the time left."""
     for number in range(8):
         publish(400 * (number % 3) - 400, 500 * number, headline="x", severity=("minor", "severe")[number % 2])
@@ -192,7 +192,7 @@ def test_map_shows_alerts_without_streets(node, serve, show):
 
 @pytest.mark.slow
 def test_demos_map_shows_recipients_and_runs_until_stopped(serve, show):
-    """It shows fan-outs in slow motion and the verdict, whose status is returned after Ctrl-C."""
+    """The demo shows fan-outs in slow motion and a verdict, and exits with the verdict's status after Ctrl-C."""
     demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
     shown = online(show(demo.url("map")))
     shown.has("#fan-out-time", "of 300 simulated phones told")
