@@ -1,4 +1,4 @@
-"""The stand-in for push services: what it keeps for phones that sleep, and that it sees what is wrong with a push."""
+"""Tests of the push service of the demo: it keeps messages for sleeping phones and records errors in pushes."""
 
 import json
 import socket
@@ -18,20 +18,20 @@ CONTACT = "mailto:ops@city.example"
 
 @pytest.fixture(scope="module")
 def vapid_key():
-    """Of who pushes."""
+    """Return the VAPID keys of a server that sends pushes."""
     return parse_vapid(json.dumps({"keys": [make_vapid_key("k")]}).encode(), "vapid")
 
 
 @pytest.fixture
 def service(tmp_path):
-    """As the demo has it; the other tests have a stricter one."""
+    """Return a push service with the demo's settings; the `service` fixture of other tests is stricter."""
     with PushService(make_certificate(tmp_path / "ca.pem")) as service:
         yield service
 
 
 @pytest.fixture
 def push(service, vapid_key):
-    """Posts a message as the server does, but for what is said otherwise; the status."""
+    """Return a function that posts a message as the server does, with the given changes, and returns the status."""
     tls = ssl.create_default_context(cafile=service.certificate.crt)
     with httpx.Client(verify=tls, trust_env=False, timeout=PATIENCE) as http:
 
@@ -52,8 +52,8 @@ def push(service, vapid_key):
         yield post
 
 
-def test_a_phone_is_told_at_once_and_one_that_sleeps_when_it_wakes(service, push):
-    """The newest of each Topic, for as long as its TTL; whoever listens is told each."""
+def test_awake_phone_gets_message_at_once_and_sleeping_phone_on_waking(service, push):
+    """Sleeping phones get the newest message of each Topic within its TTL; `on_told` is called for each message."""
     heard = []
     awake, asleep = service.phone(on_told=heard.append), service.phone(asleep=True)
     assert push(awake, '{"n": 1}') == 201
@@ -69,7 +69,7 @@ def test_a_phone_is_told_at_once_and_one_that_sleeps_when_it_wakes(service, push
     assert service.wrong == []
 
 
-def test_a_subscription_that_is_over_is_not_found(service, push):
+def test_push_to_ended_subscription_returns_404(service, push):
     phone = service.phone()
     service.forget(phone)
     assert push(phone) == 404
@@ -93,15 +93,15 @@ def test_a_subscription_that_is_over_is_not_found(service, push):
         ({"contact": "ops"}, "VAPID"),
     ],
 )
-def test_what_is_wrong_with_a_push_is_noted(service, push, changed, what):
-    """And it is taken all the same: tests look at `wrong`."""
+def test_error_in_push_is_recorded(service, push, changed, what):
+    """The service accepts the push all the same; tests read its list `wrong`."""
     phone = service.phone(asleep=True)
     push(phone, **changed)
     assert service.wrong == [what]
 
 
-def test_who_signs_by_another_key_is_not_known(service, push, vapid_key):
-    """The key that is named has to be the one that has signed."""
+def test_push_signed_by_another_key_than_named_is_recorded(service, push, vapid_key):
+    """The key named in the header must be the key that signed the token."""
     other = parse_vapid(json.dumps({"keys": [make_vapid_key("k")]}).encode(), "vapid")
     vapid = Vapid(vapid_key, CONTACT)
     header = vapid.header(vapid.public, f"https://localhost:{service.port}", int(time.time()))
@@ -111,7 +111,7 @@ def test_who_signs_by_another_key_is_not_known(service, push, vapid_key):
     assert service.wrong == ["VAPID"]
 
 
-def test_a_port_that_is_taken_is_said(tmp_path):
-    """OSError, in the thread of who asked for it."""
+def test_taken_port_raises_oserror(tmp_path):
+    """The error is raised in the thread that starts the service."""
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         PushService(make_certificate(tmp_path / "ca.pem"), port=taken.getsockname()[1]).__enter__()

@@ -1,4 +1,4 @@
-"""A real browser for the pages: Debian's Chromium, headless, without a GPU."""
+"""Fixtures for page tests in a real browser: headless Chromium without a GPU."""
 
 import http.server
 import json
@@ -27,21 +27,21 @@ WITHOUT_GPU = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swi
 
 
 def chromium() -> str | None:
-    """Where the browser is."""
+    """Return the path of the browser, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def launch(playwright: Playwright) -> Browser:
-    """The browser, started."""
+    """Start the browser."""
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     return playwright.chromium.launch(executable_path=chromium(), args=[*WITHOUT_GPU, *sandbox])
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for a module's tests; each has a context of its own in it.
+    """Return one browser for the tests of a module; each page has its own context.
 
-    Not for the session: as long as it is there, Playwright runs an event loop in this thread, and no other test can.
+    It does not last for the session, because Playwright runs an event loop in this thread, which other tests need.
     """
     if chromium() is None:
         pytest.skip("no chromium (`make test` installs it where it may)")
@@ -54,9 +54,9 @@ def browser() -> Iterator[Browser]:
 
 
 class Shown:
-    """A page in the browser, and what went wrong in it: on its console, uncaught, or not found.
+    """A page in the browser and its errors: console messages, uncaught exceptions and failed requests.
 
-    `script` is run before the page's own scripts; other options are those of a browser context.
+    `script` runs before the page's own scripts; other options are those of a browser context.
     """
 
     def __init__(self, browser: Browser, url: str, script: str = "", **context: Any) -> None:
@@ -77,7 +77,7 @@ class Shown:
             self.troubles.append(f"{kind}: {text}")
 
     def until(self, expression: str, what: str) -> Any:
-        """Wait until JavaScript says something true; its value."""
+        """Wait until the JavaScript expression is true, and return its value."""
         try:
             return wait_until(lambda: self.page.evaluate(expression), what)
         except AssertionError:
@@ -85,19 +85,19 @@ class Shown:
             raise
 
     def text(self, selector: str) -> str:
-        """What a person reads there."""
+        """Return the visible text of an element."""
         return self.page.locator(selector).inner_text()
 
     def has(self, selector: str, text: str) -> None:
-        """Wait until a person reads this there."""
+        """Wait until the element shows this text."""
         wait_until(lambda: text in self.text(selector), lambda: f"{text!r} in {selector}: {self.text(selector)!r}")
 
     def has_not(self, selector: str, text: str) -> None:
-        """Wait until a person does not read this there."""
+        """Wait until the element does not show this text."""
         wait_until(lambda: text not in self.text(selector), f"{text!r} gone from {selector}")
 
     def box(self, selector: str) -> FloatRect:
-        """Where it is on the screen, as soon as it is there and stands still."""
+        """Return the box of an element on the screen, once it is there and does not move."""
         seen: list[FloatRect | None] = [None]
 
         def at_rest() -> FloatRect | None:
@@ -108,14 +108,14 @@ class Shown:
         return wait_until(at_rest, f"{selector} is on the screen")
 
     def picture(self, name: str, **options: Any) -> None:
-        """Keep a screenshot."""
+        """Save a screenshot."""
         OUTPUT.mkdir(exist_ok=True)
         self.page.screenshot(path=OUTPUT / f"{name}.png", animations="disabled", **options)
 
     def violations(self) -> list[str]:
-        """What axe-core finds against WCAG 2.1 A and AA, and its good practice."""
+        """Return the violations of WCAG 2.1 A and AA and of good practice that axe-core finds."""
         self.page.evaluate((MODULES / "axe-core" / "axe.min.js").read_text("utf-8"))
-        # As it stays. In the middle of an animation colours are others, and that of what rings has no end.
+        # Finish finite animations, whose intermediate colours would be judged. An incoming call's animation is endless.
         self.page.evaluate(
             "document.getAnimations()"
             ".filter(({ effect }) => effect.getComputedTiming().endTime < Infinity).forEach((each) => each.finish())"
@@ -130,7 +130,10 @@ class Shown:
 
 @pytest.fixture
 def show(browser: Browser) -> Iterator[Callable[..., Shown]]:
-    """`show(url, …)`: a page. Nothing may have gone wrong in it when the test is over, but what the test took away."""
+    """Return `show(url, …)`, which opens a page.
+
+    At the end no page may have errors, except those that the test removed.
+    """
     opened: list[Shown] = []
 
     def showing(url: str, **context: Any) -> Shown:
@@ -144,7 +147,7 @@ def show(browser: Browser) -> Iterator[Callable[..., Shown]]:
 
 
 class _Style(http.server.BaseHTTPRequestHandler):
-    """A map style of another origin, with a credit that it wants to be shown."""
+    """A server of a map style on another origin, with an attribution to be shown."""
 
     def do_GET(self) -> None:
         source = {"type": "geojson", "data": {"type": "FeatureCollection", "features": []}}
@@ -161,12 +164,12 @@ class _Style(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def style_url() -> Iterator[str]:
-    """Where a style with streets can be had."""
+    """Return the URL of a map style with streets."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Style) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/style.json"
@@ -187,7 +190,7 @@ class Served:
         )
 
     def url(self, word: str) -> str:
-        """The address that it prints behind a word."""
+        """Return the address that the command prints after a word."""
         assert self.process.stdout
         printed = []
         for line in self.process.stdout:
@@ -197,7 +200,7 @@ class Served:
         raise AssertionError(f"it ended: {''.join(printed)}")
 
     def stop(self) -> tuple[str, int]:
-        """Press Ctrl-C; what it still printed, and its exit status."""
+        """Press Ctrl-C, and return the remaining output and the exit status."""
         self.process.send_signal(signal.SIGINT)
         printed, _ = self.process.communicate(timeout=60)
         return printed, self.process.returncode
@@ -205,7 +208,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def serve() -> Iterator[Callable[..., Served]]:
-    """`serve("map", …)`: a command that ends with the module's tests."""
+    """Return `serve("map", …)`, which starts a command that ends with the module's tests."""
     started: list[Served] = []
 
     def serving(*arguments: str, **environment: str) -> Served:

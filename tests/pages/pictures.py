@@ -1,6 +1,6 @@
-"""Renews docs/images/{map,desk}-{light,dark}.png and desk-live.png from the pages at work: `make pictures`.
+"""Renew docs/images/{map,desk}-{light,dark}.png and desk-live.png from running pages (`make pictures`).
 
-A demo is given for it, with its node, its city and its desk; nothing in the pictures is put there for them.
+The pages are those of a demo with its node, city and desk; nothing is staged for the pictures.
 """
 
 import io
@@ -16,7 +16,7 @@ PATIENCE_S = 90
 
 
 def main() -> None:
-    """Give a demo, and look at it."""
+    """Run a demo and take the pictures."""
     if chromium() is None:
         raise SystemExit("no chromium: `make test` installs it where it may")
     demo = Served("demo", "--seconds", "60", "--port", "0", "--stay")
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def take_map(browser: Browser, url: str) -> None:
-    """In the middle of a fan-out, when there is something to be seen; in both themes."""
+    """Take the map during a fan-out, in both themes."""
     shown = Shown(browser, url, viewport=MAP, color_scheme=THEMES[0])
     wait(shown, "document.querySelectorAll('.chip').length >= 9")
     wait(shown, "document.querySelector('#told').textContent.endsWith('ms')")
@@ -39,13 +39,13 @@ def take_map(browser: Browser, url: str) -> None:
         shown.page.emulate_media(color_scheme=theme)
         before = shown.text("#fan-out-told")
         wait(shown, f"document.querySelector('#fan-out-told').textContent !== {before!r}")
-        shown.page.wait_for_timeout(700)  # it is lit, and not yet fading
+        shown.page.wait_for_timeout(700)  # the fan-out is lit and not yet fading
         keep(shown.page, f"map-{theme}")
     shown.context.close()
 
 
 def take_desk(browser: Browser, link: str) -> None:
-    """A fire that can be approved, in both themes; then as it is live."""
+    """Take a fire ready to be approved, in both themes, and then live."""
     for theme in THEMES:
         shown = Shown(browser, link, viewport=DESK, color_scheme=theme)
         opened(shown)
@@ -61,18 +61,18 @@ def take_desk(browser: Browser, link: str) -> None:
 
 
 def opened(shown: Shown) -> None:
-    """Open the fire and wait until it could be approved."""
+    """Open the fire and wait until it can be approved."""
     shown.page.locator(".item", has_text="Structure fire").first.click()
     may_approve(shown)
 
 
 def may_approve(shown: Shown) -> None:
-    """Wait until the node would accept what is in the form."""
+    """Wait until the node would accept the form."""
     wait(shown, "!document.querySelector('#approve').disabled")
 
 
 def wait(shown: Shown, expression: str) -> None:
-    """Wait until it is so; a show takes its time."""
+    """Wait up to PATIENCE_S until the expression is true."""
     for _ in range(PATIENCE_S * 10):
         if shown.page.evaluate(expression):
             return
@@ -81,7 +81,7 @@ def wait(shown: Shown, expression: str) -> None:
 
 
 def keep(page: Page, name: str) -> None:
-    """Write a picture, with a palette: a third of the bytes, and no colour that an eye would miss."""
+    """Write a picture with a palette: a third of the size, without a visible loss of colours."""
     image = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     few = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     few.save(IMAGES / f"{name}.png", optimize=True)

@@ -1,7 +1,7 @@
-"""compose.yaml: docker-compose takes it, and what it runs brings a first alert to the map.
+"""Tests of compose.yaml: docker-compose accepts it, and its services bring a first alert to the map.
 
-There is no daemon here. So each service is a process with the command and environment that the file gives it, in a
-folder that has only what its volumes bring. Names of services become 127.0.0.1, and ports those that are free.
+There is no Docker daemon here. Each service is a process with the command and environment of the file, in a folder that
+has only the service's volumes. Service names become 127.0.0.1, and ports become free ones.
 """
 
 import json
@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 
 def composition(**settings: str) -> Json:
-    """The services as docker-compose understands them: checked against its schema, with all that is merged in."""
+    """Return the services as docker-compose reads them: validated and merged."""
     command = shutil.which("docker-compose")
     if command is None:
         pytest.skip("docker-compose is not installed (requirements/system.sh)")
@@ -50,12 +50,12 @@ def composition(**settings: str) -> Json:
 
 @pytest.fixture(scope="module")
 def services() -> Json:
-    """All services, those of a profile among them."""
+    """Return all services, including those of a profile."""
     return composition(COMPOSE_PROFILES="push")
 
 
 class Composed:
-    """The services as processes in `home`."""
+    """The services as processes in the folder `home`."""
 
     def __init__(self, home: Path, services: Json) -> None:
         self.home, self.services = home, services
@@ -63,7 +63,7 @@ class Composed:
         self.running: dict[str, subprocess.Popen[str]] = {}
 
     def changed(self, name: str, text: str) -> str:
-        """A text of the file as it is to be here."""
+        """Adapt a text of the file to this machine's paths, hosts and ports."""
         here = {
             "$$": "$",
             "/demo/": f"{self.home / name}/",
@@ -77,7 +77,7 @@ class Composed:
         return text
 
     def environment(self, name: str) -> dict[str, str]:
-        """What a service is given by the file, by its image, and for this machine."""
+        """Return a service's environment from the file, from its image, and for this machine."""
         given = {key: self.changed(name, value) for key, value in self.services[name].get("environment", {}).items()}
         image = {
             "GEOCAST_STREAM": f"0.0.0.0:{self.stream}",
@@ -91,7 +91,7 @@ class Composed:
         return clean_environment(**given, **image, **ports, **path)
 
     def folder(self, name: str) -> Path:
-        """Where a service begins, with its volumes."""
+        """Make a service's working folder with its volumes."""
         folder = self.home / name
         folder.mkdir(exist_ok=True)
         for volume in self.services[name].get("volumes", ()):
@@ -103,7 +103,7 @@ class Composed:
         return folder
 
     def start(self, name: str, *more: str, **settings: str) -> subprocess.Popen[str]:
-        """Start a service; `more` is put behind its command, and `settings` are variables that are added."""
+        """Start a service; `more` is appended to its command, and `settings` are added variables."""
         service = self.services[name]
         *words, last = (self.changed(name, word) for word in [*(service.get("entrypoint") or ()), *service["command"]])
         command = [*words, " ".join([last.rstrip(), *more])] if service.get("entrypoint") else [*words, last, *more]
@@ -121,33 +121,33 @@ class Composed:
         return self.running[name]
 
     def run(self, name: str) -> None:
-        """Start a service that ends by itself, and well."""
+        """Run a service that has to end by itself with status 0."""
         assert self.start(name).wait(PATIENCE) == 0, self.output(name)
 
     def output(self, name: str) -> str:
-        """What a service has printed."""
+        """Return the output of a service."""
         return (self.home / f"{name}.output").read_text()
 
     def healthy(self, name: str) -> bool:
-        """Whether its health check says so."""
+        """Return whether the health check of a service succeeds."""
         kind, *command = (self.changed(name, word) for word in self.services[name]["healthcheck"]["test"])
         assert kind == "CMD"
         assert self.running[name].poll() is None, self.output(name)
         return not subprocess.run(command, env=self.environment(name), capture_output=True, check=False).returncode
 
     def url(self, name: str, pattern: str) -> str:
-        """An address that it has printed."""
+        """Return an address that a service has printed."""
         return wait_until(lambda: re.search(pattern, self.output(name)), f"{name} says its address")[1]
 
     def up(self) -> None:
-        """All of them, in the order in which they wait for each other."""
+        """Start all services in the order of their dependencies."""
         self.up_to_the_node()
         self.start("map")
         self.start("desk", "--port", str(self.desk))
         self.run("first-alert")
 
     def up_to_the_node(self) -> None:
-        """Those that the others wait for."""
+        """Start the node and the services that the node needs."""
         self.run("secrets")
         self.start(
             "redis", "--port", str(self.redis), "--dir", str(self.folder("redis") / "data"), "--bind", "127.0.0.1"
@@ -156,7 +156,7 @@ class Composed:
         wait_until(lambda: self.healthy("node"), "the node is ready")
 
     def down(self) -> dict[str, int]:
-        """SIGTERM to those that run, the last first; how each ended."""
+        """Send SIGTERM to the running services, the last one first, and return their exit statuses."""
         running = [name for name, process in self.running.items() if process.poll() is None]
         ended = {}
         for name in reversed(running):
@@ -167,7 +167,7 @@ class Composed:
 
 @pytest.fixture
 def composed(tmp_path: Path, services: Json) -> Iterator[Composed]:
-    """What `docker compose up` would run; it is ended when the test is over."""
+    """Return the services of `docker compose up`; they are ended with the test."""
     composed = Composed(tmp_path, services)
     yield composed
     composed.down()
@@ -175,12 +175,12 @@ def composed(tmp_path: Path, services: Json) -> Iterator[Composed]:
 
 @pytest.fixture
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """For localhost."""
+    """Return a certificate for localhost."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def test_nothing_of_it_can_be_reached_from_another_machine_and_nothing_has_rights(services: Json):
-    """Ports on loopback alone, and the same inside and outside, so that links which are printed lead there."""
+def test_services_are_unreachable_from_outside_and_unprivileged(services: Json):
+    """Ports are on loopback only, and equal inside and outside, so that printed links work."""
     ports = [port for service in services.values() for port in service.get("ports", ())]
     assert {(port["host_ip"], port["published"]) for port in ports} == {
         ("127.0.0.1", str(port)) for port in (8765, 8766, 8767, 8770, 8780)
@@ -199,10 +199,10 @@ def test_nothing_of_it_can_be_reached_from_another_machine_and_nothing_has_right
 
 
 @needs_redis
-def test_the_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
+def test_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
     composed: Composed, show: Callable[..., Shown]
 ) -> None:
-    """`docker compose up`, as a person sees it in a browser."""
+    """The services are those of `docker compose up`, looked at in a browser."""
     composed.up()
     shown = show(composed.url("map", r"map: (http://\S+)"))
     shown.has("#affecting", HEADLINE)
@@ -215,8 +215,8 @@ def test_the_first_alert_is_on_the_map_and_incidents_are_on_the_desk(
 
 
 @needs_redis
-def test_with_the_profile_phones_are_woken(composed: Composed, certificate: Certificate) -> None:
-    """`COMPOSE_PROFILES=push docker compose up`: a page of the map registers, and is told what a desk publishes."""
+def test_push_profile_wakes_phones(composed: Composed, certificate: Certificate) -> None:
+    """With `COMPOSE_PROFILES=push` a page of the map registers and gets a published alert."""
     composed.up_to_the_node()
     with PushService(certificate) as service:
         services = {"GEOCAST_PUSH_SERVICES": f"localhost:{service.port}", "GEOCAST_PUSH_PRIVATE": "localhost"}
@@ -241,8 +241,8 @@ def test_with_the_profile_phones_are_woken(composed: Composed, certificate: Cert
         assert composed.down() == {"push": 0, "node": 0, "redis": 0}
 
 
-def test_a_second_start_keeps_keys_and_passwords(composed: Composed):
-    """Tokens that are about stay good; what a first start that was interrupted had left out is made up for."""
+def test_second_start_keeps_keys_and_passwords(composed: Composed):
+    """Existing tokens stay valid, and files that an interrupted first start left out are made."""
     composed.run("secrets")
     volumes = composed.home / "volumes"
     made = {name: (volumes / name).read_text() for name in MADE}

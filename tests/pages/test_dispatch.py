@@ -1,4 +1,4 @@
-"""The dispatch page in a real browser, against a real node: from a county's record to a call, and to its end."""
+"""Tests of the dispatch page in a real browser with a real node: from a county's record to a call and its end."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,14 +20,14 @@ RECORDS, CALLS, TITLE, COUNTS = "#records", "#calls", "#title", "#counts"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node that takes calls."""
+    """Return a node that accepts calls."""
     with calling_node(tmp_path_factory.mktemp("dispatch"), Keys(["cpr"])) as started:
         yield started
 
 
 @pytest.fixture
 def opens(node: Node, serve: Callable[..., Served], show: Callable[..., Shown]) -> Callable[..., Shown]:
-    """`opens(feed, …)`: the page of a feed, signed in."""
+    """Return `opens(feed, …)`, which opens the page of a feed, signed in."""
 
     def opening(feed: Path, *options: str, **context: object) -> Shown:
         token = node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE)
@@ -40,7 +40,7 @@ def opens(node: Node, serve: Callable[..., Served], show: Callable[..., Shown]) 
 
 @pytest.fixture
 def feed(tmp_path: Path) -> Path:
-    """A cardiac arrest of a minute ago, a test, a record without a place, and one that wants to be code."""
+    """Return a feed: a recent cardiac arrest, a test, a record without a place, one with markup, and a fire."""
     spot = (32.8, -96.8)
     return write_feed(
         tmp_path / "feed.csv",
@@ -55,37 +55,37 @@ def feed(tmp_path: Path) -> Path:
 
 
 def choose(shown: Shown, text: str) -> None:
-    """Press the record that says this."""
+    """Select the record with this text."""
     shown.has(RECORDS, text)
     shown.page.locator(f"{RECORDS} button", has_text=text).click()
 
 
 def call_responders(shown: Shown, kind: str = "a public place") -> None:
-    """Say what kind of place it is, and send the form."""
+    """Choose the kind of place and send the form."""
     shown.page.get_by_label(kind).check()
     shown.page.get_by_role("button", name="Call responders").click()
 
 
 def calls_of(node: Node) -> list[Json]:
-    """The open calls, by the node itself."""
+    """Return the open calls according to the node."""
     headers = bearer(node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
     return node.api.get("/v1/calls", headers=headers).json()["calls"]
 
 
 def ids_of(node: Node) -> set[str]:
-    """The ids of the open calls."""
+    """Return the ids of the open calls."""
     return {state["call"]["id"] for state in calls_of(node)}
 
 
-def test_a_countys_cardiac_arrest_becomes_a_call_and_the_one_without_a_location_does_not(node, opens):
-    """RZ2: real records; and of the call the node gives no place back."""
+def test_countys_cardiac_arrest_becomes_a_call_except_without_a_location(node, opens):
+    """The records are real, and the node does not return the place (rule RZ2)."""
     shown = opens(dispatch("montgomery_pa_911.csv"))
     choose(shown, "NO LOCATION")
     shown.has("#problem", "no location")
     assert not shown.page.locator("#form").is_visible()
     choose(shown, "BARTMAN")
     call_responders(shown)
-    shown.has(COUNTS, "0 called")  # within 100 m at first, and then further
+    shown.has(COUNTS, "0 called")  # the search starts within 100 m and then widens
     shown.has(TITLE, "Cardiac arrest: CPR needed")
     shown.has("#drill", "Exercise")
     state = calls_of(node)[-1]
@@ -96,8 +96,8 @@ def test_a_countys_cardiac_arrest_becomes_a_call_and_the_one_without_a_location_
     shown.picture("dispatch-call")
 
 
-def test_the_ring_widens_and_who_goes_and_who_is_there_is_on_the_page(node, opens, feed):
-    """RZ7: of a responder a pseudonym and the time until they are there; never where they are."""
+def test_page_shows_the_search_radius_and_the_seats(node, opens, feed):
+    """A responder is shown by a pseudonym and arrival time, never by place (rule RZ7)."""
     shown = opens(feed, "--as-recorded", "--status", "actual")
     spot = (32.8, -96.8)
     with Responder(node, "r-51c0", here(north_of(spot, 600))) as phone:
@@ -111,13 +111,13 @@ def test_the_ring_widens_and_who_goes_and_who_is_there_is_on_the_page(node, open
         shown.has("#seats", "is going, in")
         phone.say("report", id=rung["call"]["id"], state="arrived")
         shown.has("#seats", "is there")
-        shown.has(COUNTS, "within 1500 m")  # seats are free, and fewer than enough were called
+        shown.has(COUNTS, "within 1500 m")  # seats are free, and not enough responders were called
         shown.has("#announce", "1 going")
         shown.picture("dispatch-going")
 
 
-def test_nobody_is_called_before_somebody_says_whether_it_is_a_home(node, opens, feed):
-    """RY6: it is no guess; the field says so, and has the focus."""
+def test_no_call_is_opened_before_the_kind_of_place_is_chosen(node, opens, feed):
+    """The kind is not guessed; the field shows the error and gets the focus (rule RY6)."""
     before = ids_of(node)
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
@@ -125,11 +125,11 @@ def test_nobody_is_called_before_somebody_says_whether_it_is_a_home(node, opens,
     shown.has("#kind-refusal", "home or a public place")
     assert shown.page.evaluate("document.activeElement.name") == "kind"
     assert ids_of(node) == before
-    shown.troubles.clear()  # the refusal's status, on the console
+    shown.troubles.clear()  # the console shows the status of the refusal
 
 
-def test_a_call_is_corrected_and_ended_and_then_the_page_has_no_place_of_it(node, opens, feed):
-    """RZ4: the address goes from the screen with the call; the reason is asked for."""
+def test_corrected_and_ended_call_leaves_no_place_on_the_page(node, opens, feed):
+    """The address disappears with the call, and a reason is required (rule RZ4)."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
     call_responders(shown)
@@ -140,7 +140,7 @@ def test_a_call_is_corrected_and_ended_and_then_the_page_has_no_place_of_it(node
     shown.page.get_by_label("On the ring").fill("Adult, not breathing")
     shown.page.get_by_role("button", name="Send the correction").click()
     shown.has("#headline", "Adult, not breathing")
-    assert calls_of(node)[-1]["content"] > 1  # the number of an entry: the ring widens, too
+    assert calls_of(node)[-1]["content"] > 1  # the number of an entry, which also counts widenings
     shown.page.get_by_role("button", name="End the call…").click()
     shown.page.get_by_role("button", name="End it").click()
     shown.has("#state-word", "Ended")
@@ -149,8 +149,8 @@ def test_a_call_is_corrected_and_ended_and_then_the_page_has_no_place_of_it(node
     wait_until(lambda: not shown.page.locator(".mark-patient").count(), "it is gone from the map")
 
 
-def test_a_mark_that_is_dragged_says_another_place(node, opens, feed):
-    """And the numbers follow."""
+def test_dragged_marker_changes_the_place(node, opens, feed):
+    """The numbers in the form follow."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
     before = shown.page.get_by_label("Latitude").input_value()
@@ -165,8 +165,8 @@ def test_a_mark_that_is_dragged_says_another_place(node, opens, feed):
     )
 
 
-def test_a_test_stays_one_and_looks_like_it(node, opens, feed):
-    """RU1: the record says so."""
+def test_record_of_a_test_opens_a_test_call(node, opens, feed):
+    """The status comes from the record (rule RU1)."""
     shown = opens(feed, "--as-recorded", "--status", "actual")
     choose(shown, "Test Street")
     assert shown.page.get_by_label("It is").input_value() == "test"
@@ -175,8 +175,8 @@ def test_a_test_stays_one_and_looks_like_it(node, opens, feed):
     assert calls_of(node)[-1]["call"]["status"] == "test"
 
 
-def test_what_is_too_old_is_refused_by_the_node_in_words(node, opens, feed):
-    """RO2: and markup in a record is text."""
+def test_refusal_of_an_old_record_is_shown_in_words(node, opens, feed):
+    """Markup in a record is shown as text (rule RO2)."""
     before = ids_of(node)
     shown = opens(feed, "--as-recorded")
     choose(shown, HOSTILE)
@@ -184,11 +184,11 @@ def test_what_is_too_old_is_refused_by_the_node_in_words(node, opens, feed):
     wait_until(lambda: shown.text("#problem"), "the refusal")
     assert ids_of(node) == before
     assert shown.page.title() != "owned"
-    shown.troubles.clear()  # the refusal's status, on the console
+    shown.troubles.clear()  # the console shows the status of the refusal
 
 
-def test_who_comes_back_finds_the_open_call_and_has_to_say_its_place_again(node, opens, feed):
-    """Nothing of it is kept on this side but in memory."""
+def test_second_page_finds_the_open_call_without_its_place(node, opens, feed):
+    """The service keeps the place in memory only, so a correction has to give it again."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")
     call_responders(shown)
@@ -203,8 +203,8 @@ def test_who_comes_back_finds_the_open_call_and_has_to_say_its_place_again(node,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_keeps_the_rules_of_wcag(opens, feed, scheme):
-    """By axe-core, on a wide screen and a narrow one."""
+def test_page_has_no_wcag_violations(opens, feed, scheme):
+    """axe-core checks a wide and a narrow screen."""
     shown = opens(feed, "--as-recorded", color_scheme=scheme)
     choose(shown, "Copper Gate")
     assert shown.violations() == []

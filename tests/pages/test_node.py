@@ -1,4 +1,4 @@
-"""The pages of a node itself: its calls, tried as a person would, and its stream."""
+"""Tests of a node's own pages: its HTTP calls, used as by a person, and its stream."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ Show = Callable[..., Shown]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node for all of these tests."""
+    """Return a node for all tests of this module."""
     with Node(tmp_path_factory.mktemp("node"), Keys()) as started:
         yield started
 
 
 @pytest.fixture
 def open_page(show: Show, node: Node) -> Iterator[Callable[..., Shown]]:
-    """`open_page("/docs")`: a page of the node. It asks nobody else for anything; what went wrong fails the test."""
+    """Return `open_page("/docs")`, which opens a page of the node; the page may load nothing from another host."""
     asked: set[str] = set()
 
     def opening(path: str, **context: object) -> Shown:
@@ -34,8 +34,8 @@ def open_page(show: Show, node: Node) -> Iterator[Callable[..., Shown]]:
     assert asked == {urlsplit(str(node.api.base_url)).netloc}
 
 
-def test_all_calls_are_listed_with_examples(open_page: Callable[..., Shown], node: Node):
-    """`/` leads to the page; it knows OpenAPI 3.1; nothing is refused by its Content-Security-Policy."""
+def test_all_operations_are_listed_with_examples(open_page: Callable[..., Shown], node: Node):
+    """`/` redirects to the page, which reads OpenAPI 3.1 and obeys its Content-Security-Policy."""
     shown = open_page("/")
     assert shown.page.url.endswith("/docs")
     document = node.api.get("/openapi.json").json()
@@ -46,8 +46,8 @@ def test_all_calls_are_listed_with_examples(open_page: Callable[..., Shown], nod
     shown.picture("node-calls")
 
 
-def test_an_example_is_sent_from_the_page(open_page: Callable[..., Shown], node: Node):
-    """A token, "Try it out", "Execute": 201, and the alert is there; in the system's dark theme."""
+def test_example_can_be_sent_from_the_page(open_page: Callable[..., Shown], node: Node):
+    """With a token, "Try it out" and "Execute" give 201 and publish the alert; the theme is dark."""
     shown = open_page("/docs", color_scheme="dark")
     page = shown.page
     page.click(".btn.authorize")
@@ -64,8 +64,11 @@ def test_an_example_is_sent_from_the_page(open_page: Callable[..., Shown], node:
     assert node.state(body["id"])["alert"]["headline"] == body["headline"]
 
 
-def test_the_page_of_the_stream_is_for_everybody(open_page: Callable[..., Shown]):
-    """All messages, on a phone and in the dark too; no violation of WCAG 2.1 A and AA; and a way to the calls."""
+def test_stream_page_is_accessible(open_page: Callable[..., Shown]):
+    """The page has no WCAG 2.1 A or AA violation on desktop, on a phone and in the dark.
+
+    The page links to the HTTP calls.
+    """
     for name, context in (("light", {}), ("phone", {"viewport": PHONE}), ("dark", {"color_scheme": "dark"})):
         shown = open_page("/docs/stream", **context)
         shown.has("main", "hello")

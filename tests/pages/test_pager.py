@@ -1,4 +1,4 @@
-"""The responder's page in a real browser, on a phone, against a real node."""
+"""Tests of the responder's page in a real browser with a phone's screen, against a real node."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from end_to_end.kit.times import wait_until
 from pages.conftest import PHONE, Served, Shown
 from support.ports import free_ports
 
-HOME = (47.6765, 8.8280)  # 270 m from the middle of the ring of PLACE
+HOME = (47.6765, 8.8280)  # 270 m from the centre of the call's circle
 HALL = (47.6772, 8.8300)
 DUTY, CALLS, QUIET, STATUS = "#duty", "#calls", "#quiet", "#status"
 OF_THE_PLACE = ("Dorfstrasse", "4711", "3rd floor", "47.678008", "8.831112", "2580")
@@ -22,7 +22,7 @@ OF_THE_PLACE = ("Dorfstrasse", "4711", "3rd floor", "47.678008", "8.831112", "25
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node that takes calls, knows a defibrillator, and allows the page's origin."""
+    """Return a node that accepts calls, knows a defibrillator, and allows the page's origin."""
     (port,) = free_ports(1)
     home = tmp_path_factory.mktemp("pager")
     tags = {"emergency": "defibrillator", "access": "yes", "opening_hours": "24/7"}
@@ -38,14 +38,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest.fixture(scope="module")
 def url(node: Node, serve: Callable[..., Served]) -> str:
-    """The page of that node."""
+    """Return the address of the page for that node."""
     options = ("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.page_port))  # type: ignore[attr-defined]
     return serve("pager", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", *options).url("pager")
 
 
 @pytest.fixture
 def phone(node: Node, url: str, show: Callable[..., Shown]) -> Callable[..., Shown]:
-    """`phone(token)`: the page on somebody's phone, connected."""
+    """Return `phone(token)`, which opens the page on a phone's screen and waits until it is connected."""
 
     def showing(token: str, **context: object) -> Shown:
         shown = show(f"{url}/#token={token}", viewport=PHONE, **context)
@@ -57,7 +57,7 @@ def phone(node: Node, url: str, show: Callable[..., Shown]) -> Callable[..., Sho
 
 @pytest.fixture
 def dispatcher(node: Node) -> Iterator[Dispatcher]:
-    """A dispatcher, whose open calls are ended when the test is over."""
+    """Return a dispatcher whose open calls are ended with the test."""
     with Dispatcher(node) as calling:
         yield calling
         for state in calling.api.get("/v1/calls").json()["calls"]:
@@ -65,21 +65,21 @@ def dispatcher(node: Node) -> Iterator[Dispatcher]:
 
 
 def medic(node: Node, *, may_test: bool = False) -> str:
-    """A medic's token; each test has one of their own, for who has been on a call rests."""
+    """Return the token of a new medic; each test needs a new one, because a responder rests after a call."""
     now = int(time.time())
     scope = f"{PHONE_SCOPE} alerts:test" if may_test else PHONE_SCOPE
     return node.keys.token(sub=new_id("r"), scope=scope, iat=now, exp=now + A_DAY_S, quals=["medic"])
 
 
 def on_duty(shown: Shown) -> Shown:
-    """Go on duty, and wait until the node knows."""
+    """Go on duty and wait until the node knows."""
     shown.page.locator(DUTY).click()
     shown.has("#duty-text", "as medic")
     return shown
 
 
 def traces(shown: Shown) -> list[str]:
-    """What there is of the place: in the page, its title, its storages, on its map."""
+    """Return the parts of the place that are in the page, its title or its storage."""
     said = shown.page.evaluate(
         "document.documentElement.outerHTML + document.title + JSON.stringify({...localStorage, ...sessionStorage})"
     )
@@ -87,12 +87,12 @@ def traces(shown: Shown) -> list[str]:
 
 
 def seats(dispatcher: Dispatcher, body: Json) -> list[str]:
-    """The states of the seats that are held."""
+    """Return the states of the held seats."""
     return [seat["state"] for seat in dispatcher.state(body["id"])["seats"]]
 
 
-def test_a_responder_is_rung_goes_is_told_where_and_stood_down_and_then_no_trace_is_left(node, phone, dispatcher):
-    """RU1, RU2, RU3: from the alarm to the end; the exact place is on the page only while there is a seat."""
+def test_responder_is_called_accepts_and_is_stood_down_without_a_trace(node, phone, dispatcher):
+    """The exact place is on the page only while there is a seat (rules RU1, RU2, RU3)."""
     shown = on_duty(phone(medic(node)))
     body = call()
     dispatcher.post("", body)
@@ -124,8 +124,8 @@ def test_a_responder_is_rung_goes_is_told_where_and_stood_down_and_then_no_trace
     assert traces(shown) == []
 
 
-def test_who_takes_the_second_seat_brings_the_defibrillator_and_is_told_its_code(node, phone, dispatcher):
-    """RI2, RI3: on the map and in words."""
+def test_second_seat_fetches_the_defibrillator_with_its_code(node, phone, dispatcher):
+    """The defibrillator is on the map and in the text (rules RI2, RI3)."""
     shown = on_duty(phone(medic(node)))
     body = call()
     dispatcher.post("", body)
@@ -142,8 +142,8 @@ def test_who_takes_the_second_seat_brings_the_defibrillator_and_is_told_its_code
         shown.picture("pager-task", full_page=True)
 
 
-def test_who_can_not_go_after_all_gives_the_seat_back(node, phone, dispatcher):
-    """RV5: and the place is gone from the page at once."""
+def test_responder_gives_the_seat_back(node, phone, dispatcher):
+    """The place disappears from the page at once (rule RV5)."""
     shown = on_duty(phone(medic(node)))
     body = call()
     dispatcher.post("", body)
@@ -155,8 +155,8 @@ def test_who_can_not_go_after_all_gives_the_seat_back(node, phone, dispatcher):
     wait_until(lambda: seats(dispatcher, body) == [], "the seat is free again")
 
 
-def test_who_declines_is_not_asked_again(node, phone, dispatcher):
-    """RU1: not by new content either."""
+def test_declined_call_is_not_shown_again(node, phone, dispatcher):
+    """New content does not bring it back (rule RU1)."""
     shown = on_duty(phone(medic(node)))
     body = call()
     dispatcher.post("", body)
@@ -170,8 +170,8 @@ def test_who_declines_is_not_asked_again(node, phone, dispatcher):
 
 
 @pytest.mark.parametrize(("status", "word"), [("exercise", "Exercise"), ("test", "Test")])
-def test_a_drill_looks_like_one(node, phone, dispatcher, status, word):
-    """RU1: with a badge, without the alarm, and said aloud."""
+def test_drill_is_marked(node, phone, dispatcher, status, word):
+    """A drill has a badge, no alarm, and an announcement for screen readers (rule RU1)."""
     shown = on_duty(phone(medic(node, may_test=True)))
     dispatcher.post("", call(status=status))
     shown.has(CALLS, f"{word}: no emergency")
@@ -181,8 +181,8 @@ def test_a_drill_looks_like_one(node, phone, dispatcher, status, word):
     assert style == "dashed"
 
 
-def test_nobody_is_called_off_duty_and_a_home_calls_only_who_may_go_there(node, phone, dispatcher):
-    """RQ4: the switch decides. Who goes on duty later is called then (RJ3)."""
+def test_responder_off_duty_is_not_called(node, phone, dispatcher):
+    """A responder who goes on duty later is called then (rules RQ4, RJ3)."""
     shown = phone(medic(node))
     body = call()
     dispatcher.post("", body)
@@ -194,8 +194,8 @@ def test_nobody_is_called_off_duty_and_a_home_calls_only_who_may_go_there(node, 
     shown.has("#duty-text", "You are not called.")
 
 
-def test_words_of_others_are_text(node, phone, dispatcher):
-    """Markup in a headline, an address or the way in is shown as it is."""
+def test_untrusted_text_is_shown_as_plain_text(node, phone, dispatcher):
+    """Markup in a headline, an address or the access notes has no effect."""
     evil = "<img src=x onerror=\"document.title='owned'\">"
     shown = on_duty(phone(medic(node)))
     dispatcher.post("", call(headline=evil, place={**PLACE, "address": evil, "access": evil}))
@@ -205,8 +205,7 @@ def test_words_of_others_are_text(node, phone, dispatcher):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_call_and_a_task_keep_the_rules_of_wcag(node, phone, dispatcher, scheme):
-    """By axe-core."""
+def test_call_and_task_have_no_wcag_violations(node, phone, dispatcher, scheme):
     shown = on_duty(phone(medic(node), color_scheme=scheme, reduced_motion="reduce"))
     dispatcher.post("", call())
     shown.has(CALLS, "I am going")
@@ -217,8 +216,8 @@ def test_a_call_and_a_task_keep_the_rules_of_wcag(node, phone, dispatcher, schem
     assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the phone"
 
 
-def test_who_has_no_qualification_that_counts_is_told_so(node, phone):
-    """RQ3: going on duty would call nobody."""
+def test_responder_without_qualification_gets_a_notice(node, phone):
+    """Going on duty would have no effect (rule RQ3)."""
     shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE))
     shown.has("#duty-text", "You are not called.")
     shown.page.locator(DUTY).click()
@@ -226,8 +225,8 @@ def test_who_has_no_qualification_that_counts_is_told_so(node, phone):
     assert shown.page.locator(DUTY).get_attribute("aria-checked") == "true"
 
 
-def test_the_token_is_nowhere_but_in_this_tab(node, phone, url):
-    """Not in the address bar, and not at the page's server."""
+def test_token_stays_in_the_tab(node, phone, url):
+    """The token is not in the address bar, and not at the page's server."""
     token = node.keys.token(sub="r-1", scope=PHONE_SCOPE)
     shown = phone(token)
     assert shown.page.url == f"{url}/"
@@ -238,7 +237,6 @@ def test_the_token_is_nowhere_but_in_this_tab(node, phone, url):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_off_duty_keeps_the_rules_of_wcag(node, phone, scheme):
-    """By axe-core."""
+def test_page_off_duty_has_no_wcag_violations(node, phone, scheme):
     shown = phone(node.keys.token(sub="r-1", scope=PHONE_SCOPE), color_scheme=scheme)
     assert shown.violations() == []

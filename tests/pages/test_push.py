@@ -1,8 +1,8 @@
-"""Web Push in a real browser: what its worker shows for what is pushed (docs/reference/push-rules.md, "The client").
+"""Tests of Web Push in a real browser: what the service worker shows for pushes (docs/reference/push-rules.md).
 
-Headless Chromium has no push service. What one would deliver is handed to the worker by the browser's own tools;
-worker, store and notifications are real. And where a page subscribes it is given a subscription of the stand-in, which
-has what `geocast push` sends, and decrypts it.
+Headless Chromium has no push service, so the browser's developer tools hand pushes to the worker. The worker, its
+storage and the notifications are real. A page that subscribes gets a subscription of the demo's push service, which
+receives and decrypts the pushes of `geocast push`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from support.push_service import PushService
 WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)
 PAGE = "<!doctype html><title>App</title><link rel='icon' href='data:,'><main></main>"
-# It counts what it is done with: Chromium forgets a notification if it is asked for all while it shows one. And it has
-# them stay: Chromium takes others away after half a minute.
+# The worker counts finished events, because Chromium loses a notification if all are listed while one is being shown.
+# The worker's notifications require interaction, because Chromium removes others after half a minute.
 WORKER = """
 import { handle } from "/geocast/geocast-push-sw.js";
 self.done = 0;
@@ -50,12 +50,12 @@ handle(self, OPTIONS);
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """The library, an empty page, and a worker."""
+    """A handler that serves the library, an empty page and a worker."""
 
     server: Site
 
     def do_GET(self) -> None:
-        """A page of the test, or a file."""
+        """Serve a page of the test, or a file."""
         found = self.server.pages.get(self.path)
         if found is None:
             super().do_GET()
@@ -66,11 +66,11 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(found[1].encode())
 
     def log_message(self, *_: object) -> None:
-        """Not on the tests' output."""
+        """Log nothing."""
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """An app's web server."""
+    """The web server of an app."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), functools.partial(Files, directory=str(WEB)))
@@ -79,14 +79,14 @@ class Site(http.server.ThreadingHTTPServer):
         self.has({})
 
     def has(self, options: Json) -> None:
-        """The worker of the app, with further options."""
+        """Set the worker of the app, with further options."""
         worker = WORKER.replace("OPTIONS", json.dumps({"app": "/", "icon": "/icon.png"} | options))
         self.pages["/sw.js"] = ("text/javascript", worker)
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """It, for one test."""
+    """Return the web server of one test."""
     with Site() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -97,12 +97,12 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """The stand-in's."""
+    """Return the certificate of the push service."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 class App:
-    """A page of the app with its worker, and what the phone shows."""
+    """A page of the app with its worker and notifications."""
 
     def __init__(self, shown: Shown, origin: str) -> None:
         self.shown, self.page, self.origin = shown, shown.page, origin
@@ -115,7 +115,7 @@ class App:
         self.activated += [each["registrationId"] for each in event["versions"] if each["status"] == "activated"]
 
     def install(self) -> None:
-        """Have the worker run."""
+        """Register the worker and wait until it runs."""
         self.page.evaluate("""async () => {
             await navigator.serviceWorker.register("/sw.js", { type: "module" });
             await navigator.serviceWorker.ready;
@@ -127,15 +127,15 @@ class App:
         wait_until(self._is_there, "the worker is there")
 
     def _is_there(self) -> bool:
-        self.page.evaluate("1")  # events come in while something is asked
+        self.page.evaluate("1")  # events arrive only during a request
         return bool(self.activated) and bool(self.shown.context.service_workers)
 
     def sleep(self) -> None:
-        """No page of the app is open."""
+        """Leave the page, so that none of the app is open."""
         self.page.goto("about:blank")
 
     def push(self, message: Json | str) -> None:
-        """Have the browser hand this to the worker, as a push service would, and wait until it is done with it."""
+        """Deliver a push to the worker through the browser, and wait until it is handled."""
         done = self.worker("self.done")
         data = message if isinstance(message, str) else json.dumps(message)
         command = {"origin": self.origin, "registrationId": self.activated[-1], "data": data}
@@ -143,17 +143,17 @@ class App:
         wait_until(lambda: self.worker("self.done") > done, "the worker is done")
 
     def worker(self, expression: str) -> Any:
-        """What JavaScript says in the worker."""
+        """Return the value of a JavaScript expression in the worker."""
         return self.shown.context.service_workers[0].evaluate(expression)
 
     def notifications(self) -> list[Json]:
-        """What the phone shows, by tag, as the worker has shown it last."""
+        """Return the open notifications sorted by tag, with the options last given to each."""
         found: list[Json] = self.worker("""async () => (await registration.getNotifications()).map(({ title, tag }) =>
             self.shown.findLast((each) => each.title === title && each.tag === tag))""")
         return sorted(found, key=lambda each: str(each["tag"]))
 
     def shows(self, *wanted: tuple[str, str]) -> list[Json]:
-        """Wait until exactly these are there, as (tag, title); all of them."""
+        """Wait until exactly these (tag, title) pairs are open, and return the notifications."""
 
         def is_so() -> bool:
             return [(each["tag"], each["title"]) for each in self.notifications()] == sorted(wanted)
@@ -165,7 +165,7 @@ class App:
         return self.notifications()
 
 
-# What the browser has of a push service, in a page: the subscription of the stand-in's phone, until it is ended.
+# A replacement for the browser's push service in a page: the subscription of a phone of the demo's push service.
 SUBSCRIBING = """
 const subscription = SUBSCRIPTION;
 const made = {
@@ -181,21 +181,21 @@ PushManager.prototype.subscribe = async ({ applicationServerKey }) => {
 
 
 def opened(show: Callable[..., Shown], site: Site, subscription: Json | None = None) -> App:
-    """The app, open, in a browser that may show notifications, and whose push service gives out this."""
+    """Open the app in a browser that allows notifications and gives out this subscription."""
     script = SUBSCRIBING.replace("SUBSCRIPTION", json.dumps(subscription))
     return App(show(f"{site.origin}/", permissions=["notifications"], locale="en-GB", script=script), site.origin)
 
 
 @pytest.fixture
 def app(show: Callable[..., Shown], site: Site) -> App:
-    """The app, open, with its worker."""
+    """Return the open app with its worker."""
     found = opened(show, site)
     found.install()
     return found
 
 
 def alert_of(alert_id: str, **fields: Any) -> Json:
-    """A push that tells of an alert at home."""
+    """Return a push with an alert at home."""
     alert = {
         "id": alert_id,
         "revision": 1,
@@ -214,13 +214,13 @@ def alert_of(alert_id: str, **fields: Any) -> Json:
 
 
 def cancel_of(alert_id: str, revision: int, reason: str = "The fire is out.") -> Json:
-    """A push that calls it off."""
+    """Return a push that cancels an alert."""
     cancelled = {"id": alert_id, "revision": revision, "reason": reason, "cancelled_at": stamp()}
     return {"now": stamp(), "type": "cancel", **cancelled}
 
 
-def test_a_revision_takes_the_place_of_an_alert_and_so_does_its_cancel(app: App):
-    """WPC1, WPC2, WPC3, WPC4, WPM5: one notification for each push; what is known already is silent."""
+def test_revision_and_cancel_replace_a_notification(app: App):
+    """Each push shows one notification, and a known revision is silent (rules WPC1, WPC2, WPC3, WPC4, WPM5)."""
     app.sleep()
     first = alert_of("a")
     app.push(first)
@@ -233,7 +233,7 @@ def test_a_revision_takes_the_place_of_an_alert_and_so_does_its_cancel(app: App)
     app.push(alert_of("a", revision=2, severity="extreme", title="Large fire"))
     [shown] = app.shows(("a", "Large fire"))
     assert (shown["silent"], shown["renotify"], shown["requireInteraction"]) == (False, True, True)
-    app.push(alert_of("a"))  # it was late
+    app.push(alert_of("a"))  # a late older revision
     app.push(alert_of("b"))
     [first, _] = app.shows(("a", "Large fire"), ("b", "Structure fire"))
     assert (first["silent"], first["renotify"]) == (True, False)
@@ -244,8 +244,11 @@ def test_a_revision_takes_the_place_of_an_alert_and_so_does_its_cancel(app: App)
     app.shows(("b", "Structure fire"), ("c", "Structure fire"))
 
 
-def test_what_ends_is_taken_away_at_the_next_wake(app: App):
-    """WPC4, WPC5: by the push's own `now`, if that is later; C3: a cancel of what is not held is told."""
+def test_ended_alert_is_removed_at_the_next_push(app: App):
+    """The push's own `now` counts if it is later (rules WPC4, WPC5).
+
+    The cancel of an unknown alert is shown (rule C3).
+    """
     app.sleep()
     app.push(alert_of("short"))
     app.push(alert_of("long", expires_at=stamp(hours=9)))
@@ -256,12 +259,15 @@ def test_what_ends_is_taken_away_at_the_next_wake(app: App):
     app.push(alert_of("late", issued_at=stamp(hours=-1), expires_at=stamp(seconds=-1)))
     [late, _] = app.shows(("late", "An alert here has ended"), ("long", "Structure fire"))
     assert (late["silent"], late["body"]) == (True, "Structure fire")
-    app.push(alert_of("never heard of"))  # older than its cancel, of which it says what that was about
+    app.push(alert_of("never heard of"))  # older than its cancel, whose notification it completes
     app.shows(("long", "Structure fire"), ("never heard of", "Called off: Structure fire"))
 
 
-def test_a_notification_says_what_it_is_and_in_which_language(app: App):
-    """WPC5: C6 first, C7 (no controls), the words around it in the alert's language; what was cut is told as well."""
+def test_notification_has_its_status_and_language(app: App):
+    """The status comes first (rule C6), and control codes are removed (rule C7).
+
+    The wording follows the alert's language; a shortened alert is shown too (rule WPC5).
+    """
     app.sleep()
     hostile = "Agua\u202e\n\u0007 <b>alta</b>"
     app.push(alert_of("es", status="exercise", title=hostile, language="es-MX", instruction="Suba."))
@@ -276,8 +282,8 @@ def test_a_notification_says_what_it_is_and_in_which_language(app: App):
         assert shown["silent"] is silent
 
 
-def test_what_cannot_be_read_is_told_all_the_same(app: App):
-    """WPC2, WPC5: each push shows a notification, whatever it is."""
+def test_unreadable_push_shows_a_placeholder(app: App):
+    """Each push shows a notification (rules WPC2, WPC5)."""
     app.sleep()
     for rubbish in (
         "rubbish",
@@ -295,8 +301,8 @@ def test_what_cannot_be_read_is_told_all_the_same(app: App):
         wait_until(lambda: app.notifications() == [], "it is closed")
 
 
-def test_with_verify_a_worker_shows_what_reviewers_have_signed(show: Callable[..., Shown], site: Site):
-    """WPC5: by C11 to C15; of what nobody has signed whose word counts there is not a word."""
+def test_verifying_worker_shows_only_signed_alerts(show: Callable[..., Shown], site: Site):
+    """No text of an unverified alert is shown (rules WPC5, C11 to C15)."""
     vectors = json.loads((WEB.parent / "conformance" / "vectors" / "approvals.json").read_text("utf-8"))
     messages = {case["why"]: case["message"] for case in vectors["cases"]}
     site.has({"verify": {"keys": vectors["reviewers"], "audience": vectors["audience"], "approvals": 2}})
@@ -337,8 +343,8 @@ OPENING = """async ([url, stream, token, place, cells]) => {
 }"""
 
 
-def test_what_a_visible_page_shows_is_silent(show: Callable[..., Shown], site: Site):
-    """WPC1, WPC3: it is handed to the page, and heard there; the page and the worker hold the same from then on."""
+def test_alert_shown_by_a_visible_page_is_silent(show: Callable[..., Shown], site: Site):
+    """The worker hands it to the page, and both hold the same alerts from then on (rules WPC1, WPC3)."""
     app = opened(show, site, {"endpoint": "https://push.example/1", "keys": {}})
     answers = {"GET": {"vapid": "B", "cells": [5, 9]}, "PUT": {"until": stamp(days=30), "secret": "s"}}
     app.shown.context.route("**/v1/**", lambda route: route.fulfill(json=answers[route.request.method]))
@@ -349,7 +355,7 @@ def test_what_a_visible_page_shows_is_silent(show: Callable[..., Shown], site: S
     app.push(alert_of("a"))
     [shown] = app.shows(("a", "Structure fire"))
     assert shown["silent"] is True
-    app.push(alert_of("elsewhere", area=[circle((40, -100), 500)]))  # which this page does not show
+    app.push(alert_of("elsewhere", area=[circle((40, -100), 500)]))  # this page does not show it
     _, shown = app.shows(("a", "Structure fire"), ("elsewhere", "Structure fire"))
     assert shown["silent"] is False
     app.push(alert_of("a", revision=2))
@@ -365,8 +371,8 @@ def test_what_a_visible_page_shows_is_silent(show: Callable[..., Shown], site: S
     assert app.page.evaluate("events") == []
 
 
-def test_two_that_change_the_store_at_once_do_so_one_after_the_other(app: App):
-    """WPC1: each finds what the other has written, by connections of their own as page and worker have them."""
+def test_concurrent_changes_of_the_store_are_serialized(app: App):
+    """Page and worker have their own connections, and each reads the other's writes (rule WPC1)."""
     total = app.page.evaluate("""async () => {
         const { Kept } = await import("/geocast/kept.js");
         const both = [new Kept(), new Kept()];
@@ -377,10 +383,10 @@ def test_two_that_change_the_store_at_once_do_so_one_after_the_other(app: App):
     assert total == 100
 
 
-def test_an_alert_goes_from_a_node_by_push_to_a_notification(
+def test_alert_reaches_a_notification_through_node_and_push(
     show: Callable[..., Shown], site: Site, certificate: Certificate, tmp_path: Path
 ):
-    """WPC1, WPC2, WPC3, WPC6, WPM5: published, pushed, decrypted by the stand-in, shown by a browser, told once."""
+    """An alert is published, pushed, decrypted and shown once (rules WPC1, WPC2, WPC3, WPC6, WPM5)."""
     spot = ground()
     with (
         PushService(certificate) as service,
@@ -393,7 +399,7 @@ def test_an_alert_goes_from_a_node_by_push_to_a_notification(
         opening = [f"http://127.0.0.1:{push.port}/v1", stream, push.token(), place(spot), [cell(spot)]]
 
         def come(number: int) -> Json:
-            """The next push."""
+            """Return the push with this number."""
             service.until(lambda: len(phone.told) == number)
             return phone.told[-1]
 

@@ -1,4 +1,4 @@
-"""Two reviewers at the desk, each with a key of their own browser: a phone verifies what they have signed."""
+"""Tests of two reviewers at the desk, each with a key in the browser; a phone verifies their signatures."""
 
 import contextlib
 import json
@@ -36,14 +36,14 @@ fire_structure = {{ title = "Structure fire", approvals = 2, cancel_approvals = 
 
 
 class Place:
-    """A node that wants two signatures, its desk with a fire on it, and the operator's file of reviewers."""
+    """A node that requires two signatures, its desk with a fire, and the operator's file of reviewers."""
 
     def __init__(self, node: Node, desk: DeskProcess, spot: tuple[float, float]) -> None:
         self.node, self.desk, self.spot = node, desk, spot
         self.enrolled: list[Json] = [GLASS.public() | {"break_glass": True}]
 
     def enrol(self, *public: Json) -> None:
-        """Add keys to the operator's file, and have the node read it."""
+        """Add keys to the operator's file and make the node reload it."""
         self.enrolled += public
         (self.node.home / "reviewers.json").write_text(json.dumps({"keys": self.enrolled}))
         before = self._reloads()
@@ -59,7 +59,7 @@ class Place:
 
     @contextlib.contextmanager
     def phone(self) -> Iterator[ClientConnection]:
-        """A stock client on a signed stream, welcomed, at the place of the fire."""
+        """Yield a welcomed client on a signed stream at the place of the fire."""
         url = f"ws://127.0.0.1:{self.node.stream_port}/v1/stream"
         token = self.node.keys.token(sub="phone", scope=PHONE_SCOPE)
         with connect(url, subprotocols=[SIGNED], compression=None, proxy=None) as phone:
@@ -68,14 +68,14 @@ class Place:
             yield phone
 
     def heard(self, phone: ClientConnection, approvals: int) -> Any:
-        """The next message, verified by the keys that are enrolled."""
+        """Return the next message, verified by the enrolled keys."""
         verifier = Verifier({"keys": self.enrolled}, AUDIENCE, approvals=approvals, cancel_approvals=approvals)
         return verifier.read(json.loads(phone.recv(PATIENCE)))
 
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
-    """A node that wants two signatures, and has one reviewer's key."""
+    """Return a node that requires two signatures and knows one reviewer's key."""
     home = tmp_path_factory.mktemp("node")
     (home / "policy.toml").write_text(POLICY)
     (home / "reviewers.json").write_text(json.dumps({"keys": [GLASS.public() | {"break_glass": True}]}))
@@ -85,7 +85,7 @@ def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
 
 @pytest.fixture
 def here(node: Node, tmp_path: Path) -> Iterator[Place]:
-    """That node with a desk of this test's own."""
+    """Return that node with a desk for this test."""
     spot = ground()
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
     with DeskProcess(tmp_path, node, feed, "--as-recorded") as desk:
@@ -93,7 +93,7 @@ def here(node: Node, tmp_path: Path) -> Iterator[Place]:
 
 
 def at_the_desk(show: Show, here: Place, name: str) -> Shown:
-    """A reviewer in a browser of their own, with the fire open."""
+    """Open the fire on the desk in a reviewer's own browser."""
     shown = show(here.desk.link(name))
     shown.page.locator(".item", has_text="Structure fire").first.click()
     shown.has("#title", "Structure fire")
@@ -101,7 +101,7 @@ def at_the_desk(show: Show, here: Place, name: str) -> Shown:
 
 
 def make_key(shown: Shown) -> Json:
-    """Have the page make a key; its public half, as the operator gets it."""
+    """Make a key in the page and return its public half for the operator."""
     shown.page.click("#my-key")
     shown.page.click("#draw-key")
     shown.has("#key-note", "Its name is")
@@ -111,7 +111,7 @@ def make_key(shown: Shown) -> Json:
 
 
 def read_and_sign(shown: Shown, button: str) -> str:
-    """Open what is to be signed; what the page says it is."""
+    """Open the signing panel and return the text to be signed."""
     shown.until(
         f"!document.querySelector('{button}').disabled && !document.querySelector('{button}').hidden", "it can be read"
     )
@@ -121,7 +121,10 @@ def read_and_sign(shown: Shown, button: str) -> str:
 
 
 def test_two_reviewers_sign_with_keys_of_their_browsers(here: Place, show: Show) -> None:
-    """AP5, F9, C12: the first signs and sees that one is missing; the second sees what was signed, and it goes out."""
+    """The first sees that a signature is missing.
+
+    The second signs the same text, and the alert is published (rules AP5, F9, C12).
+    """
     ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
     public = [make_key(ann), make_key(ben)]
     assert [(key["sub"], key["kty"], key["alg"], "d" in key) for key in public] == [
@@ -161,8 +164,8 @@ def test_two_reviewers_sign_with_keys_of_their_browsers(here: Place, show: Show)
     ben.has("#when", "Cancelled")
 
 
-def test_the_private_half_stays_where_it_was_made(here: Place, show: Show) -> None:
-    """It outlives the page, and no script can read it; another browser has none."""
+def test_private_key_stays_in_its_browser(here: Place, show: Show) -> None:
+    """The key survives a reload and cannot be exported by a script; another browser has no key."""
     ann = at_the_desk(show, here, "ann")
     public = make_key(ann)
     ann.page.reload()
@@ -191,8 +194,8 @@ def test_the_private_half_stays_where_it_was_made(here: Place, show: Show) -> No
     elsewhere.has("#key-note", "There is none in this browser yet.")
 
 
-def test_who_is_alone_breaks_glass(here: Place, show: Show, tmp_path: Path) -> None:
-    """AP5: a key in an envelope is a key like any other, and its use is counted."""
+def test_lone_reviewer_uses_the_break_glass_key(here: Place, show: Show, tmp_path: Path) -> None:
+    """The emergency key signs like any other, and its use is counted (rule AP5)."""
     envelope = tmp_path / "glass.jwk"
     private = GLASS.private()
     envelope.write_text(json.dumps(private))
@@ -213,8 +216,8 @@ def test_who_is_alone_breaks_glass(here: Place, show: Show, tmp_path: Path) -> N
     assert "geocast_break_glass_total 1.0" in here.node.api.get("/metrics").text
 
 
-def test_a_key_that_nobody_has_enrolled_signs_nothing(here: Place, show: Show) -> None:
-    """AP3: the node refuses it, the page says so, and what was typed is still there."""
+def test_signature_of_an_unenrolled_key_is_refused(here: Place, show: Show) -> None:
+    """The page shows the node's refusal, and the typed text stays (rule AP3)."""
     ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
     here.enrol(make_key(ann))
     make_key(ben)
@@ -230,8 +233,8 @@ def test_a_key_that_nobody_has_enrolled_signs_nothing(here: Place, show: Show) -
     ben.troubles[:] = [each for each in ben.troubles if "422" not in each]
 
 
-def test_what_was_signed_can_be_taken_back(here: Place, show: Show) -> None:
-    """Then it can be written anew."""
+def test_signed_request_can_be_withdrawn(here: Place, show: Show) -> None:
+    """The form can be edited again."""
     ann, ben = at_the_desk(show, here, "ann"), at_the_desk(show, here, "ben")
     here.enrol(make_key(ann))
     make_key(ben)

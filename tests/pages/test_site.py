@@ -1,4 +1,4 @@
-"""The site that `make docs` makes of the documents: whole, strict, and in a browser as people want it."""
+"""Tests of the documentation site that `make docs` builds: complete, strict, and usable in a browser."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ def build(*arguments: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with this version of the site, and with an older one that was there before."""
+    """Return a folder with this version of the site beside an older version."""
     folder = tmp_path_factory.mktemp("site")
     (folder / OLDER).mkdir()
     (folder / OLDER / "objects.inv").touch()
@@ -39,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """A web server that says nothing of each request."""
+    """A web server that does not log requests."""
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -47,7 +47,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def url(site: Path) -> Iterator[str]:
-    """Where the site is served."""
+    """Return the address of the served site."""
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -57,7 +57,7 @@ def url(site: Path) -> Iterator[str]:
 
 
 def page(site: Path, name: str) -> str:
-    """The text of a page of this version."""
+    """Return the HTML of a page of this version."""
     return (site / geocast.__version__ / name / "index.html").read_text("utf-8")
 
 
@@ -72,8 +72,8 @@ def page(site: Path, name: str) -> str:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_rule_is_an_anchor(site: Path, name: str, some: set[str]):
-    """`protocol/#R5a`, once for each id in a table or at the end of a heading."""
+def test_every_rule_has_an_anchor(site: Path, name: str, some: set[str]):
+    """Each id in a table or at the end of a heading has one anchor, such as `protocol/#R5a`."""
     rules = rules_of(name)
     assert some <= set(rules)
     assert re.findall(r'<a id="([A-Z]\w+)"', page(site, name)) == rules
@@ -87,22 +87,21 @@ def rules_of(name: str) -> list[str]:
     return [each[1] or each[2] for each in found]
 
 
-def test_who_cites_a_rule_links_to_it(site: Path):
-    """On the page where it stands."""
+def test_cited_rule_links_to_its_anchor(site: Path):
     rules = rules_of("protocol")
     cited = re.findall(r'<a href="\.\./protocol/#(\w+)">', page(site, "life-of-an-alert"))
     assert cited
     assert set(cited) <= set(rules)
 
 
-def test_an_old_address_of_a_rule_or_heading_leads_to_its_new_page(show: Callable[..., Shown], url: str):
-    """`calls/#RV1` and `operations/#the-proxy`: both were cut from the page that they name."""
+def test_old_address_redirects_to_the_new_page(show: Callable[..., Shown], url: str):
+    """`calls/#RV1` and `operations/#the-proxy` have moved to other pages."""
     for old, new in (("calls/#RV1", "call-rules/#RV1"), ("operations/#the-proxy", "several-nodes/#the-proxy")):
         show(f"{url}/{geocast.__version__}/{old}").page.wait_for_url(f"**/{new}")
 
 
-def test_every_document_is_a_page_in_the_navigation(site: Path):
-    """README, ARCHITECTURE, CHANGELOG, docs, the clients' and the bench's."""
+def test_every_document_is_in_the_navigation(site: Path):
+    """The documents are README, ARCHITECTURE, CHANGELOG, docs, and those of the clients and the bench."""
     navigation = page(site, ".")
     for name in ("protocol", "settings", "deploy", "adr", "architecture", "bench", "changelog", "client_demo/python"):
         assert f'<a class="reference internal" href="{name}/">' in navigation, name
@@ -111,8 +110,8 @@ def test_every_document_is_a_page_in_the_navigation(site: Path):
         assert page(site, re.sub(r"^(guide|reference|operations)/", "", name))
 
 
-def test_the_site_loads_nothing_from_elsewhere(site: Path):
-    """No script, style, font or picture of a stranger."""
+def test_site_loads_nothing_from_elsewhere(site: Path):
+    """Scripts, styles, fonts and images come from the site itself."""
     files = list(site.rglob("*.html"))
     assert len(files) > 20
     for file in files:
@@ -122,8 +121,8 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path):
         assert not [each for each in loaded if re.match(r"(\w+:)?//", each)]
 
 
-def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path):
-    """To a page, to a file, to a heading of this page or of another: each is named."""
+def test_broken_link_fails_the_build(tmp_path: Path):
+    """Links to pages, files and headings are checked, and each broken one is named."""
     (tmp_path / "docs").mkdir()
     links = "[a](docs/none.md) [b](none.py) [c](#nowhere) [d](docs/there.md#not-here) [e](docs/there.md#here)"
     (tmp_path / "README.md").write_text(f"# Top\n\n{links}\n")
@@ -136,14 +135,14 @@ def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path):
     assert done.stderr.count("WARNING") == 4
 
 
-def test_versions_lie_side_by_side(site: Path):
-    """One folder each, the latest first, and the way to it from the top."""
+def test_versions_are_side_by_side(site: Path):
+    """Each has a folder; the list starts with the latest, and the top page leads there."""
     assert json.loads((site / "versions.json").read_text()) == [geocast.__version__, OLDER]
     assert f"url={geocast.__version__}/" in (site / "index.html").read_text()
 
 
-def test_the_site_in_a_browser(show: Callable[..., Shown], url: str):
-    """Diagrams are drawn, again when the theme changes; other versions are offered; a search finds."""
+def test_site_works_in_a_browser(show: Callable[..., Shown], url: str):
+    """Diagrams are redrawn when the theme changes, other versions are offered, and the search finds pages."""
     shown = show(f"{url}/{geocast.__version__}/")
     shown.until("document.querySelector('pre.mermaid svg')", "the diagram is drawn")
     assert shown.page.locator(".versions option").all_inner_texts() == [geocast.__version__, OLDER]

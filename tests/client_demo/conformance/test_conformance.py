@@ -1,6 +1,6 @@
-"""The conformance kit: the client of this project meets every duty, and whoever misses one is caught.
+"""Tests of the conformance kit: this project's client passes every duty, and each broken client fails its duty.
 
-Much of it is played side by side in one loop, since nearly all of it is waiting.
+Most scenarios run concurrently in one event loop, since a scenario mostly waits.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from client_demo.python.client import Client
 WAIT_S = 20.0
 TRIES = 5
 SIDE_BY_SIDE = 20
-# When to come back has nothing to do with the format.
+# Reconnection delays do not depend on the message format.
 ABOUT_MESSAGES = ["many", "tasked", "clock", "wrong-clock", "basics", "revisions", "inside", "polygons"]
 PLAYED = {"json": list(SCENARIOS), "msgpack": ABOUT_MESSAGES}
 ROOT = __file__.rpartition("/tests/")[0]
 
 
 def started(run: Run):
-    """As the kit wants it."""
+    """Return a function that starts a client, in the form that the kit expects."""
 
     @contextlib.asynccontextmanager
     async def start(url: str, _token_url: str):
@@ -50,22 +50,25 @@ T = TypeVar("T")
 
 
 def at_last(play: Callable[[], Coroutine[Any, Any, T]], is_good: Callable[[T], object]) -> T:
-    """What is found of a client that is good: a busy machine may make it late now and then, and not each time."""
+    """Return the first good result of `play`, or the last one: on a busy machine a good client is late now and then."""
     for _ in range(TRIES):
-        found = asyncio.run(play(), debug=False)  # in debug mode a loop with so many in it has no time for any
+        found = asyncio.run(play(), debug=False)  # debug mode is too slow for a loop with so many tasks
         if is_good(found):
             break
     return found
 
 
 def has_met_all(name: str, found: Findings) -> bool:
-    """Whether nothing was wrong in a scenario, and all was seen."""
+    """Return whether every observable duty of a scenario passed."""
     judged = verdicts([SCENARIOS[name]], [found])
     return {verdict.duty for verdict in judged if verdict.outcome != PASS} == set(NOT_OBSERVABLE)
 
 
 async def play_everything():
-    """The good client in both formats, and each of the others in the scenario that is to catch it: what was found."""
+    """Play all scenarios with the good client, and each broken client's own scenario.
+
+    Return the findings by (client, scenario).
+    """
     free = asyncio.Semaphore(SIDE_BY_SIDE)
     plays = {(wire, name): a_client(wire=wire) for wire, names in PLAYED.items() for name in names}
     plays |= {(name, scenario): run for name, (_, scenario, run) in BROKEN.items()}
@@ -80,14 +83,14 @@ async def play_everything():
 
 
 def judged(played, who):
-    """The verdicts on one client, by duty."""
+    """Return the verdicts on one client by duty."""
     mine = {scenario: found for (name, scenario), found in played.items() if name == who}
     return {verdict.duty: verdict for verdict in verdicts([SCENARIOS[name] for name in mine], mine.values())}
 
 
 @pytest.fixture(scope="module")
 def played():
-    """What was found of all of them."""
+    """Return the findings for all clients; failed scenarios of the good client are played again alone."""
     found = asyncio.run(play_everything(), debug=False)
     for (who, name), of_it in found.items():
         if who in PLAYED and not has_met_all(name, of_it):
@@ -97,30 +100,30 @@ def played():
 
 
 @pytest.mark.parametrize("wire", PLAYED)
-def test_the_client_of_this_project_meets_every_duty(played, wire):
+def test_own_client_meets_every_duty(played, wire):
     found = judged(played, wire)
     assert found.keys() >= {duty for name in PLAYED[wire] for duty in SCENARIOS[name].duties}
     assert {duty for duty, verdict in found.items() if verdict.outcome != PASS} == set(NOT_OBSERVABLE), found
 
 
-def test_the_client_of_this_project_is_seen_in_all_its_duties(played):
+def test_scenarios_cover_every_duty(played):
     assert judged(played, "json").keys() == DUTIES.keys()
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_whoever_misses_a_duty_is_caught(played, name):
+def test_client_that_misses_a_duty_fails(played, name):
     verdict = judged(played, name)[BROKEN[name][0]]
     assert verdict.outcome == FAIL, verdict
     assert verdict.details
 
 
-def test_every_duty_that_can_be_seen_has_a_client_that_misses_it():
+def test_every_observable_duty_has_a_client_that_misses_it():
     assert {duty for duty, _, _ in BROKEN.values()} == DUTIES.keys() - set(NOT_OBSERVABLE)
     assert all(duty in SCENARIOS[scenario].duties for duty, scenario, _ in BROKEN.values() if duty != "pace")
 
 
-def test_what_can_not_be_seen_is_said_to_be_so():
-    """A client without acknowledgements, tokens and pings of its own is not failed for it."""
+def test_unobservable_duty_is_not_applicable():
+    """A client without acknowledgements, tokens and pings does not fail the duties that need them."""
 
     async def play():
         names = ("inside", "new-token", "silence")
@@ -133,8 +136,8 @@ def test_what_can_not_be_seen_is_said_to_be_so():
     assert at_last(play, lambda found: found == wanted) == wanted
 
 
-def test_who_is_no_responder_is_not_failed():
-    """RQ4, RU3: with no place that is here nothing rings; and a person may let it ring."""
+def test_client_that_is_no_responder_does_not_fail_call_duties():
+    """No call arrives without a place marked `here` (rule RQ4), and a person may ignore a call (rule RU3)."""
     names = ("duty", "called", "tasked", "crowded")
 
     async def play(**options):
@@ -156,8 +159,8 @@ def test_who_is_no_responder_is_not_failed():
         assert seen_of(found) == (seen, False), found
 
 
-def test_who_knows_no_polygons_is_not_failed():
-    """G2: it has to show them all."""
+def test_client_without_polygon_support_does_not_fail():
+    """A client that does not know polygons must show all of them (rule G2)."""
     run = seeing(lambda shape: {"type": "later"})
 
     def verdict_on(found):
@@ -169,8 +172,8 @@ def test_who_knows_no_polygons_is_not_failed():
     assert verdict.outcome == NOT_APPLICABLE, verdict
 
 
-def test_who_forgets_what_a_wrong_clock_has_ended_is_not_failed():
-    """C2a is no must."""
+def test_client_that_forgets_alerts_ended_by_a_wrong_clock_does_not_fail():
+    """Keeping alerts that a wrong clock has ended is recommended, not required (rule C2a)."""
 
     async def play():
         names, run = ("clock", "wrong-clock"), a_client(holding(Forgets))
@@ -187,7 +190,7 @@ def test_who_forgets_what_a_wrong_clock_has_ended_is_not_failed():
 
 
 def conformance(*arguments: object, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """`python -m client_demo conformance …`."""
+    """Run `python -m client_demo conformance` with the given arguments."""
     command = [sys.executable, "-m", "client_demo", "conformance", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
 
@@ -195,8 +198,8 @@ def conformance(*arguments: object, timeout_s: float = 120.0) -> subprocess.Comp
 LISTEN = (sys.executable, "-m", "client_demo", "listen", "--lat", "32.78", "--lng", "-96.8")
 
 
-def test_a_command_is_judged_and_the_report_written(tmp_path):
-    """The way that the README shows."""
+def test_command_is_judged_and_report_is_written(tmp_path):
+    """The README shows this way to run the kit."""
     report = tmp_path / "report.json"
     for _ in range(TRIES):
         done = conformance(
@@ -211,7 +214,7 @@ def test_a_command_is_judged_and_the_report_written(tmp_path):
     assert {duty["duty"] for duty in written["duties"] if duty["verdict"] == "pass"} >= {"hello", "revisions", "pong"}
 
 
-def test_a_client_that_never_comes_fails():
+def test_client_that_never_connects_fails():
     done = conformance("--scenario", "basics", "--wait", "2", "--", sys.executable, "-c", "print('I am lost')")
     assert done.returncode == 1
     assert "no client connected" in done.stdout
@@ -223,15 +226,15 @@ def test_a_client_that_never_comes_fails():
     [("--listen", "nowhere"), ("--scenario", "no-such"), ("--json", "/no/such/dir"), ("--", "/no/such/command")],
     ids=lambda arguments: arguments[-1],
 )
-def test_wrong_input_is_one_line_and_status_2(arguments):
+def test_wrong_argument_prints_one_line_and_exits_with_2(arguments):
     done = conformance(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert arguments[-1] in done.stderr or "HOST:PORT" in done.stderr
 
 
-def test_who_is_not_started_by_a_command_is_judged_too():
-    """Scenario after scenario, on one address; this client comes back by itself."""
+def test_client_started_by_hand_is_judged():
+    """The scenarios run one after another on one address, to which the client reconnects by itself."""
 
     async def play():
         command = [sys.executable, "-m", "client_demo", "conformance", "--scenario", "basics", "--scenario", "inside"]
@@ -248,6 +251,6 @@ def test_who_is_not_started_by_a_command_is_judged_too():
     assert "fail" not in output
 
 
-def test_the_scenarios_can_be_listed():
+def test_list_option_prints_all_scenarios():
     done = conformance("--list")
     assert [line.split()[0] for line in done.stdout.splitlines()] == list(SCENARIOS)

@@ -1,4 +1,4 @@
-"""The judge of the demo's call: every kind of wrong has to show, and nothing else."""
+"""Tests of the verdict on the demo's call: each kind of fault is found, and nothing else is."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from client_demo.python.geo import Place, distance_m, offset
 HOME = (32.79147, -96.79863)
 NEAR = {"type": "circle", "lat": HOME[0], "lng": HOME[1], "radius_m": 210.0}
 RING_M = 500.0
-EDGE = 710.0  # of the last ring, from the middle of `near`
+EDGE = 710.0  # metres between the centre of `near` and the edge of the last search radius
 MEDIC = frozenset({"medic"})
 CALL, TASK = ("call", 1_000_000, "c", 1), ("task", 2_000_000, "c", 1)
 PLACE, OVER = ("place", 2_000_000, "task"), ("standdown", 3_000_000, "c", "over")
@@ -16,23 +16,23 @@ RUNG, WENT = [CALL, OVER], [CALL, PLACE, TASK, OVER]
 
 
 def at(metres, reach_m=0.0):
-    """On duty so far from the middle."""
+    """Return the place of a responder on duty, `metres` from the centre."""
     return Place.at(*offset(*HOME, metres, 0), reach_m, here=True)
 
 
 def phone(events, *, sub="r-1", quals=MEDIC, here=None, says="accept", metres=100.0):
-    """One phone; on duty unless `here` is False."""
+    """Return one phone; it is on duty unless `here` is False."""
     return ResponderPhone(sub, quals, None if here is False else here or at(metres), says, events)
 
 
 def verdict(*phones, holders=("r-1",), frames=10):
-    """The judge's words on these phones, of which the holders hold a seat by the node."""
+    """Return the verdict on these phones, given that `holders` have the seats according to the node."""
     called = Called("c", MEDIC, NEAR, RING_M, 4, list(holders), 0)
     return check_call(called, phones, frames)
 
 
-def test_who_is_rung_and_goes_and_is_told_that_it_is_over_makes_a_good_call():
-    """And the line says so."""
+def test_call_with_all_notified_seated_and_stood_down_is_good():
+    """The printed line has the counts."""
     found = verdict(phone(WENT), phone(RUNG, sub="r-2", says=""), phone([], sub="", quals=frozenset(), here=False))
     assert found.is_good, found.faults
     assert found.line() == (
@@ -51,22 +51,22 @@ def test_who_is_rung_and_goes_and_is_told_that_it_is_over_makes_a_good_call():
     ],
     ids=["too far", "off duty", "another qualification", "anybody"],
 )
-def test_who_is_rung_and_must_not_be_is_found(other):
-    """RJ1."""
+def test_notified_phone_outside_is_found(other):
+    """Only qualified responders on duty within the search radius may be notified (rule RJ1)."""
     found = verdict(phone(WENT), other)
     assert (found.outside, found.is_good) == (1, False)
 
 
-def test_who_is_not_rung_and_should_be_is_found():
-    """RJ1: within the last ring, also by the reach of a place, of which 500 m count at most (RQ5)."""
+def test_phone_inside_that_was_not_notified_is_found():
+    """The last search radius counts, with at most 500 m of a place's own reach (rules RJ1, RQ5)."""
     assert verdict(phone(WENT), phone([], sub="r-2", metres=EDGE - 1)).missed == 1
     assert verdict(phone(WENT), phone([], sub="r-2", here=at(EDGE + 499, 2000.0))).missed == 1
     assert verdict(phone(WENT), phone([], sub="r-2", here=at(EDGE + 501, 2000.0))).missed == 0
 
 
 @pytest.mark.parametrize("events", [RUNG, []])
-def test_within_a_centimetre_of_the_edge_either_answer_is_right(events):
-    """That is floating point."""
+def test_within_a_centimetre_of_the_edge_both_answers_are_right(events):
+    """Floating point is not more exact than that."""
     here = at(EDGE)
     called = {**NEAR, "radius_m": distance_m(*HOME, here.lat, here.lng) - RING_M + 0.009}
     found = check_call(Called("c", MEDIC, called, RING_M, 4, ["r-1"], 0), [phone(WENT), phone(events, here=here)], 1)
@@ -85,8 +85,8 @@ def test_within_a_centimetre_of_the_edge_either_answer_is_right(events):
         ([CALL, ("place", 1, "call"), *WENT[1:]], "accept", "no task"),
     ],
 )
-def test_what_is_wrong_with_a_holder_is_found(events, says, what):
-    """RV1, RJ6, RJ7, RZ2."""
+def test_fault_of_a_seat_holder_is_found(events, says, what):
+    """Holders get one call, one task with the place, and a standdown (rules RV1, RJ6, RJ7, RZ2)."""
     found = verdict(phone(events, says=says))
     assert any(what in fault for fault in found.faults), found.faults
     assert not found.is_good
@@ -100,25 +100,25 @@ def test_what_is_wrong_with_a_holder_is_found(events, says, what):
         ([CALL], 0, "not told that the call is over"),
     ],
 )
-def test_what_is_wrong_with_somebody_else_is_found(events, others, what):
-    """RV1, RZ2: nobody knows where but who holds a seat."""
+def test_fault_of_another_phone_is_found(events, others, what):
+    """Only seat holders learn the place (rules RV1, RZ2)."""
     found = verdict(phone(WENT), phone(events, sub="r-2", says=""))
     assert found.others == others
     assert any(what in fault for fault in found.faults), found.faults
 
 
-def test_who_has_declined_is_told_no_more():
-    """RJ7."""
+def test_responder_who_declined_needs_no_standdown():
+    """Responders who decline receive nothing more about the call (rule RJ7)."""
     assert verdict(phone(WENT), phone([CALL], sub="r-2", says="decline")).is_good
 
 
-def test_nobody_holds_two_seats_and_a_persons_own_page_may_hold_one():
-    """RV3."""
+def test_one_person_may_not_hold_two_seats():
+    """The seat of the viewer's own page counts as well (rule RV3)."""
     assert not verdict(phone(WENT), holders=["r-1", "r-1"]).is_good
     assert verdict(phone(WENT), holders=["r-1", "r-you"]).taken == 2
 
 
-def test_a_call_to_which_nobody_goes_or_of_which_no_frame_was_searched_is_no_good_one():
-    """Nothing found because nothing was looked at is no verdict."""
+def test_call_without_seats_or_searched_frames_is_not_good():
+    """A check that looked at nothing proves nothing."""
     assert not verdict(phone(RUNG, says=""), holders=[]).is_good
     assert not verdict(phone(WENT), frames=0).is_good

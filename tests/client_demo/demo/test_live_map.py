@@ -1,4 +1,4 @@
-"""What the live map's process tells its pages. The pages themselves: tests/pages."""
+"""Tests of the events that the live map's process sends to its pages; the pages have tests in tests/pages."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ ALERT = {"id": "a", "revision": 1}
 
 
 class Api:
-    """Stands in for a Publisher that only looks: `answer` is what is live, or None while nothing answers."""
+    """A read-only stand-in for `Publisher`: `answer` lists the live alerts, or is None while the API is down."""
 
     def __init__(self, *answer):
         self.answer = list(answer)
@@ -26,19 +26,19 @@ class Api:
 
 
 def events(*lines):
-    """Server-sent events as (name, data)."""
+    """Return server-sent events as pairs of name and data."""
     fields = [dict(field.split(": ", 1) for field in line.strip().split("\n")) for line in lines]
     return [(each["event"], json.loads(each["data"])) for each in fields]
 
 
 async def take(page, count):
-    """The next events that a page is sent."""
+    """Return the next `count` events of a page."""
     async with asyncio.timeout(60):
         return events(*[await anext(page) for _ in range(count)])
 
 
-async def test_a_page_that_comes_late_is_told_how_things_are_and_no_old_fan_outs():
-    """Each event replaces what was said before, so the last of each name is enough."""
+async def test_late_page_gets_current_state_and_no_old_fan_outs():
+    """An event replaces the last one of the same name, so the last event of each name is enough."""
     shown = LiveMap(Api(ALERT), View("ws://127.0.0.1:1/v1/stream"))
     await shown.refresh()
     shown.people({"cell": 1})
@@ -56,8 +56,8 @@ async def test_a_page_that_comes_late_is_told_how_things_are_and_no_old_fan_outs
     await page.aclose()
 
 
-async def test_while_the_api_does_not_answer_what_was_live_stays_and_is_said_to_be_old():
-    """It is told once, and that it is current again once."""
+async def test_live_alerts_are_kept_and_marked_old_while_the_api_is_down():
+    """The page is sent one event when the API fails and one when it answers again."""
     api = Api(ALERT)
     shown = LiveMap(api, View("ws://127.0.0.1:1/v1/stream"))
     page = shown._lines()
@@ -74,8 +74,8 @@ async def test_while_the_api_does_not_answer_what_was_live_stays_and_is_said_to_
     await page.aclose()
 
 
-async def test_a_page_that_does_not_read_has_to_come_again():
-    """What waits for it is bounded."""
+async def test_page_that_does_not_read_is_disconnected():
+    """The queue of each page is bounded."""
     shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
     page = shown._lines()
     await take(page, 1)
@@ -86,8 +86,8 @@ async def test_a_page_that_does_not_read_has_to_come_again():
     assert not shown._pages
 
 
-async def test_a_map_that_closes_lets_its_pages_go():
-    """They end as answers do, so that no browser sees a broken one."""
+async def test_closing_the_map_ends_its_pages():
+    """The responses end properly, so no browser reports a broken one."""
     shown = LiveMap(Api(), View("ws://127.0.0.1:1/v1/stream"))
     page = shown._lines()
     await take(page, 1)
@@ -95,8 +95,8 @@ async def test_a_map_that_closes_lets_its_pages_go():
     assert [line async for line in page] == []
 
 
-def test_what_two_processes_saw_of_a_fan_out_is_brought_together():
-    """For each revision and cell: the sum, the first, the last."""
+def test_fan_out_seen_by_two_processes_is_merged():
+    """For each revision and cell the result is the sum, the earliest and the latest time."""
     rows = [["a", 1, "x", 2, 100, 300], ["b", 1, "x", 1, 10, 10], ["a", 1, "x", 1, 90, 90], ["a", 1, "y", 4, 150, 400]]
     assert by_revision(rows) == {
         ("a", 1): {"x": (3, 90, 300), "y": (4, 150, 400)},
@@ -104,8 +104,8 @@ def test_what_two_processes_saw_of_a_fan_out_is_brought_together():
     }
 
 
-def test_a_fan_out_is_timed_from_the_publishers_request():
-    """In ms; and those who came upon it later have no time."""
+def test_fan_out_is_timed_from_the_publishers_request():
+    """Times are in ms; without the time of the request there are none."""
     cells = {"x": (3, 4_000_000, 5_000_000), "y": (1, 6_500_000, 6_500_000)}
     assert fan_out(cells, 1_000_000) == {"cells": {"x": [3, 3.0], "y": [1, 5.5]}, "told": 4, "last_ms": 5.5}
     assert fan_out(cells, None) == {"cells": {"x": [3, 0], "y": [1, 0]}, "told": 4}
@@ -122,16 +122,16 @@ def test_a_fan_out_is_timed_from_the_publishers_request():
         ),
     ],
 )
-def test_the_page_may_talk_to_the_node_and_to_the_origin_of_the_style_alone(style, connect, images):
-    """The Content-Security-Policy says so."""
+def test_page_may_connect_only_to_the_node_and_the_style_origin(style, connect, images):
+    """The Content-Security-Policy allows nothing else."""
     policy = View("ws://127.0.0.1:8765/v1/stream", style_url=style).policy()
     assert connect in policy
     assert images in policy
     assert "unsafe" not in policy
 
 
-def test_the_page_is_told_only_what_there_is():
-    """No null for a browser to trip over."""
+def test_page_config_omits_absent_values():
+    """An absent value has no key, rather than null."""
     assert View("ws://h/v1/stream").to_map() == {"stream": "ws://h/v1/stream"}
     full = View("ws://h/v1/stream", "t", (1.0, 2.0), "https://s/style.json").to_map()
     assert full == {
@@ -142,8 +142,8 @@ def test_the_page_is_told_only_what_there_is():
     }
 
 
-def test_a_page_that_may_register_for_pushes_may_talk_to_their_server_and_knows_where_it_is():
-    """And its worker is at the root, since a worker's scope is the folder that it is in."""
+def test_page_with_push_may_connect_to_the_push_server():
+    """The service worker is served at the root, because a worker controls only the folder that contains it."""
     view = View("ws://127.0.0.1:8765/v1/stream", push_url="http://127.0.0.1:8767/v1")
     assert "connect-src 'self' ws://127.0.0.1:8765 http://127.0.0.1:8767;" in view.policy()
     assert view.to_map() == {"stream": "ws://127.0.0.1:8765/v1/stream", "push": "http://127.0.0.1:8767/v1"}

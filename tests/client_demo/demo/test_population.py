@@ -1,4 +1,4 @@
-"""The made-up city: varied, repeatable, and near enough to the incidents to be worth a demo."""
+"""Tests of the simulated city: varied, repeatable, and close enough to the incidents."""
 
 from collections import Counter
 
@@ -8,14 +8,13 @@ from client_demo.python.geo import Place, distance_m
 INCIDENTS = [(32.7767, -96.797), (32.9, -96.7)]
 
 
-def test_the_same_seed_gives_the_same_city():
-    """So that a demo can be repeated."""
+def test_same_seed_gives_the_same_city():
     assert city(50, INCIDENTS, seed=1) == city(50, INCIDENTS, seed=1)
     assert city(50, INCIDENTS, seed=1) != city(50, INCIDENTS, seed=2)
 
 
-def test_all_kinds_and_both_formats_are_there():
-    """Half of them each format, and every way to say where one is."""
+def test_city_has_all_kinds_and_both_formats():
+    """Half of the subscribers use each format, and every kind of place occurs."""
     everybody = city(1000, INCIDENTS)
     assert Counter(one.wire for one in everybody) == {"json": 500, "msgpack": 500}
     assert {one.kind for one in everybody} == set(KINDS)
@@ -26,15 +25,15 @@ def test_all_kinds_and_both_formats_are_there():
     assert len(by_kind["on the move"].steps) == STEPS
 
 
-def test_what_is_sent_of_a_place_is_what_it_is_judged_by():
-    """The processes that play subscribers get maps."""
+def test_place_survives_conversion_to_map():
+    """The processes that simulate subscribers receive maps."""
     for one in city(200, INCIDENTS):
         sent = one.to_map()["steps"]
         assert [[Place.from_map(place) for place in places] for places in sent] == one.steps
 
 
-def test_many_live_near_an_incident():
-    """Else nobody would be told."""
+def test_many_subscribers_live_near_an_incident():
+    """Otherwise no subscriber would receive an alert."""
     homes = [one.steps[0][0] for one in city(500, INCIDENTS)]
     near = sum(min(distance_m(home.lat, home.lng, *where) for where in INCIDENTS) < 3000 for home in homes)
     assert near > 250

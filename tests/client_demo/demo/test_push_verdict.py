@@ -1,4 +1,4 @@
-"""The judge of the demo's phones that sleep: every kind of wrong has to show, and nothing else."""
+"""Tests of the verdict on the demo's sleeping phones: each kind of fault is found, and nothing else is."""
 
 import pytest
 
@@ -11,30 +11,30 @@ LATER_MS, NOW_MS = 2_000, 1_000
 
 
 def circle(spot=HERE, radius_m=1_000.0):
-    """An area."""
+    """Return an area of one circle."""
     return [{"type": "circle", "lat": spot[0], "lng": spot[1], "radius_m": radius_m}]
 
 
 def item(revision, area, key="a"):
-    """A revision, or with None a cancel."""
+    """Return a published revision, or a cancel if `area` is None."""
     return Published(key, revision, area, revision * 10, revision * 10 + 1, "arson", "text")
 
 
 def phone(*told, spot=HERE, slept=False, taken_ms=()):
-    """A phone, and what it was told."""
+    """Return a phone that received the revisions `told`."""
     return Sleeper([Place.at(*spot)], slept, told, taken_ms)
 
 
 def verdict(published, *phones, ends_ms=LATER_MS):
-    """The judge's words."""
+    """Return the verdict on these phones."""
     return check_pushes(published, dict.fromkeys((each.id for each in published), ends_ms), phones, NOW_MS)
 
 
 STORY = [item(1, circle()), item(2, circle(FAR)), item(3, None), item(1, circle(), "b")]
 
 
-def test_who_is_told_the_newest_of_each_makes_a_good_verdict():
-    """R4: also of what has moved away, and its cancel; who slept is told the last of it. And the line says so."""
+def test_newest_revision_of_each_alert_on_every_phone_is_good():
+    """Recipients also get revisions that moved away, and cancels; a sleeping phone gets the last one (rule R4)."""
     awake = phone(("a", 1), ("a", 2), ("a", 3), ("b", 1), taken_ms=(10.0, 20.0, 90.0))
     asleep, far = phone(("b", 1), ("a", 3), slept=True), phone(("a", 2), ("a", 3), spot=FAR)
     found = verdict(STORY, awake, asleep, far, phone(spot=offset(*HERE, 30_000, 0)))
@@ -49,22 +49,22 @@ def test_who_is_told_the_newest_of_each_makes_a_good_verdict():
     [phone(("a", 3)), phone(("a", 3), ("b", 1), spot=FAR), phone(spot=FAR), phone(("a", 2), ("b", 1))],
     ids=["one of two", "elsewhere", "nothing at all", "not its cancel"],
 )
-def test_who_is_not_told_the_newest_is_missed_and_who_is_elsewhere_is_outside(other):
-    """R1, R4."""
+def test_missing_newest_revision_or_wrong_recipient_is_found(other):
+    """Each phone inside gets the newest revision, and phones elsewhere get nothing (rules R1, R4)."""
     found = verdict(STORY, phone(("a", 3), ("b", 1)), other)
     assert not found.is_good
     assert found.outside + found.missed == 1
 
 
-def test_what_has_ended_before_a_phone_wakes_is_not_missed():
-    """E1; and it is good if it was told in time."""
+def test_alert_that_ended_before_the_phone_woke_is_not_missed():
+    """An ended alert is not sent; an alert that arrived in time is no fault either (rule E1)."""
     told = [item(1, circle())]
     assert verdict(told, phone(), ends_ms=NOW_MS).missed == 0
     assert verdict(told, phone(("a", 1)), ends_ms=NOW_MS).is_good
 
 
-def test_on_the_edge_either_is_right():
-    """D3."""
+def test_on_the_edge_both_answers_are_right():
+    """Within a centimetre of the edge either answer is right (rule D3)."""
     published = [item(1, circle())]
     edge = offset(*HERE, 1_000, 0)
     assert verdict(published, phone(spot=edge)).missed == 0
@@ -72,13 +72,13 @@ def test_on_the_edge_either_is_right():
 
 
 @pytest.mark.parametrize("told", [[("a", 1), ("a", 1)], [("a", 1), ("c", 1)]])
-def test_what_is_told_twice_or_was_never_published_is_a_fault(told):
-    """R2."""
+def test_repeated_or_never_published_revision_is_a_fault(told):
+    """A device gets each revision at most once (rule R2)."""
     found = verdict([item(1, circle())], phone(*told))
     assert len(found.faults) == 1
     assert not found.is_good
 
 
-def test_nothing_at_all_is_not_good():
-    """A demo in which nobody is woken has shown nothing."""
+def test_verdict_without_any_push_is_not_good():
+    """A demo that wakes no phone proves nothing."""
     assert not verdict([], phone()).is_good

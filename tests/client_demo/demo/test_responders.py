@@ -1,4 +1,4 @@
-"""What the demo plays is what a node counts: its tokens, its policy, its defibrillators, and what it searches for."""
+"""Tests that a node accepts the demo's tokens, policy and defibrillators, and that the search for a place works."""
 
 import json
 import time
@@ -18,8 +18,8 @@ from geocast.policy.files import load
 HOME = (32.79147, -96.79863)
 
 
-def test_what_the_demo_says_of_each_responders_qualifications_is_what_a_node_says_of_the_token(tmp_path):
-    """RQ1 to RQ3, RQ2 of those that last too long: the judge goes by it."""
+def test_expected_qualifications_equal_those_a_node_reads_from_the_token(tmp_path):
+    """The verdict relies on them, also for tokens that last too long (rules RQ1, RQ2, RQ3)."""
     private, public = make_key("demo")
     (tmp_path / "private.jwk").write_text(json.dumps(private))
     keys = parse_keys(json.dumps({"keys": [{**public, "quals": ["cpr", "medic"]}]}).encode(), "demo")
@@ -35,8 +35,8 @@ def test_what_the_demo_says_of_each_responders_qualifications_is_what_a_node_say
     assert any(one.here is None for one in everybody)
 
 
-def test_the_demos_policy_alerts_what_the_built_in_one_does_and_calls_to_a_cardiac_arrest():
-    """RO1: nobody sees another desk because of calls."""
+def test_demo_policy_has_the_built_in_categories_and_a_cardiac_arrest_call():
+    """Calls change nothing on the review desk (rule RO1)."""
     demo, built_in = load(POLICY), load(None)
     assert demo.categories == built_in.categories
     assert demo.never == built_in.never
@@ -44,8 +44,8 @@ def test_the_demos_policy_alerts_what_the_built_in_one_does_and_calls_to_a_cardi
     assert frozenset(call.terms("residence").quals) == QUALS
 
 
-def test_the_samples_cardiac_arrest_becomes_a_call_with_defibrillators_round_it(tmp_path):
-    """RI1: all of them can be used."""
+def test_cardiac_arrest_of_the_sample_has_defibrillators_around_it(tmp_path):
+    """All generated defibrillators are usable (rule RI1)."""
     (arrest,) = arrests_of(SAMPLE, None)
     found = read_aeds(write_aeds(tmp_path / "aeds.geojson", [arrest]))
     assert len(found) == len(AEDS_M)
@@ -54,8 +54,8 @@ def test_the_samples_cardiac_arrest_becomes_a_call_with_defibrillators_round_it(
     assert all(aed.open and aed.code and aed.where for aed in found)
 
 
-def test_the_place_is_found_in_both_formats_and_nothing_else_is():
-    """RZ2: what a task has to have in it, and a ring must not."""
+def test_place_is_found_in_both_formats_and_nowhere_else():
+    """A task has to contain the place, and a call must not (rule RZ2)."""
     place = {"lat": 32.79157512, "lng": -96.79870804, "kind": "residence", "address": "Copper Gate", "access": ACCESS}
     sought = [bytes.fromhex(needle) for needle in needles(place)]
     near = {"type": "circle", "lat": 32.791201, "lng": -96.798801, "radius_m": 210.0}

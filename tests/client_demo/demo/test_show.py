@@ -1,4 +1,4 @@
-"""The demo as a whole, small and short: a node of its own, subscribers in two processes, a desk, a verdict."""
+"""Tests of the whole demo, shortened: its own node, subscribers in two processes, a desk and a verdict."""
 
 import asyncio
 import contextlib
@@ -25,11 +25,11 @@ LAST_LINE = r"demo: alerts=(\d+) expected=(\d+) delivered=(\d+) outside=(\d+) mi
 
 @pytest.mark.slow
 @pytest.mark.timeout(800)
-def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
-    """Its last line is for machines."""
+def test_demo_ends_with_nobody_missed_and_nobody_outside():
+    """The last printed lines can be parsed by a program."""
     if not Path(sys.executable).with_name("geocast").exists():
         pytest.skip("there is no `geocast` command beside this Python: `make install` makes it")
-    for seconds in (MIN_SECONDS, 2 * MIN_SECONDS):  # a busy machine is too slow for the shortest
+    for seconds in (MIN_SECONDS, 2 * MIN_SECONDS):  # a busy machine is too slow for the shortest demo
         with contextlib.suppress(AssertionError):
             assert_shown(play(seconds))
             return
@@ -37,14 +37,14 @@ def test_the_demo_ends_by_itself_and_finds_nobody_missed_or_wrongly_told():
 
 
 def play(seconds):
-    """A demo that lasts so long."""
+    """Run a demo of `seconds` and return the ended process."""
     command = (sys.executable, "-m", "client_demo", "demo", "--seconds", seconds, "--subscribers", 300)
     environment = {key: value for key, value in os.environ.items() if key != "DEMO_FEED"}
     return ended(*command, cwd=ROOT, env=environment, timeout=240)
 
 
 def assert_shown(done):
-    """What it has to have shown, and what its last lines say."""
+    """Assert that the demo succeeded, and check the counts in its last lines."""
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.fullmatch(LAST_LINE, done.stdout.splitlines()[-1])
     assert found is not None, done.stdout
@@ -65,8 +65,8 @@ def assert_shown(done):
         assert act in done.stdout
 
 
-def test_without_aiohttp_there_is_one_line_and_no_phone_that_sleeps(monkeypatch, tmp_path, capsys):
-    """`make demo` installs it; who starts the demo otherwise has the rest of it."""
+def test_demo_without_aiohttp_prints_one_line_and_skips_sleeping_phones(monkeypatch, tmp_path, capsys):
+    """`make demo` installs aiohttp; without it the rest of the demo works."""
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     for name in ("client_demo.push_service", "client_demo.demo.sleepers"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -79,8 +79,8 @@ def test_without_aiohttp_there_is_one_line_and_no_phone_that_sleeps(monkeypatch,
     assert capsys.readouterr().out == "no phones that sleep: there is no aiohttp, which `make demo` installs\n"
 
 
-def test_sigterm_ends_the_demo_with_all_that_it_has_started():
-    """As Ctrl-C does."""
+def test_sigterm_ends_the_demo_and_its_child_processes():
+    """Ctrl-C does the same."""
     command = [sys.executable, "-u", "-m", "client_demo", "demo", "--no-stay", "--subscribers", "20", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout
@@ -111,8 +111,8 @@ HELLO, GOT = ("hello", 10, 0, {}), ("alert", 100_000_100, "a", 1)
         ([], [], False, "expected=0 delivered=0 outside=0 missed=0 p99_ms=0.0"),
     ],
 )
-def test_the_demo_is_good_only_if_all_is_right_and_something_was_delivered(events, faults, is_good, counts):
-    """Nobody missed, nobody wrongly told, nothing twice, and not nothing at all."""
+def test_demo_is_good_only_if_something_was_delivered_without_fault(events, faults, is_good, counts):
+    """Missed, wrong, repeated or no deliveries at all make a demo bad."""
     area = [{"type": "circle", "lat": 1.0, "lng": 2.0, "radius_m": 100.0}]
     items = [Published("a", 1, area, 100, 200, "arson", "text")]
     records = [([[Place.at(1.0, 2.0)]], record) for record in events]

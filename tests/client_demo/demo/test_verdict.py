@@ -1,4 +1,4 @@
-"""The judge of the demo: every kind of wrong has to show, and nothing else."""
+"""Tests of the verdict on the demo's deliveries: each kind of fault is found, and nothing else is."""
 
 import pytest
 
@@ -47,8 +47,7 @@ GOT = ("alert", 150, "a", 1)
         ([[]], [HELLO], NOBODY),
     ],
 )
-def test_who_stays_where_it_is_is_judged_by_that(steps, events, expected):
-    """Inside and told, inside and not told, outside and told."""
+def test_subscriber_who_does_not_move_is_judged_by_its_place(steps, events, expected):
     assert verdict([FIRST], events, steps) == ([expected], [])
 
 
@@ -61,27 +60,26 @@ def test_who_stays_where_it_is_is_judged_by_that(steps, events, expected):
         ([HELLO, ("move", 50, 1)], NOBODY),
     ],
 )
-def test_who_walks_in_is_judged_by_the_barrier(events, expected):
-    """What comes before the `ok` belongs to the old places: there it was wrong, and is still owed."""
+def test_subscriber_who_moves_in_is_judged_by_the_ok(events, expected):
+    """An alert before the `ok` belongs to the old places: it counts as outside, and the alert is still owed."""
     assert verdict([FIRST], events, [OUTSIDE, INSIDE]) == ([expected], [])
 
 
-def test_who_left_before_is_owed_nothing_and_who_leaves_after_was_owed_it():
-    """Inside first, outside then."""
+def test_alert_is_owed_only_if_the_subscriber_leaves_after_it():
     steps = [INSIDE, OUTSIDE]
     assert verdict([FIRST], [HELLO, ("move", 50, 1), ("ok", 60, 1)], steps)[0] == [NOBODY]
     assert verdict([FIRST], [HELLO, ("move", 200, 1), ("ok", 210, 1)], steps)[0] == [MISSED]
 
 
-def test_a_recipient_is_owed_every_revision_wherever_it_lies():
-    """And nobody else is owed the one that has moved away."""
+def test_recipient_is_owed_every_revision_wherever_its_area_is():
+    """A subscriber who received nothing before is not owed a revision that moved away."""
     assert verdict([FIRST, MOVED], [HELLO, GOT, ("alert", 350, "a", 2)])[0] == [RIGHT, RIGHT]
     assert verdict([FIRST, MOVED], [HELLO, GOT])[0] == [RIGHT, MISSED]
     assert verdict([FIRST, MOVED], [HELLO, ("alert", 350, "a", 2)], [OUTSIDE])[0] == [NOBODY, WRONG]
 
 
-def test_a_cancel_is_owed_to_recipients_only():
-    """Wherever they are now."""
+def test_cancel_is_owed_to_recipients_only():
+    """Recipients get the cancel wherever they are."""
     assert verdict([FIRST, CANCEL], [HELLO, GOT, ("cancel", 350, "a", 2)])[0] == [RIGHT, RIGHT]
     assert verdict([FIRST, CANCEL], [HELLO, GOT])[0] == [RIGHT, MISSED]
     assert verdict([FIRST, CANCEL], [HELLO, ("cancel", 350, "a", 2)], [OUTSIDE])[0] == [NOBODY, WRONG]
@@ -92,8 +90,8 @@ def test_a_cancel_is_owed_to_recipients_only():
     ("item", "what"),
     [(MOVED, "alert"), (CANCEL, "cancel")],
 )
-def test_who_comes_back_with_holding_is_owed_what_has_changed(item, what):
-    """And nothing if it never held it, or holds it as it is."""
+def test_reconnect_with_holding_is_owed_what_changed(item, what):
+    """A client that never held the alert, or holds the current revision, is owed nothing."""
     away = [HELLO, GOT, ("lost", 200)]
     assert verdict([FIRST, item], away)[0] == [RIGHT, NOBODY]
     assert verdict([FIRST, item], [*away, ("hello", 500, 0, {"a": 1})])[0] == [RIGHT, MISSED]
@@ -101,8 +99,8 @@ def test_who_comes_back_with_holding_is_owed_what_has_changed(item, what):
     assert verdict([FIRST, item], back) == ([RIGHT, RIGHT], [])
 
 
-def test_what_is_held_at_its_current_revision_is_not_owed_again():
-    """Sending it is a fault."""
+def test_held_current_revision_is_not_owed_again():
+    """Sending it again is a fault."""
     events = [HELLO, GOT, ("lost", 200), ("hello", 300, 0, {"a": 1})]
     assert verdict([FIRST], events) == ([RIGHT], [])
     assert verdict([FIRST], [*events, ("alert", 310, "a", 1)])[1] == [
@@ -110,24 +108,24 @@ def test_what_is_held_at_its_current_revision_is_not_owed_again():
     ]
 
 
-def test_twice_out_of_order_after_the_cancel_and_never_published_are_faults():
-    """Rule 2 of who is sent what."""
+def test_repeated_late_or_unpublished_message_is_a_fault():
+    """An alert after its cancel and an older revision after a newer one are faults too (rule 2 of delivery)."""
     assert len(verdict([FIRST], [HELLO, GOT, ("alert", 160, "a", 1)])[1]) == 1
     assert len(verdict([FIRST, MOVED], [HELLO, ("alert", 350, "a", 2), ("alert", 360, "a", 1)])[1]) == 1
     assert len(verdict([FIRST, CANCEL], [HELLO, GOT, ("cancel", 350, "a", 2), ("alert", 360, "a", 1)])[1]) == 1
     assert verdict([FIRST], [HELLO, GOT, ("alert", 150, "b", 1)])[1] == ["b revision 1 was never published"]
 
 
-def test_a_replaced_revision_is_not_owed_to_who_comes_later():
-    """Only the one that is live is."""
+def test_replaced_revision_is_not_owed_to_later_subscribers():
+    """Only the live revision is owed."""
     late = [("hello", 400, 0, {})]
     where = published(revision=2, sent=300, accepted=310)
     assert verdict([FIRST, where], [*late, ("alert", 410, "a", 2)])[0] == [NOBODY, RIGHT]
     assert verdict([FIRST, where], late)[0] == [NOBODY, MISSED]
 
 
-def test_within_a_centimetre_of_the_edge_either_answer_is_right():
-    """That is floating point."""
+def test_within_a_centimetre_of_the_edge_both_answers_are_right():
+    """Floating point is not more exact than that."""
     place = Place.at(*offset(*HOME, 1000, 0))
     edge = distance_m(*HOME, place.lat, place.lng)
     for off, told, expected in [
@@ -141,8 +139,8 @@ def test_within_a_centimetre_of_the_edge_either_answer_is_right():
     assert verdict([published(where=area(radius_m=edge + 0.02))], [HELLO], [[place]])[0] == [MISSED]
 
 
-def test_latencies_count_from_the_post_and_only_for_who_was_there():
-    """Who walks in later has none."""
+def test_latency_counts_from_the_post_and_only_for_subscribers_present():
+    """A subscriber who moves in later has no latency."""
     check = DeliveryCheck([FIRST], END)
     check.take([INSIDE], [HELLO, ("alert", 100 + 5_000_000, "a", 1)])
     check.take([OUTSIDE, INSIDE], [HELLO, ("move", 200, 1), ("ok", 210, 1), ("alert", 220, "a", 1)])
@@ -150,8 +148,8 @@ def test_latencies_count_from_the_post_and_only_for_who_was_there():
     assert (row.latencies_ms, row.later) == ([5.0], 1)
 
 
-def test_percentiles_are_values_that_occurred():
-    """Nearest rank; nothing gives 0."""
+def test_percentile_is_a_value_that_occurred():
+    """The method is nearest rank; an empty list gives 0."""
     assert percentile([], 0.99) == 0
     assert percentile([3, 1, 2], 0.5) == 2
     assert percentile(list(range(1, 101)), 0.99) == 99

@@ -1,4 +1,4 @@
-"""What `feed-check` says of a feed: counts that add up, and nothing private."""
+"""Tests of the `feed-check` command: its counts add up, and it prints nothing private."""
 
 import csv
 import re
@@ -24,8 +24,8 @@ def checked(*arguments):
     return CliRunner().invoke(main, ["feed-check", *map(str, arguments)])
 
 
-def test_rows_incidents_and_what_they_mean_add_up():
-    """Every incident has a meaning or is listed as one without."""
+def test_counts_of_rows_incidents_and_categories_add_up():
+    """Every incident has a category or is listed without one."""
     found = report(read_records(SAMPLE.name, feed_text(SAMPLE)))
     assert (found.rows, found.empty, found.incidents) == (101, 0, 43)
     listed = sum(count for _, count in found.unlisted)
@@ -33,8 +33,8 @@ def test_rows_incidents_and_what_they_mean_add_up():
     assert found.unlisted == [("Noise, fireworks", 1)]
 
 
-def test_what_rows_lack_is_counted_with_its_reason():
-    """A time that can't be read is told by its shape: it may be an address that was taken for one."""
+def test_rows_with_gaps_are_counted_by_reason():
+    """An unreadable time is printed as a pattern of its characters, because it may be an address."""
     found = said(
         "1,2025-01-02T03:04:05Z,Arson,1,2,,,",
         "2,,Arson,0,0,,,",
@@ -53,15 +53,15 @@ def test_what_rows_lack_is_counted_with_its_reason():
     assert (found.rows, found.empty, found.incidents) == (5, 1, 4)
 
 
-def test_natures_without_a_category_come_most_frequent_first():
-    """With what is private in them taken out."""
+def test_unlisted_natures_are_sorted_by_frequency():
+    """Private parts of a nature are removed."""
     rows = [f"{n},2025-01-02T03:04:05Z,Flood,1,2,,," for n in range(3)]
     found = said(*rows, "9,2025-01-02T03:04:05Z,Row at 12 Elm Street,1,2,,,")
     assert found.unlisted == [("Flood", 3), ("Row at", 1)]
 
 
-def test_a_category_that_may_be_misspelt_is_questioned(tmp_path):
-    """The node would refuse each of its alerts, and nobody would know why."""
+def test_misspelt_category_gets_a_suggestion(tmp_path):
+    """Otherwise the node would refuse each of its alerts."""
     path = tmp_path / "feed.toml"
     path.write_text(
         'title = "x"\nnature = "nature"\ntime = { column = "reported_at", format = "iso", zone = "UTC" }\n'
@@ -78,13 +78,13 @@ def test_a_category_that_may_be_misspelt_is_questioned(tmp_path):
         assert re.search(line, result.output), line
 
 
-def test_columns_that_are_not_described_are_named():
-    """Reviewers see them; somebody has to know that they are harmless."""
+def test_undescribed_columns_are_listed():
+    """Reviewers see these columns, so somebody must check that they are harmless."""
     assert said("1,2025-01-02T03:04:05Z,Arson,1,2,a,b,c").others == ["remark"]
 
 
-def test_the_box_and_the_times_hold_all_incidents_and_tell_no_place():
-    """To a kilometre, outwards; one incident alone is somewhere in it."""
+def test_bounding_box_is_rounded_outwards_and_reveals_no_place():
+    """The box is rounded to 0.01 degrees, about a kilometre."""
     found = said("1,2025-01-02T03:04:05Z,Arson,-1.23456,2.34567,,,")
     assert found.box == (-1.24, 2.34, -1.23, 2.35)
     assert found.times[0] == found.times[1]
@@ -100,7 +100,7 @@ PRIVATE = {
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_nothing_private_of_a_real_feed_is_printed(name):
-    """Of none of its records: no address, no number, no exact place."""
+    """No address, number or exact place of any record appears in the output."""
     path = dispatch(name)
     result = checked(path)
     assert result.exit_code == 0, result.output
@@ -111,8 +111,8 @@ def test_nothing_private_of_a_real_feed_is_printed(name):
     assert all(f"[{what}]" in result.output for what in (ADDRESS, UNITS if "desc" not in name else CASE))
 
 
-def test_what_cannot_be_checked_is_told_in_one_line(tmp_path):
-    """A feed that nobody knows, with the columns that it has."""
+def test_unusable_feed_is_refused_in_one_line(tmp_path):
+    """For an unknown feed the line names its columns."""
     unknown = tmp_path / "calls.csv"
     unknown.write_text("what,when\nFire,now\n")
     for arguments, line in (

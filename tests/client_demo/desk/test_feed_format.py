@@ -1,4 +1,4 @@
-"""A feed is described in a few lines of TOML; what is wrong with them is told in one."""
+"""Tests of feed formats: a short TOML file describes a feed, and each error in it is reported in one line."""
 
 import csv
 import json
@@ -46,11 +46,11 @@ def meaning(folder, **natures):
     return described(folder, f"{PLAIN}[categories]\n{lines}\n").means
 
 
-# ---- the known ones ----------------------------------------------------------------------------------------------
+# ---- known feeds -------------------------------------------------------------------------------------------------
 
 
-def test_each_known_feed_is_told_from_the_others():
-    """By columns that no other one has."""
+def test_each_known_feed_is_recognized_by_its_columns():
+    """No other known feed has all of its columns."""
     kinds = known_formats()
     assert {kind.name for kind in kinds} == {path.stem for path in FOLDER.glob("*.toml")}
     assert len(kinds) == 4
@@ -59,8 +59,8 @@ def test_each_known_feed_is_told_from_the_others():
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_feed_is_read_as_it_is_described(name):
-    """Told by itself or described: the same incidents. Each has a time within the file's, and each row is in one."""
+def test_real_feed_is_read_alike_with_and_without_a_description(name):
+    """Each incident has a time, and each row belongs to one incident."""
     text = feed_text(dispatch(name))
     found = read_records(name, text)
     described = read_records("any.csv", text, found.format)
@@ -73,8 +73,8 @@ def test_a_real_feed_is_read_as_it_is_described(name):
         assert group.incident.occurred_at is not None
 
 
-def test_real_places_are_the_numbers_of_the_record():
-    """Whichever way they are written."""
+def test_real_places_equal_the_numbers_of_the_record():
+    """Both forms are read: two columns, and one column with both numbers."""
     for name in ("montgomery_pa_911.csv", "sf_fire_calls.csv"):
         for group in read_records(name, feed_text(dispatch(name))).groups:
             written = str([group.rows[0].get(column) for column in ("lat", "lng", "Location")])
@@ -83,11 +83,11 @@ def test_real_places_are_the_numbers_of_the_record():
                 assert numbers == [group.incident.lat, group.incident.lng]
 
 
-# ---- the one in the documentation --------------------------------------------------------------------------------
+# ---- the documented example --------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_documentation_is_ten_lines_that_work(tmp_path):
-    """It reads the records beside it."""
+def test_documented_example_has_ten_lines_and_works(tmp_path):
+    """The example describes the records printed beside it."""
     text = (ROOT / "docs" / "guide" / "review-desk.md").read_text("utf-8")
     (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (records,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
@@ -122,8 +122,8 @@ def test_the_example_of_the_documentation_is_ten_lines_that_work(tmp_path):
         ("", ""),
     ],
 )
-def test_a_nature_means_what_its_first_entry_says(tmp_path, nature, means):
-    """The same words before a pattern, patterns in their order; upper and lower case are alike."""
+def test_nature_gets_the_category_of_its_first_matching_entry(tmp_path, nature, means):
+    """Exact words come before patterns, and patterns are tried in order; case does not matter."""
     table = {
         "STRUCTURE FIRE*": "fire_minor",
         "Structure fire": "fire_structure",
@@ -137,15 +137,14 @@ def test_a_nature_means_what_its_first_entry_says(tmp_path, nature, means):
 
 
 @given(nature=st.text(max_size=30))
-def test_what_no_entry_covers_means_nothing(nature):
-    """Whatever a feed calls it."""
+def test_nature_without_an_entry_has_no_category(nature):
     (sample,) = (kind for kind in known_formats() if kind.name == "sample")
     listed = {each.casefold(): key for each, key in sample.told.categories.items()}
     assert sample.means(nature) == listed.get(nature.casefold(), "")
 
 
-def test_many_patterns_on_a_long_nature_take_no_time(tmp_path):
-    """A pattern takes time by the length of the text, whatever stands in both."""
+def test_many_patterns_on_a_long_nature_take_little_time(tmp_path):
+    """The time grows with the length of the text only, whatever the pattern is."""
     table = {"*a" * 40 + f"*{n}": "robbery" for n in range(MOST_PATTERNS)}
     means = meaning(tmp_path, **table)
     with cpu_limit(2.0):
@@ -169,8 +168,8 @@ def test_many_patterns_on_a_long_nature_take_no_time(tmp_path):
         *((form, "UTC", text, None) for form in ("iso", "unix_s", "%Y-%m-%d") for text in ("", "x", "nan", "9" * 400)),
     ],
 )
-def test_a_time_is_read_in_its_form_and_zone(form, zone, text, time):
-    """Summer time as well; another form is no time."""
+def test_time_is_read_in_its_form_and_zone(form, zone, text, time):
+    """Daylight saving time is respected; a text in another form gives no time."""
     at = Time(column="at", format=form, zone=zone).of({"at": text})
     assert (at if at is None else format_time(at)) == time
 
@@ -190,20 +189,19 @@ def test_a_time_is_read_in_its_form_and_zone(form, zone, text, time):
         ("lat lng", None, None),
     ],
 )
-def test_one_column_may_hold_both_numbers_of_a_place(order, text, where):
-    """What else stands there, as an address may, is no place."""
+def test_one_column_may_hold_latitude_and_longitude(order, text, where):
+    """Any other text in the column, such as an address, gives no place."""
     assert PlaceColumns(column="at", order=order).of({"at": text}) == where
 
 
 def test_number_and_place_are_private_without_being_listed(tmp_path):
-    """Nobody has to think of it."""
     more = 'number = "case"\nplace = { lat = "y", lng = "x" }\nprivate = { address = "street" }\n'
     kind = described(tmp_path, PLAIN + more + CATEGORIES)
     assert kind.private == {"case": CASE, "y": PLACE, "x": PLACE, "street": ADDRESS}
 
 
-def test_a_record_without_a_number_is_grouped_by_what_it_is(tmp_path):
-    """JSON's null is not the number `None`, and a column that a record leaves out is one that says nothing."""
+def test_records_without_a_number_are_grouped_by_nature(tmp_path):
+    """JSON's null is not the number "None", and a missing column is an empty one."""
     kind = described(tmp_path, f'{PLAIN}number = "case"\n{CATEGORIES}')
     rows = [
         {"what": "Fire", "at": "2026-01-01 10:00", "case": "7"},
@@ -220,7 +218,7 @@ def test_a_record_without_a_number_is_grouped_by_what_it_is(tmp_path):
     assert found.empty == 1
 
 
-# ---- what is wrong -----------------------------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,8 +255,8 @@ def test_a_record_without_a_number_is_grouped_by_what_it_is(tmp_path):
         (PLAIN + "[categories]\n" + "".join(f'"{n}*" = "a"\n' for n in range(101)), "categories: expected at most 100"),
     ],
 )
-def test_what_is_wrong_with_a_description_is_told_in_one_line(tmp_path, text, line):
-    """With the file, the key and what was expected."""
+def test_error_in_a_description_is_one_line(tmp_path, text, line):
+    """The line names the file, the key and the expected value."""
     with pytest.raises(FeedError) as refusal:
         described(tmp_path, text)
     assert line in str(refusal.value)
@@ -266,8 +264,7 @@ def test_what_is_wrong_with_a_description_is_told_in_one_line(tmp_path, text, li
     assert "\n" not in str(refusal.value)
 
 
-def test_a_description_that_is_not_there_is_refused(tmp_path):
-    """Not with a traceback; nor is a picture."""
+def test_missing_or_binary_description_is_refused(tmp_path):
     with pytest.raises(FeedError, match="can't be read"):
         read_format(tmp_path / "absent.toml")
     (tmp_path / "image.toml").write_bytes(b"\x89PNG\xff\xfe")
@@ -275,8 +272,8 @@ def test_a_description_that_is_not_there_is_refused(tmp_path):
         read_format(tmp_path / "image.toml")
 
 
-def test_a_column_that_the_feed_has_not_is_named_with_the_nearest_one(tmp_path):
-    """And with the key that names it."""
+def test_missing_column_is_reported_with_the_nearest_one(tmp_path):
+    """The error also names the key that refers to the column."""
     kind = described(tmp_path, PLAIN.replace('"what"', '"natur"') + CATEGORIES)
     with pytest.raises(
         FeedError, match=r'sample_feed.csv has no column "natur", which nature names: did you mean "nature"'

@@ -1,4 +1,4 @@
-"""Hostile feeds: their rows are cut when they are read, and taken apart without holding up the page."""
+"""Tests of hostile feeds: rows are truncated when read, and parsed outside the event loop."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ HEAD = "incident,reported_at,nature,address,unit,lat,lng"
 
 
 def row(**fields):
-    """A record of the sample's kind, as JSON has it."""
+    """Return a record of the sample's format, as parsed JSON."""
     usual = {"incident": "1", "reported_at": "2025-03-14T12:00:00Z", "nature": "Structure fire", "lat": 1, "lng": 2}
     return {**usual, **fields}
 
@@ -27,8 +27,8 @@ def read(*rows):
     return read_records("feed.json", json.dumps(rows))
 
 
-def test_a_row_is_cut_to_so_many_columns_and_a_value_to_so_many_characters():
-    """Rule 5 of feeds: no other module sees more."""
+def test_row_and_values_are_truncated():
+    """Columns and characters are limited, so no other module sees more (rule 5 of feeds)."""
     found = read(row(nature="x" * 10_000, **{f"column {n}": "y" for n in range(1000)}, **{"z" * 5000: "w"}))
     [kept] = found.groups[0].rows
     assert len(kept) == MOST_COLUMNS
@@ -36,16 +36,16 @@ def test_a_row_is_cut_to_so_many_columns_and_a_value_to_so_many_characters():
     assert len(found.groups[0].incident.nature) == MOST_CHARACTERS
 
 
-def test_csv_with_more_values_than_columns_is_read_without_them():
-    """They have no name, so nobody could say what they give away."""
+def test_csv_values_without_a_column_are_dropped():
+    """Without a name nobody can say what they reveal."""
     found = read_records("feed.csv", f"{HEAD}\n1,2025-03-14T12:00:00Z,Fire,1 Elm St,E1,1,2,secret,more\n")
     assert "secret" not in str(found.groups[0].rows)
 
 
 @pytest.mark.parametrize("column", ["nature", "incident", "reported_at", "lat", "address"])
 @pytest.mark.parametrize("depth", [10, 300, 500, 800, 950, 5000])
-def test_values_within_values_are_text_or_refused(column, depth):
-    """Never a traceback: the poll has to go on."""
+def test_nested_values_are_text_or_refused(column, depth):
+    """No depth raises another error, which would stop the poll."""
     text = json.dumps([row()]).replace('"incident"', '"spare": 0, "incident"')
     nested = text.replace("[{", "[{" + f'"{column} ": ' + "[" * depth + "]" * depth + ",", 1)
     nested = nested.replace(f'"{column} "', f'"{column}"').replace(f', "{column}":', ', "old":')
@@ -59,15 +59,15 @@ def test_values_within_values_are_text_or_refused(column, depth):
     ["case" + " " * 1_000_000 + "x", "a" + " " * 1_000_000 + "b", "1 a" * 300_000, "a." * 500_000, "9" * 1_000_000],
     ids=["case", "blanks", "words", "dots", "digits"],
 )
-def test_a_value_without_end_takes_no_time(column, text):
-    """A million characters in any column."""
+def test_huge_value_takes_little_time(column, text):
+    """Each value has a million characters."""
     records = read(row(**{column: text}))
     with cpu_limit(2.0):
         as_recorded(records)
 
 
-def test_montgomerys_titles_are_read_in_time_by_their_length():
-    """Its services and dashes were once found by a pattern that took the square of it."""
+def test_long_montgomery_title_takes_little_time():
+    """A former pattern for services and dashes took quadratic time."""
     usual = {"lat": 1, "lng": 2, "timeStamp": "2020-01-01 00:00:00", "twp": "x"}
     with cpu_limit(2.0):
         found = read({**usual, "title": "EMS: a" + " " * 900 + "b -"}, {**usual, "title": "Fire: SMOKE -"})
@@ -75,8 +75,7 @@ def test_montgomerys_titles_are_read_in_time_by_their_length():
     assert found.groups[1].incident.nature == "SMOKE"
 
 
-def test_of_a_long_feed_the_newest_are_taken():
-    """As many as a desk can use."""
+def test_newest_incidents_of_a_long_feed_are_kept():
     rows = [
         row(incident=str(n), reported_at=f"2025-03-14T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}Z")
         for n in range(2100)
@@ -86,8 +85,8 @@ def test_of_a_long_feed_the_newest_are_taken():
     assert seen[-1].key.endswith(" 2099")
 
 
-def test_a_feed_is_taken_apart_beside_the_loop(monkeypatch):
-    """So that the page is answered meanwhile, however long it takes."""
+def test_feed_is_parsed_outside_the_event_loop(monkeypatch):
+    """The page is served meanwhile, however long parsing takes."""
     threads = []
 
     def noted(function):

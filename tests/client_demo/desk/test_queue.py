@@ -1,4 +1,4 @@
-"""What lies on the desk: one item for an incident, what is proposed, who decided, and what can't be approved."""
+"""Tests of the desk's queue: one item per incident, its proposal, its decisions, and what cannot be approved."""
 
 import json
 
@@ -36,7 +36,7 @@ ANSWER = {"id": "x", "revision": 1, "area": [], "issued_at": format_time(NOW), "
 
 
 def sample(*rows):
-    """Records of the sample's form: (number, age in ms, nature, lat, lng)."""
+    """Return records of the sample's format from (number, age in ms, nature, lat, lng)."""
     lines = ["incident,reported_at,nature,lat,lng,address,unit"]
     for number, age_ms, nature, lat, lng in rows:
         at = "" if age_ms is None else format_time(NOW - age_ms)[:19] + "Z"
@@ -45,7 +45,7 @@ def sample(*rows):
 
 
 def montgomery(*rows):
-    """Records without numbers: (minutes after noon, title)."""
+    """Return records without numbers from (minutes after noon, title)."""
     lines = ["lat,lng,desc,title,timeStamp,twp,addr"]
     lines += [
         f"40.1,-75.1,ELM ST; ABINGTON; Station 358;,{title},2016-04-06 12:{minute:02}:00,ABINGTON,ELM ST"
@@ -90,7 +90,7 @@ def live():
 
 
 def test_rows_and_editions_of_one_incident_are_one_item():
-    """A unit more is a row more of the same item, whose time and place stay."""
+    """A further unit is a further row of the item; its time and place stay the same."""
     queue = queue_of(("A", 60_000, "Structure fire", 32.7, -96.8), ("B", 50_000, "Arson", 32.7, -96.8))
     (item, other) = queue
     later = sample(("A", 60_000, "Structure fire", 32.7, -96.8), ("A", 10_000, "Structure fire", 32.8, -96.8))
@@ -101,8 +101,8 @@ def test_rows_and_editions_of_one_incident_are_one_item():
     assert [each.id for each in queue] == [item.id, other.id]
 
 
-def test_without_a_number_rows_alike_within_the_hour_are_one_item_in_every_edition():
-    """Also when the edition has lost the first row meanwhile."""
+def test_similar_rows_without_a_number_are_one_item_in_every_edition():
+    """Rows within the hour count, also when a later edition lacks the first row."""
     queue = Queue(POLICY, "actual")
     (first,) = sightings(montgomery((0, "EMS: BUILDING FIRE"), (40, "Fire: BUILDING FIRE")))
     item = queue.take(first)
@@ -111,8 +111,8 @@ def test_without_a_number_rows_alike_within_the_hour_are_one_item_in_every_editi
     assert len(list(queue)) == 1
 
 
-def test_the_oldest_undecided_items_make_room_and_decided_ones_stay():
-    """A feed may be longer than a desk."""
+def test_full_queue_drops_the_oldest_undecided_item():
+    """Decided items stay."""
     queue = queue_of(*((str(n), n * 1000, "Structure fire", 32.7, -96.8) for n in range(MOST_ITEMS + 2)))
     oldest = max(queue, key=lambda item: NOW - item.sighting.incident.occurred_at)
     queue.set_aside(oldest, oldest.version, "dismiss", "ann", NOW)
@@ -120,11 +120,11 @@ def test_the_oldest_undecided_items_make_room_and_decided_ones_stay():
     assert queue.get(oldest.id) is oldest
 
 
-# ---- what is proposed ------------------------------------------------------------------------------------------
+# ---- proposals -------------------------------------------------------------------------------------------------
 
 
-def test_the_proposal_is_the_desks_own_words_and_a_rounded_place():
-    """No word of the record gets into it."""
+def test_proposal_has_fixed_wording_and_a_rounded_place():
+    """No word of the record gets into the proposal."""
     queue, item = one()
     form = queue.proposal(item)
     assert (form["category"], form["severity"], form["radius_m"]) == ("fire_structure", "severe", 1000)
@@ -132,8 +132,8 @@ def test_the_proposal_is_the_desks_own_words_and_a_rounded_place():
     assert not any(word in json.dumps(form) for word in ("Elm", "1200", "Engine"))
 
 
-def test_a_district_may_be_told_without_what_is_private_in_it():
-    """Neighbourhoods help; an address among them does not."""
+def test_proposal_names_the_district_without_private_parts():
+    """A neighbourhood is useful to readers; an address must not be named."""
     queue = Queue(POLICY, "actual")
     item = queue.take(sightings(montgomery((0, "Fire: BUILDING FIRE")))[0])
     assert queue.proposal(item)["description"] == "Reported in Abington."
@@ -148,8 +148,8 @@ def test_a_district_may_be_told_without_what_is_private_in_it():
         ("Fireworks", False, 'unknown nature: "Fireworks" is not in the table'),
     ],
 )
-def test_what_is_never_alerted_is_locked_and_the_rest_waits_for_a_category(nature, is_locked, obstacle):
-    """The reason stands beside it."""
+def test_never_alerted_nature_is_locked_and_others_need_a_category(nature, is_locked, obstacle):
+    """The item says why."""
     queue, item = one(nature)
     assert (item.category, item.is_locked, item.obstacle) == ("", is_locked, obstacle)
     if is_locked:
@@ -159,7 +159,7 @@ def test_what_is_never_alerted_is_locked_and_the_rest_waits_for_a_category(natur
         assert approve(queue, item, category="fire_structure", headline="A fire")
 
 
-# ---- what can't be approved ------------------------------------------------------------------------------------
+# ---- refusals by the desk --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_what_is_never_alerted_is_locked_and_the_rest_waits_for_a_category(natur
         ({}, {"description": "3 engines are there"}, "description", "“3 engines” reads like units sent there"),
     ],
 )
-def test_what_stands_in_the_way_is_said_beside_its_field(given, changes, field, words):
-    """And nothing is decided."""
+def test_obstacle_is_reported_at_its_field(given, changes, field, words):
+    """The item stays undecided."""
     queue, item = one(**given)
     with pytest.raises(NotAllowed) as refusal:
         approve(queue, item, **changes)
@@ -187,7 +187,7 @@ def test_what_stands_in_the_way_is_said_beside_its_field(given, changes, field, 
     assert (item.state, item.pending, item.history) == ("waiting", None, [])
 
 
-def test_an_incident_is_stale_one_millisecond_after_its_categorys_time():
+def test_incident_is_stale_one_millisecond_after_its_categorys_limit():
     """Bounds are inclusive, as in the protocol."""
     queue, item = one(age_ms=HOUR)
     assert queue.stale_at(item) == NOW
@@ -196,8 +196,8 @@ def test_an_incident_is_stale_one_millisecond_after_its_categorys_time():
     assert approve(queue, item, now=NOW)
 
 
-def test_a_polygon_that_was_drawn_is_asked_for_instead_of_the_circle():
-    """Its ring is closed for the node (protocol, A16); where the circle would be says nothing then."""
+def test_drawn_polygon_replaces_the_circle():
+    """The ring is closed for the node, and the circle's fields are ignored (protocol, rule A16)."""
     queue, item = one()
     ring = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79]]
     assert approve(queue, item, ring=ring, lat=None, radius_m=None)
@@ -206,22 +206,22 @@ def test_a_polygon_that_was_drawn_is_asked_for_instead_of_the_circle():
 
 
 @pytest.mark.parametrize("ring", [[], [[-96.81, 32.77]], [[-96.81, 32.77], [-96.78, 32.77]]])
-def test_a_polygon_of_too_few_corners_is_not_approved(ring):
-    """Nor is the circle asked for in its place."""
+def test_polygon_with_too_few_corners_is_not_approved(ring):
+    """The circle is not used in its place."""
     queue, item = one()
     with pytest.raises(NotAllowed) as refusal:
         approve(queue, item, ring=ring)
     assert [trouble.field for trouble in refusal.value.troubles] == ["corners"]
 
 
-def test_words_that_read_like_an_address_can_be_confirmed():
-    """ "2 men on Elm Street" is none."""
+def test_text_that_reads_like_an_address_can_be_confirmed():
+    """ "2 men on Elm Street" is no address."""
     queue, item = one()
     assert approve(queue, item, headline="2 men on Elm Street", confirmed=True)
 
 
-def test_what_is_confirmed_goes_to_the_node_and_nobody_is_asked_twice():
-    """Protocol, A21: by its kind, and no more than was confirmed; other kinds are still asked about."""
+def test_confirmation_goes_to_the_node_and_stops_the_question():
+    """Only confirmed kinds are sent; other kinds are still questioned (protocol, rule A21)."""
     queue, item = one()
     confirm = {"area_km2": None, "text": ["address"]}
     with pytest.raises(NotAllowed) as refusal:
@@ -233,22 +233,22 @@ def test_what_is_confirmed_goes_to_the_node_and_nobody_is_asked_twice():
     assert item.pending.body["confirm"] == {"text": ["address"]}
 
 
-def test_an_alert_of_which_nothing_is_held_confirms_nothing():
-    """Protocol, A21: the node would refuse it."""
+def test_unneeded_confirmation_is_not_sent():
+    """The node would refuse it (protocol, rule A21)."""
     queue, item = one()
     assert approve(queue, item)
     assert "confirm" not in item.pending.body
 
 
-def test_a_cancel_confirms_too():
-    """Protocol, A21: for its reason."""
+def test_cancel_reason_can_be_confirmed():
+    """The confirmation covers the cancel's reason (protocol, rule A21)."""
     queue, item = live()
     assert queue.cancel(item, item.version, "Out, at 1204 Main Street", False, "ann", NOW, {"text": ["address"]})
     assert item.pending.body["confirm"] == {"text": ["address"]}
 
 
-def test_what_the_node_asks_the_desk_does_not():
-    """Field by field and kind by kind."""
+def test_question_of_the_node_is_not_repeated_by_the_desk():
+    """Questions are compared by field and kind."""
     queue, item = one()
     form = form_of(queue, item, headline="Fire at 1204 Main Street", description="Engine 12")
     asked = {("headline", "address"), ("description", "address")}
@@ -279,8 +279,8 @@ def test_what_the_node_asks_the_desk_does_not():
         {"ring": [[1, 2]] * 2_500},
     ],
 )
-def test_a_form_of_the_wrong_types_is_no_form(changes):
-    """The page never sends one."""
+def test_form_with_wrong_types_raises_valueerror(changes):
+    """The page never sends such a form."""
     with pytest.raises(ValueError, match="expected"):
         read_form(changes)
 
@@ -288,8 +288,8 @@ def test_a_form_of_the_wrong_types_is_no_form(changes):
 # ---- decisions -------------------------------------------------------------------------------------------------
 
 
-def test_an_approval_is_a_complete_request_by_a_named_reviewer():
-    """Written down before it is sent."""
+def test_approval_is_a_complete_request_by_a_named_reviewer():
+    """The request is stored before it is sent."""
     queue, item = one()
     approve(queue, item, by="ann")
     assert item.pending.body == {
@@ -305,8 +305,8 @@ def test_an_approval_is_a_complete_request_by_a_named_reviewer():
     }
 
 
-def test_the_same_decision_again_is_the_first_one():
-    """A double click, or an answer that was lost."""
+def test_repeated_decision_changes_nothing():
+    """Decisions are repeated by a double click, or after a lost response."""
     queue, item = one()
     assert approve(queue, item, version=1)
     body = item.pending.body
@@ -317,8 +317,8 @@ def test_the_same_decision_again_is_the_first_one():
 
 
 @pytest.mark.parametrize("changes", [{"by": "ben"}, {"headline": "Other words"}])
-def test_who_is_second_is_told_who_was_first(changes):
-    """Another reviewer, or other words on an old version."""
+def test_second_reviewer_gets_a_conflict_with_the_first(changes):
+    """The second decision comes from another reviewer, or has other words for an old version."""
     queue, item = one()
     approve(queue, item, version=1)
     for _ in range(2):
@@ -328,8 +328,8 @@ def test_who_is_second_is_told_who_was_first(changes):
             accept(item, ANSWER)
 
 
-def test_a_refused_approval_leaves_the_item_waiting_with_the_reasons():
-    """It can be decided again, and is still the same alert."""
+def test_refused_approval_leaves_the_item_waiting_with_reasons():
+    """The item can be decided again, with the same alert id."""
     queue, item = one()
     approve(queue, item)
     alert_id = item.pending.body["id"]
@@ -340,12 +340,11 @@ def test_a_refused_approval_leaves_the_item_waiting_with_the_reasons():
     assert item.troubles == []
 
 
-def test_a_live_alert_is_revised_and_cancelled_by_number():
-    """Each decision takes the next one."""
+def test_revision_and_cancel_have_consecutive_numbers():
     queue, item = live()
     queue.approve(
         item, item.version, form_of(queue, item, radius_m=500), "ben", NOW + 2 * HOUR
-    )  # age is not judged again
+    )  # age is not checked for a revision
     assert (item.pending.what, item.pending.body["revision"]) == ("revise", 2)
     accept(item, ANSWER | {"revision": 2})
     assert item.form["radius_m"] == 500
@@ -360,15 +359,15 @@ def test_a_live_alert_is_revised_and_cancelled_by_number():
 
 
 @pytest.mark.parametrize(("reason", "words"), [(" ", "Say why"), ("Was at 12 Elm St", "reads like an address")])
-def test_a_cancel_needs_a_reason_that_can_be_shown(reason, words):
-    """Everybody who had the alert reads it."""
+def test_cancel_needs_a_reason_without_private_parts(reason, words):
+    """All recipients of the alert read the reason."""
     queue, item = live()
     with pytest.raises(NotAllowed, match=words):
         queue.cancel(item, item.version, reason, False, "ann", NOW)
 
 
-def test_an_item_is_dismissed_and_put_back():
-    """By whom is written down."""
+def test_item_is_dismissed_and_reopened():
+    """The history records by whom."""
     queue, item = one()
     assert queue.set_aside(item, 1, "dismiss", "ann", NOW)
     assert not queue.set_aside(item, 1, "dismiss", "ann", NOW)
@@ -378,8 +377,8 @@ def test_an_item_is_dismissed_and_put_back():
     assert (item.state, [decision.by for decision in item.history]) == ("waiting", ["ann", "ben"])
 
 
-def test_what_the_node_says_of_a_live_alert_is_taken():
-    """Its counts, its end, and revisions made elsewhere."""
+def test_item_follows_the_alert_at_the_node():
+    """The item takes delivery counts, the end, and revisions made elsewhere."""
     _, item = live()
     alert = {"revision": 1, "area": [], "issued_at": "", "expires_at": ""}
     seen = {"state": "live", "alert": alert, "delivery": {"sent": 3, "acked": 2, "pushed": 1}}
@@ -396,8 +395,8 @@ def test_what_the_node_says_of_a_live_alert_is_taken():
     assert (item.state, item.revision, item.version) == ("expired", 2, version + 1)
 
 
-def test_what_the_node_calls_expired_too_soon_is_asked_about_until_its_end():
-    """Its clock was wrong for a moment; then it says "live", and the alert can be revised and cancelled again."""
+def test_alert_reported_expired_before_its_end_may_be_live_again():
+    """The node's clock was wrong for a moment; later it reports "live", and the alert can be revised again."""
     _, item = live()
     alert = {"revision": 1, "area": [], "issued_at": format_time(NOW), "expires_at": format_time(NOW + 60_000)}
     observe(item, {"state": "live", "alert": alert | {"revision": 2}})
@@ -410,8 +409,7 @@ def test_what_the_node_calls_expired_too_soon_is_asked_about_until_its_end():
     assert not may_live(item, NOW)
 
 
-def test_an_item_survives_being_written_down():
-    """JSON and back."""
+def test_item_survives_json():
     queue, item = one()
     approve(queue, item)
     refuse(item, [Trouble("headline", "too long", "invalid-value")])
@@ -419,11 +417,11 @@ def test_an_item_survives_being_written_down():
     assert Item.from_map(json.loads(json.dumps(item.to_map()))) == item
 
 
-# ---- what was refused ------------------------------------------------------------------------------------------
+# ---- drafts ----------------------------------------------------------------------------------------------------
 
 
-def test_what_was_written_stays_until_it_is_accepted():
-    """While it is under way, and when the node has refused it; over a restart, too."""
+def test_draft_is_kept_until_the_node_accepts():
+    """The draft stays while it is sent, after a refusal, and over a restart."""
     queue, item = live()
     assert item.draft is None
     approve(queue, item, headline="Careful words")
@@ -436,8 +434,8 @@ def test_what_was_written_stays_until_it_is_accepted():
     assert item.draft is None
 
 
-def test_so_does_the_reason_of_a_cancel():
-    """It stands in a form of its own."""
+def test_reason_of_a_refused_cancel_is_kept():
+    """The reason has its own draft."""
     queue, item = live()
     queue.cancel(item, item.version, "It was a barbecue", True, "ann", NOW)
     refuse(item, [Trouble("", "Not now.")])

@@ -1,4 +1,4 @@
-"""What must not be told is struck: by column, where a column's value comes up again, and by pattern."""
+"""Tests of redaction: private columns, repetitions of their values, and private patterns are removed."""
 
 import csv
 
@@ -12,7 +12,7 @@ from client_demo.desk.redaction import kept, questions, struck
 
 
 def told(cells):
-    """What is left of a record when the struck parts are gone."""
+    """Return the text of a record that remains after redaction."""
     return " ".join(part.text for cell in cells for part in cell.parts if part.why is None)
 
 
@@ -34,8 +34,8 @@ def told(cells):
         ("number 18-0052973", "18-0052973", CASE),
     ],
 )
-def test_what_reads_like_something_private_is_questioned_and_not_kept(text, what, why):
-    """With what it reads like."""
+def test_private_text_is_questioned_and_removed(text, what, why):
+    """The question says what the text reads like."""
     assert [(part.text, part.why) for part in questions(text)] == [(what, why)]
     assert what not in kept(text)
 
@@ -53,14 +53,14 @@ def test_what_reads_like_something_private_is_questioned_and_not_kept(text, what
         "Since 14:30, on 2031-05-01",
     ],
 )
-def test_plain_words_are_left_alone(text):
-    """A desk that questions everything is not read."""
+def test_harmless_words_are_left_alone(text):
+    """Reviewers would ignore a desk that questions everything."""
     assert list(questions(text)) == []
     assert kept(text) == text.strip(" .") or kept(text) == text
 
 
-def test_a_private_column_is_struck_as_a_whole_and_wherever_it_comes_up_again():
-    """Not inside a word, though."""
+def test_private_column_is_removed_everywhere_in_the_record():
+    """The column's value is not removed inside a longer word."""
     row = {
         "addr": "COTTMAN AVE",
         "desc": "COTTMAN AVE; CHELTENHAM; Station 358;",
@@ -73,8 +73,8 @@ def test_a_private_column_is_struck_as_a_whole_and_wherever_it_comes_up_again():
     assert told(cells) == "; CHELTENHAM;  ; COTTMAN AVENUES"
 
 
-def test_crossings_are_struck_in_records_and_may_be_named_by_a_reviewer():
-    """ "Main St and Elm St" is an address in a feed; whether it is in an alert a person decides."""
+def test_crossing_is_removed_from_records_but_allowed_in_alerts():
+    """ "Main St and Elm St" is an address in a feed; in an alert a person decides."""
     assert kept("ALBA RD & NORTH HILLS AVE; UPPER DUBLIN") == "UPPER DUBLIN"
     assert list(questions("Keep away from the corner of Alba Rd & North Hills Ave")) == []
 
@@ -82,15 +82,15 @@ def test_crossings_are_struck_in_records_and_may_be_named_by_a_reviewer():
 @pytest.mark.parametrize(
     "text", ["a " * 5000, "1 a " * 3000, "9" * 10_000, "one " * 4000, "1 " + "a." * 5000, "case" + " " * 20_000]
 )
-def test_no_text_makes_it_slow(text):
-    """Patterns that try too much are a way to stop a desk. `tests/test_patterns.py` looks for more texts."""
+def test_long_texts_take_little_time(text):
+    """Slow patterns could block the desk; `tests/test_patterns.py` looks for more such texts."""
     with cpu_limit(3.0):
         list(questions(text))
         kept(text)
 
 
 def test_nothing_private_of_the_sample_is_left():
-    """Address, unit, case number and the exact place, of every row."""
+    """The address, unit, case number and exact place of every row are removed."""
     records = read_records(SAMPLE.name, feed_text(SAMPLE))
     with SAMPLE.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -108,7 +108,7 @@ def test_nothing_private_of_the_sample_is_left():
     ],
 )
 def test_nothing_private_of_real_records_is_left(name, columns):
-    """Also where a free text repeats the address."""
+    """Free text that repeats the address is covered as well."""
     path = real(name)
     records = read_records(name, feed_text(path))
     for group in records.groups:
@@ -119,7 +119,7 @@ def test_nothing_private_of_real_records_is_left(name, columns):
                 assert len(value) < 4 or f" {value} " not in f" {left} ", (column, records.format.private.get(column))
 
 
-def test_every_private_column_says_what_it_gives_away():
-    """For the words beside the struck part."""
+def test_every_private_column_has_a_label():
+    """The label is shown beside the removed part."""
     records = read_records(SAMPLE.name, feed_text(SAMPLE))
     assert set(records.format.private.values()) == {ADDRESS, UNITS, CASE, PLACE}

@@ -1,4 +1,4 @@
-"""What the node refuses, in plain words beside the field. The problems are those that a node really writes."""
+"""Tests that the node's refusals become plain sentences beside their fields; the problems are those a node sends."""
 
 import pytest
 
@@ -118,13 +118,12 @@ def refused(*errors, status=422):
         (("something-new", "/nowhere", {"detail": "a rule of tomorrow"}), "", "A rule of tomorrow."),
     ],
 )
-def test_each_broken_rule_stands_beside_its_field(error, field, text):
-    """A rule that is not known here is told in the node's words."""
+def test_broken_rule_is_shown_at_its_field(error, field, text):
+    """An unknown rule is shown in the node's words."""
     assert troubles(refused(error)) == [Trouble(field, text, error[0])]
 
 
-def test_every_broken_rule_is_told():
-    """In the node's order."""
+def test_every_broken_rule_is_shown_in_order():
     found = troubles(refused(("stale", "/occurred_at", {"max_age_s": 600}), ("invalid-value", "/headline", {})))
     assert [(trouble.field, trouble.slug) for trouble in found] == [("", "stale"), ("headline", "invalid-value")]
     assert "10 minutes" in found[0].text
@@ -138,8 +137,8 @@ def test_every_broken_rule_is_told():
         ({"title": "status 418 I'm a teapot"}, "418"),
     ],
 )
-def test_a_problem_as_a_whole_is_one_sentence(problem, words):
-    """Also what is no problem document."""
+def test_problem_without_errors_is_one_sentence(problem, words):
+    """A response that is no problem document is covered as well."""
     (trouble,) = troubles(Refused(400, problem))
     assert trouble.field == ""
     assert words in trouble.text
@@ -156,13 +155,12 @@ def test_a_problem_as_a_whole_is_one_sentence(problem, words):
         (5400, "90 minutes"),
     ],
 )
-def test_spans_in_words(seconds, words):
-    """As a person says them."""
+def test_span_in_words(seconds, words):
     assert span(seconds) == words
 
 
-def test_what_the_node_holds_is_told_with_what_may_be_confirmed():
-    """Protocol, P23 and P24: in plain words; and for the page what it is, and where it stands."""
+def test_held_text_or_area_is_explained_with_its_confirmation():
+    """The page also gets the kind and position of each part (protocol, rules P23 and P24)."""
     errors = [
         {"pointer": "/headline", "kind": "address", "confirmable": True},
         {"pointer": "/reason", "kind": "coordinates", "confirmable": False},
@@ -191,8 +189,8 @@ def test_what_the_node_holds_is_told_with_what_may_be_confirmed():
     ]
 
 
-def test_who_has_published_too_often_is_told_how_long_to_wait():
-    """PG2: the problem is no 422 and has no list of errors."""
+def test_rate_limited_desk_is_told_how_long_to_wait():
+    """The rate limit's problem has status 429 and no list of errors (rule PG2)."""
     problem = {"type": "/problems/rate-limited", "status": 429, "retry_after_s": 50}
     [trouble] = troubles(Refused(429, problem))
     assert trouble.text == (

@@ -1,4 +1,4 @@
-"""What no page would send: every header and field that the service reads, fed with rubbish, gets one clear refusal."""
+"""Tests of malformed requests: rubbish in any header or field that the service reads gets one clear refusal."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ REFUSED = (400, 401, 403, 404, 409, 413, 422)
 
 
 class Page:
-    """A page at the service, without sockets: what the service raises is raised here."""
+    """A page of the service without sockets: errors of the service are raised in the test."""
 
     def __init__(self, store: Store) -> None:
         self.cookie = f"desk_8770={KEY}"
@@ -42,7 +42,7 @@ class Page:
         self.app = application(service.routes(), content_policy())
 
     def send(self, method, path, *, signed=True, **more):
-        """One request; its answer."""
+        """Send one request and return the response."""
 
         async def ask():
             transport = httpx.ASGITransport(self.app)
@@ -54,19 +54,19 @@ class Page:
         return asyncio.run(ask())
 
     def decide(self, what, body):
-        """A decision about the one item."""
+        """Decide about the only item and return the response."""
         return self.send("POST", f"/api/items/{self.item.id}/{what}", content=json.dumps(body))
 
 
 @pytest.fixture
 def page(tmp_path):
-    """A page, signed in as ann."""
+    """Return a page that is signed in as ann."""
     with contextlib.closing(Store(tmp_path / "desk.db")) as store:
         yield Page(store)
 
 
-def test_the_page_of_these_tests_is_signed_in(page):
-    """Else the others would prove nothing."""
+def test_page_fixture_is_signed_in(page):
+    """The other tests would prove nothing otherwise."""
     assert page.decide("dismiss", {"version": 1}).status_code == 200
     assert page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": KEY})).json() == {"name": "ann"}
 
@@ -92,8 +92,8 @@ ODD_ORIGINS = [
 
 @pytest.mark.parametrize("origin", ODD_ORIGINS, ids=lambda origin: repr(origin)[:30])
 @pytest.mark.parametrize("path", ["/api/sign-in", "/api/sign-out", "/api/items/x/dismiss"])
-def test_an_odd_origin_is_another_site(page, path, origin):
-    """Only the desk's own address, letter by letter, is the desk's own page."""
+def test_odd_origin_is_refused(page, path, origin):
+    """Only the desk's own address, compared exactly, is accepted."""
     assert page.send("POST", path, headers={"Origin": origin}, content=b"{}").status_code in (403, 404)
 
 
@@ -102,11 +102,11 @@ ODD_HOSTS = ["127.0.0.1:x", "127.0.0.1:99999", "127.0.0.1:80:90", "127.0.0.1:", 
 
 @pytest.mark.parametrize("host", ODD_HOSTS, ids=repr)
 @pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/api/events"), ("POST", "/api/sign-out")])
-def test_an_odd_host_is_refused_or_nobody_is_signed_in_there(page, method, path, host):
-    """`Host` names the cookie, too."""
+def test_odd_host_is_refused_or_not_signed_in(page, method, path, host):
+    """The name of the cookie contains the port of `Host`."""
     host = host if isinstance(host, bytes) else host.encode()
     origin = b"http://" + host
-    signed = path != "/api/events"  # which has no end for who is signed in
+    signed = path != "/api/events"  # the stream of events would never end for a signed-in page
     answer = page.send(method, path, signed=signed, headers={"Host": host, "Origin": origin}, content=b"{}")
     assert answer.status_code in ((200, 400) if path == "/" else (*REFUSED, 200))
 
@@ -115,8 +115,8 @@ ODD_KEYS = [SURROGATE, "\0", "ü" * 1000, "", None, 7, True, [], {}, [KEY], "x" 
 
 
 @pytest.mark.parametrize("key", ODD_KEYS, ids=lambda key: repr(key)[:20])
-def test_an_odd_key_opens_nothing(page, key):
-    """JSON can spell half a character."""
+def test_odd_key_does_not_sign_in(page, key):
+    """JSON can contain an unpaired surrogate."""
     answer = page.send("POST", "/api/sign-in", signed=False, content=json.dumps({"key": key}))
     assert answer.status_code in (400, 401)
     assert answer.json()["detail"]
@@ -133,14 +133,14 @@ ODD_COOKIES = [
 
 
 @pytest.mark.parametrize("cookie", ODD_COOKIES, ids=lambda cookie: repr(cookie)[:20])
-def test_an_odd_cookie_is_nobody_and_takes_no_time(page, cookie):
-    """As a wrong one. Python's own parser of cookies takes the square of their length (CVE-2024-7592)."""
+def test_odd_cookie_does_not_sign_in_and_takes_little_time(page, cookie):
+    """Python's own cookie parser takes quadratic time (CVE-2024-7592)."""
     with cpu_limit(2.0):
         assert page.send("GET", "/api/events", signed=False, headers={"Cookie": cookie}).status_code == 401
 
 
-def test_the_cookie_may_stand_among_others(page):
-    """Cookies know no port: other pages of this machine have theirs."""
+def test_cookie_is_found_among_others(page):
+    """Cookies ignore ports, so other pages of this host send theirs too."""
     page.cookie = f"desk_8771=x; other; desk_8770={KEY}; last=1"
     assert page.decide("dismiss", {"version": 1}).status_code == 200
 
@@ -169,8 +169,8 @@ ODD = [
 
 @pytest.mark.parametrize("what", ["dismiss", "reopen", "cancel", "approve"])
 @pytest.mark.parametrize("version", [odd for odd in ODD if odd != 1 or odd is True], ids=lambda odd: repr(odd)[:20])
-def test_an_odd_version_decides_nothing(page, what, version):
-    """True is no number: in Python it is 1."""
+def test_odd_version_decides_nothing(page, what, version):
+    """True is refused although it equals 1 in Python."""
     form = page.queue.proposal(page.item)
     answer = page.decide(what, {"version": version, "reason": "x", "form": form})
     assert answer.status_code in REFUSED
@@ -180,8 +180,8 @@ def test_an_odd_version_decides_nothing(page, what, version):
 @pytest.mark.parametrize("what", ["approve", "preview"])
 @pytest.mark.parametrize("field", ["headline", "description", "category", "severity", "lat", "lng", "radius_m", "ring"])
 @pytest.mark.parametrize("value", ODD, ids=lambda odd: repr(odd)[:20])
-def test_an_odd_field_of_the_form_is_refused_or_judged(page, what, field, value):
-    """A form of texts and finite numbers is judged; anything else is refused, with the field's name."""
+def test_odd_form_field_is_refused_or_checked(page, what, field, value):
+    """Texts and finite numbers are checked by the policy; anything else is refused with the field's name."""
     page.item.sighting = as_recorded(read_records("f", feed_text(SAMPLE)))[0]
     form = {**page.queue.proposal(page.item), field: value}
     answer = page.decide(what, {"version": 1, "form": form})
@@ -194,16 +194,14 @@ def test_an_odd_field_of_the_form_is_refused_or_judged(page, what, field, value)
 @pytest.mark.parametrize(
     "body", ["", "null", "7", '"x"', "[]", "{", '{"a":' * 5000, "\ufeff{}", '{"version":' + "9" * 5000 + "}"]
 )
-def test_an_odd_body_is_refused(page, body):
-    """Whatever JSON makes of it."""
+def test_odd_body_is_refused(page, body):
     answer = page.send("POST", f"/api/items/{page.item.id}/dismiss", content=body.encode())
     assert answer.status_code == 400
     assert page.item.history == []
 
 
 @pytest.mark.parametrize("odd", ["%00", "%ff", "%ED%A0%80", "..%2f..", "x" * 5000, "%0d%0aX: y"])
-def test_an_odd_path_is_nowhere(page, odd):
-    """Neither an item nor a file."""
+def test_odd_path_is_not_found(page, odd):
     for method, path in itertools.product(("GET", "POST"), (f"/api/items/{odd}/dismiss", f"/{odd}", f"/npm/{odd}")):
         assert page.send(method, path, content=b'{"version": 1}').status_code in (404, 405)
 
@@ -215,7 +213,7 @@ ODD_FILE_HEADERS = [
 
 
 @pytest.mark.parametrize(("name", "value"), ODD_FILE_HEADERS, ids=lambda value: repr(value)[:20])
-def test_an_odd_question_for_a_file_is_answered(page, name, value):
-    """With the file, a part of it, or a refusal."""
+def test_odd_file_header_is_answered(page, name, value):
+    """The response is the file, a part of it, or a refusal."""
     headers = {name: value} if name != "If-Range" else {name: value, "Range": "bytes=0-1"}
     assert page.send("GET", "/", headers=headers).status_code in (200, 206, 304, 400, 416)

@@ -1,4 +1,4 @@
-"""What waits for signatures: who may sign what, when it is sent, and what takes its place."""
+"""Tests of signing: who may sign which request, when it is sent, and what replaces it."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ ANSWER = {"id": "x", "revision": 1, "area": [], "issued_at": format_time(NOW), "
 
 
 def one():
-    """A queue with one fire in it."""
+    """Return a queue and its only item, a fire."""
     queue = Queue(POLICY, "actual")
     at = format_time(NOW - 60_000)[:19] + "Z"
     records = read_records("feed.csv", f"incident,reported_at,nature,lat,lng\nA,{at},Structure fire,32.7,-96.8")
@@ -38,7 +38,7 @@ def one():
 
 
 def asked(queue, item, by="ann", form=FORM, needed=2, **changes):
-    """What the node wants signed for this item as proposed."""
+    """Return the request that has to be signed to publish this item as proposed."""
     draft = read_form({**queue.proposal(item), **changes})
     body = queue.to_approve(item, item.version, draft, by, NOW)
     return SigningRequest("revise" if item.revision else "publish", body, form, needed, draft)
@@ -49,7 +49,7 @@ def signature(by, kid=None, at=NOW):
 
 
 def live():
-    """The fire, published."""
+    """Return a queue and its only item, a published fire."""
     queue, item = one()
     first = asked(queue, item)
     assert not queue.sign(item, item.version, first, signature("ann"))
@@ -58,16 +58,16 @@ def live():
     return queue, item
 
 
-def test_where_it_is_signed_nobody_approves_by_word():
-    """AP7: the request that is asked about says nothing of who approved, for that is what is signed."""
+def test_request_to_be_signed_has_no_plain_approval():
+    """The signatures are the approval (rule AP7)."""
     queue, item = one()
     assert "approval" not in queue.body(item, read_form(queue.proposal(item)), "ann", NOW)
     other = read_form({**queue.proposal(item), "category": "burglary"})
     assert queue.body(item, other, "ann", NOW)["approval"]["reviewer"] == "ann"
 
 
-def test_alert_that_was_signed_once_is_signed_in_every_later_category():
-    """The node asks for what any revision of the alert asked for (HD1), and so does the desk."""
+def test_alert_that_needed_signatures_needs_them_in_every_later_category():
+    """The desk follows the node, which applies the strictest revision of an alert (rule HD1)."""
     queue, item = live()
     eased = asked(queue, item, category="burglary")
     assert "approval" not in eased.body
@@ -78,8 +78,8 @@ def test_alert_that_was_signed_once_is_signed_in_every_later_category():
     assert "approval" not in queue.to_cancel(item, item.version, "It is over", True, "ann", NOW)
 
 
-def test_it_is_sent_with_the_last_signature_that_it_needs():
-    """The very request, the very form, and both signatures in their order."""
+def test_request_is_sent_with_its_last_signature():
+    """The request and form are unchanged, and the signatures keep their order."""
     queue, item = one()
     first = asked(queue, item)
     assert not queue.sign(item, 1, first, signature("ann"))
@@ -95,8 +95,8 @@ def test_it_is_sent_with_the_last_signature_that_it_needs():
     assert (item.state, item.form) == ("live", first.draft)
 
 
-def test_the_same_key_counts_once():
-    """A signature that is sent again, as after a lost answer, changes nothing."""
+def test_same_key_counts_once():
+    """A signature that is sent again, after a lost response for instance, changes nothing."""
     queue, item = one()
     first = asked(queue, item)
     queue.sign(item, 1, first, signature("ann"))
@@ -106,8 +106,8 @@ def test_the_same_key_counts_once():
     assert queue.sign(item, version, first, signature("ann", "the key in the envelope"))
 
 
-def test_what_is_being_signed_is_not_changed_under_the_other_ones_pen():
-    """Another text, a dismissal: the second is told who was first. It can be taken back."""
+def test_request_being_signed_cannot_change_until_withdrawn():
+    """Another text or a dismissal gets a conflict that names the first signer."""
     queue, item = one()
     queue.sign(item, 1, asked(queue, item), signature("ann"))
     with pytest.raises(Conflict, match=r"^ann was first: signed at"):
@@ -121,8 +121,8 @@ def test_what_is_being_signed_is_not_changed_under_the_other_ones_pen():
     assert asked(queue, item, headline="Smoke over the harbour").body["headline"] == "Smoke over the harbour"
 
 
-def test_two_who_ask_at_once_do_not_sign_two_texts():
-    """Who comes second has seen an older version."""
+def test_concurrent_requests_with_different_texts_conflict():
+    """The second signer has seen an older version."""
     queue, item = one()
     one_text, other = asked(queue, item), asked(queue, item, form=FORM.replace("1", "2"))
     queue.sign(item, 1, one_text, signature("ann"))
@@ -132,16 +132,16 @@ def test_two_who_ask_at_once_do_not_sign_two_texts():
         queue.sign(item, item.version, other, signature("ben"))
 
 
-def test_two_who_ask_for_the_same_sign_one_text():
-    """Whoever was second has read the very text that was signed."""
+def test_concurrent_requests_with_the_same_text_share_signatures():
+    """The second signer has read the same text."""
     queue, item = one()
     first, second = asked(queue, item), asked(queue, item, by="ben")
     assert not queue.sign(item, 1, first, signature("ann"))
     assert queue.sign(item, 1, second, signature("ben"))
 
 
-def test_a_cancel_takes_the_place_of_a_revision_that_waits():
-    """Taking back has to be quick: one signature, whatever is under way."""
+def test_cancel_replaces_a_revision_that_waits_for_signatures():
+    """Cancels have to be quick: one signature is enough here."""
     queue, item = live()
     queue.sign(item, item.version, asked(queue, item, form="{}", headline="It spreads"), signature("ann"))
     body = queue.to_cancel(item, item.version, "The fire is out.", False, "ben", NOW)
@@ -153,8 +153,8 @@ def test_a_cancel_takes_the_place_of_a_revision_that_waits():
     assert item.state == "cancelled"
 
 
-def test_what_the_node_refuses_is_written_again():
-    """As for a key that is not enrolled: the item is as it was, and so is what was typed."""
+def test_refused_signature_returns_the_item_to_waiting():
+    """A key that is not enrolled is one reason; the draft is kept."""
     queue, item = one()
     first = asked(queue, item, needed=1, headline="Smoke")
     assert queue.sign(item, 1, first, signature("ann"))
@@ -162,8 +162,8 @@ def test_what_the_node_refuses_is_written_again():
     assert (item.state, item.signing, item.draft["headline"]) == ("waiting", None, "Smoke")
 
 
-def test_what_waits_outlives_the_service():
-    """And items of an older file, which know no signatures, are read."""
+def test_signing_request_survives_a_restart():
+    """Items of an older file, without signatures, can be read."""
     queue, item = one()
     queue.sign(item, 1, asked(queue, item), signature("ann"))
     saved = json.loads(json.dumps(asdict(item)))
@@ -176,8 +176,8 @@ def header(**members):
     return base64.urlsafe_b64encode(json.dumps(members).encode()).decode().rstrip("=")
 
 
-def test_a_signature_is_taken_as_it_came():
-    """The desk checks none; it needs to know whose key it is."""
+def test_signature_is_stored_unchanged():
+    """The desk does not verify it and reads only the key id."""
     sent = {"protected": header(kid="8f3a"), "signature": "w1p9", "more": 1}
     assert read_signature(sent, "ann", NOW) == Signature("ann", NOW, "8f3a", sent["protected"], "w1p9")
 
@@ -200,7 +200,7 @@ def test_a_signature_is_taken_as_it_came():
         {"protected": header(kid="8f3a"), "signature": "A" * 1_025},
     ],
 )
-def test_what_is_no_signature_is_refused(sent):
-    """In a sentence that repeats nothing of it."""
+def test_malformed_signature_is_refused(sent):
+    """The error repeats nothing of the input."""
     with pytest.raises(ValueError, match=r"^signature: "):
         read_signature(sent, "ann", NOW)

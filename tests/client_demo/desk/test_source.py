@@ -1,4 +1,4 @@
-"""Where incidents come from: a replay at its pace, and polls that ask first and read only so much."""
+"""Tests of feed sources: replays keep their pace, and polls are conditional and bounded."""
 
 import asyncio
 
@@ -23,8 +23,8 @@ def replay(text=TEXT, speed=1.0, ahead=12):
 # ---- replay ----------------------------------------------------------------------------------------------------
 
 
-def test_a_replay_begins_with_some_incidents_and_the_last_of_them_happens_now():
-    """At the times of the file, moved as a whole."""
+def test_replay_starts_with_incidents_up_to_now():
+    """The times of the file are moved by one offset."""
     due = list(replay(ahead=12).due(NOW))
     assert len(due) == 12
     assert due[-1].incident.occurred_at == NOW
@@ -34,8 +34,8 @@ def test_a_replay_begins_with_some_incidents_and_the_last_of_them_happens_now():
 
 
 @pytest.mark.parametrize("speed", [0.5, 1, 60])
-def test_the_others_follow_at_the_pace_of_the_file(speed):
-    """Times the speed."""
+def test_replay_continues_at_the_pace_of_the_file(speed):
+    """The pace is multiplied by the speed."""
     playing = replay(speed=speed)
     list(playing.due(NOW))
     at = playing.next_at()
@@ -46,8 +46,8 @@ def test_the_others_follow_at_the_pace_of_the_file(speed):
     assert at - NOW == int((records[12].incident.occurred_at - records[11].incident.occurred_at) / speed)
 
 
-def test_a_replay_ends_and_says_that_it_is_one():
-    """Every incident came once."""
+def test_replay_ends_and_its_title_says_that_it_is_one():
+    """Every incident comes once."""
     playing = replay(speed=60)
     assert len(list(playing.due(NOW + 10**9))) == len(read_records("feed.csv", TEXT).groups)
     assert playing.next_at() is None
@@ -56,8 +56,7 @@ def test_a_replay_ends_and_says_that_it_is_one():
     )
 
 
-def test_a_feed_may_be_taken_as_recorded():
-    """Then it is as old as it is."""
+def test_feed_as_recorded_keeps_its_times():
     seen = as_recorded(read_records("feed.csv", TEXT))[0]
     assert seen.incident.occurred_at == seen.recorded_at
     assert not seen.is_retimed
@@ -65,7 +64,7 @@ def test_a_feed_may_be_taken_as_recorded():
 
 @pytest.mark.parametrize("name", ["sf_fire_calls.csv", "montgomery_pa_911.csv", "dallas_active_calls.csv"])
 def test_real_records_can_be_replayed(name):
-    """Dallas too: a person can place the circle that the record has no coordinates for."""
+    """Dallas has no coordinates, but a person can place the circle."""
     records = read_records(name, feed_text(dispatch(name)))
     playing = Replay(records, NOW, speed=1, ahead=5)
     due = list(playing.due(NOW))
@@ -77,7 +76,7 @@ def test_real_records_can_be_replayed(name):
 
 
 class FakePortal:
-    """An open-data server: answers in turn, the last answer for all that follow. Where it lies: no network."""
+    """A fake open-data server without a network: it gives its answers in turn and repeats the last one."""
 
     def __init__(self, *answers):
         self._answers = list(answers)
@@ -91,7 +90,10 @@ class FakePortal:
         return answer
 
     def fetch(self, times=1, every_s=60.0):
-        """Fetch so often; for each time the number of incidents, None or the refusal, and the wait after it."""
+        """Fetch `times` times.
+
+        Return for each fetch the number of incidents, None or the error, and the wait in seconds.
+        """
 
         async def run():
             poll = Poll(URL, every_s, httpx.MockTransport(self._answer))
@@ -108,8 +110,8 @@ class FakePortal:
         return asyncio.run(run())
 
 
-def test_a_poll_asks_whether_there_is_anything_new():
-    """By the validators that it was given."""
+def test_poll_is_conditional():
+    """The request carries the validators of the last response."""
     first = httpx.Response(200, text=TEXT, headers={"ETag": '"1"', "Last-Modified": "Fri, 14 Mar 2025 18:00:00 GMT"})
     portal = FakePortal(first, httpx.Response(304), httpx.Response(200, text=TEXT))
     assert [count for count, _ in portal.fetch(4)] == [43, None, 43, 43]
@@ -129,8 +131,8 @@ def test_a_poll_asks_whether_there_is_anything_new():
         (httpx.Response(200, content=b"x" * (MOST_BYTES + 1)), "more than 16 MiB"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_one_line_without_the_address(answer, words):
-    """The address may hold a key. No redirect is followed: it could lead into the desk's own network."""
+def test_failed_poll_is_one_line_without_the_address(answer, words):
+    """The address may hold a key. Redirects are not followed, since they could lead into the desk's own network."""
     portal = FakePortal(answer)
     ((told, _),) = portal.fetch()
     assert words in told
@@ -139,8 +141,8 @@ def test_what_cannot_be_read_is_told_in_one_line_without_the_address(answer, wor
     assert len(portal.requests) == 1
 
 
-def test_it_asks_less_often_when_it_fails_and_when_it_is_told_to():
-    """And as often as before when it is well again."""
+def test_poll_backs_off_on_failure_and_retry_after():
+    """The interval returns to normal after a success."""
     good = httpx.Response(200, text=TEXT)
     portal = FakePortal(
         *(httpx.Response(503) for _ in range(3)), httpx.Response(429, headers={"Retry-After": "600"}), good
@@ -148,13 +150,12 @@ def test_it_asks_less_often_when_it_fails_and_when_it_is_told_to():
     assert [wait for _, wait in portal.fetch(5)] == [60, 120, 240, 600, 60]
 
 
-def test_nobody_is_asked_every_second():
-    """Five seconds at least."""
+def test_poll_interval_is_at_least_five_seconds():
     assert FakePortal(httpx.Response(200, text=TEXT)).fetch(every_s=0.1)[0][1] == 5
 
 
-def test_a_portal_that_does_not_end_its_answer_is_left(monkeypatch):
-    """It has so many seconds for all of it."""
+def test_endless_response_times_out(monkeypatch):
+    """The timeout covers the whole response."""
     monkeypatch.setattr(source, "FETCH_S", 0.05)
 
     class Endless(httpx.AsyncByteStream):
@@ -171,7 +172,7 @@ def test_a_portal_that_does_not_end_its_answer_is_left(monkeypatch):
     ("where", "words"),
     [("ftp://data.example/x", "has to begin with"), ("https://", "has to begin with"), ("absent.csv", "can't be read")],
 )
-def test_a_feed_that_can_not_be_opened_is_refused_at_once(where, words):
-    """Before a page is served."""
+def test_unusable_source_is_refused_at_start(where, words):
+    """The error comes before a page is served."""
     with pytest.raises(FeedError, match=words):
         open_feed(where, speed=1, ahead=1, is_as_recorded=False, every_s=60, clock=lambda: NOW)

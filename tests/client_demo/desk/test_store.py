@@ -1,4 +1,4 @@
-"""What outlives the service."""
+"""Tests of the data that the desk keeps over a restart."""
 
 import stat
 
@@ -15,7 +15,7 @@ NOW = 1_800_000_000_000
 
 @pytest.fixture
 def opened(tmp_path):
-    """`opened()`: the store in this test's folder, closed when the test is over."""
+    """Return a function that opens the store in this test's folder; all stores are closed after the test."""
     stores = []
 
     def opening():
@@ -34,8 +34,7 @@ def decided_item():
     return item
 
 
-def test_what_was_decided_is_there_again(opened):
-    """As it was."""
+def test_decided_item_is_restored(opened):
     item = decided_item()
     store = opened()
     store.save(item)
@@ -44,16 +43,16 @@ def test_what_was_decided_is_there_again(opened):
     assert opened().items(NOW) == [item]
 
 
-def test_after_a_week_it_is_forgotten(opened):
-    """DP17: it holds addresses."""
+def test_item_is_deleted_after_a_week(opened):
+    """Items contain addresses (rule DP17)."""
     store = opened()
     store.save(decided_item())
     assert len(store.items(NOW + KEPT_MS)) == 1
     assert store.items(NOW + KEPT_MS + 1) == []
 
 
-def test_reviewers_keep_their_keys_and_those_who_left_lose_theirs(opened):
-    """A link stays good across restarts."""
+def test_reviewer_keeps_the_key_until_removed(opened):
+    """A link stays valid across restarts."""
     store = opened()
     first = store.keys(["ann", "ben"])
     assert store.keys(["ann", "eve"])["ann"] == first["ann"]
@@ -62,21 +61,20 @@ def test_reviewers_keep_their_keys_and_those_who_left_lose_theirs(opened):
     assert all(len(key) >= 32 for key in first.values())
 
 
-def test_only_its_owner_may_read_the_file(opened, tmp_path):
-    """DP17: keys and addresses are in it."""
+def test_file_is_readable_by_its_owner_only(opened, tmp_path):
+    """The file contains keys and addresses (rule DP17)."""
     opened()
     assert stat.S_IMODE((tmp_path / "desk.db").stat().st_mode) == 0o600
 
 
-def test_two_desks_do_not_share_a_file(opened):
-    """Each would send what the other decided."""
+def test_second_desk_on_one_file_is_refused(opened):
+    """Each desk would send the decisions of the other."""
     opened()
     with pytest.raises(StoreError, match="another desk is using it"):
         opened()
 
 
-def test_a_file_that_is_none_of_ours_is_left_alone(tmp_path):
-    """One line says so."""
+def test_foreign_or_missing_file_is_refused_and_unchanged(tmp_path):
     path = tmp_path / "feed.csv"
     path.write_text("incident,reported_at,nature,lat,lng\n" * 100)
     with pytest.raises(StoreError, match=r"feed\.csv can't be used"):

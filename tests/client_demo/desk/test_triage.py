@@ -1,4 +1,4 @@
-"""The review desk: what it refuses and why, and that nothing of a record but place, time and meaning gets out."""
+"""Tests of triage: which incidents are refused and why, and that only place, time and category get into an alert."""
 
 import csv
 import re
@@ -57,19 +57,17 @@ def decide(given, *, retime=False):
         (incident(age_ms=None), Reason.TOO_OLD, "it happened longer ago than its category allows"),
     ],
 )
-def test_each_refusal_has_its_reason(given, reason, detail):
-    """The node's policy decides; the desk says what it means for this one."""
+def test_refusal_has_its_reason(given, reason, detail):
+    """The node's policy decides, and the desk applies it to this incident."""
     assert decide(given) == Refusal(given, reason, detail)
 
 
-def test_a_fresh_incident_keeps_its_time():
-    """Nothing is re-timed without need."""
+def test_fresh_incident_keeps_its_time():
     given = incident(age_ms=3_600_000)
     assert decide(given, retime=True) == Case(given, "fire_structure", NOW - 3_600_000, retimed=False)
 
 
-def test_an_old_incident_is_retimed_only_on_demand_and_it_is_said():
-    """A demonstration says that it is one."""
+def test_old_incident_is_retimed_only_on_demand_and_reported():
     old = incident(age_ms=10 * 86_400_000)
     triage = Desk(POLICY, retime=True).triage([old, incident()], NOW)
     assert [case.retimed for case in triage.cases] == [True, False]
@@ -78,8 +76,8 @@ def test_an_old_incident_is_retimed_only_on_demand_and_it_is_said():
     assert Desk(POLICY, retime=True).triage([incident()], NOW).retimed() == ""
 
 
-def test_an_alert_is_a_complete_request():
-    """All the fields that are needed, no others, and the approval not before the incident."""
+def test_alert_is_a_complete_request():
+    """The alert has only required fields, and its approval is not earlier than the incident."""
     desk = Desk(POLICY, retime=True)
     alert = desk.write(desk.decide(incident(age_ms=10**10), NOW), NOW + 5000)
     assert alert["occurred_at"] == format_time(NOW + 5000 - AGE_AFTER_RETIMING_MS)
@@ -91,22 +89,22 @@ def test_an_alert_is_a_complete_request():
     }
 
 
-def test_radii_keep_within_the_policy():
-    """Here at least 5 km for a burglary."""
+def test_radius_keeps_within_the_policy():
+    """The policy of this test allows at least 5 km for a burglary."""
     desk = Desk(POLICY, retime=True)
     alert = desk.write(desk.decide(incident("Burglary, business"), NOW), NOW)
     assert alert["area"][0]["radius_m"] == 5000
 
 
-def test_a_category_without_wording_of_its_own_gets_a_plain_one(monkeypatch):
-    """Policies are data: they may list what this desk has never heard of."""
+def test_category_without_wording_gets_a_plain_headline(monkeypatch):
+    """A policy may list categories that the desk does not know."""
     desk = Desk(POLICY, retime=True)
     alert = desk.write(Case(incident(), "meteorite", NOW, retimed=False), NOW)
     assert alert["headline"] == "Meteorite: reported in this area"
 
 
-def test_no_address_no_unit_and_no_case_number_gets_into_an_alert():
-    """Searched for in every text of every alert that the sample gives."""
+def test_alert_has_no_address_unit_or_case_number():
+    """Every text of every alert from the sample is searched."""
     everything = Policy("all", {key: {"title": key} for key in wordings()}, {})
     desk = Desk(everything, retime=True)
     triage = desk.triage(read_feed(SAMPLE).incidents, NOW)
@@ -122,16 +120,16 @@ def wordings():
     return tomllib.loads(Path(desk_module.__file__).with_name("wording.toml").read_text(encoding="utf-8"))
 
 
-def test_headlines_fit_and_hold_no_number():
-    """No digit means no house number, no count of units and no case number."""
+def test_headline_fits_and_has_no_digit():
+    """A headline without digits has no house number, number of units or case number."""
     for wording in wordings().values():
         assert 0 < len(wording["headline"]) <= HEADLINE_MAX
         assert not re.search(r"[0-9]", wording["headline"])
         assert wording["severity"] in ("extreme", "severe", "moderate", "minor")
 
 
-def test_every_meaning_of_a_nature_means_something():
-    """A category that has wording, a word of kept_back.toml, or something that policies never alert."""
+def test_every_category_of_a_format_is_known():
+    """A format's category has wording, is in kept_back.toml, or is never alerted by policies."""
     kept_back = read_toml("kept_back.toml")
     never = {"assault", "theft", "vandalism", "trespassing", "domestic_dispute", "dead_person", "bomb_threat"}
     known = {*wordings(), *kept_back["individual"], *kept_back["routine"], *never}
@@ -139,21 +137,21 @@ def test_every_meaning_of_a_nature_means_something():
         assert set(kind.told.categories.values()) <= known
 
 
-def test_ids_are_random():
-    """They carry no case number and can't be guessed."""
+def test_alert_id_is_random():
+    """An id contains no case number and cannot be guessed."""
     desk = Desk(POLICY, retime=True)
     ids = [desk.write(desk.decide(incident(), NOW), NOW)["id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
 
 
-def test_categories_take_turns():
-    """So that a short demo shows all of them."""
+def test_categories_alternate():
+    """A short demo shows all of them."""
     cases = [Case(incident(), category, NOW, retimed=False) for category in "aaabbc"]
     assert "".join(case.category for case in varied(cases)) == "abcaba"
 
 
-def test_a_never_list_may_come_without_reasons():
-    """The shape of GET /v1/policy is not fixed by the protocol."""
+def test_never_list_may_have_no_reasons():
+    """The protocol does not fix the shape of `GET /v1/policy`."""
     policy = Policy.from_map({"categories": {}, "never": ["assault"]})
     assert Desk(policy, retime=False).decide(incident("Assault"), NOW).detail == "assault"

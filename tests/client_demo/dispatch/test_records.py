@@ -1,4 +1,4 @@
-"""Which dispatch records are calls for help: real ones of a county, and a few that were written for this."""
+"""Tests of which dispatch records are calls for help, with real records of a county and a few invented ones."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ CALLS = ["cardiac_arrest"]
 
 
 def feed(*rows):
-    """A feed with these natures, places and addresses, a second apart."""
+    """Return a feed with these natures, places and addresses, one second apart."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -25,27 +25,30 @@ def feed(*rows):
 
 
 def the_one(*row):
-    """What becomes of the only record of a feed; None if it means no call."""
+    """Return the call read from a feed of one record, or None."""
     return next(iter(calls_for_help(feed(row), CALLS)), None)
 
 
-def test_of_a_countys_records_the_cardiac_arrests_are_calls_and_the_one_without_a_location_is_not():
-    """RY6: all twelve, whoever was sent; a cardiac emergency is none, and no record says what kind of place it is."""
+def test_countys_cardiac_arrests_are_calls_except_without_a_location():
+    """All twelve are found for any service.
+
+    A cardiac emergency is no call, and no record has a kind of place (rule RY6).
+    """
     path = dispatch("montgomery_pa_911.csv")
     found = calls_for_help(read_records(path.name, feed_text(path)), CALLS)
     assert len(found) == 12
     assert {record.nature for record in found} == {"CARDIAC ARREST"}
-    assert any("BARTMAN" in record.address for record in found)  # the one that is titled `Fire:`
+    assert any("BARTMAN" in record.address for record in found)  # this record's title starts with `Fire:`
     (nowhere,) = [record for record in found if record.obstacle]
     assert nowhere.address.startswith("NO LOCATION")
-    assert nowhere.lat is not None  # the middle of the county
+    assert nowhere.lat is not None  # the centre of the county
     assert all(record.lat and record.lng and record.address and not record.status for record in found)
     assert [record.recorded_at for record in found] == sorted((record.recorded_at for record in found), reverse=True)
 
 
 @pytest.mark.parametrize(("nature", "status"), [("TEST", "test"), ("TRNG", "exercise"), ("Training", "exercise")])
-def test_what_says_that_it_is_a_drill_is_one(nature, status):
-    """Whoever opens a call from it has to choose what for."""
+def test_drill_record_has_its_status_and_no_category(nature, status):
+    """The dispatcher has to choose the category."""
     record = the_one(nature, 1.0, 2.0, "")
     assert (record.status, record.category, record.obstacle) == (status, "", "")
 
@@ -59,24 +62,22 @@ def test_what_says_that_it_is_a_drill_is_one(nature, status):
         (("Cardiac arrest", "1", "2", "no location given"), "no location"),
     ],
 )
-def test_a_record_without_a_place_says_what_stands_in_the_way(row, obstacle):
-    """It is shown all the same."""
+def test_record_without_a_place_has_an_obstacle(row, obstacle):
+    """The record is shown all the same."""
     assert obstacle in the_one(*row).obstacle
 
 
 @pytest.mark.parametrize("nature", ["Cardiac emergency", "Cardiac arrest?", "Medical, fall", ""])
-def test_nothing_else_means_a_call(nature):
-    """Nothing is guessed."""
+def test_other_nature_is_no_call(nature):
     assert the_one(nature, 1.0, 2.0, "Copper Gate") is None
 
 
-def test_a_category_that_the_policy_does_not_have_means_no_call():
-    """RO1: the node would refuse it."""
+def test_category_missing_from_the_policy_is_no_call():
+    """The node would refuse such a call (rule RO1)."""
     assert not calls_for_help(feed(("Cardiac arrest", 1.0, 2.0, "")), ["choking"])
 
 
-def test_of_many_the_newest_are_shown():
-    """The list is bounded."""
+def test_newest_records_are_shown_up_to_a_limit():
     rows = [("Cardiac arrest", 1.0 + n / 1000, 2.0, f"Street {n}") for n in range(MOST_RECORDS + 5)]
     found = calls_for_help(feed(*rows), CALLS)
     assert len(found) == MOST_RECORDS

@@ -1,4 +1,4 @@
-"""The dispatch service without a page: one record is one call, whatever is repeated, lost or sent by strangers."""
+"""Tests of the dispatch service without a page: each record makes one call, even if requests are repeated."""
 
 import asyncio
 import contextlib
@@ -32,13 +32,13 @@ FORM = {
 
 
 def record(key="r", **changes):
-    """A record of a cardiac arrest."""
+    """Return a record of a cardiac arrest."""
     told = {"nature": "CARDIAC ARREST", "recorded_at": NOW, "lat": 1.0, "lng": 2.0, "address": ""}
     return Record(key, **{**told, "category": "cardiac_arrest", "status": None, "obstacle": "", **changes})
 
 
 class Api:
-    """A node that does what it is told; `silent` times it carries a request out and says nothing."""
+    """A simulated node; it carries out the next `silent` requests but answers 503."""
 
     def __init__(self):
         self.calls, self.bodies, self.silent, self.refuses = {}, [], 0, None
@@ -80,7 +80,7 @@ class Api:
 
 
 class Page:
-    """A page at the service, without sockets."""
+    """A page of the service without sockets."""
 
     def __init__(self, *records):
         self.api = Api()
@@ -102,7 +102,7 @@ class Page:
         )
 
     async def post(self, path, body, key=KEY, **headers):
-        """One request; its answer."""
+        """Send one request and return the response."""
         transport = httpx.ASGITransport(self.app)
         sent = {"Origin": f"http://{HOST}", "Cookie": f"dispatch_8775={key}", **headers}
         content = body if isinstance(body, bytes) else json.dumps(body)
@@ -116,7 +116,7 @@ class Page:
 
 @contextlib.asynccontextmanager
 async def opened():
-    """A page with an open call: the page, and the call's id."""
+    """Yield a page with an open call, and the call's id."""
     page = Page()
     answer = await page.open()
     assert answer.status_code == 200, answer.text
@@ -124,12 +124,12 @@ async def opened():
 
 
 def story(coroutine):
-    """Run it."""
+    """Run the test's coroutine."""
     asyncio.run(coroutine())
 
 
-def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
-    """Rule 1 of call_control."""
+def test_record_becomes_one_call_and_second_dispatcher_gets_a_conflict():
+    """The conflict names who was first (rule 1 of call_control)."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -140,8 +140,8 @@ def test_a_record_becomes_one_call_and_who_comes_second_is_told_who_was_first():
     story(tale)
 
 
-def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch):
-    """Rule 2 of call_control: lost answers make no second call."""
+def test_unanswered_request_is_repeated_with_the_same_bytes(monkeypatch):
+    """A lost response makes no second call (rule 2 of call_control)."""
     monkeypatch.setattr("client_demo.dispatch.call_control.AGAIN_S", 0)
 
     async def tale():
@@ -155,8 +155,8 @@ def test_a_request_without_an_answer_is_repeated_with_the_same_bytes(monkeypatch
     story(tale)
 
 
-def test_a_correction_says_the_whole_call_again_and_names_what_it_replaces():
-    """Rule 4 of call_control: and who has seen something older is told so."""
+def test_correction_repeats_the_whole_call_and_names_the_replaced_content():
+    """A dispatcher who has seen older content gets a conflict (rule 4 of call_control)."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -172,8 +172,8 @@ def test_a_correction_says_the_whole_call_again_and_names_what_it_replaces():
     story(tale)
 
 
-def test_the_place_is_forgotten_when_the_call_is_over():
-    """RZ4: here too."""
+def test_place_is_forgotten_after_the_call():
+    """The service deletes it as the node does (rule RZ4)."""
 
     async def tale():
         async with opened() as (page, call_id):
@@ -190,8 +190,8 @@ def test_the_place_is_forgotten_when_the_call_is_over():
     ("changes", "field"),
     [({"kind": ""}, "kind"), ({"headline": " "}, "headline"), ({"lat": None}, "place"), ({"status": "real"}, "status")],
 )
-def test_what_the_dispatcher_has_to_say_is_asked_for_beside_its_field(changes, field):
-    """RY6: no record says whether it is a home, so nothing is preselected. The node is not asked."""
+def test_missing_choice_is_reported_at_its_field(changes, field):
+    """No record says whether the place is a home, so nothing is preselected; the node is not asked (rule RY6)."""
 
     async def tale():
         page = Page()
@@ -203,8 +203,8 @@ def test_what_the_dispatcher_has_to_say_is_asked_for_beside_its_field(changes, f
     story(tale)
 
 
-def test_a_record_without_a_place_or_of_a_drill_makes_no_call_for_real():
-    """Rules 2 and 3 of records, asked of the service itself and not of its page."""
+def test_record_with_an_obstacle_or_of_a_drill_opens_no_actual_call():
+    """The service itself checks this, not only its page (rules 2 and 3 of records)."""
 
     async def tale():
         page = Page(record(obstacle="no location"))
@@ -216,8 +216,8 @@ def test_a_record_without_a_place_or_of_a_drill_makes_no_call_for_real():
     story(tale)
 
 
-def test_what_the_node_refuses_is_told_beside_its_field_and_may_be_tried_again():
-    """And the record is free again."""
+def test_refusal_of_the_node_is_shown_at_its_field_and_can_be_retried():
+    """The record is free again after the refusal."""
 
     async def tale():
         page = Page()
@@ -231,8 +231,8 @@ def test_what_the_node_refuses_is_told_beside_its_field_and_may_be_tried_again()
     story(tale)
 
 
-def test_calls_of_an_earlier_start_are_found_and_watched():
-    """They can be ended; a correction has to say the place again, which nobody gives back."""
+def test_call_of_an_earlier_run_can_be_ended():
+    """The service finds the call at the node without its place, so a correction has to give the place again."""
 
     async def tale():
         page = Page()
@@ -264,8 +264,8 @@ def test_calls_of_an_earlier_start_are_found_and_watched():
         ("/api/calls/unknown/correct", {"content": "1", "form": FORM}, 400),
     ],
 )
-def test_rubbish_gets_one_clear_refusal(path, body, status):
-    """And the node is not asked."""
+def test_malformed_request_is_refused(path, body, status):
+    """The node is not asked."""
 
     async def tale():
         page = Page()
@@ -276,8 +276,8 @@ def test_rubbish_gets_one_clear_refusal(path, body, status):
     story(tale)
 
 
-def test_nobody_decides_without_a_key_or_from_another_sites_page():
-    """Rule 1 of sign_in."""
+def test_request_without_key_or_from_another_site_is_refused():
+    """A decision needs a valid key and the service's own origin (rule 1 of sign_in)."""
 
     async def tale():
         page = Page()

@@ -1,11 +1,11 @@
-"""What a responder holds and says: pure, so that every case is quick to try."""
+"""Tests of a responder's state machine, which does no I/O."""
 
 import pytest
 
 from client_demo.python.calls import AGAIN_MS, DECLINES, MAX_LIFE_MS, CallKind, Calls
 from client_demo.python.times import format_time
 
-NOW = 1_900_000_000_000  # the server's; the own clock begins at 0
+NOW = 1_900_000_000_000  # the server's time in ms; the client's own clock starts at 0
 HOUR_MS = 3_600_000
 NEAR = {"type": "circle", "lat": 47.678, "lng": 8.8304, "radius_m": 210.0}
 PLACE = {"lat": 47.678, "lng": 8.8311, "kind": "residence", "access": "Door code 4711."}
@@ -26,7 +26,7 @@ def standdown(reason, key="c"):
 
 
 class Responder:
-    """Calls with a clock that goes by itself: `now` is set by hand, in ms since the beginning."""
+    """A `Calls` with a simulated clock: `now` is in ms since the start."""
 
     def __init__(self):
         self.calls, self.now = Calls(), 0
@@ -59,8 +59,8 @@ ACCEPT = {"type": "accept", "id": "c", "eta_s": 240}
 DECLINE = {"type": "decline", "id": "c"}
 
 
-def test_a_call_is_told_again_when_its_revision_is_higher(who):
-    """RJ2: and only then."""
+def test_call_is_reported_again_only_for_a_higher_revision(who):
+    """A call with the same or a lower revision changes nothing (rule RJ2)."""
     assert who.hears(call(1)) == [CallKind.CALL]
     assert who.hears(call(1)) == []
     assert who.hears(call(5)) == [CallKind.CALL]
@@ -69,8 +69,8 @@ def test_a_call_is_told_again_when_its_revision_is_higher(who):
     assert who.calls.ringing() == [call(5)]
 
 
-def test_an_unanswered_accept_is_repeated_after_five_seconds(who):
-    """RU3: the same words, until there is an answer."""
+def test_unanswered_accept_is_repeated_after_five_seconds(who):
+    """The same message is sent until there is an answer (rule RU3)."""
     who.hears(call())
     who.calls.accept("c", 240, who.now)
     assert who.calls.next_due() == 0
@@ -83,8 +83,8 @@ def test_an_unanswered_accept_is_repeated_after_five_seconds(who):
     assert who.calls.next_due() is None
 
 
-def test_an_unanswered_accept_is_repeated_on_each_new_connection(who):
-    """RU3: at once, however short ago it was said on the one before."""
+def test_unanswered_accept_is_repeated_on_each_new_connection(who):
+    """The accept is sent at once, without waiting for the interval (rule RU3)."""
     who.hears(call())
     who.calls.accept("c", None, who.now)
     assert who.says() == [{"type": "accept", "id": "c"}]
@@ -94,8 +94,8 @@ def test_an_unanswered_accept_is_repeated_on_each_new_connection(who):
 
 
 @pytest.mark.parametrize("reason", ["full", "over", "far", "held-off", "left"])
-def test_a_standdown_answers_an_accept(who, reason):
-    """M23: also where the call itself was never heard of."""
+def test_standdown_answers_an_accept(who, reason):
+    """The call itself need not have been received (rule M23)."""
     who.calls.accept("c", 240, who.now)
     who.says()
     assert who.stands_down(reason) == [(CallKind.STANDDOWN, reason)]
@@ -103,8 +103,8 @@ def test_a_standdown_answers_an_accept(who, reason):
     assert not who.calls.unanswered("c")
 
 
-def test_an_accept_is_not_repeated_for_ever(who):
-    """RU3: what is over needs no answer."""
+def test_accept_is_not_repeated_after_the_call(who):
+    """An ended call needs no answer (rule RU3)."""
     who.hears(call(ends_ms=60_000))
     who.calls.accept("c", None, who.now)
     who.says()
@@ -117,30 +117,30 @@ def test_an_accept_is_not_repeated_for_ever(who):
 
 
 @pytest.mark.parametrize("eta_s", [-1, 7201, True, float("nan")])
-def test_an_eta_that_a_server_refuses_is_refused_here(who, eta_s):
-    """M18."""
+def test_eta_out_of_range_raises_valueerror(who, eta_s):
+    """The server would refuse the value (rule M18)."""
     with pytest.raises(ValueError, match="eta_s: 0 to 7200"):
         who.calls.accept("c", eta_s, who.now)
 
 
 @pytest.mark.parametrize("call_id", ["", "a b", "-a", "x" * 129, "a\n", None])
-def test_an_id_that_a_server_refuses_is_refused_here(who, call_id):
-    """RY1: it would be said again and again, and never answered."""
+def test_invalid_call_id_raises_valueerror(who, call_id):
+    """A message with such an id would be repeated and never answered (rule RY1)."""
     for say in (lambda: who.calls.accept(call_id, None, 0), lambda: who.calls.decline(call_id, 0)):
         with pytest.raises(ValueError, match="id: 1 to 128"):
             say()
     assert who.says() == []
 
 
-def test_a_change_in_a_log_has_no_place(who):
-    """RU2: whatever an app writes of it."""
+def test_repr_of_a_change_has_no_place(who):
+    """An app may log the change (rule RU2)."""
     (change,) = who.calls.take_task(task(), who.now, NOW)
     assert change.task["place"] == PLACE
     assert "4711" not in f"{change} {change!r}"
 
 
-def test_who_has_declined_is_not_asked_again(who):
-    """RU1: a call that comes again is declined again, without a word to the person."""
+def test_declined_call_is_declined_again_silently(who):
+    """The person is not asked again (rule RU1)."""
     who.hears(call())
     who.calls.decline("c", who.now)
     assert who.says() == [DECLINE]
@@ -150,8 +150,8 @@ def test_who_has_declined_is_not_asked_again(who):
     assert who.says() == [DECLINE]
 
 
-def test_who_has_declined_may_still_go(who):
-    """RV4: whether somebody declined before does not matter."""
+def test_declined_call_can_still_be_accepted(who):
+    """An earlier decline does not matter (rule RV4)."""
     who.hears(call())
     who.calls.decline("c", who.now)
     who.calls.accept("c", 240, who.now)
@@ -160,8 +160,8 @@ def test_who_has_declined_may_still_go(who):
     assert who.hears(call(7)) == [CallKind.CALL]
 
 
-def test_a_decline_that_nobody_heard_is_said_when_it_rings_again(who):
-    """Not blindly on the next connection: another device of this person may have taken a seat meanwhile."""
+def test_unheard_decline_is_sent_when_the_call_comes_again(who):
+    """The decline is not sent on each new connection, because another device of the person may have a seat."""
     who.hears(call())
     who.calls.decline("c", who.now)
     who.calls.connected(who.now)
@@ -170,8 +170,8 @@ def test_a_decline_that_nobody_heard_is_said_when_it_rings_again(who):
     assert who.says() == [DECLINE]
 
 
-def test_a_seat_is_given_back_until_it_is_heard(who):
-    """M19: and where to go is gone at once (RU2)."""
+def test_decline_of_a_seat_is_repeated_until_answered(who):
+    """The place is deleted at once (rules M19, RU2)."""
     who.hears(call())
     who.has_task(task())
     who.calls.decline("c", who.now)
@@ -182,8 +182,8 @@ def test_a_seat_is_given_back_until_it_is_heard(who):
     assert who.says(AGAIN_MS) == []
 
 
-def test_a_decline_that_follows_an_accept_is_said_three_times(who):
-    """Whether there was a seat to give back is not known; when its task comes, it is."""
+def test_decline_after_an_accept_is_sent_three_times(who):
+    """The client cannot know whether it had a seat; if a task comes, the decline is repeated until answered."""
     who.hears(call())
     who.calls.accept("c", 240, who.now)
     who.calls.decline("c", who.now)
@@ -194,8 +194,8 @@ def test_a_decline_that_follows_an_accept_is_said_three_times(who):
     assert [who.says(AGAIN_MS) for _ in range(9)] == [[DECLINE]] * 9
 
 
-def test_the_task_of_another_device_is_ours_too(who):
-    """RV3, RJ6: the person goes, whoever of the devices has said so, also where this one had declined."""
+def test_task_of_another_device_counts_here(who):
+    """A seat belongs to the person; a decline on this device does not matter (rules RV3, RJ6)."""
     assert who.has_task(task()) == [CallKind.TASK]
     assert who.calls.tasks() == [task()]
     who.hears(call(key="d"))
@@ -203,8 +203,8 @@ def test_the_task_of_another_device_is_ours_too(who):
     assert who.has_task(task(key="d")) == [CallKind.TASK]
 
 
-def test_a_task_is_told_again_when_its_content_is_new(who):
-    """RJ5, RJ6: not for each `accept` that it answers."""
+def test_task_is_reported_again_only_for_new_content(who):
+    """A task that only answers a repeated `accept` is not reported (rules RJ5, RJ6)."""
     who.hears(call())
     who.has_task(task(2))
     who.calls.accept("c", 240, who.now)
@@ -216,8 +216,8 @@ def test_a_task_is_told_again_when_its_content_is_new(who):
 
 
 @pytest.mark.parametrize("reason", ["over", "left"])
-def test_at_a_standdown_the_place_is_gone(who, reason):
-    """RU2."""
+def test_standdown_deletes_the_place(who, reason):
+    """The place is deleted with the task (rule RU2)."""
     who.hears(call())
     who.has_task(task())
     (change,) = who.calls.take_standdown(standdown(reason))
@@ -227,8 +227,8 @@ def test_at_a_standdown_the_place_is_gone(who, reason):
     assert "4711" not in repr(vars(who.calls))
 
 
-def test_at_its_end_the_place_is_gone(who):
-    """RU2: by the server's clock, to the millisecond."""
+def test_end_of_the_call_deletes_the_place(who):
+    """The end is exact to the millisecond of the server's clock (rule RU2)."""
     who.hears(call(ends_ms=60_000))
     who.has_task(task(ends_ms=60_000))
     assert who.calls.next_expiry(NOW) == 60_000
@@ -237,8 +237,8 @@ def test_at_its_end_the_place_is_gone(who):
     assert "4711" not in repr(vars(who.calls))
 
 
-def test_a_server_whose_clock_stands_keeps_no_place_here(who):
-    """RU2: the own clock is enough, counted from when the call came."""
+def test_place_is_deleted_by_the_own_clock_if_the_servers_stands_still(who):
+    """The lifetime counts from the arrival of the call (rule RU2)."""
     who.hears(call(ends_ms=60_000))
     who.has_task(task(ends_ms=60_000))
     who.has_task(task(key="alone", ends_ms=60_000))
@@ -246,23 +246,23 @@ def test_a_server_whose_clock_stands_keeps_no_place_here(who):
     assert [change.id for change in who.calls.expire(MAX_LIFE_MS, NOW)] == ["alone"]
 
 
-def test_what_is_over_is_not_shown_when_it_comes(who):
-    """E4: neither the call nor the task."""
+def test_ended_call_or_task_is_not_shown(who):
+    """An entry that arrives after its end is ignored (rule E4)."""
     assert who.hears(call(ends_ms=0)) == []
     assert who.has_task(task(ends_ms=0)) == []
     assert len(who.calls) == 0
 
 
-def test_what_a_wrong_clock_has_ended_comes_back_with_the_next_connection(who):
-    """RU2 deletes it; the server sends a holder the task after each hello (RJ6)."""
+def test_task_ended_by_a_wrong_clock_comes_back_after_reconnecting(who):
+    """The task is deleted, and the server sends it again after each hello (rules RU2, RJ6)."""
     who.hears(call())
     who.has_task(task())
     assert len(who.calls.expire(1, NOW + 2 * HOUR_MS)) == 1
     assert who.has_task(task()) == [CallKind.TASK]
 
 
-def test_a_node_that_is_behind_does_not_ring_what_was_called_off(who):
-    """MC4: unless it knows more than we did."""
+def test_call_ended_here_is_not_reported_again_by_a_late_node(who):
+    """Only a higher revision is reported (rule MC4)."""
     who.hears(call(3))
     assert who.stands_down("over") == [(CallKind.STANDDOWN, "over")]
     assert who.hears(call(3)) == []
@@ -270,22 +270,22 @@ def test_a_node_that_is_behind_does_not_ring_what_was_called_off(who):
     assert who.hears(call(4)) == [CallKind.CALL]
 
 
-def test_a_full_call_rings_again_when_a_seat_is_free(who):
-    """RJ4, RV6."""
+def test_full_call_is_reported_again_when_a_seat_is_free(who):
+    """A new revision announces the free seat (rules RJ4, RV6)."""
     who.hears(call(1))
     who.stands_down("full")
     assert who.hears(call(9)) == [CallKind.CALL]
 
 
-def test_a_standdown_of_what_is_not_held_means_nothing(who):
-    """As a cancel (C3)."""
+def test_standdown_of_an_unknown_call_is_ignored(who):
+    """A cancel of an unknown alert is ignored likewise (rule C3)."""
     assert who.stands_down("over", "unheard") == []
     who.calls.decline("c", who.now)
     assert who.stands_down("over") == []
 
 
-def test_holding_lists_the_highest_revision_and_nothing_that_was_declined(who):
-    """RU3, RJ8: tasks first, then what ends last."""
+def test_holding_lists_highest_revisions_without_declined_calls(who):
+    """Tasks come first, then the calls that end last (rules RU3, RJ8)."""
     who.hears(call(3, "a", ends_ms=1000))
     who.hears(call(1, "b", ends_ms=2000))
     who.hears(call(1, "c", ends_ms=500))
@@ -296,8 +296,11 @@ def test_holding_lists_the_highest_revision_and_nothing_that_was_declined(who):
     assert list(who.calls.holding(2)) == ["c", "b"]
 
 
-def test_of_reports_one_in_six_seconds_is_said(who):
-    """M20: another would not count, so the last one waits, and longer than 5 s: it may be faster on its way."""
+def test_reports_are_sent_at_most_every_six_seconds(who):
+    """The server counts one report in 5 s.
+
+    The client waits 6 s, because the second one may travel faster (rule M20).
+    """
     who.hears(call())
     who.has_task(task())
     who.calls.report("c", "aed", who.now)
@@ -311,8 +314,8 @@ def test_of_reports_one_in_six_seconds_is_said(who):
     assert who.says(6_000) == []
 
 
-def test_the_last_report_is_said_again_on_a_new_connection(who):
-    """RU3: it has no answer."""
+def test_last_report_is_repeated_on_a_new_connection(who):
+    """A report has no answer (rule RU3)."""
     who.has_task(task())
     who.calls.report("c", "arrived", who.now)
     who.says()
@@ -321,8 +324,8 @@ def test_the_last_report_is_said_again_on_a_new_connection(who):
     assert who.says() == [{"type": "report", "id": "c", "state": "arrived"}]
 
 
-def test_only_who_holds_a_seat_reports(who):
-    """M20."""
+def test_report_without_a_seat_raises_valueerror(who):
+    """Only seat holders send reports (rule M20)."""
     who.hears(call())
     with pytest.raises(ValueError, match="only who holds a seat"):
         who.calls.report("c", "aed", who.now)
@@ -331,24 +334,21 @@ def test_only_who_holds_a_seat_reports(who):
 
 
 @pytest.mark.parametrize("lack", ["id", "revision", "issued_at", "expires_at"])
-def test_a_call_that_lacks_something_is_none(who, lack):
-    """And nothing of it is held."""
+def test_incomplete_call_is_not_held(who, lack):
     with pytest.raises((KeyError, TypeError, ValueError)):
         who.hears({**call(), lack: None})
     assert len(who.calls) == 0
 
 
 @pytest.mark.parametrize("lack", ["id", "revision", "place", "expires_at"])
-def test_a_task_that_lacks_something_is_none(who, lack):
-    """The accept is repeated."""
+def test_incomplete_task_is_refused_and_accept_stays_unanswered(who, lack):
     who.calls.accept("c", 240, who.now)
     with pytest.raises((KeyError, TypeError, ValueError)):
         who.has_task({**task(), lack: None})
     assert who.calls.unanswered("c")
 
 
-def test_no_more_ids_are_remembered_than_there_is_room_for(who):
-    """Whoever sends thousands of calls fills no memory with what was declined."""
+def test_memory_of_declined_ids_is_bounded(who):
     for number in range(1100):
         who.calls.decline(f"c{number}", who.now)
     assert who.hears(call(1, "c0")) == [CallKind.CALL]

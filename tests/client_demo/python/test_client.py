@@ -1,4 +1,4 @@
-"""The asyncio shell against a small WebSocket server in this process: what it says, hears, shows and survives."""
+"""Tests of the asyncio client against a small WebSocket server in this process."""
 
 import asyncio
 import base64
@@ -16,9 +16,9 @@ from client_demo.python.verify import Verifier
 
 
 def run_once(*scripts, **options):
-    """Play scripts, one for each connection, to a client; return the changes that it reported, and the node.
+    """Play one script per connection to a client.
 
-    The client stops when the last script is over.
+    Return the reported changes and the node. The client stops when the last script ends.
     """
 
     async def play():
@@ -39,7 +39,7 @@ def run_once(*scripts, **options):
 
 
 def gives_up(script, match, **options):
-    """Play a script to a client that raises ClientError for it; return the node."""
+    """Play a script for which the client raises ClientError. Return the node."""
     node = FakeNode(script)
 
     async def play():
@@ -52,7 +52,7 @@ def gives_up(script, match, **options):
 
 
 async def welcomed(session):
-    """Welcome the client, and say no more."""
+    """Welcome the client and send nothing more."""
     await session.welcome()
 
 
@@ -62,8 +62,8 @@ def closing(code, reason=""):
 
 
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
-def test_a_client_says_where_it_is_and_acknowledges_what_it_has_shown(wire):
-    """In both formats, with the filter and the token that it was given."""
+def test_client_sends_places_and_acknowledges_shown_alerts(wire):
+    """The hello also has the filter and token; both formats are tried."""
     acks = []
 
     async def script(session):
@@ -87,14 +87,14 @@ def test_a_client_says_where_it_is_and_acknowledges_what_it_has_shown(wire):
     assert acks == [{"type": "ack", "id": "a", "revision": 1}]
 
 
-def test_fields_without_a_value_are_left_out():
-    """Never null."""
+def test_fields_without_a_value_are_omitted():
+    """A field without a value is never sent as null."""
     _, node = run_once(welcomed)
     assert set(node.hellos[0]) == {"type", "places"}
 
 
-async def test_what_the_caller_did_not_show_is_not_acknowledged():
-    """It returned False; `ack` says it later."""
+async def test_alert_not_shown_is_acknowledged_only_by_ack():
+    """The callback returned False, and `ack` acknowledges it later."""
 
     async def script(session):
         await session.welcome()
@@ -111,8 +111,8 @@ async def test_what_the_caller_did_not_show_is_not_acknowledged():
         await client.run()
 
 
-def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
-    """The node went away; meanwhile one alert was cancelled and one revised."""
+def test_reconnecting_client_lists_held_alerts_and_gets_changes():
+    """One alert was cancelled and one revised while the client was away."""
 
     async def first(session):
         await session.welcome()
@@ -137,8 +137,8 @@ def test_a_client_that_comes_back_says_what_it_holds_and_is_made_right():
 
 
 @pytest.mark.parametrize("code", [1001, 1006, 1011, 1012, 4408, 4420, 4999])
-def test_after_these_codes_a_client_comes_back(code):
-    """1006 is a connection that is cut."""
+def test_client_reconnects_after_close_code(code):
+    """Code 1006 stands for a broken connection."""
 
     async def cut(session):
         await session.welcome()
@@ -152,12 +152,12 @@ def test_after_these_codes_a_client_comes_back(code):
 
 
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1009, 4400, 4401, 4403])
-def test_after_these_codes_a_client_gives_up_and_says_why(code):
-    """4401 too, where there is nobody to ask for a token."""
+def test_client_gives_up_after_close_code(code):
+    """Without a token callback, 4401 is final too."""
     assert len(gives_up(closing(code), str(code)).hellos) == 1
 
 
-def test_a_refused_token_is_replaced_by_a_fresh_one():
+def test_refused_token_is_replaced_by_a_fresh_one():
     """The callback may be a coroutine function."""
     tokens = iter(["old", "fresh"])
 
@@ -168,14 +168,14 @@ def test_a_refused_token_is_replaced_by_a_fresh_one():
     assert [hello["token"] for hello in node.hellos] == ["old", "fresh"]
 
 
-def test_a_refused_token_is_not_sent_again():
-    """Without another one there is no point in coming back."""
+def test_refused_token_is_not_sent_again():
+    """If the callback gives the same token again, the client gives up."""
     node = gives_up(closing(4401), "there is no other one", token=lambda: "always the same")
     assert len(node.hellos) == 1
 
 
-def test_a_token_is_renewed_before_it_expires():
-    """The session goes on; the second one's own `exp` tells when the third is due."""
+def test_token_is_renewed_before_it_expires():
+    """The session stays open; the `exp` of the second token says when the third is due."""
     claims = base64.urlsafe_b64encode(json.dumps({"exp": wall_ms() / 1000 + 0.2}).encode()).decode().rstrip("=")
     tokens = iter(["first", f"x.{claims}.x", "third"])
     sent = []
@@ -195,13 +195,13 @@ def test_a_token_is_renewed_before_it_expires():
 
 
 @pytest.mark.parametrize("token", ["", "opaque", "a.!.c", "a.e30.c", "a.W10.c"])
-def test_a_token_that_cannot_be_read_has_no_known_expiry(token):
-    """Then the server's 4401 is how we learn of it."""
+def test_unreadable_token_has_no_known_expiry(token):
+    """The client then learns of the expiry from close code 4401."""
     assert token_expiry_ms(token) is None
 
 
-def test_a_server_that_goes_silent_is_asked_and_then_left():
-    """`ping` after `heartbeat_s`, dead when no answer comes."""
+def test_silent_server_is_pinged_and_then_left():
+    """The ping is sent after `heartbeat_s`; without an answer the client reconnects."""
     pings = []
 
     async def silent(session):
@@ -213,8 +213,8 @@ def test_a_server_that_goes_silent_is_asked_and_then_left():
     assert pings == [{"type": "ping"}]
 
 
-def test_a_pong_keeps_the_connection_and_sets_the_clock():
-    """The server's `now` is an hour ahead: an alert that ends within it is over."""
+def test_pong_keeps_the_connection_and_sets_the_clock():
+    """The server's `now` is an hour ahead, so an alert that ends within the hour is over."""
     ahead = 3_600_000
 
     async def script(session):
@@ -231,8 +231,8 @@ def test_a_pong_keeps_the_connection_and_sets_the_clock():
     assert len(node.hellos) == 1
 
 
-def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to_be_wrong():
-    """The client asks for the time at once; once, however much comes."""
+def test_alert_over_by_a_wrong_server_clock_is_shown_once_corrected():
+    """The client asks for the time once, however many such alerts come."""
     pings, changes = [], []
     hours = 7_200_000
 
@@ -250,8 +250,8 @@ def test_what_is_over_when_it_comes_is_shown_when_the_servers_clock_turns_out_to
     assert changes == [("new", "a"), ("new", "b")]
 
 
-async def test_an_alert_is_dropped_when_it_ends():
-    """Without a word from the server."""
+async def test_alert_is_dropped_when_it_ends():
+    """The end needs no message from the server."""
     changes = []
 
     async def script(session):
@@ -270,8 +270,8 @@ async def test_an_alert_is_dropped_when_it_ends():
     assert changes == ["new", "expired"]
 
 
-async def test_a_move_is_known_to_the_server_when_it_returns():
-    """At once for what is held; a refusal is raised; the next `hello` says the new place."""
+async def test_move_returns_when_the_server_knows_the_places():
+    """Held alerts change at once; a refusal is raised; the next `hello` has the new places."""
     changes, moved = [], []
 
     async def first(session):
@@ -313,15 +313,15 @@ async def test_a_move_is_known_to_the_server_when_it_returns():
     assert node.hellos[1]["min_severity"] == "minor"
 
 
-async def test_without_a_connection_a_move_waits_for_nothing():
-    """The next `hello` says it."""
+async def test_move_without_a_connection_does_not_wait():
+    """The next `hello` has the new places."""
     client = Client("ws://127.0.0.1:1/v1/stream", [HOME])
     await client.move([FAR])
     assert client.holdings.places == (FAR,)
 
 
-async def test_languages_are_said_in_the_first_hello():
-    """LA2: so that what is live already comes in the right one."""
+async def test_languages_are_sent_in_the_first_hello():
+    """Live alerts then come in the right language (rule LA2)."""
     said = []
 
     async def script(session):
@@ -344,8 +344,11 @@ async def test_languages_are_said_in_the_first_hello():
     assert [(each["type"], each["languages"]) for each in said] == [("filter", None)]
 
 
-async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_that_it_knows_them():
-    """LA2: after a 4400 they are left out; a `welcome` that has them is answered by `filter`; then `hello` has them."""
+async def test_languages_are_withheld_from_an_older_server():
+    """After a 4400 they are omitted.
+
+    After a `welcome` with languages they go into a `filter`, and then into `hello` (rule LA2).
+    """
     filters = []
 
     async def refuses(session):
@@ -384,21 +387,21 @@ async def test_a_server_of_an_older_release_is_told_no_languages_until_it_shows_
 
 
 @pytest.mark.parametrize("languages", [None, ["en"]])
-def test_a_hello_that_is_malformed_without_languages_ends_it(languages):
-    """W3: 4400 is a bug of ours; with languages it is found at the second time."""
+def test_malformed_hello_without_languages_ends_the_client(languages):
+    """A 4400 is a bug of the client; with languages, the client tries once more without them (rule W3)."""
     node = gives_up(closing(4400, "malformed message"), "malformed", languages=languages)
     assert ["languages" in hello for hello in node.hellos] == ([True, False] if languages else [False])
 
 
 @pytest.mark.parametrize("languages", ["en", ["en_US"], ["e"], ["en"] * 9, ["en\n"]])
-def test_what_is_no_language_is_refused_at_once(languages):
-    """LA2: the server would close every `hello`. The error names the option, and repeats nothing."""
+def test_invalid_languages_raise_valueerror(languages):
+    """The server would refuse every `hello`; the error names the option and repeats no value (rule LA2)."""
     with pytest.raises(ValueError, match=r"^languages: at most 8 tags"):
         Client("ws://127.0.0.1:1/v1/stream", [HOME], languages=languages)
 
 
-def test_what_is_malformed_later_is_not_taken_for_a_matter_of_languages():
-    """LA2, W3: the `hello` was welcomed."""
+def test_malformed_message_after_the_welcome_is_not_blamed_on_languages():
+    """The server had accepted the `hello` (rules LA2, W3)."""
 
     async def refuses(session):
         await session.welcome(languages=["en"])
@@ -407,8 +410,8 @@ def test_what_is_malformed_later_is_not_taken_for_a_matter_of_languages():
     gives_up(refuses, "malformed", languages=["en"])
 
 
-def test_what_is_unknown_or_nonsense_is_ignored():
-    """Within version 1 the server may add messages and fields; and a listener outlives nonsense."""
+def test_unknown_or_malformed_messages_are_ignored():
+    """Version 1 may get new messages and fields."""
 
     async def script(session):
         await session.welcome(future="field")
@@ -425,8 +428,7 @@ def test_what_is_unknown_or_nonsense_is_ignored():
     assert [change.kind for change in changes] == ["new"]
 
 
-def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
-    """There is no point in coming back."""
+def test_server_without_a_welcome_is_given_up():
 
     async def strange(session):
         await session.send(type="greetings")
@@ -436,8 +438,8 @@ def test_a_server_that_does_not_begin_with_a_welcome_speaks_something_else():
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.NOT_FOUND, HTTPStatus.FORBIDDEN])
-async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
-    """The URL, or this client, is wrong."""
+async def test_permanently_refused_handshake_raises_clienterror(status):
+    """The URL or the client is wrong."""
 
     def refuse(socket, request):
         return socket.respond(status, "no")
@@ -450,14 +452,12 @@ async def test_a_handshake_that_is_refused_for_good_is_one_clear_error(status):
             await quick(url).run()
 
 
-async def test_an_url_that_is_none_is_one_clear_error():
-    """Before anything is tried."""
+async def test_invalid_url_raises_clienterror():
     with pytest.raises(ClientError, match="isn't a valid URI"):
         await quick("http://127.0.0.1/").run()
 
 
-async def test_an_interruption_is_survived():
-    """As in a tunnel."""
+async def test_client_reconnects_after_an_interruption():
 
     async def first(session):
         await session.welcome()
@@ -476,8 +476,7 @@ async def test_an_interruption_is_survived():
     assert len(node.hellos) == 2
 
 
-async def test_stopping_closes_with_1000():
-    """The client's own end."""
+async def test_stop_closes_with_1000():
     codes = []
 
     async def script(session):
@@ -492,8 +491,7 @@ async def test_stopping_closes_with_1000():
     assert codes == [1000]
 
 
-async def test_what_the_caller_raises_ends_the_run():
-    """It is not swallowed."""
+async def test_error_in_a_callback_ends_the_run():
 
     async def script(session):
         await session.welcome()
@@ -508,15 +506,15 @@ async def test_what_the_caller_raises_ends_the_run():
             await quick(url, on_change=broken).run()
 
 
-def test_acknowledgements_keep_below_the_servers_limit():
-    """A burst at once, then a steady pace, and the burst again after a rest."""
+def test_acknowledgements_stay_below_the_servers_limit():
+    """A burst is sent at once, then a steady pace is kept; after a rest the burst is available again."""
     pace = Pace(per_s=8, burst=3)
     assert [pace.wait_s(100.0) for _ in range(5)] == [0, 0, 0, 1 / 8, 2 / 8]
     assert pace.wait_s(1000.0) == 0
 
 
-async def test_the_first_to_end_ends_the_others():
-    """And what it raised is raised."""
+async def test_first_to_end_cancels_the_others():
+    """The exception of the first one is raised."""
     ended = []
 
     async def long():
@@ -533,9 +531,9 @@ async def test_the_first_to_end_ends_the_others():
     assert ended == ["long"]
 
 
-# ---- a client that verifies ------------------------------------------------------------------------------------------
+# ---- verification ----------------------------------------------------------------------------------------------------
 
-SIGNED_NOW = "2031-05-01T12:00:00.000Z"  # when the alert of the vectors lives
+SIGNED_NOW = "2031-05-01T12:00:00.000Z"  # a time at which the alert of the vectors is live
 SMOKE = proofs.ALERT | {"revision": 1, "headline": "Smoke"}
 OTHER = proofs.ALERT | {"id": "other"}
 
@@ -545,8 +543,8 @@ def verifier():
 
 
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
-def test_what_fails_is_not_held_nor_acknowledged_and_what_was_held_stays(wire):
-    """C13, C14: in both formats. Behind it, in order (C15), what is good counts."""
+def test_unverified_message_is_dropped_and_held_alert_stays(wire):
+    """A dropped message is not acknowledged, and later ones are read in order (rules C13, C14, C15)."""
     form = proofs.text(proofs.ALERT)
     forged = proofs.alert(
         proofs.proof(form, proofs.sign(form, proofs.SEVEN), proofs.sign(form, proofs.NINE, by=proofs.SEVEN))
@@ -560,7 +558,7 @@ def test_what_fails_is_not_held_nor_acknowledged_and_what_was_held_stays(wire):
         for message in (forged, proofs.cancel(None, reason="All is well."), proofs.alert(None, **proofs.ALERT)):
             await session.send(**message)
         await session.send(**proofs.cancel(proofs.proof(proofs.CANCEL), revision=4))
-        await session.send(**proofs.alert(proofs.proof(proofs.ALERT)))  # it is over, and stays so
+        await session.send(**proofs.alert(proofs.proof(proofs.ALERT)))  # this alert was cancelled and stays so
         await session.send(**proofs.alert(proofs.proof(OTHER), id="other"))
         acks.append(await session.read())
 
@@ -580,8 +578,8 @@ def test_what_fails_is_not_held_nor_acknowledged_and_what_was_held_stays(wire):
     assert str(dropped[1]) == "a cancel was dropped: unsigned"
 
 
-def test_what_is_dropped_counts_as_come():
-    """`fetch` ends when all that the welcome announced is there, believed or not."""
+def test_dropped_alert_counts_as_received():
+    """`fetch` ends when all alerts that the welcome announced have come, trusted or not."""
 
     async def script(session):
         await session.welcome(now=SIGNED_NOW, live=1)

@@ -1,4 +1,4 @@
-"""Registrations with `geocast push`: what the server is told of places, and each call; test_listen_push.py has one."""
+"""Tests of push registrations with `geocast push`: each request, and how exactly it gives places."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ HOME = (32.7767, -96.797)
 
 
 def cell(resolution):
-    """Where home is."""
+    """Return the home cell at this resolution."""
     return h3.latlng_to_cell(*HOME, resolution)
 
 
-def test_the_server_is_told_cells_and_no_finer_ones():
-    """WPR2: each once; a cell that is coarser already stays as it is."""
+def test_places_are_sent_as_coarse_cells_without_duplicates():
+    """A cell that is already coarser stays as it is (rule WPR2)."""
     places = [Place.at(*HOME), Place.in_cell(cell(11)), Place.in_cell(cell(7))]
     assert cells_of(places) == [{"cell": cell(8)}, {"cell": cell(7)}]
     assert cells_of(places[1:2], 5) == [{"cell": h3.cell_to_parent(cell(11), 5)}]
@@ -29,15 +29,15 @@ def test_the_server_is_told_cells_and_no_finer_ones():
         cells_of([Place.at(*HOME)] * 9)
 
 
-def test_an_id_is_one_that_the_server_takes_and_nobody_guesses():
-    """WPR1."""
+def test_device_id_is_valid_and_random():
+    """The server accepts the id, and nobody can guess it (rule WPR1)."""
     ids = {new_device_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(16 <= len(each) <= 64 and each.replace("-", "").replace("_", "").isalnum() for each in ids)
 
 
-def test_a_phone_is_registered_and_forgotten():
-    """What is not said is left out; a refusal names what is wrong."""
+def test_device_is_registered_and_deleted():
+    """Values of None are omitted, and a refusal names the faulty field."""
     asked = []
 
     def answer(request):

@@ -1,4 +1,4 @@
-"""Calls over HTTP, against a transport in memory: the paths and bodies of the contract, repeated like any other."""
+"""Tests of calls over HTTP against an in-memory transport: paths, bodies and repeats."""
 
 import json
 
@@ -36,8 +36,8 @@ CALL = {
         (lambda d: d.policy(), ("GET", b"/v1/policy"), None),
     ],
 )
-def test_each_call_of_the_api(work, expected, body):
-    """The path is quoted; the body is JSON."""
+def test_request_has_its_path_and_body(work, expected, body):
+    """The id is quoted in the path; the body is JSON."""
     api = FakeApi(answer(200, {"id": "x"}), client=Dispatcher)
     assert api.call(work) == {"id": "x"}
     (request,) = api.requests
@@ -45,23 +45,22 @@ def test_each_call_of_the_api(work, expected, body):
     assert (json.loads(request.content) if body else None) == body
 
 
-def test_the_open_calls():
-    """One's own, as a list."""
+def test_calls_returns_own_open_calls():
     api = FakeApi(answer(200, {"calls": [{"id": "a"}, {"id": "b"}]}), client=Dispatcher)
     assert api.call(lambda dispatcher: dispatcher.calls()) == [{"id": "a"}, {"id": "b"}]
 
 
 @pytest.mark.parametrize("trouble", [httpx.ConnectError("gone"), answer(503), answer(502)])
-def test_a_call_is_repeated_until_it_is_answered(trouble):
-    """H2: the same bytes, for the outcome is unknown."""
+def test_request_is_repeated_until_answered(trouble):
+    """The outcome is unknown, so the same bytes are sent (rule H2)."""
     api = FakeApi(trouble, trouble, answer(200, {"revision": 1}), client=Dispatcher)
     assert api.call(lambda dispatcher: dispatcher.open_call(CALL)) == {"revision": 1}
     assert len({request.content for request in api.requests}) == 1
     assert len(api.requests) == 3
 
 
-def test_a_refusal_is_told_at_once():
-    """With every reason; the place is not in it."""
+def test_refusal_is_raised_at_once():
+    """The error has every reason, but not the place."""
     problem = {"type": "/problems/call-ended", "title": "The call has ended", "status": 410}
     api = FakeApi(answer(410, problem), client=Dispatcher)
     with pytest.raises(Refused) as refusal:

@@ -1,4 +1,4 @@
-"""What a client holds and reports, rule by rule, with the time passed in."""
+"""Tests of what a client holds and reports, with the time passed in."""
 
 import json
 
@@ -10,7 +10,7 @@ from client_demo.python.times import format_time
 
 HOME = Place.at(32.7767, -96.797)
 FAR = Place.at(33.5, -97.5)
-NOW = 1_800_000_000_000  # the server's time, ms
+NOW = 1_800_000_000_000  # the server's time in ms
 
 
 def alert(key="a", revision=1, at=HOME, radius_m=1000.0, lasts_ms=3_600_000, **more):
@@ -28,7 +28,7 @@ def kinds(changes):
 
 @pytest.fixture
 def holdings():
-    """At home, with the clocks in step."""
+    """Return holdings at home, with both clocks in step."""
     return Holdings([HOME])
 
 
@@ -42,8 +42,8 @@ NO_CIRCLES = [
 
 @pytest.mark.parametrize("area", [*NO_AREAS, *([{"type": "circle", **circle}] for circle in NO_CIRCLES)])
 @pytest.mark.parametrize("places", [(), (HOME,)])
-def test_an_alert_whose_area_tells_no_place_is_refused_before_it_is_held(places, area):
-    """So that nothing goes wrong when we move."""
+def test_alert_with_invalid_area_is_refused_before_it_is_held(places, area):
+    """A later move then works."""
     holdings = Holdings(places)
     with pytest.raises((KeyError, TypeError, ValueError)):
         holdings.take_alert(alert() | {"area": area}, NOW)
@@ -51,8 +51,8 @@ def test_an_alert_whose_area_tells_no_place_is_refused_before_it_is_held(places,
     assert kinds(holdings.take_alert(alert(at=FAR), NOW)) == [(Kind.NEW, "a", 1)]
 
 
-def test_an_alert_is_new_once(holdings):
-    """The same revision again is nothing."""
+def test_alert_is_new_once(holdings):
+    """The same revision again changes nothing."""
     assert kinds(holdings.take_alert(alert(), NOW)) == [(Kind.NEW, "a", 1)]
     assert holdings.take_alert(alert(), NOW) == []
 
@@ -70,16 +70,16 @@ def test_an_alert_is_new_once(holdings):
         ((FAR, HOME, FAR), [Kind.NEW, Kind.NO_LONGER_HERE]),
     ],
 )
-def test_revisions_are_reported_by_where_they_lie(holdings, places, expected):
-    """The table of the module: an alert that moves off is reported as no longer here."""
+def test_revision_is_reported_by_its_place(holdings, places, expected):
+    """The cases are those of the module's table: an alert that moves away is reported as no longer here."""
     reported = []
     for revision, place in enumerate(places, 1):
         reported += [change.kind for change in holdings.take_alert(alert(revision=revision, at=place), NOW)]
     assert reported == expected
 
 
-def test_walking_is_reported_like_an_alert_that_moves(holdings):
-    """No longer here, back here; a walk that changes nothing is not told."""
+def test_move_is_reported_like_an_alert_that_moves(holdings):
+    """A move that changes nothing reports nothing."""
     holdings.take_alert(alert(), NOW)
     assert holdings.move([HOME, FAR]) == []
     assert kinds(holdings.move([FAR])) == [(Kind.NO_LONGER_HERE, "a", 1)]
@@ -88,22 +88,21 @@ def test_walking_is_reported_like_an_alert_that_moves(holdings):
     assert kinds(holdings.move([HOME])) == [(Kind.BACK_HERE, "a", 1)]
 
 
-def test_an_alert_that_came_while_we_left_is_new_when_we_walk_in(holdings):
-    """It was sent by the places that the server knew, so it is held without a word."""
+def test_alert_that_came_while_leaving_is_new_on_return(holdings):
+    """The server sent it for the old places, so it is held without a report."""
     holdings.move([FAR])
     assert holdings.take_alert(alert(), NOW) == []
     assert kinds(holdings.move([HOME])) == [(Kind.NEW, "a", 1)]
 
 
-def test_a_lower_revision_is_ignored(holdings):
-    """Only a higher one replaces."""
+def test_lower_revision_is_ignored(holdings):
     holdings.take_alert(alert(revision=3, headline="third"), NOW)
     assert holdings.take_alert(alert(revision=2, headline="second"), NOW) == []
     assert [held["headline"] for held in holdings] == ["third"]
 
 
-def test_a_cancel_is_reported_wherever_we_are(holdings):
-    """Also when the alert is no longer here."""
+def test_cancel_is_reported_at_any_place(holdings):
+    """An alert that is no longer here is reported as well."""
     holdings.take_alert(alert(), NOW)
     holdings.move([FAR])
     (change,) = holdings.take_cancel(cancel())
@@ -111,16 +110,16 @@ def test_a_cancel_is_reported_wherever_we_are(holdings):
     assert len(holdings) == 0
 
 
-def test_a_cancel_of_what_is_not_held_or_of_an_older_revision_is_nothing(holdings):
-    """And it does not bar the alert from coming."""
+def test_cancel_of_unknown_alert_or_older_revision_is_ignored(holdings):
+    """The alert can still come later."""
     assert holdings.take_cancel(cancel("unknown")) == []
     holdings.take_alert(alert(revision=5), NOW)
     assert holdings.take_cancel(cancel(revision=5)) == []
     assert kinds(holdings.take_alert(alert("unknown"), NOW)) == [(Kind.NEW, "unknown", 1)]
 
 
-def test_a_cancelled_alert_does_not_come_back_from_a_node_that_is_behind(holdings):
-    """Nor does its next cancel say anything."""
+def test_cancelled_alert_does_not_come_back_from_a_late_node(holdings):
+    """A repeated cancel reports nothing."""
     holdings.take_alert(alert(), NOW)
     holdings.take_cancel(cancel())
     assert holdings.take_alert(alert(), NOW) == []
@@ -128,8 +127,8 @@ def test_a_cancelled_alert_does_not_come_back_from_a_node_that_is_behind(holding
     assert holdings.holding(NOW) == ({}, [])
 
 
-def test_the_memory_of_cancelled_ids_is_bounded(holdings):
-    """The oldest are forgotten first."""
+def test_memory_of_cancelled_ids_is_bounded(holdings):
+    """The oldest ids are forgotten first."""
     for number in range(MAX_CANCELLED + 1):
         holdings.take_alert(alert(f"n{number}"), NOW)
         holdings.take_cancel(cancel(f"n{number}"))
@@ -137,8 +136,8 @@ def test_the_memory_of_cancelled_ids_is_bounded(holdings):
     assert holdings.take_alert(alert("n1"), NOW) == []
 
 
-def test_an_alert_expires_by_the_servers_clock(holdings):
-    """Our own clock is two hours slow: `now` corrects it."""
+def test_alert_expires_by_the_servers_clock(holdings):
+    """The own clock is two hours slow, and `now` corrects it."""
     own = NOW - 7_200_000
     holdings.set_clock(NOW, own)
     holdings.take_alert(alert(lasts_ms=60_000), own)
@@ -148,14 +147,14 @@ def test_an_alert_expires_by_the_servers_clock(holdings):
     assert holdings.next_expiry() is None
 
 
-def test_what_has_expired_on_the_way_is_not_shown(holdings):
-    """The kernel may hold a frame for as long as it likes."""
+def test_alert_expired_on_the_way_is_not_shown(holdings):
+    """A frame may wait in the kernel for any time."""
     assert holdings.take_alert(alert(lasts_ms=0), NOW) == []
     assert len(holdings) == 0
 
 
-def test_what_was_never_shown_ends_without_a_word(holdings):
-    """Neither its expiry nor its cancel means anything to the person."""
+def test_alert_never_shown_ends_without_a_report(holdings):
+    """The expiry or cancel of an alert that was never shown does not matter to the person."""
     holdings.take_alert(alert("a", at=FAR, lasts_ms=10), NOW)
     holdings.take_alert(alert("b", at=FAR), NOW)
     assert holdings.expire(NOW + 10) == []
@@ -163,7 +162,7 @@ def test_what_was_never_shown_ends_without_a_word(holdings):
     assert len(holdings) == 0
 
 
-def test_a_revision_may_live_longer(holdings):
+def test_revision_may_extend_the_alert(holdings):
     """The new `expires_at` counts."""
     holdings.take_alert(alert(lasts_ms=10), NOW)
     holdings.take_alert(alert(revision=2, lasts_ms=20), NOW)
@@ -171,8 +170,8 @@ def test_a_revision_may_live_longer(holdings):
     assert kinds(holdings.expire(NOW + 20)) == [(Kind.EXPIRED, "a", 2)]
 
 
-def test_holding_lists_what_is_no_longer_here_too(holdings):
-    """A cancel, or a revision that brings it back, is for us."""
+def test_holding_lists_alerts_no_longer_here(holdings):
+    """Cancels and revisions of these alerts still have to come."""
     holdings.take_alert(alert("a", revision=4), NOW)
     holdings.take_alert(alert("b"), NOW)
     holdings.take_alert(alert("gone", lasts_ms=5), NOW)
@@ -182,8 +181,8 @@ def test_holding_lists_what_is_no_longer_here_too(holdings):
     assert kinds(dropped) == [(Kind.EXPIRED, "gone", 1)]
 
 
-def test_holding_lists_the_256_that_expire_last_and_drops_the_others_first(holdings):
-    """What is not listed is not shown any more."""
+def test_holding_lists_the_256_that_expire_last_and_drops_others(holdings):
+    """An alert that is not listed is no longer shown."""
     for number in range(MAX_HOLDING + 3):
         holdings.take_alert(alert(f"n{number}", lasts_ms=1_000_000 - number), NOW)
     listed, dropped = holdings.holding(NOW)
@@ -192,8 +191,8 @@ def test_holding_lists_the_256_that_expire_last_and_drops_the_others_first(holdi
     assert {held["id"] for held in holdings} == set(listed)
 
 
-def test_an_unknown_shape_is_shown(holdings):
-    """Within version 1 the server may add shapes."""
+def test_unknown_shape_is_shown(holdings):
+    """Version 1 may get new shapes."""
     strange = {**alert(), "area": [{"type": "spiral"}]}
     assert kinds(holdings.take_alert(strange, NOW)) == [(Kind.NEW, "a", 1)]
 
@@ -202,12 +201,12 @@ HOUR = 3_600_000
 
 
 def issued(key="a", revision=1, **more):
-    """An alert that says when it was issued: now, and it lives for an hour."""
+    """Return an alert issued now that lasts for an hour."""
     return alert(key, revision, **{"issued_at": format_time(NOW), **more})
 
 
-def test_what_only_the_servers_clock_has_ended_is_shown_again(holdings):
-    """The clock of the node was set, and was set right: what came before is back, and what came meanwhile is new."""
+def test_alert_ended_only_by_the_servers_clock_is_shown_again(holdings):
+    """The node's clock was wrong and is right again: older alerts return, and those that came meanwhile are new."""
     holdings.take_alert(issued("before"), NOW)
     holdings.set_clock(NOW + 2 * HOUR, NOW)
     assert kinds(holdings.expire(NOW)) == [(Kind.EXPIRED, "before", 1)]
@@ -220,8 +219,8 @@ def test_what_only_the_servers_clock_has_ended_is_shown_again(holdings):
     assert holdings.expire(NOW + 25_000) == []
 
 
-def test_what_is_not_shown_is_not_reported_by_walking_and_is_new_where_one_is_when_it_lives_again(holdings):
-    """Nor is its cancel."""
+def test_hidden_alert_is_not_reported_until_it_is_live_again_here(holdings):
+    """Neither a move nor a cancel reports an alert that only the server's clock has ended."""
     for key in ("a", "b"):
         holdings.take_alert(issued(key), NOW)
     holdings.set_clock(NOW + 2 * HOUR, NOW)
@@ -233,8 +232,8 @@ def test_what_is_not_shown_is_not_reported_by_walking_and_is_new_where_one_is_wh
     assert kinds(holdings.move([HOME])) == [(Kind.NEW, "a", 1)]
 
 
-def test_a_revision_that_has_ended_by_the_servers_clock_takes_the_alert_off_the_screen(holdings):
-    """Nothing is shown after its end, and an old version is not either."""
+def test_revision_ended_by_the_servers_clock_hides_the_alert(holdings):
+    """Neither an ended revision nor an older one is shown."""
     holdings.take_alert(issued(lasts_ms=HOUR), NOW)
     assert kinds(holdings.take_alert(issued(revision=2, lasts_ms=0, issued_at=format_time(NOW - 1)), NOW)) == [
         (Kind.EXPIRED, "a", 2)
@@ -242,8 +241,8 @@ def test_a_revision_that_has_ended_by_the_servers_clock_takes_the_alert_off_the_
     assert (holdings.here(), holdings.kept) == ([], 1)
 
 
-def test_256_are_kept_and_listed_after_what_is_live(holdings):
-    """Those that end last."""
+def test_256_ended_alerts_are_kept_and_listed_after_live_ones(holdings):
+    """If there are more than 256, the alerts that end last are kept."""
     holdings.set_clock(NOW + 2 * HOUR, NOW)
     for number in range(MAX_HOLDING + 1):
         holdings.take_alert(issued(f"n{number}", lasts_ms=HOUR + number), NOW)
@@ -255,8 +254,8 @@ def test_256_are_kept_and_listed_after_what_is_live(holdings):
 
 
 @pytest.mark.parametrize("wall_off_ms", [0, 2 * HOUR, -2 * HOUR], ids=["right", "ahead", "behind"])
-def test_what_was_saved_is_kept_by_the_wall_clock_and_no_longer_than_it_lives(holdings, wall_off_ms):
-    """The own clock of the next run begins at 0; the wall clock may be wrong by then."""
+def test_saved_alert_is_kept_by_the_wall_clock_for_its_lifetime(holdings, wall_off_ms):
+    """The own clock of the next run starts at 0, and the wall clock may be wrong then."""
     holdings.take_alert(issued(), NOW)
     again = Holdings([HOME])
     again.restore(json.loads(json.dumps(holdings.saved())), 0, NOW + HOUR // 2 + wall_off_ms)
@@ -266,8 +265,8 @@ def test_what_was_saved_is_kept_by_the_wall_clock_and_no_longer_than_it_lives(ho
     assert again.next_expiry() == {0: HOUR // 2, 2 * HOUR: None, -2 * HOUR: HOUR}[wall_off_ms]
 
 
-def test_what_an_older_release_has_saved_is_held_and_not_kept(holdings):
-    """It does not say for how long it may be kept."""
+def test_alert_saved_by_an_older_release_is_held_but_not_kept(holdings):
+    """The older file does not say how long it may be kept."""
     holdings.restore([{"alert": issued(), "shown": True}], NOW)
     assert holdings.holding(NOW) == ({"a": 1}, [])
     holdings.set_clock(NOW + 2 * HOUR, NOW)
@@ -275,8 +274,8 @@ def test_what_an_older_release_has_saved_is_held_and_not_kept(holdings):
     assert holdings.kept == 0
 
 
-def test_what_was_saved_is_held_again_where_one_is_now(holdings):
-    """It is no news, its revisions and its cancel are; through JSON."""
+def test_saved_alert_is_held_again_at_the_current_places(holdings):
+    """A saved alert is not new after the restart, but its revisions and cancel are reported."""
     holdings.take_alert(alert("a"), NOW)
     holdings.take_alert(alert("b", at=FAR), NOW)
     again = Holdings([FAR])

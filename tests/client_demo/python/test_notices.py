@@ -1,4 +1,4 @@
-"""What a phone shows for pushes that make no sense, and in which words; all else is in test_vectors.py."""
+"""Tests of notifications for malformed pushes, and of their wording; test_vectors.py has everything else."""
 
 import math
 import time
@@ -31,7 +31,7 @@ SOME_FIELDS = st.dictionaries(st.sampled_from(sorted(ALERT)), RUBBISH, max_size=
 
 
 def push(**fields):
-    """An alert that is pushed."""
+    """Return the push message of an alert."""
     return {"type": "alert", "now": format_time(NOW), "alert": ALERT | fields}
 
 
@@ -39,8 +39,8 @@ KINDS = st.sampled_from(["alert", "cancel", "renew", "later"])
 
 
 @given(st.lists(st.tuples(SOME_FIELDS, st.booleans(), KINDS), max_size=4))
-def test_whatever_is_pushed_shows_one_notification_and_the_next_alert_is_shown(rubbish):
-    """WPC2: what can't be read is told without a word of it."""
+def test_any_push_shows_one_notification_and_the_next_alert_is_shown(rubbish):
+    """A malformed push shows a notification without any of its text (rule WPC2)."""
     notices = Notices(Holdings([HOME]))
     for fields, is_cut, kind in rubbish:
         message = push(**fields) | ({"cut": True} if is_cut else {})
@@ -54,14 +54,13 @@ def test_whatever_is_pushed_shows_one_notification_and_the_next_alert_is_shown(r
 @pytest.mark.parametrize(
     "message", [{}, {"type": None}, {"type": "alert"}, {"type": "cancel"}, {"type": "alert", "alert": 1}]
 )
-def test_what_can_not_be_read_is_something(message):
-    """WPC5: and it is to be fetched."""
+def test_unreadable_push_shows_a_placeholder(message):
+    """The whole alert has to be fetched then (rule WPC5)."""
     taken = Notices(Holdings([HOME])).take(message, NOW)
     assert (taken.notice.tag, taken.notice.sound, taken.whole) == (SOMETHING, True, False)
 
 
-def test_the_words_around_an_alert_can_be_others():
-    """In the language of the app."""
+def test_wording_around_an_alert_can_be_translated():
     words = Words(exercise="Übung: {title}", until="bis {time}", cancelled="Aufgehoben: {title}", outside="Nicht hier.")
     notices = Notices(Holdings([Place.at(0, 0)]), words=words, time_of=lambda *_: "14:45")
     shown = notices.take(push(status="exercise", language="de"), NOW).notice
@@ -70,16 +69,16 @@ def test_the_words_around_an_alert_can_be_others():
     assert notices.take(cancel, NOW).notice.title == "Aufgehoben: Übung: Structure fire"
 
 
-def test_what_a_page_that_is_open_is_told_comes_with_it():
-    """WPC3: the changes of what is held, as a socket would have told them."""
+def test_push_to_an_open_page_returns_the_changes():
+    """The changes equal those of a WebSocket message (rule WPC3)."""
     notices = Notices(Holdings([HOME]))
     taken = notices.take(push(), NOW, visible=True)
     assert ([each.kind for each in taken.changes], taken.notice.sound) == (["new"], False)
     assert [alert["id"] for alert in notices.holdings.here()] == ["a"]
 
 
-def test_a_time_is_that_of_the_persons_clock_and_says_the_day_if_it_is_another(monkeypatch):
-    """WPC5."""
+def test_time_is_local_and_names_another_day(monkeypatch):
+    """The notification uses the person's time zone (rule WPC5)."""
     monkeypatch.setenv("TZ", "America/Chicago")
     time.tzset()
     try:

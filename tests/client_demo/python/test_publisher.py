@@ -1,4 +1,4 @@
-"""Publishing over HTTP, against a transport in memory: the same bytes until there is an answer, and plain words."""
+"""Tests of publishing over HTTP against an in-memory transport: repeats, refusals and paging."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -13,8 +13,8 @@ from client_demo.python.publisher import Refused, Unanswered, retry_after_s
 ALERT = {"id": "a:1", "headline": "Brand – nah"}
 
 
-def test_an_alert_is_posted_as_utf8_json_with_the_token():
-    """And the answer comes back as a map."""
+def test_alert_is_posted_as_utf8_json_with_the_token():
+    """The response is returned as a map."""
     api = FakeApi(answer(201, {"id": "a:1", "revision": 1}))
     assert api.call(lambda publisher: publisher.publish(ALERT)) == {"id": "a:1", "revision": 1}
     (request,) = api.requests
@@ -40,8 +40,8 @@ def test_an_alert_is_posted_as_utf8_json_with_the_token():
         (lambda publisher: publisher.policy(), ("GET", b"/v1/policy")),
     ],
 )
-def test_each_call_has_its_path(work, expected):
-    """Section 4 of the protocol."""
+def test_request_has_its_path(work, expected):
+    """The paths are those of section 4 of the protocol."""
     api = FakeApi(answer(200, {"alerts": []}))
     api.call(work)
     assert (api.requests[0].method, api.requests[0].url.raw_path) == expected
@@ -60,8 +60,8 @@ def test_each_call_has_its_path(work, expected):
         httpx.RemoteProtocolError("closed"),
     ],
 )
-def test_without_an_answer_the_same_request_is_sent_again(trouble):
-    """The same bytes: the server takes them as one alert."""
+def test_request_is_repeated_with_the_same_bytes_without_an_answer(trouble):
+    """The server treats equal requests as one alert."""
     api = FakeApi(trouble, trouble, answer(200, {"revision": 1}))
     assert api.call(lambda publisher: publisher.publish(ALERT)) == {"revision": 1}
     assert len({request.content for request in api.requests}) == 1
@@ -69,31 +69,30 @@ def test_without_an_answer_the_same_request_is_sent_again(trouble):
     assert 0 < api.waits[0] < api.waits[1] * 2
 
 
-def test_retry_after_is_waited_for():
-    """At least that long."""
+def test_retry_after_is_a_minimum_wait():
     api = FakeApi(answer(503, **{"Retry-After": "7"}), answer(201))
     api.call(lambda publisher: publisher.publish(ALERT))
     assert api.waits == [7]
 
 
-def test_who_has_published_too_often_is_refused_at_once():
-    """PG2: unlike a node that has too much to do, which is waited for."""
+def test_rate_limited_publisher_is_refused_at_once():
+    """Only an overloaded node is waited for (rule PG2)."""
     api = FakeApi(answer(429, {"type": "/problems/rate-limited", "title": "Too often"}, **{"Retry-After": "7"}))
     with pytest.raises(Refused, match="Too often"):
         api.call(lambda publisher: publisher.publish(ALERT))
     assert (len(api.requests), api.waits) == (1, [])
 
 
-def test_after_a_minute_without_an_answer_it_says_so():
-    """With the last trouble, in one line."""
+def test_unanswered_request_raises_after_a_minute():
+    """The error has the last problem in one line."""
     api = FakeApi(answer(503, {"title": "Log unavailable", "detail": "the disk is full"}))
     with pytest.raises(Unanswered, match="gave no answer: Log unavailable: the disk is full"):
         api.call(lambda publisher: publisher.publish(ALERT))
     assert 30 < sum(api.waits) <= 60
 
 
-def test_a_refusal_is_not_tried_again_and_says_every_broken_rule():
-    """In plain words, with the fields."""
+def test_refusal_is_not_repeated_and_lists_every_broken_rule():
+    """The lines name the fields."""
     problem = {
         "type": "/problems/stale",
         "title": "Incident too old",
@@ -111,15 +110,15 @@ def test_a_refusal_is_not_tried_again_and_says_every_broken_rule():
     assert refusal.value.lines == ["/occurred_at: must be at most 3600 s ago", "the request: a field that is not known"]
 
 
-def test_a_refusal_without_a_problem_document_is_told_by_its_status():
-    """As a proxy would."""
+def test_refusal_without_a_problem_document_is_named_by_status():
+    """A proxy answers in this way."""
     api = FakeApi(httpx.Response(403, text="<html>"))
     with pytest.raises(Refused, match="status 403 Forbidden"):
         api.call(lambda publisher: publisher.policy())
 
 
 def test_retry_after_may_be_a_date():
-    """RFC 9110; what can't be read counts as nothing."""
+    """The form is that of RFC 9110; an unreadable value counts as 0."""
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=100), usegmt=True)
     assert 90 < retry_after_s(soon) <= 100
@@ -130,13 +129,13 @@ def test_retry_after_may_be_a_date():
 
 
 def page(*alerts, following=None):
-    """A page of (id, revision), and the link to the next one."""
+    """Return a page of (id, revision) pairs with a link to the next page."""
     link = {} if following is None else {"Link": f'<{following}>; rel="next"'}
     return answer(200, {"alerts": [{"id": alert_id, "revision": number} for alert_id, number in alerts]}, **link)
 
 
-def test_all_pages_of_live_alerts_are_asked_for():
-    """Links are followed until there is none; of what comes twice the newest revision counts."""
+def test_all_pages_of_live_alerts_are_fetched():
+    """Links are followed to the end; the newest revision of an alert counts."""
     api = FakeApi(
         page(("a", 1), ("b", 2), following="/v1/alerts?after=1-b&limit=2"),
         page(following="?after=3-x%3Ay&limit=2"),
@@ -151,8 +150,8 @@ def test_all_pages_of_live_alerts_are_asked_for():
     ]
 
 
-def test_a_link_takes_the_token_nowhere_else():
-    """Whatever host or path it names, the same api is asked."""
+def test_link_does_not_send_the_token_elsewhere():
+    """The same API is asked whatever host or path the link names."""
     api = FakeApi(page(("a", 1), following="https://elsewhere.example/other?after=1-a"), page(("b", 1)))
     assert len(api.call(lambda publisher: publisher.live())) == 2
     assert [str(request.url) for request in api.requests] == [
@@ -161,8 +160,8 @@ def test_a_link_takes_the_token_nowhere_else():
     ]
 
 
-def test_a_page_without_an_answer_is_asked_for_again():
-    """As any request; what was given before it is kept."""
+def test_page_without_an_answer_is_requested_again():
+    """Earlier pages are kept."""
     api = FakeApi(page(("a", 1), following="?after=1-a"), answer(503), page(("b", 1)))
     assert [each["id"] for each in api.call(lambda publisher: publisher.live())] == ["a", "b"]
     assert len(api.waits) == 1

@@ -1,4 +1,4 @@
-"""A responder on a connection, against a small WebSocket server in this process: what is said when."""
+"""Tests of a responder's connection against a small WebSocket server in this process."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ def task(key="cad-3.8f1c02aa", revision=2, lasts_ms=1_800_000):
 
 
 class Seen(list):
-    """What a client's `on_call` was told, and a way to wait for the next."""
+    """The changes reported to `on_call`, with a method to wait for a kind of change."""
 
     def __init__(self):
         super().__init__()
@@ -59,7 +59,7 @@ class Seen(list):
 
 
 async def heard(session, kind):
-    """What the client says next that is of this type."""
+    """Return the client's next message of this type."""
     while (message := await session.read())["type"] != kind:
         pass
     return message
@@ -67,7 +67,7 @@ async def heard(session, kind):
 
 @contextlib.asynccontextmanager
 async def responding(*scripts, places=(HOME, HERE), **options):
-    """A client whose node plays these scripts. It is stopped at the end, and so is it when a script fails."""
+    """Yield a client whose node plays these scripts, its changes, and the node; stop the client at the end."""
     seen, node = Seen(), FakeNode(*scripts)
     async with node.running() as url:
         client = quick(url, places, on_call=seen, **options)
@@ -79,8 +79,11 @@ async def responding(*scripts, places=(HOME, HERE), **options):
             await running
 
 
-async def test_on_duty_is_said_once_the_server_knows_what_it_is():
-    """RQ4: an older release refuses `here`, so the first hello leaves it out; a welcome with `quals` has it said."""
+async def test_duty_is_sent_once_the_server_supports_it():
+    """An older release refuses `here`, so the first hello omits it.
+
+    After a welcome with `quals` it is sent (rule RQ4).
+    """
     moves, again = [], asyncio.Event()
 
     async def first(session):
@@ -102,8 +105,8 @@ async def test_on_duty_is_said_once_the_server_knows_what_it_is():
     assert node.hellos[1]["places"] == [HOME.to_map(), here]
 
 
-async def test_whose_token_has_no_qualification_is_never_on_duty():
-    """RQ2, RQ3: a `welcome` without `quals` says so; a malformed one counts as none."""
+async def test_responder_without_qualifications_is_not_on_duty():
+    """A `welcome` without `quals`, or with malformed ones, means no qualification (rules RQ2, RQ3)."""
     there = asyncio.Event()
 
     async def script(session):
@@ -124,8 +127,8 @@ async def test_whose_token_has_no_qualification_is_never_on_duty():
     assert "here" not in json.dumps(node.hellos)
 
 
-async def test_a_node_that_is_older_than_the_one_before_it_is_told_nothing_of_duty():
-    """It closes the hello with 4400; then `here` is left out until a `welcome` has `quals` again."""
+async def test_duty_is_withheld_after_an_older_node_refuses_it():
+    """After a 4400, `here` is omitted until a `welcome` has `quals` again."""
     back = asyncio.Event()
 
     async def first(session):
@@ -146,8 +149,8 @@ async def test_a_node_that_is_older_than_the_one_before_it_is_told_nothing_of_du
     assert ["here" in json.dumps(hello) for hello in node.hellos] == [False, True, False]
 
 
-async def test_who_accepts_is_told_where_and_who_has_been_rung_is_acknowledged():
-    """M18, M21, M22, M5: the call that was shown is acknowledged, and the task ends the asking."""
+async def test_call_is_acknowledged_and_accept_gets_a_task():
+    """The task answers the accept (rules M18, M21, M22, M5)."""
     said = []
 
     async def script(session):
@@ -179,8 +182,8 @@ async def test_who_accepts_is_told_where_and_who_has_been_rung_is_acknowledged()
     ]
 
 
-async def test_one_short_connection_waits_for_what_rings_here():
-    """RJ3: `here` is said behind the welcome, so the call stands behind its `ok`."""
+async def test_fetch_waits_for_calls_at_places_on_duty():
+    """`here` is sent after the welcome, so the call comes after its `ok` (rule RJ3)."""
     acks = []
 
     async def script(session):
@@ -200,8 +203,8 @@ async def test_one_short_connection_waits_for_what_rings_here():
     assert acks == ["a", call()["id"]]
 
 
-async def test_a_call_that_was_not_shown_is_not_acknowledged():
-    """M5: `on_call` returned False."""
+async def test_call_not_shown_is_not_acknowledged():
+    """The callback returned False (rule M5)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"])
@@ -217,8 +220,8 @@ async def test_a_call_that_was_not_shown_is_not_acknowledged():
         await client.run()
 
 
-async def test_an_accept_survives_the_connection():
-    """RU3: said again behind the next hello, which lists the call before the alerts."""
+async def test_accept_survives_the_connection():
+    """The accept is sent again after the next hello, which lists the call before alerts (rule RU3)."""
     accepts, answered = [], asyncio.Event()
 
     async def first(session):
@@ -244,8 +247,8 @@ async def test_an_accept_survives_the_connection():
     assert list(node.hellos[1]["holding"].items()) == [(call()["id"], 1), ("a", 1)]
 
 
-async def test_when_it_rings_a_fresh_position_is_said_at_once():
-    """RU1: in place of the one before, the other places stay."""
+async def test_call_makes_the_client_send_a_fresh_position():
+    """The fresh position replaces the old one, and other places stay (rule RU1)."""
     fresh = Place.at(47.678, 8.83)
 
     async def locate():
@@ -266,8 +269,8 @@ async def test_when_it_rings_a_fresh_position_is_said_at_once():
         await client._stopping.wait()
 
 
-async def test_who_goes_off_duty_meanwhile_stays_off_duty():
-    """RQ4: a fix that takes its time puts nobody back on duty."""
+async def test_late_position_does_not_put_a_responder_back_on_duty():
+    """The person went off duty while the position was determined (rule RQ4)."""
 
     async def locate():
         await client.move([HOME])
@@ -293,8 +296,8 @@ async def test_who_goes_off_duty_meanwhile_stays_off_duty():
         assert not any(place.here for place in client.holdings.places)
 
 
-async def test_a_position_that_cannot_be_had_keeps_nobody_from_going():
-    """What a broken receiver raises goes to the log; the call is told all the same, and accepted."""
+async def test_failed_position_does_not_prevent_an_accept():
+    """The error is logged, and the call is reported and accepted all the same."""
 
     def locate():
         raise OSError("no fix")
@@ -311,8 +314,8 @@ async def test_a_position_that_cannot_be_had_keeps_nobody_from_going():
         await client._stopping.wait()
 
 
-async def test_a_place_is_gone_at_its_end_also_without_a_connection():
-    """RU2: nobody is there to say so."""
+async def test_place_is_deleted_at_its_end_without_a_connection():
+    """No message is needed (rule RU2)."""
 
     async def script(session):
         await session.welcome(quals=["cpr"], retry={"min_ms": 60_000, "max_ms": 60_000})
@@ -327,8 +330,8 @@ async def test_a_place_is_gone_at_its_end_also_without_a_connection():
         assert client.calls.tasks() == []
 
 
-async def test_calls_that_make_no_sense_end_nothing():
-    """They are dropped with a word in the log, and what comes behind is heard."""
+async def test_malformed_calls_are_ignored():
+    """Malformed calls are logged, and later messages are read."""
 
     async def script(session):
         await session.welcome(quals=["cpr"], live=4)

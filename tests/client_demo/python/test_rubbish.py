@@ -1,4 +1,4 @@
-"""What a server may say that makes no sense: a client neither ends, nor comes back without a pause, nor never."""
+"""Tests of malformed server messages: the client does not end, and keeps a bounded delay before reconnecting."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from client_demo.python.publisher import MAX_RETRY_AFTER_S, retry_after_s
 from client_demo.python.reconnect import After, Backoff
 from client_demo.python.times import format_time, wall_ms
 
-GUARD_S = 60.0  # a test that takes longer hangs
+GUARD_S = 60.0  # a test that takes longer is considered hung
 HOME = Place.at(32.7767, -96.797)
 NO_WINDOWS = [
     (0, 0),
@@ -34,8 +34,8 @@ NO_WINDOWS = [
 
 
 @pytest.mark.parametrize(("low", "high"), NO_WINDOWS)
-def test_a_retry_that_is_no_window_is_as_if_it_had_not_been_said(low, high):
-    """`reconnect`, Rule 3: the one before stands, and begins anew."""
+def test_invalid_retry_window_is_ignored(low, high):
+    """The previous window applies again, without doublings (rule 3 of reconnect)."""
     soonest, latest = Backoff(lambda: 0.0), Backoff(lambda: 1.0)
     for backoff in (soonest, latest):
         backoff.welcomed(2_000, 9_000)
@@ -69,8 +69,8 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize("fields", WELCOMES, ids=range(len(WELCOMES)))
-def test_a_client_outlives_any_welcome_and_any_message(fields):
-    """It takes the next alert all the same, and is caught up."""
+def test_client_survives_any_welcome_and_any_message(fields):
+    """The client shows the next alert and is caught up."""
     alert = {
         "id": "a",
         "revision": 1,
@@ -102,8 +102,8 @@ def test_a_client_outlives_any_welcome_and_any_message(fields):
 
 
 @pytest.mark.parametrize("exp", [math.inf, -math.inf, math.nan, "soon", None, [], 10**400])
-def test_a_token_with_an_odd_expiry_has_none(exp):
-    """The server's 4401 tells when it is over."""
+def test_token_with_an_odd_expiry_has_none(exp):
+    """The client learns of the expiry from close code 4401."""
     claims = base64.urlsafe_b64encode(json.dumps({"exp": exp}).encode()).decode().rstrip("=")
     assert token_expiry_ms(f"x.{claims}.x") in (None, 10**403)
 
@@ -111,19 +111,17 @@ def test_a_token_with_an_odd_expiry_has_none(exp):
 @pytest.mark.parametrize(
     "value", ["9" * 400, "99999999999", "Fri, 31 Dec 9999 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"]
 )
-def test_a_server_keeps_nobody_away_for_good(value):
-    """`retry_after_s`: an hour at most."""
+def test_retry_after_is_at_most_an_hour(value):
     assert retry_after_s(value) in (0, MAX_RETRY_AFTER_S)
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1e999", "soon", "Fri, 31 Dec " + "9" * 30 + " 23:59:59 GMT", "²"])
-def test_a_retry_after_that_is_none_is_none(value):
-    """As if it had not been said."""
+def test_invalid_retry_after_is_ignored(value):
     assert retry_after_s(value) == 0
 
 
-def test_all_of_these_together_are_no_window():
-    """Whatever is paired with whatever: a delay is never 0 twice, nor beyond an hour."""
+def test_every_pair_of_odd_values_gives_a_bounded_delay():
+    """The delay is between 0.1 s and an hour."""
     values = [*itertools.chain.from_iterable(NO_WINDOWS), 100, 3_600_000]
     for low, high in itertools.product(values, repeat=2):
         backoff = Backoff(lambda: 1.0)

@@ -1,4 +1,4 @@
-"""How a phone reads what it is pushed: RFC 8291's own example, what the server and http-ece encrypt, and rubbish."""
+"""Tests of decrypting pushes: the example of RFC 8291, bodies of the server and of http-ece, and malformed ones."""
 
 import os
 
@@ -13,7 +13,7 @@ from geocast.auth.base64url import decoded
 from geocast.push.webpush import encrypt
 
 ENDPOINT = "https://push.example/x"
-# RFC 8291, appendix A.
+# The example of RFC 8291, appendix A.
 TEXT = b"When I grow up, I want to be a watermelon"
 PRIVATE = "q1dXpw3UpT5VOmu_cf_v6ih07Aems3njxI-JWgLcM94"
 PUBLIC = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
@@ -26,26 +26,26 @@ BODY = (
 
 @pytest.fixture
 def subscription():
-    """A phone's."""
+    """Return the subscription of a phone."""
     return Subscription(ENDPOINT)
 
 
 def pushed(subscription, text, size=3_000):
-    """What the server sends it."""
+    """Return `text` as the server encrypts it for the subscription."""
     keys = subscription.to_map()["keys"]
     return encrypt(text, decoded(keys["p256dh"]), decoded(keys["auth"]), size)
 
 
-def test_the_example_of_the_rfc_is_read():
-    """RFC 8291, appendix A; its text is no message, so what is read is compared before that."""
+def test_example_of_the_rfc_is_decrypted():
+    """The example's text is no message, so the decrypted bytes are compared (RFC 8291, appendix A)."""
     private = ec.derive_private_key(int.from_bytes(decoded(PRIVATE), "big"), ec.SECP256R1())
     subscription = Subscription(ENDPOINT, private, decoded(AUTH))
     assert subscription.to_map() == {"endpoint": ENDPOINT, "keys": {"p256dh": PUBLIC, "auth": AUTH}}
     assert subscription._decrypt(decoded(BODY)) == TEXT
 
 
-def test_what_the_server_pushes_is_read_and_what_http_ece_encrypts(subscription):
-    """Padding of any length, none included."""
+def test_bodies_of_the_server_and_of_http_ece_are_read(subscription):
+    """Padding may have any length, or be absent."""
     text = '{"type": "alert", "alert": {"headline": "Größe\\u0000"}}'.encode()
     message = {"type": "alert", "alert": {"headline": "Größe\0"}}
     assert subscription.read(pushed(subscription, text)) == message
@@ -56,8 +56,8 @@ def test_what_the_server_pushes_is_read_and_what_http_ece_encrypts(subscription)
     assert subscription.read(body) == message
 
 
-def test_what_is_for_another_phone_or_was_changed_is_not_read(subscription):
-    """ValueError, whatever of it was changed."""
+def test_body_for_another_phone_or_changed_body_raises_valueerror(subscription):
+    """Each part of the body is changed once."""
     body = pushed(subscription, b'{"type": "renew"}')
     with pytest.raises(ValueError, match="not encrypted for this subscription"):
         Subscription(ENDPOINT).read(body)
@@ -67,12 +67,12 @@ def test_what_is_for_another_phone_or_was_changed_is_not_read(subscription):
 
 
 @pytest.mark.parametrize("body", [b"", b"x" * 20, b"x" * 21, os.urandom(200), bytes(3_000)])
-def test_rubbish_is_not_read(subscription, body):
+def test_malformed_body_raises_valueerror(subscription, body):
     with pytest.raises(ValueError, match="not encrypted for this subscription"):
         subscription.read(body)
 
 
 @pytest.mark.parametrize("text", [b"", b"no json", b"[]", b"1", b"\xff", b"[" * 2_500])
-def test_what_is_no_message_is_not_read(subscription, text):
+def test_decrypted_text_that_is_no_message_raises_valueerror(subscription, text):
     with pytest.raises(ValueError, match="no message"):
         subscription.read(pushed(subscription, text))

@@ -1,4 +1,4 @@
-"""The Python client agrees with the test vectors (client_demo/conformance/vectors)."""
+"""Tests of the Python client with the test vectors in client_demo/conformance/vectors."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def alert(held):
 
 
 @pytest.mark.parametrize("case", cases("inside"))
-def test_who_is_inside(case):
+def test_inside_matches_vector(case):
     places = [Place.from_map(place) for place in case["places"]]
     assert is_inside(case["area"], places) == case["inside"]
     if "cell_place" in case:
@@ -42,8 +42,8 @@ def test_who_is_inside(case):
 
 
 @pytest.mark.parametrize("case", cases("polygons"))
-def test_who_is_inside_a_polygon(case):
-    """D4, D5: and how far, to the millimetre; away from the edge nobody needs that, near it is what decides."""
+def test_inside_polygon_matches_vector(case):
+    """The distance to the edge is compared to the millimetre, because it decides near the edge (rules D4, D5)."""
     places = [Place.from_map(place) for place in case["places"]]
     assert is_inside(case["area"], places) == case["inside"]
     assert depth_m(case["area"], places) == pytest.approx(case["margin_m"], abs=0.001)
@@ -66,20 +66,20 @@ RING = [[0, 0], [1, 0], [1, 1], [0, 0]]
         {"coordinates": [RING], "buffer_m": "20"},
     ],
 )
-def test_a_polygon_that_is_not_as_they_are_here_is_one_that_is_not_known(members):
-    """G2: its alert is shown."""
+def test_unsupported_polygon_counts_as_unknown(members):
+    """An alert with such a polygon is shown (rule G2)."""
     assert is_inside([{"type": "Polygon", **members}], [Place.at(50, 50)])
     assert away_m([{"type": "Polygon", **members}], [Place.at(50, 50)]) is None
 
 
-def test_the_distance_to_a_polygon_is_that_to_its_middle():
-    """D6."""
+def test_distance_to_a_polygon_is_measured_to_its_centre():
+    """The distance serves to sort alerts, nearest first (rule D6)."""
     square = {"type": "Polygon", "coordinates": [[[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]]}
     assert away_m([square], [Place.at(0, 10), Place.at(0, 3)]) == pytest.approx(distance_m(0, 0, 0, 3))
 
 
 @pytest.mark.parametrize("case", cases("clock"))
-def test_what_is_over_by_the_servers_clock(case):
+def test_expiry_by_the_servers_clock_matches_vector(case):
     holdings = Holdings([HOME])
     long_ago = case["readings"][0]
     holdings.set_clock(parse_time(long_ago["now"]) - 10**9, long_ago["own_ms"])
@@ -93,8 +93,8 @@ def test_what_is_over_by_the_servers_clock(case):
 
 
 @pytest.mark.parametrize("case", cases("kept"))
-def test_what_is_kept_while_a_clock_is_wrong(case):
-    """C2, C2a: shown by the server's clock, forgotten when nobody's clock has it live."""
+def test_alerts_kept_during_a_wrong_clock_match_vector(case):
+    """Alerts are shown by the server's clock, and forgotten when they are live by no clock (rules C2, C2a)."""
     holdings = Holdings([Place.from_map(vectors("kept")["place"])])
     for step in case["steps"]:
         own, message = step["own_ms"], step.get("message")
@@ -109,7 +109,7 @@ def test_what_is_kept_while_a_clock_is_wrong(case):
 
 
 @pytest.mark.parametrize("case", cases("holding"))
-def test_what_holding_lists(case):
+def test_holding_matches_vector(case):
     holdings, now = Holdings([HOME]), parse_time(case["now"])
     holdings.set_clock(now - 10**9, 0)
     for held in case["held"]:
@@ -122,7 +122,7 @@ def test_what_holding_lists(case):
 
 
 @pytest.mark.parametrize("case", cases("revisions"))
-def test_what_replaces_what(case):
+def test_revisions_match_vector(case):
     whole = vectors("revisions")
     holdings = Holdings([Place.from_map(whole["place"])])
     holdings.set_clock(parse_time(whole["now"]), 0)
@@ -138,8 +138,8 @@ def test_what_replaces_what(case):
 
 
 @pytest.mark.parametrize("case", cases("reconnect"))
-def test_when_to_come_back(case):
-    """The least and the most that can be drawn are the ends of the window: full jitter."""
+def test_reconnection_delays_match_vector(case):
+    """The lowest and highest random values give the ends of the window."""
     soonest, latest = Backoff(lambda: 0.0), Backoff(lambda: 1.0)
     for step in case["steps"]:
         if "welcome" in step:
@@ -159,20 +159,20 @@ def test_when_to_come_back(case):
             assert step["delay_ms"][1] is None or high <= step["delay_ms"][1]
 
 
-def test_no_connection_counts_as_no_close_frame():
+def test_missing_close_frame_counts_as_1006():
     assert NO_CLOSE_FRAME == 1006
 
 
 @pytest.mark.parametrize("case", cases("near"))
-def test_how_far_it_is_to_who_needs_help(case):
-    """RU1."""
+def test_distance_to_a_call_matches_vector(case):
+    """The responder sees this distance (rule RU1)."""
     client = Client("ws://nowhere", [Place.from_map(place) for place in case["places"]])
     expected = case["away_m"] if case["away_m"] is None else pytest.approx(case["away_m"], abs=0.005)
     assert client.away_m({"near": case["near"]}) == expected
 
 
 def step_of_a_responder(calls, step, ahead_ms):
-    """Play one step; what the person is told."""
+    """Play one step and return the changes that the person is shown."""
     own = step["own_ms"]
     clocks = (own, own + ahead_ms)
     told = calls.expire(*clocks)
@@ -196,8 +196,8 @@ def step_of_a_responder(calls, step, ahead_ms):
 
 
 @pytest.mark.parametrize("case", cases("calls"))
-def test_what_a_responder_is_told_and_says(case):
-    """RU1, RU2, RU3, M18, M19, M20, M21, M22, M23."""
+def test_responders_messages_match_vector(case):
+    """Calls, tasks, standdowns and answers are covered (rules RU1, RU2, RU3, M18, M19, M20, M21, M22, M23)."""
     calls, ahead_ms = Calls(), 0
     for step in case["steps"]:
         if "now" in step:
@@ -211,8 +211,8 @@ def test_what_a_responder_is_told_and_says(case):
 
 
 @pytest.mark.parametrize("case", cases("approvals"))
-def test_what_is_believed(case):
-    """C11 to C14, AP3, AP5."""
+def test_verification_matches_vector(case):
+    """Only messages with enough valid signatures are accepted (rules C11 to C14, AP3, AP5)."""
     pinned = vectors("approvals")
     approvals, cancel_approvals = case.get("approvals", 2), case.get("cancel_approvals", 1)
     verifier = Verifier(pinned["reviewers"], pinned["audience"], approvals=approvals, cancel_approvals=cancel_approvals)
@@ -230,8 +230,8 @@ def test_what_is_believed(case):
 
 
 @pytest.mark.parametrize("case", cases("notices"))
-def test_what_is_shown_for_a_push(case):
-    """WPC1, WPC2, WPC3, WPC4, WPC5: one notification for each push, and which of them are there afterwards."""
+def test_notifications_match_vector(case):
+    """Each push shows one notification; the open ones are compared (rules WPC1, WPC2, WPC3, WPC4, WPC5)."""
     pinned = vectors("notices")
     verifier = Verifier(pinned["reviewers"], pinned["audience"], approvals=2) if "verifies" in case else None
     holdings = Holdings([Place.from_map(place) for place in case["places"]])
@@ -255,7 +255,7 @@ def test_what_is_shown_for_a_push(case):
 
 
 def judge_notice(notice, wanted):
-    """Whether a notification is what a vector says."""
+    """Assert that a notification is the one of the vector."""
     if wanted["tag"] is None:
         assert notice.tag in (SOMETHING, RENEWAL)
     else:

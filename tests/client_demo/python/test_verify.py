@@ -1,4 +1,4 @@
-"""What a client that verifies pins. (What it believes is in test_vectors.py, what it does then in test_client.py.)"""
+"""Tests of a verifier's options; test_vectors.py tests what it accepts, and test_client.py the consequences."""
 
 import pytest
 
@@ -36,15 +36,15 @@ def key(**changes):
         ({"keys": {"keys": [key(x="====")]}}, "x has to be 32 bytes"),
     ],
 )
-def test_what_can_not_work_is_refused_at_once(changes, said):
-    """In a line that names the option, and repeats no value."""
+def test_unusable_option_raises_clienterror(changes, said):
+    """The line names the option and repeats no value."""
     with pytest.raises(ClientError, match=said) as refused:
         verifier(**changes)
     assert "secret" not in str(refused.value)
 
 
-def test_half_a_character_is_not_signed():
-    """As a file of vectors can't have it: bytes that were signed would be another text than is shown."""
+def test_unpaired_surrogate_is_not_signed():
+    """The signed bytes would be another text than the one shown; a file of vectors cannot contain this case."""
     forged = proof(ALERT)
     with pytest.raises(Untrusted, match="signature"):
         verifier().read(alert(forged | {"form": forged["form"].replace("Building", "\ud83d")}))

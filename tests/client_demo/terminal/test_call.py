@@ -1,4 +1,4 @@
-"""`python -m client_demo call …`, against an api in memory: what is sent, and what is printed."""
+"""Tests of `python -m client_demo call` against an in-memory API: the requests and the output."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ STATE = {
 
 @pytest.fixture
 def api(monkeypatch):
-    """Answers each GET with the next state, the last one again and again, and each POST with `{}`; what was asked."""
+    """Return a fake API that records requests: a GET gets the next state, or the last one again; a POST gets an id."""
     api = type("Api", (), {"asked": [], "states": [STATE]})
 
     def answer(request):
@@ -50,8 +50,8 @@ def run(*arguments, **options):
     return CliRunner(env={"GEOCAST_DISPATCH_TOKEN": "t"}).invoke(main, ["call", *arguments], **options)
 
 
-def test_a_call_is_opened_by_options(api):
-    """With an id of its own, and now; the answer is printed, and no place."""
+def test_open_sends_a_call_from_options(api):
+    """The id and the time are generated; the response is printed without the place."""
     result = run("open", *OPTIONS, "--status", "exercise")
     assert (result.exit_code, json.loads(result.output)) == (0, {"id": "c"})
     [(method, path, body)] = api.asked
@@ -59,8 +59,8 @@ def test_a_call_is_opened_by_options(api):
     assert set(body) == {"id", "occurred_at", "category", "headline", "status", "place"}
 
 
-def test_a_call_is_opened_by_a_file(api):
-    """So that no place stands on a command line; options go before it."""
+def test_open_reads_a_call_from_a_file(api):
+    """The place then stays off the command line; options override the file."""
     said = {"id": "cad-3", "category": "drowning", "headline": "Child.", "place": PLACE}
     result = run("open", "--file", "-", "--headline", "Child in the lake.", input=json.dumps(said))
     assert result.exit_code == 0, result.output
@@ -68,8 +68,8 @@ def test_a_call_is_opened_by_a_file(api):
     assert body == {**said, "headline": "Child in the lake.", "occurred_at": body["occurred_at"]}
 
 
-def test_a_revision_keeps_what_is_not_given(api):
-    """But the place: that has to be said again."""
+def test_revise_keeps_omitted_fields_except_the_place(api):
+    """The place has to be given again."""
     result = run("revise", "c", "--lat", "47", "--lng", "8", "--kind", "public", "--headline", "New words.")
     assert result.exit_code == 0, result.output
     method, path, body = api.asked[-1]
@@ -82,14 +82,14 @@ def test_a_revision_keeps_what_is_not_given(api):
     assert run("revise", "c", "--headline", "New words.").exit_code == 2
 
 
-def test_a_call_is_ended(api):
+def test_end_sends_the_reason(api):
     result = run("end", "c", "--reason", "The crew is there.")
     assert result.exit_code == 0
     assert api.asked == [("POST", "/v1/calls/c/end", {"reason": "The crew is there."})]
 
 
-def test_a_call_is_followed_until_it_is_over(api):
-    """A line for each change."""
+def test_show_follows_the_call_until_its_end(api):
+    """Each change is one line."""
     api.states = [STATE, STATE, {**STATE, "seats": [{**SEAT, "state": "arrived"}]}, {**STATE, "state": "ended"}]
     result = run("show", "c", "--follow")
     assert [line.split()[0] for line in result.output.splitlines()] == ["ringing", "ringing", "ended"]
@@ -97,7 +97,7 @@ def test_a_call_is_followed_until_it_is_over(api):
     assert json.loads(run("show", "c").output)["state"] == "ended"
 
 
-def test_open_calls_are_listed(api):
+def test_list_prints_open_calls(api):
     api.states = [{"calls": [{"id": "a"}]}]
     assert json.loads(run("list").output) == [{"id": "a"}]
 
@@ -114,15 +114,15 @@ def test_open_calls_are_listed(api):
         (["end", "c"], "Missing option '--reason'"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
+def test_wrong_input_prints_one_line(arguments, line):
     result = run(*arguments)
     assert result.exit_code == 2
     assert line in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_place_that_is_no_object_is_refused(tmp_path):
-    """Without its value."""
+def test_place_that_is_no_object_is_refused(tmp_path):
+    """The error does not repeat the value."""
     path = tmp_path / "call.json"
     path.write_text('{"place": "Dorfstrasse 4"}')
     result = run("open", "--file", path)

@@ -1,4 +1,4 @@
-"""The commands: complete help, one clear line for what can't be done, and text that is shown as text."""
+"""Tests of the commands: their help, one-line errors, and safe output of untrusted text."""
 
 import socket
 
@@ -24,8 +24,8 @@ def run(*arguments, **environment):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_explains_itself(command):
-    """With the environment variables that stand for options."""
+def test_command_has_help(command):
+    """The help names the environment variables of options."""
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "env var:" in result.output
@@ -76,16 +76,16 @@ def test_each_command_explains_itself(command):
         (["demo", "--feed", "absent.csv"], "absent.csv can't be read"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(arguments, line):
-    """And with an exit status that is not 0."""
+def test_wrong_input_prints_one_line(arguments, line):
+    """The exit status is not 0."""
     result = run(*arguments)
     assert result.exit_code in (1, 2)
     assert line in result.output
     assert "Traceback" not in result.output
 
 
-def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
-    """Whoever asks for a port gets that port or none."""
+def test_map_on_a_taken_port_prints_one_line(monkeypatch):
+    """A requested port is not replaced by another."""
     monkeypatch.setattr("client_demo.terminal.pages.missing", lambda files: None)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = run("map", "--port", str(taken.getsockname()[1]))
@@ -94,16 +94,16 @@ def test_a_port_that_is_taken_ends_the_map_with_one_line(monkeypatch):
     assert "Traceback" not in result.output
 
 
-def test_without_its_packages_there_is_no_map(monkeypatch):
-    """The line says what gets them."""
+def test_map_without_its_packages_prints_one_line(monkeypatch):
+    """The line names the command that installs them."""
     monkeypatch.setattr("client_demo.terminal.pages.missing", lambda files: "client_demo/web/node_modules/x.js")
     result = run("map")
     assert result.exit_code == 1
     assert "`make demo` gets it" in result.output
 
 
-def test_an_unusable_feed_ends_the_demo_with_2(tmp_path):
-    """Nothing is started for it."""
+def test_demo_with_an_unusable_feed_exits_with_2(tmp_path):
+    """No process is started."""
     feed = tmp_path / "feed.csv"
     feed.write_text(
         "incident_number,nature_of_call,date_time,location,unit_number\n1,11V - Burg,2018-01-09T09:26:00.000,x,y\n"
@@ -132,16 +132,16 @@ def shown(**more):
     return change_line(change, holdings, NOW).plain
 
 
-def test_a_line_tells_what_where_and_how_long():
-    """Inside or outside by our own reckoning."""
+def test_line_shows_what_where_and_how_long():
+    """The distance is computed by the client."""
     assert shown() == (
         "new            SEVERE Arson: Fire set on purpose"
         "  [inside, 1.1 km from the centre; 2 min 05 s left; revision 2]"
     )
 
 
-def test_what_to_do_is_shown_below_and_more_is_offered_by_its_host():
-    """C9: text as text, and never the whole URL, which may say anything."""
+def test_instruction_and_host_of_a_link_are_shown_below():
+    """The text is plain, and the full URL is not shown because it may contain any text (rule C9)."""
     warning = {"instruction": "Go  inside.\nStay\x1b[2J there.", "web": "https://weather.example:8443/x?y=\u202e"}
     assert details(warning).plain.split("\n") == [
         "",
@@ -168,13 +168,13 @@ def test_what_to_do_is_shown_below_and_more_is_offered_by_its_host():
         (None, None),
     ],
 )
-def test_the_host_of_a_url_is_the_one_that_would_be_asked(url, host):
-    """C9: not what stands before an @, and no letters that only look like others."""
+def test_host_of_a_url_is_the_one_to_be_contacted(url, host):
+    """Text before an @ is ignored, and look-alike letters are shown in Punycode (rule C9)."""
     assert host_of(url) == host
 
 
-def test_the_table_has_what_one_is_inside_of_first_then_what_ends_first():
-    """With where, how long and which revision."""
+def test_table_lists_alerts_inside_first_then_by_end():
+    """Each row has the place, the time left and the revision."""
     holdings = Holdings([Place.at(10.0, 20.0)])
     for name, minutes, lat in (("far", 1, 11.0), ("late", 30, 10.0), ("soon", 2, 10.0)):
         alert = {"id": name, "revision": 3, "category": "arson", "headline": name, "severity": "severe"}
@@ -196,8 +196,8 @@ def test_the_table_has_what_one_is_inside_of_first_then_what_ends_first():
 
 
 @pytest.mark.parametrize("text", ["", "7", '{"a": 1}', "[1]", '[{"alert": {}}]'])
-def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text):
-    """It may be somebody's."""
+def test_foreign_file_is_refused_and_unchanged(tmp_path, text):
+    """The file may be somebody's data."""
     path = tmp_path / "held.json"
     path.write_text(text)
     result = run("listen", "--lat", "1", "--lng", "2", "--held", str(path))
@@ -207,21 +207,21 @@ def test_a_file_that_holds_something_else_is_refused_and_kept(tmp_path, text):
 
 
 @pytest.mark.parametrize("status", ["exercise", "test"])
-def test_exercises_and_tests_are_shown_as_such(status):
-    """Protocol, "A client's duties"."""
+def test_exercise_and_test_are_marked(status):
+    """The duty is in the protocol's section on clients."""
     assert f"[{status.upper()}] SEVERE Arson" in shown(status=status)
 
 
-def test_text_from_outside_is_shown_as_text():
-    """No markup, no control codes, nothing that turns the direction round."""
+def test_untrusted_text_is_shown_as_plain_text():
+    """Markup, control codes and direction overrides have no effect."""
     assert "[red]x[/red]" in shown(headline="[red]x[/red]")
     assert plain("a\x1b[31mb\u202ec\x07\n") == "a�[31mb�c��"
     assert alert_line({"severity": "minor", "category": "arson", "headline": "x\x1b[2J"}) == "MINOR arson: x�[2J"
 
 
 @pytest.mark.parametrize("width", [80, 132])
-def test_the_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
-    """The headline gives way."""
+def test_verdict_keeps_its_numbers_in_a_narrow_terminal(width):
+    """The headline is shortened."""
     item = Published("a", 1, [], 0, 1, "vehicle_break_in_theft", "A headline that is rather long " * 4)
     console = make_console()
     console.width = width

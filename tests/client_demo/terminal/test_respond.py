@@ -1,4 +1,4 @@
-"""A responder in a terminal, started as a program, on a node that plays scripts: keys go in, and no place stays."""
+"""Tests of the responder's program in a terminal: keys answer calls, and no place stays on the screen."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ async def heard(session, kind):
 
 @contextlib.asynccontextmanager
 async def responding(node, stdin, stdout, *options):
-    """The program, on this node, with these files for its standard input and output."""
+    """Start the program on this node with these files as its standard input and output."""
     async with node.running() as url:
         command = [sys.executable, "-m", "client_demo", "respond", "--url", url, "--lat", "47.6772", "--lng", "8.83"]
         process = await asyncio.create_subprocess_exec(
@@ -67,12 +67,12 @@ def press(keys, key):
     keys.write(key.encode())
 
 
-async def test_each_key_is_an_answer():
-    """M18, M19, M20: to the task that there is, else to what rings nearest; and `q` says goodbye."""
+async def test_key_answers_the_task_or_the_nearest_call():
+    """A key applies to the task, or else to the nearest call (rules M18, M19, M20); `q` ends the program."""
     said = []
 
     async def pressed(session, key, kind):
-        """What comes of a key: pressed again, if it came before what it is an answer to was on the screen."""
+        """Press the key until the message arrives; an early key may come before its call is on the screen."""
         while True:
             process.stdin.write(key.encode())
             with contextlib.suppress(TimeoutError):
@@ -106,8 +106,8 @@ async def test_each_key_is_an_answer():
     assert not SECRET.search(output), "in a pipe a place would stay"
 
 
-async def test_where_to_go_is_drawn_and_wiped_away():
-    """RU2: in a terminal, while there is a seat; with the standdown it is gone, and nothing of it stays at the end."""
+async def test_place_is_drawn_with_a_seat_and_erased_at_the_standdown():
+    """Nothing of the place is on the terminal at the end (rule RU2)."""
     screen, drawn = bytearray(), asyncio.Event()
     ours, theirs = pty.openpty()
 
@@ -144,15 +144,15 @@ async def test_where_to_go_is_drawn_and_wiped_away():
 
 
 @pytest.mark.parametrize("arguments", [("--lat", "91", "--lng", "0"), ("--lng", "0"), ("--lat", "1", "--lng", "nan")])
-def test_a_place_that_is_none_is_refused(arguments):
-    """One line, and status 2."""
+def test_invalid_place_is_refused(arguments):
+    """The command prints one line and exits with 2."""
     result = CliRunner().invoke(main, ["respond", *arguments])
     assert result.exit_code == 2
     assert "Error:" in result.output
 
 
-def test_lines_hold_no_place_and_text_is_text():
-    """RU2, C7."""
+def test_line_has_no_place_and_plain_text():
+    """The place is never printed as a line, and control codes are removed (rules RU2, C7)."""
     change = CallChange(CallKind.TASK, "c", call(), task())
     assert str(change_line(change, 12.0)) == "task           c: seat 2, aed"
     assert "\x1b" not in call_line(call(headline="\x1b[2J"))

@@ -1,4 +1,4 @@
-// A responder as a machine: a fake clock, and a server that the test plays.
+// Tests of a responder with a fake clock and a simulated server.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
@@ -25,7 +25,7 @@ afterEach(() => {
   assert.equal(clock.timers.size, 0, "a timer was left");
 });
 
-/** A responder on duty, and what is reported. */
+/** Return a responder on duty, with the reported events. */
 async function join(options = {}, welcome = {}) {
   const fields = { url: "ws://node/v1/stream", places: [HERE], storage: null, random: () => 0, WebSocket: FakeSocket, clock };
   const geocast = new Geocast({ ...fields, ...options });
@@ -40,7 +40,7 @@ async function join(options = {}, welcome = {}) {
   return { geocast, events, socket: FakeSocket.last };
 }
 
-/** Lose the connection; the next one, welcomed. */
+/** Lose the connection, and return the socket of the next one after its welcome. */
 async function comeBack(socket, welcome = { quals: ["cpr"] }) {
   socket.end(1012);
   await clock.pass(2_000);
@@ -81,7 +81,7 @@ const send = (socket, revision = 2, fields = {}) =>
   });
 const standDown = (socket, reason) => socket.say({ type: "standdown", id: ID, reason });
 
-test("RQ4: `here` is said once a welcome has quals, and in each hello after that", async () => {
+test("`here` is sent once a welcome has quals, and in each later hello (RQ4)", async () => {
   const { geocast, socket } = await join();
   assert.deepEqual(socket.took("hello")[0].places, [UNSAID]);
   assert.deepEqual(socket.took("move"), [{ type: "move", ref: 1, places: [HERE] }]);
@@ -93,14 +93,14 @@ test("RQ4: `here` is said once a welcome has quals, and in each hello after that
   assert.deepEqual(second.took("move")[0].places, [UNSAID], "off duty");
 });
 
-test("RQ4: whose token has no qualification is never on duty", async () => {
+test("a responder whose token has no qualification is never on duty (RQ4)", async () => {
   const { geocast, socket } = await join({}, { quals: "cpr" });
   assert.deepEqual([...geocast.quals], []);
   geocast.setPosition({ ...HOME, here: false });
   assert.deepEqual(socket.took("move").map(({ places }) => places), [[HOME, UNSAID]]);
 });
 
-test("a node of an older release is told nothing of duty, once it has closed a hello over it", async () => {
+test("duty is withheld from an older server that has closed a hello over it", async () => {
   const { socket } = await join();
   const { socket: second } = await comeBack(socket);
   second.end(1012);
@@ -112,14 +112,14 @@ test("a node of an older release is told nothing of duty, once it has closed a h
   assert.deepEqual(FakeSocket.last.took("hello")[0].places, [UNSAID]);
 });
 
-test("one place is here, at most", async () => {
+test("at most one place is marked `here`", async () => {
   assert.throws(() => new Geocast({ url: "ws://node/", WebSocket: FakeSocket, places: [HERE, HERE] }), /here: one place/);
   assert.throws(() => new Geocast({ url: "ws://node/", WebSocket: FakeSocket, places: [{ ...HOME, here: 1 }] }), /\.here/);
   const { geocast } = await join();
   assert.throws(() => geocast.setPosition({ ...HOME, here: true }), TypeError);
 });
 
-test("M18, M21, M22: who is rung is told how far, and who accepts is told where", async () => {
+test("a call has its distance, and an accept is answered by a task with the place (M18, M21, M22)", async () => {
   const { geocast, events, socket } = await join({}, { live: 1 });
   let distance;
   geocast.on("call", ({ call, distanceM }) => {
@@ -141,7 +141,7 @@ test("M18, M21, M22: who is rung is told how far, and who accepts is told where"
   assert.deepEqual(socket.took("accept"), []);
 });
 
-test("RU3: an unanswered accept is repeated after 5 s and after each reconnect", async () => {
+test("an unanswered accept is repeated after 5 s and after each reconnect (RU3)", async () => {
   const { geocast, socket } = await join();
   ring(socket);
   geocast.accept(ID, 240);
@@ -158,7 +158,7 @@ test("RU3: an unanswered accept is repeated after 5 s and after each reconnect",
   assert.deepEqual(geocast.calls(), []);
 });
 
-test("RU3: calls stand in `holding` before alerts, of which the last to end are left", async () => {
+test("`holding` lists calls before alerts, and omits surplus alerts that end first (RU3)", async () => {
   const { socket } = await join({ places: [HERE, HOME] });
   for (let n = 0; n < 256; n++) {
     const expires_at = time(clock.wall + 3_600_000 + n);
@@ -170,7 +170,7 @@ test("RU3: calls stand in `holding` before alerts, of which the last to end are 
   assert.deepEqual([Object.keys(hello.holding).length, "a0" in hello.holding, "a1" in hello.holding], [256, false, true]);
 });
 
-test("RU1: who has declined is not asked again, and declines again without a word", async () => {
+test("a declined call is declined again without asking the person (RU1)", async () => {
   const { geocast, events, socket } = await join();
   ring(socket);
   geocast.decline(ID);
@@ -186,7 +186,7 @@ test("RU1: who has declined is not asked again, and declines again without a wor
   assert.deepEqual(events.at(-1), `task ${ID} 2`);
 });
 
-test("M19: a seat is given back until it is heard, and where to go is gone at once", async () => {
+test("a released seat is declined until answered, and its place is deleted at once (M19)", async () => {
   const { geocast, events, socket } = await join();
   ring(socket);
   send(socket);
@@ -203,7 +203,7 @@ test("M19: a seat is given back until it is heard, and where to go is gone at on
   assert.deepEqual(second.took("decline"), []);
 });
 
-test("M19: where no seat may have been taken, a decline is repeated three times", async () => {
+test("a decline is sent three times if there may have been no seat (M19)", async () => {
   const { geocast, socket } = await join();
   ring(socket);
   geocast.accept(ID);
@@ -216,7 +216,7 @@ test("M19: where no seat may have been taken, a decline is repeated three times"
   assert.equal(second.took("decline").length > 3, true, "then there is one");
 });
 
-test("M20, RU3: of reports the last one in 6 s is said, and again after a reconnect", async () => {
+test("only the last report of 6 s is sent, and again after a reconnect (M20, RU3)", async () => {
   const { geocast, socket } = await join();
   ring(socket);
   assert.throws(() => geocast.arrived(ID), /only who holds a seat/);
@@ -235,7 +235,7 @@ test("M20, RU3: of reports the last one in 6 s is said, and again after a reconn
   assert.deepEqual(second.took("report"), [{ type: "report", id: ID, state: "arrived" }]);
 });
 
-test("RU2: at `expires_at` the place is gone, with and without a connection", async () => {
+test("the place is deleted at `expires_at`, with and without a connection (RU2)", async () => {
   const { geocast, events, socket } = await join();
   const expires_at = time(clock.wall + 10_000);
   ring(socket, 1, { expires_at });
@@ -247,7 +247,7 @@ test("RU2: at `expires_at` the place is gone, with and without a connection", as
   assert.deepEqual([geocast.calls(), events.at(-1)], [[], `standdown ${ID} expired`]);
 });
 
-test("RU2: a server whose clock stands keeps no place here", async () => {
+test("the place is deleted by the own clock if the server's stands still (RU2)", async () => {
   const { geocast, events, socket } = await join({}, { heartbeat_s: 3_600 });
   ring(socket, 1, { expires_at: time(clock.wall + 10_000) });
   send(socket, 2, { expires_at: time(clock.wall + 10_000) });
@@ -258,7 +258,7 @@ test("RU2: a server whose clock stands keeps no place here", async () => {
   assert.deepEqual([geocast.calls(), events.at(-1)], [[], `standdown ${ID} expired`]);
 });
 
-test("RU2: no storage ever has a place, or a call", async () => {
+test("no storage ever has a place or a call (RU2)", async () => {
   const storage = memory();
   const { geocast, socket } = await join({ storage, places: [HERE, HOME] });
   socket.say({ type: "alert", alert: alert(clock, "a") });
@@ -272,7 +272,7 @@ test("RU2: no storage ever has a place, or a call", async () => {
   assert.doesNotMatch(written, /4711|cad-3|47\.67/);
 });
 
-test("who logs out holds no call", async () => {
+test("no call is held after logging out", async () => {
   const { geocast, socket } = await join();
   ring(socket);
   send(socket);
@@ -281,7 +281,7 @@ test("who logs out holds no call", async () => {
   assert.deepEqual(geocast.calls(), []);
 });
 
-test("RJ2, MC4: revisions rise, and what was called off stays so", async () => {
+test("revisions only rise, and an ended call stays ended (RJ2, MC4)", async () => {
   const { events, socket } = await join();
   for (const revision of [2, 2, 1, 10, 9]) ring(socket, revision);
   send(socket, 11);
@@ -296,14 +296,14 @@ test("RJ2, MC4: revisions rise, and what was called off stays so", async () => {
   assert.deepEqual(events, told.map((each) => each.replace(" ", ` ${ID} `)));
 });
 
-test("E4: what is over when it comes is not shown", async () => {
+test("a call that has ended on arrival is not shown (E4)", async () => {
   const { events, socket } = await join();
   ring(socket, 1, { expires_at: time(clock.wall) });
   send(socket, 2, { expires_at: time(clock.wall) });
   assert.deepEqual(events, []);
 });
 
-test("what lacks something is an error, and the rest goes on", async () => {
+test("an incomplete message is reported as an error, and later ones are read", async () => {
   const { geocast, events, socket } = await join({}, { live: 6 });
   for (const message of [
     { type: "call" },
@@ -325,7 +325,7 @@ test("what lacks something is an error, and the rest goes on", async () => {
   }
 });
 
-test("RU1: when it rings, watchPosition tells a fresh position at once", async () => {
+test("watchPosition sends a fresh position at once when a call arrives (RU1)", async () => {
   const fix = (latitude, accuracy) => ({ coords: { latitude, longitude: 8.83, accuracy } });
   const calls = [];
   const geolocation = {
@@ -345,7 +345,7 @@ test("RU1: when it rings, watchPosition tells a fresh position at once", async (
   assert.deepEqual(calls, [{ enableHighAccuracy: true, maximumAge: 0 }, 7]);
 });
 
-test("fetchLive tells what rings, and where to go; on a node of an older release without `here`", async () => {
+test("fetchLive returns calls and tasks; with an older server it omits `here`", async () => {
   const options = { url: "ws://node/v1/stream", WebSocket: FakeSocket, clock, places: [HERE], holding: { old: 1 } };
   const fetching = fetchLive(options);
   await clock.pass(0);

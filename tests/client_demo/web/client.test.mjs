@@ -1,4 +1,4 @@
-// The client as a machine: a fake clock, and a server that the test plays.
+// Tests of the client with a fake clock and a simulated server.
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
@@ -20,7 +20,7 @@ afterEach(() => {
   assert.equal(clock.timers.size, 0, "a timer was left");
 });
 
-/** A client, and what it reports: [name, id or code or state, …]. */
+/** Return a client, and what it reports as [name, id or code or state, …]. */
 async function start(options = {}) {
   const geocast = new Geocast({
     url: URL_,
@@ -42,7 +42,7 @@ async function start(options = {}) {
   return { geocast, events };
 }
 
-/** A client that is online. */
+/** Return a client that is online. */
 async function join(options) {
   const joined = await start(options);
   FakeSocket.last.welcome(clock);
@@ -55,7 +55,7 @@ const ids = (geocast) => geocast.held().map((held) => held.alert.id);
 
 // ---- options ----
 
-test("options that can't work are refused at once, without repeating them", () => {
+test("unusable options throw at once without repeating their values", () => {
   const bad = [
     { url: "https://node/v1/stream" },
     { languages: "de" },
@@ -75,7 +75,7 @@ test("options that can't work are refused at once, without repeating them", () =
     );
 });
 
-test("calls that can't work throw and change nothing", async () => {
+test("calls with unusable arguments throw and change nothing", async () => {
   const { geocast, socket } = await join();
   assert.throws(() => geocast.setPlaces(Array(9).fill(HOME)), TypeError);
   assert.throws(() => geocast.setPosition({ lat: 1 }), TypeError);
@@ -85,9 +85,9 @@ test("calls that can't work throw and change nothing", async () => {
   assert.deepEqual(socket.took("move"), []);
 });
 
-// ---- coming back ----
+// ---- reconnecting ----
 
-test("hello says the places, the filter and what is held, each time anew", async () => {
+test("each hello has the current places, filter and held alerts", async () => {
   const { geocast, socket } = await join({ filter: { min_severity: "severe", categories: null }, token: "jwt" });
   assert.deepEqual(socket.took("hello"), [{ type: "hello", token: "jwt", places: [HOME], min_severity: "severe" }]);
   tell(socket, "a");
@@ -101,7 +101,7 @@ test("hello says the places, the filter and what is held, each time anew", async
   ]);
 });
 
-test("LA2: languages are said in the first hello, in the form that the server takes, and changed by filter", async () => {
+test("languages are sent in the first hello, in the server's form, and changed by a filter (LA2)", async () => {
   const languages = ["de-AT", "x", "de-DE-u-co-phonebk", "de-AT", ..."abcdefgh"].map((tag) => (tag.length > 1 ? tag : `${tag}${tag}`));
   const { geocast, socket } = await join({ languages: [...languages, 5], filter: { min_severity: "severe" } });
   const wanted = ["de-AT", "xx", "aa", "bb", "cc", "dd", "ee", "ff"];
@@ -115,7 +115,7 @@ test("LA2: languages are said in the first hello, in the form that the server ta
   assert.equal("languages" in FakeSocket.last.took("hello")[0], false);
 });
 
-test("LA2: to a server of an older release they are said when it shows that it knows them", async () => {
+test("languages are withheld from an older server until it shows that it knows them (LA2)", async () => {
   const { geocast } = await start({ languages: ["de"] });
   FakeSocket.last.onopen();
   assert.deepEqual(FakeSocket.last.took("hello")[0].languages, ["de"]);
@@ -135,11 +135,11 @@ test("LA2: to a server of an older release they are said when it shows that it k
   await clock.pass(2_000);
   FakeSocket.last.welcome(clock, { languages: ["fr"] });
   assert.deepEqual(FakeSocket.last.took("hello")[0].languages, ["fr"]);
-  FakeSocket.last.end(4400); // welcomed: not for its languages
+  FakeSocket.last.end(4400); // the hello was accepted, so languages are not the reason
   assert.equal(geocast.status.state, "stopped");
 });
 
-test("LA2: a hello that is malformed without languages ends it", async () => {
+test("a malformed hello without languages ends the client (LA2)", async () => {
   const { geocast } = await start({ languages: ["de"] });
   FakeSocket.last.onopen();
   FakeSocket.last.end(4400);
@@ -150,7 +150,7 @@ test("LA2: a hello that is malformed without languages ends it", async () => {
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("LA2: one short connection is made again without languages", async () => {
+test("fetchLive tries once more without languages (LA2)", async () => {
   const fetched = fetchLive({ url: URL_, languages: ["de"], WebSocket: FakeSocket, clock });
   for (let turn = 0; turn < 3; turn++) await clock.pass(0);
   FakeSocket.last.onopen();
@@ -166,7 +166,7 @@ test("LA2: one short connection is made again without languages", async () => {
   await again;
 });
 
-test("the delay is drawn from the server's window and doubles with each failure", async () => {
+test("the delay is random within the server's window, which doubles with each failure", async () => {
   const { geocast, socket } = await join({ random: () => 0.999999 });
   let high = 10_000;
   socket.end(1006);
@@ -182,7 +182,7 @@ test("the delay is drawn from the server's window and doubles with each failure"
   }
 });
 
-test("a handshake or a welcome that does not come in 10 s is given up", async () => {
+test("a handshake or welcome that takes longer than 10 s is given up", async () => {
   const { geocast } = await start();
   for (const act of [() => {}, () => FakeSocket.last.onopen()]) {
     act();
@@ -195,7 +195,7 @@ test("a handshake or a welcome that does not come in 10 s is given up", async ()
   }
 });
 
-test("4420: the first time at once, then later", async () => {
+test("after a 4420 the client reconnects at once the first time, and later the next time", async () => {
   const { geocast, socket } = await join();
   socket.end(4420);
   await clock.pass(0);
@@ -205,7 +205,7 @@ test("4420: the first time at once, then later", async () => {
   assert.equal(geocast.status.retryAt - clock.wall, 10_000);
 });
 
-test("the codes of a bug, and 4403, end it; what is held goes on to expire", async () => {
+test("codes of a bug, and 4403, end the client; held alerts still expire", async () => {
   for (const code of [1002, 1003, 1007, 1009, 4400, 4403]) {
     const { geocast, events, socket } = await join();
     tell(socket, "a");
@@ -218,7 +218,7 @@ test("the codes of a bug, and 4403, end it; what is held goes on to expire", asy
   }
 });
 
-test("a server without our subprotocol, and a url that the browser refuses, end it", async () => {
+test("a server without our subprotocol, or a url that the browser refuses, ends the client", async () => {
   const { geocast } = await start();
   FakeSocket.last.protocol = "";
   FakeSocket.last.onopen();
@@ -233,7 +233,7 @@ test("a server without our subprotocol, and a url that the browser refuses, end 
   assert.equal(refusing.geocast.status.state, "stopped");
 });
 
-test("online is said when all that the welcome announced has come", async () => {
+test("the client is online when all messages announced by the welcome have come", async () => {
   const { geocast } = await start();
   FakeSocket.last.welcome(clock, { live: 2 });
   assert.equal(geocast.status.state, "connecting");
@@ -242,7 +242,7 @@ test("online is said when all that the welcome announced has come", async () => 
   assert.equal(geocast.status.state, "online");
 });
 
-test("a welcome without sense is a welcome; the window stays as it was", async () => {
+test("a welcome with malformed fields is accepted, and the window does not change", async () => {
   const { geocast } = await start();
   FakeSocket.last.welcome(clock, {
     live: "many",
@@ -256,9 +256,9 @@ test("a welcome without sense is a welcome; the window stays as it was", async (
   assert.equal(geocast.status.retryAt - clock.wall, 1_000);
 });
 
-// ---- is anybody there? ----
+// ---- silent connections ----
 
-test("after 25 s without a message it pings, and 10 s later it takes the connection for dead", async () => {
+test("the client pings after 25 s without a message, and gives the connection up 10 s later", async () => {
   const { geocast, socket } = await join();
   await clock.pass(24_000);
   tell(socket, "a");
@@ -275,7 +275,7 @@ test("after 25 s without a message it pings, and 10 s later it takes the connect
   assert.deepEqual([geocast.status.state, geocast.status.code, socket.isClosed], ["waiting", 1006, 1000]);
 });
 
-test("after a short sleep it pings at once; after a long one it comes back, and believes no old message", async () => {
+test("after a short sleep the client pings; after a long one it reconnects and ignores old messages", async () => {
   const { geocast, socket, events } = await join();
   tell(socket, "a", { expires_at: time(clock.wall + 600_000) });
   clock.sleep(20_000);
@@ -291,7 +291,7 @@ test("after a short sleep it pings at once; after a long one it comes back, and 
   assert.deepEqual(events, ["alert a", "expire a expired"]);
 });
 
-test("a short sleep is noticed by the timer; an answer that comes too late is none", async () => {
+test("a short sleep is detected by the timer, and an answer that comes too late is ignored", async () => {
   const { geocast, socket } = await join();
   clock.sleep(6_000);
   await clock.pass(15_000);
@@ -304,7 +304,7 @@ test("a short sleep is noticed by the timer; an answer that comes too late is no
   assert.deepEqual([geocast.status.state, geocast.held()], ["waiting", []], "what is over says nothing more");
 });
 
-test("what was in the pipe when the device went to sleep is asked for anew", async () => {
+test("a message that was in transit when the device went to sleep is requested again", async () => {
   const { geocast, socket } = await join();
   clock.sleep(120_000);
   tell(socket, "a");
@@ -315,7 +315,7 @@ test("what was in the pipe when the device went to sleep is asked for anew", asy
   assert.deepEqual(geocast.held(), []);
 });
 
-test("what only the server's clock has ended is shown again when that clock is right", async () => {
+test("an alert ended only by the server's clock is shown again when that clock is right", async () => {
   const { geocast, socket, events } = await join();
   tell(socket, "a");
   await clock.pass(25_000);
@@ -333,7 +333,7 @@ test("what only the server's clock has ended is shown again when that clock is r
   assert.deepEqual([geocast.held(), events.at(-1)], [[], "expire a expired"]);
 });
 
-test("what is over when it comes is asked about, and shown if the server's clock was wrong", async () => {
+test("an alert that has ended on arrival makes the client ask for the time, and is shown if it is live", async () => {
   const { geocast, events } = await start();
   FakeSocket.last.welcome(clock, { now: time(clock.wall + 7_200_000) });
   for (const id of ["a", "b"]) tell(FakeSocket.last, id);
@@ -344,7 +344,7 @@ test("what is over when it comes is asked about, and shown if the server's clock
   assert.deepEqual(FakeSocket.last.took("ping"), []);
 });
 
-test("over a page load: what a wrong clock has ended is kept, and shown when the clock is right", async () => {
+test("an alert ended by a wrong clock is kept over a page load, and shown when the clock is right", async () => {
   const storage = memory();
   const { geocast, socket } = await join({ storage });
   tell(socket, "a");
@@ -359,7 +359,7 @@ test("over a page load: what a wrong clock has ended is kept, and shown when the
   assert.deepEqual([ids(again.geocast), again.events], [["a"], ["alert a"]]);
 });
 
-test("a clock that is set back stops nothing; one that is set forward by a year costs a connection", async () => {
+test("a clock set back has no effect; a clock set forward by a year costs one connection", async () => {
   const { geocast, socket } = await join();
   tell(socket, "a");
   clock.sleep(-86_400_000);
@@ -373,7 +373,7 @@ test("a clock that is set back stops nothing; one that is set forward by a year 
   assert.deepEqual(geocast.held(), []);
 });
 
-test("in a browser: online again means a new draw, and nothing later than before", async () => {
+test("an `online` event of the browser makes a new random delay, but never a later one", async () => {
   const listeners = {};
   globalThis.window = {
     addEventListener: (name, call) => (listeners[name] = call),
@@ -405,9 +405,9 @@ test("in a browser: online again means a new draw, and nothing later than before
   }
 });
 
-// ---- what is held ----
+// ---- held alerts ----
 
-test("a higher revision replaces, the rest is ignored; a cancelled id does not come back", async () => {
+test("only a higher revision replaces an alert, and a cancelled id does not come back", async () => {
   const { geocast, events, socket } = await join();
   for (const revision of [2, 1, 2, 3]) tell(socket, "a", { revision });
   const cancel = { type: "cancel", id: "a", reason: "over", cancelled_at: time(clock.wall) };
@@ -419,7 +419,7 @@ test("a higher revision replaces, the rest is ignored; a cancelled id does not c
   assert.deepEqual(geocast.held(), []);
 });
 
-test("what comes when we have left already is held without a word until we are there", async () => {
+test("an alert that arrives after we left is held silently until we are inside", async () => {
   const { geocast, events, socket } = await join();
   geocast.setPlaces([AWAY]);
   tell(socket, "a");
@@ -429,7 +429,7 @@ test("what comes when we have left already is held without a word until we are t
   assert.deepEqual(events, ["alert a", "update a moved"]);
 });
 
-test("the most severe first, then the latest issued", async () => {
+test("the most severe alerts come first, then the latest issued", async () => {
   const { geocast, socket } = await join();
   tell(socket, "old", { issued_at: time(clock.wall - 1) });
   tell(socket, "minor", { severity: "minor" });
@@ -438,7 +438,7 @@ test("the most severe first, then the latest issued", async () => {
   assert.deepEqual(ids(geocast), ["extreme", "new", "old", "minor"]);
 });
 
-test("an alert is dropped when it ends, and one that has ended is not shown", async () => {
+test("an alert is dropped when it ends, and an ended one is not shown", async () => {
   const { geocast, events, socket } = await join();
   tell(socket, "over", { expires_at: time(clock.wall) });
   tell(socket, "a", { expires_at: time(clock.wall + 1_000) });
@@ -448,7 +448,7 @@ test("an alert is dropped when it ends, and one that has ended is not shown", as
   assert.deepEqual(events, ["alert a", "expire a expired"]);
 });
 
-test("at most 256 are listed, those that expire last; the others are dropped first", async () => {
+test("at most 256 alerts are listed, those that expire last; the others are dropped first", async () => {
   const { geocast, events, socket } = await join();
   for (let n = 0; n < 300; n++) tell(socket, `a${n}`, { expires_at: time(clock.wall + 3_600_000 + n) });
   socket.end(1006);
@@ -460,13 +460,13 @@ test("at most 256 are listed, those that expire last; the others are dropped fir
   assert.equal(geocast.held().length, 256);
 });
 
-test("memory has an end", async () => {
+test("the memory of cancelled ids is bounded", async () => {
   const { geocast, socket } = await join();
   for (let n = 0; n < 4_200; n++) tell(socket, `a${n}`);
   assert.equal(geocast.held().length, 4_096);
 });
 
-test("what is not known is ignored, what is no message is reported, and it goes on", async () => {
+test("unknown messages are ignored, malformed ones are reported, and later ones are read", async () => {
   const { geocast, events, socket } = await join();
   socket.say({ type: "weather", alert: alert(clock, "x") });
   for (const frame of ["{", "[]", "null", "7", "{}", '{"type":7}']) socket.say(frame);
@@ -494,7 +494,7 @@ test("what is not known is ignored, what is no message is reported, and it goes 
   ]);
 });
 
-test("a listener that throws harms nobody", async () => {
+test("a listener that throws does not disturb others", async () => {
   const { geocast, events, socket } = await join();
   geocast.on("alert", () => {
     throw new Error("mine");
@@ -507,9 +507,9 @@ test("a listener that throws harms nobody", async () => {
   assert.deepEqual([later, events], [["a"], ["alert a", "error listener"]]);
 });
 
-// ---- what goes out ----
+// ---- sending ----
 
-test("one move is under way at a time; the last of those that wait is sent", async () => {
+test("one move is in progress at a time, and only the last waiting one is sent", async () => {
   const { geocast, socket } = await join();
   const answers = [1, 2, 3].map((lat) => geocast.setPlaces([{ lat, lng: 0 }]));
   const [first] = socket.took("move");
@@ -521,14 +521,14 @@ test("one move is under way at a time; the last of those that wait is sent", asy
   assert.deepEqual(await Promise.all(answers), [true, false, false]);
 });
 
-test("an answer that never comes is false, not for ever; offline it is false at once", async () => {
+test("a move without an answer returns false after a while; offline it returns false at once", async () => {
   const { geocast, socket } = await join();
   const [move, filter] = [geocast.setPlaces([]), geocast.setFilter({ categories: null })];
   socket.end(1006);
   assert.deepEqual(await Promise.all([move, filter, geocast.setPlaces([HOME])]), [false, false, false]);
 });
 
-test("a move between hello and welcome is said after the welcome", async () => {
+test("a move between hello and welcome is sent after the welcome", async () => {
   const { geocast } = await start();
   const socket = FakeSocket.last;
   socket.onopen();
@@ -553,7 +553,7 @@ test("many acknowledgements are paced below the server's limit, and a ping overt
   assert.ok(socket.took("ack").length > 55);
 });
 
-test("acknowledgements that nobody waits for have an end", async () => {
+test("the queue of acknowledgements is bounded", async () => {
   const { geocast, socket } = await join();
   for (let n = 0; n < 2_000; n++) geocast.ack({ id: `a${n}`, revision: 1 });
   for (let passed = 0; passed < 300_000; passed += 10_000) {
@@ -567,7 +567,7 @@ test("acknowledgements that nobody waits for have an end", async () => {
 
 const jwt = (exp, name) => `h.${btoa(JSON.stringify({ exp: exp / 1_000, name }))}.s`;
 
-test("a token is renewed a minute before it expires, again and again; while there is none, every 5 s", async () => {
+test("a token is renewed a minute before it expires; while there is none, it is requested every 5 s", async () => {
   const tokens = ["first"];
   const { events, socket } = await join({ token: async () => tokens.shift() ?? Promise.reject(new Error("down")) });
   socket.end(1006);
@@ -598,14 +598,14 @@ test("a token is renewed a minute before it expires, again and again; while ther
   assert.deepEqual(link.took("token"), [{ type: "token", ref: 2, token: "third" }]);
 });
 
-test("a token that is the same as before is no fresh one", async () => {
+test("the same token again does not count as a fresh one", async () => {
   const { socket } = await start({ token: () => "same" });
   FakeSocket.last.welcome(clock, { token_expires_at: time(clock.wall + 20_000) });
   await clock.pass(18_000);
   assert.deepEqual([socket, FakeSocket.last.took("token")], [undefined, []]);
 });
 
-test("a token function that throws, gives nonsense, or never answers, is asked again within the window", async () => {
+test("a token function that throws, returns nonsense or never returns is called again within the window", async () => {
   const ways = [
     () => {
       throw new Error("no");
@@ -622,7 +622,7 @@ test("a token function that throws, gives nonsense, or never answers, is asked a
   assert.deepEqual(events, ["error token", "error token", "error token"]);
 });
 
-test("a token that comes after close opens nothing", async () => {
+test("a token that comes after close opens no connection", async () => {
   let give;
   const { geocast } = await start({ token: () => new Promise((resolve) => (give = resolve)) });
   geocast.close();
@@ -634,7 +634,7 @@ test("a token that comes after close opens nothing", async () => {
 // ---- the storage ----
 
 for (const isSlow of [false, true]) {
-  test(`what is held is kept in a storage that answers ${isSlow ? "later" : "at once"}`, async () => {
+  test(`held alerts are kept in a storage that answers ${isSlow ? "later" : "at once"}`, async () => {
     const storage = memory(isSlow);
     const { socket, geocast } = await join({ storage });
     tell(socket, "a");
@@ -658,7 +658,7 @@ for (const isSlow of [false, true]) {
   });
 }
 
-test("a page beside this one: what it knows to be cancelled is not stored again, what it showed is shown", async () => {
+test("alerts cancelled by another page are not stored again, and alerts shown there count as shown", async () => {
   const storage = memory();
   const { socket, geocast } = await join({ storage });
   tell(socket, "a");
@@ -677,7 +677,7 @@ test("a page beside this one: what it knows to be cancelled is not stored again,
   assert.deepEqual(third.events, []);
 });
 
-test("on a device whose clock is wrong, what was stored ends when it ends", async () => {
+test("a stored alert ends at its end on a device whose clock is wrong", async () => {
   const storage = memory();
   const { socket, geocast } = await start({ storage });
   FakeSocket.last.welcome(clock, { now: time(clock.wall - 7_200_000) });
@@ -698,7 +698,7 @@ test("a storage that never answers is not waited for", async () => {
   assert.equal(geocast.status.state, "online");
 });
 
-test("a storage that fails, and one full of nonsense, cost nothing but the keeping", async () => {
+test("with a failing or malformed storage only persistence is lost", async () => {
   const failing = {
     getItem: () => {
       throw new Error("blocked");

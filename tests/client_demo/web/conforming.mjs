@@ -1,5 +1,5 @@
-// The web client as the conformance kit wants a client: it goes where GEOCAST_STREAM_URL says, fetches its tokens, and
-// acknowledges what it shows. It goes wherever it is called to.
+// The web client as the conformance kit requires it: it connects to GEOCAST_STREAM_URL, fetches its tokens,
+// acknowledges the alerts that it shows, and accepts every call.
 
 const [library, format] = process.argv.slice(2);
 const { createRequire } = await import("node:module");
@@ -24,4 +24,4 @@ geocast.on("call", ({ call }) => {
   geocast.accept(call.id, 120);
 });
 geocast.on("task", ({ task }) => geocast.arrived(task.id));
-setInterval(() => {}, 60_000); // a page stays
+setInterval(() => {}, 60_000); // keep the process running, as an open page would

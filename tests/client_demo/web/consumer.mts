@@ -1,4 +1,4 @@
-// Never run: what a TypeScript project may write, and what it must not. Checked by `tsc` (test_units.py).
+// Never run: lines that a TypeScript project may write, and lines that must be errors (`tsc`, test_units.py).
 
 import * as msgpack from "@msgpack/msgpack";
 import { fetchLive, Geocast, GeocastError, watchPosition, type Held, type HeldCall, type Place } from "geocast-client";
@@ -32,17 +32,17 @@ void push.enable().then(({ state, until }: PushState) => state === "on" && until
 push.on("error", ({ code, message }) => code === "server" && message.trim());
 handle(globalThis, { app: "/", icon: "/icon.png", token: () => "jwt" });
 
-// @ts-expect-error a state that there is not
+// @ts-expect-error no such state
 push.on("state", ({ state }) => state === "sleeping");
-// @ts-expect-error a worker has an app that it opens
+// @ts-expect-error a worker needs the app that it opens
 handle(globalThis, {});
-// @ts-expect-error an event that there is not
+// @ts-expect-error no such event
 geocast.on("alarm", () => {});
-// @ts-expect-error a report that there is not
+// @ts-expect-error no such report
 geocast.report("a", "asleep");
-// @ts-expect-error a severity that there is not
+// @ts-expect-error no such severity
 void geocast.setFilter({ min_severity: "awful" });
 // @ts-expect-error a place is a point or a cell
 void geocast.setPlaces([{ lat: 1 }]);
-// @ts-expect-error the client changes it, nobody else
+// @ts-expect-error only the client changes it
 geocast.status = { state: "online" };

@@ -1,5 +1,5 @@
-// A client under test as a process: options as JSON in argv, commands as JSON lines on stdin, all that happens as JSON
-// lines on stdout. Tokens are taken from a list, the last one again and again.
+// Run a client under test as a process: options are JSON in argv, commands are JSON lines on stdin, and events are
+// JSON lines on stdout. Tokens come from a list; the last one is repeated.
 
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -1,11 +1,11 @@
-// A clock that a test moves, and a server's side that a test plays. Where they lie: no time passes by itself, and a
-// socket says nothing that the test does not say.
+// A clock that a test advances, and a simulated server. Time does not pass by itself, and a socket sends only the
+// messages of the test.
 
 import { setImmediate } from "node:timers/promises";
 
 export class FakeClock {
   wall = Date.UTC(2031, 4, 1, 12);
-  stood = 0; // how long the steady clock has gone
+  stood = 0; // time on the steady clock, in ms
   timers = new Map();
   now = () => this.wall;
   steady = () => this.stood;
@@ -33,13 +33,13 @@ export class FakeClock {
     }
   }
 
-  /** The device sleeps: the wall clock goes on, the steady one and the timers don't. */
+  /** Put the device to sleep: the wall clock continues, while the steady clock and the timers stop. */
   sleep(ms) {
     this.wall += ms;
   }
 }
 
-/** What `new WebSocket` makes; all that were made are in `FakeSocket.all`. */
+/** A stand-in for `WebSocket`; `FakeSocket.all` lists all instances. */
 export class FakeSocket {
   static all = [];
   static get last() {
@@ -60,12 +60,12 @@ export class FakeSocket {
     this.isClosed = code ?? true;
   }
 
-  // ---- what the server does ----
+  // ---- the server's side ----
 
   say(message) {
     this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
   }
-  /** Accept, and welcome. */
+  /** Accept the connection and send a welcome. */
   welcome(clock, fields = {}) {
     this.onopen();
     const retry = { min_ms: 2_000, max_ms: 10_000 };
@@ -74,7 +74,7 @@ export class FakeSocket {
   end(code) {
     this.onclose({ code });
   }
-  /** What was sent since last asked, of a type. */
+  /** Return the messages of a type that were sent since the last call. */
   took(type) {
     const found = this.sent.filter((message) => message.type === type);
     this.sent = this.sent.filter((message) => message.type !== type);
@@ -102,7 +102,7 @@ export const alert = (clock, id, fields = {}) => ({
   ...fields,
 });
 
-/** A storage that answers at once, or later. */
+/** Return a storage that answers at once, or later. */
 export const memory = (isSlow = false, entries = new Map()) => {
   const answer = (value) => (isSlow ? setImmediate().then(() => value) : value);
   return {

@@ -1,4 +1,4 @@
-// The sphere, the places, and which positions are worth telling.
+// Tests of the sphere, the places, and which positions are worth sending.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,7 +10,7 @@ import { cellAround, cellMatters, positionMatters } from "../../../client_demo/w
 const QUARTER_M = (6_371_007.180918475 * Math.PI) / 2;
 const circle = (lat, lng, radius_m) => ({ type: "circle", lat, lng, radius_m });
 
-test("distances at the poles and across the antimeridian", () => {
+test("distances are right at the poles and across the antimeridian", () => {
   const near = (a, b) => assert.ok(Math.abs(a - b) < 0.001, `${a} is not ${b}`);
   near(distanceM({ lat: 90, lng: 17 }, { lat: 0, lng: -120 }), QUARTER_M);
   near(distanceM({ lat: 0, lng: 179 }, { lat: 0, lng: -179 }), QUARTER_M / 45);
@@ -18,7 +18,7 @@ test("distances at the poles and across the antimeridian", () => {
   near(distanceM({ lat: 90, lng: 0 }, { lat: -90, lng: 0 }), 2 * QUARTER_M);
 });
 
-test("the reach counts and the edge belongs to the inside", () => {
+test("the reach counts, and the edge is inside", () => {
   const off = distanceM({ lat: 0, lng: 0 }, { lat: 0, lng: 1 });
   const at = (accuracy_m) => [spotOf({ lat: 0, lng: 1, accuracy_m }, undefined, "place")];
   assert.ok(isInside([circle(0, 0, off)], at(0)));
@@ -28,13 +28,13 @@ test("the reach counts and the edge belongs to the inside", () => {
   assert.ok(!isInside([circle(0, 0, off)], []), "nowhere");
 });
 
-test("a shape that is not known counts as inside", () => {
+test("a shape of unknown type counts as inside", () => {
   const [home] = spotsOf([{ lat: 1, lng: 2 }], undefined);
   for (const shape of [{ type: "polygon", points: [] }, {}, { type: "circle", lat: 1, lng: 2 }, circle(NaN, 0, 5)])
     assert.ok(isInside([shape], [home]), JSON.stringify(shape));
 });
 
-test("what is no place is refused, in words that don't repeat it", () => {
+test("an invalid place is refused without repeating it", () => {
   const bad = [
     null,
     7,
@@ -53,7 +53,7 @@ test("what is no place is refused, in words that don't repeat it", () => {
   assert.throws(() => spotsOf("home", undefined), TypeError);
 });
 
-test("a hopeless accuracy is clamped, and only what the protocol knows is sent", () => {
+test("a poor accuracy is clamped, and only fields of the protocol are sent", () => {
   assert.deepEqual(spotOf({ lat: 1, lng: 2, accuracy_m: 9e9, speed: 3 }, undefined, "p").wire, {
     lat: 1,
     lng: 2,
@@ -66,7 +66,7 @@ test("a hopeless accuracy is clamped, and only what the protocol knows is sent",
 const spot = (lat, accuracy_m) => spotOf({ lat, lng: 0, accuracy_m }, undefined, "p");
 const METRE = 1 / 111_195;
 
-test("a position matters when the disc that was told does not cover it, or is too wide, or for long", () => {
+test("a position is sent if the last disc does not cover it, is too wide, or is too old", () => {
   const matters = (told, fix, elapsed = 0) => positionMatters(told, fix, elapsed, 25, 300_000);
   assert.ok(matters(null, spot(0, 10)));
   assert.ok(!matters(spot(0, 30), spot(20 * METRE, 30)));
@@ -77,7 +77,7 @@ test("a position matters when the disc that was told does not cover it, or is to
   assert.ok(!matters(spot(0, 30), spot(0, 30), 300_000), "the very same");
 });
 
-test("cells: the finest that the position is known for, none that is refused, no to and fro at a border", async (t) => {
+test("the finest accepted cell is used, without switching back and forth at a border", async (t) => {
   const h3 = await import("../../../client_demo/web/node_modules/h3-js/dist/h3-js.js").catch(() => null);
   if (!h3) return t.skip("no npm packages");
   const { latLngToCell, cellToLatLng, cellToBoundary, isValidCell, getResolution } = h3.default;

@@ -1,4 +1,4 @@
-// What no page shows by itself: what is stored by two, and what is fetched without being shown.
+// Tests of holdings that two sides store, and of alerts that are fetched without being shown.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,7 +10,7 @@ import { alert, FakeClock, HOME, time } from "./fakes.mjs";
 const clock = new FakeClock();
 const [now, home] = [clock.wall, spotsOf([HOME], undefined)];
 
-/** Holdings at home with one alert, and what they would store. */
+/** Return holdings at home with one alert, and the data that they would store. */
 function holding(shows, revision = 1, stored = null) {
   const holdings = new Holdings(shows);
   holdings.move(home);
@@ -18,7 +18,7 @@ function holding(shows, revision = 1, stored = null) {
   return readStored(JSON.stringify(holdings.merged(stored, now, now, 0)));
 }
 
-test("what is fetched without being shown is told by the page", () => {
+test("an alert fetched without being shown is reported by the page", () => {
   const page = new Holdings();
   assert.deepEqual(
     page.restore(holding(false), now, now).map(([name]) => name),
@@ -27,7 +27,7 @@ test("what is fetched without being shown is told by the page", () => {
   );
 });
 
-test("what either side has shown is shown, and the higher revision stands", () => {
+test("an alert shown by either side counts as shown, and the higher revision is kept", () => {
   for (const [shown, unshown] of [
     [1, 1],
     [1, 2],
@@ -45,7 +45,7 @@ test("what either side has shown is shown, and the higher revision stands", () =
   }
 });
 
-test("what has ended is neither stored nor restored", () => {
+test("an ended alert is neither stored nor restored", () => {
   const later = now + 3_600_000;
   const stored = holding(true);
   assert.deepEqual(new Holdings().merged(stored, later, later, 0).held, []);
@@ -54,7 +54,7 @@ test("what has ended is neither stored nor restored", () => {
   assert.deepEqual(page.list(0), []);
 });
 
-test("256 are kept of what only the server's clock has ended, those that end last", () => {
+test("256 alerts ended only by the server's clock are kept, those that end last", () => {
   const holdings = new Holdings();
   holdings.move(home);
   const ahead = now + 7_200_000;
@@ -68,13 +68,13 @@ test("256 are kept of what only the server's clock has ended, those that end las
   assert.deepEqual([listed.size, listed.has("live"), listed.has("n0"), listed.has("n1"), dropped.length], [256, true, false, false, 0]);
 });
 
-test("what is kept is stored, and no longer than it lives", () => {
+test("kept alerts are stored for their lifetime", () => {
   const ahead = now + 7_200_000;
   const stored = readStored(JSON.stringify(new Holdings().merged(holding(true), ahead, now + 1_800_000, 0)));
   for (const [own, kept] of [
     [now + 1_800_000, 1],
     [now + 3_600_000, 0],
-    [now - 86_400_000, 1], // the device's clock is set back, and the page loaded anew
+    [now - 86_400_000, 1], // the device's clock is set back, and the page is loaded again
   ]) {
     const page = new Holdings();
     page.move(home);
@@ -86,7 +86,7 @@ test("what is kept is stored, and no longer than it lives", () => {
   }
 });
 
-test("what an older release has stored is held, and not kept", () => {
+test("an alert stored by an older release is held, but not kept after its end", () => {
   const { held, ...rest } = JSON.parse(JSON.stringify(new Holdings().merged(holding(true), now, now, 0)));
   const stored = readStored(JSON.stringify({ ...rest, held: held.map(({ alert, affected, shown }) => ({ alert, affected, shown })) }));
   const page = new Holdings();
@@ -96,7 +96,7 @@ test("what an older release has stored is held, and not kept", () => {
   assert.equal(page.kept, 0);
 });
 
-test("a cancel is remembered by the own clock: a server's that is wrong for a moment brings nothing back", () => {
+test("a cancel is remembered by the own clock, so a server's wrong clock brings nothing back", () => {
   const page = new Holdings();
   page.move(home);
   page.take(alert(clock, "a"), now, now);

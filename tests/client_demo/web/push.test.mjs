@@ -1,4 +1,4 @@
-// The page's side of Web Push, in a browser that a test plays. (In a real one: tests/pages/test_push.py.)
+// Tests of the page's side of Web Push in a simulated browser. (In a real browser: tests/pages/test_push.py.)
 
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
@@ -47,7 +47,7 @@ afterEach(() => {
 
 const all = { url: "https://node/v1", token: () => "jwt", worker: "/sw.js", places: [{ cell: CELL }] };
 
-/** The page is opened. */
+/** Open the page. */
 async function opens(options = {}) {
   const push = new Push({ ...all, clock, ...options });
   open.push(push);
@@ -58,7 +58,7 @@ async function opens(options = {}) {
   return { push, events };
 }
 
-/** It is enabled, and what was asked so far is forgotten. */
+/** Enable push, and forget the requests so far. */
 async function enabled(options) {
   const opened = await opens(options);
   assert.equal((await opened.push.enable()).state, "on");
@@ -66,7 +66,7 @@ async function enabled(options) {
   return opened;
 }
 
-/** The page is closed, and later opened again. */
+/** Close the page, and open it again later. */
 async function opensAgain({ push }, ms, options) {
   push.close();
   await clock.pass(ms);
@@ -76,9 +76,9 @@ async function opensAgain({ push }, ms, options) {
 const puts = () => asked.filter(({ method }) => method === "PUT").map(({ body }) => body);
 const kept = () => browser.globals.indexedDB.kept.get(REGISTRATION);
 
-// ---- what state it is in ----
+// ---- states ----
 
-test("what a browser lacks is said, and asks nobody", async () => {
+test("a missing browser feature is reported without a request", async () => {
   const cases = [
     [() => (globalThis.isSecureContext = false), "unsupported"],
     [() => browser.without("PushManager"), "unsupported"],
@@ -100,7 +100,7 @@ test("what a browser lacks is said, and asks nobody", async () => {
   assert.deepEqual([asked, browser.asked], [[], 0]);
 });
 
-test("a secret whose answer was lost is had by another id", async () => {
+test("if the answer with the secret is lost, the page registers with another id", async () => {
   const { push } = await opens();
   const [answered, there] = [globalThis.fetch, new Set()];
   answers.PUT = { status: 0 };
@@ -145,7 +145,7 @@ test("enabling asks the person at once, subscribes and registers", async () => {
   assert.ok(!JSON.stringify([...browser.globals.indexedDB.kept]).includes("jwt"), "no token is kept");
 });
 
-test("a person who says no, or nothing, is not registered", async () => {
+test("a person who denies permission, or ignores the question, is not registered", async () => {
   const { push } = await opens();
   browser.answers = "default";
   assert.equal((await push.enable()).state, "off");
@@ -154,9 +154,9 @@ test("a person who says no, or nothing, is not registered", async () => {
   assert.deepEqual(asked, []);
 });
 
-// ---- when it is said anew (WPC6) ----
+// ---- renewals (WPC6) ----
 
-test("an opening says nothing anew within a day, unless something is another one", async () => {
+test("opening the page within a day does not register again, unless the registration has changed", async () => {
   let page = await enabled();
   const again = async (ms, options) => {
     asked = [];
@@ -181,7 +181,7 @@ test("an opening says nothing anew within a day, unless something is another one
   assert.equal(await again(0), 1, "somebody has set the clock");
 });
 
-test("a page that is shown again is an opening", async () => {
+test("a page that is shown again counts as opened", async () => {
   await enabled();
   clock.wall += DAY;
   browser.document.dispatchEvent(new Event("visibilitychange"));
@@ -189,14 +189,14 @@ test("a page that is shown again is an opening", async () => {
   assert.equal(puts().length, 1);
 });
 
-test("another key of the server's takes another subscription, at the daily PUT", async () => {
+test("another key of the server makes a new subscription at the daily PUT", async () => {
   const page = await enabled();
   answers.GET = { vapid: "B2" };
   await opensAgain(page, DAY);
   assert.deepEqual([browser.key, browser.subscribed, puts()[0].subscription.endpoint], ["B2", 2, "https://push.example/2"]);
 });
 
-test("what is held is said, as much of it as a body holds", async () => {
+test("held alerts are sent, as many as fit into the body", async () => {
   const page = await enabled();
   const stream = { url: "wss://node/v1/stream", places: [HOME], WebSocket: FakeSocket, clock };
   const geocast = new Geocast({ ...stream, storage: page.push.storage });
@@ -221,9 +221,9 @@ test("what is held is said, as much of it as a body holds", async () => {
   assert.ok(JSON.stringify(puts()[1]).length < 16 * 1_024);
 });
 
-// ---- where the person is ----
+// ---- places ----
 
-test("a point is told as a cell, and stays on the device", needsH3, async () => {
+test("a point is sent as a cell, and stays on the device", needsH3, async () => {
   const { push } = await enabled({ h3, places: [HOME], resolution: 7 });
   const cell = h3.latLngToCell(HOME.lat, HOME.lng, 7);
   push.setPosition({ lat: 32.9, lng: -96.9, accuracy_m: 20 });
@@ -244,7 +244,7 @@ test("a point is told as a cell, and stays on the device", needsH3, async () => 
   assert.ok(!JSON.stringify(asked).includes("32.9"));
 });
 
-test("an opening knows where the person was", needsH3, async () => {
+test("an opened page knows the last place", needsH3, async () => {
   const page = await enabled({ h3 });
   await clock.pass(10 * MINUTE);
   page.push.setPosition(HOME);
@@ -254,7 +254,7 @@ test("an opening knows where the person was", needsH3, async () => {
   assert.equal(puts().length, 1);
 });
 
-test("a cell is as coarse as the operator wants it, and as the device knows its place", needsH3, async () => {
+test("a cell is as coarse as the operator requires, and as the accuracy of the place allows", needsH3, async () => {
   answers.GET = { cells: [5, 6] };
   const page = await enabled({ h3 });
   assert.deepEqual(kept().body.places, [{ cell: h3.cellToParent(CELL, 6) }]);
@@ -273,9 +273,9 @@ test("coarser cells are those of H3", needsH3, () => {
   }
 });
 
-// ---- what goes wrong ----
+// ---- errors ----
 
-test("what the server refuses is said, and tried again when it may be another answer", async () => {
+test("a refusal is reported, and retried if the answer may change", async () => {
   answers.PUT = { status: 409, type: "/problems/too-many-devices" };
   const { push, events } = await opens();
   const { state, problem, reason } = await push.enable();
@@ -290,7 +290,7 @@ test("what the server refuses is said, and tried again when it may be another an
   assert.equal(push.state.state, "on");
 });
 
-test("what was registered before stands while the server is away", async () => {
+test("an existing registration stays while the server is unavailable", async () => {
   const page = await enabled();
   answers.GET = { status: 0 };
   const { push, events } = await opensAgain(page, DAY);
@@ -305,7 +305,7 @@ test("what was registered before stands while the server is away", async () => {
   assert.equal(late.push.state.state, "not-registered");
 });
 
-test("a token or a subscription that can't be had is said", async () => {
+test("a missing token or subscription is reported", async () => {
   const token = async () => {
     throw new Error("not logged in");
   };
@@ -320,7 +320,7 @@ test("a token or a subscription that can't be had is said", async () => {
   assert.ok(events.includes("subscription: the browser gives no subscription"));
 });
 
-test("a store that fails is said", async () => {
+test("a failing store is reported", async () => {
   browser.globals.indexedDB.fails = true;
   const { push, events } = await opens();
   assert.deepEqual(events.splice(0), ["storage: the store can't be read", "off"]);
@@ -329,9 +329,9 @@ test("a store that fails is said", async () => {
   assert.equal((await push.disable()).state, "off");
 });
 
-// ---- disabling, renewing ----
+// ---- disabling and renewing ----
 
-test("disabling forgets the device, the subscription, notifications and what is held", async () => {
+test("disabling deletes the device, the subscription, notifications and held alerts", async () => {
   for (const status of [200, 0]) {
     const { push, events } = await enabled();
     let isClosed = false;
@@ -345,7 +345,7 @@ test("disabling forgets the device, the subscription, notifications and what is 
   }
 });
 
-test("a worker that asks for it has the lease renewed", async () => {
+test("a worker can have the page renew the lease", async () => {
   await enabled();
   const said = async () => {
     const { port1, port2 } = new MessageChannel();
@@ -361,7 +361,7 @@ test("a worker that asks for it has the lease renewed", async () => {
 
 // ---- options ----
 
-test("options that can't work are refused at once, without repeating them", () => {
+test("unusable options throw at once without repeating their values", () => {
   const bad = [
     { url: "ftp://node/v1" },
     { url: "https://node/v1?token=secret" },
@@ -384,15 +384,15 @@ test("options that can't work are refused at once, without repeating them", () =
     );
 });
 
-test("a place too many, or none, is refused", async () => {
+test("too many places, or none, are refused", async () => {
   const { push } = await opens({ places: Array(8).fill({ cell: CELL }) });
   assert.throws(() => push.setPosition({ cell: CELL }), TypeError);
   assert.throws(() => push.setPlaces([{ lat: 91, lng: 0 }]), TypeError);
 });
 
-// ---- a page that shares what it holds ----
+// ---- a page that shares held alerts with the worker ----
 
-/** A client on a shared storage, online, and what it reports; `hand` is what the worker does. */
+/** Return an online client on a shared storage, and what it reports; `hand` acts as the worker. */
 async function sharing(options = {}) {
   let hand;
   const storage = { ...memory(), watch: (take) => ((hand = take), () => (hand = null)) };
@@ -412,7 +412,7 @@ async function sharing(options = {}) {
 const handed = (message, told, verified = false) => ({ message, told, verified });
 const told = (id, fields) => ({ type: "alert", alert: alert(clock, id, fields) });
 
-test("what a notification has told is held, and is no alert again", async () => {
+test("an alert shown by a notification is held, and not reported again", async () => {
   const { geocast, events, hand } = await sharing();
   assert.equal(await hand(handed(told("a"), true)), true);
   assert.deepEqual(events.splice(0), ["change"]);
@@ -429,7 +429,7 @@ test("what a notification has told is held, and is no alert again", async () => 
   assert.equal(geocast.held().length, 2);
 });
 
-test("a client that verifies takes nothing that the worker has not verified", async () => {
+test("a verifying client ignores alerts that the worker has not verified", async () => {
   const key = { kty: "OKP", crv: "Ed25519", alg: "Ed25519", kid: "k", sub: "s", x: "A".repeat(43) };
   const verify = { keys: { keys: [key] }, audience: "here", approvals: 1 };
   const { events, hand } = await sharing({ verify });
@@ -438,7 +438,7 @@ test("a client that verifies takes nothing that the worker has not verified", as
   assert.deepEqual(events, ["alert a 1", "change"]);
 });
 
-test("what was written while the page slept is read before it connects again", async () => {
+test("changes made while the page slept are read before it reconnects", async () => {
   const { geocast, events, storage } = await sharing();
   FakeSocket.last.say(told("gone"));
   await clock.pass(0);
@@ -463,7 +463,7 @@ test("what was written while the page slept is read before it connects again", a
   assert.deepEqual(geocast.held().map(({ alert }) => alert.id), ["new"]);
 });
 
-test("the store is one step: what comes second finds what the first has written", async () => {
+test("changes of the store are serialized: the second one reads what the first has written", async () => {
   const kept = new Kept();
   const add = () => kept.change(["n"], (n) => [(n ?? 0) + 1]);
   await Promise.all([add(), add(), add()]);

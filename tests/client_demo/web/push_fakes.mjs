@@ -1,10 +1,10 @@
-// A browser's side of Web Push that a test plays: the store, a service worker with its notifications and pages, a page
-// with its permission and subscription, and the server that is registered with. Where they lie: nothing takes time, and a
-// notification stays until somebody closes it.
+// A simulated browser for Web Push: the store, a service worker with its notifications and pages, a page with its
+// permission and subscription, and the server of registrations. Nothing takes time, and a notification stays open
+// until somebody closes it.
 
 import { setImmediate } from "node:timers/promises";
 
-/** One database with one store, as kept.js uses it: requests and transactions that are done in turn. */
+/** A database with one store, as kept.js uses it: requests and transactions complete in order. */
 export class FakeIndexedDB {
   kept = new Map();
   fails = false;
@@ -49,10 +49,10 @@ export class FakeIndexedDB {
   }
 }
 
-/** What `self` is in a service worker. */
+/** A stand-in for `self` in a service worker. */
 export class FakeWorker {
   shown = new Map(); // by tag
-  said = []; // all that was shown
+  said = []; // all notifications ever shown
   pages = [];
   opened = [];
   failsToShow = 0;
@@ -83,7 +83,7 @@ export class FakeWorker {
     this.#listeners.set(name, listener);
   }
 
-  /** Have an event handled to its end; what it has shown. */
+  /** Have an event handled completely, and return the notifications that it has shown. */
   async has(name, event = {}) {
     const before = this.said.length;
     const waits = [];
@@ -97,7 +97,7 @@ export class FakeWorker {
   }
 }
 
-/** A page that is open; it answers what the worker says by `answer`, or not at all. */
+/** An open page; it replies to the worker's messages with `answer`, or not at all. */
 export const fakePage = (answer, fields = {}) => {
   const page = {
     url: "https://app.example/",
@@ -119,10 +119,10 @@ export const settled = async () => {
   for (let turn = 0; turn < 50; turn++) await setImmediate();
 };
 
-/** A page's side: what there is of Web Push in the browser, and the person who is asked. */
+/** A page's side: the browser's Web Push features, and the person who grants permission. */
 export class FakeBrowser {
   permission = "default";
-  answers = "granted"; // what the person says
+  answers = "granted"; // the person's decision
   asked = 0;
   subscription = null;
   subscribed = 0;

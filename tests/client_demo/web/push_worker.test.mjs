@@ -1,4 +1,4 @@
-// The service worker, on a store and a browser that a test plays. (In a real browser: tests/pages/test_push.py.)
+// Tests of the service worker in a simulated browser. (In a real browser: tests/pages/test_push.py.)
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -49,7 +49,7 @@ const registration = () => globalThis.indexedDB.kept.get(REGISTRATION);
 const told = (id, fields) => ({ type: "alert", now: time(NOON), alert: alert(clock, id, fields) });
 
 for (const { why, rule, places, steps, verifies } of vectors.cases)
-  test(`${rule}, a vector of the conformance kit: ${why}`, async () => {
+  test(`${why} (a vector of the conformance kit, ${rule})`, async () => {
     const verify = verifies && { keys: vectors.reviewers, audience: vectors.audience, approvals: 2 };
     handle(worker, { app: "/", ...(verify && { verify }) });
     register({ spots: places.length ? spotsOf(places, undefined) : null });
@@ -92,7 +92,7 @@ function isShown(said, { tag, sound, stays, text, first, until, outside, lang })
   if (lang) assert.equal(options.lang, lang);
 }
 
-/** The app's page, open for a moment, is told this by its socket. */
+/** Open the app's page for a moment, with these messages on its socket. */
 async function hears(message, places, verify) {
   const [fakes, store] = [new FakeClock(), storageOf(new Kept(), () => () => {})];
   fakes.wall = Date.now();
@@ -108,7 +108,7 @@ async function hears(message, places, verify) {
 
 const renew = { type: "renew", now: time(NOON), until: time(NOON + 3 * 86_400_000) };
 
-test("an older push of what was called off does not bring it back, also if it was never held", async () => {
+test("an older push of a cancelled alert does not bring it back, even if the alert was never held", async () => {
   handle(worker, { app: "/" });
   register();
   await worker.push({ type: "cancel", now: time(NOON), id: "a", revision: 2, reason: "Over." });
@@ -116,7 +116,7 @@ test("an older push of what was called off does not bring it back, also if it wa
   assert.deepEqual([again.title, again.silent], ["Called off: Arson", true]);
 });
 
-test("a push whose clock is ahead ends what it tells, and nothing that comes after it", async () => {
+test("a push from a clock that is ahead ends its own alert, but not later ones", async () => {
   handle(worker, { app: "/" });
   register();
   const [ended] = await worker.push({ ...told("a"), now: time(NOON + 2 * 3_600_000) });
@@ -125,7 +125,7 @@ test("a push whose clock is ahead ends what it tells, and nothing that comes aft
   assert.deepEqual([live[0].title, live[0].silent, again[0].title, again[0].silent], ["Arson", false, "Arson", false]);
 });
 
-test("whatever comes, each push shows one notification", async () => {
+test("each push shows one notification, whatever it contains", async () => {
   handle(worker, { app: "/" });
   register();
   const cancel = { type: "cancel", now: time(NOON), id: "a", revision: 2, reason: "Over.", cancelled_at: time(NOON) };
@@ -142,7 +142,7 @@ test("whatever comes, each push shows one notification", async () => {
     }
 });
 
-test("two pushes of the same at once: one rings", async () => {
+test("two simultaneous pushes of one alert make one sound", async () => {
   handle(worker, { app: "/" });
   register();
   const both = await Promise.all([worker.push(told("a")), worker.push(told("a"))]);
@@ -150,14 +150,14 @@ test("two pushes of the same at once: one rings", async () => {
   assert.equal(both.length, 2);
 });
 
-test("a store that fails keeps nobody from being told", async () => {
+test("a failing store does not prevent notifications", async () => {
   handle(worker, { app: "/" });
   globalThis.indexedDB.fails = true;
   const [shown] = await worker.push(told("a"));
   assert.deepEqual([shown.tag, shown.silent], ["a", false]);
 });
 
-test("a visible page that does not show it, or never answers, does not keep the phone quiet", async () => {
+test("a visible page that does not show the alert, or never replies, does not silence the notification", async () => {
   handle(worker, { app: "/" });
   register();
   worker.pages = [fakePage(() => false)];
@@ -172,7 +172,7 @@ test("a visible page that does not show it, or never answers, does not keep the 
   assert.deepEqual([...worker.shown.keys()], ["a", "b"]);
 });
 
-test("a hidden page is told that the person knows, a visible one is not", async () => {
+test("a hidden page learns that the person saw the alert; a visible one is not told", async () => {
   handle(worker, { app: "/" });
   register();
   const [hidden, visible] = [fakePage(() => false, { visibilityState: "hidden" }), fakePage(() => true)];
@@ -184,9 +184,9 @@ test("a hidden page is told that the person knows, a visible one is not", async 
   assert.deepEqual(visible.heard.map(({ told }) => told), [false]);
 });
 
-// ---- what is fetched ----
+// ---- fetching ----
 
-/** What a short connection is told: a welcome, and these. */
+/** Answer a short connection with a welcome and these messages. */
 function answering(...messages) {
   globalThis.WebSocket = class {
     constructor(url, [protocol]) {
@@ -209,7 +209,7 @@ const cutOf = (id) => {
   return { type: "alert", now: time(NOON), cut: true, alert: short };
 };
 
-test("what was cut is shown at once, and then whole, without another sound", async () => {
+test("a shortened alert is shown at once, and then completely without another sound", async () => {
   handle(worker, { app: "/", token: () => "jwt" });
   register();
   answering(told("a", { instruction: "Stay in." }), told("b"));
@@ -220,13 +220,13 @@ test("what was cut is shown at once, and then whole, without another sound", asy
   assert.deepEqual((await worker.push(told("b"))).map(({ silent }) => silent), [true], "its own push comes after that");
 });
 
-test("what can't be fetched stays as it is", async () => {
+test("an alert that cannot be fetched stays as it is", async () => {
   handle(worker, { app: "/" });
   register();
   assert.deepEqual((await worker.push(cutOf("a"))).map(({ tag, silent }) => [tag, silent]), [["a", false]]);
 });
 
-test("of a push without a word all that is new is told, also what was called off", async () => {
+test("a push without content fetches and shows everything new, including cancels", async () => {
   handle(worker, { app: "/", token: () => "jwt" });
   register();
   await worker.push(told("old"));
@@ -245,7 +245,7 @@ test("of a push without a word all that is new is told, also what was called off
 
 // ---- the registration ----
 
-/** The server's side: what was asked, and what is answered. */
+/** Simulate the server: record its requests and give these answers. */
 function server(answer) {
   const asked = [];
   globalThis.fetch = async (url, { method, headers, body }) => {
@@ -256,7 +256,7 @@ function server(answer) {
   return asked;
 }
 
-test("a lease that ends is renewed by a page, else by the worker, else the person is asked", async () => {
+test("an ending lease is renewed by a page, or else by the worker, or else the person is asked", async () => {
   handle(worker, { app: "/", token: () => "jwt" });
   register();
   await worker.push(told("a"));
@@ -276,7 +276,7 @@ test("a lease that ends is renewed by a page, else by the worker, else the perso
   assert.deepEqual([...worker.shown.keys()], ["a", "geocast renew"]);
 });
 
-test("a subscription that the browser has changed is said with the secret", async () => {
+test("a subscription changed by the browser is sent with the secret", async () => {
   handle(worker, { app: "/" });
   register();
   const asked = server((method) => (method === "GET" ? { vapid: "B2", cells: [5, 9] } : { until: time(NOON + 1_000_000) }));
@@ -292,7 +292,7 @@ test("a subscription that the browser has changed is said with the secret", asyn
   assert.deepEqual([registration().body.subscription, registration().vapid], [subscription, "B2"]);
 });
 
-test("nothing is said for who has disabled it", async () => {
+test("nothing is sent after push was disabled", async () => {
   handle(worker, { app: "/", token: () => "jwt" });
   const asked = server(() => ({}));
   await worker.has("pushsubscriptionchange");
@@ -300,7 +300,7 @@ test("nothing is said for who has disabled it", async () => {
   assert.deepEqual(asked, []);
 });
 
-// ---- clicks, options ----
+// ---- clicks and options ----
 
 test("a click brings the app to the front, or opens it", async () => {
   handle(worker, { app: "/" });
@@ -313,17 +313,17 @@ test("a click brings the app to the front, or opens it", async () => {
   worker.pages = [other];
   await worker.has("notificationclick", { notification: { data: { geocast: "a" }, close() {} } });
   assert.deepEqual(worker.opened, ["https://app.example/"]);
-  await worker.has("notificationclick", { notification: { data: null, close: assert.fail } }); // the app's own
+  await worker.has("notificationclick", { notification: { data: null, close: assert.fail } }); // of the app
 });
 
-test("it says what an app calls itself by, and a word of its own language", async () => {
+test("notifications have the app's name, and wording in its language", async () => {
   worker.navigator.languages = ["de-AT"];
   handle(worker, { app: "/", icon: "/i.png", badge: "/b.png", words: { de: { unknown: "Eine Warnung.", open: "Öffnen." } } });
   const [{ title, body, icon, badge, lang }] = await worker.push("rubbish");
   assert.deepEqual([title, body, icon, badge, lang], ["Eine Warnung.", "Öffnen.", "/i.png", "/b.png", "de-AT"]);
 });
 
-test("options that can't work are refused at once", () => {
+test("unusable options throw at once", () => {
   assert.throws(() => handle({}, { app: "/" }), /scope/);
   assert.throws(() => handle(worker, {}), /app/);
   assert.throws(() => handle(worker, { app: "/", verify: {} }), /verify/);

@@ -1,4 +1,4 @@
-// When to come back: the table of docs/protocol.md, and the window.
+// Tests of reconnection delays: the table of docs/protocol.md, and the window.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -14,7 +14,7 @@ const IN_WORDS = {
   no: "never",
 };
 
-test("every close code is obeyed as docs/protocol.md says", () => {
+test("every close code is handled as docs/protocol.md says", () => {
   const text = readFileSync(new URL("../../../docs/protocol.md", import.meta.url), "utf-8").split("### Close codes")[1];
   const rows = [...text.matchAll(/^\| (\d{4}) \| [^|]+ \| ([^|]+) \|$/gm)];
   assert.ok(rows.length > 12);
@@ -29,7 +29,7 @@ const windowOf = (prepare) =>
     return prepare(backoff);
   });
 
-test("before a welcome the window is 1 to 30 s; its upper end doubles up to 120 s", () => {
+test("before a welcome the window is 1 to 30 s, and its upper end doubles up to 120 s", () => {
   for (const high of [30_000, 60_000, 120_000, 120_000]) {
     const times = { 30_000: 1, 60_000: 2, 120_000: 3 }[high];
     const nth = (backoff) => Array.from({ length: times }, () => backoff.delay("window")).at(-1);
@@ -47,14 +47,14 @@ test("a welcome gives the window and ends the doubling", () => {
   assert.deepEqual(windowOf(afterWelcome), [500, 5_000]);
 });
 
-test("later is later than all the others", () => {
+test("the delay of `later` is beyond the window", () => {
   assert.deepEqual(
     windowOf((backoff) => backoff.delay("later")),
     [30_000, 60_000],
   );
 });
 
-test("4420 is the first time at once, then as later; 4401 the first time at once, then within the window", () => {
+test("the first 4420 or 4401 is retried at once; the next 4420 waits for `later`, the next 4401 for the window", () => {
   for (const [after, ends] of [
     ["at once", [30_000, 60_000]],
     ["new token", [1_000, 30_000]],
@@ -70,7 +70,7 @@ test("4420 is the first time at once, then as later; 4401 the first time at once
   }
 });
 
-test("a token that was good for a session may be renewed at once again; slow twice is slow", () => {
+test("a token that was good for a session may be renewed at once; a second 4420 waits", () => {
   const again = (after) => (backoff) => {
     backoff.delay(after);
     backoff.welcomed(1_000, 30_000);

@@ -1,4 +1,4 @@
-// What a server may say that makes no sense, and ids that every object has a property of.
+// Tests of malformed server messages, and of ids that are properties of every object.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -16,7 +16,7 @@ beforeEach(() => {
   FakeSocket.all = [];
 });
 
-/** A `fetchLive` that is under way, and its socket. */
+/** Return a `fetchLive` in progress, and its socket. */
 async function fetching(options = {}) {
   const done = fetchLive({ url, places: [HOME], clock, WebSocket: FakeSocket, ...options });
   done.catch(() => {});
@@ -24,7 +24,7 @@ async function fetching(options = {}) {
   return { done, socket: FakeSocket.last };
 }
 
-test("fetchLive answers alerts whose ids are names that every object has", async () => {
+test("fetchLive returns alerts whose ids are property names of every object", async () => {
   const { done, socket } = await fetching();
   socket.welcome(clock, { live: INHERITED.length });
   for (const id of INHERITED) socket.say({ type: "alert", alert: alert(clock, id) });
@@ -32,7 +32,7 @@ test("fetchLive answers alerts whose ids are names that every object has", async
   assert.deepEqual(alerts.map((item) => item.alert.id).sort(), [...INHERITED].sort());
 });
 
-test("what was said to be held under such an id is said, compared and called off like any other", async () => {
+test("an alert held under such an id is listed, compared and cancelled like any other", async () => {
   const holding = new Map(INHERITED.map((id) => [id, 2]));
   for (const given of [holding, JSON.parse(JSON.stringify(Object.fromEntries(holding)))]) {
     const { done, socket } = await fetching({ holding: given });
@@ -50,7 +50,7 @@ test("what was said to be held under such an id is said, compared and called off
   }
 });
 
-test("such ids outlive a page in its storage", async () => {
+test("such ids survive a page load in the storage", async () => {
   const storage = memory();
   const { done, socket } = await fetching({ storage });
   socket.welcome(clock, { live: INHERITED.length });
@@ -62,7 +62,7 @@ test("such ids outlive a page in its storage", async () => {
   assert.deepEqual((await again.done).alerts, []);
 });
 
-test("a listener for an event that there is not is never called, and harms nothing", async () => {
+test("a listener for an unknown event is never called and harms nothing", async () => {
   const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket });
   for (const name of INHERITED) geocast.on(name, () => assert.fail(name))();
   geocast.close();
@@ -79,7 +79,7 @@ const NO_WINDOWS = [
   [1_000, 3_600_001],
 ];
 
-test("a retry that is no window is as if it had not been said: nobody comes back without a pause, or never", () => {
+test("an invalid retry window is ignored, so that each delay is bounded and above zero", () => {
   for (const [min, max] of NO_WINDOWS) {
     const delays = [0, 1].map((draw) => {
       const backoff = new Backoff(() => draw);
@@ -92,7 +92,7 @@ test("a retry that is no window is as if it had not been said: nobody comes back
   }
 });
 
-/** A client that has been welcomed with these fields. */
+/** Return a client that was welcomed with these fields. */
 async function welcomed(fields) {
   const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null, random: () => 0 });
   await clock.pass(0);
@@ -109,7 +109,7 @@ for (const retry of ["soon", null, { min_ms: "0", max_ms: [] }, { min_ms: 0, max
   });
 
 for (const heartbeat_s of [1e999, 1e9, 0, -1, "25"])
-  test(`a heartbeat of ${heartbeat_s} s is none: the connection is looked after every 25 s`, async () => {
+  test(`an invalid heartbeat of ${heartbeat_s} s is replaced by 25 s`, async () => {
     const text = JSON.stringify({ type: "welcome", now: time(clock.wall), live: 0 });
     const said = typeof heartbeat_s === "number" ? String(heartbeat_s).replace("Infinity", "1e999") : '"25"';
     const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null });
@@ -125,7 +125,7 @@ for (const heartbeat_s of [1e999, 1e9, 0, -1, "25"])
   });
 
 for (const live of ["1e999", "1.5", "-1", '"2"', "[]"])
-  test(`a number of messages to come of ${live} is none: the client is online`, async () => {
+  test(`an invalid number of live alerts of ${live} counts as none: the client is online`, async () => {
     const geocast = new Geocast({ url, places: [HOME], clock, WebSocket: FakeSocket, storage: null });
     await clock.pass(0);
     FakeSocket.last.onopen();

@@ -1,4 +1,4 @@
-"""The ten lines of the README in a real browser."""
+"""Tests of the README's ten-line example in a real browser."""
 
 import functools
 import http.server
@@ -18,12 +18,12 @@ from end_to_end.kit.times import wait_until
 ROOT = Path(__file__).parents[3]
 LIBRARY = ROOT / "client_demo" / "web" / "geocast"
 EXAMPLE = (LIBRARY / "example.html").read_text("utf-8")
-HOME = (32.78, -96.8)  # the example's
+HOME = (32.78, -96.8)  # the place in the example
 HOSTILE = "<img src=x onerror='document.title=1'><script>document.title=2</script>"
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """The folder of the web client, as any web server would serve it, but for the pages that a test puts in place."""
+    """A web server for the folder of the web client, with pages that a test adds."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), functools.partial(Files, directory=str(LIBRARY)))
@@ -32,12 +32,12 @@ class Site(http.server.ThreadingHTTPServer):
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """One request."""
+    """The handler of one request."""
 
     server: Site
 
     def do_GET(self) -> None:
-        """A test's page, or a file."""
+        """Serve a page of the test, or a file."""
         if (page := self.server.pages.get(self.path)) is None:
             super().do_GET()
             return
@@ -47,12 +47,12 @@ class Files(http.server.SimpleHTTPRequestHandler):
         self.wfile.write(page.encode())
 
     def log_message(self, *_: object) -> None:
-        """Not on the tests' output."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A web server for `client_demo/web/geocast`."""
+    """Return a web server for `client_demo/web/geocast`."""
     server = Site()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -62,9 +62,9 @@ def site() -> Iterator[Site]:
     thread.join()
 
 
-@pytest.fixture(scope="module")  # a running loop in this thread: no other test could have one
+@pytest.fixture(scope="module")  # not per session: its event loop would block other tests in this thread
 def browser():
-    """Debian's Chromium, headless."""
+    """Return a headless Chromium."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright (`make test` installs it)")
     chromium = shutil.which("chromium")
     if chromium is None:
@@ -75,15 +75,18 @@ def browser():
         started.close()
 
 
-def test_the_readmes_quote_the_example():
-    """What people copy is what is tested, and it is about ten lines."""
+def test_readmes_quote_the_example():
+    """The quoted code is the tested code, and has at most ten lines."""
     assert len(EXAMPLE.splitlines()) <= 10
     for readme in (LIBRARY / "README.md", ROOT / "README.md"):
         assert f"```html\n{EXAMPLE}```" in readme.read_text("utf-8")
 
 
-def test_an_alert_in_a_page_in_ten_lines(browser, site, tmp_path):
-    """It comes, as text, is acknowledged, stays over a reload without a server, and goes when it is cancelled."""
+def test_example_shows_an_alert_in_ten_lines(browser, site, tmp_path):
+    """The alert is shown as text and acknowledged.
+
+    It survives a reload without a server, and disappears when cancelled.
+    """
     with Node(tmp_path, Keys(), "--origins", site.origin) as node:
         page = browser.new_page()
         complaints: list[str] = []
@@ -116,8 +119,8 @@ def test_an_alert_in_a_page_in_ten_lines(browser, site, tmp_path):
         page.close()
 
 
-def test_a_page_with_a_position_comes_back(browser, site, tmp_path):
-    """The place comes from the browser; the node is killed and restarted; what is stored says nothing of the place."""
+def test_page_with_a_position_reconnects(browser, site, tmp_path):
+    """The browser gives the place, and the node is killed and restarted. The stored data has no place."""
     with Node(tmp_path, Keys(), "--origins", site.origin) as node:
         here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}
         context = browser.new_context(permissions=["geolocation"], geolocation=here)
@@ -145,8 +148,8 @@ def test_a_page_with_a_position_comes_back(browser, site, tmp_path):
         context.close()
 
 
-def test_a_responders_page_tells_where_it_is_when_it_rings(browser, site, tmp_path):
-    """RU1, RU2: a fresh position at once, however little it differs; and no storage has where somebody needs help."""
+def test_responders_page_sends_its_position_when_called(browser, site, tmp_path):
+    """A fresh position is sent at once, and no storage has the place of the emergency (rules RU1, RU2)."""
     with responding_node(tmp_path, "--origins", site.origin) as node:
         here = {"latitude": HOME[0], "longitude": HOME[1], "accuracy": 30}
         context = browser.new_context(permissions=["geolocation"], geolocation=here)

@@ -1,4 +1,4 @@
-"""The web client meets every duty that the conformance kit can see."""
+"""Tests that the web client meets every duty the conformance kit can observe."""
 
 import asyncio
 from pathlib import Path
@@ -15,14 +15,14 @@ TRIES = 4
 
 
 def has_met_all(scenario, found):
-    """Whether nothing was wrong in a scenario, and all was seen."""
+    """Return whether every observable duty of a scenario passed."""
     return {each.duty for each in verdicts([scenario], [found]) if each.outcome != PASS} == set(NOT_OBSERVABLE)
 
 
 def judged(js, scenarios, *arguments):
-    """The verdicts that are not a pass, by duty.
+    """Return the verdicts that are not a pass, by duty.
 
-    What goes wrong is played again, alone: a busy machine may make a client late now and then, and not each time.
+    A failed scenario is played again alone, because a client on a busy machine may be late now and then.
     """
     command = [js, str(HERE / "conforming.mjs"), str(WEB / "geocast" / "geocast.js"), *arguments]
 
@@ -38,12 +38,12 @@ def judged(js, scenarios, *arguments):
     return {verdict.duty: verdict for verdict in verdicts(scenarios, found) if verdict.outcome != PASS}
 
 
-def test_the_web_client_meets_every_duty(js):
-    """All scenarios, in JSON."""
+def test_web_client_meets_every_duty(js):
+    """All scenarios are played in JSON."""
     assert judged(js, list(SCENARIOS.values())).keys() == set(NOT_OBSERVABLE)
 
 
 @pytest.mark.usefixtures("packages")
-def test_the_web_client_meets_them_in_messagepack_too(js):
-    """The scenarios that are about messages."""
+def test_web_client_meets_every_duty_in_messagepack(js):
+    """Only the scenarios about messages are played."""
     assert judged(js, [SCENARIOS[name] for name in ABOUT_MESSAGES], "msgpack").keys() == set(NOT_OBSERVABLE)

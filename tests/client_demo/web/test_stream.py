@@ -1,4 +1,4 @@
-"""The web client, under Node.js, against a real node: every event, and every way in which it can go wrong."""
+"""Tests of the web client under Node.js against a real node: every event and every kind of failure."""
 
 import json
 import signal
@@ -20,8 +20,8 @@ HOSTILE = "<img src=x onerror=alert(1)> </script> \u202egnp.exe {{7*7}} ${x}"
 
 
 @pytest.mark.parametrize("msgpack", [False, True], ids=["json", "msgpack"])
-def test_an_alert_is_told_revised_and_cancelled(node, open_page, packages, msgpack):
-    """The events of an alert's life, in both formats; its text is what the desk wrote; it is acknowledged."""
+def test_alert_is_shown_revised_and_cancelled(node, open_page, packages, msgpack):
+    """Both formats are tried; the text is unchanged, and the alert is acknowledged."""
     home = ground()
     page = open_page(node, place(home, accuracy_m=20), msgpack=msgpack)
     page.online()
@@ -41,12 +41,12 @@ def test_an_alert_is_told_revised_and_cancelled(node, open_page, packages, msgpa
 
 
 @pytest.mark.parametrize("skew_s", [-3600, 0, 3600])
-def test_an_alert_ends_by_the_servers_clock(node, open_page, skew_s):
-    """On a device whose clock is an hour off: it is shown, and it is dropped when it ends, not before."""
+def test_alert_ends_by_the_servers_clock(node, open_page, skew_s):
+    """The device's clock is an hour off, and the alert is dropped exactly at its end."""
     home = ground()
     page = open_page(node, place(home), skewMs=skew_s * 1000)
     page.online()
-    for seconds in (2, 8, 32):  # a busy machine may have it come to its end before it can be sent
+    for seconds in (2, 8, 32):  # on a busy machine a short alert may end before it is sent
         body, _ = node.publish_brief(alert(home), seconds)
         while now() < moment(body["expires_at"]):
             assert not page.said(event="expire", id=body["id"]) or now() >= moment(body["expires_at"])
@@ -60,8 +60,8 @@ def test_an_alert_ends_by_the_servers_clock(node, open_page, skew_s):
 
 
 @needs_wall_clock
-def test_what_only_the_nodes_clock_has_ended_is_shown_again(keys, tmp_path, open_page):
-    """C2a: the clock of the node is hours ahead for a moment, and a `pong` tells so; the next one puts it right."""
+def test_alert_ended_only_by_the_nodes_clock_is_shown_again(keys, tmp_path, open_page):
+    """A `pong` says that the node's clock is hours ahead, and the next one corrects it (rule C2a)."""
     home, node = ground(), Node(tmp_path, keys)
     clock = node.own_clock()
     with node:
@@ -80,8 +80,8 @@ def test_what_only_the_nodes_clock_has_ended_is_shown_again(keys, tmp_path, open
         assert page.held() == [(body["id"], 1, True)]
 
 
-def test_what_is_walked_out_of_stays_held_and_is_revised(node, open_page):
-    """`affected` follows the places; whoever was told gets the revisions, wherever they are."""
+def test_alert_walked_out_of_stays_held_and_is_revised(node, open_page):
+    """`affected` follows the places, and recipients get revisions at any place."""
     home, away = ground(), ground()
     page = open_page(node, place(home))
     page.online()
@@ -98,8 +98,8 @@ def test_what_is_walked_out_of_stays_held_and_is_revised(node, open_page):
     assert len(page.said(event="alert")) == 1
 
 
-def test_a_late_joiner_and_one_who_walks_in_are_told(node, open_page):
-    """What is live when we come is told before `online`; what is live where we go, before `setPlaces` answers true."""
+def test_live_alerts_arrive_on_connecting_and_on_moving(node, open_page):
+    """Live alerts arrive before `online`, and before `setPlaces` returns true."""
     home, away = ground(), ground()
     here, there = alert(home), alert(away)
     node.publish(here)
@@ -113,8 +113,8 @@ def test_a_late_joiner_and_one_who_walks_in_are_told(node, open_page):
     assert {(held, affected) for held, _, affected in page.held()} == {(here["id"], False), (there["id"], True)}
 
 
-def test_the_filter_holds_back_and_lets_through(node, open_page):
-    """`setFilter`: what is left out stays, null clears; what was held back then comes."""
+def test_filter_withholds_alerts_and_lets_them_through_later(node, open_page):
+    """In `setFilter` an omitted field stays and null clears it; withheld alerts then arrive."""
     home = ground()
     page = open_page(node, place(home), filter={"min_severity": "severe"})
     page.online()
@@ -128,8 +128,8 @@ def test_the_filter_holds_back_and_lets_through(node, open_page):
     page.wait(event="alert", id=minor["id"])
 
 
-def test_a_cell_is_all_that_is_told(node, open_page, packages):
-    """With an H3 cell for a place, its reach counts; the client comes to the same answer as the server."""
+def test_only_a_cell_is_sent(node, open_page, packages):
+    """The reach of the H3 cell counts, and the client agrees with the server on who is inside."""
     home = ground()
     cell = h3.latlng_to_cell(*home, 9)
     spot = beyond(h3.cell_to_latlng(cell), 90, 4000)
@@ -141,8 +141,8 @@ def test_a_cell_is_all_that_is_told(node, open_page, packages):
     assert page.wait(event="alert", id=body["id"])["affected"]
 
 
-def test_the_position_is_told_when_it_matters(node, open_page):
-    """`watchPosition`: the first, the far, the much better; not every step. A hopeless accuracy is clamped."""
+def test_position_is_sent_when_it_matters(node, open_page):
+    """`watchPosition` sends the first, a far and a much better fix, but not every step; poor accuracy is clamped."""
     home = ground()
     page = open_page(node)
     page.online()
@@ -162,8 +162,8 @@ def test_the_position_is_told_when_it_matters(node, open_page):
 # ---- the connection --------------------------------------------------------------------------------------------------
 
 
-def test_it_comes_back_when_the_node_is_killed(own_node, open_page):
-    """Signal 9 and a restart: what is held stays, is not told again, and what happened meanwhile is."""
+def test_client_reconnects_after_the_node_is_killed(own_node, open_page):
+    """Held alerts stay and are not reported again; changes made meanwhile are reported."""
     home = ground()
     page = open_page(own_node, place(home))
     page.online()
@@ -183,8 +183,8 @@ def test_it_comes_back_when_the_node_is_killed(own_node, open_page):
     assert len(page.said(event="alert")) == 2
 
 
-def test_it_comes_back_when_the_node_drains(own_node, open_page):
-    """1012: within the window of the `welcome`."""
+def test_client_reconnects_after_the_node_drains(own_node, open_page):
+    """The close code is 1012, and the delay lies within the window of the `welcome`."""
     page = open_page(own_node, place(ground()))
     page.online()
     assert own_node.terminate() == 0
@@ -193,8 +193,11 @@ def test_it_comes_back_when_the_node_drains(own_node, open_page):
     page.online(2)
 
 
-def test_it_finds_out_by_itself_that_nobody_is_there(own_node, open_page, tunnel):
-    """A half-open connection: no byte comes, no close either. After 25 s and 10 s (here ten times as fast) it goes."""
+def test_half_open_connection_is_detected(own_node, open_page, tunnel):
+    """No byte and no close arrives.
+
+    The client pings after 25 s and gives up after 10 s more, here ten times as fast.
+    """
     home = ground()
     page = open_page(own_node, place(home), url=tunnel.url, speed=10)
     page.online()
@@ -206,8 +209,8 @@ def test_it_finds_out_by_itself_that_nobody_is_there(own_node, open_page, tunnel
     page.wait(event="alert", id=body["id"])
 
 
-def test_it_finds_out_at_once_when_asked(own_node, open_page, tunnel):
-    """`check`, as on the page being shown again: 10 s are enough, and a connection that lives goes on."""
+def test_check_detects_a_half_open_connection(own_node, open_page, tunnel):
+    """A page calls `check` when it is shown again; 10 s are enough, and a working connection continues."""
     page = open_page(own_node, place(ground()), url=tunnel.url, speed=10)
     page.online()
     page.call("check")
@@ -218,8 +221,7 @@ def test_it_finds_out_at_once_when_asked(own_node, open_page, tunnel):
     page.online(2)
 
 
-def test_it_says_goodbye(node, open_page):
-    """`close`, and nothing after it."""
+def test_close_is_final(node, open_page):
     page = open_page(node, place(ground()))
     page.online()
     page.call("close")
@@ -231,10 +233,10 @@ def test_it_says_goodbye(node, open_page):
 # ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_is_renewed_before_it_expires(node, open_page):
-    """One connection outlives its first token."""
+def test_token_is_renewed_before_it_expires(node, open_page):
+    """One connection survives its first token."""
     home = ground()
-    for seconds in (6, 24, 96):  # a busy machine may need so long to connect
+    for seconds in (6, 24, 96):  # a busy machine may take this long to connect
         expiry = int(time.time()) + seconds
         tokens = [node.keys.token(sub="phone", scope=PHONE_SCOPE, **more) for more in ({"exp": expiry}, {})]
         page = open_page(node, place(home), tokens=tokens, speed=4)
@@ -248,8 +250,8 @@ def test_a_token_is_renewed_before_it_expires(node, open_page):
     assert [line["state"] for line in page.said(event="status")] == ["connecting", "online"]
 
 
-def test_a_refused_token_is_not_sent_again(node, open_page):
-    """4401: with a new one, at once; while there is no new one, it asks for one and does not connect."""
+def test_refused_token_is_not_sent_again(node, open_page):
+    """After a 4401 the client connects at once with a new token, and waits while there is none."""
     expired = node.keys.token(sub="phone", scope=PHONE_SCOPE, exp=1)
     good = node.keys.token(sub="phone", scope=PHONE_SCOPE)
     page = open_page(node, place(ground()), tokens=[expired, expired, good])
@@ -260,8 +262,8 @@ def test_a_refused_token_is_not_sent_again(node, open_page):
     assert not any(token in str(page.lines) for token in (good, expired))
 
 
-def test_a_token_whose_key_is_withdrawn_is_replaced(own_node, open_page):
-    """W3a: in the middle of a session. What it holds stays, and what comes later is there when it is back."""
+def test_token_with_a_withdrawn_key_is_replaced(own_node, open_page):
+    """The key is withdrawn during a session; held alerts stay, and later ones arrive after reconnecting (rule W3a)."""
     home, new = ground(), Keys()
     fresh = [new.signed(new.claims(sub=sub, scope=EVERY_SCOPE), kid="new") for sub in ("phone", "desk-new")]
     page = open_page(own_node, place(home), tokens=[own_node.keys.token(sub="phone", scope=PHONE_SCOPE), fresh[0]])
@@ -281,8 +283,8 @@ def test_a_token_whose_key_is_withdrawn_is_replaced(own_node, open_page):
 @pytest.mark.parametrize(
     ("scope", "exp", "code"), [("alerts:publish", 9e9, 4403), (PHONE_SCOPE, 1, 4401)], ids=["no scope", "expired"]
 )
-def test_it_stops_where_coming_back_makes_no_sense(node, open_page, scope, exp, code):
-    """4403; and 4401 with a token that is a string, so that there can't be another."""
+def test_client_stops_when_reconnecting_is_useless(node, open_page, scope, exp, code):
+    """The codes are 4403, and 4401 with a fixed token."""
     page = open_page(node, place(ground()), token=node.keys.token(sub="phone", scope=scope, exp=int(exp)))
     assert page.wait(event="status", code=code)["state"] == "stopped"
 
@@ -291,12 +293,12 @@ def test_it_stops_where_coming_back_makes_no_sense(node, open_page, scope, exp, 
 
 
 def saved(file, *ids):
-    """Wait until the storage has these alerts and no others; killed pages have no last words."""
+    """Wait until the stored file has these alerts."""
     wait_until(lambda: file.exists() and all(alert_id in file.read_text() for alert_id in ids), f"{ids} are stored")
 
 
-def test_what_is_held_outlives_the_page(own_node, open_page, tmp_path):
-    """A reload without a server: it is there at once. With one: it is not told again, but its cancel is."""
+def test_held_alerts_survive_the_page(own_node, open_page, tmp_path):
+    """Without a server they are held at once; with one they are not reported again, but their cancels are."""
     home, file = ground(), tmp_path / "stored.json"
     first = open_page(own_node, place(home), file=str(file))
     first.online()
@@ -317,7 +319,7 @@ def test_what_is_held_outlives_the_page(own_node, open_page, tmp_path):
 
 
 def test_two_pages_share_a_storage(node, open_page, tmp_path):
-    """Each holds its own; what is stored is the union, without what one of them knows to be cancelled."""
+    """The storage has the union of both, without alerts that either page knows to be cancelled."""
     home, work, file = ground(), ground(), tmp_path / "stored.json"
     pages = [open_page(node, place(spot), file=str(file)) for spot in (home, work)]
     for page in pages:
@@ -337,11 +339,11 @@ def test_two_pages_share_a_storage(node, open_page, tmp_path):
     assert {(held, revision) for held, revision, _ in third.held()} == {(bodies[1]["id"], 2), (bodies[2]["id"], 1)}
 
 
-# ---- one short connection --------------------------------------------------------------------------------------------
+# ---- fetching over a short connection --------------------------------------------------------------------------------
 
 
-def test_a_phone_fetches_what_is_live_and_goes(node, open_page):
-    """`fetchLive` with `holding`: what is new and what is over, acknowledged, and no connection is left."""
+def test_fetch_returns_changes_and_closes(node, open_page):
+    """`fetchLive` with `holding` returns new and ended alerts, acknowledges them, and leaves no connection open."""
     home = ground()
     known, gone, fresh = alert(home), alert(home), alert(home)
     for body in (known, gone, fresh):
@@ -355,8 +357,8 @@ def test_a_phone_fetches_what_is_live_and_goes(node, open_page):
     node.wait_for_counts(fresh["id"], sent=1, acked=1)
 
 
-def test_what_was_fetched_and_shown_is_not_told_again(node, open_page, tmp_path):
-    """The storage is shared with the app: with `ack` an alert counts as shown, without it the app tells it."""
+def test_fetched_and_acknowledged_alert_is_not_reported_again(node, open_page, tmp_path):
+    """The app shares the storage: without `ack` the app reports the alert."""
     home, file = ground(), str(tmp_path / "stored.json")
     unshown, shown = alert(home), alert(home)
     page = open_page(node, place(home), file=file, fetch=True)
@@ -370,8 +372,8 @@ def test_what_was_fetched_and_shown_is_not_told_again(node, open_page, tmp_path)
     assert [line["alert"]["id"] for line in app.said(event="alert")] == [unshown["id"]]
 
 
-def test_a_fetch_that_fails_says_why(own_node, open_page):
-    """A refused token by its close code; no server; and it never waits for ever."""
+def test_failed_fetch_has_the_reason(own_node, open_page):
+    """The reasons are a refused token with its close code, a timeout, and an unreachable server."""
     expired = own_node.keys.token(sub="phone", scope=PHONE_SCOPE, exp=1)
     page = open_page(own_node, place(ground()), fetch=True)
     assert page.call("fetch", {"token": expired})["closeCode"] == 4401

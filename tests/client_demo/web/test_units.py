@@ -1,4 +1,4 @@
-"""The web client's parts under Node's own test runner, with a clock and a server that the tests play; its types."""
+"""Unit tests of the web client under Node's test runner with a simulated clock and server, and a check of its types."""
 
 import subprocess
 from pathlib import Path
@@ -10,17 +10,16 @@ WEB = HERE.parents[2] / "client_demo" / "web"
 
 
 def run(*command):
-    """Run it; a failure shows what it printed."""
+    """Run a command; on failure show its output."""
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 @pytest.mark.parametrize("file", sorted(HERE.glob("*.test.mjs")), ids=lambda file: file.name)
-def test_units(js, file):
-    """All tests of the file."""
+def test_unit_file_passes(js, file):
     run(js, "--test", file)
 
 
-def test_the_code_has_the_types_that_are_declared(js, packages):
-    """`geocast.d.ts` is written by hand: the code is checked against it, strictly."""
+def test_code_matches_the_declared_types(js, packages):
+    """`geocast.d.ts` is written by hand, so the code is checked against it."""
     run(js, packages / "typescript" / "bin" / "tsc", "-p", WEB)

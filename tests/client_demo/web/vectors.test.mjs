@@ -1,4 +1,4 @@
-// The web client agrees with the test vectors (client_demo/conformance/vectors).
+// Tests of the web client with the test vectors in client_demo/conformance/vectors.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -21,7 +21,7 @@ const h3 = await import("../../../client_demo/web/node_modules/h3-js/dist/h3-js.
 );
 const clock = new FakeClock();
 
-test("who is inside", () => {
+test("inside matches the vectors", () => {
   for (const { why, places, area, inside, cell_place } of vectors("inside").cases) {
     if (cell_place && !h3) continue;
     const spots = spotsOf(places, h3);
@@ -30,14 +30,14 @@ test("who is inside", () => {
   }
 });
 
-test("who is inside a polygon", () => {
+test("inside a polygon matches the vectors", () => {
   for (const { why, places, area, inside } of vectors("polygons").cases) {
     if ("cell" in places[0] && !h3) continue;
     assert.equal(isInside(area, spotsOf(places, h3)), inside, why);
   }
 });
 
-test("a polygon that is not as they are here is one that is not known: the alert is shown", () => {
+test("an unsupported polygon counts as unknown, so its alert is shown", () => {
   const ring = [
     [0, 0],
     [1, 0],
@@ -51,7 +51,7 @@ test("a polygon that is not as they are here is one that is not known: the alert
   assert.ok(!isInside([{ type: "Polygon", coordinates: [ring] }], spotsOf([{ lat: 50, lng: 50 }])));
 });
 
-test("what is over by the server's clock", async () => {
+test("expiry by the server's clock matches the vectors", async () => {
   for (const { why, readings, expires_at, own_ms, live, left_ms } of vectors("clock").cases) {
     const clock = new FakeClock();
     const geocast = new Geocast({ url: "ws://h/v1/stream", places: [HOME], storage: null, WebSocket: FakeSocket, clock });
@@ -72,7 +72,7 @@ test("what is over by the server's clock", async () => {
   }
 });
 
-test("what is kept while a clock is wrong", () => {
+test("alerts kept during a wrong clock match the vectors", () => {
   const { place, cases } = vectors("kept");
   for (const { why, steps } of cases) {
     const holdings = new Holdings();
@@ -91,11 +91,11 @@ test("what is kept while a clock is wrong", () => {
   }
 });
 
-test("what `holding` lists", () => {
+test("`holding` matches the vectors", () => {
   for (const { why, now, held, holding, dropped } of vectors("holding").cases) {
     const holdings = new Holdings();
     holdings.move(spotsOf([HOME], undefined));
-    const issued_at = time(Date.parse(now) - 1); // and it came so long ago that it is over by every clock
+    const issued_at = time(Date.parse(now) - 1); // issued so long ago that it is over by every clock
     for (const one of held) holdings.take(alert(clock, one.id, { issued_at, ...one }), 0, -1e9);
     const [listed, changes] = holdings.holding(Date.parse(now), 0);
     assert.deepEqual(Object.fromEntries(listed), holding, why);
@@ -104,7 +104,7 @@ test("what `holding` lists", () => {
   }
 });
 
-test("what replaces what", () => {
+test("revisions match the vectors", () => {
   const { place, now, cases } = vectors("revisions");
   for (const { why, steps } of cases) {
     const holdings = new Holdings();
@@ -120,7 +120,7 @@ test("what replaces what", () => {
   }
 });
 
-test("what is believed", async () => {
+test("verification matches the vectors", async () => {
   const { reviewers: keys, audience, cases } = vectors("approvals");
   for (const { why, message, approvals = 2, cancel_approvals: cancelApprovals = 1, ...then } of cases) {
     const verifier = new Verifier({ keys, audience, approvals, cancelApprovals });
@@ -134,7 +134,7 @@ test("what is believed", async () => {
   }
 });
 
-test("when to come back", () => {
+test("reconnection delays match the vectors", () => {
   for (const { why, steps } of vectors("reconnect").cases) {
     const backoffs = [0, 1].map((draw) => new Backoff(() => draw));
     for (const { welcome, closed, delay_ms, new_token = false } of steps) {
@@ -151,7 +151,7 @@ test("when to come back", () => {
   }
 });
 
-test("RU1: how far it is to who needs help", () => {
+test("distances to a call match the vectors (RU1)", () => {
   for (const { why, places, near, away_m } of vectors("near").cases) {
     if ("cell" in (places[0] ?? {}) && !h3) continue;
     const found = awayM(near, spotsOf(places, h3));
@@ -159,7 +159,7 @@ test("RU1: how far it is to who needs help", () => {
   }
 });
 
-/** Play one step; what the person is told. */
+/** Play one step and return what the person is told. */
 function stepOfAResponder(calls, { own_ms: own, message, person, connected }, ahead) {
   const now = own + ahead;
   const told = calls.expire(now, own);
@@ -173,7 +173,7 @@ function stepOfAResponder(calls, { own_ms: own, message, person, connected }, ah
   return told.map(({ kind }) => kind);
 }
 
-test("RU1 to RU3: what a responder is told and says", () => {
+test("a responder's messages match the vectors (RU1 to RU3)", () => {
   for (const { why, steps } of vectors("calls").cases) {
     const calls = new Calls();
     let ahead = 0;

@@ -1,4 +1,4 @@
-// A client that verifies: what it pins, and what becomes of a message. (What it believes is in vectors.test.mjs.)
+// Tests of a verifying client: its options, and what happens to a message. (vectors.test.mjs: what it accepts.)
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -31,7 +31,7 @@ afterEach(() => {
   assert.equal(clock.timers.size, 0, "a timer was left");
 });
 
-/** A client whose handshake is done, and what it reports. */
+/** Return a client after its handshake, and what it reports. */
 async function join(options = {}, welcome = {}) {
   const geocast = new Geocast({ ...all, clock, ...options });
   open.push(geocast);
@@ -49,7 +49,7 @@ async function join(options = {}, welcome = {}) {
   return { geocast, events, socket };
 }
 
-/** Until WebCrypto, which answers from threads of its own, has answered all that it was asked, and what follows is done. */
+/** Wait until WebCrypto, which uses its own threads, has answered every request and the client has handled it. */
 async function settled() {
   for (let quiet = 0; quiet < 20; quiet++) {
     await setImmediate();
@@ -60,7 +60,7 @@ async function settled() {
   }
 }
 
-const asking = new Set(); // what WebCrypto has not answered yet
+const asking = new Set(); // requests that WebCrypto has not answered yet
 for (const name of ["digest", "importKey", "verify"]) {
   const ask = SubtleCrypto.prototype[name];
   SubtleCrypto.prototype[name] = function (...args) {
@@ -72,14 +72,14 @@ for (const name of ["digest", "importKey", "verify"]) {
   };
 }
 
-/** `verify.with` whose answers a test gives, in any order. */
+/** A `verify.with` that is answered by the test, in any order. */
 function byHand() {
   const asked = [];
   const check = () => new Promise((answer, fail) => asked.push({ answer, fail }));
   return { asked, check };
 }
 
-test("options that can't work are refused at once, without repeating them", () => {
+test("unusable options throw at once without repeating their values", () => {
   const [first] = reviewers.keys;
   const keys = (...some) => ({ keys: { keys: some } });
   const bad = [
@@ -112,20 +112,20 @@ test("options that can't work are refused at once, without repeating them", () =
     );
 });
 
-test("it insists on a signed stream, in either format", async () => {
+test("a verifying client insists on a signed stream, in either format", async () => {
   const { socket } = await join();
   assert.equal(socket.protocol, "geocast.v1.json.signed");
   await join({ msgpack: { encode: JSON.stringify, decode: JSON.parse } });
   assert.equal(FakeSocket.last.protocol, "geocast.v1.msgpack.signed");
 });
 
-test("half a character is not signed", async () => {
+test("a text with an unpaired surrogate is not accepted as signed", async () => {
   const form = GOOD.proof.form.replace("Building", "\ud83d");
   const forged = { ...GOOD, proof: { ...GOOD.proof, form } };
   await assert.rejects(new Verifier(verify).read(forged), { reason: "signature" });
 });
 
-test("C13, C14: what fails is not held nor acknowledged, and what was held stays", async () => {
+test("an unverified message is neither held nor acknowledged, and held alerts stay (C13, C14)", async () => {
   const { geocast, events, socket } = await join({}, { live: 2 });
   for (const message of [FORGED, GOOD, BARE, FORGED]) socket.say(message);
   await settled();
@@ -146,7 +146,7 @@ test("C13, C14: what fails is not held nor acknowledged, and what was held stays
   assert.deepEqual(geocast.held(), []);
 });
 
-test("C15: in order, though the first takes longest; the close comes behind them", async () => {
+test("messages are handled in order although the first takes longest; the close comes last (C15)", async () => {
   const { asked, check } = byHand();
   const { events, socket } = await join({ verify: { ...verify, with: check } }, { live: 1 });
   socket.say(GOOD);
@@ -163,7 +163,7 @@ test("C15: in order, though the first takes longest; the close comes behind them
   assert.deepEqual(events, ["alert 2", "online", "cancel 2 The fire is out.", "waiting"]);
 });
 
-test("C15: `ok` stays a barrier (R8)", async () => {
+test("`ok` stays a barrier (C15, R8)", async () => {
   const { asked, check } = byHand();
   const { geocast, events, socket } = await join({ verify: { ...verify, with: check } });
   geocast.setPlaces([HOME]).then((done) => events.push(`moved ${done}`));
@@ -176,7 +176,7 @@ test("C15: `ok` stays a barrier (R8)", async () => {
   assert.deepEqual(events, ["online", "alert 2", "moved true"]);
 });
 
-test("what comes while it is closed is nothing", async () => {
+test("a message that is verified after the close is ignored", async () => {
   const { asked, check } = byHand();
   const { geocast, events, socket } = await join({ verify: { ...verify, with: check } });
   socket.say(GOOD);
@@ -187,7 +187,7 @@ test("what comes while it is closed is nothing", async () => {
   assert.deepEqual(events, ["online", "closed"]);
 });
 
-test("a function that fails, or says anything but true, has not verified", async () => {
+test("a function that fails, or returns anything but true, has not verified", async () => {
   for (const check of [() => Promise.reject(new Error("no")), () => { throw new Error("no"); }, () => 1, () => {}]) {
     const { events, socket } = await join({ verify: { ...verify, with: check } });
     socket.say(GOOD);
@@ -196,7 +196,7 @@ test("a function that fails, or says anything but true, has not verified", async
   }
 });
 
-test("`verify.with` is asked in the order of @noble/ed25519's verifyAsync", async () => {
+test("`verify.with` gets its arguments in the order of @noble/ed25519's verifyAsync", async () => {
   const { asked, check } = { asked: [], check: (...args) => asked.push(args.map((each) => each.length)) && true };
   await new Verifier({ ...verify, with: check }).read(GOOD);
   const { form, signatures } = GOOD.proof;
@@ -204,7 +204,7 @@ test("`verify.with` is asked in the order of @noble/ed25519's verifyAsync", asyn
   assert.deepEqual(asked[0], [64, signed, 32]);
 });
 
-test("what was verified is stored under a key of its own", async () => {
+test("verified alerts are stored under a separate key", async () => {
   const storage = memory();
   const { geocast, socket } = await join({ storage });
   socket.say(GOOD);
@@ -213,7 +213,7 @@ test("what was verified is stored under a key of its own", async () => {
   assert.deepEqual([...storage.entries.keys()], [`geocast-verified:${URL_}`]);
 });
 
-test("fetchLive answers what is believed, and says what is not", async () => {
+test("fetchLive returns accepted messages and reports the others", async () => {
   const done = fetchLive({ ...all, clock });
   await setImmediate();
   FakeSocket.last.welcome(clock, { live: 3 });

@@ -1,4 +1,4 @@
-"""A desk with records beside a node, and a subscriber where it happens."""
+"""Fixtures: a node, a desk with dispatch records, and a subscriber at the place of the incidents."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,33 +15,33 @@ from pages.desk.tools import HOSTILE
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
-    """A node for these tests."""
+    """Return a node for the tests of this folder."""
     with Node(tmp_path_factory.mktemp("node"), keys) as started:
         yield started
 
 
 @pytest.fixture
 def spot() -> tuple[float, float]:
-    """A ground of this test's own."""
+    """Return a place that no other test uses."""
     return ground()
 
 
 @pytest.fixture(scope="module")
 def desk(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeskProcess]:
-    """A desk for tests that decide nothing."""
+    """Return a desk for tests that decide nothing."""
     with desk_of_six(tmp_path_factory.mktemp("desk"), node, ground()) as process:
         yield process
 
 
 @pytest.fixture
 def own_desk(node: Node, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
-    """A desk for a test that decides something, with incidents where `phone` is."""
+    """Return a desk for a test that makes a decision, with incidents at the place of `phone`."""
     with desk_of_six(tmp_path, node, spot) as process:
         yield process
 
 
 def desk_of_six(home: Path, node: Node, spot: tuple[float, float]) -> DeskProcess:
-    """Return a desk with a fire, a stale one, an arson, an assault, a crash, and a record that wants to be code."""
+    """Return a desk with a fire, an old fire, an arson, an assault, a crash, and a record with markup."""
     feed = write_feed(
         home / "feed.csv",
         [
@@ -59,5 +59,5 @@ def desk_of_six(home: Path, node: Node, spot: tuple[float, float]) -> DeskProces
 
 @pytest.fixture
 def phone(node: Node, spot: tuple[float, float], join: Callable[..., Session]) -> Session:  # noqa: F811
-    """A subscriber where it happens."""
+    """Return a subscriber at the place of the incidents."""
     return join(node, place(spot))

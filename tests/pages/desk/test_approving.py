@@ -1,4 +1,4 @@
-"""The review desk in a real browser: from a dispatch record to somebody's phone, once, and by one reviewer."""
+"""Tests of approvals on the review desk in a real browser: a record becomes an alert, once and by one reviewer."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,11 +16,11 @@ from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, 
 from playwright.sync_api import Route
 from support.real_data import dispatch
 
-# ---- the whole way -----------------------------------------------------------------------------------------------
+# ---- from a record to a phone ------------------------------------------------------------------------------------
 
 
-def test_from_a_record_to_a_phone(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
-    """Read, edit, see what would be published, approve; it arrives, and the counts rise."""
+def test_record_becomes_an_alert_on_a_phone(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+    """The reviewer edits, previews and approves it; the alert arrives, and the delivery counts rise."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "A warehouse is on fire. Close your windows.")
     shown.page.fill("#radius_m", "700")
@@ -39,7 +39,7 @@ def test_from_a_record_to_a_phone(own_desk: DeskProcess, node: Node, phone: Sess
     phone.ack(alert["id"], 1)
     shown.has("#acked", "1")
     assert not shown.page.is_visible("#pushed"), "nothing is said of pushes where there are none"
-    with closing(sqlite3.connect(node.log_file)) as db, db:  # as a push process counts
+    with closing(sqlite3.connect(node.log_file)) as db, db:  # as a push process would count
         db.execute("UPDATE delivery SET pushed = 3 WHERE id = ?", (alert["id"],))
     shown.has("#pushed", "3")
     shown.page.fill("#headline", "The fire is out")
@@ -55,8 +55,8 @@ def test_from_a_record_to_a_phone(own_desk: DeskProcess, node: Node, phone: Sess
     assert shown.page.locator("#cancel").is_hidden()
 
 
-def test_what_the_feed_tells_is_shown_with_what_is_private_struck(desk: DeskProcess, show: Show) -> None:
-    """The reviewer sees it; what is proposed has none of it."""
+def test_record_is_shown_with_private_parts_struck_out(desk: DeskProcess, show: Show) -> None:
+    """The reviewer sees them, but the proposed alert has none of them."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     shown.has("#record", "1 more of the same incident")
     struck = shown.page.locator("#record del").all_inner_texts()
@@ -66,11 +66,11 @@ def test_what_the_feed_tells_is_shown_with_what_is_private_struck(desk: DeskProc
         assert not any(word in shown.page.input_value(field) for word in ("Elm", "Engine", "1200"))
 
 
-# ---- once, and by one --------------------------------------------------------------------------------------------
+# ---- repeated and concurrent decisions ---------------------------------------------------------------------------
 
 
-def test_a_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
-    """One alert, revision 1."""
+def test_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+    """There is one alert with revision 1."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
     shown.page.dblclick("#approve")
@@ -79,10 +79,8 @@ def test_a_double_click_approves_once(own_desk: DeskProcess, node: Node, phone: 
     assert shown.page.locator("#history li").count() == 1
 
 
-def test_an_answer_that_is_lost_on_the_way_back_is_no_second_alert(
-    own_desk: DeskProcess, node: Node, phone: Session, show: Show
-) -> None:
-    """The page learns of it all the same."""
+def test_lost_response_makes_no_second_alert(own_desk: DeskProcess, node: Node, phone: Session, show: Show) -> None:
+    """The page learns of the approval from the event stream."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
 
@@ -92,14 +90,14 @@ def test_an_answer_that_is_lost_on_the_way_back_is_no_second_alert(
 
     shown.page.route("**/approve", lose, times=1)
     shown.page.click("#approve")
-    shown.has("#when", "Live")  # by the event: the answer was lost, and is not missed
+    shown.has("#when", "Live")  # the event says so although the response was lost
     assert node.state(heard(phone, 1)["id"])["alert"]["revision"] == 1
     assert shown.text("#whole-trouble") == ""
     was_meant(shown, "ERR_FAILED")
 
 
-def test_two_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Show) -> None:
-    """Without asking; what was decided can't be decided again."""
+def test_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Show) -> None:
+    """The pages update by themselves, and a decided item cannot be decided again."""
     ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ben)
     may_approve(ann)
@@ -110,8 +108,8 @@ def test_two_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Sh
     assert ben.page.locator("#approve").is_hidden()
 
 
-def test_who_is_second_is_told_who_was_first(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Ben presses before his page has heard of it: his request is held up until Ann's is through."""
+def test_second_reviewer_gets_a_conflict_with_the_first(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Ben's request is held back until Ann's is answered, so his page has not heard of hers."""
     ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ann)
     may_approve(ben)
@@ -127,10 +125,8 @@ def test_who_is_second_is_told_who_was_first(own_desk: DeskProcess, phone: Sessi
     ben.has("#when", "Live")
 
 
-def test_the_page_is_right_again_when_the_service_was_restarted(
-    own_desk: DeskProcess, phone: Session, show: Show
-) -> None:
-    """By itself, with the decisions of before."""
+def test_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """The page reconnects by itself and shows the earlier decisions."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)
     shown.page.click("#approve")
@@ -151,14 +147,14 @@ def test_the_page_is_right_again_when_the_service_was_restarted(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_desk_at_work_on_real_records(
+def test_desk_at_work_on_real_records(
     tmp_path: Path,
     node: Node,
     show: Show,
     join: Callable[..., Session],
     theme: str,
 ) -> None:
-    """San Francisco's fire calls, 60 times as fast: one is live, one is open. Kept as a picture."""
+    """San Francisco's fire calls run 90 times as fast. One is live and one is open in the saved pictures."""
     options = ("--ahead", "80", "--speed", "90", "--status", "actual")
     with DeskProcess(tmp_path, node, dispatch("sf_fire_calls.csv"), *options) as process:
         shown = show(process.link("ann"), color_scheme=theme, viewport={"width": 1440, "height": 900})
@@ -173,10 +169,10 @@ def test_a_desk_at_work_on_real_records(
         opened(shown, "Structure Fire")
         may_approve(shown)
         shown.picture(f"desk-{theme}-incident")
-        shown.context.close()  # before the desk does
+        shown.context.close()  # close the page before the desk
 
 
-# ---- what the node refuses ---------------------------------------------------------------------------------------
+# ---- refusals by the node ----------------------------------------------------------------------------------------
 
 
 BRIEF = """
@@ -189,7 +185,7 @@ burglary = { title = "Burglary", max_age_s = 300 }
 
 @pytest.fixture
 def brief(keys: Keys, tmp_path: Path, spot: tuple[float, float]) -> Iterator[DeskProcess]:
-    """A desk whose node lets burglaries live for five minutes, and a fire for an hour."""
+    """Return a desk whose node ends burglaries after five minutes, and fires after an hour."""
     (tmp_path / "brief.toml").write_text(BRIEF)
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
     with (
@@ -199,8 +195,8 @@ def brief(keys: Keys, tmp_path: Path, spot: tuple[float, float]) -> Iterator[Des
         yield process
 
 
-def test_what_the_node_refuses_stays_in_the_form_with_the_reason(brief: DeskProcess, show: Show) -> None:
-    """P6, by ordinary clicks: the refusal stands beside the category before it is sent, after, and after a reload."""
+def test_refused_form_keeps_its_text_and_shows_the_reason(brief: DeskProcess, show: Show) -> None:
+    """The reason is shown at the category before sending, after sending, and after a reload (rule P6)."""
     words = "It was a break-in: lock your doors."
     shown = opened(show(brief.link("ann")), "Structure fire")
     may_approve(shown)
@@ -211,7 +207,7 @@ def test_what_the_node_refuses_stays_in_the_form_with_the_reason(brief: DeskProc
     shown.has("#category-trouble", "would end too early")
     may_not_approve(shown)
 
-    # The page of somebody whose preview is older than the refusal: the decision goes out, and comes back refused.
+    # Simulate a page with a preview from before the refusal: the decision is sent and refused.
     shown.page.route("**/preview", lambda route: route.fulfill(json={"troubles": [], "area": None, "expires_at": None}))
     shown.page.fill("#headline", words + " ")
     may_approve(shown)

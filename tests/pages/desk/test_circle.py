@@ -1,4 +1,4 @@
-"""The circle of an alert on the review desk's map, which the reviewer has to have seen, and streets below it."""
+"""Tests of the circle on the review desk's map, which the reviewer must have seen, and of the streets below."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from playwright.sync_api import Response
 # ---- the circle --------------------------------------------------------------------------------------------------
 
 
-def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, show: Show) -> None:
-    """With the mouse; the numbers follow, and the preview with them."""
+def test_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, show: Show) -> None:
+    """The numbers and the preview follow the mouse."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
     page = shown.page
 
     def drag(handle: str, x: float, y: float) -> None:
-        page.locator(handle).hover()  # which waits until the map stands still
+        page.locator(handle).hover()  # hover() waits until the map stands still
         box = shown.box(handle)
         start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        page.mouse.move(*start)  # where it is by now
+        page.mouse.move(*start)  # the handle's present position
         page.mouse.down()
         page.mouse.move(start[0] + x, start[1] + y, steps=4)
         page.mouse.up()
@@ -30,7 +30,7 @@ def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, sho
     before = float(page.input_value("#radius_m"))
     drag(".handle-edge", -24, 0)
     assert 100 < float(page.input_value("#radius_m")) < before
-    may_approve(shown)  # so the preview of this one does not come in the middle of the next
+    may_approve(shown)  # wait, so that this preview does not arrive during the next drag
     lat = float(page.input_value("#lat"))
 
     def is_of_there(response: Response) -> bool:
@@ -43,8 +43,8 @@ def test_the_circle_is_dragged_by_its_edge_and_its_centre(desk: DeskProcess, sho
     may_approve(shown)
 
 
-def test_the_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> None:
-    """Arrow keys on the handles; Shift goes further."""
+def test_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) -> None:
+    """Arrow keys move the handles; with Shift they go further."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     page = shown.page
     page.focus(".handle-edge")
@@ -59,7 +59,7 @@ def test_the_circle_is_moved_with_the_keyboard(desk: DeskProcess, show: Show) ->
     assert float(page.input_value("#lng")) > lng
 
 
-# ---- has it been seen? -------------------------------------------------------------------------------------------
+# ---- visibility before approval ----------------------------------------------------------------------------------
 
 
 WIDTHS = [(1280, 800), (1024, 768), (768, 1024), (390, 844)]
@@ -73,10 +73,8 @@ IS_SEEN = """(() => {
 
 
 @pytest.mark.parametrize(("width", "height"), WIDTHS)
-def test_the_circle_stands_before_the_reviewers_eyes_when_it_can_be_approved(
-    desk: DeskProcess, show: Show, width: int, height: int
-) -> None:
-    """At every width, wherever the form has been scrolled to, and after it was changed there."""
+def test_circle_is_visible_whenever_it_can_be_approved(desk: DeskProcess, show: Show, width: int, height: int) -> None:
+    """The map is visible at every width, after scrolling the form, and after changing the form there."""
     shown = opened(show(desk.link("ann"), viewport={"width": width, "height": height}), "Structure fire")
     may_approve(shown)
     assert shown.page.evaluate(IS_SEEN)
@@ -89,8 +87,11 @@ def test_the_circle_stands_before_the_reviewers_eyes_when_it_can_be_approved(
     shown.picture(f"desk-{width}")
 
 
-def test_a_circle_that_nobody_has_seen_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Where the screen is too low for map and form: a button brings it up, and pressing that twice approves nothing."""
+def test_unseen_circle_cannot_be_approved(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """On a low screen the map may be out of sight.
+
+    A button shows the map, and pressing the button twice approves nothing.
+    """
     shown = show(own_desk.link("ann"), viewport={"width": 700, "height": 480})
     shown.has("#list", "Structure fire")
     opened(shown, "Structure fire")
@@ -113,8 +114,8 @@ def test_a_circle_that_nobody_has_seen_cannot_be_approved(own_desk: DeskProcess,
     assert heard(phone, 1)["area"][0]["radius_m"] >= 1600
 
 
-def test_a_circle_that_was_moved_off_the_map_is_brought_back_by_a_number(desk: DeskProcess, show: Show) -> None:
-    """Typed, it may be anywhere; it is shown, and can be approved."""
+def test_circle_typed_off_the_map_is_shown(desk: DeskProcess, show: Show) -> None:
+    """The map follows the numbers, and the circle can be approved."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
     before = shown.box(".handle-centre")
@@ -130,10 +131,10 @@ def test_a_circle_that_was_moved_off_the_map_is_brought_back_by_a_number(desk: D
 # ---- streets -----------------------------------------------------------------------------------------------------
 
 
-def test_streets_come_from_the_one_origin_that_was_named(
+def test_streets_load_only_from_the_configured_origin(
     tmp_path: Path, node: Node, show: Show, spot: tuple[float, float], style_url: str
 ) -> None:
-    """The page's policy names it and no other; who made them is said, as text and links."""
+    """The page's policy names no other origin, and the attribution is shown as text and links."""
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
     with DeskProcess(tmp_path, node, feed, "--as-recorded", "--style", style_url) as process:
         shown = opened(show(process.link("ann")), "Structure fire")
@@ -149,10 +150,8 @@ def test_streets_come_from_the_one_origin_that_was_named(
         shown.context.close()
 
 
-def test_without_its_streets_the_circle_is_shown_all_the_same(
-    tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]
-) -> None:
-    """A server of tiles that is away stops nobody."""
+def test_circle_is_shown_without_streets(tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]) -> None:
+    """An unavailable tile server does not prevent an approval."""
     feed = write_feed(tmp_path / "feed.csv", [row("FIRE", "Structure fire", spot)])
     with DeskProcess(tmp_path, node, feed, "--as-recorded", "--style", "http://127.0.0.1:9/style.json") as process:
         shown = opened(show(process.link("ann")), "Structure fire")

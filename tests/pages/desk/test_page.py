@@ -1,4 +1,4 @@
-"""The page of the review desk: its list, its keyboard, its width and its key."""
+"""Tests of the review desk's page: its list, keyboard, layout and sign-in."""
 
 from pathlib import Path
 
@@ -14,10 +14,8 @@ from client_demo.desk import feeds
 # ---- the list ----------------------------------------------------------------------------------------------------
 
 
-def test_the_newest_come_first_and_of_those_of_the_same_five_minutes_the_most_severe(
-    desk: DeskProcess, show: Show
-) -> None:
-    """What is too old comes last, however severe."""
+def test_list_is_sorted_by_five_minutes_then_by_severity(desk: DeskProcess, show: Show) -> None:
+    """The newest items come first, and stale ones come last, however severe."""
     shown = show(desk.link("ann"))
     shown.has("#list", "Structure fire")
     made = """import("/desk/list.js").then(({ listed }) => {
@@ -33,8 +31,10 @@ def test_the_newest_come_first_and_of_those_of_the_same_five_minutes_the_most_se
     ]
 
 
-def test_a_row_says_nothing_twice(tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]) -> None:
-    """The category stands below the feed's words only where it says something else."""
+def test_row_omits_a_category_that_repeats_the_nature(
+    tmp_path: Path, node: Node, show: Show, spot: tuple[float, float]
+) -> None:
+    """The category is shown only if it differs from the feed's words."""
     rows = [row(nature, nature, spot) for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence")]
     feed = write_feed(tmp_path / "feed.csv", [*rows, row("WILD", "Wildfire in town", spot)])
     told = tmp_path / "my-city.toml"
@@ -46,14 +46,14 @@ def test_a_row_says_nothing_twice(tmp_path: Path, node: Node, show: Show, spot: 
         for nature in ("Vehicle break-in", "Armed robbery", "Burglary, residence"):
             assert shown.page.locator(".item", has_text=nature).locator(".item-category").count() == 0
         assert shown.text(".item:has-text('Wildfire') .item-category") == "Structure fire"
-        shown.context.close()  # before the desk does
+        shown.context.close()  # close the page before the desk
 
 
-# ---- for everybody -----------------------------------------------------------------------------------------------
+# ---- keyboard, accessibility and sign-in -------------------------------------------------------------------------
 
 
 def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Signed in, the shortcuts alone."""
+    """The test uses only shortcuts after signing in."""
     shown = show(own_desk.link("ann"))
     press = shown.page.keyboard.press
     shown.has("#list", "Structure fire")
@@ -89,8 +89,8 @@ def test_everything_can_be_done_with_the_keyboard(own_desk: DeskProcess, phone: 
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_is_accessible(desk: DeskProcess, show: Show, theme: str) -> None:
-    """By axe-core: the list, an incident with refusals, what is locked, the shortcuts, signing in."""
+def test_page_has_no_wcag_violations(desk: DeskProcess, show: Show, theme: str) -> None:
+    """axe-core checks the list, an incident with refusals, a locked one, the shortcuts and the sign-in."""
     shown = show(desk.link("ann"), color_scheme=theme)
     shown.has("#list", "Structure fire")
     assert shown.violations() == []
@@ -109,8 +109,8 @@ def test_the_page_is_accessible(desk: DeskProcess, show: Show, theme: str) -> No
     was_meant(stranger, "401")
 
 
-def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskProcess, show: Show) -> None:
-    """The key leaves the address bar at once."""
+def test_wrong_key_is_refused_and_signing_out_closes_the_desk(desk: DeskProcess, show: Show) -> None:
+    """The key disappears from the address bar at once."""
     shown = show(desk.link("ann").partition("#")[0])
     shown.page.fill("#key", "guess")
     shown.page.keyboard.press("Enter")
@@ -127,8 +127,8 @@ def test_a_wrong_key_opens_nothing_and_signing_out_closes_the_desk(desk: DeskPro
     was_meant(shown, "401")
 
 
-def test_it_fits_a_phone(desk: DeskProcess, show: Show) -> None:
-    """Nothing is wider than the screen; the list and one incident take turns."""
+def test_page_fits_a_phone(desk: DeskProcess, show: Show) -> None:
+    """Nothing is wider than the screen, and the list and an incident are shown in turn."""
     shown = show(desk.link("ann"), viewport=PHONE)
     shown.has("#list", "Structure fire")
     is_wide = "document.documentElement.scrollWidth > innerWidth"

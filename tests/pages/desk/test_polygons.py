@@ -1,4 +1,4 @@
-"""Polygons that are drawn on the review desk's map."""
+"""Tests of polygons drawn on the review desk's map."""
 
 from collections.abc import Callable, Iterator
 
@@ -22,7 +22,7 @@ arson = { title = "Arson" }
 
 @pytest.fixture(scope="module")
 def rivers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node where fires may have polygons."""
+    """Return a node where fires may have polygons."""
     home = tmp_path_factory.mktemp("rivers")
     (home / "rivers.toml").write_text(RIVERS)
     with Node(home, keys, "--policy", "rivers.toml") as started:
@@ -31,7 +31,7 @@ def rivers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nod
 
 @pytest.fixture(scope="module")
 def river_desk(rivers: Node) -> Iterator[DeskProcess]:
-    """A desk of that node with two fires: one is published, and one is left for the tests that publish nothing."""
+    """Return a desk of that node with two fires: one gets published, and other tests leave the second unpublished."""
     rows = [row(number, "Structure fire", ground()) for number in ("ONE", "OTHER")]
     with DeskProcess(rivers.home, rivers, write_feed(rivers.home / "feed.csv", rows), "--as-recorded") as process:
         yield process
@@ -39,30 +39,30 @@ def river_desk(rivers: Node) -> Iterator[DeskProcess]:
 
 @pytest.fixture
 def drawing(river_desk: DeskProcess, show: Show) -> Shown:
-    """That desk with a fire open, and a polygon chosen."""
+    """Return the desk's page with a fire open and the polygon shape selected."""
     shown = opened(show(river_desk.link("ann")), "Structure fire")
-    shown.page.locator(".handle-centre").hover()  # which waits until the map stands still
+    shown.page.locator(".handle-centre").hover()  # hover() waits until the map stands still
     shown.page.select_option("#shape", "polygon")
     return shown
 
 
 def press_map(shown: Shown, *points: tuple[float, float]) -> None:
-    """Press the map at these shares of its width and height."""
+    """Click on the map at these fractions of its width and height."""
     box = shown.box("#map")
     for x, y in points:
         shown.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
 
 
 def corners(shown: Shown) -> list[str]:
-    """The corners in the form, a line each."""
+    """Return the corners in the form, one per line."""
     return shown.page.input_value("#corners").splitlines()
 
 
 QUAD = [(0.25, 0.25), (0.75, 0.3), (0.7, 0.75), (0.3, 0.7)]
 
 
-def test_a_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, join: Callable[..., Session]) -> None:
-    """Press by press; what is published is what was drawn, and who is inside hears it."""
+def test_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, join: Callable[..., Session]) -> None:
+    """The published polygon is the drawn one, and a subscriber inside receives the alert."""
     assert corners(drawing) == []
     press_map(drawing, *QUAD[:2])
     drawing.has("#corners-trouble", "Draw three corners")
@@ -88,11 +88,11 @@ def test_a_polygon_is_drawn_dragged_and_published(drawing: Shown, rivers: Node, 
     [shape] = heard(phone, 1)["area"]
     assert {(lat, lng) for lng, lat in shape["coordinates"][0]} == drawn
     drawing.has("#history", "by ann at")
-    assert len(corners(drawing)) == 4  # and can be revised
+    assert len(corners(drawing)) == 4  # so the alert can be revised
 
 
-def test_a_drag_during_which_the_page_is_resized_adds_no_corner(drawing: Shown) -> None:
-    """The map then forgets where the button went down, and takes the end of the drag for a press."""
+def test_drag_during_a_resize_adds_no_corner(drawing: Shown) -> None:
+    """The map forgets where the button was pressed, and takes the end of the drag for a click."""
     press_map(drawing, *QUAD)
     may_approve(drawing)
     drawing.page.locator(".handle-corner >> nth=1").hover()
@@ -109,8 +109,8 @@ def test_a_drag_during_which_the_page_is_resized_adds_no_corner(drawing: Shown) 
     assert len(corners(drawing)) == 4
 
 
-def test_a_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
-    """What helps people to press may send the click alone."""
+def test_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
+    """Assistive software may send only the click."""
     box = drawing.box("#map")
     for x, y in QUAD[:3]:
         at = {"clientX": box["x"] + x * box["width"], "clientY": box["y"] + y * box["height"], "bubbles": True}
@@ -118,8 +118,8 @@ def test_a_click_without_a_press_adds_a_corner(drawing: Shown) -> None:
     assert len(corners(drawing)) == 3
 
 
-def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
-    """Arrow keys move a corner, Delete takes it away, Enter between two adds one."""
+def test_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
+    """Arrow keys move a corner, Delete removes it, and Enter between two corners adds one."""
     page = drawing.page
     press_map(drawing, *QUAD)
     before = corners(drawing)
@@ -141,8 +141,8 @@ def test_a_polygon_is_edited_with_the_keyboard(drawing: Shown) -> None:
     assert drawing.violations() == []
 
 
-def test_a_polygon_can_be_written(drawing: Shown) -> None:
-    """A line for each corner, closed or not; a crossed one is refused in words, with the field marked."""
+def test_polygon_can_be_typed(drawing: Shown) -> None:
+    """Each line is a corner, and the ring may be open or closed. A crossed polygon is refused at its field."""
     points = corners_around(drawing)
     drawing.page.fill("#corners", "\n".join([points[0], points[2], points[1], points[3]]))
     drawing.has("#corners-trouble", "Must not cross or touch itself")
@@ -154,13 +154,13 @@ def test_a_polygon_can_be_written(drawing: Shown) -> None:
 
 
 def corners_around(shown: Shown) -> list[str]:
-    """Four corners round the place of the record."""
+    """Return four corners around the place of the record."""
     lat, lng = (float(shown.page.input_value(f"#{name}")) for name in ("lat", "lng"))
     return [f"{lat + y:.4f}, {lng + x:.4f}" for x, y in ((-0.01, -0.01), (0.01, -0.01), (0.01, 0.01), (-0.01, 0.01))]
 
 
-def test_a_category_that_takes_no_polygons_says_so(drawing: Shown) -> None:
-    """Another category may be chosen after it was drawn: the node refuses it, and a circle can be chosen again."""
+def test_category_without_polygons_is_refused_for_a_polygon(drawing: Shown) -> None:
+    """The category is changed after drawing; the node refuses it, and a circle can be chosen again."""
     press_map(drawing, *QUAD)
     drawing.page.select_option("#category", "arson")
     drawing.has("#corners-trouble", "This category takes circles only")
@@ -170,8 +170,8 @@ def test_a_category_that_takes_no_polygons_says_so(drawing: Shown) -> None:
     assert drawing.page.locator("#corners-row").is_hidden()
 
 
-def test_where_no_polygon_is_taken_none_is_offered(desk: DeskProcess, show: Show) -> None:
-    """The built-in policy has circles alone."""
+def test_polygons_are_not_offered_where_no_category_allows_them(desk: DeskProcess, show: Show) -> None:
+    """The built-in policy allows circles only."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
     assert shown.page.locator("#shape-row").is_hidden()

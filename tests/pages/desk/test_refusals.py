@@ -1,10 +1,10 @@
-"""What can't be approved on the review desk, and text that wants to be code."""
+"""Tests of refusals on the review desk's page, and of text with markup."""
 
 from end_to_end.kit.desk import DeskProcess
 from end_to_end.kit.subscriber import Session
 from pages.desk.tools import HOSTILE, Show, heard, may_approve, may_not_approve, opened
 
-# ---- what can't be approved --------------------------------------------------------------------------------------
+# ---- refused forms -----------------------------------------------------------------------------------------------
 
 
 REFUSED = [
@@ -17,8 +17,8 @@ REFUSED = [
 ]
 
 
-def test_refusals_are_shown_beside_their_fields_until_these_are_mended(desk: DeskProcess, show: Show) -> None:
-    """The button can't be pressed meanwhile."""
+def test_refusal_is_shown_at_its_field_until_corrected(desk: DeskProcess, show: Show) -> None:
+    """The button is disabled meanwhile."""
     shown = opened(show(desk.link("ann")), "Structure fire")
     may_approve(shown)
     for field, value, where, words in REFUSED:
@@ -32,10 +32,8 @@ def test_refusals_are_shown_beside_their_fields_until_these_are_mended(desk: Des
         may_approve(shown)
 
 
-def test_words_that_only_read_like_an_address_can_be_confirmed(
-    own_desk: DeskProcess, phone: Session, show: Show
-) -> None:
-    """A person decides; another text has to be confirmed anew."""
+def test_text_that_reads_like_an_address_can_be_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """A changed text has to be confirmed again."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "2 men ran down Elm Street")
     shown.has("#headline-trouble", "reads like an address")
@@ -49,8 +47,11 @@ def test_words_that_only_read_like_an_address_can_be_confirmed(
     assert heard(phone, 1)["headline"] == "3 men ran down Elm Street"
 
 
-def test_what_the_node_holds_is_marked_and_confirmed_by_name(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Protocol, P24 and A21: each kind by a box that says what is confirmed; another text has to be confirmed anew."""
+def test_held_text_is_marked_and_each_part_confirmed(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """Each kind has a box that names the part.
+
+    A changed text has to be confirmed again (protocol, rules P24 and A21).
+    """
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     shown.page.fill("#headline", "Fire at 1204 Main Street. Ask Mr Smith.")
     shown.has("#headline-trouble", "reads like a street address")
@@ -69,8 +70,8 @@ def test_what_the_node_holds_is_marked_and_confirmed_by_name(own_desk: DeskProce
     assert heard(phone, 1)["headline"] == "Fire at 1206 Main Street."
 
 
-def test_what_is_too_old_is_greyed_with_the_reason(desk: DeskProcess, show: Show) -> None:
-    """It stands below what can still be published."""
+def test_stale_incident_is_grey_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """Stale incidents come after those that can still be published."""
     shown = opened(show(desk.link("ann")), "Commercial fire")
     last = shown.page.locator(".item").last
     assert "item-grey" in (last.get_attribute("class") or "")
@@ -80,8 +81,8 @@ def test_what_is_too_old_is_greyed_with_the_reason(desk: DeskProcess, show: Show
     may_not_approve(shown)
 
 
-def test_what_is_never_alerted_is_shown_as_such_with_the_reason(desk: DeskProcess, show: Show) -> None:
-    """There is no form for it; what is only not on the list waits for a category."""
+def test_never_alerted_incident_is_shown_with_the_reason(desk: DeskProcess, show: Show) -> None:
+    """An incident that is never alerted has no form; one that is only not listed needs a category."""
     shown = show(desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()
     opened(shown, "Assault")
@@ -97,11 +98,11 @@ def test_what_is_never_alerted_is_shown_as_such_with_the_reason(desk: DeskProces
     may_approve(shown)
 
 
-# ---- hostile text ------------------------------------------------------------------------------------------------
+# ---- untrusted text ----------------------------------------------------------------------------------------------
 
 
-def test_markup_in_a_feed_or_an_alert_is_text(own_desk: DeskProcess, phone: Session, show: Show) -> None:
-    """Shown as it is, in list, title, record, form and preview; nothing of it runs."""
+def test_markup_in_a_feed_or_an_alert_is_shown_as_text(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+    """The list, the title, the record, the form and the preview show it as text."""
     shown = show(own_desk.link("ann"))
     shown.page.get_by_role("button", name="Kept back").click()
     opened(shown, "<img src=x")

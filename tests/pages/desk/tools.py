@@ -1,4 +1,4 @@
-"""What a reviewer does on the desk's page, and what a subscriber is sent."""
+"""Steps of a reviewer on the desk's page, and checks of a subscriber's messages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,25 +12,25 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><b>Structure</b> \u202e
 
 
 def opened(shown: Shown, name: str) -> Shown:
-    """Open the incident whose row says this, and wait for its preview."""
+    """Open the incident with this text and wait for its preview."""
     shown.page.locator(".item", has_text=name).first.click()
     shown.has("#title", name)
     return shown
 
 
 def may_approve(shown: Shown) -> None:
-    """Wait until the node has said that it would accept this."""
+    """Wait until the preview shows that the node would accept the form."""
     shown.until("!document.querySelector('#approve').disabled", "the button can be pressed")
 
 
 def may_not_approve(shown: Shown) -> None:
-    """The button can't be pressed, nor is the shortcut of any use."""
+    """Assert that neither the button nor the shortcut approves the form."""
     shown.page.keyboard.press("Control+Enter")
     assert shown.page.locator("#approve").is_disabled() or shown.page.locator("#approve").is_hidden()
 
 
 def heard(phone: Session, revision: int | str) -> dict[str, Any]:
-    """The next thing that a subscriber is sent, which must be this."""
+    """Return the subscriber's next message, which must have this revision."""
     message = phone.take()
     assert message["type"] == ("cancel" if revision == "cancel" else "alert")
     found = message.get("alert", message)
@@ -39,7 +39,7 @@ def heard(phone: Session, revision: int | str) -> dict[str, Any]:
 
 
 def was_meant(shown: Shown, trouble: str) -> None:
-    """A trouble that the test made is none; the browser notes it on its console too, sooner or later."""
+    """Wait until the browser has logged an error that the test caused, and remove the error."""
     wait_until(
         lambda: shown.page.evaluate("1") and any("error:" in each and trouble in each for each in shown.troubles),
         f"{trouble} on the console",

@@ -1,4 +1,4 @@
-"""A node with a live map, and one more map with push."""
+"""Fixtures: a node with a live map, and a second map with push."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ from client_demo.python.geo import offset
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:  # noqa: F811
-    """A node that allows the origins of two maps."""
+    """Return a node that allows the origins of two maps."""
     ports = free_ports(2)
     home = tmp_path_factory.mktemp("map")
     origins = ",".join(f"http://127.0.0.1:{port}" for port in ports)
@@ -32,7 +32,7 @@ def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
 
 @pytest.fixture(scope="module")
 def url(node: Node, serve: Callable[..., Served]) -> str:
-    """The map of that node. The page may see exercises."""
+    """Return the address of the node's map, whose page may see exercises."""
     return serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream"),
         *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.map_port)),  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ def url(node: Node, serve: Callable[..., Served]) -> str:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushService]:
-    """A push service."""
+    """Return a push service."""
     with PushService(make_certificate(tmp_path_factory.mktemp("tls"))) as service:
         yield service
     assert service.wrong == []
@@ -51,7 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushService]:
 
 @pytest.fixture(scope="module")
 def push(node: Node, service: PushService) -> Iterator[Push]:
-    """`geocast push`, with which the pages of the second map may register."""
+    """Return a `geocast push` process that accepts registrations from the second map."""
     origin = f"http://127.0.0.1:{node.waking_port}"  # type: ignore[attr-defined]
     with Push(node, service, options=("--origins", origin)) as push:
         yield push
@@ -60,7 +60,7 @@ def push(node: Node, service: PushService) -> Iterator[Push]:
 
 @pytest.fixture(scope="module")
 def waking_url(node: Node, push: Push, serve: Callable[..., Served]) -> str:
-    """A map that can tell who has closed it."""
+    """Return the address of the second map, which offers push."""
     return serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream"),
         *("--lat", str(HOME[0]), "--lng", str(HOME[1]), "--port", str(node.waking_port)),  # type: ignore[attr-defined]
@@ -72,7 +72,7 @@ def waking_url(node: Node, push: Push, serve: Callable[..., Served]) -> str:
 
 @pytest.fixture
 def publish(node: Node) -> Iterator[Callable[..., Json]]:
-    """`publish(east_m=…, headline=…, …)`: an alert so far from home, which is cancelled when the test is over."""
+    """Return `publish(east_m=…, …)`, which publishes an alert at this distance from home until the end of the test."""
     sent: dict[str, int] = {}
 
     def publishing(north_m: float = 0, east_m: float = 0, **fields: Any) -> Json:

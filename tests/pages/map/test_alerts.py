@@ -1,4 +1,4 @@
-"""The live map in a real browser, against a real node: what a person sees, with the mouse, the keyboard, the ears."""
+"""Tests of alerts on the live map in a real browser with a real node, by mouse, keyboard and announcements."""
 
 import itertools
 import math
@@ -12,8 +12,8 @@ from pages.map.tools import AFFECTING, ELSEWHERE, HOME, INSIDE_M, STATUS, colour
 from client_demo.python.geo import distance_m, offset
 
 
-def test_an_alert_posted_over_http_is_on_the_map_and_in_the_list_and_said_and_acknowledged(node, url, show, publish):
-    """Circle, card, announcement, latency; and the node hears that somebody was shown it."""
+def test_published_alert_is_on_the_map_in_the_list_announced_and_acknowledged(node, url, show, publish):
+    """The page shows the latency, and the node counts the acknowledgement."""
     shown = online(show(url))
     sent = publish(headline="Stay inside", severity="severe", description="Police are on the scene.")
     shown.has(AFFECTING, "Stay inside")
@@ -29,8 +29,8 @@ def test_an_alert_posted_over_http_is_on_the_map_and_in_the_list_and_said_and_ac
     shown.picture("map-alert")
 
 
-def test_who_drags_the_marker_into_a_circle_is_told_what_is_live_there(url, show, publish):
-    """A late joiner, with the mouse."""
+def test_marker_dragged_into_a_circle_gets_its_live_alert(url, show, publish):
+    """The mouse moves the marker, and the page counts as a late joiner."""
     publish(east_m=5000, headline="Five kilometres east")
     shown = online(show(url))
     shown.has(ELSEWHERE, "Burglary")
@@ -46,8 +46,8 @@ def test_who_drags_the_marker_into_a_circle_is_told_what_is_live_there(url, show
     shown.picture("map-late-joiner")
 
 
-def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publish):
-    """The same for those who use no mouse; what has been left stays held, and says so."""
+def test_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, publish):
+    """An alert that was left is still held and marked as such."""
     publish(east_m=2500, headline="Two kilometres east")
     shown = online(show(url))
     shown.has(ELSEWHERE, "Burglary")
@@ -62,8 +62,8 @@ def test_the_arrow_keys_move_the_marker_into_a_circle_and_out_again(url, show, p
     shown.has("#announce", "You have left the area")
 
 
-def test_a_card_and_a_row_stay_themselves_while_how_far_they_are_changes(url, show, publish):
-    """So what one reads, selects or presses in them is not taken away meanwhile."""
+def test_card_and_row_are_kept_while_their_distance_changes(url, show, publish):
+    """The page does not replace an element that a person may be reading, selecting or pressing."""
     publish(headline="Here")
     publish(east_m=9000, headline="Far east")
     shown = online(show(url))
@@ -80,8 +80,11 @@ def test_a_card_and_a_row_stay_themselves_while_how_far_they_are_changes(url, sh
     assert [shown.page.locator(each).evaluate("item => item.isTheSame") for each in items] == [True, True]
 
 
-def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
-    """A band that bends round the place: outside in its bend, inside an arm of it. The page works it out (C4)."""
+def test_polygon_is_drawn_and_tested_exactly(url, show, publish):
+    """The place is first outside in the bend of an L-shaped polygon, then inside an arm.
+
+    The page computes this (rule C4).
+    """
     bend = [(-3000, -3000), (3000, -3000), (3000, -1500), (-1500, -1500), (-1500, 3000), (-3000, 3000)]
     ring = [offset(*HOME, north, east)[::-1] for north, east in bend]
     shape = {"type": "Polygon", "coordinates": [[*map(list, ring), list(ring[0])]]}
@@ -95,8 +98,8 @@ def test_a_polygon_is_drawn_and_felt_to_its_edge(url, show, publish):
     shown.picture("map-polygon")
 
 
-def test_what_a_polygon_reaches_beyond_its_ring_is_drawn(node, url, show, publish):
-    """B9: a ring of many corners is published with fewer, and with a buffer that holds those that were left out."""
+def test_buffer_of_a_polygon_is_drawn(node, url, show, publish):
+    """A ring with many corners is published with fewer corners and a buffer that covers the omitted ones (rule B9)."""
     middle_at = offset(*HOME, 0, 6000)
     bearings = [2 * math.pi * n / 1500 for n in range(1500)]
     zigzag = [
@@ -121,7 +124,7 @@ def test_what_a_polygon_reaches_beyond_its_ring_is_drawn(node, url, show, publis
         for far_m in (farthest_m + 0.3 * published["buffer_m"], farthest_m + 1.3 * published["buffer_m"])
         for turn in (0.7, 2.4, 3.9, 5.5)
     ]
-    apart = [(round(x), round(y + 1500 * px_per_m)), spots[-1]]  # one inside of the ring, and one beyond all
+    apart = [(round(x), round(y + 1500 * px_per_m)), spots[-1]]  # one point inside the ring, and one beyond the buffer
     wait_until(lambda: len(set(colours(shown, apart))) == 2, "the ring is drawn")
     seen = colours(shown, spots)
     shown.picture("map-buffer")
@@ -133,8 +136,8 @@ def test_what_a_polygon_reaches_beyond_its_ring_is_drawn(node, url, show, publis
     assert changed[4:] == [False] * 4
 
 
-def test_an_official_warning_is_shown_in_the_language_of_the_browser_with_what_to_do(node, url, show):
-    """C9, LA2: the instruction is there to be read; more is offered by its host's name, and never opened."""
+def test_official_warning_is_shown_in_the_browsers_language_with_instructions(node, url, show):
+    """The link is named by its host and never opened automatically (rules C9, LA2)."""
     assert warnings_of_cap.send(node, warnings_of_cap.warning("w-1", HOME, "en-CA", "fr-CA")).status_code == 201
     shown = online(show(url, locale="fr-FR"))
     for text in ("Flood (fr-CA)", "The river rises (fr-CA)", "More than ever (fr-CA).", "Go up the hill (fr-CA)."):
@@ -151,16 +154,16 @@ def test_an_official_warning_is_shown_in_the_language_of_the_browser_with_what_t
     assert "Cancelled, C'est fini" in shown.text("#announce")
 
 
-def test_who_tells_only_a_cell_is_told_all_the_same(url, show, publish):
-    """The place does not leave the page; its cell is outlined."""
+def test_page_that_sends_only_a_cell_gets_alerts(url, show, publish):
+    """The exact place does not leave the page, and its cell is outlined."""
     shown = online(show(url))
     shown.page.locator("#coarse").check()
     publish(headline="Near your cell")
     shown.has(AFFECTING, "Near your cell")
 
 
-def test_a_cancelled_alert_leaves_the_page(node, url, show, publish):
-    """From the map and from the list, with the reason for those who listen."""
+def test_cancelled_alert_leaves_the_page(node, url, show, publish):
+    """The alert leaves the map and the list, and the reason is announced."""
     shown = online(show(url))
     sent = publish(headline="It will be called off")
     shown.has(AFFECTING, "It will be called off")
@@ -171,9 +174,9 @@ def test_a_cancelled_alert_leaves_the_page(node, url, show, publish):
     assert shown.page.locator("#nothing").is_visible()
 
 
-def test_after_a_restart_of_the_node_the_page_becomes_right_by_itself(node, url, show, publish):
-    """One alert is called off and one is new when it comes back; nobody touches the page."""
-    soon = "const { random } = Math; Math.random = () => random() / 50"  # in the first half second of the window
+def test_page_recovers_after_a_restart_of_the_node(node, url, show, publish):
+    """Meanwhile one alert is cancelled and one is published; nobody touches the page."""
+    soon = "const { random } = Math; Math.random = () => random() / 50"  # reconnect early in the window
     shown = online(show(url, script=soon))
     old = publish(headline="Before the restart")
     shown.has(AFFECTING, "Before the restart")
@@ -189,16 +192,16 @@ def test_after_a_restart_of_the_node_the_page_becomes_right_by_itself(node, url,
     shown.troubles = [trouble for trouble in shown.troubles if "WebSocket connection" not in trouble]
 
 
-def test_exercises_are_marked_as_such(url, show, publish):
-    """In words, in the list, on the map's rim, and for those who listen."""
+def test_exercise_is_marked(url, show, publish):
+    """The mark is in the text, in the list, on the map's rim and in the announcement."""
     shown = online(show(url))
     publish(headline="This is only a drill", status="exercise")
     shown.has(AFFECTING, "Exercise")
     assert "exercise, moderate, Burglary" in shown.text("#announce")
 
 
-def test_an_alert_that_ends_leaves_the_page(url, show, publish):
-    """By the server's clock, without a message."""
+def test_ended_alert_leaves_the_page(url, show, publish):
+    """The end follows the server's clock, without a message."""
     shown = online(show(url))
     publish(headline="Short", expires_at=stamp(seconds=10))
     shown.has(AFFECTING, "Short")
@@ -206,8 +209,8 @@ def test_an_alert_that_ends_leaves_the_page(url, show, publish):
     shown.has_not("main", "Short")
 
 
-def test_a_median_is_one_of_several_and_there_is_no_percentile_of_few(url, show, publish):
-    """One alert has a time, five have a median; what the server took is told from what the browser took."""
+def test_median_needs_five_alerts_and_no_percentile_is_shown(url, show, publish):
+    """The server's time is shown separately from the browser's."""
     shown = online(show(url))
     for number in range(5):
         publish(headline=f"Number {number}")

@@ -1,4 +1,4 @@
-"""A live map that tells who has closed it, by Web Push, in a real browser."""
+"""Tests of Web Push on the live map in a real browser, with the page open and closed."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ from end_to_end.kit.push import cell
 from end_to_end.kit.times import wait_until
 from pages.map.tools import AFFECTING, HOME, online
 
-# The browser's push service is the only part that is not there: its place has a subscription of the tests' own service.
+# Only the browser's push service is replaced: pages get a subscription of the tests' own push service.
 SUBSCRIBED = """
 const unsubscribe = async () => !void localStorage.removeItem("has");
 const make = () => ({ toJSON: () => (SUBSCRIPTION), unsubscribe });
@@ -17,12 +17,12 @@ PushManager.prototype.subscribe = async () => { localStorage.setItem("has", "1")
 
 
 def _activated(event: Any) -> list[str]:
-    """Which workers run now, by Chromium's own tools."""
+    """Return the ids of the workers that Chromium reports as activated."""
     return [each["registrationId"] for each in event["versions"] if each["status"] == "activated"]
 
 
-def test_a_page_that_is_closed_is_woken_by_its_worker(push, service, waking_url, show, publish):
-    """The whole way: the button, a registration with a cell and no more, a push, and what the phone shows for it."""
+def test_closed_page_is_woken_by_its_worker(push, service, waking_url, show, publish):
+    """The button registers only a cell; a push arrives and is shown as a notification."""
     phone = service.phone()
     script = SUBSCRIBED.replace("SUBSCRIPTION", json.dumps(phone.subscription()))
     shown = online(show(waking_url, script=script, permissions=["notifications"], locale="en-GB"))
@@ -60,8 +60,8 @@ def test_a_page_that_is_closed_is_woken_by_its_worker(push, service, waking_url,
     wait_until(lambda: push.metric("push_devices") == 0, "it is forgotten")
 
 
-def test_a_browser_without_a_push_service_says_so_in_plain_words(waking_url, show):
-    """Such as this one, which says it on its console, too."""
+def test_browser_without_a_push_service_gets_a_clear_message(waking_url, show):
+    """Headless Chromium has no push service, and also logs this on its console."""
     shown = online(show(waking_url, permissions=["notifications"]))
     shown.page.click("#push")
     shown.has("#push-state", "This browser can’t be told: it has no push service, or can’t reach it.")

@@ -1,4 +1,4 @@
-"""The page of the live map, in a real browser: any text, width, theme and map style, and the demo's map."""
+"""Tests of the live map's page in a real browser: hostile text, widths, themes, map styles, and the demo's map."""
 
 import httpx
 import pytest
@@ -18,8 +18,8 @@ HOSTILE = {
 }
 
 
-def test_text_is_text_whatever_it_says(url, show, publish):
-    """Shown as it was sent, in a headline, a description and on the map; nothing of it runs or breaks the page."""
+def test_untrusted_text_is_shown_as_text(url, show, publish):
+    """In a headline, a description and on the map it appears as it was sent; nothing runs or breaks the page."""
     shown = online(show(url))
     for text in HOSTILE.values():
         publish(headline=text, description=text)
@@ -37,8 +37,8 @@ def test_text_is_text_whatever_it_says(url, show, publish):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(url, show, publish, scheme):
-    """Contrast, names, roles, in both themes and at both widths, with an alert of each severity."""
+def test_page_has_no_wcag_violations(url, show, publish, scheme):
+    """axe-core checks both themes and widths, with an alert of each severity."""
     for number, severity in enumerate(("extreme", "severe", "moderate", "minor")):
         publish(headline=f"{severity} here", severity=severity)
         publish(east_m=4000 + 1500 * number, headline=f"{severity} elsewhere", severity=severity)
@@ -52,8 +52,8 @@ def test_axe_finds_nothing(url, show, publish, scheme):
         shown.picture(f"map-{scheme}-{viewport['width']}", full_page=True)
 
 
-def test_the_theme_button_is_remembered(url, show):
-    """Over page loads."""
+def test_theme_is_remembered(url, show):
+    """The chosen theme survives a reload."""
     shown = online(show(url, color_scheme="light"))
     light = shown.page.evaluate("getComputedStyle(document.body).color")
     shown.page.locator("#theme").click()
@@ -64,8 +64,8 @@ def test_the_theme_button_is_remembered(url, show):
     wait_until(lambda: shown.page.locator("#theme").get_attribute("aria-pressed") == "true", "the button says so")
 
 
-def test_the_policy_of_the_page_is_strict_and_the_browser_enforces_it(url, show):
-    """No inline script, no eval, no markup from strings, no other hosts."""
+def test_content_policy_is_strict_and_enforced(url, show):
+    """Inline scripts, eval, markup from strings and other hosts are refused."""
     shown = online(show(url))
     assert shown.answer
     headers = shown.answer.headers
@@ -82,8 +82,8 @@ def test_the_policy_of_the_page_is_strict_and_the_browser_enforces_it(url, show)
     shown.troubles = [trouble for trouble in shown.troubles if "Trusted" not in trouble]
 
 
-def test_only_named_files_are_served_and_only_to_this_machines_name(url):
-    """No way out of the folder, no way in for a stranger's name (DNS rebinding), and copies are asked about."""
+def test_only_listed_files_are_served_and_only_to_this_hosts_name(url):
+    """Paths outside the folder and foreign host names (DNS rebinding) are refused; cached files are revalidated."""
     with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http:
         page = http.get("/")
         assert page.status_code == 200
@@ -96,8 +96,8 @@ def test_only_named_files_are_served_and_only_to_this_machines_name(url):
         assert http.post("/").status_code == 405
 
 
-def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish, style_url):
-    """From its own origin, which the page's policy names and no other; the credit is text and links."""
+def test_map_style_is_drawn_with_its_attribution(node, serve, show, publish, style_url):
+    """The page's policy allows only the style's origin, and the attribution is text and links."""
     address = serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
         *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0", "--style", style_url),
@@ -115,8 +115,8 @@ def test_a_style_with_streets_is_drawn_and_credited(node, serve, show, publish, 
     assert f"connect-src 'self' ws://127.0.0.1:{node.stream_port} {origin};" in policy
     assert f"img-src 'self' data: blob: {origin};" in policy
     shown.picture("map-style")
-    shown.page.goto("about:blank")  # it tries again and again, and so would have another trouble any moment
-    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # not an allowed origin
+    shown.page.goto("about:blank")  # leave the page, which would keep retrying and log further errors
+    shown.troubles = [trouble for trouble in shown.troubles if "WebSocket" not in trouble]  # its origin is not allowed
 
 
 HIDES = """(() => {
@@ -137,8 +137,8 @@ HIDES = """(() => {
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, show, publish, viewport):
-    """Among alerts that lie close together; who has little time left says how much."""
+def test_label_hides_no_marker_and_shows_time_only_near_the_end(url, show, publish, viewport):
+    """The alerts lie close together, and an alert that ends soon shows the time left."""
     for number in range(8):
         publish(400 * (number % 3) - 400, 500 * number, headline="x", severity=("minor", "severe")[number % 2])
     shown = online(show(url, viewport=viewport))
@@ -151,21 +151,21 @@ def test_no_name_hides_a_marker_and_none_repeats_a_time_that_is_far_off(url, sho
     shown.until(f"{HIDES}.times === 1", "one that says when it ends")
 
 
-def test_the_map_explains_its_signs_and_offers_no_push_where_there_is_none(url, show):
-    """What a ring is, and what a cell is where there are any."""
+def test_legend_explains_the_signs_and_push_is_hidden_where_unavailable(url, show):
+    """The legend explains circles, and cells only where there are any."""
     shown = online(show(url))
     shown.has(".legend", "alert, and its time left")
-    assert "phones" not in shown.text(".legend")  # nobody plays any here
+    assert "phones" not in shown.text(".legend")  # there are no simulated phones here
     assert not shown.page.locator("#push").is_visible()
     assert shown.text("#push-state") == ""
 
 
-def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show, publish):
-    """One sees what concerns oneself without scrolling, and it is below no button."""
+def test_phone_shows_alerts_first_and_no_keyboard_help(url, show, publish):
+    """Alerts that concern the person are visible without scrolling, above the buttons."""
     shown = online(show(url, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True))
     publish(headline="At the top")
     shown.has(AFFECTING, "At the top")
-    shown.has(AFFECTING, "drawn")  # its last line: it is as high as it will be
+    shown.has(AFFECTING, "drawn")  # the card's last line, so its height is final
     card, button = (shown.box(each) for each in (f"{AFFECTING} li", "#locate"))
     assert card["y"] + card["height"] <= 844
     assert card["y"] < button["y"]
@@ -175,8 +175,8 @@ def test_on_a_phone_the_alerts_come_first_and_nothing_is_said_of_keys(url, show,
     assert "arrow keys" in with_keys.text("#place-help")
 
 
-def test_without_its_streets_the_map_shows_its_alerts_all_the_same(node, serve, show):
-    """A server of tiles that is away takes nothing but the streets."""
+def test_map_shows_alerts_without_streets(node, serve, show):
+    """An unavailable tile server removes only the streets."""
     address = serve(
         *("map", "--api", f"http://127.0.0.1:{node.api_port}", "--lat", str(HOME[0]), "--lng", str(HOME[1])),
         *("--url", f"ws://127.0.0.1:{node.stream_port}/v1/stream", "--port", "0"),
@@ -186,13 +186,13 @@ def test_without_its_streets_the_map_shows_its_alerts_all_the_same(node, serve, 
     shown = show(address)
     shown.has("#notice", "The streets can’t be loaded.")
     shown.has("#credits", "Natural Earth")
-    shown.context.close()  # or it tries again, and fails again
+    shown.context.close()  # otherwise the page would retry and fail again
     shown.troubles = [each for each in shown.troubles if "WebSocket" not in each and "ERR_" not in each]
 
 
 @pytest.mark.slow
-def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve, show):
-    """Fan-outs in slow motion, a verdict, and the status of the verdict after Ctrl-C."""
+def test_demos_map_shows_recipients_and_runs_until_stopped(serve, show):
+    """The demo shows fan-outs in slow motion and a verdict, and exits with the verdict's status after Ctrl-C."""
     demo = serve("demo", "--seconds", "12", "--subscribers", "300", "--port", "0", "--stay")
     shown = online(show(demo.url("map")))
     shown.has("#fan-out-time", "of 300 simulated phones told")
@@ -201,8 +201,8 @@ def test_the_demos_map_shows_who_was_told_and_goes_on_until_it_is_stopped(serve,
     shown.has(".legend", "phones, few to many")
     assert shown.page.locator("#simulated").is_visible()
     shown.picture("map-demo")
-    demo.url("Map")  # behind the verdict
+    demo.url("Map")  # printed after the verdict
     shown.has_not("#summary", "0 live")
-    shown.context.close()  # before what it talks to goes away
+    shown.context.close()  # close the page before its servers
     _, status = demo.stop()
     assert status == 0

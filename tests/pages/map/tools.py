@@ -1,4 +1,4 @@
-"""What a person does on the live map, and what is on it."""
+"""Steps of a person on the live map, and readings of the map."""
 
 import io
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pages.conftest import Shown
 from PIL import Image
 
 HOME = (32.7767, -96.797)
-INSIDE_M = 750  # of the middle of an alert that `publish` makes: inside of its circle
+INSIDE_M = 750  # metres from the centre, within the circle of an alert made by `publish`
 AFFECTING, ELSEWHERE, STATUS = "#affecting", "#elsewhere", "#status"
 
 
@@ -19,7 +19,7 @@ def online(shown: Shown) -> Shown:
 
 
 def press_until(shown: Shown, key: str, is_there: Callable[[float, float], bool]) -> None:
-    """Move the marker by a key until the place that the page tells is there, and no farther."""
+    """Press a key until the marker is at a fitting place; fail if it goes past."""
     shown.page.locator("#you").focus()
     for _ in range(12):
         before = shown.text("#place")
@@ -31,12 +31,12 @@ def press_until(shown: Shown, key: str, is_there: Callable[[float, float], bool]
 
 
 def middle(shown: Shown, selector: str) -> tuple[float, float]:
-    """Where something is on the screen."""
+    """Return the centre of an element on the screen."""
     box = shown.box(selector)
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
 def colours(shown: Shown, spots: list[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """What the screen shows at these pixels."""
+    """Return the colours of these pixels of the screen."""
     picture = Image.open(io.BytesIO(shown.page.screenshot(animations="disabled"))).convert("RGB")
     return [picture.getpixel(spot) for spot in spots]
