@@ -1,4 +1,4 @@
-"""Limits: too many messages, too late, too long silent, too slow; and the end of a token."""
+"""The limits of a connection: too many messages, too late, too long silent, too slow, and an expired token."""
 
 import contextlib
 import resource
