@@ -168,13 +168,15 @@ def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     assert third.accepts(call_id)["reason"] == "full"
     first.say_of("report", call_id, state="arrived")
     wait_until(lambda: state(node, call_id)["seats"][0]["state"] == "arrived", "the report is in the log")
-    wait_until(lambda: (seen := state(node, call_id))["rung"] == seen["seen"] == 3, "all is counted")
+    wait_until(
+        lambda: (seen := state(node, call_id))["rung"] == seen["seen"] == 3, "all notifications and acks are counted"
+    )
 
     second.say_of("decline", call_id)
     assert second.hears("standdown")["reason"] == "left"
     again = third.hears("call")["call"]
     assert again["revision"] > 1
-    wait_until(lambda: state(node, call_id)["declined"] == 1, "it is counted who has declined")
+    wait_until(lambda: state(node, call_id)["declined"] == 1, "the decline is counted")
     assert [seat["responder"] for seat in state(node, call_id)["seats"]] == ["r-0"]
 
     dispatch(node, f"/v1/calls/{call_id}/end", {"reason": "The crew is there."})
@@ -226,7 +228,7 @@ def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: 
     node.publish(alert((NEAR["lat"], NEAR["lng"]), category="burglary"))
     late = join("r-1")
     late.catch_up()
-    wait_until(lambda: state(node, call_id)["rung"] == 1, "it was called behind its hello")
+    wait_until(lambda: state(node, call_id)["rung"] == 1, "the late responder was notified")
     task = late.accepts(call_id)
     assert task["type"] == "task"
     late.drop()
@@ -261,7 +263,7 @@ def test_exact_place_and_responders_are_in_no_file_log_line_or_metric(tmp_path: 
         call_id = opened(node)
         responder.hears("call")
         assert responder.accepts(call_id)["place"]["address"] == PLACE["address"]
-        wait_until(lambda: "geocast_call_seats_total" in node.api.get("/metrics").text, "it is counted")
+        wait_until(lambda: "geocast_call_seats_total" in node.api.get("/metrics").text, "the seat is counted")
         told = node.api.get("/metrics").text + node.output()
         files = b"".join(path.read_bytes() for path in node.home.glob("geocast.db*"))
         for secret in (*SECRETS, "somebody-by-name", str(here(1.25)["lat"])):
@@ -292,7 +294,7 @@ def test_metrics_of_calls_have_the_documented_names_and_values(node: Node, join:
             "geocast_call_unsealed_failed_total 0.0",
         } <= lines
 
-    wait_until(counted, "the metrics say so")
+    wait_until(counted, "the metrics have these values")
 
 
 @pytest.fixture
@@ -347,7 +349,7 @@ def test_accept_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
         responder.say_of("accept", call_id)
         responder.say({"type": "ping"})
         assert responder.hears("pong")
-        wait_until(lambda: one.api_status() == 503, "the node knows that the log is away")
+        wait_until(lambda: one.api_status() == 503, "the node knows that the log is unavailable")
         responder.hears_nothing()
         cluster.redis.resume()
         assert responder.hears("task")["seat"] == 1
@@ -378,8 +380,8 @@ def test_expired_call_is_ended_in_the_log_without_a_message(tmp_path: Path) -> N
     with quick_node(tmp_path) as node, Responder(node, "r-1") as responder:
         call_id = opened(node, expires_at=stamp(seconds=3))
         responder.hears("call")
-        wait_until(lambda: state(node, call_id)["state"] == "expired", "it has expired")
-        wait_until(lambda: "end" in kinds(node, call_id), "it is ended in the log")
+        wait_until(lambda: state(node, call_id)["state"] == "expired", "the call has expired")
+        wait_until(lambda: "end" in kinds(node, call_id), "the call is ended in the log")
         responder.hears_nothing()
         assert responder.accepts(call_id)["reason"] == "over"
 
@@ -461,9 +463,9 @@ def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path
         newer = make_call_key(tmp_path)["keys"]
         node.kill()
         node.launch()
-        wait_until(node._ready, "it is there, and a proxy sends it requests")
+        wait_until(node._ready, "the node is ready")
         degraded = ["calls: 2 with entries that no key of --call-keys opens"]
-        wait_until(lambda: degraded_of(node) == degraded, "it says what does not work")
+        wait_until(lambda: degraded_of(node) == degraded, "/readyz names the calls that cannot be decrypted")
         assert node.api_status() == 200
         said = "call {}: entry 1, at position {} of the log, set aside"
         assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
@@ -483,7 +485,7 @@ def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path
             node.process.send_signal(signal.SIGHUP)
             assert responder.hears("call")["call"]["id"] == call_id
         degraded = ["calls: 1 with entries that no key of --call-keys opens"]
-        wait_until(lambda: degraded_of(node) == degraded, "what was opened is not counted any more")
+        wait_until(lambda: degraded_of(node) == degraded, "the decrypted call is not counted any more")
         assert "geocast_call_unsealed_failed_total 0.0" not in node.api.get("/metrics").text
 
 

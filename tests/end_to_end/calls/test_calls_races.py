@@ -92,10 +92,14 @@ class Race:
                     )
                     self.responders.append(responder)
                     self.world.start(name, responder.live())
-            await self.until(lambda: all(each.welcomed.is_set() for each in self.responders), "all are there")
+            await self.until(
+                lambda: all(each.welcomed.is_set() for each in self.responders), "all responders are connected"
+            )
             self.kept = await self.dispatcher.open(beyond(town, 37, 12.3), "residence", lasts_s=1_500)
             await self.dispatcher.repeat_until_answered()
-            await self.until(lambda: all(self.call_id in each.shown for each in self.responders), "all are rung")
+            await self.until(
+                lambda: all(self.call_id in each.shown for each in self.responders), "all responders are notified"
+            )
             yield
         finally:
             await self.world.stop()
@@ -173,7 +177,7 @@ class Race:
         read = b"\n".join(self.dispatcher.reads)
         assert not found(told, everything)
         assert not found(read, [*exact, *here])
-        assert found(read, subs), "who goes is shown to who has called for help"
+        assert found(read, subs), "the dispatcher does not see who has a seat"
         for node in self.nodes:
             for path in ("/metrics", "/readyz", "/healthz", "/openapi.json"):
                 answer = await asyncio.to_thread(node.api.get, path)
@@ -185,8 +189,8 @@ class Race:
             assert not found(content, everything), path.name
             if self.call_id.encode() in content:
                 seen.append(path.name)
-        assert seen, "the call is in no file: this would not have found the place either"
-        print(f"\n{self.call_id} is in {sorted(set(seen))}; its place is nowhere")
+        assert seen, "the call is in no file, so the search proves nothing"
+        print(f"\n{self.call_id} is in {sorted(set(seen))}; its place is in no file")
 
 
 def options_in(folder: Path) -> tuple[str, ...]:
@@ -260,7 +264,7 @@ def test_failover_during_accepts_gives_seat_0_only_to_seats_that_the_log_lost(ke
             race.accept()
             await race.answered()
             await asyncio.to_thread(cluster.redis.kill)
-            await race.until(lambda: cluster.primary() in cluster.replicas, "a replica is the primary")
+            await race.until(lambda: cluster.primary() in cluster.replicas, "a replica has become the primary")
             await asyncio.to_thread(cluster.redis.start)
             cluster.proxies[0].upstream = cluster.redis.port
             cluster.proxies[0].slow(0)

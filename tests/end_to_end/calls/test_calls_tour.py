@@ -46,7 +46,7 @@ def test_commands_of_the_page_run_a_call_from_keys_to_its_end(shell: Shell, tmp_
     shell.type(f"python -u {tmp_path / 'listen.py'} '{hello}' '{accept}' &")
     wait_until(lambda: '"welcome"' in shell.said(), "the responder is welcomed")
     shell.type(open_call)
-    wait_until(lambda: '"type":"task"' in shell.said(), "who accepts is told where")
+    wait_until(lambda: '"type":"task"' in shell.said(), "the responder gets the task")
     assert '"radius_m":210.0' in shell.said()
     assert "Door code 4711" in shell.said()
     shell.type(end)

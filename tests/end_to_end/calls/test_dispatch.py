@@ -57,7 +57,7 @@ def opened(node: Node, **fields: Any) -> Json:
     return body
 
 
-# -- what is taken
+# -- accepted requests
 
 
 def test_call_is_opened_corrected_and_ended_and_repeats_get_the_same_answers(node: Node):
@@ -181,7 +181,7 @@ def test_stale_correction_gets_the_current_revision(node: Node):
     assert_problem(post(node, f"{path}/revisions", body | {"replaces": 3, "headline": "Fourth"}), 410, "call-ended")
 
 
-# -- what is refused
+# -- refused requests
 
 ROWS = [
     Row("/id", f"-{CANARY}"),
@@ -321,7 +321,7 @@ def test_exact_place_and_reason_are_in_no_answer_log_line_metric_or_file(own_cal
         assert secret.encode() not in said + kept
 
 
-# -- a node's life
+# -- kills, workers, reloads and metrics
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
@@ -360,7 +360,7 @@ def test_open_call_continues_after_a_reload_while_its_key_is_kept(own_calling: N
         done = count(node, 'geocast_reloads_total{result="ok"}')
         assert node.process
         node.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: count(node, 'geocast_reloads_total{result="ok"}') == done + 1, "it was read anew")
+        wait_until(lambda: count(node, 'geocast_reloads_total{result="ok"}') == done + 1, "the reload is counted")
 
     keys = json.loads((node.home / "call-keys.jwks").read_text())["keys"]
     newer = make_call_key(node.home)["keys"]

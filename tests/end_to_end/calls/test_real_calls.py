@@ -91,7 +91,9 @@ def test_task_names_the_nearest_defibrillators_as_a_brute_force_search_finds_the
     for _ in range(SESSIONS):
         with on_duty(node) as responder:
             told += [at_some_place(node, responder, known, dice) for _ in range(PLACES)]
-    assert {told.count(number) > 0 for number in range(4)} == {True}, "some have none near, and some have three"
+    assert {told.count(number) > 0 for number in range(4)} == {True}, (
+        "some places have no defibrillator near, and some have three"
+    )
 
 
 def at_some_place(node: Node, responder: Session, known: dict[str, tuple[Point, Json]], dice: random.Random) -> int:
@@ -122,7 +124,7 @@ def test_real_cardiac_arrests_become_calls_except_the_one_without_a_location(nod
     assert len(records) == 12
     [nowhere] = [record for record in records if record.obstacle]
     assert nowhere.address.startswith("NO LOCATION")
-    assert nowhere.lat is not None, "it has coordinates, and they mean nothing"
+    assert nowhere.lat is not None, "the record has coordinates, but they mean nothing"
     with on_duty(node) as responder:
         for record in records:
             if record is nowhere:

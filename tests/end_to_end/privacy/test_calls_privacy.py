@@ -135,7 +135,10 @@ def live_through(scene: Scene, redis: RedisServer | None) -> None:
         goer.say("accept", id=body["id"], eta_s=90)
         assert goer.take("task")["place"]["address"] == ADDRESS
         goer.say("report", id=body["id"], state="arrived")
-        wait_until(lambda: [seat["state"] for seat in desk.state(body["id"])["seats"]] == ["arrived"], "it is told")
+        wait_until(
+            lambda: [seat["state"] for seat in desk.state(body["id"])["seats"]] == ["arrived"],
+            "the report is in the log",
+        )
         go_wrong(desk, body)
         moved = {**body["place"], "lat": CORRECTED[0], "lng": CORRECTED[1]}
         desk.post("/canary-call/revisions", body | {"place": moved, "replaces": 1})
@@ -181,10 +184,8 @@ WHAT = {
     "the headline": (HEADLINE, "log rings answers state"),
     "whose call it is": (DESK, "log rings answers state"),
     "where a defibrillator hangs": ("Canary foyer", "tasks"),
-    "the code of its box": (
-        "canary-box-2580",
-        "",
-    ),  # both seats that were taken are for CPR, so nobody fetches a defibrillator
+    # Both seats that were taken are for CPR, so nobody fetches a defibrillator.
+    "the code of its box": ("canary-box-2580", ""),
     "who runs it": ("Canary operator", ""),
     "its telephone": ("312 555 0177", ""),
 }

@@ -65,7 +65,7 @@ def test_exact_places_are_in_no_frame_answer_file_log_line_or_metric(talkative: 
     seen |= {f"{path.name} later": path.read_bytes() for path in node.home.glob("geocast.db*")}
     seen["output"] = node.output().encode()
     assert_found_nowhere(traces() | digests(content), seen)
-    assert body["id"].encode() in seen["frames"], "the search looks at the right bytes"
+    assert body["id"].encode() in seen["frames"], "the frames do not even have the alert's id"
     assert any(body["id"].encode() in data for name, data in seen.items() if name.startswith("geocast.db"))
 
 

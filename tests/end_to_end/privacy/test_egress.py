@@ -47,7 +47,7 @@ if cgroup:
         file.write(str(os.getpid()))
 for what in wanted:
     host, _, port = what.partition(":")
-    if not port:  # a name: asked of the machine's resolver
+    if not port:  # a name for the machine's resolver
         question = b"".join(bytes([len(part)]) + part.encode() for part in host.split(".")) + b"\\0\\0\\1\\0\\1"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.settimeout(20)
@@ -143,9 +143,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         machine, beyond = Machine(ours, cgroup), Machine(theirs, cgroup)
         run(*machine.inside("nft", "-f", str(DEPLOY / "push-egress.nft")))
         path = str(cgroup.relative_to(CGROUPS))
-        run(
-            *machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}')
-        )  # as systemd does for NFTSet=
+        # Systemd adds the cgroup by `NFTSet=`.
+        run(*machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}'))
         servers = stack.enter_context(running(*beyond.inside(sys.executable, "-c", WORLD, SERVICE, ELSEWHERE, REDIS)))
         assert servers.stdout
         assert servers.stdout.readline() == "open\n"

@@ -73,10 +73,10 @@ def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, h
         second = desk.revise(first, headline="The fire spreads.")
         client.wait_for_kinds(("new", 1), ("updated", 2))
         desk.cancel(second, "The fire is out.")
-        wait_until(lambda: ("cancelled", 2) in client.kinds(), "it is called off")
+        wait_until(lambda: ("cancelled", 2) in client.kinds(), "the cancel is shown")
         relay.say(*relay.heard, *more_lies(relay.heard, desk.reviewers))
         desk.publish(here, id="the-last")
-        wait_until(lambda: client.kinds()[-1] == ("new", 1), "what comes then is shown")
+        wait_until(lambda: client.kinds()[-1] == ("new", 1), "the next alert is shown")
     assert client.kinds() == [("new", 1), ("updated", 2), ("cancelled", 2), ("new", 1)]
     assert_all_was_approved(client, desk.forms)
     assert set(client.dropped) == {"unsigned", "signature", "other-place", "unknown-key", "too-few"}
@@ -132,5 +132,5 @@ def test_proof_of_another_deployment_is_dropped(desk: Desk, here: Point, keys: K
         phone(desk, relay, here) as client,
     ):
         training.publish(here)
-        wait_until(lambda: client.dropped == ["other-place"], "it was dropped")
+        wait_until(lambda: client.dropped == ["other-place"], "the foreign alert was dropped")
     assert client.changes == []

@@ -48,9 +48,8 @@ class Scene:
     feed: str
     seen: dict[str, bytes] = field(default_factory=dict)
     headers: list[httpx.Headers] = field(default_factory=list)
-    secrets: dict[str, tuple[str, str]] = field(
-        default_factory=dict
-    )  # the kind of data -> its text, and the places where it may be
+    secrets: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The kind of data -> its text, and the places where it may be."""
     peers: set[tuple[int, int]] = field(default_factory=set)
 
     def note(self, where: str, data: bytes) -> None:
@@ -160,7 +159,7 @@ def live_through(scene: Scene, ports: set[int], redis: RedisServer | None) -> No
         scene.note("log", everything_in(redis, node.home))
     wait_until(
         lambda: b"geocast_places 0.0" in httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content,
-        "it has gone",
+        "the subscriber's session has ended",
     )
     scene.note("metrics", httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content)
     assert node.terminate() == 0
@@ -235,11 +234,11 @@ def read_all(scene: Scene, api: httpx.Client, body: dict[str, object]) -> None:
     """Read the alert as its desk and from the public feed, cancel it, and read the feed again."""
     paths = ["/v1/alerts.geojson", "/v1/feed.atom", f"/v1/cap/{body['id']}.xml"]
     with httpx.Client(base_url=scene.feed, headers=STRANGER, timeout=PATIENCE, trust_env=False) as feed:
-        wait_until(lambda: HEADLINE in feed.get(paths[0]).text, "the feed tells it")
+        wait_until(lambda: HEADLINE in feed.get(paths[0]).text, "the feed has the alert")
         answers = [api.get("/v1/alerts"), api.get(f"/v1/alerts/{body['id']}"), *map(feed.get, paths)]
         cancel = {"revision": 3, "reason": REASON, "approval": approval(reviewer=REVIEWER)}
         assert repeated(lambda: api.post(f"/v1/alerts/{body['id']}/cancel", json=cancel)).status_code == 201
-        wait_until(lambda: REASON in feed.get(paths[2]).text, "the feed calls it off")
+        wait_until(lambda: REASON in feed.get(paths[2]).text, "the feed has the cancel")
         answers += map(feed.get, paths)
     assert all(answer.status_code == 200 for answer in answers)
     scene.headers += [answer.headers for answer in answers]

@@ -43,9 +43,8 @@ class Watching(PushService):
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(certificate)
         self.key = ""  # the VAPID key of all subscriptions
-        self.shown: list[
-            tuple[set[str], str, str]
-        ] = []  # names of headers, the sender's VAPID key, the name of the phone
+        self.shown: list[tuple[set[str], str, str]] = []
+        """For each request: names of its headers, the sender's VAPID key, the name of the phone."""
 
     async def _answer(self, request: Any) -> Any:
         key = request.headers["Authorization"].partition("k=")[2]
@@ -107,7 +106,7 @@ def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
     assert answer.status_code == 201
     told = node.publish(alert(spot))
     service.until(lambda: phone.alerts() == [(told["id"], 1)])
-    wait_until(lambda: rows(push, "SELECT 1 FROM told WHERE state = 1 OR state = 2"), "it is noted that it was told")
+    wait_until(lambda: rows(push, "SELECT 1 FROM told WHERE state = 1 OR state = 2"), "the delivery is stored")
     mine = push.api.get(f"/v1/devices/{DEVICE}", headers=headers)
     assert mine.json()["places"] == [{"cell": cell(spot)}]
     assert push.api.get(f"/v1/devices/{DEVICE}", headers=bearer(push.token(sub="another"))).status_code == 404
@@ -117,7 +116,7 @@ def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
     needles = [secret.encode() for secret in secrets] + [phone.auth, int(cell(spot), 16).to_bytes(8, "big")]
     seen = everything(push, node)
     assert {f"{needle!r} in {where}" for needle in needles for where, data in seen.items() if needle in data} == set()
-    assert told["id"].encode() in seen["log"], "the search is known to bite"
+    assert told["id"].encode() in seen["log"], "the search does not find what is there"
 
     assert push.api.delete(f"/v1/devices/{DEVICE}", headers=headers).status_code == 204
     assert rows(push, "SELECT 1 FROM device") == rows(push, "SELECT 1 FROM told") == []
@@ -156,7 +155,7 @@ def test_push_service_can_drop_and_repeat_a_message_but_not_change_it(
     phone.asleep = True
     body = node.publish(alert(spot))
     service.until(lambda: len(phone.requests) == 1)
-    wait_until(lambda: push.metric('push_total{outcome="sent"}') == 1, "it counts as sent")
+    wait_until(lambda: push.metric('push_total{outcome="sent"}') == 1, "the push counts as sent")
     [kept] = phone.kept.values()
     phone.kept.clear()  # the service drops the message
     for _ in range(2):
@@ -178,11 +177,11 @@ def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, pus
     push.register(far, cell(ground()))
     node.publish(alert(spot))
     service.until(lambda: all(phone.told for phone in near))
-    wait_until(lambda: len(rows(push, "SELECT 1 FROM told")) == 2, "it is noted who was told")
+    wait_until(lambda: len(rows(push, "SELECT 1 FROM told")) == 2, "both deliveries are stored")
     assert len(rows(push, "SELECT 1 FROM device WHERE until_ms > 0")) == 3
     assert len({digest for (digest,) in rows(push, "SELECT alert FROM told")}) == 1
     sizes = {len(sealed) for (sealed,) in rows(push, "SELECT sealed FROM device")}
-    assert len(sizes) == 1, "no length tells one from another"
+    assert len(sizes) == 1, "the lengths of the rows differ"
 
 
 def test_store_with_its_key_reveals_cells_and_endpoints(node: Node, push: Push, service: Watching) -> None:
@@ -293,7 +292,7 @@ def test_endpoints_cannot_reach_servers_of_the_private_network(node: Node, servi
             assert host not in answer.text
         push.register(phone, cell(spot))
         node.publish(alert(spot))
-        wait_until(lambda: push.metric('push_total{outcome="away"}') >= 1, "it leads inside, and nowhere")
+        wait_until(lambda: push.metric('push_total{outcome="away"}') >= 1, "the push has failed")
         assert (came, service.connections, phone.told) == ([], 0, [])
 
 

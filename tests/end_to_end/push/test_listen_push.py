@@ -117,7 +117,7 @@ def test_listen_prints_a_line_for_each_push_from_the_first_alert_to_the_cancel(
         phone.sees(r"^replaced +heard  .*  More smoke\.  until .*\d\d:\d\d$")
         node.cancel(body["id"], 3)
         phone.sees(r"^replaced +silent  ?Called off: ")
-    wait_until(lambda: push.metric("push_devices") == 0, "it has been forgotten")
+    wait_until(lambda: push.metric("push_devices") == 0, "the device has been forgotten")
 
 
 def test_listen_fetches_the_rest_of_a_cut_message_by_one_short_connection(node: Node, push: Push, service: Service):

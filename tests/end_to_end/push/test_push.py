@@ -123,7 +123,7 @@ def test_expired_alert_is_not_sent_and_ttl_ends_with_the_alert(node: Node, push:
     service.until(lambda: phone.alerts() == [(lasting["id"], 1)])
     [kept] = phone.requests
     assert 3_000 < kept.ttl_s <= 3_600
-    wait_until(lambda: push.metric("push_under_way") == 0, "it knows that it was taken")
+    wait_until(lambda: push.metric("push_under_way") == 0, "the process knows that the push was accepted")
     assert push.register(phone, cell(spot), device_id=device)["live"] == 0
 
 
@@ -163,7 +163,9 @@ def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push
     device, token = push.register(phone, cell(spot))["id"], push.token(sub=phone.name)
     node.publish(alert(spot))
     headers = bearer(token)
-    wait_until(lambda: push.api.get(f"/v1/devices/{device}", headers=headers).status_code == 404, "it is forgotten")
+    wait_until(
+        lambda: push.api.get(f"/v1/devices/{device}", headers=headers).status_code == 404, "the device is forgotten"
+    )
     assert push.metric('push_forgotten_total{why="gone"}') == 1
     assert push.terminate() == 0
     push.start()
@@ -289,7 +291,7 @@ def test_drain_stores_the_outcome_of_every_push_that_was_under_way(node: Node, p
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-# ---- who there is ----------------------------------------------------------------------------------------------------
+# ---- registrations ---------------------------------------------------------------------------------------------------
 
 
 def test_registration_survives_a_restart_and_only_its_owner_can_read_it(node: Node, push: Push, service: PushService):
@@ -329,7 +331,7 @@ def test_reload_forgets_devices_of_revoked_tokens_and_removed_keys(node: Node, p
     keys.write_text(json.dumps({"keys": [each for each in node.keys.jwks()["keys"] if each["kid"] != "hs"]}))
     try:
         push.reload()
-        wait_until(lambda: push.metric('push_forgotten_total{why="revoked"}') == 2, "two are forgotten")
+        wait_until(lambda: push.metric('push_forgotten_total{why="revoked"}') == 2, "two devices are forgotten")
         body = alert(spot)
         node.publish(body)
         service.until(lambda: second.alerts() == [(body["id"], 1)])
@@ -429,7 +431,7 @@ def test_prometheus_rules_use_only_metrics_that_exist(push: Push, service: PushS
         text = push.metrics_api.get("/metrics").text
         return set(re.findall(r"^geocast_\w+", text, re.MULTILINE))
 
-    wait_until(lambda: wanted <= shown(), f"all of {sorted(wanted)}")
+    wait_until(lambda: wanted <= shown(), f"the metrics have all of {sorted(wanted)}")
     assert not {"geocast_ready", "geocast_settings_digest", "geocast_refused_total"} & shown()
 
 

@@ -90,7 +90,7 @@ def test_unknown_host_names_cost_phones_of_a_good_host_no_alert(node: Node, push
     register_strangers(push, good, cell(spot), lambda: f"{secrets.token_hex(8)}.push.test", devices=8)
     phones = register_phones(push, good, cell(spot))
     assert_all_are_woken(node, good, phones, spot)
-    wait_until(lambda: push.metric('push_total{outcome="away"}') >= 560, "strangers were tried")
+    wait_until(lambda: push.metric('push_total{outcome="away"}') >= 560, "the strangers' endpoints were tried")
     for _ in range(2):
         assert_all_are_woken(node, good, phones, spot)
     assert push.metric(f'push_lane_open{{service="*.push.test:{good.port}"}}') == 1

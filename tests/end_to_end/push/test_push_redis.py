@@ -58,7 +58,7 @@ def pair(processes: tuple[Push, Push]) -> tuple[Push, Push]:
 
 def share_evenly(pair: tuple[Push, Push]) -> None:
     """Wait until each process has half of the shards."""
-    wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each has half")
+    wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each process has half of the shards")
 
 
 def registered(service: PushService, pair: tuple[Push, Push], place: str, number: int) -> list[PushPhone]:
@@ -100,7 +100,7 @@ def test_devices_of_a_killed_process_get_their_messages_from_the_other(
     node.publish(second)
     node.cancel(first["id"], 2)
     service.until(lambda: all((second["id"], 1) in phone.alerts() and phone.cancels() for phone in phones))
-    wait_until(lambda: pair[0].metric("push_shards") == 64, "it has all shards")
+    wait_until(lambda: pair[0].metric("push_shards") == 64, "the other process has all shards")
 
 
 def test_process_that_was_suspended_beyond_its_lease_sends_nothing_more(
@@ -148,9 +148,9 @@ def test_redis_that_lost_its_data_is_filled_again_by_the_processes(
     body = alert(spot)
     node.publish(body)
     service.until(lambda: all(phone.told for phone in phones))
-    wait_until(lambda: stored() == (before + 40, 40), "all is noted")
+    wait_until(lambda: stored() == (before + 40, 40), "devices and deliveries are in Redis")
     redis.command("FLUSHALL")
-    wait_until(lambda: stored() == (before + 40, 40), "devices and lines are back")
+    wait_until(lambda: stored() == (before + 40, 40), "devices and deliveries are in Redis again")
     for push in pair:
         push.kill()
     node.cancel(body["id"], 2)

@@ -36,7 +36,7 @@ def push(node: Node, service: PushService) -> Iterator[Push]:
     options = ("--revoked", "revoked.toml", "--workers", str(WORKERS), "--drain-s", "1")
     with Push(node, service, options=options) as push:
         yield push
-        assert push.terminate() == 0  # a kill would leave the workers for a moment
+        assert push.terminate() == 0  # a kill would let the workers run for a moment
         push.assert_no_surprise()
 
 
@@ -83,7 +83,7 @@ def test_all_phones_get_each_message_once_whichever_process_registered_them(
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
     assert {register(push, phone, spot).status_code for phone in phones} == {201}
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     body = alert(spot)
     node.publish(body)
     service.until(lambda: told(phones, body["id"], 1))
@@ -104,7 +104,7 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     witnesses = [service.phone() for _ in range(PHONES)]
     for phone in witnesses:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     node.publish(body)
     service.until(lambda: told(witnesses, body["id"], 1))  # every process has read the log up to this alert
     phones = [service.phone() for _ in range(8)]
@@ -124,7 +124,9 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     for phone in phones[:4]:
         assert ask(push, "DELETE", device_id(phone), push.token(sub=phone.name)).status_code == 204
         assert {ask(push, "GET", device_id(phone), push.token(sub=phone.name)).status_code for _ in range(4)} == {404}
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "those who have them have forgotten them")
+    wait_until(
+        lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "the workers have forgotten the deleted devices"
+    )
     node.cancel(body["id"], 2)
     service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones[4:]))
     assert {len(phone.requests) for phone in phones[:4]} == {1}
@@ -140,7 +142,7 @@ def test_limits_apply_to_all_processes_together(push: Push, service: PushService
     taken_over = ask(push, "PUT", "device-elsewhere", push.token(sub="new-owner"), json=bodies[0])
     assert taken_over.status_code == 201
     assert ask(push, "GET", "device-number-0000", token).status_code == 404
-    wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old one is forgotten where it was")
+    wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old registration is forgotten")
 
 
 def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push: Push, service: PushService):
@@ -149,7 +151,7 @@ def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push:
     phones = [service.phone() for _ in range(PHONES)]
     for phone in phones:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     for phone in phones:
         phone.answers = [HANG]
     body = alert(spot)
@@ -157,7 +159,10 @@ def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push:
     service.until(lambda: service.under_way >= PHONES)
     killed = worker(push, "push-1")
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: shows(push, "geocast_push_restarts_total 1.0", "geocast_push_ready 1.0"), "it is replaced")
+    wait_until(
+        lambda: shows(push, "geocast_push_restarts_total 1.0", "geocast_push_ready 1.0"),
+        "the killed worker is replaced",
+    )
     assert worker(push, "push-1") != killed
     service.until(lambda: told(phones, body["id"], 1), seconds=PATIENCE)
     node.cancel(body["id"], 2)
@@ -181,11 +186,11 @@ def test_reload_reaches_all_workers_and_sigterm_ends_them_with_0(node: Node, pus
     phones = [service.phone() for _ in range(PHONES)]
     for phone in phones:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     revoked = [f'"{phone.name}" = {stamp(seconds=5)}\n' for phone in phones[1:]]
     (node.home / "revoked.toml").write_text("[sub]\n" + "".join(revoked))
     push.reload()
-    wait_until(lambda: shows(push, "geocast_push_devices 1.0"), "all have it in force")
+    wait_until(lambda: shows(push, "geocast_push_devices 1.0"), "all workers apply the revocations")
     assert shows(push, f'geocast_push_forgotten_total{{why="revoked"}} {PHONES - 1}.0')
     assert push.terminate() == 0
     push.start()

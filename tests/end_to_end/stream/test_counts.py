@@ -52,7 +52,7 @@ def test_counts_of_short_alerts_do_not_reveal_a_lone_subscriber(node: Node, join
     spot = ground()
     session = join(node, place(spot))
     answers = probe(node, session, [beyond(spot, 90, 50.0 * step) for step in range(PROBES)])
-    assert {answer["told"] for answer in answers} == {0, 1}, "some were told and some were not"
+    assert {answer["told"] for answer in answers} == {0, 1}, "some alerts were sent and some were not"
     nothing = {"sent": 0, "acked": 0, "pushed": 0, "rounded": True}
     assert {str(answer["delivery"]) for answer in answers} == {str(nothing)}
 

@@ -126,6 +126,8 @@ def assert_exact(globe: Node, sessions: list[Session]) -> None:
     for session, verdicts in zip(sessions, due, strict=True):
         session.move(*session.places)
         told = [name for name, _ in session.everything()]
-        assert len(told) == len(set(told)), "sent twice"
-        assert [name for name in told if verdicts[name] is False] == [], "wrongly told"
-    assert sum(verdict is True for verdicts in due for verdict in verdicts.values()) > 500, "a fair sample"
+        assert len(told) == len(set(told)), "an alert was sent twice"
+        assert [name for name in told if verdicts[name] is False] == [], "an alert was sent to a place outside"
+    assert sum(verdict is True for verdicts in due for verdict in verdicts.values()) > 500, (
+        "too few places were inside an area"
+    )

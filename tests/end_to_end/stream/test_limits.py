@@ -249,12 +249,12 @@ def test_slow_session_blocks_nobody_and_gets_only_live_alerts_when_drained(node:
             slow.listen(name, 1)
         slow.listen(last["revised"], 2)
         slow.catch_up()
-        assert slow.heard(last["cancelled"]) == [], "never handed over, so neither the alert nor its cancel"
-        assert slow.heard(last["expired"]) == [], "nothing after its end"
+        assert slow.heard(last["cancelled"]) == [], "an alert that was never sent needs no cancel"
+        assert slow.heard(last["expired"]) == [], "an expired alert was sent"
         assert slow.heard(last["revised"]) == [2]
-        assert len(slow.received) == len(names) + 1, "each once"
+        assert len(slow.received) == len(names) + 1, "an alert was sent twice"
         bulky = sorted(len(frame) for frame in slow.frames)[2:]  # without the late and the revised alert
-        assert bulky[0] >= BULKY_FRAME, "it was as much as it should be"
+        assert bulky[0] >= BULKY_FRAME, "the alerts are smaller than the test needs"
 
 
 def change_while_unread(node: Node, spot: Point) -> dict[str, str]:
@@ -336,12 +336,12 @@ def test_oldest_connections_without_hello_are_closed_to_make_room(narrow: Node, 
             gone[:] = [bool(select.select([wire.sock], [], [], 0)[0]) for wire in silent]
             return sum(gone) >= DESCRIPTORS // 10
 
-        wait_until(have_gone, "they make room")  # checked before the other connections time out
+        wait_until(have_gone, "the oldest connections are closed")  # checked before the other connections time out
         spot = ground()
         session = join(narrow, place(spot))
         session.listen(narrow.publish(alert(spot))["id"], 1)
         half = len(gone) // 2
-        assert sum(gone[:half]) > sum(gone[half:]), "the oldest first, in the order in which they were accepted"
+        assert sum(gone[:half]) > sum(gone[half:]), "the connections accepted first are closed first"
 
 
 def test_full_node_answers_503_and_keeps_serving_its_sessions(narrow: Node, join: Join):
@@ -359,7 +359,7 @@ def test_full_node_answers_503_and_keeps_serving_its_sessions(narrow: Node, join
         for session in sessions:
             session.listen(name, 1)
         assert sessions.pop().leave() == 1000
-        wait_until(lambda: attempt(narrow).status == 101, "there is room again")
+        wait_until(lambda: attempt(narrow).status == 101, "a new connection is accepted")
 
 
 def test_node_without_free_descriptors_closes_new_connections_and_recovers(own_node: Node, join: Join):
@@ -373,7 +373,10 @@ def test_node_without_free_descriptors_closes_new_connections_and_recovers(own_n
     resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, (least + 10, limits[1]))
     with contextlib.ExitStack() as open_wires:
         silent = [open_wires.enter_context(Wire(own_node.stream_port)) for _ in range(40)]
-        wait_until(lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20, "they are let go")
+        wait_until(
+            lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20,
+            "the new connections are closed",
+        )
     resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, limits)
     name = own_node.publish(alert(spot))["id"]
     session.listen(name, 1)

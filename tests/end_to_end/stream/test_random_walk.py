@@ -120,7 +120,7 @@ class Walk:
             *[self.check] * 4,
         ]
 
-    # -- steps of the desk
+    # -- steps of the publisher
 
     def publish(self) -> None:
         """Publish a new alert somewhere in town; one in five ends within seconds."""
@@ -314,7 +314,7 @@ class Walk:
         """
         for message in phone.session.received[phone.read : until]:
             self.trace.append(f"{phone.name} gets {told(message)}")
-            assert since is None or self.alerts[told(message)[0]].ends > since, "nothing after its end"
+            assert since is None or self.alerts[told(message)[0]].ends > since, "an alert was sent after its end"
             self.judge_message(phone, message)
             phone.read += 1
             self.messages += 1
@@ -322,18 +322,20 @@ class Walk:
     def judge_message(self, phone: ModelPhone, message: Json) -> None:
         name, what = told(message)
         known = self.alerts[name]
-        assert name not in phone.over, "nothing after the cancel (rule 2)"
-        assert phone.may_see(known.shown[1]), "tests are for testers (rule 6)"
+        assert name not in phone.over, "a message came after the cancel (rule 2)"
+        assert phone.may_see(known.shown[1]), "a phone without the scope got a test (rule 6)"
         if what == "cancel":
-            assert message["revision"] == known.cancelled, "the cancel that was published"
-            assert name in phone.newest, "a cancel goes to recipients and nobody else (rule 4)"
+            assert message["revision"] == known.cancelled, "the cancel differs from the published one"
+            assert name in phone.newest, "a phone that is no recipient got a cancel (rule 4)"
             phone.over.add(name)
             return
         shown = message["alert"]
-        assert shown == known.shown[what], "what was published"
+        assert shown == known.shown[what], "the alert differs from what was published"
         earlier = phone.newest.get(name)
-        assert earlier is None or what > earlier, "rising, and once (rule 2)"
-        assert earlier is not None or phone.applies(shown) is not False, "it applied (rule 1)"
+        assert earlier is None or what > earlier, "a revision came twice or out of order (rule 2)"
+        assert earlier is not None or phone.applies(shown) is not False, (
+            "the alert does not apply to the phone (rule 1)"
+        )
         phone.newest[name] = what
         phone.missed.discard(name)
 
@@ -361,12 +363,12 @@ class Walk:
             if known.cancelled is not None:
                 owed += [(name, "cancel")] if recipient else []
             elif name in phone.over:
-                raise AssertionError(f"{name} is live, and {phone.name} was told that it is not")
+                raise AssertionError(f"{name} is live, but {phone.name} was sent its cancel")
             elif phone.newest.get(name, 0) < known.current and (recipient or phone.applies(shown)):
                 owed.append((name, known.current))
         return owed
 
-    # -- the whole
+    # -- the walk
 
     def kill(self) -> None:
         """Kill the node with signal 9, and restart it on the same log. Every phone returns with what it holds."""
@@ -400,7 +402,7 @@ class Walk:
         finally:
             for phone in self.phones:
                 phone.session.drop()
-        assert self.messages > steps / 2, "a walk on which something happened"
+        assert self.messages > steps / 2, "the walk caused too few messages"
 
 
 def with_polygons(home: Path) -> Path:

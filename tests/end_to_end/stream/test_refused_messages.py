@@ -273,7 +273,7 @@ def test_msgpack_integers_and_floats_are_accepted_and_infinity_is_not(node: Node
     for lat in (1, -1, 1.5, 0, -0.0):
         session.move({"lat": lat, "lng": 1, "accuracy_m": 5})
     session.wire.send(BINARY, b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x3f\x80\x00\x00\xa3lng\x01")
-    assert session.take()["type"] == "ok", "a float 32"
+    assert session.take()["type"] == "ok", "a 32-bit float was refused"
     session.say({"type": "move", "places": [{"lat": float("inf"), "lng": 1}]})
     answer = session.take()
     assert (answer["type"], answer["code"]) == ("error", "bad-field")

@@ -136,13 +136,13 @@ def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tm
     with Node(tmp_path, keys, "--share", "0.02") as node:
         with AttackerConnections(node.api_port) as crowd:
             crowd.say(100, head("POST", "/v1/alerts", token, Content_Length="100"))
-            wait_until(lambda: len(crowd.answered()) >= 60, "all beyond the share are refused")
+            wait_until(lambda: len(crowd.answered()) >= 60, "all requests beyond the share are refused")
             own = node.get("/v1/alerts", token)
             assert_share_is_used(own.status_code, own.headers, own.json())
             assert_share_is_used(*answer_of(crowd.answered()[0]))
             statuses = Counter(node.post("/v1/alerts", alert(ground())).status_code for _ in range(30))
             assert statuses == {201: 30}
-        wait_until(lambda: node.get("/v1/alerts", token).status_code == 200, "who hangs up has places again")
+        wait_until(lambda: node.get("/v1/alerts", token).status_code == 200, "the closed connections no longer count")
         node.assert_no_surprise()
 
 
@@ -230,7 +230,7 @@ def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys:
         with AttackerConnections(node.api_port) as crowd:
             crowd.say(60, slow)  # without any byte of the body
             crowd.say(6, slow + b" " * 100_000)  # with enough bytes to count against the share
-            wait_until(lambda: len(crowd.answered()) >= 3, "those beyond the share are refused")
+            wait_until(lambda: len(crowd.answered()) >= 3, "the requests beyond the share are refused")
             assert_share_is_used(*answer_of(crowd.answered()[0]))
             for number in range(20):
                 assert post(node, issuer.message(f"m-{number}"))[0] == 201
@@ -249,7 +249,7 @@ def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, t
         token = push.token(sub="attacker", scope=PHONE_SCOPE)
         with AttackerConnections(push.port) as crowd:
             crowd.say(30, head("PUT", f"/v1/devices/{'d' * 16}", token, Content_Length="100"))
-            wait_until(lambda: len(crowd.answered()) >= 20, "those beyond the share are refused")
+            wait_until(lambda: len(crowd.answered()) >= 20, "the requests beyond the share are refused")
             push.register(service.phone(), cell(ground()))
             assert push.terminate() == 0
             statuses = Counter(answer_of(sock)[0] for sock in crowd.sockets)

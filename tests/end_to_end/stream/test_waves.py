@@ -21,7 +21,7 @@ SEED = int(os.environ.get("WAVES_SEED", "20260131"))
 MINUTES = float(os.environ.get("GEOCAST_SOAK_MINUTES", "0"))
 # The shortest wave of a soak: alerts in `holding` are kept for 30 s, always from the same number of waves.
 WAVE_S = 5.0
-WARM_UP = 10  # waves
+WARM_UP = 10  # waves whose memory is not compared
 LEAST = 16  # bytes: CPython's allocator rounds up to a multiple of that
 
 

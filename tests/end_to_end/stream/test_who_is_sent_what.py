@@ -183,7 +183,7 @@ def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: J
     node.settle()
     session = join(node, place(here), categories=["robbery"], min_severity="severe")
     assert session.welcome["live"] == 0
-    assert session.filter(min_severity=None)["live"] == 0, "categories stay"
+    assert session.filter(min_severity=None)["live"] == 0, "the filter lost its categories"
     assert session.filter(categories=["robbery", "burglary"])["live"] == 1
     assert session.everything() == [(body["id"], 1)]
 
@@ -371,7 +371,7 @@ def cancelled_and_over(node: Node, spot: Point) -> Json:
         if answer.status_code != 410:
             break
     assert answer.status_code == 201, answer.text
-    wait_until(lambda: now() > moment(body["expires_at"]), "it would have ended")
+    wait_until(lambda: now() > moment(body["expires_at"]), "the cancelled alert has expired")
     return body
 
 
@@ -526,7 +526,7 @@ def test_ok_is_a_barrier_while_alerts_are_published(node: Node, join: Join, here
     for body in bodies:
         session.listen(body["id"], 1)
     session.catch_up()
-    assert len(session.received) == len(bodies), "each, once"
+    assert len(session.received) == len(bodies), "an alert was sent twice"
 
 
 @contextlib.contextmanager
