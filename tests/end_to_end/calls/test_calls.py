@@ -242,7 +242,7 @@ def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: 
 
 
 def test_corrected_place_notifies_again_and_sends_a_new_task(node: Node, join: Join) -> None:
-    """A new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
+    """The new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
     goes, waits = join("r-1"), join("r-2", 5)
     call_id = opened(node)
     goes.hears("call")
@@ -359,7 +359,7 @@ def test_accept_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
 
 @needs_redis
 def test_call_and_seats_survive_the_death_of_a_node(cluster: Cluster) -> None:
-    """The call continues, and a responder with a seat gets the task on any node (protocol, section 12)."""
+    """Another node continues the call, and a responder with a seat gets the task on any node (protocol, section 12)."""
     one, two = cluster.nodes
     with Responder(one, "r-1") as responder, Responder(two, "r-2", 5) as other:
         call_id = opened(one)
@@ -391,7 +391,7 @@ WIDE = WIDE.replace("enough = 2", "enough = 3").replace("answer_s = 120", "answe
 """`answer_s` is longer than a test may take, so the radius cannot have widened because of it."""
 
 
-def plays_wider_rings(nodes: list[Node], *, restarts: bool = False) -> None:
+def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool = False) -> None:
     """Let the holder of a full call's only seat decline three times, and assert that the radius widens each time.
 
     After each decline, fewer than `enough` responders are notified, so the next radius notifies another one.
@@ -429,7 +429,7 @@ def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path:
     with quick_node(tmp_path) as node:
         (tmp_path / "policy.toml").write_text(WIDE)
         node.restart()
-        plays_wider_rings([node], restarts=restarts)
+        assert_radius_widens_after_each_decline([node], restarts=restarts)
         node.assert_no_surprise()
 
 
@@ -439,7 +439,7 @@ def test_next_radius_does_not_wait_for_responders_notified_by_another_node(clust
     (tmp_path / "policy.toml").write_text(WIDE)
     for node in cluster.nodes:
         node.restart()
-    plays_wider_rings(cluster.nodes)
+    assert_radius_widens_after_each_decline(cluster.nodes)
 
 
 def kinds(node: Node, call_id: str) -> str:
@@ -457,7 +457,7 @@ def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path
     """
     with quick_node(tmp_path, "--workers", workers) as node:
         call_id = opened(node)
-        rubbish(node, call_id, "rubbish")
+        append_undecryptable_entry(node, call_id, "rubbish")
         lacked = json.loads((tmp_path / "call-keys.jwks").read_text())["keys"]
         (tmp_path / "call-keys.jwks").unlink()
         newer = make_call_key(tmp_path)["keys"]
@@ -494,7 +494,7 @@ def degraded_of(node: Node) -> list[str]:
     return node.api.get("/readyz").json().get("degraded", [])
 
 
-def rubbish(node: Node, call_id: str, other_id: str) -> None:
+def append_undecryptable_entry(node: Node, call_id: str, other_id: str) -> None:
     """Write a copy of a call's entry into the log, under another id and with bytes that cannot be decrypted."""
     entry = {"kind": "call", "id": other_id, "revision": 1, "ends_at": 0, "plain": b"x", "sealed": b"x" * 40}
     with contextlib.closing(sqlite3.connect(node.log_file)) as database, database:

@@ -208,7 +208,7 @@ def assert_seats(state: Json) -> None:
 
 
 async def see_it_through(race: Race, *redis: RedisServer) -> None:
-    """Assert that all seats are taken, then end the call; the exact place is in no wrong place before or after."""
+    """Assert that all seats are taken, then end the call. Assert before and after that the place is kept secret."""
     state = await race.settled()
     assert state["state"] == "full"
     assert [seat["seat"] for seat in state["seats"] if seat["seat"]] == [*range(1, SEATS + 1)], state
@@ -301,7 +301,7 @@ def test_processes_that_share_a_sqlite_log_fill_each_seat_once(keys: Keys, tmp_p
 
 @needs_redis
 def test_seats_that_two_primaries_gave_twice_are_kept_as_seat_0(keys: Keys, tmp_path: Path):
-    """When one primary is gone, its seat requests are put back as seat 0 (rule RV7)."""
+    """When one primary is gone, the seats that it gave are put back as seat 0 (rule RV7)."""
     options = options_in(tmp_path)
 
     async def run(cluster: Cluster, other: RedisServer) -> None:

@@ -133,7 +133,7 @@ def test_headline_with_an_address_is_replaced_by_the_title(node: Node):
 
 
 def test_id_of_a_call_is_taken_for_alerts_and_vice_versa(node: Node):
-    """An id of the other kind is taken for a new entry, and unknown to every other request (rule RY1)."""
+    """A new alert with a call's id gets 409, and any other request for the id gets 404 (rule RY1)."""
     body = opened(node)
     assert_problem(node.post("/v1/alerts", alert(ground(), id=body["id"])), 409, "id-conflict")
     assert_problem(node.get(f"/v1/alerts/{body['id']}"), 404, "unknown-alert")
@@ -252,7 +252,7 @@ def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, m
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=false", "limit=1", "x7391=7391"])
 def test_requests_for_calls_with_a_query_get_422(node: Node, method: str, path: str, query: str):
-    """The query is checked after the scope and before the body, `dry_run` included (call-rules.md, "The api")."""
+    """`dry_run` is refused too. The query is checked after the scope and before the body (call-rules.md, "The api")."""
     answer = node.api.request(method, f"{path}?{query}", headers=bearer(as_dispatcher(node)), content=b"{7391")
     check(answer, 422, [("invalid-value", "")])
 
@@ -399,7 +399,7 @@ def test_each_stored_entry_of_a_call_is_counted_once(own_calling: Node):
 
 
 def test_examples_of_the_openapi_document_are_accepted_in_its_order(own_calling: Node):
-    """Together they are the life of a call; each example sent twice is a repeat (protocol, section 4)."""
+    """The examples are the life of a call. An example that is sent twice is a repeat (protocol, section 4)."""
     document = own_calling.api.get("/openapi.json").json()
     sent = []
     for path, calls in document["paths"].items():

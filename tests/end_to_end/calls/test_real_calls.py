@@ -78,14 +78,17 @@ def task_of(node: Node, responder: Session, patient: Point, start: Point, addres
 
 
 def usable() -> dict[str, tuple[Point, Json]]:
-    """Return the place and the tags of each public defibrillator, by its id, read as the documents define them."""
+    """Return the place and the tags of each public defibrillator by its id."""
     elements = json.loads(aed("switzerland_osm_aed").read_bytes())["elements"]
     found = {f"{each['type']}/{each['id']}": ((each["lat"], each["lon"]), each["tags"]) for each in elements}
     return {name: each for name, each in found.items() if each[1].get("access") not in ("no", "private")}
 
 
 def test_task_names_the_nearest_defibrillators_as_a_brute_force_search_finds_them(node: Node):
-    """A task names at most three, nearest first, and the one to fetch makes the shortest way (rules RI2, RI3)."""
+    """A task names at most three, nearest first.
+
+    The one to fetch is on the responder's shortest way (rules RI2, RI3).
+    """
     known, dice = usable(), random.Random(15)
     told: list[int] = []
     for _ in range(SESSIONS):

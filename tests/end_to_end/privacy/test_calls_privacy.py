@@ -68,7 +68,7 @@ AEDS = {
 
 @dataclass
 class Scene:
-    """A node at work, and everything that the test saw of it, by where it was seen."""
+    """A node at work, and the bytes that the test saw, by the place where it saw them."""
 
     node: Node
     seen: dict[str, bytes] = field(default_factory=dict)
@@ -259,7 +259,7 @@ def town(medics: Keys, tmp_path: Path) -> Iterator[Node]:
 
 
 def chain(node: Node, call_id: str) -> list[CallEntry]:
-    """Return the entries of a call, as anybody can read them who has the log."""
+    """Return the entries of a call, as anybody who has the log can read them."""
 
     async def read() -> list[Entry]:
         log = SqliteLog(node.log_file)
@@ -274,8 +274,8 @@ def chain(node: Node, call_id: str) -> list[CallEntry]:
     return [entry for entry in found if isinstance(entry, CallEntry)]
 
 
-def written(node: Node, entry: CallEntry) -> None:
-    """Append an entry of the attacker's own to the log, past all checks of the API."""
+def append_entry(node: Node, entry: CallEntry) -> None:
+    """Append an entry to the log as an attacker would, past all checks of the API."""
 
     async def write() -> None:
         log = SqliteLog(node.log_file)
@@ -293,7 +293,7 @@ def written(node: Node, entry: CallEntry) -> None:
 
 
 def opened(node: Node, call_id: str) -> list[str]:
-    """Return the decrypted secrets of a call, as anybody can read them who has the log and the key."""
+    """Return the decrypted secrets of a call, as anybody who has the log and the key can read them."""
     keys = load_call_keys(node.home / "call-keys.jwks")
     return [keys.open(entry).decode(errors="replace") for entry in chain(node, call_id)]
 
@@ -368,8 +368,10 @@ def test_attacker_with_the_log_but_no_key_cannot_forge_calls_or_headlines(town: 
         [real, *_] = chain(town, "town-real")
         with pytest.raises(CantOpen):
             NO_CALL_KEYS.open(real)
-        written(town, dataclasses.replace(real, id="town-forged"))
-        written(town, dataclasses.replace(real, plain=real.plain.replace(b"Real", b"Fake"), sealed=real.sealed[::-1]))
+        append_entry(town, dataclasses.replace(real, id="town-forged"))
+        append_entry(
+            town, dataclasses.replace(real, plain=real.plain.replace(b"Real", b"Fake"), sealed=real.sealed[::-1])
+        )
         wait_until(lambda: unsealed_failed(town) >= 2, "both are counted")
         assert town.api_status() == 200
         with Responder(town, "r-2", here(spot)) as late:
@@ -394,7 +396,7 @@ def test_attacker_with_the_log_can_delete_a_call(town: Node) -> None:
 
 
 def test_attacker_with_the_log_and_the_key_can_read_place_and_responders(town: Node) -> None:
-    """They can be read until they are deleted (rule TH12)."""
+    """The attacker can read them until they are deleted (rule TH12)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-51c0", here(spot)) as responder:
         desk.post("", call_at(spot, "town-read", where={"address": ADDRESS}))

@@ -1,7 +1,7 @@
 """A relay that lies, between a real node and clients that verify: the clients show only approved alerts.
 
 The relay drops, changes, moves, prolongs, renumbers, replays and forges messages, and strips their proofs. This file
-tests the Python client; client_demo/web/test_hostile_relay.py tests the web client (rules C11 to C15).
+tests the Python client; tests/client_demo/web/test_hostile_relay.py tests the web client (rules C11 to C15).
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def desk(keys: Keys, tmp_path: Path) -> Iterator[Desk]:
 
 @pytest.fixture
 def here() -> Point:
-    """Return where the alerts of this test are."""
+    """Return the place of this test's alerts."""
     return ground()
 
 
@@ -60,7 +60,7 @@ def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
 
 
 def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, here: Point):
-    """An alert, its revision and its cancel each come between lies about them (rules C12 to C14)."""
+    """The relay sends an alert, its revision and its cancel, each among lies about it (rules C12 to C14)."""
 
     def tamper(message: Json, before: list[Json]) -> list[Json]:
         lies = lies_about(message, desk.reviewers, before)

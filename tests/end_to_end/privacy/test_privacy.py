@@ -41,7 +41,7 @@ STRANGER = {"X-Forwarded-For": FORWARDED, "X-Real-IP": FORWARDED, "Forwarded": f
 
 @dataclass
 class Scene:
-    """A node at work, and everything that the test saw of it, by where it was seen."""
+    """A node at work, and the bytes that the test saw, by the place where it saw them."""
 
     node: Node
     metrics: str

@@ -38,7 +38,7 @@ FIELDS = {"Host", "Authorization", "Content-Encoding", "Content-Length", "Conten
 
 
 class Watching(PushService):
-    """A push service that, as real ones, checks the VAPID key of each request, and records the request."""
+    """A push service that checks the VAPID key of each request, as real services do, and records the request."""
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(certificate)
@@ -170,7 +170,7 @@ def test_push_service_can_drop_and_repeat_a_message_but_not_change_it(
 
 
 def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, push: Push, service: Watching) -> None:
-    """Digests say which devices got the same alert, but nothing about alert and phone (rules WPP2, TH13)."""
+    """Digests show which devices got the same alert, but not which alert and which devices (rules WPP2, TH13)."""
     spot, near, far = ground(), [service.phone(), service.phone()], service.phone()
     for phone in near:
         push.register(phone, cell(spot))
@@ -185,7 +185,7 @@ def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, pus
 
 
 def test_store_with_its_key_reveals_cells_and_endpoints(node: Node, push: Push, service: Watching) -> None:
-    """It reveals no finer place, and no earlier one (rules WPP3, TH14)."""
+    """The store reveals no place finer than a cell, and no earlier place (rules WPP3, TH14)."""
     before, now, phone = ground(), ground(), service.phone()
     device = push.register(phone, cell(before))["id"]
     push.register(phone, cell(now), device_id=device)
@@ -243,7 +243,7 @@ def test_attacker_with_the_store_can_push_to_its_phones_only_with_both_keys(
 
 
 def test_push_with_another_vapid_key_is_refused_by_the_service(node: Node, push: Push, service: Watching) -> None:
-    """Endpoints without the key are useless (rule TH15)."""
+    """An attacker who has endpoints but no key reaches no phone (rule TH15)."""
     spot, phone = ground(), service.phone()
     service.key = "of somebody else"
     push.register(phone, cell(spot))

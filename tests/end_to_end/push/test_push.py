@@ -173,7 +173,7 @@ def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push
 
 
 def test_service_that_answers_413_is_sent_short_messages_from_then_on(node: Node, push: Push, service: PushService):
-    """The message is sent again at once, cut to 1,024 bytes; a restart does not forget this."""
+    """The message is sent again at once, cut to 1,024 bytes. After a restart, messages are still short."""
     spot, phone = ground(), service.phone()
     phone.answers = [413]
     push.register(phone, cell(spot))
@@ -229,7 +229,7 @@ def test_refused_push_pauses_the_device_until_it_has_a_new_endpoint(
 def test_service_that_hangs_delays_no_alert_of_another_service(
     node: Node, push: Push, service: PushService, certificate: Certificate
 ):
-    """The phones of one service all hang, and there are more of them than slots (rules WPO1, WPO2)."""
+    """The phones of one service all hang, and there are more of them than requests at a time (rules WPO1, WPO2)."""
     spot = ground()
     with PushService(certificate, always=HANG) as hanging, Push(node, service, hanging, devices="others.db") as both:
         for _ in range(260):

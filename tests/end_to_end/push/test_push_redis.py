@@ -90,7 +90,7 @@ def test_device_can_register_with_any_process_and_gets_each_message_once(
 def test_devices_of_a_killed_process_get_their_messages_from_the_other(
     node: Node, pair: tuple[Push, Push], service: PushService
 ):
-    """They get the alerts that they lack, and the cancel (rule WPN2)."""
+    """The devices get the alerts that they lack, and the cancel (rule WPN2)."""
     spot = ground()
     phones = registered(service, pair, cell(spot), 40)
     first, second = alert(spot), alert(spot)

@@ -72,7 +72,7 @@ def shows(push: Push, *lines: str) -> bool:
 
 
 def told(phones: list[PushPhone], alert_id: str, number: int) -> bool:
-    """Return whether all phones have got this revision."""
+    """Return whether all phones have received this revision."""
     return all((alert_id, number) in phone.alerts() for phone in phones)
 
 

@@ -59,8 +59,8 @@ def heard(node: Node, spot: Point, wanted: list[list[str] | None], *happens: Cal
     return asyncio.run(main())
 
 
-def takes(node: Node, message: str, outcome: str) -> None:
-    """Send a CAP message to the node, and assert its outcome."""
+def assert_outcome(node: Node, message: str, outcome: str) -> None:
+    """Send a CAP message to the node, and assert what the node does with it."""
     answer = warnings_of_cap.send(node, message)
     assert (answer.status_code, answer.json()["outcome"]) == (201, outcome)
 
@@ -82,7 +82,13 @@ def test_each_client_gets_a_warning_in_its_preferred_language(node: Node) -> Non
     warning = warnings_of_cap.warning(identifier, spot, "en-CA", "fr-CA", "iu")
     over = warnings_of_cap.cancel(f"{identifier}-over", identifier, "C'est fini.")
     told, called_off = heard(
-        *(node, spot, wanted, lambda: takes(node, warning, "published"), lambda: takes(node, over, "cancelled"))
+        *(
+            node,
+            spot,
+            wanted,
+            lambda: assert_outcome(node, warning, "published"),
+            lambda: assert_outcome(node, over, "cancelled"),
+        )
     )
     for message, language in zip(told, ["en-CA", "fr-CA", "fr-CA", "iu", "en-CA"], strict=True):
         assert is_in(message, language)
@@ -96,7 +102,7 @@ def test_each_client_gets_a_warning_in_its_preferred_language(node: Node) -> Non
 
 
 def test_late_joiner_and_changed_language_get_the_wanted_language(node: Node) -> None:
-    """A changed language sends nothing again; the next revision comes in the new language (rules LA2, R2)."""
+    """A changed language sends nothing again, but applies to the next revision (rules LA2, R2)."""
     spot = ground()
     identifier = f"v-{spot[0]}-{spot[1]}-{len(node.options)}"
     assert warnings_of_cap.send(node, warnings_of_cap.warning(identifier, spot, "es", "en")).status_code == 201

@@ -158,7 +158,7 @@ class Waiting:
 
 
 def unread_session(node: Node) -> Session:
-    """Join a session with a small receive buffer that no test reads."""
+    """Connect a session with a small receive buffer, and read nothing after its `hello`."""
     session = Session(node, receive_buffer=4_096)
     session.hello([place(ground())])
     return session

@@ -182,7 +182,7 @@ class Walk:
         self.trace.append(f"revision {name} {number} {shown['severity']} {shown['status']}")
 
     def unseen(self, name: str) -> None:
-        """Record the phones that know this alert but may not see this change of it (rule 6)."""
+        """Record which phones know this alert but may not see its newest change (rule 6)."""
         for phone in self.phones:
             if name in phone.newest and not phone.may_see(self.alerts[name].shown[1]):
                 phone.missed.add(name)
@@ -225,7 +225,7 @@ class Walk:
             self.welcome(scope, self.some_filter(), {})
 
     def come_back(self) -> None:
-        """Connect a phone that left earlier, at another place, with the alerts that it still shows."""
+        """Connect a phone that left earlier, at new places, with the alerts that it still shows."""
         if self.held:
             scope, filters, holding = self.held.pop(self.dice.randrange(len(self.held)))
             self.welcome(scope, filters, holding)
@@ -310,7 +310,7 @@ class Walk:
     def judge(self, phone: ModelPhone, until: int | None = None, since: dt.datetime | None = None) -> None:
         """Compare the phone's new messages, up to message number `until`, with the rules.
 
-        Its present places, filter and scope apply. No alert may have ended before `since`.
+        The phone's present places, filter and scope apply. No alert may have ended before `since`.
         """
         for message in phone.session.received[phone.read : until]:
             self.trace.append(f"{phone.name} gets {told(message)}")
@@ -342,7 +342,7 @@ class Walk:
     # -- completeness
 
     def check(self) -> None:
-        """Assert that each phone has been sent everything that the rules owe it, after a barrier for every phone."""
+        """Assert, after a barrier for every phone, that each phone has been sent everything that the rules owe it."""
         self.node.settle()
         for phone in self.phones:
             self.asking(phone, "move", {"places": phone.session.places}, lambda: None)

@@ -76,7 +76,7 @@ HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
 def test_bad_handshake_gets_the_status_of_its_first_mistake(
     wire: Wire, case: tuple[str, int, str, str, dict[str, str | None]]
 ):
-    """The protocol, section 5, "Handshake", has the order of the checks."""
+    """The protocol has the order of the checks (section 5, "Handshake")."""
     _, status, method, target, changes = case
     answer = wire.request(method, target, upgrade_headers(JSON) | changes)
     assert answer.status == status
@@ -155,7 +155,7 @@ def test_bytes_that_are_no_request_are_refused_or_end_the_connection(wire: Wire,
 
 
 def test_node_survives_connections_that_send_nothing_or_half_a_request(node: Node):
-    """A port scan looks like that."""
+    """A port scan sends requests like these."""
     for sent in (b"", b"G", b"GET /v1/stream HTTP/1.1\r\nHos"):
         with Wire(node.stream_port) as wire:
             wire.sock.sendall(sent)

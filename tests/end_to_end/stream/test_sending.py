@@ -1,6 +1,6 @@
-"""The three ways to send: with io_uring, with Linux AIO where io_uring is forbidden, and one call per socket.
+"""The three ways to send: by io_uring, by Linux AIO if io_uring is forbidden, and by one call for each socket.
 
-A seccomp filter forbids the system calls for real. All other tests run with the machine's own settings.
+A seccomp filter forbids the system calls for real. All other tests send in the way that the machine allows.
 """
 
 import sys
@@ -39,7 +39,7 @@ def node(way: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_every_session_inside_gets_each_message_once_and_in_order(node: Node, join):
     """An alert, its revision and its cancel are sent in both formats; sessions outside get nothing.
 
-    A session that has disconnected disturbs nobody (protocol, section 5).
+    One session inside has disconnected, which does not affect the others (protocol, section 5).
     """
     here = ground()
     inside = [join(node, place(beyond(here, n, 5.0 * n)), fmt=fmt) for n in range(A_CROWD) for fmt in FORMATS]

@@ -1,4 +1,4 @@
-"""One token that takes all it can get on a real node: it is refused with 429, and others are still served.
+"""One token that takes all it can get: the node answers 429 to its requests, and still serves others.
 
 An attacker has a good token and opens as many connections as possible; strangers have no token (rules HD3, HD6, HD14).
 """
@@ -114,7 +114,7 @@ def assert_share_is_used(status: int, fields: Any, problem: Json) -> None:
 
 
 def polygon(spot: Point, corners: int = 400) -> Json:
-    """Return a star with many corners; the server needs a thread for some milliseconds to process it."""
+    """Return a star with so many corners that the server needs some milliseconds of a thread for it."""
     turns = [2 * math.pi * n / corners for n in range(corners)]
     radii = [0.3 + 0.015 * (n % 2) for n in range(corners)]
     ring = [[spot[1] + r * math.cos(t), spot[0] + r * math.sin(t)] for r, t in zip(radii, turns, strict=True)]
@@ -147,9 +147,9 @@ def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tm
 
 
 def test_strangers_who_do_not_read_their_answers_block_nobody(keys: Keys, tmp_path: Path):
-    """A connection without a token whose answers are not read gives way to a new one (rules HD6, BA1d).
+    """A connection without a token whose answers are not read is closed for a new one (rules HD6, BA1d).
 
-    The node has few file descriptors, so it accepts few connections: an eighth of their number.
+    The node has 400 file descriptors and accepts an eighth as many connections.
     """
     narrow = Node(tmp_path, keys)
     narrow.launcher = ["sh", "-c", 'ulimit -n 400; exec "$0" "$@"']

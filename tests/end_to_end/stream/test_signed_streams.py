@@ -30,7 +30,7 @@ def desk(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]
 
 @pytest.fixture
 def here() -> Point:
-    """Return where the alerts of this test are."""
+    """Return the place of this test's alerts."""
     return ground()
 
 

@@ -22,7 +22,7 @@ TESTER = "alerts:receive alerts:test"
 
 @pytest.fixture
 def here() -> Point:
-    """Return where the alerts of this test are."""
+    """Return the place of this test's alerts."""
     return ground()
 
 
@@ -43,7 +43,7 @@ def publish(node: Node, spot: Point, **fields: Any) -> Json:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_alert_goes_only_to_sessions_with_a_place_inside(node: Node, join: Join, here: Point, fmt: str):
-    """A session without a place is nowhere (rule 1)."""
+    """A session without places gets nothing (rule 1)."""
     edge = published(*here, 800)
     centre = (edge["lat"], edge["lng"])
     inside = [
@@ -83,7 +83,7 @@ def test_revision_with_a_new_area_goes_there_and_to_earlier_recipients(node: Nod
 def test_recipient_that_left_and_filters_the_alert_out_gets_its_revisions(node: Node, join: Join, here: Point):
     """A recipient gets each revision wherever it is and whatever it filters (rule 1).
 
-    It gets each of them once: when it returns, nothing is sent again (rule 3).
+    When the recipient returns, nothing is sent again (rule 3).
     """
     session = join(node, place(here))
     body = publish(node, here)
@@ -224,7 +224,7 @@ def test_new_connection_of_the_same_token_gets_the_alert_again(node: Node, join:
 
 
 def test_late_joiner_is_not_sent_cancelled_or_expired_alerts(node: Node, join: Join, here: Point):
-    """Neither a new session nor one that moves inside gets them (rules 1 and 3)."""
+    """A session that joins later, or moves inside later, gets nothing (rules 1 and 3)."""
     cancelled = publish(node, here)
     node.cancel(cancelled["id"], 2)
     expired, _ = node.publish_brief(alert(here))
@@ -287,7 +287,7 @@ def test_cancel_goes_to_all_recipients_wherever_they_are_and_to_nobody_else(
 
 
 class Held:
-    """Publishes the alerts for the tests of rule 5, which has a table of what a client holds and what it is sent."""
+    """Publishes live and cancelled alerts for the tests of rule 5."""
 
     def __init__(self, node: Node, spot: Point) -> None:
         self.node, self.spot = node, spot
@@ -336,7 +336,7 @@ def test_holder_inside_is_not_sent_the_revision_that_it_holds(node: Node, join: 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("held", [1, 2, 7])
 def test_holder_of_a_cancelled_alert_gets_the_cancel_once(node: Node, join: Join, here: Point, held: int, fmt: str):
-    """The alert's last `expires_at` has not passed.
+    """The alert was cancelled before its `expires_at`.
 
     After the cancel, the client is no recipient any more (rule 5, row 4).
     """
@@ -431,7 +431,7 @@ def test_tests_and_exercises_are_sent_only_to_sessions_with_the_scope(
 
 
 def test_session_that_loses_the_test_scope_gets_no_more_of_a_test(node: Node, join: Join, here: Point):
-    """It gets neither revision nor cancel; actual alerts still come (rule 6)."""
+    """The session gets neither revision nor cancel of the test; actual alerts still come (rule 6)."""
     session = join(node, place(here), scope=TESTER)
     test, actual = publish(node, here, status="test"), publish(node, here)
     session.listen(test["id"], 1)
