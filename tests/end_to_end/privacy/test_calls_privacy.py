@@ -176,18 +176,18 @@ def go_wrong(desk: Dispatcher, body: Json) -> None:
 WHERE = ("log", "tasks", "rings", "answers", "state", "metrics", "output")
 WHAT = {
     "the address of a call": (ADDRESS, "tasks"),
-    "how one gets in": (ACCESS, "tasks"),
-    "who went": (WENT, "state"),
-    "who declined": (STAYED, ""),
-    "why it was ended": (REASON, ""),
-    "what was refused": (REFUSED, ""),
+    "the access to a call's place": (ACCESS, "tasks"),
+    "the sub of the responder with a seat": (WENT, "state"),
+    "the sub of the responder who declined": (STAYED, ""),
+    "the reason of the end": (REASON, ""),
+    "the text of refused requests": (REFUSED, ""),
     "the headline": (HEADLINE, "log rings answers state"),
-    "whose call it is": (DESK, "log rings answers state"),
-    "where a defibrillator hangs": ("Canary foyer", "tasks"),
+    "the sub of the dispatcher": (DESK, "log rings answers state"),
+    "the location of a defibrillator": ("Canary foyer", "tasks"),
     # Both seats that were taken are for CPR, so nobody fetches a defibrillator.
-    "the code of its box": ("canary-box-2580", ""),
-    "who runs it": ("Canary operator", ""),
-    "its telephone": ("312 555 0177", ""),
+    "the code of a defibrillator's box": ("canary-box-2580", ""),
+    "the operator of a defibrillator": ("Canary operator", ""),
+    "the telephone of a defibrillator's operator": ("312 555 0177", ""),
 }
 
 

@@ -221,7 +221,7 @@ def stolen(push: Push, thief: Node, *files: str) -> None:
 @pytest.mark.parametrize(
     ("files", "lies"),
     [((), 0), (("vapid.jwks",), 0), (("push.jwks",), 0), (("push.jwks", "vapid.jwks"), 1)],
-    ids=["the store", "and the VAPID key", "and its key", "and both"],
+    ids=["the store alone", "the store and the VAPID key", "the store and its key", "the store and both keys"],
 )
 def test_attacker_with_the_store_can_push_to_its_phones_only_with_both_keys(
     push: Push, service: Watching, thief: Node, files: tuple[str, ...], lies: int

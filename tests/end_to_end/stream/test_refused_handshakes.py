@@ -68,7 +68,7 @@ HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
     ),
     ("no subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": None}),
     ("an unknown subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "chat, soap"}),
-    ("ours in capitals", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "Geocast.V1.Json"}),
+    ("a known subprotocol in capitals", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "Geocast.V1.Json"}),
 ]
 
 
@@ -183,8 +183,8 @@ FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
     ("reserved bit 1", 1002, "json", [(TEXT, b"{}", {"rsv": 4})]),
     ("reserved opcode 3", 1002, "json", [(3, b"{}", {})]),
     ("a fragmented ping", 1002, "json", [(PING, b"", {"fin": False})]),
-    ("a continuation of nothing", 1002, "json", [(CONT, b"{}", {})]),
-    ("half a close code", 1002, "json", [(CLOSE, b"\x03", {})]),
+    ("a continuation without a first frame", 1002, "json", [(CONT, b"{}", {})]),
+    ("a close code of one byte", 1002, "json", [(CLOSE, b"\x03", {})]),
 ]
 
 

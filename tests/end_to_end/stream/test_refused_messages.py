@@ -43,7 +43,7 @@ def nested(depth: int) -> Any:
 
 DUPLICATE_KEYS = b"\x83\xa4type\xa4ping\xa4type\xa4ping\xa3ref\x01"
 NOT_STRICT: dict[str, list[tuple[str, bytes]]] = {
-    "nothing": [("json", b""), ("msgpack", b"")],
+    "an empty message": [("json", b""), ("msgpack", b"")],
     "no type": both({"places": []}),
     "cut off": [("json", b'{"type":"ping"'), ("msgpack", b"\x81\xa4type\xa4pin")],
     "duplicate keys": [
@@ -100,7 +100,7 @@ BAD_PLACES: dict[str, Any] = {
 BAD_FILTERS: dict[str, Json] = {
     "categories is text": {"categories": "burglary"},
     "a category in capitals": {"categories": ["Burglary"]},
-    "a category of 65": {"categories": [TEXT_OF_65]},
+    "a category of 65 characters": {"categories": [TEXT_OF_65]},
     "a category with a space": {"categories": ["a b"]},
     "an unknown severity": {"min_severity": "unknown"},
     "a severity in a list": {"min_severity": ["minor"]},
@@ -114,7 +114,7 @@ BAD_HOLDINGS: dict[str, Any] = {
     "revision is text": {"a": "1"},
     "revision is a boolean": {"a": True},
     "an id with a space": {"a b": 1},
-    "257 of them": {f"a{i}": 1 for i in range(257)},
+    "257 alerts": {f"a{i}": 1 for i in range(257)},
 }
 BAD_HELLOS: dict[str, Json] = {
     "no places": {"places": ...},
@@ -206,7 +206,7 @@ BAD_MESSAGES: dict[str, Json] = {
     "token: null": {"type": "token", "token": None},
     "token: an unknown field": {"type": "token", "token": "x", "sub": "phone"},
     "ack: nothing": {"type": "ack"},
-    "ack: an id that is none": {"type": "ack", "id": "a b", "revision": 1},
+    "ack: an invalid id": {"type": "ack", "id": "a b", "revision": 1},
     "ack: revision 0": {"type": "ack", "id": "a", "revision": 0},
     "ack: revision is a float": {"type": "ack", "id": "a", "revision": 1.0},
     "ack: revision is a boolean": {"type": "ack", "id": "a", "revision": True},
