@@ -1,4 +1,7 @@
-"""Calls for help on real nodes: who is near is rung, who takes a seat is told where to go, all others stand down."""
+"""Calls for help on real nodes: responders near the call are notified, and those with a seat get its place.
+
+All others are stood down.
+"""
 
 import contextlib
 import json
@@ -40,7 +43,7 @@ rest_s = 0
 
 
 class Responder(Session):
-    """A session of somebody with a qualification, who says where it is."""
+    """A session of a responder with qualifications, whose place is `metres` north of the calls."""
 
     def __init__(self, node: Node, sub: str, metres: float = 0, fmt: str = "json", quals: Any = ("cpr",)) -> None:
         super().__init__(node, fmt)
@@ -49,41 +52,41 @@ class Responder(Session):
         self.hello([here(metres)], token=node.keys.token(sub=sub, **{k: v for k, v in claims.items() if v}))
 
     def say_of(self, kind: str, call_id: str, **more: Any) -> None:
-        """Accept, decline or report."""
+        """Send an `accept`, `decline` or `report` for a call."""
         message = {"type": kind, "id": call_id, **more}
         check_client_message(message)
         self.say(message)
 
     def hears(self, kind: str) -> Json:
-        """The next message, which is of this kind."""
+        """Return the next message, and assert its type."""
         message = self.take()
         assert message["type"] == kind, message
         return message
 
     def accepts(self, call_id: str) -> Json:
-        """Say `accept` and take the answer."""
+        """Send `accept` and return the answer."""
         self.say_of("accept", call_id, eta_s=240)
         return self.take()
 
     def hears_nothing(self) -> None:
-        """Nothing has come by now, and nothing is owed to it."""
+        """Assert that no message has come and that nothing is owed."""
         assert self.move(*self.places)["live"] == 0
 
 
 def here(metres: float) -> Json:
-    """A place so many metres north of where the calls are from."""
+    """Return a place `metres` north of the place of the calls."""
     return {"lat": NEAR["lat"] + metres * METRE, "lng": NEAR["lng"], "here": True}
 
 
 @pytest.fixture
 def answer_s() -> int:
-    """How long an answer is waited for, before the ring widens for that: no test takes so long, however slow it is."""
+    """Return the policy's `answer_s`, in seconds. No test takes that long, so no radius widens because of it."""
     return 120
 
 
 @pytest.fixture(params=["1", "2"], ids=["one process", "workers"])
 def node(request: pytest.FixtureRequest, tmp_path: Path, answer_s: int) -> Iterator[Node]:
-    """A node whose keys may grant qualifications, with calls that ring quickly."""
+    """Start a node with the policy above, whose keys may grant qualifications."""
     node = quick_node(tmp_path, "--workers", request.param)
     (tmp_path / "policy.toml").write_text(QUICK.replace("answer_s = 120", f"answer_s = {answer_s}"))
     with node:
@@ -96,7 +99,7 @@ Join = Callable[..., Responder]
 
 @pytest.fixture
 def join(node: Node) -> Iterator[Join]:
-    """`join(sub, metres, …)`: a responder on the node, who hangs up when the test is over."""
+    """Yield `join(sub, metres, …)`, which connects a responder until the test is over."""
     joined: list[Responder] = []
 
     def joining(*who: Any, on: Node = node) -> Responder:
@@ -109,36 +112,40 @@ def join(node: Node) -> Iterator[Join]:
 
 
 def quick_node(home: Path, *options: str, keys: Keys | None = None, log: str | None = None) -> Node:
-    """A node with the policy above."""
+    """Return a node with the policy above, not started yet."""
     node = calling_node(home, keys or Keys(quals=["cpr", "medic"]), *options, log=log)
     (home / "policy.toml").write_text(QUICK)
     return node
 
 
 def dispatch(node: Node, path: str, body: Json) -> Json:
-    """POST as the dispatcher; the answer, which is 201."""
+    """POST as the dispatcher, assert that the answer is 201, and return its body."""
     answer = node.post(path, body, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
     assert answer.status_code == 201, answer.text
     return answer.json()
 
 
 def opened(node: Node, **fields: Any) -> str:
-    """The id of a call that was opened."""
+    """Open a call and return its id."""
     body = call(place=PLACE | {"kind": "public"}, **fields)
     dispatch(node, "/v1/calls", body)
     return body["id"]
 
 
 def state(node: Node, call_id: str) -> Json:
-    """What its dispatcher sees of a call."""
+    """Return what the dispatcher sees of a call."""
     token = node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE)
     answer = node.api.get(f"/v1/calls/{call_id}", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_a_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
-    """RJ1, RJ2, RJ4, RJ6, RJ7, RV1, RV2, RV3, RV6, M18, M19, M20, RQ8: on every process of a node."""
+def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
+    """The responders are connected to all processes of a node.
+
+    They are notified, get seats, report, decline and are stood down (rules RJ1, RJ2, RJ4, RJ6, RJ7, RV1, RV2, RV3, RV6,
+    M18, M19, M20, RQ8).
+    """
     first, second, third = (join(f"r-{n}", n, fmt) for n, fmt in enumerate(("json", "msgpack", "json")))
     tablet = join("r-0", 90_000)
     plain = join("r-9", 0, "json", ())
@@ -161,13 +168,15 @@ def test_a_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     assert third.accepts(call_id)["reason"] == "full"
     first.say_of("report", call_id, state="arrived")
     wait_until(lambda: state(node, call_id)["seats"][0]["state"] == "arrived", "the report is in the log")
-    wait_until(lambda: (seen := state(node, call_id))["rung"] == seen["seen"] == 3, "all is counted")
+    wait_until(
+        lambda: (seen := state(node, call_id))["rung"] == seen["seen"] == 3, "all notifications and acks are counted"
+    )
 
     second.say_of("decline", call_id)
     assert second.hears("standdown")["reason"] == "left"
     again = third.hears("call")["call"]
     assert again["revision"] > 1
-    wait_until(lambda: state(node, call_id)["declined"] == 1, "it is counted who has declined")
+    wait_until(lambda: state(node, call_id)["declined"] == 1, "the decline is counted")
     assert [seat["responder"] for seat in state(node, call_id)["seats"]] == ["r-0"]
 
     dispatch(node, f"/v1/calls/{call_id}/end", {"reason": "The crew is there."})
@@ -178,10 +187,10 @@ def test_a_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     plain.hears_nothing()
 
 
-def test_the_ring_widens_until_enough_are_called(node: Node, join: Join) -> None:
-    """RN1, RN2, RN3, RN4: 200 ms a ring, by the count of all processes; and who declines is replaced at once."""
+def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: Join) -> None:
+    """The count includes all processes. A responder that declines is replaced at once (rules RN1, RN2, RN3, RN4)."""
     near, middle, far = (join(f"r-{metres}", metres) for metres in (300, 500, 800))
-    for _ in range(20):  # on a busy machine a process is told too late that there are enough, and a ring is too early
+    for _ in range(20):  # on a busy machine a process may learn the count too late and widen too early
         call_id = opened(node)
         near.hears("call")
         middle.hears("call")
@@ -201,8 +210,8 @@ def test_the_ring_widens_until_enough_are_called(node: Node, join: Join) -> None
 
 @pytest.mark.parametrize("answer_s", [5])
 @pytest.mark.parametrize("node", ["1"], ids=["one process"], indirect=True)
-def test_without_an_answer_the_ring_widens_after_a_while(node: Node, join: Join) -> None:
-    """RN2: `answer_s` after the last ring, though enough were called. Of two processes one may lack a count."""
+def test_radius_widens_after_answer_s_if_nobody_answers(node: Node, join: Join) -> None:
+    """The radius widens although enough were notified (rule RN2). With two processes, one may lack a count."""
     crowd = [join(f"r-{n}", n) for n in range(3)]
     far = join("r-far", 500)
     begun = time.monotonic()
@@ -213,17 +222,17 @@ def test_without_an_answer_the_ring_widens_after_a_while(node: Node, join: Join)
     assert time.monotonic() - begun >= 5
 
 
-def test_who_comes_later_is_called_and_who_comes_back_has_the_task(node: Node, join: Join) -> None:
-    """RJ3, RJ6, RJ8, RV5: on whichever process; alerts come behind what is of calls."""
+def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: Node, join: Join) -> None:
+    """The messages come on any process, and alerts follow the messages of calls (rules RJ3, RJ6, RJ8, RV5)."""
     call_id = opened(node)
     node.publish(alert((NEAR["lat"], NEAR["lng"]), category="burglary"))
     late = join("r-1")
     late.catch_up()
-    wait_until(lambda: state(node, call_id)["rung"] == 1, "it was called behind its hello")
+    wait_until(lambda: state(node, call_id)["rung"] == 1, "the late responder was notified")
     task = late.accepts(call_id)
     assert task["type"] == "task"
     late.drop()
-    for _ in range(4):  # with two processes, on both, nearly always
+    for _ in range(4):  # with two processes, both are reached nearly always
         with Session(node) as back:
             now = int(time.time())
             token = node.keys.token(sub="r-1", iat=now, exp=now + 600, quals=["cpr"], scope=PHONE_SCOPE)
@@ -232,8 +241,8 @@ def test_who_comes_later_is_called_and_who_comes_back_has_the_task(node: Node, j
             assert [message["type"] for message in back.batch] == ["task", "alert"]
 
 
-def test_new_content_rings_again_and_is_a_new_task(node: Node, join: Join) -> None:
-    """RJ5: the place is corrected."""
+def test_corrected_place_notifies_again_and_sends_a_new_task(node: Node, join: Join) -> None:
+    """The new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
     goes, waits = join("r-1"), join("r-2", 5)
     call_id = opened(node)
     goes.hears("call")
@@ -248,13 +257,13 @@ def test_new_content_rings_again_and_is_a_new_task(node: Node, join: Join) -> No
     assert waits.hears("call")["call"]["revision"] > task["revision"] > 1
 
 
-def test_the_exact_place_is_in_no_file_line_or_metric(tmp_path: Path) -> None:
-    """RZ2, RZ3, RZ7: nor are responders and where they are."""
+def test_exact_place_and_responders_are_in_no_file_log_line_or_metric(tmp_path: Path) -> None:
+    """The search also covers names and places of responders (rules RZ2, RZ3, RZ7)."""
     with quick_node(tmp_path) as node, Responder(node, "somebody-by-name", 1.25) as responder:
         call_id = opened(node)
         responder.hears("call")
         assert responder.accepts(call_id)["place"]["address"] == PLACE["address"]
-        wait_until(lambda: "geocast_call_seats_total" in node.api.get("/metrics").text, "it is counted")
+        wait_until(lambda: "geocast_call_seats_total" in node.api.get("/metrics").text, "the seat is counted")
         told = node.api.get("/metrics").text + node.output()
         files = b"".join(path.read_bytes() for path in node.home.glob("geocast.db*"))
         for secret in (*SECRETS, "somebody-by-name", str(here(1.25)["lat"])):
@@ -263,8 +272,8 @@ def test_the_exact_place_is_in_no_file_line_or_metric(tmp_path: Path) -> None:
         assert call_id.encode() in files
 
 
-def test_calls_are_counted_for_prometheus(node: Node, join: Join) -> None:
-    """docs/reference/behaviour.md, "Metrics"."""
+def test_metrics_of_calls_have_the_documented_names_and_values(node: Node, join: Join) -> None:
+    """The page docs/reference/behaviour.md, "Metrics", lists them."""
     responder = join("r-1")
     call_id = opened(node)
     responder.hears("call")
@@ -285,12 +294,12 @@ def test_calls_are_counted_for_prometheus(node: Node, join: Join) -> None:
             "geocast_call_unsealed_failed_total 0.0",
         } <= lines
 
-    wait_until(counted, "the metrics say so")
+    wait_until(counted, "the metrics have these values")
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Two nodes on one Redis, with the same keys of calls."""
+    """Start two nodes on one Redis with the same call keys."""
     (tmp_path / "policy.toml").write_text(QUICK)
     make_call_key(tmp_path)
     options = ("--policy", str(tmp_path / "policy.toml"), "--call-keys", str(tmp_path / "call-keys.jwks"))
@@ -301,8 +310,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @needs_redis
-def test_two_nodes_ring_one_town_and_give_each_seat_once(cluster: Cluster) -> None:
-    """RN3, RV2, RV3: who accepts the last seat on two nodes at once; the devices of one person on both."""
+def test_two_nodes_notify_one_town_and_give_each_seat_once(cluster: Cluster) -> None:
+    """Four responders accept at once on two nodes.
+
+    Another device of a seat's owner gets the task too (rules RN3, RV2, RV3).
+    """
     one, two = cluster.nodes
     with contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(Responder(node, f"r-{n}", n)) for n, node in enumerate([one, two] * 2)]
@@ -323,8 +335,11 @@ def test_two_nodes_ring_one_town_and_give_each_seat_once(cluster: Cluster) -> No
 
 
 @needs_redis
-def test_an_accept_waits_for_a_log_that_is_away(cluster: Cluster) -> None:
-    """Fail closed: no entry, no address. Who is in the ring stays called, and has the task when the log is back."""
+def test_accept_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
+    """Without an entry in the log, no address is sent.
+
+    Responders stay notified, and the task is sent when the log is back.
+    """
     one, two = cluster.nodes
     with Responder(one, "r-1") as responder, Responder(two, "r-2", 5) as other:
         call_id = opened(one)
@@ -334,7 +349,7 @@ def test_an_accept_waits_for_a_log_that_is_away(cluster: Cluster) -> None:
         responder.say_of("accept", call_id)
         responder.say({"type": "ping"})
         assert responder.hears("pong")
-        wait_until(lambda: one.api_status() == 503, "the node knows that the log is away")
+        wait_until(lambda: one.api_status() == 503, "the node knows that the log is unavailable")
         responder.hears_nothing()
         cluster.redis.resume()
         assert responder.hears("task")["seat"] == 1
@@ -343,8 +358,8 @@ def test_an_accept_waits_for_a_log_that_is_away(cluster: Cluster) -> None:
 
 
 @needs_redis
-def test_a_process_that_dies_takes_nothing_with_it(cluster: Cluster) -> None:
-    """Section 12: the call goes on, and a holder has the task wherever it comes back."""
+def test_call_and_seats_survive_the_death_of_a_node(cluster: Cluster) -> None:
+    """Another node continues the call, and a responder with a seat gets the task on any node (protocol, section 12)."""
     one, two = cluster.nodes
     with Responder(one, "r-1") as responder, Responder(two, "r-2", 5) as other:
         call_id = opened(one)
@@ -360,24 +375,27 @@ def test_a_process_that_dies_takes_nothing_with_it(cluster: Cluster) -> None:
             assert [message["type"] for message in again.batch] == ["task"]
 
 
-def test_a_call_that_expires_is_ended_by_the_node(tmp_path: Path) -> None:
-    """RZ4, RJ7: nobody is told, and its dispatcher sees that it expired."""
+def test_expired_call_is_ended_in_the_log_without_a_message(tmp_path: Path) -> None:
+    """Nobody is sent a message, and the dispatcher sees the state `expired` (rules RZ4, RJ7)."""
     with quick_node(tmp_path) as node, Responder(node, "r-1") as responder:
         call_id = opened(node, expires_at=stamp(seconds=3))
         responder.hears("call")
-        wait_until(lambda: state(node, call_id)["state"] == "expired", "it has expired")
-        wait_until(lambda: "end" in kinds(node, call_id), "it is ended in the log")
+        wait_until(lambda: state(node, call_id)["state"] == "expired", "the call has expired")
+        wait_until(lambda: "end" in kinds(node, call_id), "the call is ended in the log")
         responder.hears_nothing()
         assert responder.accepts(call_id)["reason"] == "over"
 
 
 WIDE = QUICK.replace("[100, 300, 600]", "[100, 300, 600, 900]").replace('["cpr", "aed"]', '["cpr"]')
 WIDE = WIDE.replace("enough = 2", "enough = 3").replace("answer_s = 120", "answer_s = 300")
-"""`answer_s` is longer than a test may take, so a ring that comes has not waited for it."""
+"""`answer_s` is longer than a test may take, so the radius cannot have widened because of it."""
 
 
-def plays_wider_rings(nodes: list[Node], *, restarts: bool = False) -> None:
-    """Three times somebody gives a full call's seat back: fewer than `enough` ring, so the next one is called."""
+def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool = False) -> None:
+    """Let the holder of a full call's only seat decline three times, and assert that the radius widens each time.
+
+    After each decline, fewer than `enough` responders are notified, so the next radius notifies another one.
+    """
     holder, stays = Responder(nodes[0], "r-0"), [Responder(nodes[n], f"stays-{n}") for n in (0, -1)]
     call_id = opened(nodes[0])
     for session in (holder, *stays):
@@ -406,45 +424,48 @@ def plays_wider_rings(nodes: list[Node], *, restarts: bool = False) -> None:
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one node", "restarted each time"])
-def test_the_next_ring_does_not_wait_for_those_of_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
-    """HD16: on one node, and where the process that had called them is gone."""
+def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
+    """The same holds when the process that had notified them is gone (rule HD16)."""
     with quick_node(tmp_path) as node:
         (tmp_path / "policy.toml").write_text(WIDE)
         node.restart()
-        plays_wider_rings([node], restarts=restarts)
+        assert_radius_widens_after_each_decline([node], restarts=restarts)
         node.assert_no_surprise()
 
 
 @needs_redis
-def test_the_next_ring_does_not_wait_for_those_called_before_on_another_node(cluster: Cluster, tmp_path: Path) -> None:
-    """HD16: two nodes over Redis."""
+def test_next_radius_does_not_wait_for_responders_notified_by_another_node(cluster: Cluster, tmp_path: Path) -> None:
+    """Two nodes share a Redis (rule HD16)."""
     (tmp_path / "policy.toml").write_text(WIDE)
     for node in cluster.nodes:
         node.restart()
-    plays_wider_rings(cluster.nodes)
+    assert_radius_widens_after_each_decline(cluster.nodes)
 
 
 def kinds(node: Node, call_id: str) -> str:
-    """What the log has of a call, as bytes that were stored."""
+    """Return the kinds of a call's entries in the log."""
     with contextlib.closing(sqlite3.connect(f"file:{node.log_file}?mode=ro", uri=True)) as database:
         rows = database.execute("SELECT payload FROM entry WHERE id = ?", (call_id,)).fetchall()
     return " ".join(msgpack.unpackb(row[0])["kind"] for row in rows)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_node_without_the_key_stays_ready_and_goes_on_with_all_else(tmp_path: Path, workers: str) -> None:
-    """HD8, RZ5: also with rubbish in the log; at a reload what did not open is tried again."""
+def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path: Path, workers: str) -> None:
+    """An entry that cannot be decrypted changes nothing else.
+
+    A reload tries to decrypt these calls again (rules HD8, RZ5).
+    """
     with quick_node(tmp_path, "--workers", workers) as node:
         call_id = opened(node)
-        rubbish(node, call_id, "rubbish")
+        append_undecryptable_entry(node, call_id, "rubbish")
         lacked = json.loads((tmp_path / "call-keys.jwks").read_text())["keys"]
         (tmp_path / "call-keys.jwks").unlink()
         newer = make_call_key(tmp_path)["keys"]
         node.kill()
         node.launch()
-        wait_until(node._ready, "it is there, and a proxy sends it requests")
+        wait_until(node._ready, "the node is ready")
         degraded = ["calls: 2 with entries that no key of --call-keys opens"]
-        wait_until(lambda: degraded_of(node) == degraded, "it says what does not work")
+        wait_until(lambda: degraded_of(node) == degraded, "/readyz names the calls that cannot be decrypted")
         assert node.api_status() == 200
         said = "call {}: entry 1, at position {} of the log, was set aside"
         assert {said.format(call_id, 1), said.format("rubbish", 2)} <= set(
@@ -464,17 +485,17 @@ def test_a_node_without_the_key_stays_ready_and_goes_on_with_all_else(tmp_path: 
             node.process.send_signal(signal.SIGHUP)
             assert responder.hears("call")["call"]["id"] == call_id
         degraded = ["calls: 1 with entries that no key of --call-keys opens"]
-        wait_until(lambda: degraded_of(node) == degraded, "what was opened is not counted any more")
+        wait_until(lambda: degraded_of(node) == degraded, "the decrypted call is not counted any more")
         assert "geocast_call_unsealed_failed_total 0.0" not in node.api.get("/metrics").text
 
 
 def degraded_of(node: Node) -> list[str]:
-    """What does not work, though the node is ready."""
+    """Return the list `degraded` of /readyz."""
     return node.api.get("/readyz").json().get("degraded", [])
 
 
-def rubbish(node: Node, call_id: str, other_id: str) -> None:
-    """Write an entry into the log that is as that one, under another id, with a seal that is none."""
+def append_undecryptable_entry(node: Node, call_id: str, other_id: str) -> None:
+    """Write a copy of a call's entry into the log, under another id and with bytes that cannot be decrypted."""
     entry = {"kind": "call", "id": other_id, "revision": 1, "ends_at": 0, "plain": b"x", "sealed": b"x" * 40}
     with contextlib.closing(sqlite3.connect(node.log_file)) as database, database:
         ends_at = database.execute("SELECT ends_at FROM entry WHERE id = ?", (call_id,)).fetchone()[0]

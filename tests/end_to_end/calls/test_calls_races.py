@@ -1,7 +1,8 @@
-"""A hundred responders accept at once, on several nodes, while a node, a reply or the log's primary is lost.
+"""Up to a hundred responders accept at once, on several nodes, while a node, a reply or the log's primary is lost.
 
-Whatever happens: as many hold a seat as there are seats (RV2), each session of theirs has the newest `task` (RJ6), all
-others are stood down (RJ4), and the exact place is in no other frame, answer, line, metric or file (RZ2, RZ3).
+In every case, as many responders have a seat as there are seats (rule RV2), each of their sessions has the newest
+`task` (rule RJ6), and all others are stood down (rule RJ4). The exact place is in no other frame, answer, log line,
+metric or file (rules RZ2, RZ3).
 """
 
 import asyncio
@@ -44,18 +45,18 @@ rings_m = [1000]
 seats = {["cpr", "aed"] * (SEATS // 2)}
 rest_s = 0
 """
-pytestmark = pytest.mark.timeout(900)  # for a machine that is many times as slow as it could be
-BUSY_S = 0.03  # so much later comes every byte of Redis: a race takes long enough to be disturbed
+pytestmark = pytest.mark.timeout(900)  # for a very slow machine
+BUSY_S = 0.03  # the delay of every reply of Redis, which makes a race long enough to be disturbed
 
 
 @pytest.fixture
 def keys() -> Keys:
-    """Keys that may grant qualifications."""
+    """Return keys that may grant qualifications."""
     return Keys(quals=QUALS)
 
 
 class Race:
-    """Responders round one call, all of whom want a seat of it. A hundred are too many for a loop in debug mode."""
+    """Responders near one call, all of whom want a seat. Asyncio's debug mode is too slow for a hundred of them."""
 
     def __init__(self, nodes: Sequence[Node], open_log: Callable[[], AlertLog], folder: Path) -> None:
         self.nodes, self.open_log = nodes, open_log
@@ -66,7 +67,7 @@ class Race:
         self.dispatcher = RecordedDispatcher(self.world)
         self.responders: list[RecordedResponder] = []
         self.kept: Kept | None = None
-        self.seated: set[str] = set()  # who holds a seat, by what the nodes say
+        self.seated: set[str] = set()  # the `sub` of each responder that has a seat in the call's state
 
     @property
     def call_id(self) -> str:
@@ -75,7 +76,10 @@ class Race:
 
     @asynccontextmanager
     async def begun(self, crowd: int, devices: int = 0) -> AsyncIterator[None]:
-        """So many responders are rung; so many of them have a second device, on another node."""
+        """Connect `crowd` responders and open a call that notifies all of them.
+
+        The first `devices` of them have a second device, on another node.
+        """
         town = self.world.town
         try:
             for number in range(crowd):
@@ -88,22 +92,26 @@ class Race:
                     )
                     self.responders.append(responder)
                     self.world.start(name, responder.live())
-            await self.until(lambda: all(each.welcomed.is_set() for each in self.responders), "all are there")
+            await self.until(
+                lambda: all(each.welcomed.is_set() for each in self.responders), "all responders are connected"
+            )
             self.kept = await self.dispatcher.open(beyond(town, 37, 12.3), "residence", lasts_s=1_500)
             await self.dispatcher.repeat_until_answered()
-            await self.until(lambda: all(self.call_id in each.shown for each in self.responders), "all are rung")
+            await self.until(
+                lambda: all(self.call_id in each.shown for each in self.responders), "all responders are notified"
+            )
             yield
         finally:
             await self.world.stop()
             await self.dispatcher.api.aclose()
 
     def accept(self, responders: Iterable[RecordedResponder] | None = None) -> None:
-        """All of these, or everybody, accept at once."""
+        """Let these responders, or all of them, accept at once."""
         for responder in self.responders if responders is None else responders:
             responder.want(self.call_id)
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
-        """Wait until something is so."""
+        """Wait until `holds` returns true, or fail with `what` and the story of the call."""
 
         async def so() -> bool:
             self.world.assert_well()
@@ -113,20 +121,20 @@ class Race:
             raise AssertionError(f"waited in vain: {what}\n{self.story()}")
 
     def story(self) -> str:
-        """What is known of the call, and the last words of the nodes."""
+        """Return what is known of the call, and the last output of the nodes."""
         stories = [self.history.story(each) for each in self.history.asked]
         return "\n".join([*stories, *(node.output()[-3_000:] for node in self.nodes)])
 
     async def answered(self, count: int = 1) -> None:
-        """Wait until so many have been told where to go."""
+        """Wait until at least `count` responders have a task."""
         await self.until(lambda: len(self.holders()) >= count, f"{count} have a task")
 
     def holders(self) -> set[str]:
-        """Who has been told where to go, and not been stood down."""
+        """Return the `sub` of each responder that has a task and has not been stood down."""
         return {each.sub for each in self.responders if "place" in each.shown.get(self.call_id, {})}
 
     async def settled(self) -> Json:
-        """Wait until everybody has an answer and what it should have; all was right meanwhile; how the call stands."""
+        """Wait until every responder has its answer, assert that everything was right, and return the call's state."""
         wrong: list[str] = []
 
         async def right() -> bool:
@@ -151,7 +159,10 @@ class Race:
         return state
 
     async def assert_kept_secret(self, *redis: RedisServer) -> None:
-        """The place is in frames to holders only, a `sub` only in what a dispatcher reads, where one is in nothing."""
+        """Assert that the place is in no frame of other responders, no answer, no metric and no file.
+
+        A responder's `sub` may be in what the dispatcher reads, and a responder's place nowhere.
+        """
         [place] = self.history.asked[self.call_id].places
         exact = list(needles(place))
         subs = [each.sub.encode() for each in self.responders]
@@ -166,7 +177,7 @@ class Race:
         read = b"\n".join(self.dispatcher.reads)
         assert not found(told, everything)
         assert not found(read, [*exact, *here])
-        assert found(read, subs), "who goes is shown to who has called for help"
+        assert found(read, subs), "the dispatcher does not see who has a seat"
         for node in self.nodes:
             for path in ("/metrics", "/readyz", "/healthz", "/openapi.json"):
                 answer = await asyncio.to_thread(node.api.get, path)
@@ -178,12 +189,12 @@ class Race:
             assert not found(content, everything), path.name
             if self.call_id.encode() in content:
                 seen.append(path.name)
-        assert seen, "the call is in no file: this would not have found the place either"
-        print(f"\n{self.call_id} is in {sorted(set(seen))}; its place is nowhere")
+        assert seen, "the call is in no file, so the search proves nothing"
+        print(f"\n{self.call_id} is in {sorted(set(seen))}; its place is in no file")
 
 
 def options_in(folder: Path) -> tuple[str, ...]:
-    """What makes a node one that takes calls."""
+    """Write a policy with calls and call keys, and return a node's options for them."""
     policy = folder / "policy.toml"
     policy.write_text(POLICY)
     make_call_key(folder)
@@ -191,13 +202,13 @@ def options_in(folder: Path) -> tuple[str, ...]:
 
 
 def assert_seats(state: Json) -> None:
-    """All seats are taken, each once."""
+    """Assert that all seats are taken, each once."""
     assert state["state"] == "full", state
     assert [seat["seat"] for seat in state["seats"]] == [*range(1, SEATS + 1)], state
 
 
 async def see_it_through(race: Race, *redis: RedisServer) -> None:
-    """All seats are taken, by as many people; then the call ends. Neither before nor after is the place anywhere."""
+    """Assert that all seats are taken, then end the call. Assert before and after that the place is kept secret."""
     state = await race.settled()
     assert state["state"] == "full"
     assert [seat["seat"] for seat in state["seats"] if seat["seat"]] == [*range(1, SEATS + 1)], state
@@ -212,8 +223,8 @@ async def see_it_through(race: Race, *redis: RedisServer) -> None:
 
 
 @needs_redis
-def test_of_a_hundred_accepts_as_many_succeed_as_there_are_seats(keys: Keys, tmp_path: Path):
-    """RV2, RV3, RJ4, RJ6, RZ2, RZ3: three nodes; one of them is killed in the middle; replies of Redis are lost."""
+def test_hundred_accepts_on_three_nodes_fill_each_seat_once(keys: Keys, tmp_path: Path):
+    """One of the nodes is killed meanwhile, and replies of Redis are lost (rules RV2, RV3, RJ4, RJ6, RZ2, RZ3)."""
     options = options_in(tmp_path)
 
     async def run(cluster: Cluster) -> None:
@@ -238,8 +249,11 @@ def test_of_a_hundred_accepts_as_many_succeed_as_there_are_seats(keys: Keys, tmp
 
 
 @needs_redis
-def test_a_failover_among_accepts_gives_no_seat_but_those_that_were_lost(keys: Keys, tmp_path: Path):
-    """RV2, RV7: the primary is killed in the middle. A seat 0 is one that the log had, and was told, and has lost."""
+def test_failover_during_accepts_gives_seat_0_only_to_seats_that_the_log_lost(keys: Keys, tmp_path: Path):
+    """The primary is killed meanwhile.
+
+    A seat 0 is a seat that the log had, that was sent to its owner, and that the log has lost (rules RV2, RV7).
+    """
     options = (*options_in(tmp_path), "--log-replicas", "1")
 
     async def run(cluster: Cluster) -> None:
@@ -250,7 +264,7 @@ def test_a_failover_among_accepts_gives_no_seat_but_those_that_were_lost(keys: K
             race.accept()
             await race.answered()
             await asyncio.to_thread(cluster.redis.kill)
-            await race.until(lambda: cluster.primary() in cluster.replicas, "a replica is the primary")
+            await race.until(lambda: cluster.primary() in cluster.replicas, "a replica has become the primary")
             await asyncio.to_thread(cluster.redis.start)
             cluster.proxies[0].upstream = cluster.redis.port
             cluster.proxies[0].slow(0)
@@ -261,8 +275,11 @@ def test_a_failover_among_accepts_gives_no_seat_but_those_that_were_lost(keys: K
         asyncio.run(run(cluster), debug=False)
 
 
-def test_processes_that_share_a_file_give_as_many_seats_as_there_are(keys: Keys, tmp_path: Path):
-    """RV2, RV3, RJ4, RZ2, RZ3: SQLite. A process of the node is killed among the accepts, and then the node."""
+def test_processes_that_share_a_sqlite_log_fill_each_seat_once(keys: Keys, tmp_path: Path):
+    """One process of the node is killed while responders accept.
+
+    Then the whole node is killed and restarted (rules RV2, RV3, RJ4, RZ2, RZ3).
+    """
     options = options_in(tmp_path)
     home = tmp_path / "node"
     home.mkdir()
@@ -283,8 +300,8 @@ def test_processes_that_share_a_file_give_as_many_seats_as_there_are(keys: Keys,
 
 
 @needs_redis
-def test_who_was_told_where_to_go_on_either_side_is_not_untold(keys: Keys, tmp_path: Path):
-    """RV7: two primaries have given the same seats. When one is gone, its claims are put back as seat 0."""
+def test_seats_that_two_primaries_gave_twice_are_kept_as_seat_0(keys: Keys, tmp_path: Path):
+    """When one primary is gone, the seats that it gave are put back as seat 0 (rule RV7)."""
     options = options_in(tmp_path)
 
     async def run(cluster: Cluster, other: RedisServer) -> None:
@@ -321,7 +338,7 @@ def test_who_was_told_where_to_go_on_either_side_is_not_untold(keys: Keys, tmp_p
 
 
 def dumped(server: RedisServer) -> bytes:
-    """All that a Redis has in its streams."""
+    """Return all values of all streams of a Redis."""
     with server.client() as client:
         return b"".join(
             value

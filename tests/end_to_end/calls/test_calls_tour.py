@@ -1,4 +1,4 @@
-"""calls.md, "A first call": typed into a shell as it stands there, it does what the page says."""
+"""The chapter "A first call" of calls.md: its commands, typed into a shell as they are, do what the page says."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ with connect("ws://127.0.0.1:PORT/v1/stream", subprotocols=["geocast.v1.json"], 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """A shell in an empty folder."""
+    """Start a shell in an empty folder."""
     (tmp_path / "town").mkdir()
     shell = Shell(tmp_path / "town", tmp_path / "said.txt")
     yield shell
@@ -32,8 +32,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_the_first_call_goes_as_the_page_says(shell: Shell, tmp_path: Path) -> None:
-    """M18, M21, M22, M23, RQ3: keys, a node, a responder who accepts, and what the dispatcher sees of it."""
+def test_commands_of_the_page_run_a_call_from_keys_to_its_end(shell: Shell, tmp_path: Path) -> None:
+    """The commands make keys, start a node and open a call.
+
+    A responder accepts, and the dispatcher sees the seat (rules M18, M21, M22, M23, RQ3).
+    """
     begin, listen, open_call, end = blocks("A first call", "sh", "docs/guide/calls.md")
     [hello] = re.findall(r"-x '(.*)'$", listen.strip(), re.DOTALL)
     [accept] = re.findall(r'`(\{"type":"accept".*?\})`', (ROOT / "docs" / "guide" / "calls.md").read_text("utf-8"))
@@ -43,7 +46,7 @@ def test_the_first_call_goes_as_the_page_says(shell: Shell, tmp_path: Path) -> N
     shell.type(f"python -u {tmp_path / 'listen.py'} '{hello}' '{accept}' &")
     wait_until(lambda: '"welcome"' in shell.said(), "the responder is welcomed")
     shell.type(open_call)
-    wait_until(lambda: '"type":"task"' in shell.said(), "who accepts is told where")
+    wait_until(lambda: '"type":"task"' in shell.said(), "the responder gets the task")
     assert '"radius_m":210.0' in shell.said()
     assert "Door code 4711" in shell.said()
     shell.type(end)

@@ -1,6 +1,6 @@
-"""Calls for help at the api of a real node: opened, corrected, ended, seen by their dispatcher; and what is refused.
+"""Calls for help at the API of a real node: opened, corrected, ended, read by their dispatcher, or refused.
 
-The exact place goes in and never comes out: not in an answer, a line, a metric or a file.
+The exact place is in no answer, log line, metric or file.
 """
 
 import json
@@ -33,35 +33,35 @@ from end_to_end.kit.times import moment, stamp, wait_until
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node in whose policy there are calls."""
+    """Start a node whose policy has calls."""
     with calling_node(tmp_path_factory.mktemp("calls"), keys, policy=ONE_RING) as node:
         yield node
         node.assert_no_surprise()
 
 
 def as_dispatcher(node: Node, sub: str = "cad-3", scope: str = DISPATCH_SCOPE) -> str:
-    """A dispatcher's token."""
+    """Return a dispatcher's token."""
     return node.keys.token(sub=sub, scope=scope)
 
 
 def post(node: Node, path: str, body: Any, token: str | None = None) -> httpx.Response:
-    """POST with a dispatcher's token."""
+    """POST with a dispatcher's token, and return the answer."""
     return node.post(path, body, token or as_dispatcher(node))
 
 
 def opened(node: Node, **fields: Any) -> Json:
-    """A call that was opened: its body."""
+    """Open a call and return its body."""
     body = call(**fields)
     answer = post(node, "/v1/calls", body)
     assert answer.status_code == 201, answer.text
     return body
 
 
-# -- what is taken
+# -- accepted requests
 
 
-def test_a_call_is_opened_corrected_and_ended(node: Node):
-    """docs/reference/call-rules.md, The api: 201 each, with its number; repeated 200, with the same answer."""
+def test_call_is_opened_corrected_and_ended_and_repeats_get_the_same_answers(node: Node):
+    """Each first request gets 201 and its number; the same request again gets 200 (call-rules.md, "The api")."""
     body = call()
     first = post(node, "/v1/calls", body)
     assert first.status_code == 201
@@ -91,8 +91,8 @@ def test_a_call_is_opened_corrected_and_ended(node: Node):
         assert (again.status_code, again.json()) == (200, said.json())
 
 
-def test_a_dispatcher_sees_its_calls(node: Node):
-    """docs/reference/call-rules.md, The api: the state of one, and those that are open; the policy, too."""
+def test_dispatcher_reads_the_state_of_its_calls_and_the_policy(node: Node):
+    """A call that has ended is not in the list, but can still be read (call-rules.md, "The api")."""
     token = as_dispatcher(node, "cad-7")
     body = call(expires_at=stamp(minutes=20), status="test")
     assert post(node, "/v1/calls", body, token).status_code == 201
@@ -123,8 +123,8 @@ def test_a_dispatcher_sees_its_calls(node: Node):
     assert set(node.get("/v1/policy", token).json()["calls"]) == {"cardiac_arrest", "choking"}
 
 
-def test_a_headline_that_tells_an_address_is_not_rung(node: Node):
-    """RY3: the title is, in its place, and the answer says so."""
+def test_headline_with_an_address_is_replaced_by_the_title(node: Node):
+    """The answer says that the headline was replaced (rule RY3)."""
     body = call(headline="Collapsed at 12 Main Street, flat 3")
     answer = post(node, "/v1/calls", body)
     assert (answer.status_code, answer.json()["headline"]) == (201, "replaced")
@@ -132,8 +132,8 @@ def test_a_headline_that_tells_an_address_is_not_rung(node: Node):
     assert shown["headline"] == shown["title"] == "Cardiac arrest: CPR needed"
 
 
-def test_alerts_and_calls_share_their_ids(node: Node):
-    """RY1: whichever has one, for the other it is taken, and unknown."""
+def test_id_of_a_call_is_taken_for_alerts_and_vice_versa(node: Node):
+    """A new alert with a call's id gets 409, and any other request for the id gets 404 (rule RY1)."""
     body = opened(node)
     assert_problem(node.post("/v1/alerts", alert(ground(), id=body["id"])), 409, "id-conflict")
     assert_problem(node.get(f"/v1/alerts/{body['id']}"), 404, "unknown-alert")
@@ -147,8 +147,8 @@ def test_alerts_and_calls_share_their_ids(node: Node):
     assert body["id"] not in {each["id"] for each in node.get("/v1/alerts").json()["alerts"]}
 
 
-def test_a_call_is_its_dispatchers(node: Node):
-    """docs/reference/call-rules.md, The api: 403 for another one, on whatever path; with alerts:manage it may."""
+def test_call_of_another_dispatcher_is_refused_without_the_scope_to_manage(node: Node):
+    """Each path answers 403; with `alerts:manage` it works (call-rules.md, "The api")."""
     body, other = opened(node), as_dispatcher(node, "cad-4")
     path = f"/v1/calls/{body['id']}"
     assert_problem(node.get(path, other), 403, "not-yours")
@@ -160,8 +160,11 @@ def test_a_call_is_its_dispatchers(node: Node):
     assert post(node, f"{path}/end", {"reason": "x"}, chief).status_code == 201
 
 
-def test_a_stale_correction_is_told_what_is_there(node: Node):
-    """call-rules.md, The api: 409 with `current`; of a call that is over 410; what has to stay is named."""
+def test_stale_correction_gets_the_current_revision(node: Node):
+    """The answer is 409 with `current`, and 410 after the call has ended.
+
+    A correction may not change category and kind; the problem names both (call-rules.md, "The api").
+    """
     body = opened(node)
     path = f"/v1/calls/{body['id']}"
     for number, headline in ((1, "Second"), (2, "Third")):
@@ -178,7 +181,7 @@ def test_a_stale_correction_is_told_what_is_there(node: Node):
     assert_problem(post(node, f"{path}/revisions", body | {"replaces": 3, "headline": "Fourth"}), 410, "call-ended")
 
 
-# -- what is refused
+# -- refused requests
 
 ROWS = [
     Row("/id", f"-{CANARY}"),
@@ -205,16 +208,16 @@ ROWS = [
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.pointer)
-def test_a_broken_call_names_the_field_and_repeats_nothing(node: Node, row: Row):
-    """RY1 to RY8, RO1, H8, H9: and nothing is stored."""
+def test_invalid_call_gets_an_error_that_names_the_field_but_not_its_value(node: Node, row: Row):
+    """Nothing is stored (rules RY1 to RY8, RO1, H8, H9)."""
     body = put(call(), row.pointer, row.value)
     check(post(node, "/v1/calls", body), 422, row.errors)
     if row.pointer != "/id":
         assert_problem(node.get(f"/v1/calls/{body['id']}", as_dispatcher(node)), 404, "unknown-call")
 
 
-def test_all_that_is_wrong_is_told_at_once(node: Node):
-    """Section 4, decision 5; RO2: fields first, then the rules of the policy that can be judged."""
+def test_call_with_several_mistakes_gets_all_errors_at_once(node: Node):
+    """Errors of fields come first, then errors of the policy (rule RO2; protocol, section 4, decision 5)."""
     body = call(occurred_at=stamp(hours=-3), headline="", place=PLACE | {"kind": "home"})
     check(
         post(node, "/v1/calls", body),
@@ -234,8 +237,12 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-def test_each_call_of_the_api_is_for_dispatchers(node: Node, method: str, path: str):
-    """Section 4, decisions 1 and 2: 401 without a token, 403 without the scope or with a `sub` that can't be shown."""
+def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, method: str, path: str):
+    """Without a token the answer is 401.
+
+    Without the scope, or with a `sub` that cannot be shown to others, the answer is 403 (protocol, section 4, decisions
+    1 and 2).
+    """
     ask = {"method": method, "url": path, "json": {CANARY: CANARY} if method == "POST" else None}
     assert_problem(node.api.request(**ask), 401, "unauthorized")
     for token in (node.keys.token(scope=NO_SCOPE), as_dispatcher(node, "Jane Doe 7391")):
@@ -244,14 +251,14 @@ def test_each_call_of_the_api_is_for_dispatchers(node: Node, method: str, path: 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=false", "limit=1", "x7391=7391"])
-def test_none_of_them_takes_a_query(node: Node, method: str, path: str, query: str):
-    """docs/reference/call-rules.md, The api: `dry_run` included; 422, behind the scope and before the body."""
+def test_requests_for_calls_with_a_query_get_422(node: Node, method: str, path: str, query: str):
+    """`dry_run` is refused too. The query is checked after the scope and before the body (call-rules.md, "The api")."""
     answer = node.api.request(method, f"{path}?{query}", headers=bearer(as_dispatcher(node)), content=b"{7391")
     check(answer, 422, [("invalid-value", "")])
 
 
-def test_a_dispatcher_may_do_nothing_else(node: Node):
-    """docs/reference/call-rules.md, The api: the scope opens no alert, neither to read nor to write."""
+def test_dispatchers_scope_gives_no_access_to_alerts(node: Node):
+    """The dispatcher may neither read nor publish alerts (call-rules.md, "The api")."""
     token = as_dispatcher(node)
     assert_problem(node.get("/v1/alerts", token), 403, "insufficient-scope")
     assert_problem(node.post("/v1/alerts", alert(ground()), token), 403, "insufficient-scope")
@@ -274,16 +281,16 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("method", "path", "content", "media", "status", "slug"), BODIES)
-def test_the_first_decision_that_fits_wins(
+def test_request_with_several_mistakes_gets_the_first_matching_answer(
     node: Node, method: str, path: str, content: bytes, media: str, status: int, slug: str
 ):
-    """Section 4, decisions 3 to 5."""
+    """The order is that of the protocol, section 4, decisions 3 to 5."""
     headers = bearer(as_dispatcher(node)) | {"Content-Type": media}
     assert_problem(node.api.request(method, path, content=content, headers=headers), status, slug)
 
 
-def test_a_node_without_calls_opens_none(own_node: Node):
-    """RO1: the built-in policy has none, and to open one needs no key then."""
+def test_node_whose_policy_has_no_calls_refuses_them_without_needing_a_key(own_node: Node):
+    """The built-in policy has no calls (rule RO1)."""
     check(post(own_node, "/v1/calls", call()), 422, [("category-not-callable", "/category")])
     assert own_node.get("/v1/calls", as_dispatcher(own_node)).json() == {"calls": []}
 
@@ -291,8 +298,8 @@ def test_a_node_without_calls_opens_none(own_node: Node):
 # -- the exact place
 
 
-def test_the_exact_place_comes_out_nowhere(own_calling: Node):
-    """RZ2, RZ3: not in an answer, a problem, a line, a metric, nor in any file; neither does why it was ended."""
+def test_exact_place_and_reason_are_in_no_answer_log_line_metric_or_file(own_calling: Node):
+    """The reason is the one for which the call was ended (rules RZ2, RZ3)."""
     node = own_calling
     node.options += ["--log-level", "debug"]
     node.restart()
@@ -309,17 +316,17 @@ def test_the_exact_place_comes_out_nowhere(own_calling: Node):
     node.terminate()
     said = "".join(answer.text for answer in answers).encode()
     kept = b"".join(file.read_bytes() for file in node.home.iterdir() if file.is_file())
-    assert body["headline"].encode() in kept  # what is rung is there for all to read
+    assert body["headline"].encode() in kept  # the headline is stored as plain text
     for secret in (*SECRETS, "Hofer"):
         assert secret.encode() not in said + kept
 
 
-# -- a node's life
+# -- kills, workers, reloads and metrics
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
-def test_a_request_cut_off_anywhere_is_one_call_when_it_is_repeated(own_calling: Node, point: str):
-    """H1 to H3: 201 is durable; a request is repeated until 200 or 201, and makes one call."""
+def test_request_interrupted_at_any_point_and_repeated_makes_one_call(own_calling: Node, point: str):
+    """An answer of 201 is durable, so a client repeats its request until it gets 200 or 201 (rules H1 to H3)."""
     node = own_calling
     armed(node, point)
     body = call()
@@ -333,8 +340,8 @@ def test_a_request_cut_off_anywhere_is_one_call_when_it_is_repeated(own_calling:
     assert len(node.get("/v1/calls", as_dispatcher(node)).json()["calls"]) == 1
 
 
-def test_with_workers_it_is_the_same(keys: Keys, tmp_path: Path):
-    """docs/reference/call-rules.md: the api process decides by the log, whoever else reads it."""
+def test_node_with_workers_opens_reads_and_ends_calls(keys: Keys, tmp_path: Path):
+    """The API process decides from the log (docs/reference/call-rules.md)."""
     with calling_node(tmp_path, keys, "--workers", "2", policy=ONE_RING) as node:
         body = opened(node)
         assert post(node, "/v1/calls", body).status_code == 200
@@ -342,8 +349,8 @@ def test_with_workers_it_is_the_same(keys: Keys, tmp_path: Path):
         assert post(node, f"/v1/calls/{body['id']}/end", {"reason": "x"}).status_code == 201
 
 
-def test_keys_and_policy_are_changed_while_calls_are_open(own_calling: Node):
-    """RO3, RZ5, BA2: a call that an older key has sealed goes on while that one is there; without it, it waits."""
+def test_open_call_continues_after_a_reload_while_its_key_is_kept(own_calling: Node):
+    """Without the key, a request that needs the entry gets 503 (rules RO3, RZ5, BA2)."""
     node = own_calling
     body = opened(node)
     path = f"/v1/calls/{body['id']}"
@@ -353,7 +360,7 @@ def test_keys_and_policy_are_changed_while_calls_are_open(own_calling: Node):
         done = count(node, 'geocast_reloads_total{result="ok"}')
         assert node.process
         node.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: count(node, 'geocast_reloads_total{result="ok"}') == done + 1, "it was read anew")
+        wait_until(lambda: count(node, 'geocast_reloads_total{result="ok"}') == done + 1, "the reload is counted")
 
     keys = json.loads((node.home / "call-keys.jwks").read_text())["keys"]
     newer = make_call_key(node.home)["keys"]
@@ -367,20 +374,20 @@ def test_keys_and_policy_are_changed_while_calls_are_open(own_calling: Node):
     check(post(node, "/v1/calls", call()), 422, [("category-not-callable", "/category")])
     (node.home / "call-keys.jwks").write_text(json.dumps({"keys": [key for key in newer if key not in keys]}))
     reloaded()
-    # The first content does not open any more, the second does: whose it is, and that it is open, can be told.
+    # Only the second content can be decrypted, which is enough to know the owner and that the call is open.
     assert_problem(node.post_once("/v1/calls", body, as_dispatcher(node)), 503, "log-unavailable")
     assert node.get(path, as_dispatcher(node)).json()["content"] == second.json()["revision"]
     assert post(node, f"{path}/end", {"reason": "x"}).status_code == 201
 
 
 def count(node: Node, name: str) -> float:
-    """A metric of a node."""
+    """Return the value of a metric."""
     [value] = re.findall(rf"^{re.escape(name)} (\S+)$", node.api.get("/metrics").text, re.MULTILINE)
     return float(value)
 
 
-def test_what_is_stored_is_counted(own_calling: Node):
-    """docs/reference/behaviour.md, Metrics: each kind from 0 on, and a repeat is none."""
+def test_each_stored_entry_of_a_call_is_counted_once(own_calling: Node):
+    """Each kind starts at 0, and a repeated request does not count (docs/reference/behaviour.md, "Metrics")."""
     names = [f'geocast_calls_accepted_total{{kind="{kind}"}}' for kind in ("call", "content", "end")]
     assert [count(own_calling, name) for name in names] == [0, 0, 0]
     body = opened(own_calling)
@@ -391,8 +398,8 @@ def test_what_is_stored_is_counted(own_calling: Node):
     assert count(own_calling, 'geocast_accepted_total{kind="alert"}') == 0
 
 
-def test_the_examples_are_taken_as_they_are(own_calling: Node):
-    """Section 4, `GET /openapi.json`: the life of a call, in the order of the document; sent twice, it is a repeat."""
+def test_examples_of_the_openapi_document_are_accepted_in_its_order(own_calling: Node):
+    """The examples are the life of a call. An example that is sent twice is a repeat (protocol, section 4)."""
     document = own_calling.api.get("/openapi.json").json()
     sent = []
     for path, calls in document["paths"].items():

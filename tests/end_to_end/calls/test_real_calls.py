@@ -1,4 +1,4 @@
-"""Calls from real dispatch records, and real defibrillators: what responders of a real node are told (RI1 to RI3)."""
+"""Calls made from real dispatch records, with real defibrillators, on a real node (rules RI1 to RI3)."""
 
 import json
 import random
@@ -19,8 +19,8 @@ from support.real_data import aed, dispatch
 from client_demo.desk.feeds import feed_text, read_records
 from client_demo.dispatch.records import calls_for_help
 
-SESSIONS, PLACES = 2, 100  # each says 200 things: 300 may come at once
-WITHIN_M = 800  # `aed_m`, where the policy does not say
+SESSIONS, PLACES = 2, 100  # each session sends 200 messages; a burst may have 300
+WITHIN_M = 800  # the default of the policy's `aed_m`
 POLICY = """
 name = "real"
 [categories]
@@ -36,7 +36,7 @@ rest_s = 0
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    """A node that has the defibrillators of Switzerland."""
+    """Start a node that knows the defibrillators of Switzerland."""
     started = calling_node(tmp_path, Keys(quals=["cpr"]), "--aeds", str(aed("switzerland_osm_aed")))
     (tmp_path / "policy.toml").write_text(POLICY)
     with started as node:
@@ -46,7 +46,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
 
 @contextmanager
 def on_duty(node: Node) -> Iterator[Session]:
-    """Somebody who may be asked for help."""
+    """Connect a responder with a qualification."""
     now = int(time.time())
     with Session(node) as session:
         session.hello(token=node.keys.token(sub="r-1", quals=["cpr"], iat=now, exp=now + 3_600, scope=PHONE_SCOPE))
@@ -54,13 +54,13 @@ def on_duty(node: Node) -> Iterator[Session]:
 
 
 def posted(node: Node, path: str, body: Json) -> None:
-    """POST as the dispatcher, which must work."""
+    """POST as the dispatcher, and assert that the answer is 201."""
     answer = node.post(path, body, node.keys.token(sub="cad-3", scope=DISPATCH_SCOPE))
     assert answer.status_code == 201, answer.text
 
 
 def task_of(node: Node, responder: Session, patient: Point, start: Point, address: str | None = None) -> Json:
-    """What a responder who starts from there is told of a call for this patient; then the call ends."""
+    """Open a call for `patient`, and return the task that a responder at `start` is sent; then end the call."""
     responder.move({"lat": start[0], "lng": start[1], "here": True})
     where = {"lat": patient[0], "lng": patient[1], "kind": "public"} | ({"address": address} if address else {})
     body = call(place=where)
@@ -78,24 +78,29 @@ def task_of(node: Node, responder: Session, patient: Point, start: Point, addres
 
 
 def usable() -> dict[str, tuple[Point, Json]]:
-    """The defibrillators that anybody may use, by the words of the contract alone: each with its spot and its tags."""
+    """Return the place and the tags of each public defibrillator by its id."""
     elements = json.loads(aed("switzerland_osm_aed").read_bytes())["elements"]
     found = {f"{each['type']}/{each['id']}": ((each["lat"], each["lon"]), each["tags"]) for each in elements}
     return {name: each for name, each in found.items() if each[1].get("access") not in ("no", "private")}
 
 
-def test_the_nearest_defibrillators_are_those_of_a_brute_force(node: Node):
-    """RI2, RI3: three at most, nearest first, for 200 places in Switzerland; and who starts there fetches the best."""
+def test_task_names_the_nearest_defibrillators_as_a_brute_force_search_finds_them(node: Node):
+    """A task names at most three, nearest first.
+
+    The one to fetch is on the responder's shortest way (rules RI2, RI3).
+    """
     known, dice = usable(), random.Random(15)
     told: list[int] = []
     for _ in range(SESSIONS):
         with on_duty(node) as responder:
             told += [at_some_place(node, responder, known, dice) for _ in range(PLACES)]
-    assert {told.count(number) > 0 for number in range(4)} == {True}, "some have none near, and some have three"
+    assert {told.count(number) > 0 for number in range(4)} == {True}, (
+        "some places have no defibrillator near, and some have three"
+    )
 
 
 def at_some_place(node: Node, responder: Session, known: dict[str, tuple[Point, Json]], dice: random.Random) -> int:
-    """A call at some place, and whether the task has the defibrillators that it should. Returns how many."""
+    """Open a call at a random place, assert that its task names the right defibrillators, and return their number."""
     patient = beyond(dice.choice(list(known.values()))[0], dice.uniform(0, 360), dice.uniform(0, 1_200))
     start = beyond(patient, dice.uniform(0, 360), dice.uniform(0, 2_000))
     away = {name: distance(patient, spot) for name, (spot, _) in known.items()}
@@ -112,14 +117,17 @@ def at_some_place(node: Node, responder: Session, known: dict[str, tuple[Point, 
     return len(nearest)
 
 
-def test_real_cardiac_arrests_become_calls_but_one_that_has_no_location(node: Node):
-    """RI2, RV5: in Pennsylvania no defibrillator of Switzerland is near, so nobody is sent for one."""
+def test_real_cardiac_arrests_become_calls_except_the_one_without_a_location(node: Node):
+    """The records are from Pennsylvania.
+
+    None of the known defibrillators is near, so nobody is sent to fetch one (rules RI2, RV5).
+    """
     path = dispatch("montgomery_pa_911.csv")
     records = calls_for_help(read_records(path.name, feed_text(path)), ["cardiac_arrest"])
     assert len(records) == 12
     [nowhere] = [record for record in records if record.obstacle]
     assert nowhere.address.startswith("NO LOCATION")
-    assert nowhere.lat is not None, "it has coordinates, and they mean nothing"
+    assert nowhere.lat is not None, "the record has coordinates, but they mean nothing"
     with on_duty(node) as responder:
         for record in records:
             if record is nowhere:

@@ -1,8 +1,8 @@
-"""privacy.md and threats.md, what they say of calls: where a place and a responder's name may be, where not.
+"""Where the data of calls may be, and where not, as privacy.md and threats.md say.
 
-Two responders, a dispatcher and a bystander live through a call on a node that logs all it can. Then all that it wrote,
-kept in its log, sent and answered is searched. What may be somewhere has to be found there, so that the search is known
-to bite.
+Two responders, a dispatcher and a subscriber without qualification take part in a call, on a node that logs all it can.
+Then everything that the node wrote, stored, sent and answered is searched. Data that is allowed in a place must be
+found there, which proves that the search works.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ from geocast.model.call import CallEntry
 
 SPOT = (41.8739154237, -87.6391748261)
 CORRECTED = (41.8739954731, -87.6391648377)
-GOER = (41.8745539917, -87.6392218843)  # 71 m away
-DECLINER = (41.8731138465, -87.6385528197)  # 103 m
+GOER = (41.8745539917, -87.6392218843)  # 71 m from the call
+DECLINER = (41.8731138465, -87.6385528197)  # 103 m from the call
 ADDRESS = "Canary lane 4471"
 ACCESS = "Canary door code 8830, third floor"
 HEADLINE = "Canary, not breathing."
@@ -68,25 +68,28 @@ AEDS = {
 
 @dataclass
 class Scene:
-    """A node at work, and all that was seen of it."""
+    """A node at work, and the bytes that the test saw, by the place where it saw them."""
 
     node: Node
     seen: dict[str, bytes] = field(default_factory=dict)
 
     def note(self, where: str, *data: bytes) -> None:
-        """Something that was seen somewhere."""
+        """Record bytes that were seen at `where`."""
         self.seen[where] = b"\n".join([self.seen.get(where, b""), *data])
 
 
 @pytest.fixture(scope="module")
 def medics() -> Keys:
-    """Keys of which one, "ed", may qualify."""
+    """Return keys of which one, "ed", may grant qualifications."""
     return Keys(quals=["cpr", "medic"])
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def scene(request: pytest.FixtureRequest, medics: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """The life of a call, with good and bad requests around it, on each kind of log; the node has ended by then."""
+    """Run the life of a call, with good and bad requests, on each kind of log.
+
+    The node has ended when the scene is yielded.
+    """
     home = tmp_path_factory.mktemp(f"calls-{request.param}")
     (home / "aeds.json").write_text(json.dumps(AEDS))
     [metrics] = free_ports(1)
@@ -105,12 +108,12 @@ def scene(request: pytest.FixtureRequest, medics: Keys, tmp_path_factory: pytest
 
 
 def log_files(node: Node) -> bytes:
-    """What the files of the log hold."""
+    """Return the bytes of all files of the log."""
     return b"".join(path.read_bytes() for path in sorted(node.home.glob(f"{node.log_file.name}*")))
 
 
 def live_through(scene: Scene, redis: RedisServer | None) -> None:
-    """A call with all that can happen to it: rung, corrected, a seat given back and taken, reported, ended."""
+    """Open a call, correct it, let a responder take, give back and retake a seat, and end the call."""
     node = scene.node
     where = {"kind": "residence", "address": ADDRESS, "access": ACCESS}
     body = call_at(SPOT, "canary-call", headline=HEADLINE, where=where)
@@ -132,7 +135,10 @@ def live_through(scene: Scene, redis: RedisServer | None) -> None:
         goer.say("accept", id=body["id"], eta_s=90)
         assert goer.take("task")["place"]["address"] == ADDRESS
         goer.say("report", id=body["id"], state="arrived")
-        wait_until(lambda: [seat["state"] for seat in desk.state(body["id"])["seats"]] == ["arrived"], "it is told")
+        wait_until(
+            lambda: [seat["state"] for seat in desk.state(body["id"])["seats"]] == ["arrived"],
+            "the report is in the log",
+        )
         go_wrong(desk, body)
         moved = {**body["place"], "lat": CORRECTED[0], "lng": CORRECTED[1]}
         desk.post("/canary-call/revisions", body | {"place": moved, "replaces": 1})
@@ -152,7 +158,7 @@ def live_through(scene: Scene, redis: RedisServer | None) -> None:
 
 
 def go_wrong(desk: Dispatcher, body: Json) -> None:
-    """Requests that are refused, places and names in them."""
+    """Send requests with places and names that are refused."""
     bad = body | {"id": "canary-refused", "headline": REFUSED}
     for wrong in (
         {"category": "canary_no_such"},
@@ -166,27 +172,31 @@ def go_wrong(desk: Dispatcher, body: Json) -> None:
     desk.post("/canary-unknown/revisions", body | {"id": "canary-unknown", "replaces": 1}, 404)
 
 
-# what -> its text, and where it may be
+# the kind of data -> its text, and the places where it may be
 WHERE = ("log", "tasks", "rings", "answers", "state", "metrics", "output")
 WHAT = {
     "the address of a call": (ADDRESS, "tasks"),
-    "how one gets in": (ACCESS, "tasks"),
-    "who went": (WENT, "state"),
-    "who declined": (STAYED, ""),
-    "why it was ended": (REASON, ""),
-    "what was refused": (REFUSED, ""),
+    "the access to a call's place": (ACCESS, "tasks"),
+    "the sub of the responder with a seat": (WENT, "state"),
+    "the sub of the responder who declined": (STAYED, ""),
+    "the reason of the end": (REASON, ""),
+    "the text of refused requests": (REFUSED, ""),
     "the headline": (HEADLINE, "log rings answers state"),
-    "whose call it is": (DESK, "log rings answers state"),
-    "where a defibrillator hangs": ("Canary foyer", "tasks"),
-    "the code of its box": ("canary-box-2580", ""),  # both seats that were taken are for CPR
-    "who runs it": ("Canary operator", ""),
-    "its telephone": ("312 555 0177", ""),
+    "the sub of the dispatcher": (DESK, "log rings answers state"),
+    "the location of a defibrillator": ("Canary foyer", "tasks"),
+    # Both seats that were taken are for CPR, so nobody fetches a defibrillator.
+    "the code of a defibrillator's box": ("canary-box-2580", ""),
+    "the operator of a defibrillator": ("Canary operator", ""),
+    "the telephone of a defibrillator's operator": ("312 555 0177", ""),
 }
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_each_piece_of_a_call_is_where_the_page_says_and_nowhere_else(scene: Scene, what: str) -> None:
-    """DP18, DP19, DP20, DP22, RZ2, RZ3, RI3, TH11: found where it may be, and in nothing else that was seen."""
+def test_each_kind_of_data_of_a_call_is_only_where_the_page_allows_it(scene: Scene, what: str) -> None:
+    """Each text is found in all places that the page allows.
+
+    It is found in no other place (rules DP18, DP19, DP20, DP22, RZ2, RZ3, RI3, TH11).
+    """
     text, allowed = WHAT[what]
     found = {where for where in WHERE if text.encode() in scene.seen[where]}
     expected = set(allowed.split())
@@ -194,21 +204,21 @@ def test_each_piece_of_a_call_is_where_the_page_says_and_nowhere_else(scene: Sce
     assert found <= expected
 
 
-def test_the_exact_place_is_in_tasks_and_nowhere_else(scene: Scene) -> None:
-    """DP18, RZ1, RZ2: in no spelling, of the call as it was opened and as it was corrected."""
+def test_exact_place_of_a_call_is_only_in_tasks(scene: Scene) -> None:
+    """The search knows many spellings of the first place and of the corrected one (rules DP18, RZ1, RZ2)."""
     assert repr(SPOT[0]).encode() in scene.seen["tasks"]
     assert repr(CORRECTED[1]).encode() in scene.seen["tasks"]
     elsewhere = {where: data for where, data in scene.seen.items() if where != "tasks"}
     assert_found_nowhere(needles(opened=SPOT, corrected=CORRECTED), elsewhere)
 
 
-def test_no_place_of_a_responder_is_anywhere(scene: Scene) -> None:
-    """DP21, RZ7: neither of who went nor of who did not, the tasks and the dispatcher's answers included."""
+def test_places_of_responders_are_nowhere(scene: Scene) -> None:
+    """The search includes tasks and the dispatcher's answers, for both responders (rules DP21, RZ7)."""
     assert_found_nowhere(needles(goer=GOER, decliner=DECLINER), scene.seen)
 
 
 def needles(**points: tuple[float, float]) -> dict[bytes, str]:
-    """All spellings of some places."""
+    """Return all spellings of these points, each with what it would reveal."""
     return {
         spelling: f"{name} {axis}"
         for name, point in points.items()
@@ -218,8 +228,8 @@ def needles(**points: tuple[float, float]) -> dict[bytes, str]:
 
 
 @needs_wall_clock
-def test_the_place_goes_from_the_log_ten_minutes_after_the_end(medics: Keys, tmp_path: Path) -> None:
-    """DP18, RZ4, RY1: with the key nobody finds it there then, and the same request again is `call-ended`."""
+def test_place_is_deleted_from_the_log_ten_minutes_after_the_end_of_the_call(medics: Keys, tmp_path: Path) -> None:
+    """After that, even the key does not reveal the place. The same request gets `call-ended` (rules DP18, RZ4, RY1)."""
     node = calling_node(tmp_path, medics)
     clock = node.own_clock()
     spot = ground()
@@ -238,18 +248,18 @@ def test_the_place_goes_from_the_log_ten_minutes_after_the_end(medics: Keys, tmp
         assert desk.state("town-place")["state"] == "ended"
 
 
-# ---- who holds what ------------------------------------------------------------------------------------------
+# ---- what each token, key and file gives access to ------------------------------------------------------------
 
 
 @pytest.fixture
 def town(medics: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node that takes calls."""
+    """Start a node that accepts calls."""
     with calling_node(tmp_path, medics) as node:
         yield node
 
 
 def chain(node: Node, call_id: str) -> list[CallEntry]:
-    """The entries of a call, as who has the log reads them."""
+    """Return the entries of a call, as anybody who has the log can read them."""
 
     async def read() -> list[Entry]:
         log = SqliteLog(node.log_file)
@@ -264,14 +274,14 @@ def chain(node: Node, call_id: str) -> list[CallEntry]:
     return [entry for entry in found if isinstance(entry, CallEntry)]
 
 
-def written(node: Node, entry: CallEntry) -> None:
-    """Write an entry of one's own as the next one of its id, past every check of the door."""
+def append_entry(node: Node, entry: CallEntry) -> None:
+    """Append an entry to the log as an attacker would, past all checks of the API."""
 
     async def write() -> None:
         log = SqliteLog(node.log_file)
         await log.start()
         try:
-            for _ in range(20):  # the node widens the ring meanwhile
+            for _ in range(20):  # the node may append entries meanwhile, when it widens the radius
                 last = [0, *(each.revision for each in await log.history(entry.id))][-1]
                 if await log.append(dataclasses.replace(entry, revision=last + 1)):
                     return
@@ -283,20 +293,23 @@ def written(node: Node, entry: CallEntry) -> None:
 
 
 def opened(node: Node, call_id: str) -> list[str]:
-    """The secrets of a call, for who has the log and the key."""
+    """Return the decrypted secrets of a call, as anybody who has the log and the key can read them."""
     keys = load_call_keys(node.home / "call-keys.jwks")
     return [keys.open(entry).decode(errors="replace") for entry in chain(node, call_id)]
 
 
 def unsealed_failed(node: Node) -> float:
-    """How many entries did not open."""
+    """Return how many entries could not be decrypted."""
     lines = node.api.get("/metrics").text.splitlines()
     [count] = [line.split()[1] for line in lines if line.startswith("geocast_call_unsealed_failed_total ")]
     return float(count)
 
 
-def test_a_responders_token_learns_cells_and_no_address_without_a_seat(town: Node) -> None:
-    """TH9, RZ8, RV1, RV3: whoever says to be everywhere is told the circle of a cell; the address costs a seat."""
+def test_responder_with_false_places_learns_cells_but_no_address_without_a_seat(town: Node) -> None:
+    """A call shows the circle of a cell.
+
+    The address needs a seat, and a responder has one seat at a time (rules TH9, RZ8, RV1, RV3).
+    """
     spot, other = ground(), ground()
     with Dispatcher(town) as desk, Responder(town, "liar") as liar:
         for number, where in enumerate((spot, other)):
@@ -315,8 +328,11 @@ def test_a_responders_token_learns_cells_and_no_address_without_a_seat(town: Nod
         assert [seat["responder"] for seat in desk.state("town-1")["seats"]] == ["liar"]
 
 
-def test_a_dispatchers_token_opens_calls_and_touches_no_others(town: Node) -> None:
-    """TH10: false ones too, under its own name; no alert, nobody else's call, nobody's place."""
+def test_dispatchers_token_can_open_calls_but_not_touch_other_calls_or_alerts(town: Node) -> None:
+    """The token can open false calls under its own name.
+
+    It gives no access to alerts, to calls of other dispatchers, or to anybody's place (rule TH10).
+    """
     spot = ground()
     with Dispatcher(town) as desk, Dispatcher(town, "cad-9") as other, Responder(town, "r-1", here(spot)) as responder:
         body = call_at(spot, "town-mine")
@@ -330,8 +346,8 @@ def test_a_dispatchers_token_opens_calls_and_touches_no_others(town: Node) -> No
         assert other.api.get("/v1/alerts").status_code == 403
 
 
-def test_a_key_that_may_not_qualify_makes_nobody_a_responder(town: Node) -> None:
-    """TH6, RQ3: whatever a token claims that it has signed."""
+def test_token_of_a_key_that_may_not_qualify_makes_nobody_a_responder(town: Node) -> None:
+    """The claim `quals` of such a token is ignored (rules TH6, RQ3)."""
     spot = ground()
     claims = town.keys.claims(sub="r-1", quals=["cpr"], scope=EVERY_SCOPE, iat=int(time.time()))
     token = town.keys.signed(claims, key=town.keys.secret, alg="HS256", kid="hs")
@@ -343,8 +359,8 @@ def test_a_key_that_may_not_qualify_makes_nobody_a_responder(town: Node) -> None
         responder.take("standdown", reason="over")
 
 
-def test_who_has_the_log_and_no_key_can_forge_nothing_of_a_call(town: Node) -> None:
-    """TH11, RZ3: neither a call of his own nor another headline; what he writes is counted, and told nobody."""
+def test_attacker_with_the_log_but_no_key_cannot_forge_calls_or_headlines(town: Node) -> None:
+    """The forged entries are counted and sent to nobody (rules TH11, RZ3)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-1", here(spot)) as responder:
         desk.post("", call_at(spot, "town-real", headline="Real"))
@@ -352,8 +368,10 @@ def test_who_has_the_log_and_no_key_can_forge_nothing_of_a_call(town: Node) -> N
         [real, *_] = chain(town, "town-real")
         with pytest.raises(CantOpen):
             NO_CALL_KEYS.open(real)
-        written(town, dataclasses.replace(real, id="town-forged"))
-        written(town, dataclasses.replace(real, plain=real.plain.replace(b"Real", b"Fake"), sealed=real.sealed[::-1]))
+        append_entry(town, dataclasses.replace(real, id="town-forged"))
+        append_entry(
+            town, dataclasses.replace(real, plain=real.plain.replace(b"Real", b"Fake"), sealed=real.sealed[::-1])
+        )
         wait_until(lambda: unsealed_failed(town) >= 2, "both are counted")
         assert town.api_status() == 200
         with Responder(town, "r-2", here(spot)) as late:
@@ -363,8 +381,8 @@ def test_who_has_the_log_and_no_key_can_forge_nothing_of_a_call(town: Node) -> N
         assert desk.api.get("/v1/calls/town-forged").status_code != 200
 
 
-def test_who_has_the_log_can_withhold_a_call(town: Node) -> None:
-    """TH11: what is taken out of the file is gone when the node starts anew."""
+def test_attacker_with_the_log_can_delete_a_call(town: Node) -> None:
+    """A call deleted from the file is gone after the next start (rule TH11)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-1", here(spot)) as responder:
         desk.post("", call_at(spot, "town-gone"))
@@ -377,8 +395,8 @@ def test_who_has_the_log_can_withhold_a_call(town: Node) -> None:
             assert late.welcome["live"] == 0
 
 
-def test_who_has_the_log_and_the_key_reads_it(town: Node) -> None:
-    """TH12: the place, and who went, until they are deleted."""
+def test_attacker_with_the_log_and_the_key_can_read_place_and_responders(town: Node) -> None:
+    """The attacker can read them until they are deleted (rule TH12)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-51c0", here(spot)) as responder:
         desk.post("", call_at(spot, "town-read", where={"address": ADDRESS}))
@@ -390,8 +408,8 @@ def test_who_has_the_log_and_the_key_reads_it(town: Node) -> None:
     assert "r-51c0" in secrets
 
 
-def test_no_filter_holds_back_a_call(town: Node) -> None:
-    """RQ6: who wants to hear of nothing but the gravest, and of no category, is called all the same."""
+def test_filters_do_not_apply_to_calls(town: Node) -> None:
+    """The responder filters out all categories and all severities except `extreme` (rule RQ6)."""
     spot = ground()
     nothing = {"categories": [], "min_severity": "extreme"}
     with Dispatcher(town) as desk, Responder(town, "r-1", here(spot), **nothing) as responder:
@@ -399,8 +417,8 @@ def test_no_filter_holds_back_a_call(town: Node) -> None:
         responder.take("call")
 
 
-def test_a_backend_may_hold_the_session_of_a_phone_that_sleeps(town: Node) -> None:
-    """RU4: with the phone's token and its last place it is rung, as the phone would be, and nothing more is needed."""
+def test_backend_can_keep_the_session_of_a_sleeping_phone(town: Node) -> None:
+    """With the phone's token and last place, the backend is notified as the phone would be (rule RU4)."""
     spot = ground()
     token = qualified(town.keys, "r-asleep", "medic")
     with Dispatcher(town) as desk, Responder(town, "r-asleep", here(north_of(spot, 60)), token=token) as backend:

@@ -1,7 +1,7 @@
-"""The exact place of an incident goes no further than the door; a subscriber's place goes nowhere.
+"""The exact place of an incident, and of a subscriber, which must not leave the code that reads the request.
 
-A canary coordinate is published, revised, refused, tried dry; then everything that the node wrote or sent
-is searched for it: the SQLite files, all log output at DEBUG, the metrics, every frame, every answer.
+A canary coordinate is published, revised, refused and tried in a dry run. Then everything that the node wrote or sent
+is searched for it: SQLite files, log output at DEBUG, metrics, frames and answers.
 """
 
 import json
@@ -27,7 +27,7 @@ HOME_CELL = h3.latlng_to_cell(41.8722613571, -87.6377182649, 14)
 
 
 def traces() -> dict[bytes, str]:
-    """What must not be found anywhere, and what it would give away."""
+    """Return the bytes that must not be found anywhere, each with what it would reveal."""
     found: dict[bytes, str] = {}
     for name, point in {"centre": CENTRE, "moved centre": MOVED, "phone": PHONE}.items():
         for axis, number in zip(("lat", "lng"), point, strict=True):
@@ -42,13 +42,13 @@ def traces() -> dict[bytes, str]:
 
 @pytest.fixture
 def talkative(keys: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node that logs all it can."""
+    """Start a node that logs at the level `debug`."""
     with Node(tmp_path, keys, GEOCAST_LOG_LEVEL="debug") as node:
         yield node
 
 
-def test_nothing_that_leaves_the_door_knows_the_exact_place(talkative: Node, join: Join):
-    """Section 2: only the published circle goes any further, nor is anything kept that tells of another."""
+def test_exact_places_are_in_no_frame_answer_file_log_line_or_metric(talkative: Node, join: Join):
+    """Only the published circle is stored or sent (protocol, section 2)."""
     node = talkative
     sessions = [join(node, place(PHONE, accuracy_m=7), {"cell": HOME_CELL}, fmt=fmt) for fmt in FORMATS]
     body = alert(CENTRE, area=circle(CENTRE, RADIUS), description="x" * 400)
@@ -65,12 +65,12 @@ def test_nothing_that_leaves_the_door_knows_the_exact_place(talkative: Node, joi
     seen |= {f"{path.name} later": path.read_bytes() for path in node.home.glob("geocast.db*")}
     seen["output"] = node.output().encode()
     assert_found_nowhere(traces() | digests(content), seen)
-    assert body["id"].encode() in seen["frames"], "the search looks at the right bytes"
+    assert body["id"].encode() in seen["frames"], "the frames do not even have the alert's id"
     assert any(body["id"].encode() in data for name, data in seen.items() if name.startswith("geocast.db"))
 
 
 def publish_in_every_way(node: Node, body: dict[str, object]) -> tuple[bytes, bytes]:
-    """All calls that take a circle, good and bad; the answers, and the bytes of the first request."""
+    """Send good and bad requests with a circle. Return their answers, and the bytes of the first request."""
     content = json.dumps(body).encode()
     headers = {"Content-Type": "application/json"} | bearer(node.desk)
     path = f"/v1/alerts/{body['id']}"
@@ -95,8 +95,7 @@ def publish_in_every_way(node: Node, body: dict[str, object]) -> tuple[bytes, by
     return b"\n".join(answer.content for answer in answers), content
 
 
-def test_the_canary_would_be_found():
-    """The search bites: a line with the coordinate in it is noticed."""
+def test_search_finds_a_canary_in_a_log_line():
     line = {"log": f"refused {CENTRE}".encode(), "bytes": struct.pack(">2d", *CENTRE)}
     with pytest.raises(AssertionError, match="centre lat"):
         assert_found_nowhere(traces(), line)

@@ -1,7 +1,8 @@
-"""docs/deploy/push-egress.*: a unit reaches what the names of push services resolve to, and no more.
+"""The firewall of docs/deploy/push-egress.*, by which the unit reaches only push services and Redis.
 
-Two network namespaces with a cable between them: in one is the machine with its firewall and its resolver, in the other
-all the internet, with a resolver that knows it. A cgroup plays the unit, for there is no systemd here to make one.
+Two network namespaces are connected by a virtual cable. One is the machine with its firewall and resolver; the other is
+the Internet, with the resolver that the machine asks. Systemd is not available here, so the test makes the unit's
+cgroup.
 """
 
 import contextlib
@@ -22,8 +23,8 @@ from geocast.push.addresses import DEFAULT_SERVICES
 
 DEPLOY = Path(__file__).resolve().parents[3] / "docs" / "deploy"
 NEEDED = ("nft", "dnsmasq", "ip", "nsenter")
-CGROUPS = Path("/sys/fs/cgroup")  # where nft looks for them
-HERE, SERVICE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"  # RFC 5737: nobody's
+CGROUPS = Path("/sys/fs/cgroup")  # where nft looks for cgroups
+HERE, SERVICE, ELSEWHERE = "192.0.2.1", "192.0.2.2", "192.0.2.3"  # addresses for documentation (RFC 5737)
 REDIS = "10.0.0.12"
 NAMES = ("fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com", "db5p.notify.windows.com")
 
@@ -46,7 +47,7 @@ if cgroup:
         file.write(str(os.getpid()))
 for what in wanted:
     host, _, port = what.partition(":")
-    if not port:  # a name: asked of the machine's resolver
+    if not port:  # a name for the machine's resolver
         question = b"".join(bytes([len(part)]) + part.encode() for part in host.split(".")) + b"\\0\\0\\1\\0\\1"
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.settimeout(20)
@@ -62,30 +63,30 @@ for what in wanted:
 
 
 def run(*command: str) -> str:
-    """What a command prints; it must work."""
+    """Run a command, assert that it succeeds, and return its output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @dataclass
 class Machine:
-    """The machine: its network, and the cgroup of the unit."""
+    """The machine: the name of its network namespace, and the cgroup of the unit."""
 
     network: str
     cgroup: Path
 
     def inside(self, *command: str) -> list[str]:
-        """A command on the machine; cgroups are where they are."""
+        """Return the command that runs `command` in the machine's network namespace."""
         return ["nsenter", f"--net=/run/netns/{self.network}", "--", *command]
 
     def asks(self, *what: str, as_the_unit: bool = True) -> list[str]:
-        """What came of names that were resolved and of connections that were opened, one after the other."""
+        """Resolve names and open connections, one after the other, and return the outcomes."""
         unit = str(self.cgroup) if as_the_unit else ""
         return run(*self.inside(sys.executable, "-c", PROBE, unit, *what)).split()
 
 
 @contextlib.contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A process, ended with the block."""
+    """Run a process during the block."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         yield process
@@ -98,7 +99,7 @@ def running(*command: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextlib.contextmanager
 def unit() -> Iterator[Path]:
-    """A cgroup, where that of a service is: in a slice."""
+    """Make a cgroup inside a slice, as systemd does for a service."""
     mounts = (line.split() for line in Path("/proc/mounts").read_text().splitlines())
     found = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2" and Path(mount[1]).is_relative_to(CGROUPS)]
     if not found:
@@ -114,7 +115,7 @@ def unit() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def networks() -> Iterator[tuple[str, str]]:
-    """Two networks, the machine's and all others, and a cable."""
+    """Make two connected network namespaces, the machine's and the Internet's, and yield their names."""
     ours, theirs = (f"gc{os.getpid()}{letter}" for letter in "ab")
     with contextlib.ExitStack() as stack:
         for name in (ours, theirs):
@@ -131,7 +132,7 @@ def networks() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """The machine with both files, and the world that it is connected to."""
+    """Start the machine with both files, connected to servers and a resolver on the Internet."""
     if missing := [name for name in NEEDED if shutil.which(name) is None] or [] if os.getuid() == 0 else ["root"]:
         pytest.skip(f"to try a firewall takes {', '.join(missing)}")
     alone = ("--conf-file=/dev/null", "--no-daemon", "--no-resolv", "--no-hosts", "--pid-file=", "--user=root")
@@ -142,9 +143,8 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         machine, beyond = Machine(ours, cgroup), Machine(theirs, cgroup)
         run(*machine.inside("nft", "-f", str(DEPLOY / "push-egress.nft")))
         path = str(cgroup.relative_to(CGROUPS))
-        run(
-            *machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}')
-        )  # as NFTSet= does
+        # Systemd adds the cgroup by `NFTSet=`.
+        run(*machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}'))
         servers = stack.enter_context(running(*beyond.inside(sys.executable, "-c", WORLD, SERVICE, ELSEWHERE, REDIS)))
         assert servers.stdout
         assert servers.stdout.readline() == "open\n"
@@ -156,14 +156,14 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def answers(machine: Machine) -> bool:
-    """Whether the resolver has begun, and the one that it asks."""
+    """Return whether the machine's resolver, and the resolver that it asks, answer."""
     with contextlib.suppress(subprocess.CalledProcessError):
         return machine.asks("other.example", as_the_unit=False) == [ELSEWHERE]
     return False
 
 
-def test_the_unit_reaches_push_services_and_redis_and_nothing_else(machine: Machine) -> None:
-    """By the names alone: before one has been resolved, nothing leads there."""
+def test_unit_reaches_only_redis_and_push_services_whose_names_were_resolved(machine: Machine) -> None:
+    """Before a name has been resolved, its address is blocked."""
     refused = "ConnectionRefusedError"
     assert machine.asks(f"{SERVICE}:443", f"{ELSEWHERE}:443") == [refused, refused]
     assert machine.asks("other.example", f"{ELSEWHERE}:443") == [ELSEWHERE, refused]
@@ -174,13 +174,13 @@ def test_the_unit_reaches_push_services_and_redis_and_nothing_else(machine: Mach
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_service_of_the_default_is_reached(machine: Machine, name: str) -> None:
-    """`--push-services`, and names below those that have a star."""
+def test_unit_reaches_each_default_push_service(machine: Machine, name: str) -> None:
+    """The names include one below `*.notify.windows.com`."""
     assert machine.asks(name, f"{SERVICE}:443") == [SERVICE, "open"]
 
 
-def test_systemd_takes_the_unit_with_the_set_of_the_table(tmp_path: Path) -> None:
-    """`NFTSet=`, taken in: `systemd-analyze verify` knows it, and the file has the table and the set that it names."""
+def test_systemd_accepts_the_unit_and_its_nftset_line_names_the_set(tmp_path: Path) -> None:
+    """The line `NFTSet=` is commented out in the file; the test enables it and runs `systemd-analyze verify`."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     text = (DEPLOY / "geocast-push.service").read_text("utf-8").replace("/opt/geocast/bin/geocast", "/bin/true")
@@ -196,7 +196,6 @@ def test_systemd_takes_the_unit_with_the_set_of_the_table(tmp_path: Path) -> Non
     assert (done.returncode, "geocast-push.service:" in done.stderr) == (0, False), done.stderr
 
 
-def test_the_names_are_those_of_the_default() -> None:
-    """`--push-services` and push-egress.dnsmasq.conf."""
+def test_dnsmasq_file_has_the_names_of_the_default_push_services() -> None:
     [line] = re.findall(r"^nftset=/(.*)/4#", (DEPLOY / "push-egress.dnsmasq.conf").read_text("utf-8"), re.MULTILINE)
     assert set(line.split("/")) == {each.removeprefix("*.") for each in DEFAULT_SERVICES.split(",")}

@@ -1,7 +1,7 @@
-"""A relay that lies, between a real node and clients that verify (C11 to C15): they show what was approved.
+"""A relay that lies, between a real node and clients that verify: the clients show only approved alerts.
 
-It drops, changes, rewords, moves, prolongs, renumbers, replays, strips and forges everything that the node sends. The
-client of Python is here in this process; that of the web is in client_demo/web/test_hostile_relay.py.
+The relay drops, changes, moves, prolongs, renumbers, replays and forges messages, and strips their proofs. This file
+tests the Python client; tests/client_demo/web/test_hostile_relay.py tests the web client (rules C11 to C15).
 """
 
 import contextlib
@@ -27,14 +27,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def desk(keys: Keys, tmp_path: Path) -> Iterator[Desk]:
-    """A desk with three reviewers, and its node."""
+    """Start a desk with three reviewers, and its node."""
     with signing_node(keys, tmp_path) as desk:
         yield desk
 
 
 @pytest.fixture
 def here() -> Point:
-    """Where it happens."""
+    """Return the place of this test's alerts."""
     return ground()
 
 
@@ -47,20 +47,20 @@ def phone(desk: Desk, relay: Relay, here: Point) -> Iterator[Phone]:
 
 
 def said(form: Json) -> Json:
-    """What a form, or an alert, says."""
+    """Return the members of a form or an alert that the tests compare."""
     return {name: form.get(name) for name in ("id", "revision", "headline", "expires_at", "area", "severity", "source")}
 
 
 def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
-    """Each alert that was shown is one of these forms, in all that it says (C13)."""
+    """Assert that each shown alert equals one of these forms (rule C13)."""
     known = [said(form) for form in forms]
     for kind, alert, reason in client.changes:
         assert said(alert) in known, (kind, alert)
         assert reason in (None, "The fire is out.")
 
 
-def test_whatever_a_relay_makes_of_it_nothing_is_shown_that_was_not_approved(desk: Desk, here: Point):
-    """C12 to C14: an alert, its revision and its cancel, each in the middle of all lies about it."""
+def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, here: Point):
+    """The relay sends an alert, its revision and its cancel, each among lies about it (rules C12 to C14)."""
 
     def tamper(message: Json, before: list[Json]) -> list[Json]:
         lies = lies_about(message, desk.reviewers, before)
@@ -73,17 +73,17 @@ def test_whatever_a_relay_makes_of_it_nothing_is_shown_that_was_not_approved(des
         second = desk.revise(first, headline="The fire spreads.")
         client.wait_for_kinds(("new", 1), ("updated", 2))
         desk.cancel(second, "The fire is out.")
-        wait_until(lambda: ("cancelled", 2) in client.kinds(), "it is called off")
+        wait_until(lambda: ("cancelled", 2) in client.kinds(), "the cancel is shown")
         relay.say(*relay.heard, *more_lies(relay.heard, desk.reviewers))
         desk.publish(here, id="the-last")
-        wait_until(lambda: client.kinds()[-1] == ("new", 1), "what comes then is shown")
+        wait_until(lambda: client.kinds()[-1] == ("new", 1), "the next alert is shown")
     assert client.kinds() == [("new", 1), ("updated", 2), ("cancelled", 2), ("new", 1)]
     assert_all_was_approved(client, desk.forms)
     assert set(client.dropped) == {"unsigned", "signature", "other-place", "unknown-key", "too-few"}
 
 
-def test_what_is_dropped_on_the_way_is_shown_by_the_next_connection(desk: Desk, here: Point):
-    """R5, C14: a relay that lets nothing true through has not made the client forget, nor take a lie for it."""
+def test_next_connection_shows_the_revision_that_the_relay_withheld(desk: Desk, here: Point):
+    """While the relay sends only lies, the client keeps what it holds and accepts no lie (rules R5, C14)."""
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         first = desk.publish(here)
         wait_until(lambda: client.held() == {first.form["id"]: 1}, "revision 1 is held")
@@ -99,8 +99,8 @@ def test_what_is_dropped_on_the_way_is_shown_by_the_next_connection(desk: Desk, 
     assert client.kinds() == [("new", 1), ("updated", 2)]
 
 
-def test_a_terminal_shows_what_was_approved_and_says_what_was_not(desk: Desk, here: Point, tmp_path: Path):
-    """C11, C14: `listen --reviewers`, by the operator's own file."""
+def test_listen_command_shows_approved_alerts_and_reports_dropped_ones(desk: Desk, here: Point, tmp_path: Path):
+    """The command `listen --reviewers` uses the operator's own file of reviewers (rules C11, C14)."""
     forms = [desk.publish(here).form, desk.publish(here).form]
     with Relay(desk.node.stream_port) as relay:
         relay.tamper = lambda message, _: [_reworded(message) if message["alert"]["id"] == forms[0]["id"] else message]
@@ -122,8 +122,8 @@ def _reworded(message: Json) -> Json:
     return message | {"proof": message["proof"] | {"form": form}}
 
 
-def test_no_proof_is_good_elsewhere(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
-    """C12: what the same reviewers sign for an exercise of another deployment is not shown here."""
+def test_proof_of_another_deployment_is_dropped(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
+    """The same reviewers have signed an exercise of another deployment (rule C12)."""
     home = tmp_path / "training"
     home.mkdir()
     with (
@@ -132,5 +132,5 @@ def test_no_proof_is_good_elsewhere(desk: Desk, here: Point, keys: Keys, tmp_pat
         phone(desk, relay, here) as client,
     ):
         training.publish(here)
-        wait_until(lambda: client.dropped == ["other-place"], "it was dropped")
+        wait_until(lambda: client.dropped == ["other-place"], "the foreign alert was dropped")
     assert client.changes == []

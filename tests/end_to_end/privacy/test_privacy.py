@@ -1,8 +1,8 @@
-"""docs/operations/privacy.md, line by line: who is where a piece of data may be, and where else nobody finds it.
+"""Where each kind of data may be, and where not, as docs/operations/privacy.md says.
 
-A node that logs all it can is used in every way, with the metrics and the public feed on; then all that it wrote, kept
-in its log, sent and answered is searched. What may be somewhere has to be found there, so that the search is known to
-bite.
+A node that logs all it can, with metrics and the public feed, gets requests of every kind. Then everything that it
+wrote, stored, sent and answered is searched. Data that is allowed in a place must be found there, which proves that the
+search works.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from support.redis_server import RedisServer, needs_redis
 
 CENTRE = (41.8739154237, -87.6391748261)
 PHONE = (41.8751638297, -87.6402917463)
-SOURCE = "127.0.0.77"  # the address from which the subscriber and the desk connect
+SOURCE = "127.0.0.77"  # the subscriber and the desk connect from this address
 FORWARDED = "203.0.113.77"
 AGENT = "canary-agent/7.7"
 COOKIE = "canary-cookie"
@@ -41,23 +41,24 @@ STRANGER = {"X-Forwarded-For": FORWARDED, "X-Real-IP": FORWARDED, "Forwarded": f
 
 @dataclass
 class Scene:
-    """A node at work, and all that was seen of it."""
+    """A node at work, and the bytes that the test saw, by the place where it saw them."""
 
     node: Node
     metrics: str
     feed: str
     seen: dict[str, bytes] = field(default_factory=dict)
     headers: list[httpx.Headers] = field(default_factory=list)
-    secrets: dict[str, tuple[str, str]] = field(default_factory=dict)  # what -> its text, and where it may be
+    secrets: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The kind of data -> its text, and the places where it may be."""
     peers: set[tuple[int, int]] = field(default_factory=set)
 
     def note(self, where: str, data: bytes) -> None:
-        """Something that was seen somewhere."""
+        """Record bytes that were seen at `where`."""
         self.seen[where] = self.seen.get(where, b"") + b"\n" + data
 
 
 class AtAddress(Wire):
-    """A subscriber's connection from an address of its own, with all that browsers and proxies say of people."""
+    """A subscriber's connection from an address of its own, with headers as browsers and proxies send them."""
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE, source_address=(SOURCE, 0))
@@ -71,7 +72,7 @@ class AtAddress(Wire):
 
 
 def outward(node: Node, own: set[int]) -> set[int]:
-    """To which ports of others the node's processes have connections (Linux, /proc/net/tcp)."""
+    """Return the remote ports of connections that the node's processes have opened (Linux, /proc/net/tcp)."""
     assert node.process
     inodes = set()
     for pid in (node.process.pid, *node.children()):
@@ -90,7 +91,7 @@ def outward(node: Node, own: set[int]) -> set[int]:
 
 @contextlib.contextmanager
 def on(backend: str, home: Path) -> Iterator[tuple[str, RedisServer | None]]:
-    """A log: its URL, and its Redis if it is in one."""
+    """Yield the URL of a new log, and its Redis server if it has one."""
     if backend == "sqlite":
         yield f"sqlite:{home / 'geocast.db'}", None
     else:
@@ -99,7 +100,7 @@ def on(backend: str, home: Path) -> Iterator[tuple[str, RedisServer | None]]:
 
 
 def everything_in(redis: RedisServer | None, home: Path) -> bytes:
-    """All that the log holds, on disks and in Redis."""
+    """Return all bytes of the log, in files and in Redis."""
     files = [path for path in home.rglob("*") if path.is_file() and path.name not in ("output.txt", "keys.json")]
     found = b"".join(path.read_bytes() for path in files if path.parent == home or "appendonlydir" in path.parts)
     if redis:
@@ -110,7 +111,10 @@ def everything_in(redis: RedisServer | None, home: Path) -> bytes:
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def scene(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A life of an alert, with good and bad requests around it, on each kind of log; the node has ended by then."""
+    """Run the life of an alert, with good and bad requests, on each kind of log.
+
+    The node has ended when the scene is yielded.
+    """
     home = tmp_path_factory.mktemp(f"privacy-{request.param}")
     metrics, feed = free_ports(2)
     options = ("--metrics", f"127.0.0.1:{metrics}", "--feed", f"127.0.0.1:{feed}")
@@ -122,7 +126,7 @@ def scene(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.T
 
 
 def live_through(scene: Scene, ports: set[int], redis: RedisServer | None) -> None:
-    """Everything that a subscriber and a desk can do, once; then all that is left of it."""
+    """Do everything that a subscriber and a desk can do, and record what can be seen of it afterwards."""
     node = scene.node
     token = node.keys.token(sub=SUB, scope=PHONE_SCOPE)
     desk = node.keys.token(sub=DESK, scope=DESK_SCOPE)
@@ -141,21 +145,21 @@ def live_through(scene: Scene, ports: set[int], redis: RedisServer | None) -> No
             "a subscriber's sub": (SUB, ""),
             "the id of a session": (welcome["session"], "frames"),
             "a subscriber's address": (SOURCE, ""),
-            "an address that a proxy told": (FORWARDED, ""),
+            "an address from a proxy's header": (FORWARDED, ""),
             "a User-Agent": (AGENT, ""),
             "a cookie": (COOKIE, ""),
             "a publisher's token": (desk, ""),
             "a publisher's sub": (DESK, "log frames answers feed"),
             "a reviewer's name": (REVIEWER, "log"),
             "a headline": (HEADLINE, "log frames answers feed"),
-            "the headline of what was refused": (REFUSED, ""),
+            "the headline of refused requests": (REFUSED, ""),
             "the reason of a cancel": (REASON, "log frames feed"),
             "an alert's id": (body["id"], "log frames answers feed"),
         }
         scene.note("log", everything_in(redis, node.home))
     wait_until(
         lambda: b"geocast_places 0.0" in httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content,
-        "it has gone",
+        "the subscriber's session has ended",
     )
     scene.note("metrics", httpx.get(scene.metrics, trust_env=False, timeout=PATIENCE).content)
     assert node.terminate() == 0
@@ -165,7 +169,7 @@ def live_through(scene: Scene, ports: set[int], redis: RedisServer | None) -> No
 
 @contextlib.contextmanager
 def publisher(scene: Scene, token: str) -> Iterator[httpx.Client]:
-    """The desk's client, at an address of its own; each answer is kept, but for the alert's area."""
+    """Yield the desk's HTTP client, at an address of its own, which records each answer."""
 
     def keep(response: httpx.Response) -> None:
         scene.note("answers", response.read())
@@ -182,7 +186,7 @@ def publisher(scene: Scene, token: str) -> Iterator[httpx.Client]:
 
 
 def subscribe(scene: Scene, wire: AtAddress, token: str) -> dict[str, object]:
-    """Say hello from an exact place, move, filter, renew, make mistakes; the welcome."""
+    """Say hello from an exact place, move, filter, renew the token, and make a mistake. Return the welcome."""
     hello = {"type": "hello", "token": token, "places": [place(PHONE, accuracy_m=7)], "holding": {"canary-held": 3}}
     wire.send(0x1, encode("json", hello))
     payload = wire.recv_data().payload
@@ -199,7 +203,7 @@ def subscribe(scene: Scene, wire: AtAddress, token: str) -> dict[str, object]:
 
 
 def publish(scene: Scene, api: httpx.Client, body: dict[str, object]) -> None:
-    """Publish in good ways and in bad ones."""
+    """Send good and bad requests to publish."""
     bad = body | {"id": "canary-refused", "headline": REFUSED}
     posts = [
         ("/v1/alerts?dry_run=true", body, 200),
@@ -217,7 +221,7 @@ def publish(scene: Scene, api: httpx.Client, body: dict[str, object]) -> None:
 
 
 def hear(scene: Scene, wire: AtAddress, body: dict[str, object]) -> None:
-    """Both revisions come, and the second is acknowledged."""
+    """Wait for both revisions, and acknowledge the second."""
     revision = 0
     while revision < 2:
         payload = wire.recv_data().payload
@@ -227,14 +231,14 @@ def hear(scene: Scene, wire: AtAddress, body: dict[str, object]) -> None:
 
 
 def read_all(scene: Scene, api: httpx.Client, body: dict[str, object]) -> None:
-    """What can be read of it, by its desk and by everybody; then it is called off."""
+    """Read the alert as its desk and from the public feed, cancel it, and read the feed again."""
     paths = ["/v1/alerts.geojson", "/v1/feed.atom", f"/v1/cap/{body['id']}.xml"]
     with httpx.Client(base_url=scene.feed, headers=STRANGER, timeout=PATIENCE, trust_env=False) as feed:
-        wait_until(lambda: HEADLINE in feed.get(paths[0]).text, "the feed tells it")
+        wait_until(lambda: HEADLINE in feed.get(paths[0]).text, "the feed has the alert")
         answers = [api.get("/v1/alerts"), api.get(f"/v1/alerts/{body['id']}"), *map(feed.get, paths)]
         cancel = {"revision": 3, "reason": REASON, "approval": approval(reviewer=REVIEWER)}
         assert repeated(lambda: api.post(f"/v1/alerts/{body['id']}/cancel", json=cancel)).status_code == 201
-        wait_until(lambda: REASON in feed.get(paths[2]).text, "the feed calls it off")
+        wait_until(lambda: REASON in feed.get(paths[2]).text, "the feed has the cancel")
         answers += map(feed.get, paths)
     assert all(answer.status_code == 200 for answer in answers)
     scene.headers += [answer.headers for answer in answers]
@@ -247,29 +251,32 @@ WHAT = [
     "a subscriber's sub",
     "the id of a session",
     "a subscriber's address",
-    "an address that a proxy told",
+    "an address from a proxy's header",
     "a User-Agent",
     "a cookie",
     "a publisher's token",
     "a publisher's sub",
     "a reviewer's name",
     "a headline",
-    "the headline of what was refused",
+    "the headline of refused requests",
     "the reason of a cancel",
     "an alert's id",
 ]
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_each_piece_of_data_is_where_the_page_says_and_nowhere_else(scene: Scene, what: str) -> None:
-    """DP1, DP3, DP6, DP8, DP9, DP10, DP11, DP12, TH8: found where it may be, and in nothing else that was seen."""
+def test_each_kind_of_data_is_only_where_the_page_allows_it(scene: Scene, what: str) -> None:
+    """Each text is found in all places that the page allows.
+
+    It is found in no other place (rules DP1, DP3, DP6, DP8, DP9, DP10, DP11, DP12, TH8).
+    """
     text, allowed = scene.secrets[what]
     found = {where for where in WHERE if text.encode() in scene.seen[where]}
     assert found == set(allowed.split())
 
 
-def test_no_exact_place_is_anywhere(scene: Scene) -> None:
-    """DP2, DP7: neither the subscriber's nor the incident's, in any spelling."""
+def test_exact_places_of_subscriber_and_incident_are_nowhere(scene: Scene) -> None:
+    """The search knows many spellings of both places (rules DP2, DP7)."""
     needles = {
         spelling: f"{name} {axis}"
         for name, point in {"incident": CENTRE, "phone": PHONE}.items()
@@ -279,29 +286,29 @@ def test_no_exact_place_is_anywhere(scene: Scene) -> None:
     assert_found_nowhere(needles | digests(SUB.encode()), scene.seen)
 
 
-def test_nothing_of_a_session_is_left_when_it_has_ended(scene: Scene) -> None:
-    """DP2, DP4, DP5: no session, no place; what was told is a number."""
+def test_nothing_of_a_session_remains_after_its_end(scene: Scene) -> None:
+    """No session and no place remains; deliveries are only counted (rules DP2, DP4, DP5)."""
     metrics = scene.seen["metrics"].decode()
     assert re.search(r"^geocast_sessions 0\.0$", metrics, re.MULTILINE)
     assert re.search(r"^geocast_places 0\.0$", metrics, re.MULTILINE)
     assert b"canary-held" not in scene.seen["log"] + scene.seen["output"]
 
 
-def test_labels_of_metrics_are_words_of_the_code(scene: Scene) -> None:
-    """DP13: no id, category, name or address of anybody is a label."""
+def test_labels_of_metrics_are_names_from_the_code(scene: Scene) -> None:
+    """No label has an id, category, name or address (rule DP13)."""
     labels = set(re.findall(r'(\w+)="', scene.seen["metrics"].decode()))
     known = {"kind", "type", "code", "status", "le", "version", "python", "file", "result", "generation", "reason"}
     known |= {"implementation", "major", "minor", "patchlevel"}
     assert labels <= known
 
 
-def test_no_cookie_is_set(scene: Scene) -> None:
-    """DP14: on no answer of the api and of the feed."""
+def test_no_answer_of_api_and_feed_sets_a_cookie(scene: Scene) -> None:
+    """Cookies are never used (rule DP14)."""
     assert len(scene.headers) > 10
     assert not any("set-cookie" in headers for headers in scene.headers)
 
 
-def test_the_node_calls_nobody_but_its_log(scene: Scene) -> None:
-    """DP15: its only connections that it opened itself are to Redis, if the log is there."""
+def test_node_opens_connections_only_to_redis(scene: Scene) -> None:
+    """With a SQLite log, it opens none (rule DP15)."""
     assert all(there == redis for there, redis in scene.peers)
     assert bool(scene.peers) == any(redis for _, redis in scene.peers)

@@ -1,7 +1,7 @@
-"""privacy.md and threats.md, what they say of phones that sleep: what is where, and who can do what with it.
+"""Where the data of sleeping phones may be, and what an attacker can do with it, as privacy.md and threats.md say.
 
-A real `geocast push` beside a real node pushes to a service that notes all that it is shown. Who steals something is
-played with the files that he would have.
+A real `geocast push` beside a real node sends to a push service that records its requests. The attacker gets the files
+that he would have stolen.
 """
 
 import contextlib
@@ -38,14 +38,13 @@ FIELDS = {"Host", "Authorization", "Content-Encoding", "Content-Length", "Conten
 
 
 class Watching(PushService):
-    """A push service that knows for which key its subscriptions are, as browsers' do. It notes what it is shown."""
+    """A push service that checks the VAPID key of each request, as real services do, and records the request."""
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(certificate)
-        self.key = ""  # of all subscriptions here
-        self.shown: list[
-            tuple[set[str], str, str]
-        ] = []  # names of headers, what identifies the sender, the name pushed to
+        self.key = ""  # the VAPID key of all subscriptions
+        self.shown: list[tuple[set[str], str, str]] = []
+        """For each request: names of its headers, the sender's VAPID key, the name of the phone."""
 
     async def _answer(self, request: Any) -> Any:
         key = request.headers["Authorization"].partition("k=")[2]
@@ -55,21 +54,21 @@ class Watching(PushService):
 
 @pytest.fixture
 def service(certificate: Certificate) -> Iterator[Watching]:
-    """A push service."""
+    """Start a push service that records its requests."""
     with Watching(certificate) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node that nobody but these tests has."""
+    """Start a node that only these tests use."""
     with Node(tmp_path_factory.mktemp("node"), keys) as node:
         yield node
 
 
 @pytest.fixture
 def push(node: Node, service: Watching) -> Iterator[Push]:
-    """The process that pushes, with a store of its own."""
+    """Start a push process with a store of its own."""
     with Push(node, service, options=("--log-level", "debug"), devices=f"{secrets.token_hex(8)}.db") as push:
         service.key = push.api.get("/v1/push").json()["vapid"]
         yield push
@@ -77,13 +76,13 @@ def push(node: Node, service: Watching) -> Iterator[Push]:
 
 
 def rows(push: Push, query: str) -> list[Any]:
-    """What a copy of the store says."""
+    """Return the rows of a query on the device store."""
     with contextlib.closing(sqlite3.connect(f"file:{push.devices_file}?mode=ro", uri=True)) as db:
         return db.execute(query).fetchall()
 
 
 def everything(push: Push, node: Node) -> dict[str, bytes]:
-    """All that both processes have written, and what one is told who asks for metrics."""
+    """Return what both processes have written, and the metrics."""
     logs = sorted(node.home.glob(f"{node.log_file.name}*"))
     return {
         "store": b"".join(path.read_bytes() for path in push.files()),
@@ -96,10 +95,10 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
 # ---- what is known ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_it(
+def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
     node: Node, push: Push, service: Watching
 ) -> None:
-    """DP23, DP24, DP25, DP26: its owner alone is answered with the cells; at DELETE all of it goes."""
+    """Only the owner's GET shows the cells, and DELETE removes everything (rules DP23, DP24, DP25, DP26)."""
     spot, phone = ground(), service.phone()
     headers = bearer(push.token(sub=SUB)) | {"User-Agent": AGENT, "X-Forwarded-For": FORWARDED, "Cookie": "a=canary"}
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}], "languages": ["gsw"]}
@@ -107,7 +106,7 @@ def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_i
     assert answer.status_code == 201
     told = node.publish(alert(spot))
     service.until(lambda: phone.alerts() == [(told["id"], 1)])
-    wait_until(lambda: rows(push, "SELECT 1 FROM told WHERE state = 1 OR state = 2"), "it is noted that it was told")
+    wait_until(lambda: rows(push, "SELECT 1 FROM told WHERE state = 1 OR state = 2"), "the delivery is stored")
     mine = push.api.get(f"/v1/devices/{DEVICE}", headers=headers)
     assert mine.json()["places"] == [{"cell": cell(spot)}]
     assert push.api.get(f"/v1/devices/{DEVICE}", headers=bearer(push.token(sub="another"))).status_code == 404
@@ -117,14 +116,17 @@ def test_what_a_phone_said_is_in_no_file_line_or_metric_and_nothing_is_left_of_i
     needles = [secret.encode() for secret in secrets] + [phone.auth, int(cell(spot), 16).to_bytes(8, "big")]
     seen = everything(push, node)
     assert {f"{needle!r} in {where}" for needle in needles for where, data in seen.items() if needle in data} == set()
-    assert told["id"].encode() in seen["log"], "the search is known to bite"
+    assert told["id"].encode() in seen["log"], "the search does not find what is there"
 
     assert push.api.delete(f"/v1/devices/{DEVICE}", headers=headers).status_code == 204
     assert rows(push, "SELECT 1 FROM device") == rows(push, "SELECT 1 FROM told") == []
 
 
-def test_a_push_service_is_shown_times_and_sizes_and_no_word(node: Node, push: Push, service: Watching) -> None:
-    """WPP1, TH16: two phones near each other are told in one moment, and nothing but that moment says so."""
+def test_push_service_learns_only_times_and_sizes(node: Node, push: Push, service: Watching) -> None:
+    """Two phones near each other get a message at the same moment.
+
+    Only that moment connects them (rules WPP1, TH16).
+    """
     spot, phones = ground(), [service.phone(), service.phone()]
     for phone in phones:
         push.register(phone, cell(spot))
@@ -141,18 +143,21 @@ def test_a_push_service_is_shown_times_and_sizes_and_no_word(node: Node, push: P
     assert not [word for word in words for each in (first, second) if word.encode() in each.body]
 
 
-def test_a_push_service_can_swallow_and_repeat_a_message_and_not_change_it(
+def test_push_service_can_drop_and_repeat_a_message_but_not_change_it(
     node: Node, push: Push, service: Watching
 ) -> None:
-    """TH16: what it says that it has taken counts as sent; who reads finds a changed one out by its tag (RFC 8188)."""
+    """A message that the service accepted and dropped counts as sent.
+
+    The phone detects a changed message by its tag (rule TH16; RFC 8188).
+    """
     spot, phone = ground(), service.phone()
     push.register(phone, cell(spot))
     phone.asleep = True
     body = node.publish(alert(spot))
     service.until(lambda: len(phone.requests) == 1)
-    wait_until(lambda: push.metric('push_total{outcome="sent"}') == 1, "it counts as sent")
+    wait_until(lambda: push.metric('push_total{outcome="sent"}') == 1, "the push counts as sent")
     [kept] = phone.kept.values()
-    phone.kept.clear()  # swallowed
+    phone.kept.clear()  # the service drops the message
     for _ in range(2):
         assert phone.read(kept.body)["alert"]["id"] == body["id"]
     with pytest.raises((http_ece.ECEException, InvalidTag)):
@@ -161,28 +166,26 @@ def test_a_push_service_can_swallow_and_repeat_a_message_and_not_change_it(
     assert len(phone.requests) == 1
 
 
-# ---- who steals the store, and keys ----------------------------------------------------------------------------------
+# ---- a stolen store, and stolen keys ---------------------------------------------------------------------------------
 
 
-def test_the_store_says_how_many_and_until_when_and_who_was_told_the_same(
-    node: Node, push: Push, service: Watching
-) -> None:
-    """WPP2, TH13: by digests, which say nothing of the alert and of the phone."""
+def test_store_reveals_only_counts_expiries_and_equal_deliveries(node: Node, push: Push, service: Watching) -> None:
+    """Digests show which devices got the same alert, but not which alert and which devices (rules WPP2, TH13)."""
     spot, near, far = ground(), [service.phone(), service.phone()], service.phone()
     for phone in near:
         push.register(phone, cell(spot))
     push.register(far, cell(ground()))
     node.publish(alert(spot))
     service.until(lambda: all(phone.told for phone in near))
-    wait_until(lambda: len(rows(push, "SELECT 1 FROM told")) == 2, "it is noted who was told")
+    wait_until(lambda: len(rows(push, "SELECT 1 FROM told")) == 2, "both deliveries are stored")
     assert len(rows(push, "SELECT 1 FROM device WHERE until_ms > 0")) == 3
     assert len({digest for (digest,) in rows(push, "SELECT alert FROM told")}) == 1
     sizes = {len(sealed) for (sealed,) in rows(push, "SELECT sealed FROM device")}
-    assert len(sizes) == 1, "no length tells one from another"
+    assert len(sizes) == 1, "the lengths of the rows differ"
 
 
-def test_the_store_and_its_key_are_the_cells(node: Node, push: Push, service: Watching) -> None:
-    """WPP3, TH14: and the endpoints; of a place nothing finer, and nothing of where the phone was before."""
+def test_store_with_its_key_reveals_cells_and_endpoints(node: Node, push: Push, service: Watching) -> None:
+    """The store reveals no place finer than a cell, and no earlier place (rules WPP3, TH14)."""
     before, now, phone = ground(), ground(), service.phone()
     device = push.register(phone, cell(before))["id"]
     push.register(phone, cell(now), device_id=device)
@@ -194,13 +197,13 @@ def test_the_store_and_its_key_are_the_cells(node: Node, push: Push, service: Wa
 
 @pytest.fixture(scope="module")
 def thief(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node of somebody else, with a log of his own."""
+    """Start a node of an attacker, with a log and keys of its own."""
     with Node(tmp_path_factory.mktemp("thief"), Keys()) as node:
         yield node
 
 
 def stolen(push: Push, thief: Node, *files: str) -> None:
-    """Copies in the thief's hands; keys that he has not got he makes."""
+    """Copy the store and these key files to the attacker's folder, and make the missing keys there."""
     assert push.terminate() == 0
     for path in push.files():
         shutil.copy(path, thief.home)
@@ -218,12 +221,15 @@ def stolen(push: Push, thief: Node, *files: str) -> None:
 @pytest.mark.parametrize(
     ("files", "lies"),
     [((), 0), (("vapid.jwks",), 0), (("push.jwks",), 0), (("push.jwks", "vapid.jwks"), 1)],
-    ids=["the store", "and the VAPID key", "and its key", "and both"],
+    ids=["the store alone", "the store and the VAPID key", "the store and its key", "the store and both keys"],
 )
-def test_who_steals_the_store_lies_to_its_phones_only_with_both_keys(
+def test_attacker_with_the_store_can_push_to_its_phones_only_with_both_keys(
     push: Push, service: Watching, thief: Node, files: tuple[str, ...], lies: int
 ) -> None:
-    """TH13, TH14, TH15: without one of the two nobody is pushed to; with both he tells what he likes."""
+    """Without one of the keys, no phone gets a push.
+
+    With both, the attacker can send anything (rules TH13, TH14, TH15).
+    """
     spot, phone = ground(), service.phone()
     push.register(phone, cell(spot))
     stolen(push, thief, *files)
@@ -236,8 +242,8 @@ def test_who_steals_the_store_lies_to_its_phones_only_with_both_keys(
     assert len(phone.told) == len(service.shown) == lies
 
 
-def test_a_push_with_another_vapid_key_is_refused_by_the_service(node: Node, push: Push, service: Watching) -> None:
-    """TH15: who has endpoints, and not the key, gets nothing to anybody."""
+def test_push_with_another_vapid_key_is_refused_by_the_service(node: Node, push: Push, service: Watching) -> None:
+    """An attacker who has endpoints but no key reaches no phone (rule TH15)."""
     spot, phone = ground(), service.phone()
     service.key = "of somebody else"
     push.register(phone, cell(spot))
@@ -251,7 +257,7 @@ def test_a_push_with_another_vapid_key_is_refused_by_the_service(node: Node, pus
 
 @contextlib.contextmanager
 def listener() -> Iterator[tuple[int, list[object]]]:
-    """A server on loopback that nobody is to connect to: its port, and who did."""
+    """Yield the port of a server on loopback, and the list of clients that have connected to it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         came: list[object] = []
 
@@ -265,8 +271,11 @@ def listener() -> Iterator[tuple[int, list[object]]]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-def test_an_endpoint_is_no_lever_to_reach_the_inside(node: Node, service: Watching) -> None:
-    """TH17, WPR3, WPO4: whatever is registered, and where a name that may be pushed to leads inside."""
+def test_endpoints_cannot_reach_servers_of_the_private_network(node: Node, service: Watching) -> None:
+    """Such an endpoint is refused.
+
+    An allowed name that leads to a private address is not connected to (rules TH17, WPR3, WPO4).
+    """
     with listener() as (port, came), Push(node, service, options=("--push-private", "")) as push:
         spot, phone = ground(), service.phone()
         body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}
@@ -283,14 +292,14 @@ def test_an_endpoint_is_no_lever_to_reach_the_inside(node: Node, service: Watchi
             assert host not in answer.text
         push.register(phone, cell(spot))
         node.publish(alert(spot))
-        wait_until(lambda: push.metric('push_total{outcome="away"}') >= 1, "it leads inside, and nowhere")
+        wait_until(lambda: push.metric('push_total{outcome="away"}') >= 1, "the push has failed")
         assert (came, service.connections, phone.told) == ([], 0, [])
 
 
-def test_who_has_a_phones_secret_is_told_what_it_would_be_until_its_app_forgets_it(
+def test_attacker_with_a_phones_id_and_secret_gets_its_alerts_until_they_change(
     node: Node, push: Push, service: Watching
 ) -> None:
-    """TH18: and the id; a PUT of the app does not shut him out, for it keeps the secret. Another id does."""
+    """A PUT of the app keeps the secret, so it does not stop the attacker; another id does (rule TH18)."""
     spot, phone, his = ground(), service.phone(), service.phone()
     answer = push.register(phone, cell(spot))
     path, secret = f"/v1/devices/{answer['id']}/subscription", bearer(answer["secret"])

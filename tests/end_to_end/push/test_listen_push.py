@@ -1,4 +1,4 @@
-"""`python -m client_demo listen --push`: a phone that sleeps, played on this machine, and woken by `geocast push`."""
+"""The command `python -m client_demo listen --push`: a sleeping phone on this machine that `geocast push` wakes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Service(NamedTuple):
-    """The push service that the command will play: where, and with which certificate."""
+    """The port and the certificate of the push service that the command will run."""
 
     port: int
     certificate: Certificate
@@ -34,27 +34,27 @@ class Service(NamedTuple):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node."""
+    """Start a node with default options."""
     with Node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def service(node: Node) -> Service:
-    """Its certificate is there before `geocast push` starts."""
+    """Return the service, whose certificate exists before `geocast push` starts."""
     return Service(free_ports(1)[0], make_certificate(node.home / "push-ca.pem"))
 
 
 @pytest.fixture(scope="module")
 def push(node: Node, service: Service) -> Iterator[Push]:
-    """`geocast push`."""
+    """Start `geocast push` beside the node."""
     with Push(node, service) as push:
         yield push
         push.assert_no_surprise()
 
 
 class ListenCommand:
-    """The command, as a process."""
+    """A process that runs the command."""
 
     def __init__(self, node: Node, push: Push, service: Service, spot: Point, *options: str, sub: str = "sleeper"):
         self.output_file = node.home / f"{sub}.txt"
@@ -87,11 +87,11 @@ class ListenCommand:
         assert "Traceback" not in self.output()
 
     def output(self) -> str:
-        """All that it has printed."""
+        """Return everything that the command has printed."""
         return self.output_file.read_text("utf-8", errors="replace")
 
     def sees(self, pattern: str) -> re.Match[str]:
-        """Wait for a line."""
+        """Wait for a line that matches `pattern`, and return the match."""
 
         def found() -> Any:
             assert self.process.poll() is None, self.output()
@@ -103,8 +103,10 @@ class ListenCommand:
             raise AssertionError(f"no line like {pattern} in\n{self.output()}") from None
 
 
-def test_a_phone_is_played_from_the_first_alert_to_the_cancel(node: Node, push: Push, service: Service):
-    """WPC2 to WPC5: what it would show is printed, a line for each push; nothing of it is there after Ctrl-C."""
+def test_listen_prints_a_line_for_each_push_from_the_first_alert_to_the_cancel(
+    node: Node, push: Push, service: Service
+):
+    """A line says what a phone would show; after Ctrl-C the device is forgotten (rules WPC2 to WPC5)."""
     spot = ground()
     body = alert(spot, headline="Smoke.")
     with ListenCommand(node, push, service, spot) as phone:
@@ -115,11 +117,11 @@ def test_a_phone_is_played_from_the_first_alert_to_the_cancel(node: Node, push: 
         phone.sees(r"^replaced +heard  .*  More smoke\.  until .*\d\d:\d\d$")
         node.cancel(body["id"], 3)
         phone.sees(r"^replaced +silent  ?Called off: ")
-    wait_until(lambda: push.metric("push_devices") == 0, "it has been forgotten")
+    wait_until(lambda: push.metric("push_devices") == 0, "the device has been forgotten")
 
 
-def test_what_does_not_fit_is_fetched_by_one_short_connection(node: Node, push: Push, service: Service):
-    """WPT1: a message that is cut; the rest comes by the stream, and is there."""
+def test_listen_fetches_the_rest_of_a_cut_message_by_one_short_connection(node: Node, push: Push, service: Service):
+    """The rest of the alert comes by the stream (rule WPT1)."""
     spot = ground()
     with ListenCommand(node, push, service, spot, sub="fetcher") as phone:
         node.publish(alert(spot, headline="Long.", description="🔥" * 1_000))
@@ -127,8 +129,8 @@ def test_what_does_not_fit_is_fetched_by_one_short_connection(node: Node, push: 
         phone.sees(r"^new .*Long\..*revision 1\]")
 
 
-def test_a_phone_that_knows_better_says_that_it_is_outside(node: Node, push: Push, service: Service):
-    """C4, WPC5: the server knows a cell, and the phone where in it it is."""
+def test_listen_says_that_the_phone_is_outside_if_only_its_cell_is_inside(node: Node, push: Push, service: Service):
+    """The server knows only the phone's cell; the phone knows its place in it (rules C4, WPC5)."""
     spot = h3.cell_to_latlng(cell(ground()))
     told = cell(spot, 8)
     middle, corner = (
@@ -142,8 +144,8 @@ def test_a_phone_that_knows_better_says_that_it_is_outside(node: Node, push: Pus
         phone.sees(r"^shown +heard  .*  Small\.  Not where you are\.  until")
 
 
-def test_what_the_server_refuses_is_one_line(node: Node, push: Push, service: Service):
-    """A port that `--push-services` does not have; and a token that it does not take."""
+def test_listen_prints_one_line_if_the_server_refuses_the_registration(node: Node, push: Push, service: Service):
+    """The server refuses a port that `--push-services` does not have, and a bad token."""
     other = Service(free_ports(1)[0], service.certificate)
     phone = ListenCommand(node, push, other, ground(), sub="refused")
     assert phone.process.wait(PATIENCE) == 1

@@ -1,4 +1,4 @@
-"""Phones that sleep, woken by a real process, through a push service that plays the browsers' (push-rules.md)."""
+"""Sleeping phones, woken by a real `geocast push` through a push service of the tests (push-rules.md)."""
 
 import json
 import re
@@ -22,14 +22,14 @@ from support.push_service import HANG, LONG_HEAD, RESET, PushService
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node."""
+    """Start a node with default options."""
     with Node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture
 def push(node: Node, service: PushService) -> Iterator[Push]:
-    """The process, with a store of its own."""
+    """Start `geocast push` with a device store of its own."""
     for path in node.home.glob("devices.db*"):
         path.unlink()
     (node.home / "revoked.toml").write_text("[sub]\n")
@@ -38,8 +38,8 @@ def push(node: Node, service: PushService) -> Iterator[Push]:
         push.assert_no_surprise()
 
 
-def test_a_phone_is_told_of_an_alert_its_revision_and_its_cancel(node: Node, push: Push, service: PushService):
-    """WPT1, WPT2, R1, R4: by three messages that look alike."""
+def test_phone_gets_an_alert_its_revision_and_its_cancel(node: Node, push: Push, service: PushService):
+    """The three messages have the same length and Topic (rules WPT1, WPT2, R1, R4)."""
     spot, phone, far = ground(), service.phone(), service.phone()
     push.register(phone, cell(spot))
     push.register(far, cell(ground()))
@@ -60,10 +60,11 @@ def test_a_phone_is_told_of_an_alert_its_revision_and_its_cancel(node: Node, pus
 # ---- phones that sleep -----------------------------------------------------------------------------------------------
 
 
-def test_a_phone_that_slept_is_told_the_newest_of_each_alert_when_it_wakes(
-    node: Node, push: Push, service: PushService
-):
-    """WPT3, WPO3: a revision and a cancel take the place of what it has not read; moved by a PUT, it is a recipient."""
+def test_sleeping_phone_gets_the_newest_state_of_each_alert_when_it_wakes(node: Node, push: Push, service: PushService):
+    """A revision or cancel replaces the unread message.
+
+    A phone that a PUT has moved away is still a recipient (rules WPT3, WPO3).
+    """
     spot, elsewhere, phone = ground(), ground(), service.phone()
     device = push.register(phone, cell(spot))["id"]
     told, revised, cancelled, missed = (alert(spot) for _ in range(4))
@@ -86,15 +87,15 @@ def test_a_phone_that_slept_is_told_the_newest_of_each_alert_when_it_wakes(
     assert phone.cancels() == [cancelled["id"]]
 
 
-def test_who_registers_is_told_what_is_live_and_who_holds_it_is_not(node: Node, push: Push, service: PushService):
-    """R3, R5a, R5b: `live` says how many pushes follow."""
+def test_new_device_gets_the_live_alerts_that_it_does_not_hold(node: Node, push: Push, service: PushService):
+    """The member `live` says how many pushes follow (rules R3, R5a, R5b)."""
     spot = ground()
     first, second, witness = alert(spot), alert(spot), service.phone()
     push.register(witness, cell(spot))
     for body in (first, second):
         node.publish(body)
     node.revise(revision_of(second, 2))
-    service.until(lambda: (second["id"], 2) in witness.alerts())  # the log has been read as far as that
+    service.until(lambda: (second["id"], 2) in witness.alerts())  # the log has been read up to this revision
     new, holding = service.phone(), service.phone()
     assert push.register(new, cell(spot))["live"] == 2
     answer = push.register(holding, cell(spot), holding={first["id"]: 1, second["id"]: 1})
@@ -106,12 +107,12 @@ def test_who_registers_is_told_what_is_live_and_who_holds_it_is_not(node: Node, 
     service.until(lambda: new.cancels() == holding.cancels() == [first["id"]])
 
 
-def test_nothing_is_sent_of_what_is_over(node: Node, push: Push, service: PushService):
-    """E1, WPT3: a device that waits for its service is not sent what has ended meanwhile, and TTL says until when."""
+def test_expired_alert_is_not_sent_and_ttl_ends_with_the_alert(node: Node, push: Push, service: PushService):
+    """A device that waits for its service is not sent an alert that expired meanwhile (rules E1, WPT3)."""
     spot, phone = ground(), service.phone()
     phone.answers = [(503, {"Retry-After": "5"})]
     device = push.register(phone, cell(spot))["id"]
-    for _ in range(20):  # a busy machine may have it come to its end before anybody is asked to hand it over
+    for _ in range(20):  # on a busy machine the alert may expire before the first attempt to send it
         body, _ = node.publish_brief(alert(spot), 1.5)
         node.wait_for_end(body["id"])
         if service.statuses[503]:
@@ -122,14 +123,14 @@ def test_nothing_is_sent_of_what_is_over(node: Node, push: Push, service: PushSe
     service.until(lambda: phone.alerts() == [(lasting["id"], 1)])
     [kept] = phone.requests
     assert 3_000 < kept.ttl_s <= 3_600
-    wait_until(lambda: push.metric("push_under_way") == 0, "it knows that it was taken")
+    wait_until(lambda: push.metric("push_under_way") == 0, "the process knows that the push was accepted")
     assert push.register(phone, cell(spot), device_id=device)["live"] == 0
 
 
-def test_what_services_took_is_counted_beside_what_nodes_sent(node: Node, push: Push, service: PushService):
-    """H7: revisions alone; what is stored outlasts a kill, and what is not is stored by who is told to end."""
+def test_pushes_that_services_accepted_are_counted_beside_sends_of_nodes(node: Node, push: Push, service: PushService):
+    """Only revisions count. Stored counts survive a kill, and SIGTERM stores the remaining counts (rule H7)."""
     spot, phones, refused = ground(), [service.phone() for _ in range(2)], service.phone()
-    refused.answers = [400] * 3  # once for each process: then it waits an hour
+    refused.answers = [400] * 3  # one for each process: after a 400 the device waits an hour
     for phone in (*phones, refused):
         push.register(phone, cell(spot))
     body = alert(spot)
@@ -155,24 +156,24 @@ def test_what_services_took_is_counted_beside_what_nodes_sent(node: Node, push: 
 
 
 @pytest.mark.parametrize("status", [404, 410])
-def test_a_device_whose_subscription_is_over_is_forgotten(node: Node, push: Push, service: PushService, status: int):
-    """WPR9: row, record and what it was told."""
+def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push, service: PushService, status: int):
+    """The row, the record and its deliveries are deleted (rule WPR9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [status]
     device, token = push.register(phone, cell(spot))["id"], push.token(sub=phone.name)
     node.publish(alert(spot))
     headers = bearer(token)
-    wait_until(lambda: push.api.get(f"/v1/devices/{device}", headers=headers).status_code == 404, "it is forgotten")
+    wait_until(
+        lambda: push.api.get(f"/v1/devices/{device}", headers=headers).status_code == 404, "the device is forgotten"
+    )
     assert push.metric('push_forgotten_total{why="gone"}') == 1
     assert push.terminate() == 0
     push.start()
     assert push.metric("push_devices") == 0
 
 
-def test_a_service_that_takes_no_large_bodies_is_sent_small_ones_from_then_on(
-    node: Node, push: Push, service: PushService
-):
-    """413: at once, cut, in 1,024 bytes; after a restart too."""
+def test_service_that_answers_413_is_sent_short_messages_from_then_on(node: Node, push: Push, service: PushService):
+    """The message is sent again at once, cut to 1,024 bytes. After a restart, messages are still short."""
     spot, phone = ground(), service.phone()
     phone.answers = [413]
     push.register(phone, cell(spot))
@@ -188,10 +189,8 @@ def test_a_service_that_takes_no_large_bodies_is_sent_small_ones_from_then_on(
 
 
 @pytest.mark.parametrize("answer", [(429, {"Retry-After": "1"}), 500, RESET, LONG_HEAD])
-def test_a_push_that_failed_is_made_again_with_what_is_owed_by_then(
-    node: Node, push: Push, service: PushService, answer: object
-):
-    """WPO2: of a device that was paused, the newest revision, under the same Topic."""
+def test_failed_push_is_repeated_with_the_newest_revision(node: Node, push: Push, service: PushService, answer: object):
+    """The device is paused first, and the Topic stays the same (rule WPO2)."""
     spot, phone, witness = ground(), service.phone(), service.phone()
     phone.answers = [answer] * 50
     for each in (phone, witness):
@@ -201,17 +200,20 @@ def test_a_push_that_failed_is_made_again_with_what_is_owed_by_then(
     service.until(lambda: len(phone.answers) < 50)
     node.revise(revision_of(body, 2))
     service.until(lambda: (body["id"], 2) in witness.alerts())
-    # It is paused for a second at least. Later than that, a push of before may be under way.
+    # The device is paused for at least a second. After that, a push of revision 1 may be under way.
     del phone.answers[0 if time.monotonic() < began + 1 else 1 :]
     service.until(lambda: len(phone.told) == 1)
     assert phone.alerts() == [(body["id"], 2)]
 
 
 @pytest.mark.parametrize("status", [301, 307, 400, 403])
-def test_what_is_refused_is_not_made_again_soon_and_nobody_is_forgotten_for_it(
+def test_refused_push_pauses_the_device_until_it_has_a_new_endpoint(
     node: Node, push: Push, service: PushService, status: int
 ):
-    """WPO2, WPO4: a redirect is not followed; the device waits an hour, or until it registers with another endpoint."""
+    """A redirect is not followed.
+
+    The device waits an hour, or until it registers with another endpoint (rules WPO2, WPO4).
+    """
     spot, phone, other = ground(), service.phone(), service.phone()
     phone.answers = [(status, {"Location": other.endpoint})]
     device, token = push.register(phone, cell(spot))["id"], push.token(sub=phone.name)
@@ -224,10 +226,10 @@ def test_what_is_refused_is_not_made_again_soon_and_nobody_is_forgotten_for_it(
     service.until(lambda: other.alerts() == [(body["id"], 1)])
 
 
-def test_an_extreme_alert_overtakes_and_a_service_that_hangs_holds_up_no_other(
+def test_service_that_hangs_delays_no_alert_of_another_service(
     node: Node, push: Push, service: PushService, certificate: Certificate
 ):
-    """WPO1, WPO2: the phones of one service all hang, with more of them than there are slots."""
+    """The phones of one service all hang, and there are more of them than requests at a time (rules WPO1, WPO2)."""
     spot = ground()
     with PushService(certificate, always=HANG) as hanging, Push(node, service, hanging, devices="others.db") as both:
         for _ in range(260):
@@ -248,10 +250,13 @@ def test_an_extreme_alert_overtakes_and_a_service_that_hangs_holds_up_no_other(
 
 
 @pytest.mark.parametrize("point", ["push-in-commit", "push-noted", "push-answered"])
-def test_after_a_kill_whoever_may_have_been_told_is_told_and_has_the_cancel(
+def test_phone_gets_the_alert_and_its_cancel_although_the_process_was_killed(
     node: Node, push: Push, service: PushService, point: str
 ):
-    """WPS2, WPS3: before the commit, after it, after an answer; at most once more, under the same Topic."""
+    """The process is killed before the commit, after the commit, or after an answer.
+
+    The alert is sent at most once more, under the same Topic (rules WPS2, WPS3).
+    """
     spot, phone = ground(), service.phone()
     device = push.register(phone, cell(spot))["id"]
     push.terminate()
@@ -263,14 +268,14 @@ def test_after_a_kill_whoever_may_have_been_told_is_told_and_has_the_cancel(
     service.until(lambda: (body["id"], 1) in phone.alerts())
     assert len(phone.alerts()) <= 1 + (point == "push-answered")
     assert len({each.topic for each in phone.requests}) == 1
-    push.register(phone, cell(ground()), device_id=device)  # a recipient, wherever it is by now
+    push.register(phone, cell(ground()), device_id=device)  # the device moves away, and is still a recipient
     push.restart()
     node.cancel(body["id"], 2)
     service.until(lambda: phone.cancels() == [body["id"]])
 
 
-def test_told_to_end_it_stores_what_has_come_of_all_that_was_under_way(node: Node, push: Push, service: PushService):
-    """The drain: nobody is told twice after it."""
+def test_drain_stores_the_outcome_of_every_push_that_was_under_way(node: Node, push: Push, service: PushService):
+    """After the restart, no phone gets the alert twice."""
     spot = ground()
     phones = [service.phone() for _ in range(100)]
     for phone in phones:
@@ -286,13 +291,11 @@ def test_told_to_end_it_stores_what_has_come_of_all_that_was_under_way(node: Nod
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-# ---- who there is ----------------------------------------------------------------------------------------------------
+# ---- registrations ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_device_said_is_there_after_a_restart_and_nobody_else_is_shown_it(
-    node: Node, push: Push, service: PushService
-):
-    """WPR1, WPR10, WPP3; the owner's GET has no key, and of the endpoint the host alone."""
+def test_registration_survives_a_restart_and_only_its_owner_can_read_it(node: Node, push: Push, service: PushService):
+    """The owner's GET shows no key, and only the host of the endpoint (rules WPR1, WPR10, WPP3)."""
     spot, phone = ground(), service.phone()
     said = {"categories": ["burglary"], "min_severity": "moderate", "languages": ["es", "en"], "proofs": True}
     answer = push.register(phone, cell(spot, 8), **said)
@@ -313,8 +316,8 @@ def test_what_a_device_said_is_there_after_a_restart_and_nobody_else_is_shown_it
     assert push.api.get(path, headers=mine).status_code == 404
 
 
-def test_a_revoked_token_and_a_key_that_is_gone_end_registrations(node: Node, push: Push, service: PushService):
-    """WPR9, BA2, BA3: within a second of a reload."""
+def test_reload_forgets_devices_of_revoked_tokens_and_removed_keys(node: Node, push: Push, service: PushService):
+    """The devices are forgotten within a second of the reload (rules WPR9, BA2, BA3)."""
     first, second, third = (service.phone() for _ in range(3))
     spot = ground()
     push.register(first, cell(spot), token=push.token(sub="lost"))
@@ -328,7 +331,7 @@ def test_a_revoked_token_and_a_key_that_is_gone_end_registrations(node: Node, pu
     keys.write_text(json.dumps({"keys": [each for each in node.keys.jwks()["keys"] if each["kid"] != "hs"]}))
     try:
         push.reload()
-        wait_until(lambda: push.metric('push_forgotten_total{why="revoked"}') == 2, "two are forgotten")
+        wait_until(lambda: push.metric('push_forgotten_total{why="revoked"}') == 2, "two devices are forgotten")
         body = alert(spot)
         node.publish(body)
         service.until(lambda: second.alerts() == [(body["id"], 1)])
@@ -338,8 +341,8 @@ def test_a_revoked_token_and_a_key_that_is_gone_end_registrations(node: Node, pu
         (node.home / "revoked.toml").write_text("[sub]\n")
 
 
-def test_a_phone_that_changed_hands_is_told_for_its_new_owner_alone(node: Node, push: Push, service: PushService):
-    """WPR8: one registration for an endpoint."""
+def test_phone_that_changed_its_owner_gets_only_alerts_of_the_new_owner(node: Node, push: Push, service: PushService):
+    """An endpoint has only one registration (rule WPR8)."""
     here, there, phone = ground(), ground(), service.phone()
     push.register(phone, cell(here), token=push.token(sub="old"))
     push.register(phone, cell(there), token=push.token(sub="new"))
@@ -352,8 +355,8 @@ def test_a_phone_that_changed_hands_is_told_for_its_new_owner_alone(node: Node, 
     assert phone.alerts() == [(new["id"], 1)]
 
 
-def test_a_service_worker_says_a_new_endpoint_by_the_secret(node: Node, push: Push, service: PushService):
-    """`PUT …/subscription`: without a token, and with no new lease."""
+def test_service_worker_replaces_the_endpoint_with_the_devices_secret(node: Node, push: Push, service: PushService):
+    """The `PUT …/subscription` needs no token and does not extend the registration."""
     spot, before, after = ground(), service.phone(), service.phone()
     answer = push.register(before, cell(spot))
     path, body = f"/v1/devices/{answer['id']}/subscription", {"subscription": after.subscription()}
@@ -370,8 +373,8 @@ def test_a_service_worker_says_a_new_endpoint_by_the_secret(node: Node, push: Pu
     assert before.told == []
 
 
-def test_a_new_key_of_the_store_seals_all_anew_and_what_was_told_stays(node: Node, push: Push, service: PushService):
-    """WPS1: put in front of the old one, which can be taken away after the next start."""
+def test_new_store_key_encrypts_all_rows_again_and_keeps_deliveries(node: Node, push: Push, service: PushService):
+    """The new key comes before the old one in the file. After the next start the old key can be removed (rule WPS1)."""
     spot, phone = ground(), service.phone()
     answer = push.register(phone, cell(spot))
     body = alert(spot)
@@ -392,8 +395,8 @@ def test_a_new_key_of_the_store_seals_all_anew_and_what_was_told_stays(node: Nod
     assert phone.alerts() == [(body["id"], 1)]
 
 
-def test_nothing_of_a_device_is_in_a_file_a_line_or_a_metric(node: Node, push: Push, service: PushService):
-    """WPM4, WPP2, M9: no endpoint, place, `sub`, id, key or secret; and nothing at all once it is forgotten."""
+def test_data_of_a_device_is_in_no_file_log_line_or_metric(node: Node, push: Push, service: PushService):
+    """The search covers endpoint, place, `sub`, id, key and secret (rules WPM4, WPP2, M9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [500]
     answer = push.register(phone, cell(spot), token=push.token(sub="sub-of-somebody"))
@@ -409,15 +412,18 @@ def test_nothing_of_a_device_is_in_a_file_a_line_or_a_metric(node: Node, push: P
     assert int(cell(spot), 16).to_bytes(8, "big") not in seen
 
 
-def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: PushService, node: Node):
-    """docs/deploy/geocast.rules.yml: all metrics of this process that they name; none is called as one of a node."""
+def test_prometheus_rules_use_only_metrics_that_exist(push: Push, service: PushService, node: Node):
+    """All metrics of this process that docs/deploy/geocast.rules.yml names exist.
+
+    None has the name of a node's metric.
+    """
     spot, phone = ground(), service.phone()
     phone.answers = [403]
     push.register(phone, cell(spot))
     node.publish(alert(spot))
     service.until(lambda: service.statuses[403] == 1)
     rules = (Path(__file__).parents[3] / "docs" / "deploy" / "geocast.rules.yml").read_text("utf-8")
-    # Restarts are counted with --workers alone (test_push_workers.py).
+    # Restarts are counted only with --workers (test_push_workers.py).
     wanted = set(re.findall(r"\bgeocast_push_\w+", rules)) - {"geocast_push_restarts_total"}
     assert wanted
 
@@ -425,22 +431,22 @@ def test_the_rules_for_prometheus_ask_for_what_is_there(push: Push, service: Pus
         text = push.metrics_api.get("/metrics").text
         return set(re.findall(r"^geocast_\w+", text, re.MULTILINE))
 
-    wait_until(lambda: wanted <= shown(), f"all of {sorted(wanted)}")
+    wait_until(lambda: wanted <= shown(), f"the metrics have all of {sorted(wanted)}")
     assert not {"geocast_ready", "geocast_settings_digest", "geocast_refused_total"} & shown()
 
 
 # ---- starting --------------------------------------------------------------------------------------------------------
 
 
-def test_it_runs_on_a_policy_with_calls_and_has_no_key_to_open_them(node: Node, push: Push, service: PushService):
-    """RU4: entries of calls are passed over; `--call-keys` is the nodes' alone."""
+def test_push_starts_with_a_policy_that_has_calls_and_without_call_keys(node: Node, push: Push, service: PushService):
+    """Entries of calls are skipped; only nodes take `--call-keys` (rule RU4)."""
     (node.home / "calls.toml").write_text(POLICY)
     with Push(node, service, options=("--policy", "calls.toml"), devices="calls.db") as other:
         assert other.metric("push_ready") == 1
 
 
-def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
-    """DevS7: the second does not start."""
+def test_second_process_on_the_same_store_does_not_start(node: Node, push: Push):
+    """The error says that another process has the file (rule DevS7)."""
     ports = dict(zip((push.port, push.metrics_port), free_ports(2), strict=True))
     other = [*push.options]
     for mine, another in ports.items():
@@ -450,8 +456,7 @@ def test_two_processes_on_one_store_are_one_too_many(node: Node, push: Push):
     assert "another process has it" in done.stderr
 
 
-def test_no_other_command_has_to_load_what_pushes():
-    """A node imports nothing of it."""
+def test_node_does_not_import_the_push_modules():
     program = "import sys, geocast.run.node, geocast.cli; print([m for m in sys.modules if '.push' in m])"
     listed = ended(sys.executable, "-c", program, env=clean_environment())
     assert listed.stdout == "['geocast.cli.push']\n"

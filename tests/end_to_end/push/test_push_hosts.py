@@ -1,4 +1,4 @@
-"""Hosts that fail under one entry of `--push-services`: they cost the phones of other hosts nothing (rule HD2)."""
+"""Hosts that fail under one entry of `--push-services`; phones of other hosts must lose nothing (rule HD2)."""
 
 import contextlib
 import secrets
@@ -23,20 +23,20 @@ ADDRESSES = {GOOD: "127.0.0.1", FAILING: "127.0.0.2"}
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node."""
+    """Start a node with default options."""
     with Node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A certificate for both hosts."""
+    """Return a certificate for both hosts."""
     return make_certificate(tmp_path_factory.mktemp("tls"), GOOD, FAILING)
 
 
 @pytest.fixture
 def good(certificate: Certificate) -> Iterator[PushService]:
-    """A push service that takes all pushes."""
+    """Start a push service that accepts all pushes."""
     with PushService(certificate, name=GOOD) as service:
         yield service
         assert service.wrong == []
@@ -44,7 +44,7 @@ def good(certificate: Certificate) -> Iterator[PushService]:
 
 @pytest.fixture
 def push(node: Node, good: PushService) -> Iterator[Push]:
-    """A push process that allows every host under `push.test`, at one port, with a store of its own."""
+    """Start a push process that allows every host under `push.test`, at one port, with a store of its own."""
     for path in node.home.glob("devices.db*"):
         path.unlink()
     names = " ".join(f"{name}={address}" for name, address in ADDRESSES.items())
@@ -67,7 +67,7 @@ def register_strangers(push: Push, good: PushService, here: str, host: Callable[
 
 
 def register_phones(push: Push, service: PushService, here: str, count: int = GOOD_PHONES) -> list[PushPhone]:
-    """Register phones of a service, each of another owner."""
+    """Register `count` phones of a service, each of another owner."""
     phones = [service.phone() for _ in range(count)]
     for phone in phones:
         push.register(phone, here)
@@ -75,30 +75,31 @@ def register_phones(push: Push, service: PushService, here: str, count: int = GO
 
 
 def assert_all_are_woken(node: Node, good: PushService, phones: list[PushPhone], spot: Point) -> None:
-    """Publish an alert, and wait until each of these phones has been told."""
+    """Publish an alert, and wait until each of these phones has got it."""
     body = alert(spot)
     node.publish(body)
     good.until(lambda: all((body["id"], 1) in phone.alerts() for phone in phones), 20)
 
 
-def test_names_that_do_not_exist_leave_every_alert_to_the_phones_of_a_good_host(
-    node: Node, push: Push, good: PushService
-):
-    """25 attackers register 200 devices; three tries of each of them closed the whole entry, for ever (HD2)."""
+def test_unknown_host_names_cost_phones_of_a_good_host_no_alert(node: Node, push: Push, good: PushService):
+    """25 attackers register 200 devices.
+
+    Three attempts for each device once closed the whole entry for good (rule HD2).
+    """
     spot = ground()
     register_strangers(push, good, cell(spot), lambda: f"{secrets.token_hex(8)}.push.test", devices=8)
     phones = register_phones(push, good, cell(spot))
     assert_all_are_woken(node, good, phones, spot)
-    wait_until(lambda: push.metric('push_total{outcome="away"}') >= 560, "strangers were tried")
+    wait_until(lambda: push.metric('push_total{outcome="away"}') >= 560, "the strangers' endpoints were tried")
     for _ in range(2):
         assert_all_are_woken(node, good, phones, spot)
     assert push.metric(f'push_lane_open{{service="*.push.test:{good.port}"}}') == 1
 
 
-def test_names_whose_lookup_never_ends_leave_every_alert_to_the_phones_of_a_good_host(
+def test_host_names_whose_lookup_never_ends_cost_phones_of_a_good_host_no_alert(
     node: Node, push: Push, good: PushService
 ):
-    """Also after a restart, for it is stored that the good host has taken a push (HD2)."""
+    """The same holds after a restart, because the store knows that the good host has accepted a push (rule HD2)."""
     spot = ground()
     phones = register_phones(push, good, cell(spot))
     assert_all_are_woken(node, good, phones, spot)
@@ -109,10 +110,10 @@ def test_names_whose_lookup_never_ends_leave_every_alert_to_the_phones_of_a_good
 
 
 @pytest.mark.parametrize("status", [404, 429, 503, 507])
-def test_endpoints_that_never_worked_leave_their_host_to_those_that_do(
+def test_endpoints_that_never_worked_do_not_close_their_host_for_others(
     node: Node, push: Push, good: PushService, status: int
 ):
-    """As ntfy, which answers 507 for a topic that nobody listens to: no such answer closes the host (HD2)."""
+    """For example, ntfy answers 507 for a topic without listeners; no such answer closes the host (rule HD2)."""
     spot = ground()
     dead = register_phones(push, good, cell(spot), 30)
     for phone in dead:
@@ -125,10 +126,10 @@ def test_endpoints_that_never_worked_leave_their_host_to_those_that_do(
 
 
 @pytest.mark.parametrize("answer", [HANG, RESET])
-def test_host_that_fails_after_it_worked_leaves_every_alert_to_the_phones_of_another(
+def test_host_that_starts_to_fail_costs_phones_of_another_host_no_alert(
     node: Node, push: Push, good: PushService, certificate: Certificate, answer: str
 ):
-    """A host with more phones than it is sent requests at once, which then hangs, or resets connections (HD2)."""
+    """The host has more phones than requests at a time, and begins to hang or to reset connections (rule HD2)."""
     spot = ground()
     with PushService(certificate, host=ADDRESSES[FAILING], port=good.port, name=FAILING) as other:
         failing = register_phones(push, other, cell(spot), 80)
@@ -141,10 +142,10 @@ def test_host_that_fails_after_it_worked_leaves_every_alert_to_the_phones_of_ano
 
 
 @pytest.mark.parametrize("says", [None, b"no TLS at all"])
-def test_host_that_speaks_no_tls_leaves_every_alert_to_the_phones_of_another(
+def test_host_without_tls_costs_phones_of_another_host_no_alert(
     node: Node, push: Push, good: PushService, says: bytes | None
 ):
-    """It takes connections, and says nothing or something else: its phones wait, and it is no known host (HD2)."""
+    """The host accepts connections and sends nothing or no TLS, so its phones wait and it stays unknown (rule HD2)."""
     spot = ground()
     with socket.create_server((ADDRESSES[FAILING], good.port), backlog=128) as listener:
         if says is not None:
@@ -156,7 +157,7 @@ def test_host_that_speaks_no_tls_leaves_every_alert_to_the_phones_of_another(
 
 
 def answer_all(listener: socket.socket, says: bytes) -> None:
-    """Say this to whoever connects, and hang up, until the listener is closed."""
+    """Send these bytes to every client that connects, and disconnect, until the listener is closed."""
     with contextlib.suppress(OSError):
         while True:
             line, _ = listener.accept()

@@ -1,5 +1,4 @@
-"""Phones that sleep, woken by several processes that share their devices in a Redis (push-rules.md, "Several
-processes")."""
+"""Sleeping phones, woken by several processes that share their devices in a Redis (push-rules.md)."""
 
 import signal
 from collections.abc import Iterator
@@ -18,14 +17,14 @@ pytestmark = needs_redis
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis."""
+    """Start a Redis server."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def service(certificate: Certificate) -> Iterator[PushService]:
-    """A push service, which finds nothing wrong with what it is sent."""
+    """Start a push service, and assert at the end that every request was right."""
     with PushService(certificate) as service:
         yield service
     assert service.wrong == []
@@ -33,14 +32,14 @@ def service(certificate: Certificate) -> Iterator[PushService]:
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node."""
+    """Start a node with default options."""
     with Node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture(scope="module")
 def processes(node: Node, service: PushService, redis: RedisServer) -> Iterator[tuple[Push, Push]]:
-    """Two processes."""
+    """Start two push processes on one Redis."""
     options = ("--devices", redis.url)
     with Push(node, service, options=options) as one, Push(node, service, options=options) as other:
         yield one, other
@@ -49,7 +48,7 @@ def processes(node: Node, service: PushService, redis: RedisServer) -> Iterator[
 
 @pytest.fixture
 def pair(processes: tuple[Push, Push]) -> tuple[Push, Push]:
-    """Two processes that run, each with half of the shards."""
+    """Return two running processes, each with half of the shards."""
     for push in processes:
         if push.process is None or push.process.poll() is not None:
             push.start()
@@ -58,20 +57,22 @@ def pair(processes: tuple[Push, Push]) -> tuple[Push, Push]:
 
 
 def share_evenly(pair: tuple[Push, Push]) -> None:
-    """Wait until each has half of the shards."""
-    wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each has half")
+    """Wait until each process has half of the shards."""
+    wait_until(lambda: [each.metric("push_shards") for each in pair] == [32, 32], "each process has half of the shards")
 
 
 def registered(service: PushService, pair: tuple[Push, Push], place: str, number: int) -> list[PushPhone]:
-    """Phones, by one process and the other in turn."""
+    """Register `number` phones, by the two processes in turn, and return them."""
     phones = [service.phone() for _ in range(number)]
     for at, phone in enumerate(phones):
         pair[at % 2].register(phone, place, device_id=phone.name)
     return phones
 
 
-def test_any_process_takes_a_device_and_one_tells_it(node: Node, pair: tuple[Push, Push], service: PushService):
-    """WPN1, WPN2: each once, whoever registered it; one that moves by the other process is a recipient all the same."""
+def test_device_can_register_with_any_process_and_gets_each_message_once(
+    node: Node, pair: tuple[Push, Push], service: PushService
+):
+    """A device that moves by the other process stays a recipient (rules WPN1, WPN2)."""
     spot, other_spot = ground(), ground()
     phones = registered(service, pair, cell(spot), 40)
     body = alert(spot)
@@ -86,8 +87,10 @@ def test_any_process_takes_a_device_and_one_tells_it(node: Node, pair: tuple[Pus
     assert all(phone.cancels() == [body["id"]] for phone in phones)
 
 
-def test_when_one_is_killed_the_other_tells_its_devices(node: Node, pair: tuple[Push, Push], service: PushService):
-    """WPN2: what they lack, and the cancel."""
+def test_devices_of_a_killed_process_get_their_messages_from_the_other(
+    node: Node, pair: tuple[Push, Push], service: PushService
+):
+    """The devices get the alerts that they lack, and the cancel (rule WPN2)."""
     spot = ground()
     phones = registered(service, pair, cell(spot), 40)
     first, second = alert(spot), alert(spot)
@@ -97,13 +100,16 @@ def test_when_one_is_killed_the_other_tells_its_devices(node: Node, pair: tuple[
     node.publish(second)
     node.cancel(first["id"], 2)
     service.until(lambda: all((second["id"], 1) in phone.alerts() and phone.cancels() for phone in phones))
-    wait_until(lambda: pair[0].metric("push_shards") == 64, "it has all shards")
+    wait_until(lambda: pair[0].metric("push_shards") == 64, "the other process has all shards")
 
 
-def test_one_that_was_paused_beyond_its_lease_sends_nothing_more(
+def test_process_that_was_suspended_beyond_its_lease_sends_nothing_more(
     node: Node, pair: tuple[Push, Push], service: PushService
 ):
-    """WPN1: the other tells its devices; when it goes on it has lost them, and nobody is told twice."""
+    """The other process sends to its devices.
+
+    When the suspended process continues, it has lost its shards, and no phone gets a message twice (rule WPN1).
+    """
     spot = ground()
     phones = registered(service, pair, cell(spot), 40)
     paused = pair[1].process
@@ -119,18 +125,18 @@ def test_one_that_was_paused_beyond_its_lease_sends_nothing_more(
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-def test_a_redis_that_has_lost_all_is_given_it_back(
+def test_redis_that_lost_its_data_is_filled_again_by_the_processes(
     node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
 ):
-    """WPN2: by those who hold the shards; and what was told is there when they have been killed since."""
+    """The holders of the shards write devices and deliveries back; both survive a kill of the processes (rule WPN2)."""
 
     def keys(name: str) -> set[bytes]:
-        """Of the hashes that there are."""
+        """Return the keys of the hashes with this name."""
         with redis.client() as client:
             return set(client.scan_iter(match=f"*:push:{name}:*"))
 
     def stored() -> tuple[int, int]:
-        """How many devices, and how many lines of the alert of this test."""
+        """Return the number of devices, and of deliveries of this test's alert."""
         with redis.client() as client:
             of_both = keys("devices"), keys("told") - others
             return sum(map(client.hlen, of_both[0])), sum(map(client.hlen, of_both[1]))
@@ -142,9 +148,9 @@ def test_a_redis_that_has_lost_all_is_given_it_back(
     body = alert(spot)
     node.publish(body)
     service.until(lambda: all(phone.told for phone in phones))
-    wait_until(lambda: stored() == (before + 40, 40), "all is noted")
+    wait_until(lambda: stored() == (before + 40, 40), "devices and deliveries are in Redis")
     redis.command("FLUSHALL")
-    wait_until(lambda: stored() == (before + 40, 40), "devices and lines are back")
+    wait_until(lambda: stored() == (before + 40, 40), "devices and deliveries are in Redis again")
     for push in pair:
         push.kill()
     node.cancel(body["id"], 2)
@@ -153,10 +159,10 @@ def test_a_redis_that_has_lost_all_is_given_it_back(
     assert all(phone.alerts() == [(body["id"], 1)] for phone in phones)
 
 
-def test_without_redis_it_is_not_ready_and_takes_no_device(
+def test_process_without_redis_is_not_ready_and_refuses_devices(
     node: Node, pair: tuple[Push, Push], service: PushService, redis: RedisServer
 ):
-    """WPS4, WPN1: and it goes on by itself when Redis is back."""
+    """The process continues by itself when Redis is back (rules WPS4, WPN1)."""
     spot, phone = ground(), service.phone()
     redis.kill()
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]}

@@ -17,48 +17,48 @@ from support.command import ended
 from support.push_service import HANG, PushPhone, PushService
 
 WORKERS = 2
-PHONES = 24  # so that each worker has some, but for once in 8,000,000 runs
+PHONES = 24  # enough for each worker to have some, except once in 8,000,000 runs
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node."""
+    """Start a node with default options."""
     with Node(tmp_path_factory.mktemp("node")) as node:
         yield node
 
 
 @pytest.fixture
 def push(node: Node, service: PushService) -> Iterator[Push]:
-    """The processes, with a store of their own."""
+    """Start the processes with a store of their own."""
     for path in node.home.glob("devices.db*"):
         path.unlink()
     (node.home / "revoked.toml").write_text("[sub]\n")
     options = ("--revoked", "revoked.toml", "--workers", str(WORKERS), "--drain-s", "1")
     with Push(node, service, options=options) as push:
         yield push
-        assert push.terminate() == 0  # a kill would leave the workers for a moment
+        assert push.terminate() == 0  # a kill would let the workers run for a moment
         push.assert_no_surprise()
 
 
 def ask(push: Push, method: str, path: str, token: str, **more: object) -> httpx.Response:
-    """One request, on a connection of its own: any of the processes may get it."""
+    """Send a request on a connection of its own, so that any of the processes may get it."""
     url = f"http://127.0.0.1:{push.port}/v1/devices/{path}"
     return httpx.request(method, url, headers=bearer(token), timeout=PATIENCE, trust_env=False, verify=False, **more)  # type: ignore[arg-type]
 
 
 def register(push: Push, phone: PushPhone, spot: tuple[float, float], **more: object) -> httpx.Response:
-    """Register a phone by any of the processes; its id is its name, and so is its owner."""
+    """Register a phone with any of the processes; its owner and its id are derived from its name."""
     body = {"subscription": phone.subscription(), "places": [{"cell": cell(spot)}], **more}
     return ask(push, "PUT", device_id(phone), push.token(sub=phone.name), json=body)
 
 
 def device_id(phone: PushPhone) -> str:
-    """What a phone has drawn for itself."""
+    """Return the device id that a phone has chosen."""
     return f"device-of-{phone.name}".ljust(16, "-")
 
 
 def worker(push: Push, name: str) -> int:
-    """The pid of one of the processes."""
+    """Return the pid of the worker process with this name."""
     assert push.process
     children = Path(f"/proc/{push.process.pid}/task/{push.process.pid}/children").read_text().split()
     [found] = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == name]
@@ -66,22 +66,24 @@ def worker(push: Push, name: str) -> int:
 
 
 def shows(push: Push, *lines: str) -> bool:
-    """Whether /metrics has these lines."""
+    """Return whether /metrics has these lines."""
     text = push.metrics_api.get("/metrics").text
     return set(lines) <= set(text.splitlines())
 
 
 def told(phones: list[PushPhone], alert_id: str, number: int) -> bool:
-    """Whether all phones have been told this revision."""
+    """Return whether all phones have received this revision."""
     return all((alert_id, number) in phone.alerts() for phone in phones)
 
 
-def test_whoever_takes_a_registration_all_phones_are_told_once(node: Node, push: Push, service: PushService):
-    """WPN2, R1, R4: of an alert, its revision and its cancel, by the process that has the device."""
+def test_all_phones_get_each_message_once_whichever_process_registered_them(
+    node: Node, push: Push, service: PushService
+):
+    """The process that has the device sends alert, revision and cancel (rules WPN2, R1, R4)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
     assert {register(push, phone, spot).status_code for phone in phones} == {201}
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     body = alert(spot)
     node.publish(body)
     service.until(lambda: told(phones, body["id"], 1))
@@ -93,15 +95,18 @@ def test_whoever_takes_a_registration_all_phones_are_told_once(node: Node, push:
 
 
 def test_any_process_answers_for_every_device(node: Node, push: Push, service: PushService):
-    """WPN2, R8: GET, PUT again, another subscription by the secret, `live`, DELETE; each by whoever gets it."""
+    """Any process may get the request, also for a device of another process (rules WPN2, R8).
+
+    The requests are GET, PUT again, another subscription by the secret, and DELETE.
+    """
     spot = ground()
     body = alert(spot)
     witnesses = [service.phone() for _ in range(PHONES)]
     for phone in witnesses:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     node.publish(body)
-    service.until(lambda: told(witnesses, body["id"], 1))  # every process has read the log as far as that
+    service.until(lambda: told(witnesses, body["id"], 1))  # every process has read the log up to this alert
     phones = [service.phone() for _ in range(8)]
     for phone in phones:
         token, path = push.token(sub=phone.name), device_id(phone)
@@ -119,14 +124,16 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     for phone in phones[:4]:
         assert ask(push, "DELETE", device_id(phone), push.token(sub=phone.name)).status_code == 204
         assert {ask(push, "GET", device_id(phone), push.token(sub=phone.name)).status_code for _ in range(4)} == {404}
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "those who have them have forgotten them")
+    wait_until(
+        lambda: shows(push, f"geocast_push_devices {PHONES + 4}.0"), "the workers have forgotten the deleted devices"
+    )
     node.cancel(body["id"], 2)
     service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones[4:]))
     assert {len(phone.requests) for phone in phones[:4]} == {1}
 
 
-def test_limits_are_those_of_all_processes(push: Push, service: PushService):
-    """WPR6, WPR8: eight devices of one owner, and one registration of an endpoint, by whichever process."""
+def test_limits_apply_to_all_processes_together(push: Push, service: PushService):
+    """The limits are eight devices of one owner and one registration of an endpoint (rules WPR6, WPR8)."""
     spot, token = ground(), push.token(sub="collector")
     phones = [service.phone() for _ in range(9)]
     bodies = [{"subscription": phone.subscription(), "places": [{"cell": cell(spot)}]} for phone in phones]
@@ -135,16 +142,16 @@ def test_limits_are_those_of_all_processes(push: Push, service: PushService):
     taken_over = ask(push, "PUT", "device-elsewhere", push.token(sub="new-owner"), json=bodies[0])
     assert taken_over.status_code == 201
     assert ask(push, "GET", "device-number-0000", token).status_code == 404
-    wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old one is forgotten where it was")
+    wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old registration is forgotten")
 
 
-def test_what_a_dead_process_owed_its_successor_sends(node: Node, push: Push, service: PushService):
-    """WPN1, WPS3: killed with requests under way; nobody misses the alert or its cancel, and the other goes on."""
+def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push: Push, service: PushService):
+    """The worker is killed during its requests. No phone misses the alert or its cancel (rules WPN1, WPS3)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
     for phone in phones:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     for phone in phones:
         phone.answers = [HANG]
     body = alert(spot)
@@ -152,15 +159,18 @@ def test_what_a_dead_process_owed_its_successor_sends(node: Node, push: Push, se
     service.until(lambda: service.under_way >= PHONES)
     killed = worker(push, "push-1")
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: shows(push, "geocast_push_restarts_total 1.0", "geocast_push_ready 1.0"), "it is replaced")
+    wait_until(
+        lambda: shows(push, "geocast_push_restarts_total 1.0", "geocast_push_ready 1.0"),
+        "the killed worker is replaced",
+    )
     assert worker(push, "push-1") != killed
     service.until(lambda: told(phones, body["id"], 1), seconds=PATIENCE)
     node.cancel(body["id"], 2)
     service.until(lambda: all(phone.cancels() == [body["id"]] for phone in phones))
 
 
-def test_a_second_supervisor_is_refused_while_a_worker_lives(push: Push):
-    """K1: the workers have the lock of the file, too, so it is not free before the last of them has ended."""
+def test_second_supervisor_is_refused_while_a_worker_runs(push: Push):
+    """The workers share the lock of the file, so the lock is free only after the last of them has ended (rule K1)."""
     port, metrics_port = free_ports(2)
     others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
     for options in (others, [*others, "--workers", "1"]):
@@ -170,24 +180,24 @@ def test_a_second_supervisor_is_refused_while_a_worker_lives(push: Push):
         assert "Traceback" not in done.stderr
 
 
-def test_a_reload_is_told_to_all_and_a_drain_is_clean(node: Node, push: Push, service: PushService):
-    """BA2, WPR9: revoked devices are forgotten by every process; SIGTERM ends all of them, with 0."""
+def test_reload_reaches_all_workers_and_sigterm_ends_them_with_0(node: Node, push: Push, service: PushService):
+    """Each process forgets its revoked devices (rules BA2, WPR9)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
     for phone in phones:
         register(push, phone, spot)
-    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are with a process that has them")
+    wait_until(lambda: shows(push, f"geocast_push_devices {PHONES}.0"), "all devices are loaded by their workers")
     revoked = [f'"{phone.name}" = {stamp(seconds=5)}\n' for phone in phones[1:]]
     (node.home / "revoked.toml").write_text("[sub]\n" + "".join(revoked))
     push.reload()
-    wait_until(lambda: shows(push, "geocast_push_devices 1.0"), "all have it in force")
+    wait_until(lambda: shows(push, "geocast_push_devices 1.0"), "all workers apply the revocations")
     assert shows(push, f'geocast_push_forgotten_total{{why="revoked"}} {PHONES - 1}.0')
     assert push.terminate() == 0
     push.start()
 
 
-def test_one_process_and_several_have_the_same_file(node: Node, push: Push, service: PushService):
-    """`--workers` may be changed: who is told what, and was, is in the file."""
+def test_number_of_workers_can_change_without_losing_deliveries(node: Node, push: Push, service: PushService):
+    """The file has all devices and deliveries, whatever `--workers` is."""
     spot, phone = ground(), service.phone()
     register(push, phone, spot)
     body = alert(spot)

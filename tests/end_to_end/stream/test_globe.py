@@ -1,6 +1,6 @@
-"""Fifty alerts and two thousand places over the whole globe: nobody missed, nobody wrongly told.
+"""Fifty alerts and two thousand places over the whole globe: each place gets exactly the alerts that contain it.
 
-Independent of the server down to the haversine; only the area is taken from the answer to the publisher.
+The test computes distances by itself; only the published area is taken from the server's answer.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ NASTY_SPOTS: tuple[Point, ...] = (
 
 
 def centres(dice: random.Random) -> list[Point]:
-    """Where the alerts are: poles, the antimeridian, all twelve pentagons, and anywhere."""
+    """Return the centres of the alerts: poles, the antimeridian, all twelve pentagons of H3, and random points."""
     pentagons = [h3.cell_to_latlng(cell) for cell in sorted(h3.get_pentagons(9))]
     near = [beyond(spot, dice.uniform(0, 360), dice.uniform(0, 300)) for spot in pentagons]
     known = [*NASTY_SPOTS, *near]
@@ -45,23 +45,23 @@ def centres(dice: random.Random) -> list[Point]:
 
 
 def anywhere(dice: random.Random) -> Point:
-    """A point anywhere on the globe."""
+    """Return a random point of the globe."""
     return beyond((90, 0), dice.uniform(-180, 180), dice.uniform(0, 20_015_000))
 
 
 def alerts_at(dice: random.Random, spots: list[Point]) -> list[Json]:
-    """One alert for each spot; every fourth has several circles."""
+    """Return one alert for each spot; every fourth has several circles."""
     return [alert(spot, area=area_at(dice, spot, 1 + 3 * (i % 4 == 0))) for i, spot in enumerate(spots)]
 
 
 def area_at(dice: random.Random, spot: Point, count: int) -> list[Json]:
-    """Circles around a spot, the first in the middle."""
+    """Return `count` circles around a spot; the first is centred on the spot."""
     near = [beyond(spot, dice.uniform(0, 360), dice.uniform(0, 30_000)) for _ in range(count - 1)]
     return [circle(centre, dice.choice(RADII)) for centre in (spot, *near)]
 
 
 def places_for(dice: random.Random, bodies: list[Json]) -> list[Json]:
-    """Places inside, outside and within metres of the edge of each alert; and a few anywhere."""
+    """Return places inside, outside and within metres of the edge of each alert, and a few random ones."""
     around = [place_near(dice, dice.choice(body["area"])) for body in bodies for _ in range(36)]
     lonely = [place(anywhere(dice)) for _ in range(PLACES - len(around) - 4)]
     corners = [place(spot) for spot in ((90, 0), (90, 180), (-90, -33), (0, -180))]
@@ -69,7 +69,7 @@ def places_for(dice: random.Random, bodies: list[Json]) -> list[Json]:
 
 
 def place_near(dice: random.Random, requested: Json) -> Json:
-    """A place of any kind, at a distance from the published circle's edge that is often tiny."""
+    """Return a place of any kind, often within centimetres or metres of the edge of the published circle."""
     shape = published(requested["lat"], requested["lng"], requested["radius_m"])
     gap = dice.choice((-20, -1, -0.05, 0.05, 1, 20, dice.uniform(-shape["radius_m"], shape["radius_m"])))
     bearing = dice.uniform(0, 360)
@@ -84,7 +84,7 @@ def place_near(dice: random.Random, requested: Json) -> Json:
 
 
 def cell_at(dice: random.Random, at: Callable[[float], Point]) -> Json:
-    """A cell about as far away that its reach counts."""
+    """Return a cell whose reach, added to its distance, matters for the outcome."""
     resolution = dice.randint(7, 15)
     reach = cell_reach(h3.latlng_to_cell(*at(0), resolution))
     return {"cell": h3.latlng_to_cell(*at(reach), resolution)}
@@ -92,14 +92,14 @@ def cell_at(dice: random.Random, at: Callable[[float], Point]) -> Json:
 
 @pytest.fixture(scope="module")
 def globe(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node of its own, so that no other alert is on the globe."""
+    """Start a node of its own, so that no other alert is on the globe."""
     with Node(tmp_path_factory.mktemp("globe"), keys) as node:
         yield node
 
 
 @pytest.mark.slow
-def test_of_fifty_alerts_each_of_two_thousand_places_gets_exactly_its_own(globe: Node):
-    """Section 2, "Distance": exact at poles, antimeridian and pentagons, in both formats."""
+def test_each_of_two_thousand_places_gets_exactly_the_alerts_that_contain_it(globe: Node):
+    """Distances are exact at poles, antimeridian and pentagons, in both formats (protocol, section 2, "Distance")."""
     dice = random.Random(SEED)
     bodies = alerts_at(dice, centres(dice))
     sessions: list[Session] = []
@@ -116,7 +116,7 @@ def test_of_fifty_alerts_each_of_two_thousand_places_gets_exactly_its_own(globe:
 
 
 def assert_exact(globe: Node, sessions: list[Session]) -> None:
-    """Every session has what it is inside of, and nothing else, once each."""
+    """Assert that every session got each alert that contains one of its places once, and no other alert."""
     areas = dict(globe.areas)
     due = [{name: inside(session.places, area) for name, area in areas.items()} for session in sessions]
     for session, verdicts in zip(sessions, due, strict=True):
@@ -126,6 +126,8 @@ def assert_exact(globe: Node, sessions: list[Session]) -> None:
     for session, verdicts in zip(sessions, due, strict=True):
         session.move(*session.places)
         told = [name for name, _ in session.everything()]
-        assert len(told) == len(set(told)), "sent twice"
-        assert [name for name in told if verdicts[name] is False] == [], "wrongly told"
-    assert sum(verdict is True for verdicts in due for verdict in verdicts.values()) > 500, "a fair sample"
+        assert len(told) == len(set(told)), "an alert was sent twice"
+        assert [name for name in told if verdicts[name] is False] == [], "an alert was sent to a place outside"
+    assert sum(verdict is True for verdicts in due for verdict in verdicts.values()) > 500, (
+        "too few places were inside an area"
+    )

@@ -1,4 +1,4 @@
-"""An official warning in several languages, from its issuer's message to each client in its own (LA1 to LA4)."""
+"""An official warning in several languages, from the issuer's CAP message to the clients (rules LA1 to LA4)."""
 
 import asyncio
 import json
@@ -18,14 +18,14 @@ WORDS = ("title", "headline", "description", "instruction", "area_desc")
 
 @pytest.fixture(scope="module", params=[(), ("--workers", "2")], ids=["one process", "workers"])
 def node(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node that takes warnings."""
+    """Start a node that accepts CAP warnings."""
     home = tmp_path_factory.mktemp("warnings")
     with Node(home, keys, *warnings_of_cap.options(home), *request.param) as started:
         yield started
 
 
 async def join(node: Node, spot: Point, languages: list[str] | None) -> ClientConnection:
-    """A client made of nothing but the `websockets` package, which wants these languages."""
+    """Connect a client of the `websockets` package with these languages, and return it after its `welcome`."""
     url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
     phone = await connect(url, subprotocols=["geocast.v1.json"], proxy=None)  # type: ignore[list-item]
     hello = {"type": "hello", "token": node.keys.token(sub="phone", scope=PHONE_SCOPE), "places": [place(spot)]}
@@ -36,12 +36,15 @@ async def join(node: Node, spot: Point, languages: list[str] | None) -> ClientCo
 
 
 async def hear(phone: ClientConnection) -> Json:
-    """The next message."""
+    """Return the next message."""
     return json.loads(await asyncio.wait_for(phone.recv(), PATIENCE))
 
 
 def heard(node: Node, spot: Point, wanted: list[list[str] | None], *happens: Callable[[], object]) -> list[list[Json]]:
-    """What each of some phones hears of each thing that happens when all are there."""
+    """Connect one phone for each list of languages, then run each action.
+
+    Return, for each action, the message that each phone received.
+    """
 
     async def main() -> list[list[Json]]:
         phones = [await join(node, spot, languages) for languages in wanted]
@@ -56,27 +59,36 @@ def heard(node: Node, spot: Point, wanted: list[list[str] | None], *happens: Cal
     return asyncio.run(main())
 
 
-def takes(node: Node, message: str, outcome: str) -> None:
-    """The node is sent a message, and this is what becomes of it."""
+def assert_outcome(node: Node, message: str, outcome: str) -> None:
+    """Send a CAP message to the node, and assert what the node does with it."""
     answer = warnings_of_cap.send(node, message)
     assert (answer.status_code, answer.json()["outcome"]) == (201, outcome)
 
 
 def is_in(message: Json, language: str) -> bool:
-    """Whether all words of an alert are in this language."""
+    """Return whether all texts of the alert are in this language."""
     alert = message["alert"]
     return alert["language"] == language and all(f"({language})" in alert[word] for word in WORDS)
 
 
-def test_each_hears_a_warning_in_the_language_that_it_wants_most(node: Node) -> None:
-    """LA1, LA3: five stock clients; the cancel is one for all, in its issuer's words (LA4)."""
+def test_each_client_gets_a_warning_in_its_preferred_language(node: Node) -> None:
+    """Five clients of the `websockets` package get one warning in up to three languages (rules LA1, LA3).
+
+    All of them get the same cancel, in the words of the issuer (rule LA4).
+    """
     spot = ground()
     wanted = [None, ["fr"], ["de", "FR-ca"], ["iu", "en"], ["pt-BR"]]
     identifier = f"w-{spot[0]}-{spot[1]}-{len(node.options)}"
     warning = warnings_of_cap.warning(identifier, spot, "en-CA", "fr-CA", "iu")
     over = warnings_of_cap.cancel(f"{identifier}-over", identifier, "C'est fini.")
     told, called_off = heard(
-        *(node, spot, wanted, lambda: takes(node, warning, "published"), lambda: takes(node, over, "cancelled"))
+        *(
+            node,
+            spot,
+            wanted,
+            lambda: assert_outcome(node, warning, "published"),
+            lambda: assert_outcome(node, over, "cancelled"),
+        )
     )
     for message, language in zip(told, ["en-CA", "fr-CA", "fr-CA", "iu", "en-CA"], strict=True):
         assert is_in(message, language)
@@ -89,8 +101,8 @@ def test_each_hears_a_warning_in_the_language_that_it_wants_most(node: Node) -> 
     assert is_in(shown.json(), "en-CA")
 
 
-def test_who_comes_later_or_wants_another_language_hears_it_from_then_on(node: Node) -> None:
-    """LA2, R2: behind a `welcome`, too; what was sent is not sent again, a revision comes in the new one."""
+def test_late_joiner_and_changed_language_get_the_wanted_language(node: Node) -> None:
+    """A changed language sends nothing again, but applies to the next revision (rules LA2, R2)."""
     spot = ground()
     identifier = f"v-{spot[0]}-{spot[1]}-{len(node.options)}"
     assert warnings_of_cap.send(node, warnings_of_cap.warning(identifier, spot, "es", "en")).status_code == 201

@@ -1,4 +1,4 @@
-"""A node on a log that a later release writes too: entries of unknown kinds, and with unknown shapes (G4)."""
+"""A node whose log is also written by a later release, with unknown kinds of entries and unknown shapes (rule G4)."""
 
 import json
 import sqlite3
@@ -26,7 +26,7 @@ Shared = tuple[Node, Write, Callable[[str], bytes]]
 
 
 def into_sqlite(path: Path) -> Write:
-    """Store entries in a file as another process does."""
+    """Return a function that writes entries into a SQLite log, as another process would."""
 
     def write(alert_id: str, revision: int, kind: str, ends_at: int, payload: bytes) -> None:
         checksum = codec.checksum(alert_id, revision, payload)
@@ -40,7 +40,7 @@ def into_sqlite(path: Path) -> Write:
 
 
 def into_redis(server: RedisServer) -> Write:
-    """Store entries in a stream as another process does."""
+    """Return a function that writes entries into a Redis log, as another process would."""
     from geocast.alertlog.redis_streams import scripts
 
     def write(alert_id: str, revision: int, kind: str, ends_at: int, payload: bytes) -> None:
@@ -54,7 +54,7 @@ def into_redis(server: RedisServer) -> Write:
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def both(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator[Shared]:
-    """A node, what writes into its log besides, and what reads an entry's bytes from it."""
+    """Yield a node, a function that writes an entry into its log, and a function that reads an entry's bytes."""
     if request.param == "sqlite":
         with Node(tmp_path, keys) as node:
 
@@ -76,18 +76,24 @@ def both(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator
 
 
 def next_message(session: Session) -> Json:
-    """The next one, not held against the schemas of today."""
+    """Return the next message without checking it against today's schemas."""
     message: Json = json.loads(session.wire.recv_data().payload)
     return message
 
 
 def asked(node: Node, path: str) -> httpx.Response:
-    """An answer of the api, not held against the schemas of today."""
+    """Return an answer of the API without checking it against today's schemas."""
     return httpx.get(f"{node.api.base_url}{path}", headers=bearer(node.desk), trust_env=False, timeout=PATIENCE)
 
 
-def test_a_node_serves_what_it_knows_of_a_later_releases_log(both: Shared, join: Callable[..., Session]) -> None:
-    """G1, G2, G4: unknown kinds are passed over, an unknown shape is sent as it came; before and after a restart."""
+def test_node_skips_unknown_kinds_and_sends_unknown_shapes_unchanged(
+    both: Shared, join: Callable[..., Session]
+) -> None:
+    """The node behaves like this before and after a restart.
+
+    Entries of unknown kinds are skipped, and an alert with an unknown shape is sent as it was stored (rules G1, G2,
+    G4).
+    """
     node, write, payload_of = both
     spot = ground()
     session = join(node, place(spot))

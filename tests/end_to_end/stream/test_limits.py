@@ -1,4 +1,4 @@
-"""Limits: too many messages, too late, too long silent, too slow; and the end of a token."""
+"""The limits of a connection: too many messages, too late, too long silent, too slow, and an expired token."""
 
 import contextlib
 import resource
@@ -23,18 +23,18 @@ HEADERS_AND_HELLO_S = 10
 HEARTBEAT_S = 25
 SILENT_S = 60
 CONNECTION_MAX = 4_800_000
-"""Bytes: more than the kernel takes for a connection (4 MiB at most, by default) and one write."""
+"""In bytes. More than the kernel buffers for one connection (by default at most 4 MiB) plus one write."""
 EMOJI = "\U0001f30d"
 BULKY_FRAME = 6_000
-"""Bytes: the least that an alert with a thousand emoji and sixteen circles comes to."""
+"""The smallest size, in bytes, of an alert with a thousand emoji and sixteen circles."""
 
 
 # -- too many
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_burst_of_three_hundred_messages_is_fine(node: Node, join: Join, fmt: str):
-    """Section 5, "Messages": in bursts of 300; the `hello` is one of them."""
+def test_burst_of_three_hundred_messages_is_accepted(node: Node, join: Join, fmt: str):
+    """The `hello` counts as one of the 300 messages (protocol, section 5, "Messages")."""
     session = join(node, fmt=fmt)
     for ref in range(BURST - 1):
         session.say({"type": "ping", "ref": ref})
@@ -53,8 +53,8 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("opcode", "payload"), FLOODS.values(), ids=FLOODS.keys())
-def test_beyond_the_burst_a_session_is_closed_with_4429(node: Node, join: Join, opcode: int, payload: bytes):
-    """Section 5: control frames included; others are not hindered."""
+def test_session_that_exceeds_the_burst_is_closed_with_4429(node: Node, join: Join, opcode: int, payload: bytes):
+    """Control frames count too, and other sessions are not disturbed (protocol, section 5)."""
     spot = ground()
     other, session = join(node, place(spot)), join(node)
     session.wire.sock.sendall(frame(opcode, payload) * (BURST + 100))
@@ -66,9 +66,10 @@ def test_beyond_the_burst_a_session_is_closed_with_4429(node: Node, join: Join, 
 
 
 def in_time(begin: Callable[[int], Any]) -> tuple[int, Any]:
-    """Begin something with a token that ends soon, or later where that is too soon: when it ends, and what came of it.
+    """Call `begin(expiry)` with the expiry of a token, in seconds since the epoch.
 
-    `begin` is called with the end, and is over before it; in s, as a token has it.
+    Return the expiry and what `begin` returned. Retry with a later expiry until `begin` returns before the token
+    expires.
     """
     for seconds in (3, 12, 48):
         expiry = int(time.time()) + seconds
@@ -80,8 +81,8 @@ def in_time(begin: Callable[[int], Any]) -> tuple[int, Any]:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_session_ends_with_its_token(node: Node, join: Join, keys: Keys, fmt: str):
-    """Section 6: 4401, not before the token's expiry; `token_expires_at` tells of it."""
+def test_session_is_closed_with_4401_when_its_token_expires(node: Node, join: Join, keys: Keys, fmt: str):
+    """The session is not closed earlier, and `token_expires_at` announces the expiry (protocol, section 6)."""
     expiry, session = in_time(
         lambda expiry: join(node, fmt=fmt, token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
     )
@@ -90,8 +91,8 @@ def test_a_session_ends_with_its_token(node: Node, join: Join, keys: Keys, fmt: 
     assert time.time() >= expiry - 0.1
 
 
-def test_a_fresh_token_keeps_a_session(node: Node, join: Join, keys: Keys):
-    """Section 6: the last accepted token alone counts, whether it ends later or earlier."""
+def test_last_accepted_token_decides_when_a_session_ends(node: Node, join: Join, keys: Keys):
+    """A fresh token may end later or earlier than the one before (protocol, section 6)."""
     spot = ground()
 
     def begin(expiry: int) -> list[Session]:
@@ -108,8 +109,8 @@ def test_a_fresh_token_keeps_a_session(node: Node, join: Join, keys: Keys):
     kept.listen(node.publish(alert(spot))["id"], 1)
 
 
-def test_a_session_that_has_ended_is_sent_nothing(node: Node, join: Join, keys: Keys):
-    """Section 6: an alert after the end of a token goes to the others only."""
+def test_alert_published_after_a_token_expired_is_not_sent_to_its_session(node: Node, join: Join, keys: Keys):
+    """The session is closed with 4401, and nothing follows (protocol, section 6)."""
     spot = ground()
     _, session = in_time(
         lambda expiry: join(node, place(spot), token=keys.token(sub="phone", scope=PHONE_SCOPE, exp=expiry))
@@ -124,7 +125,7 @@ def test_a_session_that_has_ended_is_sent_nothing(node: Node, join: Join, keys: 
 
 
 class Waiting:
-    """Connections that are kept waiting at the same time, so that the slow tests are slow only once."""
+    """Connections that wait for their timeouts at the same time, so that the slow tests run only once."""
 
     def __init__(self, node: Node, kept_alive: list[Session]) -> None:
         self.node = node
@@ -137,7 +138,7 @@ class Waiting:
         self.no_hello[1].send(TEXT, b'{"type":"hello",', fin=False)
         self.answering, self.silent = node.join(), node.join()
         self.silent.wire.answer_pings = False
-        kept_alive.append(self.answering)  # at once: to publish so much may take a busy machine a minute
+        kept_alive.append(self.answering)  # before publishing, which may take a minute on a busy machine
         self.unread = unread_session(node)
         self.published = list(publish_more_than_a_connection_takes(node, self.unread.places[0]))
         self.dripping = Wire(node.stream_port)
@@ -157,14 +158,14 @@ class Waiting:
 
 
 def unread_session(node: Node) -> Session:
-    """A subscriber with a small receive buffer, of whom nobody says that it reads."""
+    """Connect a session with a small receive buffer, and read nothing after its `hello`."""
     session = Session(node, receive_buffer=4_096)
     session.hello([place(ground())])
     return session
 
 
 def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[str]:
-    """Alerts of several kB each, for one place, fifty at a time; their ids."""
+    """Publish alerts of several kB for one place, fifty at a time, and yield their ids."""
     spot = (where["lat"], where["lng"])
     area = [circle(spot, 800 + 10 * i) for i in range(16)]
     for _ in range(0, CONNECTION_MAX, 50 * BULKY_FRAME):
@@ -176,8 +177,8 @@ def publish_more_than_a_connection_takes(node: Node, where: Json) -> Iterator[st
 
 @pytest.fixture(scope="module")
 def waiting(node: Node) -> Iterator[Waiting]:
-    """Those who wait."""
-    not_read: list[Session] = []  # before their turn
+    """Yield the connections that wait for their timeouts."""
+    not_read: list[Session] = []  # sessions that no test reads yet
     with kept_alive(not_read):
         waiting = Waiting(node, not_read)
         yield waiting
@@ -185,16 +186,16 @@ def waiting(node: Node) -> Iterator[Waiting]:
 
 
 @pytest.mark.slow
-def test_headers_have_to_come_in_time(waiting: Waiting):
-    """Section 5: complete 10 s after accept."""
+def test_connection_without_complete_headers_is_closed_after_10_s(waiting: Waiting):
+    """Headers must be complete 10 s after the connection was accepted (protocol, section 5)."""
     for wire in waiting.no_headers:
         assert wire.read_answer().status in (0, 408)
     assert waiting.waited() >= HEADERS_AND_HELLO_S - 1
 
 
 @pytest.mark.slow
-def test_headers_that_drip_in_have_to_be_complete_in_time(waiting: Waiting):
-    """Section 5: complete 10 s after accept, however busy the line."""
+def test_connection_whose_headers_come_byte_by_byte_is_closed_after_10_s(waiting: Waiting):
+    """Sending single bytes does not extend the limit of 10 s (protocol, section 5)."""
     began, sock = time.monotonic(), waiting.dripping.sock
     while not select.select([sock], [], [], 0.5)[0]:
         sock.sendall(b"G")
@@ -203,15 +204,15 @@ def test_headers_that_drip_in_have_to_be_complete_in_time(waiting: Waiting):
 
 
 @pytest.mark.slow
-def test_hello_has_to_come_in_time(waiting: Waiting):
-    """Section 5: 10 s after the 101, else 4408; half a hello is none."""
+def test_connection_without_complete_hello_is_closed_with_4408(waiting: Waiting):
+    """A complete `hello` must come within 10 s after the 101 answer (protocol, section 5)."""
     for wire in waiting.no_hello:
         assert wire.close_code() == 4408
 
 
 @pytest.mark.slow
-def test_a_quiet_connection_is_pinged(waiting: Waiting):
-    """Section 5: the server pings a connection to which nothing was written for `heartbeat_s`."""
+def test_quiet_connection_is_pinged(waiting: Waiting):
+    """The server pings a connection to which it wrote nothing for `heartbeat_s` seconds (protocol, section 5)."""
     assert waiting.answering.welcome["heartbeat_s"] == HEARTBEAT_S
     got = waiting.answering.wire.recv()
     assert got.opcode == PING
@@ -221,16 +222,18 @@ def test_a_quiet_connection_is_pinged(waiting: Waiting):
 
 
 @pytest.mark.slow
-def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node: Node, join: Join):
-    """Section 3: when the connection has drained, what it is owed is judged anew, newest revision only.
+def test_slow_session_blocks_nobody_and_gets_only_live_alerts_when_drained(node: Node, join: Join):
+    """When the slow session reads again, it gets only what is still live (protocol, section 3).
 
-    Nearly all that fills it is there before: it may be full for 30 s, and a busy machine takes longer to publish that.
+    It gets the newest revision of each live alert, and nothing of the alerts that were cancelled or expired meanwhile.
+    Most of the alerts are published before it joins: a connection may be full for 30 s only, and a busy machine takes
+    longer to publish them.
     """
     spot = ground()
     reader = join(node, place(spot), fmt="msgpack")
     names = []
     for name in publish_more_than_a_connection_takes(node, place(spot)):
-        reader.listen(name, 1)  # at once: who does not read for long is taken for gone
+        reader.listen(name, 1)  # right away: a session that does not read for long is closed
         names.append(name)
     with Session(node, receive_buffer=4_096) as slow:
         slow.places = [place(spot)]
@@ -246,16 +249,16 @@ def test_who_does_not_read_hinders_nobody_and_is_owed_only_what_still_holds(node
             slow.listen(name, 1)
         slow.listen(last["revised"], 2)
         slow.catch_up()
-        assert slow.heard(last["cancelled"]) == [], "never handed over, so neither the alert nor its cancel"
-        assert slow.heard(last["expired"]) == [], "nothing after its end"
+        assert slow.heard(last["cancelled"]) == [], "an alert that was never sent needs no cancel"
+        assert slow.heard(last["expired"]) == [], "an expired alert was sent"
         assert slow.heard(last["revised"]) == [2]
-        assert len(slow.received) == len(names) + 1, "each once"
-        bulky = sorted(len(frame) for frame in slow.frames)[2:]  # but for the late one and the revised one
-        assert bulky[0] >= BULKY_FRAME, "it was as much as it should be"
+        assert len(slow.received) == len(names) + 1, "an alert was sent twice"
+        bulky = sorted(len(frame) for frame in slow.frames)[2:]  # without the late and the revised alert
+        assert bulky[0] >= BULKY_FRAME, "the alerts are smaller than the test needs"
 
 
 def change_while_unread(node: Node, spot: Point) -> dict[str, str]:
-    """One alert is cancelled, one revised, one expires; their ids."""
+    """Cancel one alert, revise another, and let a third expire. Return their ids."""
     cancelled, revised = alert(spot), alert(spot)
     for body in (cancelled, revised):
         node.publish(body)
@@ -267,27 +270,29 @@ def change_while_unread(node: Node, spot: Point) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_connection_from_which_nothing_comes_is_aborted(waiting: Waiting):
-    """Section 5: no byte for 60 s."""
+def test_connection_that_sends_nothing_for_60_s_is_aborted(waiting: Waiting):
+    """Pings without answers do not keep the connection open (protocol, section 5)."""
     assert waiting.silent.wire.close_code() != 1000
     assert waiting.waited() >= SILENT_S - 1
 
 
 @pytest.mark.slow
-def test_a_connection_that_does_not_drain_is_let_go(waiting: Waiting):
-    """Section 5: 4420 after 30 s, best effort: a client that doesn't read sees 1006."""
+def test_connection_that_does_not_drain_is_closed_with_4420(waiting: Waiting):
+    """The server closes the connection after 30 s.
+
+    It tries to send the code, but a client that does not read may see 1006 (protocol, section 5).
+    """
     with pytest.raises(Closed) as closed:
         waiting.unread.listen(waiting.published[-1], 1)
     assert closed.value.code in (4420, 1006)
 
 
-def test_the_node_goes_on_serving_after_all_of_this(node: Node):
-    """A good alert still reaches a good session."""
+def test_node_still_serves_after_these_tests(node: Node):
     node.assert_serving()
 
 
-def test_sockets_that_never_said_hello_keep_nobody_out(node: Node, join: Join):
-    """Section 5: three hundred of them, and a subscriber is welcome."""
+def test_three_hundred_silent_connections_do_not_keep_a_subscriber_out(node: Node, join: Join):
+    """Half of them have finished the handshake without sending `hello` (protocol, section 5)."""
     wires = [Wire(node.stream_port) for _ in range(BURST)]
     for wire in wires[::2]:
         wire.upgrade("geocast.v1.json")
@@ -298,8 +303,7 @@ def test_sockets_that_never_said_hello_keep_nobody_out(node: Node, join: Join):
         wire.sock.close()
 
 
-def test_a_hello_that_drips_in_is_a_hello(node: Node, keys: Keys):
-    """Section 5: bytes may come one by one."""
+def test_hello_sent_byte_by_byte_is_accepted(node: Node, keys: Keys):
     hello = {"type": "hello", "places": [], "token": keys.token(sub="phone", scope=PHONE_SCOPE)}
     with Wire(node.stream_port) as wire:
         wire.upgrade("geocast.v1.json")
@@ -315,15 +319,15 @@ DESCRIPTORS = 1_000
 
 @pytest.fixture
 def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node that may open a thousand files and no more."""
+    """Start a node that may open at most a thousand files."""
     node = Node(tmp_path, keys)
     node.launcher = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"']
     with node:
         yield node
 
 
-def test_of_those_who_never_say_hello_the_oldest_make_room(narrow: Node, join: Join):
-    """A crowd that says nothing holds a tenth of the descriptors, and a subscriber is welcome."""
+def test_oldest_connections_without_hello_are_closed_to_make_room(narrow: Node, join: Join):
+    """Connections without `hello` may use a tenth of the file descriptors; a subscriber can still join."""
     with contextlib.ExitStack() as open_wires:
         silent = [open_wires.enter_context(Wire(narrow.stream_port)) for _ in range(DESCRIPTORS // 5)]
         gone: list[bool] = []
@@ -332,16 +336,16 @@ def test_of_those_who_never_say_hello_the_oldest_make_room(narrow: Node, join: J
             gone[:] = [bool(select.select([wire.sock], [], [], 0)[0]) for wire in silent]
             return sum(gone) >= DESCRIPTORS // 10
 
-        wait_until(have_gone, "they make room")  # looked at before the others have been silent for too long
+        wait_until(have_gone, "the oldest connections are closed")  # checked before the other connections time out
         spot = ground()
         session = join(narrow, place(spot))
         session.listen(narrow.publish(alert(spot))["id"], 1)
         half = len(gone) // 2
-        assert sum(gone[:half]) > sum(gone[half:]), "the oldest first, in the order in which they were accepted"
+        assert sum(gone[:half]) > sum(gone[half:]), "the connections accepted first are closed first"
 
 
-def test_a_full_node_says_so_and_serves_those_it_has(narrow: Node, join: Join):
-    """Section 5, "Handshake": 503 with `Retry-After`; the api is not hindered; who leaves makes room."""
+def test_full_node_answers_503_and_keeps_serving_its_sessions(narrow: Node, join: Join):
+    """The answer has `Retry-After`, and a session that leaves makes room (protocol, section 5, "Handshake")."""
     spot = ground()
     sessions: list[Session] = []
     with contextlib.ExitStack() as hung_up, kept_alive(sessions):
@@ -355,11 +359,11 @@ def test_a_full_node_says_so_and_serves_those_it_has(narrow: Node, join: Join):
         for session in sessions:
             session.listen(name, 1)
         assert sessions.pop().leave() == 1000
-        wait_until(lambda: attempt(narrow).status == 101, "there is room again")
+        wait_until(lambda: attempt(narrow).status == 101, "a new connection is accepted")
 
 
-def test_without_a_descriptor_left_nobody_hangs_and_all_serves_again(own_node: Node, join: Join):
-    """Whoever takes the descriptors behind the node's back (EMFILE): it hangs up at once, and heals by itself."""
+def test_node_without_free_descriptors_closes_new_connections_and_recovers(own_node: Node, join: Join):
+    """The test lowers the node's limit of open files, so that `accept` fails with EMFILE."""
     spot = ground()
     session = join(own_node, place(spot))
     assert own_node.process
@@ -369,7 +373,10 @@ def test_without_a_descriptor_left_nobody_hangs_and_all_serves_again(own_node: N
     resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, (least + 10, limits[1]))
     with contextlib.ExitStack() as open_wires:
         silent = [open_wires.enter_context(Wire(own_node.stream_port)) for _ in range(40)]
-        wait_until(lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20, "they are let go")
+        wait_until(
+            lambda: len(select.select([wire.sock for wire in silent], [], [], 0)[0]) >= 20,
+            "the new connections are closed",
+        )
     resource.prlimit(own_node.process.pid, resource.RLIMIT_NOFILE, limits)
     name = own_node.publish(alert(spot))["id"]
     session.listen(name, 1)
@@ -377,6 +384,6 @@ def test_without_a_descriptor_left_nobody_hangs_and_all_serves_again(own_node: N
 
 
 def attempt(node: Node) -> Answer:
-    """Knock, and go away again."""
+    """Try the handshake, close the connection, and return the answer."""
     with Wire(node.stream_port) as wire:
         return wire.upgrade("geocast.v1.json")

@@ -1,9 +1,9 @@
-"""A thousand random steps against a model of the rules, with a kill and a restart in the middle.
+"""A thousand random steps against a model of the delivery rules, with a kill and a restart in the middle.
 
-The model is the page "Who is sent what", written down once more from the reader's side: it says of each
-message whether it could be sent (soundness, at once), and of each session what it must have been sent
-(completeness, at a barrier). Its geometry is an own haversine, and S2, over the areas in the answers to the
-publisher. A failure names its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
+The model implements "Who is sent what" of the protocol a second time, from the client's side. It checks for each
+message whether it could be sent (soundness, at once), and for each session whether everything owed was sent
+(completeness, at a barrier). It computes distances and polygons by itself, from the areas that the server answers to
+the publisher. A failure prints its seed; `WALK_SEED` and `WALK_STEPS` choose another walk.
 """
 
 import datetime as dt
@@ -29,12 +29,12 @@ TOWN_M = 4_000
 PHONES = 12
 TESTER = "alerts:receive alerts:test"
 A_MOMENT = dt.timedelta(seconds=1)
-"""What ends so soon may be sent or not: the node's reading of the clock decides."""
+"""An alert that ends within this time may be sent or not, because the node's clock decides."""
 
 
 @dataclass
 class Alert:
-    """One alert as published: the newest body, each revision's area and severity, and its end."""
+    """An alert as published: its newest body, each revision as the server shows it, and its end."""
 
     body: Json
     shown: dict[int, Json] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Alert:
 
 @dataclass
 class ModelPhone:
-    """A client and what the rules know of it: all but `holds` is of this connection only."""
+    """A client and its state in the model; only `newest` may begin with what an earlier connection held."""
 
     name: str
     session: Session
@@ -67,20 +67,20 @@ class ModelPhone:
     categories: list[str] | None = None
     min_severity: str | None = None
     newest: dict[str, int] = field(default_factory=dict)
-    """Alerts of which it is a recipient, with the revision it was sent or said it holds."""
+    """Alerts whose recipient this phone is, with the newest revision that it was sent or holds."""
     over: set[str] = field(default_factory=set)
-    """Alerts of which it was sent the cancel."""
+    """Alerts whose cancel this phone was sent."""
     missed: set[str] = field(default_factory=set)
-    """Alerts of which something happened while it had no scope to see them: owed again only where they apply."""
+    """Alerts that changed while this phone had no scope to see them. They are owed again only where they apply."""
     read: int = 0
     """How many of the session's messages the model has judged."""
 
     def may_see(self, shown: Json) -> bool:
-        """Rule 6."""
+        """Return whether the phone's scope allows this alert: tests need `alerts:test` (rule 6)."""
         return shown["status"] == "actual" or "alerts:test" in self.scope
 
     def lets_pass(self, shown: Json) -> bool:
-        """Rule 7."""
+        """Return whether the phone's filter passes this alert; `extreme` passes every filter (rule 7)."""
         if shown["severity"] == "extreme":
             return True
         if self.categories is not None and shown["category"] not in self.categories:
@@ -89,14 +89,14 @@ class ModelPhone:
         return self.min_severity is None or rank(shown["severity"]) <= rank(self.min_severity)
 
     def applies(self, shown: Json) -> bool | None:
-        """Rule 1, but for the end; `None` within a centimetre of the edge."""
+        """Return whether this live alert applies to the phone (rule 1), or `None` within a centimetre of the edge."""
         if not (self.may_see(shown) and self.lets_pass(shown)):
             return False
         return inside(self.session.places, shown["area"])
 
 
 class Walk:
-    """The walker: takes random steps at a node and holds what comes against the model."""
+    """Takes random steps at a node, and compares every message with the model."""
 
     def __init__(self, node: Node, seed: int) -> None:
         self.node, self.seed, self.dice = node, seed, random.Random(seed)
@@ -120,10 +120,10 @@ class Walk:
             *[self.check] * 4,
         ]
 
-    # -- steps of the desk
+    # -- steps of the publisher
 
     def publish(self) -> None:
-        """A new alert somewhere in town; one in five ends within seconds."""
+        """Publish a new alert somewhere in town; one in five ends within seconds."""
         dice = self.dice
         body = alert(
             self.somewhere(),
@@ -136,13 +136,13 @@ class Walk:
         )
         answer = self.node.post("/v1/alerts", body)
         if answer.status_code == 422 and body.get("expires_at", "Z") < stamp():
-            return  # its end came first
+            return  # the alert expired before it was accepted
         assert answer.status_code == 201, answer.text
         self.alerts[body["id"]] = Alert(body)
         self.accepted(body["id"], 1)
 
     def revise(self) -> None:
-        """The next revision of a live alert: another area, severity, category, or none of it."""
+        """Publish the next revision of a live alert; area, severity and category may change."""
         if known := self.some_live():
             changes = {
                 "area": self.area(),
@@ -157,7 +157,7 @@ class Walk:
                 self.accepted(body["id"], body["revision"])
 
     def cancel(self) -> None:
-        """The end of a live alert."""
+        """Cancel a live alert."""
         if known := self.some_live():
             name, number = known.body["id"], known.current + 1
             answer = self.node.post(f"/v1/alerts/{name}/cancel", cancel_body(number))
@@ -167,7 +167,7 @@ class Walk:
                 self.trace.append(f"cancel {name} {number}")
 
     def went_through(self, known: Alert, answer: Any) -> bool:
-        """201, or 410 for an alert whose end came in between."""
+        """Return whether the answer is 201. The only other accepted answer is 410: the alert ended meanwhile."""
         if answer.status_code == 410:
             assert now() >= known.ends, answer.text
             return False
@@ -182,7 +182,7 @@ class Walk:
         self.trace.append(f"revision {name} {number} {shown['severity']} {shown['status']}")
 
     def unseen(self, name: str) -> None:
-        """Rule 6: something happens to an alert, and some who were told of it may not see it now."""
+        """Record which phones know this alert but may not see its newest change (rule 6)."""
         for phone in self.phones:
             if name in phone.newest and not phone.may_see(self.alerts[name].shown[1]):
                 phone.missed.add(name)
@@ -196,7 +196,7 @@ class Walk:
         return [self.shape() for _ in range(count)]
 
     def shape(self) -> Json:
-        """A circle, or one time in three a polygon: around a spot, every other corner close to it."""
+        """Return a circle or, one time in three, a polygon around a spot with corners at random distances."""
         spot, size_m = self.somewhere(), self.dice.choice((150, 400, 1_000))
         if self.dice.random() < 2 / 3:
             return circle(spot, size_m)
@@ -219,13 +219,13 @@ class Walk:
         return self.dice.choice(self.phones) if self.phones else None
 
     def connect(self) -> None:
-        """A new phone, in either format, with or without a filter."""
+        """Connect a new phone, in either format, with or without a filter."""
         if len(self.phones) < PHONES:
             scope = self.dice.choice((PHONE_SCOPE, PHONE_SCOPE, TESTER))
             self.welcome(scope, self.some_filter(), {})
 
     def come_back(self) -> None:
-        """A phone that hung up returns to another place, with what it goes on showing."""
+        """Connect a phone that left earlier, at new places, with the alerts that it still shows."""
         if self.held:
             scope, filters, holding = self.held.pop(self.dice.randrange(len(self.held)))
             self.welcome(scope, filters, holding)
@@ -249,7 +249,7 @@ class Walk:
         return phone.may_see(known.shown[1])
 
     def hang_up(self) -> None:
-        """A phone goes, and remembers what it shows."""
+        """Disconnect a phone, and remember which alerts it shows."""
         if phone := self.some_phone():
             self.judge(phone)
             self.phones.remove(phone)
@@ -270,19 +270,19 @@ class Walk:
         self.held.append((phone.scope, given, holding))
 
     def move(self) -> None:
-        """A phone goes elsewhere: all before the `ok` by the old places, all after it by the new."""
+        """Move a phone. Messages before the `ok` follow the old places, messages after it the new places."""
         if phone := self.some_phone():
             places = self.places()
             self.asking(phone, "move", {"places": places}, lambda: setattr(phone.session, "places", places))
 
     def filter(self) -> None:
-        """A phone changes its filter: absent stays, `null` clears."""
+        """Change a phone's filter: an absent member keeps its value, and `null` clears it."""
         if phone := self.some_phone():
             change = self.some_filter() or {self.dice.choice(("categories", "min_severity")): None}
             self.asking(phone, "filter", change, lambda: vars(phone).update(change))
 
     def renew(self) -> None:
-        """A phone sends a fresh token, perhaps of another scope."""
+        """Send a fresh token for a phone, perhaps with another scope."""
         if phone := self.some_phone():
             scope = self.dice.choice((PHONE_SCOPE, TESTER, EVERY_SCOPE))
             token = self.node.keys.token(sub="phone", scope=scope)
@@ -308,13 +308,13 @@ class Walk:
     # -- soundness
 
     def judge(self, phone: ModelPhone, until: int | None = None, since: dt.datetime | None = None) -> None:
-        """Hold what came, all of it written later than `since`, against the rules.
+        """Compare the phone's new messages, up to message number `until`, with the rules.
 
-        It is judged by the phone's present places, filter and scope, up to message number `until`.
+        The phone's present places, filter and scope apply. No alert may have ended before `since`.
         """
         for message in phone.session.received[phone.read : until]:
             self.trace.append(f"{phone.name} gets {told(message)}")
-            assert since is None or self.alerts[told(message)[0]].ends > since, "nothing after its end"
+            assert since is None or self.alerts[told(message)[0]].ends > since, "an alert was sent after its end"
             self.judge_message(phone, message)
             phone.read += 1
             self.messages += 1
@@ -322,25 +322,27 @@ class Walk:
     def judge_message(self, phone: ModelPhone, message: Json) -> None:
         name, what = told(message)
         known = self.alerts[name]
-        assert name not in phone.over, "nothing after the cancel (rule 2)"
-        assert phone.may_see(known.shown[1]), "tests are for testers (rule 6)"
+        assert name not in phone.over, "a message came after the cancel (rule 2)"
+        assert phone.may_see(known.shown[1]), "a phone without the scope got a test (rule 6)"
         if what == "cancel":
-            assert message["revision"] == known.cancelled, "the cancel that was published"
-            assert name in phone.newest, "a cancel goes to recipients and nobody else (rule 4)"
+            assert message["revision"] == known.cancelled, "the cancel differs from the published one"
+            assert name in phone.newest, "a phone that is no recipient got a cancel (rule 4)"
             phone.over.add(name)
             return
         shown = message["alert"]
-        assert shown == known.shown[what], "what was published"
+        assert shown == known.shown[what], "the alert differs from what was published"
         earlier = phone.newest.get(name)
-        assert earlier is None or what > earlier, "rising, and once (rule 2)"
-        assert earlier is not None or phone.applies(shown) is not False, "it applied (rule 1)"
+        assert earlier is None or what > earlier, "a revision came twice or out of order (rule 2)"
+        assert earlier is not None or phone.applies(shown) is not False, (
+            "the alert does not apply to the phone (rule 1)"
+        )
         phone.newest[name] = what
         phone.missed.discard(name)
 
     # -- completeness
 
     def check(self) -> None:
-        """A barrier for every phone: after it, each has all that the rules owe it."""
+        """Assert, after a barrier for every phone, that each phone has been sent everything that the rules owe it."""
         self.node.settle()
         for phone in self.phones:
             self.asking(phone, "move", {"places": phone.session.places}, lambda: None)
@@ -350,7 +352,7 @@ class Walk:
             self.judge(phone)
 
     def owed(self, phone: ModelPhone) -> list[tuple[str, int | str]]:
-        """What must have come by now, or be under way."""
+        """Return the id and the revision (or "cancel") of all that must have been sent to the phone by now."""
         owed: list[tuple[str, int | str]] = []
         for name, known in self.alerts.items():
             shown = known.shown[known.current]
@@ -361,15 +363,15 @@ class Walk:
             if known.cancelled is not None:
                 owed += [(name, "cancel")] if recipient else []
             elif name in phone.over:
-                raise AssertionError(f"{name} is live, and {phone.name} was told that it is not")
+                raise AssertionError(f"{name} is live, but {phone.name} was sent its cancel")
             elif phone.newest.get(name, 0) < known.current and (recipient or phone.applies(shown)):
                 owed.append((name, known.current))
         return owed
 
-    # -- the whole
+    # -- the walk
 
     def kill(self) -> None:
-        """Signal 9 and a restart on the same log: every phone comes back with what it holds."""
+        """Kill the node with signal 9, and restart it on the same log. Every phone returns with what it holds."""
         self.check()
         for phone in self.phones:
             phone.session.drop()
@@ -387,7 +389,7 @@ class Walk:
             step()
 
     def go(self, steps: int) -> None:
-        """Take random steps, with a kill half way; something must have been shown, and all of it as the rules say."""
+        """Take random steps with a kill half way. Assert that messages were sent and all of them followed the rules."""
         try:
             for number in range(steps):
                 self.dice.choice(self.steps)()
@@ -400,11 +402,11 @@ class Walk:
         finally:
             for phone in self.phones:
                 phone.session.drop()
-        assert self.messages > steps / 2, "a walk on which something happened"
+        assert self.messages > steps / 2, "the walk caused too few messages"
 
 
 def with_polygons(home: Path) -> Path:
-    """A policy by which every category of the walk takes polygons, of any size that the walk draws."""
+    """Write a policy in which every category of the walk accepts polygons of any size. Return its path."""
     path = home / "polygons.toml"
     lines = [f'{name} = {{ title = "{name}", polygons = true, min_radius_m = 10 }}' for name in CATEGORIES]
     path.write_text("\n".join(['name = "walk"', "[categories]", *lines]))
@@ -412,7 +414,7 @@ def with_polygons(home: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_thousand_random_steps_show_exactly_what_the_rules_say(tmp_path: Path, keys: Keys):
-    """Section 5, "Who is sent what", rules 1 to 8, across a kill."""
+def test_thousand_random_steps_follow_the_delivery_rules_across_a_kill(tmp_path: Path, keys: Keys):
+    """Every message follows rules 1 to 8 of the protocol, section 5, "Who is sent what"."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         Walk(node, SEED).go(STEPS)

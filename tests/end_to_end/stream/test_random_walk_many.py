@@ -1,6 +1,6 @@
-"""The random walk while more than a thousand other alerts are live, here and abroad: none may come to a phone.
+"""The random walk while 1,500 other alerts are live, near and far; no phone may be sent any of them.
 
-The model of `test_random_walk` fails at once for whatever is sent that it knows nothing of.
+The model of `test_random_walk` fails at once for an alert that it does not know.
 """
 
 from pathlib import Path
@@ -18,13 +18,13 @@ NEXT_TOWN_M, ABROAD_M = 30_000, 7_000_000
 
 
 def others(town: Point) -> list[Point]:
-    """Where the others are: every second one in the next town, whichever that is."""
+    """Return where the other alerts are: every second one in the next town, the rest far away."""
     return [beyond(town, at % 360, at + (NEXT_TOWN_M if at % 2 else ABROAD_M)) for at in range(OTHERS)]
 
 
 @pytest.mark.slow
-def test_a_walk_among_more_than_a_thousand_live_alerts_shows_what_the_rules_say(tmp_path: Path, keys: Keys):
-    """Section 5, "Who is sent what", rules 1 to 8, across a kill: all of them are read again then."""
+def test_random_steps_among_1500_live_alerts_follow_the_delivery_rules(tmp_path: Path, keys: Keys):
+    """Every message follows rules 1 to 8 of the protocol, section 5. The kill makes the node read all alerts again."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         walk = Walk(node, SEED + 1)
         bodies = [alert(spot, id=new_id("other"), area=circle(spot, 500)) for spot in others(walk.town)]

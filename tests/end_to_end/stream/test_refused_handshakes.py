@@ -1,4 +1,4 @@
-"""Every kind of bad handshake gets its documented HTTP status, and of bad frame its close code (RFC 6455)."""
+"""Bad handshakes, which get the documented HTTP status, and bad frames, which get the close code of RFC 6455."""
 
 import json
 import struct
@@ -29,7 +29,7 @@ Join = Callable[..., Session]
 
 @pytest.fixture
 def wire(node: Node) -> Iterator[Wire]:
-    """A bare connection to the stream listener."""
+    """Open a bare connection to the stream listener."""
     with Wire(node.stream_port) as wire:
         yield wire
 
@@ -38,7 +38,7 @@ def wire(node: Node) -> Iterator[Wire]:
 
 
 HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
-    # what is wrong, status, method, target, changes to a good handshake's headers
+    # mistake, status, method, target, changes to the headers of a good handshake
     ("another path", 404, "GET", "/v1/streams", {}),
     ("a longer path", 404, "GET", "/v1/stream/", {}),
     ("another path before a query", 404, "GET", "/v2/stream?token=abc", {}),
@@ -68,13 +68,15 @@ HANDSHAKES: list[tuple[str, int, str, str, dict[str, str | None]]] = [
     ),
     ("no subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": None}),
     ("an unknown subprotocol", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "chat, soap"}),
-    ("ours in capitals", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "Geocast.V1.Json"}),
+    ("a known subprotocol in capitals", 400, "GET", "/v1/stream", {"Sec-WebSocket-Protocol": "Geocast.V1.Json"}),
 ]
 
 
 @pytest.mark.parametrize("case", HANDSHAKES, ids=lambda case: case[0])
-def test_a_bad_handshake_is_refused(wire: Wire, case: tuple[str, int, str, str, dict[str, str | None]]):
-    """Section 5, "Handshake": refusals, first that fits."""
+def test_bad_handshake_gets_the_status_of_its_first_mistake(
+    wire: Wire, case: tuple[str, int, str, str, dict[str, str | None]]
+):
+    """The protocol has the order of the checks (section 5, "Handshake")."""
     _, status, method, target, changes = case
     answer = wire.request(method, target, upgrade_headers(JSON) | changes)
     assert answer.status == status
@@ -91,8 +93,8 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("offered", "chosen"), CHOICES)
-def test_the_first_known_subprotocol_is_taken(wire: Wire, offered: tuple[str, ...], chosen: str):
-    """Section 5: in the client's order."""
+def test_first_known_subprotocol_is_chosen(wire: Wire, offered: tuple[str, ...], chosen: str):
+    """The order is that of the client (protocol, section 5)."""
     answer = wire.upgrade(*offered)
     assert answer.status == 101
     assert answer.headers["sec-websocket-protocol"] == chosen
@@ -109,8 +111,8 @@ GOOD_CHANGES = [
 
 
 @pytest.mark.parametrize("changes", GOOD_CHANGES, ids=lambda changes: next(iter(changes)))
-def test_what_does_no_harm_in_a_handshake(wire: Wire, changes: dict[str, str | None]):
-    """Section 5: a listed `Origin`, an ignored `Authorization`, an offer of extensions (not taken)."""
+def test_handshake_with_harmless_headers_is_accepted(wire: Wire, changes: dict[str, str | None]):
+    """A listed `Origin` is accepted; `Authorization` and offered extensions are ignored (protocol, section 5)."""
     assert wire.upgrade(JSON, **changes).status == 101
 
 
@@ -123,8 +125,8 @@ TWICE: dict[str, tuple[list[str], set[int]]] = {
 
 
 @pytest.mark.parametrize(("lines", "statuses"), TWICE.values(), ids=TWICE.keys())
-def test_a_header_that_comes_twice(wire: Wire, lines: list[str], statuses: set[int]):
-    """RFC 6455, section 4.1: only lists may come in several lines."""
+def test_repeated_header_is_accepted_only_if_it_is_a_list(wire: Wire, lines: list[str], statuses: set[int]):
+    """RFC 6455, section 4.1, allows several lines for list headers only."""
     good = request_bytes("GET", "/v1/stream", upgrade_headers(JSON))
     more = "".join(f"{line}\r\n" for line in lines).encode()
     wire.sock.sendall(good[:-2] + more + b"\r\n")
@@ -142,8 +144,8 @@ NOISE = {
 
 
 @pytest.mark.parametrize("noise", NOISE.values(), ids=NOISE.keys())
-def test_what_is_no_request_is_refused_or_hung_up_on(wire: Wire, noise: bytes):
-    """Section 5: bytes that are no HTTP request, or have a body, may be closed without an answer."""
+def test_bytes_that_are_no_request_are_refused_or_end_the_connection(wire: Wire, noise: bytes):
+    """The server may close without an answer if the bytes are no HTTP request or have a body (protocol, section 5)."""
     try:
         wire.sock.sendall(noise)
     except ConnectionError:
@@ -152,8 +154,8 @@ def test_what_is_no_request_is_refused_or_hung_up_on(wire: Wire, noise: bytes):
     assert status == 0 or status >= 400
 
 
-def test_sockets_that_come_and_go_without_a_word_do_no_harm(node: Node):
-    """A port scan is no attack."""
+def test_node_survives_connections_that_send_nothing_or_half_a_request(node: Node):
+    """A port scan sends requests like these."""
     for sent in (b"", b"G", b"GET /v1/stream HTTP/1.1\r\nHos"):
         with Wire(node.stream_port) as wire:
             wire.sock.sendall(sent)
@@ -164,7 +166,7 @@ def test_sockets_that_come_and_go_without_a_word_do_no_harm(node: Node):
 
 
 FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
-    # what is wrong, close code, format, frames instead of a hello
+    # mistake, close code, format, frames sent instead of a hello
     ("binary in the json format", 1003, "json", [(BINARY, b"{}", {})]),
     ("text in the msgpack format", 1003, "msgpack", [(TEXT, b"{}", {})]),
     ("an over-long binary", 1003, "json", [(BINARY, bytes(HELLO_MAX + 1), {})]),
@@ -181,14 +183,14 @@ FRAMES: list[tuple[str, int, str, list[tuple[int, bytes, Json]]]] = [
     ("reserved bit 1", 1002, "json", [(TEXT, b"{}", {"rsv": 4})]),
     ("reserved opcode 3", 1002, "json", [(3, b"{}", {})]),
     ("a fragmented ping", 1002, "json", [(PING, b"", {"fin": False})]),
-    ("a continuation of nothing", 1002, "json", [(CONT, b"{}", {})]),
-    ("half a close code", 1002, "json", [(CLOSE, b"\x03", {})]),
+    ("a continuation without a first frame", 1002, "json", [(CONT, b"{}", {})]),
+    ("a close code of one byte", 1002, "json", [(CLOSE, b"\x03", {})]),
 ]
 
 
 @pytest.mark.parametrize("case", FRAMES, ids=lambda case: case[0])
-def test_a_bad_frame_ends_the_connection(node: Node, case: tuple[str, int, str, list[Any]]):
-    """Section 5, the table of mistakes and "Close codes"; RFC 6455."""
+def test_bad_frame_closes_the_connection_with_its_code(node: Node, case: tuple[str, int, str, list[Any]]):
+    """The codes are those of the protocol, section 5, "Close codes", and of RFC 6455."""
     _, code, fmt, frames = case
     with upgraded(node, fmt) as wire:
         for opcode, payload, options in frames:
@@ -197,16 +199,16 @@ def test_a_bad_frame_ends_the_connection(node: Node, case: tuple[str, int, str, 
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_frame_that_announces_more_than_anyone_has_is_over_long(node: Node, fmt: str):
-    """1009 comes before the bytes do: 2^62 of them are not waited for."""
+def test_frame_that_announces_2_to_the_62_bytes_is_closed_with_1009(node: Node, fmt: str):
+    """The server closes without waiting for the announced bytes."""
     with upgraded(node, fmt) as wire:
         wire.sock.sendall(struct.pack("!BBQ", 0x80 | DATA_OPCODE[fmt], 0x80 | 127, 2**62))
         assert wire.close_code() == 1009
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_fragments_and_pings_between_them_are_fine(node: Node, fmt: str):
-    """Section 5, "Messages": fragmented messages are accepted."""
+def test_fragmented_message_with_a_ping_in_between_is_accepted(node: Node, fmt: str):
+    """The server accepts fragmented messages (protocol, section 5, "Messages")."""
     hello = good_hello(node, fmt)
     with upgraded(node, fmt) as wire:
         wire.send(DATA_OPCODE[fmt], b"", fin=False)
@@ -218,8 +220,8 @@ def test_fragments_and_pings_between_them_are_fine(node: Node, fmt: str):
         assert wire.recv_data().opcode == DATA_OPCODE[fmt]
 
 
-def test_a_hello_may_be_as_long_as_64_kib_and_others_16_kib(node: Node):
-    """Section 5: a `hello` is at most 64 KiB, any other message 16 KiB."""
+def test_hello_may_have_64_kib_and_any_other_message_16_kib(node: Node):
+    """A longer message is closed with 1009 (protocol, section 5)."""
     with upgraded(node, "json") as wire:
         wire.send(TEXT, good_hello(node, "json").ljust(HELLO_MAX))
         assert json.loads(wire.recv_data().payload)["type"] == "welcome"
@@ -230,8 +232,8 @@ def test_a_hello_may_be_as_long_as_64_kib_and_others_16_kib(node: Node):
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_ping_is_answered_and_a_close_is_echoed(node: Node, join: Join, fmt: str):
-    """RFC 6455: pong with the same payload; 1000 is the client's own end."""
+def test_ping_gets_a_pong_and_a_close_is_echoed(node: Node, join: Join, fmt: str):
+    """The pong has the ping's payload, and code 1000 is the client's own close (RFC 6455)."""
     session = join(node, fmt=fmt)
     session.wire.send(PING, b"are you there")
     assert session.wire.recv()[:2] == (0x80 | PONG, b"are you there")

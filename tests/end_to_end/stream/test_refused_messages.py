@@ -1,6 +1,6 @@
-"""Every kind of bad message gets its documented answer, and the node goes on serving.
+"""Bad messages, each of which gets its documented answer.
 
-A close code 44xx, or `error`, after which the session goes on with nothing of the message applied.
+A bad message either closes the session with a code 44xx, or is answered with `error` and changes nothing.
 """
 
 import json
@@ -29,12 +29,12 @@ Join = Callable[..., Session]
 
 
 def both(message: Any) -> list[tuple[str, bytes]]:
-    """A message in each format."""
+    """Return a message in each format."""
     return [(fmt, encode(fmt, message)) for fmt in FORMATS]
 
 
 def nested(depth: int) -> Any:
-    """A list so many levels deep."""
+    """Return a list that is nested `depth` levels deep."""
     value: Any = []
     for _ in range(depth - 1):
         value = [value]
@@ -43,7 +43,7 @@ def nested(depth: int) -> Any:
 
 DUPLICATE_KEYS = b"\x83\xa4type\xa4ping\xa4type\xa4ping\xa3ref\x01"
 NOT_STRICT: dict[str, list[tuple[str, bytes]]] = {
-    "nothing": [("json", b""), ("msgpack", b"")],
+    "an empty message": [("json", b""), ("msgpack", b"")],
     "no type": both({"places": []}),
     "cut off": [("json", b'{"type":"ping"'), ("msgpack", b"\x81\xa4type\xa4pin")],
     "duplicate keys": [
@@ -69,16 +69,15 @@ NOT_STRICT_CASES = [
 
 
 @pytest.mark.parametrize(("fmt", "payload"), NOT_STRICT_CASES)
-def test_a_first_message_that_is_not_strict_is_closed_with_4400(node: Node, fmt: str, payload: bytes):
-    """Section 5: not strict JSON or MessagePack, not a map, no string `type`."""
+def test_first_message_that_is_not_strict_is_closed_with_4400(node: Node, fmt: str, payload: bytes):
+    """A message must be strict JSON or MessagePack, a map, and have a string `type` (protocol, section 5)."""
     with upgraded(node, fmt) as wire:
         wire.send(DATA_OPCODE[fmt], payload)
         assert wire.close_code() == 4400
 
 
 @pytest.mark.parametrize(("fmt", "payload"), NOT_STRICT_CASES)
-def test_a_later_message_that_is_not_strict_is_closed_with_4400(node: Node, join: Join, fmt: str, payload: bytes):
-    """Section 5: the same in a session that has been welcomed."""
+def test_later_message_that_is_not_strict_is_closed_with_4400(node: Node, join: Join, fmt: str, payload: bytes):
     session = join(node, fmt=fmt)
     session.wire.send(DATA_OPCODE[fmt], payload)
     assert session.wire.close_code() == 4400
@@ -101,7 +100,7 @@ BAD_PLACES: dict[str, Any] = {
 BAD_FILTERS: dict[str, Json] = {
     "categories is text": {"categories": "burglary"},
     "a category in capitals": {"categories": ["Burglary"]},
-    "a category of 65": {"categories": [TEXT_OF_65]},
+    "a category of 65 characters": {"categories": [TEXT_OF_65]},
     "a category with a space": {"categories": ["a b"]},
     "an unknown severity": {"min_severity": "unknown"},
     "a severity in a list": {"min_severity": ["minor"]},
@@ -115,7 +114,7 @@ BAD_HOLDINGS: dict[str, Any] = {
     "revision is text": {"a": "1"},
     "revision is a boolean": {"a": True},
     "an id with a space": {"a b": 1},
-    "257 of them": {f"a{i}": 1 for i in range(257)},
+    "257 alerts": {f"a{i}": 1 for i in range(257)},
 }
 BAD_HELLOS: dict[str, Json] = {
     "no places": {"places": ...},
@@ -130,14 +129,14 @@ BAD_HELLOS: dict[str, Json] = {
 
 
 def without_dots(fields: Json) -> Json:
-    """Fields, less those whose value is `...`."""
+    """Return the fields whose value is not `...`."""
     return {name: value for name, value in fields.items() if value is not ...}
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("change", BAD_HELLOS.values(), ids=BAD_HELLOS.keys())
-def test_a_hello_that_is_not_well_formed_is_closed_with_4400(node: Node, keys: Keys, change: Json, fmt: str):
-    """Section 5: shape is checked before the token."""
+def test_hello_that_is_not_well_formed_is_closed_with_4400(node: Node, keys: Keys, change: Json, fmt: str):
+    """The server checks the shape before the token (protocol, section 5)."""
     for token in (keys.token(scope=PHONE_SCOPE), "no token at all"):
         hello = without_dots({"type": "hello", "places": [], "token": token} | change)
         with upgraded(node, fmt) as wire:
@@ -159,24 +158,22 @@ FIRST_WORDS: list[Json] = [
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("message", FIRST_WORDS, ids=lambda message: message["type"])
-def test_whatever_comes_before_hello_is_closed_with_4400(node: Node, message: Json, fmt: str):
-    """Section 5: first message not a well-formed `hello`."""
+def test_first_message_other_than_hello_is_closed_with_4400(node: Node, message: Json, fmt: str):
     with upgraded(node, fmt) as wire:
         wire.send(DATA_OPCODE[fmt], encode(fmt, message))
         assert wire.close_code() == 4400
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_second_hello_is_closed_with_4400(node: Node, join: Join, fmt: str):
-    """Section 5: `hello` is said once."""
+def test_second_hello_is_closed_with_4400(node: Node, join: Join, fmt: str):
     session = join(node, fmt=fmt)
     session.wire.send(DATA_OPCODE[fmt], good_hello(node, fmt))
     assert session.wire.close_code() == 4400
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_hello_without_a_good_token_is_closed_with_4401(node: Node, keys: Keys, fmt: str):
-    """Sections 5 and 6: missing, or anything wrong with it."""
+def test_hello_without_a_good_token_is_closed_with_4401(node: Node, keys: Keys, fmt: str):
+    """The token is missing, empty or bad (protocol, sections 5 and 6)."""
     for name, token in {"missing": ..., "empty": "", **keys.bad_tokens()}.items():
         hello = without_dots({"type": "hello", "places": [], "token": token})
         with upgraded(node, fmt) as wire:
@@ -185,8 +182,7 @@ def test_a_hello_without_a_good_token_is_closed_with_4401(node: Node, keys: Keys
 
 
 @pytest.mark.parametrize("scope", [None, "", "alerts:publish alerts:manage alerts:test", "alerts:receive2"])
-def test_a_good_token_without_the_scope_to_receive_is_closed_with_4403(node: Node, keys: Keys, scope: str | None):
-    """Section 5: 4403, not 4401."""
+def test_good_token_without_the_receive_scope_is_closed_with_4403(node: Node, keys: Keys, scope: str | None):
     hello = {"type": "hello", "places": [], "token": keys.token(scope=scope)}
     with upgraded(node, "json") as wire:
         wire.send(TEXT, encode("json", hello))
@@ -210,7 +206,7 @@ BAD_MESSAGES: dict[str, Json] = {
     "token: null": {"type": "token", "token": None},
     "token: an unknown field": {"type": "token", "token": "x", "sub": "phone"},
     "ack: nothing": {"type": "ack"},
-    "ack: an id that is none": {"type": "ack", "id": "a b", "revision": 1},
+    "ack: an invalid id": {"type": "ack", "id": "a b", "revision": 1},
     "ack: revision 0": {"type": "ack", "id": "a", "revision": 0},
     "ack: revision is a float": {"type": "ack", "id": "a", "revision": 1.0},
     "ack: revision is a boolean": {"type": "ack", "id": "a", "revision": True},
@@ -223,8 +219,8 @@ NO_REF = ("ref", "ack")
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_bad_field_is_an_error_and_the_session_goes_on(node: Node, join: Join, fmt: str):
-    """Section 5: `error` `bad-field`, with the `ref` if one was given; nothing of it is applied."""
+def test_bad_field_is_answered_with_an_error_and_the_session_continues(node: Node, join: Join, fmt: str):
+    """The `error` has the code `bad-field` and the message's `ref`, if it has one (protocol, section 5)."""
     session = join(node, place(ground()), fmt=fmt)
     for i, (name, message) in enumerate(BAD_MESSAGES.items()):
         ref = {} if name.startswith(NO_REF) else {"ref": f"no {i}"}
@@ -238,8 +234,8 @@ def test_a_bad_field_is_an_error_and_the_session_goes_on(node: Node, join: Join,
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("kind", ["Move", "subscribe", "alert", "welcome", "", "mo\u0000ve", "x" * 1_000])
-def test_an_unknown_type_is_an_error_and_the_session_goes_on(node: Node, join: Join, kind: str, fmt: str):
-    """Section 5: `error` `unknown-type`, whatever its fields."""
+def test_unknown_type_is_answered_with_an_error_and_the_session_continues(node: Node, join: Join, kind: str, fmt: str):
+    """The `error` has the code `unknown-type`, whatever fields the message has (protocol, section 5)."""
     session = join(node, fmt=fmt)
     session.say({"type": kind, "ref": "r", "what": {"ever": [1, None]}})
     answer = session.take()
@@ -261,8 +257,8 @@ STRANGE_NUMBERS = [
 ]
 
 
-def test_a_value_that_json_allows_and_no_field_does_is_a_bad_field(node: Node, join: Join):
-    """Section 5, "JSON as strict as in section 2": 422 there, `bad-field` here."""
+def test_value_that_json_allows_but_no_field_accepts_is_a_bad_field(node: Node, join: Join):
+    """Over HTTP these values get 422; here they get `bad-field` (protocol, section 5)."""
     session = join(node)
     for text in STRANGE_NUMBERS:
         session.wire.send(TEXT, text.encode())
@@ -271,13 +267,13 @@ def test_a_value_that_json_allows_and_no_field_does_is_a_bad_field(node: Node, j
     assert session.ask("ping")["type"] == "pong"
 
 
-def test_msgpack_numbers_of_any_kind_are_numbers_and_infinity_is_none(node: Node, join: Join):
-    """Section 5: where a number is expected any int or float will do."""
+def test_msgpack_integers_and_floats_are_accepted_and_infinity_is_not(node: Node, join: Join):
+    """A field that expects a number accepts any integer or finite float (protocol, section 5)."""
     session = join(node, fmt="msgpack")
     for lat in (1, -1, 1.5, 0, -0.0):
         session.move({"lat": lat, "lng": 1, "accuracy_m": 5})
     session.wire.send(BINARY, b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x3f\x80\x00\x00\xa3lng\x01")
-    assert session.take()["type"] == "ok", "a float 32"
+    assert session.take()["type"] == "ok", "a 32-bit float was refused"
     session.say({"type": "move", "places": [{"lat": float("inf"), "lng": 1}]})
     answer = session.take()
     assert (answer["type"], answer["code"]) == ("error", "bad-field")
@@ -285,8 +281,8 @@ def test_msgpack_numbers_of_any_kind_are_numbers_and_infinity_is_none(node: Node
 
 @pytest.mark.parametrize("ref", ["x", "x" * 64, "é\u4e16\U0001f30d", 0, 1, 2**31, 2**53 - 1])
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_ref_comes_back_unchanged(node: Node, join: Join, ref: str | int, fmt: str):
-    """Section 5: a string of 1 to 64 characters or an integer from 0 to 2^53-1."""
+def test_ref_is_returned_unchanged(node: Node, join: Join, ref: str | int, fmt: str):
+    """A `ref` is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (protocol, section 5)."""
     session = join(node, fmt=fmt)
     session.say({"type": "ping", "ref": ref})
     answer = session.take()
@@ -295,8 +291,8 @@ def test_a_ref_comes_back_unchanged(node: Node, join: Join, ref: str | int, fmt:
     assert session.take() == {"type": "ok", "live": 0, "ref": ref}
 
 
-def test_nothing_of_a_bad_move_is_applied(node: Node, join: Join):
-    """Section 5: one bad place among good ones, and the session stays where it was."""
+def test_bad_move_and_bad_filter_change_nothing(node: Node, join: Join):
+    """With one bad place among good ones, the session stays where it was (protocol, section 5)."""
     here, there = ground(), ground()
     session = join(node, place(here))
     session.say({"type": "move", "places": [place(there), {"lat": 91, "lng": 0}]})
@@ -310,8 +306,8 @@ def test_nothing_of_a_bad_move_is_applied(node: Node, join: Join):
     assert session.heard(away) == []
 
 
-def test_a_fresh_token_that_is_bad_ends_the_session(node: Node, join: Join, keys: Keys):
-    """Section 5: 4401 for a bad one and for another `sub`; 4403 without the scope to receive."""
+def test_bad_fresh_token_closes_the_session(node: Node, join: Join, keys: Keys):
+    """A bad token and a token of another `sub` get 4401; a token without the scope to receive gets 4403."""
     bad = {
         "of another sub": (keys.token(sub="somebody-else", scope=PHONE_SCOPE), 4401),
         "without the scope": (keys.token(sub="phone", scope="alerts:test"), 4403),
@@ -324,8 +320,7 @@ def test_a_fresh_token_that_is_bad_ends_the_session(node: Node, join: Join, keys
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_an_ack_of_anything_is_taken_without_an_answer(node: Node, join: Join, fmt: str):
-    """Section 5, `ack`: else nothing happens."""
+def test_ack_of_an_unknown_alert_is_accepted_without_an_answer(node: Node, join: Join, fmt: str):
     session = join(node, fmt=fmt)
     session.ack(new_id(), 1)
     session.ack("x" * 128, 2**31 - 1)
@@ -337,8 +332,7 @@ def test_an_ack_of_anything_is_taken_without_an_answer(node: Node, join: Join, f
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_welcome_says_what_a_client_needs(node: Node, join: Join, fmt: str):
-    """Section 5, `welcome`; and each session has a name of its own."""
+def test_welcome_has_heartbeat_retry_times_and_a_session_id_of_its_own(node: Node, join: Join, fmt: str):
     first, second = join(node, fmt=fmt), join(node, fmt=fmt)
     welcome = first.welcome
     assert welcome["live"] == 0
@@ -350,8 +344,8 @@ def test_a_welcome_says_what_a_client_needs(node: Node, join: Join, fmt: str):
 
 
 @pytest.mark.parametrize("protocol", [JSON, MSGPACK])
-def test_a_stock_websocket_client_gets_its_alert(node: Node, keys: Keys, protocol: str):
-    """Section 5 needs nothing but RFC 6455: an ordinary library in its default settings."""
+def test_stock_websocket_client_gets_its_alert(node: Node, keys: Keys, protocol: str):
+    """The protocol needs only RFC 6455: the client is the `websockets` library with its default settings."""
     fmt, spot = protocol.rsplit(".", 1)[1], ground()
     alert_id = node.publish(alert(spot))["id"]
     url = f"ws://127.0.0.1:{node.stream_port}/v1/stream"
@@ -364,8 +358,8 @@ def test_a_stock_websocket_client_gets_its_alert(node: Node, keys: Keys, protoco
     assert kinds[1]["alert"]["id"] == alert_id
 
 
-def test_eight_places_of_every_kind_are_welcome(node: Node, join: Join):
-    """Section 5: 0 to 8 places; edges of the ranges included."""
+def test_hello_with_eight_places_of_every_kind_is_accepted(node: Node, join: Join):
+    """The places include the limits of all ranges (protocol, section 5)."""
     session = join(
         node,
         {"lat": 90, "lng": 180},
@@ -380,21 +374,19 @@ def test_eight_places_of_every_kind_are_welcome(node: Node, join: Join):
     assert session.move(*session.places)["live"] == 0
 
 
-def test_a_full_hello_is_welcome(node: Node, join: Join):
-    """Section 5: 256 held alerts, 64 categories."""
+def test_hello_of_the_largest_size_is_accepted(node: Node, join: Join):
+    """The `hello` holds 256 alerts and filters by 64 categories (protocol, section 5)."""
     holding = {f"{'h' * 124}.{i:03}": 2**31 - 1 for i in range(256)}
     categories = [f"c_{i}" for i in range(64)]
     session = join(node, holding=holding, categories=categories, min_severity="minor")
     assert session.welcome["live"] == 0
 
 
-def test_the_node_goes_on_serving_after_all_of_this(node: Node):
-    """A good alert still reaches a good session."""
+def test_node_still_serves_after_these_tests(node: Node):
     node.assert_serving()
 
 
-def test_two_hundred_bad_sockets_at_once_do_not_keep_a_good_one_out(node: Node, join: Join):
-    """A crowd that misbehaves in every way, and a subscriber among them."""
+def test_two_hundred_bad_connections_at_once_do_not_disturb_a_subscriber(node: Node, join: Join):
     crowd = [upgraded(node, FORMATS[i % 2]) for i in range(200)]
     spot = ground()
     session = join(node, place(spot))

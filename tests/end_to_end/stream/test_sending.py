@@ -1,6 +1,6 @@
-"""Ways to send: as the machine has it, in a container that forbids io_uring, and where Linux AIO is forbidden too.
+"""The three ways to send: by io_uring, by Linux AIO if io_uring is forbidden, and by one call for each socket.
 
-The calls are forbidden for real, by a seccomp filter. All other tests run as the machine has it.
+A seccomp filter forbids the system calls for real. All other tests send in the way that the machine allows.
 """
 
 import sys
@@ -17,18 +17,18 @@ from bench import forbid
 
 FORBIDDEN = {"free": (), "container": (forbid.IO_URING,), "one by one": (forbid.IO_URING, forbid.AIO)}
 BATCHED = ("free", "container")
-A_CROWD = 20  # of each wire format
+A_CROWD = 20  # sessions for each wire format
 
 
 @pytest.fixture(scope="module", params=FORBIDDEN)
 def way(request: pytest.FixtureRequest) -> str:
-    """What the node may use."""
+    """Return which way of sending the node may use."""
     return request.param
 
 
 @pytest.fixture(scope="module")
 def node(way: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node to which some calls are forbidden."""
+    """Start a node whose process may not use some system calls."""
     node = Node(tmp_path_factory.mktemp("node"), keys)
     if FORBIDDEN[way]:
         node.launcher = [sys.executable, forbid.__file__, ",".join(FORBIDDEN[way])]
@@ -36,8 +36,11 @@ def node(way: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield node
 
 
-def test_everybody_inside_is_told_once_and_in_order_and_nobody_else(node: Node, join):
-    """Section 5: an alert, its revision and its cancel, in both formats; and one who hung up hinders nobody."""
+def test_every_session_inside_gets_each_message_once_and_in_order(node: Node, join):
+    """An alert, its revision and its cancel are sent in both formats; sessions outside get nothing.
+
+    One session inside has disconnected, which does not affect the others (protocol, section 5).
+    """
     here = ground()
     inside = [join(node, place(beyond(here, n, 5.0 * n)), fmt=fmt) for n in range(A_CROWD) for fmt in FORMATS]
     outside = [join(node, place(beyond(here, 90, 20_000)), fmt=fmt) for fmt in FORMATS]
@@ -50,8 +53,8 @@ def test_everybody_inside_is_told_once_and_in_order_and_nobody_else(node: Node, 
     node.assert_no_surprise()
 
 
-def test_the_node_says_how_it_sends(node: Node, way: str):
-    """In one line at its start, with what can be done where it is the slow way; and as a metric."""
+def test_node_logs_at_start_how_it_sends_and_shows_it_as_a_metric(node: Node, way: str):
+    """For the slow way, the log line is a warning that says what the operator can do."""
     [said] = [line for line in node.output().splitlines() if "Linux AIO" in line]
     metrics = node.api.get("/metrics").text.splitlines()
     if way in BATCHED:
@@ -65,7 +68,7 @@ def test_the_node_says_how_it_sends(node: Node, way: str):
 
 
 @pytest.mark.parametrize("calls", ["io_setup,io_mend", ""])
-def test_what_is_not_known_can_t_be_forbidden(calls: str):
-    """Rather than be allowed without a word."""
+def test_forbidding_an_unknown_system_call_raises(calls: str):
+    """A misspelt name must not leave the call allowed without notice."""
     with pytest.raises(OSError, match=f"the number of {calls[-7:]}"):
         forbid.forbid(*calls.split(","))

@@ -1,6 +1,6 @@
-"""One token that takes all it can get, on a real node: it is told 429, and others are served (rules HD3, HD6, HD14).
+"""One token that takes all it can get: the node answers 429 to its requests, and still serves others.
 
-An attacker here has a good token, and as many connections as it takes. Strangers have no token.
+An attacker has a good token and opens as many connections as possible; strangers have no token (rules HD3, HD6, HD14).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ burglary = { title = "Burglary" }
 
 @pytest.fixture(scope="module")
 def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node that takes polygons."""
+    """Start a node that accepts polygons."""
     home = tmp_path_factory.mktemp("node")
     (home / "policy.toml").write_text(POLYGONS)
     with Node(home, keys, "--policy", "policy.toml") as node:
@@ -50,7 +50,7 @@ def node(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]
 
 
 class AttackerConnections:
-    """Connections of one attacker."""
+    """The connections of one attacker, closed at the end of the block."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -64,7 +64,7 @@ class AttackerConnections:
         self._opened.close()
 
     def say(self, count: int, data: bytes, receive_buffer: int = 0) -> list[socket.socket]:
-        """Open so many connections more, and say the same on each."""
+        """Open `count` more connections, and send the same bytes on each."""
         more = []
         for _ in range(count):
             sock = self._opened.enter_context(socket.socket())
@@ -78,7 +78,7 @@ class AttackerConnections:
         return more
 
     def answered(self) -> list[socket.socket]:
-        """The connections on which something has come."""
+        """Return the connections that have received an answer."""
         poll = select.poll()
         for sock in self.sockets:
             poll.register(sock, select.POLLIN)
@@ -87,14 +87,14 @@ class AttackerConnections:
 
 
 def head(method: str, path: str, token: str, **fields: str) -> bytes:
-    """The head of a request whose body does not come."""
+    """Return the head of a request whose body will not come."""
     lines = {"Host": "x", "Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     lines |= {name.replace("_", "-"): value for name, value in fields.items()}
     return "\r\n".join([f"{method} {path} HTTP/1.1", *(f"{n}: {v}" for n, v in lines.items()), "", ""]).encode()
 
 
 def answer_of(sock: socket.socket) -> tuple[int, dict[str, str], Json]:
-    """The status, the fields and the problem of an answer."""
+    """Return the status, the header fields and the problem of an answer."""
     data = b""
     while b"\r\n\r\n" not in (data := data.removeprefix(CONTINUE)):
         data += sock.recv(65536) or pytest.fail("closed without an answer")
@@ -107,14 +107,14 @@ def answer_of(sock: socket.socket) -> tuple[int, dict[str, str], Json]:
 
 
 def assert_share_is_used(status: int, fields: Any, problem: Json) -> None:
-    """The answer says that a share is used, and when to come again."""
+    """Assert that the answer says that the share is used up, and when to try again."""
     assert (status, problem["type"]) == (429, "/problems/too-many-requests")
     assert int(fields["retry-after"]) > 0
     assert "share" in problem["detail"]
 
 
 def polygon(spot: Point, corners: int = 400) -> Json:
-    """A star with many corners: working it out takes a thread some milliseconds."""
+    """Return a star with so many corners that the server needs some milliseconds of a thread for it."""
     turns = [2 * math.pi * n / corners for n in range(corners)]
     radii = [0.3 + 0.015 * (n % 2) for n in range(corners)]
     ring = [[spot[1] + r * math.cos(t), spot[0] + r * math.sin(t)] for r, t in zip(radii, turns, strict=True)]
@@ -122,7 +122,7 @@ def polygon(spot: Point, corners: int = 400) -> Json:
 
 
 def at_once(count: int, ask: Any) -> list[httpx.Response]:
-    """The answers to so many requests, all of them sent before the first answer."""
+    """Return the answers to `count` requests that are all sent before the first answer."""
     with ThreadPoolExecutor(count) as threads:
         return list(threads.map(lambda _: ask(), range(count)))
 
@@ -130,33 +130,33 @@ def at_once(count: int, ask: Any) -> list[httpx.Response]:
 # -- bodies
 
 
-def test_bodies_that_never_come_shut_out_their_own_subject_alone(keys: Keys, tmp_path: Path):
-    """HD6: beyond its share a token is told 429, and every alert of another is published."""
+def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tmp_path: Path):
+    """Beyond its share the token gets 429, while every alert of another token is published (rule HD6)."""
     token = keys.token(sub="attacker", scope=DESK_SCOPE)
     with Node(tmp_path, keys, "--share", "0.02") as node:
         with AttackerConnections(node.api_port) as crowd:
             crowd.say(100, head("POST", "/v1/alerts", token, Content_Length="100"))
-            wait_until(lambda: len(crowd.answered()) >= 60, "all beyond the share are refused")
+            wait_until(lambda: len(crowd.answered()) >= 60, "all requests beyond the share are refused")
             own = node.get("/v1/alerts", token)
             assert_share_is_used(own.status_code, own.headers, own.json())
             assert_share_is_used(*answer_of(crowd.answered()[0]))
             statuses = Counter(node.post("/v1/alerts", alert(ground())).status_code for _ in range(30))
             assert statuses == {201: 30}
-        wait_until(lambda: node.get("/v1/alerts", token).status_code == 200, "who hangs up has places again")
+        wait_until(lambda: node.get("/v1/alerts", token).status_code == 200, "the closed connections no longer count")
         node.assert_no_surprise()
 
 
-def test_strangers_who_do_not_read_shut_out_nobody(keys: Keys, tmp_path: Path):
-    """HD6, BA1d: a connection without a token whose answers are not read gives way to a new one.
+def test_strangers_who_do_not_read_their_answers_block_nobody(keys: Keys, tmp_path: Path):
+    """A connection without a token whose answers are not read is closed for a new one (rules HD6, BA1d).
 
-    With few descriptors the node takes few connections: an eighth of them.
+    The node has 400 file descriptors and accepts an eighth as many connections.
     """
     narrow = Node(tmp_path, keys)
     narrow.launcher = ["sh", "-c", 'ulimit -n 400; exec "$0" "$@"']
     url, ask = f"http://127.0.0.1:{narrow.api_port}", b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
     with narrow, AttackerConnections(narrow.api_port) as crowd:
         crowd.say(400 // 8, ask, receive_buffer=2_048)
-        for _ in range(60):  # meanwhile the answers come to fill what the kernel holds of them
+        for _ in range(60):  # meanwhile the unread answers fill the kernel's buffers
             answer = httpx.post(
                 f"{url}/v1/alerts", json=alert(ground()), headers=bearer(narrow.desk), timeout=PATIENCE, trust_env=False
             )
@@ -167,7 +167,7 @@ def test_strangers_who_do_not_read_shut_out_nobody(keys: Keys, tmp_path: Path):
 
 
 def test_polygon_dry_runs_of_one_subject_leave_room_for_others(node: Node):
-    """HD6: of 60 at once some are told 429, and the other subject's are worked out meanwhile."""
+    """Of 60 dry runs at once some get 429, while those of another subject succeed (rule HD6)."""
     token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
     body = alert(ground(), category="flood", area=polygon(ground()))
     with ThreadPoolExecutor(1) as attack:
@@ -183,7 +183,7 @@ def test_polygon_dry_runs_of_one_subject_leave_room_for_others(node: Node):
 
 
 def test_reads_of_one_subject_leave_room_for_others(node: Node):
-    """HD6: of 100 lists at once some are told 429, and the other subject's are answered."""
+    """Of 100 lists at once some get 429, while those of another subject succeed (rule HD6)."""
     token = node.keys.token(sub="attacker", scope=DESK_SCOPE)
     for answer in node.at_once("/v1/alerts", [alert(ground()) for _ in range(300)]):
         assert answer.status_code == 201
@@ -198,8 +198,8 @@ def test_reads_of_one_subject_leave_room_for_others(node: Node):
 # -- calls
 
 
-def test_dispatcher_with_share_of_open_calls_is_refused_on_each_run_and_others_are_not(keys: Keys, tmp_path: Path):
-    """HD6: open calls are counted in the log, so a restart forgets none; `--share` says how many there may be."""
+def test_dispatcher_beyond_its_share_of_open_calls_is_refused_even_after_a_restart(keys: Keys, tmp_path: Path):
+    """Open calls are counted in the log, so a restart forgets none; `--share` sets how many may be open (rule HD6)."""
     attacker, other = (keys.token(sub=sub, scope=DISPATCH_SCOPE) for sub in ("attacker", "cad-3"))
     with calling_node(tmp_path, keys, "--share", "0.02") as node:
         bodies = [call() for _ in range(20)]
@@ -220,17 +220,17 @@ def test_dispatcher_with_share_of_open_calls_is_refused_on_each_run_and_others_a
 # -- CAP
 
 
-def test_messages_of_one_source_that_never_come_take_no_place_of_another(keys: Keys, tmp_path: Path):
-    """HD3: the source's own share is used by what has come of them; the other source's warnings are all published."""
+def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys: Keys, tmp_path: Path):
+    """The received bytes of unfinished messages count against their own source only (rule HD3)."""
     with Node(tmp_path, keys, *options(tmp_path), "--share", "0.05") as node:
         (tmp_path / "sources.toml").write_text(SOURCES + '[sources.hub]\napprover = "the hub"\nsenders = ["*"]\n')
         node.restart()
         token, issuer = keys.token(sub="hub", scope=DESK_SCOPE), Issuer()
         slow = head("POST", "/v1/cap", token, Content_Type="application/xml", Content_Length=str(2**21))
         with AttackerConnections(node.api_port) as crowd:
-            crowd.say(60, slow)  # nothing of the body
-            crowd.say(6, slow + b" " * 100_000)  # enough of it to take a place
-            wait_until(lambda: len(crowd.answered()) >= 3, "those beyond the share are refused")
+            crowd.say(60, slow)  # without any byte of the body
+            crowd.say(6, slow + b" " * 100_000)  # with enough bytes to count against the share
+            wait_until(lambda: len(crowd.answered()) >= 3, "the requests beyond the share are refused")
             assert_share_is_used(*answer_of(crowd.answered()[0]))
             for number in range(20):
                 assert post(node, issuer.message(f"m-{number}"))[0] == 201
@@ -240,13 +240,16 @@ def test_messages_of_one_source_that_never_come_take_no_place_of_another(keys: K
 # -- devices
 
 
-def test_registrations_of_one_subject_that_never_come_shut_out_nobody(keys: Keys, tmp_path: Path, service: PushService):
-    """HD6: beyond its share a token is told 429, and another phone is registered. HD14: a drain answers the rest."""
+def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, tmp_path: Path, service: PushService):
+    """Beyond its share the token gets 429, while another phone is registered (rule HD6).
+
+    The drain answers the rest with 503 (rule HD14).
+    """
     with Node(tmp_path, keys) as node, Push(node, service, options=("--share", "0.02")) as push:
         token = push.token(sub="attacker", scope=PHONE_SCOPE)
         with AttackerConnections(push.port) as crowd:
             crowd.say(30, head("PUT", f"/v1/devices/{'d' * 16}", token, Content_Length="100"))
-            wait_until(lambda: len(crowd.answered()) >= 20, "those beyond the share are refused")
+            wait_until(lambda: len(crowd.answered()) >= 20, "the requests beyond the share are refused")
             push.register(service.phone(), cell(ground()))
             assert push.terminate() == 0
             statuses = Counter(answer_of(sock)[0] for sock in crowd.sockets)
@@ -258,8 +261,8 @@ def test_registrations_of_one_subject_that_never_come_shut_out_nobody(keys: Keys
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_bodies_under_way_at_drain_are_answered_and_nothing_is_printed(keys: Keys, tmp_path: Path, workers: str):
-    """HD14: 503 at once, and no traceback, however short the drain."""
+def test_requests_with_unfinished_bodies_are_answered_with_503_at_drain(keys: Keys, tmp_path: Path, workers: str):
+    """The answers come at once and nothing prints a traceback, however short the drain is (rule HD14)."""
     with Node(tmp_path, keys, "--drain-s", "1", "--workers", workers) as node:
         with AttackerConnections(node.api_port) as crowd:
             for body in ({"Content_Length": "100"}, {"Transfer_Encoding": "chunked"}):

@@ -1,4 +1,4 @@
-"""Streams with proofs on a real node, to a stock client of the `websockets` library (S7, F9)."""
+"""Streams with proofs on a real node, read by a client of the `websockets` library (rules S7, F9)."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,19 +23,19 @@ SIGNED = ["geocast.v1.json.signed", "geocast.v1.msgpack.signed"]
 
 @pytest.fixture(scope="module")
 def desk(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk whose burglaries are signed, and whose robberies are not."""
+    """Start a desk whose alerts of category burglary are signed, and whose robberies are not."""
     with signing_node(keys, tmp_path_factory.mktemp("signed")) as desk:
         yield desk
 
 
 @pytest.fixture
 def here() -> Point:
-    """Where it happens."""
+    """Return the place of this test's alerts."""
     return ground()
 
 
 class Stock:
-    """A connection of the library's own client, with messages as maps; each is one that the document names."""
+    """A connection of the `websockets` library that checks each message against the documented schemas."""
 
     def __init__(self, desk: Desk, spot: Point, *protocols: str, **hello: Any) -> None:
         url = f"ws://127.0.0.1:{desk.node.stream_port}/v1/stream"
@@ -49,15 +49,15 @@ class Stock:
         assert self.welcome["type"] == "welcome"
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connecting.__exit__(None, None, None)
 
     def say(self, **message: Any) -> None:
-        """Send one."""
+        """Send a message."""
         self.socket.send(json.dumps(message) if self.is_text else msgpack.packb(message))
 
     def take(self) -> Json:
-        """The next one."""
+        """Return the next message."""
         frame = self.socket.recv(PATIENCE)
         assert isinstance(frame, str) == self.is_text
         message = json.loads(frame) if self.is_text else msgpack.unpackb(frame)
@@ -67,7 +67,7 @@ class Stock:
 
 @pytest.fixture
 def join(desk: Desk, here: Point) -> Iterator[Callable[..., Stock]]:
-    """`join(*protocols, **hello)`: a client at the place, that hangs up when the test is over."""
+    """Yield `join(*protocols, **hello)`, which connects a client at `here` until the test is over."""
     joined: list[Stock] = []
 
     def joining(*protocols: str, **hello: Any) -> Stock:
@@ -80,10 +80,10 @@ def join(desk: Desk, here: Point) -> Iterator[Callable[..., Stock]]:
 
 
 @pytest.mark.parametrize("protocol", SIGNED)
-def test_a_client_is_sent_what_was_signed_and_verifies_it(
+def test_client_verifies_the_signed_alert_revision_and_cancel(
     desk: Desk, here: Point, join: Callable[..., Stock], protocol
 ):
-    """F9, C12: alert, revision and cancel, in both formats; acknowledged as ever."""
+    """The messages come in both formats and are acknowledged as usual (rules F9, C12)."""
     phone = join(protocol)
     verifier = Verifier(desk.reviewers, AUDIENCE, approvals=2, cancel_approvals=1)
     first = desk.publish(here)
@@ -104,8 +104,10 @@ def test_a_client_is_sent_what_was_signed_and_verifies_it(
     assert verifier.read(over)["reason"] == "The fire is out."
 
 
-def test_who_can_do_without_proofs_is_sent_all(desk: Desk, here: Point, join: Callable[..., Stock]):
-    """S7, F9: what nobody has signed comes as on the plain stream, and what was signed as that always did."""
+def test_client_that_accepts_both_streams_gets_signed_and_unsigned_alerts(
+    desk: Desk, here: Point, join: Callable[..., Stock]
+):
+    """Unsigned alerts look as on the plain stream, and the plain stream has no proofs (rules S7, F9)."""
     either, plain = join(*BOTH), join("geocast.v1.json")
     assert either.socket.subprotocol == BOTH[0]
     signed = desk.publish(here)
@@ -117,8 +119,8 @@ def test_who_can_do_without_proofs_is_sent_all(desk: Desk, here: Point, join: Ca
     assert not any("proof" in message for message in told)
 
 
-def test_who_comes_late_or_back_is_sent_the_proof(desk: Desk, here: Point, join: Callable[..., Stock]):
-    """R3, R5: a late joiner, one that holds an older revision, and one that holds what was called off."""
+def test_late_or_returning_client_is_sent_the_proof(desk: Desk, here: Point, join: Callable[..., Stock]):
+    """One client joins late, one holds an older revision, and one holds a cancelled alert (rules R3, R5)."""
     first = desk.publish(here)
     late = join(SIGNED[0])
     assert (late.welcome["live"], json.loads(late.take()["proof"]["form"])) == (1, first.form)

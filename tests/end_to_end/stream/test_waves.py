@@ -1,10 +1,9 @@
-"""Waves of clients leave a node as it was.
+"""Waves of clients, after which a node must be as it was before.
 
-`make test` runs a few small waves. `make soak` runs them for minutes (`SOAK_MINUTES`), takes the resident memory of the
-node after each, and fails if it grows: after the tenth wave, and with 99 % confidence, by more than 16 bytes for each
-connection of a wave. That is the least that Python allocates, so nothing that each connection leaves behind is smaller;
-a slope below it is the allocator's, and can't be told from zero. (Before this was tested, a session left 1,350 bytes.)
-`WAVES_SEED` replays a run.
+`make test` runs two small waves. `make soak` runs waves for minutes (`SOAK_MINUTES`), and measures the node's resident
+memory after each. The soak fails if, after the tenth wave and with 99 % confidence, the memory grows by more than 16
+bytes for each connection of a wave. CPython allocates at least 16 bytes, so a connection that leaves anything behind
+leaves that much; a smaller slope comes from the allocator and cannot be told from zero. `WAVES_SEED` replays a run.
 """
 
 import contextlib
@@ -20,13 +19,14 @@ from end_to_end.kit.waves import BLOCKS, Trend, Waves
 
 SEED = int(os.environ.get("WAVES_SEED", "20260131"))
 MINUTES = float(os.environ.get("GEOCAST_SOAK_MINUTES", "0"))
-WAVE_S = 5.0  # of a soak, at least: then claims that are kept for 30 s are of the same number of waves each time
-WARM_UP = 10  # waves
-LEAST = 16  # bytes: what CPython's allocator rounds up to
+# The shortest wave of a soak: alerts in `holding` are kept for 30 s, always from the same number of waves.
+WAVE_S = 5.0
+WARM_UP = 10  # waves whose memory is not compared
+LEAST = 16  # bytes: CPython's allocator rounds up to a multiple of that
 
 
-def test_waves_pass_and_a_node_is_as_before(keys: Keys, tmp_path: Path):
-    """No session, connection or place is left, every refusal is the right one, and nothing fails."""
+def test_node_is_unchanged_after_waves_of_clients(keys: Keys, tmp_path: Path):
+    """No session, connection or place remains, every refusal has the right code, and nothing fails."""
     with (
         Node(tmp_path, keys, "--origins", ORIGIN) as node,
         contextlib.closing(Waves(node, random.Random(SEED), crowd=20, refused=20)) as waves,
@@ -37,8 +37,8 @@ def test_waves_pass_and_a_node_is_as_before(keys: Keys, tmp_path: Path):
 
 
 @pytest.mark.skipif(not MINUTES, reason="a soak: `make soak`")
-def test_memory_does_not_grow_with_the_waves(keys: Keys, tmp_path: Path):
-    """Resident memory, after each wave, for minutes."""
+def test_memory_does_not_grow_with_the_number_of_waves(keys: Keys, tmp_path: Path):
+    """The test measures resident memory after each wave, for minutes."""
     print(f"\nwaves for {MINUTES:g} minutes, WAVES_SEED={SEED}")
     samples: list[float] = []
     with (
@@ -62,8 +62,7 @@ def test_memory_does_not_grow_with_the_waves(keys: Keys, tmp_path: Path):
 # ---- the trend -----------------------------------------------------------------------------------------------------
 
 
-def test_a_straight_line_is_found_whatever_lies_beside_it():
-    """Outliers don't move it."""
+def test_trend_finds_a_straight_line_despite_outliers():
     samples = [100.0 + 3 * n for n in range(120)]
     samples[7] = samples[70] = 10_000.0
     trend = Trend.of(samples)
@@ -71,14 +70,14 @@ def test_a_straight_line_is_found_whatever_lies_beside_it():
     assert 2.9 < trend.low <= trend.slope <= trend.high < 3.1
 
 
-def test_noise_has_no_slope():
-    """Nine of ten times at least; for independent samples 99 of 100."""
+def test_trend_finds_no_slope_in_noise():
+    """At most 10 of 200 samples of noise show a slope; for independent samples about 2 are expected."""
     dice = random.Random(SEED)
     told = sum(Trend.of([dice.gauss(0, 100) for _ in range(60)]).low > 0 for _ in range(200))
     assert told <= 10
 
 
-def test_a_leak_is_told_from_noise():
-    """A fiftieth of what a node once left behind."""
+def test_trend_finds_a_small_leak_in_noise():
+    """The leak is a fiftieth of one that a node once had."""
     dice = random.Random(SEED)
     assert all(Trend.of([30 * n + dice.gauss(0, 100) for n in range(60)]).low > 8 for _ in range(50))

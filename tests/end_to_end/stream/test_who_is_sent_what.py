@@ -1,7 +1,7 @@
-"""Section 5, "Who is sent what": rules 1 to 8, each as a client sees it.
+"""Rules 1 to 8 of the protocol, section 5, "Who is sent what", as a client sees them.
 
-Every test has a ground of its own. "Nothing came" is judged after `catch_up`: the node has read its log as
-far as a later alert, and has answered a `move` to the same places since.
+Every test publishes at a place of its own. To assert that nothing came, a test first calls `catch_up`: the node has
+then read its log up to a later alert, and has answered a `move` to the same places.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ TESTER = "alerts:receive alerts:test"
 
 @pytest.fixture
 def here() -> Point:
-    """Where it happens."""
+    """Return the place of this test's alerts."""
     return ground()
 
 
 def far_from(spot: Point, metres: float = 50_000) -> Json:
-    """A place well outside."""
+    """Return a place well outside the alert's area."""
     return place(beyond(spot, 90, metres))
 
 
 def publish(node: Node, spot: Point, **fields: Any) -> Json:
-    """Publish an alert; its body."""
+    """Publish an alert, and return its body."""
     body = alert(spot, **fields)
     node.publish(body)
     return body
@@ -42,8 +42,8 @@ def publish(node: Node, spot: Point, **fields: Any) -> Json:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_an_alert_goes_to_those_inside_and_to_nobody_else(node: Node, join: Join, here: Point, fmt: str):
-    """Rule 1: a place inside its area; a session without a place is nowhere."""
+def test_alert_goes_only_to_sessions_with_a_place_inside(node: Node, join: Join, here: Point, fmt: str):
+    """A session without places gets nothing (rule 1)."""
     edge = published(*here, 800)
     centre = (edge["lat"], edge["lng"])
     inside = [
@@ -64,8 +64,8 @@ def test_an_alert_goes_to_those_inside_and_to_nobody_else(node: Node, join: Join
         assert session.heard(body["id"]) == ([1] if session in inside else [])
 
 
-def test_a_revision_that_moves_goes_to_the_new_area_and_to_earlier_recipients(node: Node, join: Join, here: Point):
-    """Rule 1: a recipient is never left with an old version; those who were never told are not told now."""
+def test_revision_with_a_new_area_goes_there_and_to_earlier_recipients(node: Node, join: Join, here: Point):
+    """A recipient never keeps an old version; other sessions in the old area are not sent the revision (rule 1)."""
     there = beyond(here, 90, 50_000)
     old, new, aside = join(node, place(here)), join(node, place(there)), join(node, far_from(here, 90_000))
     body = publish(node, here)
@@ -80,8 +80,11 @@ def test_a_revision_that_moves_goes_to_the_new_area_and_to_earlier_recipients(no
     assert [session.heard(body["id"]) for session in (old, new, aside, late)] == [[1, 2], [2], [], []]
 
 
-def test_a_recipient_that_has_left_and_filters_it_out_gets_the_revision(node: Node, join: Join, here: Point):
-    """Rule 1: wherever it is now and whatever its filter. Rule 3: once; back home it is sent nothing again."""
+def test_recipient_that_left_and_filters_the_alert_out_gets_its_revisions(node: Node, join: Join, here: Point):
+    """A recipient gets each revision wherever it is and whatever it filters (rule 1).
+
+    When the recipient returns, nothing is sent again (rule 3).
+    """
     session = join(node, place(here))
     body = publish(node, here)
     session.listen(body["id"], 1)
@@ -96,8 +99,8 @@ def test_a_recipient_that_has_left_and_filters_it_out_gets_the_revision(node: No
     assert session.heard(body["id"]) == [1, 2, 3]
 
 
-def test_a_revision_that_begins_to_pass_a_filter_is_sent(node: Node, join: Join, here: Point):
-    """Rule 1: each new revision is judged by itself."""
+def test_revision_that_passes_the_filter_is_sent_after_one_that_did_not(node: Node, join: Join, here: Point):
+    """Each revision is compared with the filter (rule 1), until the session is a recipient."""
     session = join(node, place(here), min_severity="severe")
     body = publish(node, here)
     node.revise(revision_of(body, 2, severity="severe"))
@@ -111,8 +114,8 @@ def test_a_revision_that_begins_to_pass_a_filter_is_sent(node: Node, join: Join,
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_several_places_inside_get_one_frame(node: Node, join: Join, here: Point, fmt: str):
-    """Rule 2: several places inside, once; several circles of one area too."""
+def test_session_with_several_places_inside_gets_the_alert_once(node: Node, join: Join, here: Point, fmt: str):
+    """The same holds for an area of several circles (rule 2)."""
     places = [place(beyond(here, 45 * i, 100)) for i in range(8)]
     early = join(node, *places, fmt=fmt)
     body = publish(node, here, area=[circle(here), circle(beyond(here, 0, 50)), circle(here, 5_000)])
@@ -123,8 +126,8 @@ def test_several_places_inside_get_one_frame(node: Node, join: Join, here: Point
         assert session.heard(body["id"]) == [1]
 
 
-def test_revisions_come_in_rising_order_and_nothing_after_the_cancel(node: Node, join: Join, here: Point):
-    """Rule 2: for one id, in order; a superseded revision may be left out."""
+def test_revisions_come_in_rising_order_and_nothing_follows_the_cancel(node: Node, join: Join, here: Point):
+    """A superseded revision may be left out (rule 2)."""
     sessions = [join(node, place(here), fmt=FORMATS[i % 2]) for i in range(6)]
     body = publish(node, here)
     for session in sessions:
@@ -140,8 +143,8 @@ def test_revisions_come_in_rising_order_and_nothing_after_the_cancel(node: Node,
         assert heard[:-1] == sorted(set(heard[:-1]))
 
 
-def test_a_repeated_post_is_not_sent_again(node: Node, join: Join, here: Point):
-    """Rule 2: an (id, revision) is sent at most once on one connection."""
+def test_repeated_post_is_not_sent_again(node: Node, join: Join, here: Point):
+    """Each revision is sent at most once on a connection (rule 2)."""
     session = join(node, place(here))
     body = publish(node, here)
     session.listen(body["id"], 1)
@@ -155,8 +158,8 @@ def test_a_repeated_post_is_not_sent_again(node: Node, join: Join, here: Point):
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_late_joiner_gets_what_is_live(node: Node, join: Join, here: Point, fmt: str):
-    """Rule 3, `hello`: the newest revision of each, directly behind the welcome."""
+def test_late_joiner_gets_the_live_alerts_behind_the_welcome(node: Node, join: Join, here: Point, fmt: str):
+    """The newest revision of each live alert follows the `welcome` (rule 3, `hello`)."""
     first, second = publish(node, here), publish(node, here)
     node.revise(revision_of(first, 2))
     node.settle()
@@ -165,8 +168,8 @@ def test_a_late_joiner_gets_what_is_live(node: Node, join: Join, here: Point, fm
     assert {told(m) for m in session.batch} == {(first["id"], 2), (second["id"], 1)}
 
 
-def test_who_moves_in_gets_what_is_live(node: Node, join: Join, here: Point):
-    """Rule 3, `move`: directly behind the `ok`."""
+def test_session_that_moves_inside_gets_the_live_alerts(node: Node, join: Join, here: Point):
+    """The alerts follow the `ok` (rule 3, `move`)."""
     body = publish(node, here)
     node.settle()
     session = join(node, far_from(here))
@@ -174,19 +177,19 @@ def test_who_moves_in_gets_what_is_live(node: Node, join: Join, here: Point):
     assert session.everything() == [(body["id"], 1)]
 
 
-def test_who_widens_a_filter_gets_what_is_live(node: Node, join: Join, here: Point):
-    """Rule 3, `filter`: absent stays, `null` clears."""
+def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: Join, here: Point):
+    """An absent member keeps its value, and `null` clears it (rule 3, `filter`)."""
     body = publish(node, here, severity="moderate")
     node.settle()
     session = join(node, place(here), categories=["robbery"], min_severity="severe")
     assert session.welcome["live"] == 0
-    assert session.filter(min_severity=None)["live"] == 0, "categories stay"
+    assert session.filter(min_severity=None)["live"] == 0, "the filter lost its categories"
     assert session.filter(categories=["robbery", "burglary"])["live"] == 1
     assert session.everything() == [(body["id"], 1)]
 
 
-def test_who_gains_a_scope_gets_what_is_live(node: Node, join: Join, here: Point):
-    """Rules 3 and 6, `token`."""
+def test_session_that_gains_a_scope_gets_the_live_alerts(node: Node, join: Join, here: Point):
+    """The alerts follow the `ok` to `token` (rules 3 and 6)."""
     body = publish(node, here, status="exercise")
     node.settle()
     session = join(node, place(here))
@@ -196,8 +199,10 @@ def test_who_gains_a_scope_gets_what_is_live(node: Node, join: Join, here: Point
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_walking_in_and_out_sends_nothing_twice(node: Node, join: Join, here: Point, fmt: str):
-    """Rule 3: again and again."""
+def test_session_that_leaves_and_returns_repeatedly_is_sent_nothing_twice(
+    node: Node, join: Join, here: Point, fmt: str
+):
+    """Changing the filter back and forth sends nothing twice either (rule 3)."""
     body = publish(node, here)
     node.settle()
     session = join(node, place(here), fmt=fmt)
@@ -209,8 +214,8 @@ def test_walking_in_and_out_sends_nothing_twice(node: Node, join: Join, here: Po
     assert session.heard(body["id"]) == [1]
 
 
-def test_another_connection_starts_afresh(node: Node, join: Join, here: Point):
-    """Rule 3: what counts is this connection, not the token."""
+def test_new_connection_of_the_same_token_gets_the_alert_again(node: Node, join: Join, here: Point):
+    """The rules apply to the connection, not to the token (rule 3)."""
     body = publish(node, here)
     for _ in range(2):
         session = join(node, place(here))
@@ -218,8 +223,8 @@ def test_another_connection_starts_afresh(node: Node, join: Join, here: Point):
         session.leave()
 
 
-def test_what_has_ended_is_not_sent_to_a_late_joiner(node: Node, join: Join, here: Point):
-    """Rules 1 and 3: cancelled or expired, to nobody who comes later."""
+def test_late_joiner_is_not_sent_cancelled_or_expired_alerts(node: Node, join: Join, here: Point):
+    """A session that joins later, or moves inside later, gets nothing (rules 1 and 3)."""
     cancelled = publish(node, here)
     node.cancel(cancelled["id"], 2)
     expired, _ = node.publish_brief(alert(here))
@@ -232,10 +237,10 @@ def test_what_has_ended_is_not_sent_to_a_late_joiner(node: Node, join: Join, her
         assert session.everything() == []
 
 
-def test_an_end_is_told_to_nobody_and_a_moment_before_it_is_live(node: Node, join: Join, here: Point):
-    """Section 3: nothing is sent after `expires_at`, not even that it has come."""
+def test_alert_is_live_until_its_expiry_and_the_expiry_sends_nothing(node: Node, join: Join, here: Point):
+    """No message announces the expiry (protocol, section 3)."""
     session = join(node, place(here))
-    for seconds in (1.5, 6, 24):  # a busy machine may have it come to its end before it can be sent
+    for seconds in (1.5, 6, 24):  # on a busy machine the alert may expire before it can be sent
         body, _ = node.publish_brief(alert(here), seconds)
         session.catch_up()
         if came_in_time := now() < moment(body["expires_at"]):
@@ -250,10 +255,10 @@ def test_an_end_is_told_to_nobody_and_a_moment_before_it_is_live(node: Node, joi
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_cancel_goes_to_recipients_wherever_they_are_and_to_nobody_else(
+def test_cancel_goes_to_all_recipients_wherever_they_are_and_to_nobody_else(
     node: Node, join: Join, here: Point, fmt: str
 ):
-    """Rule 4: those who left, those who filter it out; not those who were never told."""
+    """Recipients that left or filter the alert out get the cancel; other sessions do not (rule 4)."""
     stayed, left, filtering = (join(node, place(here), fmt=fmt) for _ in range(3))
     never = join(node, place(here), fmt=fmt, categories=["robbery"])
     aside = join(node, far_from(here), fmt=fmt)
@@ -282,7 +287,7 @@ def test_a_cancel_goes_to_recipients_wherever_they_are_and_to_nobody_else(
 
 
 class Held:
-    """Rows of the table of rule 5: an alert that is there, what the client holds, what is sent at once."""
+    """Publishes live and cancelled alerts for the tests of rule 5."""
 
     def __init__(self, node: Node, spot: Point) -> None:
         self.node, self.spot = node, spot
@@ -301,10 +306,10 @@ class Held:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(("current", "held", "sent"), [(3, 1, [3]), (3, 2, [3]), (2, 2, []), (1, 1, []), (1, 5, [])])
-def test_a_holder_of_a_live_alert_is_made_right_and_becomes_a_recipient(
+def test_holder_of_a_live_alert_gets_newer_revisions_and_becomes_a_recipient(
     node: Node, join: Join, here: Point, current: int, held: int, sent: list[int], fmt: str
 ):
-    """Rule 5, rows 1 to 3: wherever it is and whatever its filter; a cancel reaches it later."""
+    """The client may be anywhere, with any filter, and gets a later cancel (rule 5, rows 1 to 3)."""
     body = Held(node, here).live(current)
     node.settle()
     session = join(node, far_from(here), fmt=fmt, holding={body["id"]: held}, categories=[])
@@ -315,8 +320,8 @@ def test_a_holder_of_a_live_alert_is_made_right_and_becomes_a_recipient(
     assert session.heard(body["id"]) == [*sent, "cancel"]
 
 
-def test_a_holder_inside_is_not_sent_what_it_holds(node: Node, join: Join, here: Point):
-    """Rules 3 and 5: neither at `hello` nor on coming home; the next revision is sent."""
+def test_holder_inside_is_not_sent_the_revision_that_it_holds(node: Node, join: Join, here: Point):
+    """The revision is sent neither after `hello` nor when the client returns; the next revision is (rules 3 and 5)."""
     body = Held(node, here).live(2)
     node.settle()
     session = join(node, place(here), holding={body["id"]: 2})
@@ -330,8 +335,11 @@ def test_a_holder_inside_is_not_sent_what_it_holds(node: Node, join: Join, here:
 
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("held", [1, 2, 7])
-def test_a_holder_of_a_cancelled_alert_is_told_once(node: Node, join: Join, here: Point, held: int, fmt: str):
-    """Rule 5, row 4: its last `expires_at` still ahead: `cancel`, and a recipient no more."""
+def test_holder_of_a_cancelled_alert_gets_the_cancel_once(node: Node, join: Join, here: Point, held: int, fmt: str):
+    """The alert was cancelled before its `expires_at`.
+
+    After the cancel, the client is no recipient any more (rule 5, row 4).
+    """
     body = Held(node, here).cancelled()
     node.settle()
     session = join(node, far_from(here), fmt=fmt, holding={body["id"]: held})
@@ -341,8 +349,8 @@ def test_a_holder_of_a_cancelled_alert_is_told_once(node: Node, join: Join, here
     assert session.heard(body["id"]) == ["cancel"]
 
 
-def test_a_holder_is_told_nothing_of_what_it_cannot_know(node: Node, join: Join, here: Point):
-    """Rule 5, row 5: expired, cancelled and expired, unknown, not to be seen: no sign of which."""
+def test_holder_of_ended_unknown_or_invisible_alerts_is_sent_nothing(node: Node, join: Join, here: Point):
+    """The client cannot find out which of these cases applies (rule 5, row 5)."""
     held = Held(node, here)
     expired, _ = node.publish_brief(alert(here))
     bodies = [expired, cancelled_and_over(node, here), held.live(2, status="test"), held.cancelled(status="exercise")]
@@ -356,19 +364,19 @@ def test_a_holder_is_told_nothing_of_what_it_cannot_know(node: Node, join: Join,
 
 
 def cancelled_and_over(node: Node, spot: Point) -> Json:
-    """An alert that was cancelled, and would have come to its end since; its body."""
-    for seconds in (1.0, 4, 16):  # a busy machine may have it come to its end first
+    """Publish and cancel an alert, and wait until its `expires_at` has passed. Return its body."""
+    for seconds in (1.0, 4, 16):  # on a busy machine the alert may expire before its cancel
         body, _ = node.publish_brief(alert(spot), seconds)
         answer = node.post(f"/v1/alerts/{body['id']}/cancel", cancel_body(2))
         if answer.status_code != 410:
             break
     assert answer.status_code == 201, answer.text
-    wait_until(lambda: now() > moment(body["expires_at"]), "it would have ended")
+    wait_until(lambda: now() > moment(body["expires_at"]), "the cancelled alert has expired")
     return body
 
 
-def test_a_holder_with_the_scope_is_told_of_tests(node: Node, join: Join, here: Point):
-    """Rules 5 and 6: for whom they exist, they are held like others."""
+def test_holder_with_the_test_scope_gets_tests_and_exercises(node: Node, join: Join, here: Point):
+    """With the scope, tests and exercises follow the same rules as other alerts (rules 5 and 6)."""
     held = Held(node, here)
     live, cancelled = held.live(2, status="test"), held.cancelled(status="exercise")
     node.settle()
@@ -376,8 +384,8 @@ def test_a_holder_with_the_scope_is_told_of_tests(node: Node, join: Join, here: 
     assert [told(m) for m in session.batch] == [(cancelled["id"], "cancel"), (live["id"], 2)]
 
 
-def test_an_id_that_is_not_known_yet_is_judged_when_it_comes(node: Node, join: Join, here: Point):
-    """Rule 5: an unknown id is remembered for 30 s, in case the node is behind."""
+def test_held_alert_that_the_node_does_not_know_yet_is_handled_when_it_arrives(node: Node, join: Join, here: Point):
+    """A node that is behind remembers an unknown id for 30 s (rule 5)."""
     bodies = [alert(here) for _ in range(3)]
     session = join(node, far_from(here), holding={body["id"]: 1 for body in bodies})
     for body in bodies:
@@ -390,8 +398,8 @@ def test_an_id_that_is_not_known_yet_is_judged_when_it_comes(node: Node, join: J
     assert [session.heard(body["id"]) for body in bodies] == [["cancel"], [2], []]
 
 
-def test_holding_two_hundred_and_fifty_six_reconciles_each(node: Node, join: Join, here: Point):
-    """Section 5, `hello`: up to 256."""
+def test_hello_that_holds_256_alerts_gets_what_changed(node: Node, join: Join, here: Point):
+    """A `hello` may name up to 256 alerts (protocol, section 5)."""
     held = Held(node, here)
     cancelled, revised = held.cancelled(), held.live(2)
     node.settle()
@@ -405,8 +413,10 @@ def test_holding_two_hundred_and_fifty_six_reconciles_each(node: Node, join: Joi
 
 @pytest.mark.parametrize("status", ["test", "exercise"])
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_tests_exist_only_for_who_may_see_them(node: Node, join: Join, here: Point, status: str, fmt: str):
-    """Rule 6: alert, revision, cancel and late joining; even `extreme`."""
+def test_tests_and_exercises_are_sent_only_to_sessions_with_the_scope(
+    node: Node, join: Join, here: Point, status: str, fmt: str
+):
+    """The rule covers alert, revision, cancel and late joiners, even for severity `extreme` (rule 6)."""
     tester, phone = join(node, place(here), scope=TESTER, fmt=fmt), join(node, place(here), fmt=fmt)
     body = publish(node, here, status=status, severity="extreme")
     tester.listen(body["id"], 1)
@@ -420,8 +430,8 @@ def test_tests_exist_only_for_who_may_see_them(node: Node, join: Join, here: Poi
         assert session.everything() == []
 
 
-def test_who_loses_the_scope_is_sent_nothing_more_of_them(node: Node, join: Join, here: Point):
-    """Rule 6: neither revision nor cancel; what is actual still comes."""
+def test_session_that_loses_the_test_scope_gets_no_more_of_a_test(node: Node, join: Join, here: Point):
+    """The session gets neither revision nor cancel of the test; actual alerts still come (rule 6)."""
     session = join(node, place(here), scope=TESTER)
     test, actual = publish(node, here, status="test"), publish(node, here)
     session.listen(test["id"], 1)
@@ -435,8 +445,8 @@ def test_who_loses_the_scope_is_sent_nothing_more_of_them(node: Node, join: Join
     assert session.heard(test["id"]) == [1]
 
 
-def test_an_ack_of_a_test_by_who_may_not_see_it_counts_nothing(node: Node, join: Join, here: Point):
-    """Rule 6: such an id is unknown in `ack` too."""
+def test_ack_of_a_test_without_the_scope_is_not_counted(node: Node, join: Join, here: Point):
+    """Without the scope, the id of a test is unknown to `ack` too (rule 6)."""
     tester, phone = join(node, place(here), scope=TESTER), join(node, place(here))
     body = publish(node, here, status="test")
     phone.ack(body["id"], 1)
@@ -448,7 +458,7 @@ def test_an_ack_of_a_test_by_who_may_not_see_it_counts_nothing(node: Node, join:
 
 # -- rule 7: filters
 
-FILTERS = [  # filter, alert, passes
+FILTERS = [  # filter, members of the alert, whether the alert passes
     ({}, {}, True),
     ({"categories": ["burglary"]}, {}, True),
     ({"categories": ["robbery"]}, {}, False),
@@ -463,10 +473,10 @@ FILTERS = [  # filter, alert, passes
 
 
 @pytest.mark.parametrize(("filters", "fields", "passes"), FILTERS)
-def test_both_parts_of_a_filter_have_to_pass_and_extreme_passes_all(
+def test_alert_must_pass_both_parts_of_a_filter_unless_it_is_extreme(
     node: Node, join: Join, here: Point, filters: Json, fields: Json, passes: bool
 ):
-    """Rule 7, and section 5: early and late."""
+    """The filter applies to sessions that join before and after the alert (rule 7)."""
     early = join(node, place(here), **filters)
     body = publish(node, here, **fields)
     node.settle()
@@ -479,10 +489,10 @@ def test_both_parts_of_a_filter_have_to_pass_and_extreme_passes_all(
 # -- rule 8: the barrier, and the order behind it
 
 
-def test_what_an_ok_announces_comes_directly_behind_it_in_order(node: Node, join: Join, here: Point):
-    """Section 5: cancels first, then the most severe first, exactly `live` of them.
+def test_messages_announced_by_live_follow_at_once_in_their_order(node: Node, join: Join, here: Point):
+    """Cancels come first, then alerts by falling severity, `live` messages in all (protocol, section 5).
 
-    `Session` checks number and order of every batch; this one has some of each.
+    `Session` checks number and order of every batch; this batch has cancels, a revision and new alerts.
     """
     held = Held(node, here)
     severities = ["minor", "extreme", "moderate", "severe", "minor", "extreme"]
@@ -499,8 +509,8 @@ def test_what_an_ok_announces_comes_directly_behind_it_in_order(node: Node, join
     assert shown == ["extreme", "extreme", "severe", "severe", "moderate", "minor"]
 
 
-def test_an_ok_is_a_barrier_while_alerts_are_being_published(node: Node, join: Join, here: Point):
-    """Rule 8: what comes before an `ok` was judged by the old places, what comes after it by the new."""
+def test_ok_is_a_barrier_while_alerts_are_published(node: Node, join: Join, here: Point):
+    """Messages before an `ok` follow the old places, messages after it the new places (rule 8)."""
     there = beyond(here, 90, 50_000)
     bodies = [alert((here, there)[i % 2]) for i in range(160)]
     owner = {body["id"]: i % 2 for i, body in enumerate(bodies)}
@@ -516,20 +526,20 @@ def test_an_ok_is_a_barrier_while_alerts_are_being_published(node: Node, join: J
     for body in bodies:
         session.listen(body["id"], 1)
     session.catch_up()
-    assert len(session.received) == len(bodies), "each, once"
+    assert len(session.received) == len(bodies), "an alert was sent twice"
 
 
 @contextlib.contextmanager
 def publishing(node: Node, bodies: list[Json]) -> Iterator[None]:
-    """Publish from another thread meanwhile."""
+    """Publish these alerts from another thread during the block."""
     with ThreadPoolExecutor(1) as thread:
         published = thread.submit(lambda: [node.publish(body) for body in bodies])
         yield
         published.result()
 
 
-def test_who_joins_while_alerts_are_being_published_gets_each_once(node: Node, join: Join, here: Point):
-    """Rules 2 and 3: whether a session is found by the fan-out or finds the alert itself, never by both."""
+def test_session_that_joins_while_alerts_are_published_gets_each_once(node: Node, join: Join, here: Point):
+    """Either the fan-out finds the session, or the joining session finds the alert, never both (rules 2 and 3)."""
     bodies = [alert(here) for _ in range(120)]
     with publishing(node, bodies):
         sessions = [join(node, place(here), fmt=FORMATS[i % 2]) for i in range(60)]
@@ -546,7 +556,7 @@ def test_who_joins_while_alerts_are_being_published_gets_each_once(node: Node, j
 
 
 def test_each_revision_is_counted_for_each_connection(node: Node, join: Join, here: Point):
-    """Section 4, "Counts": (connection, revision) pairs; cancels don't count."""
+    """Each pair of connection and revision counts once, and cancels do not count (protocol, section 4, "Counts")."""
     sessions = [join(node, place(here), fmt=FORMATS[i % 2]) for i in range(3)]
     body = publish(node, here)
     for session in sessions:
@@ -561,8 +571,8 @@ def test_each_revision_is_counted_for_each_connection(node: Node, join: Join, he
     node.wait_for_counts(body["id"], sent=6, acked=0)
 
 
-def test_an_ack_counts_once_and_only_for_what_was_sent_here(node: Node, join: Join, here: Point):
-    """Section 5, `ack`: what is wrong comes first, so that it would have been counted by the end."""
+def test_ack_counts_once_and_only_for_a_revision_sent_on_that_connection(node: Node, join: Join, here: Point):
+    """The wrong acks come first, so that they would have been counted by the end (protocol, section 5, `ack`)."""
     first, second = join(node, place(here)), join(node, place(here))
     body = publish(node, here)
     aside = join(node, far_from(here))
@@ -584,8 +594,8 @@ def test_an_ack_counts_once_and_only_for_what_was_sent_here(node: Node, join: Jo
     node.wait_for_counts(body["id"], sent=4, acked=3)
 
 
-def test_what_is_held_is_not_counted(node: Node, join: Join, here: Point):
-    """Section 4, "Counts": claims by `holding` don't count, and cannot be acknowledged."""
+def test_revisions_in_holding_are_not_counted(node: Node, join: Join, here: Point):
+    """A revision in `holding` does not count as sent and cannot be acknowledged (protocol, section 4, "Counts")."""
     body = publish(node, here)
     node.settle()
     holder = join(node, place(here), holding={body["id"]: 1})
