@@ -18,7 +18,7 @@ import pytest
 IS_LONG = "FAULT_SECONDS" in os.environ
 
 TIMEOUT = pytest.mark.timeout(0 if IS_LONG else 900)
-"""For a machine that is many times as slow as it could be; without limit for a run of minutes."""
+"""A time limit for a machine that is many times slower than usual; a long run has no limit."""
 
 
 def seconds(usual: float) -> float:
@@ -33,7 +33,7 @@ def seeds(*usual: int) -> pytest.MarkDecorator:
 
 
 def judge(run: Any) -> None:
-    """Go through a run, print what happened, and require all zeros of its verdict."""
+    """Execute a run, print its report, and require a verdict without violations."""
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
     verdict = run.go()
     print(f"{run.report()}\n{verdict}")
@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass
 class Outage:
-    """A stretch of time in which a fault, or two of them, were in force; in wall-clock seconds."""
+    """A period in which one or two faults were in force, in wall-clock seconds."""
 
     name: str
     start: float
@@ -83,9 +83,9 @@ class FaultSchedule:
         during: Callable[[], Awaitable[None]],
         first: Sequence[Fault] = (),
     ) -> None:
-        """Break one thing after the other until `seconds` have passed, and at least what `first` lists, each alone.
+        """Break one thing after another until `seconds` have passed, and each fault in `first` at least once, alone.
 
-        `before` is awaited before each fault, and `during` while it is in force.
+        `before` is awaited before each fault, and `during` while the fault is in force.
         """
         started, due = time.monotonic(), list(first)
         while due or time.monotonic() - started < seconds:

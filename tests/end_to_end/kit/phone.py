@@ -1,4 +1,4 @@
-"""The Python client connected to a real node, run on a thread of its own so that tests read as a sequence of steps."""
+"""The Python client connected to a real node, on its own thread so that tests read as a sequence of steps."""
 
 from __future__ import annotations
 
