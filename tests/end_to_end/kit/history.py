@@ -152,7 +152,7 @@ class History:
         return self.visits[-1]
 
     def judge(self, *, finals_only: bool = False) -> Verdict:
-        """The verdict; or only on what is held at the end, to see whether everybody has got there."""
+        """Return the verdict; with `finals_only`, only on the final state, to see whether clients have caught up."""
         verdict = Verdict(calls=self.calls.judge(finals_only=finals_only))
         for node, live in self.states.items():
             verdict.outside += [

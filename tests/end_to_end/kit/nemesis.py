@@ -384,7 +384,7 @@ class FaultRun:
         return Fault(f"{server.folder.name} flushed", None, flushed)
 
     async def _all_know_all(self) -> None:
-        """Return when nothing is under way and every watcher has been sent all there is."""
+        """Wait until no request is under way and every watcher has received everything."""
         world = self.world
         await self._wait(world.all_ready, "all nodes are ready")
 
