@@ -281,7 +281,10 @@ class PushHistory:
         return found[-1] if found else None
 
     def _concerns(self, device: Device, item: Item, at: float) -> bool:
-        """Whether it is somebody's who was told nothing: by what it says, or said until shortly before."""
+        """Return whether an item concerns a device that was sent nothing before.
+
+        The current registration counts, and recent ones do too.
+        """
         if any(self._applies(device, said, item) is not False for said in self._in_force(device, at)):
             return True
         if at > self.calm or not any(fault.start <= at for fault in self.faults):

@@ -59,7 +59,10 @@ POLICY = "\n".join(
 
 
 def policy_in(home: Path) -> tuple[str, ...]:
-    """Options of a node that takes polygons, and warnings in several languages; a push process has the first two."""
+    """Return the options of a node that accepts polygons and multilingual warnings.
+
+    A push process takes the first two.
+    """
     more = warnings_of_cap.options(home)
     (home / "policy.toml").write_text(POLICY)
     return more

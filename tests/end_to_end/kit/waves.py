@@ -111,7 +111,10 @@ class Waves:
         return [*half, *(self.door.upgraded() for _ in range(10))]
 
     def _publish(self, told: list[Session] | None = None) -> list[str]:
-        """Alerts that end in seconds, some revised and some cancelled. Everybody in `told` reads the last of them."""
+        """Publish alerts that end in seconds, revise some of them and cancel others.
+
+        Each session in `told` reads the last alert.
+        """
         told = told or []
         ids = []
         for number in range(ALERTS):
