@@ -416,7 +416,10 @@ def test_one_of_many_simultaneous_cancels_wins(node: Node):
 
 
 def test_held_text_is_published_after_a_person_confirms_it(node: Node, join: Join):
-    """P24, A21: refused with what was found and where, in no words of the text's; then sent as written."""
+    """The refusal names the kind and position without repeating the text (rules P24 and A21).
+
+    After the confirmation the alert is sent as written.
+    """
     spot = ground()
     session = join(node, place(spot))
     body = alert(spot, headline="Fire at 1204 Main Street")

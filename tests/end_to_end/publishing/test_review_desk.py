@@ -24,7 +24,10 @@ def spot():
 
 
 def records(spot):
-    """A fresh fire A of two units, a stale one, an assault, a medical call and a fire without a place."""
+    """Return records of five incidents: a new fire, an old fire, an assault, a medical call and an arson.
+
+    The new fire, A, has two units, and the arson has no place.
+    """
     return [
         row("A", "Structure fire", spot),
         row("A", "Structure fire", spot, 50, unit="Ladder 4"),
