@@ -209,7 +209,10 @@ def test_image_configures_user_listeners_and_health_check(image: Image):
 
 
 def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
-    """`docker run … geocast push`, with its devices in the volume: ready, and it drains when it is told to end."""
+    """The process of `docker run … geocast push` keeps its devices in the volume.
+
+    It becomes ready, and drains when it is told to end.
+    """
     make = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
     subprocess.run([BIN / "geocast", *make], cwd=tmp_path, check=True, capture_output=True)
     listen, metrics = free_ports(2)

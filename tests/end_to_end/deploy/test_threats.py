@@ -73,7 +73,10 @@ def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
 
 
 def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, join: Join):
-    """TH2: places are not checked, so whoever goes everywhere is told everything; but no test, and no count."""
+    """Places are not checked, so a client that moves everywhere receives every alert (row TH2).
+
+    It receives no test alerts and no counts.
+    """
     spots = [ground() for _ in range(3)]
     told = [guarded.publish(alert(spot)) for spot in spots]
     secret = guarded.publish(alert(spots[0], status="test"))
