@@ -183,7 +183,7 @@ def names(text: str) -> set[str]:
 
 
 def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
-    """Its user can change none of its files, and `make image` names the builder."""
+    """The image's user can change none of its files, and `make image` names the builder."""
     assert "building localhost/geocast with buildah" in image.said
     [packages] = image.root.glob("opt/geocast/lib/python3*/site-packages")
     found = names("\n".join(path.name.partition("-")[0] for path in packages.glob("*.dist-info")))

@@ -55,7 +55,7 @@ def wheel(dist):
 
 
 def test_sdist_contains_exactly_the_source_tree(dist):
-    """So its users can do everything that CONTRIBUTING.md describes."""
+    """Users of the sdist can do everything that CONTRIBUTING.md describes."""
     unpacked = dist / f"geocast-{geocast.__version__}"
     has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()} - {"PKG-INFO"}
     assert {"Makefile", "requirements/test.txt", "client_demo/web/package-lock.json", "docs/protocol.md"} <= has
@@ -66,7 +66,7 @@ def test_sdist_contains_exactly_the_source_tree(dist):
 
 
 def test_wheel_is_complete_and_runs_without_the_source_tree(dist, tmp_path):
-    """It has every file of the package, its types and the licence."""
+    """The wheel has every file of the package, its types and the licence."""
     here = {str(p.relative_to(ROOT / "server")) for p in (ROOT / "server").rglob("*") if p.is_file()}
     with zipfile.ZipFile(wheel(dist)) as archive:
         names = set(archive.namelist())
@@ -94,7 +94,7 @@ def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
 
 
 def test_address_and_version_of_the_project_are_the_same_everywhere():
-    """So a move to another address changes one text."""
+    """A move of the project replaces one text by another."""
     written = set()
     for name in ("pyproject.toml", "SECURITY.md", "client_demo/python/pyproject.toml"):
         text = (ROOT / name).read_text("utf-8")
@@ -128,7 +128,7 @@ def test_locked_requirements_are_those_declared_in_pyproject(name):
 
 
 def test_client_requires_no_package_that_the_demo_lacks():
-    """So the demo is tested with the client's packages."""
+    """The tests of the demo therefore use the client's locked packages."""
     assert set(CLIENT["project"]["dependencies"]) <= set(PROJECT["dependency-groups"]["demo"])
 
 
@@ -150,7 +150,7 @@ def test_bill_of_materials_lists_every_locked_package(tmp_path):
 
 
 def test_demo_without_its_packages_names_them_in_one_line(tmp_path):
-    """There is no traceback after `make install` alone. The missing package is simulated by None in `sys.modules`."""
+    """After `make install` alone the demo prints no traceback. None in `sys.modules` simulates the missing package."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = None\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "client_demo", "listen"]

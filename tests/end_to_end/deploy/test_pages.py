@@ -51,7 +51,7 @@ def test_following_the_links_returns_every_alert_that_stays_live(two: list[Node]
     new: set[str] = set()
     revised, lengthened, cancelled = (
         {body["id"]: body for body in bodies[start::50]} for start in (0, 17, 31)
-    )  # 50 of each
+    )  # 50 alerts of each kind
     to_do = list(zip(revised.values(), lengthened.values(), cancelled, strict=True))
 
     def meanwhile(page: int) -> None:

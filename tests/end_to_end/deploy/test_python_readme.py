@@ -52,7 +52,7 @@ def programs(node):
 
 
 def test_installed_client_package_is_complete(site):
-    """It has every module, types and a licence, and does not need the source tree."""
+    """The package has every module, types and a licence, and works without the source tree."""
     package = site / "geocast_client"
     assert {path.name for path in CLIENT.glob("*.py")} <= {path.name for path in package.iterdir()}
     assert (package / "py.typed").exists()

@@ -341,7 +341,7 @@ def test_sighup_to_all_processes_ends_none_of_them(site: Reloading):
     site.node.assert_serving()
 
 
-# -- signals at the start and the end of a process
+# -- signals during the start and the end of a node
 
 
 def holds_back(process: subprocess.Popen[bytes]) -> bool:
@@ -358,7 +358,7 @@ def holds_back(process: subprocess.Popen[bytes]) -> bool:
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
 def test_sighup_during_start_and_drain_does_not_end_the_node(tmp_path: Path, join: Join, workers: int):
-    """This holds from the command's first moment to its last (rule BA2)."""
+    """SIGHUP is sent from the command's first moment to its last (rule BA2)."""
     with Node(tmp_path, Keys(), "--workers", str(workers), "--drain-s", "0.5") as node:
         node.kill()
         node.launch()

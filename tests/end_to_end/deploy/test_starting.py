@@ -71,7 +71,7 @@ def test_health_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node:
 
 
 def test_dev_mode_beyond_loopback_logs_a_warning(tmp_path: Path):
-    """It needs the option `--allow-exposed-dev` (rule T7)."""
+    """The node starts only with the option `--allow-exposed-dev` (rule T7)."""
     exposed = Node(tmp_path, None, "--allow-exposed-dev", GEOCAST_DEV="1")
     exposed.options[1] = f"0.0.0.0:{exposed.stream_port}"
     with exposed:
@@ -193,7 +193,7 @@ def lines_of(node: Node) -> list[Json]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys, workers: str):
-    """This includes the start, a dying process, a drain, and libraries at every level."""
+    """The lines of the start, of a dying process, of a drain and of libraries are checked at every level."""
     options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
     with Node(tmp_path, keys, *options) as node:
         with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:

@@ -152,7 +152,7 @@ def test_held_alert_and_cancel_are_published_with_confirmation_options(careful):
 
 
 def test_publish_command_sets_the_approval_after_the_occurrence(node, monkeypatch):
-    """This holds even if each reading of the clock is later (rule P3)."""
+    """The command keeps this order even if each reading of the clock is later (rule P3)."""
     clock = itertools.count(wall_ms() - 10_000, 1_000)
     for module in (publish, signing):
         monkeypatch.setattr(module, "wall_ms", lambda: next(clock))

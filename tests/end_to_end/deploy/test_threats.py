@@ -59,7 +59,7 @@ def posted(node: Node, desk: str, body: Json) -> list[int]:
 
 
 def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
-    """This holds for the API and the stream (row TH1)."""
+    """The API answers 401, and the stream closes with 4401 (row TH1)."""
     guarded.publish(alert(ground()))
     assert statuses(guarded, None) == {401}
     with Session(guarded) as session:
@@ -105,7 +105,7 @@ def test_subscriber_cannot_acknowledge_unsent_alerts_or_twice(guarded: Node, joi
 
 
 def test_publisher_token_cannot_change_alerts_of_another_publisher(guarded: Node):
-    """It can read all live alerts, and publish false ones under its own name (row TH4)."""
+    """A publisher can read all live alerts, and publish false ones under its own name (row TH4)."""
     other = guarded.keys.token(sub="desk-two", scope=DESK_SCOPE)
     body = alert(ground())
     guarded.publish(body)
@@ -160,7 +160,7 @@ def rogue(node: Node, alert_id: str, **changes: Any) -> None:
 
 
 def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
-    """This is possible while the policy requires no signatures (row TH7)."""
+    """The node sends the forged alert as long as the policy requires no signatures (row TH7)."""
     spot = ground()
     body = alert(spot)
     session = join(own_node, place(spot))

@@ -32,7 +32,7 @@ def workers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
 
 def test_every_subscriber_gets_everything_once_at_any_process(workers: Node, join: Join):
-    """This holds for early and late subscribers, revisions and cancels (section 4, "Durable")."""
+    """Early and late subscribers receive the alert, its revision and its cancel (section 4, "Durable")."""
     spot = ground()
     early = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
     aside = [join(workers, place(beyond(spot, 90, 50_000))) for _ in range(4)]
@@ -59,7 +59,7 @@ def test_counts_include_all_processes(workers: Node, join: Join):
 
 
 def test_reconnecting_client_is_updated_at_any_process(workers: Node, join: Join):
-    """It may reconnect to any node, whatever it missed (Rule 5)."""
+    """A client may reconnect to any node, whatever it missed (Rule 5)."""
     spot = ground()
     body, gone = alert(spot), alert(spot)
     workers.publish(body)

@@ -175,7 +175,7 @@ class CallHistory:
                 lines.append(f"{visit.client} ({visit.sub}), holding {visit.holding.get(call_id)}: {came}")
         return "\n".join(lines)
 
-    # -- what the nodes say in the end
+    # -- the final states of the nodes
 
     def _of_state(self, asked: Asked, state: Json | None) -> Iterator[str]:
         if state is None:
@@ -213,7 +213,7 @@ class CallHistory:
             if isinstance(event, Said) and event.kind == "accept"
         }
 
-    # -- what came
+    # -- received messages
 
     def _of_visit(self, visit: CallVisit) -> Iterator[str]:
         here: Json | None = None
@@ -302,7 +302,7 @@ class CallHistory:
         reach = min(float(here.get("accuracy_m", 0)), MOST_REACH_M)
         return away <= near["radius_m"] + ring_m + reach + margin_m
 
-    # -- what is shown at the end
+    # -- the final states of the responders
 
     def _of_final(self, final: CallFinal, decided: dict[str, Json | None], busy: bool) -> Iterator[str]:
         for call_id, state in decided.items():

@@ -40,7 +40,7 @@ class Outcome(enum.Enum):
     """The publisher's knowledge of an operation's result."""
 
     OK = "ok"
-    FAIL = "fail"  # it did not happen
+    FAIL = "fail"  # the operation did not happen
     UNKNOWN = "unknown"
 
 
@@ -177,7 +177,7 @@ class History:
                 lines.append(f"{visit.client}, holding {visit.holding.get(alert_id)}: {came}")
         return "\n".join(lines)
 
-    # -- what the log holds
+    # -- the log
 
     def allowed(self, alert_id: str) -> set[int | None]:
         """Return the live revisions that the log may have, given the answers; None stands for an ended alert.
@@ -215,7 +215,7 @@ class History:
         """Return whether an alert has ended, or ends so soon after `at` that no client has to get it."""
         return any(operation.ends < at + SLACK_S for operation in self.chains[alert_id])
 
-    # -- what came
+    # -- received messages
 
     def _judge_visit(self, visit: Visit, verdict: Verdict) -> None:
         places: list[Json] = []
@@ -253,7 +253,7 @@ class History:
     def _is_old(came: Came, decided: dict[str, int | None]) -> bool:
         return came.id in decided and decided[came.id] != (None if came.cancels else came.revision)
 
-    # -- what is held at the end
+    # -- the final state
 
     def _judge_final(self, final: Final, decided: dict[str, int | None], verdict: Verdict) -> None:
         for key in final.held.items():

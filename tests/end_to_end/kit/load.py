@@ -69,14 +69,14 @@ class World:
         self.desk_token = token(exp=later)
         self.open = asyncio.Event()  # while cleared, no desk begins anything
         self.open.set()
-        self.asking = 0  # requests under way
+        self.asking = 0  # the number of requests under way
         self.pulse: deque[float] = deque(maxlen=100)  # times at which this process ran
 
     def somewhere(self) -> Point:
         """Return a random point in town."""
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- who is there
+    # -- clients and desks
 
     def add_phone(self, name: str, habit: Habit) -> RecordedPhone:
         """Add a client with a habit, and start it."""
@@ -123,7 +123,7 @@ class World:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise AssertionError(f"{name}: {error!r}") from error
 
-    # -- asking the nodes
+    # -- questions to the nodes
 
     async def read_states(self) -> bool:
         """Ask every node for its live alerts; return whether all nodes have answered."""

@@ -36,7 +36,7 @@ DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # COUPLES responders have two devices ea
 GUESTS = 4  # clients for each node after the faults: enough to reach each of its processes
 OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
 
-# -- what can be done
+# -- faults
 
 
 def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
@@ -364,7 +364,7 @@ class FaultRun:
             return False
         return await read_calls(self.world, self.dispatchers, responders)
 
-    # -- faults that need the run
+    # -- faults that depend on the run
 
     def flush_of(self, server: RedisServer) -> Fault:
         """Return a fault in which Redis loses all data, at a moment when every node knows every acknowledged entry.
@@ -414,7 +414,7 @@ class FaultRun:
         verdict = self.world.history.judge(finals_only=True)
         return not verdict.lost and not verdict.calls
 
-    # -- what to say of it
+    # -- the report
 
     def report(self) -> str:
         """Return a summary of what was done and what happened."""

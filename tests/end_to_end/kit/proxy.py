@@ -236,7 +236,7 @@ class Proxy:
             return self._countdown == 0
         return False
 
-    # -- in the thread
+    # -- methods of the proxy's thread
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)

@@ -217,7 +217,7 @@ class PushHistory:
             ]
         return "\n".join([*lines, *map(str, self.faults)])
 
-    # -- what went out
+    # -- sent pushes
 
     def _judge_requests(self, device: Device, verdict: Verdict) -> _Has:
         has = _Has()
@@ -308,7 +308,7 @@ class PushHistory:
         language = alert.get("language")
         return language in spoken and item.text[language] == alert["headline"]
 
-    # -- what is owed at the end
+    # -- pushes owed at the end
 
     def _judge_end(self, device: Device, has: _Has, now: float, verdict: Verdict) -> None:
         for alert_id, chain in self.chains.items():

@@ -237,7 +237,7 @@ class PushRun:
             step()
             time.sleep(self.dice.uniform(0, 0.02))
 
-    # -- what the desk does
+    # -- actions of the desk
 
     def publish(self) -> None:
         """Publish an alert somewhere in town; one alert in five ends within seconds."""
@@ -356,7 +356,7 @@ class PushRun:
     def _somewhere(self) -> Point:
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- what devices do
+    # -- actions of devices
 
     def register(self) -> None:
         """Register a new device."""
@@ -400,7 +400,7 @@ class PushRun:
             return
         assert answer.status_code in (200, 201), answer.text
         is_repeated = self.processes.unanswered > unanswered  # an unanswered attempt may have been accepted
-        assert is_repeated or (answer.status_code == 201) == (not device.said), "who is new is told so"
+        assert is_repeated or (answer.status_code == 201) == (not device.said), "201 is the answer to a new device only"
         handset.secret = answer.json().get("secret", handset.secret)
         said.answered = time.time()
         device.said.append(said)

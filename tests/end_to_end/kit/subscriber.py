@@ -212,5 +212,5 @@ def rank(message: Json) -> int:
     """Return the position of a message in a batch: calls, then cancels, then alerts by severity."""
     if message["type"] == "alert":
         return SEVERITIES.index(message["alert"]["severity"])
-    assert message["type"] in FIRST, f"nothing stands between: {message}"
+    assert message["type"] in FIRST, f"a message of another type in a batch: {message}"
     return FIRST.index(message["type"]) - len(FIRST)

@@ -72,7 +72,7 @@ def decode(fmt: str, payload: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     assert len({key for key, _ in pairs}) == len(pairs), f"duplicate keys from the server: {pairs}"
     plain = (type(key) is str and (type(value) in PLAIN or (key, value) == ("open", None)) for key, value in pairs)
-    assert all(plain), f"neither null nor bin, but where it is not known whether a defibrillator is open (RI1): {pairs}"
+    assert all(plain), f"null or bin, which only `open` of a defibrillator may have (RI1): {pairs}"
     return dict(pairs)
 
 

@@ -153,7 +153,7 @@ def test_feed_answers_are_counted_in_the_metrics(node: Node) -> None:
 
 
 def test_feed_has_the_alerts_again_after_a_restart(keys: Keys, tmp_path: Path) -> None:
-    """It answers 503 until it has read the log (rule PF1)."""
+    """The feed answers 503 until it has read the log (rule PF1)."""
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with Node(tmp_path, keys, "--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED) as node:

@@ -352,7 +352,7 @@ def test_connection_is_refused_with_503_while_all_others_have_a_request(narrow: 
         wait_until(lambda: knocked(narrow) == 503, "there is no room")
         crowd[0].say(request[-1:])
         assert crowd[0].hear().status == 201
-        wait_until(lambda: knocked(narrow) == 200, "who is done gives way")
+        wait_until(lambda: knocked(narrow) == 200, "the finished request makes room")
 
 
 def knocked(node: Node) -> int | None:

@@ -95,7 +95,7 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
 
 
 def test_task_is_never_sent_to_equal_sub_of_another_issuer(node: Node) -> None:
-    """This holds for sessions from before the seat, for later ones, and when the place is corrected (rule HD5)."""
+    """Sessions from before the seat, later sessions and a correction of the place make no difference (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     forged = keys.of_app(sub="r-1", scope=PHONE_SCOPE, quals=QUALS, iat=int(time.time()), exp=int(time.time()) + 3600)
@@ -118,7 +118,7 @@ def test_task_is_never_sent_to_equal_sub_of_another_issuer(node: Node) -> None:
 
 
 def test_equal_sub_of_another_issuer_cannot_give_back_the_seat(node: Node) -> None:
-    """Its `decline` and `report` do not count, whatever it says it holds (rule HD5)."""
+    """The `decline` and `report` of the other subject do not count, whatever its session holds (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     body = call()
@@ -159,7 +159,7 @@ def test_equal_subs_of_two_granting_issuers_take_separate_seats(tmp_path: Path) 
 
 
 def test_equal_sub_of_another_issuer_cannot_change_an_alert_or_call(tmp_path: Path) -> None:
-    """It cannot read counts, revise or cancel the alert, nor see or end the call (rule HD5)."""
+    """The other subject cannot read counts, revise or cancel the alert, nor see or end the call (rule HD5)."""
     keys = TwoIssuers()
     theirs, others = (sign(sub="desk", scope=DESK_SCOPE) for sign in (keys.token, keys.of_app))
     calling_others = keys.of_app(sub="cad-3", scope=DISPATCH_SCOPE)

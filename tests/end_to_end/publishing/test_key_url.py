@@ -171,7 +171,7 @@ def test_withdrawn_key_is_noticed_without_a_signal(tmp_path: Path, certificate: 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_node_without_usable_keys_does_not_start(tmp_path: Path, certificate: Certificate, workers: str):
-    """It prints one line and exits with status 2 (rule K1)."""
+    """The command prints one line and exits with status 2 (rule K1)."""
     server = KeyServer({"keys": []})
     with server.serving(certificate) as url:
         ended = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
@@ -209,7 +209,7 @@ def test_key_url_that_can_be_forged_is_refused(tmp_path: Path, options: list[str
 
 
 def test_plain_http_key_url_is_accepted_on_loopback_with_dev(tmp_path: Path, join: Join):
-    """This is for trials on one machine (rule K1)."""
+    """A trial on one machine needs no certificate (rule K1)."""
     keys = Keys()
     server = KeyServer({"keys": [keys.jwks()["keys"][0]]})
     with server.serving(None) as url, Node(tmp_path, keys, "--dev", "--keys", url) as node:

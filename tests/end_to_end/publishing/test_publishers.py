@@ -159,7 +159,7 @@ def test_reload_applies_new_grants_and_an_invalid_file_changes_nothing(grants: G
 
 
 def test_refused_alert_is_not_stored(grants: Grants):
-    """Its id stays free (rule P22)."""
+    """The id of a refused alert stays free (rule P22)."""
     name = new_id("refused")
     assert grants.post("desk-at", there(DALLAS, id=name))[0] == 422
     assert grants.node.get(f"/v1/alerts/{name}").status_code == 404

@@ -195,7 +195,7 @@ def test_published_circle_is_as_the_contract_describes(node: Node, spot: tuple[f
 
 @pytest.mark.parametrize("bearing", range(0, 360, 45))
 def test_published_circle_contains_the_requested_circle(node: Node, bearing: int):
-    """This is always so (section 2)."""
+    """A published circle is never smaller than the request (section 2)."""
     spot = beyond(ground(), bearing, 137)
     shape = node.publish(alert(spot, area=circle(spot, 250)))["area"][0]
     assert distance(spot, (shape["lat"], shape["lng"])) + 250 <= shape["radius_m"]

@@ -118,7 +118,7 @@ RULE_ROWS = [
     Row("/area/radius_m", 24_000, "radius-out-of-range"),
 ]
 
-TIME_RULE_ROWS = [  # seconds from now
+TIME_RULE_ROWS = [  # pointer, seconds from now, problem type, other times
     ("/occurred_at", -3_700, "stale", {}),
     ("/occurred_at", -86_400 * 365, "stale", {}),
     ("/occurred_at", 90, "not-yet", {"approved_at": 95}),

@@ -149,7 +149,7 @@ def test_token_of_an_hs256_key_is_accepted(node: Node, keys: Keys):
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
 def test_change_of_an_unknown_alert_is_answered_with_404(node: Node, call: str):
-    """This holds for revisions and cancels (section 4)."""
+    """Revisions and cancels get the same answer (section 4)."""
     name = new_id()
     body = cancel_body(2) if call == "cancel" else revision_of(alert(ground(), id=name), 2)
     assert_problem(node.post(f"/v1/alerts/{name}/{call}", body), 404, "unknown-alert")

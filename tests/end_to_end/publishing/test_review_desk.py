@@ -283,7 +283,7 @@ def test_cookie_is_hidden_from_scripts_and_token_from_pages(looker, node):
 
 
 def test_desk_refuses_another_host_name(looker):
-    """This prevents DNS rebinding."""
+    """The check prevents DNS rebinding."""
     assert looker.http.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
