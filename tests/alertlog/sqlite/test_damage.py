@@ -275,7 +275,7 @@ def test_file_that_was_never_log_is_not_changed(tmp_path, make):
     make(path)
     before = path.read_bytes()
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"^log .*keys\.jwks: is no alert log; it is left as it is$"):
+        with pytest.raises(ConfigError, match=r"^log .*keys\.jwks: is not an alert log; it was not changed$"):
             contents(path)
         assert path.read_bytes() == before
         assert {other.name for other in tmp_path.iterdir()} <= {"keys.jwks", "keys.jwks.lock"}
@@ -296,7 +296,7 @@ def test_special_file_is_refused_without_opening_it(tmp_path, make):
     """Opening a pipe could block for ever, and a device could be renamed (`sqlite_file`, Rule 1)."""
     path = tmp_path / "log"
     make(path)
-    with pytest.raises(ConfigError, match=r"^log .*log: is no regular file$"):
+    with pytest.raises(ConfigError, match=r"^log .*log: is not a regular file$"):
         contents(path)
     assert [other.name for other in tmp_path.iterdir()] == ["log"]
 
@@ -315,7 +315,7 @@ def test_corrupt_log_is_recognized_by_mark_schema_or_companion(path):
     assert contents(path) == ([], 0)
     path.write_bytes(b"garbage" * 999)
     path.with_name(path.name + ".lock").unlink()
-    with pytest.raises(ConfigError, match="is no alert log"):
+    with pytest.raises(ConfigError, match="is not an alert log"):
         contents(path)
 
 

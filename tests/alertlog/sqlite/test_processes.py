@@ -177,8 +177,8 @@ def waited_for(path, reason, end, caplog):
     run(main)
     said = [record.getMessage() for record in caplog.records if record.name == sqlite.logger.name]
     assert len(said) == 1
-    assert said[0].startswith(f"log {path}: ")
-    assert said[0].endswith("; going on trying")
+    assert said[0].startswith(f"log {path} can't be opened (")
+    assert said[0].endswith("; trying again")
 
 
 def test_file_locked_at_start_is_opened_later(path, monkeypatch, caplog):

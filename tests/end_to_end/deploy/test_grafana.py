@@ -225,7 +225,7 @@ def one_push(busy: Busy) -> None:
 @needs_redis
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
 def test_every_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
-    """A query without data would name a metric or label that does not exist."""
+    """An empty result would mean that the query names a metric or label which does not exist."""
     wanted = dict(QUERIES)
     with Prometheus(tmp_path, busy.node, busy.push) as prometheus:
         wait_until(prometheus.ready, "Prometheus answers")

@@ -3,15 +3,15 @@
 The record works in the same way as `history.py`, whose verdict has a line `calls` for it. The checks follow the
 contract alone (call-rules.md):
 
-seats    at the end no more seats are held than the call has, except for claims that were restored after a failover
-         (RV7); each seat by another responder; all nodes agree
-tasks    only a responder who has accepted gets a task; a connection gets a revision at most once more than it sent
-         accepts; the place is one that the call had. At the end every session of a seat holder shows the newest
-         task, and no other session shows a task
-rings    only qualified responders within the search radius are notified; each revision once on a connection, in
-         rising order; nothing follows `over`, the end or `expires_at`. At the end every session that the call
-         concerns shows the newest revision; none shows a call that is full or over
-places   no frame except `task` contains an exact place
+    seats    at the end no more seats are held than the call has, except for claims that were restored after a failover
+             (RV7); each seat by another responder; all nodes agree
+    tasks    only a responder who has accepted gets a task; a connection gets a revision at most once more than it sent
+             accepts; the place is one that the call had. At the end every session of a seat holder shows the newest
+             task, and no other session shows a task
+    rings    only qualified responders within the search radius are notified; each revision once on a connection, in
+             rising order; nothing follows `over`, the end or `expires_at`. At the end every session that the call
+             concerns shows the newest revision; none shows a call that is full or over
+    places   no frame except `task` contains an exact place
 
 Events have the clock of this process. Where time decides, messages from a node with a wrong clock are not counted as
 violations.
@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from end_to_end.kit.earth import EDGE_M, distance
+from end_to_end.kit.outages import Outage, read_by_all
 
 Json = dict[str, Any]
 
 SLACK_S = 2.0
-BEHIND_S = 60.0
 MOST_REACH_M = 500.0
 """The part of a place's inaccuracy that counts for calls, in metres at most (rule RQ5)."""
 
@@ -129,6 +129,7 @@ class CallHistory:
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
     leaks: list[str] = field(default_factory=list)
+    outages: list[Outage] = field(default_factory=list)
     put_back: set[tuple[str, str]] = field(default_factory=set)
     """The claims, as (id, `sub`), that were lost and that the log restored under another number."""
     may_lose: bool = False
@@ -246,7 +247,7 @@ class CallHistory:
                 if call_id in over:
                     yield f"{what} after `over`"
                 sent = event.at - event.late_s
-                if sent > asked.ended + BEHIND_S or (sent > asked.ends + SLACK_S and not event.off):
+                if sent > read_by_all(asked.ended, self.outages) or (sent > asked.ends + SLACK_S and not event.off):
                     yield f"{what} after its end"
                 if message["type"] == "task":
                     key = (call_id, message["revision"])

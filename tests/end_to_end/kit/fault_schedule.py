@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from end_to_end.kit.outages import Outage
 
 IS_LONG = "FAULT_SECONDS" in os.environ
 
@@ -50,18 +51,6 @@ class Fault:
     name: str
     target: object
     during: Callable[[], AbstractAsyncContextManager[None]]
-
-
-@dataclass
-class Outage:
-    """A period in which one or two faults were in force, in wall-clock seconds."""
-
-    name: str
-    start: float
-    end: float = float("inf")
-
-    def __str__(self) -> str:
-        return f"{self.name}, for {self.end - self.start:.1f} s"
 
 
 @dataclass

@@ -4,15 +4,15 @@ A history has *operations* (publish, revise, cancel; each ends as ok, fail or un
 one client: its places, the alerts that it said it holds, and all messages in order). When all faults are over, every
 client is read once more (*final*) and every node is asked for every alert (*states*). The violations are:
 
-lost         an acknowledged, live alert applies to a client at the end, or the client was sent it before, and the
-             client does not hold its current revision; or the nodes do not know an acknowledged operation
-outside      a client received an alert that does not concern it or that nobody published, or a node lists an
-             alert that nobody published
-stale        a message arrived after the alert's end or cancel or after a newer revision, or a client holds an
-             ended or superseded revision at the end (a node whose wall clock is behind may be late by as much)
-duplicates   an (id, revision) arrived twice on one connection, or at a client that said it holds it
-divided      nodes disagree; an unknown operation may or may not have happened, but equally for all nodes
-calls        a violation about seats, tasks, rings or exact places (`call_history.py`)
+    lost         an acknowledged, live alert applies to a client at the end, or the client was sent it before, and the
+                 client does not hold its current revision; or the nodes do not know an acknowledged operation
+    outside      a client received an alert that does not concern it or that nobody published, or a node lists an
+                 alert that nobody published
+    stale        a message arrived after the alert's end or cancel or after a newer revision, or a client holds an
+                 ended or superseded revision at the end (a node whose wall clock is behind may be late by as much)
+    duplicates   an (id, revision) arrived twice on one connection, or at a client that said it holds it
+    divided      nodes disagree; an unknown operation may or may not have happened, but equally for all nodes
+    calls        a violation about seats, tasks, rings or exact places (`call_history.py`)
 
 Geometry is that of `end_to_end.kit.earth`, over the published areas that the contract prescribes. Times are wall-clock
 seconds.
@@ -25,15 +25,12 @@ from typing import Any
 
 from end_to_end.kit.call_history import CallHistory
 from end_to_end.kit.earth import inside
+from end_to_end.kit.outages import Outage, read_by_all
 
 Json = dict[str, Any]
 
 SLACK_S = 2.0
 """The longest time, in seconds, until this process reads a received byte, on a machine busy with faults."""
-
-
-BEHIND_S = 60.0
-"""A time, in seconds, for which faults never keep a node from the log."""
 
 
 class Outcome(enum.Enum):
@@ -60,11 +57,6 @@ class Operation:
         """Record that the publisher knows the operation has happened."""
         self.outcome = Outcome.OK
         self.acknowledged = min(self.acknowledged, at)
-
-    @property
-    def known_to_all(self) -> float:
-        """The time from which every node must know the operation."""
-        return self.acknowledged + BEHIND_S
 
     @property
     def cancels(self) -> bool:
@@ -138,6 +130,7 @@ class History:
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
     calls: CallHistory = field(default_factory=CallHistory)
+    outages: list[Outage] = field(default_factory=list)
 
     def invoke(self, alert_id: str, revision: int, area: list[Json] | None, ends: float) -> Operation:
         """Record that an operation begins; its outcome is unknown until it is acknowledged."""
@@ -233,7 +226,9 @@ class History:
                 continue
             if event.at - event.behind > operation.ends + SLACK_S:
                 verdict.stale.append(f"{what} {event.at - operation.ends:.1f} s after its end")
-            elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > later.known_to_all:
+            elif (later := self.operations.get((event.id, event.revision + 1))) and event.at > read_by_all(
+                later.acknowledged, self.outages
+            ):
                 verdict.stale.append(f"{what} {event.at - later.acknowledged:.1f} s after {later.revision}")
             if (event.id, event.revision) in came or newest.get(event.id) == event.revision:
                 verdict.duplicates.append(f"{what} again")

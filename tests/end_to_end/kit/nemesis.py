@@ -238,6 +238,7 @@ class FaultRun:
         self.responders: list[RecordedResponder] = []
         self.dispatchers: list[RecordedDispatcher] = []
         self.world.history.calls.terms, self.world.history.calls.may_lose = TERMS, self.may_lose
+        self.world.history.outages = self.world.history.calls.outages = self.schedule.log
 
     def go(self) -> Verdict:
         """Run desks and clients under faults; after the faults have healed, return the verdict."""

@@ -4,16 +4,16 @@ Every record has a time. Nothing here knows how the server works: each pair of d
 with the geometry of `end_to_end.kit.earth` and the filters and languages of `tests/support/model.py`. The violations
 are:
 
-missed       a device lacks the current revision of a live alert that applies to it or that it was sent before
-no_cancel    a device was, or may have been, sent an alert, but not its cancel
-late         a push about an ended alert, or one that its service may deliver after the end (E1)
-stale        a push after a newer revision or the cancel, or long after a newer revision was published
-outside      a push about an alert that does not concern the device, or a cancel for a device that was sent
-             nothing (R1, R4)
-words        the text is in a language that the device did not ask for (LA3), or is another alert's text
-twice        an (id, revision) that was answered with 2xx was sent again, which neither a kill nor a pause nor an
-             unheard answer explains
-unread       at the end, a woken phone has not read everything that it is owed, or not in order of revisions
+    missed       a device lacks the current revision of a live alert that applies to it or that it was sent before
+    no_cancel    a device was, or may have been, sent an alert, but not its cancel
+    late         a push about an ended alert, or one that its service may deliver after the end (E1)
+    stale        a push after a newer revision or the cancel, or long after a newer revision was published
+    outside      a push about an alert that does not concern the device, or a cancel for a device that was sent
+                 nothing (R1, R4)
+    words        the text is in a language that the device did not ask for (LA3), or is another alert's text
+    twice        an (id, revision) that was answered with 2xx was sent again, which neither a kill nor a pause nor an
+                 unheard answer explains
+    unread       at the end, a woken phone has not read everything that it is owed, or not in order of revisions
 
 `again` counts, for each kill and pause, the repeated pushes that it explains: rule WPS3 allows some.
 """

@@ -1,4 +1,4 @@
-"""A hostile relay between a node and its clients, which may change, drop and invent messages.
+"""A hostile relay that changes, drops and invents messages between a node and its clients.
 
     with Relay(node.stream_port) as relay:
         relay.tamper = lambda message, before: [message]   # what clients get instead of each message of the node

@@ -149,7 +149,10 @@ def test_files_are_reloaded_while_the_keys_cannot_be_fetched(site: Published):
 
 
 def test_withdrawn_key_is_noticed_without_a_signal(tmp_path: Path, certificate: Certificate, join: Join):
-    """It takes at most `--keys-refresh-s` and a second, even if the server was unreachable meanwhile (rule BA3)."""
+    """The node needs at most `--keys-refresh-s` and a second (rule BA3).
+
+    The server may have been unreachable meanwhile.
+    """
     server, [port] = KeyServer(None), free_ports(1)
     url = f"https://localhost:{port}/realms/x/certs?tenant=1"
     node = starting(tmp_path, certificate, url, "--keys-refresh-s", "1", "--workers", "2")

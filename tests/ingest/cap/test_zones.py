@@ -140,7 +140,10 @@ def test_code_named_twice_counts_once(tmp_path):
             "its polygon must have every corner less",
         ),
         ({"coordinates": [[[10, 50], [10, 51], [10, 52], [10, 50]]]}, "must have an area"),
-        ({"kind": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE[1:]]]}, "its polygon 1 must end each ring"),
+        (
+            {"kind": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE[1:]]]},
+            "its polygon 1 must have rings that end",
+        ),
         ({"kind": "LineString", "coordinates": SQUARE}, "geometry must be a Polygon or a MultiPolygon"),
     ],
 )
