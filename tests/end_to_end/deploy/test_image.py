@@ -53,9 +53,8 @@ class Buildah:
             (kind, resource.getrlimit(getattr(resource, f"RLIMIT_{kind.upper()}"))[1]) for kind in ("nofile", "nproc")
         )
         self.run_options = ["--isolation", "chroot", "--network", "host"]
-        self.limits = [
-            f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits
-        ]  # buildah's default limits may exceed those of this process
+        # buildah's default limits may exceed those of this process.
+        self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = ended("buildah", *arguments, env=self.environment, timeout=BUILD_S)

@@ -42,9 +42,7 @@ class Proxy(ABC):
 
     def __init__(self, home: Path, certificate: Certificate, nodes: list[Node], push: Push | None = None) -> None:
         self.program = program(self.name)
-        self.push_ports = [
-            free_ports(2) for _ in range(3)
-        ]  # free ports; the second pair belongs to the push process if there is one
+        self.push_ports = [free_ports(2) for _ in range(3)]  # the second pair may be that of the push process
         if push:
             self.push_ports[1] = [push.port, push.metrics_port]
         self.stream_port, self.api_port = free_ports(2)

@@ -157,7 +157,7 @@ def test_each_process_keeps_only_its_own_listener_open(workers: Node):
 
 
 def test_supervisor_has_one_thread_and_shares_its_memory_with_workers(workers: Node):
-    """A process with one thread can fork; most of an idle worker's memory is shared."""
+    """Only a process with one thread can fork safely. Most of an idle worker's memory is shared."""
     assert workers.process
     assert len(list(Path(f"/proc/{workers.process.pid}/task").iterdir())) == 1
     for pid in workers.children():

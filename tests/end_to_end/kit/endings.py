@@ -45,7 +45,7 @@ class Door:
         return wire
 
     def welcomed(self, **fields: Any) -> Wire:
-        """Return a connection after its welcome; its hello held alerts that no node knows."""
+        """Return a connection after its welcome; its hello named alerts that no node knows."""
         wire = self.upgraded()
         say(wire, **self.hello(**fields))
         assert json.loads(wire.recv_data().payload)["type"] == "welcome"

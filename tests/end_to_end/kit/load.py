@@ -399,9 +399,7 @@ class RecordedDesk:
         ]
         if not refused:
             return
-        ended = (
-            set(refused) == {422} and time.time() > kept.operation.ends
-        )  # the request and its repetition came too late
+        ended = set(refused) == {422} and time.time() > kept.operation.ends  # all attempts came too late
         if ended:
             kept.waits = False
         else:

@@ -112,9 +112,7 @@ def _with_another_form(message: Json, reviewers: Json) -> Iterator[Json]:
         yield named | {"proof": {"form": _text(form), "signatures": signatures}}
         yield _signed(named, form, pretending)
         yield _signed(named, form, strangers)
-    yield message | {
-        "proof": {"form": json.dumps(said), "signatures": signatures}
-    }  # the same form, serialized differently
+    yield message | {"proof": {"form": json.dumps(said), "signatures": signatures}}  # other spaces in the form
     yield message | {"proof": {"form": " " + message["proof"]["form"], "signatures": signatures}}
 
 

@@ -281,9 +281,8 @@ def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, 
         assert node.live() == {new}
         session.listen(new, 1)
         assert post(node, second)[1] == answer
-        assert (
-            outcome(node, issuer.message("unseen")) == "updated"
-        )  # an update, because it was sent later than the alert it went into
+        # This message was sent later than the alert that it joins, so it is an update.
+        assert outcome(node, issuer.message("unseen")) == "updated"
         node.assert_no_surprise()
 
 

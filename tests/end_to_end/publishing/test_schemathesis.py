@@ -14,7 +14,7 @@ CONFIG = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 410, 422]
 """
-SECONDS = 120  # usually the run takes five
+SECONDS = 120  # the limit; usually the run takes 5 s
 
 
 def test_schemathesis_finds_no_violation_of_the_openapi_document(own_calling: Node, tmp_path: Path):
