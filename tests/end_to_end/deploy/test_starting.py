@@ -224,7 +224,7 @@ def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, keys: Keys, workers: str):
-    """SIGTERM ends it at once while it waits for an unreachable log (section 7)."""
+    """SIGTERM ends the node at once while the node waits for an unreachable log (section 7)."""
     node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     node.launch()
     try:
@@ -243,7 +243,7 @@ def test_node_without_origins_refuses_all_browsers(own_node: Node):
 
 
 def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
-    """Categories that it does not list are refused (section 3)."""
+    """Categories that the given policy does not list are refused (section 3)."""
     bounds = "min_radius_m = 10\nmax_radius_m = 500000\nmax_age_s = 60\nlocation_resolution = 7\n"
     (tmp_path / "policy.toml").write_text(POLICY + bounds)
     with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:

@@ -79,8 +79,8 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
 def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
     """Return faults of a node's wall clock, which is ahead or behind by seconds, hours or days.
 
-    The clock is wrong for a while as the node runs, or when it starts. These faults never come together with another
-    one of the node, because a restart is also one of its faults.
+    The clock is wrong for a while as the node runs, or when it starts. The faults have the node as their target, so
+    they never overlap its other faults, such as a restart.
     """
     assert node.clock is not None
     clock, name = node.clock, f"node {node.home.name}"

@@ -287,7 +287,7 @@ def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, 
 
 
 def test_knowledge_of_messages_survives_a_kill(warned: Node):
-    """The log alone has it (rules CP10 and CP13)."""
+    """The restarted node recognizes all earlier messages by the log alone (rules CP10 and CP13)."""
     issuer = Issuer()
     late = issuer.message("unseen")
     bodies = [issuer.message("m-1"), issuer.message("m-2", ("m-1",)), issuer.message("c", ("unseen",), "Cancel")]

@@ -51,7 +51,7 @@ def entry(node: Node, alert_id: str) -> str:
 
 
 def test_feed_shows_publication_revision_and_cancel_of_an_alert(node: Node) -> None:
-    """All three formats show them, without a token (rules PF1 and PF5)."""
+    """All three formats of the feed follow the alert, and need no token (rules PF1 and PF5)."""
     body = alert(ground())
     node.publish(body)
     wait_until(lambda: body["id"] in listed(node), "it is listed")

@@ -143,7 +143,7 @@ NO_REQUESTS = {
 def test_invalid_request_gets_a_problem_and_closes_the_connection(
     call: Callable[[], Caller], sent: bytes, status: int, slug: str
 ):
-    """Bytes after it are not read as a request (rules BA1 and BA1c)."""
+    """Bytes after the invalid request are not read as another request (rules BA1 and BA1c)."""
     caller = call()
     caller.say(sent)
     answer = caller.hear()

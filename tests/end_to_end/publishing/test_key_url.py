@@ -82,7 +82,7 @@ def site(running: Published) -> Published:
 
 
 def test_first_token_of_a_new_key_waits_for_one_fetch_of_the_keys(running: Published, join: Join):
-    """The API and the stream accept it at once, without a signal to the node (rule T8)."""
+    """The API and the stream accept the token at once, without a signal to the node (rule T8)."""
     site, asked = running, running.server.asked
     site.server.keys = site.of_both()
     site.server.slow_s = 0.3
