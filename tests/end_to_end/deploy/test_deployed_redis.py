@@ -1,7 +1,7 @@
-"""docs/deploy: the files of Redis, its Sentinels and systemd that operators copy, and alerts on their metrics.
+"""The files of docs/deploy for Redis, Sentinel, systemd and alerting rules, as operators copy them.
 
-Only addresses, ports, passwords' places and certificates are changed for the test. A program that is not on this
-machine has its tests skipped.
+Only addresses, ports, places of passwords and certificates are changed. Tests of programs that are not installed are
+skipped.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from geocast.push.settings import PushSettings
 
 
 class DeployedRedis(RedisServer):
-    """With docs/deploy/redis.conf, on loopback."""
+    """A Redis server with docs/deploy/redis.conf on loopback."""
 
     def __init__(self, folder: Path, certificate: Certificate, primary: RedisServer | None = None) -> None:
         super().__init__(folder)
@@ -47,7 +47,7 @@ class DeployedRedis(RedisServer):
 
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
-        """As a Sentinel, which may ask how it is."""
+        """Connect as a Sentinel, whose rights allow status commands."""
         with redis.Redis(
             port=self.port,
             username="sentinel",
@@ -64,7 +64,7 @@ class DeployedRedis(RedisServer):
 
 
 class DeployedSentinel(Sentinel):
-    """With docs/deploy/sentinel.conf, on loopback."""
+    """A Sentinel with docs/deploy/sentinel.conf on loopback."""
 
     def __init__(self, folder: Path, certificate: Certificate, primary: RedisServer) -> None:
         super().__init__(folder, primary)
@@ -91,7 +91,7 @@ class DeployedSentinel(Sentinel):
 
 
 def deployed(name: str, certificate: Certificate, folder: Path, port: int, own_port: int) -> str:
-    """A file of docs/deploy for this machine."""
+    """Return a file of docs/deploy, changed for this machine."""
     return changed(
         name,
         (r"10\.0\.0\.11 127\.0\.0\.1$", "127.0.0.1"),
@@ -105,7 +105,7 @@ def deployed(name: str, certificate: Certificate, folder: Path, port: int, own_p
 
 
 def environment(name: str = "geocast.env") -> dict[str, str]:
-    """The settings of a file of docs/deploy."""
+    """Return the settings in a file of docs/deploy."""
     lines = (DEPLOY / name).read_text("utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
@@ -128,14 +128,14 @@ def deployed_redis(tmp_path: Path, certificate: Certificate) -> Iterator[tuple[l
 
 
 @needs_redis
-def test_a_node_with_the_deployed_settings_survives_the_primary(
+def test_node_with_deployed_settings_survives_the_death_of_the_primary(
     deployed_redis: tuple[list[RedisServer], list[Sentinel]],
     certificate: Certificate,
     keys: Keys,
     tmp_path: Path,
     join: Callable[..., Any],
 ) -> None:
-    """redis.conf, sentinel.conf and geocast.env together: TLS, passwords, rights, replicas; the primary is killed."""
+    """The test uses redis.conf, sentinel.conf and geocast.env together: TLS, passwords, rights and replicas."""
     servers, sentinels = deployed_redis
     settings = environment()
     log = on_this_machine(settings["GEOCAST_LOG"], sentinels, certificate)
@@ -149,7 +149,7 @@ def test_a_node_with_the_deployed_settings_survives_the_primary(
         body = alert(spot)
         node.publish(body)
         phone.listen(body["id"], 1)
-        check_rules_ask_for_what_is_there(node)
+        require_metrics_of_the_rules(node)
 
         servers[0].kill()
         after = alert(spot)
@@ -160,7 +160,7 @@ def test_a_node_with_the_deployed_settings_survives_the_primary(
 
 
 def on_this_machine(url: str, sentinels: list[Sentinel], certificate: Certificate) -> str:
-    """A URL of docs/deploy, with these Sentinels."""
+    """Return a URL of docs/deploy with the addresses of these Sentinels."""
     hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
     changed = url.replace("10.0.0.11,10.0.0.12,10.0.0.13", hosts).replace("/etc/geocast/ca.crt", str(certificate.crt))
     assert changed.count("127.0.0.1") == 3
@@ -169,10 +169,10 @@ def on_this_machine(url: str, sentinels: list[Sentinel], certificate: Certificat
 
 
 @needs_redis
-def test_phones_are_woken_with_the_deployed_settings_before_and_after_the_primary_dies(
+def test_phones_are_pushed_to_with_deployed_settings_before_and_after_the_primary_dies(
     deployed_redis: tuple[list[RedisServer], list[Sentinel]], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
-    """redis.conf and push.env together: the rights of the log's user do for devices, and a registration is not lost."""
+    """The rights of the log's user suffice for devices, and registrations are not lost (redis.conf and push.env)."""
     servers, sentinels = deployed_redis
     settings = environment("push.env")
     url = on_this_machine(settings["GEOCAST_DEVICES"], sentinels, certificate)
@@ -196,16 +196,16 @@ def test_phones_are_woken_with_the_deployed_settings_before_and_after_the_primar
         assert service.wrong == []
 
 
-def check_rules_ask_for_what_is_there(node: Node) -> None:
-    """Every metric of geocast that the rules name is shown by a node with stream processes and a log in Redis."""
+def require_metrics_of_the_rules(node: Node) -> None:
+    """Require that a node with stream processes and a Redis log has all metrics that the alerting rules name."""
     wanted = set(re.findall(r"\bgeocast_\w+", (DEPLOY / "geocast.rules.yml").read_text("utf-8")))
-    # What nobody has been refused or closed for is not counted yet.
+    # These counters appear with the first refusal or close.
     wanted -= {"geocast_closes_total", "geocast_handshakes_refused_total"}
-    # Of another process: test_push.py looks for them there.
+    # These are metrics of another process; test_push.py checks them.
     wanted = {name for name in wanted if not name.startswith("geocast_push_")}
-    # There with keys at a URL only.
+    # These exist only with keys at a URL.
     wanted -= {"geocast_key_fetches_total", "geocast_keys_fetched_timestamp_seconds"}
-    # There with keys of calls only (test_calls.py has them).
+    # These exist only with keys for calls; test_calls.py checks them.
     wanted -= {"geocast_calls_unanswered", "geocast_calls_degraded", "geocast_call_unsealed_failed_total"}
     wait_until(
         lambda: wanted <= set(re.findall(r"^geocast_\w+", node.api.get("/metrics").text, re.MULTILINE)),
@@ -217,8 +217,8 @@ def check_rules_ask_for_what_is_there(node: Node) -> None:
 
 
 @pytest.mark.parametrize("name", ["geocast.service", "geocast-ledger.service", "geocast-push.service"])
-def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
-    """`systemd-analyze verify`, with a program where the unit wants one."""
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
+    """`systemd-analyze verify` checks the unit with another program in place of `geocast`."""
     analyze = program("systemd-analyze")
     unit = tmp_path / name
     unit.write_text(changed(name, (r"/opt/geocast/bin/geocast", "/bin/true")))
@@ -227,15 +227,17 @@ def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
     assert f"{name}:" not in done.stderr, done.stderr
 
 
-def test_the_environment_names_settings_that_are_there() -> None:
-    """docs/deploy/geocast.env: each is in settings.md, and the keys are not made up."""
+def test_geocast_env_names_only_documented_settings() -> None:
+    """The settings are documented in settings.md."""
     documented = (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8")
     assert all(f"`{name}`" in documented for name in environment())
 
 
-def test_geocast_push_takes_the_two_files_of_its_unit_as_one_environment(tmp_path: Path) -> None:
-    """docs/deploy/push.env after geocast.env: what the two disagree on is right for it, and what is missing is in the
-    unit."""
+def test_geocast_push_accepts_the_two_environment_files_of_its_unit(tmp_path: Path) -> None:
+    """docs/deploy/push.env is read after geocast.env.
+
+    Its values replace those of geocast.env, and the unit's command line has the remaining options.
+    """
     unit = (DEPLOY / "geocast-push.service").read_text("utf-8")
     files = re.findall(r"^EnvironmentFile=/etc/geocast/(.*)$", unit, re.MULTILINE)
     assert files == ["geocast.env", "push.env"]

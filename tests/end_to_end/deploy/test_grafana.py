@@ -1,7 +1,7 @@
-"""docs/deploy/grafana.json: what its generator makes, and each of its queries has something to show.
+"""docs/deploy/grafana.json: it equals the output of its generator, and each of its queries finds data.
 
-A real Prometheus scrapes a real node and a real `geocast push`, and is asked what Grafana would ask it. Grafana itself
-is not needed.
+A real Prometheus scrapes a real node and a real `geocast push`, and gets the queries that Grafana would send. Grafana
+itself is not needed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TEXT = " ".join(QUERIES.values())
 
 @pytest.fixture(scope="module")
 def generator() -> ModuleType:
-    """docs/deploy/grafana.py."""
+    """The module docs/deploy/grafana.py."""
     spec = importlib.util.spec_from_file_location("grafana", DEPLOY / "grafana.py")
     assert spec
     assert spec.loader
@@ -56,13 +56,13 @@ def generator() -> ModuleType:
     return module
 
 
-def test_the_file_is_what_the_generator_makes(generator: ModuleType) -> None:
-    """`make grafana`, and a change in the JSON alone does not last."""
+def test_dashboard_file_equals_the_output_of_its_generator(generator: ModuleType) -> None:
+    """`make grafana` writes the file."""
     assert (DEPLOY / "grafana.json").read_text("utf-8") == generator.build()
 
 
-def test_every_metric_is_on_a_panel_or_named_as_left_out(generator: ModuleType) -> None:
-    """Those of metrics.md; none is shown that is not there."""
+def test_every_documented_metric_is_on_a_panel_or_listed_as_left_out(generator: ModuleType) -> None:
+    """The metrics are those of metrics.md, and no panel shows another one."""
     page = (ROOT / "docs" / "reference" / "metrics.md").read_text("utf-8")
     documented = set(re.findall(r"^\| (.*?) \|", page, re.MULTILINE))
     names = {name for cell in documented for name in re.findall(r"`(geocast_\w+)", cell)}
@@ -74,8 +74,8 @@ def test_every_metric_is_on_a_panel_or_named_as_left_out(generator: ModuleType) 
     )
 
 
-def test_panels_lie_beside_each_other() -> None:
-    """None on another, none beyond the 24 columns, each with a number of its own and a word on what it says."""
+def test_panels_do_not_overlap_and_have_ids_and_descriptions() -> None:
+    """No panel exceeds the 24 columns."""
     cells = [
         (x, y)
         for panel in DASHBOARD["panels"]
@@ -88,11 +88,11 @@ def test_panels_lie_beside_each_other() -> None:
     assert all(panel["description"].endswith((".", "<type>.")) for panel in PANELS)
 
 
-# ---- asked of a real Prometheus
+# ---- queries to a real Prometheus
 
 
 class Prometheus:
-    """One that scrapes a node and what wakes its phones every second, as jobs "geocast" and "geocast-push"."""
+    """A Prometheus that scrapes a node and its push process every second, as jobs "geocast" and "geocast-push"."""
 
     def __init__(self, home: Path, node: Node, push: Push) -> None:
         (self.port,) = free_ports(1)
@@ -105,7 +105,7 @@ class Prometheus:
             ],
         }
         file = home / "prometheus.yml"
-        file.write_text(json.dumps(config))  # which is YAML, too
+        file.write_text(json.dumps(config))  # JSON is also YAML
         self.command = [
             "prometheus",
             f"--config.file={file}",
@@ -127,25 +127,25 @@ class Prometheus:
         self.process.wait(20)
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether Prometheus answers."""
         assert self.process.poll() is None, self.output.read_text()
         with contextlib.suppress(httpx.TransportError):
             return self.api.get("/-/ready").status_code == 200
         return False
 
     def ask(self, expression: str) -> list[dict[str, Any]]:
-        """What it finds now."""
+        """Return the current result of a query."""
         answer = self.api.post("/api/v1/query", data={"query": expression}).json()
         assert answer["status"] == "success", (expression, answer)
         return answer["data"]["result"]
 
     def has(self, expression: str) -> bool:
-        """Whether it finds a number."""
+        """Return whether a query finds a number."""
         return any(not math.isnan(float(sample["value"][1])) for sample in self.ask(expression))
 
 
 def as_asked(expression: str) -> str:
-    """A query with values for Grafana's variables."""
+    """Return a query with values for Grafana's variables."""
     for name, value in {
         "$job": "geocast",
         "$instance": ".+",
@@ -159,7 +159,7 @@ def as_asked(expression: str) -> str:
 
 @dataclass
 class Busy:
-    """A node with stream processes and a log in Redis, and what wakes its phones; a subscriber, and a dispatcher."""
+    """A node with stream processes and a Redis log, its push process, a push service, a subscriber and a dispatcher."""
 
     node: Node
     push: Push
@@ -170,7 +170,7 @@ class Busy:
 
 @pytest.fixture
 def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
-    """All of it, ended when the test is over."""
+    """All processes and clients, which end with the test."""
     home = tmp_path / "node"
     home.mkdir()
     with contextlib.ExitStack() as stack:
@@ -184,7 +184,7 @@ def busy(certificate: Certificate, tmp_path: Path) -> Iterator[Busy]:
 
 
 def one_of_each(node: Node, session: Session) -> None:
-    """The life of an alert, an acknowledgement, a refusal, a bad handshake, a bad token."""
+    """Run an alert through its life, with an acknowledgement, a refusal, a failed handshake and an invalid token."""
     spot = session.places[0]["lat"], session.places[0]["lng"]
     body = alert(spot)
     node.publish(body)
@@ -200,7 +200,7 @@ def one_of_each(node: Node, session: Session) -> None:
 
 
 def one_call(busy: Busy) -> None:
-    """A call for help, which somebody accepts who has not been called before, and its end."""
+    """Open a call, let a new responder accept it, and end it."""
     call_id, spot = new_id("call"), ground()
     with Responder(busy.node, call_id, here(spot)) as responder:
         busy.dispatcher.post("", call_at(spot, call_id))
@@ -212,7 +212,7 @@ def one_call(busy: Busy) -> None:
 
 
 def one_push(busy: Busy) -> None:
-    """A phone that is told and then is gone, and one that may not register."""
+    """Push to a phone until its subscription is gone, and refuse a registration."""
     spot, phone = ground(), busy.service.phone()
     busy.push.register(phone, cell(spot))
     busy.node.publish(alert(spot))
@@ -224,8 +224,8 @@ def one_push(busy: Busy) -> None:
 
 @needs_redis
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (requirements/system.sh)")
-def test_each_query_finds_something_where_there_is_something_to_do(busy: Busy, tmp_path: Path) -> None:
-    """All of them within the first scrapes; so each metric and label that they ask for is there."""
+def test_every_query_finds_data_on_a_busy_node(busy: Busy, tmp_path: Path) -> None:
+    """An empty result would mean that the query names a metric or label which does not exist."""
     wanted = dict(QUERIES)
     with Prometheus(tmp_path, busy.node, busy.push) as prometheus:
         wait_until(prometheus.ready, "Prometheus answers")

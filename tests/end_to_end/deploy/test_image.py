@@ -1,8 +1,8 @@
-"""The container image: built by `make image` with buildah, and run as a container is.
+"""The container image, built by `make image` with buildah and run like a container.
 
-No engine runs containers inside of a container, as CI often is. So the process is put into one by hand: `unshare` and
-`chroot` make what matters here, process 1 of its own namespace, without rights, on a root that can't be written to.
-What they leave out: a network of its own, cgroups, seccomp.
+No container engine works inside a container, where CI often runs. So the test isolates the process by itself: `unshare`
+and `chroot` make it process 1 of its own namespace, without rights, on a read-only root. A network of its own, cgroups
+and seccomp are left out.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
 NEEDED = ("buildah", "/usr/lib/podman/netavark", "mmdebstrap", "unshare", "make")
 BASE, IMAGE = "localhost/base", "localhost/geocast"
 VOLUME = "/var/lib/geocast"
-BUILD_S = 280.0  # nearly all of it is other programs: Debian's packages and Python's are fetched and unpacked
+BUILD_S = 280.0  # most of this time is for fetching and unpacking the packages of Debian and Python
 
 CONTAIN = """
 mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"
@@ -38,11 +38,11 @@ mount --bind "$1" "$0/var/lib/geocast"
 shift
 exec chroot "$0" setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs --bounding-set=-all -- "$@"
 """
-"""Shell: $0 is the image's root, $1 the volume, what follows the command."""
+"""A shell script: $0 is the image's root, $1 the volume, and the other arguments are the command."""
 
 
 class Buildah:
-    """buildah with a store of its own in `home`."""
+    """The program buildah, with its own store in `home`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -53,7 +53,8 @@ class Buildah:
             (kind, resource.getrlimit(getattr(resource, f"RLIMIT_{kind.upper()}"))[1]) for kind in ("nofile", "nproc")
         )
         self.run_options = ["--isolation", "chroot", "--network", "host"]
-        self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]  # its own may be above ours
+        # buildah's default limits may exceed those of this process.
+        self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = ended("buildah", *arguments, env=self.environment, timeout=BUILD_S)
@@ -61,7 +62,7 @@ class Buildah:
         return done
 
     def base(self) -> None:
-        """A base image with Python of Debian's packages, and this machine's certificates."""
+        """Make a base image with Debian's Python and this machine's certificates."""
         container = self("from", "scratch").stdout.strip()
         folder = self("mount", container).stdout.strip()
         certificates = 'cp /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"'
@@ -77,7 +78,7 @@ class Buildah:
         self("rm", container)
 
     def image(self) -> str:
-        """The image, by `make image`; what that said."""
+        """Make the image by `make image`, and return the output."""
         options = " ".join([*self.run_options, *self.limits, "--quiet"])
         make = ("make", "image", f"IMAGE={IMAGE}", f"BASE={BASE}", "BUILDER=buildah", f"BUILD_OPTIONS={options}")
         done = ended(*make, cwd=ROOT, env=self.environment, timeout=BUILD_S)
@@ -86,7 +87,7 @@ class Buildah:
 
 
 class Image:
-    """The image that was built: a container of it, its root and what it says of itself."""
+    """The built image: a container of it, the container's root and the image's configuration."""
 
     def __init__(self, buildah: Buildah, said: str) -> None:
         self.said = said
@@ -97,23 +98,23 @@ class Image:
 
     @property
     def command(self) -> list[str]:
-        """What it runs when nothing else is said."""
+        """The default command."""
         return [*self.config["Entrypoint"], *self.config["Cmd"]]
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its processes are given."""
+        """The environment of the image's processes."""
         return dict(pair.split("=", 1) for pair in self.config["Env"])
 
     def run(self, *command: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        """A command in a container, as the image's own user; it may fail."""
+        """Run a command in a container as the image's user; it may fail."""
         given = [f"--env={name}={value}" for name, value in settings.items()]
         return self._buildah("run", *self._buildah.run_options, *given, self.container, "--", *command, check=False)
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """Built once, and gone at the end."""
+    """The image, built once and removed at the end."""
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing or os.getuid() != 0:
         pytest.skip(f"to build the image takes root and {', '.join(NEEDED)}; missing: {', '.join(missing) or 'root'}")
@@ -129,7 +130,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 @contextlib.contextmanager
 def in_memory(folder: Path) -> Iterator[None]:
-    """A file system in memory, gone at the end: packages are unpacked twice as fast where nothing waits for a disk."""
+    """Mount a file system in memory on a folder while the block runs; it unpacks packages twice as fast."""
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
     try:
         yield
@@ -141,7 +142,7 @@ class Container(Node):
     """A node as process 1 of a container of the image; the volume is its home."""
 
     def __init__(self, image: Image, home: Path, keys: Keys, *command: str, **settings: str) -> None:
-        """`command`: what it runs instead of the image's own."""
+        """Prepare a container; `command` replaces the image's default command."""
         super().__init__(home, keys, **settings)
         self.image = image
         self.command = [*image.config["Entrypoint"], *command] if command else image.command
@@ -149,7 +150,7 @@ class Container(Node):
             os.chown(path, 65532, 65532)
 
     def launch(self) -> None:
-        """Start it with the image's command and environment, on ports that are free."""
+        """Start the image's command and environment on free ports."""
         ports = {"GEOCAST_STREAM": f"0.0.0.0:{self.stream_port}", "GEOCAST_API": f"0.0.0.0:{self.api_port}"}
         given = {"GEOCAST_KEYS": f"{VOLUME}/keys.json", "GEOCAST_DRAIN_S": "2", **ports, **self.settings}
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--wd", str(self.image.root)]
@@ -158,30 +159,30 @@ class Container(Node):
 
     @property
     def first(self) -> int:
-        """Process 1 of the container, by the number that it has outside."""
+        """The id, outside the container, of its process 1."""
         [pid] = self.children()
         return pid
 
     def terminate(self) -> int:
-        """SIGTERM to process 1, and the exit status."""
+        """Send SIGTERM to process 1, and return the exit status."""
         assert self.process
         os.kill(self.first, signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
 
 def status(pid: int) -> Mapping[str, str]:
-    """/proc/PID/status."""
+    """Return the content of /proc/PID/status."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def names(text: str) -> set[str]:
-    """Names of packages, as PyPI compares them (PEP 503)."""
+    """Return the names of packages in the normalized form of PyPI (PEP 503)."""
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 
 
-def test_the_image_is_the_locked_packages_and_nothing_to_build_with(image: Image):
-    """No pip of ours, no compiler, no npm, no file that its user could change; and `make image` says who built it."""
+def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
+    """The image's user can change none of its files, and `make image` names the builder."""
     assert "building localhost/geocast with buildah" in image.said
     [packages] = image.root.glob("opt/geocast/lib/python3*/site-packages")
     found = names("\n".join(path.name.partition("-")[0] for path in packages.glob("*.dist-info")))
@@ -194,8 +195,8 @@ def test_the_image_is_the_locked_packages_and_nothing_to_build_with(image: Image
     assert [path for path in ours if not path.is_symlink()] == []
 
 
-def test_the_image_says_what_a_container_needs(image: Image):
-    """A user by number (Kubernetes' runAsNonRoot wants one), every listener reachable, a health check."""
+def test_image_configures_user_listeners_and_health_check(image: Image):
+    """The user is a number, as Kubernetes' runAsNonRoot requires, and every listener is reachable."""
     assert image.config["User"] == "65532:65532"
     assert image.config["Healthcheck"]["Test"] == ["CMD", "geocast", "health"]
     assert image.environment["GEOCAST_STREAM"] == "0.0.0.0:8765"
@@ -206,8 +207,11 @@ def test_the_image_says_what_a_container_needs(image: Image):
     assert "no keys" in refused.stderr
 
 
-def test_the_image_wakes_phones_too(image: Image, keys: Keys, tmp_path: Path):
-    """`docker run … geocast push`, with its devices in the volume: ready, and it drains when it is told to end."""
+def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
+    """The process of `docker run … geocast push` keeps its devices in the volume.
+
+    It becomes ready, and drains when it is told to end.
+    """
     make = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
     subprocess.run([BIN / "geocast", *make], cwd=tmp_path, check=True, capture_output=True)
     listen, metrics = free_ports(2)
@@ -230,10 +234,8 @@ def test_the_image_wakes_phones_too(image: Image, keys: Keys, tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_container_serves_without_rights_and_drains_when_it_is_told_to_end(
-    image: Image, keys: Keys, tmp_path: Path, workers: str
-):
-    """Process 1, not root, on a read-only root: ready, healthy, heard; and SIGTERM closes its sessions with 1012."""
+def test_container_serves_without_rights_and_drains_on_sigterm(image: Image, keys: Keys, tmp_path: Path, workers: str):
+    """Process 1 is not root and has a read-only root; SIGTERM closes its sessions with 1012."""
     with Container(image, tmp_path, keys, GEOCAST_WORKERS=workers) as node:
         spot, first = ground(), status(node.first)
         assert first["NSpid"].split()[-1] == "1"

@@ -1,6 +1,6 @@
-"""What is published: complete, readable on an index, and good for an install far from the source tree.
+"""The published packages: complete, readable on an index, and usable far from the source tree.
 
-(The clients' packages are used in test_python_readme.py and in client_demo/web/test_package.py.)
+The clients' packages are used in test_python_readme.py and in client_demo/web/test_package.py.
 """
 
 import json
@@ -29,7 +29,7 @@ SOURCE = PROJECT["project"]["urls"]["Source"]
 
 
 def run(*command, cwd=ROOT, **settings):
-    """What it said; it has to work."""
+    """Run a command that must succeed, and return its output."""
     done = ended(*command, cwd=cwd, env=os.environ | settings, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -37,7 +37,7 @@ def run(*command, cwd=ROOT, **settings):
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
-    """The sdist, and the wheel that is built from nothing but that."""
+    """The sdist, and the wheel that is built from the sdist alone."""
     home = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", home)
     [sdist] = home.glob("*.tar.gz")
@@ -49,13 +49,13 @@ def dist(tmp_path_factory):
 
 
 def wheel(dist):
-    """The server's."""
+    """Return the server's wheel."""
     [found] = dist.glob("geocast-*.whl")
     return found
 
 
-def test_the_sdist_has_all_that_is_in_the_source_tree(dist):
-    """Whoever has it can do what CONTRIBUTING.md says; and nothing else slipped in."""
+def test_sdist_contains_exactly_the_source_tree(dist):
+    """Users of the sdist can do everything that CONTRIBUTING.md describes."""
     unpacked = dist / f"geocast-{geocast.__version__}"
     has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()} - {"PKG-INFO"}
     assert {"Makefile", "requirements/test.txt", "client_demo/web/package-lock.json", "docs/protocol.md"} <= has
@@ -65,8 +65,8 @@ def test_the_sdist_has_all_that_is_in_the_source_tree(dist):
     assert has == {name for name in listed if (ROOT / name).is_file()}
 
 
-def test_the_wheel_works_where_nothing_else_is(dist, tmp_path):
-    """Every file of the package, types and licence; `python -m geocast` runs from it."""
+def test_wheel_is_complete_and_runs_without_the_source_tree(dist, tmp_path):
+    """The wheel has every file of the package, its types and the licence."""
     here = {str(p.relative_to(ROOT / "server")) for p in (ROOT / "server").rglob("*") if p.is_file()}
     with zipfile.ZipFile(wheel(dist)) as archive:
         names = set(archive.namelist())
@@ -78,8 +78,8 @@ def test_the_wheel_works_where_nothing_else_is(dist, tmp_path):
     assert run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path)).startswith(str(tmp_path))
 
 
-def test_an_index_can_show_them(dist):
-    """`twine check --strict`, and what their pages link to and show is at an address of its own."""
+def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
+    """The links and pictures on the pages have absolute addresses."""
     run(sys.executable, "-m", "twine", "check", "--strict", *dist.glob("*.whl"), *dist.glob("*.tar.gz"))
     for path in dist.glob("*.whl"):
         with zipfile.ZipFile(path) as archive:
@@ -93,8 +93,8 @@ def test_an_index_can_show_them(dist):
                 assert (ROOT / at[1]).exists(), target
 
 
-def test_the_project_has_one_address_and_one_version():
-    """Wherever it is written; so that moving is to change one text for another."""
+def test_address_and_version_of_the_project_are_the_same_everywhere():
+    """A move of the project replaces one text by another."""
     written = set()
     for name in ("pyproject.toml", "SECURITY.md", "client_demo/python/pyproject.toml"):
         text = (ROOT / name).read_text("utf-8")
@@ -108,7 +108,7 @@ def test_the_project_has_one_address_and_one_version():
 
 
 def wanted(name):
-    """What requirements/NAME.in asks for, without its comments and the bounds that keep it with other locks."""
+    """Return the requirements in requirements/NAME.in, without comments and constraints."""
     lines = (ROOT / "requirements" / f"{name}.in").read_text("utf-8").splitlines()
     plain = [line.partition("#")[0].strip() for line in lines if not line.startswith("-c")]
     return sorted(line.partition(",")[0] for line in plain if line)
@@ -121,19 +121,19 @@ DECLARED = {
 
 
 @pytest.mark.parametrize("name", DECLARED)
-def test_what_is_locked_is_what_is_declared(name):
-    """requirements/*.in and pyproject.toml; the wheel has no extras."""
+def test_locked_requirements_are_those_declared_in_pyproject(name):
+    """The wheel has no extras."""
     assert wanted(name) == sorted(DECLARED[name])
     assert "optional-dependencies" not in PROJECT["project"]
 
 
-def test_the_client_asks_for_no_more_than_the_demo_has():
-    """So what the demo is tested with is what the client is tested with."""
+def test_client_requires_no_package_that_the_demo_lacks():
+    """The tests of the demo therefore use the client's locked packages."""
     assert set(CLIENT["project"]["dependencies"]) <= set(PROJECT["dependency-groups"]["demo"])
 
 
-def test_a_bill_of_materials_names_every_package_of_the_lock(tmp_path):
-    """`make sbom`: by CycloneDX's own schema, with versions and hashes, and the same each time."""
+def test_bill_of_materials_lists_every_locked_package(tmp_path):
+    """`make sbom` writes the same valid CycloneDX document, with versions and hashes, each time."""
     files = [tmp_path / name for name in ("one.json", "two.json")]
     for file in files:
         run("sh", "requirements/sbom.sh", file, BIN=str(Path(sys.executable).parent))
@@ -149,8 +149,8 @@ def test_a_bill_of_materials_names_every_package_of_the_lock(tmp_path):
     assert all(part["externalReferences"][0]["hashes"] for part in bill["components"])
 
 
-def test_the_demo_without_its_packages_says_in_one_line_what_it_needs(tmp_path):
-    """After `make install` alone: no traceback. (A package that is not there is played by a None for it.)"""
+def test_demo_without_its_packages_names_them_in_one_line(tmp_path):
+    """After `make install` alone the demo prints no traceback. None in `sys.modules` simulates the missing package."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['rich'] = None\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "client_demo", "listen"]

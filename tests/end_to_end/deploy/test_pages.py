@@ -1,4 +1,4 @@
-"""`GET /v1/alerts` from link to link: nothing that lives all the while is missed, whatever happens meanwhile."""
+"""The pages of `GET /v1/alerts`: following the links misses no alert that is live all the time."""
 
 import contextlib
 from collections import Counter
@@ -30,7 +30,7 @@ def two(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator[
 
 
 def follow(nodes: list[Node], path: str, between: Callable[[int], None]) -> list[list[Json]]:
-    """Every page, from one node and the other in turn; `between` is told how many there were so far."""
+    """Return every page, read from the two nodes by turns; `between` gets the number of pages after each."""
     pages: list[list[Json]] = []
     while path:
         answer: httpx.Response = nodes[len(pages) % 2].get(path)
@@ -41,8 +41,8 @@ def follow(nodes: list[Node], path: str, between: Callable[[int], None]) -> list
     return pages
 
 
-def test_who_follows_the_links_is_given_all_that_is_live(two: list[Node]):
-    """H14, H14a: over 2,500 alerts, while others are published, revised, made to last longer, and cancelled."""
+def test_following_the_links_returns_every_alert_that_stays_live(two: list[Node]):
+    """2,500 alerts are read while others are published, revised, prolonged and cancelled (rules H14 and H14a)."""
     spot = ground()
     bodies = [alert(spot, id=new_id("walk"), expires_at=stamp(minutes=10 + n * 7 % 20)) for n in range(COUNT)]
     for start in range(0, COUNT, AT_ONCE):
@@ -51,7 +51,7 @@ def test_who_follows_the_links_is_given_all_that_is_live(two: list[Node]):
     new: set[str] = set()
     revised, lengthened, cancelled = (
         {body["id"]: body for body in bodies[start::50]} for start in (0, 17, 31)
-    )  # 50 of each
+    )  # 50 alerts of each kind
     to_do = list(zip(revised.values(), lengthened.values(), cancelled, strict=True))
 
     def meanwhile(page: int) -> None:
@@ -73,7 +73,7 @@ def test_who_follows_the_links_is_given_all_that_is_live(two: list[Node]):
     assert {alert_id for alert_id, count in given.items() if count > 1} <= lengthened.keys()
     assert max(given.values()) <= 2
 
-    # What is live now is the same from either node, in pages of 1,000 as without parameters.
+    # Both nodes list the same live alerts now, in pages of 1,000 by default.
     default = follow(two, "/v1/alerts", lambda _: None)
     live = sorted((walked | new) - cancelled.keys())
     assert sorted(each["id"] for page in default for each in page) == live

@@ -1,7 +1,6 @@
-"""docs/deploy: the proxies' files that operators copy. Each program takes its own, and does what the page says.
+"""The proxies' files of docs/deploy: each proxy accepts its file and behaves as the documentation says.
 
-Only addresses, ports and certificates are changed for the test. A program that is not on this machine has its tests
-skipped.
+Only addresses, ports and certificates are changed. Tests of programs that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ CADDYFILE = ("--adapter", "caddyfile", "--config")
 
 
 class Proxy(ABC):
-    """HAProxy or nginx in the foreground, with the file of docs/deploy in front of these nodes."""
+    """HAProxy or nginx in the foreground, with its file of docs/deploy, before these nodes."""
 
     def __init__(self, home: Path, certificate: Certificate, nodes: list[Node], push: Push | None = None) -> None:
         self.program = program(self.name)
-        self.push_ports = [free_ports(2) for _ in range(3)]  # nobody's, but for the second if there is one
+        self.push_ports = [free_ports(2) for _ in range(3)]  # the second pair may be that of the push process
         if push:
             self.push_ports[1] = [push.port, push.metrics_port]
         self.stream_port, self.api_port = free_ports(2)
         self.file = home / self.name
-        absent = free_ports(2)  # of the third node, which is down
+        absent = free_ports(2)  # the ports of a third node that does not run
         ports = [(node.stream_port, node.api_port) for node in nodes] + [(absent[0], absent[1])]
         self.file.write_text(self.config(home, certificate, ports), "utf-8")
         self.output = home / f"{self.name}.output"
@@ -59,10 +58,10 @@ class Proxy(ABC):
 
     @abstractmethod
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
-        """The file, changed for these ports."""
+        """Return the file, changed for these ports."""
 
     def checked(self) -> subprocess.CompletedProcess[str]:
-        """What the program says of the file."""
+        """Let the program check the file, and return the result."""
         command = [self.program, *self.check, str(self.file)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -79,7 +78,7 @@ class Proxy(ABC):
 
     @property
     def url(self) -> str:
-        """Where subscribers connect."""
+        """The URL for subscribers."""
         return f"wss://localhost:{self.stream_port}/v1/stream"
 
 
@@ -106,7 +105,7 @@ class HAProxy(Proxy):
 
 
 def temporary(home: Path) -> str:
-    """Where nginx may write."""
+    """Return directives with the folders where nginx may write."""
     return "".join(f"    {of}_temp_path {home / of};\n" for of in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
 
 
@@ -138,7 +137,7 @@ class Nginx(Proxy):
 
 
 class OneNginx(Nginx):
-    """nginx as docs/operations.md has it for one node."""
+    """The nginx server that docs/operations.md describes for one node."""
 
     def config(self, home: Path, certificate: Certificate, ports: list[tuple[int, int]]) -> str:
         server = replaced(
@@ -153,7 +152,7 @@ class OneNginx(Nginx):
 
 
 class OneCaddy(Proxy):
-    """Caddy as docs/operations.md has it for one node."""
+    """The Caddy server that docs/operations.md describes for one node."""
 
     name, check, run = "caddy", ("validate", *CADDYFILE), ("run", *CADDYFILE)
 
@@ -169,13 +168,13 @@ class OneCaddy(Proxy):
 
 @pytest.fixture(params=[HAProxy, Nginx], ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> type[Proxy]:
-    """One after the other."""
+    """The class of each proxy in turn."""
     program(request.param.name)
     return request.param
 
 
-def test_the_proxy_takes_its_file(kind: type[Proxy], certificate: Certificate, tmp_path: Path) -> None:
-    """`haproxy -c`, `nginx -t`, without a warning."""
+def test_proxy_accepts_its_file_without_a_warning(kind: type[Proxy], certificate: Certificate, tmp_path: Path) -> None:
+    """The checks are `haproxy -c` and `nginx -t`."""
     nodes = [Node(tmp_path) for _ in range(2)]
     done = kind(tmp_path, certificate, nodes).checked()
     said = done.stdout + done.stderr
@@ -183,11 +182,11 @@ def test_the_proxy_takes_its_file(kind: type[Proxy], certificate: Certificate, t
     assert not re.search(r"\[(warn|WARNING|alert|ALERT)", said), said
 
 
-# ---- a subscriber that comes back by itself ----------------------------------------------------------------------
+# ---- a subscriber that reconnects by itself ----------------------------------------------------------------------
 
 
 def post(proxy: Proxy, node: Node, path: str, body: Json) -> None:
-    """Publish through the proxy's private side, again until a node accepts the request."""
+    """Post through the proxy's private side, again until a node accepts the request."""
 
     def is_accepted() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -201,14 +200,14 @@ def post(proxy: Proxy, node: Node, path: str, body: Json) -> None:
 
 
 def sessions(node: Node) -> int:
-    """How many a node has."""
+    """Return the number of sessions of a node."""
     found = re.search(r"^geocast_sessions ([0-9.]+)$", node.api.get("/metrics").text, re.MULTILINE)
     return int(float(found[1])) if found else 0
 
 
 @pytest.fixture
 def pair(tmp_path: Path, keys: Keys) -> Iterator[tuple[RedisServer, list[Node]]]:
-    """A Redis and two nodes on it."""
+    """A Redis and two nodes that use it."""
     with RedisServer(tmp_path / "redis") as server, contextlib.ExitStack() as stack:
         nodes = []
         for number in (1, 2):
@@ -218,10 +217,8 @@ def pair(tmp_path: Path, keys: Keys) -> Iterator[tuple[RedisServer, list[Node]]]
         yield server, nodes
 
 
-def test_a_call_that_no_key_opens_takes_no_node_from_haproxy(
-    certificate: Certificate, keys: Keys, tmp_path: Path
-) -> None:
-    """HD8: all its health checks find the node well, so alerts are published as ever."""
+def test_haproxy_keeps_nodes_that_cannot_decrypt_a_call(certificate: Certificate, keys: Keys, tmp_path: Path) -> None:
+    """The health checks still succeed, and alerts are published as usual (rule HD8)."""
     program(HAProxy.name)
     with calling_node(tmp_path, keys) as node:
         assert node.post("/v1/calls", call(), keys.token(sub="cad-3", scope=DISPATCH_SCOPE)).status_code == 201
@@ -236,7 +233,7 @@ def test_a_call_that_no_key_opens_takes_no_node_from_haproxy(
 
 
 def checks(home: Path, backend: str) -> list[str]:
-    """What HAProxy's health checks of its first two nodes have found."""
+    """Return the results of HAProxy's health checks of its first two nodes."""
     with socket.socket(socket.AF_UNIX) as asked, contextlib.suppress(OSError):
         asked.connect(str(home / "admin.sock"))
         asked.sendall(b"show stat\n")
@@ -247,7 +244,7 @@ def checks(home: Path, backend: str) -> list[str]:
 
 
 @needs_redis
-def test_nodes_die_drain_and_come_back_behind_the_proxy(
+def test_client_behind_the_proxy_survives_the_loss_of_nodes_and_redis(
     kind: type[Proxy],
     pair: tuple[RedisServer, list[Node]],
     certificate: Certificate,
@@ -255,7 +252,7 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client by wss:// is right after its node was killed, after another drained, and while Redis is away."""
+    """The client holds the right alerts after its node was killed, after another drained, and while Redis is down."""
     server, nodes = pair
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
@@ -289,7 +286,7 @@ def test_nodes_die_drain_and_come_back_behind_the_proxy(
 
 
 def public_statuses(anybody: httpx.Client, public: str) -> set[int]:
-    """What a stranger is answered who asks for more than the stream, as soon as the proxy answers."""
+    """Return the statuses of other public paths than the stream, as soon as the proxy answers."""
 
     def answers() -> bool:
         with contextlib.suppress(httpx.TransportError):
@@ -300,10 +297,10 @@ def public_statuses(anybody: httpx.Client, public: str) -> set[int]:
     return {anybody.get(public + path).status_code for path in ("/", "/docs", "/metrics", "/v1/alerts")}
 
 
-def test_the_proxy_shows_the_public_nothing_but_the_stream(
+def test_proxy_publishes_only_the_stream(
     kind: type[Proxy], certificate: Certificate, tmp_path: Path, own_node: Node
 ) -> None:
-    """The api is not to be had from outside, nor what is for operators from its private side."""
+    """The API is not reachable from outside, and the operators' pages not even from the proxy's private side."""
     with (
         kind(tmp_path, certificate, [own_node, own_node]) as proxy,
         httpx.Client(verify=False, trust_env=False, timeout=PATIENCE) as anybody,
@@ -314,16 +311,16 @@ def test_the_proxy_shows_the_public_nothing_but_the_stream(
         assert anybody.get(f"http://127.0.0.1:{proxy.api_port}/metrics").status_code == 404
 
 
-def test_the_proxy_lets_messages_of_cap_through(
+def test_proxy_passes_cap_messages_of_up_to_2_mib(
     kind: type[Proxy], certificate: Certificate, keys: Keys, tmp_path: Path
 ) -> None:
-    """docs/reference/cap-rules.md: that path alone, by TLS, with 2 MiB; and nothing of it without a source's secret."""
+    """Only this path of the API is public, by TLS, and it requires a source's secret (docs/reference/cap-rules.md)."""
     home = tmp_path / "node"
     home.mkdir()
     body = Issuer().message("m")
     with Node(home, keys, *options(home)) as node, kind(tmp_path, certificate, [node, node]) as proxy:
         public = f"https://localhost:{proxy.stream_port}"
-        # A proxy may close a connection on which it has refused a body, so each request has its own.
+        # A proxy may close a connection on which it refused a body, so each request uses a new one.
         each_its_own = httpx.Limits(max_keepalive_connections=0)
         with httpx.Client(verify=False, trust_env=False, headers=BY_SECRET, timeout=30, limits=each_its_own) as issuer:
             assert public_statuses(issuer, public) == {404}
@@ -343,13 +340,13 @@ def test_the_proxy_lets_messages_of_cap_through(
 
 
 def issuer_status(proxy: Proxy, path: str) -> int:
-    """What an issuer is answered at another path."""
+    """Return the status of an issuer's request to another path."""
     with httpx.Client(verify=False, trust_env=False, timeout=PATIENCE, headers=BY_SECRET) as issuer:
         return issuer.post(f"https://localhost:{proxy.stream_port}{path}", content=b"<alert/>").status_code
 
 
 @pytest.mark.parametrize("one", [OneNginx, OneCaddy], ids=lambda one: one.name)
-def test_one_node_behind_a_proxy(
+def test_proxy_of_one_node_publishes_only_the_stream(
     one: type[Proxy],
     certificate: Certificate,
     own_node: Node,
@@ -357,7 +354,7 @@ def test_one_node_behind_a_proxy(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """docs/operations.md, "In front of one node": a subscriber by wss:// is told, and the public sees no more."""
+    """A subscriber by wss:// receives an alert (docs/operations.md, "In front of one node")."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.crt))
     spot, token = ground(), keys.token(scope=PHONE_SCOPE)
 
@@ -372,10 +369,10 @@ def test_one_node_behind_a_proxy(
 
 
 @pytest.mark.parametrize("one", [HAProxy, Nginx, OneNginx, OneCaddy])
-def test_a_phone_registers_through_the_proxy_and_is_woken(
+def test_phone_registers_through_the_proxy_and_gets_a_push(
     one: type[Proxy], certificate: Certificate, own_node: Node, tmp_path: Path
 ) -> None:
-    """push-rules.md: its two paths, by TLS, with what a page and a service worker say; and no path beside them."""
+    """The proxy publishes only the two paths of push-rules.md, for requests of a page and of a service worker."""
     program(one.name)
     pages = ("--origins", ORIGIN)
     with (

@@ -1,7 +1,7 @@
-"""The Python client as a package: built, installed into an empty folder, and its README's programs run from there.
+"""The Python client as a package: built, installed into an empty folder, and used by its README's programs.
 
-One listens, one publishes, one calls for help and one goes there. What the client needs comes from the tests' own
-environment, the client does not.
+The programs listen, publish, call for help, and respond. The client's requirements come from the environment of the
+tests; the client itself does not.
 """
 
 import re
@@ -26,7 +26,7 @@ CLIENT = ROOT / "client_demo" / "python"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder with `geocast_client` in it, by way of a wheel."""
+    """A folder with `geocast_client`, installed from a wheel."""
     home = tmp_path_factory.mktemp("client")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--isolated"]
     subprocess.run(
@@ -38,12 +38,12 @@ def site(tmp_path_factory):
 
 
 def elsewhere(site, **settings):
-    """The environment of somebody who has the package, and no source tree."""
+    """Return the environment of a user who has the package but no source tree."""
     return clean_environment(**settings) | {"PYTHONPATH": str(site)}
 
 
 def programs(node):
-    """The Python of the README, for this node's ports."""
+    """Return the Python programs of the README, changed for this node's ports."""
     text = (CLIENT / "README.md").read_text("utf-8")
     text = text.replace("127.0.0.1:8765", f"127.0.0.1:{node.stream_port}")
     return re.findall(
@@ -51,8 +51,8 @@ def programs(node):
     )
 
 
-def test_the_package_is_whole(site):
-    """Every module, types, and a licence; its names are those that the README uses, and the source tree is far."""
+def test_installed_client_package_is_complete(site):
+    """The package has every module, types and a licence, and works without the source tree."""
     package = site / "geocast_client"
     assert {path.name for path in CLIENT.glob("*.py")} <= {path.name for path in package.iterdir()}
     assert (package / "py.typed").exists()
@@ -63,8 +63,8 @@ def test_the_package_is_whole(site):
     assert done.stderr.endswith("No module named 'client_demo'\n"), done.stderr
 
 
-def test_a_project_that_uses_it_has_its_types(site, tmp_path):
-    """mypy in its strict mode takes a program that is right, and finds what is wrong in one that is not."""
+def test_mypy_checks_programs_by_the_types_of_the_package(site, tmp_path):
+    """Strict mypy accepts a correct program and finds the error in a wrong one."""
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text("from geocast_client import Client, Place\nClient('ws://a', [Place.at(1, 2)]).stop()\n")
     bad.write_text("from geocast_client import Place\nPlace.at('north')\n")
@@ -75,8 +75,7 @@ def test_a_project_that_uses_it_has_its_types(site, tmp_path):
     assert found == {"bad.py"}, done.stdout
 
 
-def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
-    """A newcomer's first ten minutes."""
+def test_readme_programs_publish_and_receive_an_alert(site, own_node, tmp_path):
     node, output = own_node, tmp_path / "heard.txt"
     listen, _verify, _sleep, publish, *_calls = programs(node)
     tokens = {
@@ -99,8 +98,8 @@ def test_the_programs_of_the_readme_tell_and_are_told(site, own_node, tmp_path):
     assert output.read_text() == "new Building on fire. Keep windows closed.\n"
 
 
-def test_the_program_of_the_readme_that_sleeps_is_pushed_to(site, own_node, tmp_path):
-    """It registers, with the endpoint that a push service has given, and shows what it is pushed."""
+def test_readme_program_registers_for_push_and_shows_a_push(site, own_node, tmp_path):
+    """The endpoint comes from a push service."""
     then = (
         "s = asyncio.run(register(*sys.argv[1:])); print('registered'); on_push(s, bytes.fromhex(sys.stdin.readline()))"
     )
@@ -130,8 +129,8 @@ def test_the_program_of_the_readme_that_sleeps_is_pushed_to(site, own_node, tmp_
     assert told.endswith("and close []\n")
 
 
-def test_the_programs_of_the_readme_call_and_go(site, tmp_path):
-    """The place is told to who goes, and the dispatcher sees who is there."""
+def test_readme_programs_open_and_answer_a_call(site, tmp_path):
+    """The responder gets the place, and the dispatcher sees the responder."""
     with responding_node(tmp_path) as node:
         *_others, respond, dispatch = programs(node)
         tokens = {"RESPONDER": responder_token(node, "r-51c0"), "DISPATCH": dispatch_token(node)}

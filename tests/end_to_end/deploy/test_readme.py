@@ -1,4 +1,4 @@
-"""The first steps of README.md and docs/guide/first-alert.md, typed into a shell: they work, and leave a clean tree."""
+"""The first steps of README.md and docs/guide/first-alert.md, typed into a shell."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
 
 
 def blocks(heading: str, language: str, document: str = "docs/guide/first-alert.md") -> list[str]:
-    """The blocks of code under a heading of a document, for ports that are free."""
+    """Return the code blocks under a heading of a document, changed for free ports."""
     text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert text
     found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text[1], re.MULTILINE | re.DOTALL)
@@ -30,7 +30,7 @@ def blocks(heading: str, language: str, document: str = "docs/guide/first-alert.
 
 
 def moved(block: str) -> str:
-    """The same block for ports that are free; where it relies on a default, that is said."""
+    """Return the block changed for free ports; default ports are written out first."""
     block = block.replace("redis-server ", "redis-server --port 6379 ")
     block = block.replace("redis://127.0.0.1", "redis://127.0.0.1:6379")
     block = block.replace("geocast serve ", "geocast serve --stream 127.0.0.1:8765 --api 127.0.0.1:8766 ")
@@ -40,7 +40,7 @@ def moved(block: str) -> str:
 
 
 class Shell:
-    """A bash that somebody types into."""
+    """A bash that gets its lines on standard input."""
 
     def __init__(self, folder: Path, output: Path) -> None:
         self._output = output
@@ -57,17 +57,17 @@ class Shell:
             )
 
     def type(self, text: str) -> None:
-        """Give it some lines."""
+        """Type some lines."""
         assert self._bash.stdin
         self._bash.stdin.write(f"{text}\n".encode())
         self._bash.stdin.flush()
 
     def said(self) -> str:
-        """All that it and what it started have said."""
+        """Return the output of the shell and its programs."""
         return self._output.read_text(errors="replace")
 
     def end(self) -> None:
-        """End it, and all that it has started."""
+        """End the shell and all its programs."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._bash.pid, signal.SIGKILL)
         self._bash.communicate()
@@ -90,7 +90,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def is_ready(port: int) -> bool:
-    """Whether a node answers there, and is ready."""
+    """Return whether a node answers at a port and is ready."""
     with contextlib.suppress(httpx.TransportError):
         return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
     return False
@@ -98,12 +98,12 @@ def is_ready(port: int) -> bool:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 @pytest.mark.skipif(bool(missing()), reason=missing() or "")
-def test_the_first_steps_do_what_the_readme_says(shell: Shell):
-    """A subscriber is told once; the same again is 200; two nodes on a Redis; and `git status` has nothing to tell."""
+def test_first_steps_of_the_guide_work_and_leave_a_clean_tree(shell: Shell):
+    """A subscriber receives the alert once, its repeat is answered with 200, and two nodes run on one Redis."""
     begin, _, publish = blocks("A first alert", "sh")
     [listen] = blocks("A first alert", "python")
     publish = publish.replace("curl -sS", r"curl -sS -o /dev/null -w '\nstatus %{http_code}\n'")
-    shell.type(begin.partition("\n")[2])  # `make install` has been done
+    shell.type(begin.partition("\n")[2])  # the line before is `make install`
     wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
     shell.type(f"python -u - <<'END' &\n{listen}END")
     wait_until(lambda: '"welcome"' in shell.said(), "the subscriber is welcomed")
@@ -121,11 +121,11 @@ def test_the_first_steps_do_what_the_readme_says(shell: Shell):
     assert "geocast: error" not in shell.said()
 
 
-def test_the_alert_of_the_readme_is_published_revised_and_cancelled(shell: Shell):
+def test_readme_alert_is_published_revised_and_cancelled(shell: Shell):
     """The listener shows each step."""
     begin, publish = blocks("A first alert", "sh", "README.md")
     shell.type(f"export PYTHONPATH={ROOT} GEOCAST_API_URL=http://127.0.0.1:{PORTS[8766]}")
-    shell.type(begin.partition("\n")[2])  # the environment of the tests is active
+    shell.type(begin.partition("\n")[2])  # the environment of the tests is active already
     wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
     url = f"ws://127.0.0.1:{PORTS[8765]}/v1/stream"
     shell.type(f"python -u -m client_demo listen --url {url} --lat 32.78 --lng -96.80 &")

@@ -1,6 +1,7 @@
-"""SIGHUP: keys, revoked tokens and the policy are read anew, all or none, and who is not concerned notices nothing.
+"""Reloads by SIGHUP: keys, revoked tokens and the policy are reloaded together or not at all.
 
-With one process, and with several: then the first one is told, and none of them may have in force what others have not.
+Sessions that a reload does not concern are not affected. With several processes, the main process gets the signal, and
+all processes switch to the same files.
 """
 
 import hashlib
@@ -36,28 +37,29 @@ burglary = {{ title = "{}" }}
 
 
 class Reloading:
-    """A node whose files a test writes anew, and a second set of keys."""
+    """A node whose files a test rewrites, and a second set of keys."""
 
     def __init__(self, node: Node) -> None:
         self.node, self.home = node, node.home
         self.old, self.new = node.keys, Keys()
 
     def write(self, *, keys: Any = None, policy: str = POLICY.format("Burglary"), revoked: str = "") -> None:
-        """Write the three files; keys are the old ones unless others are given."""
+        """Write the three files; the keys are the old ones by default."""
         content = self.old.jwks() if keys is None else keys
         written = {"keys.json": content if isinstance(content, str) else json.dumps(content)}
         for name, text in (written | {"policy.toml": policy, "revoked.toml": revoked}).items():
             (self.home / name).write_text(text)
 
     def hang_up(self) -> None:
-        """SIGHUP to the first process."""
+        """Send SIGHUP to the main process."""
         assert self.node.process
         self.node.process.send_signal(signal.SIGHUP)
 
     def reload(self, result: str = "ok") -> None:
-        """Send SIGHUP, and wait until a reload has this result; if it is "ok", until the files are in force.
+        """Send SIGHUP, and wait for a reload with this result; if it is "ok", until the files are in force.
 
-        An earlier signal may still be waiting, so one reload more may be counted, and the first may be that of before.
+        An earlier signal may still be waiting. So an additional reload may be counted, and the first one counted may be
+        the earlier one.
         """
         before = self.metric(f'reloads_total{{result="{result}"}}')
         self.hang_up()
@@ -68,40 +70,40 @@ class Reloading:
             )
 
     def is_in_force(self, name: str) -> bool:
-        """Return whether the node has in force what a file holds now, by the digest among its metrics."""
+        """Return whether the current content of a file is in force, by its digest in the metrics."""
         digest = hashlib.sha256((self.home / name).read_bytes()).digest()
         return self.metric(f'settings_digest{{file="{Path(name).stem}"}}') == int.from_bytes(digest[:6])
 
     def metric(self, name: str) -> float:
-        """A metric of the node."""
+        """Return a metric of the node."""
         text = self.node.api.get("/metrics").text
         [value] = re.findall(rf"^geocast_{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(value)
 
     def both(self) -> Json:
-        """The old keys and the new one."""
+        """Return the old keys and the new one."""
         return {"keys": [*self.old.jwks()["keys"], *self.only_new()["keys"]]}
 
     def only_new(self) -> Json:
-        """The new key alone."""
+        """Return the new key alone."""
         return {"keys": [self.new.jwks()["keys"][0] | {"kid": "new"}]}
 
     def new_token(self, **claims: Any) -> str:
-        """A token by the new key."""
+        """Return a token signed with the new key."""
         return self.new.signed(self.new.claims(**claims), kid="new")
 
     def phone(self, **claims: Any) -> str:
-        """A subscriber's token by the new key."""
+        """Return a subscriber's token signed with the new key."""
         return self.new_token(sub="phone", scope=PHONE_SCOPE, **claims)
 
     def status(self, token: str) -> int:
-        """What the api answers to a token."""
+        """Return the status of an API request with a token."""
         return self.node.get("/v1/alerts", token).status_code
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloading]:
-    """The node, with files of its own."""
+    """A running node with its own files."""
     home = tmp_path_factory.mktemp("reload")
     (home / "policy.toml").write_text(POLICY.format("Burglary"))
     (home / "revoked.toml").write_text("")
@@ -112,14 +114,14 @@ def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def site(running: Reloading) -> Reloading:
-    """The node with the old keys and nothing else in force."""
+    """The node with the old keys, the usual policy and no revocations in force."""
     running.write()
     running.reload()
     return running
 
 
-def test_a_new_key_is_taken_and_an_old_one_refused(site: Reloading, join: Join):
-    """BA2: no token is good or bad before the reload, at the api and on the stream."""
+def test_new_key_is_accepted_and_old_key_refused_after_the_reload(site: Reloading, join: Join):
+    """Before the reload nothing changes, at the API and on the stream (rule BA2)."""
     assert (site.status(site.old.token()), site.status(site.new_token())) == (200, 401)
     site.write(keys=site.both())
     assert site.status(site.new_token()) == 401
@@ -136,8 +138,8 @@ def test_a_new_key_is_taken_and_an_old_one_refused(site: Reloading, join: Join):
             assert session.wire.close_code() == 4401
 
 
-def test_sessions_of_a_key_that_is_gone_end_and_others_miss_nothing(site: Reloading, join: Join):
-    """BA3: 4401. The others are sent every alert that is published meanwhile, once."""
+def test_removed_key_ends_its_sessions_and_others_miss_nothing(site: Reloading, join: Join):
+    """The close code is 4401. The other sessions receive every alert published meanwhile, once (rule BA3)."""
     site.write(keys=site.both())
     site.reload()
     spot = ground()
@@ -169,8 +171,8 @@ def test_sessions_of_a_key_that_is_gone_end_and_others_miss_nothing(site: Reload
         assert sorted(session.everything()) == sorted((each, 1) for each in published)
 
 
-def test_a_client_comes_back_with_a_token_of_the_new_key(site: Reloading):
-    """W3a: it asks for another token, and what is published meanwhile is there when it is back; what it held stays."""
+def test_client_reconnects_with_a_token_of_the_new_key(site: Reloading):
+    """The client asks for another token, keeps what it held, and gets what was published meanwhile (rule W3a)."""
     site.write(keys=site.both())
     site.reload()
     spot, tokens = ground(), [site.old.token(sub="phone", scope=PHONE_SCOPE), site.phone()]
@@ -194,8 +196,8 @@ def test_a_client_comes_back_with_a_token_of_the_new_key(site: Reloading):
     assert [line for line in phone.statuses if "4401" in line], phone.statuses
 
 
-def test_a_session_that_has_sent_a_token_of_the_new_key_stays(site: Reloading, join: Join):
-    """T6: the last token that was accepted is the one that counts."""
+def test_session_with_a_later_token_of_the_new_key_stays_open(site: Reloading, join: Join):
+    """The last accepted token counts (rule T6)."""
     site.write(keys=site.both())
     site.reload()
     sessions = [join(site.node, place(ground())) for _ in range(CROWD)]
@@ -208,8 +210,8 @@ def test_a_session_that_has_sent_a_token_of_the_new_key_stays(site: Reloading, j
         assert session.move(place(spot))["type"] == "ok"
 
 
-def test_a_key_that_is_another_under_the_same_name_is_another(site: Reloading, join: Join):
-    """BA3: it is the key that counts, and not its `kid`."""
+def test_replaced_key_with_the_same_kid_ends_its_sessions(site: Reloading, join: Join):
+    """The key counts, not its `kid` (rule BA3)."""
     session = join(site.node)
     site.write(keys={"keys": [site.new.jwks()["keys"][0]]})
     site.reload()
@@ -218,8 +220,8 @@ def test_a_key_that_is_another_under_the_same_name_is_another(site: Reloading, j
     assert site.status(site.new.token()) == 200
 
 
-def test_revoked_tokens_end_and_younger_ones_are_good(site: Reloading, join: Join):
-    """BA3: by `sub` and `iat`; a token without an `iat` too."""
+def test_revocation_ends_older_tokens_and_not_newer_ones(site: Reloading, join: Join):
+    """Tokens are revoked by `sub` and `iat`, or by `sub` alone if they have no `iat` (rule BA3)."""
     hour_ago, now = int(time.time()) - 3600, int(time.time())
     old, bare = {"sub": "phone-1", "iat": hour_ago}, {"sub": "phone-1"}
     young, other = {"sub": "phone-1", "iat": now}, {"sub": "phone-2", "iat": hour_ago}
@@ -250,8 +252,8 @@ def test_revoked_tokens_end_and_younger_ones_are_good(site: Reloading, join: Joi
     ],
     ids=["no TOML", "an unknown key", "no JSON", "no keys", "no time"],
 )
-def test_what_cannot_be_used_leaves_all_as_it_was(site: Reloading, join: Join, broken: Json, said: str):
-    """BA2: all or none; one line, and the counter."""
+def test_invalid_file_leaves_all_settings_unchanged(site: Reloading, join: Join, broken: Json, said: str):
+    """One log line and the counter report the failed reload (rule BA2)."""
     session = join(site.node)
     good = {"keys": site.only_new(), "policy": POLICY.format("Another title"), "revoked": ""}
     since = len(site.node.output())
@@ -266,15 +268,15 @@ def test_what_cannot_be_used_leaves_all_as_it_was(site: Reloading, join: Join, b
     assert "phone-secret" not in line
 
 
-def test_a_file_that_is_gone_leaves_all_as_it_was(site: Reloading):
-    """BA2."""
+def test_missing_file_leaves_all_settings_unchanged(site: Reloading):
+    """A reload applies all files or none (rule BA2)."""
     (site.home / "keys.json").unlink()
     site.reload("failed")
     assert site.status(site.old.token()) == 200
 
 
-def test_a_new_policy_is_in_force(site: Reloading):
-    """BA2: for what is published from then on. A repeat of what was accepted before is one still (H5)."""
+def test_new_policy_applies_to_new_alerts_only(site: Reloading):
+    """A repeat of an alert that was accepted before is still a repeat (rules BA2 and H5)."""
     body = alert(ground())
     assert site.node.post("/v1/alerts", body).status_code == 201
     policy = 'name = "ours"\n[categories]\nspill = { title = "Chemical spill" }\n'
@@ -288,8 +290,8 @@ def test_a_new_policy_is_in_force(site: Reloading):
     assert "policy changed" in site.node.output()[since:]
 
 
-def test_the_metrics_tell_what_is_in_force(site: Reloading):
-    """BA2: digests to compare nodes by, and how many keys there are."""
+def test_metrics_show_digests_and_the_number_of_keys_in_force(site: Reloading):
+    """Operators compare nodes by the digests (rule BA2)."""
     before, read_at = site.metric('settings_digest{file="policy"}'), site.metric("last_reload_timestamp_seconds")
     assert site.metric("keys") == 2
     site.write(keys=site.only_new(), policy=POLICY.format("Another title"))
@@ -302,8 +304,8 @@ def test_the_metrics_tell_what_is_in_force(site: Reloading):
     assert site.metric('settings_digest{file="policy"}') == before
 
 
-def test_a_storm_of_signals_does_no_harm(site: Reloading, join: Join):
-    """BA2: what is written last is in force at its end."""
+def test_last_written_file_is_in_force_after_many_signals(site: Reloading, join: Join):
+    """The node goes on serving (rule BA2)."""
     session, process = join(site.node), site.node.process
     assert process
     for number in range(50):
@@ -316,8 +318,8 @@ def test_a_storm_of_signals_does_no_harm(site: Reloading, join: Join):
     site.node.assert_serving()
 
 
-def test_a_process_that_is_replaced_has_what_was_reloaded(site: Reloading, join: Join):
-    """BA2, with workers: the old keys of the start are not those of its replacement."""
+def test_replaced_worker_has_the_reloaded_settings(site: Reloading, join: Join):
+    """A worker's replacement does not return to the keys of the start (rule BA2)."""
     if not site.node.children():
         pytest.skip("there is one process")
     site.write(keys=site.only_new())
@@ -331,19 +333,22 @@ def test_a_process_that_is_replaced_has_what_was_reloaded(site: Reloading, join:
         join(site.node, token=site.phone())
 
 
-def test_the_signal_to_all_processes_ends_none(site: Reloading):
-    """BA2: as a whole group is sent it by a terminal, or by `systemctl kill`."""
+def test_sighup_to_all_processes_ends_none_of_them(site: Reloading):
+    """A terminal or `systemctl kill` sends the signal to the whole group (rule BA2)."""
     for pid in site.node.children():
         os.kill(pid, signal.SIGHUP)
     site.reload()
     site.node.assert_serving()
 
 
-# -- at the edges of a life
+# -- signals during the start and the end of a node
 
 
 def holds_back(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process blocks or handles SIGHUP by now. (Before it becomes another program, it blocks all signals.)"""
+    """Return whether a process blocks or handles SIGHUP.
+
+    Before the process executes another program, it blocks all signals.
+    """
     assert process.poll() is None
     status = Path(f"/proc/{process.pid}/status").read_text()
     blocked, handled = (int(mask, 16) for mask in re.findall(r"^Sig(?:Blk|Cgt):\s*(\w+)", status, re.MULTILINE))
@@ -352,8 +357,8 @@ def holds_back(process: subprocess.Popen[bytes]) -> bool:
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["one process", "two workers"])
-def test_a_signal_while_starting_and_while_draining_ends_nothing(tmp_path: Path, join: Join, workers: int):
-    """BA2: from the first moment of the command on, and until its last."""
+def test_sighup_during_start_and_drain_does_not_end_the_node(tmp_path: Path, join: Join, workers: int):
+    """SIGHUP is sent from the command's first moment to its last (rule BA2)."""
     with Node(tmp_path, Keys(), "--workers", str(workers), "--drain-s", "0.5") as node:
         node.kill()
         node.launch()
@@ -372,8 +377,8 @@ def test_a_signal_while_starting_and_while_draining_ends_nothing(tmp_path: Path,
         node.assert_no_surprise()
 
 
-def test_dev_without_any_file_has_nothing_to_lose(tmp_path: Path):
-    """BA2: the key of the start stays in force, and so does the built-in policy."""
+def test_reload_in_dev_mode_keeps_the_key_and_policy_of_the_start(tmp_path: Path):
+    """Dev mode has no files (rule BA2)."""
     stream, api = free_ports(2)
     listeners = ["--stream", f"127.0.0.1:{stream}", "--api", f"127.0.0.1:{api}", "--log", "memory:"]
     command = [BIN / "geocast", "serve", "--dev", *listeners]

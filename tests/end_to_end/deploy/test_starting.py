@@ -1,4 +1,4 @@
-"""Starting: what works from the command line alone, and what is refused with one clear line."""
+"""Starting a node: options that work from the command line alone, and those refused in one line."""
 
 import json
 import os
@@ -29,21 +29,21 @@ title = "A title of our own"
 
 
 def geocast(home: Path, *arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run `geocast` until it ends by itself."""
+    """Run `geocast` until it ends, and return the result."""
     environment = clean_environment(**settings)
     return ended(BIN / "geocast", *arguments, env=environment, cwd=home, stdin=subprocess.DEVNULL)
 
 
-def test_a_second_node_on_the_same_ports_is_refused_and_the_first_serves_on(node: Node, keys: Keys):
-    """Section 7: a taken port is refused in one line. `tests/cli/test_serve.py` has what else is refused."""
+def test_second_node_on_the_same_ports_is_refused(node: Node, keys: Keys):
+    """The first node goes on serving (section 7). `tests/cli/test_serve.py` has more refusals."""
     ended = geocast(node.home, "serve", *node.options)
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1
     node.assert_serving()
 
 
-def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join: Join):
-    """Section 7: `GEOCAST_STREAM` and so on."""
+def test_options_are_read_from_the_environment(tmp_path: Path, keys: Keys, join: Join):
+    """The variables are `GEOCAST_STREAM` and so on (section 7)."""
     node = Node(tmp_path, keys)
     pairs = zip(node.options[::2], node.options[1::2], strict=True)
     node.settings = {f"GEOCAST_{name[2:].upper()}": value for name, value in pairs}
@@ -54,8 +54,8 @@ def test_options_may_come_from_the_environment(tmp_path: Path, keys: Keys, join:
         session.listen(node.publish(alert(spot))["id"], 1)
 
 
-def test_health_tells_a_node_that_is_alive_from_one_that_is_ready(tmp_path: Path, node: Node):
-    """Section 7: what waits for its Redis must not be restarted for that, and gets no newcomers."""
+def test_health_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
+    """A node that waits for its Redis must not be restarted, and gets no new clients (section 7)."""
     well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
     assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
     waiting = Node(tmp_path, node.keys, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
@@ -70,8 +70,8 @@ def test_health_tells_a_node_that_is_alive_from_one_that_is_ready(tmp_path: Path
         waiting.kill()
 
 
-def test_dev_mode_beyond_loopback_is_told_by_a_warning(tmp_path: Path):
-    """T7: with consent, and never in silence."""
+def test_dev_mode_beyond_loopback_logs_a_warning(tmp_path: Path):
+    """The node starts only with the option `--allow-exposed-dev` (rule T7)."""
     exposed = Node(tmp_path, None, "--allow-exposed-dev", GEOCAST_DEV="1")
     exposed.options[1] = f"0.0.0.0:{exposed.stream_port}"
     with exposed:
@@ -79,8 +79,8 @@ def test_dev_mode_beyond_loopback_is_told_by_a_warning(tmp_path: Path):
         assert warning in exposed.output()
 
 
-def test_the_operator_chooses_the_heartbeat(tmp_path: Path, keys: Keys, join: Join):
-    """W8: from 25 to 55 s, and `welcome` says it."""
+def test_heartbeat_option_is_checked_and_shown_in_the_welcome(tmp_path: Path, keys: Keys, join: Join):
+    """The heartbeat is 25 to 55 s (rule W8)."""
     for refused in ("24", "56", "nan"):
         ended = geocast(tmp_path, "serve", "--dev", "--heartbeat-s", refused)
         assert ended.returncode == 2
@@ -89,8 +89,8 @@ def test_the_operator_chooses_the_heartbeat(tmp_path: Path, keys: Keys, join: Jo
         assert join(node, place(ground())).welcome["heartbeat_s"] == 40
 
 
-def test_a_log_in_memory_forgets_and_serves(tmp_path: Path, keys: Keys, join: Join):
-    """Section 7, `--log memory:`."""
+def test_memory_log_serves_and_is_empty_after_a_restart(tmp_path: Path, keys: Keys, join: Join):
+    """The option is `--log memory:` (section 7)."""
     with Node(tmp_path, keys, log="memory:") as node:
         spot = ground()
         body = alert(spot)
@@ -100,8 +100,8 @@ def test_a_log_in_memory_forgets_and_serves(tmp_path: Path, keys: Keys, join: Jo
         assert node.get(f"/v1/alerts/{body['id']}").status_code == 404
 
 
-def test_keys_and_tokens_made_on_the_command_line_work(tmp_path: Path, join: Join):
-    """Section 7: `geocast keygen` and `geocast token` are all that a trial needs."""
+def test_keys_and_tokens_from_the_command_line_are_accepted(tmp_path: Path, join: Join):
+    """A trial needs only `geocast keygen` and `geocast token` (section 7)."""
     made = geocast(tmp_path, "keygen", "--private", "desk.jwk", "--public", "desk.jwks")
     assert made.returncode == 0, made.stderr
     jwks = json.loads((tmp_path / "desk.jwks").read_text())
@@ -120,7 +120,7 @@ def test_keys_and_tokens_made_on_the_command_line_work(tmp_path: Path, join: Joi
 
 
 def command_line_token(home: Path, sub: str, scope: str) -> str:
-    """A token signed by `geocast token`."""
+    """Return a token signed by `geocast token`."""
     made = geocast(home, "token", "--key", "desk.jwk", "--sub", sub, "--scope", scope)
     assert made.returncode == 0, made.stderr
     assert JWT.fullmatch(made.stdout.strip())
@@ -129,7 +129,7 @@ def command_line_token(home: Path, sub: str, scope: str) -> str:
 
 @pytest.fixture
 def dev_node(tmp_path: Path) -> Iterator[Node]:
-    """A node in dev mode, without keys; its desk uses the token that it printed."""
+    """A node in dev mode without keys; its desk uses the printed token."""
     node = Node(tmp_path, None, "--dev")
     at = node.options.index("--keys")
     del node.options[at : at + 2]
@@ -138,8 +138,8 @@ def dev_node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_in_dev_mode_anyone_may_receive_and_the_printed_token_may_publish(dev_node: Node, join: Join):
-    """Section 6: but no test alerts without a token; the printed one has all scopes."""
+def test_dev_mode_lets_anyone_receive_and_the_printed_token_publish(dev_node: Node, join: Join):
+    """The printed token has all scopes; without a token no test alerts are sent (section 6)."""
     spot = ground()
     anyone = join(dev_node, place(spot), token=None)
     tester = join(dev_node, place(spot), token=dev_node.desk)
@@ -153,8 +153,8 @@ def test_in_dev_mode_anyone_may_receive_and_the_printed_token_may_publish(dev_no
     assert "token_expires_at" not in anyone.welcome
 
 
-def test_in_dev_mode_a_bad_token_is_still_bad(dev_node: Node, keys: Keys):
-    """Section 6: optional for subscribers, not unchecked; and nobody publishes without one."""
+def test_dev_mode_refuses_invalid_tokens(dev_node: Node, keys: Keys):
+    """Subscribers need no token, but a given one is checked; publishers need one (section 6)."""
     with Session(dev_node) as session:
         session.say({"type": "hello", "places": [], "token": keys.token(scope=EVERY_SCOPE)})
         assert session.wire.close_code() == 4401
@@ -173,8 +173,8 @@ ORIGINS = [
 ]
 
 
-def test_in_dev_mode_any_loopback_origin_is_allowed(dev_node: Node):
-    """Section 7, `--origins`: and no other."""
+def test_dev_mode_allows_loopback_origins_only(dev_node: Node):
+    """The option is `--origins` (section 7)."""
     for origin, status in ORIGINS:
         with Wire(dev_node.stream_port) as wire:
             assert wire.upgrade("geocast.v1.json", Origin=origin).status == status, origin
@@ -184,7 +184,7 @@ LINE = {"time", "level", "logger", "pid", "message"}
 
 
 def lines_of(node: Node) -> list[Json]:
-    """What a node has written on standard error, each line read as JSON."""
+    """Return the lines that a node has written on standard error, each parsed as JSON."""
     lines = [json.loads(line) for line in node.output().splitlines()]
     assert all(line.keys() >= LINE for line in lines)
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
@@ -192,8 +192,8 @@ def lines_of(node: Node) -> list[Json]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_line_is_json_if_that_is_asked_for(tmp_path: Path, keys: Keys, workers: str):
-    """`--log-format json`: at the start, of a process that dies, of a drain; of libraries too, at every level."""
+def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys, workers: str):
+    """The lines of the start, of a dying process, of a drain and of libraries are checked at every level."""
     options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
     with Node(tmp_path, keys, *options) as node:
         with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:
@@ -210,8 +210,8 @@ def test_every_line_is_json_if_that_is_asked_for(tmp_path: Path, keys: Keys, wor
     assert all(line["level"] in ("DEBUG", "INFO", "WARNING", "ERROR") for line in lines)
 
 
-def test_what_cannot_be_served_is_json_too(tmp_path: Path, keys: Keys):
-    """`--log-format json`: once it is known that JSON is asked for, a refusal is such a line too; exit status 2."""
+def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, keys: Keys):
+    """The exit status is 2."""
     ended = geocast(tmp_path, "serve", "--log-format", "json")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert json.loads(ended.stderr)["message"].startswith("no keys: ")
@@ -223,8 +223,8 @@ def test_what_cannot_be_served_is_json_too(tmp_path: Path, keys: Keys):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_who_was_never_ready_does_not_say_so(tmp_path: Path, keys: Keys, workers: str):
-    """Section 7: SIGTERM while a log out of reach is waited for. It ends at once, and no line says "ready"."""
+def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, keys: Keys, workers: str):
+    """SIGTERM ends the node at once while the node waits for an unreachable log (section 7)."""
     node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     node.launch()
     try:
@@ -235,15 +235,15 @@ def test_who_was_never_ready_does_not_say_so(tmp_path: Path, keys: Keys, workers
     assert "ready" not in node.output()
 
 
-def test_without_origins_no_browser_is_allowed(own_node: Node):
-    """Section 5: 403 for an `Origin` that is not on the list; no `Origin` is allowed."""
+def test_node_without_origins_refuses_all_browsers(own_node: Node):
+    """An `Origin` that is not on the list gets 403; a request without one is allowed (section 5)."""
     for origin, status in (("http://localhost", 403), (ORIGIN, 403), (None, 101)):
         with Wire(own_node.stream_port) as wire:
             assert wire.upgrade("geocast.v1.json", Origin=origin).status == status
 
 
-def test_another_policy_is_in_force_when_it_is_given(tmp_path: Path, keys: Keys, join: Join):
-    """Section 3: policy is data; what it does not list is refused."""
+def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
+    """Categories that the given policy does not list are refused (section 3)."""
     bounds = "min_radius_m = 10\nmax_radius_m = 500000\nmax_age_s = 60\nlocation_resolution = 7\n"
     (tmp_path / "policy.toml").write_text(POLICY + bounds)
     with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
@@ -257,8 +257,8 @@ def test_another_policy_is_in_force_when_it_is_given(tmp_path: Path, keys: Keys,
         assert session.received[0]["alert"]["title"] == "A title of our own"
 
 
-def test_another_policy_leaves_live_alerts_alive(tmp_path: Path, keys: Keys, join: Join):
-    """Section 3: a later policy refuses new requests only."""
+def test_changed_policy_keeps_live_alerts(tmp_path: Path, keys: Keys, join: Join):
+    """A later policy refuses new requests only (section 3)."""
     (tmp_path / "policy.toml").write_text(POLICY)
     with Node(tmp_path, keys) as node:
         spot = ground()

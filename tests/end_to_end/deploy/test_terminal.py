@@ -40,14 +40,14 @@ def environment(node):
 
 
 def output(node, *arguments):
-    """All that a command prints until it ends well."""
+    """Return the output of a command that must succeed."""
     done = ended(*command(node, *arguments), cwd=ROOT, env=environment(node))
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_one_short_connection_takes_what_is_new_and_acknowledges_it(node, tmp_path):
-    """What the file remembers is not told again; its cancel is, and then it is forgotten."""
+def test_listen_once_shows_and_acknowledges_only_new_alerts(node, tmp_path):
+    """Alerts in the file of held alerts are not shown again; a cancel is shown once."""
     spot = ground()
     body = alert(spot, headline="Keep away")
     node.publish(body)
@@ -63,8 +63,8 @@ def test_one_short_connection_takes_what_is_new_and_acknowledges_it(node, tmp_pa
     assert node.state(body["id"])["delivery"] == {"sent": 1, "acked": 1, "pushed": 0}
 
 
-def test_who_walks_is_told_on_walking_in_and_sees_it_end_on_walking_out(node):
-    """A straight line through a circle that takes seconds to cross."""
+def test_walk_shows_an_alert_on_entering_and_its_end_on_leaving(node):
+    """The walk is a straight line through a circle."""
     spot = ground()
     node.publish(alert(spot, headline="In the middle", area=circle(spot, 3000)))
     west, east = (offset(*spot, 0, metres) for metres in (-4000, 4000))
@@ -75,8 +75,8 @@ def test_who_walks_is_told_on_walking_in_and_sees_it_end_on_walking_out(node):
     assert re.search(r"walked ([\d,]+) of \1 m", told)
 
 
-def test_in_a_terminal_there_is_a_table_of_what_is_held(node):
-    """It comes with the alert, says where and how long, and goes with Ctrl-C."""
+def test_listen_shows_a_table_of_held_alerts_in_a_terminal(node):
+    """The table shows the place and the remaining time, and Ctrl-C ends the command."""
     spot = ground()
     node.publish(alert(spot, headline="On the screen"))
     ours, theirs = pty.openpty()
@@ -111,7 +111,7 @@ def test_in_a_terminal_there_is_a_table_of_what_is_held(node):
 
 
 def at_the_api(node, *arguments):
-    """Run a command of a publisher: its exit status, and all that it printed."""
+    """Run a publisher's command, and return its exit status and output."""
     line = [sys.executable, "-m", "client_demo", arguments[0], "--api", node.api.base_url, *arguments[1:]]
     done = ended(*line, cwd=ROOT, env=clean_environment(GEOCAST_TOKEN=node.desk))
     return done.returncode, done.stdout + done.stderr
@@ -126,14 +126,14 @@ burglary = { title = "Burglary", hold_area_km2 = 100 }
 
 @pytest.fixture
 def careful(keys, tmp_path):
-    """A node that holds what covers more than 100 km2."""
+    """A node that holds alerts for more than 100 km2 until they are confirmed."""
     (tmp_path / "policy.toml").write_text(HOLDS)
     with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
         yield node
 
 
-def test_what_the_node_holds_is_published_when_it_is_confirmed(careful):
-    """A21, P23, P24: by the area in km2 and by the kinds of words; a cancel's words, too."""
+def test_held_alert_and_cancel_are_published_with_confirmation_options(careful):
+    """The options confirm the area in km2 and the kinds of words, also of a cancel (rules A21, P23 and P24)."""
     node = careful
     lat, lng = map(str, ground())
     told = ("--category", "burglary", "--severity", "minor", "--headline", "Stay away from 1200 Elm Street.")
@@ -151,8 +151,8 @@ def test_what_the_node_holds_is_published_when_it_is_confirmed(careful):
     assert at_the_api(node, *cancel, *text)[0] == 0
 
 
-def test_what_happens_now_is_approved_after_it(node, monkeypatch):
-    """P3: even where each look at the clock finds it later."""
+def test_publish_command_sets_the_approval_after_the_occurrence(node, monkeypatch):
+    """The command keeps this order even if each reading of the clock is later (rule P3)."""
     clock = itertools.count(wall_ms() - 10_000, 1_000)
     for module in (publish, signing):
         monkeypatch.setattr(module, "wall_ms", lambda: next(clock))
@@ -165,7 +165,7 @@ def test_what_happens_now_is_approved_after_it(node, monkeypatch):
 
 @pytest.fixture
 def desk(keys, tmp_path):
-    """A desk whose burglaries two have to sign; their keys are in files, as the reviewers have them."""
+    """A desk whose burglaries need two signatures, with the reviewers' keys in files."""
     with signing_node(keys, tmp_path) as desk:
         for person in desk.people:
             (tmp_path / f"{person.sub}.jwk").write_text(json.dumps(person.private()))
@@ -173,7 +173,7 @@ def desk(keys, tmp_path):
 
 
 def approve(home, form, person):
-    """A reviewer's `geocast approve` of a form in a file: the file with the signature, as an argument."""
+    """Sign a form with `geocast approve`, and return the option with the file of the signature."""
     file = home / f"{form.stem}.{person.sub}.json"
     line = [BIN / "geocast", "approve", "--yes", "--key", str(home / f"{person.sub}.jwk")]
     with form.open("rb") as shown, file.open("wb") as signature:
@@ -181,8 +181,8 @@ def approve(home, form, person):
     return ["--signature", str(file)]
 
 
-def test_what_reviewers_have_signed_is_published_revised_and_cancelled(desk, tmp_path):
-    """AP, steps 1 to 3: the same line twice; the form's id, number and times are those of the first."""
+def test_signed_alert_is_published_revised_and_cancelled_by_commands(desk, tmp_path):
+    """Each command runs twice; the id, number and times of the form come from the first run (AP, steps 1 to 3)."""
     node, (ann, ben, *_) = desk.node, desk.people
     lat, lng = map(str, ground())
     where = ("--lat", lat, "--lng", lng, "--radius", "500")

@@ -1,4 +1,4 @@
-"""threats.md, row by row: what somebody can do with what he holds, and what he can't, on a real node."""
+"""The rows of threats.md on a real node: what an attacker with certain rights can and cannot do."""
 
 import asyncio
 import dataclasses
@@ -25,21 +25,21 @@ OPEN = {"/healthz", "/readyz", "/problems/{slug}", "/metrics"}
 
 @pytest.fixture(scope="module")
 def guarded(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node whose metrics are where publishers don't reach them."""
+    """A node with a separate metrics listener, which publishers cannot reach."""
     [port] = free_ports(1)
     with Node(tmp_path_factory.mktemp("threats"), keys, "--metrics", f"127.0.0.1:{port}") as node:
         yield node
 
 
 def calls(node: Node) -> Iterator[tuple[str, str]]:
-    """Every call of the api that is not for everybody, aimed at one id."""
+    """Yield the method and path of every protected API route, with a fixed id."""
     for path, operations in node.api.get("/openapi.json").json()["paths"].items():
         for method in operations if path not in OPEN else ():
             yield method, path.format(alert_id="some-alert", call_id="some-call")
 
 
 def statuses(node: Node, token: str | None) -> set[int]:
-    """What all those calls answer to a token, or to none."""
+    """Return the statuses of all protected routes with a token, or without one."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     asked = list(calls(node))
     assert len(asked) >= 6
@@ -47,7 +47,7 @@ def statuses(node: Node, token: str | None) -> set[int]:
 
 
 def posted(node: Node, desk: str, body: Json) -> list[int]:
-    """The statuses of a revision and a cancel of an alert, by some desk."""
+    """Return the statuses of a revision and a cancel of an alert by a desk."""
     path = f"/v1/alerts/{body['id']}"
     return [
         node.post(f"{path}/revisions", revision_of(body, 2), desk).status_code,
@@ -55,11 +55,11 @@ def posted(node: Node, desk: str, body: Json) -> list[int]:
     ]
 
 
-# -- who only reaches the listeners
+# -- clients without a token
 
 
-def test_who_has_no_token_reads_and_writes_nothing(guarded: Node):
-    """TH1: neither on the api nor on the stream."""
+def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
+    """The API answers 401, and the stream closes with 4401 (row TH1)."""
     guarded.publish(alert(ground()))
     assert statuses(guarded, None) == {401}
     with Session(guarded) as session:
@@ -72,8 +72,11 @@ def test_who_has_no_token_reads_and_writes_nothing(guarded: Node):
 # -- subscribers
 
 
-def test_a_subscribers_token_learns_every_live_alert_as_published(guarded: Node, join: Join):
-    """TH2: places are not checked, so whoever goes everywhere is told everything; but no test, and no count."""
+def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, join: Join):
+    """Places are not checked, so a client that moves everywhere receives every alert (row TH2).
+
+    It receives no test alerts and no counts.
+    """
     spots = [ground() for _ in range(3)]
     told = [guarded.publish(alert(spot)) for spot in spots]
     secret = guarded.publish(alert(spots[0], status="test"))
@@ -86,8 +89,8 @@ def test_a_subscribers_token_learns_every_live_alert_as_published(guarded: Node,
     assert statuses(guarded, guarded.keys.token(sub="phone", scope=PHONE_SCOPE)) == {403}
 
 
-def test_subscribers_can_lie_about_where_they_are_and_what_they_saw(guarded: Node, join: Join):
-    """TH2: counts are of connections; but nobody acknowledges what was not sent to him, or twice."""
+def test_subscriber_cannot_acknowledge_unsent_alerts_or_twice(guarded: Node, join: Join):
+    """Subscribers may give false places, and counts are per connection (row TH2)."""
     spot = ground()
     body = alert(spot)
     guarded.publish(body)
@@ -101,8 +104,8 @@ def test_subscribers_can_lie_about_where_they_are_and_what_they_saw(guarded: Nod
 # -- publishers
 
 
-def test_a_publishers_token_touches_no_alert_of_another(guarded: Node):
-    """TH4: it reads all live ones, and may publish what is not true, under its own name."""
+def test_publisher_token_cannot_change_alerts_of_another_publisher(guarded: Node):
+    """A publisher can read all live alerts, and publish false ones under its own name (row TH4)."""
     other = guarded.keys.token(sub="desk-two", scope=DESK_SCOPE)
     body = alert(ground())
     guarded.publish(body)
@@ -115,8 +118,8 @@ def test_a_publishers_token_touches_no_alert_of_another(guarded: Node):
     assert guarded.state(mine["id"])["alert"]["source"] == "desk-two"
 
 
-def test_who_may_manage_ends_any_alert(guarded: Node):
-    """TH5: and can't publish one."""
+def test_manager_token_can_cancel_any_alert_but_not_publish(guarded: Node):
+    """The scope is `alerts:manage` (row TH5)."""
     manager = guarded.keys.token(sub="operator", scope="alerts:manage")
     body = alert(ground())
     guarded.publish(body)
@@ -125,8 +128,8 @@ def test_who_may_manage_ends_any_alert(guarded: Node):
     assert guarded.post(f"/v1/alerts/{body['id']}/cancel", cancel_body(3), manager).status_code == 201
 
 
-def test_the_key_that_signs_tokens_is_everybody(guarded: Node):
-    """TH6: any publisher, any scope, without anybody's doing."""
+def test_holder_of_the_signing_key_can_act_as_any_publisher(guarded: Node):
+    """The tokens may have any `sub` and scope (row TH6)."""
     body = alert(ground())
     guarded.publish(body)
     forged = guarded.keys.token(sub="desk-one", scope=EVERY_SCOPE)
@@ -148,7 +151,7 @@ async def _written(path: Path, change: Callable[[Entry], Entry], alert_id: str) 
 
 
 def rogue(node: Node, alert_id: str, **changes: Any) -> None:
-    """Write an entry of one's own into the log beside an alert's, past every check of the door."""
+    """Write a changed copy of an alert's entry into the log, without any check of the API."""
 
     def change(entry: Any) -> Entry:
         return dataclasses.replace(entry, alert=dataclasses.replace(entry.alert, **changes))
@@ -156,8 +159,8 @@ def rogue(node: Node, alert_id: str, **changes: Any) -> None:
     asyncio.run(_written(node.log_file, change, alert_id))
 
 
-def test_who_writes_to_the_log_can_publish_past_the_door(own_node: Node, join: Join):
-    """TH7: what nobody has approved is sent, as long as the policy asks for no signatures."""
+def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
+    """The node sends the forged alert as long as the policy requires no signatures (row TH7)."""
     spot = ground()
     body = alert(spot)
     session = join(own_node, place(spot))
@@ -167,8 +170,8 @@ def test_who_writes_to_the_log_can_publish_past_the_door(own_node: Node, join: J
     session.listen("rogue", 1)
 
 
-def test_who_writes_to_the_log_can_withhold(own_node: Node, join: Join):
-    """TH7: an alert that is taken out of the file is gone when the node starts anew; those who hold it keep it."""
+def test_writer_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
+    """A deleted alert is gone after a restart of the node, but clients that hold it keep it (row TH7)."""
     spot = ground()
     body = alert(spot, area=circle(spot))
     own_node.publish(body)

@@ -1,6 +1,6 @@
-"""Several processes that share the stream listener are one node: nobody can tell which one he is at.
+"""Several processes that share the stream listener behave as one node.
 
-Sessions land on processes as the kernel likes, so each test has enough of them to be on all.
+The kernel distributes sessions over the processes, so each test has enough sessions to reach all of them.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ CROWD = 24
 
 @pytest.fixture(scope="module")
 def workers(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node of two processes."""
+    """A node with two stream processes."""
     with Node(tmp_path_factory.mktemp("workers"), keys, "--workers", str(WORKERS)) as node:
         yield node
 
 
-def test_everybody_is_sent_everything_once_whatever_the_process(workers: Node, join: Join):
-    """Section 4, "Durable": every subscriber in the area; early, late, revised, cancelled."""
+def test_every_subscriber_gets_everything_once_at_any_process(workers: Node, join: Join):
+    """Early and late subscribers receive the alert, its revision and its cancel (section 4, "Durable")."""
     spot = ground()
     early = [join(workers, place(spot), fmt=FORMATS[i % 2]) for i in range(CROWD)]
     aside = [join(workers, place(beyond(spot, 90, 50_000))) for _ in range(4)]
@@ -46,8 +46,8 @@ def test_everybody_is_sent_everything_once_whatever_the_process(workers: Node, j
     revise_and_cancel(body, workers, workers, told=[*early, *late], aside=aside)
 
 
-def test_the_counts_are_those_of_all_processes(workers: Node, join: Join):
-    """Section 4, "Counts": all nodes."""
+def test_counts_include_all_processes(workers: Node, join: Join):
+    """The counts are described in section 4, "Counts"."""
     spot = ground()
     sessions = [join(workers, place(spot)) for _ in range(CROWD)]
     body = alert(spot)
@@ -58,8 +58,8 @@ def test_the_counts_are_those_of_all_processes(workers: Node, join: Join):
     workers.wait_for_counts(body["id"], sent=CROWD, acked=CROWD)
 
 
-def test_who_comes_back_is_made_right_whatever_the_process(workers: Node, join: Join):
-    """Rule 5: to whichever node, whatever was lost in between."""
+def test_reconnecting_client_is_updated_at_any_process(workers: Node, join: Join):
+    """A client may reconnect to any node, whatever it missed (Rule 5)."""
     spot = ground()
     body, gone = alert(spot), alert(spot)
     workers.publish(body)
@@ -73,8 +73,8 @@ def test_who_comes_back_is_made_right_whatever_the_process(workers: Node, join: 
         session.listen(gone["id"], "cancel")
 
 
-def test_what_has_ended_is_sent_by_no_process(workers: Node, join: Join):
-    """Section 3: nothing after `expires_at`, by no path."""
+def test_ended_alert_is_sent_by_no_process(workers: Node, join: Join):
+    """Nothing is sent after `expires_at` (section 3)."""
     spot = ground()
     body, _ = workers.publish_brief(alert(spot))
     workers.wait_for_end(body["id"])
@@ -82,8 +82,8 @@ def test_what_has_ended_is_sent_by_no_process(workers: Node, join: Join):
         assert join(workers, place(spot), holding={body["id"]: 1}).welcome["live"] == 0
 
 
-def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
-    """Section 4, "Durable": kill -9 of all of them, and a start on the same log."""
+def test_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
+    """All processes are killed and started again on the same log (section 4, "Durable")."""
     spot = ground()
     body = alert(spot)
     workers.publish(body)
@@ -93,18 +93,18 @@ def test_a_restart_of_all_processes_loses_nothing(workers: Node, join: Join):
 
 
 def stream_process(node: Node) -> int:
-    """The first of a node's stream processes."""
+    """Return the id of the first of a node's stream processes."""
     return process_called("stream-0", node)
 
 
 def process_called(name: str, node: Node) -> int:
-    """One of a node's processes: `ps -o comm` and `top` show which is which."""
+    """Return the id of a node's process by its name, which `ps -o comm` and `top` show."""
     [found] = [pid for pid in node.children() if Path(f"/proc/{pid}/comm").read_text().strip() == name]
     return found
 
 
-def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(workers: Node):
-    """Section 4, `GET /metrics`: what an operator is woken by."""
+def test_metrics_show_hanging_and_replaced_processes(workers: Node):
+    """Operators have alerting rules for these metrics (section 4, `GET /metrics`)."""
 
     def shows(*lines: str) -> bool:
         return set(lines) <= set(workers.api.get("/metrics").text.splitlines())
@@ -117,15 +117,15 @@ def test_the_metrics_tell_of_a_process_that_hangs_and_of_one_that_was_replaced(w
     wait_until(lambda: shows("geocast_ready 1.0", "geocast_stream_restarts_total 1.0"), "it is replaced")
 
 
-def test_a_node_is_one_build_however_many_processes(workers: Node):
-    """Section 4, `GET /metrics`: `geocast_build_info` is 1, and says which release runs on which Python."""
+def test_build_info_appears_once_for_all_processes(workers: Node):
+    """`geocast_build_info` is 1, and names the releases of geocast and Python (section 4, `GET /metrics`)."""
     shown = [line for line in workers.api.get("/metrics").text.splitlines() if line.startswith("geocast_build_info")]
     version = workers.api.get("/openapi.json").json()["info"]["version"]
     assert shown == [f'geocast_build_info{{python="{platform.python_version()}",version="{version}"}} 1.0']
 
 
-def test_the_api_process_is_replaced_and_nobody_is_let_go(workers: Node, join: Join):
-    """Section 7: publishing goes on, and the sessions never notice."""
+def test_killed_api_process_is_replaced_and_sessions_stay_open(workers: Node, join: Join):
+    """Publishing goes on (section 7)."""
     spot = ground()
     crowd = [join(workers, place(spot)) for _ in range(CROWD)]
     dead = process_called("api", workers)
@@ -138,16 +138,16 @@ def test_the_api_process_is_replaced_and_nobody_is_let_go(workers: Node, join: J
 
 
 def sockets(pid: int) -> set[str]:
-    """The sockets that a process has open."""
+    """Return the open sockets of a process."""
     links = []
     for each in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a file that it has closed meanwhile
+        with contextlib.suppress(FileNotFoundError):  # the process has closed this file meanwhile
             links.append(os.readlink(each))
     return {link for link in links if link.startswith("socket:")}
 
 
-def test_a_process_keeps_open_what_is_its_own(workers: Node):
-    """A listener that a process had beside its own would take in connections that it never looks at."""
+def test_each_process_keeps_only_its_own_listener_open(workers: Node):
+    """A process would not serve the connections of a second listener, although the kernel would assign some to it."""
     assert workers.process
     listeners = sockets(workers.process.pid)
     assert len(listeners) == 1 + WORKERS
@@ -156,8 +156,8 @@ def test_a_process_keeps_open_what_is_its_own(workers: Node):
     assert set.union(*had) == listeners
 
 
-def test_the_supervisor_has_no_thread_and_shares_what_it_has_imported(workers: Node):
-    """So it can fork; most of a process that has nothing to do is its supervisor's too."""
+def test_supervisor_has_one_thread_and_shares_its_memory_with_workers(workers: Node):
+    """Only a process with one thread can fork safely. Most of an idle worker's memory is shared."""
     assert workers.process
     assert len(list(Path(f"/proc/{workers.process.pid}/task").iterdir())) == 1
     for pid in workers.children():
@@ -170,8 +170,8 @@ IN_A_HURRY = "told to end again"
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_drains_and_only_the_second_one_hurries(keys: Keys, tmp_path: Path, times: int):
-    """Section 7: a terminal sends SIGINT to all processes of its group, and yet each is told to end once."""
+def test_first_ctrl_c_drains_and_second_ends_at_once(keys: Keys, tmp_path: Path, times: int):
+    """A terminal sends SIGINT to all processes of its group, but each is told to end only once (section 7)."""
     node = Node(tmp_path, keys, "--workers", str(WORKERS))
     node.launcher = ["setsid"]
     with node, contextlib.ExitStack() as hung_up:

@@ -1,4 +1,4 @@
-"""The bodies that a desk posts, each test's on a ground of its own."""
+"""Bodies of alert requests, and places that are far enough apart for every test to have its own."""
 
 import itertools
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _numbers = itertools.count(1)
 
 
 def new_id(prefix: str = "alert") -> str:
-    """An id that no other alert of this run has; letters only, so that it looks like no coordinate."""
+    """Return an id that no other alert of this run has, made of letters so that it looks like no coordinate."""
     letters, number = "", next(_numbers)
     while number:
         number, digit = divmod(number, 26)
@@ -48,32 +48,32 @@ _beacons = _grid(62, 66, 0.1, 0.2)
 
 
 def ground() -> Point:
-    """A spot of its own for a test, 200 km from every other: nobody else's alert is heard there."""
+    """Return a new place for a test, 200 km from every other place, so that tests never see each other's alerts."""
     return next(_grounds)
 
 
 def beacon_ground() -> Point:
-    """A spot for a beacon (`Node.settle`), 10 km from every other and far from every ground."""
+    """Return a new place for a beacon (`Node.settle`), 10 km from every other beacon and far from all test places."""
     return next(_beacons)
 
 
 def circle(spot: Point, radius_m: float = 800) -> Json:
-    """A circle around a spot."""
+    """Return a circle around a place."""
     return {"type": "circle", "lat": spot[0], "lng": spot[1], "radius_m": radius_m}
 
 
 def place(spot: Point, **fields: Any) -> Json:
-    """An exact place at a spot, or one with `accuracy_m`."""
+    """Return the exact place of a subscriber at a point; `fields` adds members such as `accuracy_m`."""
     return {"lat": spot[0], "lng": spot[1], **fields}
 
 
 def approval(**fields: Any) -> Json:
-    """An approval half a minute old."""
+    """Return an approval that was given 30 seconds ago."""
     return {"reviewer": "desk-lead", "approved_at": stamp(seconds=-30), **fields}
 
 
 def alert(spot: Point, **fields: Any) -> Json:
-    """A good alert about a burglary a minute ago; a field of `None` is left out."""
+    """Return a valid alert about a burglary one minute ago; a field of `None` is left out."""
     body = {
         "id": new_id(),
         "category": "burglary",
@@ -88,10 +88,10 @@ def alert(spot: Point, **fields: Any) -> Json:
 
 
 def revision_of(body: Json, number: int, **fields: Any) -> Json:
-    """The next revision of an alert: same content but for the fields that are given."""
+    """Return the body of the next revision of an alert: the same content except for the headline and `fields`."""
     return body | {"revision": number, "headline": f"Burglary nearby, revision {number}"} | fields
 
 
 def cancel_body(number: int, **fields: Any) -> Json:
-    """A cancel that takes a number."""
+    """Return the body of a cancel with this revision number."""
     return {"revision": number, "reason": "False alarm", "approval": approval(), **fields}

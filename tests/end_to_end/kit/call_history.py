@@ -1,17 +1,20 @@
-"""What dispatchers asked for and what responders saw of calls, while things broke; and what is wrong with it.
+"""A record of what dispatchers asked for and what responders received while faults happened, and its checks.
 
-The same way as `history.py`, whose sixth line this is; judged from outside, by the contract's words (call-rules.md):
+The record works in the same way as `history.py`, whose verdict has a line `calls` for it. The checks follow the
+contract alone (call-rules.md):
 
-    seats    held in the end: none beyond those that there are, but what a failover had to put back (RV7); each by
-             another responder; the same at all nodes
-    tasks    only for who has accepted; at most one more of a revision than there were accepts on the connection; of
-             a place that the call had. In the end every session of a holder has the newest one, and nobody else has any
-    rings    only to who is qualified and within the ring; each revision once on a connection, and rising; nothing after
-             `over`, after the end or after `expires_at`. In the end every session that is called for has the newest
-             one; nobody has one of a call that is full or over
-    places   in no frame but `task`
+    seats    at the end no more seats are held than the call has, except for claims that were restored after a failover
+             (RV7); each seat by another responder; all nodes agree
+    tasks    only a responder who has accepted gets a task; a connection gets a revision at most once more than it sent
+             accepts; the place is one that the call had. At the end every session of a seat holder shows the newest
+             task, and no other session shows a task
+    rings    only qualified responders within the search radius are notified; each revision once on a connection, in
+             rising order; nothing follows `over`, the end or `expires_at`. At the end every session that the call
+             concerns shows the newest revision; none shows a call that is full or over
+    places   no frame except `task` contains an exact place
 
-A session's clock is this process's; what a node with a wrong clock sends is not held against it, where time decides.
+Events have the clock of this process. Where time decides, messages from a node with a wrong clock are not counted as
+violations.
 """
 
 from collections import Counter
@@ -26,11 +29,11 @@ Json = dict[str, Any]
 
 SLACK_S = 2.0
 MOST_REACH_M = 500.0
-"""Of how far off a place may be, what counts for calls (RQ5)."""
+"""The part of a place's inaccuracy that counts for calls, in metres at most (rule RQ5)."""
 
 
 class Terms(NamedTuple):
-    """What the policy has for the calls of a run: `quals` are those for each kind of place."""
+    """The policy for the calls of a run; `quals` are the qualifications for each kind of place."""
 
     quals: dict[str, frozenset[str]]
     rings_m: tuple[int, ...]
@@ -38,14 +41,18 @@ class Terms(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A responder has said `accept` or `decline`."""
+    """An `accept` or `decline` that a responder sent."""
 
     kind: str
     id: str
 
 
 class Heard(NamedTuple):
-    """What came, and when. `off`: the node's clock was wrong then, or a moment before. `late_s`: it may have waited."""
+    """A received message and its time.
+
+    `off`: the node's clock was wrong at that time or a moment before. `late_s`: seconds that the message may have
+    waited to be read.
+    """
 
     message: Json
     at: float
@@ -55,7 +62,10 @@ class Heard(NamedTuple):
 
 @dataclass
 class CallVisit:
-    """One connection of a responder. A dict among the events is the place where it is from then on (None: off duty)."""
+    """One connection of a responder.
+
+    A dict among the events is the responder's place from then on; None means off duty.
+    """
 
     client: str
     sub: str
@@ -64,35 +74,38 @@ class CallVisit:
     events: list[Json | Said | Heard | None] = field(default_factory=list)
 
     def messages(self) -> Iterator[Json]:
-        """What came, in order."""
+        """Return the received messages in order."""
         return (event.message for event in self.events if isinstance(event, Heard))
 
     def said(self) -> Iterator[Said]:
-        """What was said, in order."""
+        """Return the sent accepts and declines in order."""
         return (event for event in self.events if isinstance(event, Said))
 
 
 @dataclass
 class Asked:
-    """A call, as its dispatcher asked for it."""
+    """A call as its dispatcher requested it."""
 
     id: str
     kind: str
     ends: float
     places: list[Json] = field(default_factory=list)
-    """Of its contents, in order. All but the last were acknowledged."""
+    """The places of its contents, in order. All except the last were acknowledged."""
     nears: list[Json] = field(default_factory=list)
     opened: bool = False
-    """Acknowledged, and so for the others."""
+    """Whether a node acknowledged the call."""
     waits: bool = True
     ended: float = float("inf")
-    """When the dispatcher knew that it is over."""
+    """When the dispatcher learned that the call is over."""
     may_have_ended: bool = False
 
 
 @dataclass
 class CallFinal:
-    """A responder's last read: where it is, and what it shows: ring or task, by call. `deaf`: to what it declined."""
+    """The state of a responder at the end: its place, and the ring or task that it shows for each call.
+
+    `deaf`: the calls that it has declined.
+    """
 
     client: str
     sub: str
@@ -105,36 +118,36 @@ class CallFinal:
 
 @dataclass
 class CallHistory:
-    """See the module."""
+    """The record of all calls of a run; see the module."""
 
     terms: Terms | None = None
     asked: dict[str, Asked] = field(default_factory=dict)
     visits: list[CallVisit] = field(default_factory=list)
     finals: list[CallFinal] = field(default_factory=list)
     states: dict[str, dict[str, Json | None]] = field(default_factory=dict)
-    """Per node: what it says of each call, None if it knows none."""
+    """For each node: its state of each call, None for an unknown call."""
     asked_at: float = 0.0
-    """When the nodes were asked for that."""
+    """When the nodes were asked for their states."""
     leaks: list[str] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
     put_back: set[tuple[str, str]] = field(default_factory=set)
-    """The claims, as (id, `sub`), that the log has put back under another number, for they had been lost."""
+    """The claims, as (id, `sub`), that were lost and that the log restored under another number."""
     may_lose: bool = False
-    """The log may lose entries (LogF4), and of those only ends and claims get another number: a ring may have been
-    wider than the log tells."""
+    """Whether the log may lose entries. Only lost ends and claims are restored, so a search radius may have been wider
+    than the log says (rule LogF4)."""
 
     def open(self, call_id: str, place: Json, near: Json, ends: float) -> Asked:
-        """Somebody asks for a call."""
+        """Record that a dispatcher requests a call."""
         self.asked[call_id] = Asked(call_id, place["kind"], ends, [place], [near])
         return self.asked[call_id]
 
     def visit(self, client: str, sub: str, quals: frozenset[str], holding: dict[str, int]) -> CallVisit:
-        """A connection begins."""
+        """Record that a connection begins."""
         self.visits.append(CallVisit(client, sub, quals, dict(holding)))
         return self.visits[-1]
 
     def judge(self, *, finals_only: bool = False) -> list[str]:
-        """All that is wrong, in words; or only with what is shown at the end."""
+        """Return a sentence for each violation; with `finals_only`, only for those in the final state."""
         found = [] if finals_only else [*self.leaks, *(each for visit in self.visits for each in self._of_visit(visit))]
         decided = {}
         for call_id, asked in self.asked.items():
@@ -150,7 +163,7 @@ class CallHistory:
         return found
 
     def story(self, call_id: str) -> str:
-        """All that is known of one call, for whoever has to find out."""
+        """Return everything known about one call, for the investigation of a violation."""
         lines = [str(self.asked[call_id]), *(f"{node}: {states.get(call_id)}" for node, states in self.states.items())]
         for visit in self.visits:
             came = [
@@ -163,7 +176,7 @@ class CallHistory:
                 lines.append(f"{visit.client} ({visit.sub}), holding {visit.holding.get(call_id)}: {came}")
         return "\n".join(lines)
 
-    # -- what the nodes say in the end
+    # -- the final states of the nodes
 
     def _of_state(self, asked: Asked, state: Json | None) -> Iterator[str]:
         if state is None:
@@ -201,7 +214,7 @@ class CallHistory:
             if isinstance(event, Said) and event.kind == "accept"
         }
 
-    # -- what came
+    # -- received messages
 
     def _of_visit(self, visit: CallVisit) -> Iterator[str]:
         here: Json | None = None
@@ -224,12 +237,12 @@ class CallHistory:
                     continue
                 if message["type"] == "standdown":
                     if message["reason"] == "over" and event.off:
-                        rung.pop(call_id, None)  # when the clock is right again, it is rung anew
+                        rung.pop(call_id, None)  # the call is sent again when the clock is right
                         tasks = Counter({key: count for key, count in tasks.items() if key[0] != call_id})
                     elif message["reason"] == "over":
                         over.add(call_id)
                     elif message["reason"] == "left" and rung.get(call_id) == visit.holding.get(call_id):
-                        rung[call_id] = 0  # what it came back with was a task, so the call may be sent again (HD18)
+                        rung[call_id] = 0  # it reconnected with a task, so the call may be sent again (HD18)
                     continue
                 if call_id in over:
                     yield f"{what} after `over`"
@@ -273,7 +286,10 @@ class CallHistory:
         return self.terms.quals[asked.kind]
 
     def _widest(self, call_id: str, at: float) -> float:
-        """The widest ring that may have been in force by then, in metres: after it was asked for, any."""
+        """Return the widest search radius, in metres, that may have been in force at a time.
+
+        After the nodes were asked, any radius may be in force.
+        """
         assert self.terms is not None
         told = () if self.may_lose or at > self.asked_at - SLACK_S else self.states.values()
         said = [state["ring_m"] for states in told if (state := states.get(call_id))]
@@ -287,7 +303,7 @@ class CallHistory:
         reach = min(float(here.get("accuracy_m", 0)), MOST_REACH_M)
         return away <= near["radius_m"] + ring_m + reach + margin_m
 
-    # -- what is shown at the end
+    # -- the final states of the responders
 
     def _of_final(self, final: CallFinal, decided: dict[str, Json | None], busy: bool) -> Iterator[str]:
         for call_id, state in decided.items():
@@ -335,5 +351,5 @@ def _open(state: Json | None) -> bool:
 
 
 def _outline(state: Json | None) -> Any:
-    """What all nodes must say alike: the counts may lag."""
+    """Return the part of a call's state on which all nodes must agree; the counts may lag."""
     return state and {key: value for key, value in state.items() if key not in ("rung", "seen", "declined")}

@@ -1,8 +1,8 @@
-"""Dispatchers that call for help and responders who answer, while things break; all of it goes into a `CallHistory`.
+"""Dispatchers that request calls and responders that answer, recorded in a `CallHistory` while faults happen.
 
-A `RecordedDispatcher` repeats what it has no answer to, at any node, and goes on with a call only when it knows how the
-last step ended. A `RecordedResponder` does what the contract asks of a client: it comes back with what it shows,
-repeats an `accept` that has no answer, and forgets a place when it is stood down (call-rules.md, RU1 to RU3).
+A `RecordedDispatcher` repeats every unanswered request at any node, and changes a call only when it knows the result of
+the previous request. A `RecordedResponder` behaves as the contract asks of a client: it reconnects with what it shows,
+repeats an unanswered `accept`, and forgets a place when it receives a `standdown` (rules RU1 to RU3).
 """
 
 import asyncio
@@ -44,17 +44,17 @@ rest_s = 0
 """
 TERMS = Terms({"public": frozenset({"cpr", "medic"}), "residence": frozenset({"medic"})}, (500, 1_500, 6_000), 2)
 QUALS = ("cpr", "medic")
-AGAIN_S = 5.0  # until an `accept` without an answer is repeated (RU3)
+AGAIN_S = 5.0  # an unanswered `accept` is repeated after this time (RU3)
 TICK_S = 0.2
-OFF_S = 20.0  # a connection that is refused because of a node's clock is, so long after it was wrong, no news
-AT_ONCE = 16  # calls of which a node is asked: after half an hour of faults there are more than a thousand
-OPEN_CALLS = 4  # of a dispatcher, at most
+OFF_S = 20.0  # a refused connection is expected for this long after the node's clock was wrong
+AT_ONCE = 16  # concurrent reads at a node: half an hour of faults makes more than a thousand calls
+OPEN_CALLS = 4  # the most open calls of one dispatcher
 
 _houses = itertools.count(1)
 
 
 def exact_place(spot: Point, kind: str) -> Json:
-    """A place that no other call has."""
+    """Return an exact place with an address that no other call has."""
     number = next(_houses)
     return {
         "lat": spot[0],
@@ -70,18 +70,18 @@ def exact_place(spot: Point, kind: str) -> Json:
 
 @dataclass(frozen=True)
 class Manners:
-    """What a responder does of itself: shares of the rings; times in seconds, 0 for never."""
+    """The behaviour of a responder: shares are of all calls or seats, times are in seconds, and 0 means never."""
 
     accepts: float = 0.0
     declines: float = 0.0
-    gives_back: float = 0.0  # share of the seats that it takes
-    moves: float = 0.0  # every so often, to somewhere else
-    leaves: float = 0.0  # after so long, to come back at once
-    stays: bool = False  # says again where it is, so that it is called when its seat of another call is over (RQ7)
+    gives_back: float = 0.0  # share of its seats that it gives back
+    moves: float = 0.0  # average seconds between moves to another place
+    leaves: float = 0.0  # seconds until it disconnects and reconnects at once
+    stays: bool = False  # repeats its place, so that it is notified after its seat in another call ends (RQ7)
 
 
 class RecordedResponder:
-    """A person with a qualification, on one device."""
+    """A qualified responder with one device."""
 
     def __init__(
         self,
@@ -94,19 +94,22 @@ class RecordedResponder:
         node: int | None = None,
         spot: Point | None = None,
     ) -> None:
-        """`node`: the one that it prefers; any, if None. `spot`: where it is at first; somewhere, if None."""
+        """Create a responder.
+
+        `node`: the number of the node that it uses; any node if None. `spot`: its first place; a random place if None.
+        """
         self.name, self.world, self.sub, self.manners = name, world, sub, manners
         self.quals, self.node, self.spot = frozenset(quals), node, spot
         self.dice = random.Random(world.dice.random())
         self.fmt = self.dice.choice(FORMATS)
         self.here: Json | None = self._somewhere() if spot is None else place(spot, here=True)
-        self.shown: dict[str, Json] = {}  # the newest ring or task of a call
-        self.wanted: dict[str, float] = {}  # calls with an `accept` that has no answer, and when it is repeated
-        self.deaf: set[str] = set()  # to what it has declined
+        self.shown: dict[str, Json] = {}  # the newest ring or task of each call
+        self.wanted: dict[str, float] = {}  # calls with an unanswered `accept`, and when to repeat it
+        self.deaf: set[str] = set()  # the calls that it has declined
         self.answers: dict[str, list[Json]] = {}  # tasks and standdowns, by call
-        self.frames: set[bytes] = set()  # all that came, but tasks
+        self.frames: set[bytes] = set()  # all received frames except tasks
         self.welcomed = asyncio.Event()
-        self._plans: list[tuple[float, str, str]] = []  # when to say what of which call
+        self._plans: list[tuple[float, str, str]] = []  # when to send which message about which call
         self._refs = itertools.count(1)
 
     @property
@@ -114,7 +117,7 @@ class RecordedResponder:
         return self.world.history.calls
 
     def want(self, call_id: str) -> None:
-        """Have it accept, as soon as it can."""
+        """Accept this call as soon as possible."""
         self.wanted[call_id] = 0.0
 
     def settle_down(self) -> None:
@@ -123,12 +126,12 @@ class RecordedResponder:
         self._plans.clear()
 
     def final(self) -> CallFinal:
-        """What it shows now."""
+        """Return what the responder shows now."""
         self._forget()
         return CallFinal(self.name, self.sub, self.quals, self.here, dict(self.shown), set(self.deaf), time.time())
 
     async def live(self) -> None:
-        """Connect, listen, leave or lose the connection, come back."""
+        """Connect and listen; after the connection ends, connect again."""
         while True:
             node = self.world.nodes[self.node] if self.node is not None else self.dice.choice(self.world.nodes)
             try:
@@ -206,7 +209,7 @@ class RecordedResponder:
                 assert message["type"] in ("alert", "cancel"), message
 
     def _moves(self, since_s: float) -> bool:
-        """Whether it is to say where it is, so long after it did."""
+        """Return whether to send the place again, `since_s` seconds after the last time."""
         every = self.manners.moves * self.dice.uniform(0.5, 1.5)
         return since_s > 0.5 if self.manners.stays else 0 < every < since_s
 
@@ -223,9 +226,9 @@ class RecordedResponder:
                 self._plan(self.dice.uniform(0.5, 4), "decline", call_id)
             elif self.manners.accepts:
                 self._plan(self.dice.uniform(0.2, 2), "report", call_id)
-        elif message["reason"] not in ("far", "held-off"):  # it is asked for still, only not to take a seat now
+        elif message["reason"] not in ("far", "held-off"):  # the call is still open to it; only this accept was refused
             self.shown.pop(call_id, None)
-            if message["reason"] == "left":  # on another device, perhaps: it was rung on this one already
+            if message["reason"] == "left":  # perhaps on another device: this one already got the call
                 self.deaf.add(call_id)
 
     def _take_ring(self, message: Json) -> None:
@@ -283,7 +286,7 @@ def _places(here: Json | None) -> list[Json]:
 
 @dataclass
 class Kept:
-    """A call of a dispatcher: its newest body, the number of its content, and what was asked for last."""
+    """A call of a dispatcher: its newest body, the number of its content, and the last request."""
 
     asked: Asked
     body: Json
@@ -295,28 +298,28 @@ class Kept:
 
 @dataclass
 class RecordedDispatcher:
-    """Opens calls, corrects and ends them; the only one who writes them."""
+    """A dispatcher that opens, corrects and ends calls; nobody else changes them."""
 
     world: World
     calls: dict[str, Kept] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.world.dice.random())
-        later = int(time.time()) + 30 * 86_400  # for nodes whose clock is days ahead, too
+        later = int(time.time()) + 30 * 86_400  # long enough for nodes whose clock is days ahead
         token = self.world.nodes[0].keys.token(sub="cad-3", scope=DISPATCH_SCOPE, exp=later)
         self.api = httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, headers=bearer(token))
-        self.answers: list[bytes] = []  # to what it has asked for
-        self.reads: list[bytes] = []  # how its calls stand
+        self.answers: list[bytes] = []  # bodies of the answers to its requests
+        self.reads: list[bytes] = []  # bodies of the states of its calls
 
     async def work(self) -> None:
-        """One step after the other."""
+        """Take one step after the other, for ever."""
         while True:
             await self.world.open.wait()
             await self.step()
             await asyncio.sleep(self.dice.uniform(0.1, 0.6))
 
     async def step(self) -> None:
-        """Repeat what has no answer, or do something new."""
+        """Repeat an unanswered request, or change, end or open a call."""
         live = [kept for kept in self.calls.values() if not kept.waits and self._is_open(kept)]
         waiting = [kept for kept in self.calls.values() if kept.waits]
         if waiting and self.dice.random() < 0.5:
@@ -331,7 +334,7 @@ class RecordedDispatcher:
         return kept.asked.ended == float("inf") and kept.asked.ends > time.time() + 2 * SLACK_S
 
     async def open(self, spot: Point | None = None, kind: str | None = None, *, lasts_s: float | None = None) -> Kept:
-        """A new call; one in ten expires within seconds."""
+        """Open a call and return it; one call in ten expires within seconds."""
         short = self.dice.random() < 0.1
         lasts_s = lasts_s or (self.dice.uniform(4, 8) if short else 1_500)
         where = exact_place(spot or self.world.somewhere(), kind or self.dice.choice(("public", "public", "residence")))
@@ -350,7 +353,7 @@ class RecordedDispatcher:
         return kept
 
     async def correct(self, kept: Kept) -> None:
-        """Another place, a little off."""
+        """Move a call to another place a little way off."""
         spot = self.world.somewhere()
         kept.body = kept.body | {"place": exact_place(spot, kept.asked.kind)}
         kept.asked.places.append(kept.body["place"])
@@ -360,13 +363,13 @@ class RecordedDispatcher:
         await self.ask(kept)
 
     async def end(self, kept: Kept) -> None:
-        """The crew is there."""
+        """End a call."""
         kept.path, kept.waits = f"/v1/calls/{kept.asked.id}/end", True
         kept.request = {"reason": "The crew is there."}
         await self.ask(kept)
 
     async def ask(self, kept: Kept) -> None:
-        """Send the request, now and then to two nodes at once, and take what is answered."""
+        """Send the current request of a call, now and then to two nodes at once, and note the answers."""
         asked, ends = kept.asked, kept.path.endswith("/end")
         asked.waits = True
         asked.may_have_ended |= ends
@@ -389,7 +392,10 @@ class RecordedDispatcher:
                 self.world.refusals.append(f"{asked.id} {kept.path}: {answer.status_code} {answer.text}")
 
     def _too_late(self) -> set[int]:
-        """What a node may answer about a call that has expired: a log may have lost it since, for good (Rule 2)."""
+        """Return the statuses that a node may answer for an expired call.
+
+        A log that may lose entries may have lost the call for good (Rule 2).
+        """
         return BY_THE_CLOCK | ({404} if self.world.history.calls.may_lose else set())
 
     async def _post(self, node: Node, kept: Kept) -> httpx.Response | None:
@@ -407,7 +413,7 @@ class RecordedDispatcher:
         return answer
 
     async def repeat_until_answered(self) -> None:
-        """Repeat what has no answer."""
+        """Repeat the requests of all calls until each is answered."""
         for kept in self.calls.values():
             deadline = time.monotonic() + HEAL_S
             while kept.waits:
@@ -416,7 +422,7 @@ class RecordedDispatcher:
                 await asyncio.sleep(0.2)
 
     async def states(self) -> dict[str, dict[str, Json | None]]:
-        """What each node says of each call; of those that did not answer in time there is nothing."""
+        """Return each node's state of each call, leaving out nodes that did not answer in time."""
         said: dict[str, dict[str, Json | None]] = {}
         turns = asyncio.Semaphore(AT_ONCE)
         for node in self.world.nodes:
@@ -437,7 +443,7 @@ class RecordedDispatcher:
 async def read_calls(
     world: World, dispatchers: Sequence[RecordedDispatcher], responders: Sequence[RecordedResponder]
 ) -> bool:
-    """Ask every node how every call stands, and every responder what it shows; whether all nodes have answered."""
+    """Record every node's state of every call and what every responder shows; return whether all nodes answered."""
     asked_at, finals = time.time(), [responder.final() for responder in responders]
     states: dict[str, dict[str, Json | None]] = {str(node.api.base_url): {} for node in world.nodes}
     for dispatcher in dispatchers:
@@ -452,9 +458,9 @@ async def read_calls(
 
 
 def leaks(history: CallHistory, responders: Sequence[RecordedResponder], folders: Sequence[Path]) -> list[str]:
-    """Frames with an exact place that are no `task`, and files with one."""
+    """Return a sentence for each frame, other than `task`, and each file that contains an exact place."""
     wanted = {needle for asked in history.asked.values() for where in asked.places for needle in needles(where)}
-    # All are sent the same bytes, so most of what came did so many times.
+    # All responders get the same bytes, so a set removes most of the frames.
     frames = b"\0".join(set().union(*(responder.frames for responder in responders)))
     in_frames = [f"a frame that is no task has {needle!r}" for needle in found(frames, wanted)]
     return in_frames + [

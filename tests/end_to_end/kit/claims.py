@@ -1,4 +1,4 @@
-"""Claims of seats as the log has them, for whoever has its key: which were lost once, and put back."""
+"""A reader of seat claims in the log, with the log's key, that finds claims which were lost and restored."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,7 +9,7 @@ from geocast.model.call import Acceptance, CallEntry, Person
 
 
 async def put_back(open_log: Callable[[], AlertLog], keys: CallKeys, call_ids: Iterable[str]) -> set[tuple[str, str]]:
-    """The claims, as (id of the call, `sub`), that stand under another number than that for which they were sealed."""
+    """Return the claims, as (id of the call, `sub`), with a number other than the one they were encrypted for."""
     log = open_log()
     await log.start()
     try:

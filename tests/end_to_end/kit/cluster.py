@@ -1,4 +1,4 @@
-"""Several nodes on one Redis, each behind a proxy of its own; and nodes on a Redis that Sentinels look after."""
+"""Several nodes on one Redis, each behind its own proxy, or several nodes on a Redis with Sentinels."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -21,19 +21,19 @@ from support.wall_clock import COMPILER, WallClock
 class Cluster:
     """Nodes that share a log."""
 
-    redis: RedisServer  # the only one, or the primary at the start
-    proxies: list[Proxy]  # between each node and Redis; with Sentinels, the one between all others and the primary
+    redis: RedisServer  # the only server, or the primary at the start
+    proxies: list[Proxy]  # one for each node; with Sentinels, one between everything else and the primary
     nodes: list[Node]
     replicas: Sequence[RedisServer] = ()
     sentinels: Sequence[Sentinel] = ()
 
     @property
     def servers(self) -> list[RedisServer]:
-        """Every Redis there is."""
+        """All Redis servers of the cluster."""
         return [self.redis, *self.replicas]
 
     def primary(self) -> RedisServer | None:
-        """The server that all Sentinels take for the primary, if they agree and it agrees."""
+        """Return the server that all Sentinels name as the primary, or None while they or that server disagree."""
         try:
             ports = {sentinel.primary_port() for sentinel in self.sentinels}
             found = [server for server in self.servers if ports == {self._known_port(server)}]
@@ -42,7 +42,10 @@ class Cluster:
             return None
 
     def has_left(self, old: RedisServer) -> bool:
-        """Whether another server is the primary. The old one, which may be paused, is not asked."""
+        """Return whether another server has become the primary.
+
+        The old server is not asked, because it may be paused.
+        """
         try:
             if self._known_port(old) in {sentinel.primary_port() for sentinel in self.sentinels}:
                 return False
@@ -51,11 +54,11 @@ class Cluster:
         return self.primary() is not None
 
     def _known_port(self, server: RedisServer) -> int:
-        """By which the others know it."""
+        """Return the port by which the other servers know this server."""
         return self.proxies[0].port if server is self.redis else server.port
 
     def whole(self) -> bool:
-        """Whether there is a primary, and every other server follows it."""
+        """Return whether there is a primary and every other server follows it."""
         primary = self.primary()
         try:
             return primary is not None and all(server.synced for server in self.servers if server is not primary)
@@ -65,7 +68,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
-    """A node for each of `options` (more of its command line), ready, on one Redis."""
+    """Start a node for each of `options` (arguments for its command line) on one Redis; yield them when ready."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(with_own_clock(RedisServer(folder / "redis", **redis)))
         proxies = [stack.enter_context(Proxy(server.port)) for _ in options]
@@ -75,7 +78,10 @@ def on_one_redis(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
 
 @contextlib.contextmanager
 def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str) -> Iterator[Cluster]:
-    """The same, with two replicas and three Sentinels; all reach the first primary through the one proxy."""
+    """Start nodes on a Redis with two replicas and three Sentinels; yield them when ready.
+
+    Everything reaches the first primary through the one proxy.
+    """
     with contextlib.ExitStack() as stack:
         proxy = stack.enter_context(Proxy(0))
         announced = {"replica_announce_ip": "127.0.0.1", "replica_announce_port": str(proxy.port)}
@@ -94,7 +100,7 @@ def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
 
 
 def with_own_clock(server: RedisServer) -> RedisServer:
-    """The same, with a wall clock of its own, if that can be."""
+    """Give a server its own wall clock, if the machine has a compiler; return the server."""
     server.clock = WallClock(server.folder / "wall-clock") if COMPILER else None
     return server
 
@@ -102,7 +108,7 @@ def with_own_clock(server: RedisServer) -> RedisServer:
 def _nodes(
     stack: contextlib.ExitStack, folder: Path, keys: Keys, urls: Sequence[str], options: Sequence[Sequence[str]]
 ) -> list[Node]:
-    """Nodes, ready, that were started side by side."""
+    """Start nodes side by side, and return them when they are ready."""
     nodes = []
     for number, (url, more) in enumerate(zip(urls, options, strict=True)):
         home = folder / f"node-{number}"

@@ -1,4 +1,4 @@
-"""The files of docs/deploy, changed for a test, and the programs that take them."""
+"""Copies of the files of docs/deploy with changes for a test, and the programs that read these files."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ SBIN = "/usr/sbin:/usr/local/sbin:/sbin"
 
 
 def program(name: str) -> str:
-    """Where a program is; the test is skipped if it is nowhere."""
+    """Return the path of a program; skip the test if the program is not installed."""
     found = shutil.which(name) or shutil.which(name, path=SBIN)
     if found is None:
         pytest.skip(f"{name} is not installed")
@@ -20,12 +20,12 @@ def program(name: str) -> str:
 
 
 def changed(name: str, *changes: tuple[str, str]) -> str:
-    """A file of docs/deploy with things put for others, each of which has to be there (regular expressions)."""
+    """Return the text of a file of docs/deploy with replacements by regular expression, each of which must match."""
     return replaced((DEPLOY / name).read_text("utf-8"), *changes)
 
 
 def replaced(text: str, *changes: tuple[str, str]) -> str:
-    """A text with things put for others, each of which has to be there (regular expressions)."""
+    """Return a text with replacements by regular expression, each of which must match."""
     for old, new in changes:
         text, count = re.subn(old, new, text, flags=re.MULTILINE)
         assert count, f"{old} is not there"
@@ -33,7 +33,7 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
 
 
 def block(language: str) -> str:
-    """The one block of one-node.md in a language."""
+    """Return the only code block of one-node.md in a language."""
     text = (ROOT / "docs" / "operations" / "one-node.md").read_text("utf-8")
     [found] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return found

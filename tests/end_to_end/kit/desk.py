@@ -1,4 +1,4 @@
-"""The review desk as its users see it: a process of its own, its page's api, and feeds written for one test."""
+"""The review desk as its users see it: its process, the API of its page, and feeds written for a test."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = ("incident", "reported_at", "nature", "lat", "lng", "address", "unit")
 
 
 def row(number: str, nature: str, spot: Point | None, age_s: float = 60, **fields: str) -> dict[str, Any]:
-    """A dispatch record."""
+    """Return a dispatch record of an incident, `age_s` seconds old."""
     at = now() - dt.timedelta(seconds=age_s)
     lat, lng = spot or ("", "")
     known = {"incident": number, "reported_at": f"{at:%Y-%m-%dT%H:%M:%SZ}", "nature": nature, "lat": lat, "lng": lng}
@@ -32,7 +32,7 @@ def row(number: str, nature: str, spot: Point | None, age_s: float = 60, **field
 
 
 def write_feed(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A feed of these records, of which one at least needs a time and a place."""
+    """Write a feed of these records; at least one of them must have a time and a place."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -41,7 +41,7 @@ def write_feed(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 class DeskProcess(ServerProcess):
-    """`python -m client_demo review` for a node, with its state in `home`."""
+    """A process of `python -m client_demo review` for a node, with its state in `home`."""
 
     def __init__(self, home: Path, node: Node, feed: Path | str, *options: str) -> None:
         super().__init__(home / "desk.txt")
@@ -56,7 +56,7 @@ class DeskProcess(ServerProcess):
         self.kill()
 
     def start(self) -> None:
-        """Start it and wait for the links that it prints."""
+        """Start the process and wait until it has printed its links."""
         self.output_file.write_bytes(b"")
         token = self._node.keys.token(scope=f"{DESK_SCOPE} alerts:audit")
         self.spawn(
@@ -74,16 +74,16 @@ class DeskProcess(ServerProcess):
         return self.process is not None and self.process.poll() is not None
 
     def link(self, name: str) -> str:
-        """The address that signs this reviewer in."""
+        """Return the address that signs a reviewer in."""
         return next(line.split()[-1] for line in self.output().splitlines() if line.strip().startswith(f"{name}:"))
 
     def page(self, name: str = "ann") -> Page:
-        """This reviewer's page, as far as the service sees it."""
+        """Return a client that is signed in as a reviewer."""
         return Page(self, name)
 
 
 class Page:
-    """What a reviewer's page sends to the service, without a browser."""
+    """A client that sends the requests of a reviewer's page, without a browser."""
 
     def __init__(self, desk: DeskProcess, name: str) -> None:
         self.url = f"http://127.0.0.1:{desk.port}"
@@ -98,11 +98,11 @@ class Page:
         self.http.close()
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
-        """POST a body as JSON."""
+        """Send a POST request with a JSON body."""
         return self.http.post(path, json=body, headers=headers)
 
     def events(self) -> Iterator[tuple[str, Json]]:
-        """The stream of events, from `all` on."""
+        """Return the stream of events, beginning with `all`."""
         with self.http.stream("GET", "/api/events") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             name = ""
@@ -113,24 +113,24 @@ class Page:
                     yield name, json.loads(line.removeprefix("data: "))
 
     def state(self) -> Json:
-        """All that there is to see now."""
+        """Return the full state of the desk."""
         name, data = next(self.events())
         assert name == "all"
         return data
 
     def item(self, number: str) -> Json:
-        """The item of the incident with this number in the feed."""
+        """Return the item of the incident with this number in the feed."""
         cells = [(item, dict(item["rows"][0])) for item in self.state()["items"]]
         return next(item for item, row in cells if row["incident"] == [[number, "case number"]])
 
     def do(self, item: Json, what: str, **body: Any) -> httpx.Response:
-        """Decide something about an item as it was seen."""
+        """Send a decision about an item, with the version of the item that was seen."""
         return self.post(f"/api/items/{item['id']}/{what}", {"version": item["version"], **body})
 
     def approve(self, item: Json, **changes: Any) -> httpx.Response:
-        """Approve it as proposed, or as it is live, but for the changes."""
+        """Approve an item as proposed, or as it is live, with changes to its form."""
         return self.do(item, "approve", form={**(item["form"] or item["proposal"]), **changes})
 
     def wait_for(self, number: str, holds: Any) -> Json:
-        """Wait until something is true of an item; the item."""
+        """Wait until `holds` is true for an item, and return the item."""
         return wait_until(lambda: (item := self.item(number)) and holds(item) and item, f"{number} on the desk")

@@ -1,4 +1,4 @@
-"""Calls for help as a dispatcher makes them, and a node that takes them. Nothing of the server is imported here."""
+"""A dispatcher's client, and a node that takes calls. Nothing of the server is imported here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ quals = ["cpr"]
 max_age_s = 600
 """
 ONE_RING = POLICY.replace('quals = ["cpr', 'rings_m = [2000]\nquals = ["cpr')
-"""For who counts on the numbers of a call: where nobody is called the next ring comes after 200 ms, and takes one."""
+"""A policy with one search radius, for tests that depend on a call's revision numbers.
+
+A call that reaches nobody widens after 200 ms, and each widening takes a number.
+"""
 
 PLACE = {
     "lat": 47.6780089,
@@ -40,25 +43,25 @@ PLACE = {
     "access": "Door code 4711.\n3rd floor, left.",
 }
 NEAR = {"type": "circle", "lat": 47.67825933515865, "lng": 8.830423174775438, "radius_m": 210.0}
-SECRETS = ("47.67800", "8.83111", "Dorfstrasse", "code 4711")  # four digits alone stand in a metric now and then
+SECRETS = ("47.67800", "8.83111", "Dorfstrasse", "code 4711")  # four digits alone also occur in metrics
 
 
 def calling_node(home: Path, keys: Keys, *options: str, log: str | None = None, policy: str = POLICY) -> Node:
-    """A node in whose policy there are calls, with a key of its own to seal them by."""
+    """Return a node whose policy has calls, with its own key to encrypt them."""
     (home / "policy.toml").write_text(policy)
     make_call_key(home)
     return Node(home, keys, "--policy", "policy.toml", "--call-keys", "call-keys.jwks", *options, log=log)
 
 
 def make_call_key(home: Path, *options: str) -> Json:
-    """The keys that calls are sealed by, when `geocast keygen --call` has made one."""
+    """Run `geocast keygen --call`, and return the key set that it wrote."""
     made = [BIN / "geocast", "keygen", "--call", *options]
     subprocess.run(made, cwd=home, env=clean_environment(), capture_output=True, check=True)
     return json.loads((home / "call-keys.jwks").read_text())
 
 
 def call(**fields: Any) -> Json:
-    """A call of a minute ago that is taken; `None` leaves a field out."""
+    """Return a valid call of one minute ago; a field of `None` is left out."""
     body = {
         "id": new_id("cad"),
         "category": "cardiac_arrest",
@@ -70,16 +73,16 @@ def call(**fields: Any) -> Json:
 
 
 def call_at(spot: Point, call_id: str, *, where: Json | None = None, **fields: Any) -> Json:
-    """A call to a public place at a spot; `where` has other fields of its place."""
+    """Return a call to a public place at a point; `where` changes members of the place."""
     place = {"lat": spot[0], "lng": spot[1], "kind": "public"} | (where or {})
     return call(id=call_id, place=place, **fields)
 
 
 class Dispatcher:
-    """A dispatcher's system at one node."""
+    """A client of a dispatcher's system at one node."""
 
     def __init__(self, node: Node, sub: str = "cad-3", scope: str = DISPATCH_SCOPE, **options: Any) -> None:
-        """`options`: of the HTTP client."""
+        """Connect to a node; `options` go to the HTTP client."""
         headers = bearer(node.keys.token(sub=sub, scope=scope))
         base = f"http://127.0.0.1:{node.api_port}"
         self.api = httpx.Client(base_url=base, headers=headers, timeout=PATIENCE, trust_env=False, **options)
@@ -91,13 +94,13 @@ class Dispatcher:
         self.api.close()
 
     def post(self, path: str, body: Any, status: int = 201) -> Json:
-        """A post that must be answered like this, and not that the log can't be reached now; the answer."""
+        """Send a POST request, repeating it while the log is unreachable; require `status` and return the answer."""
         answer = repeated(lambda: self.api.post(f"/v1/calls{path}", json=body))
         assert answer.status_code == status, answer.text
         return answer.json()
 
     def state(self, call_id: str) -> Json:
-        """What is known of a call."""
+        """Return the node's state of a call."""
         answer = self.api.get(f"/v1/calls/{call_id}")
         assert answer.status_code == 200, answer.text
         return answer.json()

@@ -1,4 +1,4 @@
-"""Geometry by the contract's words alone: a haversine on H3's sphere, and the published circle; polygons by S2."""
+"""Geometry written from the contract alone: distances on H3's sphere, published circles, and polygons by S2."""
 
 import math
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ from support.s2 import depth_m
 
 EARTH_RADIUS_M = 6_371_007.180918475
 EDGE_M = 0.01
-"""Within a centimetre of the edge either answer is right."""
+"""Distance from the edge, in metres, within which both answers are right."""
 
 Point = tuple[float, float]
 
 
 def distance(a: Point, b: Point) -> float:
-    """Great-circle distance in metres between two (lat, lng) in degrees."""
+    """Return the great-circle distance in metres between two (lat, lng) points in degrees."""
     lat_a, lat_b = math.radians(a[0]), math.radians(b[0])
     half_lat = math.sin((lat_b - lat_a) / 2)
     half_lng = math.sin(math.radians(b[1] - a[1]) / 2)
@@ -25,7 +25,7 @@ def distance(a: Point, b: Point) -> float:
 
 
 def beyond(origin: Point, bearing_deg: float, metres: float) -> Point:
-    """The point so many metres from the origin in a direction; longitude within [-180, 180]."""
+    """Return the point at a distance and bearing from the origin; its longitude is within [-180, 180]."""
     lat, lng, bearing, angle = (*map(math.radians, (*origin, bearing_deg)), metres / EARTH_RADIUS_M)
     sin_lat = math.sin(lat) * math.cos(angle) + math.cos(lat) * math.sin(angle) * math.cos(bearing)
     to_lat = math.asin(max(-1.0, min(1.0, sin_lat)))
@@ -35,13 +35,13 @@ def beyond(origin: Point, bearing_deg: float, metres: float) -> Point:
 
 
 def cell_reach(cell: str) -> float:
-    """The greatest distance from a cell's centre to its boundary."""
+    """Return the greatest distance, in metres, from a cell's centre to its boundary."""
     centre = h3.cell_to_latlng(cell)
     return max(distance(centre, corner) for corner in h3.cell_to_boundary(cell))
 
 
 def published(lat: float, lng: float, radius_m: float, resolution: int = 9) -> dict[str, Any]:
-    """The circle that stands for a requested one (section 2, "The published circle")."""
+    """Return the circle that is published for a requested circle (section 2, "The published circle")."""
     cell = h3.latlng_to_cell(lat, lng, resolution)
     centre = h3.cell_to_latlng(cell)
     radius = 10 * math.ceil((radius_m + cell_reach(cell)) / 10)
@@ -51,7 +51,10 @@ def published(lat: float, lng: float, radius_m: float, resolution: int = 9) -> d
 def published_area(
     requested: list[dict[str, Any]], current: list[dict[str, Any]] | None = None, resolution: int = 9
 ) -> list[dict[str, Any]]:
-    """The circles that stand for those of a request, by B11 and B12; `current`: the current revision's."""
+    """Return the circles that are published for requested circles (rules B11 and B12).
+
+    `current`: the area of the alert's current revision.
+    """
     first = requested[0]["lat"], requested[0]["lng"]
     area: list[dict[str, Any]] = []
     off = 0.0
@@ -75,7 +78,7 @@ def published_area(
 
 
 def _turned(point: Point, start: Point, end: Point) -> Point:
-    """Where the rotation of the sphere that takes `start` to `end` on the shortest way takes a point."""
+    """Rotate a point by the shortest rotation of the sphere that takes `start` to `end`."""
     a, b, v = _vector(start), _vector(end), _vector(point)
     axis = np.cross(a, b)
     sine = float(np.linalg.norm(axis))
@@ -92,19 +95,19 @@ def _vector(point: Point) -> Any:
 
 
 def locate(place: dict[str, Any]) -> tuple[Point, float]:
-    """Where a place is, and its reach in metres."""
+    """Return the point of a place, and its reach in metres."""
     if "cell" in place:
         return h3.cell_to_latlng(place["cell"]), cell_reach(place["cell"])
     return (place["lat"], place["lng"]), place.get("accuracy_m", 0)
 
 
 def inside(places: list[dict[str, Any]], area: list[dict[str, Any]]) -> bool | None:
-    """Whether one of the places is in the area; `None` if that hangs on the last centimetre."""
+    """Return whether a place is in the area, or None if the last centimetre decides."""
     return within([locate(place) for place in places], area)
 
 
 def within(located: list[tuple[Point, float]], area: list[dict[str, Any]]) -> bool | None:
-    """`inside`, for places that have been located already."""
+    """Return the same as `inside`, for places that are already located."""
     margin = max(_margins(located, area), default=-math.inf)
     return None if abs(margin) <= EDGE_M else margin > 0
 

@@ -1,7 +1,7 @@
-"""Every way in which a client can bring a connection of the stream listener to its end, and what it sees of that.
+"""Every way in which a client can end a connection of the stream listener, with the result that it observes.
 
-An ending is called with a `Door`, connects, and returns once the connection is over: with the HTTP status or the close
-code that came, 0 if there was none.
+An ending is called with a `Door`. It connects, and returns when the connection is over: the HTTP status or the close
+code that arrived, or 0 if neither did.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ HOLDING = {f"unknown-{number}": number for number in range(1, 9)}
 
 @dataclass
 class Door:
-    """A stream listener, and who may come in."""
+    """A stream listener and the keys of its tokens."""
 
     port: int
     keys: Keys
@@ -34,25 +34,25 @@ class Door:
         self.renew()
 
     def renew(self) -> None:
-        """Sign fresh tokens: a soak may be longer than they live."""
+        """Sign new tokens, because a soak test may last longer than a token."""
         self.token = self.keys.token(sub="phone", scope=PHONE_SCOPE)
         self.too_weak = self.keys.token(sub="phone", scope="alerts:publish")
 
     def upgraded(self) -> Wire:
-        """A connection right after its 101."""
+        """Return a connection right after its 101 answer."""
         wire = Wire(self.port)
         assert wire.upgrade(JSON).status == 101
         return wire
 
     def welcomed(self, **fields: Any) -> Wire:
-        """A session, which says that it holds what no node knows."""
+        """Return a connection after its welcome; its hello named alerts that no node knows."""
         wire = self.upgraded()
         say(wire, **self.hello(**fields))
         assert json.loads(wire.recv_data().payload)["type"] == "welcome"
         return wire
 
     def hello(self, **fields: Any) -> Json:
-        """A good hello, but for the fields that are given."""
+        """Return a valid hello message, changed by `fields`."""
         place = {"lat": 32.78, "lng": -96.8, "accuracy_m": 50}
         return {"type": "hello", "token": self.token, "places": [place], "holding": HOLDING} | fields
 
@@ -66,21 +66,21 @@ def say(wire: Wire, **message: Any) -> None:
 
 
 def refused(method: str = "GET", target: str = "/v1/stream", **changes: str | None) -> Ending:
-    """A bad handshake."""
+    """Return an ending that makes an invalid handshake."""
 
     def end(door: Door) -> int:
         with Wire(door.port) as wire:
             headers = upgrade_headers(JSON, **changes)
             answer = wire.request(method, target, headers)
             while wire.sock.recv(4096):
-                pass  # the text of the refusal, and then the end
+                pass  # read the body of the refusal up to the end
             return answer.status
 
     return end
 
 
 def raw(data: bytes) -> Ending:
-    """Bytes instead of a handshake; then the client hangs up."""
+    """Return an ending that sends bytes instead of a handshake, reads the answer and disconnects."""
 
     def end(door: Door) -> int:
         with Wire(door.port) as wire, contextlib.suppress(ConnectionError):
@@ -92,7 +92,7 @@ def raw(data: bytes) -> Ending:
 
 
 def unfinished(data: bytes) -> Ending:
-    """Bytes to which no answer is due; then the client hangs up."""
+    """Return an ending that sends bytes which get no answer, and disconnects."""
 
     def end(door: Door) -> int:
         with Wire(door.port) as wire:
@@ -103,12 +103,12 @@ def unfinished(data: bytes) -> Ending:
 
 
 def frames(*sent: tuple[int, bytes, Json], hello: bool = False) -> Ending:
-    """Frames behind the 101, or behind the welcome, that end the connection."""
+    """Return an ending that sends frames after the 101, or after the welcome, until the node closes the connection."""
 
     def end(door: Door) -> int:
         with door.welcomed() if hello else door.upgraded() as wire:
             for opcode, payload, options in sent:
-                with contextlib.suppress(ConnectionError):  # it may be over before the last
+                with contextlib.suppress(ConnectionError):  # the connection may be closed before the last frame
                     wire.send(opcode, payload, **options)
             return wire.close_code()
 
@@ -116,7 +116,7 @@ def frames(*sent: tuple[int, bytes, Json], hello: bool = False) -> Ending:
 
 
 def first_message(message: Callable[[Door], Json]) -> Ending:
-    """A hello that is refused."""
+    """Return an ending whose hello is refused."""
 
     def end(door: Door) -> int:
         with door.upgraded() as wire:
@@ -127,40 +127,40 @@ def first_message(message: Callable[[Door], Json]) -> Ending:
 
 
 def hangs_up(wire: Wire) -> None:
-    """The end of the stream, without a word."""
+    """End the TCP stream without a close frame."""
 
 
 def resets(wire: Wire) -> None:
-    """A reset of the connection."""
+    """Reset the TCP connection."""
     wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def says_goodbye(wire: Wire) -> None:
-    """A close frame, and then the answer to it is read."""
+    """Send a close frame, and read the answer."""
     wire.send(CLOSE, struct.pack("!H", 1000))
     wire.close_code()
 
 
 def half_closes(wire: Wire) -> None:
-    """The client will send no more, and reads to the end."""
+    """Shut down the sending side, and read to the end."""
     wire.sock.shutdown(socket.SHUT_WR)
     wire.close_code()
 
 
 def in_a_frame(wire: Wire) -> None:
-    """In the middle of a frame."""
+    """Disconnect in the middle of a frame."""
     wire.sock.sendall(frame(TEXT, bytes(100))[:50])
 
 
 def in_a_message(wire: Wire) -> None:
-    """In the middle of a fragmented message."""
+    """Disconnect in the middle of a fragmented message."""
     wire.send(TEXT, b"{", fin=False)
     wire.send(CONT, b'"type":', fin=False)
     wire.sock.sendall(b"\x80")
 
 
 def in_a_conversation(wire: Wire) -> None:
-    """After one of each message, good and bad."""
+    """Disconnect after one message of each type, valid and invalid."""
     say(wire, type="ack", id="unknown-1", revision=1)
     for asked in (
         {"type": "move", "places": [{"cell": "8926cb19c93ffff"}]},
@@ -176,7 +176,7 @@ def in_a_conversation(wire: Wire) -> None:
 
 
 def of_a_session(how: Callable[[Wire], None]) -> Ending:
-    """A session that the client ends."""
+    """Return an ending in which the client ends a session."""
 
     def end(door: Door) -> int:
         with door.welcomed(categories=["robbery"]) as wire:
@@ -187,7 +187,7 @@ def of_a_session(how: Callable[[Wire], None]) -> Ending:
 
 
 def after_the_101(door: Door) -> int:
-    """Gone before hello."""
+    """Disconnect before the hello."""
     door.upgraded().sock.close()
     return 0
 
@@ -195,7 +195,7 @@ def after_the_101(door: Door) -> int:
 GOOD = request_bytes("GET", "/v1/stream", upgrade_headers(JSON))
 
 HANDSHAKES: dict[str, tuple[int, Ending]] = {
-    # what is wrong -> the status, and how it comes to be
+    # defect -> expected status, ending
     "another path": (404, refused(target="/v1/streams")),
     "a query": (400, refused(target="/v1/stream?token=x")),
     "another method": (405, refused("POST")),
@@ -217,7 +217,7 @@ HANDSHAKES: dict[str, tuple[int, Ending]] = {
 }
 
 MISTAKES: dict[str, tuple[int, Ending]] = {
-    # what is wrong -> the close code, and how it comes to be
+    # defect -> expected close code, ending
     "an unmasked frame": (1002, frames((TEXT, b"{}", {"masked": False}))),
     "a message in a message": (1002, frames((TEXT, b"{", {"fin": False}), (TEXT, b"{}", {}))),
     "half a close code": (1002, frames((CLOSE, b"\x03", {}))),

@@ -1,4 +1,4 @@
-"""Exact places as bytes, and where they are searched for: frames, answers, lines, files (RZ2, RZ3)."""
+"""A search for exact places as bytes, in frames, answers, log lines and files (rules RZ2 and RZ3)."""
 
 import struct
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ Json = dict[str, Any]
 
 
 def needles(place: Json) -> Iterator[bytes]:
-    """What gives a place away: its texts, line by line, and its latitude and longitude, in digits and in binary."""
+    """Return the byte strings that reveal a place: its lines of text, and its coordinates as text and as binary."""
     for name in ("address", "access"):
         yield from (line.encode() for line in str(place.get(name, "")).split("\n") if line)
     for name in ("lat", "lng"):
@@ -18,12 +18,12 @@ def needles(place: Json) -> Iterator[bytes]:
 
 
 def found(haystack: bytes, wanted: Iterable[bytes]) -> list[bytes]:
-    """Those of the needles that are in it."""
+    """Return the needles that the haystack contains."""
     return [needle for needle in wanted if needle in haystack]
 
 
 def files(*folders: Path) -> Iterator[tuple[Path, bytes]]:
-    """Every file in these folders, with its content."""
+    """Return every file in these folders with its content."""
     for folder in folders:
         for path in sorted(folder.rglob("*")):
             if path.is_file():

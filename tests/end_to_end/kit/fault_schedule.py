@@ -1,8 +1,8 @@
-"""A schedule of faults: what breaks next, by a seed, and a log of what was broken and when.
+"""A schedule of faults: it draws the next fault by a seed, and logs all faults with their times.
 
-The run that owns a schedule says what is worked on before and during each fault, and gives the verdict. The seed
-decides the order of the faults, not at which step of a program they strike. FAULT_SEED and FAULT_SECONDS choose
-another run.
+The run that owns a schedule supplies the work before and during each fault, and the verdict. The seed decides the order
+of the faults, but not the exact step of a program at which a fault happens. FAULT_SEED and FAULT_SECONDS choose another
+run.
 """
 
 import os
@@ -19,22 +19,22 @@ from end_to_end.kit.outages import Outage
 IS_LONG = "FAULT_SECONDS" in os.environ
 
 TIMEOUT = pytest.mark.timeout(0 if IS_LONG else 900)
-"""For a machine that is many times as slow as it could be; without limit for a run of minutes."""
+"""A time limit for a machine that is many times slower than usual; a long run has no limit."""
 
 
 def seconds(usual: float) -> float:
-    """Return for how many seconds things break: the usual number, or what FAULT_SECONDS says."""
+    """Return the duration of the faults in seconds: FAULT_SECONDS, or the usual number."""
     return float(os.environ.get("FAULT_SECONDS", usual))
 
 
 def seeds(*usual: int) -> pytest.MarkDecorator:
-    """Run a test with the usual seeds; with the one in FAULT_SEED; or, for a long run, with a new one."""
+    """Run a test with the usual seeds, with FAULT_SEED, or, in a long run, with a new seed."""
     asked = os.environ.get("FAULT_SEED") or (IS_LONG and int(time.time()))
     return pytest.mark.parametrize("seed", [int(asked)] if asked else usual)
 
 
 def judge(run: Any) -> None:
-    """Go through a run, print what happened, and require all zeros of its verdict."""
+    """Execute a run, print its report, and require a verdict without violations."""
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
     verdict = run.go()
     print(f"{run.report()}\n{verdict}")
@@ -43,7 +43,7 @@ def judge(run: Any) -> None:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that can be broken: entering `during` breaks it, leaving `during` heals it.
+    """A fault: entering `during` breaks something, and leaving `during` heals it.
 
     Faults of one target never overlap. A fault without a target (None) overlaps no other fault.
     """
@@ -55,9 +55,9 @@ class Fault:
 
 @dataclass
 class FaultSchedule:
-    """Draws faults by `dice`: a target first, then one of its faults. With `in_pairs`, two targets break now and then.
+    """A schedule that draws faults by `dice`: first a target, then one of its faults.
 
-    `log` has all outages so far.
+    With `in_pairs`, two targets break together now and then. `log` has all outages so far.
     """
 
     faults: list[Fault]
@@ -72,9 +72,9 @@ class FaultSchedule:
         during: Callable[[], Awaitable[None]],
         first: Sequence[Fault] = (),
     ) -> None:
-        """Break one thing after the other until `seconds` have passed, and at least what `first` lists, each alone.
+        """Break one thing after another until `seconds` have passed, and each fault in `first` at least once, alone.
 
-        `before` is awaited before each fault, and `during` while it is in force.
+        `before` is awaited before each fault, and `during` while the fault is in force.
         """
         started, due = time.monotonic(), list(first)
         while due or time.monotonic() - started < seconds:

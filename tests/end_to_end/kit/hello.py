@@ -1,4 +1,4 @@
-"""Connections to the stream up to their `hello`."""
+"""Connections to the stream listener up to their `hello`."""
 
 from end_to_end.kit.keys import PHONE_SCOPE
 from end_to_end.kit.node import Node
@@ -12,13 +12,13 @@ HELLO_MAX, MESSAGE_MAX = 64 * 1024, 16 * 1024
 
 
 def upgraded(node: Node, fmt: str) -> Wire:
-    """A connection right after the 101."""
+    """Return a connection right after its 101 answer."""
     wire = Wire(node.stream_port)
     assert wire.upgrade(f"geocast.v1.{fmt}").status == 101
     return wire
 
 
 def good_hello(node: Node, fmt: str) -> bytes:
-    """A hello that would be welcomed."""
+    """Return the bytes of a valid hello message."""
     token = node.keys.token(sub="phone", scope=PHONE_SCOPE)
     return encode(fmt, {"type": "hello", "places": [], "token": token})

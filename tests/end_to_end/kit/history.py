@@ -1,19 +1,20 @@
-"""What was asked for and what was seen, while things broke; and the verdict on it, in Jepsen's way.
+"""A record of what was requested and received while faults happened, and its verdict, in the manner of Jepsen.
 
-A history has *operations* (publish, revise, cancel; each ends ok, fail or unknown) and *visits* (one connection of one
-client: where it was, what it said it holds, all that came, in order). When everything is healed, every client is read
-once more (*final*), and every node is asked for every alert (*states*). Then:
+A history has *operations* (publish, revise, cancel; each ends as ok, fail or unknown) and *visits* (one connection of
+one client: its places, the alerts that it said it holds, and all messages in order). When all faults are over, every
+client is read once more (*final*) and every node is asked for every alert (*states*). The violations are:
 
-    lost         an acknowledged, live alert applies to a client at the end, or the client was told of it before, and
-                 the client doesn't hold its current revision; or the nodes don't know what was acknowledged
-    outside      an alert came to somebody it does not concern, or one that nobody published; or a node lists such a one
-    stale        something came after its end or its cancel, or after a newer revision, or is held at the end though
-                 it has ended or is superseded. (A node whose wall clock is behind may be as much too late.)
-    duplicates   an (id, revision) came twice on one connection, or to somebody who said that he holds it
-    divided      nodes disagree. An unknown operation may have happened or not, but then for everybody
-    calls        a seat, a task, a ring or an exact place that is not as the contract has it (`call_history.py`)
+    lost         an acknowledged, live alert applies to a client at the end, or the client was sent it before, and the
+                 client does not hold its current revision; or the nodes do not know an acknowledged operation
+    outside      a client received an alert that does not concern it or that nobody published, or a node lists an
+                 alert that nobody published
+    stale        a message arrived after the alert's end or cancel or after a newer revision, or a client holds an
+                 ended or superseded revision at the end (a node whose wall clock is behind may be late by as much)
+    duplicates   an (id, revision) arrived twice on one connection, or at a client that said it holds it
+    divided      nodes disagree; an unknown operation may or may not have happened, but equally for all nodes
+    calls        a violation about seats, tasks, rings or exact places (`call_history.py`)
 
-Geometry is `end_to_end.kit.earth`'s, over the published areas that the contract prescribes; times are wall-clock
+Geometry is that of `end_to_end.kit.earth`, over the published areas that the contract prescribes. Times are wall-clock
 seconds.
 """
 
@@ -29,23 +30,20 @@ from end_to_end.kit.outages import Outage, read_by_all
 Json = dict[str, Any]
 
 SLACK_S = 2.0
-"""Between a byte handed to the kernel and this process's reading it, on a machine that is busy with faults."""
-
-
-"""No node is kept from the log for so long, however faults follow one another."""
+"""The longest time, in seconds, until this process reads a received byte, on a machine busy with faults."""
 
 
 class Outcome(enum.Enum):
-    """What the publisher knows of an operation."""
+    """The publisher's knowledge of an operation's result."""
 
     OK = "ok"
-    FAIL = "fail"  # it did not happen
+    FAIL = "fail"  # the operation did not happen
     UNKNOWN = "unknown"
 
 
 @dataclass
 class Operation:
-    """One entry of the log, as somebody asked for it. A cancel has no area, and ends when its alert does."""
+    """A requested entry of the log. A cancel has no area, and ends when its alert does."""
 
     id: str
     revision: int
@@ -53,10 +51,10 @@ class Operation:
     ends: float
     outcome: Outcome = Outcome.UNKNOWN
     acknowledged: float = float("inf")
-    """When the publisher knew of it."""
+    """When the publisher received the acknowledgement."""
 
     def acknowledge(self, at: float) -> None:
-        """It has happened, and the publisher knows it."""
+        """Record that the publisher knows the operation has happened."""
         self.outcome = Outcome.OK
         self.acknowledged = min(self.acknowledged, at)
 
@@ -67,30 +65,30 @@ class Operation:
 
 @dataclass(frozen=True)
 class Came:
-    """A message of a node: a revision, or a cancel."""
+    """A received revision or cancel."""
 
     id: str
     revision: int
     at: float
     cancels: bool = False
     behind: float = 0.0
-    """How far the wall clock of the node was behind then, and for how long it may have waited to be read, in s."""
+    """Seconds by which the node's wall clock was behind, plus seconds that the message may have waited to be read."""
 
 
 @dataclass
 class Visit:
-    """One connection. An event is a list of places from then on (the answer to `hello` or `move`), or what came."""
+    """One connection. An event is a list of places (after a `hello` or `move`) or a received message."""
 
     client: str
     holding: dict[str, int]
     settled: bool = False
-    """It began when all was well again and decided: no old news may come."""
+    """Whether the connection began after all faults were over, so that no superseded revision may arrive."""
     events: list[list[Json] | Came] = field(default_factory=list)
 
 
 @dataclass
 class Final:
-    """A client's last read: where it is, and what it holds."""
+    """The state of a client at the end: its places, and the alerts that it holds."""
 
     client: str
     places: list[Json]
@@ -100,7 +98,7 @@ class Final:
 
 @dataclass
 class Verdict:
-    """Every violation, in words."""
+    """All violations, as sentences."""
 
     lost: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -110,7 +108,7 @@ class Verdict:
     calls: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        """Whether all is well."""
+        """Return whether there are no violations."""
         return not any(vars(self).values())
 
     def __str__(self) -> str:
@@ -120,34 +118,34 @@ class Verdict:
 
 @dataclass
 class History:
-    """See the module."""
+    """The record of a run; see the module."""
 
     operations: dict[tuple[str, int], Operation] = field(default_factory=dict)
     chains: dict[str, list[Operation]] = field(default_factory=dict)
-    """The same, by alert, in the order in which they were asked for."""
+    """The operations of each alert, in the order of the requests."""
     visits: list[Visit] = field(default_factory=list)
     finals: list[Final] = field(default_factory=list)
     states: dict[str, dict[str, int | None]] = field(default_factory=dict)
-    """Per node: the live revision of each alert, None for one that is unknown, cancelled or expired."""
+    """For each node: the live revision of each alert, None for an unknown, cancelled or expired alert."""
     asked_at: float = 0.0
     """When the nodes were asked for their states."""
     calls: CallHistory = field(default_factory=CallHistory)
     outages: list[Outage] = field(default_factory=list)
 
     def invoke(self, alert_id: str, revision: int, area: list[Json] | None, ends: float) -> Operation:
-        """An operation begins; its outcome is unknown until somebody says otherwise."""
+        """Record that an operation begins; its outcome is unknown until it is acknowledged."""
         operation = Operation(alert_id, revision, area, ends)
         self.operations[alert_id, revision] = operation
         self.chains.setdefault(alert_id, []).append(operation)
         return operation
 
     def visit(self, client: str, holding: dict[str, int]) -> Visit:
-        """A connection begins."""
+        """Record that a connection begins."""
         self.visits.append(Visit(client, dict(holding)))
         return self.visits[-1]
 
     def judge(self, *, finals_only: bool = False) -> Verdict:
-        """The verdict; or only on what is held at the end, to see whether everybody has got there."""
+        """Return the verdict; with `finals_only`, only on the final state, to see whether clients have caught up."""
         verdict = Verdict(calls=self.calls.judge(finals_only=finals_only))
         for node, live in self.states.items():
             verdict.outside += [
@@ -164,7 +162,7 @@ class History:
         return verdict
 
     def story(self, alert_id: str) -> str:
-        """All that is known of one alert, for whoever has to find out."""
+        """Return everything known about one alert, for the investigation of a violation."""
         lines = [str(operation) for operation in self.chains[alert_id]]
         for visit in self.visits:
             came = [event for event in visit.events if isinstance(event, Came) and event.id == alert_id]
@@ -172,13 +170,13 @@ class History:
                 lines.append(f"{visit.client}, holding {visit.holding.get(alert_id)}: {came}")
         return "\n".join(lines)
 
-    # -- what the log holds
+    # -- the log
 
     def allowed(self, alert_id: str) -> set[int | None]:
-        """The live revisions that the log may have, given what was answered; None where it may have ended.
+        """Return the live revisions that the log may have, given the answers; None stands for an ended alert.
 
-        The operations on one alert follow each other. So all up to the last that was acknowledged have happened, and
-        those behind it, as far as their numbers go on and their outcome is unknown, may have.
+        The operations on one alert follow each other. So all operations up to the last acknowledged one have happened,
+        and later ones with consecutive numbers and an unknown outcome may have happened.
         """
         mine = self.chains[alert_id]
         acknowledged = max((op.revision for op in mine if op.outcome is Outcome.OK), default=0)
@@ -207,10 +205,10 @@ class History:
             yield alert_id, revision
 
     def ending(self, alert_id: str, at: float) -> bool:
-        """Whether the alert ends so near to a moment, or ended before it, that none of it is owed."""
+        """Return whether an alert has ended, or ends so soon after `at` that no client has to get it."""
         return any(operation.ends < at + SLACK_S for operation in self.chains[alert_id])
 
-    # -- what came
+    # -- received messages
 
     def _judge_visit(self, visit: Visit, verdict: Verdict) -> None:
         places: list[Json] = []
@@ -250,7 +248,7 @@ class History:
     def _is_old(came: Came, decided: dict[str, int | None]) -> bool:
         return came.id in decided and decided[came.id] != (None if came.cancels else came.revision)
 
-    # -- what is held at the end
+    # -- the final state
 
     def _judge_final(self, final: Final, decided: dict[str, int | None], verdict: Verdict) -> None:
         for key in final.held.items():

@@ -1,4 +1,4 @@
-"""An issuer of official warnings, as a node's operator meets one: its messages, and its webhook."""
+"""An issuer of official warnings: its CAP messages, and the webhook that posts them to a node."""
 
 import hashlib
 import time
@@ -20,19 +20,19 @@ BY_SECRET = {"CAP-Webhook-Auth": SECRET, "Content-Type": "application/xml"}
 
 
 def options(home: Path) -> list[str]:
-    """Of a node that takes messages of CAP."""
+    """Return the options of a node that accepts CAP messages."""
     file = home / "sources.toml"
     file.write_text(SOURCES, "utf-8")
     return ["--policy", "builtin:public-warning", "--cap-sources", str(file)]
 
 
 def iso(ahead_s: float) -> str:
-    """A time of CAP."""
+    """Return a time in the format of CAP, `ahead_s` seconds from now."""
     return time.strftime("%Y-%m-%dT%H:%M:%S-00:00", time.gmtime(time.time() + ahead_s))
 
 
 class Issuer:
-    """Issues messages, each a second later than the one before, all of them in the past."""
+    """A source of messages, each sent one second later than the previous one, and all of them in the past."""
 
     def __init__(self) -> None:
         self._before_s = 600
@@ -46,7 +46,7 @@ class Issuer:
         ends_s: float = 3600,
         where: str = element("polygon", RING),
     ) -> bytes:
-        """A message; `where` is what its area has: shapes, or codes alone."""
+        """Return a message; `where` is the content of its area, shapes or only codes."""
         self._before_s -= 1
         area = element("area", "<areaDesc>The river</areaDesc>" + where)
         info = {"language": "en-US", "category": "Met", "event": "Flood", "severity": "Severe", "expires": iso(ends_s)}
@@ -66,13 +66,13 @@ class Issuer:
 
 
 def post(node: Node, body: bytes, **query: str) -> tuple[int, Any]:
-    """What becomes of a message: the status and the answer."""
+    """Post a message, and return the status and the answer."""
     answer = repeated(lambda: node.api.post("/v1/cap", content=body, headers=BY_SECRET, params=query))
     return answer.status_code, answer.json()
 
 
 def outcome(node: Node, body: bytes) -> str:
-    """The outcome of a message that must be taken."""
+    """Post a message that must be accepted, and return its outcome."""
     status, answer = post(node, body)
     assert status in (200, 201), answer
     return answer["outcome"]

@@ -1,4 +1,4 @@
-"""A server that publishes keys by HTTPS, and fails in every way that it is told to."""
+"""An HTTPS server that publishes keys and fails in configurable ways."""
 
 import contextlib
 import json
@@ -12,24 +12,24 @@ from end_to_end.kit.tls import Certificate
 
 
 class KeyServer:
-    """What it answers may be changed at any time. `asked` counts requests."""
+    """A server whose answers may be changed at any time; `asked` counts the requests."""
 
     def __init__(self, keys: Any) -> None:
-        self.keys = keys  # to be published; bytes as they are, all else as JSON
+        self.keys = keys  # bytes are sent as they are, other values as JSON
         self.status = 200
         self.headers: dict[str, str] = {}
         self.asked = 0
-        self.drips = False  # the body comes by a byte every now and then, for ever
+        self.drips = False  # the body arrives slowly, one byte at a time, and never ends
         self.slow_s = 0.0
         self.over = threading.Event()
 
     def body(self) -> bytes:
-        """What it publishes."""
+        """Return the body that it publishes."""
         return self.keys if isinstance(self.keys, bytes) else json.dumps(self.keys).encode()
 
     @contextlib.contextmanager
     def serving(self, certificate: Certificate | None, port: int = 0) -> Iterator[str]:
-        """Serve for as long as the block runs; its URL."""
+        """Serve while the block runs, and yield the URL."""
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         server.daemon_threads = True
         if certificate:
@@ -66,7 +66,7 @@ def _handler(keys: KeyServer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.write(b" ")
                 self.wfile.write(body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - it is called so
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
             pass
 
     return Handler

@@ -1,4 +1,4 @@
-"""Keys, and tokens of every sort: good ones, and all that can be wrong with one."""
+"""Signing keys, and valid and invalid tokens of every kind."""
 
 import os
 import time
@@ -15,21 +15,21 @@ EVERY_SCOPE = "alerts:publish alerts:manage alerts:audit alerts:receive alerts:t
 AUDITOR_SCOPE = "alerts:manage alerts:audit"
 DESK_SCOPE = "alerts:publish"
 PHONE_SCOPE = "alerts:receive"
-LIFE_S = 6 * 3600  # of a token: on a slow machine all tests together take more than ten minutes
+LIFE_S = 6 * 3600  # the lifetime of a token, longer than all tests take on a slow machine
 
 
 class Keys:
-    """An Ed25519 pair under `kid` "ed" and an HS256 secret under "hs"; tokens of every sort."""
+    """An Ed25519 key pair with the `kid` "ed", an HS256 secret with the `kid` "hs", and tokens signed by them."""
 
     def __init__(self, quals: Sequence[str] = ()) -> None:
-        """`quals`: the qualifications that "ed" may grant."""
+        """Create the keys; `quals` are the qualifications that "ed" may grant."""
         self.quals = list(quals)
         self.private = Ed25519PrivateKey.generate()
         self.stranger = Ed25519PrivateKey.generate()
         self.secret = os.urandom(64)
 
     def jwks(self) -> Json:
-        """The key file's content."""
+        """Return the content of the key file."""
         public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         secret = {"kty": "oct", "k": base64url_encode(self.secret).decode()}
         grants = {"quals": self.quals} if self.quals else {}
@@ -41,7 +41,7 @@ class Keys:
         }
 
     def claims(self, **changes: Any) -> Json:
-        """Good claims for longer than any run of the tests takes; a change of `None` takes one away."""
+        """Return valid claims that outlast all tests, with changes; a change of None removes a claim."""
         good = {
             "aud": "geocast",
             "sub": "desk-one",
@@ -51,16 +51,16 @@ class Keys:
         return {name: value for name, value in (good | changes).items() if value is not None}
 
     def token(self, **changes: Any) -> str:
-        """A good token, but for the claims that are changed."""
+        """Return a valid token, with changed claims."""
         return self.signed(self.claims(**changes))
 
     def signed(self, claims: Json, key: Any = None, alg: str = "EdDSA", kid: Any = "ed") -> str:
-        """A token over any claims, with any key, algorithm and `kid`."""
+        """Return a token with any claims, key, algorithm and `kid`."""
         headers = {} if kid is None else {"kid": kid}
         return jwt.encode(claims, key or self.private, algorithm=alg, headers=headers)
 
     def bad_tokens(self) -> dict[str, str]:
-        """Everything that can be wrong with a token, by name (section 6)."""
+        """Return an invalid token for each possible defect, by the name of the defect (section 6)."""
         soon, past = int(time.time()) + LIFE_S, int(time.time()) - 1
         good = self.token()
         head, body, signature = good.split(".")
@@ -98,5 +98,5 @@ class Keys:
 
 
 def bearer(token: str | None) -> dict[str, str]:
-    """The Authorization header."""
+    """Return the Authorization header for a token."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}

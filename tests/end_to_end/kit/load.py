@@ -1,8 +1,8 @@
-"""Desks that publish and clients that listen, while things break; all that they do and see goes into a `History`.
+"""Desks that publish and clients that listen while faults happen, recorded in a `History`.
 
-A `RecordedDesk` does what the contract asks of a publisher: it repeats what it has no answer to, at any node, and goes
-on with an alert only when it knows how the last step ended. A `RecordedPhone` does what the contract asks of a client:
-it comes back with what it holds. Neither knows what is broken at the moment.
+A `RecordedDesk` behaves as the contract asks of a publisher: it repeats every unanswered request at any node, and
+changes an alert only when it knows the result of the previous request. A `RecordedPhone` behaves as the contract asks
+of a client: it reconnects with what it holds. Neither knows which fault is in force.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 TOWN_M = 3_000
-HEAL_S = 150.0  # for everything to be well again: a bound on failure
-OPEN_S = 5.0  # for a connection, and for its welcome
-ANSWER_S = 8.0  # for a POST
+HEAL_S = 150.0  # the limit for recovery from all faults
+OPEN_S = 5.0  # the limit for a connection, and for its welcome
+ANSWER_S = 8.0  # the limit for the answer to a POST
 BELL_S = HEAL_S + 30
 PULSE_S = 0.05
-BY_THE_CLOCK = {410, 422}  # what a node may answer because its clock is wrong
-LIVE_PER_DESK = 15  # so that all that is live can be listed in `holding`
+BY_THE_CLOCK = {410, 422}  # statuses that a node with a wrong clock may answer
+LIVE_PER_DESK = 15  # few enough to list all live alerts in `holding`
 
 
 class World:
-    """The nodes, the town, and everybody in it. `dice` decides all that is random."""
+    """The nodes, the town, and all clients and desks. `dice` decides everything random."""
 
     def __init__(self, nodes: list[Node], dice: random.Random) -> None:
         self.nodes, self.dice = nodes, dice
@@ -59,39 +59,39 @@ class World:
         self.town = ground()
         self.phones: list[RecordedPhone] = []
         self.desks: list[RecordedDesk] = []
-        self.refusals: list[str] = []  # of requests that the contract allows, and a rewound log does not
-        self.slowest: dict[int, float] = {}  # status -> the longest that anybody waited for it, in seconds
-        self.ends: Counter[str] = Counter()  # of connections: close codes, and errors in connecting
+        self.refusals: list[str] = []  # refusals of requests that the contract allows
+        self.slowest: dict[int, float] = {}  # status -> the longest wait for it, in seconds
+        self.ends: Counter[str] = Counter()  # close codes, and errors in connecting, of the connections
         self._tasks: dict[str, asyncio.Task[None]] = {}
         token = nodes[0].keys.token
-        later = int(time.time()) + 30 * 86_400  # for nodes whose clock is days ahead, too
+        later = int(time.time()) + 30 * 86_400  # long enough for nodes whose clock is days ahead
         self.phone_token = token(sub="phone", scope=PHONE_SCOPE, exp=later)
         self.desk_token = token(exp=later)
-        self.open = asyncio.Event()  # cleared, no desk begins anything
+        self.open = asyncio.Event()  # while cleared, no desk begins anything
         self.open.set()
-        self.asking = 0  # requests under way
-        self.pulse: deque[float] = deque(maxlen=100)  # when this process had its turn
+        self.asking = 0  # the number of requests under way
+        self.pulse: deque[float] = deque(maxlen=100)  # times at which this process ran
 
     def somewhere(self) -> Point:
-        """A spot in town."""
+        """Return a random point in town."""
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- who is there
+    # -- clients and desks
 
     def add_phone(self, name: str, habit: Habit) -> RecordedPhone:
-        """A client that does as it is used to, from now on."""
+        """Add a client with a habit, and start it."""
         phone = RecordedPhone(name, self, habit)
         self.phones.append(phone)
         self.start(name, phone.live())
         return phone
 
     def add_desk(self, name: str) -> None:
-        """A publisher."""
+        """Add a publisher, and start it."""
         self.desks.append(RecordedDesk(self))
         self.start(name, self.desks[-1].work())
 
     def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do something until told to stop. An error in it fails the test."""
+        """Start a task that runs until `stop`; an error in it fails the test."""
         self._tasks[name] = asyncio.ensure_future(work)
         if "pulse" not in self._tasks:
             self._tasks["pulse"] = asyncio.ensure_future(self._beat())
@@ -102,11 +102,14 @@ class World:
             await asyncio.sleep(PULSE_S)
 
     def late_s(self) -> float:
-        """For how long what is read now may have waited: this process does not have the machine for itself."""
+        """Return for how long, in seconds, a message that is read now may have waited.
+
+        Other processes share the machine with this one.
+        """
         return time.monotonic() - self.pulse[-2] if len(self.pulse) > 1 else 0.0
 
     async def stop(self, *names: str) -> None:
-        """Stop what was started under these names, or everything."""
+        """Stop the tasks with these names, or all tasks."""
         tasks = [self._tasks.pop(name) for name in names or list(self._tasks)]
         for task in tasks:
             task.cancel()
@@ -115,15 +118,15 @@ class World:
                 raise ended
 
     def assert_well(self) -> None:
-        """Nobody has come upon something that no fault explains."""
+        """Raise `AssertionError` if any task has failed."""
         for name, task in self._tasks.items():
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise AssertionError(f"{name}: {error!r}") from error
 
-    # -- asking the nodes
+    # -- questions to the nodes
 
     async def read_states(self) -> bool:
-        """Ask every node what is live; whether all have answered."""
+        """Ask every node for its live alerts; return whether all nodes have answered."""
         states: dict[str, dict[str, int | None]] = {}
         self.history.asked_at = time.time()
         async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, headers=bearer(self.desk_token)) as api:
@@ -136,7 +139,7 @@ class World:
         return len(states) == len(self.nodes)
 
     async def all_ready(self) -> bool:
-        """Whether every node says that it is ready."""
+        """Return whether every node answers that it is ready."""
         async with httpx.AsyncClient(timeout=ANSWER_S, trust_env=False) as api:
             try:
                 answers = [await api.get(f"{node.api.base_url}/readyz") for node in self.nodes]
@@ -145,7 +148,7 @@ class World:
         return all(answer.status_code == 200 for answer in answers)
 
     def read_phones(self) -> None:
-        """Every client's last read."""
+        """Record the final state of every client."""
         self.history.finals = [phone.final() for phone in self.phones]
 
 
@@ -154,23 +157,23 @@ class World:
 
 @dataclass(frozen=True)
 class Habit:
-    """What a client does of itself: times in seconds, 0 for never."""
+    """The behaviour of a client: times are in seconds, and 0 means never."""
 
-    moves: float = 0.0  # every so often, to somewhere else
-    leaves: float = 0.0  # after so long, to come back at once
-    sleeps: bool = False  # leaves soon, and does not come back until it is woken
-    node: int | None = None  # the node that it prefers; any, if None
+    moves: float = 0.0  # average seconds between moves to another place
+    leaves: float = 0.0  # seconds until it disconnects and reconnects at once
+    sleeps: bool = False  # disconnects soon, and does not reconnect until `awake` is set
+    node: int | None = None  # the number of the node that it uses; any node if None
 
 
 class RecordedPhone:
-    """A client: what it holds, and how it comes back."""
+    """A client that remembers the alerts it holds and reconnects."""
 
     def __init__(self, name: str, world: World, habit: Habit) -> None:
         self.name, self.world, self.habit = name, world, habit
         self.dice = random.Random(world.dice.random())
         self.fmt = self.dice.choice(FORMATS)
-        self.held: dict[str, tuple[int, float]] = {}  # id -> revision, when it ends
-        self.over: dict[str, None] = {}  # cancelled: a node that is behind may still send them
+        self.held: dict[str, tuple[int, float]] = {}  # id -> (revision, end)
+        self.over: dict[str, None] = {}  # cancelled alerts, which a node that is behind may still send
         self.places = self._places()
         self.welcomed = asyncio.Event()
         self.awake = asyncio.Event()
@@ -181,7 +184,7 @@ class RecordedPhone:
         return [place(self.world.somewhere(), accuracy_m=self.dice.choice((0, 50, 300))) for _ in range(count)]
 
     def final(self) -> Final:
-        """What it holds now."""
+        """Return the client's state now."""
         self._drop_expired()
         held = {alert_id: revision for alert_id, (revision, _) in self.held.items()}
         return Final(self.name, self.places, held, time.time())
@@ -190,7 +193,7 @@ class RecordedPhone:
         self.held = {key: held for key, held in self.held.items() if held[1] > time.time()}
 
     async def live(self) -> None:
-        """Connect, listen, leave or lose the connection, come back."""
+        """Connect and listen; after the connection ends, connect again."""
         while True:
             try:
                 await self._call()
@@ -204,7 +207,7 @@ class RecordedPhone:
             await asyncio.sleep(self.dice.uniform(0.05, 0.5))
 
     def settle_down(self) -> None:
-        """Wake up, stay where it is, and connected."""
+        """Wake up, and stay connected at the same place."""
         self.habit = Habit(node=self.habit.node)
         self.awake.set()
 
@@ -279,13 +282,13 @@ class RecordedPhone:
 
 @dataclass
 class Kept:
-    """An alert of a desk: its newest body, and what it asked for last."""
+    """An alert of a desk: its newest body, and the last request about it."""
 
     body: Json
     operation: Operation
     path: str
     request: Json
-    waits: bool = True  # for the answer to that
+    waits: bool = True  # whether the request is unanswered
     tries: int = 0
 
     @property
@@ -295,7 +298,7 @@ class Kept:
 
 @dataclass
 class RecordedDesk:
-    """A publisher, the only one that writes its alerts."""
+    """A publisher; nobody else changes its alerts."""
 
     world: World
     alerts: dict[str, Kept] = field(default_factory=dict)
@@ -305,14 +308,14 @@ class RecordedDesk:
         self.api = httpx.AsyncClient(timeout=ANSWER_S, trust_env=False, headers=bearer(self.world.desk_token))
 
     async def work(self) -> None:
-        """One step after the other."""
+        """Take one step after the other, for ever."""
         while True:
             await self.world.open.wait()
             await self.step()
             await asyncio.sleep(self.dice.uniform(0.02, 0.3))
 
     async def step(self) -> None:
-        """Repeat what has no answer, or do something new."""
+        """Repeat an unanswered request, or publish, revise or cancel an alert."""
         self.alerts = {key: kept for key, kept in self.alerts.items() if kept.live or kept.waits}
         waiting = [kept for kept in self.alerts.values() if kept.waits]
         free = [kept for kept in self.alerts.values() if kept.live and not kept.waits]
@@ -326,7 +329,7 @@ class RecordedDesk:
         return None
 
     async def publish(self) -> None:
-        """A new alert; one in ten ends within seconds."""
+        """Publish a new alert; one alert in ten ends within seconds."""
         short = self.dice.random() < 0.1
         body = alert(
             self.world.town,
@@ -340,7 +343,7 @@ class RecordedDesk:
         await self._begin(body, 1, "/v1/alerts", body)
 
     async def ring(self) -> str:
-        """A short alert to everybody in town, which is accepted when this returns; its id."""
+        """Publish a short alert to everybody in town, wait until it is accepted, and return its id."""
         body = alert(
             self.world.town,
             id=new_id("bell"),
@@ -352,7 +355,7 @@ class RecordedDesk:
         return str(body["id"])
 
     async def revise(self, kept: Kept) -> None:
-        """The next revision, perhaps of another area."""
+        """Publish the next revision of an alert, half of the time with another area."""
         number = kept.operation.revision + 1
         changes = {"area": self._area()} if self.dice.random() < 0.5 else {}
         request = revision_of(kept.body, number, severity=self.dice.choice(SEVERITIES), **changes)
@@ -360,7 +363,7 @@ class RecordedDesk:
         await self._begin(body, number, f"/v1/alerts/{body['id']}/revisions", request)
 
     async def cancel(self, kept: Kept) -> None:
-        """The end."""
+        """Cancel an alert."""
         number = kept.operation.revision + 1
         request = cancel_body(number, approval=approval(approved_at=stamp()))
         await self._begin(kept.body, number, f"/v1/alerts/{kept.body['id']}/cancel", request, cancels=True)
@@ -378,7 +381,7 @@ class RecordedDesk:
         await self.ask(kept)
 
     async def ask(self, kept: Kept) -> None:
-        """Send the request, now and then to two nodes at once, and take what is answered."""
+        """Send the current request of an alert, now and then to two nodes at once, and note the answers."""
         count = 2 if self.dice.random() < 0.15 else 1
         nodes = self.dice.sample(self.world.nodes, min(count, len(self.world.nodes)))
         kept.tries += 1
@@ -386,7 +389,7 @@ class RecordedDesk:
         if {200, 201} & set(statuses):
             kept.operation.acknowledge(time.time())
             kept.waits = False
-        # By a clock that is wrong an alert is too old or has ended. That is no answer: it is asked for again.
+        # A node with a wrong clock may refuse an alert as too old or ended; the request is repeated then.
         refused = [
             status
             for node, status in zip(nodes, statuses, strict=True)
@@ -396,7 +399,7 @@ class RecordedDesk:
         ]
         if not refused:
             return
-        ended = set(refused) == {422} and time.time() > kept.operation.ends  # it came too late, and so was the repeat
+        ended = set(refused) == {422} and time.time() > kept.operation.ends  # all attempts came too late
         if ended:
             kept.waits = False
         else:
@@ -417,7 +420,7 @@ class RecordedDesk:
         return status
 
     async def repeat_until_answered(self, unknown: float) -> None:
-        """Repeat what has no answer, but for a share of it that nobody will ever know of."""
+        """Repeat unanswered requests until they are answered, except for the share `unknown` of them."""
         for kept in self.alerts.values():
             if kept.waits and self.dice.random() >= unknown:
                 deadline = time.monotonic() + HEAL_S
@@ -428,7 +431,7 @@ class RecordedDesk:
 
 
 async def eventually(holds: Callable[[], Coroutine[Any, Any, bool]], within_s: float) -> float | None:
-    """Poll until something is true: how long it took in seconds, or None if it did not come true in time."""
+    """Poll until `holds` is true; return the seconds that it took, or None after `within_s` seconds."""
     started = time.monotonic()
     while time.monotonic() < started + within_s:
         if await holds():

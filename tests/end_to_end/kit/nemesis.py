@@ -1,7 +1,7 @@
-"""Faults under alerts and calls: what can be broken, and a run from the first fault to the verdict.
+"""Faults under alerts and calls, and a run from the first fault to the verdict.
 
-The seed decides which faults come, in which order and for how long, and what desks and clients do. The machine decides
-the rest: a seed replays a kind of weather, not a run to the microsecond.
+The seed decides which faults happen, in which order and for how long, and what desks and clients do. The machine
+decides the exact timing, so a seed does not replay a run exactly.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from geocast.errors import LogUnavailable
 
 HOLD_S, GAP_S = (0.2, 4.0), (0.2, 1.5)
 DESKS, WATCHERS, OTHERS = 3, 3, 4
-DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # of the responders some have two devices
-GUESTS = 4  # of each node, when all is well again: enough to be on each of its processes
+DISPATCHERS, COUPLES, PEOPLE = 2, 2, 6  # COUPLES responders have two devices each
+GUESTS = 4  # clients for each node after the faults: enough to reach each of its processes
 OURS_TO_BLAME = {"1002", "1003", "1007", "1009", "4400", "4401", "4403", "4408", "4429"}
 
-# -- what can be done
+# -- faults
 
 
 def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
-    """Kill -9 of the whole node, or of one of its processes; SIGSTOP; SIGTERM, as in a rolling restart; its clock."""
+    """Return faults of a node: kill -9 of all its processes or of one, SIGSTOP, SIGTERM, and its clock."""
     name = f"node {node.home.name}"
 
     @asynccontextmanager
@@ -77,9 +77,10 @@ def faults_of_node(node: Node, dice: random.Random) -> list[Fault]:
 
 
 def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
-    """Its wall clock is ahead or behind, by seconds, hours or days: for a while as it runs, or when it starts.
+    """Return faults of a node's wall clock, which is ahead or behind by seconds, hours or days.
 
-    It comes alone, for the node that is started anew is another fault's target, too.
+    The clock is wrong for a while as the node runs, or when it starts. The faults have the node as their target, so
+    they never overlap its other faults, such as a restart.
     """
     assert node.clock is not None
     clock, name = node.clock, f"node {node.home.name}"
@@ -108,7 +109,7 @@ def faults_of_clock(node: Node, dice: random.Random) -> list[Fault]:
 
 
 def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]:
-    """A partition, half-open connections, latency, and connections that break."""
+    """Return faults of a network link: partitions, half-open connections, latency and broken connections."""
 
     def fault(what: str, hurt: Callable[[], object]) -> Fault:
         @asynccontextmanager
@@ -132,7 +133,7 @@ def faults_of_proxy(name: str, proxy: Proxy, dice: random.Random) -> list[Fault]
 
 
 def faults_of_redis(server: RedisServer, dice: random.Random) -> list[Fault]:
-    """Kill -9 with a start on the same file, and SIGSTOP; its wall clock is wrong for a while."""
+    """Return faults of a Redis server: kill -9 with a restart on the same file, SIGSTOP, and a wrong clock."""
 
     @asynccontextmanager
     async def killed() -> AsyncIterator[None]:
@@ -159,7 +160,10 @@ def faults_of_redis(server: RedisServer, dice: random.Random) -> list[Fault]:
 
 
 def failovers(cluster: Cluster) -> list[Fault]:
-    """Kill -9, or SIGSTOP, of whatever is the primary, until another one is; the old one comes back as its replica."""
+    """Return faults that kill or pause the primary until another server takes over.
+
+    The old primary comes back as a replica.
+    """
 
     def fault(what: str, hurt: Callable[[RedisServer], None], heal: Callable[[RedisServer], None]) -> Fault:
         @asynccontextmanager
@@ -182,7 +186,10 @@ def failovers(cluster: Cluster) -> list[Fault]:
 
 
 def rogue_writes(rogue: Rogue, target: object) -> Fault:
-    """A rogue writes into the log what no reviewers have signed. `target`: what has to work for that."""
+    """Return a fault in which a rogue writes entries that no reviewer signed.
+
+    `target`: the part that has to work for that.
+    """
 
     @asynccontextmanager
     async def during() -> AsyncIterator[None]:
@@ -193,7 +200,7 @@ def rogue_writes(rogue: Rogue, target: object) -> Fault:
 
 
 async def _until(holds: Callable[[], bool], what: str) -> None:
-    """Poll what blocks for a moment."""
+    """Poll a blocking check until it is true."""
 
     async def polled() -> bool:
         return await asyncio.to_thread(holds)
@@ -206,10 +213,10 @@ async def _until(holds: Callable[[], bool], what: str) -> None:
 
 @dataclass
 class FaultRun:
-    """Nodes, faults, a seed and a time; `go` runs it and gives the verdict.
+    """Nodes, faults, a seed and a duration; `go` executes the run and returns the verdict.
 
-    `reviewers`: whose signatures the nodes ask for in the rogue's category; `open_log`: how he gets at the log.
-    `call_keys`: by which calls are sealed. `may_lose`: the log may lose what it has acknowledged.
+    `reviewers`: the reviewers whose signatures the nodes require in the rogue's category. `open_log`: opens the log for
+    the rogue. `call_keys`: the keys that encrypt calls. `may_lose`: whether the log may lose acknowledged entries.
     """
 
     nodes: Sequence[Node]
@@ -234,8 +241,8 @@ class FaultRun:
         self.world.history.outages = self.world.history.calls.outages = self.schedule.log
 
     def go(self) -> Verdict:
-        """Desks and clients at work, faults among them; then everything healed, and the verdict."""
-        return asyncio.run(self._go(), debug=False)  # or this process is too busy to notice in time what comes
+        """Run desks and clients under faults; after the faults have healed, return the verdict."""
+        return asyncio.run(self._go(), debug=False)  # debug mode makes this process too slow to read messages in time
 
     async def _go(self) -> Verdict:
         world = self.world
@@ -273,7 +280,7 @@ class FaultRun:
         self.world.start(name, self.responders[-1].live())
 
     async def _torment(self) -> None:
-        """Break things at random. The rogue writes first, so that everything that breaks later meets what he wrote."""
+        """Break things at random, after the rogue has written once."""
 
         async def before() -> None:
             await asyncio.sleep(self.dice.uniform(*GAP_S))
@@ -311,9 +318,9 @@ class FaultRun:
         return verdict
 
     async def _defy_the_rogue(self) -> float:
-        """He writes once more, when nothing else is broken: each node counts it, for each reason, and stays ready.
+        """Let the rogue write without other faults: each node must count every kind of forgery, and stay ready.
 
-        On a machine that is too busy a node is unready now and then by itself, but not each time that he writes.
+        On a busy machine a node may become unready by itself now and then, but not at each of three attempts.
         """
         stayed_ready = False
 
@@ -358,12 +365,12 @@ class FaultRun:
             return False
         return await read_calls(self.world, self.dispatchers, responders)
 
-    # -- faults that need the run
+    # -- faults that depend on the run
 
     def flush_of(self, server: RedisServer) -> Fault:
-        """Redis forgets everything, at a moment when every node knows all that was acknowledged.
+        """Return a fault in which Redis loses all data, at a moment when every node knows every acknowledged entry.
 
-        What is acknowledged and flushed before any node has read it can't be put back by anybody.
+        Nobody can restore an entry that is acknowledged and flushed before any node has read it.
         """
 
         @asynccontextmanager
@@ -378,7 +385,7 @@ class FaultRun:
         return Fault(f"{server.folder.name} flushed", None, flushed)
 
     async def _all_know_all(self) -> None:
-        """Return when nothing is under way and every watcher has been sent all there is."""
+        """Wait until no request is under way and every watcher has received everything."""
         world = self.world
         await self._wait(world.all_ready, "all nodes are ready")
 
@@ -408,10 +415,10 @@ class FaultRun:
         verdict = self.world.history.judge(finals_only=True)
         return not verdict.lost and not verdict.calls
 
-    # -- what to say of it
+    # -- the report
 
     def report(self) -> str:
-        """What was done, and what came of it."""
+        """Return a summary of what was done and what happened."""
         history = self.world.history
         outcomes = Counter(operation.outcome for operation in history.operations.values())
         log = self.schedule.log
@@ -432,14 +439,14 @@ class FaultRun:
         )
 
     def _calls(self) -> dict[str, int]:
-        """What was done about calls."""
+        """Return counts of the actions and messages about calls."""
         calls = self.world.history.calls
         heard = Counter(message["type"] for visit in calls.visits for message in visit.messages())
         said = Counter(each.kind for visit in calls.visits for each in visit.said())
         return {"asked for": len(calls.asked), "visits": len(calls.visits), **heard, **said}
 
     def assert_well(self, verdict: Verdict) -> None:
-        """The zeros, and nothing that no fault explains."""
+        """Require a verdict without violations, and no error that the faults do not explain."""
         history, refusals = self.world.history, self.world.refusals
         words = set(str(verdict).replace(":", " ").replace(",", " ").split())
         stories = [history.story(each) for each in history.chains if each in words]

@@ -1,4 +1,4 @@
-"""`geocast serve` as a process of its own, and its api as a desk uses it. Nothing of the server is imported here."""
+"""A process of `geocast serve`, and its API as a desk uses it. Nothing of the server is imported here."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ BIN = Path(sys.executable).parent
 ORIGIN = "https://app.example"
 
 SURPRISE = re.compile(r"Traceback|ERROR .* failed: \w+$", re.MULTILINE)
-"""What a process writes about an error that its code does not foresee: Python's words, or its own."""
+"""The output of a process about an unexpected error: Python's traceback, or its own log line."""
 
 
 def repeated(send: Callable[[], httpx.Response], first: httpx.Response | None = None) -> httpx.Response:
-    """Send a request until the answer is not that the log is out of reach, as the contract asks of publishers (H2).
+    """Send a request until the log is within reach, as the contract asks of publishers (rule H2).
 
     `first`: the answer to an attempt that was made already. A 200 to a repetition counts as 201, because one of the
-    attempts without an answer has stored the entry.
+    unanswered attempts has stored the entry.
     """
     answers = [first or send()]
 
@@ -49,18 +49,18 @@ def repeated(send: Callable[[], httpx.Response], first: httpx.Response | None = 
 
 
 def is_away(answer: httpx.Response) -> bool:
-    """Return whether a node answers that its log is out of reach, so that the outcome of the request is unknown."""
+    """Return whether a node answers that its log is unreachable, so that the outcome of the request is unknown."""
     return answer.status_code == 503 and answer.json().get("type", "").endswith("/problems/log-unavailable")
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """This process's environment without settings of geocast, and with those given."""
+    """Return this process's environment without settings of geocast, extended by `settings`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GEOCAST_")}
     return kept | settings
 
 
 class Node(ServerProcess):
-    """`geocast serve` as a process of its own, on loopback, with keys and a SQLite log in `home`."""
+    """A process of `geocast serve` on loopback, with keys and a SQLite log in `home`."""
 
     def __init__(self, home: Path, keys: Keys | None = None, *options: str, log: str | None = None, **settings: str):
         super().__init__(home / "output.txt")
@@ -78,7 +78,7 @@ class Node(ServerProcess):
             *options,
         ]
         self.settings = settings
-        self.clock: WallClock | None = None  # the machine's, unless it is given one of its own
+        self.clock: WallClock | None = None  # None means the machine's clock
         self.launcher: list[str] = []
         self.areas: dict[str, list[Json]] = {}
         self.desk = self.keys.token(scope=DESK_SCOPE)
@@ -117,29 +117,29 @@ class Node(ServerProcess):
         return self.api_status() == 200
 
     def api_status(self) -> int | None:
-        """What `/readyz` answers; None if nobody does."""
+        """Return the status of `/readyz`, or None if the node does not answer."""
         try:
             return self.api.get("/readyz").status_code
         except httpx.TransportError:
             return None
 
     def own_clock(self) -> WallClock:
-        """Give it a wall clock of its own, before it starts."""
+        """Give the node its own wall clock; call this before its start."""
         self.clock = WallClock(self.home / "wall-clock")
         return self.clock
 
     def behind_s(self, within_s: float) -> float:
-        """How far its wall clock was behind within that time, at most."""
+        """Return by how many seconds, at most, the node's wall clock was behind in the last `within_s` seconds."""
         return max(0.0, *(-ahead_s for ahead_s in self.clock.lately(within_s))) if self.clock else 0.0
 
     def was_off(self, within_s: float) -> bool:
-        """Whether its wall clock was wrong within that time."""
+        """Return whether the node's wall clock was wrong in the last `within_s` seconds."""
         return self.clock is not None and any(self.clock.lately(within_s))
 
     # -- api
 
     def live(self) -> set[str]:
-        """The ids of all live alerts, whatever number of pages they take."""
+        """Return the ids of all live alerts, following the pages of the list."""
         found: set[str] = set()
         path = "/v1/alerts"
         while path:
@@ -149,19 +149,19 @@ class Node(ServerProcess):
         return found
 
     def get(self, path: str, token: str | None = None) -> httpx.Response:
-        """GET with the desk's token, or another."""
+        """Send a GET request with the desk's token, or with `token`."""
         return self.api.get(path, headers=bearer(token or self.desk))
 
     def post(self, path: str, body: Any, token: str | None = None, **params: str) -> httpx.Response:
-        """POST a body as JSON with the desk's token, or another, and again while the log is out of reach (H2)."""
+        """Post a JSON body with the desk's token or `token`, and repeat it while the log is unreachable (rule H2)."""
         return repeated(lambda: self.post_once(path, body, token, **params))
 
     def post_once(self, path: str, body: Any, token: str | None = None, **params: str) -> httpx.Response:
-        """POST a body as JSON, for tests of what a publisher is answered while the log is out of reach."""
+        """Post a JSON body once, for tests of the answer while the log is unreachable."""
         return self.api.post(path, json=body, params=params, headers=bearer(token or self.desk))
 
     def at_once(self, path: str, bodies: list[Json]) -> list[httpx.Response]:
-        """POST all bodies at the same time, each on a connection of its own."""
+        """Post all bodies at the same time, each on its own connection."""
 
         async def post_all() -> list[httpx.Response]:
             limits = httpx.Limits(max_connections=len(bodies))
@@ -178,11 +178,14 @@ class Node(ServerProcess):
         ]
 
     def publish(self, body: Json, token: str | None = None) -> Json:
-        """Publish revision 1, which must work; its answer."""
+        """Publish revision 1, which must succeed, and return the answer."""
         return self._kept(self.post("/v1/alerts", body, token))
 
     def publish_brief(self, body: Json, seconds: float = 1.0) -> tuple[Json, Json]:
-        """Publish an alert that is over so soon, or later where it would come too late; its body, and the answer."""
+        """Publish an alert that ends after `seconds`; return its body and the answer.
+
+        If the request arrives after that end, repeat it with twice the time.
+        """
         while True:
             brief = body | {"expires_at": stamp(seconds=seconds)}
             answer = self.post("/v1/alerts", brief)
@@ -191,11 +194,11 @@ class Node(ServerProcess):
             seconds *= 2
 
     def revise(self, body: Json, token: str | None = None) -> Json:
-        """Publish the next revision, which must work; its answer."""
+        """Publish the next revision, which must succeed, and return the answer."""
         return self._kept(self.post(f"/v1/alerts/{body['id']}/revisions", body, token))
 
     def cancel(self, alert_id: str, number: int, token: str | None = None) -> Json:
-        """Cancel, which must work; its answer."""
+        """Cancel an alert, which must succeed, and return the answer."""
         answer = self.post(f"/v1/alerts/{alert_id}/cancel", cancel_body(number), token)
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -207,24 +210,24 @@ class Node(ServerProcess):
         return body
 
     def state(self, alert_id: str, token: str | None = None) -> Json:
-        """`GET /v1/alerts/{id}` as the operator sees it, or whose token is given; it must work."""
+        """Return the answer to `GET /v1/alerts/{id}`, which must succeed, with the auditor's token or `token`."""
         answer = self.get(f"/v1/alerts/{alert_id}", token or self.auditor)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     def wait_for_end(self, alert_id: str) -> None:
-        """Wait until the node says that an alert has expired."""
+        """Wait until the node reports that an alert has expired."""
         wait_until(lambda: self.state(alert_id)["state"] == "expired", f"{alert_id} expires")
 
     def wait_for_counts(self, alert_id: str, **counts: int) -> None:
-        """Wait until the delivery counts, which may lag 5 s, are these; `pushed` is 0 if it is not given."""
+        """Wait until the delivery counts, which may lag by 5 s, are `counts`; `pushed` is 0 by default."""
         wanted = {"pushed": 0, **counts}
         wait_until(lambda: self.state(alert_id)["delivery"] == wanted, f"{alert_id} counts {wanted}")
 
     # -- stream
 
     def join(self, *places: Json, fmt: str = "json", **hello: Any) -> Session:
-        """A subscriber that has been welcomed."""
+        """Return a subscriber's session after its welcome."""
         session = Session(self, fmt)
         try:
             session.hello(places, **hello)
@@ -234,10 +237,10 @@ class Node(ServerProcess):
         return session
 
     def settle(self) -> None:
-        """Wait until the node has read its log as far as a beacon that is published now.
+        """Wait until the node has read its log up to a beacon that is published now.
 
-        A 201 does not wait for delivery. A beacon that has been delivered shows that every entry
-        before it has been read; what a session is owed of those is sent by its next `ok`.
+        A 201 answer does not wait for delivery. A delivered beacon shows that every earlier entry has been read. The
+        next `ok` of a session comes after all messages that these entries owe to the session.
         """
         spot = beacon_ground()
         beacon = self.publish(alert(spot, id=new_id("beacon"), area=circle(spot, 100)))["id"]
@@ -245,14 +248,14 @@ class Node(ServerProcess):
             watcher.listen(beacon, 1)
 
     def assert_serving(self) -> None:
-        """The node goes on serving: a good session still works, and nothing has crashed since last asked."""
+        """Require that the node still serves a session, and that no unexpected error happened since the last call."""
         assert self.process
         assert self.process.poll() is None, self.output()
         self.settle()
         self.assert_no_surprise()
 
     def assert_no_surprise(self) -> None:
-        """Nothing has come upon an error that its code does not foresee, since last asked."""
+        """Require that no unexpected error was logged since the last call."""
         output = self.output()
         since, self._judged = self._judged, len(output)
         surprises = SURPRISE.search(output, since)
@@ -260,7 +263,7 @@ class Node(ServerProcess):
 
 
 def check_answer(answers: ApiAnswers, response: httpx.Response) -> None:
-    """Hold an answer of the api against its own OpenAPI document."""
+    """Check an answer of the API against its own OpenAPI document."""
     media_type = response.headers.get("content-type", "").partition(";")[0]
     request = response.request
     answers.check(request.method, request.url.path, response.status_code, media_type, response.read())

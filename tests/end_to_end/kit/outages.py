@@ -1,16 +1,16 @@
-"""Outages of a fault run, and how long they may keep a node from reading the log."""
+"""The outages of a fault run, and the time for which they may keep a node from reading the log."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-BEHIND_S = 60.0  # how long a node may lack an entry at most, if nothing long is broken
-LONG_S = 10.0  # outages of this length, failovers above all, keep nodes from the log
-CALM_S = 30.0  # the time without a long outage, in sum, in which every node reads everything
+BEHIND_S = 60.0  # a node may lack an entry for this time, if there is no long outage
+LONG_S = 10.0  # outages of this length, such as failovers, keep nodes from the log
+CALM_S = 30.0  # in this time without a long outage, in sum, every node reads everything
 
 
 @dataclass
 class Outage:
-    """A stretch of time in which a fault, or two of them, were in force; in wall-clock seconds."""
+    """A period in which one or two faults were in force, in wall-clock seconds."""
 
     name: str
     start: float

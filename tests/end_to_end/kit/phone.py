@@ -1,4 +1,4 @@
-"""The Python client connected to a real node, run on a thread of its own so that tests read as a sequence of steps."""
+"""The Python client connected to a real node, on its own thread so that tests read as a sequence of steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Phone:
 
     def __init__(self, url: str, spot: Point, token: str | Callable[[], str], verify: Verifier | None = None) -> None:
         self.changes: list[tuple[str, Json, str | None]] = []  # kind, alert, reason
-        self.dropped: list[str] = []  # why the verifier dropped a message
+        self.dropped: list[str] = []  # the verifier's reasons for dropping messages
         self.statuses: list[str] = []
         self.client = Client(
             url,
@@ -51,7 +51,7 @@ class Phone:
         self._loop.close()
 
     def reconnect(self) -> None:
-        """Lose the connection, and wait for the welcome of the next one."""
+        """Drop the connection, and wait for the welcome on the next one."""
         before = self._welcomes()
         self._loop.call_soon_threadsafe(self.client.interrupt)
         self._wait_for_welcome(before + 1)
@@ -71,7 +71,7 @@ class Phone:
         wait_until(lambda: self.kinds() == [*kinds], lambda: f"{kinds} are reported; {self.kinds()}, {self.statuses}")
 
     def held(self) -> dict[str, int]:
-        """Return the revision of each alert that the client holds, shown or not, by id."""
+        """Return the revision of each held alert, shown or not, by id."""
         return {alert["id"]: alert["revision"] for alert in list(self.client.holdings)}
 
     def wait_for_held(self, *ids: str) -> None:

@@ -1,4 +1,4 @@
-"""A server as a process of its own: started, signalled and killed together with what it has started."""
+"""A server process: starting it, sending signals to it and its children, and killing it."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from end_to_end.kit.wire import PATIENCE
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there, and more than an exit status that nobody has asked for."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -22,7 +22,7 @@ def is_running(pid: int) -> bool:
 
 
 class ServerProcess(ABC):
-    """The process, its children (with `--workers`), and the file that takes what they write."""
+    """A process, its children (with `--workers`), and the file that receives their output."""
 
     def __init__(self, output_file: Path) -> None:
         self.output_file = output_file
@@ -33,7 +33,7 @@ class ServerProcess(ABC):
         """Start the process and wait until it is ready."""
 
     def spawn(self, *command: str | Path, environment: Mapping[str, str], folder: Path | None = None) -> None:
-        """Start the process with this environment in this folder."""
+        """Start the process with an environment in a folder."""
         with self.output_file.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -49,18 +49,18 @@ class ServerProcess(ABC):
         return self.output_file.read_text(errors="replace")
 
     def kill(self) -> None:
-        """Send signal 9 to all its processes, and wait until their ports are free: no last words."""
+        """Send SIGKILL to the process and its children, and wait until they have ended and their ports are free."""
         if self.process:
             children = self.signal(signal.SIGKILL)
             self.process.wait(PATIENCE)
             wait_until(lambda: not any(map(is_running, children)), "all its processes have ended")
 
     def signal(self, number: int) -> list[int]:
-        """Send a signal to all its processes, if there are any left; return those that the first one has started."""
+        """Send a signal to the process and its children, if any are left; return the children."""
         assert self.process
         if self.process.poll() is not None:
             return []
-        self.process.send_signal(signal.SIGSTOP)  # so that it starts no others meanwhile
+        self.process.send_signal(signal.SIGSTOP)  # keep it from starting more children meanwhile
         children = self.children()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
@@ -71,7 +71,7 @@ class ServerProcess(ABC):
         return children
 
     def children(self) -> list[int]:
-        """Return the processes that the first one has started."""
+        """Return the ids of the child processes."""
         assert self.process
         with contextlib.suppress(FileNotFoundError):
             pid = self.process.pid
@@ -79,7 +79,7 @@ class ServerProcess(ABC):
         return []
 
     def kill_child(self, dice: random.Random) -> None:
-        """Send signal 9 to any of the processes that the first one has started, unless it is about to start others."""
+        """Send SIGKILL to a random child process, if there is one."""
         with contextlib.suppress(IndexError, ProcessLookupError):
             os.kill(dice.choice(self.children()), signal.SIGKILL)
 
@@ -90,6 +90,6 @@ class ServerProcess(ABC):
         return self.process.wait(PATIENCE)
 
     def restart(self) -> None:
-        """Kill it and start it again on the same files and ports."""
+        """Kill the process and start it again with the same files and ports."""
         self.kill()
         self.start()

@@ -1,4 +1,7 @@
-"""A desk whose alerts are signed by reviewers, and a node that asks for it. Nothing of the server is imported here."""
+"""A desk whose alerts are signed by reviewers, and a node that requires the signatures.
+
+Nothing of the server is imported here.
+"""
 
 import base64
 import contextlib
@@ -35,29 +38,29 @@ cancel_approvals = 0
 
 
 def base64url(data: bytes) -> str:
-    """Without padding (RFC 7515, 2)."""
+    """Encode bytes as base64url without padding (RFC 7515, section 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True)
 class Reviewer:
-    """A person with a key."""
+    """A person with a signing key."""
 
     sub: str
     kid: str
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     def public(self) -> Json:
-        """What the operator enrols."""
+        """Return the public key as the operator enrols it."""
         x = base64url(self.key.public_key().public_bytes_raw())
         return {"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "kid": self.kid, "sub": self.sub, "x": x}
 
     def private(self) -> Json:
-        """The whole pair, as in an envelope."""
+        """Return the key pair as a private JWK."""
         return self.public() | {"d": base64url(self.key.private_bytes_raw())}
 
     def sign(self, form: str, **header: Any) -> Json:
-        """A signature of a form; `header` changes what its header says."""
+        """Return a signature over a form; `header` changes members of the protected header."""
         members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": self.kid, "iat": int(time.time())} | header
         protected = base64url(json.dumps(members).encode())
         signature = self.key.sign(f"{protected}.{base64url(form.encode())}".encode())
@@ -66,7 +69,7 @@ class Reviewer:
 
 @dataclass
 class Published:
-    """An accepted request: its body, and the form that was signed."""
+    """An accepted request: its body, and the signed form."""
 
     body: Json
     form: Json
@@ -74,7 +77,7 @@ class Published:
 
 @dataclass
 class Desk:
-    """Publishes what two of its reviewers have signed, cancels what one has."""
+    """A desk that publishes with the signatures of two reviewers, and cancels with that of one."""
 
     node: Node
     people: list[Reviewer]
@@ -82,11 +85,11 @@ class Desk:
 
     @property
     def reviewers(self) -> Json:
-        """The operator's file, and what clients pin."""
+        """The operator's file of reviewers, which clients pin."""
         return {"keys": [person.public() for person in self.people]}
 
     def publish(self, spot: Point, **fields: Any) -> Published:
-        """Publish an alert; all steps of it."""
+        """Publish an alert: get the form by a dry run, sign it, and post the request."""
         return self._send("/v1/alerts", alert(spot, approval=None, **fields), 2)
 
     def revise(self, last: Published, **fields: Any) -> Published:
@@ -95,7 +98,7 @@ class Desk:
         return self._send(f"/v1/alerts/{body['id']}/revisions", body, 2)
 
     def cancel(self, last: Published, reason: str) -> Published:
-        """Call it off."""
+        """Cancel an alert."""
         body = {"revision": last.form["revision"] + 1, "reason": reason}
         return self._send(f"/v1/alerts/{last.form['id']}/cancel", body, 1)
 
@@ -112,7 +115,10 @@ class Desk:
 
 @contextlib.contextmanager
 def signing_node(keys: Keys, home: Path, audience: str = AUDIENCE, like: Desk | None = None) -> Iterator[Desk]:
-    """A node that sends what two reviewers have signed; `like`: the people of another desk."""
+    """Run a node that requires two signatures for an alert.
+
+    `like`: a desk with the same reviewers.
+    """
     people = like.people if like else [Reviewer(f"r-{number}", f"key-{number}") for number in range(1, 4)]
     policy, reviewers = home / "policy.toml", home / "reviewers.json"
     policy.write_text(POLICY.format(audience=audience))

@@ -1,13 +1,13 @@
-"""A TCP proxy that breaks in the ways networks do, while it runs.
+"""A TCP proxy that fails like a network, while it runs.
 
     with Proxy(redis_port) as proxy:
         node = Node(home, log=f"redis://127.0.0.1:{proxy.port}")
-        proxy.down.stall()          # half-open: what the server says is accepted, and goes nowhere
+        proxy.down.stall()          # half-open: bytes from the server are accepted, but not delivered
         proxy.heal()
 
-Two directions, `up` (to the server) and `down` (to the client), each with its own latency and stall. What was stalled
-is delivered, late, when the stall is over, as TCP does after a partition; `cut` throws it away with the connection.
-The proxy has a thread and a loop of its own; every method may be called from any thread, at any time.
+The two directions, `up` (to the server) and `down` (to the client), each have their own latency and stall. Stalled
+bytes are delivered late, when the stall is over, as TCP does after a partition; `cut` discards them together with the
+connection. The proxy has its own thread and event loop; every method may be called from any thread at any time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
 class Direction:
-    """One way through the proxy: how late bytes come, and whether they come at all."""
+    """One direction through the proxy, with its delay and whether bytes flow."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.delay_s = 0.0
@@ -35,16 +35,16 @@ class Direction:
         self.flowing.set()
 
     def stall(self) -> None:
-        """Accept bytes and deliver none, until `flow`."""
+        """Accept bytes, and deliver none until `flow`."""
         self._loop.call_soon_threadsafe(self.flowing.clear)
 
     def flow(self) -> None:
-        """Deliver what waits, and what comes."""
+        """Deliver the waiting bytes and all later ones."""
         self._loop.call_soon_threadsafe(self.flowing.set)
 
 
 class _Requests:
-    """The names of the commands in a stream of RESP requests (arrays of bulk strings), as they become complete."""
+    """A parser that returns the names of commands in a stream of RESP requests as they become complete."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -59,7 +59,7 @@ class _Requests:
         return names
 
     def _first(self) -> tuple[bytes, int] | None:
-        """The name and the size in bytes of the first request, if all of it is there."""
+        """Return the name and the size in bytes of the first request, or None while the request is incomplete."""
         try:
             at = self._buffer.index(b"\r\n") + 2
             parts = []
@@ -74,20 +74,20 @@ class _Requests:
 
 
 class _Connection:
-    """One client's connection and the one that was made for it."""
+    """A client's connection and the matching connection to the server."""
 
     def __init__(self, proxy: Proxy, client: socket.socket) -> None:
         self.proxy, self.client = proxy, client
         self.server = socket.socket()
         self.requests = _Requests()
         self.sent: set[bytes] = set()  # names of commands
-        self.mute = False  # what the server says on this connection is lost
-        self.swallows = False  # the next bytes of the server are lost, and the connection with them
-        self.resets = False  # it ends with RST
-        self.ending = False  # what is left to do must not be cancelled
+        self.mute = False  # bytes from the server on this connection are lost
+        self.swallows = False  # the connection ends with RST instead of delivering the server's next bytes
+        self.resets = False  # the connection ends with RST
+        self.ending = False  # the cleanup is running and must not be cancelled
 
     async def run(self) -> None:
-        """Carry bytes until one side has ended and all that it said is delivered."""
+        """Forward bytes until one side has ended and everything it sent is delivered."""
         tasks: list[asyncio.Task[None]] = []
         try:
             for each in (self.client, self.server):
@@ -148,7 +148,10 @@ class _Connection:
 
 
 class Proxy:
-    """See the module. `upstream` is a port on loopback, and may be changed: new connections go there."""
+    """The proxy; see the module.
+
+    `upstream` is a port on loopback. It may be changed; new connections go to the new port.
+    """
 
     def __init__(self, upstream: int) -> None:
         self.upstream, self.port = upstream, free_ports(1)[0]
@@ -159,7 +162,7 @@ class Proxy:
         self._connections: dict[asyncio.Task[None], _Connection] = {}
         self._listener: socket.socket | None = None
         self._loop = asyncio.new_event_loop()
-        self._loop.set_debug(False)  # what it costs to note where each task began would look like a slow network
+        self._loop.set_debug(False)  # debug mode is so slow that it would look like a slow network
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self.up, self.down = Direction(self._loop), Direction(self._loop)
 
@@ -177,11 +180,11 @@ class Proxy:
     # -- faults
 
     def slow(self, delay_s: float) -> None:
-        """Deliver everything so late, both ways."""
+        """Delay all bytes in both directions."""
         self.up.delay_s = self.down.delay_s = delay_s
 
     def stall(self) -> None:
-        """Half-open, both ways."""
+        """Make all connections half-open in both directions."""
         self.up.stall()
         self.down.stall()
 
@@ -190,20 +193,20 @@ class Proxy:
         self._call(self._cut())
 
     def refuse(self) -> None:
-        """Listen no more; what is connected stays."""
+        """Stop listening; existing connections stay."""
         self._call(self._refuse())
 
     def accept(self) -> None:
-        """Listen, on the same port as before."""
+        """Listen on the same port as before."""
         self._call(self._accept())
 
     def sever(self) -> None:
-        """Refuse and cut: nobody comes through until `heal`."""
+        """Stop listening and end all connections, so that nothing passes until `heal`."""
         self.refuse()
         self.cut()
 
     def heal(self) -> None:
-        """Work as if nothing had been."""
+        """End all faults."""
         self.forbidden = frozenset()
         self.slow(0)
         self.up.flow()
@@ -211,29 +214,29 @@ class Proxy:
         self.accept()
 
     def lose_reply(self, *names: str, nth: int = 1) -> None:
-        """Let the n-th command of these names from now through, and cut the connection instead of its reply.
+        """Forward the n-th command with one of these names, and cut the connection instead of delivering its reply.
 
-        For clients that wait for each reply before they send the next command.
+        This works for clients that wait for each reply before they send the next command.
         """
         self.reply_lost.clear()
         self._names, self._countdown = frozenset(name.upper().encode() for name in names), nth
 
     def mute(self, name: str) -> None:
-        """Half-open for ever: connections on which this command was sent hear no more. New ones do."""
+        """Lose all later replies on the connections on which this command was sent; new connections work."""
         self._call(self._mute(name.upper().encode()))
 
     def forbid(self, *names: str) -> None:
-        """Cut every connection on which one of these commands is sent from now, or has been, when it sends more."""
+        """Cut every connection that sends one of these commands, or sent one before and sends anything else now."""
         self.forbidden = frozenset(name.upper().encode() for name in names)
 
     def wants_to_lose(self, name: bytes) -> bool:
-        """Whether the reply to this command, which is on its way to the server, is to be lost."""
+        """Return whether the reply to this command, which is on its way to the server, must be lost."""
         if self._countdown and name in self._names:
             self._countdown -= 1
             return self._countdown == 0
         return False
 
-    # -- in the thread
+    # -- methods of the proxy's thread
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
@@ -257,7 +260,7 @@ class Proxy:
         task.add_done_callback(self._connections.pop)
 
     async def _cut(self) -> None:
-        await asyncio.sleep(0)  # a task that has not begun yet could not clean up
+        await asyncio.sleep(0)  # let every task begin, so that it can clean up
         connections = dict(self._connections)
         for task, connection in connections.items():
             connection.resets = True

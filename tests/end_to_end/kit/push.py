@@ -1,5 +1,7 @@
-"""`geocast push` as a process of its own, beside a node, and devices that register with it. Nothing of the server is
-imported here."""
+"""A process of `geocast push` beside a node, and devices that register with it.
+
+Nothing of the server is imported here.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +27,16 @@ CONTACT = "mailto:ops@city.example"
 
 
 def cell(spot: Point, resolution: int = 9) -> str:
-    """The cell that a spot is in."""
+    """Return the H3 cell that contains a point."""
     found: str = h3.latlng_to_cell(*spot, resolution)
     return found
 
 
 class Push(ServerProcess):
-    """`geocast push` on the log of a node, with the services that it may push to; its files are in the node's home."""
+    """A process of `geocast push` on the log of a node, with the push services it may use.
+
+    Its files are in the node's home.
+    """
 
     def __init__(
         self,
@@ -85,41 +90,44 @@ class Push(ServerProcess):
     def _ready(self) -> bool:
         assert self.process
         if self.process.poll() == -signal.SIGKILL:
-            return True  # by a fail point
+            return True  # killed by a fail point
         assert self.process.poll() is None, f"it ended by itself:\n{self.output()}"
         with contextlib.suppress(httpx.TransportError):
             return self.metrics_api.get("/readyz").status_code == 200
         return False
 
     def dies(self) -> None:
-        """Wait until a fail point has killed it."""
+        """Wait until a fail point has killed the process."""
         assert self.process
         assert self.process.wait(PATIENCE) == -signal.SIGKILL, self.output()
 
     def reload(self) -> None:
-        """SIGHUP."""
+        """Send SIGHUP to the process."""
         assert self.process
         self.process.send_signal(signal.SIGHUP)
 
     def assert_no_surprise(self) -> None:
-        """Nothing has come upon an error that its code does not foresee."""
+        """Require that no unexpected error was logged."""
         surprise = SURPRISE.search(self.output())
         assert surprise is None, self.output()
 
     # -- devices
 
     def token(self, sub: str = "phone", scope: str = PHONE_SCOPE, **claims: Any) -> str:
-        """A subscriber's."""
+        """Return a subscriber's token."""
         return self.node.keys.token(sub=sub, scope=scope, **claims)
 
     def put(self, device_id: str, body: Any, token: str | None = None) -> httpx.Response:
-        """PUT a registration."""
+        """Send a PUT request with a registration."""
         return self.api.put(f"/v1/devices/{device_id}", json=body, headers=bearer(token or self.token()))
 
     def register(
         self, phone: PushPhone, *cells: str, device_id: str | None = None, token: str | None = None, **more: Any
     ) -> Json:
-        """Register a phone, which must work; the answer. Without a token its owner is its own."""
+        """Register a phone, which must succeed, and return the answer.
+
+        Without a token the phone's owner is a subscriber of its own.
+        """
         body = {"subscription": phone.subscription(), "places": [{"cell": each} for each in cells], **more}
         answer = self.put(device_id or secrets.token_urlsafe(12), body, token or self.token(sub=phone.name))
         assert answer.status_code in (200, 201), answer.text
@@ -132,5 +140,5 @@ class Push(ServerProcess):
         return float(found[0]) if found else 0.0
 
     def files(self) -> list[Path]:
-        """All files of the store."""
+        """Return all files of the device store."""
         return sorted(self.node.home.glob(f"{self.devices_file.name}*"))

@@ -1,20 +1,21 @@
-"""What was published, what devices said of themselves and what push services were sent; and the verdict on it.
+"""A record of published alerts, registrations and push requests, and its verdict.
 
-Everything is a list of things with times. Nothing here knows how the server works: who is owed what is asked of one
-pair of device and alert at a time, with the geometry of `end_to_end.kit.earth` and the filters and languages of
-`tests/support/model.py`. The zeros:
+Every record has a time. Nothing here knows how the server works: each pair of device and alert is checked by itself,
+with the geometry of `end_to_end.kit.earth` and the filters and languages of `tests/support/model.py`. The violations
+are:
 
-    missed       a device lacks what is current of a live alert that applies to it, or that it was told of before
-    no_cancel    a device was told of an alert, or maybe, and not that it is called off
-    late         a push of what had ended, or one that its service may hand over after the end (E1)
-    stale        something after a newer revision or after its cancel, or long after it was superseded
-    outside      a push about what does not concern the device, or a cancel to somebody who was told nothing (R1, R4)
-    words        the text is in another language than the device wants (LA3), or it is another's text
-    twice        an (id, revision) that was answered 2xx came again, and neither a kill nor a pause nor an answer that
-                 nobody heard explains it
-    unread       what a phone has read when it wakes is not what it is owed, or not in the order of the revisions
+    missed       a device lacks the current revision of a live alert that applies to it or that it was sent before
+    no_cancel    a device was, or may have been, sent an alert, but not its cancel
+    late         a push about an ended alert, or one that its service may deliver after the end (E1)
+    stale        a push after a newer revision or the cancel, or long after a newer revision was published
+    outside      a push about an alert that does not concern the device, or a cancel for a device that was sent
+                 nothing (R1, R4)
+    words        the text is in a language that the device did not ask for (LA3), or is another alert's text
+    twice        an (id, revision) that was answered with 2xx was sent again, which neither a kill nor a pause nor an
+                 unheard answer explains
+    unread       at the end, a woken phone has not read everything that it is owed, or not in order of revisions
 
-`again` has, for each kill and pause, how many came again because of it: WPS3 allows some.
+`again` counts, for each kill and pause, the repeated pushes that it explains: rule WPS3 allows some.
 """
 
 from __future__ import annotations
@@ -32,16 +33,16 @@ from support.model import Rules
 Json = dict[str, Any]
 
 SLACK_S = 2.0
-"""Between a byte that is handed to the kernel and the stand-in's reading it, on a busy machine."""
+"""The longest time, in seconds, until the stand-in reads a received byte, on a busy machine."""
 
 LATER_S = 15.0
-"""How long after the answer to a PUT what was under way for the device may arrive."""
+"""Seconds after the answer to a PUT within which pushes that were under way may still arrive."""
 
 CALM_S = 10.0
-"""Nothing is sent so long after it was superseded, where nothing is broken: the log is read within a moment."""
+"""Seconds after which, without faults, no superseded revision is sent any more."""
 
 BEHIND_S = 60.0
-"""Nobody is kept from the log for so long."""
+"""A time, in seconds, for which faults never keep a process from the log."""
 
 UNANSWERED = ("hang", "reset")
 
@@ -60,7 +61,7 @@ class Item:
     status: str = "actual"
     text: dict[str | None, str] = field(default_factory=dict)
     known: float = float("inf")
-    """When its publisher had the answer."""
+    """When the publisher received the answer."""
 
     @property
     def cancels(self) -> bool:
@@ -69,7 +70,7 @@ class Item:
 
 @dataclass
 class Saying:
-    """What a device said of itself by a PUT."""
+    """The content of a device's PUT."""
 
     cells: tuple[str, ...]
     categories: list[str] | None
@@ -82,21 +83,21 @@ class Saying:
 
 @dataclass
 class Request:
-    """What a push service was sent, and what it says: a status, "hang" or "reset". `read` has what the message says."""
+    """A request to a push service, and the service's answer: a status, "hang" or "reset"."""
 
     at: float
     ttl_s: int
     answer: Any = None
     was_heard: bool = True
-    """Whether somebody was there still to hear the answer."""
+    """Whether the client was still connected when the answer was sent."""
     message: Json = field(default_factory=dict)
     id: str = ""
     number: int = 0
     sent: float = 0.0
-    """When it was sent, as it says itself."""
+    """When it was sent, by its own `now`."""
 
     def read(self, message: Json) -> None:
-        """It was decrypted."""
+        """Take the decrypted message."""
         self.message = message
         self.id, self.number = _of(message)
         self.sent = moment(message["now"]).timestamp()
@@ -112,7 +113,7 @@ class Request:
 
 @dataclass
 class Device:
-    """One registration, from its first PUT until it is forgotten. `requests` and `read`: of all its endpoints."""
+    """A registration from its first PUT until it is forgotten; `requests` and `read` cover all its endpoints."""
 
     name: str
     may_test: bool
@@ -120,9 +121,9 @@ class Device:
     requests: list[Request] = field(default_factory=list)
     read: list[Json] = field(default_factory=list)
     forgotten: float = float("inf")
-    """When it was asked for by a DELETE that is answered."""
+    """When a DELETE was answered."""
     is_gone: bool = False
-    """Its service says that it knows it no more."""
+    """Whether its push service no longer knows it."""
 
     @property
     def is_there(self) -> bool:
@@ -131,7 +132,7 @@ class Device:
 
 @dataclass
 class Verdict:
-    """Every violation, in words; and how many were told again by which fault."""
+    """All violations, as sentences, and the number of repeated pushes for each fault."""
 
     missed: list[str] = field(default_factory=list)
     no_cancel: list[str] = field(default_factory=list)
@@ -147,7 +148,7 @@ class Verdict:
         return {name: found for name, found in vars(self).items() if name != "again"}
 
     def __bool__(self) -> bool:
-        """Whether all is well."""
+        """Return whether there are no violations."""
         return not any(self._lists().values()) and all(count <= 512 for count in self.again.values())
 
     def __str__(self) -> str:
@@ -158,23 +159,23 @@ class Verdict:
 
 @dataclass
 class PushHistory:
-    """See the module. Times are wall-clock seconds."""
+    """The record of a run; see the module. Times are wall-clock seconds."""
 
     chains: dict[str, list[Item]] = field(default_factory=dict)
     devices: list[Device] = field(default_factory=list)
     faults: list[Outage] = field(default_factory=list)
-    """When a process was killed or paused."""
+    """The periods in which a process was killed or paused."""
     calm: float = float("inf")
-    """Since when nothing breaks, and all is told that was owed then."""
+    """The time when all faults were over and every owed push had been sent."""
     _inside: dict[tuple[str, str, int], bool | None] = field(default_factory=dict)
 
     def publish(self, item: Item) -> Item:
-        """Somebody asks for an entry."""
+        """Record a requested entry."""
         self.chains.setdefault(item.id, []).append(item)
         return item
 
     def judge(self, now: float) -> Verdict:
-        """On all that went out, and on what each device has of it."""
+        """Return the verdict on all requests, and on what each device has at the end."""
         verdict = Verdict()
         for device in self.devices:
             has = self._judge_requests(device, verdict)
@@ -183,7 +184,7 @@ class PushHistory:
         return verdict
 
     def judge_phones(self, now: float, verdict: Verdict) -> None:
-        """When all phones have woken: each has read what it is owed, and of each alert in the order of revisions."""
+        """Check, after all phones have woken, that each has read all that it is owed, in the order of revisions."""
         for device in self.devices:
             if not device.is_there:
                 continue
@@ -204,7 +205,7 @@ class PushHistory:
                     verdict.unread.append(f"{device.name} woke up, and of {alert_id} it has {has}, not {newest}")
 
     def story(self, name: str) -> str:
-        """All that is known of one device or alert, for whoever has to find out."""
+        """Return everything known about one device or alert, for the investigation of a violation."""
         lines = [str(item) for item in self.chains.get(name, [])]
         for device in self.devices:
             if device.name == name:
@@ -216,7 +217,7 @@ class PushHistory:
             ]
         return "\n".join([*lines, *map(str, self.faults)])
 
-    # -- what went out
+    # -- sent pushes
 
     def _judge_requests(self, device: Device, verdict: Verdict) -> _Has:
         has = _Has()
@@ -271,7 +272,7 @@ class PushHistory:
                 has.over.add(request.id)
 
     def _why_again(self, first: Request, again: Request) -> str | None:
-        """What may have kept the server from knowing that it was answered."""
+        """Return the fault that may have kept the server from learning of the answer, if there was one."""
         if again.at > self.calm:
             return None
         if not first.was_heard:
@@ -280,18 +281,21 @@ class PushHistory:
         return found[-1] if found else None
 
     def _concerns(self, device: Device, item: Item, at: float) -> bool:
-        """Whether it is somebody's who was told nothing: by what it says, or said until shortly before."""
+        """Return whether an item concerns a device that was sent nothing before.
+
+        The current registration counts, and recent ones do too.
+        """
         if any(self._applies(device, said, item) is not False for said in self._in_force(device, at)):
             return True
         if at > self.calm or not any(fault.start <= at for fault in self.faults):
             return False
-        # A process may have noted that it is about to be told, and was killed before it told it.
+        # A process may have recorded the device as a recipient, and been killed before it sent the push.
         before = [said for said in device.said if said.asked <= at]
         earlier = [each for each in self.chains[item.id] if each.number <= item.number]
         return any(self._applies(device, said, each) is not False for said in before for each in earlier)
 
     def _in_force(self, device: Device, at: float) -> list[Saying]:
-        """What may count for what arrives at a moment."""
+        """Return the registrations that may apply to a push that arrives at a time."""
         until = [newer.answered + LATER_S for newer in device.said[1:]] + [float("inf")]
         return [said for said, end in zip(device.said, until, strict=True) if said.asked <= at <= end]
 
@@ -304,7 +308,7 @@ class PushHistory:
         language = alert.get("language")
         return language in spoken and item.text[language] == alert["headline"]
 
-    # -- what is owed at the end
+    # -- pushes owed at the end
 
     def _judge_end(self, device: Device, has: _Has, now: float, verdict: Verdict) -> None:
         for alert_id, chain in self.chains.items():
@@ -321,7 +325,10 @@ class PushHistory:
                 verdict.missed.append(f"{device.name} has {alert_id} {has.newest.get(alert_id)}, not {newest.number}")
 
     def _applies(self, device: Device, said: Saying, item: Item) -> bool | None:
-        """R1, R6, R7: without the end of the alert; None within a centimetre of the edge."""
+        """Return whether an item applies to a registration, ignoring the item's end (rules R1, R6 and R7).
+
+        None means that it is within a centimetre of the edge.
+        """
         if item.area is None or (item.status != "actual" and not device.may_test):
             return False
         wanted = SimpleNamespace(categories=said.categories and set(said.categories), min_severity=said.min_severity)
@@ -339,18 +346,21 @@ class PushHistory:
 
 
 class _Has:
-    """What a device has, by what its services were sent and it said that it holds."""
+    """The alerts that a device has, by the requests to its services and by what it said it holds."""
 
     def __init__(self) -> None:
-        self.asked: set[str] = set()  # of which anything went out at all, or is held
+        self.asked: set[str] = set()  # alerts that it was sent anything about, or holds
         self.recipient: set[str] = set()
         self.newest: dict[str, int] = defaultdict(int)
         self.taken: dict[tuple[str, int], Request] = {}
         self.over: set[str] = set()
-        self.held: dict[str, tuple[int, float]] = {}  # and when it said so
+        self.held: dict[str, tuple[int, float]] = {}  # id -> (revision, time of the PUT)
 
     def hold(self, at: float, holding: dict[str, int]) -> None:
-        """It says that it has these. Who holds what was called off is told so once more (R5d)."""
+        """Record that the device holds these alerts.
+
+        A device that holds a cancelled alert is sent the cancel once more (rule R5d).
+        """
         for alert_id, number in holding.items():
             if alert_id in self.over:
                 self.taken.pop((alert_id, self.newest[alert_id]), None)
@@ -361,7 +371,10 @@ class _Has:
 
 
 def _claims(device: Device, alert_id: str, at: float) -> bool:
-    """Whether it says after a moment that it holds an alert: who does is told once more that it is called off (R5d)."""
+    """Return whether the device says, after a time, that it holds an alert.
+
+    Such a device is sent the cancel once more (rule R5d).
+    """
     return any(alert_id in said.holding and said.answered + SLACK_S >= at for said in device.said)
 
 

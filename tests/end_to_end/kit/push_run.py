@@ -1,7 +1,7 @@
-"""Devices, a desk, push services in bad weather, and processes that are killed and paused: by a seed, in one thread.
+"""A run of devices, a desk, failing push services, and push processes that are killed and paused.
 
-The seed decides what the desk and the devices do, what services answer and which faults come; the machine decides what
-was under way just then. `push_history.py` has the verdict.
+The seed decides what the desk and the devices do, how services answer and which faults happen; the machine decides the
+exact timing. Everything is in one thread. `push_history.py` has the verdict.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ CATEGORIES = ("burglary", "robbery", "arson")
 LANGUAGES = ("en", "fr-CA", "es")
 TOWN_M = 5_000
 DEVICES = 300
-ROUNDS = 2  # in fine weather
+ROUNDS = 2  # rounds of work after the faults
 KNOWN_S = 5.0
-"""When all processes know what was published."""
+"""Seconds after which all processes know a published entry."""
 
 PAUSE_S = 13.0
-"""Until the lease of a process that is paused has ended: it lasts 10 s."""
+"""Seconds of a pause, longer than the lease of 10 s."""
 
 HEAL_S = 240.0
-"""Within which all has to come to rest, on a machine that may be twenty times as slow as it could be."""
+"""Seconds within which everything must come to rest, on a machine up to twenty times slower than usual."""
 
 POLICY = "\n".join(
     [
@@ -59,7 +59,10 @@ POLICY = "\n".join(
 
 
 def policy_in(home: Path) -> tuple[str, ...]:
-    """Options of a node that takes polygons, and warnings in several languages; a push process has the first two."""
+    """Return the options of a node that accepts polygons and multilingual warnings.
+
+    A push process takes the first two.
+    """
     more = warnings_of_cap.options(home)
     (home / "policy.toml").write_text(POLICY)
     return more
@@ -74,12 +77,12 @@ class Processes:
 
     all: Sequence[Push]
     out: set[int] = field(default_factory=set)
-    """Those that are killed or paused: nobody sends them anything."""
+    """The numbers of the killed or paused processes, which get no requests."""
     unanswered: int = 0
-    """Requests that nobody answered: what came of them is not known."""
+    """The number of unanswered requests, whose results are unknown."""
 
     def call(self, dice: random.Random, method: str, path: str, token: str, body: Json | None = None) -> httpx.Response:
-        """A request to any process, until one has answered anything but that it can't serve now."""
+        """Send a request to random processes until one answers with any status except 503."""
         answers: list[httpx.Response] = []
 
         def answered() -> bool:
@@ -94,7 +97,7 @@ class Processes:
         return answers[-1]
 
     def faults(self, dice: random.Random) -> list[Fault]:
-        """Return what can be done to them."""
+        """Return the faults of the processes."""
         found: list[Fault] = []
         for number, push in enumerate(self.all):
             found.append(Fault(f"process {number} killed", push, partial(self._killed, number, push)))
@@ -136,7 +139,7 @@ class Processes:
 
 @dataclass(eq=False)
 class Handset:
-    """A phone of somebody: its device, its subscriptions (the last one counts), and how it is registered."""
+    """A person's phone: its device, its subscriptions (the last one counts), and its registration."""
 
     device: Device
     id: str
@@ -145,15 +148,15 @@ class Handset:
     phones: list[Phone]
     secret: str = ""
     decoded: list[int] = field(default_factory=lambda: [0])
-    """How many requests of each phone were put into the device's story."""
+    """The number of requests of each phone that are already in the device's record."""
     asleep: bool = False
 
 
 class PushRun:
-    """One run; `go` gives the verdict."""
+    """A run; `go` executes it and returns the verdict."""
 
     def __init__(self, node: Node, services: Sequence[Service], processes: Processes, seed: int, s: float, *only: str):
-        """`s`: for how many seconds things break at least; `only`: which of the faults, all if none is named."""
+        """Prepare a run with at least `s` seconds of faults; `only` names the faults to use, all if empty."""
         self.node, self.services, self.processes = node, services, processes
         self.seed, self.seconds = seed, s
         self.dice = random.Random(seed)
@@ -163,7 +166,7 @@ class PushRun:
         self.handsets: list[Handset] = []
         self.bodies: dict[str, Json] = {}
         self.cap: dict[str, tuple[str, Point]] = {}
-        """Of warnings: the issuer's id of the last message, and where."""
+        """For each warning: the issuer's id of its last message, and its place."""
         self.steps: Counter[str] = Counter()
         self.figures: dict[str, float] = {}
         self.numbers = itertools.count(1)
@@ -171,7 +174,7 @@ class PushRun:
         self.schedule = FaultSchedule([each for each in faults if each.name in only] or faults, self.dice)
 
     def go(self) -> Verdict:
-        """Everybody at work, faults among them; then fine weather, one more round, and the verdict."""
+        """Run everything under faults, then one more round without faults, and return the verdict."""
         for _ in range(DEVICES):
             self.register()
         asyncio.run(self._torment(), debug=False)
@@ -191,7 +194,7 @@ class PushRun:
 
         async def before() -> None:
             self._work(self.dice.randint(20, 40))
-            self._widely(self.dice.choice(SEVERITIES))  # so that something is under way just then
+            self._widely(self.dice.choice(SEVERITIES))  # keep pushes under way when the fault begins
             await asyncio.sleep(self.dice.uniform(0, 0.25))
 
         async def during() -> None:
@@ -201,7 +204,7 @@ class PushRun:
         self.history.faults = [each for each in self.schedule.log if not each.name.startswith("service")]
 
     def _outages(self) -> list[Fault]:
-        """Return what can be wrong with a push service."""
+        """Return the faults of a push service."""
 
         @asynccontextmanager
         async def away(answer: Any) -> AsyncIterator[None]:
@@ -215,7 +218,7 @@ class PushRun:
         ]
 
     def _work(self, count: int) -> None:
-        """So many random steps."""
+        """Take `count` random steps."""
         steps = [
             *[self.publish] * 5,
             *[self.warn] * 1,
@@ -234,10 +237,10 @@ class PushRun:
             step()
             time.sleep(self.dice.uniform(0, 0.02))
 
-    # -- what the desk does
+    # -- actions of the desk
 
     def publish(self) -> None:
-        """A new alert somewhere in town; one in five ends within seconds."""
+        """Publish an alert somewhere in town; one alert in five ends within seconds."""
         dice = self.dice
         ends = stamp(seconds=dice.uniform(2, 6)) if dice.random() < 0.2 else None
         self._publish(
@@ -253,7 +256,7 @@ class PushRun:
         )
 
     def _widely(self, severity: str) -> None:
-        """An alert to half of the town."""
+        """Publish an alert to half of the town."""
         spot = beyond(self.town, self.dice.uniform(0, 360), TOWN_M / 2)
         self._publish(alert(spot, id=new_id("wide"), severity=severity, area=circle(spot, 0.6 * TOWN_M)))
 
@@ -261,7 +264,7 @@ class PushRun:
         asked = time.time()
         answer = self.node.post("/v1/alerts", body)
         if answer.status_code == 422 and body.get("expires_at", "Z") < stamp():
-            return  # its end came first
+            return  # the alert ended before the node got it
         assert answer.status_code == 201, answer.text
         self.bodies[body["id"]] = body
         self._accepted(body["id"], asked)
@@ -279,7 +282,7 @@ class PushRun:
         )
 
     def warn(self) -> None:
-        """An official warning, in three languages."""
+        """Post an official warning in three languages."""
         spot, identifier, asked = self._somewhere(), f"w{next(self.numbers)}", time.time()
         answer = warnings_of_cap.send(self.node, warnings_of_cap.warning(identifier, spot, *LANGUAGES))
         assert answer.status_code == 201, answer.text
@@ -288,7 +291,7 @@ class PushRun:
         self._accepted(made["id"], asked)
 
     def revise(self) -> None:
-        """The next revision of a live alert: another area, severity, category, or none of it."""
+        """Publish the next revision of a live alert, perhaps with another area, severity or category."""
         if (alert_id := self._some_live()) is None:
             return
         number, asked = self.history.chains[alert_id][-1].number + 1, time.time()
@@ -318,7 +321,7 @@ class PushRun:
             self._accepted(alert_id, asked)
 
     def cancel(self) -> None:
-        """A live alert is called off."""
+        """Cancel a live alert."""
         if (alert_id := self._some_live()) is None:
             return
         newest, asked = self.history.chains[alert_id][-1], time.time()
@@ -341,7 +344,7 @@ class PushRun:
         return [self._shape() for _ in range(self.dice.choice((1, 1, 1, 2, 5)))]
 
     def _shape(self) -> Json:
-        """A circle, or one time in four a polygon: around a spot, every corner at another distance."""
+        """Return a circle, or one time in four a polygon with corners at random distances around a point."""
         spot, size_m = self._somewhere(), self.dice.choice((150, 400, 1_000, 2_000))
         if self.dice.random() < 3 / 4:
             return circle(spot, size_m)
@@ -353,10 +356,10 @@ class PushRun:
     def _somewhere(self) -> Point:
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- what devices do
+    # -- actions of devices
 
     def register(self) -> None:
-        """A new device."""
+        """Register a new device."""
         service, number = self.dice.choice(self.services), next(self.numbers)
         device = Device(f"device {number}", may_test=self.dice.random() < 0.25)
         handset = Handset(device, f"device-{number:012}", f"sub-{number}", service, [service.phone()])
@@ -367,7 +370,7 @@ class PushRun:
         self._put(handset)
 
     def move(self) -> None:
-        """A device says where it is now, what it wants, and perhaps what it holds."""
+        """Register a device again with its place, filter, languages and perhaps the alerts it holds."""
         if handset := self._some():
             self._put(handset)
 
@@ -396,14 +399,14 @@ class PushRun:
         if answer.status_code == 429 and device.said:
             return
         assert answer.status_code in (200, 201), answer.text
-        is_repeated = self.processes.unanswered > unanswered  # the first of them may have been taken
-        assert is_repeated or (answer.status_code == 201) == (not device.said), "who is new is told so"
+        is_repeated = self.processes.unanswered > unanswered  # an unanswered attempt may have been accepted
+        assert is_repeated or (answer.status_code == 201) == (not device.said), "201 is the answer to a new device only"
         handset.secret = answer.json().get("secret", handset.secret)
         said.answered = time.time()
         device.said.append(said)
 
     def _held(self, handset: Handset) -> dict[str, int]:
-        """What it has read, of what goes on; and perhaps something that it was told on a connection."""
+        """Return the live alerts that the device has read, perhaps with one that it got on a stream connection."""
         held: dict[str, int] = {}
         for message in (each for phone in handset.phones for each in list(phone.told)):
             if message["type"] == "alert":
@@ -424,7 +427,7 @@ class PushRun:
         return self.processes.call(self.dice, method, f"/v1/devices/{handset.id}{more}", token, body)
 
     def resubscribe(self) -> None:
-        """A service worker has another endpoint, and says so by the secret."""
+        """Replace the endpoint of a device, authorized by its secret."""
         if (handset := self._some()) is None or not handset.secret:
             return
         phone = handset.service.phone(asleep=handset.asleep)
@@ -435,7 +438,7 @@ class PushRun:
             handset.decoded.append(0)
 
     def delete(self) -> None:
-        """A device is no more wanted; somebody else comes."""
+        """Delete a device, and register a new one."""
         if handset := self._some():
             answer = self._call("DELETE", handset)
             assert answer.status_code == 204, answer.text
@@ -443,25 +446,25 @@ class PushRun:
             self.register()
 
     def uninstall(self) -> None:
-        """The service says that it has no such phone any more; somebody else comes."""
+        """Let the push service forget a phone, and register a new device."""
         if handset := self._some():
             handset.device.is_gone = True
             self.weather.gone.update(phone.name for phone in handset.phones)
             self.register()
 
     def sleep(self) -> None:
-        """A phone falls asleep."""
+        """Let a phone fall asleep."""
         if handset := self._some():
             self._turn(handset, asleep=True)
 
     def wake(self) -> None:
-        """A phone wakes, and reads what its service has kept for it."""
+        """Wake a phone, which reads the messages that its service kept."""
         if handset := self._some():
             self._turn(handset, asleep=False)
 
     @staticmethod
     def _turn(handset: Handset, *, asleep: bool) -> None:
-        """In the thread of its service, which may be about to hand something to it."""
+        """Set whether a phone sleeps, in the thread of its service, which may be about to deliver a message."""
         handset.asleep = asleep
 
         async def turn() -> None:
@@ -480,7 +483,7 @@ class PushRun:
     # -- the verdict
 
     def _rest(self) -> float:
-        """Wait until nothing is under way and nobody lacks anything; how long it took, in s."""
+        """Wait until nothing is under way and no device lacks anything; return the seconds that it took."""
         started = time.monotonic()
         while True:
             is_idle = all(self._idle(push) for push in self.processes.all)
@@ -515,7 +518,7 @@ class PushRun:
         return verdict
 
     def report(self) -> str:
-        """What was done, and what came of it."""
+        """Return a summary of what was done and what happened."""
         history = self.history
         requests = [each for device in history.devices for each in device.requests]
         answers = Counter(each.answer for each in requests)
@@ -528,7 +531,7 @@ class PushRun:
         return "\n".join([*lines, *map(str, self.schedule.log)])
 
     def assert_well(self, verdict: Verdict) -> None:
-        """The zeros, and nothing that no fault explains."""
+        """Require a verdict without violations, and no error that the faults do not explain."""
         history = self.history
         wrong = str(verdict)
         names = [device.name for device in history.devices if f" {device.name} " in wrong]

@@ -1,4 +1,4 @@
-"""Push services in bad weather, which remember what they were sent."""
+"""Push services that fail at random and record the requests they receive."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from client_demo.push_service import Phone
 
 
 class Reader(Phone):
-    """A phone that reads no message twice, though it is asked for it again.
+    """A phone that decrypts each message only once.
 
-    It reads by the client's own code, which is ten times as fast as http-ece.
+    It uses the client's own code, which is ten times faster than http-ece.
     """
 
     def read(self, body: bytes) -> Any:
@@ -29,7 +29,7 @@ class Reader(Phone):
 
 
 class Service(PushService):
-    """One that remembers what it was sent, whatever it said to it; `weather` says what that is."""
+    """A push service that records every request; `weather` decides its answers."""
 
     phone_type = Reader
 
@@ -37,7 +37,7 @@ class Service(PushService):
         super().__init__(certificate, always=self._says)
         self.weather = weather
         self.log: dict[str, list[tuple[Request, bytes]]] = {}
-        """By phone: what came, and its body. Its message is read later, in another thread."""
+        """For each phone: the requests and their bodies, which are decrypted later in another thread."""
         self._judged: dict[str, bool] = {}
         self._now_asked = Request(0, 0)
         self._now_body = b""
@@ -46,7 +46,7 @@ class Service(PushService):
         body = self._now_body = await request.read()
         seen = self._now_asked = Request(time.time(), int(request.headers["TTL"]))
         self.log.setdefault(request.match_info["name"], []).append((seen, body))
-        response = await super()._answer(request)  # which asks `_says` before it waits for anything
+        response = await super()._answer(request)  # calls `_says` before its first await
         seen.was_heard = request.transport is not None and not request.transport.is_closing()
         return response
 
@@ -56,7 +56,7 @@ class Service(PushService):
         return answer
 
     def knows(self, authorization: str) -> bool:
-        """As the other; but a token, which is good for an hour, is looked at once."""
+        """Check an authorization as the base class does, but only once for each token."""
         if authorization not in self._judged:
             self._judged[authorization] = super().knows(authorization)
         return self._judged[authorization]
@@ -64,26 +64,26 @@ class Service(PushService):
 
 @dataclass
 class Weather:
-    """What push services answer. A phone has at most BAD answers in a row, so that nobody waits for long."""
+    """The answers of push services. A phone gets at most BAD bad answers in a row, so that none waits long."""
 
     dice: random.Random
     bad: float = 0.08
-    """How many of a hundred answers are bad, by 100; 0 when it is fine again."""
+    """The share of bad answers; 0 when the faults are over."""
     hangs: bool = True
-    """Whether no answer is one of those. Who gets none waits for 10 s."""
+    """Whether the bad answers include no answer at all, for which a client waits 10 s."""
     away: tuple[PushService | None, Any] = (None, None)
-    """A service that says this to everybody."""
+    """A service, and the answer that it gives to every request."""
     in_a_row: Counter[str] = field(default_factory=Counter)
     small: set[str] = field(default_factory=set)
-    """Phones whose service takes no large bodies."""
+    """Phones whose service refuses large bodies."""
     gone: set[str] = field(default_factory=set)
-    """Phones that have no subscription any more."""
+    """Phones whose subscription has ended."""
 
     BAD = 2
     ANSWERS = ((429, {"Retry-After": "1"}), 429, 500, 503, RESET, RESET, HANG)
 
     def answer(self, service: PushService, phone: Phone, body: bytes) -> Any:
-        """What a service says to a push."""
+        """Return a service's answer to a push."""
         if phone.name in self.gone:
             return 410
         if phone.name in self.small and len(body) > 1_024:

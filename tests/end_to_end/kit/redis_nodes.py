@@ -1,4 +1,4 @@
-"""Nodes whose log is on a Redis that fails: what to ask of them, and until when."""
+"""Helpers for nodes whose log is on a failing Redis."""
 
 import httpx
 from end_to_end.kit.alerts import Json
@@ -6,11 +6,11 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.times import wait_until
 from support.redis_server import RedisServer
 
-SOON_S = 30.0  # ten times what is promised: enough to tell 3 s from "when the connection times out", or never
+SOON_S = 30.0  # ten times the promised 3 s, but shorter than the time-out of a connection
 
 
 def entries_about(server: RedisServer, alert_id: str) -> int:
-    """How many entries of the stream are about an alert, in whatever form they are."""
+    """Return the number of entries of the stream about an alert, in any format."""
     count = 0
     with server.client() as client:
         for key in client.scan_iter(_type="stream"):
@@ -31,12 +31,12 @@ def post_somehow(node: Node, path: str, body: Json) -> None:
 
 
 def unready(node: Node) -> bool:
-    """Whether it says so."""
+    """Return whether the node answers that it is not ready."""
     return node.get("/readyz").status_code == 503
 
 
 def wait_for_all(nodes: list[Node]) -> None:
-    """Wait until every node is ready; none of them was surprised by anything meanwhile."""
+    """Wait until every node is ready; require that none had an unexpected error."""
     for node in nodes:
         try:
             wait_until(node._ready, "the node is ready")

@@ -1,7 +1,7 @@
-"""Bad requests and their documented answers, which repeat nothing of what was refused.
+"""Invalid requests and their documented answers, which never repeat a refused value.
 
-Whatever a row of a table puts into a request carries `CANARY`, which must never come back. A 422 names each broken
-field or rule with a problem type and a JSON Pointer, in the contract's order.
+Every refused value contains `CANARY`, which must not appear in the answer. A 422 names each invalid field or broken
+rule by a problem type and a JSON Pointer, in the contract's order.
 """
 
 import copy
@@ -21,7 +21,7 @@ KIB64 = 64 * 1024
 
 
 class Row(NamedTuple):
-    """One bad field: where it is, what it is, and the answer's problem type and pointer."""
+    """An invalid field: its pointer and value, and the problem type and pointer of the answer."""
 
     pointer: str
     value: Any
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def put(body: Json, pointer: str, value: Any) -> Json:
-    """A copy of a body with the value at a JSON Pointer set, or taken away if it is `GONE`."""
+    """Return a copy of a body with the value at a JSON Pointer replaced, or removed if `value` is `GONE`."""
     changed = copy.deepcopy(body)
     *parents, name = (int(part) if part.isdigit() else part for part in pointer.split("/")[1:])
     target: Any = changed
@@ -48,7 +48,7 @@ def put(body: Json, pointer: str, value: Any) -> Json:
 
 
 def check(answer: httpx.Response, status: int, errors: list[tuple[str, str]]) -> None:
-    """A problem with this status and exactly these errors, in order, which repeats nothing."""
+    """Require a problem with this status and exactly these errors, in order, that repeats no refused value."""
     problem = problem_of(answer, status)
     found = [(error["type"].removeprefix("/problems/"), error["pointer"]) for error in problem["errors"]]
     assert found == errors
@@ -57,7 +57,7 @@ def check(answer: httpx.Response, status: int, errors: list[tuple[str, str]]) ->
 
 
 def problem_of(answer: httpx.Response, status: int) -> Json:
-    """A well-formed RFC 9457 problem of this status."""
+    """Require a well-formed RFC 9457 problem with this status, and return it."""
     assert answer.status_code == status, answer.text
     assert CANARY not in answer.text, "no error repeats a refused value"
     assert answer.headers["content-type"].split(";")[0] == "application/problem+json"
@@ -70,25 +70,25 @@ def problem_of(answer: httpx.Response, status: int) -> Json:
 
 
 def assert_problem(answer: httpx.Response, status: int, slug: str) -> Json:
-    """A problem of this status and type."""
+    """Require a problem of this status and type, and return it."""
     problem = problem_of(answer, status)
     assert problem["type"] == f"/problems/{slug}"
     return problem
 
 
 def named(rows: list[Row]) -> list[Any]:
-    """The rows as parameters; the number keeps the names apart."""
+    """Return the rows as test parameters; a number keeps their ids distinct."""
     return [pytest.param(row, id=f"{i}-{row.slug}-{row.pointer!a}") for i, row in enumerate(rows)]
 
 
 def send(node: Node, content: bytes, path: str = "/v1/alerts", **headers: str) -> httpx.Response:
-    """POST bytes as they are."""
+    """Post bytes unchanged."""
     headers = {"Content-Type": "application/json"} | bearer(node.desk) | headers
     return node.api.post(path, content=content, headers=headers)
 
 
 def text_of(node_body: Json, old: str, new: str) -> str:
-    """The body's JSON with one piece replaced."""
+    """Return the body's JSON with one substring replaced."""
     text = json.dumps(node_body)
     assert old in text
     return text.replace(old, new, 1)

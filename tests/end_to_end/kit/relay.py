@@ -1,11 +1,11 @@
-"""A hostile relay between a node and its clients: it speaks WebSocket to both, and says what it likes.
+"""A hostile relay that changes, drops and invents messages between a node and its clients.
 
     with Relay(node.stream_port) as relay:
-        relay.tamper = lambda message, before: [message]   # what a client is sent instead of each message of the node
+        relay.tamper = lambda message, before: [message]   # what clients get instead of each message of the node
         client = Client(relay.url, …)
-        relay.say(message)                                  # and what it is sent out of nowhere
+        relay.say(message)                                 # an invented message
 
-It has a thread and a loop of its own. What clients say goes to the node as it is.
+The relay has its own thread and event loop. Messages from clients reach the node unchanged.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ Tamper = Callable[[Json, list[Json]], list[Json]]
 
 
 def faithful(message: Json, _before: list[Json]) -> list[Json]:
-    """What comes is what goes."""
+    """Pass the message on unchanged."""
     return [message]
 
 
 class Relay:
-    """Stands before one node, for streams of JSON. `tamper` is given a message and all alerts and cancels before it."""
+    """A relay before one node, for JSON streams.
+
+    `tamper` gets a message, and all alerts and cancels before it.
+    """
 
     def __init__(self, port: int) -> None:
         self.tamper: Tamper = faithful
-        self.heard: list[Json] = []  # alerts and cancels of the node
+        self.heard: list[Json] = []  # alerts and cancels from the node
         self._port = port
         self._clients: set[ServerConnection] = set()
         self._loop = asyncio.new_event_loop()
@@ -58,11 +61,11 @@ class Relay:
 
     @property
     def url(self) -> str:
-        """Where clients connect to."""
+        """The URL for clients."""
         return f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1/stream"
 
     def say(self, *messages: Json) -> None:
-        """Send these to all clients."""
+        """Send these messages to all clients."""
 
         async def send() -> None:
             for client in self._clients:

@@ -1,4 +1,4 @@
-"""What a relay can make of a message that it was given, without a reviewer's key."""
+"""Forged messages that a relay can make from genuine ones without a reviewer's key."""
 
 import base64
 import json
@@ -26,7 +26,10 @@ _CHANGES: tuple[Json, ...] = (
 
 
 def lies_about(message: Json, reviewers: Json, before: list[Json]) -> list[Json]:
-    """All of them. Some are true in what they prove: what stands beside a proof is nobody's word (C13)."""
+    """Return all forgeries of a message.
+
+    Some have a genuine proof: clients ignore the content beside a proof (rule C13).
+    """
     return [
         *_beside(message),
         *_without_proof(message),
@@ -37,7 +40,7 @@ def lies_about(message: Json, reviewers: Json, before: list[Json]) -> list[Json]
 
 
 def more_lies(messages: list[Json], reviewers: Json) -> list[Json]:
-    """Lies out of several messages: each form with each other's signatures, and under each other's name."""
+    """Return forgeries made of several messages: forms with signatures or names of other messages."""
     found = []
     for one in messages:
         for other in messages:
@@ -52,13 +55,13 @@ def more_lies(messages: list[Json], reviewers: Json) -> list[Json]:
 
 
 def _name(message: Json) -> tuple[Any, ...]:
-    """What a message is about. A cancel under a higher number is still the same (AP8)."""
+    """Return the identity of a message. A cancel under a higher number still has the same identity (AP8)."""
     beside = message.get("alert", message)
     return message["type"], beside["id"], beside["revision"]
 
 
 def _beside(message: Json, **_: Any) -> Iterator[Json]:
-    """Content beside the proof, and another name."""
+    """Yield messages with changed content beside a genuine proof, or with another id or revision."""
     beside = message.get("alert", message)
     for change in (*_CHANGES[:-3], {"issued_at": _HOURS_LATER}, {"cancelled_at": _HOURS_LATER}):
         yield _stood(message, change)
@@ -78,7 +81,7 @@ def _stood(message: Json, change: Json) -> Json:
 
 
 def _without_proof(message: Json) -> Iterator[Json]:
-    """The plain frame of it, as it was and reworded."""
+    """Yield messages without a proof, both unchanged and reworded."""
     form = json.loads(message["proof"]["form"])
     for change in ({}, *_CHANGES):
         if message["type"] == "alert":
@@ -98,7 +101,7 @@ def _without_proof(message: Json) -> Iterator[Json]:
 
 
 def _with_another_form(message: Json, reviewers: Json) -> Iterator[Json]:
-    """Reworded, moved, prolonged, numbered anew: by the old signatures, and by keys of the relay's own."""
+    """Yield messages with a changed form, with the old signatures or with those of the relay's own keys."""
     said = json.loads(message["proof"]["form"])
     signatures = message["proof"]["signatures"]
     pretending = [Reviewer(key["sub"], key["kid"]) for key in reviewers["keys"]]
@@ -109,12 +112,12 @@ def _with_another_form(message: Json, reviewers: Json) -> Iterator[Json]:
         yield named | {"proof": {"form": _text(form), "signatures": signatures}}
         yield _signed(named, form, pretending)
         yield _signed(named, form, strangers)
-    yield message | {"proof": {"form": json.dumps(said), "signatures": signatures}}  # written anew
+    yield message | {"proof": {"form": json.dumps(said), "signatures": signatures}}  # other spaces in the form
     yield message | {"proof": {"form": " " + message["proof"]["form"], "signatures": signatures}}
 
 
 def _with_other_signatures(message: Json) -> Iterator[Json]:
-    """Too few, the same again, cut off, or with another header."""
+    """Yield messages with missing, repeated, truncated or otherwise changed signatures."""
     form, signatures = message["proof"]["form"], message["proof"]["signatures"]
     if message["type"] == "alert":
         yield message | {"proof": {"form": form, "signatures": signatures[:1]}}

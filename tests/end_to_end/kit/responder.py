@@ -1,4 +1,4 @@
-"""Responders: a token that qualifies, and a phone on a connection. Nothing of the server is imported here."""
+"""A responder's token, and a responder's phone on one connection. Nothing of the server is imported here."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.wire import DATA_OPCODE, Wire, decode, encode
 
 A_DAY_S = 24 * 3600
-NORTH = 1 / 111_195  # degrees of latitude in a metre
+NORTH = 1 / 111_195  # degrees of latitude per metre
 
 
 def qualified(keys: Keys, sub: str, *quals: str) -> str:
-    """A token of somebody who has learnt that, good for a day; `keys` may grant it."""
+    """Return a token of a person with these qualifications, which `keys` may grant, valid for a day."""
     now = int(time.time())
     return keys.token(sub=sub, scope=PHONE_SCOPE, iat=now, exp=now + A_DAY_S, quals=list(quals))
 
 
 def north_of(spot: Point, metres: float) -> Point:
-    """A spot so many metres to the north."""
+    """Return the point `metres` north of another point."""
     return spot[0] + metres * NORTH, spot[1]
 
 
 class Responder:
-    """A responder's phone on one connection, which keeps what it was sent."""
+    """A responder's phone on one connection, which keeps the frames it receives."""
 
     def __init__(
         self, node: Node, sub: str, *places: Json, quals: tuple[str, ...] = ("cpr",), fmt: str = "json", **hello: Any
@@ -47,28 +47,31 @@ class Responder:
         self.wire.sock.close()
 
     def say(self, kind: str, **fields: Any) -> None:
-        """Send a message."""
+        """Send a message of a type."""
         self.wire.send(DATA_OPCODE[self.fmt], encode(self.fmt, {"type": kind, **fields}))
 
     def any(self) -> Json:
-        """The next message, whatever it is."""
+        """Return the next message of any type."""
         payload = self.wire.recv_data().payload
         self.frames.append(payload)
         return decode(self.fmt, payload)
 
     def take(self, kind: str, **fields: Any) -> Json:
-        """The next message, which must be of this type and have these fields."""
+        """Return the next message, which must have this type and these fields."""
         message = self.any()
         assert message["type"] == kind, message
         assert message | fields == message, message
         return message
 
     def barrier(self, *places: Json) -> Json:
-        """Move there; the `ok`, which comes next: so nothing had come before it."""
+        """Move to `places` and return the `ok`, which must be the next message.
+
+        This shows that the node had sent nothing else before.
+        """
         self.say("move", places=list(places))
         return self.take("ok")
 
 
 def here(spot: Point, **fields: Any) -> Json:
-    """The place where a responder is now."""
+    """Return the current place of a responder."""
     return place(spot, here=True, **fields)

@@ -1,4 +1,4 @@
-"""A node that calls responders near, and their tokens. Nothing of the server is imported here."""
+"""A node that notifies responders nearby, and tokens for it. Nothing of the server is imported here."""
 
 import time
 from pathlib import Path
@@ -20,18 +20,18 @@ seats = ["cpr", "cpr"]
 
 
 def responding_node(home: Path, *options: str) -> Node:
-    """A node in whose policy there is a call with two seats."""
+    """Return a node whose policy has a call with two seats."""
     (home / "policy.toml").write_text(POLICY)
     make_call_key(home)
     return Node(home, Keys(["cpr"]), "--policy", "policy.toml", "--call-keys", "call-keys.jwks", *options)
 
 
 def responder_token(node: Node, name: str) -> str:
-    """A token of an hour, for somebody who can do CPR."""
+    """Return a token of a responder with the qualification `cpr`, valid for an hour."""
     now = int(time.time())
     return node.keys.token(sub=name, scope=PHONE_SCOPE, quals=["cpr"], iat=now, exp=now + 3600)
 
 
 def dispatch_token(node: Node, name: str = "cad-3") -> str:
-    """A token of a dispatcher."""
+    """Return a token of a dispatcher."""
     return node.keys.token(sub=name, scope=DISPATCH_SCOPE)

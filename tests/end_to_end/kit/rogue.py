@@ -1,9 +1,9 @@
-"""Somebody who writes into the log past every door, and has not the keys for what he writes; among other faults.
+"""A rogue that writes forged entries into the log directly, as one fault among others.
 
-The nodes ask for two signatures in one category, in which nobody but this module publishes: one *signed* alert for each
-visit of the rogue, through the door, which everybody in town is owed like any other. Then the rogue writes: entries
-behind that alert, and alerts of his own, forged in each way that a node tells apart (NC3). All of these are sound
-entries of a log. Nobody has published them, so the checker of histories takes any frame of one for `outside`.
+The nodes require two signatures in one category, in which only this module publishes: one *signed* alert for each visit
+of the rogue, by the API, which everybody in town must receive. Then the rogue writes forged entries: later entries of
+that alert and alerts of its own, one for each kind of forgery that a node distinguishes (rule NC3). All are well-formed
+log entries. Nobody published them, so the history's verdict counts any frame of them as `outside`.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 
 class Guard(NamedTuple):
-    """What nodes are told so that they ask for signatures, the people whose signatures count, and the key of calls."""
+    """The options that make nodes require signatures, the reviewers, and the key for calls."""
 
     options: tuple[str, ...]
     people: list[Reviewer]
@@ -58,7 +58,7 @@ class Guard(NamedTuple):
 
 
 def guard_in(home: Path) -> Guard:
-    """Three reviewers, and files for the nodes: a policy that has calls, too, and a key to seal them by."""
+    """Write a policy with calls, three reviewers and a key for calls into a folder."""
     people = [Reviewer(f"r-{number}", f"key-{number}") for number in (1, 2, 3)]
     policy, reviewers, call_keys = home / "policy.toml", home / "reviewers.jwks", home / "call-keys.jwks"
     policy.write_text(POLICY)
@@ -71,12 +71,12 @@ def guard_in(home: Path) -> Guard:
 
 @dataclass
 class SigningDesk(RecordedDesk):
-    """Publishes what two reviewers have signed."""
+    """A desk that publishes with the signatures of two reviewers."""
 
     people: list[Reviewer] = field(default_factory=list)
 
     async def publish_signed(self) -> str:
-        """A short alert to everybody in town, which is accepted when this returns; its id."""
+        """Publish a short alert to everybody in town, wait until it is accepted, and return its id."""
         town = self.world.town
         body = alert(
             town,
@@ -93,7 +93,7 @@ class SigningDesk(RecordedDesk):
         return str(body["id"])
 
     async def _form(self, body: Json) -> str:
-        """What is to be signed, from whichever node can say it."""
+        """Return the form to sign, from a dry run at any node that answers."""
         forms: list[str] = []
 
         async def told() -> bool:
@@ -112,7 +112,7 @@ class SigningDesk(RecordedDesk):
 
 @dataclass
 class Rogue:
-    """Who writes to the log. He can read it, too, and one of the three reviewers has sold him a key."""
+    """A writer of forged entries, with access to the log and the key of one of the three reviewers."""
 
     world: World
     people: list[Reviewer]
@@ -124,7 +124,7 @@ class Rogue:
         self.desk = SigningDesk(self.world, people=self.people)
 
     async def visit(self) -> None:
-        """Have an alert signed and published; write behind it and beside it what nobody has signed."""
+        """Have an alert signed and published, and write forged entries after it and beside it."""
         signed = await self.desk.publish_signed()
         async with self._log() as log:
             genuine = await self._found(log, signed)
@@ -143,7 +143,7 @@ class Rogue:
             await log.stop()
 
     async def _found(self, log: AlertLog, alert_id: str) -> Revision:
-        """The alert as the log has it: a primary of a moment ago may still have to be told of it."""
+        """Return the alert from the log; a former primary may not have it yet."""
 
         async def found() -> Sequence[Entry | OtherKind]:
             if not (entries := await log.history(alert_id)):
@@ -160,7 +160,10 @@ class Rogue:
 
 
 async def _insist(act: Callable[[], Awaitable[_T]]) -> _T:
-    """Do it again while the log is out of reach. What was stored, and not said to be, is there only once (LogA1)."""
+    """Repeat an action while the log is unreachable.
+
+    An entry that was stored without an answer is not doubled (LogA1).
+    """
     deadline = time.monotonic() + HEAL_S
     while True:
         try:
@@ -172,13 +175,13 @@ async def _insist(act: Callable[[], Awaitable[_T]]) -> _T:
 
 
 def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
-    """The entries of some alerts, each alert's in order; of the genuine one, those that come behind it."""
+    """Return the forged entries, a list for each alert in order; for the genuine alert, those that follow it."""
     assert genuine.proof is not None
     proof = genuine.proof
     longer = genuine.alert.expires_at + 3_600_000
 
     def other(made: Callable[[str], ApprovalProof | None] = lambda _form: None) -> Revision:
-        """An alert of his own; `made`: its proof, of a form that names it."""
+        """Return an alert of the rogue's own; `made` returns its proof for a form that names it."""
         own = new_id("rogue")
         forged = replace(genuine.alert, id=own, headline="Written behind everybody's back")
         return replace(genuine, alert=forged, proof=made(proof.form.replace(genuine.id, own)))
@@ -191,8 +194,8 @@ def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
     return [
         [unsigned, *_behind(unsigned, longer)],
         _behind(replace(genuine, proof=None), longer),
-        [other(lambda _form: proof)],  # another alert's
-        [other(lambda form: ApprovalProof(form, proof.signatures))],  # the form was changed afterwards
+        [other(lambda _form: proof)],  # the proof of another alert
+        [other(lambda form: ApprovalProof(form, proof.signatures))],  # the form was changed after it was signed
         [other(signed_by(*strangers))],
         [other(signed_by(bribed))],
         [replace(unsigned, alert=replace(unsigned.alert, id=new_id("rogue"), category="unheard-of"))],
@@ -200,7 +203,7 @@ def forgeries(genuine: Revision, bribed: Reviewer) -> list[list[Entry]]:
 
 
 def _behind(first: Revision, ends_at: int) -> list[Entry]:
-    """A revision that reaches longer, one in a category that asks for nothing (HD1), and a cancel."""
+    """Return a longer revision, a revision in a category that needs no signature (rule HD1), and a cancel."""
     revision = replace(first, revision=2, alert=replace(first.alert, headline="Run", expires_at=ends_at))
     eased = replace(revision, revision=3, alert=replace(revision.alert, category="burglary"))
     cancel = Cancel(
@@ -216,7 +219,7 @@ def _behind(first: Revision, ends_at: int) -> list[Entry]:
 
 
 def set_aside(node: Node) -> Counter[str]:
-    """How many entries a node has not believed since it was started, by reason."""
+    """Return the number of entries that a node has rejected since its start, by reason."""
     counted: Counter[str] = Counter()
     for reason, count in COUNTED.findall(node.api.get("/metrics").text):
         counted[reason] += int(float(count))

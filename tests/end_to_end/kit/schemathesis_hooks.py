@@ -1,6 +1,6 @@
-"""What schemathesis has to be told of this api beyond its document: time passes, and the policy decides.
+"""Hooks that tell schemathesis what the API document cannot: the time, and the policy's limits.
 
-Loaded by `st run` through SCHEMATHESIS_HOOKS, in a process of its own.
+`st run` loads this module through SCHEMATHESIS_HOOKS, in its own process.
 """
 
 import datetime as dt
@@ -15,11 +15,11 @@ ILL_FORMED = {"/problems/missing-field", "/problems/unknown-field", "/problems/i
 
 
 def stamp(seconds: int) -> str:
-    """So many seconds from now."""
+    """Return the time `seconds` from now."""
     return (dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
 
 
-OCCURRED_AT, EXPIRES_AT = stamp(-60), stamp(1800)  # a revision keeps the first and may not end earlier
+OCCURRED_AT, EXPIRES_AT = stamp(-60), stamp(1800)  # a revision keeps `occurred_at`, and may not end earlier
 RING = [[-96.81, 32.77], [-96.78, 32.77], [-96.78, 32.79], [-96.81, 32.77]]
 EVEN = ("0", "2", "4", "6", "8")
 numbers = itertools.count(1)
@@ -28,20 +28,20 @@ CALLS = "/v1/calls"
 
 
 def is_positive(case: Any) -> bool:
-    """Whether all of a request is as the document wants it."""
+    """Return whether the whole request conforms to the document."""
     return case.meta is not None and case.meta.generation.mode == GenerationMode.POSITIVE
 
 
 def shapes_of(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The shapes of a request; a cancel has none."""
+    """Return the shapes of a request; a cancel has none."""
     area = body.get("area", [])
     return area if isinstance(area, list) else [area]
 
 
 def becomes_a_call(case: Any, body: dict[str, Any]) -> None:
-    """A good request about a call becomes one that the policy allows, and replaces the content that is there."""
+    """Change a valid request about a call into one that the policy allows and that replaces the current content."""
     if "place" not in body:
-        return  # an end
+        return  # a request that ends the call
     body |= {"occurred_at": OCCURRED_AT, "category": "cardiac_arrest", "status": "actual"}
     body.pop("expires_at", None)
     body["place"]["kind"] = "public"
@@ -53,7 +53,7 @@ def becomes_a_call(case: Any, body: dict[str, Any]) -> None:
 
 
 def readable(value: Any) -> Any:
-    """The same value with a letter for each character that L2 refuses and no pattern can name."""
+    """Return the same value with a letter for each character that L2 refuses and that no pattern can describe."""
     if isinstance(value, dict):
         return {name: readable(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -65,9 +65,10 @@ def readable(value: Any) -> Any:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A good request about a threat to the community becomes one that the policy allows, with the next number.
+    """Change a valid request about a threat to the community into one that the policy allows.
 
-    The others stay as they are, and are refused for the time, the category or the radius.
+    It gets the next revision number. Other requests stay unchanged, and are refused for the time, the category or the
+    radius.
     """
     body = case.body
     if not (is_positive(case) and isinstance(body, dict)):
@@ -82,23 +83,23 @@ def before_call(context: Any, case: Any, kwargs: Any) -> None:
         alert_id = case.path_parameters["alert_id"]
         body["revision"] = current.get(alert_id, 1) + 1
         if case.path.endswith("/cancel") and current.get(alert_id) == 1 and alert_id.endswith(EVEN):
-            body["revision"] += 1  # refused: every other alert is revised before it ends
+            body["revision"] += 1  # this cancel is refused, so that every second alert is revised first
     else:
         body["id"] = f"alert-{next(numbers)}"
     if body.get("threat") != "individual":
-        body.pop("confirm", None)  # nothing of it is held
+        body.pop("confirm", None)  # such alerts are never held for confirmation
     if body.get("threat") == "community":
         body |= {"occurred_at": OCCURRED_AT, "expires_at": EXPIRES_AT, "category": "burglary", "status": "actual"}
     for shape in shapes_of(body):
         if shape["type"] == "Polygon":
-            shape["coordinates"] = [RING]  # what a ring has to be beyond its form no schema can say
+            shape["coordinates"] = [RING]  # a schema cannot describe all rules for a ring
         elif body.get("threat") == "community":
             shape["radius_m"] = 500
 
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
-    """Keep count of the revisions."""
+    """Record the newest accepted revisions."""
     if response.status_code == 201:
         accepted = response.json()
         if case.path.endswith("/end"):
@@ -108,7 +109,10 @@ def after_call(context: Any, case: Any, response: Any) -> None:
 
 @schemathesis.check
 def the_document_tells_what_is_well_formed(context: Any, response: Any, case: Any) -> None:
-    """What the document takes is at most refused by the policy, never for its form. (What is not held it can't say.)"""
+    """Require that a request which conforms to the document is never refused as ill-formed.
+
+    The policy may refuse it. Errors about `confirm` are exempt, because the document cannot say what is held.
+    """
     if is_positive(case) and response.status_code == 422:
         errors = response.json()["errors"]
         found = {error["type"] for error in errors if not error["pointer"].startswith("/confirm/")}

@@ -1,4 +1,4 @@
-"""One subscriber on one connection, as the contract describes it."""
+"""A subscriber on one connection, as the contract describes it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ FORMATS = ("json", "msgpack")
 
 
 TOKEN_OF_KEYS = object()
-FIRST = ("standdown", "task", "call", "cancel")  # what comes before alerts, in this order
+FIRST = ("standdown", "task", "call", "cancel")  # message types that precede alerts, in this order
 
 
 class Session:
-    """One subscriber on one connection: keeps all it was sent, in order."""
+    """A subscriber on one connection, which keeps all received alerts and cancels in order."""
 
     def __init__(self, node: Node, fmt: str = "json", *, receive_buffer: int | None = None) -> None:
         self.node, self.fmt = node, fmt
@@ -48,11 +48,11 @@ class Session:
         self.drop()
 
     def drop(self) -> None:
-        """Hang up without a word."""
+        """Close the socket without a close frame."""
         self.wire.sock.close()
 
     def leave(self) -> int:
-        """Close as the protocol says, and read what was still under way; the code."""
+        """Close as the protocol says, read the remaining messages, and return the close code."""
         self.wire.send(0x8, b"\x03\xe8")
         try:
             while True:
@@ -65,13 +65,13 @@ class Session:
     # -- sending
 
     def say(self, message: Any) -> None:
-        """Send one message, whatever it is."""
+        """Send one message of any content."""
         self.wire.send(DATA_OPCODE[self.fmt], encode(self.fmt, message))
 
     def hello(
         self, places: Iterable[Json] = (), token: Any = TOKEN_OF_KEYS, scope: str = PHONE_SCOPE, **fields: Any
     ) -> None:
-        """Say hello and take the welcome and what follows it."""
+        """Send a hello; read the welcome and the messages that follow it."""
         self.places = list(places)
         if token is TOKEN_OF_KEYS:
             token = self.node.keys.token(sub="phone", scope=scope)
@@ -84,7 +84,7 @@ class Session:
         self.batch = self._announced(self.welcome)
 
     def ask(self, kind: str, **fields: Any) -> Json:
-        """Send a message with a `ref` and take its answer, and what follows an `ok`."""
+        """Send a message with a `ref`; return its answer, after reading the messages that follow an `ok`."""
         ref = next(self._refs)
         message = {"type": kind, "ref": ref, **fields}
         self.say(message)
@@ -96,26 +96,26 @@ class Session:
         return answer
 
     def move(self, *places: Json) -> Json:
-        """Go elsewhere; the `ok`."""
+        """Move to these places, and return the `ok`."""
         answer = self.ask("move", places=list(places))
         assert answer["type"] == "ok", answer
         self.places = list(places)
         return answer
 
     def filter(self, **fields: Any) -> Json:
-        """Change the filter; the `ok`."""
+        """Change the filter, and return the `ok`."""
         answer = self.ask("filter", **fields)
         assert answer["type"] == "ok", answer
         return answer
 
     def renew(self, scope: str) -> Json:
-        """Send a fresh token of another scope for the same `sub`; the `ok`."""
+        """Send a new token with another scope for the same `sub`, and return the `ok`."""
         answer = self.ask("token", token=self.node.keys.token(sub="phone", scope=scope))
         assert answer["type"] == "ok", answer
         return answer
 
     def ack(self, alert_id: str, revision: int) -> None:
-        """Acknowledge."""
+        """Acknowledge a revision."""
         message = {"type": "ack", "id": alert_id, "revision": revision}
         check_client_message(message)
         self.say(message)
@@ -123,7 +123,7 @@ class Session:
     # -- receiving
 
     def take(self) -> Json:
-        """The next message."""
+        """Return the next message."""
         got = self.wire.recv_data()
         assert got.opcode == DATA_OPCODE[self.fmt], got
         message = decode(self.fmt, got.payload)
@@ -138,28 +138,31 @@ class Session:
         return batch
 
     def listen(self, alert_id: str, what: int | str) -> None:
-        """Read until a revision, or the `cancel`, of an alert has come."""
+        """Read until a revision, or the `cancel`, of an alert has arrived."""
         while what not in self.heard(alert_id):
             message = self.take()
             assert message["type"] in ("alert", "cancel"), message
 
     def heard(self, alert_id: str) -> list[int | str]:
-        """What came of an alert, in order: revision numbers and "cancel"."""
+        """Return the received revision numbers of an alert, and "cancel", in order."""
         return [told(m)[1] for m in self.received if told(m)[0] == alert_id]
 
     def everything(self) -> list[tuple[str, int | str]]:
-        """All that came, in order, as (id, revision or "cancel")."""
+        """Return all received alerts and cancels, in order, as (id, revision or "cancel")."""
         return [told(message) for message in self.received]
 
     def catch_up(self) -> None:
-        """Take all that the node owes this session by now."""
+        """Read all messages that the node owes this session now."""
         self.node.settle()
         self.move(*self.places)
 
 
 @contextlib.contextmanager
 def kept_alive(sessions: list[Session]) -> Iterator[None]:
-    """Sessions that are not read for long; more may come. A node lets go of whom it has not heard for 60 s."""
+    """Keep sessions alive that are not read for long; the list may grow meanwhile.
+
+    A node closes a session that has sent nothing for 60 s.
+    """
     over = threading.Event()
 
     def say_so() -> None:
@@ -180,7 +183,11 @@ def kept_alive(sessions: list[Session]) -> Iterator[None]:
 def revise_and_cancel(
     body: Json, revises: Node, cancels: Node, told: Iterable[Session], aside: Iterable[Session]
 ) -> None:
-    """End the life of a published alert: each of `told` has heard all of it, once and in order; `aside` nothing."""
+    """Revise and cancel a published alert.
+
+    Require that each session of `told` receives all of it, once and in order, and that those of `aside` receive
+    nothing.
+    """
     told = list(told)
     revises.revise(revision_of(body, 2))
     for session in told:
@@ -195,15 +202,15 @@ def revise_and_cancel(
 
 
 def told(message: Json) -> tuple[str, int | str]:
-    """What a message tells: an id, with a revision or "cancel"."""
+    """Return the id of a message, and its revision or "cancel"."""
     if message["type"] == "cancel":
         return message["id"], "cancel"
     return message["alert"]["id"], message["alert"]["revision"]
 
 
 def rank(message: Json) -> int:
-    """A place in the order of a batch: what is of calls, then cancels, then by severity."""
+    """Return the position of a message in a batch: calls, then cancels, then alerts by severity."""
     if message["type"] == "alert":
         return SEVERITIES.index(message["alert"]["severity"])
-    assert message["type"] in FIRST, f"nothing stands between: {message}"
+    assert message["type"] in FIRST, f"a message of another type in a batch: {message}"
     return FIRST.index(message["type"]) - len(FIRST)

@@ -1,4 +1,4 @@
-"""Times as the contract writes them, and waiting for what will come."""
+"""Times in the format of the contract, and polling."""
 
 import datetime as dt
 import time
@@ -9,23 +9,26 @@ from end_to_end.kit.wire import PATIENCE
 
 
 def now() -> dt.datetime:
-    """The wall clock, in UTC."""
+    """Return the current time in UTC."""
     return dt.datetime.now(dt.UTC)
 
 
 def stamp(moment: dt.datetime | None = None, **later: float) -> str:
-    """A moment (now by default) and a timedelta later, as the contract writes times."""
+    """Return a moment (now by default), plus a timedelta, in the format of the contract."""
     text = ((moment or now()) + dt.timedelta(**later)).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
 def moment(text: str) -> dt.datetime:
-    """A time that the server wrote: UTC with `Z` and milliseconds, or it fails."""
+    """Parse a time that the server wrote; raise `ValueError` if it is not UTC with `Z` and milliseconds."""
     return dt.datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=dt.UTC)
 
 
 def wait_until(holds: Callable[[], Any], what: str | Callable[[], str]) -> Any:
-    """Poll until something is true; its value. `what` it is, or how to say that when it has been waited for in vain."""
+    """Poll until `holds` is true, and return its value.
+
+    `what` describes the awaited condition, as a text or as a function that returns one after the time is up.
+    """
     deadline = time.monotonic() + PATIENCE
     while not (value := holds()):
         if time.monotonic() >= deadline:

@@ -1,4 +1,4 @@
-"""A certificate that signs itself, for servers of the tests."""
+"""A self-signed certificate for servers of the tests."""
 
 import datetime as dt
 import ipaddress
@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificate(NamedTuple):
-    """Files: the certificate, its key, both in one."""
+    """The files of a certificate: the certificate, its key, and both in one file."""
 
     crt: Path
     key: Path
@@ -20,7 +20,7 @@ class Certificate(NamedTuple):
 
 
 def make_certificate(home: Path, *names: str) -> Certificate:
-    """Make a certificate for localhost, 127.0.0.1 and these names, good for an hour."""
+    """Make a certificate for localhost, 127.0.0.1 and these names, valid for an hour."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     hosts: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     hosts += [x509.DNSName(each) for each in names]

@@ -1,4 +1,4 @@
-"""What a secret would look like in what a node has written, and the search for it."""
+"""The possible forms of a secret in a node's output and files, and a search for them."""
 
 import hashlib
 import struct
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def spellings(number: float) -> Iterator[bytes]:
-    """A number as anyone might write it: decimals, micro-degrees, radians, floats in either order."""
+    """Yield the likely encodings of a number: decimals, micro-degrees, radians, and floats in both byte orders."""
     digits = f"{abs(number):.10f}"
     whole, decimals = digits.split(".")
     for text in (f"{whole}.{decimals[:5]}", whole + decimals[:6], f"{abs(number) * 0.017453292519943295:.10f}"[:10]):
@@ -17,7 +17,7 @@ def spellings(number: float) -> Iterator[bytes]:
 
 
 def digests(content: bytes) -> dict[bytes, str]:
-    """Hashes of a request's bytes."""
+    """Return hashes of a request's bytes."""
     found: dict[bytes, str] = {}
     for name in ("md5", "sha1", "sha256", "sha512", "blake2b", "sha3_256"):
         digest = hashlib.new(name, content)
@@ -26,7 +26,7 @@ def digests(content: bytes) -> dict[bytes, str]:
 
 
 def assert_found_nowhere(needles: dict[bytes, str], haystacks: dict[str, bytes]) -> None:
-    """None of the needles in any of the haystacks."""
+    """Require that no haystack contains any of the needles."""
     found = [
         f"{secret} as {needle!r} in {name}"
         for needle, secret in needles.items()

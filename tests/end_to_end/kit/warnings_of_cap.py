@@ -1,4 +1,4 @@
-"""Official warnings as their issuers send them: messages of CAP 1.2 of the present minute."""
+"""Official warnings as their issuers send them: CAP 1.2 messages of the current minute."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ simplify_m = 5000
 
 
 def options(home: Path) -> tuple[str, ...]:
-    """Those of a node that takes warnings from one service."""
+    """Return the options of a node that accepts warnings from one service."""
     (home / "policy.toml").write_text(POLICY)
     digest = hashlib.sha256(SECRET.encode()).hexdigest()
     source = f'[sources.met]\napprover = "the duty forecaster"\nsenders = ["{SENDER}"]\nsecret_sha256 = "{digest}"\n'
@@ -45,12 +45,12 @@ def send(node: Node, message: str) -> httpx.Response:
 
 
 def warning(identifier: str, spot: Point, *languages: str, **fields: Any) -> str:
-    """A warning of a flood within 2 km of a spot, in these languages; each text names its own."""
+    """Return a warning of a flood within 2 km of a point, with a text in each of these languages."""
     return _message(identifier, "Alert", "".join(_info(spot, language, fields) for language in languages))
 
 
 def cancel(identifier: str, of: str, headline: str = "") -> str:
-    """The message that cancels that one."""
+    """Return the message that cancels the message `of`."""
     info = f"<info><event>Flood</event><headline>{headline}</headline></info>" if headline else ""
     return _message(identifier, "Cancel", info, f"<references>{SENDER},{of},{_time(-60)}</references>")
 
@@ -82,5 +82,5 @@ def _info(spot: Point, language: str, fields: dict[str, Any]) -> str:
 
 
 def _time(seconds: float) -> str:
-    """A time as CAP has it."""
+    """Return a time in the format of CAP."""
     return stamp(seconds=seconds)[:19] + "+00:00"

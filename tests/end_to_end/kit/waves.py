@@ -1,10 +1,10 @@
-"""Waves of clients: a crowd comes, is told of alerts, misbehaves in every way there is, and goes. What should remain?
+"""Waves of clients that connect, receive alerts, misbehave in every known way, and leave.
 
-After a wave a node has nothing of it left but what it keeps on purpose for a while: claims to hold unknown alerts for
-30 s, half-open connections for 10 s, alerts until they end; and in its SQLite log the alerts of the last day, of which
-a few MB are cached in memory (`Waves.prime` fills those caches).
+After a wave a node may keep only what it keeps on purpose for a while: claims to hold unknown alerts for 30 s,
+half-open connections for 10 s, and alerts until they end. Its SQLite log keeps the alerts of the last day, of which a
+few MB are cached in memory (`Waves.prime` fills those caches).
 
-`Trend` says whether samples of memory, one for each wave, grow.
+`Trend` decides whether samples of memory, one for each wave, grow.
 """
 
 from __future__ import annotations
@@ -30,39 +30,42 @@ from end_to_end.kit.wire import Wire
 from support.flipping import respelled
 
 TOWN_M = 3_000
-ALERTS = 8  # of a wave
-PRIMED = 1_500  # alerts that are in the log before the first wave
-BAD_REQUESTS = 50  # of a wave, at the api listener
+ALERTS = 8  # alerts of a wave
+PRIMED = 1_500  # alerts in the log before the first wave
+BAD_REQUESTS = 50  # invalid requests of a wave at the API listener
 CATEGORIES = ("burglary", "robbery", "arson", "shooting")
 
 
 @dataclass
 class Waves:
-    """Waves against one node. `crowd`: sessions of a wave; `refused`: handshakes of it that are refused."""
+    """Waves of clients against one node.
+
+    `crowd`: sessions in a wave; `refused`: refused handshakes in a wave.
+    """
 
     node: Node
     dice: random.Random
     crowd: int = 400
     refused: int = 600
-    connections: int = field(default=0, init=False)  # so far
+    connections: int = field(default=0, init=False)  # connections made so far
     seen: Counter[str] = field(default_factory=Counter, init=False)
 
     def __post_init__(self) -> None:
         self.door = Door(self.node.stream_port, self.node.keys)
         self.town = ground()
-        self._half_open: list[list[Wire]] = []  # of the last waves
+        self._half_open: list[list[Wire]] = []  # half-open connections of the last waves
 
     def prime(self) -> None:
-        """Fill the caches of the node's log with alerts that end soon and that nobody hears."""
+        """Fill the caches of the node's log with alerts that end soon and that no session receives."""
         body = alert(self.town, description="x" * 900)
         for _ in range(0, PRIMED, 100):
             ends = {"expires_at": stamp(seconds=10)}
             answers = self.node.at_once("/v1/alerts", [body | ends | {"id": new_id("prime")} for _ in range(100)])
             assert all(answer.status_code == 201 for answer in answers)
-            assert self.node.get("/v1/alerts").status_code == 200  # for which all entries are read
+            assert self.node.get("/v1/alerts").status_code == 200  # reads all entries of the log
 
     def wave(self) -> None:
-        """One wave, from the first that comes to the last that is gone."""
+        """Run one wave, from its first connection to its last disconnection."""
         self.door.renew()
         self.node.desk = self.node.keys.token(scope=DESK_SCOPE)
         self._half_open.append(self._open_by_half())
@@ -73,16 +76,16 @@ class Waves:
         self._ask_badly()
         self._leave(sessions)
         if len(self._half_open) > 3:
-            hang_up(self._half_open.pop(0))  # the node has timed them out by now, if waves are not too fast
+            hang_up(self._half_open.pop(0))  # usually the node has timed them out by now
         self.settle()
 
     def close(self) -> None:
-        """Hang up whatever is open."""
+        """Close all open connections."""
         for wires in self._half_open:
             hang_up(wires)
 
     def settle(self) -> None:
-        """Wait until all of it is over, but for the half-open connections."""
+        """Wait until all connections have ended, except for half-open ones."""
         wait_until(lambda: self._figure("geocast_sessions") == 0, "all sessions are gone")
         half_open = sum(map(len, self._half_open))
         wait_until(lambda: self._figure("geocast_connections") <= half_open, "all connections are gone")
@@ -90,7 +93,7 @@ class Waves:
         self.node.assert_no_surprise()
 
     def rss_kb(self) -> float:
-        """Resident memory of the node's process."""
+        """Return the resident memory of the node's process, in KiB."""
         assert self.node.process
         pages = int(Path(f"/proc/{self.node.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1024
@@ -100,7 +103,7 @@ class Waves:
         return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
     def _open_by_half(self) -> list[Wire]:
-        """Connections that begin to ask for a handshake, or have had one, and then say nothing."""
+        """Open connections that stop in the middle of the handshake, or right after it."""
         half = [Wire(self.node.stream_port) for _ in range(10)]
         for wire in half[:5]:
             wire.sock.sendall(b"GET /v1/str")
@@ -108,7 +111,10 @@ class Waves:
         return [*half, *(self.door.upgraded() for _ in range(10))]
 
     def _publish(self, told: list[Session] | None = None) -> list[str]:
-        """Alerts that end in seconds, some revised and some cancelled. Everybody in `told` reads the last of them."""
+        """Publish alerts that end in seconds, revise some of them and cancel others.
+
+        Each session in `told` reads the last alert.
+        """
         told = told or []
         ids = []
         for number in range(ALERTS):
@@ -136,12 +142,12 @@ class Waves:
         return [*ids, last["id"]]
 
     def _join(self, known: list[str]) -> Session:
-        """Somebody in town, with a filter, who holds what the node knows and what it doesn't."""
+        """Connect a subscriber in town with a filter, who holds known and unknown alerts."""
         spots = [beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M)) for _ in range(2)]
         unknown = [f"never-{self.dice.randrange(10**9)}" for _ in range(self.dice.randrange(8))]
         holding = {alert_id: self.dice.randint(1, 3) for alert_id in [*self.dice.sample(known, 3), *unknown]}
         filters: dict[str, Any] = {}
-        if self.dice.random() < 0.5:  # a filter of its own
+        if self.dice.random() < 0.5:  # a filter that no other session has
             filters = {"categories": [*CATEGORIES, f"own_{self.dice.randrange(10**9)}"], "min_severity": "minor"}
         self.connections += 1
         session = Session(self.node, self.dice.choice(FORMATS))
@@ -149,7 +155,7 @@ class Waves:
         return session
 
     def _be_refused(self) -> None:
-        """Bad handshakes, and one of each mistake and each way to go."""
+        """Make invalid handshakes, and run one of each mistake and each kind of goodbye."""
         names = [*self.dice.choices(list(HANDSHAKES), k=self.refused), *MISTAKES, *GOODBYES]
         for name in names:
             expected, ending = ENDINGS[name]
@@ -158,7 +164,7 @@ class Waves:
             self.seen[name] += 1
 
     def _ask_badly(self) -> None:
-        """Requests that the api refuses."""
+        """Send requests that the API refuses."""
         for _ in range(BAD_REQUESTS):
             kind = self.dice.randrange(4)
             if kind == 0:
@@ -172,7 +178,7 @@ class Waves:
             assert answer.status_code == expected
 
     def _leave(self, sessions: list[Session]) -> None:
-        """Everybody goes, by one way or another."""
+        """Close all sessions in random ways."""
         self.dice.shuffle(sessions)
         for session in sessions:
             if self.dice.random() < 0.2:
@@ -182,7 +188,7 @@ class Waves:
 
 
 def hang_up(wires: list[Wire]) -> None:
-    """The clients have gone."""
+    """Close the clients' sockets."""
     for wire in wires:
         wire.sock.close()
 
@@ -193,21 +199,21 @@ CONFIDENCE = 0.99
 
 @dataclass(frozen=True)
 class Trend:
-    """The straight line through samples taken at equal steps, by Theil and Sen, with Sen's confidence interval.
+    """The straight line through equally spaced samples (Theil-Sen), with Sen's confidence interval.
 
-    The slope is the median of the slopes of all pairs of samples, which outliers hardly move. Its interval is made of
-    the ranks of those slopes (P. K. Sen, JASA 63, 1968, section 3), for samples that do not depend on each other.
-    A process's memory does depend on what it was before: it goes up by an arena, and stays. So samples are first put
-    together to `BLOCKS` medians, of runs that are long enough to know little of each other.
+    The slope is the median of the slopes of all pairs of samples, on which outliers have little effect. Its interval
+    comes from the ranks of those slopes (P. K. Sen, JASA 63, 1968, section 3), and is valid for independent samples. A
+    process's memory does depend on its past: it grows by an arena at a time, and stays there. So the samples are first
+    reduced to `BLOCKS` medians, over runs that are long enough to be nearly independent.
     """
 
-    slope: float  # per sample
-    low: float  # of the interval
+    slope: float  # change per sample
+    low: float  # lower end of the interval
     high: float
 
     @classmethod
     def of(cls, samples: list[float]) -> Trend:
-        """Of at least BLOCKS samples."""
+        """Return the trend of at least BLOCKS samples."""
         size = len(samples) / BLOCKS
         cuts = [round(n * size) for n in range(BLOCKS + 1)]
         points = [((start + end - 1) / 2, median(samples[start:end])) for start, end in itertools.pairwise(cuts)]

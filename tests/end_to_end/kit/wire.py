@@ -1,4 +1,4 @@
-"""RFC 6455 by hand over a plain socket, so that a test can say what no decent client would.
+"""A WebSocket client (RFC 6455) on a plain socket, so that a test can send what no correct client would.
 
 `Wire` knows frames and nothing of geocast; `encode` and `decode` are the two wire formats, read strictly.
 """
@@ -18,7 +18,7 @@ import msgpack
 from support.schemas import check_server_message
 
 PATIENCE = 60.0
-"""Seconds after which a test gives up: a bound on failure, never waited for on a good run."""
+"""Seconds after which a test fails; a successful test never waits so long."""
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 DATA_OPCODE = {"json": TEXT, "msgpack": BINARY}
@@ -27,7 +27,7 @@ PLAIN = (str, int, float, bool, list, dict)
 
 
 class Frame(NamedTuple):
-    """One frame as it came: `first` is the octet with FIN, the reserved bits and the opcode."""
+    """A received frame; `first` is the octet with FIN, the reserved bits and the opcode."""
 
     first: int
     payload: bytes
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 
 class Closed(Exception):  # noqa: N818 - an event, not an error of the test
-    """The connection is over; `code` is the close code, 1006 where none came."""
+    """Raised when the connection is over; `code` is the close code, or 1006 if none arrived."""
 
     def __init__(self, code: int, reason: str = "") -> None:
         super().__init__(f"closed with {code} {reason!r}")
@@ -46,21 +46,21 @@ class Closed(Exception):  # noqa: N818 - an event, not an error of the test
 
 
 class Answer(NamedTuple):
-    """An HTTP answer on the stream listener; status 0 where the socket was closed without one."""
+    """An HTTP answer on the stream listener; status 0 means that the socket was closed without one."""
 
     status: int
     headers: dict[str, str]
 
 
 def encode(fmt: str, message: Any) -> bytes:
-    """One message in a wire format."""
+    """Encode a message in a wire format."""
     if fmt == "json":
         return json.dumps(message, ensure_ascii=False).encode()
     return msgpack.packb(message)
 
 
 def decode(fmt: str, payload: bytes) -> dict[str, Any]:
-    """One message of the server, refused if it is not as strict as the contract, or not as docs/asyncapi.json says."""
+    """Decode a message of the server strictly, and check it against docs/asyncapi.json."""
     if fmt == "json":
         message = json.loads(payload.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     else:
@@ -72,7 +72,7 @@ def decode(fmt: str, payload: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     assert len({key for key, _ in pairs}) == len(pairs), f"duplicate keys from the server: {pairs}"
     plain = (type(key) is str and (type(value) in PLAIN or (key, value) == ("open", None)) for key, value in pairs)
-    assert all(plain), f"neither null nor bin, but where it is not known whether a defibrillator is open (RI1): {pairs}"
+    assert all(plain), f"null or bin, which only `open` of a defibrillator may have (RI1): {pairs}"
     return dict(pairs)
 
 
@@ -81,7 +81,7 @@ def _no_constant(name: str) -> None:
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, masked: bool = True) -> bytes:
-    """The bytes of one frame of a client (RFC 6455, section 5.2)."""
+    """Return the bytes of a client's frame (RFC 6455, section 5.2)."""
     first = (0x80 if fin else 0) | rsv << 4 | opcode
     flag, size = (0x80 if masked else 0), len(payload)
     if size < 126:
@@ -101,18 +101,18 @@ def _mask(payload: bytes) -> bytes:
 
 
 def handshake_key() -> str:
-    """A fresh Sec-WebSocket-Key."""
+    """Return a new Sec-WebSocket-Key."""
     return base64.b64encode(os.urandom(16)).decode()
 
 
 def accept_of(key: str) -> str:
-    """Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2)."""
+    """Return the Sec-WebSocket-Accept for a key (RFC 6455, section 4.2.2)."""
     digest = hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()
     return base64.b64encode(digest).decode()
 
 
 def upgrade_headers(*protocols: str, **changes: str | None) -> dict[str, str | None]:
-    """The headers of a good handshake; a change of `None` takes one away."""
+    """Return the headers of a valid handshake, with changes; a change of None removes a header."""
     headers: dict[str, str | None] = {
         "Host": "127.0.0.1",
         "Upgrade": "websocket",
@@ -125,13 +125,13 @@ def upgrade_headers(*protocols: str, **changes: str | None) -> dict[str, str | N
 
 
 def request_bytes(method: str, target: str, headers: dict[str, str | None]) -> bytes:
-    """An HTTP/1.1 request head."""
+    """Return the bytes of an HTTP/1.1 request head."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items() if v is not None)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class Wire:
-    """A socket to the stream listener. Everything blocks, for at most `PATIENCE` at a time."""
+    """A socket to the stream listener. Each operation blocks for at most `PATIENCE` seconds."""
 
     def __init__(self, port: int, *, receive_buffer: int | None = None) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -157,7 +157,7 @@ class Wire:
         return self.read_answer()
 
     def read_answer(self) -> Answer:
-        """The head of an HTTP answer, or status 0 if there is none."""
+        """Return the head of an HTTP answer, or status 0 if there is none."""
         try:
             while b"\r\n\r\n" not in self._buffer:
                 self._fill()
@@ -169,7 +169,7 @@ class Wire:
         return Answer(int(first.split()[1]), headers)
 
     def upgrade(self, *protocols: str, **changes: str | None) -> Answer:
-        """The opening handshake; on a 101 its proof is checked."""
+        """Make the opening handshake, and check the proof of a 101 answer."""
         headers = upgrade_headers(*protocols, **changes)
         answer = self.request("GET", "/v1/stream", headers)
         if answer.status == 101:
@@ -184,7 +184,7 @@ class Wire:
         self.sock.sendall(frame(opcode, payload, **options))
 
     def recv(self) -> Frame:
-        """The next frame of any kind."""
+        """Return the next frame of any kind."""
         first, second = self._take(2)
         assert not second & 0x80, "a server does not mask"
         size = second & 0x7F
@@ -195,7 +195,7 @@ class Wire:
         return Frame(first, self._take(size))
 
     def recv_data(self) -> Frame:
-        """The next whole message; pings are answered on the way, and a close raises `Closed`."""
+        """Return the next whole message; answer pings on the way, and raise `Closed` at a close frame."""
         while True:
             got = self.recv()
             assert got.first & 0xF0 == 0x80, f"one message is one frame, without extensions: {got}"
@@ -218,7 +218,7 @@ class Wire:
         return Closed(struct.unpack("!H", payload[:2])[0], payload[2:].decode())
 
     def close_code(self) -> int:
-        """Read to the end; the code of it."""
+        """Read to the end, and return the close code."""
         try:
             while True:
                 self.recv_data()
@@ -226,7 +226,7 @@ class Wire:
             return closed.code
 
     def at_end(self) -> bool:
-        """Whether nothing but the end of the stream is left to read."""
+        """Return whether only the end of the stream is left to read."""
         try:
             self._fill()
         except Closed:

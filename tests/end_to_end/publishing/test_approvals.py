@@ -1,4 +1,4 @@
-"""What reviewers have signed, with the commands that they use; and what somebody has written into the log himself."""
+"""Approvals signed with the commands that reviewers use, and forged entries written directly into the log."""
 
 import json
 import re
@@ -28,7 +28,7 @@ NOTHING_ASKED = POLICY.replace("approvals = 2", "approvals = 0").replace("cancel
 
 
 def geocast(home: Path, *arguments: str, told: str = "") -> str:
-    """What `geocast` prints, told something on standard input."""
+    """Run `geocast` with `told` on standard input, and return its output."""
     done = ended(BIN / "geocast", *arguments, input=told, env=clean_environment(), cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +36,7 @@ def geocast(home: Path, *arguments: str, told: str = "") -> str:
 
 @pytest.fixture
 def signing(keys: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node whose burglaries two have to sign, and whose cancels one; their keys are drawn by `geocast keygen`."""
+    """A node that requires two signatures for a burglary and one for its cancel; the keys are from `geocast keygen`."""
     for person in PEOPLE:
         geocast(tmp_path, "keygen", "--reviewer", person)
     (tmp_path / "policy.toml").write_text(POLICY.format(audience=AUDIENCE))
@@ -45,7 +45,10 @@ def signing(keys: Keys, tmp_path: Path) -> Iterator[Node]:
 
 
 def signed(node: Node, path: str, body: Json, *people: str) -> Json:
-    """The body with an approval, by the steps of approval-rules.md: a dry run, and `geocast approve` for each."""
+    """Return the body with an approval, by the steps of approval-rules.md.
+
+    These are a dry run, and `geocast approve` for each reviewer.
+    """
     dry = node.post(path, body, dry_run="true")
     assert dry.status_code == 200, dry.text
     sign = ("approve", "--audience", AUDIENCE, "--yes", "--key")
@@ -54,12 +57,15 @@ def signed(node: Node, path: str, body: Json, *people: str) -> Json:
 
 
 def an_alert(spot: tuple[float, float], **fields: Any) -> Json:
-    """What a desk asks for: nobody has approved it yet."""
+    """Return an alert request without an approval."""
     return alert(spot, approval=None, **fields)
 
 
-def test_two_reviewers_sign_by_the_command_line_and_one_takes_back(signing: Node, join: Join):
-    """AP, steps 1 to 3, AP5, AP8: too few are told how many; a repeat is one; one signature is enough to cancel."""
+def test_alert_needs_two_command_line_signatures_and_cancel_needs_one(signing: Node, join: Join):
+    """A refusal says how many signatures are missing.
+
+    A repeated request stores nothing (AP, steps 1 to 3; rules AP5 and AP8).
+    """
     spot = ground()
     phone = join(signing, place(spot))
     body = an_alert(spot)
@@ -78,8 +84,11 @@ def test_two_reviewers_sign_by_the_command_line_and_one_takes_back(signing: Node
     signing.assert_no_surprise()
 
 
-def test_what_was_written_into_the_file_by_hand_is_not_sent_and_is_counted(signing: Node, join: Join):
-    """NC1, NC3, TH7: neither unsigned, nor with the signatures of something else; nor when the node starts anew."""
+def test_forged_log_entries_are_counted_and_never_sent(signing: Node, join: Join):
+    """Entries without signatures, or with the signatures of another form, are not sent.
+
+    A restart does not change this (rules NC1, NC3 and TH7).
+    """
     spot = ground()
     phone = join(signing, place(spot))
     first, last = an_alert(spot), an_alert(spot)
@@ -102,8 +111,11 @@ def test_what_was_written_into_the_file_by_hand_is_not_sent_and_is_counted(signi
         }
 
 
-def test_change_of_category_does_not_pass_approvals(signing: Node, join: Join):
-    """HD1: neither at the door, nor in the log by hand; a node that starts later decides the same."""
+def test_change_of_category_does_not_avoid_approvals(signing: Node, join: Join):
+    """A revision into a category without approvals is refused by the API, and ignored when it is written into the log.
+
+    A node that starts later decides the same (rule HD1).
+    """
     spot = ground()
     phone = join(signing, place(spot))
     body = an_alert(spot)
@@ -135,10 +147,10 @@ def test_change_of_category_does_not_pass_approvals(signing: Node, join: Join):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_alert_that_stays_when_more_are_asked_for_can_be_read_and_taken_back(
+def test_alert_published_before_stricter_policy_can_be_read_and_cancelled(
     keys: Keys, tmp_path: Path, join: Join, workers: int
 ):
-    """HD7: after a reload GET and the list have it; after a restart too whoever holds it is sent its cancel."""
+    """The API still lists the alert after a reload; after a restart, holders are still sent its cancel (rule HD7)."""
     for person in PEOPLE:
         geocast(tmp_path, "keygen", "--reviewer", person)
     policy = tmp_path / "policy.toml"
@@ -173,7 +185,7 @@ def test_alert_that_stays_when_more_are_asked_for_can_be_read_and_taken_back(
 
 
 def take_back(node: Node, alert_id: str) -> None:
-    """Cancel an alert that nobody has signed, with the one signature that a cancel needs now."""
+    """Cancel an unsigned alert with the one signature that a cancel needs now."""
     path, over = f"/v1/alerts/{alert_id}/cancel", {"revision": 2, "reason": "It was a mistake"}
     dry = node.post(path, over, dry_run="true")
     assert (dry.status_code, dry.json()["approvals"]) == (200, 1), dry.text
@@ -181,8 +193,8 @@ def take_back(node: Node, alert_id: str) -> None:
     assert node.post(path, signed(node, path, over, "r-7")).status_code == 201
 
 
-def test_key_that_is_taken_out_while_redis_is_stopped_withdraws_at_once(keys: Keys, tmp_path: Path, join: Join):
-    """HD17: what is live is judged again from memory."""
+def test_removed_reviewer_key_withdraws_alerts_while_redis_is_stopped(keys: Keys, tmp_path: Path, join: Join):
+    """The node verifies the live alerts again from memory (rule HD17)."""
     if reason := missing():
         pytest.skip(reason)
     for person in PEOPLE:
@@ -209,7 +221,7 @@ def test_key_that_is_taken_out_while_redis_is_stopped_withdraws_at_once(keys: Ke
 
 
 def hang_up(node: Node) -> None:
-    """Have the node read its files again, and return when it has."""
+    """Have the node reload its files, and wait until it has."""
     count = reloads(node)
     assert node.process
     node.process.send_signal(signal.SIGHUP)
@@ -217,13 +229,13 @@ def hang_up(node: Node) -> None:
 
 
 def reloads(node: Node) -> int:
-    """How often the node has read its files again."""
+    """Return how many times the node has reloaded its files."""
     [found] = re.findall(r'^geocast_reloads_total\{result="ok"\} (\d+)', node.get("/metrics").text, re.MULTILINE)
     return int(found)
 
 
 def insert(file: Path, alert_id: str, members: Json) -> None:
-    """Write an entry without a proof into the log: the first of an alert, with these members instead."""
+    """Write an entry without a proof into the log: the alert's first entry with these members replaced."""
     with closing(sqlite3.connect(file)) as db, db:
         found = db.execute("SELECT ends_at, payload FROM entry WHERE id = ? AND revision = 1", (alert_id,)).fetchall()
         [[ends_at, payload]] = found
@@ -234,7 +246,10 @@ def insert(file: Path, alert_id: str, members: Json) -> None:
 
 
 def insert_beside(file: Path, alert_id: str) -> None:
-    """Three entries made of a good one: unsigned; under an id of its own; and as its next revision."""
+    """Write three copies of a genuine entry into the log.
+
+    One has no proof, one has another id, and one has the next revision number.
+    """
     with closing(sqlite3.connect(file)) as db, db:
         [[ends_at, payload]] = db.execute("SELECT ends_at, payload FROM entry WHERE id = ?", (alert_id,)).fetchall()
         entry = msgpack.unpackb(payload) | {"headline": "Written behind everybody's back"}
@@ -247,7 +262,7 @@ def insert_beside(file: Path, alert_id: str) -> None:
 
 
 def untrusted(node: Node) -> dict[str, int]:
-    """How many entries the node has set aside, by reason."""
+    """Return the number of entries that the node has rejected, by reason."""
     lines = [line for line in node.get("/metrics").text.splitlines() if line.startswith("geocast_log_untrusted_total{")]
     counted = {line.split('"')[1]: int(float(line.rpartition(" ")[2])) for line in lines}
     return {reason: count for reason, count in counted.items() if count}

@@ -1,4 +1,4 @@
-"""The private side when all goes well: asking, and the pages for operators and programmers."""
+"""Successful reads at the API: alerts, the policy, and the pages for operators and programmers."""
 
 import json
 import re
@@ -23,11 +23,11 @@ from end_to_end.kit.times import moment, now, stamp, wait_until
 from jsonschema_rs import Draft202012Validator
 from jsonschema_rs import meta as metaschema
 
-# ---- asking ------------------------------------------------------------------------------------------------------
+# ---- alerts and the policy ---------------------------------------------------------------------------------------
 
 
-def test_the_state_of_an_alert_through_its_life(node: Node):
-    """Section 4, `GET /v1/alerts/{id}`: live, with the newest revision, then cancelled."""
+def test_alert_state_follows_publication_revision_and_cancel(node: Node):
+    """The answer to `GET /v1/alerts/{id}` is live with the newest revision, then cancelled (section 4)."""
     body = alert(ground())
     node.publish(body)
     assert node.state(body["id"])["state"] == "live"
@@ -39,9 +39,9 @@ def test_the_state_of_an_alert_through_its_life(node: Node):
     assert node.state(body["id"])["state"] == "cancelled"
 
 
-def test_cancelled_wins_over_expired(node: Node):
-    """Section 4: an alert that was cancelled stays so after its end; another expires."""
-    for seconds in (1.0, 4, 16):  # a busy machine may have it come to its end first
+def test_cancelled_alert_stays_cancelled_after_its_end(node: Node):
+    """An alert that was not cancelled expires at its end (section 4)."""
+    for seconds in (1.0, 4, 16):  # on a busy machine the alert may end before its cancel
         body, _ = node.publish_brief(alert(ground()), seconds)
         answer = node.post(f"/v1/alerts/{body['id']}/cancel", cancel_body(2))
         if answer.status_code != 410:
@@ -54,8 +54,8 @@ def test_cancelled_wins_over_expired(node: Node):
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
-def test_an_expired_alert_has_ended(node: Node, call: str):
-    """Section 4: 410 `alert-ended`."""
+def test_change_of_expired_alert_is_refused_as_ended(node: Node, call: str):
+    """The answer is 410 `alert-ended` (section 4)."""
     body, _ = node.publish_brief(alert(ground()))
     node.wait_for_end(body["id"])
     attempt = cancel_body(2) if call == "cancel" else revision_of(body, 2, expires_at=stamp(seconds=99))
@@ -63,14 +63,14 @@ def test_an_expired_alert_has_ended(node: Node, call: str):
     assert (answer.status_code, answer.json()["type"]) == (410, "/problems/alert-ended")
 
 
-def test_the_list_holds_what_is_live_and_nothing_else(node: Node):
-    """Section 4, `GET /v1/alerts`."""
+def test_alert_list_contains_exactly_the_live_alerts(node: Node):
+    """The list is that of `GET /v1/alerts` (section 4)."""
     live, cancelled = alert(ground()), alert(ground())
     node.publish(live)
     node.publish(cancelled)
     node.cancel(cancelled["id"], 2)
     listed, page = [], "/v1/alerts"
-    while page:  # other tests have left more than one page takes
+    while page:  # other tests have left more alerts than one page holds
         answer = node.get(page)
         assert answer.status_code == 200
         assert "approval" not in answer.text
@@ -80,8 +80,8 @@ def test_the_list_holds_what_is_live_and_nothing_else(node: Node):
     assert cancelled["id"] not in listed
 
 
-def test_the_policy_in_force_names_the_twelve(node: Node):
-    """Sections 3 and 4, `GET /v1/policy`."""
+def test_policy_answer_names_the_twelve_categories(node: Node):
+    """`GET /v1/policy` returns the policy in force (sections 3 and 4)."""
     answer = node.get("/v1/policy")
     assert answer.status_code == 200
     names = set(keys_of(answer.json()))
@@ -91,7 +91,7 @@ def test_the_policy_in_force_names_the_twelve(node: Node):
 
 
 def keys_of(value: Any) -> list[str]:
-    """All the keys in a JSON value."""
+    """Return all keys in a JSON value."""
     if isinstance(value, dict):
         return [*value, *(key for inner in value.values() for key in keys_of(inner))]
     return [key for inner in value for key in keys_of(inner)] if isinstance(value, list) else []
@@ -103,8 +103,8 @@ def keys_of(value: Any) -> list[str]:
 @pytest.mark.parametrize(
     "path", ["/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/asyncapi.json", "/docs", "/docs/stream"]
 )
-def test_the_pages_for_operators_need_no_token(node: Node, path: str):
-    """Section 4: no token."""
+def test_pages_for_operators_need_no_token(node: Node, path: str):
+    """The pages are listed in section 4."""
     assert node.api.get(path).status_code == 200
 
 
@@ -115,8 +115,8 @@ METRIC_LINE = re.compile(
 )
 
 
-def test_the_metrics_are_prometheus_text(node: Node):
-    """Section 4, `GET /metrics`."""
+def test_metrics_are_prometheus_text(node: Node):
+    """The format is described in section 4, `GET /metrics`."""
     node.publish(alert(ground()))
     answer = node.api.get("/metrics")
     assert answer.headers["content-type"].startswith(("text/plain", "application/openmetrics-text"))
@@ -137,8 +137,8 @@ TABLE = {
 }
 
 
-def test_the_openapi_document_describes_the_table(node: Node):
-    """Section 4: OpenAPI 3.1 of this table; references resolve, schemas are JSON Schema 2020-12."""
+def test_openapi_document_describes_every_route(node: Node):
+    """The document is OpenAPI 3.1, its references resolve, and its schemas are JSON Schema 2020-12 (section 4)."""
     document = node.api.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["title"]
@@ -154,15 +154,14 @@ def test_the_openapi_document_describes_the_table(node: Node):
 
 
 def resolve(document: Json, reference: str) -> Any:
-    """What a reference inside the document stands for."""
+    """Return the value that a reference inside the document points to."""
     assert reference.startswith("#/"), reference
     for part in reference[2:].split("/"):
         document = document[part.replace("~1", "/").replace("~0", "~")]
     return document
 
 
-def test_the_openapi_document_takes_good_alerts_and_refuses_bad_ones(node: Node):
-    """A schema that a publisher can validate against before posting."""
+def test_openapi_schema_accepts_valid_alerts_and_rejects_invalid_ones(node: Node):
     document = node.api.get("/openapi.json").json()
     content = document["paths"]["/v1/alerts"]["post"]["requestBody"]["content"]["application/json"]
     schema = content["schema"] | {"components": document["components"]}
@@ -184,10 +183,10 @@ arrest = { title = "Cardiac arrest", quals = ["cpr"] }
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["built-in policy", "a policy of one's own"])
-def test_the_examples_are_taken_as_they_are(own: bool, keys: Keys, tmp_path: Path):
-    """Section 4, `GET /openapi.json`: each body, in the order of the document; sent twice, it is a repeat (H3).
+def test_openapi_examples_are_accepted_unchanged(own: bool, keys: Keys, tmp_path: Path):
+    """Each example, in the order of the document, is accepted; sent twice, it is a repeat (section 4; rule H3).
 
-    There are examples of calls where the policy has any.
+    The document has examples of calls if the policy has any.
     """
     (tmp_path / "policy.toml").write_text(OWN_POLICY)
     make_call_key(tmp_path)
@@ -209,8 +208,8 @@ def test_the_examples_are_taken_as_they_are(own: bool, keys: Keys, tmp_path: Pat
         assert (len(alerts), len(opened)) == (4, 4 if own else 0)
 
 
-def test_each_severity_and_status_is_published(node: Node):
-    """Section 2: the words of CAP 1.2."""
+def test_every_severity_and_status_is_published(node: Node):
+    """The values are those of CAP 1.2 (section 2)."""
     for severity in SEVERITIES:
         for status in ("actual", "exercise", "test"):
             body = alert(ground(), severity=severity, status=status)

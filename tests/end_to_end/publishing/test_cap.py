@@ -1,4 +1,4 @@
-"""Official warnings from an issuer's webhook to a subscriber: on real nodes, killed and started again, on Redis too."""
+"""Official warnings from an issuer's webhook to a subscriber, on one node and on several, and after restarts."""
 
 import hashlib
 import http.client
@@ -27,7 +27,7 @@ Join = Callable[..., Session]
 
 @pytest.fixture
 def warned(keys: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node that takes messages of CAP, and may be killed."""
+    """A node that accepts CAP messages and that a test may kill."""
     with Node(tmp_path, keys, *options(tmp_path)) as node:
         yield node
 
@@ -35,8 +35,8 @@ def warned(keys: Keys, tmp_path: Path) -> Iterator[Node]:
 # ---- one node ----------------------------------------------------------------------------------------------------
 
 
-def test_a_warning_is_told_revised_and_ended(warned: Node, join: Join):
-    """CP16 to CP18: to who is inside, and to nobody else."""
+def test_warning_is_sent_revised_and_cancelled_to_subscribers_inside(warned: Node, join: Join):
+    """Subscribers outside the area receive nothing (rules CP16 to CP18)."""
     inside, outside = join(warned, SPOT), join(warned, {"lat": 33.75, "lng": -96.75})
     issuer = Issuer()
     status, answer = post(warned, issuer.message("m-1"))
@@ -63,8 +63,8 @@ def test_a_warning_is_told_revised_and_ended(warned: Node, join: Join):
     warned.assert_no_surprise()
 
 
-def test_what_was_replaced_is_never_absent(warned: Node, join: Join):
-    """CP20: the new alert comes before the cancel of the old one."""
+def test_replacement_is_sent_before_the_cancel_of_the_old_alert(warned: Node, join: Join):
+    """Subscribers inside always have one of the two alerts (rule CP20)."""
     inside, issuer = join(warned, SPOT), Issuer()
     old = post(warned, issuer.message("m-1"))[1]["alerts"][0]["id"]
     answer = post(warned, issuer.message("m-2", ("m-1",), ends_s=1800))[1]
@@ -74,8 +74,11 @@ def test_what_was_replaced_is_never_absent(warned: Node, join: Join):
     assert inside.everything() == [(old, 1), (new, 1), (old, "cancel")]
 
 
-def test_an_area_that_is_codes_alone_is_told_to_who_is_inside(keys: Keys, tmp_path: Path, join: Join):
-    """CZ1, CP24: by the file of `--cap-zones`; where it has a hole, nobody is told, and an unknown code is told of."""
+def test_warning_with_area_codes_reaches_subscribers_inside_the_zone(keys: Keys, tmp_path: Path, join: Join):
+    """The zone is from the file of `--cap-zones`.
+
+    Subscribers in its hole get nothing, and an unknown code is reported to the issuer (rules CZ1 and CP24).
+    """
     zone = {"type": "Polygon", "coordinates": [square(10.0, 50.0, 0.4), square(10.15, 50.15, 0.1)]}
     feature = {"type": "Feature", "properties": {"code": "EMMA_ID", "value": "DE001"}, "geometry": zone}
     (tmp_path / "zones.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
@@ -99,13 +102,13 @@ def test_an_area_that_is_codes_alone_is_told_to_who_is_inside(keys: Keys, tmp_pa
 
 
 def square(west: float, south: float, side: float) -> list[list[float]]:
-    """A ring of GeoJSON, all in degrees."""
+    """Return a square ring of GeoJSON, in degrees."""
     corners = [(0.0, 0.0), (side, 0.0), (side, side), (0.0, side), (0.0, 0.0)]
     return [[west + right, south + up] for right, up in corners]
 
 
-def test_cap_composers_very_request(warned: Node):
-    """Its headers, byte for byte, and a body that begins with a stylesheet; "Republish" sends the same again."""
+def test_request_of_cap_composer_is_accepted_and_its_repeat_is_recognized(warned: Node):
+    """The headers are copied byte for byte, and the body begins with a stylesheet; "Republish" sends the same again."""
     body = b"<?xml version='1.0' encoding='UTF-8'?>\n<?xml-stylesheet type='text/xsl' href='/cap/style.xsl'?>\n"
     body += Issuer().message("urn:oid:2.49.0.0.84.0.2024.5.1")
     headers = {
@@ -133,8 +136,8 @@ def test_cap_composers_very_request(warned: Node):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_message_with_much_audio_comes_through(warned: Node, chunked: bool):
-    """CP2: two megabytes, with a length and in chunks; a byte more is 413."""
+def test_message_of_two_megabytes_is_accepted_and_a_byte_more_is_refused(warned: Node, chunked: bool):
+    """The body may come with a length or in chunks; a larger one is answered with 413 (rule CP2)."""
     body = Issuer().message("m")
     room = 2 * 1024 * 1024 - len(body) - len("<resource></resource>")
     big = body.replace(b"</info>", b"<resource>" + b"A" * room + b"</resource></info>")
@@ -148,8 +151,8 @@ def test_a_message_with_much_audio_comes_through(warned: Node, chunked: bool):
     warned.assert_no_surprise()
 
 
-def test_a_bad_message_of_a_megabyte_is_answered_and_logged_in_few_words(warned: Node):
-    """HD14: 100 of the broken rules, and how many there are; ten of them in the log."""
+def test_large_invalid_message_gets_a_short_answer_and_log_line(warned: Node):
+    """The answer lists 100 of the broken rules and their total number; the log line names ten (rule HD14)."""
     infos = 9_000
     body = Issuer().message("m-1").decode()
     body = re.sub("<info>.*</info>", "<info><severity>x</severity><sent/></info>" * infos, body, flags=re.DOTALL)
@@ -162,8 +165,8 @@ def test_a_bad_message_of_a_megabyte_is_answered_and_logged_in_few_words(warned:
     assert line.endswith(f"and {answer.json()['errors_total'] - 10} more")
 
 
-def test_another_source_is_let_in_without_a_restart(warned: Node):
-    """BA2: SIGHUP; and a file that is no good changes nothing."""
+def test_new_source_is_accepted_after_sighup(warned: Node):
+    """An invalid file changes nothing (rule BA2)."""
     other = SECRET.upper()
     headers = BY_SECRET | {"CAP-Webhook-Auth": other}
 
@@ -182,17 +185,17 @@ def test_another_source_is_let_in_without_a_restart(warned: Node):
 
 
 def hash_of(secret: str) -> str:
-    """As the file has it."""
+    """Return the hash of a secret as the file of sources has it."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def hang_up(node: Node) -> None:
-    """SIGHUP to the first process."""
+    """Send SIGHUP to the node's main process."""
     assert node.process
     node.process.send_signal(1)
 
 
-# ---- real messages, as if they were sent a minute ago ------------------------------------------------------------
+# ---- real messages, with their times moved to a minute ago -------------------------------------------------------
 
 UNSIGNED = {
     "alerthub__msg_actual-public_en_of_hp": "invalid-value",
@@ -225,8 +228,8 @@ UNSIGNED = {
 }
 
 
-def test_real_messages_on_a_node(keys: Keys, tmp_path: Path):
-    """docs/reference/cap-rules.md: with their times moved to now, one after another."""
+def test_real_messages_get_the_expected_outcomes(keys: Keys, tmp_path: Path):
+    """The messages are posted one after another, with their times moved to now (docs/reference/cap-rules.md)."""
     if not (DATA / "cap").exists():
         pytest.skip("the real CAP messages are not here: ../shared/data/cap")
     sent_ms = int(time.time() * 1000) - 60_000
@@ -236,7 +239,7 @@ def test_real_messages_on_a_node(keys: Keys, tmp_path: Path):
             body = cap(name).read_bytes()
             try:
                 body = moved(body, sent_ms)
-            except Problem:  # one that is broken stays as it is: it is refused whenever it was sent
+            except Problem:  # an invalid message stays unchanged: its time does not matter
                 assert "missing" in UNSIGNED[name]
             status, answer = post(node, body)
             found[name] = answer["outcome"] if status < 300 else answer["type"].removeprefix("/problems/")
@@ -247,7 +250,7 @@ def test_real_messages_on_a_node(keys: Keys, tmp_path: Path):
 
 
 def metrics(node: Node) -> str:
-    """As a scraper sees them."""
+    """Return the node's metrics."""
     return node.api.get("/metrics").text
 
 
@@ -255,8 +258,8 @@ def metrics(node: Node) -> str:
 
 
 @pytest.mark.parametrize("point", ["after-append", "before-tombstone"])
-def test_after_a_kill_between_two_steps_the_same_message_finishes(point: str, keys: Keys, tmp_path: Path, join: Join):
-    """CP20: the new alert is there, the old one is cancelled, the tombstone is written; each once."""
+def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, keys: Keys, tmp_path: Path, join: Join):
+    """The new alert is published, the old one is cancelled and the tombstone is written, each once (rule CP20)."""
     issuer = Issuer()
     first, second = issuer.message("m-1"), issuer.message("m-2", ("m-1", "unseen"), ends_s=1800)
     with Node(tmp_path, keys, *options(tmp_path)) as node:
@@ -278,12 +281,13 @@ def test_after_a_kill_between_two_steps_the_same_message_finishes(point: str, ke
         assert node.live() == {new}
         session.listen(new, 1)
         assert post(node, second)[1] == answer
-        assert outcome(node, issuer.message("unseen")) == "updated"  # of what it went into: it was sent later than that
+        # This message was sent later than the alert that it joins, so it is an update.
+        assert outcome(node, issuer.message("unseen")) == "updated"
         node.assert_no_surprise()
 
 
-def test_what_is_known_of_messages_outlives_a_kill(warned: Node):
-    """CP10, CP13: by the log alone."""
+def test_knowledge_of_messages_survives_a_kill(warned: Node):
+    """The restarted node recognizes all earlier messages by the log alone (rules CP10 and CP13)."""
     issuer = Issuer()
     late = issuer.message("unseen")
     bodies = [issuer.message("m-1"), issuer.message("m-2", ("m-1",)), issuer.message("c", ("unseen",), "Cancel")]
@@ -298,7 +302,7 @@ def test_what_is_known_of_messages_outlives_a_kill(warned: Node):
 
 @pytest.fixture(scope="module")
 def cluster(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes, one of them of two processes."""
+    """Two nodes on one Redis, one of them with two processes."""
     home = tmp_path_factory.mktemp("cap")
     more = options(home)
     with on_one_redis(home, keys, more, [*more, "--workers", "2"]) as found:
@@ -306,14 +310,14 @@ def cluster(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 
 def at_once(*sends: tuple[Node, bytes]) -> list[str]:
-    """The outcomes of messages that are sent at the same time."""
+    """Send messages at the same time, and return their outcomes."""
     with ThreadPoolExecutor(len(sends)) as pool:
         return list(pool.map(lambda each: outcome(*each), sends))
 
 
 @needs_redis
-def test_a_chain_across_two_nodes(cluster: Cluster, join: Join):
-    """H6, CP13: whichever node a message comes to, all subscribers of both are told."""
+def test_message_chain_across_two_nodes_reaches_subscribers_of_both(cluster: Cluster, join: Join):
+    """Each message may arrive at any node (rules H6 and CP13)."""
     one, two = cluster.nodes
     sessions, issuer = [join(node, SPOT) for node in (one, two)], Issuer()
     alert = post(one, issuer.message("chain-1"))[1]["alerts"][0]["id"]
@@ -326,8 +330,8 @@ def test_a_chain_across_two_nodes(cluster: Cluster, join: Join):
 
 
 @needs_redis
-def test_the_same_message_at_two_nodes_at_once_is_one_alert(cluster: Cluster):
-    """CP10, H3."""
+def test_same_message_at_two_nodes_at_once_becomes_one_alert(cluster: Cluster):
+    """Repeats of a message are recognized (rules CP10 and H3)."""
     one, two = cluster.nodes
     issuer = Issuer()
     for n in range(20):
@@ -337,13 +341,13 @@ def test_the_same_message_at_two_nodes_at_once_is_one_alert(cluster: Cluster):
 
 
 def headlines(node: Node) -> list[str]:
-    """Of all that is live, sorted."""
+    """Return the headlines of all live alerts, sorted."""
     return sorted(node.state(each)["alert"]["headline"] for each in node.live())
 
 
 @needs_redis
-def test_a_message_and_its_own_cancel_at_two_nodes_at_once(cluster: Cluster):
-    """CP13: nothing of it is live in the end, whoever was first."""
+def test_message_and_its_cancel_at_two_nodes_at_once_leave_nothing_live(cluster: Cluster):
+    """The order of arrival does not matter (rule CP13)."""
     one, two = cluster.nodes
     issuer, outcomes = Issuer(), set()
     for n in range(20):
@@ -357,8 +361,8 @@ def test_a_message_and_its_own_cancel_at_two_nodes_at_once(cluster: Cluster):
 
 
 @needs_redis
-def test_a_message_and_its_own_update_at_two_nodes_at_once(cluster: Cluster):
-    """CP13: what the update says is live, once."""
+def test_message_and_its_update_at_two_nodes_at_once_leave_the_update_live(cluster: Cluster):
+    """The update is live once (rule CP13)."""
     one, two = cluster.nodes
     issuer = Issuer()
     for n in range(20):

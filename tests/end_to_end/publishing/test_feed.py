@@ -1,4 +1,4 @@
-"""The public feed of a real node, as a browser and an aggregator ask for it (PF1 to PF5)."""
+"""The public feed of a real node, as browsers and aggregators read it (rules PF1 to PF5)."""
 
 import os
 import signal
@@ -33,52 +33,52 @@ def node(request: pytest.FixtureRequest, keys: Keys, tmp_path_factory: pytest.Te
 
 
 def feed(node: Node) -> httpx.Client:
-    """Who asks for it: nobody in particular."""
+    """Return an HTTP client of the feed, without a token."""
     client: httpx.Client = node.feed  # type: ignore[attr-defined]
     return client
 
 
-def told(node: Node) -> list[str]:
-    """The ids of the features."""
+def listed(node: Node) -> list[str]:
+    """Return the ids of the features in the feed."""
     return [each["id"] for each in feed(node).get("/v1/alerts.geojson").json()["features"]]
 
 
 def entry(node: Node, alert_id: str) -> str:
-    """The CAP message that the Atom feed links for an alert; "" if it has none."""
+    """Return the link of the Atom feed to an alert's CAP message, or "" if there is none."""
     root = etree.fromstring(feed(node).get("/v1/feed.atom").content)
     links = [str(each.get("href")) for each in root.iter("{*}link") if each.get("type") == "application/cap+xml"]
     return next((link for link in links if f"/{alert_id}.xml" in link), "")
 
 
-def test_an_alert_is_told_corrected_and_called_off(node: Node) -> None:
-    """PF1, PF5: in all three forms, to whoever asks, without a token."""
+def test_feed_shows_publication_revision_and_cancel_of_an_alert(node: Node) -> None:
+    """All three formats of the feed follow the alert, and need no token (rules PF1 and PF5)."""
     body = alert(ground())
     node.publish(body)
-    wait_until(lambda: body["id"] in told(node), "it is told")
+    wait_until(lambda: body["id"] in listed(node), "it is listed")
     link = entry(node, body["id"])
     message = httpx.get(link, trust_env=False, timeout=PATIENCE)
     assert message.headers["content-type"] == "application/cap+xml"
     assert f"<identifier>{body['id']}.1</identifier>" in message.text
     node.revise(revision_of(body, 2))
-    wait_until(lambda: "Update" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the correction is told")
+    wait_until(lambda: "Update" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the correction is listed")
     assert f",{body['id']}.1," in httpx.get(link, trust_env=False, timeout=PATIENCE).text
     node.cancel(body["id"], 3)
-    wait_until(lambda: body["id"] not in told(node), "it is no longer live")
-    wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the cancel is told")
+    wait_until(lambda: body["id"] not in listed(node), "it is no longer live")
+    wait_until(lambda: "Cancel" in httpx.get(link, trust_env=False, timeout=PATIENCE).text, "the cancel is listed")
     assert entry(node, body["id"]) == link
 
 
-def test_a_test_is_told_to_nobody(node: Node) -> None:
-    """PF1."""
+def test_feed_omits_test_alerts(node: Node) -> None:
+    """The feed has only actual alerts (rule PF1)."""
     tried = node.publish(alert(ground(), status="test"))
     body = node.publish(alert(ground()))
-    wait_until(lambda: body["id"] in told(node), "the next one is told")
-    assert tried["id"] not in told(node)
+    wait_until(lambda: body["id"] in listed(node), "the next one is listed")
+    assert tried["id"] not in listed(node)
     assert feed(node).get(f"/v1/cap/{tried['id']}.xml").status_code == 404
 
 
-def test_who_has_it_already_is_told_so(node: Node) -> None:
-    """PF2: a tag, 304 without a body, HEAD; from any origin (PF3)."""
+def test_unchanged_feed_is_answered_with_304_and_head_without_a_body(node: Node) -> None:
+    """The feed has a tag (rule PF2), and pages of any origin may read it (rule PF3)."""
     for path in ("/v1/alerts.geojson", "/v1/feed.atom"):
         settled(node, path)
         whole, head = whole_and_head(node, path)
@@ -89,7 +89,7 @@ def test_who_has_it_already_is_told_so(node: Node) -> None:
 
 
 def whole_and_head(node: Node, path: str) -> tuple[httpx.Response, httpx.Response]:
-    """A body, and the answer to HEAD while it was the same."""
+    """Return the answers to GET and to HEAD while the content was the same."""
     found: list[httpx.Response] = []
 
     def both() -> bool:
@@ -101,7 +101,7 @@ def whole_and_head(node: Node, path: str) -> tuple[httpx.Response, httpx.Respons
 
 
 def settled(node: Node, path: str) -> httpx.Response:
-    """A body that was still the same when it was asked for by its tag: 304, and no body."""
+    """Return a body that was unchanged when it was requested again with its tag: 304 without a body."""
     found: list[httpx.Response] = []
 
     def twice() -> bool:
@@ -130,30 +130,30 @@ def settled(node: Node, path: str) -> httpx.Response:
         ("/docs", 404),
     ],
 )
-def test_there_is_nothing_else(node: Node, path: str, status: int) -> None:
-    """PF3: problems by RFC 9457, for any page to read."""
+def test_other_paths_of_the_feed_are_refused(node: Node, path: str, status: int) -> None:
+    """The answers are problems (RFC 9457) that pages of any origin may read (rule PF3)."""
     answer = feed(node).get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
-def test_nothing_can_be_written(node: Node) -> None:
-    """PF3: not even with a token."""
+def test_feed_refuses_writes_even_with_a_token(node: Node) -> None:
+    """The feed is read-only (rule PF3)."""
     headers = {"Authorization": f"Bearer {node.desk}"}
     assert feed(node).post("/v1/alerts.geojson", headers=headers, json={}).status_code == 405
     assert feed(node).post("/v1/alerts", headers=headers, json={}).status_code == 404
 
 
-def test_what_was_answered_is_counted(node: Node) -> None:
-    """docs/reference/behaviour.md: for the operator."""
+def test_feed_answers_are_counted_in_the_metrics(node: Node) -> None:
+    """The metrics are described in docs/reference/behaviour.md."""
     feed(node).get("/")
     metrics = httpx.get(f"http://127.0.0.1:{node.api_port}/metrics", trust_env=False, timeout=PATIENCE).text
     assert 'geocast_feed_answers_total{status="404"}' in metrics
     assert "geocast_feed_alerts" in metrics
 
 
-def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
-    """PF1: it reads the log for itself, and says 503 until it has."""
+def test_feed_has_the_alerts_again_after_a_restart(keys: Keys, tmp_path: Path) -> None:
+    """The feed answers 503 until it has read the log (rule PF1)."""
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with Node(tmp_path, keys, "--feed", f"127.0.0.1:{port}", "--feed-url", url, *FEED) as node:
@@ -162,28 +162,31 @@ def test_the_feed_goes_on_after_a_restart(keys: Keys, tmp_path: Path) -> None:
         found = httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False, timeout=PATIENCE)
         wait_until(
             lambda: httpx.get(f"{url}/v1/cap/{body['id']}.xml", trust_env=False, timeout=PATIENCE).status_code == 200,
-            "told",
+            "listed",
         )
         assert found.status_code in (200, 503)
 
 
 def drawers(node: Node) -> list[int]:
-    """The processes that draw for this node: children of it, or of its api process."""
+    """Return the ids of the drawer processes of a node: children of the node or of its API process."""
     below = [pid for child in node.children() for pid in (child, *children_of(child))]
     return [pid for pid in below if b"geocast.feed.drawer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process."""
+    """Return the ids of a process's children."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_requests_are_answered_while_nothing_is_drawn(node: Node) -> None:
-    """HD4: a request never draws; a revision that is not drawn leaves what was drawn before, and an end is obeyed."""
+def test_feed_answers_while_its_drawer_is_paused(node: Node) -> None:
+    """A request never draws.
+
+    While a revision is not drawn, the previous one is shown, and ended alerts disappear at once (rule HD4).
+    """
     first, ended = alert(ground()), alert(ground())
     node.publish(first)
     node.publish(ended)
-    wait_until(lambda: {first["id"], ended["id"]} <= set(told(node)), "both are told")
+    wait_until(lambda: {first["id"], ended["id"]} <= set(listed(node)), "both are listed")
     [drawer] = drawers(node)
     wait_until(lambda: "Alert" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "it is written")
     os.kill(drawer, signal.SIGSTOP)
@@ -191,32 +194,32 @@ def test_requests_are_answered_while_nothing_is_drawn(node: Node) -> None:
         late = node.publish(alert(ground()))
         node.revise(revision_of(first, 2))
         node.cancel(ended["id"], 2)
-        wait_until(lambda: ended["id"] not in told(node), "what was cancelled is not live any more")
-        assert first["id"] in told(node)
-        assert late["id"] not in told(node)
+        wait_until(lambda: ended["id"] not in listed(node), "what was cancelled is not live any more")
+        assert first["id"] in listed(node)
+        assert late["id"] not in listed(node)
         assert feed(node).get("/v1/feed.atom").status_code == 200
         assert "Alert" in feed(node).get(f"/v1/cap/{first['id']}.xml").text
         assert feed(node).get(f"/v1/cap/{late['id']}.xml").status_code == 404
     finally:
         os.kill(drawer, signal.SIGCONT)
-    wait_until(lambda: late["id"] in told(node), "it is told once it is drawn")
-    wait_until(lambda: "Update" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "the revision is told")
+    wait_until(lambda: late["id"] in listed(node), "it is listed once it is drawn")
+    wait_until(lambda: "Update" in feed(node).get(f"/v1/cap/{first['id']}.xml").text, "the revision is listed")
 
 
-def test_a_drawer_that_was_killed_is_started_again(node: Node) -> None:
-    """HD4: what is published next is drawn all the same, whole."""
+def test_killed_drawer_is_started_again(node: Node) -> None:
+    """The next published alert is drawn completely (rule HD4)."""
     first = node.publish(alert(ground()))
-    wait_until(lambda: first["id"] in told(node), "it is told, and the drawer has nothing more to draw")
+    wait_until(lambda: first["id"] in listed(node), "it is listed, and the drawer has nothing more to draw")
     os.kill(drawers(node)[0], signal.SIGKILL)
     wait_until(lambda: not drawers(node), "the node has noticed its end")
     body = node.publish(alert(ground()))
-    wait_until(lambda: body["id"] in told(node), "it is told")
+    wait_until(lambda: body["id"] in listed(node), "it is listed")
     [found] = [each for each in feed(node).get("/v1/alerts.geojson").json()["features"] if each["id"] == body["id"]]
     assert found["geometry"]["type"] == "Polygon"
 
 
-def test_the_drawer_ends_with_its_node(keys: Keys, tmp_path: Path) -> None:
-    """HD4: also when the node is killed."""
+def test_drawer_ends_when_its_node_is_killed(keys: Keys, tmp_path: Path) -> None:
+    """The drawer leaves no process behind (rule HD4)."""
     [port] = free_ports(1)
     options = ("--feed", f"127.0.0.1:{port}", "--feed-url", f"http://127.0.0.1:{port}", *FEED)
     with Node(tmp_path, keys, *options) as node:
@@ -227,8 +230,8 @@ def test_the_drawer_ends_with_its_node(keys: Keys, tmp_path: Path) -> None:
         wait_until(lambda: not is_running(drawer), "the drawer has ended")
 
 
-def test_a_category_is_called_as_the_policy_says(keys: Keys, tmp_path: Path) -> None:
-    """PF5: `cap_category`, and Safety where there is none."""
+def test_cap_category_comes_from_the_policy(keys: Keys, tmp_path: Path) -> None:
+    """The default is Safety (rule PF5)."""
     (tmp_path / "policy.toml").write_text(
         'name = "p"\n[categories]\narson = { title = "Arson" }\n'
         'robbery = { title = "Robbery", cap_category = "Security" }\n'
@@ -244,5 +247,5 @@ def test_a_category_is_called_as_the_policy_says(keys: Keys, tmp_path: Path) -> 
             body = alert(ground(), category=category)
             node.publish(body)
             path = f"/v1/cap/{body['id']}.xml"
-            wait_until(lambda path=path: client.get(path).status_code == 200, "it is told")
+            wait_until(lambda path=path: client.get(path).status_code == 200, "it is listed")
             assert f"<category>{expected}</category>" in client.get(path).text

@@ -1,7 +1,7 @@
-"""What the api listener takes from whom it does not know: heads, bodies, connections, answers that nobody reads.
+"""Limits of the API listener for unknown clients: heads, bodies, connections and unread answers.
 
-A `Caller` writes bytes by hand and reads whole answers. The rules of time have their own tests with a clock that is
-moved by hand, in tests/api/test_http_server.py; here they are waited for once, all at the same time.
+A `Caller` writes bytes by hand and reads whole answers. The time limits have their own tests with a manual clock in
+tests/api/test_http_server.py; here they run once in real time, all together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ READY = b"GET /readyz HTTP/1.1\r\nHost: node\r\n"
 
 
 class Said(NamedTuple):
-    """One whole answer."""
+    """A whole HTTP answer."""
 
     status: int
     headers: dict[str, str]
@@ -37,7 +37,7 @@ class Said(NamedTuple):
 
 
 class Caller:
-    """A socket to the api listener."""
+    """A client's socket to the API listener."""
 
     def __init__(self, port: int) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), PATIENCE)
@@ -50,12 +50,12 @@ class Caller:
         self.sock.close()
 
     def say(self, data: bytes) -> None:
-        """Send, for as long as the node listens."""
+        """Send data, ignoring a closed connection."""
         with contextlib.suppress(ConnectionError):
             self.sock.sendall(data)
 
     def hear(self) -> Said | None:
-        """The next answer, or None at the end of the stream."""
+        """Return the next answer, or None at the end of the stream."""
         while b"\r\n\r\n" not in self._buffer:
             if not self._more():
                 return None
@@ -77,7 +77,7 @@ class Caller:
         return bool(data)
 
     def has_ended(self) -> bool:
-        """Whether the next thing to read is the end; an answer before it is thrown away."""
+        """Return whether the stream has ended; discard any answer before the end."""
         return not self._more()
 
     def wait_for_end(self) -> None:
@@ -97,27 +97,27 @@ def many_files() -> Iterator[None]:
 
 @pytest.fixture
 def call(node: Node) -> Iterator[Callable[[], Caller]]:
-    """`call()`: a caller, who hangs up when the test is over."""
+    """A function that returns a new caller, which disconnects at the end of the test."""
     with contextlib.ExitStack() as callers:
         yield lambda: callers.enter_context(Caller(node.api_port))
 
 
 def fields(*lines: str) -> bytes:
-    """Header fields, and the end of a head."""
+    """Return header fields and the end of a head."""
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")
 
 
 def head(*lines: str, target: str = "/v1/alerts", method: str = "POST", version: str = "1.1") -> bytes:
-    """The head of a request, exactly as it is given."""
+    """Return the head of a request, exactly as given."""
     return f"{method} {target} HTTP/{version}\r\n".encode() + fields(*lines)
 
 
 def filled(size: int) -> bytes:
-    """A good head of so many bytes."""
+    """Return a valid head of `size` bytes."""
     return READY + b"A: " + b"a" * (size - len(READY) - len(b"A: \r\n\r\n")) + b"\r\n\r\n"
 
 
-# -- what is no request
+# -- invalid requests
 
 CHUNKED = ("Host: node", "Content-Type: application/json", "Transfer-Encoding: chunked")
 NO_REQUESTS = {
@@ -140,12 +140,14 @@ NO_REQUESTS = {
 
 
 @pytest.mark.parametrize(("sent", "status", "slug"), NO_REQUESTS.values(), ids=NO_REQUESTS.keys())
-def test_what_is_no_request_is_told_and_let_go(call: Callable[[], Caller], sent: bytes, status: int, slug: str):
-    """BA1, BA1c: a problem, then the end; nothing behind it is taken for a request."""
+def test_invalid_request_gets_a_problem_and_closes_the_connection(
+    call: Callable[[], Caller], sent: bytes, status: int, slug: str
+):
+    """Bytes after the invalid request are not read as another request (rules BA1 and BA1c)."""
     caller = call()
     caller.say(sent)
     answer = caller.hear()
-    while answer and answer.status == 401:  # of a body that breaks off, the head may have been answered
+    while answer and answer.status == 401:  # the head of a request with a broken body may have been answered
         answer = caller.hear()
     if answer is not None:
         assert answer.status == status
@@ -158,8 +160,8 @@ def test_what_is_no_request_is_told_and_let_go(call: Callable[[], Caller], sent:
     caller.wait_for_end()
 
 
-def test_a_head_may_have_32_kib_and_come_byte_by_byte(call: Callable[[], Caller]):
-    """BA1: the limit is a limit."""
+def test_head_of_32_kib_and_head_sent_byte_by_byte_are_accepted(call: Callable[[], Caller]):
+    """The limit is inclusive (rule BA1)."""
     caller = call()
     caller.say(filled(HEAD_MAX))
     assert caller.hear().status == 200
@@ -168,16 +170,16 @@ def test_a_head_may_have_32_kib_and_come_byte_by_byte(call: Callable[[], Caller]
     assert caller.hear().status == 200
 
 
-def test_an_old_client_needs_no_host(call: Callable[[], Caller]):
-    """BA1c: HTTP/1.0 has none."""
+def test_http_1_0_request_needs_no_host(call: Callable[[], Caller]):
+    """HTTP/1.0 does not require a Host field (rule BA1c)."""
     caller = call()
     caller.say(head(target="/readyz", method="GET", version="1.0"))
     assert caller.hear().status == 200
     caller.wait_for_end()
 
 
-def test_the_stream_listener_wants_a_host_too(node: Node):
-    """S2: RFC 9112, 3.2; a request of HTTP/1.1 without exactly one is met with 400."""
+def test_stream_listener_requires_exactly_one_host(node: Node):
+    """An HTTP/1.1 request without exactly one Host gets 400 (RFC 9112, section 3.2; rule S2)."""
     good = [f"{name}: {value}" for name, value in upgrade_headers("geocast.v1.json", Host=None).items() if value]
     for hosts, status in (([], 400), (["Host: a", "Host: b"], 400), (["Host: a"], 101)):
         with Caller(node.stream_port) as caller:
@@ -185,18 +187,18 @@ def test_the_stream_listener_wants_a_host_too(node: Node):
             assert int(caller.sock.recv(65536).split()[1]) == status
 
 
-# -- what is one
+# -- valid requests
 
 
-def test_a_request_may_name_the_whole_address(call: Callable[[], Caller]):
-    """BA1c: RFC 9112, 3.2.2, the absolute form."""
+def test_request_with_absolute_target_is_accepted(call: Callable[[], Caller]):
+    """The absolute form is that of RFC 9112, section 3.2.2 (rule BA1c)."""
     caller = call()
     caller.say(head("Host: node", target="http://node/readyz", method="GET"))
     assert caller.hear().status == 200
 
 
 def publication(keys: Keys, body: bytes, *lines: str) -> bytes:
-    """A POST with these fields beside the usual ones."""
+    """Return a POST request with these header fields in addition to the usual ones."""
     token = f"Authorization: Bearer {keys.token()}"
     return (
         head("Host: 127.0.0.1", "Content-Type: application/json", token, *lines, f"Content-Length: {len(body)}") + body
@@ -211,8 +213,8 @@ JAVA = (
 
 
 @pytest.mark.parametrize("lines", [JAVA, ("Connection: Upgrade", "Upgrade: websocket")], ids=["h2c", "websocket"])
-def test_an_upgrade_that_is_offered_is_passed_over(call: Callable[[], Caller], keys: Keys, lines: tuple[str, ...]):
-    """BA1c: RFC 9110, 7.8. Java's HttpClient offers HTTP/2 each time; the body is read all the same."""
+def test_offered_upgrade_is_ignored(call: Callable[[], Caller], keys: Keys, lines: tuple[str, ...]):
+    """Java's HttpClient offers HTTP/2 in each request; the body is read as usual (RFC 9110, section 7.8; rule BA1c)."""
     caller = call()
     for _ in range(2):
         caller.say(publication(keys, json.dumps(alert(ground())).encode(), *lines))
@@ -221,8 +223,8 @@ def test_an_upgrade_that_is_offered_is_passed_over(call: Callable[[], Caller], k
         assert "upgrade" not in answer.headers
 
 
-def test_a_trailer_is_no_header(call: Callable[[], Caller], keys: Keys):
-    """BA1c: RFC 9110, 6.5.1: what is written behind a body is nobody's credentials."""
+def test_trailer_fields_are_not_used_as_headers(call: Callable[[], Caller], keys: Keys):
+    """Credentials after a body do not count (RFC 9110, section 6.5.1; rule BA1c)."""
     body = json.dumps(alert(ground())).encode()
     chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
     caller = call()
@@ -233,8 +235,8 @@ def test_a_trailer_is_no_header(call: Callable[[], Caller], keys: Keys):
     assert caller.hear().status == 201
 
 
-def test_requests_one_behind_another_are_answered_in_their_order(call: Callable[[], Caller], keys: Keys):
-    """BA1b: nothing behind a request is looked at before that one is answered, and nothing is lost."""
+def test_pipelined_requests_are_answered_in_order(call: Callable[[], Caller], keys: Keys):
+    """A request is read only after the previous one is answered, and none is lost (rule BA1b)."""
     bodies = [json.dumps(alert(ground())).encode() for _ in range(20)]
     caller = call()
     caller.say(b"".join(publication(keys, body) for body in bodies))
@@ -244,8 +246,8 @@ def test_requests_one_behind_another_are_answered_in_their_order(call: Callable[
         assert json.loads(answer.body)["id"] == json.loads(body)["id"]
 
 
-def test_a_body_that_was_refused_unread_does_not_hinder_the_next_request(call: Callable[[], Caller], keys: Keys):
-    """BA1a: the rest of it is read and thrown away."""
+def test_request_after_a_refused_unread_body_is_answered(call: Callable[[], Caller], keys: Keys):
+    """The rest of the refused body is read and discarded (rule BA1a)."""
     caller = call()
     caller.say(head("Host: node", "Content-Type: application/json", "Content-Length: 100000"))
     assert caller.hear().status == 401
@@ -253,8 +255,8 @@ def test_a_body_that_was_refused_unread_does_not_hinder_the_next_request(call: C
     assert caller.hear().status == 201
 
 
-def test_who_does_not_read_a_page_holds_no_file_open(own_node: Node):
-    """BA1d: a connection takes one descriptor, so that there is one for each subscriber whom a node takes."""
+def test_unread_page_keeps_no_file_open(own_node: Node):
+    """A connection takes one descriptor, which leaves one for each subscriber (rule BA1d)."""
     assert own_node.process
     descriptors = Path(f"/proc/{own_node.process.pid}/fd")
     before = [link.readlink() for link in descriptors.iterdir()]
@@ -271,7 +273,7 @@ def test_who_does_not_read_a_page_holds_no_file_open(own_node: Node):
 # -- a crowd
 
 BAD = 2_000
-MANNERS: tuple[tuple[bytes, bytes], ...] = (  # what each says at first, and again and again
+MANNERS: tuple[tuple[bytes, bytes], ...] = (  # the bytes that each sends first, and the bytes that it repeats
     (b"", b""),
     (READY + b"A: ", b"a"),
     (b"POST /v1/alerts HTTP/1.1\r\n", b""),
@@ -280,10 +282,10 @@ MANNERS: tuple[tuple[bytes, bytes], ...] = (  # what each says at first, and aga
 
 
 @pytest.mark.slow
-def test_a_crowd_that_asks_for_nothing_hinders_nobody(own_node: Node, join: Join, many_files: None):
-    """BA1: two thousand are idle, break off, drip or never come to an end; each alert is taken and delivered meanwhile.
+def test_two_thousand_useless_connections_do_not_delay_alerts(own_node: Node, join: Join, many_files: None):
+    """The connections are idle, stop in the middle, send slowly or never end.
 
-    The node ends each of those connections by itself.
+    Each alert is accepted and delivered meanwhile, and the node closes all of these connections (rule BA1).
     """
     spot = ground()
     session = join(own_node, place(spot))
@@ -315,15 +317,15 @@ CONNECTIONS = DESCRIPTORS // 8
 
 @pytest.fixture
 def narrow(keys: Keys, tmp_path: Path) -> Iterator[Node]:
-    """A node that may open a thousand files and no more: so the api takes 125 connections."""
+    """A node with at most a thousand open files, so that its API accepts 125 connections."""
     node = Node(tmp_path, keys)
     node.launcher = ["sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" "$@"']
     with node:
         yield node
 
 
-def test_whoever_has_kept_a_full_node_waiting_the_longest_makes_room(narrow: Node, keys: Keys, join: Join):
-    """BA1d: so that a crowd cannot keep publishers out; subscribers are not touched."""
+def test_full_node_closes_the_longest_waiting_connection(narrow: Node, keys: Keys, join: Join):
+    """A crowd cannot keep publishers out, and subscribers are not affected (rule BA1d)."""
     spot = ground()
     session = join(narrow, place(spot))
     with contextlib.ExitStack() as open_sockets:
@@ -338,8 +340,8 @@ def test_whoever_has_kept_a_full_node_waiting_the_longest_makes_room(narrow: Nod
         assert crowd[-1].hear().status == 200
 
 
-def test_where_all_have_a_request_under_way_the_next_one_is_told(narrow: Node, keys: Keys):
-    """BA1d: 503 with `Retry-After`; who is done makes room."""
+def test_connection_is_refused_with_503_while_all_others_have_a_request(narrow: Node, keys: Keys):
+    """The answer has `Retry-After`; a finished request makes room (rule BA1d)."""
     narrow.api.close()
     with contextlib.ExitStack() as open_sockets:
         body = json.dumps(alert(ground())).encode()
@@ -350,11 +352,11 @@ def test_where_all_have_a_request_under_way_the_next_one_is_told(narrow: Node, k
         wait_until(lambda: knocked(narrow) == 503, "there is no room")
         crowd[0].say(request[-1:])
         assert crowd[0].hear().status == 201
-        wait_until(lambda: knocked(narrow) == 200, "who is done gives way")
+        wait_until(lambda: knocked(narrow) == 200, "the finished request makes room")
 
 
 def knocked(node: Node) -> int | None:
-    """What another connection is told; None where a reset overtook it."""
+    """Return the status that a new connection gets, or None if it was reset before the answer."""
     with Caller(node.api_port) as caller:
         caller.say(READY + b"\r\n")
         answer = caller.hear()

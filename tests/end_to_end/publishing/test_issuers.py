@@ -1,4 +1,4 @@
-"""Two issuers in one key set: equal `sub`s of both are two subjects, on a real node (rule HD5)."""
+"""Two issuers in one key set: equal `sub`s of both are different subjects (rule HD5)."""
 
 import json
 import signal
@@ -21,10 +21,10 @@ QUALS = ["cpr", "medic"]
 
 
 class TwoIssuers(Keys):
-    """A key of the chamber, which may grant qualifications, and a key of an app, which may not."""
+    """The key of the chamber, which may grant qualifications, and the key of an app, which may not."""
 
     def __init__(self, *, named: bool = True) -> None:
-        """`named`: whether the key set says whose each key is."""
+        """Create the keys; `named` says whether the key set names the issuer of each key."""
         super().__init__(QUALS)
         self.app = Keys()
         self.issuers = {"ed": CHAMBER, "app": APP} if named else {}
@@ -38,11 +38,11 @@ class TwoIssuers(Keys):
         return {"iss": self.issuers[kid]} if kid in self.issuers else {}
 
     def of_app(self, **claims: Any) -> str:
-        """Sign a token by the app's key."""
+        """Return a token signed with the app's key."""
         return self.app.signed(self.app.claims(**claims), kid="app")
 
     def of_chamber(self, sub: str, **claims: Any) -> str:
-        """Sign a responder's token by the chamber's key."""
+        """Return a responder's token signed with the chamber's key."""
         now = int(time.time())
         return self.token(**{"sub": sub, "scope": PHONE_SCOPE, "quals": QUALS, "iat": now, "exp": now + 3600} | claims)
 
@@ -53,7 +53,7 @@ def calling(home: Path, keys: TwoIssuers) -> Node:
 
 
 class Heard(Session):
-    """A session at the place that calls are from; `heard` is all that it was sent."""
+    """A session at the place of the calls; `heard` has all messages that it received."""
 
     def __init__(self, node: Node, token: str, **fields: Any) -> None:
         super().__init__(node)
@@ -66,14 +66,14 @@ class Heard(Session):
         return self.heard[-1]
 
     def assert_no_place(self) -> None:
-        """Assert that nothing it was sent, or is owed by now, names the exact place."""
+        """Require that no message of this session, up to now, contains the exact place."""
         self.move(*self.places)
         assert not any(secret in json.dumps(self.heard) for secret in SECRETS)
         assert not any(message["type"] == "task" for message in self.heard)
 
 
 def posted(node: Node, path: str, body: Json, sub: str = "cad-3") -> Json:
-    """Post as a dispatcher of the chamber; the answer, which is 201."""
+    """Post as a dispatcher of the chamber; require 201 and return the answer."""
     answer = node.post(path, body, node.keys.token(sub=sub, scope=DISPATCH_SCOPE))
     assert answer.status_code == 201, answer.text
     return answer.json()
@@ -94,8 +94,8 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
         node.assert_no_surprise()
 
 
-def test_task_is_never_sent_to_another_issuers_equal_sub(node: Node) -> None:
-    """HD5: neither to a session that was there before the seat, nor to a later one, nor when the place is corrected."""
+def test_task_is_never_sent_to_equal_sub_of_another_issuer(node: Node) -> None:
+    """Sessions from before the seat, later sessions and a correction of the place make no difference (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     forged = keys.of_app(sub="r-1", scope=PHONE_SCOPE, quals=QUALS, iat=int(time.time()), exp=int(time.time()) + 3600)
@@ -117,8 +117,8 @@ def test_task_is_never_sent_to_another_issuers_equal_sub(node: Node) -> None:
             late.assert_no_place()
 
 
-def test_seat_is_not_given_back_by_another_issuers_equal_sub(node: Node) -> None:
-    """HD5: neither `decline` nor `report` of the other counts, whatever it says that it holds."""
+def test_equal_sub_of_another_issuer_cannot_give_back_the_seat(node: Node) -> None:
+    """The `decline` and `report` of the other subject do not count, whatever its session holds (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     body = call()
@@ -132,15 +132,15 @@ def test_seat_is_not_given_back_by_another_issuers_equal_sub(node: Node) -> None
             for kind in ({"type": "decline"}, {"type": "report", "state": "arrived"}, {"type": "decline"}):
                 other.say({**kind, "id": body["id"]})
             other.assert_no_place()
-        # The holder's own word comes after, so the other's would have been stored by then.
+        # The holder's report comes later, so the other's would have been stored by then.
         responder.say({"type": "report", "id": body["id"], "state": "aed"})
         wait_until(lambda: seats(node, body["id"])[0]["state"] != "going", "a report is stored")
         [after] = seats(node, body["id"])
         assert (after["accepted_at"], after["state"]) == (seat["accepted_at"], "aed")
 
 
-def test_two_responders_of_one_sub_take_a_seat_each(tmp_path: Path) -> None:
-    """HD5, RV3: both keys may grant, so both are qualified, and neither is given the other's seat."""
+def test_equal_subs_of_two_granting_issuers_take_separate_seats(tmp_path: Path) -> None:
+    """Both keys may grant qualifications, and neither responder gets the other's seat (rules HD5 and RV3)."""
     keys = TwoIssuers()
     keys.app.quals = QUALS
     now = int(time.time())
@@ -158,8 +158,8 @@ def test_two_responders_of_one_sub_take_a_seat_each(tmp_path: Path) -> None:
         assert [seat["seat"] for seat in seats(node, body["id"])] == [2]
 
 
-def test_alert_and_call_of_one_issuer_are_not_an_equal_subs_of_another(tmp_path: Path) -> None:
-    """HD5: it reads no counts, revises nothing and cancels nothing; nor does it see the call or end it."""
+def test_equal_sub_of_another_issuer_cannot_change_an_alert_or_call(tmp_path: Path) -> None:
+    """The other subject cannot read counts, revise or cancel the alert, nor see or end the call (rule HD5)."""
     keys = TwoIssuers()
     theirs, others = (sign(sub="desk", scope=DESK_SCOPE) for sign in (keys.token, keys.of_app))
     calling_others = keys.of_app(sub="cad-3", scope=DISPATCH_SCOPE)
@@ -184,8 +184,8 @@ def test_alert_and_call_of_one_issuer_are_not_an_equal_subs_of_another(tmp_path:
         node.assert_no_surprise()
 
 
-def test_session_ends_with_its_subject(tmp_path: Path) -> None:
-    """HD5, M4, BA3: by a token of another issuer; and by a reload that changes the issuer of its key."""
+def test_session_ends_when_its_issuer_changes(tmp_path: Path) -> None:
+    """The change comes with a token of another issuer, or with a reload of the key set (rules HD5, M4 and BA3)."""
     keys, body = TwoIssuers(), call()
     with calling(tmp_path, keys) as node:
         with Heard(node, keys.of_chamber("r-1")) as session:

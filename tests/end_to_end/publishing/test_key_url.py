@@ -1,6 +1,6 @@
-"""Keys at a URL: rotated, withdrawn, and a server that goes away, serves rubbish, or is slow.
+"""Keys at a URL: rotation, withdrawal, and a server that is unreachable, slow or serves invalid keys.
 
-By real HTTPS with an authority of the test's own, with one process and with several.
+The tests use real HTTPS with their own certificate authority, with one process and with several.
 """
 
 import contextlib
@@ -33,21 +33,21 @@ class Published(Reloading):
         self.server = server
 
     def of_old(self) -> Json:
-        """The old key, as it is published."""
+        """Return the old key as published."""
         return {"keys": [self.old.jwks()["keys"][0]]}
 
     def of_both(self) -> Json:
-        """Both keys, and one that is for something else."""
+        """Return both keys, and a key for another purpose."""
         other = {"kty": "RSA", "kid": "enc", "alg": "RSA-OAEP", "use": "enc", "n": "x", "e": "AQAB"}
         return {"keys": [*self.of_old()["keys"], other, *self.only_new()["keys"]]}
 
     def publish(self, keys: Any, result: str = "ok") -> None:
-        """Have other keys published, and the node told to look (SIGHUP); wait for the result."""
+        """Publish other keys, have the node fetch them (SIGHUP), and wait for the result."""
         self.server.keys = keys
         self.fetch(result)
 
     def fetch(self, result: str = "ok") -> None:
-        """SIGHUP, and wait for the result of the fetch."""
+        """Send SIGHUP, and wait for the result of the fetch."""
         name = f'key_fetches_total{{result="{result}"}}'
         before = self.metric(name)
         self.hang_up()
@@ -55,7 +55,7 @@ class Published(Reloading):
 
 
 def starting(home: Path, certificate: Certificate, url: str, *options: str) -> Node:
-    """A node with keys at that URL, which is not started yet."""
+    """Return a node with keys at this URL, not started yet."""
     return Node(home, Keys(), "--keys", url, *options, SSL_CERT_FILE=str(certificate.crt))
 
 
@@ -63,7 +63,7 @@ def starting(home: Path, certificate: Certificate, url: str, *options: str) -> N
 def running(
     request: pytest.FixtureRequest, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Published]:
-    """The node, and the server of its keys, which is fetched from when somebody asks for it."""
+    """A running node, and the server of its keys."""
     server = KeyServer(None)
     with server.serving(certificate) as url:
         home = tmp_path_factory.mktemp("keys")
@@ -81,8 +81,8 @@ def site(running: Published) -> Published:
     return running
 
 
-def test_unknown_keys_are_waited_for_when_they_are_published(running: Published, join: Join):
-    """T8: the first token of a new key is good at once, at the api and on the stream; nobody has told the node."""
+def test_first_token_of_a_new_key_waits_for_one_fetch_of_the_keys(running: Published, join: Join):
+    """The API and the stream accept the token at once, without a signal to the node (rule T8)."""
     site, asked = running, running.server.asked
     site.server.keys = site.of_both()
     site.server.slow_s = 0.3
@@ -107,8 +107,8 @@ def test_unknown_keys_are_waited_for_when_they_are_published(running: Published,
     assert site.server.asked == asked + 1, "strangers can't have it fetched again and again"
 
 
-def test_a_key_that_is_withdrawn_ends_its_sessions(site: Published, join: Join):
-    """BA3: 4401; all others stay."""
+def test_withdrawn_key_ends_its_sessions_only(site: Published, join: Join):
+    """The close code is 4401; sessions of other keys stay open (rule BA3)."""
     site.publish(site.of_both())
     wait_until(lambda: site.status(site.new_token()) == 200, "the new key is in force")
     leaving = [join(site.node) for _ in range(CROWD)]
@@ -126,8 +126,8 @@ def test_a_key_that_is_withdrawn_ends_its_sessions(site: Published, join: Join):
     [b"<html>", {"keys": []}, b" " * 300_000, {"keys": [{"kty": "oct", "kid": "ed", "alg": "HS256", "k": "x" * 64}]}],
     ids=["no JSON", "no keys", "too long", "a secret"],
 )
-def test_the_last_good_set_is_kept(site: Published, join: Join, rubbish: Any):
-    """T8: and one line says so."""
+def test_last_valid_key_set_is_kept_while_the_url_serves_invalid_keys(site: Published, join: Join, rubbish: Any):
+    """One log line reports the failure (rule T8)."""
     session, since = join(site.node), len(site.node.output())
     site.publish(rubbish, "failed")
     site.fetch("failed")
@@ -138,8 +138,8 @@ def test_the_last_good_set_is_kept(site: Published, join: Join, rubbish: Any):
     wait_until(lambda: "the keys can be fetched again" in site.node.output()[since:], "a line says so")
 
 
-def test_the_files_are_read_anew_when_the_keys_cannot_be(site: Published):
-    """BA2: they are apart. A server of keys that is down keeps no policy from coming into force."""
+def test_files_are_reloaded_while_the_keys_cannot_be_fetched(site: Published):
+    """An unreachable key server does not keep a new policy out of force (rule BA2)."""
     site.server.status = 503
     try:
         site.reload()
@@ -148,8 +148,11 @@ def test_the_files_are_read_anew_when_the_keys_cannot_be(site: Published):
         site.server.status = 200
 
 
-def test_a_key_is_withdrawn_though_nobody_says_so(tmp_path: Path, certificate: Certificate, join: Join):
-    """BA3: within `--keys-refresh-s` and a second; and the server may have been away meanwhile."""
+def test_withdrawn_key_is_noticed_without_a_signal(tmp_path: Path, certificate: Certificate, join: Join):
+    """The node needs at most `--keys-refresh-s` and a second (rule BA3).
+
+    The server may have been unreachable meanwhile.
+    """
     server, [port] = KeyServer(None), free_ports(1)
     url = f"https://localhost:{port}/realms/x/certs?tenant=1"
     node = starting(tmp_path, certificate, url, "--keys-refresh-s", "1", "--workers", "2")
@@ -166,12 +169,12 @@ def test_a_key_is_withdrawn_though_nobody_says_so(tmp_path: Path, certificate: C
         assert staying.ask("ping")["type"] == "pong"
 
 
-# -- refused
+# -- refused configurations
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_without_keys_it_does_not_start(tmp_path: Path, certificate: Certificate, workers: str):
-    """K1: fail closed; one line and exit status 2."""
+def test_node_without_usable_keys_does_not_start(tmp_path: Path, certificate: Certificate, workers: str):
+    """The command prints one line and exits with status 2 (rule K1)."""
     server = KeyServer({"keys": []})
     with server.serving(certificate) as url:
         ended = geocast(tmp_path, "serve", "--keys", url, "--workers", workers, SSL_CERT_FILE=str(certificate.crt))
@@ -199,8 +202,8 @@ def test_without_keys_it_does_not_start(tmp_path: Path, certificate: Certificate
     ],
     ids=range(4),
 )
-def test_an_address_that_can_be_forged_is_refused(tmp_path: Path, options: list[str], said: str):
-    """K1: nothing on the way to the keys may be able to change them."""
+def test_key_url_that_can_be_forged_is_refused(tmp_path: Path, options: list[str], said: str):
+    """Nothing on the way to the keys may be able to change them (rule K1)."""
     ended = geocast(tmp_path, "serve", *options)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert said in ended.stderr
@@ -208,8 +211,8 @@ def test_an_address_that_can_be_forged_is_refused(tmp_path: Path, options: list[
     assert ended.stderr.count("\n") == 1
 
 
-def test_plain_http_will_do_on_loopback_with_dev(tmp_path: Path, join: Join):
-    """K1: to try it on this machine."""
+def test_plain_http_key_url_is_accepted_on_loopback_with_dev(tmp_path: Path, join: Join):
+    """A trial on one machine needs no certificate (rule K1)."""
     keys = Keys()
     server = KeyServer({"keys": [keys.jwks()["keys"][0]]})
     with server.serving(None) as url, Node(tmp_path, keys, "--dev", "--keys", url) as node:

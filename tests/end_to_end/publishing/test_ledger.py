@@ -1,4 +1,4 @@
-"""`geocast ledger` as processes of its own: beside a node, killed in the middle, ended in order, verified."""
+"""`geocast ledger` in its own processes beside a node: written, killed, ended in order, and verified."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LEDGER_PAGE = Path(__file__).resolve().parents[3] / "docs" / "operations" / "led
 
 
 class Writer:
-    """`geocast ledger write`."""
+    """A process of `geocast ledger write`."""
 
     def __init__(self, folder: Path, log: str) -> None:
         self.folder, self.log = folder, log
@@ -36,7 +36,10 @@ class Writer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; it has the log by the environment, where no other user sees the password."""
+        """Start the process.
+
+        The log's URL is in the environment, where other users cannot see its password.
+        """
         with self.errors.open("ab") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [BIN / "geocast", "ledger", "write", self.folder],
@@ -46,37 +49,37 @@ class Writer:
             )
 
     def run(self) -> None:
-        """Start it, and wait until it has written that it was started."""
+        """Start the process, and wait until it has recorded its start."""
         before = len(self.records())
         self.start()
         wait_until(lambda: len(self.records()) > before, "it is started")
 
     def kill(self) -> None:
-        """Signal 9."""
+        """Send SIGKILL."""
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
 
     def end(self) -> str:
-        """SIGTERM; what it says last."""
+        """Send SIGTERM, and return the last output."""
         assert self.process
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(PATIENCE) == 0, self.errors.read_text()
         return self.output.read_text().strip()
 
     def records(self) -> list[dict[str, Any]]:
-        """The whole lines that it has written."""
+        """Return the complete lines that it has written."""
         found: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("????-??-??.jsonl")):
             found += [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         return found
 
     def keys(self) -> list[tuple[str, str, int]]:
-        """What each record about an entry is of."""
+        """Return the kind, id and revision of each record about an entry."""
         return [(each["what"], each["id"], each["revision"]) for each in self.records() if "position" in each]
 
     def ask(self, *arguments: str) -> tuple[int, str]:
-        """`geocast ledger COMMAND DIR …`: its exit status, and its first line."""
+        """Run `geocast ledger COMMAND DIR …`; return its exit status and first line."""
         command, *options = arguments
         done = ended(BIN / "geocast", "ledger", command, self.folder, *options, env=clean_environment())
         return done.returncode, (done.stdout or done.stderr).partition("\n")[0]
@@ -84,7 +87,7 @@ class Writer:
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
 def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Node, str]]:
-    """A node, and what the ledger is told of its log."""
+    """A node, and the URL of its log for the ledger."""
     home = tmp_path_factory.mktemp("ledger")
     if request.param == "sqlite":
         with Node(home, Keys()) as node:
@@ -101,14 +104,14 @@ def node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def writer(node: tuple[Node, str], tmp_path: Path) -> Iterator[Writer]:
-    """A ledger that is not written yet."""
+    """A ledger that is not started yet."""
     writer = Writer(tmp_path / "ledger", node[1])
     yield writer
     writer.kill()
 
 
 def publish(node: Node) -> list[tuple[str, str, int]]:
-    """An alert, its revision and its cancel; how the ledger names them."""
+    """Publish, revise and cancel an alert, and return the ledger's names for the three entries."""
     body = alert(ground())
     node.publish(body)
     node.revise(revision_of(body, 2))
@@ -116,8 +119,8 @@ def publish(node: Node) -> list[tuple[str, str, int]]:
     return [("alert", body["id"], 1), ("revision", body["id"], 2), ("cancel", body["id"], 3)]
 
 
-def test_what_is_published_is_in_the_ledger(node: tuple[Node, str], writer: Writer):
-    """LE1 to LE6: what was there before it was started, and what comes while it runs."""
+def test_ledger_records_entries_from_before_and_after_its_start(node: tuple[Node, str], writer: Writer):
+    """The ledger contains no text, reviewer or place of an alert (rules LE1 to LE6)."""
     expected = publish(node[0])
     writer.run()
     wait_until(lambda: set(expected) <= set(writer.keys()), "the ledger has what was there")
@@ -133,8 +136,8 @@ def test_what_is_published_is_in_the_ledger(node: tuple[Node, str], writer: Writ
     assert [each["n"] for each in writer.records()] == list(range(1, count + 1))
 
 
-def test_two_ledgers_are_two_witnesses_of_the_same(node: tuple[Node, str], tmp_path: Path):
-    """LE7."""
+def test_two_ledgers_of_one_log_record_the_same_entries(node: tuple[Node, str], tmp_path: Path):
+    """Each ledger has its own chain of hashes (rule LE7)."""
     writers = [Writer(tmp_path / name, node[1]) for name in ("one", "two")]
     try:
         for writer in writers:
@@ -152,14 +155,14 @@ def test_two_ledgers_are_two_witnesses_of_the_same(node: tuple[Node, str], tmp_p
             writer.kill()
 
 
-def test_killed_again_and_again_it_has_each_entry_once(node: tuple[Node, str], writer: Writer):
-    """LE1, LE2: kill -9 at whatever moment, in the middle of a line or between two files."""
+def test_repeatedly_killed_ledger_has_each_entry_once(node: tuple[Node, str], writer: Writer):
+    """A kill -9 may come in the middle of a line or between two files (rules LE1 and LE2)."""
     expected, moments = [], random.Random(7)
     for _ in range(8):
         bodies = [alert(ground()) for _ in range(20)]
         expected += [("alert", body["id"], 1) for body in bodies]
         writer.run()
-        killing = threading.Timer(moments.uniform(0, 0.2), writer.kill)  # while it writes what is published now
+        killing = threading.Timer(moments.uniform(0, 0.2), writer.kill)  # while it records the new alerts
         killing.start()
         assert {each.status_code for each in node[0].at_once("/v1/alerts", bodies)} == {201}
         killing.join()
@@ -171,13 +174,13 @@ def test_killed_again_and_again_it_has_each_entry_once(node: tuple[Node, str], w
     assert writer.ask("verify", "--head", head)[0] == 0
 
 
-def test_whoever_changes_a_line_is_found(node: tuple[Node, str], writer: Writer):
-    """LE6: exit status 1, and the line; a start refuses, with 2."""
+def test_changed_line_is_found_by_verify_and_stops_the_next_start(node: tuple[Node, str], writer: Writer):
+    """`verify` exits with status 1 and names the line; the writer exits with status 2 (rule LE6)."""
     expected = publish(node[0])
     writer.run()
     wait_until(lambda: set(expected) <= set(writer.keys()), "it has it")
     writer.end()
-    days = writer.folder.glob("????-??-??.jsonl")  # two of them, around midnight
+    days = writer.folder.glob("????-??-??.jsonl")  # two files around midnight
     path = next(day for day in days if '"severity":"moderate"' in day.read_text())
     path.write_text(path.read_text().replace('"severity":"moderate"', '"severity":"minor"', 1))
     status, line = writer.ask("verify")
@@ -190,8 +193,8 @@ def test_whoever_changes_a_line_is_found(node: tuple[Node, str], writer: Writer)
     assert "secret" not in writer.errors.read_text()
 
 
-def test_a_log_that_is_not_there_is_waited_for(tmp_path: Path):
-    """Obs3: the line says so once, and the ledger ends in order all the same."""
+def test_ledger_waits_for_a_missing_log(tmp_path: Path):
+    """One log line says so, and the ledger still ends in order (rule Obs3)."""
     writer = Writer(tmp_path / "ledger", f"sqlite:{tmp_path / 'nowhere.db'}")
     writer.start()
     try:
@@ -211,7 +214,7 @@ burglary = {{ title = "Burglary", approvals = 2 }}
 
 
 def signed(node: Node, path: str, body: dict[str, Any], *names: str) -> dict[str, Any]:
-    """A request as it is sent: with the form of its dry run, and the signatures of these reviewers."""
+    """Return the request with the form of its dry run and the signatures of these reviewers."""
     body = {name: value for name, value in body.items() if name != "approval"}
     answer = node.post(path, body, dry_run="true")
     assert answer.status_code == 200, answer.text
@@ -220,8 +223,11 @@ def signed(node: Node, path: str, body: dict[str, Any], *names: str) -> dict[str
     return body | {"approval": {"form": form, "signatures": signatures}}
 
 
-def test_who_has_signed_is_in_the_chain_and_the_signatures_are_beside_it(tmp_path: Path):
-    """LE3, LE6: anybody who has the reviewers' public keys can check them, long after the log has forgotten."""
+def test_ledger_chain_names_signers_and_keeps_signatures_beside_it(tmp_path: Path):
+    """Anybody with the reviewers' public keys can check the signatures (rules LE3 and LE6).
+
+    This works long after the log has dropped the alert.
+    """
     (tmp_path / "policy.toml").write_text(POLICY)
     (tmp_path / "reviewers.jwks").write_bytes(jwks("r-1", "r-2"))
     options = ("--policy", "policy.toml", "--reviewers", "reviewers.jwks")
@@ -262,16 +268,16 @@ def test_who_has_signed_is_in_the_chain_and_the_signatures_are_beside_it(tmp_pat
     ],
     ids=range(8),
 )
-def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, arguments: list[str], said: str):
-    """K1."""
+def test_invalid_ledger_arguments_are_refused_in_one_line(tmp_path: Path, arguments: list[str], said: str):
+    """The exit status is 2 (rule K1)."""
     done = ended(BIN / "geocast", "ledger", *arguments, env=clean_environment(), cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_who_may_not_write_to_the_folder_is_told(tmp_path: Path):
-    """K1: exit status 1, for it may pass."""
+def test_ledger_without_write_permission_exits_with_status_1(tmp_path: Path):
+    """The status is 1, because the condition may pass (rule K1)."""
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
     folder = tmp_path / "ledger"

@@ -1,4 +1,4 @@
-"""`--publishers`: real tokens at a real node, in one process and in several; and a reload."""
+"""`--publishers` at a real node, with one process and with several, and after reloads."""
 
 import json
 import re
@@ -31,21 +31,21 @@ statuses = ["exercise", "test"]
 
 
 class Grants:
-    """A node with a publishers' file that a test writes anew."""
+    """A node with a publishers' file that tests rewrite."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
 
     def token(self, sub: str, scope: str = DESK_SCOPE) -> str:
-        """A real token of a publisher."""
+        """Return a token of a publisher."""
         return self.node.keys.token(sub=sub, scope=scope)
 
     def post(self, sub: str, body: Json, **params: str) -> tuple[int, str, list[str]]:
-        """What `POST /v1/alerts` answers: status, slug, pointers."""
+        """Return the status, problem type and pointers that `POST /v1/alerts` answers."""
         return _told(self.node.post("/v1/alerts", body, self.token(sub), **params))
 
     def reload(self, text: str, result: str = "ok") -> None:
-        """Have another file in force, or not."""
+        """Reload another file, and wait for the result."""
         before = self._reloads(result)
         (self.node.home / "publishers.toml").write_text(text)
         assert self.node.process
@@ -56,7 +56,7 @@ class Grants:
         return self.metric(f'reloads_total{{result="{result}"}}')
 
     def metric(self, name: str) -> float:
-        """A metric of the node."""
+        """Return a metric of the node."""
         text = self.node.api.get("/metrics").text
         [value] = re.findall(rf"^geocast_{re.escape(name)} (\S+)$", text, re.MULTILINE)
         return float(value)
@@ -69,13 +69,13 @@ def _told(answer) -> tuple[int, str, list[str]]:
 
 
 def there(spot: tuple[float, float], radius_m: float = 800, **changes) -> Json:
-    """An alert around a spot."""
+    """Return an alert around a point."""
     return alert(spot, area=circle(spot, radius_m), **changes)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two workers"])
 def grants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grants]:
-    """The node, with files of its own."""
+    """A node with its own publishers' file and jurisdiction."""
     home: Path = tmp_path_factory.mktemp("publishers")
     (home / "publishers.toml").write_text(FILE)
     (home / "austria.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": AUSTRIA}))
@@ -83,8 +83,8 @@ def grants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield Grants(node)
 
 
-def test_each_publisher_is_bound_by_its_own_table(grants: Grants):
-    """P21, P22: all broken rules in one answer, dry or not."""
+def test_each_publisher_is_limited_by_its_own_table(grants: Grants):
+    """All broken rules are in one answer, also in a dry run (rules P21 and P22)."""
     assert grants.post("desk-at", there(VIENNA, severity="severe", category="burglary"))[0] == 201
     beyond = there(DALLAS, 2000, severity="extreme", category="arson")
     refused = (422, "radius-out-of-range", ["/area/radius_m", "/category", "/severity", "/area"])
@@ -94,8 +94,8 @@ def test_each_publisher_is_bound_by_its_own_table(grants: Grants):
     assert grants.post("exercises", there(DALLAS, status="exercise"))[0] == 201
 
 
-def test_swapped_coordinates_are_told_and_not_repeated(grants: Grants):
-    """P22, H9."""
+def test_swapped_coordinates_are_reported_without_repeating_them(grants: Grants):
+    """The answer says that the place would be inside with `lat` and `lng` exchanged (rules P22 and H9)."""
     answer = grants.node.post("/v1/alerts", there(VIENNA[::-1], category="burglary"), grants.token("desk-at"))
     [error] = answer.json()["errors"]
     assert error["type"] == "/problems/outside-jurisdiction"
@@ -104,8 +104,8 @@ def test_swapped_coordinates_are_told_and_not_repeated(grants: Grants):
     assert "48.2" not in grants.node.output()
 
 
-def test_whom_no_table_covers_is_told_so_before_the_body_is_read(grants: Grants):
-    """PG1: step 2. A cancel is bound by nothing; neither is what is read."""
+def test_publisher_without_a_table_is_refused_before_the_body_is_read(grants: Grants):
+    """Cancels and reads are not limited (rule PG1, step 2)."""
     answer = grants.node.post("/v1/alerts", "no alert", grants.token("stranger"))
     assert _told(answer)[:2] == (403, "insufficient-scope")
     body = grants.node.publish(there(VIENNA, category="burglary"), grants.token("desk-at"))
@@ -116,8 +116,8 @@ def test_whom_no_table_covers_is_told_so_before_the_body_is_read(grants: Grants)
     assert grants.node.post(f"{path}/cancel", cancel_body(2), manager).status_code == 201
 
 
-def test_rates_hold_at_the_whole_node_and_the_answer_says_for_how_long(grants: Grants):
-    """PG2: repeats and cancels never; a reload forgets nothing."""
+def test_rate_limit_covers_all_processes_and_the_answer_has_the_waiting_time(grants: Grants):
+    """Repeats and cancels do not count, and a reload does not reset the counts (rule PG2)."""
     first, more = there(DALLAS), there(DALLAS)
     assert [grants.post("desk-slow", each)[0] for each in (first, more)] == [201, 201]
     answer = grants.node.post("/v1/alerts", there(DALLAS), grants.token("desk-slow"))
@@ -134,8 +134,8 @@ def test_rates_hold_at_the_whole_node_and_the_answer_says_for_how_long(grants: G
     assert grants.metric('refused_total{type="rate-limited"}') >= 2
 
 
-def test_a_reload_takes_new_grants_and_a_bad_file_none(grants: Grants):
-    """BA2: the jurisdiction beside it included; the digest is another, and the same again."""
+def test_reload_applies_new_grants_and_an_invalid_file_changes_nothing(grants: Grants):
+    """The jurisdiction's file is reloaded too; the digest follows the content (rule BA2)."""
     digest = grants.metric('settings_digest{file="publishers"}')
     body = there(DALLAS, category="burglary")
     assert grants.post("desk-at", body)[0] == 422
@@ -158,15 +158,15 @@ def test_a_reload_takes_new_grants_and_a_bad_file_none(grants: Grants):
     assert grants.metric('settings_digest{file="publishers"}') == digest
 
 
-def test_nothing_is_stored_of_what_is_refused(grants: Grants):
-    """P22: the id is free."""
+def test_refused_alert_is_not_stored(grants: Grants):
+    """The id of a refused alert stays free (rule P22)."""
     name = new_id("refused")
     assert grants.post("desk-at", there(DALLAS, id=name))[0] == 422
     assert grants.node.get(f"/v1/alerts/{name}").status_code == 404
 
 
-def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path):
-    """K1: one line, exit status 2."""
+def test_invalid_publishers_file_stops_the_start(tmp_path: Path):
+    """The node prints one line and exits with status 2 (rule K1)."""
     (tmp_path / "publishers.toml").write_text('[publishers."a"]\nsurprise = 1\n')
     node = Node(tmp_path, Keys(), "--publishers", "publishers.toml")
     node.launch()

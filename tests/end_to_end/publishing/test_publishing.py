@@ -1,4 +1,4 @@
-"""The private side when all goes well: publishing, and publishing again."""
+"""Successful publication at the API: alerts, revisions, repeats and dry runs."""
 
 import math
 from collections import Counter
@@ -35,8 +35,8 @@ SENT = {
 # ---- the answers -------------------------------------------------------------------------------------------------
 
 
-def test_the_answer_to_a_publisher(node: Node):
-    """Section 4: 201 `{id, revision, issued_at, expires_at, area}` and `Location`."""
+def test_publication_is_answered_with_201_and_location(node: Node):
+    """The answer has the members `{id, revision, issued_at, expires_at, area}` (section 4)."""
     before = now()
     body = alert(ground())
     answer = node.post("/v1/alerts", body)
@@ -51,8 +51,8 @@ def test_the_answer_to_a_publisher(node: Node):
     assert node.get(answer.headers["location"]).status_code == 200
 
 
-def test_what_is_left_out_is_filled_in(node: Node):
-    """Section 2: `status` is actual; `expires_at` is `occurred_at` and the category's `max_age_s`."""
+def test_omitted_fields_get_their_defaults(node: Node):
+    """`status` is actual, and `expires_at` is `occurred_at` plus the category's `max_age_s` (section 2)."""
     body = alert(ground())
     node.publish(body)
     shown = node.state(body["id"])["alert"]
@@ -62,8 +62,8 @@ def test_what_is_left_out_is_filled_in(node: Node):
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_subscriber_is_sent_what_the_contract_lists_and_no_more(node: Node, join: Join, fmt: str):
-    """Section 2: never `approval` or `threat`; `area` always a list; floats are float 64."""
+def test_subscriber_gets_exactly_the_fields_of_the_contract(node: Node, join: Join, fmt: str):
+    """The fields never include `approval` or `threat`; `area` is always a list, and floats have 64 bits (section 2)."""
     spot = ground()
     text = "Two lines,\nand a world: \u4e16\u754c \U0001f30d <b>&amp;"
     body = alert(spot, description=text, headline="É" * 140, severity="severe")
@@ -86,8 +86,8 @@ def test_a_subscriber_is_sent_what_the_contract_lists_and_no_more(node: Node, jo
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_everybody_is_sent_the_same_bytes(node: Node, join: Join, fmt: str):
-    """Section 2: frames are the same for everybody, early or late."""
+def test_all_subscribers_get_the_same_bytes(node: Node, join: Join, fmt: str):
+    """Frames are the same for early and late subscribers (section 2)."""
     spot = ground()
     early = [join(node, place(spot), fmt=fmt) for _ in range(2)]
     alert_id = node.publish(alert(spot))["id"]
@@ -98,18 +98,18 @@ def test_everybody_is_sent_the_same_bytes(node: Node, join: Join, fmt: str):
     assert len({session.frames[0] for session in (*early, late)}) == 1
 
 
-# ends of times as sent, and as shown; tests/test_clock.py has more
+# the end of a time as sent and as shown; tests/test_clock.py has more cases
 @pytest.mark.parametrize(("sent", "shown"), [("Z", ".000Z"), (".123999999Z", ".123Z"), (".25-00:00", ".250Z")])
-def test_times_are_cut_off_at_milliseconds_and_shown_in_utc(node: Node, sent: str, shown: str):
-    """Section 2: up to 9 digits, cut off at the door, not rounded; `-00:00` is UTC."""
+def test_times_are_truncated_to_milliseconds_and_shown_in_utc(node: Node, sent: str, shown: str):
+    """Up to 9 digits are accepted and truncated, not rounded; `-00:00` is UTC (section 2)."""
     second = stamp(seconds=-60)[:19]
     body = alert(ground(), occurred_at=second + sent)
     node.publish(body)
     assert node.state(body["id"])["alert"]["occurred_at"] == second + shown
 
 
-def test_times_may_be_in_any_zone(node: Node):
-    """Section 2: `±hh:mm`."""
+def test_times_may_have_any_utc_offset(node: Node):
+    """The offset is written as `±hh:mm` (section 2)."""
     body = alert(ground(), occurred_at=f"{stamp(seconds=-60, hours=5.75)[:-1]}+05:45")
     node.publish(body)
     shown = node.state(body["id"])["alert"]["occurred_at"]
@@ -139,8 +139,8 @@ EDGES: dict[str, Callable[[], Json]] = {
 
 
 @pytest.mark.parametrize("fields", EDGES.values(), ids=EDGES.keys())
-def test_the_bounds_are_inclusive(node: Node, fields: Callable[[], Json]):
-    """Sections 2 and 3: lengths count code points, and nothing is trimmed."""
+def test_bounds_of_fields_are_inclusive(node: Node, fields: Callable[[], Json]):
+    """Lengths count code points, and nothing is trimmed (sections 2 and 3)."""
     body = alert(ground(), **fields())
     node.publish(body)
     shown = node.state(body["id"])["alert"]
@@ -149,21 +149,21 @@ def test_the_bounds_are_inclusive(node: Node, fields: Callable[[], Json]):
 
 
 @pytest.mark.parametrize("radius", [100, 100.0, 20_000, 2e4])
-def test_the_least_and_the_greatest_radius_are_allowed(node: Node, radius: float):
-    """Section 3: bounds are inclusive."""
+def test_smallest_and_largest_radius_are_accepted(node: Node, radius: float):
+    """Bounds are inclusive (section 3)."""
     spot = ground()
     node.publish(alert(spot, area=circle(spot, radius)))
 
 
 @pytest.mark.parametrize("category", TWELVE)
-def test_each_category_of_the_default_policy_can_be_alerted(node: Node, category: str):
-    """Section 3: the default has twelve."""
+def test_every_category_of_the_default_policy_is_accepted(node: Node, category: str):
+    """The default policy has twelve categories (section 3)."""
     node.publish(alert(ground(), category=category))
 
 
 @pytest.mark.parametrize("spot", [(90, 0), (-90, 17), (0, 180), (0, -180), (90, 180), (-0.0, -0.0)])
-def test_the_ends_of_the_globe_are_on_it(node: Node, spot: tuple[float, float]):
-    """Section 2: `lat` and `lng` up to their bounds."""
+def test_extreme_coordinates_are_accepted(node: Node, spot: tuple[float, float]):
+    """`lat` and `lng` may have their bounds as values (section 2)."""
     body = alert(spot, area=circle(spot, 100), status="test")
     node.publish(body)
 
@@ -183,10 +183,8 @@ CIRCLES = [
 
 
 @pytest.mark.parametrize(("spot", "radius"), CIRCLES)
-def test_the_published_circle_is_the_one_that_the_contract_describes(
-    node: Node, spot: tuple[float, float], radius: float
-):
-    """Section 2, "The published circle", computed here with H3 and an own haversine."""
+def test_published_circle_is_as_the_contract_describes(node: Node, spot: tuple[float, float], radius: float):
+    """The expected circle is computed here with H3 and a haversine (section 2, "The published circle")."""
     area = node.publish(alert(spot, status="test", area=circle(spot, radius)))["area"]
     expected = published(*spot, radius)
     assert [set(shape) for shape in area] == [{"type", "lat", "lng", "radius_m"}]
@@ -196,8 +194,8 @@ def test_the_published_circle_is_the_one_that_the_contract_describes(
 
 
 @pytest.mark.parametrize("bearing", range(0, 360, 45))
-def test_the_published_circle_contains_the_requested_one(node: Node, bearing: int):
-    """Section 2: always."""
+def test_published_circle_contains_the_requested_circle(node: Node, bearing: int):
+    """A published circle is never smaller than the request (section 2)."""
     spot = beyond(ground(), bearing, 137)
     shape = node.publish(alert(spot, area=circle(spot, 250)))["area"][0]
     assert distance(spot, (shape["lat"], shape["lng"])) + 250 <= shape["radius_m"]
@@ -205,8 +203,8 @@ def test_the_published_circle_contains_the_requested_one(node: Node, bearing: in
     assert shape["radius_m"] < EARTH_RADIUS_M
 
 
-def test_every_point_of_a_cell_is_published_alike(node: Node):
-    """Section 2: nothing tells where in the cell the incident was."""
+def test_all_points_of_a_cell_get_the_same_published_circle(node: Node):
+    """The circle does not show where in the cell the incident was (section 2)."""
     home = published(*ground(), 300)
     areas = [
         node.publish(alert(spot, area=circle(spot, 300)))["area"]
@@ -216,8 +214,8 @@ def test_every_point_of_a_cell_is_published_alike(node: Node):
     assert areas[0][0]["lat"] == pytest.approx(home["lat"], abs=1e-9)
 
 
-def test_the_published_circle_keeps_the_resolution_of_revision_1(node: Node):
-    """Section 2: the same circle asked for again is published the same in each revision."""
+def test_revisions_keep_the_published_circle_of_an_unchanged_request(node: Node):
+    """The resolution is that of revision 1 (section 2)."""
     body = alert(ground())
     first = node.publish(body)
     again = node.revise(revision_of(body, 2, category="shots_fired"))
@@ -251,14 +249,16 @@ OTHER: dict[str, Json] = {
 
 
 def centred_alert() -> Json:
-    """An alert in the middle of a cell, so that a metre more is still the same cell."""
+    """Return an alert in the middle of a cell, so that a point one metre away is in the same cell."""
     home = published(*ground(), 800)
     return alert((home["lat"], home["lng"]))
 
 
 @pytest.mark.parametrize("change", SAME.values(), ids=SAME.keys())
-def test_the_same_content_gets_the_first_answer(node: Node, join: Join, change: Callable[[Json], Json]):
-    """Section 4, "Same content": equal in accepted form; and nothing is sent again."""
+def test_repeated_content_gets_the_first_answer_and_sends_nothing(
+    node: Node, join: Join, change: Callable[[Json], Json]
+):
+    """Contents are compared in their accepted form (section 4, "Same content")."""
     body = centred_alert()
     first = node.post("/v1/alerts", body)
     session = join(node, place((body["area"]["lat"], body["area"]["lng"])))
@@ -271,8 +271,8 @@ def test_the_same_content_gets_the_first_answer(node: Node, join: Join, change: 
 
 
 @pytest.mark.parametrize("change", OTHER.values(), ids=OTHER.keys())
-def test_other_content_under_a_known_id_conflicts(node: Node, change: Json):
-    """Section 4: 409 `id-conflict`; the alert stays as it was."""
+def test_different_content_under_a_known_id_conflicts(node: Node, change: Json):
+    """The answer is 409 `id-conflict`, and the alert is unchanged (section 4)."""
     body = alert(ground())
     node.publish(body)
     before = node.state(body["id"])["alert"]
@@ -281,8 +281,8 @@ def test_other_content_under_a_known_id_conflicts(node: Node, change: Json):
     assert node.state(body["id"])["alert"] == before
 
 
-def test_another_area_or_approval_conflicts(node: Node):
-    """Section 4: `area` is compared as published; `approval` is included."""
+def test_different_area_or_approval_conflicts(node: Node):
+    """`area` is compared as published, and `approval` is part of the content (section 4)."""
     body = centred_alert()
     node.publish(body)
     changes = [
@@ -295,8 +295,8 @@ def test_another_area_or_approval_conflicts(node: Node):
         assert node.post("/v1/alerts", body | change).status_code == 409
 
 
-def test_the_sub_of_a_publisher_is_no_content(node: Node, keys: Keys):
-    """Section 4: the same alert from another desk is the same alert."""
+def test_same_alert_from_another_publisher_is_a_repeat(node: Node, keys: Keys):
+    """A publisher's `sub` is not part of the content (section 4)."""
     body = alert(ground())
     first = node.publish(body)
     again = node.post("/v1/alerts", body, keys.token(sub="desk-two", scope=DESK_SCOPE))
@@ -304,8 +304,8 @@ def test_the_sub_of_a_publisher_is_no_content(node: Node, keys: Keys):
     assert node.state(body["id"])["alert"]["source"] == "desk-one"
 
 
-def test_a_repeated_revision_or_cancel_from_another_desk_is_a_repeat(node: Node, keys: Keys):
-    """Section 4, "Order of decisions": the same content comes before 403 `not-yours` and 410."""
+def test_repeated_revision_or_cancel_from_another_publisher_is_a_repeat(node: Node, keys: Keys):
+    """Equal content is recognized before 403 `not-yours` and 410 (section 4, "Order of decisions")."""
     body, other = alert(ground()), keys.token(sub="desk-two", scope=DESK_SCOPE)
     node.publish(body)
     path = f"/v1/alerts/{body['id']}"
@@ -316,16 +316,16 @@ def test_a_repeated_revision_or_cancel_from_another_desk_is_a_repeat(node: Node,
         assert again.json() == first.json()
 
 
-def test_the_source_is_the_publisher_of_this_revision(node: Node, keys: Keys):
-    """Section 2, `source`: a manager's revision is told as the manager's."""
+def test_source_is_the_publisher_of_the_revision(node: Node, keys: Keys):
+    """A manager's revision names the manager as `source` (section 2)."""
     body = alert(ground())
     node.publish(body)
     node.revise(revision_of(body, 2), keys.token(sub="desk-two"))
     assert node.state(body["id"])["alert"]["source"] == "desk-two"
 
 
-def test_ids_differ_by_case_and_may_be_escaped_in_a_path(node: Node):
-    """Section 2, `id`: case-sensitive; a colon in a path may be written %3A."""
+def test_ids_are_case_sensitive_and_may_be_escaped_in_a_path(node: Node):
+    """A colon in a path may be written as %3A (section 2, `id`)."""
     lower = alert(ground(), id=new_id("case:"))
     upper = alert(ground(), id=lower["id"].upper())
     node.publish(lower)
@@ -334,8 +334,8 @@ def test_ids_differ_by_case_and_may_be_escaped_in_a_path(node: Node):
     assert escaped.json()["alert"]["id"] == lower["id"]
 
 
-def test_a_hundred_posts_of_one_alert_at_once_are_one_alert(node: Node, join: Join):
-    """Section 4: one 201, the rest 200, all with the same answer; and one frame."""
+def test_hundred_simultaneous_posts_of_one_alert_publish_it_once(node: Node, join: Join):
+    """One post gets 201, the others 200, all with the same answer; one frame is sent (section 4)."""
     spot = ground()
     body = alert(spot)
     session = join(node, place(spot))
@@ -347,8 +347,8 @@ def test_a_hundred_posts_of_one_alert_at_once_are_one_alert(node: Node, join: Jo
     assert session.heard(body["id"]) == [1]
 
 
-def test_of_a_hundred_contents_for_one_id_one_wins(node: Node):
-    """Section 4: the rest conflict, and the winner is what stays."""
+def test_one_of_a_hundred_simultaneous_contents_for_an_id_wins(node: Node):
+    """The others get 409, and the winner stays (section 4)."""
     body = alert(ground())
     bodies = [body | {"headline": f"Version {i}"} for i in range(100)]
     answers = node.at_once("/v1/alerts", bodies)
@@ -357,8 +357,8 @@ def test_of_a_hundred_contents_for_one_id_one_wins(node: Node):
     assert node.state(body["id"])["alert"]["headline"] == f"Version {winner}"
 
 
-def test_the_first_answer_stands_whatever_has_happened_since(node: Node):
-    """Section 4: 200 with the first answer after a revision and after a cancel, for each number."""
+def test_repeats_get_their_first_answer_after_later_changes(node: Node):
+    """Each number is answered with 200 and its first answer, even after a revision and a cancel (section 4)."""
     body = alert(ground())
     path = f"/v1/alerts/{body['id']}"
     steps = [
@@ -374,8 +374,8 @@ def test_the_first_answer_stands_whatever_has_happened_since(node: Node):
     assert set(first[2].json()) == {"id", "revision", "cancelled_at"}
 
 
-def test_an_id_after_its_end_stays_known(node: Node):
-    """Section 4: an ended alert stays known; its repeat is 200, another content 409."""
+def test_id_stays_known_after_the_alert_has_ended(node: Node):
+    """A repeat is answered with 200, different content with 409 (section 4)."""
     body, first = node.publish_brief(alert(ground()))
     node.wait_for_end(body["id"])
     again = node.post("/v1/alerts", body)
@@ -383,8 +383,8 @@ def test_an_id_after_its_end_stays_known(node: Node):
     assert node.post("/v1/alerts", body | {"headline": "Other"}).status_code == 409
 
 
-def test_of_concurrent_revisions_exactly_one_wins(node: Node, join: Join):
-    """Section 4: the others get 409 `revision-conflict`, with `current`."""
+def test_one_of_many_simultaneous_revisions_wins(node: Node, join: Join):
+    """The others get 409 `revision-conflict` with `current` (section 4)."""
     spot = ground()
     body = alert(spot)
     node.publish(body)
@@ -401,8 +401,8 @@ def test_of_concurrent_revisions_exactly_one_wins(node: Node, join: Join):
     assert session.heard(body["id"]) == sorted(set(session.heard(body["id"])))
 
 
-def test_of_a_revision_and_a_cancel_at_once_one_wins(node: Node):
-    """Section 4: a cancel takes a number like a revision."""
+def test_one_of_many_simultaneous_cancels_wins(node: Node):
+    """A cancel takes a number like a revision (section 4)."""
     for _ in range(10):
         body = alert(ground())
         node.publish(body)
@@ -412,11 +412,14 @@ def test_of_a_revision_and_a_cancel_at_once_one_wins(node: Node):
         assert node.post(f"{path}/revisions", revision_of(body, 2)).status_code == 410
 
 
-# ---- what a person has to confirm --------------------------------------------------------------------------------
+# ---- confirmation by a person ------------------------------------------------------------------------------------
 
 
-def test_what_is_held_goes_out_when_a_person_has_confirmed_it(node: Node, join: Join):
-    """P24, A21: refused with what was found and where, in no words of the text's; then sent as written."""
+def test_held_text_is_published_after_a_person_confirms_it(node: Node, join: Join):
+    """The refusal names the kind and position without repeating the text (rules P24 and A21).
+
+    After the confirmation the alert is sent as written.
+    """
     spot = ground()
     session = join(node, place(spot))
     body = alert(spot, headline="Fire at 1204 Main Street")
@@ -437,8 +440,8 @@ def test_what_is_held_goes_out_when_a_person_has_confirmed_it(node: Node, join: 
 # ---- dry run -----------------------------------------------------------------------------------------------------
 
 
-def test_a_dry_run_answers_and_stores_nothing(node: Node, join: Join):
-    """Section 4: 200 with `reach`, without `revision` and `issued_at`; nothing is stored, nothing sent."""
+def test_dry_run_of_an_alert_stores_and_sends_nothing(node: Node, join: Join):
+    """The answer has `reach`, but no `revision` and `issued_at` (section 4)."""
     spot = ground()
     body = alert(spot)
     session = join(node, place(spot))
@@ -457,16 +460,16 @@ def test_a_dry_run_answers_and_stores_nothing(node: Node, join: Join):
     session.listen(body["id"], 1)
 
 
-def test_a_dry_run_of_a_known_id_answers_like_the_real_thing(node: Node):
-    """Section 4: the same content is fine, another conflicts."""
+def test_dry_run_of_a_known_id_is_answered_like_the_real_request(node: Node):
+    """The same content is accepted, and different content conflicts (section 4)."""
     body = alert(ground())
     node.publish(body)
     assert node.post("/v1/alerts", body, dry_run="true").status_code == 200
     assert node.post("/v1/alerts", body | {"headline": "Other"}, dry_run="true").status_code == 409
 
 
-def test_a_dry_run_of_a_revision_answers_and_stores_nothing(node: Node):
-    """Section 4: where it would be published, behind the current revision (B11)."""
+def test_dry_run_of_a_revision_stores_nothing(node: Node):
+    """The answer has the area that would be published after the current revision (section 4; rule B11)."""
     body = alert(ground())
     first = node.publish(body)
     path = f"/v1/alerts/{body['id']}/revisions"
@@ -491,7 +494,7 @@ DRY_REFUSALS = [
 
 
 @pytest.mark.parametrize(("change", "status", "slug"), DRY_REFUSALS)
-def test_a_dry_run_is_refused_like_the_real_thing(node: Node, change: Json, status: int, slug: str):
-    """Section 4: or the refusal."""
+def test_dry_run_is_refused_like_the_real_request(node: Node, change: Json, status: int, slug: str):
+    """The refusals are those of section 4."""
     answer = node.post("/v1/alerts", alert(ground()) | change, dry_run="true")
     assert (answer.status_code, answer.json()["type"]) == (status, f"/problems/{slug}")

@@ -1,11 +1,11 @@
-"""Bodies that the api refuses: what is no strict JSON, and numbers of revisions."""
+"""Bodies that the API refuses: malformed JSON, and invalid revision numbers."""
 
 import pytest
 from end_to_end.kit.alerts import alert, ground, revision_of
 from end_to_end.kit.node import Node
 from end_to_end.kit.refusals import assert_problem, check, problem_of, put, send, text_of
 
-BAD_BODIES = {  # tests/wire/test_strict_json.py has more
+BAD_BODIES = {  # tests/wire/test_strict_json.py has more cases
     "empty": b"",
     "a list": b'[{"id":"a7391"}]',
     "two values": b'{"id":"a7391"} {"id":"a7391"}',
@@ -30,35 +30,35 @@ STRANGE_VALUES = {
 
 
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES.keys())
-def test_what_is_no_strict_json_is_malformed(node: Node, body: bytes):
-    """Section 2, "Lexical rules": 400."""
+def test_body_that_is_not_strict_json_is_malformed(node: Node, body: bytes):
+    """The answer is 400 (section 2, "Lexical rules")."""
     assert_problem(send(node, body), 400, "malformed-json")
 
 
 @pytest.mark.parametrize(
     ("pointer", "literal"), [(pointer, text) for pointer, texts in STRANGE_VALUES.items() for text in texts]
 )
-def test_a_value_that_json_allows_and_no_field_does_is_an_invalid_value(node: Node, pointer: str, literal: str):
-    """Section 2: numbers outside double range, lone surrogates, control characters are 422."""
+def test_json_value_that_no_field_allows_is_invalid(node: Node, pointer: str, literal: str):
+    """Numbers out of double range, lone surrogates and control characters get 422 (section 2)."""
     body = put(alert(ground()), pointer, "HERE")
     check(send(node, text_of(body, '"HERE"', literal).encode()), 422, [("invalid-value", pointer)])
 
 
-def test_depth_32_is_not_too_deep(node: Node):
-    """Section 2: nesting deeper than 32 is 400; at 32 it is only an unknown field."""
+def test_nesting_of_depth_32_is_accepted(node: Node):
+    """Deeper nesting gets 400; at 32 levels the field is only unknown (section 2)."""
     body = text_of(alert(ground(), notes="HERE"), '"HERE"', "[" * 31 + "]" * 31)
     check(send(node, body.encode()), 422, [("unknown-field", "/notes")])
 
 
-def test_a_key_with_a_lone_surrogate_is_refused_without_being_named(node: Node):
-    """Section 4: `pointer` names an unknown field only if its name is plain."""
+def test_key_with_a_lone_surrogate_is_refused_without_its_name(node: Node):
+    """`pointer` names an unknown field only if its name is plain (section 4)."""
     body = text_of(alert(ground(), HERE=7391), '"HERE"', '"\\ud800"')
     problem = problem_of(send(node, body.encode()), 422)
     assert {error["pointer"] for error in problem["errors"]} == {""}
 
 
-def test_bad_revisions_of_an_alert_are_refused(node: Node):
-    """Section 2: integers are 1 to 2^31-1 and written as integers; Booleans are none."""
+def test_invalid_revision_numbers_are_refused(node: Node):
+    """A number is an integer of 1 to 2^31-1, written as an integer; a Boolean is not a number (section 2)."""
     body = alert(ground())
     node.publish(body)
     for literal in ("0", "-1", "2147483648", "2.0", "2e0", "true", '"2"', "null", "[2]", "1e999"):

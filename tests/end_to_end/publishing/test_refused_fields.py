@@ -1,4 +1,4 @@
-"""Fields and shapes that the api refuses: each by its problem type and pointer, and several at once."""
+"""Fields and shapes that the API refuses by problem type and pointer, alone and together."""
 
 import pytest
 from end_to_end.kit.alerts import Json, alert, approval, cancel_body, circle, ground
@@ -24,7 +24,7 @@ from end_to_end.kit.times import stamp
 WRONG_TEXTS = (7391, 7391.5, True, None, [TEXT], {"text": TEXT})
 WRONG_NUMBERS = ("7391", "", True, False, None, [7391], {"n": 7391})
 WRONG_OBJECTS = (TEXT, 7391, True, None, [TEXT])
-# tests/wire/test_fields.py and tests/test_clock.py try the grammars of ids and times at length.
+# tests/wire/test_fields.py and tests/test_clock.py test the grammars of ids and times in full.
 WRONG_IDS = ("", f"-{TEXT}", f"{TEXT}\n", f"é{TEXT}", TEXT + "x" * (129 - len(TEXT)))
 WRONG_TIMES = (
     f"2026-01-01T10:00:00.{CANARY}123456Z",
@@ -118,7 +118,7 @@ RULE_ROWS = [
     Row("/area/radius_m", 24_000, "radius-out-of-range"),
 ]
 
-TIME_RULE_ROWS = [  # seconds from now
+TIME_RULE_ROWS = [  # pointer, seconds from now, problem type, other times
     ("/occurred_at", -3_700, "stale", {}),
     ("/occurred_at", -86_400 * 365, "stale", {}),
     ("/occurred_at", 90, "not-yet", {"approved_at": 95}),
@@ -132,14 +132,14 @@ TIME_RULE_ROWS = [  # seconds from now
 
 
 @pytest.mark.parametrize("row", named(FIELD_ROWS + UNKNOWN_ROWS + RULE_ROWS))
-def test_a_bad_field_is_refused_by_type_and_pointer(node: Node, row: Row):
-    """Sections 2 and 3, one broken rule at a time."""
+def test_invalid_field_is_refused_by_type_and_pointer(node: Node, row: Row):
+    """Each case breaks one rule (sections 2 and 3)."""
     body = put(alert(ground()), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
 
 
-def test_a_radius_beyond_the_earth_is_out_of_range_and_held(node: Node):
-    """P7, P9, P23: both are said; it covers all that there is."""
+def test_radius_larger_than_the_earth_is_out_of_range_and_unconfirmed(node: Node):
+    """Both errors are listed; the circle covers the whole earth (rules P7, P9 and P23)."""
     errors = [("radius-out-of-range", "/area/radius_m"), ("area-unconfirmed", "/area")]
     answer = node.post("/v1/alerts", alert(ground(), area=circle(ground(), 7391e9)))
     check(answer, 422, errors)
@@ -147,21 +147,21 @@ def test_a_radius_beyond_the_earth_is_out_of_range_and_held(node: Node):
 
 
 @pytest.mark.parametrize("row", named(LIST_ROWS))
-def test_a_bad_shape_in_a_list_is_named_by_its_number(node: Node, row: Row):
-    """Section 2, `area`: a list of shapes; the pointer names the one."""
+def test_invalid_shape_is_named_by_its_index(node: Node, row: Row):
+    """The pointer names the shape in the list (section 2, `area`)."""
     body = put(alert(ground(), area=[circle(ground()) for _ in range(3)]), row.pointer, row.value)
     check(node.post("/v1/alerts", body), 422, row.errors)
 
 
-def test_seventeen_shapes_are_refused_and_sixteen_are_not(node: Node):
-    """Section 2, `area`: 1 to 16."""
+def test_sixteen_shapes_are_accepted_and_seventeen_are_refused(node: Node):
+    """An area has 1 to 16 shapes (section 2, `area`)."""
     spot = ground()
     check(node.post("/v1/alerts", alert(spot, area=[circle(spot)] * 17)), 422, [("invalid-value", "/area")])
     assert len(node.publish(alert(spot, area=[circle(spot)] * 16))["area"]) == 16
 
 
-def test_each_radius_is_judged(node: Node):
-    """Section 3: each requested radius lies within the category's bounds."""
+def test_each_radius_of_an_area_is_checked(node: Node):
+    """Each requested radius must be within the category's bounds (section 3)."""
     spot = ground()
     area = [circle(spot, 50), circle(spot, 100), circle(spot, 20_001)]
     errors = [("radius-out-of-range", f"/area/{i}/radius_m") for i in (0, 2)]
@@ -169,8 +169,8 @@ def test_each_radius_is_judged(node: Node):
 
 
 @pytest.mark.parametrize(("pointer", "seconds", "slug", "extra"), TIME_RULE_ROWS)
-def test_a_time_out_of_bounds_is_refused(node: Node, pointer: str, seconds: float, slug: str, extra: Json):
-    """Section 3: stale, not yet, not approved, expiry out of range."""
+def test_time_out_of_bounds_is_refused(node: Node, pointer: str, seconds: float, slug: str, extra: Json):
+    """The problems are `stale`, `not-yet`, `not-approved` and `expiry-out-of-range` (section 3)."""
     body = put(alert(ground()), pointer, stamp(seconds=seconds))
     if "approved_at" in extra:
         body = put(body, "/approval/approved_at", stamp(seconds=extra["approved_at"]))
@@ -182,8 +182,8 @@ def test_a_time_out_of_bounds_is_refused(node: Node, pointer: str, seconds: floa
 # ---- several at once ---------------------------------------------------------------------------------------------
 
 
-def test_every_broken_field_is_listed_in_the_order_of_the_table(node: Node):
-    """Section 4, "Errors": one for each field, in the order of section 2, whatever the body's order."""
+def test_all_invalid_fields_are_listed_in_order(node: Node):
+    """The order is that of section 2, whatever the body's order is (section 4, "Errors")."""
     body = {
         "approval": {"reviewer": "", "approved_at": TEXT},
         "area": {"type": "circle", "lat": 91, "lng": 181, "radius_m": -1},
@@ -203,8 +203,8 @@ def test_every_broken_field_is_listed_in_the_order_of_the_table(node: Node):
     check(node.post("/v1/alerts", body), 422, list(zip(slugs, fields, strict=True)))
 
 
-def test_every_broken_rule_is_listed_in_the_order_of_the_table(node: Node):
-    """Section 3: every rule that is broken is listed, not only the first."""
+def test_all_broken_rules_are_listed_in_order(node: Node):
+    """The list does not end with the first broken rule (section 3)."""
     body = alert(ground(), threat="individual", occurred_at=stamp(seconds=-7_200), area=circle(ground(), 9))
     body |= {"approval": approval(approved_at=stamp(seconds=-8_000)), "expires_at": stamp(seconds=-60)}
     errors = [
@@ -217,16 +217,16 @@ def test_every_broken_rule_is_listed_in_the_order_of_the_table(node: Node):
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_of_an_unknown_category_no_age_expiry_or_radius_is_judged(node: Node):
-    """Section 3: a rule whose inputs are unusable is not judged."""
+def test_unknown_category_skips_the_rules_for_age_expiry_and_radius(node: Node):
+    """A rule with unusable inputs is not checked (section 3)."""
     body = alert(ground(), category="flood", threat="individual", occurred_at=stamp(seconds=-7_200))
     body |= {"area": circle(ground(), 9)}
     errors = [("category-not-alertable", "/category"), ("not-community", "/threat")]
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_broken_rules_are_listed_with_broken_fields(node: Node):
-    """Section 4, "Order of decisions": the fields first, then the rules; the type is the first's."""
+def test_invalid_fields_are_listed_before_broken_rules(node: Node):
+    """The problem type is that of the first error (section 4, "Order of decisions")."""
     body = alert(ground(), headline="", threat="individual", area=circle(ground(), 9))
     errors = [
         ("invalid-value", "/headline"),
@@ -236,15 +236,15 @@ def test_broken_rules_are_listed_with_broken_fields(node: Node):
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_an_unknown_field_is_listed_with_the_others(node: Node):
-    """Section 2: an unknown field is one error among the others."""
+def test_unknown_field_is_listed_with_the_other_errors(node: Node):
+    """An unknown field is one error among others (section 2)."""
     problem = problem_of(node.post("/v1/alerts", alert(ground(), headline="", phone=TEXT)), 422)
     found = {(error["type"], error["pointer"]) for error in problem["errors"]}
     assert found == {("/problems/invalid-value", "/headline"), ("/problems/unknown-field", "/phone")}
 
 
-def test_a_category_that_is_never_alerted_may_be_named_and_no_other(node: Node):
-    """Section 4: a category may be named if it is on the policy's never-list."""
+def test_refusal_names_only_categories_of_the_never_list(node: Node):
+    """Other refused categories are not repeated (section 4)."""
     answer = node.post("/v1/alerts", alert(ground(), category="assault"))
     assert_problem(answer, 422, "category-not-alertable")
     other = node.post("/v1/alerts", alert(ground(), category="gas_leak_tango"))
@@ -270,20 +270,20 @@ CANCEL_ROWS = [
 
 @pytest.fixture(scope="module")
 def victim(node: Node) -> str:
-    """The id of an alert that every bad cancel tries to cancel."""
+    """The id of an alert that every invalid cancel tries to cancel."""
     return node.publish(alert(ground()))["id"]
 
 
 @pytest.mark.parametrize("row", named(CANCEL_ROWS))
-def test_a_bad_cancel_is_refused(node: Node, victim: str, row: Row):
-    """Section 4, `cancel`: its body is as strict as an alert's."""
+def test_invalid_cancel_is_refused(node: Node, victim: str, row: Row):
+    """A cancel's body is checked as strictly as an alert's (section 4, `cancel`)."""
     body = put(cancel_body(2), row.pointer, row.value)
     check(node.post(f"/v1/alerts/{victim}/cancel", body), 422, row.errors)
     assert node.state(victim)["state"] == "live"
 
 
-def test_a_reason_with_a_lone_surrogate_is_refused(node: Node, victim: str):
-    """Section 2: 422 `invalid-value`, in a cancel too."""
+def test_cancel_reason_with_a_lone_surrogate_is_refused(node: Node, victim: str):
+    """The answer is 422 `invalid-value` (section 2)."""
     text = text_of(cancel_body(2, reason="HERE"), '"HERE"', '"a\\ud800"')
     check(send(node, text.encode(), f"/v1/alerts/{victim}/cancel"), 422, [("invalid-value", "/reason")])
     assert node.state(victim)["state"] == "live"

@@ -1,4 +1,4 @@
-"""Requests that the api refuses, in the order of its decisions: size, media type, token, scope, state of the alert."""
+"""Requests that the API refuses, in the order of its decisions: size, media type, token, scope, state of the alert."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from end_to_end.kit.times import stamp
 NO_SCOPE = "alerts:receive alerts:test alerts:manage"
 
 
-def test_the_body_is_too_large_beyond_64_kib_and_not_before(node: Node):
-    """Section 4: 413 over 64 KiB, whether its length is announced or not."""
+def test_body_of_64_kib_is_accepted_and_a_larger_one_is_refused(node: Node):
+    """The answer is 413, whether or not the length is announced (section 4)."""
     text = json.dumps(alert(ground()))
     assert send(node, text.ljust(KIB64).encode()).status_code == 201
     assert_problem(send(node, text.ljust(KIB64 + 1).encode()), 413, "too-large")
@@ -30,21 +30,21 @@ def test_the_body_is_too_large_beyond_64_kib_and_not_before(node: Node):
 @pytest.mark.parametrize(
     "media", ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "application/problem+xml", ""]
 )
-def test_other_media_types_are_not_supported(node: Node, media: str):
-    """Section 4: 415."""
+def test_other_media_types_are_refused(node: Node, media: str):
+    """The answer is 415 (section 4)."""
     body = json.dumps(alert(ground(), headline=TEXT)).encode()
     assert_problem(send(node, body, **{"Content-Type": media}), 415, "unsupported-media-type")
 
 
-def test_no_media_type_is_not_supported(node: Node):
-    """Section 4: 415 without a Content-Type, too."""
+def test_missing_media_type_is_refused(node: Node):
+    """The answer is 415 (section 4)."""
     body = json.dumps(alert(ground(), headline=TEXT)).encode()
     answer = node.api.post("/v1/alerts", content=body, headers=bearer(node.desk))
     assert_problem(answer, 415, "unsupported-media-type")
 
 
-def test_json_with_a_charset_is_json(node: Node):
-    """Section 4, "JSON in and out": a parameter of the media type does no harm."""
+def test_json_media_type_with_a_charset_is_accepted(node: Node):
+    """Parameters of the media type are ignored (section 4, "JSON in and out")."""
     body = json.dumps(alert(ground())).encode()
     assert send(node, body, **{"Content-Type": "application/json; charset=utf-8"}).status_code == 201
 
@@ -79,10 +79,10 @@ ORDER = [  # scope (None: no token), method, path, body, headers, status, slug
 
 
 @pytest.mark.parametrize(("scope", "method", "path", "body", "headers", "status", "slug"), ORDER)
-def test_the_first_decision_that_fits_wins(
+def test_first_matching_decision_determines_the_answer(
     node: Node, scope: str | None, method: str, path: str, body: bytes, headers: Json, status: int, slug: str
 ):
-    """Section 4, "Order of decisions"."""
+    """The order is that of section 4, "Order of decisions"."""
     token = None if scope is None else node.keys.token(scope=scope)
     headers = {"Content-Type": "application/json"} | bearer(token) | headers
     answer = node.api.request(method, path, content=body, headers=headers)
@@ -92,8 +92,8 @@ def test_the_first_decision_that_fits_wins(
 # ---- tokens ------------------------------------------------------------------------------------------------------
 
 
-def test_anything_wrong_with_a_token_gets_one_and_the_same_answer(node: Node, keys: Keys):
-    """Section 6; with `WWW-Authenticate`."""
+def test_all_token_defects_get_the_same_answer(node: Node, keys: Keys):
+    """The answer has `WWW-Authenticate` (section 6)."""
     body, answers = alert(ground()), set()
     for name, token in keys.bad_tokens().items():
         answer = node.post("/v1/alerts", body, token)
@@ -106,21 +106,21 @@ def test_anything_wrong_with_a_token_gets_one_and_the_same_answer(node: Node, ke
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Basic ZGVzazo3Mzkx", "Token x7391", "x7391"])
-def test_no_bearer_token_is_unauthorized(node: Node, header: str | None):
-    """Section 4: `Authorization: Bearer <JWT>`."""
+def test_request_without_a_bearer_token_is_unauthorized(node: Node, header: str | None):
+    """The header is `Authorization: Bearer <JWT>` (section 4)."""
     headers = {} if header is None else {"Authorization": header}
     assert_problem(node.api.get("/v1/alerts", headers=headers), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("call", ["/v1/alerts", "/v1/alerts/some-alert", "/v1/policy"])
-def test_every_call_but_the_open_ones_needs_a_token(node: Node, call: str):
-    """Section 4, the table."""
+def test_protected_routes_need_a_token(node: Node, call: str):
+    """The routes are listed in the table of section 4."""
     assert_problem(node.api.get(call), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("sub", ["Jane Doe 7391", "desk@7391", "-desk7391", "d" * 129, "désk7391", "desk7391\n"])
-def test_a_publisher_whose_sub_is_no_id_may_not_publish(node: Node, keys: Keys, sub: str):
-    """Section 6: a publisher's `sub` matches the grammar of `id`, else 403."""
+def test_publisher_with_an_invalid_sub_may_not_publish(node: Node, keys: Keys, sub: str):
+    """A publisher's `sub` must match the grammar of `id`, or the answer is 403 (section 6)."""
     problem_of(node.post("/v1/alerts", alert(ground()), keys.token(sub=sub)), 403)
 
 
@@ -133,13 +133,13 @@ GOOD_CLAIMS: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("claims", GOOD_CLAIMS.values(), ids=GOOD_CLAIMS.keys())
-def test_a_good_token_is_good(node: Node, keys: Keys, claims: Json):
-    """Section 6: the claims that are asked for, and any others."""
+def test_token_with_the_required_and_other_claims_is_accepted(node: Node, keys: Keys, claims: Json):
+    """Claims that are not required are ignored (section 6)."""
     node.publish(alert(ground()), keys.token(**claims))
 
 
-def test_an_hs256_key_that_says_so_is_good(node: Node, keys: Keys):
-    """Section 6: `oct` keys with HS256 for development."""
+def test_token_of_an_hs256_key_is_accepted(node: Node, keys: Keys):
+    """`oct` keys with HS256 are meant for development (section 6)."""
     token = keys.signed(keys.claims(), key=keys.secret, alg="HS256", kid="hs")
     node.publish(alert(ground()), token)
 
@@ -148,21 +148,21 @@ def test_an_hs256_key_that_says_so_is_good(node: Node, keys: Keys):
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
-def test_an_alert_that_was_never_published_is_unknown(node: Node, call: str):
-    """Section 4: 404, for a revision and a cancel."""
+def test_change_of_an_unknown_alert_is_answered_with_404(node: Node, call: str):
+    """Revisions and cancels get the same answer (section 4)."""
     name = new_id()
     body = cancel_body(2) if call == "cancel" else revision_of(alert(ground(), id=name), 2)
     assert_problem(node.post(f"/v1/alerts/{name}/{call}", body), 404, "unknown-alert")
 
 
-def test_get_of_an_alert_that_was_never_published_is_404(node: Node):
-    """Section 4, `GET /v1/alerts/{id}`."""
+def test_get_of_an_unknown_alert_is_answered_with_404(node: Node):
+    """The route is `GET /v1/alerts/{id}` (section 4)."""
     assert_problem(node.get(f"/v1/alerts/{new_id()}"), 404, "unknown-alert")
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
-def test_another_publishers_alert_needs_the_scope_to_manage(node: Node, keys: Keys, call: str):
-    """Section 4: 403 `not-yours`, before 409 and 410; with `alerts:manage` it works."""
+def test_change_of_another_publishers_alert_needs_the_manage_scope(node: Node, keys: Keys, call: str):
+    """The answer is 403 `not-yours`, before 409 and 410; with `alerts:manage` the change succeeds (section 4)."""
     body = alert(ground())
     node.publish(body)
     path = f"/v1/alerts/{body['id']}/{call}"
@@ -178,8 +178,8 @@ def test_another_publishers_alert_needs_the_scope_to_manage(node: Node, keys: Ke
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])
-def test_a_cancelled_alert_has_ended(node: Node, keys: Keys, call: str):
-    """Section 4: 410, after 403 `not-yours` and before 409."""
+def test_change_of_a_cancelled_alert_is_refused_as_ended(node: Node, keys: Keys, call: str):
+    """The answer is 410, after 403 `not-yours` and before 409 (section 4)."""
     body = alert(ground())
     node.publish(body)
     node.cancel(body["id"], 2)
@@ -192,8 +192,8 @@ def test_a_cancelled_alert_has_ended(node: Node, keys: Keys, call: str):
 
 
 @pytest.mark.parametrize("number", [1, 3, 2**31 - 1])
-def test_a_number_that_is_not_the_next_conflicts(node: Node, number: int):
-    """Section 4: 409 `revision-conflict`, with `current`."""
+def test_revision_number_that_is_not_the_next_conflicts(node: Node, number: int):
+    """The answer is 409 `revision-conflict` with `current` (section 4)."""
     body = alert(ground())
     node.publish(body)
     path = f"/v1/alerts/{body['id']}"
@@ -204,8 +204,8 @@ def test_a_number_that_is_not_the_next_conflicts(node: Node, number: int):
         assert assert_problem(answer, 409, "revision-conflict")["current"] == 1
 
 
-def test_a_number_that_is_taken_by_other_content_conflicts(node: Node):
-    """Section 4: 409, for another revision and for a cancel of that number."""
+def test_revision_number_of_other_content_conflicts(node: Node):
+    """The answer is 409 for another revision and for a cancel with that number (section 4)."""
     body = alert(ground())
     node.publish(body)
     node.revise(revision_of(body, 2))
@@ -216,8 +216,8 @@ def test_a_number_that_is_taken_by_other_content_conflicts(node: Node):
     assert assert_problem(cancel, 409, "revision-conflict")["current"] == 2
 
 
-def test_a_known_id_conflicts_before_the_rules_and_after_the_fields(node: Node):
-    """Section 4, "Order": 422 for section 2, then 409, then 422 for section 3."""
+def test_known_id_conflicts_after_invalid_fields_and_before_broken_rules(node: Node):
+    """The order is 422 for section 2, then 409, then 422 for section 3 (section 4, "Order")."""
     body = alert(ground())
     node.publish(body)
     assert_problem(node.post("/v1/alerts", body | {"headline": "Other"}), 409, "id-conflict")
@@ -225,8 +225,8 @@ def test_a_known_id_conflicts_before_the_rules_and_after_the_fields(node: Node):
     check(node.post("/v1/alerts", body | {"headline": ""}), 422, [("invalid-value", "/headline")])
 
 
-def test_a_revision_keeps_the_incident(node: Node):
-    """Section 4: another `occurred_at`, `status` or `id` than revision 1's is refused."""
+def test_revision_with_another_incident_is_refused(node: Node):
+    """`occurred_at`, `status` and `id` must be those of revision 1 (section 4)."""
     body = alert(ground())
     node.publish(body)
     path = f"/v1/alerts/{body['id']}/revisions"
@@ -240,8 +240,8 @@ def test_a_revision_keeps_the_incident(node: Node):
     assert node.state(body["id"])["alert"]["revision"] == 1
 
 
-def test_a_revision_may_not_end_earlier_than_the_current_one(node: Node):
-    """Section 3: to end early, cancel; the same end or a later one is fine."""
+def test_revision_may_not_end_before_the_current_revision(node: Node):
+    """The same end or a later one is accepted; to end an alert early, cancel it (section 3)."""
     body = alert(ground(), expires_at=stamp(seconds=1_000))
     node.publish(body)
     path = f"/v1/alerts/{body['id']}/revisions"
@@ -253,8 +253,8 @@ def test_a_revision_may_not_end_earlier_than_the_current_one(node: Node):
     check(node.post(path, back), 422, [("expiry-out-of-range", "/expires_at")])
 
 
-def test_a_refused_revision_is_judged_by_the_rules_like_an_alert(node: Node):
-    """Section 3 applies to revisions, but for the incident's age."""
+def test_revision_is_checked_by_the_rules_of_an_alert(node: Node):
+    """The rule for the incident's age is the only exception (section 3)."""
     body = alert(ground())
     node.publish(body)
     bad = revision_of(body, 2, threat="individual", area=circle(ground(), 9))
@@ -262,11 +262,11 @@ def test_a_refused_revision_is_judged_by_the_rules_like_an_alert(node: Node):
     check(node.post(f"/v1/alerts/{body['id']}/revisions", bad), 422, errors)
 
 
-# ---- afterwards --------------------------------------------------------------------------------------------------
+# ---- problem pages, and the node afterwards ----------------------------------------------------------------------
 
 
-def test_every_problem_type_of_the_protocol_is_explained_without_a_token(node: Node):
-    """Section 4, "Errors": `GET /problems/<slug>` explains it."""
+def test_every_problem_type_has_a_page_that_needs_no_token(node: Node):
+    """The page is `GET /problems/<slug>` (section 4, "Errors")."""
     table = re.findall(r"^\| \d{3} \| ([^|]*)\|", (ROOT / "docs" / "protocol.md").read_text("utf-8"), re.MULTILINE)
     slugs = [slug for row in table for slug in re.findall(r"`([a-z-]+)`", row)]
     assert len(slugs) > 50
@@ -277,11 +277,9 @@ def test_every_problem_type_of_the_protocol_is_explained_without_a_token(node: N
         assert len(answer.text) > len(slug) + 20, slug
 
 
-def test_a_problem_type_that_does_not_exist_is_not_explained(node: Node):
-    """An unknown slug is 404."""
+def test_unknown_problem_type_has_no_page(node: Node):
     assert node.api.get("/problems/no-such-problem").status_code in (401, 404)
 
 
-def test_the_node_goes_on_serving_after_all_of_this(node: Node):
-    """A good alert still reaches a good session."""
+def test_node_still_serves_after_all_refused_requests(node: Node):
     node.assert_serving()

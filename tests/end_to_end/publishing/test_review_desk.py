@@ -1,4 +1,4 @@
-"""The review desk's service on a real node: what it shows, what can be decided and by whom, and nothing goes twice."""
+"""The review desk's service on a real node: its items, the reviewers' decisions, and publication exactly once."""
 
 import json
 import sqlite3
@@ -19,12 +19,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def spot():
-    """A ground of this test's own."""
+    """A place of this test's own."""
     return ground()
 
 
 def records(spot):
-    """A fresh fire A of two units, a stale one, an assault, a medical call and a fire without a place."""
+    """Return records of five incidents: a new fire, an old fire, an assault, a medical call and an arson.
+
+    The new fire, A, has two units, and the arson has no place.
+    """
     return [
         row("A", "Structure fire", spot),
         row("A", "Structure fire", spot, 50, unit="Ladder 4"),
@@ -37,7 +40,7 @@ def records(spot):
 
 @pytest.fixture(scope="module")
 def looker(node, tmp_path_factory):
-    """A page of a desk that several tests look at and none decides anything at."""
+    """A page of a desk that several tests read, and at which none decides anything."""
     home = tmp_path_factory.mktemp("desk")
     feed = write_feed(home / "feed.csv", records(ground()))
     with DeskProcess(home, node, feed, "--as-recorded") as process, process.page() as page:
@@ -54,20 +57,20 @@ def desk(node, tmp_path, spot):
 
 @pytest.fixture
 def ann(desk):
-    """A reviewer's page."""
+    """The page of the reviewer Ann."""
     with desk.page("ann") as page:
         yield page
 
 
 @pytest.fixture
 def ben(desk):
-    """Another's."""
+    """The page of the reviewer Ben."""
     with desk.page("ben") as page:
         yield page
 
 
 def heard(phone, alert_id, what):
-    """Wait for a revision, or the `cancel`, of an alert; what was sent."""
+    """Wait until a revision, or the `cancel`, of an alert has arrived, and return it."""
     phone.listen(alert_id, what)
     message = phone.received[-1]
     return message.get("alert", message)
@@ -76,8 +79,8 @@ def heard(phone, alert_id, what):
 # ---- from a row to a subscriber --------------------------------------------------------------------------------
 
 
-def test_an_approved_incident_reaches_who_is_inside_and_its_counts_rise(ann, node, spot, join):
-    """With the reviewer's words; nothing of the record but what was meant to be told."""
+def test_approved_incident_reaches_a_subscriber_inside_and_is_counted(ann, node, spot, join):
+    """The alert has the reviewer's words, and nothing else of the record."""
     phone = join(node, place(spot))
     item = ann.item("A")
     assert item["row_count"] == 2
@@ -94,8 +97,7 @@ def test_an_approved_incident_reaches_who_is_inside_and_its_counts_rise(ann, nod
     assert ann.wait_for("A", lambda item: item["delivery"] == {"sent": 1, "acked": 1, "pushed": 0})
 
 
-def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
-    """By anybody at the desk; who had it is told."""
+def test_live_alert_is_revised_and_cancelled_by_different_reviewers(ann, ben, node, spot, join):
     phone = join(node, place(spot))
     item = ann.approve(ann.item("A")).json()["item"]
     heard(phone, item["alert_id"], 1)
@@ -116,7 +118,7 @@ def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
     assert ann.do(answer, "cancel", reason="again").status_code == 409
 
 
-# ---- what can't be approved ------------------------------------------------------------------------------------
+# ---- refused approvals -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -135,8 +137,7 @@ def test_a_live_alert_is_revised_and_cancelled(ann, ben, node, spot, join):
         ("NOWHERE", {}, "place", "no coordinates"),
     ],
 )
-def test_what_is_refused_is_told_beside_its_field(looker, node, number, changes, field, words):
-    """In plain words; nothing is published."""
+def test_refusal_is_shown_beside_its_field_and_publishes_nothing(looker, node, number, changes, field, words):
     item, live = looker.item(number), node.live()
     form = {**item["proposal"], **changes}
     for answer in (looker.do(item, "preview", form=form), looker.do(item, "approve", form=form)):
@@ -147,8 +148,8 @@ def test_what_is_refused_is_told_beside_its_field(looker, node, number, changes,
     assert looker.item(number)["state"] == "waiting"
 
 
-def test_what_a_publisher_is_not_granted_is_told_beside_its_field(tmp_path, spot):
-    """P21, P22, PG2: before anything is approved; and a wait is told in seconds, not sat out."""
+def test_limit_of_the_publisher_is_shown_beside_its_field(tmp_path, spot):
+    """The limit is shown before the approval, and a rate limit is shown as a waiting time (rules P21, P22 and PG2)."""
     border = [[spot[1] + east, spot[0] + north] for east, north in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
     (tmp_path / "here.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [border]}))
     bounds = 'categories = ["fire_structure"]\nmax_severity = "severe"\njurisdiction = "here.geojson"\nper_minute = 1\n'
@@ -174,18 +175,17 @@ def test_what_a_publisher_is_not_granted_is_told_beside_its_field(tmp_path, spot
         assert waiting["state"] == "waiting"
 
 
-def test_an_incident_without_a_place_can_be_placed_by_a_person(ann, node, spot, join):
-    """Which no machine could."""
+def test_reviewer_can_place_an_incident_without_coordinates(ann, node, spot, join):
     phone = join(node, place(spot))
     item = ann.approve(ann.item("NOWHERE"), lat=spot[0], lng=spot[1]).json()["item"]
     heard(phone, item["alert_id"], 1)
 
 
-# ---- once, and by one ------------------------------------------------------------------------------------------
+# ---- one publication, by one reviewer --------------------------------------------------------------------------
 
 
-def test_a_double_click_publishes_once(ann, node):
-    """The second answer is the first one's."""
+def test_double_click_publishes_once(ann, node):
+    """The second answer is the same as the first."""
     item = ann.item("A")
     first, second = ann.approve(item), ann.approve(item)
     assert (first.status_code, second.status_code) == (200, 200)
@@ -194,8 +194,8 @@ def test_a_double_click_publishes_once(ann, node):
     assert len(second.json()["item"]["history"]) == 1
 
 
-def test_the_second_reviewer_is_told_who_was_first(ann, ben):
-    """And sees what was decided, without asking."""
+def test_second_reviewer_is_told_who_decided_first(ann, ben):
+    """The decision also arrives on the page without a request."""
     events = ben.events()
     item = ann.item("A")
     next(events)
@@ -209,8 +209,8 @@ def test_the_second_reviewer_is_told_who_was_first(ann, ben):
     events.close()
 
 
-def test_decisions_outlive_the_service_and_what_was_under_way_is_finished(desk, own_node, tmp_path_factory, spot, join):
-    """Killed with a request that the node has not answered; the node comes back later, and so does the desk."""
+def test_restarted_desk_keeps_decisions_and_finishes_pending_requests(desk, own_node, tmp_path_factory, spot, join):
+    """The desk is killed with a request that the node has not answered; later both start again."""
     home = tmp_path_factory.mktemp("desk")
     feed = write_feed(home / "feed.csv", [row("A", "Structure fire", spot), row("B", "Arson", spot)])
     with DeskProcess(home, own_node, feed, "--as-recorded") as process:
@@ -236,8 +236,8 @@ def test_decisions_outlive_the_service_and_what_was_under_way_is_finished(desk, 
             assert [each["by"] for each in item["history"]] == ["ann"]
 
 
-def test_a_node_that_is_away_is_said_so_and_nothing_is_lost(tmp_path, own_node, spot):
-    """What was approved meanwhile is published once when it is back."""
+def test_unreachable_node_is_reported_and_approvals_are_published_later(tmp_path, own_node, spot):
+    """An approval is published once when the node is back."""
     feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot)])
     with DeskProcess(tmp_path, own_node, feed, "--as-recorded") as process, process.page() as page:
         item = page.item("A")
@@ -251,11 +251,10 @@ def test_a_node_that_is_away_is_said_so_and_nothing_is_lost(tmp_path, own_node, 
         assert len(own_node.live()) == 1
 
 
-# ---- who may ---------------------------------------------------------------------------------------------------
+# ---- authorization ---------------------------------------------------------------------------------------------
 
 
-def test_nobody_sees_or_decides_anything_without_a_key(desk):
-    """Neither with a wrong one."""
+def test_desk_refuses_every_request_without_a_valid_key(desk):
     with desk.page() as page:
         item = page.item("A")
         page.http.cookies.clear()
@@ -265,16 +264,15 @@ def test_nobody_sees_or_decides_anything_without_a_key(desk):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "", "http://127.0.0.1:1"])
-def test_another_sites_page_can_decide_nothing(looker, origin):
-    """Even with the cookie: a request that changes something comes from the desk's own page."""
+def test_desk_refuses_decisions_from_other_origins(looker, origin):
+    """A changing request must come from the desk's own page, even with the cookie."""
     item = looker.item("A")
     answer = looker.post(f"/api/items/{item['id']}/dismiss", {"version": 1}, Origin=origin)
     assert answer.status_code == 403
     assert looker.item("A")["state"] == "waiting"
 
 
-def test_the_cookie_is_for_this_page_alone_and_the_token_stays_in_the_service(looker, node):
-    """No script reads the one, no page gets the other."""
+def test_cookie_is_hidden_from_scripts_and_token_from_pages(looker, node):
     cookie = looker.post("/api/sign-in", {"key": looker.key}).headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
@@ -284,8 +282,8 @@ def test_the_cookie_is_for_this_page_alone_and_the_token_stays_in_the_service(lo
     assert "unsafe" not in policy
 
 
-def test_another_hosts_name_is_refused(looker):
-    """DNS rebinding."""
+def test_desk_refuses_another_host_name(looker):
+    """The check prevents DNS rebinding."""
     assert looker.http.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
@@ -302,8 +300,7 @@ def test_another_hosts_name_is_refused(looker):
         (b"[" * 60_000, 400),
     ],
 )
-def test_a_request_that_no_page_would_send_is_refused(looker, body, status):
-    """With one line, and the desk goes on."""
+def test_malformed_request_to_the_desk_is_refused_in_one_line(looker, body, status):
     item = looker.item("A")
     answer = looker.http.post(f"/api/items/{item['id']}/approve", content=body)
     assert answer.status_code == status
@@ -311,16 +308,16 @@ def test_a_request_that_no_page_would_send_is_refused(looker, body, status):
     assert looker.item("A")["state"] == "waiting"
 
 
-def test_an_incident_that_is_no_longer_there(looker):
-    """A page may be old."""
+def test_decision_about_a_removed_incident_is_answered_with_404(looker):
+    """The page may be outdated."""
     assert looker.post("/api/items/0123/approve", {"version": 1, "form": {}}).status_code == 404
 
 
 # ---- starting --------------------------------------------------------------------------------------------------
 
 
-def test_it_does_not_start_with_what_cannot_be_used(tmp_path, node):
-    """One line, and exit status 2 or 1."""
+def test_desk_with_an_unusable_feed_does_not_start(tmp_path, node):
+    """The desk prints one line and exits with status 2."""
     cases = [
         (tmp_path / "absent.csv", [], "can't be read"),
         ("https://", [], "has to begin with"),
@@ -333,8 +330,8 @@ def test_it_does_not_start_with_what_cannot_be_used(tmp_path, node):
         assert "Traceback" not in process.output()
 
 
-def test_a_replay_publishes_exercises_unless_it_is_told_otherwise(tmp_path, node, spot, join):
-    """A replay of old records must not alarm anybody; who has `alerts:test` gets it."""
+def test_replay_publishes_exercises_by_default(tmp_path, node, spot, join):
+    """A replay of old records must not alarm anybody; only holders of `alerts:test` receive it."""
     feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot, 10**6)])
     phone = join(node, place(spot), scope="alerts:receive")
     tester = join(node, place(spot), scope="alerts:receive alerts:test")
@@ -356,8 +353,8 @@ def test_a_replay_publishes_exercises_unless_it_is_told_otherwise(tmp_path, node
         ("dallas_active_calls.csv", ("--ahead", "60"), "burglary"),
     ],
 )
-def test_real_records_are_grouped_proposed_and_published(tmp_path, node, spot, join, name, options, number):
-    """What is shown of them tells no address; what is approved reaches a subscriber at its own place."""
+def test_real_records_are_grouped_and_an_approved_one_is_published(tmp_path, node, spot, join, name, options, number):
+    """The approved alert reaches a subscriber at its place."""
     with DeskProcess(tmp_path, node, dispatch(name), *options, "--status", "actual") as process, process.page() as page:
         items = wait_until(lambda: page.state()["items"], "incidents")
         keys = [json.dumps(item["rows"]) for item in items]
@@ -372,7 +369,7 @@ def test_real_records_are_grouped_proposed_and_published(tmp_path, node, spot, j
         assert any(item["locked"] for item in items) or name.startswith("dallas")
 
 
-# ---- a category that does not last -----------------------------------------------------------------------------
+# ---- a category with a short life ------------------------------------------------------------------------------
 
 BRIEF = """
 name = "brief"
@@ -384,7 +381,7 @@ burglary = { title = "Burglary", max_age_s = 300 }
 
 @pytest.fixture
 def brief(tmp_path, spot):
-    """A page of a desk whose node lets burglaries live for five minutes, and a fire for an hour."""
+    """A page of a desk whose node lets burglaries live for five minutes and fires for an hour."""
     (tmp_path / "brief.toml").write_text(BRIEF)
     feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot)])
     with (
@@ -395,8 +392,8 @@ def brief(tmp_path, spot):
         yield page
 
 
-def test_a_revision_to_a_category_that_ends_sooner_is_refused_and_its_words_are_kept(brief):
-    """P6: who has the alert would keep it longer than the revision. What is live stays; the words are still there."""
+def test_revision_to_a_shorter_lived_category_is_refused_and_kept_as_draft(brief):
+    """Holders would keep the alert longer than the revision allows. The live alert and the draft stay (rule P6)."""
     live = brief.approve(brief.item("A")).json()["item"]
     form = {**live["form"], "category": "burglary", "headline": "A long and careful headline"}
     preview = brief.do(live, "preview", form=form).json()

@@ -1,4 +1,4 @@
-"""schemathesis against a node: whatever is made from the OpenAPI document, the node answers as the document says."""
+"""A run of schemathesis against a node: requests made from the OpenAPI document get the documented answers."""
 
 import re
 from pathlib import Path
@@ -9,16 +9,16 @@ from end_to_end.kit.node import BIN, Node, clean_environment
 from support.command import ended
 
 HOOKS = Path(__file__).parents[1] / "kit" / "schemathesis_hooks.py"
-# A good request may be refused by the policy, a known id (409) or an ended alert (410). The hooks judge the 422s.
+# A valid request may be refused by the policy, a known id (409) or an ended alert (410). The hooks check the 422s.
 CONFIG = """
 [checks]
 positive_data_acceptance.expected-statuses = ["2xx", 404, 409, 410, 422]
 """
-SECONDS = 120  # it takes five
+SECONDS = 120  # the limit; usually the run takes 5 s
 
 
-def test_schemathesis_finds_nothing(own_calling: Node, tmp_path: Path):
-    """Section 4 and the OpenAPI document: with every check that there is, along its links too."""
+def test_schemathesis_finds_no_violation_of_the_openapi_document(own_calling: Node, tmp_path: Path):
+    """The run uses every check, and follows the document's links (section 4)."""
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     token = own_calling.keys.token(scope=f"{DESK_SCOPE} alerts:manage {DISPATCH_SCOPE}")

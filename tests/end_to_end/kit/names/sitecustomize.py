@@ -1,7 +1,7 @@
-"""The name service of a test: a process that has this folder on its PYTHONPATH resolves names under `push.test` by it.
+"""A name service for tests: processes with this folder on their PYTHONPATH resolve names under `push.test` here.
 
-`TEST_NAMES` lists the names that exist, as `NAME=ADDRESS`. A name that begins with `stuck` is looked up for an
-hour, and no other name under `push.test` exists. Names elsewhere are left to the system.
+`TEST_NAMES` lists the names that exist, as `NAME=ADDRESS`. A lookup of a name that begins with `stuck` takes an hour,
+and no other name under `push.test` exists. Other names are resolved by the system.
 """
 
 import os
