@@ -1,7 +1,7 @@
-"""The command line: one subcommand for each measurement, `all`, and `table`.
+"""The command line of the bench: one subcommand for each measurement, `all`, and `table`.
 
-Every subcommand is bounded in count and time, shows how far it is, and leaves a JSON file and a PNG in the folder of
-results.
+Every subcommand is bounded in count and time, shows its progress, and writes a JSON file and a PNG to the results
+folder.
 """
 
 import sys
@@ -62,55 +62,55 @@ _seconds = click.FloatRange(0.5, 3600)
 
 
 class Peers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`raw,nats`, or `none`."""
+    """A list of peers, such as `raw,nats`, or `none`."""
 
     name = "LIST"
 
     def convert(self, value: Any, _param: Any, _context: Any) -> tuple[str, ...]:
-        """Names of peers. Raises BadParameter."""
+        """Return the names of the peers. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         return () if value == "none" else tuple(peer_names(value))
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`1,8,64`."""
+    """A list of numbers, such as `1,8,64`."""
 
     name = "LIST"
     least, most = 1, 1024
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
-        """Numbers from `least` to `most`. Raises BadParameter."""
+        """Return the numbers, each from `least` to `most`. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         return tuple(click.IntRange(self.least, self.most).convert(each, param, context) for each in value.split(","))
 
 
 class Counts(Numbers):
-    """`10,100000`."""
+    """A list of numbers up to a million, such as `10,100000`."""
 
     most = 1_000_000
 
 
 class Few(Numbers):
-    """`0,1000`."""
+    """A list of numbers from 0 to 1,000, such as `0,1000`."""
 
     least, most = 0, 1_000
 
 
 class Sizes(Numbers):
-    """`400,15000`."""
+    """A list of frame sizes in bytes, such as `400,15000`."""
 
     least, most = 300, 15_000
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`LAT,LNG`."""
+    """A position in degrees, `LAT,LNG`."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[float, float]:
-        """Two numbers. Raises BadParameter."""
+        """Return latitude and longitude. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         try:
@@ -131,12 +131,12 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click
 )
 @click.pass_context
 def cli(context: click.Context, folder: Path) -> None:
-    """Measure geocast on this machine, beside others that push to many sockets. bench/README.md has what came out."""
+    """Measure geocast on this machine, beside other servers that push to many sockets. Results: bench/README.md."""
     context.obj = folder
 
 
 def _command(name: str, *options: Callable[[Any], Any]) -> None:
-    """Add the subcommand of a Bench, with its module's docstring for a help text."""
+    """Add the subcommand of a Bench; its module's docstring becomes the help text."""
 
     @click.pass_obj
     def run(folder: Path, /, **parameters: Any) -> None:
@@ -289,7 +289,7 @@ _command(
 @click.option("--short", is_flag=True, help="Smaller, in some nine minutes; rewrites README.md's table and tables.md.")
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
-    """Every measurement but `load`, one after the other."""
+    """Run every measurement except `load`, one after the other."""
     for name, bench in _without_load().items():
         parameters = bench.short if short else _defaults(name)
         bench.run(folder, **parameters)
@@ -309,7 +309,7 @@ def _defaults(name: str) -> dict[str, Any]:
 @cli.command()
 @click.pass_obj
 def table(folder: Path) -> None:
-    """Rewrite the table in README.md, tables.md and the plots from the results that are there."""
+    """Rewrite the table in README.md, tables.md and the plots from the existing results."""
     for name, bench in _without_load().items():
         path = folder / f"{name}.json"
         if path.exists():
@@ -328,5 +328,5 @@ def _rewrite(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command line of the bench."""
     cli(prog_name="python -m bench")

@@ -1,7 +1,8 @@
-"""Runs a command that may not make some system calls: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`.
+"""A launcher for a command that may not make certain system calls.
 
-They fail with EPERM in the command and in all that it starts, by a seccomp filter, which is how containers forbid them.
-Docker's and containerd's default profiles forbid io_uring_setup, and allow io_setup.
+Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. A seccomp filter, as in containers, makes the calls
+fail with EPERM in the command and in its child processes. The default profiles of Docker and containerd forbid
+io_uring_setup and allow io_setup.
 """
 
 import ctypes
@@ -28,7 +29,7 @@ class _Program(ctypes.Structure):
 
 
 def forbid(*calls: str) -> None:
-    """Forbid these calls to this process, for ever. Raises OSError where that is not possible."""
+    """Forbid these system calls to this process permanently. Raise OSError where that is not possible."""
     known = NUMBERS.get(platform.machine(), {})
     if unknown := [call for call in calls if call not in known]:
         raise OSError(f"the number of {', '.join(unknown)} on {platform.machine()} is not known")
