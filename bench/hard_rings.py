@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-Ring = list[tuple[float, float]]  # longitude and latitude, the last corner equal to the first
+Ring = list[tuple[float, float]]  # (longitude, latitude); the last corner equals the first
 
 
 def closed(points: Any) -> Ring:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("geocast", "uvloop", "websockets", "numpy", "h3", "h11", "uvicorn", "pydantic", "PyJWT", "socketify")
 DEBIAN_PACKAGES = ("nginx", "libnginx-mod-nchan", "nats-server", "redis-server")
 
-_ALLOWED = os.sched_getaffinity(0)  # before this process pins itself
+_ALLOWED = os.sched_getaffinity(0)  # read before this process restricts its own cores
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import click
 
 PATIENCE_S = 30.0
 _PR_SET_PDEATHSIG = 1
-_CPUCLOCK_SCHED = 2  # of a whole process, in ns (linux/posix-timers.h)
+_CPUCLOCK_SCHED = 2  # the CPU clock of a whole process, in ns (linux/posix-timers.h)
 _libc = ctypes.CDLL(None)
 
 
@@ -88,7 +88,7 @@ def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
     pipe, other = context.Pipe()
     process = context.Process(target=work, args=(*arguments, other), daemon=True)
     process.start()
-    other.close()  # the process has its own
+    other.close()  # the child process has its own copy
     try:
         yield pipe
         process.join(PATIENCE_S)
@@ -143,7 +143,7 @@ def wait_until(done: Callable[[], object], what: str, patience_s: float = PATIEN
     end = time.monotonic() + patience_s
     while not done():
         if time.monotonic() > end:
-            raise click.ClickException(f"gave up after {patience_s:g} s: {what}")
+            raise click.ClickException(f"gave up waiting after {patience_s:g} s: {what}")
         time.sleep(pause_s)
 
 
@@ -152,7 +152,7 @@ def free_ports(count: int) -> list[int]:
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: set[int] = set()
     while len(found) < count:
-        port = random.randrange(1025, low)  # whoever else looks for ports at this moment hardly tries the same
+        port = random.randrange(1025, low)  # random, so that other processes rarely try the same ports
         if _is_free(port):
             found.add(port)
     return list(found)

@@ -19,7 +19,7 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # after the last message, so that what it leaves to do counts too
+SETTLE_S = 0.005  # after the last message, so that the work that it leaves behind counts too
 REST_S = 0.05  # between rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
@@ -34,10 +34,10 @@ class Audience:
     places: Places
     connect_cpu_us: float
     connect_s: float
-    idle_cpu: float  # of a core, that the server takes while nothing happens
-    hearing: int  # how many are sent an alert: those inside, or all if the system can't match by place
-    heard: int = 0  # messages so far
-    missing: int = 0  # those that should have come
+    idle_cpu: float  # share of a core that the server uses while nothing happens
+    hearing: int  # sessions that get an alert: those inside, or all if the system can't match by place
+    heard: int = 0  # messages received so far
+    missing: int = 0  # messages that should have come and did not
 
     @property
     def wanted(self) -> int:
@@ -58,13 +58,13 @@ class Round:
     """The measurements of one alert, published alone. Times in ms start just before the publication."""
 
     number: int
-    cpu_us: float  # of the server, for each message that was meant
+    cpu_us: float  # of the server, for each message to a session inside
     first_ms: float
-    nearest_ms: float  # to the last of the nearest 100
+    nearest_ms: float  # until the last of the nearest 100 sessions has it
     last_ms: float
     latencies_ms: Any
-    connections: Any  # whose each of those is
-    waited: float  # the share of the time to the last that others had the server's core
+    connections: Any  # the connection of each latency
+    waited: float  # share of the time until the last message in which others had the server's core
 
     def until(self, connections: Any) -> float:
         """Return the time in ms until the last of these connections has the alert."""
@@ -109,7 +109,7 @@ class Stretch:
 
     alerts: int
     deliveries: int
-    seconds: float  # from the first publish to the last message
+    seconds: float  # from the first publication to the last message
     cpu_us: float
     latencies_ms: Any
 
@@ -135,7 +135,7 @@ def _publish_at(system: System, number: int, due_ns: int) -> None:
     system.publish(number)
 
 
-# ---- bringing it about -------------------------------------------------------------------------------------------
+# ---- setting it up -----------------------------------------------------------------------------------------------
 
 
 def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int, **options: Any) -> Audience:

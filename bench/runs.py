@@ -40,11 +40,11 @@ class Bench:
 
     name: str
     about: str
-    measure: Callable[..., dict[str, Any]]  # of a Place and the parameters
+    measure: Callable[..., dict[str, Any]]  # takes a Place and the parameters
     table: Callable[[Result], Table]
-    plot: Callable[[Result, Any], None]  # onto a figure
-    short: dict[str, Any]  # the parameters of `all --short`
-    own_server: bool = True  # it starts servers, which have their own core
+    plot: Callable[[Result, Any], None]  # draws on a figure
+    short: dict[str, Any]  # the parameters for `all --short`
+    own_server: bool = True  # whether it starts servers, which have their own core
 
     def run(self, folder: Path, **parameters: Any) -> Result:
         """Measure, then save, show and plot the result."""
@@ -61,7 +61,7 @@ class Bench:
         path = result.save(folder)
         self.show(result)
         self.draw(result, path.with_suffix(".png"))
-        screen.say(f"{path} and its plot, after {time.monotonic() - start:.0f} s\n")
+        screen.say(f"wrote {path} and its plot after {time.monotonic() - start:.0f} s\n")
         return result
 
     def show(self, result: Result) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # as in receiver.c, and so is all of this
+HEADER = 4096  # this and the layout below are as in receiver.c
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
-PER_PROCESS = 18_000  # descriptors; receiver.c spreads them over addresses, for their ports
-INFLIGHT = 256  # handshakes under way at once, of all processes
+PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
+INFLIGHT = 256  # handshakes under way at once, in all processes together
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0
 SOURCE = Path(__file__).with_name("receiver.c")
@@ -41,7 +41,7 @@ class Counters:
     pongs: int = 0
     bytes: int = 0
     bad_frames: int = 0
-    said: int = 0  # of those that were asked to say something
+    said: int = 0  # sessions that were asked to send their `later` text
     oks: int = 0
 
 
@@ -89,9 +89,10 @@ class Crowd:
         retry_ms: tuple[int, int] = RETRY_MS,
         nap_ms: float = 0.0,
     ) -> None:
-        """`expected`: how many messages each session may be sent, for the size of the memory.
+        """Connect one session for each entry of `joining`.
 
-        `nap_ms`: for how long the receivers sleep when they find nothing; 0 while there are as many cores as receivers.
+        `expected` is the most messages that a session may get, which decides the size of the shared memory. `nap_ms`
+        is the time that receivers sleep when nothing has come; use 0 if there are as many cores as receivers.
         """
         self._port, self._joining, self._cpus, self._home = port, joining, frozenset(cpus), home
         self._nap_us = round(nap_ms * 1000)
@@ -136,7 +137,7 @@ class Crowd:
         receiver.process = processes.start(command, self._cpus, self._folder / f"output-{part}")
         return receiver
 
-    # ---- looking at it -----------------------------------------------------------------------------------------
+    # ---- reading results ---------------------------------------------------------------------------------------
 
     def counters(self) -> Counters:
         """Return the sums over all processes. Raise ClickException if a process has ended."""
@@ -188,7 +189,7 @@ class Crowd:
         end = time.monotonic() + patience_s
         while not done(counters := self.counters()):
             if time.monotonic() > end:
-                raise click.ClickException(f"gave up after {patience_s:g} s until {what}: {counters}")
+                raise click.ClickException(f"gave up waiting after {patience_s:g} s: {what}: {counters}")
             show(counters.ready)
             time.sleep(self._pause_s)
         show(counters.ready)

@@ -23,7 +23,7 @@ class Poster:
             self._connections.append(connection)
         try:
             return _exchange(connection, path, body, headers)
-        except ConnectionError:  # the server hung up on a connection that was idle; http.client dials again by itself
+        except ConnectionError:  # the server has closed an idle connection; http.client reconnects
             connection.close()
             return _exchange(connection, path, body, headers)
 

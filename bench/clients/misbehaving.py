@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-RECEIVE_BUFFER = 4096  # bytes: small, so that the server notices soon
-DRIP_BYTES = 1024  # a second
+RECEIVE_BUFFER = 4096  # bytes; small, so that the server soon notices
+DRIP_BYTES = 1024  # bytes per second
 PING = b"\x89\xfd" + bytes(4) + bytes(125)
-PINGS_PER_S = 8  # a little below what the protocol allows
+PINGS_PER_S = 8  # a little below the limit of the protocol
 PATIENCE_S = 30.0
 
 

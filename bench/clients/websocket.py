@@ -7,8 +7,8 @@ from typing import overload
 from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("geocast.v1.json")
-PATH = "/v1/stream"  # of a node
-_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3; nobody here checks that it is random
+PATH = "/v1/stream"  # of a node's stream
+_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # from RFC 6455, 1.3; no server here checks that it is random
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class System(ABC):
     def _listens(self) -> bool:
         assert self.process
         if self.process.poll() is not None:
-            raise processes.Unavailable(f"{self.name} ended by itself: {self.last_words()}")
+            raise processes.Unavailable(f"{self.name} has ended: {self.last_words()}")
         return processes.listens(self.port)
 
     def last_words(self) -> str:
@@ -108,7 +108,7 @@ class ControlledPeer(Peer):
     def start(self) -> None:
         """Start the peer, and connect to its control port."""
         super().start()
-        processes.wait_until(lambda: processes.listens(self.control_port), f"{self.name} can be controlled")
+        processes.wait_until(lambda: processes.listens(self.control_port), f"{self.name} accepts control connections")
         self._lock = threading.Lock()
         self._control = socket.create_connection(("127.0.0.1", self.control_port))
 

@@ -27,12 +27,12 @@ from geocast.auth.tokens import AUDIENCE, make_key
 
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
-# A description has 1,000 characters at most. What it can't fill the corners of a ring do, which takes a policy that has
-# polygons, and the rest characters of four bytes.
+# A description has at most 1,000 characters. Larger alerts have a ring with many corners, for which the policy must
+# allow polygons; characters of four bytes fill the rest.
 PLAIN_BYTES, PADDING, MOST_CORNERS, CORNER_BYTES = 1_400, 1_000, 499, 22
 POLICY = 'name = "bench"\n[categories]\nrobbery = { title = "Robbery", polygons = true }\n'
-START_S = 120.0  # for all processes of a node to be ready
-READY = '"welcome"'  # what stands in the frame that says that a session is in
+START_S = 120.0  # time for all processes of a node to become ready
+READY = '"welcome"'  # text in the frame that shows that a session has joined
 MOVED_DEGREES = 0.0001  # 11 m to the north
 
 
@@ -51,7 +51,7 @@ class Geocast(System):
     ) -> None:
         super().__init__(home, cpus)
         private, public = make_key("bench")
-        self._key = PyJWK(dict(private))  # made once, since there may be a million tokens
+        self._key = PyJWK(dict(private))  # made once, because there may be a million tokens
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
         desk = self.token("desk", ["alerts:publish", "alerts:manage"])
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
@@ -172,7 +172,7 @@ class Geocast(System):
         if self._payload_bytes > PLAIN_BYTES:
             self._corners = min(MOST_CORNERS, (self._payload_bytes - PLAIN_BYTES // 2) // CORNER_BYTES)
         missing = self._payload_bytes - len(self._sample()) - len(',"description":""')
-        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than an x
+        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than the letter x
         self._description = "🌊" * wide + "x" * min(PADDING - wide, max(0, missing - 4 * wide))
         number = next_number()
         return Payload(self._sample(number), alert_id(number))
@@ -189,7 +189,7 @@ class Geocast(System):
             self.publish(number)
             while alert_id(number) not in (text := session.recv(timeout=10, decode=True)):
                 pass
-        self.cancel(number)  # so that nobody who joins later is told of it
+        self.cancel(number)  # so that sessions that join later don't get it
         return text.encode()
 
     def cancel(self, number: int) -> None:
@@ -201,7 +201,7 @@ class Geocast(System):
 
     def kill(self) -> None:
         """Kill all processes at once, because draining a million sessions would take minutes."""
-        for pid in self.pids():  # the first starts others in the place of those that die
+        for pid in self.pids():  # the supervisor comes first, because it would replace killed processes
             os.kill(pid, signal.SIGKILL)
 
 

@@ -133,7 +133,7 @@ class GeocastPush:
         assert self._process
         if self._process.poll() is not None:
             words = (self.home / "output.txt").read_text(errors="replace")[-500:].strip()
-            raise processes.Unavailable(f"geocast push ended by itself: {words}")
+            raise processes.Unavailable(f"geocast push has ended: {words}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/readyz", timeout=5):
                 return True

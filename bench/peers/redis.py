@@ -12,7 +12,7 @@ from bench import processes
 
 KEY = b"places"
 ADD_AT_ONCE = 1_000
-EARTH_RADIUS_M = 6_372_797.560856  # Redis' (geohash_helper.c); a radius is scaled to its sphere
+EARTH_RADIUS_M = 6_372_797.560856  # the value of Redis (geohash_helper.c); radii are scaled to it
 
 
 class Redis:

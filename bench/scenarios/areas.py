@@ -27,7 +27,7 @@ from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
 
-LIMIT_S = 1.0  # HD3
+LIMIT_S = 1.0  # of CPU (rule HD3)
 _SOURCE = CapSource("met", "the bench", frozenset({"*"}), None, None)
 _POLICY = policy.load(Path("builtin:public-warning"))
 

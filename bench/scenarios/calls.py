@@ -41,7 +41,7 @@ from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.model.call import CallEntry
 
 QUALS = ("cpr",)
-RINGS_M = (100, 300, 500, 750, 1_000, 1_500)  # as if nothing is said
+RINGS_M = (100, 300, 500, 750, 1_000, 1_500)  # the default of the policy
 POLICY = """
 name = "bench"
 [categories]
@@ -53,13 +53,13 @@ rest_s = 0
 """
 SEATS, AT_ONCE = 4, 8
 FIRST_RING, FIRST_RING_M = 100, 50.0
-IN_LAST_RING_M = 1_450.0  # of the place: wherever in its cell that lies, in the last ring, and in that only
+IN_LAST_RING_M = 1_450.0  # from the place: reached by the last radius only, wherever in its cell the place lies
 LAST_RING_ROUNDS = 5
 LISTS = 5
 SEALINGS, SEALED_BYTES = 20_000, {"a place": 200, "the most": 16_000}
-SETTLE_S, IDLE_S = 5.0, 2.0  # what opening a thousand calls leaves to do takes some seconds
+SETTLE_S, IDLE_S = 5.0, 2.0  # the work left after opening a thousand calls takes some seconds
 REST_S = 0.02  # between rounds
-NAP_MS = 0.5  # of the receivers: if they never slept, who waits for the 201 would have no core
+NAP_MS = 0.5  # sleep of the receivers, which leaves a core for the client that waits for the 201
 GOAL_RING_MS = {"SQLite": 10, "Redis": 50}
 GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
@@ -137,7 +137,7 @@ class _OnRedis(GeocastOnRedis, Calling):
 STORES: dict[str, type[Calling]] = {"SQLite": Calling, "Redis": _OnRedis}
 
 
-# ---- rings and seats -----------------------------------------------------------------------------------------------
+# ---- waves and seats -----------------------------------------------------------------------------------------------
 
 
 def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _holding(place: Place, store: str, count: int) -> Iterator[tuple[Calling, di
                 took.append((time.perf_counter() - start) * 1000)
                 show(done + 1)
         widened = count * (len(RINGS_M) - 1)
-        processes.wait_until(lambda: _widenings(node) >= widened, "all rings are wide", 60.0, 0.2)
+        processes.wait_until(lambda: _widenings(node) >= widened, "all calls have their widest radius", 60.0, 0.2)
         time.sleep(SETTLE_S)
         found: dict[str, Any] = {"accepted_ms": stats.summary(took[-100:])}
         cpu, start = node.cpu_s(), time.monotonic()

@@ -178,7 +178,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "fanout",
-    "what one alert to many costs, and how long it takes; beside peers that are handed the same bytes.",
+    "what one alert to many sessions costs, and how long it takes; beside peers that push the same bytes.",
     measure,
     table,
     plot,

@@ -38,7 +38,7 @@ from geocast.stream.server import background
 CORNERS = 500
 LIFE_MS = 3_600_000
 TICK_S = 0.001
-KINDS = {"nothing": 0.0, "20 km across": 0.1, "40° across": 20.0}  # how far its corners are from its middle, in degrees
+KINDS = {"nothing": 0.0, "20 km across": 0.1, "40° across": 20.0}  # distance of the corners from the middle, in degrees
 PATIENCE_S = 600.0
 
 
@@ -87,7 +87,7 @@ async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
             for at, each in enumerate(revisions):
                 await log.append(each)
                 if at % 20 == 0:
-                    await asyncio.sleep(0)  # the log in memory is written to without waiting for anything
+                    await asyncio.sleep(0)  # because appending to the log in memory never waits
             await _until(lambda: len(feed.gallery.pictures) > len(revisions))
             drawn_s = time.perf_counter() - start
             await asyncio.sleep(3)
@@ -159,7 +159,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "feed",
-    "how long the public feed holds up its process while many polygons become live.",
+    "how long the public feed blocks its event loop while many polygons become live.",
     measure,
     table,
     plot,

@@ -98,7 +98,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "frames",
-    "what the size of an alert makes of a fan-out, beside the bare loop.",
+    "how the size of an alert affects a fan-out, beside the bare send loop.",
     measure,
     table,
     plot,

@@ -44,16 +44,16 @@ from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, KnownSha
 from geocast.stream.hub import Hub
 from geocast.wire.frames import JSON
 
-NEAR = 10  # alerts that hold the place of the session that is looked at
+NEAR = 10  # alerts that contain the place of the measured sessions
 CROWD, CROWD_M = 1_000, 2_000_000.0
-AT_ONCE = 1_000  # appends under way
+AT_ONCE = 1_000  # appends under way at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
-FOREIGN, FOREIGN_S = 5_000, 6.0  # entries that come while the node runs, and how long that may take
+FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
 GOAL_RATIO, GOAL_BYTES, GOAL_FOREIGN_US, GOAL_HELD_MS, GOAL_START_S = 1.3, 1024, 100, 5.0, 10
 DOINGS = ("visit", "move", "filter", "token")
-BURST = 250  # messages of one connection; more than 300 at once are refused (F7)
-VISITS = 100  # of a round
+BURST = 250  # messages on one connection; more than 300 at once are refused (F7)
+VISITS = 100  # per round
 
 
 # ---- the alerts --------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def _before(until_s: float) -> Callable[[], bool]:
     return lambda: time.time() < until_s
 
 
-# ---- inside of a hub -----------------------------------------------------------------------------------------------
+# ---- inside one hub ------------------------------------------------------------------------------------------------
 
 
 class _Nobody:
@@ -318,7 +318,7 @@ def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> 
 
 
 def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    # To fill a log and to read it takes some 100 µs for each alert; a round, a second for each node.
+    # Filling and reading a log takes about 100 µs for each alert, and a round about a second for each node.
     ends_s = math.ceil(time.time() + 30 + sum(counts) / 4_000 + len(counts) * (25 + 3 * rounds))
     ends = [ends_s + sum(5 + count / 4_000 for count in counts[:at]) for at in range(len(counts))]
     nodes, found = [], list[dict[str, Any]]()
@@ -334,7 +334,7 @@ def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds:
         it["foreign_us"] = _foreign_us(node, count, int(end * 1000))
         it["quiet_ms"] = pongs_ms(node, _before(time.time() + 3))
     if time.time() > ends[0]:
-        screen.say("[yellow]alerts ended before all was measured: the machine is busy[/yellow]")
+        screen.say("[yellow]alerts ended before the measurements were complete, because the machine is busy[/yellow]")
     for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
         time.sleep(max(0.0, end - 1 - time.time()))
         it["ending_ms"] = pongs_ms(node, _before(end + 3 + count / 4_000))

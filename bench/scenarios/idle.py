@@ -22,10 +22,10 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SETTLE_S = 3.0
 HEARTBEAT_S = 25.0
-REST_S = 10.0  # a look at a node without sessions
-GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core: of 40 processes together, of one
+REST_S = 10.0  # duration of the measurement without sessions
+GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core, for 40 processes together and for one
 GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
-GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # of a further process
+GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further process
 
 
 def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "idle",
-    "a node that has nothing to do, and sessions that are only kept alive.",
+    "what an idle node uses, and sessions that are only kept alive.",
     measure,
     table,
     plot,

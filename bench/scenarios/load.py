@@ -36,11 +36,11 @@ from bench.runs import Bench, Place
 from geocast.geometry.sphere import distance_m
 
 LONGEST_US = 120_000_000
-JOIN_S = 60.0  # after the ramp-up
-GRACE_S = 5.0  # after the last alert, for those still under way
+JOIN_S = 60.0  # time to join after the ramp-up
+GRACE_S = 5.0  # after the last alert, for messages still under way
 TICK_S = 0.25
-MAX_RADIUS_M = 20_000.0  # the default policy's
-ROUNDED_M = 250.0  # so much further the published circle may reach; places this close to its edge are fine either way
+MAX_RADIUS_M = 20_000.0  # of the default policy
+ROUNDED_M = 250.0  # the published circle may be this much larger
 SHOWN = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 
@@ -93,7 +93,7 @@ class Load:
         self._run = secrets.token_hex(4)
         self._where = places.around(target.sessions, target.spread_km * 1000, center=target.center)
         self._present: set[int] = set()
-        self._due: dict[str, float] = {}  # by id: when it was due
+        self._due: dict[str, float] = {}  # the due time of each alert, by id
         self._tried = 0
         self._all_tried, self._all_came = asyncio.Event(), asyncio.Event()
         self.tally = Tally()
@@ -243,7 +243,7 @@ def _us(seconds: float) -> int:
     return min(max(1, round(seconds * 1e6)), LONGEST_US)
 
 
-# ---- one run and what is shown of it -----------------------------------------------------------------------------
+# ---- one run and its display -------------------------------------------------------------------------------------
 
 
 def measure(_place: Place, publish_token: str, token: str | None, **options: Any) -> dict[str, Any]:

@@ -29,12 +29,12 @@ from bench.rounds import NEAREST, Audience, geocast_alone, ms_since, one_round
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
-PER_WORKER = 18_000  # of 20,000 descriptors: the kernel spreads connections by a hash, not evenly
-INFLIGHT = 2_048  # handshakes under way at once: a process that is woken finds several
+PER_WORKER = 18_000  # fewer than the 20,000 descriptors: the kernel spreads connections unevenly, by a hash
+INFLIGHT = 2_048  # handshakes under way at once, so that a process that wakes up finds several
 NAP_MS = 5.0
 SETTLE_S = 3.0
-SAMPLES = 300  # of the whole run, kept for the plot
-SAY_S = 30.0  # between lines that say how far it is, where there is no terminal for a bar
+SAMPLES = 300  # of the whole run, for the plot
+SAY_S = 30.0  # between lines about the progress, without a terminal
 GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 
 
@@ -77,7 +77,7 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
     }
 
 
-# ---- while they are held -----------------------------------------------------------------------------------------
+# ---- while sessions are held -------------------------------------------------------------------------------------
 
 
 class _Watch:
@@ -98,7 +98,7 @@ class _Watch:
             self._crowd.ask(round(self.moves * min(1.0, (now - self.moves_begin) / self.moves_s)))
         if since - self._said >= SAY_S and not screen.console.is_terminal:
             self._said = since
-            screen.say(f"{since:.0f} s: {counters.ready:,} are in, {counters.closed:,} were dropped, "
+            screen.say(f"{since:.0f} s: {counters.ready:,} sessions have joined, {counters.closed:,} were dropped, "
                        f"{left / 2**30:.1f} GiB left, {counters.pongs:,} pongs")  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: 
         _rest_until(begun + hold_s * (rounds + 0.5) / (rounds + 1), begun, show)
         cancel_ms = _cancel(audience, found[-1].number)
         _rest_until(begun + hold_s, begun, show)
-    crowd.wait(lambda now: now.said <= now.oks, "all who moved have an answer", 30.0)
+    crowd.wait(lambda now: now.said <= now.oks, "all sessions that moved have an answer", 30.0)
     after, held_s = crowd.counters(), time.monotonic() - begun
     return {
         "held_s": held_s,
@@ -219,7 +219,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "many",
-    "all the sessions that a machine carries, in several stream processes, held, and alerts for all of them.",
+    "as many sessions as a machine carries, in several stream processes, and alerts for all of them.",
     measure,
     table,
     plot,

@@ -29,8 +29,8 @@ from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
-POLYGONS_M = (100_000.0, 2_000_000.0)  # among places by population
-REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # places spread evenly, and polygons among them
+POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
+REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # evenly spread places, and sizes of polygons there
 CORNERS = 250
 SEED = 7
 MOVE_M = 100.0
@@ -319,7 +319,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "match",
-    "who is inside a circle, against Redis and brute force, or a polygon; and what moving costs.",
+    "finding who is inside a circle or a polygon, against Redis and brute force; and the cost of moves.",
     measure,
     table,
     plot,

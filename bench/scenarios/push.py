@@ -35,10 +35,10 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SOON = 100
 PATIENCE_S = 120.0
-SETTLE_S = 0.3  # after the last push, for what is noted of it
+SETTLE_S = 0.3  # after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # of a fan-out, when something happens in it
-HANGING = 1  # the service that hangs
+MIDDLE = 0.2  # share of a fan-out after which the test interferes
+HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
 GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
@@ -157,9 +157,9 @@ def _told_in_spite(
         return len(told) >= size
 
     try:
-        processes.wait_until(all_are_told, "all are told", PATIENCE_S, 0.2)
+        processes.wait_until(all_are_told, "all devices have the push", PATIENCE_S, 0.2)
     except click.ClickException:
-        screen.say("some were never told")
+        screen.say("some devices never got the push")
     time.sleep(SETTLE_S)
     all_are_told()
     return told
@@ -263,7 +263,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "push",
-    "what it costs to wake a phone, how soon, and what a kill does.",
+    "what it costs to wake a phone, how soon phones are woken, and what is lost by a kill.",
     measure,
     table,
     plot,

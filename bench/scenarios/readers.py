@@ -37,7 +37,7 @@ STREAM = b"{geocast}:stream"
 LIFETIME_MS = 3_600_000
 
 
-# ---- those who append, in a process of their own -------------------------------------------------------------------
+# ---- appending, in a process of its own ----------------------------------------------------------------------------
 
 
 def _alert(at: int) -> Revision:
@@ -91,7 +91,7 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
         pipe.send(None)
 
 
-# ---- those who read ------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------------------------
 
 
 class _Reader:
@@ -99,7 +99,7 @@ class _Reader:
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
-        self.got: list[tuple[bytes, int]] = []  # (id of the alert, when in ns)
+        self.got: list[tuple[bytes, int]] = []  # (id of the alert, time in ns)
         self._parser = hiredis.Reader()
         self._ask(b"$")
 
@@ -115,7 +115,7 @@ class _Reader:
             now_ns = time.monotonic_ns()
             for place, fields in answer[0][1] if answer else ():
                 self._place = place
-                if fields[4] == b"i":  # no heartbeat; append.lua writes it third
+                if fields[4] == b"i":  # the entry is no heartbeat: append.lua writes the id as the third field
                     self.got.append((fields[5], now_ns))
             self._ask(self._place)
 
@@ -257,7 +257,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "readers",
-    "how many processes follow one log in Redis.",
+    "how many processes can follow one log in Redis.",
     measure,
     table,
     plot,

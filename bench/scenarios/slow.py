@@ -66,7 +66,7 @@ def _misbehaving(place: Place, node: Geocast, counts: tuple[int, int, int]) -> I
     command = [sys.executable, "-P", script, str(node.port), openings, *map(str, counts)]
     process = processes.start(command, place.cores.clients, output)
     try:
-        processes.wait_until(lambda: "ready" in output.read_text(), "those that misbehave are in")
+        processes.wait_until(lambda: "ready" in output.read_text(), "misbehaving sessions have joined")
         yield
     finally:
         processes.stop(process)
@@ -135,7 +135,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "slow",
-    "what clients that don't read do to the others.",
+    "how clients that don't read affect the others.",
     measure,
     table,
     plot,

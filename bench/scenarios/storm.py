@@ -125,7 +125,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "storm",
-    "a node is killed, and all its sessions come back with a token each and what they hold.",
+    "a node is killed, and all its sessions come back, each with a token and the alerts that it holds.",
     measure,
     table,
     plot,

@@ -1,4 +1,4 @@
-"""`urgent`: who gets an alert first. The nearest hundred, and an `extreme` alert published while a `minor` one is sent.
+"""`urgent`: who gets an alert first: the nearest hundred, and an `extreme` alert published while a `minor` one is sent.
 
 Measures, for geocast alone (the peers send in the order of their lists): publish -> received by the nearest 100 of all
 sessions; publish of an extreme alert -> received by its first 100, when a fifth of the sessions have a minor alert that
@@ -102,7 +102,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "urgent",
-    "the nearest first, and an extreme alert that overtakes a minor one.",
+    "how soon the nearest get an alert, and an extreme alert that overtakes a minor one.",
     measure,
     table,
     plot,
