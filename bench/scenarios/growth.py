@@ -207,7 +207,7 @@ def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
 
 
 def _spent_s(node: Geocast, until: float, applied: float) -> float:
-    """Return the CPU of the node in seconds until a time, and until it has applied so many entries."""
+    """Return the CPU that the node uses until `until` and until it has applied `applied` entries, in seconds."""
     cpu = node.cpu_s()
     time.sleep(max(0.0, until - time.monotonic()))
     while node.metrics()["geocast_log_applied_total"] < applied:

@@ -134,7 +134,7 @@ def test_client_shows_alert_again_that_only_a_wrong_clock_had_ended(
 def test_client_welcomed_with_wrong_clock_shows_alert_after_correction(
     keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
 ):
-    """By the `now` of the welcome the alert is over; the client asks for a new one on the same connection (C2a, E5)."""
+    """By the `now` of the welcome the alert is over; the client asks for a new `now` on its connection (C2a, E5)."""
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
         alert_id = node.publish(alert(here))["id"]
@@ -182,7 +182,7 @@ def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys
     wrong.clock.set(9 * DAYS)
     wrong.start()
     # The node is ready; by the time it has answered one request it has looked for old alerts.
-    wait_until(lambda: wrong.get("/healthz").status_code == 200, "it answers")
+    wait_until(lambda: wrong.get("/healthz").status_code == 200, "the node answers")
     assert [right.get(f"/v1/alerts/{each}").json()["state"] for each in (body["id"], over)] == ["live", "cancelled"]
     stranger = keys.token(sub="desk-two")
     assert right.post("/v1/alerts", {**body, "headline": "Another"}, stranger).status_code == 409

@@ -106,7 +106,7 @@ def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[st
     return accepted
 
 
-def test_cancel_missed_during_kill_reaches_holder_50_km_away(own_node: Node, join: Join):
+def test_cancel_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
     """`holding` brings a returning client up to date, whatever it missed (rule 5)."""
     spot = ground()
     body = alert(spot)
@@ -124,7 +124,7 @@ def test_cancel_missed_during_kill_reaches_holder_50_km_away(own_node: Node, joi
     assert back.heard(body["id"]) == ["cancel"]
 
 
-def test_revision_missed_during_kill_reaches_holder_50_km_away(own_node: Node, join: Join):
+def test_revision_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
     """A client that holds an older revision gets the current one; an up-to-date client gets nothing (rule 5)."""
     spot = ground()
     body, other = alert(spot), alert(spot)

@@ -42,7 +42,9 @@ def test_stream_ids_that_go_back_stop_no_delivery(keys: Keys, tmp_path: Path, jo
             assert session.heard(ahead["id"]) == session.heard(back["id"]) == [1]
         wait_for_all(cluster.nodes)
         for node in cluster.nodes:
-            wait_until(lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "it is put back")
+            wait_until(
+                lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "the alert is restored"
+            )
 
 
 def test_sentinel_failover_keeps_everything_a_replica_acknowledged(keys: Keys, tmp_path: Path, join: Join):
@@ -94,7 +96,7 @@ def test_too_few_replicas_give_503_and_repeat_makes_one_alert(keys: Keys, tmp_pa
         answer = node.post_once("/v1/alerts", second)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         assert int(answer.headers["Retry-After"]) > 0
-        wait_until(lambda: unready(node), "the node says that it can't keep its promise")
+        wait_until(lambda: unready(node), "the node is unready")
         assert session.ask("ping")["type"] == "pong"
         replica.resume()
         post_somehow(node, "/v1/alerts", second)
@@ -121,7 +123,7 @@ def test_split_brain_ends_with_union_of_both_sides(keys: Keys, tmp_path: Path, j
                 for body in base[1:]:
                     session.listen(body["id"], 1)
         for replica in cluster.replicas:
-            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has all")  # type: ignore[misc]
+            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has the alert")  # type: ignore[misc]
 
         cut_off_replicas(cluster)
         old = alert(spot)
@@ -196,7 +198,7 @@ def test_histories_written_side_by_side_are_merged(keys: Keys, tmp_path: Path, j
             one.publish(body)
             for session in sessions:
                 session.listen(body["id"], 1)
-            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has all")  # type: ignore[misc]
+            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has the alert")  # type: ignore[misc]
 
         other.command("REPLICAOF", "NO", "ONE")
         cluster.proxies[1].upstream = other.port

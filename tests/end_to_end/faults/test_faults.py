@@ -154,7 +154,7 @@ def test_full_disk_gives_503_and_node_recovers_without_restart(
         assert session.ask("ping")["type"] == "pong"
         join(node, place(spot)).listen(kept["id"], 1)
         filler.unlink()
-        wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has room again")
+        wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has space again")
         session.listen(body["id"], 1)
         wait_until(lambda: node.get("/readyz").status_code == 200, "ready again")
 
@@ -186,14 +186,14 @@ def test_node_started_on_full_disk_waits_for_space(
             while file.write(b"x"):
                 pass
         node.launch()
-        wait_until(lambda: "log unreachable" in reason_of(node), "it says why it waits")
+        wait_until(lambda: "log unreachable" in reason_of(node), "/readyz says why the node waits")
         assert any(reason in reason_of(node) for reason in ("full", "No space left", "disk I/O error"))
         assert node.process
         assert node.process.poll() is None
         answer = node.post_once("/v1/alerts", body)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         filler.unlink()
-        wait_until(node._ready, "it is ready when there is room")
+        wait_until(node._ready, "the node is ready when there is space")
         session = join(node, place(spot))
         session.listen(kept["id"], 1)
         node.publish(body)
@@ -209,12 +209,16 @@ def test_node_started_with_locked_log_waits_for_the_lock(keys: Keys, tmp_path: P
         with contextlib.closing(sqlite3.connect(node.log_file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             node.launch()
-            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            wait_until(
+                lambda: "log unreachable: database is locked" in reason_of(node), "/readyz says why the node waits"
+            )
             assert node.terminate() == 0
             node.launch()
-            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            wait_until(
+                lambda: "log unreachable: database is locked" in reason_of(node), "/readyz says why the node waits"
+            )
             other.execute("ROLLBACK")
-        wait_until(node._ready, "it is ready when the file is free")
+        wait_until(node._ready, "the node is ready when the file is free")
         node.assert_serving()
 
 
@@ -227,14 +231,16 @@ def test_deleted_or_replaced_log_file_makes_node_unready(keys: Keys, tmp_path: P
     with Node(tmp_path, keys, "--workers", workers) as node:
         node.publish(alert(ground()))
         away = node.log_file.rename(tmp_path / "away")
-        wait_until(lambda: "its file, -wal or -shm was deleted or replaced" in reason_of(node), "it is missed")
+        wait_until(
+            lambda: "its file, -wal or -shm was deleted or replaced" in reason_of(node), "the node misses its log file"
+        )
         assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         shutil.copy(away, node.log_file)
         assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         said = node.output().count("its file, -wal or -shm was deleted or replaced")
         assert 1 <= said <= (3 if workers == "2" else 1)
         away.rename(node.log_file)
-        wait_until(node._ready, "it is ready when the file is back")
+        wait_until(node._ready, "the node is ready when the file is back")
         node.assert_serving()
 
 
@@ -286,7 +292,7 @@ def test_workers_share_sessions_and_dead_worker_is_replaced(keys: Keys, tmp_path
         wait_until(lambda: "geocast_sessions 24.0" in node.get("/metrics").text, "the sessions of both are counted")
         for pid in node.children():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(node.children()) == 3, "the dead are replaced")
+        wait_until(lambda: len(node.children()) == 3, "killed processes are replaced")
         wait_until(node._ready, "the node is ready again")
         back = join(node, place(spot), holding={body["id"]: 1})
         node.revise(revision_of(body, 2))
@@ -302,11 +308,11 @@ def test_workers_end_when_their_supervisor_dies_during_start(keys: Keys, tmp_pat
     left: list[int] = []
     try:
         assert node.process
-        wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
+        wait_until(lambda: len(node.children()) == 3, "all processes exist and are starting")
         left = node.children()
         node.process.kill()
         node.process.wait(PATIENCE)
-        wait_until(lambda: not any(map(is_running, left)), "they have ended")
+        wait_until(lambda: not any(map(is_running, left)), "the workers have ended")
     finally:
         node.kill()
         for pid in filter(is_running, left):

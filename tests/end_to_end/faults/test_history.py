@@ -81,7 +81,7 @@ def test_expired_alert_is_owed_to_nobody():
 
 
 LOST: dict[str, Callable[[Story], object]] = {
-    "not held by one inside": lambda s: s.last.held.clear(),
+    "a client inside does not hold it": lambda s: s.last.held.clear(),
     "the nodes forgot a revision": lambda s: s.states.update(n1={"a": 1}, n2={"a": 1}) or s.last.held.update(a=1),
     "the nodes forgot the alert": lambda s: s.states.update(n1={}, n2={}) or s.last.held.clear(),
     "a client holds more than the nodes": lambda s: (
@@ -99,9 +99,9 @@ def test_lost_revision_is_reported(doctor: Callable[[Story], object]):
 
 
 OUTSIDE: dict[str, Callable[[Visit], object]] = {
-    "it was elsewhere": lambda v: v.events.__setitem__(0, AWAY),
-    "it had moved away before": lambda v: v.events.insert(1, AWAY),
-    "nobody published it": lambda v: v.events.append(Came("b", 1, START)),
+    "the client was elsewhere": lambda v: v.events.__setitem__(0, AWAY),
+    "the client had moved away before": lambda v: v.events.insert(1, AWAY),
+    "nobody published the alert": lambda v: v.events.append(Came("b", 1, START)),
     "a revision that nobody published": lambda v: v.events.append(told(3)),
     "a revision as a cancel": lambda v: v.events.append(told(2, cancels=True)),
 }

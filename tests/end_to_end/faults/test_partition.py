@@ -128,7 +128,7 @@ def test_node_partitioned_from_redis_reports_unready_and_recovers(
         two.publish(missed)
         sessions[1].listen(missed["id"], 1)
         assert one.post_once("/v1/alerts", refused).status_code == 503
-        wait_until(lambda: one.get("/readyz").status_code == 503, "the node that is cut off says so")
+        wait_until(lambda: one.get("/readyz").status_code == 503, "the cut-off node is unready")
         assert two.get("/readyz").status_code == 200
         assert sessions[0].ask("ping")["type"] == "pong"
         sessions.append(join(one, place(spot)))
@@ -137,7 +137,7 @@ def test_node_partitioned_from_redis_reports_unready_and_recovers(
         for session in sessions:
             session.listen(missed["id"], 1)
         wait_until(one._ready, "the node is ready again")
-        wait_until(lambda: one.post("/v1/alerts", refused).status_code in (200, 201), "it can publish again")
+        wait_until(lambda: one.post("/v1/alerts", refused).status_code in (200, 201), "the node accepts alerts again")
         for session in sessions:
             session.listen(refused["id"], 1)
             session.catch_up()

@@ -133,5 +133,5 @@ def until(holds: Callable[[], bool]) -> None:
     """Poll until the condition holds, for at most as long as a fan-out to all phones may take."""
     deadline = time.monotonic() + PATIENCE + CROWD * 0.02
     while not holds():
-        assert time.monotonic() < deadline, "it has not come to that"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.05)

@@ -259,7 +259,7 @@ def test_node_cut_off_from_redis_is_unready_and_others_go_on(cluster: Cluster, j
     two.cancel(gone["id"], 2)
     there.listen(body["id"], 1)
     there.listen(gone["id"], "cancel")
-    wait_until(lambda: unready(one), "the node that is cut off says so")
+    wait_until(lambda: unready(one), "the cut-off node is unready")
     assert not unready(two)
     with two.join(place(spot), holding={gone["id"]: 1}) as fled:
         fled.listen(body["id"], 1)
@@ -327,7 +327,7 @@ def test_nodes_restore_live_alerts_that_redis_lost(cluster: Cluster, join: Join,
     one.wait_for_end(over[-1]["id"])
     began = time.monotonic()
     forget(cluster)
-    wait_until(lambda: is_live(one, live["id"]), "what is live is in the log again")
+    wait_until(lambda: is_live(one, live["id"]), "the live alert is in the log again")
     print(f"\n{forget.__name__}: live alerts are back after {time.monotonic() - began:.2f} s")
     wait_for_all(cluster.nodes)
     assert one.get(f"/v1/alerts/{gone['id']}").json().get("state") != "live"
@@ -362,7 +362,9 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
     session = join(cluster.nodes[0], place(spot))
     cluster.redis.command("CONFIG", "SET", "appendfsync", "no")
     for node in cluster.nodes:
-        wait_until(lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "it is named")
+        wait_until(
+            lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "/readyz names the reason"
+        )
     before = [node.output().count("the log can be used again") for node in cluster.nodes]
     refused = [alert(spot) for _ in range(6)]
     for body, node in zip(refused, cluster.nodes * 3, strict=True):
