@@ -61,7 +61,7 @@ class Bench:
         path = result.save(folder)
         self.show(result)
         self.draw(result, path.with_suffix(".png"))
-        screen.say(f"wrote {path} and its plot after {time.monotonic() - start:.0f} s\n")
+        screen.say(f"{path} and its plot were written after {time.monotonic() - start:.0f} s\n")
         return result
 
     def show(self, result: Result) -> None:

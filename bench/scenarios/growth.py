@@ -247,7 +247,7 @@ class _Nobody:
     may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
-        """Drop the data."""
+        """Drop the data without sending it."""
 
     def close(self, _close: Any) -> None:
         """Do nothing: there is no connection to close."""

@@ -1,7 +1,7 @@
 """`ingest`: how many alerts a node accepts, each on stable storage before it is answered (SQLite).
 
-Measures: POST /v1/alerts -> 201 by several publishers at once, each of which sends its next alert after the last
-answer: alerts a second, p50 and p99, and the server's CPU for each alert. Nobody is subscribed.
+Measures: POST /v1/alerts -> 201 by several publishers at once: alerts a second, p50 and p99, and the server's CPU for
+each alert. A publisher sends its next alert after the last answer. Nobody is subscribed.
 
 Leaves out: the cost of delivering an alert (`fanout`). The time of an fsync depends on the disk, so it is measured too.
 """
