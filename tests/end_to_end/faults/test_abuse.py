@@ -30,7 +30,7 @@ pytestmark = [
 
 
 class Worlds:
-    """The deployment that all attacks share until one attack succeeds. In a long run each attack has its own."""
+    """The deployment that all attacks share until one attack succeeds. In a long run each attack gets a new one."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self._factory, self._world = factory, None

@@ -42,7 +42,7 @@ def heard_at(node: Node, spot: Point) -> set[str]:
 
 
 def edge_of_alerts(node: Node, centre: Point, bearing: float, ids: set[str]) -> tuple[float, int]:
-    """Return the distance in m at which the alerts end in a direction, and the number of probes that got only some."""
+    """Return the distance in m to the edge of the alerts, and the number of probes that got only some of them."""
     near, far, odd = 0.0, 2_000.0, 0
     for _ in range(HALVINGS):
         middle = (near + far) / 2

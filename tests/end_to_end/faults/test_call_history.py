@@ -125,7 +125,7 @@ def put_back(story: Story) -> None:
 
 
 def test_restored_seat_may_exceed_the_number_of_seats():
-    """One seat too many is allowed only if the log reports that the seat was lost (RV7)."""
+    """More seats than the call has are allowed only if the log reports that a seat was lost (RV7)."""
     story = Story()
     put_back(story)
     assert story.judge() == [f"c: seat 0, and nothing was put back: {seat('bob', 0)}"]

@@ -170,7 +170,7 @@ def pair(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator
 
 
 def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys: Keys, join: Join):
-    """At its start the wrong node forgets nothing that is live, so no stranger can take the id (H3, H4)."""
+    """A node with a wrong clock forgets nothing live when it starts, so no stranger can take the id (H3, H4)."""
     right, wrong = pair
     here = ground()
     body = alert(here)

@@ -47,7 +47,7 @@ def restart_with_failpoint(node: Node, point: str | None) -> None:
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
 def test_interrupted_publication_makes_one_alert_when_repeated(own_node: Node, join: Join, point: str):
-    """A 201 stays true, and repeats until 200 or 201 make one alert (section 4, "Durable")."""
+    """Repeating a request until 200 or 201 makes one alert; a 201 is never taken back (section 4, "Durable")."""
     for _ in range(ROUNDS):
         spot = ground()
         body = alert(spot)

@@ -63,7 +63,7 @@ def test_good_history_passes():
 
 @pytest.mark.parametrize(("behind", "stale"), [(0.0, 1), (3_600.0, 0), (60.0, 1)])
 def test_message_is_late_only_beyond_the_lag_of_the_clock(behind: float, stale: int):
-    """The checker allows a late message only up to the time by which the clock is behind."""
+    """The checker allows a message to be late by as much as the clock is behind, and no more."""
     story = Story()
     story.her.events.append(Came("a", 2, END + 600, behind=behind))
     story.her.events.remove(told(2))

@@ -53,7 +53,7 @@ def test_node_with_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path
 @needs_redis
 @seeds(2)
 def test_three_nodes_on_one_redis_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
-    """Kill and pause nodes, processes and Redis; partition, half-open, lose replies; flush Redis."""
+    """Kill and pause nodes, processes and Redis; cut and stall connections, lose replies, flush Redis."""
     guard = guard_in(tmp_path)
     options = guard.options
     with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
