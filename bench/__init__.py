@@ -1,1 +1,4 @@
-"""Measures geocast on this machine, beside others that push to many sockets. See README.md."""
+"""The benchmarks of geocast: measurements on this machine, beside other servers that push to many sockets.
+
+README.md has the results.
+"""

@@ -1,7 +1,7 @@
-"""The command line: one subcommand for each measurement, `all`, and `table`.
+"""The command line of the bench: one subcommand for each measurement, `all`, and `table`.
 
-Every subcommand is bounded in count and time, shows how far it is, and leaves a JSON file and a PNG in the folder of
-results.
+Every subcommand is bounded in count and time, shows its progress, and writes a JSON file and a PNG to the results
+folder.
 """
 
 import sys
@@ -62,55 +62,55 @@ _seconds = click.FloatRange(0.5, 3600)
 
 
 class Peers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`raw,nats`, or `none`."""
+    """A list of peers, such as `raw,nats`, or `none`."""
 
     name = "LIST"
 
     def convert(self, value: Any, _param: Any, _context: Any) -> tuple[str, ...]:
-        """Names of peers. Raises BadParameter."""
+        """Return the names of the peers. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         return () if value == "none" else tuple(peer_names(value))
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`1,8,64`."""
+    """A list of numbers, such as `1,8,64`."""
 
     name = "LIST"
     least, most = 1, 1024
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[int, ...]:
-        """Numbers from `least` to `most`. Raises BadParameter."""
+        """Return the numbers, each from `least` to `most`. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         return tuple(click.IntRange(self.least, self.most).convert(each, param, context) for each in value.split(","))
 
 
 class Counts(Numbers):
-    """`10,100000`."""
+    """A list of numbers up to a million, such as `10,100000`."""
 
     most = 1_000_000
 
 
 class Few(Numbers):
-    """`0,1000`."""
+    """A list of numbers from 0 to 1,000, such as `0,1000`."""
 
     least, most = 0, 1_000
 
 
 class Sizes(Numbers):
-    """`400,15000`."""
+    """A list of frame sizes in bytes, such as `400,15000`."""
 
     least, most = 300, 15_000
 
 
 class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`LAT,LNG`."""
+    """A position in degrees, `LAT,LNG`."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: Any, context: Any) -> tuple[float, float]:
-        """Two numbers. Raises BadParameter."""
+        """Return latitude and longitude. Raise BadParameter."""
         if isinstance(value, tuple):
             return value
         try:
@@ -126,17 +126,17 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click
     "folder",
     type=click.Path(path_type=Path),
     default=results.FOLDER,
-    help="Where results go.",
+    help="Folder for the results.",
     show_default="bench/results",
 )
 @click.pass_context
 def cli(context: click.Context, folder: Path) -> None:
-    """Measure geocast on this machine, beside others that push to many sockets. bench/README.md has what came out."""
+    """Measure geocast on this machine, beside other servers that push to many sockets. Results: bench/README.md."""
     context.obj = folder
 
 
 def _command(name: str, *options: Callable[[Any], Any]) -> None:
-    """Add the subcommand of a Bench, with its module's docstring for a help text."""
+    """Add the subcommand of a Bench; its module's docstring becomes the help text."""
 
     @click.pass_obj
     def run(folder: Path, /, **parameters: Any) -> None:
@@ -155,19 +155,27 @@ _vs = click.option(
 _command(
     "fanout",
     click.option("--sessions", type=_sessions, default=10_000),
-    click.option("--share", type=click.FloatRange(0.001, 1), default=1.0, help="Of the sessions, those inside."),
+    click.option(
+        "--share", type=click.FloatRange(0.001, 1), default=1.0, help="Share of the sessions that are inside."
+    ),
     click.option("--rounds", type=click.IntRange(1, 1000), default=20),
-    click.option("--payload", type=click.IntRange(300, 1400), default=400, help="Bytes of an alert's frame, about."),
+    click.option(
+        "--payload", type=click.IntRange(300, 1400), default=400, help="Approximate size of an alert's frame in bytes."
+    ),
     _vs,
-    click.option("--deliveries-per-s", type=click.IntRange(1, 1_000_000), default=50_000, help="Of the steady part."),
-    click.option("--seconds", type=_seconds, default=5.0, help="Of the steady part."),
-    click.option("--flat-out", type=click.IntRange(1, 60), default=20, help="Alerts that are published at once."),
+    click.option(
+        "--deliveries-per-s", type=click.IntRange(1, 1_000_000), default=50_000, help="Rate of the steady part."
+    ),
+    click.option("--seconds", type=_seconds, default=5.0, help="Duration of the steady part."),
+    click.option("--flat-out", type=click.IntRange(1, 60), default=20, help="Alerts published at full speed."),
 )
 _command(
     "frames",
     click.option("--sessions", type=_sessions, default=10_000),
     click.option("--rounds", type=click.IntRange(1, 1000), default=10),
-    click.option("--payloads", type=Sizes(), default="400,4000,15000", help="Bytes of an alert's frame, about."),
+    click.option(
+        "--payloads", type=Sizes(), default="400,4000,15000", help="Approximate size of an alert's frame in bytes."
+    ),
 )
 _command(
     "urgent",
@@ -178,15 +186,15 @@ _command(
     "memory",
     click.option("--sessions", type=_sessions, default=15_000),
     click.option("--vs", type=Peers(), default="websockets,uws,nchan,nats", help="Peers, or none."),
-    click.option("--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Before memory is read."),
+    click.option("--settle-s", type=click.FloatRange(0, 60), default=3.0, help="Seconds before memory is read."),
 )
 _command(
     "many",
     click.option("--sessions", type=click.IntRange(1, 2_000_000), default=100_000),
-    click.option("--rounds", type=click.IntRange(1, 100), default=5, help="Alerts to all of them."),
-    click.option("--hold-s", type=click.FloatRange(1, 3600), default=60.0, help="How long they are held."),
-    click.option("--moves", type=click.IntRange(0, 1_000_000), default=2_000, help="Sessions that move meanwhile."),
-    click.option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="As of the node."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=5, help="Alerts to all sessions."),
+    click.option("--hold-s", type=click.FloatRange(1, 3600), default=60.0, help="Seconds to hold the sessions."),
+    click.option("--moves", type=click.IntRange(0, 1_000_000), default=2_000, help="Sessions that move while held."),
+    click.option("--heartbeat-s", type=click.IntRange(25, 55), default=25, help="The node's option."),
 )
 _command(
     "storm",
@@ -197,99 +205,112 @@ _command(
 )
 _command(
     "match",
-    click.option("--count", type=click.IntRange(1_000, 5_000_000), default=1_000_000, help="Places."),
-    click.option("--queries", type=click.IntRange(1, 1_000), default=50, help="For each radius."),
-    click.option("--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="At most `count`."),
+    click.option("--count", type=click.IntRange(1_000, 5_000_000), default=1_000_000, help="Number of places."),
+    click.option("--queries", type=click.IntRange(1, 1_000), default=50, help="Queries for each radius."),
+    click.option("--moves", type=click.IntRange(1, 1_000_000), default=100_000, help="Moves, at most `count`."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "growth",
-    click.option("--alerts", type=Counts(), default="10,10000,100000", help="That are live, ascending."),
-    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
+    click.option("--alerts", type=Counts(), default="10,10000,100000", help="Numbers of live alerts, ascending."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of visits, moves and so on."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "shapes",
-    click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="That are live."),
-    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Of visits, moves and so on."),
+    click.option("--alerts", type=click.IntRange(10, 20_000), default=2_000, help="Number of live alerts."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=7, help="Rounds of visits, moves and so on."),
 )
 _command(
     "areas",
-    click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Of each message and request."),
+    click.option("--rounds", type=click.IntRange(1, 100), default=3, help="Rounds of each message and request."),
 )
 _command(
     "feed",
-    click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="That become live at once."),
-    click.option("--reads-s", type=_seconds, default=0.5, help="Between two reads of both documents."),
+    click.option("--alerts", type=click.IntRange(10, 20_000), default=1_000, help="Alerts that become live at once."),
+    click.option("--reads-s", type=_seconds, default=0.5, help="Seconds between reads of both documents."),
 )
 _command(
     "idle",
-    click.option("--workers", type=Numbers(), default="1,10,40", help="Of each node."),
-    click.option("--sessions", type=_sessions, default=15_000, help="Of each node, all its processes together."),
+    click.option("--workers", type=Numbers(), default="1,10,40", help="Stream processes of each node."),
+    click.option("--sessions", type=_sessions, default=15_000, help="Sessions of each node, all processes together."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "ingest",
-    click.option("--concurrency", type=Numbers(), default="1,8,64,256", help="Publishers at once."),
-    click.option("--seconds", type=click.FloatRange(0.5, 60), default=5.0, help="For each."),
+    click.option("--concurrency", type=Numbers(), default="1,8,64,256", help="Numbers of publishers at once."),
+    click.option("--seconds", type=click.FloatRange(0.5, 60), default=5.0, help="Seconds for each concurrency."),
 )
 _command(
     "readers",
-    click.option("--readers", type=Numbers(), default="10,50,100", help="Processes that follow the log."),
-    click.option("--rates", type=Numbers(), default="1,10,100,300", help="Appends a second."),
-    click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="For each."),
+    click.option("--readers", type=Numbers(), default="10,50,100", help="Numbers of processes that follow the log."),
+    click.option("--rates", type=Numbers(), default="1,10,100,300", help="Rates, in appends a second."),
+    click.option("--seconds", type=click.FloatRange(1, 60), default=5.0, help="Seconds for each rate."),
 )
 _command(
     "slow",
     click.option("--sessions", type=_sessions, default=5_000),
-    click.option("--percent", type=click.FloatRange(0.01, 5), default=1.0, help="Of each kind of slow session."),
-    click.option("--payload", type=click.IntRange(300, 1400), default=1_300, help="Bytes of an alert's frame, about."),
+    click.option(
+        "--percent", type=click.FloatRange(0.01, 5), default=1.0, help="Percentage of each kind of slow session."
+    ),
+    click.option(
+        "--payload",
+        type=click.IntRange(300, 1400),
+        default=1_300,
+        help="Approximate size of an alert's frame in bytes.",
+    ),
     click.option("--rate", type=click.FloatRange(0.1, 1000), default=8.0, help="Alerts a second."),
     click.option("--seconds", type=_seconds, default=45.0),
 )
 _command(
     "calls",
-    click.option("--sessions", type=_sessions, default=2_000, help="On duty, far away."),
+    click.option("--sessions", type=_sessions, default=2_000, help="Sessions on duty, far away."),
     click.option("--rounds", type=click.IntRange(4, 1000), default=200),
-    click.option("--opened", type=Few(), default="0,100,1000", help="Open calls that are near nobody, ascending."),
+    click.option("--opened", type=Few(), default="0,100,1000", help="Numbers of open calls near nobody, ascending."),
     click.option("--redis/--no-redis", default=True),
 )
 _command(
     "push",
     click.option("--devices", type=click.IntRange(10, MOST_SESSIONS), default=10_000),
-    click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Alerts to all of them."),
-    click.option("--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices, for memory and a start."),
+    click.option("--rounds", type=click.IntRange(1, 1000), default=20, help="Alerts to all devices."),
+    click.option("--many", type=click.IntRange(10, 200_000), default=100_000, help="Devices for memory and start."),
 )
 _command(
     "load",
     click.option("--url", required=True, help="ws:// or wss://, with the path."),
     click.option("--api-url", required=True, help="http:// or https://, without a path."),
-    click.option("--token", envvar="GEOCAST_LOAD_TOKEN", help="For subscribers, where the node wants one."),
+    click.option("--token", envvar="GEOCAST_LOAD_TOKEN", help="For subscribers, if the node requires tokens."),
     click.option("--publish-token", envvar="GEOCAST_LOAD_PUBLISH_TOKEN", required=True),
     click.option("--sessions", type=click.IntRange(1, 18_000), default=500),
     click.option("--center", type=Point(), default="32.7767,-96.797"),
-    click.option("--spread-km", type=click.FloatRange(0.01, 500), default=10.0, help="How far sessions are from it."),
+    click.option(
+        "--spread-km", type=click.FloatRange(0.01, 500), default=10.0, help="Largest distance of sessions from it."
+    ),
     click.option("--rate", type=click.FloatRange(0.01, 1000), default=2.0, help="Alerts a second."),
     click.option("--seconds", type=_seconds, default=30.0),
     click.option("--ramp-up", type=click.FloatRange(0, 600), default=5.0, help="Seconds over which sessions join."),
-    click.option("--radius-m", type=click.FloatRange(1), help="Of the alerts; if left out, all sessions are inside."),
+    click.option(
+        "--radius-m", type=click.FloatRange(1), help="Radius of the alerts; default: all sessions are inside."
+    ),
     click.option("--category", default="robbery"),
     click.option("--severity", type=click.Choice(["extreme", "severe", "moderate", "minor"]), default="minor"),
     click.option(
         "--status",
         type=click.Choice(["test", "exercise", "actual"]),
         default="test",
-        help="actual: every subscriber who is there is told, people included.",
+        help="actual: every subscriber inside gets the alert, people included.",
     ),
-    click.option("--lifetime-s", type=click.FloatRange(5, 3600), default=60.0, help="When alerts expire."),
+    click.option("--lifetime-s", type=click.FloatRange(5, 3600), default=60.0, help="Seconds until alerts expire."),
 )
 
 
 @cli.command(name="all")
-@click.option("--short", is_flag=True, help="Smaller, in some nine minutes; rewrites README.md's table and tables.md.")
+@click.option(
+    "--short", is_flag=True, help="Smaller runs, about nine minutes in all; rewrites README.md's table and tables.md."
+)
 @click.pass_obj
 def run_all(folder: Path, short: bool) -> None:
-    """Every measurement but `load`, one after the other."""
+    """Run every measurement except `load`, one after the other."""
     for name, bench in _without_load().items():
         parameters = bench.short if short else _defaults(name)
         bench.run(folder, **parameters)
@@ -309,7 +330,7 @@ def _defaults(name: str) -> dict[str, Any]:
 @cli.command()
 @click.pass_obj
 def table(folder: Path) -> None:
-    """Rewrite the table in README.md, tables.md and the plots from the results that are there."""
+    """Rewrite the table in README.md, tables.md and the plots from the existing results."""
     for name, bench in _without_load().items():
         path = folder / f"{name}.json"
         if path.exists():
@@ -328,5 +349,5 @@ def _rewrite(folder: Path) -> None:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command line of the bench."""
     cli(prog_name="python -m bench")

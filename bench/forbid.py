@@ -1,7 +1,8 @@
-"""Runs a command that may not make some system calls: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`.
+"""A launcher for a command that may not make certain system calls.
 
-They fail with EPERM in the command and in all that it starts, by a seccomp filter, which is how containers forbid them.
-Docker's and containerd's default profiles forbid io_uring_setup, and allow io_setup.
+Usage: `python bench/forbid.py io_uring_setup,io_setup COMMAND …`. A seccomp filter, as in containers, makes the calls
+fail with EPERM in the command and in its child processes. The default profiles of Docker and containerd forbid
+io_uring_setup and allow io_setup.
 """
 
 import ctypes
@@ -28,14 +29,14 @@ class _Program(ctypes.Structure):
 
 
 def forbid(*calls: str) -> None:
-    """Forbid these calls to this process, for ever. Raises OSError where that is not possible."""
+    """Forbid these system calls to this process permanently. Raise OSError where that is not possible."""
     known = NUMBERS.get(platform.machine(), {})
     if unknown := [call for call in calls if call not in known]:
         raise OSError(f"the number of {', '.join(unknown)} on {platform.machine()} is not known")
     numbers = [known[call] for call in calls]
-    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # the number of the call: the first field of struct seccomp_data
+    program = struct.pack("=HBBI", _LOAD, 0, 0, 0)  # load the number of the call, the first field of seccomp_data
     for left, number in zip(reversed(range(len(numbers))), numbers, strict=True):
-        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # over the others, and over "allow"
+        program += struct.pack("=HBBI", _JUMP_IF, left + 1, 0, number)  # skip the other comparisons and "allow"
     program += struct.pack("=HBBI", _RETURN, 0, 0, _ALLOW) + struct.pack("=HBBI", _RETURN, 0, 0, _REFUSE)
     libc = ctypes.CDLL(None, use_errno=True)
     filter_ = _Program(len(program) // 8, program)

@@ -1,6 +1,6 @@
-"""Rings that are hard work: coasts with thousands of corners, and zigzags that make naive geometry quadratic.
+"""Polygons that take much work: coasts with thousands of corners, and zigzags that make naive geometry quadratic.
 
-The tests of areas use them, too.
+Tests of areas use these polygons as well.
 """
 
 import math
@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-Ring = list[tuple[float, float]]  # longitude and latitude, the last corner equal to the first
+Ring = list[tuple[float, float]]  # (longitude, latitude); the last corner equals the first
 
 
 def closed(points: Any) -> Ring:
-    """Return a ring of these corners, an array of rows of longitude and latitude."""
+    """Return the ring with these corners; `points` is an array with rows of longitude and latitude."""
     corners = [(float(lng), float(lat)) for lng, lat in np.asarray(points).tolist()]
     return [*corners, corners[0]]
 
 
 def coast(corners: int, seed: int = 1, lat: float = 17.0, lng: float = -88.0, radius_deg: float = 0.8) -> Ring:
-    """Return an island with bays of all sizes that does not cross itself."""
+    """Return an island with bays of all sizes. Its edges do not cross."""
     dice = np.random.default_rng(seed)
     turn = np.arange(corners) * 2 * math.pi / corners
     far = 1 + sum(0.35 / 2**n * np.sin(3 * 2**n * turn + dice.uniform(0, 6)) for n in range(1, 9))
@@ -28,7 +28,10 @@ def coast(corners: int, seed: int = 1, lat: float = 17.0, lng: float = -88.0, ra
 
 
 def zigzag(corners: int, size_deg: float = 0.05, lng: float = 10.0, lat: float = 40.0) -> Ring:
-    """Return a saw whose teeth lie across the map, so that the boxes of its edges overlap; it does not cross itself."""
+    """Return a saw whose teeth lie diagonally, so that the bounding boxes of its edges overlap.
+
+    Its edges do not cross.
+    """
     teeth = corners - 3
     along = np.linspace(0, 0.2 * size_deg, teeth)
     across = np.where(np.arange(teeth) % 2, size_deg, 0.001 * size_deg)
@@ -39,5 +42,5 @@ def zigzag(corners: int, size_deg: float = 0.05, lng: float = 10.0, lat: float =
 
 
 def said(ring: Sequence[tuple[float, float]]) -> str:
-    """Return the ring as CAP has it."""
+    """Return the ring in the format of CAP."""
     return " ".join(f"{lat:.6f},{lng:.6f}" for lng, lat in ring)

@@ -1,4 +1,4 @@
-"""What a result was measured on: the machine, the commit, the versions. And which cores are whose."""
+"""Facts about the environment of a measurement: machine, commit, versions, and the assignment of cores."""
 
 import os
 import platform
@@ -12,25 +12,28 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("geocast", "uvloop", "websockets", "numpy", "h3", "h11", "uvicorn", "pydantic", "PyJWT", "socketify")
 DEBIAN_PACKAGES = ("nginx", "libnginx-mod-nchan", "nats-server", "redis-server")
 
-_ALLOWED = os.sched_getaffinity(0)  # before this process pins itself
+_ALLOWED = os.sched_getaffinity(0)  # read before this process restricts its own cores
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """The server has a core of its own; clients and the bench share the others (or, of one core, that one)."""
+    """The cores of the server and of the clients.
+
+    The server has a core of its own. The clients and the bench share the others, or the same core if there is only one.
+    """
 
     server: frozenset[int]
     clients: frozenset[int]
 
 
 def cores() -> Cores:
-    """The first core that this process may use is the server's."""
+    """Return the assignment of cores: the server gets the first core that this process may use."""
     first, *others = sorted(_ALLOWED)
     return Cores(frozenset({first}), frozenset(others or {first}))
 
 
 def facts() -> dict[str, Any]:
-    """The machine, in a few words. No name, no address."""
+    """Return the main facts about the machine, without its name and address."""
     return {
         "cpu": _field("/proc/cpuinfo", "model name"),
         "cores": len(_ALLOWED),
@@ -41,12 +44,12 @@ def facts() -> dict[str, Any]:
 
 
 def available_bytes() -> int:
-    """Memory that programs could still get."""
+    """Return the memory that is still available to programs, in bytes."""
     return int(_field("/proc/meminfo", "MemAvailable").split()[0]) * 1024
 
 
 def versions() -> dict[str, str]:
-    """Of Python, and of all that takes part and is installed."""
+    """Return the versions of Python and of every installed package that takes part."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -57,7 +60,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is checked out, with a plus if files differ from it; "unknown" outside a repository."""
+    """Return the checked-out commit, with a plus if server files differ from it; "unknown" without a repository."""
     head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
     changed = _output("git", "-C", str(ROOT), "status", "--porcelain", "--untracked-files=no", "server")
     return (head + "+" * bool(changed)) or "unknown"

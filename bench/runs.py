@@ -1,4 +1,4 @@
-"""What all subcommands share: a run is measured, saved, shown and plotted."""
+"""The steps that all subcommands share: measure, save, show and plot."""
 
 import os
 import time
@@ -18,14 +18,14 @@ from matplotlib import pyplot as plt
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a run works: a folder that is gone afterwards, and whose cores are whose."""
+    """The temporary folder of a run, and the cores of server and clients."""
 
     home: Path
     cores: machine.Cores
 
 
 def plot_rounds(figure: Any, found: dict[str, Any], keys: Sequence[str], title: str) -> None:
-    """Each round's times (`found[key]`, in ms), a line for each key."""
+    """Plot the time of each round (`found[key]`, in ms), one line for each key."""
     axes = figure.subplots()
     for key in keys:
         axes.plot(found[key], "o-", label=key.removesuffix("_ms"))
@@ -36,18 +36,18 @@ def plot_rounds(figure: Any, found: dict[str, Any], keys: Sequence[str], title: 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One subcommand: what it measures in a sentence, how, and how its result is shown."""
+    """One subcommand: its name, its description, and the functions that measure, tabulate and plot."""
 
     name: str
     about: str
-    measure: Callable[..., dict[str, Any]]  # of a Place and the parameters
+    measure: Callable[..., dict[str, Any]]  # takes a Place and the parameters
     table: Callable[[Result], Table]
-    plot: Callable[[Result, Any], None]  # onto a figure
-    short: dict[str, Any]  # the parameters of `all --short`
-    own_server: bool = True  # it starts servers, which have their own core
+    plot: Callable[[Result, Any], None]  # draws on a figure
+    short: dict[str, Any]  # the parameters for `all --short`
+    own_server: bool = True  # whether it starts servers, which have their own core
 
     def run(self, folder: Path, **parameters: Any) -> Result:
-        """Measure, save, show, plot."""
+        """Measure, then save, show and plot the result."""
         screen.say(f"[bold]{self.name}[/bold]: {self.about}")
         start = time.monotonic()
         processes.raise_descriptor_limit()
@@ -61,18 +61,18 @@ class Bench:
         path = result.save(folder)
         self.show(result)
         self.draw(result, path.with_suffix(".png"))
-        screen.say(f"{path} and its plot, after {time.monotonic() - start:.0f} s\n")
+        screen.say(f"{path} and its plot were written after {time.monotonic() - start:.0f} s\n")
         return result
 
     def show(self, result: Result) -> None:
-        """The table, on the screen."""
+        """Print the table of a result on the terminal."""
         table = self.table(result)
         screen.console.print(table.for_screen())
         for note in table.notes:
             screen.say(f"- {note}")
 
     def draw(self, result: Result, path: Path) -> None:
-        """The plot, as PNG."""
+        """Write the plot of a result as a PNG file."""
         figure = plt.figure(figsize=(9, 4.5), layout="constrained")
         self.plot(result, figure)
         figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on."""
+"""Progress bars and lines of text for the terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ console = Console()
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar; call what is yielded with how many are done."""
+    """Show a progress bar; call the yielded function with the number of steps done so far."""
     columns = (TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
@@ -19,5 +19,5 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def say(text: str) -> None:
-    """One line."""
+    """Print one line of text."""
     console.print(text, highlight=False)

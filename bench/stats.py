@@ -1,4 +1,4 @@
-"""Numbers out of many numbers. No I/O."""
+"""Statistics of measured values. No I/O."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ PERCENTILES = {"p50": 50.0, "p99": 99.0, "p999": 99.9}
 
 
 def summary(values: Sequence[float] | Any) -> dict[str, float]:
-    """p50, p99, p99.9 and max; zeros if there is nothing."""
+    """Return p50, p99, p99.9 and the maximum; all 0 without values."""
     array = np.asarray(values, dtype=float)
     if not array.size:
         return dict.fromkeys([*PERCENTILES, "max"], 0.0)
@@ -18,10 +18,10 @@ def summary(values: Sequence[float] | Any) -> dict[str, float]:
 
 
 def median(values: Sequence[float] | Any) -> float:
-    """The median; 0 if there is nothing."""
+    """Return the median, or 0 without values."""
     return float(np.median(values)) if len(values) else 0.0
 
 
 def ratio(ours: float, theirs: float) -> float | None:
-    """How many times theirs ours is; None if that means nothing."""
+    """Return `ours` divided by `theirs`, or None if `theirs` is 0."""
     return ours / theirs if theirs > 0 else None

@@ -1,4 +1,4 @@
-"""The table of README.md: for each bench the figures that answer "how fast", their goals, and why a goal was missed."""
+"""The table of README.md: the key figures of each bench, their goals, and the reason why a goal was missed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from bench.stats import median
 class Figure:
     """One row of the summary.
 
-    A goal begins with ≤ or ≥, or is the number that all values must have. `reason` is shown if a value misses the goal.
+    A goal begins with ≤ or ≥, or is the number that all values must equal. `reason` is shown if a value misses the
+    goal.
     """
 
     what: str
@@ -22,7 +23,7 @@ class Figure:
 
     @property
     def missed(self) -> bool:
-        """Whether any value, rounded as it is shown, misses the goal."""
+        """Whether any value, rounded as shown, misses the goal."""
         if not self.goal:
             return False
         goal = _parsed(self.goal.lstrip("≤≥ "))
@@ -32,7 +33,7 @@ class Figure:
         return min(shown) < goal if self.goal.startswith("≥") else set(shown) != {goal}
 
     def row(self) -> str:
-        """Return the row as Markdown."""
+        """Return the row as a line of Markdown."""
         goal = f"{self.goal}; **missed**: {self.reason}" if self.missed else self.goal
         return f"| {self.what} | {' / '.join(map(number, self.values))} | {goal} |"
 
@@ -205,7 +206,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], Iterator[Figure]]] = {
 
 
 def markdown(results: Sequence[Result], tables: Sequence[Table]) -> str:
-    """Return the summary: which machine measured which benches, and the figures of each bench under its title."""
+    """Return the summary: the machines with the benches measured on each, and the figures of each bench."""
     machines: dict[str, list[str]] = {}
     for result in results:
         on = result.machine

@@ -1,1 +1,1 @@
-"""The clients of a measurement: a crowd that costs little, publishers, and clients that misbehave."""
+"""The clients of a measurement: a crowd that uses little CPU, publishers, and misbehaving clients."""

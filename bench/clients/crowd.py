@@ -1,4 +1,4 @@
-"""A crowd of subscribers: receiver.c in as many processes as descriptors and ports ask for, read by shared memory."""
+"""A crowd of subscribers: processes of receiver.c, whose results are read through shared memory."""
 
 import itertools
 import mmap
@@ -18,10 +18,10 @@ import numpy as np
 from bench import processes
 from bench.clients.websocket import Joining
 
-HEADER = 4096  # as in receiver.c, and so is all of this
+HEADER = 4096  # this and the layout below are as in receiver.c
 RECORD = np.dtype([("when_ns", "u8"), ("connection", "u4"), ("number", "u4")])
-PER_PROCESS = 18_000  # descriptors; receiver.c spreads them over addresses, for their ports
-INFLIGHT = 256  # handshakes under way at once, of all processes
+PER_PROCESS = 18_000  # connections; receiver.c spreads them over addresses to have enough ports
+INFLIGHT = 256  # handshakes under way at once, in all processes together
 RETRY_MS = (50, 250)
 PATIENCE_S = 5.0
 SOURCE = Path(__file__).with_name("receiver.c")
@@ -30,7 +30,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(slots=True)
 class Counters:
-    """What the receivers count. See receiver.c."""
+    """The counters of the receivers, as in receiver.c."""
 
     ready: int = 0
     readied: int = 0
@@ -41,12 +41,12 @@ class Counters:
     pongs: int = 0
     bytes: int = 0
     bad_frames: int = 0
-    said: int = 0  # of those that were asked to say something
+    said: int = 0  # sessions that were asked to send their `later` text
     oks: int = 0
 
 
 class Receiver:
-    """One process of receiver.c, and what it shares."""
+    """One process of receiver.c, and its shared memory."""
 
     def __init__(self, shared: Path, count: int, capacity: int) -> None:
         size = HEADER + 8 * count + RECORD.itemsize * capacity
@@ -61,21 +61,21 @@ class Receiver:
         self.process: subprocess.Popen[bytes] | None = None
 
     def counters(self) -> list[int]:
-        """In the order of Counters."""
+        """Return the counters in the order of Counters."""
         return cast(list[int], self._counters.tolist())
 
     def ask(self, count: int) -> None:
-        """Have its first `count` connections say what they have to say later, unless they have."""
+        """Let the first `count` connections send their `later` text, each only once."""
         self._asked[0] = count
 
     def take(self) -> Any:
-        """The records that came since the last call."""
+        """Return the records since the last call."""
         start, self._taken = self._taken, int(self._counters[4])
         return self._records[start : self._taken].copy()
 
 
 class Crowd:
-    """Use it in a `with`: sessions connect from its beginning on and hang up at its end."""
+    """Many sessions, used in a `with` statement: they connect at its start and disconnect at its end."""
 
     def __init__(
         self,
@@ -89,9 +89,10 @@ class Crowd:
         retry_ms: tuple[int, int] = RETRY_MS,
         nap_ms: float = 0.0,
     ) -> None:
-        """`expected`: how many messages each session may be sent, for the size of the memory.
+        """Connect one session for each entry of `joining`.
 
-        `nap_ms`: for how long the receivers sleep when they find nothing; 0 while there are as many cores as receivers.
+        `expected` is the most messages that a session may get, which decides the size of the shared memory. `nap_ms`
+        is the time that receivers sleep when nothing has come; use 0 if there are as many cores as receivers.
         """
         self._port, self._joining, self._cpus, self._home = port, joining, frozenset(cpus), home
         self._nap_us = round(nap_ms * 1000)
@@ -136,35 +137,38 @@ class Crowd:
         receiver.process = processes.start(command, self._cpus, self._folder / f"output-{part}")
         return receiver
 
-    # ---- looking at it -----------------------------------------------------------------------------------------
+    # ---- reading results ---------------------------------------------------------------------------------------
 
     def counters(self) -> Counters:
-        """Of all processes together. Raises ClickException if one of them has ended."""
+        """Return the sums over all processes. Raise ClickException if a process has ended."""
         for receiver in self._receivers:
             if receiver.process and receiver.process.poll() is not None:
                 raise click.ClickException(f"a receiver ended with {receiver.process.returncode}")
         return Counters(*np.sum([receiver.counters() for receiver in self._receivers], axis=0).tolist())
 
     def ask(self, count: int) -> None:
-        """Have `count` sessions, or a few more, say what they have to say later: so many of each receiver."""
+        """Let at least `count` sessions send their `later` text, evenly spread over the receivers."""
         for receiver in self._receivers:
             receiver.ask(-(-count // len(self._receivers)))
 
     def ready_ns(self) -> Any:
-        """When each session became ready for the last time."""
+        """Return the time in ns at which each session last became ready."""
         return np.concatenate([receiver.ready_ns for receiver in self._receivers])
 
     def take(self) -> Any:
-        """The records that came since the last call."""
+        """Return the records since the last call."""
         return np.concatenate([receiver.take() for receiver in self._receivers])
 
     def wait_ready(self, show: Callable[[int], None] = lambda _done: None) -> None:
-        """Wait until all are ready at once: two minutes, and two seconds for each thousand of them."""
+        """Wait until all sessions are ready at once, for at most two minutes plus two seconds per thousand sessions."""
         patience_s = 120.0 + len(self) / 500
         self.wait(lambda counters: counters.ready == len(self), "all sessions are ready", patience_s, show)
 
     def wait_records(self, total: int, patience_s: float = PATIENCE_S) -> int:
-        """Wait until so many messages have come since the beginning, or none for so long. Returns how many came."""
+        """Wait until this many messages have come since the start; return the number that came.
+
+        Give up when no message has come for `patience_s` seconds.
+        """
         came, end = -1, 0.0
         while (now_came := self.counters().records) < total:
             if now_came > came:
@@ -181,11 +185,11 @@ class Crowd:
         patience_s: float,
         show: Callable[[int], None] = lambda _done: None,
     ) -> Counters:
-        """Wait until the counters satisfy `done`. Raises ClickException."""
+        """Wait until the counters satisfy `done`; return them. Raise ClickException when the time is over."""
         end = time.monotonic() + patience_s
         while not done(counters := self.counters()):
             if time.monotonic() > end:
-                raise click.ClickException(f"gave up after {patience_s:g} s until {what}: {counters}")
+                raise click.ClickException(f"gave up waiting after {patience_s:g} s: {what}: {counters}")
             show(counters.ready)
             time.sleep(self._pause_s)
         show(counters.ready)
@@ -193,7 +197,10 @@ class Crowd:
 
     @property
     def _pause_s(self) -> float:
-        """Between looks at the counters: they take a while of many receivers, who need the core."""
+        """The seconds between two reads of the counters.
+
+        Reading many receivers takes time on the core that they need.
+        """
         return 0.005 * len(self._receivers)
 
 

@@ -1,4 +1,4 @@
-"""HTTP POST at little cost: one connection for each thread, or many from one event loop."""
+"""Cheap HTTP POST: one connection for each thread, or many connections in one event loop."""
 
 import asyncio
 import http.client
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Poster:
-    """Posts to one server over connections that stay open, one for each thread."""
+    """A client that posts to one server over persistent connections, one for each thread."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -16,19 +16,19 @@ class Poster:
         self._connections: list[http.client.HTTPConnection] = []
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """Status and body of the answer. Raises OSError."""
+        """Return status and body of the answer. Raise OSError."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
             self._connections.append(connection)
         try:
             return _exchange(connection, path, body, headers)
-        except ConnectionError:  # the server hung up on a connection that was idle; http.client dials again by itself
+        except ConnectionError:  # the server has closed an idle connection; http.client reconnects
             connection.close()
             return _exchange(connection, path, body, headers)
 
     def close(self) -> None:
-        """Hang up, in all threads' names."""
+        """Close the connections of all threads."""
         for connection in self._connections:
             connection.close()
 
@@ -42,7 +42,7 @@ def _exchange(
 
 
 class AsyncPoster:
-    """One connection that stays open, for an event loop."""
+    """One persistent connection for use in an event loop."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -53,7 +53,7 @@ class AsyncPoster:
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """The status of the answer, which must state its length."""
+        """Return the status of the answer, which must have a Content-Length."""
         lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
@@ -63,5 +63,5 @@ class AsyncPoster:
         return int(head.split(" ", 2)[1])
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the server."""
         self._writer.close()

@@ -1,7 +1,7 @@
-"""Sessions that do harm: some never read, some read 1 KB a second, one pings and never reads.
+"""Sessions that do harm: some never read, some read 1 KB a second, and one pings without reading.
 
-A process of its own: `python -P misbehaving.py PORT OPENINGS NEVER DRIP PING`, where OPENINGS is a JSON file with the
-request and one hello for each. It prints "ready" when all are in.
+Runs as a process of its own: `python -P misbehaving.py PORT OPENINGS NEVER DRIP PING`. OPENINGS is a JSON file with the
+request and one `hello` for each session. The process prints "ready" when all sessions have joined.
 """
 
 import base64
@@ -11,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-RECEIVE_BUFFER = 4096  # bytes: small, so that the server notices soon
-DRIP_BYTES = 1024  # a second
+RECEIVE_BUFFER = 4096  # bytes; small, so that the server soon notices
+DRIP_BYTES = 1024  # bytes per second
 PING = b"\x89\xfd" + bytes(4) + bytes(125)
-PINGS_PER_S = 8  # a little below what the protocol allows
+PINGS_PER_S = 8  # a little below the limit of the protocol
 PATIENCE_S = 30.0
 
 
 def join(port: int, request: bytes, hello: bytes) -> socket.socket:
-    """Connect, say hello, wait for the welcome."""
+    """Connect, send `hello`, and wait for the welcome."""
     session = socket.socket()
     session.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     session.settimeout(PATIENCE_S)
@@ -36,7 +36,7 @@ def join(port: int, request: bytes, hello: bytes) -> socket.socket:
 
 
 def drip(session: socket.socket) -> None:
-    """Read a little."""
+    """Read up to DRIP_BYTES bytes."""
     try:
         session.recv(DRIP_BYTES)
     except OSError:
@@ -44,7 +44,7 @@ def drip(session: socket.socket) -> None:
 
 
 def ping(session: socket.socket) -> None:
-    """Send a ping of the greatest size."""
+    """Send a ping of the largest size."""
     try:
         session.send(PING)
     except OSError:
@@ -52,7 +52,7 @@ def ping(session: socket.socket) -> None:
 
 
 def main(port: int, openings: Path, never: int, dripping: int, pinging: int) -> None:
-    """Misbehave until killed."""
+    """Let the sessions misbehave until the process is killed."""
     texts = json.loads(openings.read_text())
     request, hellos = base64.b64decode(texts["request"]), [base64.b64decode(hello) for hello in texts["hellos"]]
     sessions = [join(port, request, hello) for hello in hellos[: never + dripping + pinging]]

@@ -8,15 +8,15 @@ from bench.clients.websocket import PATH, SUBPROTOCOL, handshake, masked
 
 
 def frame(**message: Any) -> bytes:
-    """A message as a client sends it."""
+    """Return a message as a masked client frame."""
     return masked(json.dumps(message).encode())
 
 
 class Phone:
-    """A connection of its own. Use it in a `with`, or close it."""
+    """A session with a connection of its own. Use it in a `with` statement, or close it."""
 
     def __init__(self, port: int, hello: bytes) -> None:
-        """It has connected and is welcome."""
+        """Connect to the node, send `hello`, and wait for the welcome."""
         self._socket = socket.create_connection(("127.0.0.1", port), 10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = bytearray()
@@ -34,26 +34,26 @@ class Phone:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the node."""
         self._socket.close()
 
     def say(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send these bytes to the node."""
         self._socket.sendall(data)
 
     def ask(self, data: bytes) -> None:
-        """Send a message and wait for what comes back."""
+        """Send a message and wait for `ok` or `pong`."""
         self.say(data)
         self.hear("ok", "pong")
 
     def hear(self, *kinds: str) -> dict[str, Any]:
-        """The next message, which is one of these kinds."""
+        """Return the next message, which must be of one of these kinds."""
         message = self._next()
         assert message["type"] in kinds, message
         return message
 
     def _next(self) -> dict[str, Any]:
-        """The next message; pings are passed over."""
+        """Return the next message, ignoring pings."""
         while True:
             while len(self._data) < 2:
                 self._more()

@@ -1,19 +1,19 @@
-/* A crowd of WebSocket clients that costs as little as a client can: one thread, one epoll, no allocation per message.
+/* A crowd of WebSocket clients that uses as little CPU as possible: one thread, one epoll, no allocation per message.
 
-   It connects, says its opening, answers pings, and writes down in shared memory when which connection received
-   which alert. It knows an alert by its mark, "bench-" and digits, wherever in the payload that stands: so the same
-   program receives from geocast and from every peer.
+   The program connects, sends openings, answers pings, and records in shared memory which connection received which
+   alert, and when. It recognizes an alert by "bench-" and digits anywhere in the payload, so the same program receives
+   from geocast and from every peer.
 
-   Shared memory: HEADER bytes of counters (see `struct counters`), one u64 per connection (when it became ready),
-   then records. Times are CLOCK_MONOTONIC in ns, which all processes of a machine share. The parent reads, and writes
-   nothing but `asked`.
+   Shared memory: HEADER bytes of counters (see `struct counters`), one u64 per connection (the time at which it became
+   ready), then records. Times are CLOCK_MONOTONIC in ns, which all processes of a machine share. The parent only reads
+   the shared memory, except that it writes `asked`.
 
    Usage: receiver SHARED OPENINGS HOST PORT SOURCE COUNT FIRST CAPACITY INFLIGHT READY_NEEDLE RETRY_MIN_MS RETRY_MAX_MS
                    NAP_US
-   OPENINGS: u32 length and bytes of the HTTP request; then for each connection those of what is said after the 101;
-   then, unless that is the same, for each connection what it says later: when it comes back, or when it is asked to, as
-   the first `asked` connections are. RETRY_MAX_MS 0: it stays away. NAP_US 0: it is awake while messages come, and for
-   SPIN_NS after that; otherwise it sleeps for so long whenever it finds nothing. */
+   OPENINGS has texts, each as u32 length and bytes: the HTTP request; then for each connection the text that it sends
+   after the 101; then, unless that is the same, the text that each connection sends later: when it reconnects, or when
+   it is one of the first `asked` connections. With RETRY_MAX_MS 0 connections do not reconnect. With NAP_US 0 the program
+   stays awake while messages come and for SPIN_NS after that; otherwise it sleeps for NAP_US whenever nothing has come. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -90,7 +90,7 @@ static void hang_up(struct connection *c) {
 
 static void dial(struct connection *c) {
     int one = 1;
-    struct sockaddr_in from = source; /* an address has too few ports for all */
+    struct sockaddr_in from = source; /* one address has too few ports for all connections */
     from.sin_addr.s_addr = htonl(ntohl(source.sin_addr.s_addr) + (uint32_t)(c - connections) / PER_ADDRESS);
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0) die("socket");
@@ -116,11 +116,11 @@ static void dial_some(void) {
 static int say(struct connection *c, struct text text) {
     ssize_t sent = text.size ? send(c->fd, text.bytes, text.size, MSG_NOSIGNAL) : 0;
     if (sent == (ssize_t)text.size) return 1;
-    hang_up(c); /* an opening of a few hundred bytes always fits into an empty socket */
+    hang_up(c); /* a short opening always fits into an empty socket buffer */
     return 0;
 }
 
-/* What the first `asked` connections have to say, once each. Those that are not ready say nothing. */
+/* Sends the later text of the first `asked` connections, once each. Connections that are not ready send nothing. */
 static void say_what_is_asked(void) {
     for (; counters->said < counters->asked && counters->said < count; counters->said++) {
         struct connection *c = &connections[counters->said];
@@ -128,8 +128,8 @@ static void say_what_is_asked(void) {
     }
 }
 
-/* Have the kernel acknowledge what comes when it is read, on our core. It would do so 40 ms after it has come, on the
-   core that it came by, which is the server's. It falls back to that whenever we send something. */
+/* Makes the kernel acknowledge data when we read it, on our core. Otherwise it does so 40 ms after the data has come, on
+   the core of the server. The kernel returns to this default whenever we send something. */
 static void acknowledge_at_once(struct connection *c) {
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
@@ -177,7 +177,7 @@ static int pong(struct connection *c, const char *payload, size_t size) {
     return 1;
 }
 
-/* Takes one frame (RFC 6455, 5.2). Returns its size, 0 if it is not all there, -1 if the connection ends. */
+/* Handles one frame (RFC 6455, 5.2). Returns its size, 0 if it is incomplete, -1 if the connection ends. */
 static ssize_t take_frame(struct connection *c, const unsigned char *data, size_t size, uint64_t when) {
     if (size < 2) return 0;
     size_t at = 2, length = data[1] & 0x7f;
@@ -200,7 +200,7 @@ static ssize_t take_frame(struct connection *c, const unsigned char *data, size_
     return (ssize_t)(at + length);
 }
 
-/* Takes the answer to the handshake. Returns its size, 0 if it is not all there, -1 if the connection ends. */
+/* Handles the answer to the handshake. Returns its size, 0 if it is incomplete, -1 if the connection ends. */
 static ssize_t take_response(struct connection *c, const char *data, size_t size, uint64_t when) {
     const char *end = memmem(data, size, "\r\n\r\n", 4);
     if (!end) return 0;
@@ -213,7 +213,7 @@ static ssize_t take_response(struct connection *c, const char *data, size_t size
 
 static void receive(struct connection *c) {
     size_t kept = c->rest_size;
-    char *data = buffer + REST_MAX - kept; /* what is left from last time goes right before what comes */
+    char *data = buffer + REST_MAX - kept; /* the rest of the last read goes right before the new data */
     if (kept) memcpy(data, c->rest, kept);
     ssize_t got = recv(c->fd, buffer + REST_MAX, BUFFER, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -269,8 +269,8 @@ static void share(const char *path) {
     records = (struct record *)(shared + HEADER + 8 * (size_t)count);
 }
 
-/* How long epoll may wait. To wake a process that sleeps in it costs who sends as much as a send, which a real network
-   would not: so the crowd stays awake while messages come, or never waits there. */
+/* Returns how long epoll may wait. Waking a process that sleeps in epoll costs the sender as much as a send, which it
+   would not over a real network. So the crowd stays awake while messages come, or never waits in epoll. */
 static int patience_ms(uint64_t last_event_ns) {
     if (nap_ns) return 0;
 #if defined(__x86_64__)
@@ -302,7 +302,7 @@ int main(int argc, char **argv) {
     if ((epoll = epoll_create1(0)) < 0) die("epoll_create1");
     struct epoll_event events[EVENTS];
     uint64_t last_event_ns = 0;
-    for (pid_t parent = getppid(); getppid() == parent;) { /* never outlives who started it */
+    for (pid_t parent = getppid(); getppid() == parent;) { /* ends with the process that started it */
         dial_some();
         say_what_is_asked();
         int n = epoll_wait(epoll, events, EVENTS, patience_ms(last_event_ns));

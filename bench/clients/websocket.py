@@ -1,4 +1,4 @@
-"""The bytes that a client sends, made ahead: a handshake, and masked frames (RFC 6455). No I/O."""
+"""The bytes that a client sends, made in advance: a handshake and masked frames (RFC 6455). No I/O."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import overload
 from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("geocast.v1.json")
-PATH = "/v1/stream"  # of a node
-_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3; nobody here checks that it is random
+PATH = "/v1/stream"  # of a node's stream
+_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # from RFC 6455, 1.3; no server here checks that it is random
 
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """How the sessions of a crowd join: the request of all, and what each says after the 101.
+    """How the sessions of a crowd join: one request for all, and the first text of each after the 101.
 
-    `ready`: text in the frame that says that a session is in; if empty, the 101 says so. `later`: what each says
-    when it comes back, or when it is asked to; as the first time if empty.
+    `ready` is text in the frame that shows that a session has joined; if empty, the 101 shows it. `later` is the text
+    of each session when it returns or is asked to send; if empty, `first` is sent again.
     """
 
     request: bytes
@@ -29,7 +29,7 @@ class Joining:
 
 
 class Made(Sequence[bytes]):
-    """Texts that are made each time they are asked for: those of a million sessions would take half a GB."""
+    """A sequence whose texts are made on each access: those of a million sessions would take half a GB."""
 
     def __init__(self, count: int, make: Callable[[int], bytes]) -> None:
         self._count, self._make = count, make
@@ -47,7 +47,7 @@ class Made(Sequence[bytes]):
 
 
 def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:
-    """An opening handshake."""
+    """Return the request of an opening handshake."""
     lines = [
         f"GET {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
@@ -62,12 +62,12 @@ def handshake(port: int, path: str, subprotocol: str | None = None) -> bytes:
 
 
 def masked(payload: bytes, opcode: int = 1) -> bytes:
-    """One frame of a client, with a key of zeros, which leaves the payload as it is."""
+    """Return one frame of a client; its masking key is zero, which leaves the payload unchanged."""
     return _head(opcode, len(payload), 0x80) + bytes(4) + payload
 
 
 def unmasked(payload: bytes, opcode: int = 1) -> bytes:
-    """One frame of a server."""
+    """Return one frame of a server."""
     return _head(opcode, len(payload), 0) + payload
 
 

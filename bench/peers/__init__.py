@@ -1,6 +1,7 @@
-"""What is measured: geocast, and others that push one message to many sockets. All speak WebSocket to the same client.
+"""The systems under measurement: geocast, and other servers that push one message to many sockets.
 
-Each file configures its peer at its best for this one task, and says in `lacks` what it does not do that geocast does.
+The same WebSocket client connects to all of them. Each module configures its peer as well as possible for this one
+task, and lists in `lacks` the features of geocast that the peer does not have.
 """
 
 from bench.peers.base import System

@@ -1,4 +1,4 @@
-"""What every system under measurement can do."""
+"""The interface of every system under measurement."""
 
 import itertools
 import socket
@@ -16,7 +16,7 @@ from bench.places import Places
 
 
 class System(ABC):
-    """A server in processes of its own, on cores of its own. Use it in a `with`."""
+    """A server in processes and on cores of its own. Use it in a `with` statement."""
 
     name: ClassVar[str]
     lacks: ClassVar[str] = ""
@@ -40,75 +40,75 @@ class System(ABC):
             processes.stop(self.process)
 
     def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         self.process = processes.start(self.command(), self.cpus, self.home / "output.txt", cwd=self.home)
         processes.wait_until(self._listens, f"{self.name} listens")
 
     def _listens(self) -> bool:
         assert self.process
         if self.process.poll() is not None:
-            raise processes.Unavailable(f"{self.name} ended by itself: {self.last_words()}")
+            raise processes.Unavailable(f"{self.name} has ended: {self.last_words()}")
         return processes.listens(self.port)
 
     def last_words(self) -> str:
-        """The end of what it wrote."""
+        """Return the end of the server's output."""
         return (self.home / "output.txt").read_text(errors="replace")[-500:].strip()
 
     def pids(self) -> list[int]:
-        """Its processes."""
+        """Return the ids of the server's processes."""
         assert self.process
         return processes.with_children(self.process.pid)
 
     def cpu_s(self) -> float:
-        """CPU seconds that it has used."""
+        """Return the CPU time used so far, in seconds."""
         return processes.cpu_s(self.pids())
 
     def waited_s(self) -> float:
-        """Seconds that it waited for its core because others had it."""
+        """Return the seconds in which the server was ready to run but other processes had its core."""
         return processes.waited_s(self.pids())
 
     def rss_bytes(self) -> int:
-        """Its resident memory."""
+        """Return the resident memory in bytes."""
         return processes.rss_bytes(self.pids())
 
     @abstractmethod
     def command(self) -> Sequence[str | Path]:
-        """What to run."""
+        """Return the command that starts the server."""
 
     @abstractmethod
     def joining(self, places: Places) -> Joining:
-        """How sessions join, one for each place."""
+        """Return how sessions join, one for each place."""
 
     @abstractmethod
     def publish(self, number: int, **options: Any) -> None:
-        """Send alert `number` to all."""
+        """Publish alert `number` to the sessions."""
 
 
 class Peer(System):
-    """One that is not geocast: it is given the payload, and sends it to everybody."""
+    """A system other than geocast, which gets the finished payload and sends it to all sessions."""
 
     payload: "Payload"
 
     def joining(self, places: Places) -> Joining:
-        """A session has joined when the server has answered 101."""
+        """Return how sessions join: a session has joined when the server answers 101."""
         return Joining(handshake(self.port, "/"), [b""] * len(places))
 
     @abstractmethod
     def send(self, payload: bytes) -> None:
-        """Send it to all."""
+        """Send the payload to all sessions."""
 
     def publish(self, number: int, **_options: Any) -> None:
-        """Send alert `number` to all, with the very bytes that geocast would send."""
+        """Send alert `number` to all sessions, with exactly the bytes that geocast would send."""
         self.send(self.payload.of(number))
 
 
 class ControlledPeer(Peer):
-    """A peer of the bench's own make, which takes what to send on a control port: u32 length, bytes."""
+    """A peer written for the bench, which reads payloads from a control port: u32 length, then the bytes."""
 
     def start(self) -> None:
-        """Start it, and connect to its control port."""
+        """Start the peer, and connect to its control port."""
         super().start()
-        processes.wait_until(lambda: processes.listens(self.control_port), f"{self.name} can be controlled")
+        processes.wait_until(lambda: processes.listens(self.control_port), f"{self.name} accepts control connections")
         self._lock = threading.Lock()
         self._control = socket.create_connection(("127.0.0.1", self.control_port))
 
@@ -118,20 +118,20 @@ class ControlledPeer(Peer):
         super().__exit__(*exc)
 
     def send(self, payload: bytes) -> None:
-        """Hand it over."""
+        """Write the payload to the control port."""
         with self._lock:
             self._control.sendall(len(payload).to_bytes(4, "little") + payload)
 
 
 class Payload:
-    """What geocast sends for an alert, for any number: taken from the wire once."""
+    """The bytes that geocast sends for an alert, for any number: taken from a real message once."""
 
     def __init__(self, sample: bytes, alert_id: str) -> None:
         self._before, _, self._after = sample.partition(alert_id.encode())
         assert self._after, "the sample holds the id"
 
     def of(self, number: int) -> bytes:
-        """The payload of alert `number`: always of the same size."""
+        """Return the payload of alert `number`. The size is the same for every number."""
         return self._before + alert_id(number).encode() + self._after
 
     def __len__(self) -> int:
@@ -142,10 +142,10 @@ _numbers = itertools.count(1)
 
 
 def next_number() -> int:
-    """A number that no other alert of this run has."""
+    """Return a number that no other alert of this run has."""
     return next(_numbers)
 
 
 def alert_id(number: int) -> str:
-    """The id of alert `number`, which receiver.c knows again."""
+    """Return the id of alert `number`, which receiver.c recognizes."""
     return f"bench-{number:07d}"

@@ -27,21 +27,21 @@ from geocast.auth.tokens import AUDIENCE, make_key
 
 LIFETIME_S = 3600
 RADIUS_M = 15_000.0
-# A description has 1,000 characters at most. What it can't fill the corners of a ring do, which takes a policy that has
-# polygons, and the rest characters of four bytes.
+# A description has at most 1,000 characters. Larger alerts have a ring with many corners, for which the policy must
+# allow polygons; characters of four bytes fill the rest.
 PLAIN_BYTES, PADDING, MOST_CORNERS, CORNER_BYTES = 1_400, 1_000, 499, 22
 POLICY = 'name = "bench"\n[categories]\nrobbery = { title = "Robbery", polygons = true }\n'
-START_S = 120.0  # for all processes of a node to be ready
-READY = '"welcome"'  # what stands in the frame that says that a session is in
+START_S = 120.0  # time for all processes of a node to become ready
+READY = '"welcome"'  # text in the frame that shows that a session has joined
 MOVED_DEGREES = 0.0001  # 11 m to the north
 
 
 class Geocast(System):
-    """One node. `payload_bytes`: what a frame of an alert should come to, 15,000 at most; the description is padded.
+    """One node of geocast.
 
-    From 1,400 bytes on the area is a ring, with as many corners as it takes.
-
-    `workers`: its stream processes. `heartbeat_s`: after how many seconds without a write it pings.
+    `payload_bytes` is the size that an alert's frame should have, 15,000 at most. A longer description pads smaller
+    alerts; from 1,400 bytes on the area is a ring with as many corners as necessary. `workers` is the number of stream
+    processes. `heartbeat_s` is the number of seconds without a write after which the node pings a session.
     """
 
     name = "geocast"
@@ -51,7 +51,7 @@ class Geocast(System):
     ) -> None:
         super().__init__(home, cpus)
         private, public = make_key("bench")
-        self._key = PyJWK(dict(private))  # made once, since there may be a million tokens
+        self._key = PyJWK(dict(private))  # made once, because there may be a million tokens
         (self.home / "keys.jwks").write_text(json.dumps({"keys": [public]}))
         desk = self.token("desk", ["alerts:publish", "alerts:manage"])
         self.headers = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
@@ -65,13 +65,13 @@ class Geocast(System):
             self._options += ["--policy", str(self.home / "policy.toml")]
 
     def command(self) -> Sequence[str | Path]:
-        """`geocast serve`."""
+        """Return the command `geocast serve` with its options."""
         listeners = ("--stream", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.control_port}")
         store = ("--log", self.log(), "--keys", self.home / "keys.jwks")
         return [sys.executable, "-m", "geocast", "serve", *listeners, *store, *self._options]
 
     def log(self) -> str:
-        """Where it keeps its alerts."""
+        """Return the URL of the node's log."""
         return f"sqlite:{self.home / 'geocast.db'}"
 
     def __exit__(self, *exc: object) -> None:
@@ -79,7 +79,7 @@ class Geocast(System):
         super().__exit__(*exc)
 
     def start(self) -> None:
-        """Start it and wait until it is ready."""
+        """Start the node, and wait until it is ready."""
         super().start()
         processes.wait_until(self._ready, "geocast is ready", START_S)
 
@@ -90,7 +90,7 @@ class Geocast(System):
             return False
 
     def metrics(self) -> dict[str, float]:
-        """What /metrics says, by name with labels."""
+        """Return the values at /metrics, by name with labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
@@ -98,14 +98,14 @@ class Geocast(System):
     # ---- sessions ------------------------------------------------------------------------------------------------
 
     def token(self, sub: str, scopes: Sequence[str] = ("alerts:receive",), quals: Sequence[str] = ()) -> str:
-        """An EdDSA token."""
+        """Return an EdDSA token with these scopes and qualifications."""
         now_s = int(time.time())
         claims = {"aud": AUDIENCE, "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + LIFETIME_S}
         claims |= {"quals": [*quals]} if quals else {}
         return jwt.encode(claims, self._key, "EdDSA", {"kid": self._key.key_id})
 
     def joining(self, places: Places, holding: Mapping[str, int] | None = None) -> Joining:
-        """Each session has a place and a token of its own; when it comes back, it says what it holds."""
+        """Return how sessions join, each with its own place and token; a returning session sends `holding`."""
         first, later = [], []
         for at in range(len(places)):
             hello = self._hello(places, at)
@@ -115,9 +115,9 @@ class Geocast(System):
         return Joining(handshake(self.port, PATH, SUBPROTOCOL), first, READY, later)
 
     def joining_and_moving(self, places: Places) -> Joining:
-        """Each session has a place and a token of its own; when it is asked to, it moves a few metres.
+        """Return how sessions join, each with its own place and token, and move 11 m when they are asked to.
 
-        What they say is made when it is needed, for there may be a million of them.
+        The messages are made when they are needed, because there may be a million sessions.
         """
 
         def hello(at: int) -> bytes:
@@ -137,7 +137,7 @@ class Geocast(System):
     # ---- alerts --------------------------------------------------------------------------------------------------
 
     def publish(self, number: int, **options: Any) -> None:
-        """Publish alert `number` over HTTP. Raises ClickException unless it is accepted."""
+        """Publish alert `number` over HTTP. Raise ClickException unless the node accepts it."""
         status, answer = self._poster.post("/v1/alerts", self.body(number, **options), self.headers)
         if status != 201:
             raise click.ClickException(f"the alert was refused with {status}: {answer[:300]!r}")
@@ -145,7 +145,7 @@ class Geocast(System):
     def body(
         self, number: int, severity: str = "severe", radius_m: float = RADIUS_M, lifetime_s: float = LIFETIME_S
     ) -> bytes:
-        """The request for alert `number`."""
+        """Return the body of the request that publishes alert `number`."""
         time_now = datetime.now(UTC)
         now = time_now.isoformat(timespec="milliseconds")
         alert = {
@@ -164,12 +164,15 @@ class Geocast(System):
         return json.dumps(alert).encode()
 
     def take_sample(self) -> Payload:
-        """Publish an alert, and take what a subscriber is sent. From then on alerts have the size asked for."""
+        """Publish an alert and return the payload that a subscriber gets.
+
+        From then on all alerts have the size asked for.
+        """
         self._description = ""
         if self._payload_bytes > PLAIN_BYTES:
             self._corners = min(MOST_CORNERS, (self._payload_bytes - PLAIN_BYTES // 2) // CORNER_BYTES)
         missing = self._payload_bytes - len(self._sample()) - len(',"description":""')
-        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than an x
+        wide = min(PADDING, max(0, missing - PADDING + 2) // 3)  # each takes three bytes more than the letter x
         self._description = "🌊" * wide + "x" * min(PADDING - wide, max(0, missing - 4 * wide))
         number = next_number()
         return Payload(self._sample(number), alert_id(number))
@@ -186,36 +189,36 @@ class Geocast(System):
             self.publish(number)
             while alert_id(number) not in (text := session.recv(timeout=10, decode=True)):
                 pass
-        self.cancel(number)  # so that nobody who joins later is told of it
+        self.cancel(number)  # so that sessions that join later don't get it
         return text.encode()
 
     def cancel(self, number: int) -> None:
-        """Call off alert `number`, of which there is one revision."""
+        """Cancel alert `number`, which must have one revision."""
         approval = {"reviewer": "bench", "approved_at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         body = json.dumps({"revision": 2, "reason": "called off", "approval": approval}).encode()
         status, answer = self._poster.post(f"/v1/alerts/{alert_id(number)}/cancel", body, self.headers)
         assert status == 201, answer
 
     def kill(self) -> None:
-        """End all its processes without a word: to drain a million sessions would take minutes."""
-        for pid in self.pids():  # the first starts others in the place of those that die
+        """Kill all processes at once, because draining a million sessions would take minutes."""
+        for pid in self.pids():  # the supervisor comes first, because it would replace killed processes
             os.kill(pid, signal.SIGKILL)
 
 
 class GeocastInContainer(Geocast):
-    """The same node where io_uring is forbidden."""
+    """The same node with io_uring forbidden, as in a container."""
 
     name = "geocast in a container"
     lacks = "io_uring, as in the default profiles of Docker and containerd"
     forbidden: ClassVar[Sequence[str]] = (forbid.IO_URING,)
 
     def command(self) -> Sequence[str | Path]:
-        """`geocast serve`, by forbid.py."""
+        """Return the command `geocast serve`, run by forbid.py."""
         return [sys.executable, forbid.__file__, ",".join(self.forbidden), *super().command()]
 
 
 class GeocastByTransports(GeocastInContainer):
-    """The same node where AIO is forbidden too: it sends to one session after the other, as without ADR 6."""
+    """The same node with AIO forbidden as well: it sends to one session after the other, as before ADR 6."""
 
     name = "geocast one by one"
     lacks = "io_uring and Linux AIO, so that each send is a call of its own"
@@ -223,7 +226,7 @@ class GeocastByTransports(GeocastInContainer):
 
 
 class GeocastOnRedis(Geocast):
-    """The same node with its log in a Redis of its own, which syncs each alert. The CPU of Redis is not counted."""
+    """The same node with its log in its own Redis, which syncs each alert. The CPU of Redis is not counted."""
 
     name = "geocast on redis"
     lacks = "the CPU of its Redis: that is not in its numbers"
@@ -239,7 +242,7 @@ class GeocastOnRedis(Geocast):
         self.take_sample()
 
     def log(self) -> str:
-        """In Redis."""
+        """Return the URL of the log in Redis."""
         return f"redis://127.0.0.1:{self._log_port}"
 
     def __exit__(self, *exc: object) -> None:
@@ -253,7 +256,7 @@ def _circle(radius_m: float) -> dict[str, Any]:
 
 
 def _ring(corners: int, radius_m: float) -> dict[str, Any]:
-    """A ring around the centre that is nowhere nearer to it than the radius."""
+    """Return a ring around the centre with its edges no nearer to the centre than the radius."""
     turn = np.append(np.arange(corners), 0) * 2 * np.pi / corners
     far_m = radius_m / np.cos(np.pi / corners)
     lat, lng = offset(*CENTRE, far_m * np.sin(turn), far_m * np.cos(turn))

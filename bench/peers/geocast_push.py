@@ -1,4 +1,4 @@
-"""`geocast push` as an operator would run it, with as many devices as are asked for."""
+"""`geocast push` as an operator would run it, with any number of devices."""
 
 import asyncio
 import json
@@ -36,10 +36,10 @@ _MEMORY = Path("/dev/shm")
 
 
 class Population:
-    """Devices in a store of their own, which any number of processes may be given a copy of, and the keys for it."""
+    """A device store that push processes get copies of, and the keys that belong to it."""
 
     def __init__(self, home: Path, services: PushServices, places: Places, show: Callable[[int], None]) -> None:
-        """One device for each place, with a key pair of its own, in a cell of resolution 9."""
+        """Make one device for each place, with a key pair of its own, in a cell of resolution 9."""
         self.home = Path(tempfile.mkdtemp(prefix="population-", dir=home))
         self.services = services
         self.size = len(places)
@@ -52,7 +52,7 @@ class Population:
             shutil.move(path, self.home / "devices.db")
 
     def copy_to(self, path: Path) -> None:
-        """Give a process a copy of the store."""
+        """Copy the device store to `path`."""
         shutil.copy(self.home / "devices.db", path)
 
     async def _fill(self, path: Path, places: Places, show: Callable[[int], None]) -> None:
@@ -95,7 +95,7 @@ def _record(at: int, endpoint: str, vapid: str, cell: str) -> Record:
 
 
 class GeocastPush:
-    """The process, beside a node, on a copy of a population's store. Use it in a `with`."""
+    """One push process beside a node, on a copy of a population's store. Use it in a `with` statement."""
 
     def __init__(self, node: Geocast, population: Population, cpus: Iterable[int]) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="push-", dir=node.home))
@@ -125,7 +125,7 @@ class GeocastPush:
         self.kill()
 
     def start(self) -> None:
-        """Start it, and wait until it is ready: the devices are taken in."""
+        """Start the process, and wait until it has loaded all devices."""
         self._process = processes.start(self._command, self._cpus, self.home / "output.txt", cwd=self.home)
         processes.wait_until(self._ready, "geocast push is ready", START_S)
 
@@ -133,7 +133,7 @@ class GeocastPush:
         assert self._process
         if self._process.poll() is not None:
             words = (self.home / "output.txt").read_text(errors="replace")[-500:].strip()
-            raise processes.Unavailable(f"geocast push ended by itself: {words}")
+            raise processes.Unavailable(f"geocast push has ended: {words}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/readyz", timeout=5):
                 return True
@@ -141,20 +141,20 @@ class GeocastPush:
             return False
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Kill the process with SIGKILL."""
         if self._process:
             processes.stop(self._process, signal.SIGKILL)
 
     def cpu_s(self) -> float:
-        """CPU seconds that it has used."""
+        """Return the CPU time used so far, in seconds."""
         return processes.cpu_s([self._pid])
 
     def waited_s(self) -> float:
-        """Seconds that it waited for its core because others had it."""
+        """Return the seconds in which the process was ready to run but others had its core."""
         return processes.waited_s([self._pid])
 
     def rss_bytes(self) -> int:
-        """Its resident memory."""
+        """Return the resident memory in bytes."""
         return processes.rss_bytes([self._pid])
 
     @property

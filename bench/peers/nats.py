@@ -1,4 +1,7 @@
-"""NATS (Go): its WebSocket listener, one subject, core NATS without JetStream; fed over its own protocol."""
+"""NATS (Go) with its WebSocket listener: one subject of core NATS without JetStream.
+
+The publisher uses NATS' own protocol.
+"""
 
 import socket
 import threading
@@ -22,13 +25,13 @@ _OPENING = b'CONNECT {"verbose":false,"pedantic":false}\r\n'
 
 
 class Nats(Peer):
-    """nats-server."""
+    """The peer nats-server, configured for WebSocket clients."""
 
     name = "nats"
     lacks = "no match by place, no token of one's own checked here, no expiry, no log (core NATS)"
 
     def command(self) -> Sequence[str | Path]:
-        """nats-server with a file of settings."""
+        """Return the command that starts nats-server with a configuration file."""
         program = processes.find_program("nats-server")
         config = self.home / "nats.conf"
         limit = processes.raise_descriptor_limit()
@@ -36,7 +39,7 @@ class Nats(Peer):
         return [program, "-c", config]
 
     def start(self) -> None:
-        """Start it, and connect as a publisher."""
+        """Start the server, and connect to it as a publisher."""
         super().start()
         self._lock = threading.Lock()
         self._publisher = socket.create_connection(("127.0.0.1", self.control_port))
@@ -45,12 +48,12 @@ class Nats(Peer):
             pass
 
     def joining(self, places: Places) -> Joining:
-        """Each subscribes, and is in when its PING is answered."""
+        """Return how sessions join: each subscribes, and has joined when its PING is answered."""
         opening = masked(_OPENING + f"SUB {SUBJECT} 1\r\nPING\r\n".encode(), opcode=2)
         return Joining(handshake(self.port, "/"), [opening] * len(places), "PONG")
 
     def send(self, payload: bytes) -> None:
-        """PUB it."""
+        """Publish the payload with PUB."""
         with self._lock:
             self._publisher.sendall(f"PUB {SUBJECT} {len(payload)}\r\n".encode() + payload + b"\r\n")
 

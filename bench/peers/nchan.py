@@ -1,4 +1,4 @@
-"""nchan (C, in nginx): one worker, one channel, no message kept."""
+"""nchan (C, in nginx): one worker, one channel, and no stored messages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,13 +47,13 @@ http {{
 
 
 class Nchan(Peer):
-    """nginx with the module."""
+    """The peer nginx with the module nchan."""
 
     name = "nchan"
     lacks = "no match by place, no token, no expiry; nothing is stored here (its store would cost more)"
 
     def command(self) -> Sequence[str | Path]:
-        """nginx in the foreground."""
+        """Return the command that runs nginx in the foreground."""
         program = processes.find_program("nginx")
         if not MODULE.exists():
             raise processes.Unavailable("libnginx-mod-nchan is not installed (make bench-peers)")
@@ -73,15 +73,15 @@ class Nchan(Peer):
         super().__exit__(*exc)
 
     def pids(self) -> list[int]:
-        """The worker alone: the master does nothing."""
+        """Return the id of the worker only: the master process does nothing."""
         return super().pids()[1:]
 
     def joining(self, places: Places) -> Joining:
-        """The 101 is enough: the path names the channel."""
+        """Return how sessions join: the path names the channel, so the answer 101 is enough."""
         return Joining(handshake(self.port, "/sub"), [b""] * len(places))
 
     def send(self, payload: bytes) -> None:
-        """POST it. (200 sent, 201 or 202: nobody listens.)"""
+        """POST the payload. nchan answers 200, or 201 and 202 if nobody listens."""
         status, _ = self._poster.post("/pub", payload, {"Content-Type": "text/plain"})
         if status >= 300:
             raise click.ClickException(f"nchan refused a message with {status}")

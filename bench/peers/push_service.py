@@ -1,9 +1,8 @@
-"""Two push services that take whatever they are sent, and the phones behind them: light enough to be loaded by the one
-who is measured.
+"""Two push services that accept every push, and their phones: cheap enough not to slow down the measured process.
 
-They answer 201 to each POST over connections that are kept, by TLS as it is, and note when it came, for which phone,
-under which Topic. They check and decrypt nothing: that is for the tests. One can be told to hang, which takes requests
-and answers none.
+The services use TLS, keep connections open and answer 201 to each POST. They record when a push came, for which phone
+and under which Topic. They verify and decrypt nothing, because the tests do that. A service can be told to hang: it
+then accepts requests and answers none.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ _CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 
 
 class Taken(NamedTuple):
-    """A push that a service took. `when_ns` is of the monotonic clock, which all processes share."""
+    """A push that a service received. `when_ns` is the monotonic clock, which all processes share."""
 
     when_ns: int
     service: int
@@ -48,7 +47,7 @@ class Taken(NamedTuple):
 
 
 class PushServices:
-    """The services, in a process of their own."""
+    """The push services, in a process of their own."""
 
     def __init__(self, pipe: Connection, certificate: Path) -> None:
         self._pipe = pipe
@@ -56,19 +55,19 @@ class PushServices:
         self.ports: list[int] = pipe.recv()
 
     def endpoint(self, phone: int) -> str:
-        """Where a phone is pushed to: each service has every second one."""
+        """Return the push endpoint of a phone. Each service has every second phone."""
         return f"https://{HOST}:{self.ports[phone % SERVICES]}/{phone}"
 
     def count(self) -> int:
-        """How many pushes were taken since `take` was called last."""
+        """Return the number of pushes since the last call of `take`."""
         return int(self._ask("count"))
 
     def take(self) -> list[Taken]:
-        """Those pushes, in the order in which they came."""
+        """Return the pushes since the last call, in the order in which they came."""
         return [Taken(*each) for each in self._ask("take")]
 
     def hang(self, service: int, *, hangs: bool) -> None:
-        """Whether a service answers nothing from now on."""
+        """Let a service stop answering, or answer again."""
         self._ask("hang", service, hangs)
 
     def _ask(self, *words: object) -> Any:
@@ -78,13 +77,13 @@ class PushServices:
         return self._pipe.recv()
 
     def end(self) -> None:
-        """End them."""
+        """End the process of the services."""
         self._pipe.send(("end",))
 
 
 @contextmanager
 def push_services(home: Path) -> Iterator[PushServices]:
-    """The services, on the cores of this process."""
+    """Run the push services on the cores of this process."""
     certificate = _make_certificate(home)
     with processes.beside(_serve, str(certificate)) as pipe:
         services = PushServices(pipe, certificate)
@@ -93,7 +92,7 @@ def push_services(home: Path) -> Iterator[PushServices]:
 
 
 def _make_certificate(home: Path) -> Path:
-    """A certificate that signs itself, and its key, in one file: good for a day."""
+    """Write a self-signed certificate and its key to one file, valid for a day; return its path."""
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
     now = dt.datetime.now(dt.UTC)
     signed = (
@@ -136,7 +135,10 @@ async def _answer(certificate: str, pipe: Connection) -> None:
     pipe.send([server.sockets[0].getsockname()[1] for server in servers])
 
     def hear() -> None:
-        """In a thread: a loop makes what it reads non-blocking, and the answers are large."""
+        """Answer commands from the pipe.
+
+        Runs in a thread: an event loop would make the pipe non-blocking, and the answers are large.
+        """
         what, *words = pipe.recv()
         while what != "end":
             if what == "hang":
@@ -154,7 +156,7 @@ async def _answer(certificate: str, pipe: Connection) -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """A connection to one of the services."""
+    """A connection to one of the push services."""
 
     def __init__(self, number: int, taken: list[tuple[int, int, int, str, bytes]], hanging: set[int]) -> None:
         self._number = number

@@ -1,9 +1,9 @@
-/* The bare send loop: what a fan-out costs if nothing is done but send(), once per connection, in order of accept.
+/* The bare send loop: a fan-out that only calls send(), once per connection, in the order of accept.
 
-   It answers any request with a constant 101, and sends each frame that comes on the control port to all. It matches
-   nothing, checks nothing, parses nothing, and drops what a full socket doesn't take.
+   The program answers any request with a constant 101, and sends each frame from the control port to all connections.
+   It matches, checks and parses nothing, and drops what a full socket does not take.
 
-   Usage: raw STREAM_PORT CONTROL_PORT. A frame on the control port: u32 length, bytes. */
+   Usage: raw STREAM_PORT CONTROL_PORT. On the control port a frame is a u32 length and bytes. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,4 +1,4 @@
-"""The bare send loop in C: the limit."""
+"""The bare send loop in C: the lower limit of what a fan-out costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("raw.c")
 
 
 class Raw(ControlledPeer):
-    """See raw.c. It is given a whole frame, not the payload."""
+    """The peer raw.c, which gets whole frames instead of payloads."""
 
     name = "raw"
     lacks = (
@@ -19,9 +19,9 @@ class Raw(ControlledPeer):
     )
 
     def command(self) -> Sequence[str | Path]:
-        """Compile it, and run it."""
+        """Compile raw.c; return the command that runs it."""
         return [processes.compile_c(SOURCE, self.home), str(self.port), str(self.control_port)]
 
     def send(self, payload: bytes) -> None:
-        """Framed here, once for all."""
+        """Send the payload as a frame that is made once for all sessions."""
         super().send(unmasked(payload))

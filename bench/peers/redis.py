@@ -1,4 +1,4 @@
-"""Redis, for its GEOSEARCH: a server of one's own on a Unix socket, and as much of its protocol as that needs."""
+"""Redis for its GEOSEARCH: a server on a Unix socket, and the part of its protocol that the bench needs."""
 
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +12,11 @@ from bench import processes
 
 KEY = b"places"
 ADD_AT_ONCE = 1_000
-EARTH_RADIUS_M = 6_372_797.560856  # Redis' (geohash_helper.c); a radius is scaled to its sphere
+EARTH_RADIUS_M = 6_372_797.560856  # the value of Redis (geohash_helper.c); radii are scaled to it
 
 
 class Redis:
-    """A redis-server that keeps nothing on disk. Use it in a `with`."""
+    """A redis-server that stores nothing on disk. Use it in a `with` statement."""
 
     def __init__(self, home: Path, cpus: Iterable[int]) -> None:
         self._home, self._cpus = home, cpus
@@ -45,7 +45,7 @@ class Redis:
         return True
 
     def add(self, lat: NDArray[np.float64], lng: NDArray[np.float64]) -> Iterator[int]:
-        """GEOADD all, by number; yields how many are in."""
+        """Add all places with GEOADD, named by their index; yield the number added so far."""
         for start in range(0, len(lat), ADD_AT_ONCE):
             words: list[bytes] = [b"GEOADD", KEY]
             for at in range(start, min(start + ADD_AT_ONCE, len(lat))):
@@ -54,27 +54,27 @@ class Redis:
             yield min(start + ADD_AT_ONCE, len(lat))
 
     def move(self, number: int, lat: float, lng: float) -> None:
-        """GEOADD one that is there."""
+        """Move an existing place with GEOADD."""
         self.call([b"GEOADD", KEY, b"%.9f" % lng, b"%.9f" % lat, b"%d" % number])
 
     def search(self, lat: float, lng: float, radius_m: float) -> list[bytes]:
-        """GEOSEARCH: the names of those inside, in Redis' own order."""
+        """Return the names of the places inside a circle (GEOSEARCH), in Redis' own order."""
         where = [b"FROMLONLAT", b"%.9f" % lng, b"%.9f" % lat]
         return cast(list[bytes], self.call([b"GEOSEARCH", KEY, *where, b"BYRADIUS", b"%.6f" % radius_m, b"m"]))
 
     def server_us(self, command: str) -> float:
-        """What a command took inside the server since the last `reset`: the median, by its own count."""
+        """Return the median time of a command inside the server since the last `reset`, in µs."""
         for line in self.call([b"INFO", b"latencystats"]).decode().splitlines():
             if line.startswith(f"latency_percentiles_usec_{command}:"):
                 return float(line.split("p50=")[1].split(",")[0])
         return 0.0
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Reset the statistics of the server."""
         self.call([b"CONFIG", b"RESETSTAT"])
 
     def call(self, words: Sequence[bytes]) -> Any:
-        """One command and its answer (RESP 2)."""
+        """Send one command and return its answer (RESP 2)."""
         head = b"*%d\r\n" % len(words)
         self._socket.sendall(head + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
         return self._answer()

@@ -1,4 +1,4 @@
-"""uWebSockets (C++), by socketify: its own publish/subscribe, fed over a WebSocket of the publisher's."""
+"""uWebSockets (C++) through socketify: its publish/subscribe, with a WebSocket connection as the publisher."""
 
 import importlib.util
 import socket
@@ -15,19 +15,19 @@ SERVER = Path(__file__).with_name("uws_server.py")
 
 
 class Uws(Peer):
-    """See uws_server.py."""
+    """The peer in uws_server.py."""
 
     name = "uws"
     lacks = "no match by place, no token, no expiry, no log, no HTTP to publish by here"
 
     def command(self) -> Sequence[str | Path]:
-        """A script."""
+        """Return the command that runs uws_server.py."""
         if importlib.util.find_spec("socketify") is None:
             raise processes.Unavailable("socketify is not installed (make bench-peers)")
         return [sys.executable, "-P", SERVER, str(self.port)]
 
     def start(self) -> None:
-        """Start it, and connect as the publisher."""
+        """Start the server, and connect to it as the publisher."""
         super().start()
         self._lock = threading.Lock()
         self._publisher = socket.create_connection(("127.0.0.1", self.port))
@@ -36,7 +36,7 @@ class Uws(Peer):
             pass
 
     def send(self, payload: bytes) -> None:
-        """Send it as a message."""
+        """Send the payload as one WebSocket message."""
         with self._lock:
             self._publisher.sendall(masked(payload))
 

@@ -1,4 +1,7 @@
-"""Sends what comes on /publish to all who are connected to /, by uWebSockets' publish/subscribe. Usage: PORT."""
+"""A server that sends each message from /publish to all connections to /, with uWebSockets' publish/subscribe.
+
+Usage: PORT.
+"""
 
 import resource
 import sys
@@ -15,7 +18,7 @@ COMMON = {
 
 
 def main(port: int) -> None:
-    """Serve until killed."""
+    """Serve on this port until killed."""
     app = App()
     subscribe = {"open": lambda session: session.subscribe(TOPIC), "message": lambda _session, _message, _opcode: None}
     publish = {"message": lambda _session, message, _opcode: app.publish(TOPIC, message, OpCode.TEXT)}

@@ -1,4 +1,7 @@
-"""`websockets` with `broadcast`, as its documentation advises for many clients: uvloop, no compression."""
+"""The library `websockets` with `broadcast`, which its documentation recommends for many clients.
+
+It runs with uvloop and without compression.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -10,11 +13,11 @@ SERVER = Path(__file__).with_name("websockets_server.py")
 
 
 class Websockets(ControlledPeer):
-    """See websockets_server.py."""
+    """The peer in websockets_server.py."""
 
     name = "websockets"
     lacks = "no match by place, no token, no expiry, no log; buffers without bound for slow clients"
 
     def command(self) -> Sequence[str | Path]:
-        """A script."""
+        """Return the command that runs websockets_server.py."""
         return [sys.executable, "-P", SERVER, str(self.port), str(self.control_port)]

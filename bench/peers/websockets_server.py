@@ -1,4 +1,7 @@
-"""Sends what comes on the control port to all who are connected. Usage: STREAM_PORT CONTROL_PORT."""
+"""A server that broadcasts each payload from the control port to all connections.
+
+Usage: STREAM_PORT CONTROL_PORT.
+"""
 
 import asyncio
 import contextlib
@@ -13,7 +16,7 @@ connections: set[ServerConnection] = set()
 
 
 async def stay(connection: ServerConnection) -> None:
-    """A subscriber."""
+    """Keep a subscriber in `connections` until its connection closes."""
     connections.add(connection)
     try:
         await connection.wait_closed()
@@ -22,7 +25,7 @@ async def stay(connection: ServerConnection) -> None:
 
 
 async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """The control port."""
+    """Broadcast each payload that comes on the control port."""
     with contextlib.suppress(asyncio.IncompleteReadError):
         while True:
             size = int.from_bytes(await reader.readexactly(4), "little")
@@ -31,7 +34,7 @@ async def obey(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main(stream_port: int, control_port: int) -> None:
-    """Serve until killed."""
+    """Serve on these ports until killed."""
     quiet = logging.getLogger("quiet")
     quiet.setLevel(logging.CRITICAL)
     async with (

@@ -1,1 +1,1 @@
-"""What is measured: one module for each subcommand of `python -m bench`."""
+"""The scenarios of the bench, one module for each subcommand."""

@@ -1,7 +1,7 @@
 """`areas`: the CPU of one message or request with the hardest polygons that we could think of (rule HD3).
 
-Measures: reading, drafting and deciding a message of CAP under the policy for official warnings, and parsing and
-judging a request of a publisher, as the api does in a thread. Nothing is stored, and no other thread works meanwhile.
+Measures: parsing, drafting and deciding a CAP message under the policy for official warnings, and parsing and checking
+a publisher's request, as the API does in a thread. Nothing is stored, and no other thread works meanwhile.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from geocast.ingest.cap.sources import CapSource, CapSources
 from geocast.ingest.publish import Publishing
 from geocast.model.problems import Problem
 
-LIMIT_S = 1.0  # HD3
+LIMIT_S = 1.0  # of CPU (rule HD3)
 _SOURCE = CapSource("met", "the bench", frozenset({"*"}), None, None)
 _POLICY = policy.load(Path("builtin:public-warning"))
 
@@ -70,7 +70,7 @@ REQUESTS: dict[str, Callable[[], list[Ring]]] = {
 
 
 def measure(_place: Place, rounds: int) -> dict[str, Any]:
-    """Each message and request in turn, `rounds` times."""
+    """Process each message and request `rounds` times."""
     cases = [(f"CAP: {name}", _message(make())) for name, make in MESSAGES.items()]
     cases += [(f"request: {name}", _request(make())) for name, make in REQUESTS.items()]
     found: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def _request(rings: list[Ring]) -> Callable[[], str]:
 
 
 def table(result: Result) -> Table:
-    """One row for each message and request."""
+    """Return one row for each message and request."""
     rows = [
         [name, f"{case['least_s']:.2f}", f"{case['most_s']:.2f}", case["outcome"]]
         for name, case in result.found["cases"].items()
@@ -137,7 +137,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """The least CPU of each, and the limit."""
+    """Plot the least CPU of each message and request, and the limit."""
     cases = result.found["cases"]
     axes = figure.subplots()
     axes.barh(list(cases), [case["least_s"] for case in cases.values()])

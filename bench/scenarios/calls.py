@@ -1,15 +1,16 @@
 """`calls`: how soon responders are notified and told where to go, and what open calls cost everybody else.
 
-A node with its log in SQLite, and one with it in Redis: a hundred responders around the place of a call, which are its
-first wave, and a crowd on duty far away. Then nodes with 0, 100 and 1,000 open calls that are near nobody.
+A node with its log in SQLite, and one with its log in Redis: a hundred responders around the place of a call, who are
+its first wave, and a crowd on duty far away. Then nodes with 0, 100 and 1,000 open calls that are near nobody.
 
-Measures: from the 201 of a call until the last of the first wave has it; until somebody has it who is in the last wave
-only; from an `accept` until the `task` is there, alone, and for the last of the seats when eight accept at once. CPU to
-seal and to open an entry. The CPU of the node for a session, with a qualification and without, that connects, says
-hello and hangs up, and for a move. The list of 1,000 open calls, and how long the event loop is held meanwhile: the CPU
-that the node takes while a client waits for a pong, at most. Memory for each open call and each session on duty.
+Measures: from the 201 of a call until the last of the first wave has it; until somebody who is only in the last wave
+has it; from an `accept` until its `task`, alone, and for the last of the seats when eight accept at once. CPU to
+encrypt and to decrypt an entry. The CPU of the node for a session, with a qualification and without, that connects,
+says hello and disconnects, and for a move. The list of 1,000 open calls, and how long the event loop is blocked
+meanwhile: the most CPU that the node uses while a client waits for a pong. Memory for each open call and each session
+on duty.
 
-Leaves out: several nodes, whose counts decide together when the radius is widened.
+Leaves out: several nodes, which would decide together when the radius is widened.
 """
 
 import http.client
@@ -40,7 +41,7 @@ from geocast.calls.encryption import make_call_key, parse_call_keys
 from geocast.model.call import CallEntry
 
 QUALS = ("cpr",)
-RINGS_M = (100, 300, 500, 750, 1_000, 1_500)  # as if nothing is said
+RINGS_M = (100, 300, 500, 750, 1_000, 1_500)  # the default of the policy
 POLICY = """
 name = "bench"
 [categories]
@@ -52,13 +53,13 @@ rest_s = 0
 """
 SEATS, AT_ONCE = 4, 8
 FIRST_RING, FIRST_RING_M = 100, 50.0
-IN_LAST_RING_M = 1_450.0  # of the place: wherever in its cell that lies, in the last ring, and in that only
+IN_LAST_RING_M = 1_450.0  # from the place: reached by the last radius only, wherever in its cell the place lies
 LAST_RING_ROUNDS = 5
 LISTS = 5
 SEALINGS, SEALED_BYTES = 20_000, {"a place": 200, "the most": 16_000}
-SETTLE_S, IDLE_S = 5.0, 2.0  # what opening a thousand calls leaves to do takes some seconds
+SETTLE_S, IDLE_S = 5.0, 2.0  # the work left after opening a thousand calls takes some seconds
 REST_S = 0.02  # between rounds
-NAP_MS = 0.5  # of the receivers: if they never slept, who waits for the 201 would have no core
+NAP_MS = 0.5  # sleep of the receivers, which leaves a core for the client that waits for the 201
 GOAL_RING_MS = {"SQLite": 10, "Redis": 50}
 GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
@@ -67,7 +68,7 @@ GOAL_TASK_MS, GOAL_LAST_RING_MS = 50, 1_500
 
 
 class Calling(Geocast):
-    """A node with calls, whose sessions are on duty as long as `quals` says so."""
+    """A node with calls, whose sessions are on duty if `quals` is not empty."""
 
     def __init__(self, home: Path, cpus: Any) -> None:
         super().__init__(home, cpus)
@@ -84,7 +85,7 @@ class Calling(Geocast):
         self.dispatching = {"Authorization": f"Bearer {desk}", "Content-Type": "application/json"}
 
     def hello(self, sub: str, where: Mapping[str, float]) -> dict[str, Any]:
-        """What a session says first."""
+        """Return the first message of a session."""
         place = {**where, "here": True} if self.quals else where
         return {"type": "hello", "token": self.token(sub, quals=self.quals), "places": [place]}
 
@@ -92,11 +93,11 @@ class Calling(Geocast):
         return self.hello(f"phone-{at}", places.to_map(at))
 
     def phone(self, sub: str, lat: float, lng: float) -> Phone:
-        """A session that is there."""
+        """Return a connected session at a place."""
         return Phone(self.port, frame(**self.hello(sub, {"lat": lat, "lng": lng})))
 
     def open(self, lat: float, lng: float) -> str:
-        """Open a call; its id."""
+        """Open a call and return its id."""
         call = {
             "id": alert_id(next_number()),
             "category": "cardiac_arrest",
@@ -108,7 +109,7 @@ class Calling(Geocast):
         return str(call["id"])
 
     def end(self, call_id: str) -> None:
-        """End it."""
+        """End a call as its dispatcher."""
         self._dispatch(f"/v1/calls/{call_id}/end", {"reason": "measured"})
 
     def _dispatch(self, path: str, body: Mapping[str, Any]) -> None:
@@ -117,7 +118,7 @@ class Calling(Geocast):
             raise click.ClickException(f"the call was refused with {status}: {answer[:300]!r}")
 
     def open_calls(self) -> int:
-        """How many the list of open calls has."""
+        """Return the length of the list of open calls."""
         connection = http.client.HTTPConnection("127.0.0.1", self.control_port, timeout=60)
         connection.request("GET", "/v1/calls", headers=self.dispatching)
         answer = connection.getresponse()
@@ -127,20 +128,20 @@ class Calling(Geocast):
 
 
 class _OnRedis(GeocastOnRedis, Calling):
-    """The same with its log in Redis."""
+    """The same node with its log in Redis."""
 
     def take_sample(self) -> Any:
-        """There is no need of one."""
+        """Do nothing: this bench needs no sample."""
 
 
 STORES: dict[str, type[Calling]] = {"SQLite": Calling, "Redis": _OnRedis}
 
 
-# ---- rings and seats -----------------------------------------------------------------------------------------------
+# ---- waves and seats -----------------------------------------------------------------------------------------------
 
 
 def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str, Any]:
-    """How soon responders of one node are told something."""
+    """Return how soon responders of one node get calls and tasks."""
     with STORES[store](place.home, place.cores.server) as node:
         with ExitStack() as stack:
             near = places.around(FIRST_RING, FIRST_RING_M)
@@ -157,7 +158,7 @@ def _answering(place: Place, store: str, sessions: int, rounds: int) -> dict[str
 
 
 def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
-    """From a call's 201 until the last of the first wave has it; and how long that 201 takes."""
+    """Measure the time until the 201 of a call, and from there until the last of the first wave has the call."""
     accepted, last = [], []
     with screen.progress("the first wave", rounds) as show:
         for done in range(rounds):
@@ -175,7 +176,7 @@ def _rings(node: Calling, audience: Audience, rounds: int) -> dict[str, Any]:
 
 
 def _heard(audience: Audience) -> Any:
-    """Wait until each of the first wave has one message more; the records of these."""
+    """Wait until everybody in the first wave has one more message; return the records."""
     due = audience.heard + FIRST_RING
     audience.heard = audience.crowd.wait_records(due)
     audience.missing += max(0, due - audience.heard)
@@ -183,7 +184,7 @@ def _heard(audience: Audience) -> Any:
 
 
 def _accepts_ms(node: Calling, rounds: int) -> list[float]:
-    """How long one responder waits for its task, who is the only one."""
+    """Return the ms from `accept` to `task` for a single responder, by round."""
     found, where = [], places.offset(*CENTRE, 200_000.0, 0.0)
     with node.phone("alone", *where) as phone:
         for _ in range(rounds):
@@ -200,7 +201,7 @@ def _accepts_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _at_once_ms(node: Calling, rounds: int) -> list[float]:
-    """How long the last waits for its task, where more accept at once than there are seats."""
+    """Return the ms until the last `task`, by round, when more responders accept at once than there are seats."""
     found, where = [], places.offset(*CENTRE, 300_000.0, 0.0)
     for _ in range(rounds):
         with ExitStack() as stack:
@@ -220,7 +221,7 @@ def _at_once_ms(node: Calling, rounds: int) -> list[float]:
 
 
 def _last_ring_ms(node: Calling) -> dict[str, float]:
-    """From a call's 201 until somebody has it who is in the last wave only."""
+    """Return the ms from a call's 201 until somebody who is only in the last wave has it."""
     found, where = [], places.offset(*CENTRE, 400_000.0, 0.0)
     with node.phone("far", *places.offset(*where, IN_LAST_RING_M, 0.0)) as phone:
         for _ in range(LAST_RING_ROUNDS):
@@ -238,7 +239,7 @@ def _last_ring_ms(node: Calling) -> dict[str, float]:
 
 @contextmanager
 def _holding(place: Place, store: str, count: int) -> Iterator[tuple[Calling, dict[str, Any]]]:
-    """A node with so many open calls, near nobody, whose rings are as wide as they get; and what they cost."""
+    """Yield a node with open calls near nobody, all at their widest radius, and what the calls cost."""
     dice = random.Random(count)
     with STORES[store](place.home, place.cores.server) as node:
         before, took = node.rss_bytes(), []
@@ -249,7 +250,7 @@ def _holding(place: Place, store: str, count: int) -> Iterator[tuple[Calling, di
                 took.append((time.perf_counter() - start) * 1000)
                 show(done + 1)
         widened = count * (len(RINGS_M) - 1)
-        processes.wait_until(lambda: _widenings(node) >= widened, "all rings are wide", 60.0, 0.2)
+        processes.wait_until(lambda: _widenings(node) >= widened, "all calls have their widest radius", 60.0, 0.2)
         time.sleep(SETTLE_S)
         found: dict[str, Any] = {"accepted_ms": stats.summary(took[-100:])}
         cpu, start = node.cpu_s(), time.monotonic()
@@ -264,7 +265,7 @@ def _widenings(node: Geocast) -> float:
 
 
 def _costs(place: Place, counts: Sequence[int], rounds: int) -> dict[str, Any]:
-    """What sessions cost by the number of open calls, by turns; what it takes to list the most."""
+    """Return the cost of sessions by the number of open calls, and the cost of listing the most calls."""
     found: dict[str, Any] = {}
     took: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
@@ -284,7 +285,7 @@ def _costs(place: Place, counts: Sequence[int], rounds: int) -> dict[str, Any]:
 
 
 def _visits_us(node: Calling) -> dict[str, float]:
-    """CPU of the node for a session that comes and goes, and for a move of one: with a qualification, and without."""
+    """Return the CPU of the node in µs for a visit and a move, with a qualification and without."""
     found = {}
     for kind, quals in (("with", QUALS), ("without", ())):
         node.quals = quals
@@ -306,7 +307,7 @@ def _visits_us(node: Calling) -> dict[str, float]:
 
 
 def _listed(node: Calling, count: int) -> dict[str, Any]:
-    """The list of open calls, some times over; and for how long the loop is held meanwhile."""
+    """Return the time of listing open calls, and how long the event loop is blocked meanwhile."""
     took: list[float] = []
 
     def list_them() -> None:
@@ -341,7 +342,7 @@ def _on_redis(place: Place, sessions: int, rounds: int, count: int) -> dict[str,
 
 
 def _memory(place: Place, sessions: int) -> dict[str, float]:
-    """Resident bytes for each session of a node with calls: on duty, and without a qualification."""
+    """Return resident bytes for each session of a node with calls, on duty and without a qualification."""
     found = {}
     with Calling(place.home, place.cores.server) as node, ExitStack() as stack:
         gather(stack, place, node, places.around(100, 14_000.0), 1)
@@ -354,7 +355,7 @@ def _memory(place: Place, sessions: int) -> dict[str, float]:
 
 
 def _sealing_us() -> dict[str, dict[str, float]]:
-    """CPU to seal and to open one entry, by the bytes of its secret."""
+    """Return the CPU in µs to encrypt and to decrypt one entry, by the size of its secret."""
     keys = parse_call_keys(json.dumps({"keys": [make_call_key()]}).encode(), "bench")
     plain, found = bytes(300), {}
     for what, size in SEALED_BYTES.items():
@@ -378,7 +379,7 @@ def _each_us(do: Callable[[], object]) -> float:
 
 
 def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], redis: bool) -> dict[str, Any]:
-    """Both stores, then what open calls cost, memory, sealing."""
+    """Measure both stores, then the cost of open calls, memory, and encryption."""
     found: dict[str, Any] = {"stores": {"SQLite": _answering(place, "SQLite", sessions, rounds)}, "missing": {}}
     if redis:
         try:
@@ -394,7 +395,10 @@ def measure(place: Place, sessions: int, rounds: int, opened: tuple[int, ...], r
 
 
 def table(result: Result) -> Table:
-    """One row for each measure, one column for each store; what does not depend on that stands in the first."""
+    """Return one row for each measured value, and one column for each store.
+
+    Values that do not depend on the store are in the first column.
+    """
     stores, opened = result.found["stores"], result.found["open"]
     most = f"{int(list(opened)[-1]):,}"
     rows = [
@@ -463,7 +467,7 @@ def _notes(result: Result) -> list[str]:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """How long people wait, by store; what a session costs over open calls."""
+    """Plot waiting times by store, and the cost of a session over the number of open calls."""
     waits, cost = figure.subplots(1, 2)
     stores, opened = result.found["stores"], result.found["open"]
     measures = {"ring": "ring_ms", "task": "accept_ms", "last of the tasks": "at_once_ms"}

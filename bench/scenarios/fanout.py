@@ -1,12 +1,12 @@
-"""`fanout`: what one alert to many costs, and how long it takes; beside others that push the same bytes.
+"""`fanout`: what one alert to many sessions costs, and how long it takes; beside servers that push the same bytes.
 
-Measures: CPU of all processes of the server for each message that was meant, from before the alert is published
-(over HTTP, made durable) until all have it; publish -> received by the first, the nearest 100 and the last, by the
-clock of the receivers; the same at a steady rate and flat out. All systems are up at once and take turns, so that a
-busy machine is busy for all of them. Each has the same core, the receivers have the others.
+Measures: CPU of all processes of the server for each message to a session inside, from before the alert is published
+(over HTTP, made durable) until all sessions have it; publish -> received by the first, the nearest 100 and the last, by
+the clock of the receivers; the same at a steady rate and at full speed. All systems run at once and take turns, so that
+a busy machine affects all of them. Each system has the same core, and the receivers have the others.
 
-Leaves out: any network but loopback, TLS, clients that do something with what they get. Peers are handed the
-payload; they match no place, check no token, let nothing expire and store nothing.
+Leaves out: any network except loopback, TLS, and clients that process what they get. Peers get the finished payload;
+they match no place, check no token, let nothing expire and store nothing.
 """
 
 from contextlib import ExitStack
@@ -31,7 +31,7 @@ def measure(
     seconds: float,
     flat_out: int,
 ) -> dict[str, Any]:
-    """Rounds of one alert, in turns; then each system for some seconds at a rate, then flat out."""
+    """Publish single alerts in turns; then, for each system, alerts at a rate and at full speed."""
     where = places.around(sessions, SPREAD_M, share)
     steady = max(1, round(deliveries_per_s / sessions * seconds))
     expected = rounds + 1 + steady + flat_out
@@ -52,7 +52,7 @@ def measure(
 
 
 def _in_turns(audiences: list[Audience], nearest: Any, rounds: int) -> dict[str, list[Round]]:
-    """One round each to warm up, then so many each, by turns."""
+    """Warm each system up with one round, then run `rounds` rounds for each in turns."""
     for audience in audiences:
         one_round(audience, nearest)
     found: dict[str, list[Round]] = {audience.system.name: [] for audience in audiences}
@@ -113,7 +113,7 @@ _COLUMNS = (
 
 
 def table(result: Result) -> Table:
-    """One row for each system."""
+    """Return one row for each system."""
     systems, parameters = result.found["systems"], result.parameters
     ours = systems["geocast"]
     rows = [
@@ -138,7 +138,10 @@ def table(result: Result) -> Table:
 
 
 def _losses(systems: dict[str, Any]) -> list[str]:
-    """Where geocast is behind a peer; other ways to run geocast are none."""
+    """Return one sentence for each measure in which a peer is better than geocast.
+
+    Other ways to run geocast do not count as peers.
+    """
     measures = {"CPU per delivery": "cpu_us", "time to the last": "last_ms", "CPU per connect": "connect_cpu_us"}
     ours, found = systems["geocast"], []
     peers = {name: it for name, it in systems.items() if not name.startswith("geocast")}
@@ -159,7 +162,7 @@ def _notes(result: Result) -> list[str]:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """CPU per delivery, and the times."""
+    """Plot CPU per delivery, and the times."""
     systems = result.found["systems"]
     cost, times = figure.subplots(1, 2)
     cost.boxplot(
@@ -175,7 +178,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "fanout",
-    "what one alert to many costs, and how long it takes; beside peers that are handed the same bytes.",
+    "what one alert to many sessions costs, and how long it takes; beside peers that push the same bytes.",
     measure,
     table,
     plot,

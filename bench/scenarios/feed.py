@@ -1,11 +1,11 @@
-"""`feed`: how long the public feed holds up its process while many polygons become live, and while it is read.
+"""`feed`: how long the public feed blocks its event loop while many polygons become live and the feed is read.
 
-The feed of a node, with its drawer, on a loop of its own: alerts of 500 corners are appended to the log at once, 20 km
-and 40° across. Meanwhile a timer asks every millisecond for its turn, and a reader for both documents.
+The feed of a node, with its drawer, runs on an event loop of its own. Alerts of 500 corners, 20 km and 40° across, are
+appended to the log all at once. Meanwhile a timer fires every millisecond, and a reader requests both documents.
 
-Measures: the longest that the timer waited beyond its millisecond, and the most CPU that the loop's thread took in one
-turn (the wait has other programs of the machine in it; a row without any alert shows how much); the longest answer;
-until all alerts were told.
+Measures: the longest delay of the timer, and the most CPU that the loop's thread used in one turn (the delay includes
+other programs of the machine; a row without any alert shows how much); the longest answer; the time until all alerts
+were drawn.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ from geocast.stream.server import background
 CORNERS = 500
 LIFE_MS = 3_600_000
 TICK_S = 0.001
-KINDS = {"nothing": 0.0, "20 km across": 0.1, "40° across": 20.0}  # how far its corners are from its middle, in degrees
+KINDS = {"nothing": 0.0, "20 km across": 0.1, "40° across": 20.0}  # distance of the corners from the middle, in degrees
 PATIENCE_S = 600.0
 
 
 def _alerts(kind: str, count: int) -> list[Revision]:
-    """Rings around 45° N, each corner a little nearer to the middle or farther."""
+    """Return alerts with rings around 45° N, whose corners vary in their distance from the middle."""
     dice, far, ends_at = random.Random(count), KINDS[kind], time.time_ns() // 1_000_000 + LIFE_MS
     found = []
     for at in range(count):
@@ -56,7 +56,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 async def _again(awaited: Callable[[], Awaitable[object]], found: list[tuple[float, float]]) -> None:
-    """Await this again and again; note how long it took, and how much CPU this thread, in ms."""
+    """Await again and again; record the duration and the CPU of this thread each time, in ms."""
     while True:
         start, cpu = time.perf_counter(), time.thread_time()
         await awaited()
@@ -87,7 +87,7 @@ async def _measured(kind: str, count: int, reads_s: float) -> dict[str, Any]:
             for at, each in enumerate(revisions):
                 await log.append(each)
                 if at % 20 == 0:
-                    await asyncio.sleep(0)  # the log in memory is written to without waiting for anything
+                    await asyncio.sleep(0)  # because appending to the log in memory never waits
             await _until(lambda: len(feed.gallery.pictures) > len(revisions))
             drawn_s = time.perf_counter() - start
             await asyncio.sleep(3)
@@ -111,7 +111,7 @@ async def _until(done: Callable[[], bool]) -> None:
 
 
 def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
-    """Each kind of polygon in turn."""
+    """Measure each kind of polygon in turn."""
     found: dict[str, Any] = {}
     with screen.progress("kinds", len(KINDS)) as show:
         for done, kind in enumerate(KINDS, start=1):
@@ -122,7 +122,7 @@ def measure(_place: Place, alerts: int, reads_s: float) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """One row for each kind."""
+    """Return one row for each kind of polygon."""
     rows = [
         [
             kind,
@@ -148,7 +148,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """How long the timer waited, over the run."""
+    """Plot the delay of the timer over the run."""
     axes = figure.subplots()
     for kind, it in result.found["kinds"].items():
         axes.plot(it["stall_ms"], label=kind)
@@ -159,7 +159,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "feed",
-    "how long the public feed holds up its process while many polygons become live.",
+    "how long the public feed blocks its event loop while many polygons become live.",
     measure,
     table,
     plot,

@@ -1,10 +1,10 @@
-"""`frames`: what the size of an alert makes of a fan-out; beside the bare loop, which is handed the same bytes.
+"""`frames`: how the size of an alert affects a fan-out; beside the bare send loop, which gets the same bytes.
 
-A node and the loop for each size: what 1,000 characters of a description can't fill is filled by the corners of a ring,
-so who is inside is decided by that ring. Rounds of one alert, by turns.
+Each size has a node and a loop. Where 1,000 characters of a description are too few, the corners of a ring fill the
+rest, so that the ring decides who is inside. Rounds of one alert alternate between the two.
 
-Measures: CPU of the server for each message that was meant; publish -> received by the first, the nearest 100 and the
-last. Leaves out what `fanout` leaves out.
+Measures: CPU of the server for each message to a session inside; publish -> received by the first, the nearest 100 and
+the last. Leaves out the same as `fanout`.
 """
 
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, rounds: int, payloads: tuple[int, ...]) -> dict[str, Any]:
-    """One size after the other."""
+    """Measure one size after the other."""
     return {"sizes": [_size(place, sessions, rounds, payload) for payload in payloads]}
 
 
@@ -50,7 +50,7 @@ def _medians(rounds: list[Any]) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """One row for each size and system."""
+    """Return one row for each size and system."""
     rows = []
     for size in result.found["sizes"]:
         ours = size["systems"]["geocast"]
@@ -82,7 +82,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Over the size."""
+    """Plot CPU and times over the size."""
     sizes = result.found["sizes"]
     cost, times = figure.subplots(1, 2)
     for name in sizes[0]["systems"]:
@@ -98,7 +98,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "frames",
-    "what the size of an alert makes of a fan-out, beside the bare loop.",
+    "how the size of an alert affects a fan-out, beside the bare send loop.",
     measure,
     table,
     plot,

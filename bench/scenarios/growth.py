@@ -1,16 +1,17 @@
 """`growth`: what a session and a process pay when many alerts are live, far away from all sessions.
 
-A node for each number of live alerts. Ten of them hold the place that sessions come to; the others are circles of 500 m
-spread over a continent, none near by. They stand in the log before the node starts, and all end at the same
-moment. A crowd of 1,000 sessions is there, all over the continent; one in a hundred of them happens to be in one.
+Each number of live alerts has its own node. Ten alerts contain the place of the sessions that are measured; the others
+are circles of 500 m spread over a continent, none near by. The alerts are in the log before the node starts, and all
+end at the same moment. A crowd of 1,000 sessions is spread over the continent; about one in a hundred of them is inside
+an alert.
 
-Measures: until the node has read its log; its memory. The CPU of the node for one session that connects, says hello, is
-sent the ten and hangs up, and for each move, filter and token of one; for each entry that comes in and concerns nobody
-(read, decoded, applied, matched). When all alerts end: how much CPU the node takes while a client waits for a pong, at
-most, which is how long its event loop was held. Inside of a hub of the same alerts: what it takes to tell a client that
-was slow what it is owed, and the longest that letting go of ended alerts takes.
+Measures: until the node has read its log; its memory. The CPU of the node for one session that connects, says hello,
+gets the ten alerts and disconnects; for each move, filter and token of a session; and for each new entry that concerns
+nobody (read, decoded, applied, matched). When all alerts end: the most CPU that the node uses while a client waits for
+a pong, which is how long its event loop was blocked. In a hub with the same alerts: the cost of sending a slow client
+what is owed to it, and the longest sweep that removes ended alerts.
 
-Leaves out: what an alert costs that concerns somebody (`fanout`).
+Leaves out: the cost of an alert that concerns somebody (`fanout`).
 """
 
 import asyncio
@@ -43,23 +44,23 @@ from geocast.model.alert import AcceptedTerms, Alert, Approval, Circle, KnownSha
 from geocast.stream.hub import Hub
 from geocast.wire.frames import JSON
 
-NEAR = 10  # alerts that hold the place of the session that is looked at
+NEAR = 10  # alerts that contain the place of the measured sessions
 CROWD, CROWD_M = 1_000, 2_000_000.0
-AT_ONCE = 1_000  # appends under way
+AT_ONCE = 1_000  # appends under way at the same time
 PATIENCE_S = 120.0
 RADIUS_M = 500.0
-FOREIGN, FOREIGN_S = 5_000, 6.0  # entries that come while the node runs, and how long that may take
+FOREIGN, FOREIGN_S = 5_000, 6.0  # entries appended while the node runs, and the time for them
 GOAL_RATIO, GOAL_BYTES, GOAL_FOREIGN_US, GOAL_HELD_MS, GOAL_START_S = 1.3, 1024, 100, 5.0, 10
 DOINGS = ("visit", "move", "filter", "token")
-BURST = 250  # messages of one connection; more than 300 at once are refused (F7)
-VISITS = 100  # of a round
+BURST = 250  # messages on one connection; more than 300 at once are refused (F7)
+VISITS = 100  # per round
 
 
 # ---- the alerts --------------------------------------------------------------------------------------------------
 
 
 def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
-    """An alert as any desk publishes them, which is live at once."""
+    """Return an alert as a publisher sends it, live at once."""
     now_ms = time.time_ns() // 1_000_000
     alert = Alert(
         id=name,
@@ -77,7 +78,7 @@ def alert_of(name: str, area: Sequence[KnownShape], ends_at: int) -> Revision:
 
 
 def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
-    """Ten that hold the centre, if `first` is 0; all others at least 50 km away."""
+    """Return alerts at least 50 km away from the centre; if `first` is 0, the first ten contain the centre."""
     dice = random.Random(first + 1)
     found = []
     for at in range(first, first + count):
@@ -87,7 +88,7 @@ def _alerts(count: int, ends_at: int, first: int = 0) -> list[Revision]:
 
 
 def far_away(dice: random.Random) -> tuple[float, float]:
-    """A place on the continent, at least 50 km from the centre."""
+    """Return a place on the continent, at least 50 km from the centre."""
     while True:
         lat, lng = dice.uniform(25, 49), dice.uniform(-124, -67)
         if abs(lat - CENTRE[0]) > 0.5 or abs(lng - CENTRE[1]) > 0.5:
@@ -95,7 +96,7 @@ def far_away(dice: random.Random) -> tuple[float, float]:
 
 
 def _append(url: str, alerts: Sequence[Revision]) -> None:
-    """Put them into a log."""
+    """Append alerts to a log."""
     asyncio.run(_append_to(_log(url), alerts))
 
 
@@ -113,13 +114,13 @@ async def _append_to(log: AlertLog, alerts: Sequence[Revision]) -> None:
 
 
 class Filled(Geocast):
-    """A node whose log holds alerts when it starts."""
+    """A node whose log contains alerts when it starts."""
 
     alerts: Sequence[Revision] = ()
     start_s = 0.0
 
     def start(self) -> None:
-        """Fill the log, start the node and wait until it takes connections."""
+        """Fill the log, start the node, and wait until the node has read its log."""
         _append(self.log(), self.alerts)
         start = time.monotonic()
         super().start()
@@ -135,17 +136,17 @@ class Filled(Geocast):
 
 
 class _FilledOnRedis(GeocastOnRedis, Filled):
-    """The same with its log in Redis."""
+    """The same node with its log in Redis."""
 
     def take_sample(self) -> Any:
-        """There is no need of one, and it is an alert."""
+        """Do nothing: this bench needs no sample, and the sample would be one more alert."""
 
 
 # ---- one session from outside ------------------------------------------------------------------------------------
 
 
 def _phone(node: Geocast, hello: bytes, live: int) -> Phone:
-    """A session that was sent so many alerts."""
+    """Return a session that has received `live` alerts."""
     phone = Phone(node.port, hello)
     for _ in range(live):
         phone.hear("alert")
@@ -158,7 +159,7 @@ def _hello(node: Geocast) -> bytes:
 
 
 class Doings:
-    """What one session of a node does, and what that takes."""
+    """The actions of one session of a node, and the CPU that each takes."""
 
     def __init__(self, node: Geocast) -> None:
         self._node, self._hello, burst = node, _hello(node), range(BURST)
@@ -173,7 +174,7 @@ class Doings:
         self._took: dict[str, list[float]] = {name: [] for name in DOINGS}
 
     def round(self) -> None:
-        """Some of each."""
+        """Measure some visits, moves, filters and tokens."""
         node, took = self._node, self._took
         cpu = node.cpu_s()
         for _ in range(VISITS):
@@ -188,12 +189,12 @@ class Doings:
             phone.close()
 
     def found(self) -> dict[str, float]:
-        """CPU of the node for each, in µs: the median of the rounds but the first."""
+        """Return the CPU of the node for each action in µs: the median of all rounds except the first."""
         return {name: stats.median(each[1:]) for name, each in self._took.items()}
 
 
 def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
-    """CPU of the node for an entry that concerns nobody."""
+    """Return the CPU of the node in µs for an entry that concerns nobody."""
     alerts = _alerts(FOREIGN, ends_at, first=count + NEAR)
     idle = _spent_s(node, time.monotonic() + FOREIGN_S, 0)
     due = node.metrics()["geocast_log_applied_total"] + FOREIGN
@@ -206,7 +207,7 @@ def _foreign_us(node: Geocast, count: int, ends_at: int) -> float:
 
 
 def _spent_s(node: Geocast, until: float, applied: float) -> float:
-    """CPU of the node until then, in which it has to come to so many entries."""
+    """Return the CPU that the node uses until `until` and until it has applied `applied` entries, in seconds."""
     cpu = node.cpu_s()
     time.sleep(max(0.0, until - time.monotonic()))
     while node.metrics()["geocast_log_applied_total"] < applied:
@@ -215,7 +216,7 @@ def _spent_s(node: Geocast, until: float, applied: float) -> float:
 
 
 def pongs_ms(node: Geocast, going_on: Callable[[], object]) -> dict[str, dict[str, float]]:
-    """Pings of clients while something goes on, one after the other: how long each took, and the node's CPU."""
+    """Ping repeatedly while `going_on()`; return the time of each ping and the CPU of the node meanwhile, in ms."""
     took, spent = [], []
     ping, hello = frame(type="ping"), frame(type="hello", token=node.token("pinger"), places=[])
     while going_on():
@@ -236,23 +237,23 @@ def _before(until_s: float) -> Callable[[], bool]:
     return lambda: time.time() < until_s
 
 
-# ---- inside of a hub -----------------------------------------------------------------------------------------------
+# ---- inside one hub ------------------------------------------------------------------------------------------------
 
 
 class _Nobody:
-    """A connection that keeps nothing."""
+    """A connection that drops everything."""
 
     descriptor = -1
     may_test, deadline, subject, quals = False, math.inf, None, frozenset[str]()
 
     def write(self, data: bytes) -> None:
-        """Drop it."""
+        """Drop the data without sending it."""
 
     def close(self, _close: Any) -> None:
-        """It is closed."""
+        """Do nothing: there is no connection to close."""
 
     def abort(self) -> None:
-        """It is dropped."""
+        """Do nothing: there is no connection to abort."""
 
 
 def _inside(count: int, cores: set[int], pipe: Connection) -> None:
@@ -282,7 +283,7 @@ def _inside(count: int, cores: set[int], pipe: Connection) -> None:
 
 
 def _let_go_ms(hub: Hub, now: Now) -> float:
-    """The longest sweep of those that let go of all alerts."""
+    """Sweep until the hub has removed all alerts; return the duration of the longest sweep."""
     later, longest = Now(now.wall_ms + 2 * 3_600_000, now.monotonic + 7_200), 0.0
     while len(hub.live):
         start = time.perf_counter()
@@ -301,7 +302,7 @@ def _in_a_hub(place: Place, count: int) -> dict[str, float]:
 
 
 def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> dict[str, Any]:
-    """A hub and a node for each number of live alerts; the nodes at the same time, by turns."""
+    """Measure a hub for each number of live alerts; then nodes, all running at once and measured in turns."""
     found: dict[str, Any] = {"counts": {}, "missing": {}}
     for count in alerts:
         it = found["counts"][str(count)] = _in_a_hub(place, count)
@@ -317,7 +318,7 @@ def measure(place: Place, alerts: tuple[int, ...], rounds: int, redis: bool) -> 
 
 
 def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds: int) -> list[dict[str, Any]]:
-    # To fill a log and to read it takes some 100 µs for each alert; a round, a second for each node.
+    # Filling and reading a log takes about 100 µs for each alert, and a round about a second for each node.
     ends_s = math.ceil(time.time() + 30 + sum(counts) / 4_000 + len(counts) * (25 + 3 * rounds))
     ends = [ends_s + sum(5 + count / 4_000 for count in counts[:at]) for at in range(len(counts))]
     nodes, found = [], list[dict[str, Any]]()
@@ -333,7 +334,7 @@ def _from_outside(stack: ExitStack, place: Place, counts: Sequence[int], rounds:
         it["foreign_us"] = _foreign_us(node, count, int(end * 1000))
         it["quiet_ms"] = pongs_ms(node, _before(time.time() + 3))
     if time.time() > ends[0]:
-        screen.say("[yellow]alerts ended before all was measured: the machine is busy[/yellow]")
+        screen.say("[yellow]alerts ended before the measurements were complete, because the machine is busy[/yellow]")
     for node, count, end, it in zip(nodes, counts, ends, found, strict=True):
         time.sleep(max(0.0, end - 1 - time.time()))
         it["ending_ms"] = pongs_ms(node, _before(end + 3 + count / 4_000))
@@ -377,7 +378,7 @@ _ROWS = (
 
 
 def table(result: Result) -> Table:
-    """One row for each measure, one column for each number of alerts."""
+    """Return one row for each measured value, and one column for each number of alerts."""
     counts = result.found["counts"]
     names, few = list(counts), next(iter(counts.values()))
     rows = []
@@ -408,7 +409,7 @@ def _notes(result: Result) -> list[str]:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """What a session costs, and memory, over live alerts."""
+    """Plot the cost of a session, and memory, over the number of live alerts."""
     counts = result.found["counts"]
     many = [int(name) for name in counts]
     cost, memory = figure.subplots(1, 2)

@@ -1,8 +1,8 @@
-"""`idle`: what a node takes that has nothing to do: processes that rest, and sessions that are only kept alive.
+"""`idle`: what an idle node uses: processes without work, and sessions that are only kept alive.
 
 Measures: CPU of all processes of a node until it is ready; then, while nothing happens, CPU and memory, without
-sessions and with them. With sessions it looks for as long as a heartbeat, so that each of them is pinged once, and
-answers. PSS counts memory that several processes share once.
+sessions and with them. The measurement with sessions lasts as long as a heartbeat, so that each session is pinged once
+and answers. Memory is PSS, which counts memory that several processes share only once.
 
 Leaves out: the kernel's work for a packet that comes in over a network, and TLS.
 """
@@ -22,14 +22,17 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SETTLE_S = 3.0
 HEARTBEAT_S = 25.0
-REST_S = 10.0  # a look at a node without sessions
-GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core: of 40 processes together, of one
+REST_S = 10.0  # duration of the measurement without sessions
+GOAL_REST, GOAL_EACH_REST = 10.0, 0.2  # % of a core, for 40 processes together and for one
 GOAL_SESSIONS = 1.5  # % of a core, for 15,000 sessions of one process
-GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # of a further process
+GOAL_PSS_MIB, GOAL_READY_S = 15.0, 0.3  # for each further process
 
 
 def measure(place: Place, workers: tuple[int, ...], sessions: int, redis: bool) -> dict[str, Any]:
-    """One node after the other; if `redis`, each once more with its log in Redis, and without sessions."""
+    """Measure one node for each number of workers.
+
+    With `redis`, measure each node again with its log in Redis and without sessions.
+    """
     nodes = {str(count): _node(place, count, sessions) for count in workers}
     missing = {}
     for count in workers if redis else ():
@@ -66,14 +69,14 @@ def _node(place: Place, workers: int, sessions: int) -> dict[str, float]:
 
 
 def _streams(node: Geocast) -> list[int]:
-    """The processes that keep sessions."""
+    """Return the ids of the processes that serve sessions."""
     there = node.pids()
     named = [pid for pid in there if Path(f"/proc/{pid}/comm").read_text().startswith("stream-")]
     return named or there
 
 
 def _percent(node: Geocast, seconds: float) -> float:
-    """Of a core, all processes together."""
+    """Return the CPU of all processes together, in percent of a core."""
     cpu, begun = node.cpu_s(), time.monotonic()
     time.sleep(seconds)
     return (node.cpu_s() - cpu) / (time.monotonic() - begun) * 100
@@ -104,7 +107,7 @@ _ROWS = (
 
 
 def table(result: Result) -> Table:
-    """One column for each node."""
+    """Return one column for each node."""
     nodes = result.found["nodes"]
     rows = [[title, *(number(it.get(key)) for it in nodes.values()), goal] for title, key, goal in _ROWS]
     notes = [f"without {name}: {reason}." for name, reason in result.found.get("missing", {}).items()]
@@ -113,7 +116,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """CPU and memory, over the number of processes."""
+    """Plot CPU and memory over the number of processes."""
     nodes = result.found["nodes"]
     many = [int(name) for name in nodes]
     cpu, memory = figure.subplots(1, 2)
@@ -128,7 +131,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "idle",
-    "a node that has nothing to do, and sessions that are only kept alive.",
+    "what an idle node uses, and sessions that are only kept alive.",
     measure,
     table,
     plot,

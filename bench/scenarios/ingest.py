@@ -1,9 +1,9 @@
 """`ingest`: how many alerts a node accepts, each on stable storage before it is answered (SQLite).
 
-Measures: POST /v1/alerts -> 201 by so many publishers at once, each of which sends its next when the last was
-answered: alerts a second, p50 and p99, and the server's CPU for each. Nobody is subscribed.
+Measures: POST /v1/alerts -> 201 by several publishers at once: alerts a second, p50 and p99, and the server's CPU for
+each alert. A publisher sends its next alert after the last answer. Nobody is subscribed.
 
-Leaves out: what each alert costs to deliver (`fanout`). How long an fsync takes is the disk's: so that is measured too.
+Leaves out: the cost of delivering an alert (`fanout`). The time of an fsync depends on the disk, so it is measured too.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ FSYNCS = 50
 
 
 def measure(place: Place, concurrency: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """Some seconds at each concurrency, each on a node of its own."""
+    """Publish for some seconds at each concurrency, each on a new node."""
     found: dict[str, Any] = {}
     with screen.progress("publishers at once", len(concurrency)) as show:
         for done, publishers in enumerate(concurrency, start=1):
@@ -46,7 +46,7 @@ def _stretch(node: Geocast, publishers: int, seconds: float) -> dict[str, Any]:
 
 
 async def _publish(node: Geocast, publishers: int, seconds: float) -> tuple[list[float], float]:
-    """How long each took, in ms, and how long all of it, in s."""
+    """Return the duration of each request in ms, and the duration of all together in seconds."""
     start = time.perf_counter()
     end = start + seconds
     took = await asyncio.gather(*(_publisher(node, end) for _ in range(publishers)))
@@ -66,7 +66,7 @@ async def _publisher(node: Geocast, end: float) -> list[float]:
 
 
 def _fsync_ms(place: Place) -> dict[str, float]:
-    """An append of 4 KiB and fsync, in the folder where the log was."""
+    """Time an append of 4 KiB with fsync, in the folder of the log."""
     took = []
     with (place.home / "fsync").open("wb") as file:
         for _ in range(FSYNCS):
@@ -79,7 +79,7 @@ def _fsync_ms(place: Place) -> dict[str, float]:
 
 
 def table(result: Result) -> Table:
-    """One row for each concurrency."""
+    """Return one row for each concurrency."""
     rows = [
         [
             publishers,
@@ -97,7 +97,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Rate and latency over concurrency."""
+    """Plot rate and latency over concurrency."""
     found = result.found["by_concurrency"]
     rate, latency = figure.subplots(1, 2)
     rate.plot(list(found), [it["alerts_per_s"] for it in found.values()], "o-")

@@ -1,13 +1,13 @@
-"""`load`: what a deployment that is running does under load, from outside, over its own protocol, TLS included.
+"""`load`: how a running deployment behaves under load, from outside, over its own protocol, TLS included.
 
-Subscribers join over the ramp-up; then alerts are published at a fixed rate, whether or not the last one is through.
-Latencies go from when an alert was due to be published, so that a server that stalls can't hide it (no coordinated
-omission), to when a subscriber has it, into an HDR histogram. What should have come and did not is counted: the
+Subscribers join during the ramp-up; then alerts are published at a fixed rate, whether or not the last one has arrived
+everywhere. Latencies start when an alert was due to be published, so that a server that stalls can't hide it (no
+coordinated omission), end when a subscriber has it, and go into an HDR histogram. Missing messages are counted: the
 subscribers compute for themselves whether they are inside.
 
-Alerts have the status `test` unless told otherwise: only sessions whose token has `alerts:test` can see them, so give
---token one that has. This process takes part in the result: a few thousand sessions are what it can play honestly;
-`own lag` says how late its own loop was. Run several for more.
+Alerts have the status `test` unless another is given: only sessions whose token has the scope `alerts:test` can see
+them, so give --token one that has it. This process affects the result: it can run a few thousand sessions without
+distorting the latencies; `own lag` says how late its own event loop was. Run several processes for more sessions.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ from bench.runs import Bench, Place
 from geocast.geometry.sphere import distance_m
 
 LONGEST_US = 120_000_000
-JOIN_S = 60.0  # after the ramp-up
-GRACE_S = 5.0  # after the last alert, for those still under way
+JOIN_S = 60.0  # time to join after the ramp-up
+GRACE_S = 5.0  # after the last alert, for messages still under way
 TICK_S = 0.25
-MAX_RADIUS_M = 20_000.0  # the default policy's
-ROUNDED_M = 250.0  # so much further the published circle may reach; places this close to its edge are fine either way
+MAX_RADIUS_M = 20_000.0  # of the default policy
+ROUNDED_M = 250.0  # the published circle may be this much larger
 SHOWN = (50.0, 90.0, 99.0, 99.9, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to load, and how."""
+    """The deployment to load, and the parameters of the load."""
 
     url: str
     api_url: str
@@ -66,13 +66,13 @@ class Target:
 
     @property
     def radius(self) -> float:
-        """Of the alerts: so great that it takes in all, if it may be."""
+        """The radius of the alerts in m: by default large enough for all sessions, if the policy allows that."""
         return self.radius_m or min(self.spread_km * 1000 + ROUNDED_M, MAX_RADIUS_M)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What happened so far."""
+    """The counts and latencies of the run so far."""
 
     joined: int = 0
     accepted: int = 0
@@ -86,20 +86,20 @@ class Tally:
 
 
 class Load:
-    """One run."""
+    """One run of the load."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._run = secrets.token_hex(4)
         self._where = places.around(target.sessions, target.spread_km * 1000, center=target.center)
         self._present: set[int] = set()
-        self._due: dict[str, float] = {}  # by id: when it was due
+        self._due: dict[str, float] = {}  # the due time of each alert, by id
         self._tried = 0
         self._all_tried, self._all_came = asyncio.Event(), asyncio.Event()
         self.tally = Tally()
 
     async def run(self, show: Callable[[], None]) -> None:
-        """Ramp up, publish, wait for the rest."""
+        """Connect the sessions, publish the alerts, and wait for the remaining messages."""
         sessions = [asyncio.create_task(self._session(at)) for at in range(self._target.sessions)]
         watch = asyncio.create_task(self._watch(show))
         try:
@@ -158,7 +158,7 @@ class Load:
                     self._all_came.set()
 
     def _has_tried(self) -> None:
-        """A session is in, or failed."""
+        """Count a session that has joined or failed."""
         self._tried += 1
         if self._tried == self._target.sessions:
             self._all_tried.set()
@@ -218,7 +218,7 @@ class Load:
         }
 
     def _inside(self, area: list[dict[str, Any]]) -> int:
-        """How many of those who are present have to be told."""
+        """Return the number of present sessions that are inside an area."""
         return sum(any(_holds(circle, self._where.to_map(at)) for circle in area) for at in self._present)
 
     async def _wait_for_rest(self) -> None:
@@ -243,11 +243,11 @@ def _us(seconds: float) -> int:
     return min(max(1, round(seconds * 1e6)), LONGEST_US)
 
 
-# ---- one run and what is shown of it -----------------------------------------------------------------------------
+# ---- one run and its display -------------------------------------------------------------------------------------
 
 
 def measure(_place: Place, publish_token: str, token: str | None, **options: Any) -> dict[str, Any]:
-    """Load it, with a table that is alive."""
+    """Run the load with a live table of its progress."""
     load = Load(Target(token=token, publish_token=publish_token, **options))
     with Live(console=screen.console, refresh_per_second=4) as live:
         uvloop.run(load.run(lambda: live.update(_drawn(load.tally))))
@@ -282,7 +282,7 @@ def _drawn(tally: Tally) -> Drawn:
 
 
 def table(result: Result) -> Table:
-    """Latencies, and what is missing."""
+    """Return the latencies, with notes about missing messages and failures."""
     found = result.found
     rows = [
         [name, *(number(value) for value in found[key].values())]
@@ -299,7 +299,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Percentiles."""
+    """Plot the percentiles of both latencies."""
     axes = figure.subplots()
     for name, key in (("due → received", "latency_ms"), ("due → 201", "publish_ms")):
         axes.plot([f"p{percent}" for percent in result.found[key]], list(result.found[key].values()), "o-", label=name)

@@ -1,17 +1,17 @@
-"""`many`: all the sessions that a machine carries, in several stream processes, held for a while.
+"""`many`: as many sessions as a machine carries, in several stream processes, held for a while.
 
-Each session has a place in the index and showed an EdDSA token of its own. While they are held, they answer the node's
-pings, some of them move, and alerts that concern them all are published, one at a time; the last of these is
-cancelled. The stream processes share one core, the receivers the others: a machine with more cores has more stream
-processes at work at once.
+Each session has a place in the index and has sent an EdDSA token of its own. While the sessions are held, they answer
+the node's pings, some of them move, and alerts for all of them are published, one at a time; the last alert is
+cancelled. The stream processes share one core, and the receivers have the others: a machine with more cores runs more
+stream processes at the same time.
 
-Measures: seconds and CPU for each connect; resident memory of the node's processes for each session, above what they
-had before; what the kernel took for both ends, receivers included (MemAvailable); who was dropped, and whether pings
-and moves were answered; publish -> received by the first, by the nearest 100, by the nearest 100 for each process, by
-the last, and CPU for each delivery.
+Measures: seconds and CPU for each connect; resident memory of the node's processes for each session, without what they
+had before; the memory that the kernel gave to both ends, receivers included (MemAvailable); dropped sessions, and
+whether pings and moves were answered; publish -> received by the first, by the nearest 100, by the nearest 100 for each
+process, and by the last; and CPU for each delivery.
 
-Leaves out: a network, TLS, what a long life fragments. A hundred receivers on one core can't all be awake: they sleep
-for NAP_MS at a time when nothing comes, and what they receive is noted that late.
+Leaves out: a network, TLS, fragmentation over a long time. A hundred receivers on one core can't all be awake: they
+sleep for NAP_MS at a time when nothing comes, and record messages late by up to that time.
 """
 
 import time
@@ -29,17 +29,17 @@ from bench.rounds import NEAREST, Audience, geocast_alone, ms_since, one_round
 from bench.runs import Bench, Place
 
 SPREAD_M = 14_000.0
-PER_WORKER = 18_000  # of 20,000 descriptors: the kernel spreads connections by a hash, not evenly
-INFLIGHT = 2_048  # handshakes under way at once: a process that is woken finds several
+PER_WORKER = 18_000  # fewer than the 20,000 descriptors: the kernel spreads connections unevenly, by a hash
+INFLIGHT = 2_048  # handshakes under way at once, so that a process that wakes up finds several
 NAP_MS = 5.0
 SETTLE_S = 3.0
-SAMPLES = 300  # of the whole run, kept for the plot
-SAY_S = 30.0  # between lines that say how far it is, where there is no terminal for a bar
+SAMPLES = 300  # of the whole run, for the plot
+SAY_S = 30.0  # between lines about the progress, without a terminal
 GOAL_LAST_MS, GOAL_NEAREST_MS, GOAL_GIB = 10_000, 100, 18
 
 
 def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int, heartbeat_s: int) -> dict[str, Any]:
-    """Connect all, then hold them."""
+    """Connect all sessions, then hold them."""
     workers = max(2, -(-sessions // PER_WORKER))
     where = places.around(sessions, SPREAD_M)
     unused = machine.available_bytes()
@@ -77,11 +77,11 @@ def measure(place: Place, sessions: int, rounds: int, hold_s: float, moves: int,
     }
 
 
-# ---- while they are held -----------------------------------------------------------------------------------------
+# ---- while sessions are held -------------------------------------------------------------------------------------
 
 
 class _Watch:
-    """Notes once a second how many are in, what memory is left and what the node took; and has sessions move."""
+    """A sampler of sessions, memory and CPU, once a second, which also asks sessions to move."""
 
     def __init__(self, node: Geocast, crowd: Crowd) -> None:
         self.samples: list[tuple[float, int, int, float, int]] = []  # s, ready, bytes available, CPU s, pongs
@@ -89,7 +89,7 @@ class _Watch:
         self._node, self._crowd, self.begun, self._said = node, crowd, time.monotonic(), 0.0
 
     def look(self) -> None:
-        """Take a sample, and ask those to move whose turn it is by now."""
+        """Take a sample, and ask the sessions whose turn it is to move."""
         now, counters = time.monotonic(), self._crowd.counters()
         since = now - self.begun
         left = machine.available_bytes()
@@ -98,7 +98,7 @@ class _Watch:
             self._crowd.ask(round(self.moves * min(1.0, (now - self.moves_begin) / self.moves_s)))
         if since - self._said >= SAY_S and not screen.console.is_terminal:
             self._said = since
-            screen.say(f"{since:.0f} s: {counters.ready:,} are in, {counters.closed:,} were dropped, "
+            screen.say(f"{since:.0f} s: {counters.ready:,} sessions have joined, {counters.closed:,} were dropped, "
                        f"{left / 2**30:.1f} GiB left, {counters.pongs:,} pongs")  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _watching(node: Geocast, crowd: Crowd) -> Iterator[_Watch]:
 
 
 def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: float, moves: int) -> dict[str, Any]:
-    """Hold them for so long, and publish now and then."""
+    """Hold the sessions for `hold_s` seconds, and publish alerts at even intervals."""
     node, crowd = audience.system, audience.crowd
     assert isinstance(node, Geocast)
     nearest = audience.places.nearest(NEAREST * workers)
@@ -126,7 +126,7 @@ def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: 
         _rest_until(begun + hold_s * (rounds + 0.5) / (rounds + 1), begun, show)
         cancel_ms = _cancel(audience, found[-1].number)
         _rest_until(begun + hold_s, begun, show)
-    crowd.wait(lambda now: now.said <= now.oks, "all who moved have an answer", 30.0)
+    crowd.wait(lambda now: now.said <= now.oks, "all sessions that moved have an answer", 30.0)
     after, held_s = crowd.counters(), time.monotonic() - begun
     return {
         "held_s": held_s,
@@ -150,14 +150,14 @@ def _hold(audience: Audience, watch: _Watch, workers: int, rounds: int, hold_s: 
 
 
 def _rest_until(due: float, begun: float, show: Any) -> None:
-    """Until then (monotonic)."""
+    """Sleep until `due` on the monotonic clock, updating the progress."""
     while (now := time.monotonic()) < due:
         show(round(now - begun))
         time.sleep(min(1.0, due - now))
 
 
 def _cancel(audience: Audience, number: int) -> float:
-    """Call off an alert; ms until all know."""
+    """Cancel an alert; return the ms until all sessions have the cancel."""
     assert isinstance(audience.system, Geocast)
     start = time.monotonic_ns()
     audience.system.cancel(number)
@@ -168,7 +168,7 @@ def _cancel(audience: Audience, number: int) -> float:
 
 
 def table(result: Result) -> Table:
-    """One row for each measure."""
+    """Return one row for each measured value."""
     found, sessions, heartbeat_s = result.found, result.parameters["sessions"], result.parameters["heartbeat_s"]
     each_ms = stats.median(found["near_each_ms"])
     rows = [
@@ -196,7 +196,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Sessions over the whole run, CPU from when all receivers were up; how soon an alert was with how many."""
+    """Plot sessions and CPU over the run, and the share of sessions that have an alert over time."""
     found, thousands = result.found, result.parameters["sessions"] / 1000
     seconds, ready, _, cpu_s, _ = np.array(found["samples"]).T
     seconds = (seconds + found["watched_from_s"]) / 60
@@ -219,7 +219,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "many",
-    "all the sessions that a machine carries, in several stream processes, held, and alerts for all of them.",
+    "as many sessions as a machine carries, in several stream processes, and alerts for all of them.",
     measure,
     table,
     plot,

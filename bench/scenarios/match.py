@@ -1,14 +1,13 @@
-"""`match`: who is inside a circle or a polygon, among places spread as the world's people are.
+"""`match`: finding the subscribers inside a circle or a polygon, among places distributed like the world's population.
 
-Measures: geocast.matching.place_index.PlaceIndex, which the server matches with, against GEOSEARCH of a real Redis on
-the same points and a brute force in numpy over columns; inserts, moves and removals; the longest that any call took.
-In the same run every answer of the index is compared with the brute force's: both go by the same formula, so they
-must be equal. Polygons of 250 corners are matched among these places and among as many in one region, and beside each
-of them the circle around it.
+Measures: geocast.matching.place_index.PlaceIndex, which the server uses, against GEOSEARCH of a real Redis and a brute
+force in numpy, on the same points; inserts, moves and removals; and the longest call of each kind. Every answer of the
+index is compared with the answer of the brute force: both use the same formula, so they must be equal. Polygons of 250
+corners are matched among these places and among as many places in one region, each beside the circle around it.
 
 Redis: the time inside the server (INFO latencystats), which leaves out the socket and the client, and beside it the
-whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and has a sphere of its own, to which radii
-are scaled; how many answers differ is counted, not judged. Each has a core of its own.
+whole call as a client sees it. Redis keeps 52 bits of each point (0.6 m) and uses an earth radius of its own, to which
+radii are scaled; differing answers are counted, but are no error. Redis and the index have a core each.
 """
 
 import math
@@ -30,8 +29,8 @@ from geocast.matching.place_index import PlaceIndex
 from geocast.model.alert import Circle, Polygon
 
 RADII_M = (100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0)
-POLYGONS_M = (100_000.0, 2_000_000.0)  # among places by population
-REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # places spread evenly, and polygons among them
+POLYGONS_M = (100_000.0, 2_000_000.0)  # sizes of polygons among places by population
+REGION_M, IN_REGION_M = 100_000.0, (1_000.0, 10_000.0, 50_000.0)  # evenly spread places, and sizes of polygons there
 CORNERS = 250
 SEED = 7
 MOVE_M = 100.0
@@ -40,7 +39,7 @@ CHANGES = ("insert", "move_near", "move_away", "remove")
 
 
 def measure(place: Place, count: int, queries: int, moves: int, redis: bool) -> dict[str, Any]:
-    """Fill both, ask both the same, move, remove."""
+    """Fill the index and Redis with the same places; then match, move and remove."""
     lat, lng = places.by_population(count)
     vectors = unit_vectors(lat, lng)
     index = PlaceIndex()
@@ -76,7 +75,7 @@ def _insert(index: PlaceIndex, lat: Any, lng: Any) -> tuple[list[int], dict[str,
 
 
 def _changes(took_ns: Any) -> dict[str, float]:
-    """µs a call, calls a second, the longest."""
+    """Return the mean in µs, calls per second, p99.9 and maximum of these calls."""
     mean = float(took_ns.mean()) / 1000
     return {"us": mean, "per_s": 1e6 / mean, "p999_us": float(np.percentile(took_ns, 99.9)) / 1000} | {
         "longest_us": float(took_ns.max()) / 1000
@@ -99,7 +98,7 @@ def _start_redis(stack: ExitStack, place: Place, lat: Any, lng: Any, missing: di
 
 
 def _ask_all(index: PlaceIndex, vectors: Any, peer: Redis | None, circles: Sequence[Circle]) -> dict[str, Any]:
-    """The same circles to all: times, and whether the answers agree."""
+    """Match the same circles with all systems; return times and the number of wrong answers."""
     ours, ours_us = _timed(circles, lambda circle: index.match([circle])[0])
     brute, brute_us = _timed(circles, lambda circle: _brute_force(vectors, circle))
     wrong = sum(not np.array_equal(a, b) for a, b in zip(ours, brute, strict=True))
@@ -123,7 +122,7 @@ def _timed(shapes: Sequence[_S], ask: Callable[[_S], Any]) -> tuple[list[Any], l
 
 
 def _brute_force(vectors: Any, circle: Circle) -> Any:
-    """All of them, by the same formula."""
+    """Return the places inside a circle, by the same formula applied to every place."""
     x, y, z = vectors
     return np.flatnonzero(chord2(x, y, z, unit_vector(circle.lat, circle.lng)) <= limit_chord2(circle.radius_m))
 
@@ -151,7 +150,10 @@ def _in_region(count: int, queries: int) -> dict[str, Any]:
 
 
 def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], queries: int) -> dict[str, Any]:
-    """Polygons around some of the places, by size, and the circles around those; brute force asks every place."""
+    """Match polygons around some places, and the circles around these polygons, by size.
+
+    The brute force tests every place.
+    """
     found, points = {}, np.array(unit_vectors(lat, lng))
     dice = np.random.default_rng(SEED)
     for size_m in sizes_m:
@@ -172,9 +174,10 @@ def _polygons(index: PlaceIndex, lat: Any, lng: Any, sizes_m: Sequence[float], q
 def _by_turns(
     index: PlaceIndex, polygons: Sequence[Polygon], circles: Sequence[Circle]
 ) -> tuple[list[Any], list[float], list[float]]:
-    """Who is inside the polygons; µs for each of them, and for each circle.
+    """Return the places inside each polygon, the µs for each polygon, and the µs for each circle around one.
 
-    Of every other pair the circle is first: whoever is second finds the same places in the processor's caches.
+    In every other pair the circle comes first, because the second shape of a pair finds the same places in the
+    processor's caches.
     """
     pairs = [pair if at % 2 else pair[::-1] for at, pair in enumerate(zip(polygons, circles, strict=True))]
     shapes: list[Polygon | Circle] = [shape for pair in pairs for shape in pair]
@@ -186,7 +189,7 @@ def _by_turns(
 
 
 def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
-    """An outline of CORNERS corners, as ragged as a coast, with a buffer as long edges have."""
+    """Return a polygon of CORNERS corners, as ragged as a coast; large ones get a buffer as long edges do."""
     turn = np.arange(CORNERS) * 2 * math.pi / CORNERS
     waves = sum(np.sin(n * turn + dice.random() * 7) / n for n in (1, 2, 3, 5, 8, 13, 21, 34, 55))
     far = size_m * (0.8 + 0.1 * waves)
@@ -196,7 +199,7 @@ def polygon(dice: Any, lat: float, lng: float, size_m: float) -> Polygon:
 
 
 def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
-    """Every place that the circle around the ring holds, one by one."""
+    """Return the places inside a polygon by testing every place in the circle around it."""
     near = np.flatnonzero(chord2(points[0], points[1], points[2], ring.centre) <= limit_chord2(ring.radius_m))
     parts = np.array_split(near, max(1, len(near) // 1_000))
     return np.concatenate([part[ring.contains_all(points[:, part], np.zeros(len(part)))] for part in parts])
@@ -206,7 +209,7 @@ def _each_asked(ring: SphericalPolygon, points: Any) -> Any:
 
 
 def _change(index: PlaceIndex, slots: list[int], lat: Any, lng: Any, moves: int) -> dict[str, Any]:
-    """Moves by some 100 m, moves to another city, removals."""
+    """Move places by about 100 m, move them to another city, and remove them."""
     dice = np.random.default_rng(SEED)
     which = dice.choice(len(slots), moves, replace=False).tolist()
     near = places.offset(lat[which], lng[which], dice.normal(0, MOVE_M, moves), dice.normal(0, MOVE_M, moves))
@@ -237,7 +240,7 @@ def _remove(index: PlaceIndex, slots: list[int]) -> dict[str, float]:
 
 
 def _redis_moves(peer: Redis, lat: Any, lng: Any, moves: int) -> float:
-    """What a GEOADD of one place takes inside Redis."""
+    """Return the median µs of a GEOADD of one place inside Redis."""
     peer.reset()
     for at in range(min(moves, 20_000)):
         peer.move(at, float(lat[at]) + 0.001, float(lng[at]))
@@ -248,7 +251,7 @@ def _redis_moves(peer: Redis, lat: Any, lng: Any, moves: int) -> float:
 
 
 def table(result: Result) -> Table:
-    """One row for each radius."""
+    """Return one row for each radius and polygon size."""
     found = result.found
     rows = []
     for radius, it in found["radii"].items():
@@ -301,7 +304,7 @@ def _notes(found: dict[str, Any]) -> list[str]:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Time over radius."""
+    """Plot times over the radius."""
     radii = result.found["radii"]
     km = [float(radius) / 1000 for radius in radii]
     axes = figure.subplots()
@@ -316,7 +319,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "match",
-    "who is inside a circle, against Redis and brute force, or a polygon; and what moving costs.",
+    "finding who is inside a circle or a polygon, against Redis and brute force; and the cost of moves.",
     measure,
     table,
     plot,

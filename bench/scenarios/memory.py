@@ -1,10 +1,10 @@
-"""`memory`: resident memory for each idle, subscribed session, of geocast and of others.
+"""`memory`: resident memory for each idle, subscribed session, of geocast and of other servers.
 
-Measures: the growth of RSS (all processes of the server) from 100 sessions to all of them, divided by how many came,
-some seconds after the last; and the CPU for each connect on the way. A session of geocast has a place in the index
-and showed a token; the peers' have a subscription.
+Measures: the growth of RSS (all processes of the server) from 100 sessions to all of them, divided by the number of new
+sessions, some seconds after the last one; and the CPU for each connect on the way. A session of geocast has a place in
+the index and has sent a token; a session of a peer has a subscription.
 
-Leaves out: the kernel's memory (about 4 KB a socket, the same for all), and what a long life fragments.
+Leaves out: the kernel's memory (about 4 KB a socket, the same for all), and fragmentation over a long time.
 """
 
 import time
@@ -22,7 +22,7 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, vs: tuple[str, ...], settle_s: float) -> dict[str, Any]:
-    """One system after the other."""
+    """Measure one system after the other."""
     with geocast_alone(place) as node:
         payload = node.take_sample()
         found = {node.name: _grow(place, node, sessions, settle_s)}
@@ -53,7 +53,7 @@ def _grow(place: Place, system: System, sessions: int, settle_s: float) -> dict[
 
 
 def table(result: Result) -> Table:
-    """One row for each system."""
+    """Return one row for each system."""
     systems = result.found["systems"]
     ours = systems["geocast"]["bytes_per_session"]
     rows = [
@@ -73,7 +73,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """One bar for each system."""
+    """Plot one bar for each system."""
     systems = result.found["systems"]
     axes = figure.subplots()
     axes.barh(list(systems), [it["bytes_per_session"] / 1024 for it in systems.values()])

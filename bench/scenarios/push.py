@@ -1,17 +1,17 @@
 """`push`: what it costs to wake a phone, how soon phones are woken, and what is lost when the process is killed.
 
-A node, and one process of `geocast push` on a core of its own, with devices in SQLite. The push services are two, on
-the other core: they speak TLS, keep connections, and answer 201 to all at once. Each device has a key of its own, in a
-cell of resolution 9 that is inside of every alert.
+A node, and one process of `geocast push` on a core of its own, with devices in SQLite. Two push services run on the
+other core: they use TLS, keep connections open and answer 201 to every push at once. Each device has a key of its own,
+in a cell of resolution 9 that is inside every alert.
 
-Measures: the CPU of the process for each push, all in; from the 201 of an alert until the services have the first 100
-pushes, and the last; from the 201 of an extreme alert, in the middle of a minor one to all, until they have its first;
-the same of one service while the other takes requests and answers none. Of many devices: CPU and time until the process
-is ready, and memory. What devices lack, and what they are told twice, when the process is killed in a fan-out, and
-again in that of the cancel.
+Measures: the total CPU of the process for each push; from the 201 of an alert until the services have the first 100
+pushes, and the last; from the 201 of an extreme alert, in the middle of a minor one to all, until they have its first
+push; the same with one service while the other accepts requests and answers none. With many devices: CPU and time until
+the process is ready, and memory. Pushes that devices miss or get twice when the process is killed during a fan-out, and
+again during that of the cancel.
 
-Leaves out: the way to a real service and its time to answer: with 200 requests under way a service that takes 50 ms is
-given 4,000 a second at most. What a node costs with push off is in `fanout`: it knows nothing of it.
+Leaves out: the way to a real service and its time to answer: with 200 requests under way, a service that takes 50 ms
+gets at most 4,000 a second. A node does not depend on push; what it costs alone is in `fanout`.
 """
 
 import time
@@ -35,10 +35,10 @@ from bench.runs import Bench, Place
 SPREAD_M = 14_000.0
 SOON = 100
 PATIENCE_S = 120.0
-SETTLE_S = 0.3  # after the last push, for what is noted of it
+SETTLE_S = 0.3  # after the last push, until its result is stored
 URGENT_ROUNDS = 3
-MIDDLE = 0.2  # of a fan-out, when something happens in it
-HANGING = 1  # the service that hangs
+MIDDLE = 0.2  # share of a fan-out after which the test interferes
+HANGING = 1  # number of the service that hangs
 
 GOAL_CPU_US, GOAL_SOON_MS, GOAL_LAST_MS, GOAL_URGENT_MS = 300, 150, 4_000, 250
 GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
@@ -46,7 +46,7 @@ GOAL_READY_S, GOAL_KIB, GOAL_TWICE = 20, 2.5, 512
 
 @contextmanager
 def _running(place: Place, population: Population) -> Iterator[tuple[Geocast, GeocastPush]]:
-    """A node on the clients' cores, and the process that wakes these devices on the server's."""
+    """Run a node on the clients' cores, and on the server's core the push process with these devices."""
     with Geocast(place.home, place.cores.clients) as node, GeocastPush(node, population, place.cores.server) as push:
         yield node, push
 
@@ -57,14 +57,14 @@ def _population(place: Place, services: PushServices, size: int) -> Population:
 
 
 def _published(node: Geocast, severity: str = "severe") -> tuple[int, int]:
-    """Publish an alert to all: its number, and when that was answered 201."""
+    """Publish an alert to all devices; return its number and the time of its 201."""
     alert = next_number()
     node.publish(alert, severity=severity)
     return alert, time.monotonic_ns()
 
 
 def _wait_for(services: PushServices, count: int) -> None:
-    """Until the services have been sent so many pushes since they were asked for them."""
+    """Wait until the services have received `count` pushes since the last `take`."""
     processes.wait_until(lambda: services.count() >= count, f"{count:,} pushes", PATIENCE_S)
 
 
@@ -72,7 +72,10 @@ def _wait_for(services: PushServices, count: int) -> None:
 
 
 def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any]:
-    """Alerts to all devices, one after the other. The first, for which connections are made, is told apart."""
+    """Publish alerts to all devices, one after the other.
+
+    The first alert, during which connections are made, is reported separately.
+    """
     services, size = population.services, population.size
     cpu_us, soon_ms, last_ms, waited, took = [], [], [], 0.0, 0.0
     with _running(place, population) as (node, push), screen.progress("alerts to all", 1 + rounds) as show:
@@ -104,9 +107,9 @@ def _fanouts(place: Place, population: Population, rounds: int) -> dict[str, Any
 
 
 def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[float]:
-    """From the 201 of an extreme alert until the first has it, while a minor one is on its way to all.
+    """Return ms from the 201 of an extreme alert until its first push, while a minor alert is sent to all.
 
-    `reached`: how many phones have a service that answers.
+    `reached` is the number of phones whose service answers.
     """
     found = []
     for _ in range(URGENT_ROUNDS):
@@ -124,7 +127,7 @@ def _urgent_ms(node: Geocast, services: PushServices, reached: int) -> list[floa
 
 
 def _killed(place: Place, population: Population) -> dict[str, int]:
-    """Kill the process in the middle of an alert, and in the middle of its cancel; it is started again at once."""
+    """Kill and restart the process in the middle of an alert, and again in the middle of its cancel."""
     services, size = population.services, population.size
     with _running(place, population) as (node, push):
         numbers: list[int] = []
@@ -141,7 +144,7 @@ def _killed(place: Place, population: Population) -> dict[str, int]:
 def _told_in_spite(
     push: GeocastPush, services: PushServices, size: int, publish: Callable[[], object]
 ) -> Counter[tuple[int, bytes]]:
-    """How often each phone was sent what is published, whose process was killed in the middle."""
+    """Publish, and kill the process in the middle; return how often each phone got each message."""
     services.take()
     publish()
     _wait_for(services, int(size * MIDDLE))
@@ -154,9 +157,9 @@ def _told_in_spite(
         return len(told) >= size
 
     try:
-        processes.wait_until(all_are_told, "all are told", PATIENCE_S, 0.2)
+        processes.wait_until(all_are_told, "all devices have the push", PATIENCE_S, 0.2)
     except click.ClickException:
-        screen.say("some were never told")
+        screen.say("some devices never got the push")
     time.sleep(SETTLE_S)
     all_are_told()
     return told
@@ -170,7 +173,7 @@ def _twice(told: Counter[tuple[int, bytes]]) -> int:
 
 
 def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
-    """What it takes to start with many devices, and to have them."""
+    """Return the time and CPU of a start with many devices, and their memory."""
     nobody, everybody = _population(place, services, 0), _population(place, services, size)
     with Geocast(place.home, place.cores.clients) as node:
         with GeocastPush(node, nobody, place.cores.server) as push:
@@ -194,7 +197,7 @@ def _many(place: Place, services: PushServices, size: int) -> dict[str, float]:
 
 
 def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any]:
-    """Alerts to all, then a kill, then many devices."""
+    """Measure alerts to all devices, then kills, then a start with many devices."""
     with push_services(place.home) as services:
         population = _population(place, services, devices)
         found = _fanouts(place, population, rounds)
@@ -202,7 +205,7 @@ def measure(place: Place, devices: int, rounds: int, many: int) -> dict[str, Any
 
 
 def table(result: Result) -> Table:
-    """Each figure beside its goal."""
+    """Return each figure beside its goal."""
     found, devices, many = result.found, result.parameters["devices"], result.parameters["many"]
     killed, of_many = found["killed"], found["many"]
     rows = [
@@ -242,7 +245,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """The waits, beside their goals."""
+    """Plot the waiting times beside their goals."""
     found, axes = result.found, figure.subplots()
     waits = {
         f"first {SOON}": (found["soon_ms"]["p99"], GOAL_SOON_MS),
@@ -260,7 +263,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "push",
-    "what it costs to wake a phone, how soon, and what a kill does.",
+    "what it costs to wake a phone, how soon phones are woken, and what is lost by a kill.",
     measure,
     table,
     plot,

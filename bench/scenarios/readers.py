@@ -1,14 +1,14 @@
-"""`readers`: how many stream processes follow one log in Redis.
+"""`readers`: how many stream processes can follow one log in Redis.
 
-Each is two things here: a reader, which asks as the log does (XREAD COUNT, BLOCK, on a connection of its own), and the
-log itself (`geocast.alertlog.redis_streams`), which beats once a second. Alerts are appended to all of them by turns,
-at a steady rate, durably (`appendfsync always`).
+Each process is represented by two parts: a reader, which sends the same command as the log (XREAD COUNT, BLOCK, on a
+connection of its own), and the log itself (`geocast.alertlog.redis_streams`), which writes a heartbeat once a second.
+Alerts are appended through the logs in turn, at a steady rate, durably (`appendfsync always`).
 
-Measures: CPU of Redis when nothing is appended; then at each rate its CPU, the bytes that it sends, and the time from
-when an append was due until it was answered, and until each reader had it.
+Measures: CPU of Redis without appends; then at each rate its CPU, the bytes that it sends, and the time from when an
+append was due until it was answered, and until each reader had it.
 
 Leaves out: what a process does with an entry (`fanout`), replicas, a network. The readers are plain sockets in one
-process that parses answers with hiredis: with processes of their own the clients' cores would be what is measured.
+process that parses answers with hiredis: with a process for each reader, the clients' cores would be the limit.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ STREAM = b"{geocast}:stream"
 LIFETIME_MS = 3_600_000
 
 
-# ---- those who append, in a process of their own -------------------------------------------------------------------
+# ---- appending, in a process of its own ----------------------------------------------------------------------------
 
 
 def _alert(at: int) -> Revision:
@@ -51,7 +51,10 @@ def _alert(at: int) -> Revision:
 
 
 def _append(url: str, count: int, pipe: Connection) -> None:
-    """Be so many logs that beat. For each (first, rate, seconds) that comes append, and send (due, answered) in ns."""
+    """Run `count` logs with heartbeats.
+
+    For each (first, rate, seconds) from the pipe append alerts, and send the list of (due, answered) in ns.
+    """
     asyncio.run(_append_on(url, count, pipe))
 
 
@@ -88,15 +91,15 @@ def _appender(url: str, count: int) -> Iterator[Connection]:
         pipe.send(None)
 
 
-# ---- those who read ------------------------------------------------------------------------------------------------
+# ---- reading -------------------------------------------------------------------------------------------------------
 
 
 class _Reader:
-    """One connection that follows the stream from its end on."""
+    """One connection that follows the stream from its current end."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
-        self.got: list[tuple[bytes, int]] = []  # (id of the alert, when in ns)
+        self.got: list[tuple[bytes, int]] = []  # (id of the alert, time in ns)
         self._parser = hiredis.Reader()
         self._ask(b"$")
 
@@ -106,19 +109,19 @@ class _Reader:
         self.socket.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub wants one part
 
     def take(self) -> None:
-        """Something came."""
+        """Read the available answers, and ask for more."""
         self._parser.feed(self.socket.recv(1 << 20))
         while (answer := self._parser.gets()) is not False:
             now_ns = time.monotonic_ns()
             for place, fields in answer[0][1] if answer else ():
                 self._place = place
-                if fields[4] == b"i":  # no heartbeat; append.lua writes it third
+                if fields[4] == b"i":  # the entry is no heartbeat: append.lua writes the id as the third field
                     self.got.append((fields[5], now_ns))
             self._ask(self._place)
 
 
 class _Redis:
-    """A redis-server that syncs before it answers, with nothing else on its core."""
+    """A redis-server that syncs before it answers, alone on its core."""
 
     def __init__(self, stack: ExitStack, place: Place) -> None:
         [self.port] = processes.free_ports(1)
@@ -134,11 +137,11 @@ class _Redis:
 
     @property
     def url(self) -> str:
-        """What `--log` takes."""
+        """The URL of this Redis, for `--log`."""
         return f"redis://127.0.0.1:{self.port}"
 
     def spent(self) -> tuple[float, float, int]:
-        """(time, seconds of CPU, bytes sent) so far."""
+        """Return the time, the CPU in seconds and the bytes sent so far."""
         return time.monotonic(), processes.cpu_s([self._process.pid]), self._bytes_out()
 
     def _bytes_out(self) -> int:
@@ -152,7 +155,7 @@ class _Redis:
 
 
 def measure(place: Place, readers: tuple[int, ...], rates: tuple[int, ...], seconds: float) -> dict[str, Any]:
-    """A Redis for each number of readers; a stretch without appends, then one at each rate."""
+    """Start a Redis for each number of readers; measure it without appends, then at each rate."""
     found = []
     with screen.progress("stretches", len(readers) * (1 + len(rates))) as show:
         for count in readers:
@@ -194,7 +197,7 @@ def _stretch(redis: _Redis, readers: list[_Reader], pipe: Connection, order: tup
 
 
 def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[tuple[int, int]]:
-    """Read until the appender is done and all have everything; when appends were due and answered, in ns."""
+    """Read until the appender is done and all readers have everything; return (due, answered) of appends in ns."""
     times: list[tuple[int, int]] | None = None
     deadline = None
     with selectors.DefaultSelector() as selector:
@@ -213,7 +216,7 @@ def _read_all(readers: list[_Reader], pipe: Connection, expected: int) -> list[t
 
 
 def table(result: Result) -> Table:
-    """One row for each stretch."""
+    """Return one row for each number of readers and rate."""
     rows = [
         [
             str(it["readers"]),
@@ -238,7 +241,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """CPU and latency over the rate, for each number of readers."""
+    """Plot CPU and latency over the rate, for each number of readers."""
     cpu, latency = figure.subplots(1, 2)
     stretches = result.found["stretches"]
     for readers in dict.fromkeys(it["readers"] for it in stretches):
@@ -254,7 +257,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "readers",
-    "how many processes follow one log in Redis.",
+    "how many processes can follow one log in Redis.",
     measure,
     table,
     plot,

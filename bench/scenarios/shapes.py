@@ -1,11 +1,12 @@
 """`shapes`: what a session pays where each of many live alerts has eight shapes: circles, or rings.
 
-Three nodes, each with as many live alerts: of one circle each, of eight circles, and of eight rings of 62 corners,
-about as many as an area may have (500) in all. Ten alerts hold, with one of their shapes, the place that sessions
-come to; all other shapes, of 500 m, are spread over a continent. They stand in the log before the node starts.
+Three nodes have the same number of live alerts: with one circle each, with eight circles, and with eight rings of 62
+corners, about as many as an area may have (500). Ten alerts contain, in one of their shapes, the place of the measured
+sessions; all other shapes, of 500 m, are spread over a continent. The alerts are in the log before the node starts.
 
-Measures: until the node has read its log; its memory; the CPU of the node for one session that connects, says hello, is
-sent the ten and hangs up, and for each move, filter and token of one. The nodes are up at once and take turns.
+Measures: until the node has read its log; its memory; the CPU of the node for one session that connects, says hello,
+gets the ten alerts and disconnects, and for each move, filter and token of a session. The nodes run at once and take
+turns.
 """
 
 import math
@@ -36,7 +37,7 @@ def _circle(lat: float, lng: float) -> KnownShape:
 
 
 def _ring(lat: float, lng: float) -> KnownShape:
-    """Each other corner is nearer to the middle."""
+    """Return a ring in which every second corner is nearer to the middle."""
     turn = np.append(np.arange(CORNERS), 0) * 2 * math.pi / CORNERS
     far_m = RADIUS_M * np.where(np.arange(CORNERS + 1) % 2, 0.8, 1.0)
     far_m[-1] = far_m[0]
@@ -64,7 +65,7 @@ def _alerts(kind: str, count: int) -> list[Revision]:
 
 
 def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
-    """A node for each kind; rounds by turns."""
+    """Run a node for each kind of shape; measure them in turns."""
     found: dict[str, Any] = {}
     doings = {}
     with ExitStack() as stack:
@@ -83,7 +84,7 @@ def measure(place: Place, alerts: int, rounds: int) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """One row for each measure, one column for each kind."""
+    """Return one row for each measured value, and one column for each kind of shape."""
     kinds = result.found["kinds"]
     one, *others = kinds.values()
     titles = ("connect, hello and leave, CPU µs", "move, CPU µs", "filter, CPU µs", "token, CPU µs")
@@ -102,7 +103,7 @@ def _shown(key: str, value: float) -> str:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """What a session costs, by kind."""
+    """Plot the cost of a session by kind of shape."""
     kinds = result.found["kinds"]
     axes = figure.subplots()
     width = 0.8 / len(kinds)

@@ -1,10 +1,11 @@
-"""`slow`: what clients that don't read do to the others.
+"""`slow`: how clients that don't read affect the others.
 
-Two runs of the same alerts at the same rate to the same crowd: one alone, one beside 1 % of sessions that never read,
-1 % that read 1 KB a second, and one that pings without reading. All of them are inside every area.
+Two runs of the same alerts at the same rate to the same crowd: one alone, and one beside 1 % of sessions that never
+read, 1 % that read 1 KB a second, and one that pings without reading. All sessions are inside every area.
 
-Measures: p50 and p99 of the others, publish (when it was due) -> received, in both runs; how far the server's resident
-memory grew in each; what the server counts as slow, and whom it closed (4420 comes after 30 s).
+Measures: p50 and p99 of the other sessions, from when an alert was due until it was received, in both runs; the growth
+of the server's resident memory in each; the sessions that the server counts as slow, and those that it closed (with
+4420 after 30 s).
 """
 
 import base64
@@ -27,7 +28,7 @@ SAMPLE_S = 0.05
 
 
 def measure(place: Place, sessions: int, percent: float, payload: int, rate: float, seconds: float) -> dict[str, Any]:
-    """The run alone, then the run with the others."""
+    """Measure the crowd alone, then beside misbehaving sessions."""
     bad = max(1, round(sessions * percent / 100))
     alerts = max(1, round(rate * seconds))
     found = {}
@@ -65,7 +66,7 @@ def _misbehaving(place: Place, node: Geocast, counts: tuple[int, int, int]) -> I
     command = [sys.executable, "-P", script, str(node.port), openings, *map(str, counts)]
     process = processes.start(command, place.cores.clients, output)
     try:
-        processes.wait_until(lambda: "ready" in output.read_text(), "those that misbehave are in")
+        processes.wait_until(lambda: "ready" in output.read_text(), "misbehaving sessions have joined")
         yield
     finally:
         processes.stop(process)
@@ -77,14 +78,14 @@ def _text(data: bytes) -> str:
 
 @contextmanager
 def _watched_memory(node: Geocast) -> Iterator[list[int]]:
-    """The server's resident memory, again and again; there is one value at least."""
+    """Sample the server's resident memory repeatedly; the list has at least one value."""
     found = [node.rss_bytes()]
     with processes.repeating(lambda: found.append(node.rss_bytes()), SAMPLE_S):
         yield found
 
 
 def table(result: Result) -> Table:
-    """One row for each run."""
+    """Return one row for each run."""
     runs = result.found["runs"]
     rows = [
         [
@@ -120,7 +121,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Percentiles and memory of both runs."""
+    """Plot percentiles and memory of both runs."""
     runs = result.found["runs"]
     latency, memory = figure.subplots(1, 2)
     for name, it in runs.items():
@@ -134,7 +135,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "slow",
-    "what clients that don't read do to the others.",
+    "how clients that don't read affect the others.",
     measure,
     table,
     plot,

@@ -1,14 +1,14 @@
 """`storm`: all sessions lose their node at once, and come back.
 
-The node is killed (SIGKILL) and started again at once, on the same log and ports. Each session dials again after a
-random delay in the window, until it is taken; it shows an EdDSA token of its own and says what it holds. When half
-of them are back, an alert is published for all.
+The node is killed (SIGKILL) and started again at once, on the same log and ports. Each session reconnects after a
+random delay in the window, until it is accepted; it sends an EdDSA token of its own and the alerts that it holds. When
+half of the sessions are back, an alert is published for all.
 
-Measures: from the kill until all are welcome again; the CPU of the new process for each connect (its start left out);
-from the publish of the alert until the last session has it, by whichever way.
+Measures: from the kill until all sessions are welcome again; the CPU of the new process for each connect (without its
+start); from the publication of the alert until the last session has it, in the welcome batch or live.
 
-Leaves out: TLS. The window (by default up to 1 s) is far below the one that the protocol has (1 to 30 s): the point is
-what the node can take.
+Leaves out: TLS. The window (by default up to 1 s) is far below the one in the protocol (1 to 30 s), to find out what
+the node can take.
 """
 
 import signal
@@ -30,7 +30,7 @@ SPREAD_M = 14_000.0
 
 
 def measure(place: Place, sessions: int, held: int, window_ms: int, inflight: int) -> dict[str, Any]:
-    """One storm."""
+    """Connect all sessions, deliver the alerts that they hold, and kill the node once."""
     with ExitStack() as stack:
         node = stack.enter_context(geocast_alone(place))
         numbers = [next_number() for _ in range(held)]
@@ -94,7 +94,7 @@ def _storm(node: Geocast, crowd: Crowd) -> dict[str, Any]:
 
 
 def table(result: Result) -> Table:
-    """One row for each measure."""
+    """Return one row for each measured value."""
     found = result.found
     rows = [
         ["node up again after the kill, ms", number(found["node_up_ms"]), ""],
@@ -114,7 +114,7 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """How many are back, over time."""
+    """Plot the share of sessions that are back over time."""
     axes = figure.subplots()
     axes.plot(result.found["back_by_ms"], range(101))
     axes.axvline(result.found["node_up_ms"], linestyle=":", label="node up")
@@ -125,7 +125,7 @@ def plot(result: Result, figure: Any) -> None:
 
 BENCH = Bench(
     "storm",
-    "a node is killed, and all its sessions come back with a token each and what they hold.",
+    "a node is killed, and all its sessions come back, each with a token and the alerts that it holds.",
     measure,
     table,
     plot,

@@ -1,8 +1,8 @@
-"""`urgent`: who is served first. The nearest hundred, and an `extreme` alert published while a `minor` one is sent.
+"""`urgent`: who gets an alert first: the nearest hundred, and an `extreme` alert published while a `minor` one is sent.
 
-Measures, for geocast alone (the peers send in the order of their lists): publish -> received by the nearest 100 of
-all; publish of an extreme alert -> received by its first 100, when a fifth of the sessions have a minor one that goes
-to all of them; and how late timers of the server's event loop were meanwhile, by its own metrics.
+Measures, for geocast alone (the peers send in the order of their lists): publish -> received by the nearest 100 of all
+sessions; publish of an extreme alert -> received by its first 100, when a fifth of the sessions have a minor alert that
+goes to all of them; and how late timers of the server's event loop were meanwhile, by its own metrics.
 """
 
 import time
@@ -22,7 +22,7 @@ LAG = "geocast_loop_lag_seconds"
 
 
 def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
-    """Rounds of one alert alone, then of an extreme one during a minor one."""
+    """Publish alerts alone, then extreme alerts during minor ones."""
     where = places.around(sessions, SPREAD_M)
     with ExitStack() as stack:
         node = stack.enter_context(geocast_alone(place))
@@ -50,7 +50,7 @@ def measure(place: Place, sessions: int, rounds: int) -> dict[str, Any]:
 
 
 def _overtake(audience: Audience) -> tuple[float, float, float]:
-    """The extreme one's time to its first 100 and to its last, and the minor one's to its last."""
+    """Return ms until the extreme alert's first 100, until its last, and until the minor alert's last."""
     minor, extreme = next_number(), next_number()
     start = time.monotonic_ns()
     audience.system.publish(minor, severity="minor")
@@ -65,14 +65,14 @@ def _overtake(audience: Audience) -> tuple[float, float, float]:
 
 
 def _lags(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """Of all timers meanwhile, the share that was at most so late."""
+    """Return the share of timers that were at most this late, by the upper bound in seconds."""
     buckets = {name: after[name] - before.get(name, 0) for name in after if name.startswith(f"{LAG}_bucket")}
     total = max(buckets.values(), default=0)
     return {name.split('le="')[1].split('"')[0]: count / total for name, count in buckets.items()} if total else {}
 
 
 def table(result: Result) -> Table:
-    """One row for each measure."""
+    """Return one row for each measured value."""
     found = result.found
     goals = {"nearest_ms": "≤ 10", "extreme_first_100_ms": "≤ 10"}
     names = {
@@ -95,14 +95,14 @@ def table(result: Result) -> Table:
 
 
 def plot(result: Result, figure: Any) -> None:
-    """Each round."""
+    """Plot the times of each round."""
     keys = ("nearest_ms", "extreme_first_100_ms", "last_ms", "minor_last_ms")
     plot_rounds(figure, result.found, keys, table(result).title)
 
 
 BENCH = Bench(
     "urgent",
-    "the nearest first, and an extreme alert that overtakes a minor one.",
+    "how soon the nearest get an alert, and an extreme alert that overtakes a minor one.",
     measure,
     table,
     plot,

@@ -1,4 +1,4 @@
-"""The bench's own arithmetic and files, and one small fan-out from end to end."""
+"""Tests of the bench's arithmetic and files, and one small run of several scenarios from end to end."""
 
 import shutil
 
@@ -20,16 +20,14 @@ from bench.scenarios import calls, push
 from geocast.geometry.sphere import distance_m
 
 
-def test_a_summary_has_percentiles_and_the_greatest():
-    """Of 1 to 100."""
+def test_summary_has_percentiles_and_maximum():
     found = stats.summary(range(1, 101))
     assert found["p50"] == 50.5
     assert found["p99"] == pytest.approx(99.01)
     assert found["max"] == 100
 
 
-def test_nothing_has_a_summary_too():
-    """All zeros, no warning."""
+def test_summary_of_no_values_is_zero():
     assert set(stats.summary([]).values()) == {0.0}
     assert stats.median([]) == 0.0
     assert stats.ratio(1.0, 0.0) is None
@@ -39,27 +37,25 @@ def test_nothing_has_a_summary_too():
     ("value", "text"),
     [(0, "0"), (0.01234, "0.0123"), (1.5, "1.5"), (123.4, "123"), (1234567, "1,230,000"), (None, "–")],
 )
-def test_numbers_are_short(value, text):
-    """Three significant digits."""
+def test_number_has_three_significant_digits(value, text):
     assert number(value) == text
 
 
-def test_only_what_is_between_the_markers_is_rewritten():
-    """Twice gives the same as once."""
+def test_only_text_between_markers_is_replaced():
+    """Rewriting a second time changes nothing."""
     text = f"before\n{BEGIN}\nold\n{END}\nafter\n"
     once = between_markers(text, "new")
     assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
     assert between_markers(once, "new") == once
 
 
-def test_a_text_without_markers_is_refused():
-    """Rather than lost."""
+def test_text_without_markers_is_refused():
     with pytest.raises(ValueError, match="results: begin"):
         between_markers("no markers here", "new")
 
 
-def test_a_table_is_markdown_and_rich():
-    """With a bar in a cell escaped."""
+def test_table_renders_as_markdown_and_on_screen():
+    """The Markdown escapes a bar in a cell."""
     table = Table("title", ("", "a|b"), [["x", "1"]], ["a note"])
     assert "| x | 1 |" in table.markdown()
     assert "a\\|b" in table.markdown()
@@ -67,8 +63,8 @@ def test_a_table_is_markdown_and_rich():
     assert table.for_screen().row_count == 1
 
 
-def test_the_published_pages_show_the_published_results():
-    """README.md and tables.md are what `python -m bench table` makes of bench/results."""
+def test_published_pages_match_published_results():
+    """README.md and tables.md equal the output of `python -m bench table` for bench/results."""
     paths = (results.FOLDER / f"{name}.json" for name in BENCHES)
     found = [Result.load(path) for path in paths if path.exists()]
     tables = [BENCHES[each.name].table(each) for each in found]
@@ -90,12 +86,11 @@ def test_the_published_pages_show_the_published_results():
     ],
 )
 def test_summary_row_gives_reason_only_when_goal_is_missed(goal, values, missed):
-    """Values count as they are shown, and each of them has to reach the goal."""
+    """Values count as they are shown, and each value must reach the goal."""
     assert ("the reason" in summary.Figure("what", values, goal, "the reason").row()) is missed
 
 
-def test_a_result_comes_back_from_its_file(tmp_path):
-    """Equal in every field."""
+def test_saved_result_loads_without_secrets(tmp_path):
     result = Result("some", parameters_of({"vs": ("raw",), "publish_token": "secret"}), {"x": [1.5, "µ"]})
     path = result.save(tmp_path)
     assert Result.load(path) == result
@@ -104,8 +99,8 @@ def test_a_result_comes_back_from_its_file(tmp_path):
     assert result.versions["python"]
 
 
-def test_places_are_as_near_as_they_should_be():
-    """A share inside, all of those within the radius; the nearest first."""
+def test_places_inside_are_within_radius():
+    """The share inside is within the radius, the others are far away, and `nearest` sorts by distance."""
     found = places.around(200, 5_000.0, share=0.25)
     distances = np.array([distance_m(*places.CENTRE, *found.to_map(at).values()) for at in range(200)])
     assert found.inside.sum() == 50
@@ -114,38 +109,37 @@ def test_places_are_as_near_as_they_should_be():
     assert (np.diff(distances[found.nearest(50)]) >= 0).all()
 
 
-def test_payloads_differ_in_nothing_but_the_number():
-    """And have one size, as frames do."""
+def test_payloads_differ_only_in_the_number():
+    """All payloads have the same size, as frames do."""
     payload = Payload(b'{"id":"' + alert_id(7).encode() + b'"}', alert_id(7))
     assert payload.of(12) == b'{"id":"bench-0000012"}'
     assert len(payload) == len(payload.of(9_999_999))
 
 
 @pytest.mark.parametrize(("size", "head"), [(5, 2), (126, 4), (65_536, 10)])
-def test_frames_have_the_head_of_their_size(size, head):
-    """RFC 6455, 5.2."""
+def test_frame_has_head_for_its_size(size, head):
+    """The length of the head follows RFC 6455, 5.2."""
     assert len(unmasked(b"x" * size)) == head + size
     assert len(masked(b"x" * size)) == head + 4 + size
 
 
-def test_every_subcommand_explains_itself():
-    """What it measures and what it leaves out; and `all` has parameters for each."""
+def test_every_subcommand_has_help():
+    """Parameters for `all --short` must be options of the subcommand."""
     for name, bench in BENCHES.items():
         result = CliRunner().invoke(cli, [name, "--help"])
         assert result.exit_code == 0, result.output
         assert bench.short.keys() <= {each.name for each in cli.commands[name].params}
 
 
-def test_an_unknown_peer_is_one_clear_line():
-    """And names those that there are."""
+def test_unknown_peer_is_refused_with_list_of_peers():
     result = CliRunner().invoke(cli, ["fanout", "--vs", "raw,other"])
     assert result.exit_code == 2
     assert "choose from raw" in result.output
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-def test_a_small_fanout_from_end_to_end(tmp_path):
-    """20 sessions, half of them inside, beside the bare loop: everything came, and a file and a plot are left."""
+def test_small_fanout_delivers_everything(tmp_path):
+    """20 sessions, half of them inside, beside the bare send loop; the run leaves a file and a plot."""
     options = "--sessions 20 --share 0.5 --rounds 2 --vs raw --deliveries-per-s 100 --seconds 0.5 --flat-out 2"
     cores_before = machine.cores()
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "fanout", *options.split()])
@@ -160,8 +154,8 @@ def test_a_small_fanout_from_end_to_end(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="needs a C compiler")
-def test_a_few_calls_from_end_to_end(tmp_path, monkeypatch):
-    """All of the first ring hear of each, the last ring comes when it has to; nothing takes no time at all."""
+def test_small_calls_run_reaches_all_waves(tmp_path, monkeypatch):
+    """Everybody in the first wave gets each call, the last wave comes in time, and all durations are positive."""
     small = {
         "IDLE_S": 0.2,
         "SETTLE_S": 0.0,
@@ -185,8 +179,8 @@ def test_a_few_calls_from_end_to_end(tmp_path, monkeypatch):
     assert min(found["open"]["2"][of] for of in ("visit_with", "visit_without", "move_with", "move_without")) > 0
 
 
-def test_a_few_pushes_from_end_to_end(tmp_path, monkeypatch):
-    """Everybody is told, in spite of a service that hangs and of two kills; nothing takes no time at all."""
+def test_small_push_run_misses_no_device(tmp_path, monkeypatch):
+    """Every device gets the push despite a hanging service and two kills; all durations are positive."""
     monkeypatch.setattr(push, "URGENT_ROUNDS", 1)
     options = "--devices 20 --rounds 1 --many 10"
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "push", *options.split()])
@@ -200,8 +194,8 @@ def test_a_few_pushes_from_end_to_end(tmp_path, monkeypatch):
 
 
 @needs_redis
-def test_a_few_readers_from_end_to_end(tmp_path):
-    """Three of them get all that is appended, after it was answered or at about that time, and Redis has worked."""
+def test_small_readers_run_misses_no_entry(tmp_path):
+    """Three readers get everything that is appended, and Redis reports CPU and bytes for it."""
     options = "--readers 3 --rates 20 --seconds 1"
     result = CliRunner().invoke(cli, ["--results", str(tmp_path), "readers", *options.split()])
     assert result.exit_code == 0, result.output

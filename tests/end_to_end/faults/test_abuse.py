@@ -1,7 +1,8 @@
-"""Attacks beside good parties, none of whom notices: nothing refused or lost, nobody outside told.
+"""Tests that attack a deployment while good parties use it, and check that they notice nothing.
 
-`make soak-abuse` has each attack last for SECONDS=60, beside more parties, and compares times. Without it an attack
-lasts a second or two, and times are not judged.
+Nothing of a good party may be refused or lost, and nobody outside may get a message. `make soak-abuse` runs each attack
+for SECONDS=60 beside more parties and compares response times. Without it an attack lasts a second or two, and times
+are not compared.
 """
 
 import os
@@ -29,20 +30,20 @@ pytestmark = [
 
 
 class Worlds:
-    """The world that attacks share, until one has succeeded. In a long run each has its own."""
+    """The deployment that all attacks share until one attack succeeds. In a long run each attack gets a new one."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         self._factory, self._world = factory, None
         self.verdicts: list[Verdict] = []
 
     def get(self) -> AttackedDeployment:
-        """Return the world."""
+        """Return the deployment; start it first if there is none."""
         if self._world is None:
             self._world = AttackedDeployment(self._factory.mktemp("abuse"), on_redis=ON_REDIS, seed=SEED, **SIZE)
         return self._world
 
     def end(self) -> None:
-        """End the world, if there is one."""
+        """Stop the deployment, if there is one."""
         world, self._world = self._world, None
         if world is not None:
             world.close()
@@ -53,7 +54,7 @@ class Worlds:
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
-    """Worlds to attack; at the end the table of verdicts is shown."""
+    """Yield the deployments to attack; print the table of verdicts at the end."""
     worlds = Worlds(tmp_path_factory)
     yield worlds
     worlds.end()
@@ -62,7 +63,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda each: f"{each.name}-{each.rule}")
 def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
-    """HD1 to HD19: what is published reaches all who are inside, and nobody else; the attacker gains nothing."""
+    """Alerts reach everybody inside and nobody else, and the attacker gains nothing (HD1 to HD19)."""
     if attack.only_on and ON_REDIS:
         pytest.skip(f"an attack on a log in {attack.only_on}")
     seconds = max(SECONDS, attack.at_least_s)
@@ -80,8 +81,8 @@ def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
         assert not verdict.slow(), f"p99 more than twice what it is without the attack, in every turn: {verdict.slow()}"
 
 
-def test_verdict_is_slow_only_where_every_turn_is():
-    """A p99 of more than twice the quiet one in one turn is noise; in all of them it is the attack's."""
+def test_verdict_is_slow_only_if_every_turn_is_slow():
+    """A p99 above twice the quiet p99 in one turn is noise; in every turn the attack is the cause."""
     turns = [({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.05})] * 2
     turns.append(({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.03}))
     verdict = Verdict("any", "")
@@ -91,8 +92,7 @@ def test_verdict_is_slow_only_where_every_turn_is():
     assert verdict.worst()[1] == "ping"
 
 
-def test_board_counts_who_was_not_told_who_was_outside_and_who_was_told_twice():
-    """Who is inside is to be told once, and nobody else."""
+def test_board_counts_missing_repeated_and_outside_messages():
     board = Board()
     awaited = board.expect(("a", 1), ["in", "in too"])
     for who, key in (("in", ("a", 1)), ("in", ("a", 1)), ("out", ("a", 1)), ("in", ("a", 2))):
@@ -102,7 +102,7 @@ def test_board_counts_who_was_not_told_who_was_outside_and_who_was_told_twice():
 
 
 def test_drain_with_held_requests_ends_without_traceback(worlds: Worlds):
-    """HD3, HD14: a node that is told to end does not wait for requests whose bodies never come."""
+    """A node that is stopped does not wait for requests whose bodies never come (HD3, HD14)."""
     verdict, took = worlds.get().drain(DRAIN)
     worlds.end()
     worlds.verdicts.append(verdict)

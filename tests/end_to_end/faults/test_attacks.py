@@ -1,7 +1,7 @@
-"""Attacks on an address and on who is there, on a real node, by those who may ask: subscribers and publishers.
+"""Attacks on a real node that try to find the address of an alert, or whether somebody is there.
 
-`test_observers.py` asks what the published areas give away to somebody who reckons. Here the areas are what a node
-sends and says, and the attacker has connections and tokens.
+The attackers are subscribers and publishers with valid tokens. `test_observers.py` asks what published areas reveal by
+calculation alone; here the attackers use what a node sends and answers.
 """
 
 import random
@@ -22,7 +22,7 @@ AT_A_TIME = 8
 
 
 def addresses(spot: Point, count: int) -> list[Point]:
-    """Places all over the cell that a spot is in."""
+    """Return `count` random places in the H3 cell that contains `spot`."""
     cell = h3.latlng_to_cell(*spot, 9)
     centre, draw, found = h3.cell_to_latlng(cell), random.Random(7), []
     while len(found) < count:
@@ -32,17 +32,17 @@ def addresses(spot: Point, count: int) -> list[Point]:
     return found
 
 
-# -- where it was
+# -- the address
 
 
 def heard_at(node: Node, spot: Point) -> set[str]:
-    """The ids that a subscriber is told who says that it is there."""
+    """Return the ids of the alerts that a subscriber at `spot` receives."""
     with node.join(place(spot)) as probe:
         return {message["alert"]["id"] for message in probe.batch}
 
 
-def the_edge(node: Node, centre: Point, bearing: float, ids: set[str]) -> tuple[float, int]:
-    """How far from a point the alerts end in a direction, and how many probes told of some of them and not of all."""
+def edge_of_alerts(node: Node, centre: Point, bearing: float, ids: set[str]) -> tuple[float, int]:
+    """Return the distance in m to the edge of the alerts, and the number of probes that got only some of them."""
     near, far, odd = 0.0, 2_000.0, 0
     for _ in range(HALVINGS):
         middle = (near + far) / 2
@@ -53,16 +53,16 @@ def the_edge(node: Node, centre: Point, bearing: float, ids: set[str]) -> tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)  # 13 s of CPU, of which a machine that is busy with other tests may give a twentieth
-def test_ten_thousand_probes_tell_eight_addresses_of_a_cell_not_apart(node: Node):
-    """B1, B4, TH2, TH3: whoever looks for the edge from all sides finds the published circle, the same each time."""
+@pytest.mark.timeout(1800)  # needs 13 s of CPU, and a machine busy with other tests may give only a twentieth of it
+def test_ten_thousand_probes_cannot_tell_addresses_in_one_cell_apart(node: Node):
+    """Probes for the edge from all sides find the published circle, the same for each address (B1, B4, TH2, TH3)."""
     spots = addresses(ground(), 8)
     ids = {node.publish(alert(spot, area=circle(spot, RADIUS_M)))["id"] for spot in spots}
     shape = published(*spots[0], RADIUS_M)
     centre = (shape["lat"], shape["lng"])
     bearings = [360 * n / BEARINGS for n in range(BEARINGS)]
     with ThreadPoolExecutor(AT_A_TIME) as attackers:
-        edges = list(attackers.map(lambda bearing: the_edge(node, centre, bearing, ids), bearings))
+        edges = list(attackers.map(lambda bearing: edge_of_alerts(node, centre, bearing, ids), bearings))
     assert not sum(odd for _, odd in edges)
     assert all(abs(found - shape["radius_m"]) < 1 for found, _ in edges)
 
@@ -70,29 +70,29 @@ def test_ten_thousand_probes_tell_eight_addresses_of_a_cell_not_apart(node: Node
 # -- sixteen circles, a hundred revisions
 
 
-def sixteen_round(spot: Point) -> list[Json]:
-    """Circles round a place, as one would ask for to draw something like its street."""
+def sixteen_circles(spot: Point) -> list[Json]:
+    """Return sixteen circles close around a place, which could trace something like its street."""
     return [circle(spot, RADIUS_M), *(circle(beyond(spot, 24 * n, 90 + 170 * (n % 2)), RADIUS_M) for n in range(15))]
 
 
-def test_sixteen_circles_fit_nine_tenths_of_the_cell(node: Node):
-    """B12: what a node would publish for them is nearly everywhere in the cell the same."""
+def test_sixteen_circles_look_the_same_from_most_places_in_a_cell(node: Node):
+    """The published area is the same for more than nine tenths of the places in a cell (B12)."""
     areas = []
     for spot in addresses(ground(), 200):
-        answer = node.post("/v1/alerts", alert(spot, area=sixteen_round(spot)), dry_run="true")
+        answer = node.post("/v1/alerts", alert(spot, area=sixteen_circles(spot)), dry_run="true")
         assert answer.status_code == 200, answer.text
         areas.append(answer.json()["area"])
     assert max(areas.count(area) for area in areas) > 0.9 * len(areas)
 
 
 def by_the_border(spot: Point) -> Point:
-    """A place in the middle of an edge of the cell that a spot is in."""
+    """Return the middle of an edge of the H3 cell that contains `spot`."""
     one, other, *_ = h3.cell_to_boundary(h3.latlng_to_cell(*spot, 9))
     return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
 
 
 def corrected(node: Node, spots: Iterable[Point]) -> list[Json]:
-    """The areas that subscribers see of an alert that is corrected to each of these places."""
+    """Publish an alert at the first place and correct it to each of the others; return the published areas."""
     first, *others = spots
     body = alert(first, id=new_id(), area=circle(first, RADIUS_M))
     areas = [node.publish(body)["area"]]
@@ -101,8 +101,8 @@ def corrected(node: Node, spots: Iterable[Point]) -> list[Json]:
     return areas
 
 
-def test_a_hundred_corrections_across_a_border_show_one_crossing(node: Node):
-    """B11: the published centre stays, and the circle grows once; on which side of the border is not seen again."""
+def test_hundred_corrections_across_cell_border_reveal_one_crossing(node: Node):
+    """The published centre stays and the circle grows once, so later crossings do not show (B11)."""
     middle, draw = by_the_border(ground()), random.Random(11)
     spots = [beyond(middle, draw.uniform(0, 360), draw.uniform(0, 100)) for _ in range(100)]
     assert len({h3.latlng_to_cell(*spot, 9) for spot in spots}) > 1
@@ -115,11 +115,11 @@ def test_a_hundred_corrections_across_a_border_show_one_crossing(node: Node):
         assert distance(spot, (shape["lat"], shape["lng"])) + RADIUS_M <= shape["radius_m"]
 
 
-# -- who is there
+# -- the presence of subscribers
 
 
-def test_counts_tell_nothing_under_twenty(node: Node, join: Join):
-    """H11, DP5: however many are inside, a publisher reads 0, until they are a crowd of 20."""
+def test_delivery_counts_are_zero_below_twenty_recipients(node: Node, join: Join):
+    """A publisher reads 0 until at least 20 subscribers are inside (H11, DP5)."""
     bodies = {}
     for count in (1, 2, 10, 19, 20, 21):
         spot = ground()

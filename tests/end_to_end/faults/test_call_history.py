@@ -1,4 +1,4 @@
-"""The checker of calls itself: a good history passes, and each doctored one is caught, by its words."""
+"""Tests of the checker of calls: a good history passes, and each doctored history is reported in the right words."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,22 +18,25 @@ START, LATER, END = 1_000.0, 1_100.0, 5_000.0
 
 
 def ring(revision: int = 1) -> Json:
-    """The message `call`, as far as it is looked at."""
+    """Return a message `call`, with the members that the checker reads."""
     return {"type": "call", "call": {"id": "c", "revision": revision, "near": NEAR}}
 
 
 def task(revision: int = 2, seat: int = 1, where: Json = PLACE) -> Json:
-    """The message `task`."""
+    """Return a message `task`."""
     return {"type": "task", "id": "c", "revision": revision, "seat": seat, "place": where}
 
 
 def standdown(reason: str) -> Json:
-    """The message `standdown`."""
+    """Return a message `standdown`."""
     return {"type": "standdown", "id": "c", "reason": reason}
 
 
 class Story(CallHistory):
-    """A call with one seat at a home. Ann has it; Bob, who has accepted too, was stood down; and there is Eve."""
+    """A call with one seat at a home.
+
+    Ann has the seat. Bob has accepted too and was stood down. Eve is outside the radius.
+    """
 
     def __init__(self) -> None:
         super().__init__(Terms({"public": MEDIC | FIRST_AIDER, "residence": MEDIC}, (100, 500), 1))
@@ -53,22 +56,22 @@ class Story(CallHistory):
         self.say(state="full", content=1, call={"revision": 1, "near": NEAR}, ring_m=500, seats=[seat("ann", 1)])
 
     def person(self, name: str) -> CallVisit:
-        """A connection of a medic who is near."""
+        """Return a connection of a medic who is near."""
         visit = self.visit(f"phone of {name}", name, MEDIC, {})
         visit.events.append(HERE)
         return visit
 
     def hear(self, visit: CallVisit, *events: Json | Said, at: float = START) -> None:
-        """Messages that come, and what is said between them."""
+        """Add messages that a connection gets at this time, and what it sends between them."""
         visit.events += [each if isinstance(each, Said) else Heard(each, at) for each in events]
 
     def say(self, **changes: Any) -> None:
-        """What both nodes say of the call."""
+        """Change the state of the call that both nodes report."""
         before = self.states.get("n1", {}).get("c") or {}
         self.states = {node: {"c": before | changes} for node in ("n1", "n2")}
 
     def end(self) -> None:
-        """The dispatcher has ended it, and everybody has been told."""
+        """End the call as the dispatcher does; everybody gets the message."""
         self.call.ended, self.call.may_have_ended = LATER, True
         self.say(state="ended")
         self.hear(self.ann, standdown("over"))
@@ -77,12 +80,12 @@ class Story(CallHistory):
 
 
 def seat(who: str, number: int) -> Json:
-    """A seat, as nodes tell it."""
+    """Return a seat as nodes report it."""
     return {"seat": number, "responder": who, "role": "cpr", "state": "going"}
 
 
 def reopened(story: Story) -> None:
-    """Ann has given her seat back, and Bob is rung again."""
+    """Let Ann give her seat back, so that Bob is notified again."""
     story.hear(story.ann, Said("decline", "c"), standdown("left"))
     story.last["ann"].shown.clear()
     story.last["ann"].deaf.add("c")
@@ -92,7 +95,7 @@ def reopened(story: Story) -> None:
 
 
 def corrected(story: Story) -> None:
-    """The dispatcher has given another place, and Ann has it."""
+    """Let the dispatcher correct the place; Ann has the new one."""
     story.call.places.append(OTHER)
     story.call.nears.append(NEAR)
     story.say(content=3, call={"revision": 3, "near": NEAR})
@@ -101,7 +104,7 @@ def corrected(story: Story) -> None:
 
 
 def came_back(story: Story, *more: Json) -> None:
-    """Ann comes back with the task of the seat that she has given back: the call is sent to her again (HD18)."""
+    """Let Ann reconnect holding the task of the seat that she gave back: she gets the call again (HD18)."""
     reopened(story)
     again = story.visit("tablet of ann", "ann", MEDIC, {"c": 4})
     again.events.append(HERE)
@@ -109,8 +112,7 @@ def came_back(story: Story, *more: Json) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [lambda _: None, Story.end, reopened, corrected, came_back])
-def test_a_good_history_passes(goes_on: Callable[[Story], None]):
-    """Rung, claimed, stood down; ended, reopened or corrected: all of it is as it should be."""
+def test_good_history_passes(goes_on: Callable[[Story], None]):
     story = Story()
     goes_on(story)
     assert story.judge() == []
@@ -122,8 +124,8 @@ def put_back(story: Story) -> None:
     story.hear(story.bob, task(4, 0))
 
 
-def test_a_seat_that_was_put_back_may_be_one_too_many():
-    """RV7: if the log says that it was lost; and else not."""
+def test_restored_seat_may_exceed_the_number_of_seats():
+    """More seats than the call has are allowed only if the log reports that a seat was lost (RV7)."""
     story = Story()
     put_back(story)
     assert story.judge() == [f"c: seat 0, and nothing was put back: {seat('bob', 0)}"]
@@ -131,8 +133,11 @@ def test_a_seat_that_was_put_back_may_be_one_too_many():
     assert story.judge() == []
 
 
-def test_a_log_that_loses_entries_may_have_lost_a_wider_ring():
-    """LogC5 has only ends and claims put back under another number. No ring is wider than the last, all the same."""
+def test_wider_radius_passes_only_if_the_log_may_lose_entries():
+    """Only ends and seat requests are restored under another number, so a wider radius may be lost (LogC5).
+
+    Even then nobody beyond the widest possible radius may be notified.
+    """
     story = Story()
     story.say(ring_m=100)
     story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
@@ -144,8 +149,8 @@ def test_a_log_that_loses_entries_may_have_lost_a_wider_ring():
     assert story.judge() == ["phone of eve was sent call of c, from outside the ring"]
 
 
-def test_a_ring_may_widen_after_the_nodes_were_asked():
-    """While the last answers are read, others are still called."""
+def test_radius_may_widen_after_the_nodes_were_asked():
+    """While the test reads the last answers, nodes still notify more responders."""
     story = Story()
     story.say(ring_m=100)
     story.eve.events[0] = place(beyond(TOWN, 90, 500), here=True)
@@ -156,46 +161,55 @@ def test_a_ring_may_widen_after_the_nodes_were_asked():
 
 
 DOCTORED: dict[str, tuple[Callable[[Story], object], str]] = {
-    "two on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
-    "one seat too many": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),
-    "one on two seats": (lambda s: s.say(seats=[seat("ann", 1), seat("ann", 0)]), "somebody holds two seats"),
-    "a seat for nobody": (lambda s: s.say(seats=[seat("eve", 1)]), "has never accepted"),
+    "two responders on one seat": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 1)]), "more seats are held"),
+    "more seats taken than exist": (lambda s: s.say(seats=[seat("ann", 1), seat("bob", 2)]), "more seats are held"),
+    "one responder on two seats": (lambda s: s.say(seats=[seat("ann", 1), seat("ann", 0)]), "somebody holds two seats"),
+    "a seat for a responder who never accepted": (lambda s: s.say(seats=[seat("eve", 1)]), "has never accepted"),
     "nodes disagree": (lambda s: s.states["n1"].update(c=None), "the nodes disagree"),
-    "forgotten": (lambda s: s.states.update(n1={"c": None}, n2={"c": None}), "no node knows it"),
-    "elsewhere": (lambda s: s.say(call={"revision": 1, "near": published(0, 0, 0)}), "asked for by nobody"),
-    "an end undone": (lambda s: (s.end(), s.say(state="full")), "its end was acknowledged"),
-    "ended by nobody": (lambda s: s.say(state="ended"), "nobody has asked for that"),
+    "all nodes forgot the call": (lambda s: s.states.update(n1={"c": None}, n2={"c": None}), "no node knows it"),
+    "the call is at another place": (
+        lambda s: s.say(call={"revision": 1, "near": published(0, 0, 0)}),
+        "asked for by nobody",
+    ),
+    "an acknowledged end undone": (lambda s: (s.end(), s.say(state="full")), "its end was acknowledged"),
+    "ended without a request": (lambda s: s.say(state="ended"), "nobody has asked for that"),
     "expired too soon": (lambda s: s.say(state="expired"), "expired too soon"),
-    "a task unasked for": (lambda s: s.hear(s.eve, task()), "who has never accepted"),
-    "a task once more": (lambda s: s.hear(s.ann, task(), task()), "revision 2, 3 times"),
-    "an older task": (lambda s: (corrected(s), s.hear(s.ann, task())), "revision 2, after 3"),
-    "a task of nowhere": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that it never had"),
-    "rung twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
-    "rung though it was held": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
-    "rung twice after coming back": (lambda s: came_back(s, ring(3)), "revision 3, after 3"),
-    "rung from afar": (lambda s: s.hear(s.eve, ring()), "from outside the ring"),
-    "rung off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "from outside the ring"),
+    "a task without accept": (lambda s: s.hear(s.eve, task()), "who has never accepted"),
+    "a task sent three times": (lambda s: s.hear(s.ann, task(), task()), "revision 2, 3 times"),
+    "an older task after a newer one": (lambda s: (corrected(s), s.hear(s.ann, task())), "revision 2, after 3"),
+    "a task with a wrong place": (lambda s: s.hear(s.ann, task(3, where=OTHER)), "a place that it never had"),
+    "notified twice": (lambda s: s.hear(s.bob, ring()), "revision 1, after 1"),
+    "notified of a call that the client holds": (lambda s: s.bob.holding.update(c=1), "revision 1, after 1"),
+    "notified twice after reconnecting": (lambda s: came_back(s, ring(3)), "revision 3, after 3"),
+    "notified outside the radius": (lambda s: s.hear(s.eve, ring()), "from outside the ring"),
+    "notified off duty": (lambda s: (s.eve.events.append(None), s.hear(s.eve, ring())), "from outside the ring"),
     "not qualified": (lambda s: setattr(s.bob, "quals", FIRST_AIDER), "is not qualified"),
-    "after over": (lambda s: (s.end(), s.hear(s.bob, ring(5))), "after `over`"),
-    "after the end": (lambda s: (s.end(), s.hear(s.person("late"), ring(), at=LATER + 100)), "after its end"),
-    "after it expired": (lambda s: s.hear(s.bob, ring(5), at=END + 3), "after its end"),
-    "of no call": (lambda s: s.hear(s.bob, ring() | {"call": ring()["call"] | {"id": "x"}}), "which nobody opened"),
-    "no task": (lambda s: s.last["ann"].shown.clear(), "was not told where it is"),
-    "another seat": (lambda s: s.last["ann"].shown.update(c=task(2, 0)), "not the newest"),
-    "an old task": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task())), "not the newest"),
-    "an old place": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task(3))), "an older place"),
-    "a task that was taken back": (lambda s: s.last["bob"].shown.update(c=task()), "holds no seat"),
+    "notified after `over`": (lambda s: (s.end(), s.hear(s.bob, ring(5))), "after `over`"),
+    "notified after the end": (lambda s: (s.end(), s.hear(s.person("late"), ring(), at=LATER + 100)), "after its end"),
+    "notified after expiry": (lambda s: s.hear(s.bob, ring(5), at=END + 3), "after its end"),
+    "notified of an unknown call": (
+        lambda s: s.hear(s.bob, ring() | {"call": ring()["call"] | {"id": "x"}}),
+        "which nobody opened",
+    ),
+    "seat without a task": (lambda s: s.last["ann"].shown.clear(), "was not told where it is"),
+    "task of another seat": (lambda s: s.last["ann"].shown.update(c=task(2, 0)), "not the newest"),
+    "an old task at the end": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task())), "not the newest"),
+    "an old place at the end": (lambda s: (corrected(s), s.last["ann"].shown.update(c=task(3))), "an older place"),
+    "a task kept without a seat": (lambda s: s.last["bob"].shown.update(c=task()), "holds no seat"),
     "not stood down": (lambda s: s.last["bob"].shown.update(c=ring()), "which is full"),
-    "not told that it is over": (lambda s: (s.end(), s.last["ann"].shown.update(c=task())), "which is over"),
-    "not rung again": (lambda s: (reopened(s), s.last["bob"].shown.clear()), "is in the ring of c 3, and shows None"),
-    "an old ring": (lambda s: (reopened(s), s.last["bob"].shown.update(c=ring())), "is in the ring of c 3"),
-    "a leak": (lambda s: s.leaks.append("a frame has it"), "a frame has it"),
+    "not told that the call is over": (lambda s: (s.end(), s.last["ann"].shown.update(c=task())), "which is over"),
+    "not notified again": (
+        lambda s: (reopened(s), s.last["bob"].shown.clear()),
+        "is in the ring of c 3, and shows None",
+    ),
+    "an old revision shown": (lambda s: (reopened(s), s.last["bob"].shown.update(c=ring())), "is in the ring of c 3"),
+    "a secret in a frame": (lambda s: s.leaks.append("a frame has it"), "a frame has it"),
 }
 
 
 @pytest.mark.parametrize(("doctor", "words"), DOCTORED.values(), ids=DOCTORED)
-def test_what_is_wrong_is_found(doctor: Callable[[Story], object], words: str):
-    """MC1 to MC4, from outside."""
+def test_doctored_history_is_reported(doctor: Callable[[Story], object], words: str):
+    """The checker sees violations of the rules for calls from outside (MC1 to MC4)."""
     story = Story()
     doctor(story)
     assert any(words in each for each in story.judge()), story.judge()
@@ -203,8 +217,8 @@ def test_what_is_wrong_is_found(doctor: Callable[[Story], object], words: str):
     assert "phone of ann" in story.story("c")
 
 
-def test_what_has_expired_may_be_forgotten():
-    """By a log that has lost everything: it is put back by nobody."""
+def test_expired_call_may_be_forgotten():
+    """Nobody restores an expired call after a log has lost everything."""
     story = Story()
     story.call.ends = LATER - 1
     story.states = {"n1": {"c": None}, "n2": {"c": None}}
@@ -212,8 +226,8 @@ def test_what_has_expired_may_be_forgotten():
     assert story.judge() == []
 
 
-def test_what_a_wrong_clock_brings_is_not_held_against_it():
-    """A node whose clock was ahead takes a call for one that is over; when it is right again, it rings."""
+def test_messages_caused_by_a_wrong_clock_pass():
+    """A node whose clock is ahead takes a running call for ended; when the clock is right, the node notifies again."""
     story = Story()
     story.bob.events.append(Heard(standdown("over"), START, off=True))
     story.hear(story.bob, ring(5))

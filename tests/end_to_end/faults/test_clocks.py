@@ -1,8 +1,8 @@
-"""Wall clocks that are wrong, at the start or for a while: of a node, of one node of two, of Redis.
+"""Wrong wall clocks, at the start or for a while: of a single node, of one node of two, and of Redis.
 
-While the clock of a node is ahead it sends nothing that has ended by it. When it is right again all have what they are
-owed.
-What only a clock ahead has ended is neither lost nor forgotten (R1, R2, R3, E5, H4; behaviour.md, "Expiry and clocks").
+While the clock of a node is ahead, the node sends nothing that has ended by this clock. When the clock is right again,
+every recipient gets what is owed. An alert that ended only by the wrong clock is neither lost nor forgotten (R1, R2,
+R3, E5, H4; behaviour.md, "Expiry and clocks").
 """
 
 import time
@@ -30,13 +30,13 @@ PROCESSES = pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["o
 
 
 @pytest.fixture
-def long(keys: Keys) -> dict[str, str]:
-    """A `hello` with a token that is good by a clock that is ahead, too."""
+def lasting_token(keys: Keys) -> dict[str, str]:
+    """Return the fields of a `hello` with a token that is valid for 30 days, also by a clock that is ahead."""
     return {"token": keys.token(sub="phone", scope=PHONE_SCOPE, exp=int(time.time() + 30 * DAYS))}
 
 
 def with_own_clock(home: Path, keys: Keys, options: Sequence[str] = (), **more: str) -> Node:
-    """A node that has a wall clock of its own, not started."""
+    """Return a node, not started yet, with a wall clock that the test can set."""
     home.mkdir(exist_ok=True)
     node = Node(home, keys, *options, **more)
     node.own_clock()
@@ -44,7 +44,7 @@ def with_own_clock(home: Path, keys: Keys, options: Sequence[str] = (), **more: 
 
 
 def set_clock(node: Node, ahead_s: float) -> None:
-    """Set the clock of a running node, and return when it has noticed."""
+    """Set the clock of a running node, and wait until the node has noticed."""
     assert node.clock is not None
     before = steps(node)
     node.clock.set(ahead_s)
@@ -52,16 +52,16 @@ def set_clock(node: Node, ahead_s: float) -> None:
 
 
 def steps(node: Node) -> float:
-    """How often its clock was set."""
+    """Return the number of clock steps that the node has counted."""
     lines = node.get("/metrics").text.splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith("geocast_clock_steps_total "))
 
 
 @PROCESSES
-def test_a_node_that_started_ahead_is_not_deaf_when_its_clock_is_right(
-    keys: Keys, tmp_path: Path, join: Join, long: dict[str, str], options: Sequence[str]
+def test_node_started_with_clock_ahead_delivers_after_clock_is_corrected(
+    keys: Keys, tmp_path: Path, join: Join, lasting_token: dict[str, str], options: Sequence[str]
 ):
-    """R1, R3: who is there is told of what was there before the start and of what comes; so are late joiners."""
+    """Subscribers get alerts from before the start and new ones, and so do late joiners (R1, R3)."""
     here = ground()
     with with_own_clock(tmp_path, keys, options) as node:
         before = node.publish(alert(here))["id"]
@@ -69,22 +69,22 @@ def test_a_node_that_started_ahead_is_not_deaf_when_its_clock_is_right(
         assert node.clock is not None
         node.clock.set(2 * HOURS)
         node.start()
-        waiting = join(node, place(here), **long)
+        waiting = join(node, place(here), **lasting_token)
         assert waiting.batch == []
         set_clock(node, 0)
         waiting.listen(before, 1)
         after = node.publish(alert(here, severity="extreme"))["id"]
         waiting.listen(after, 1)
         late = join(node, place(here))
-        for each in (before, after):  # in another process, which may notice the clock a moment later
+        for each in (before, after):  # another worker process may serve `late`, and notice the clock a moment later
             late.listen(each, 1)
 
 
 @PROCESSES
-def test_a_clock_that_is_ahead_for_a_moment_loses_nothing_and_repeats_nothing(
-    keys: Keys, tmp_path: Path, join: Join, long: dict[str, str], options: Sequence[str]
+def test_clock_ahead_for_a_moment_loses_and_repeats_no_alert(
+    keys: Keys, tmp_path: Path, join: Join, lasting_token: dict[str, str], options: Sequence[str]
 ):
-    """E5, R2, R3: nothing is sent meanwhile; then newcomers are told, and who was told before is not told again."""
+    """Nothing is sent while the clock is ahead; afterwards only newcomers get the alert (E5, R2, R3)."""
     here = ground()
     with with_own_clock(tmp_path, keys, options) as node:
         alert_id = node.publish(alert(here))["id"]
@@ -92,8 +92,8 @@ def test_a_clock_that_is_ahead_for_a_moment_loses_nothing_and_repeats_nothing(
         for session in told:
             session.listen(alert_id, 1)
         set_clock(node, 2 * HOURS)
-        newcomer = join(node, place(here), **long)
-        returning = join(node, place(here), holding={alert_id: 1}, **long)
+        newcomer = join(node, place(here), **lasting_token)
+        returning = join(node, place(here), holding={alert_id: 1}, **lasting_token)
         assert newcomer.batch == returning.batch == []
         set_clock(node, 0)
         newcomer.listen(alert_id, 1)
@@ -108,15 +108,17 @@ def test_a_clock_that_is_ahead_for_a_moment_loses_nothing_and_repeats_nothing(
         assert node.get(f"/v1/alerts/{alert_id}").json()["state"] == "live"
 
 
-def phone_of(node: Node, token: str, spot: Point) -> Phone:
+def client_of(node: Node, token: str, spot: Point) -> Phone:
     """Return a client of this node, not connected yet."""
     return Phone(f"ws://127.0.0.1:{node.stream_port}/v1/stream", spot, token)
 
 
-def test_a_client_shows_again_what_only_the_nodes_clock_has_ended(keys: Keys, tmp_path: Path, long: dict[str, str]):
-    """C2a, R5b: it comes back to a node whose clock is ahead, and then to the same one with its clock right."""
+def test_client_shows_alert_again_that_only_a_wrong_clock_had_ended(
+    keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
+):
+    """A client reconnects first while the clock is ahead, and again when it is right (C2a, R5b)."""
     here = ground()
-    with with_own_clock(tmp_path, keys) as node, phone_of(node, long["token"], here) as phone:
+    with with_own_clock(tmp_path, keys) as node, client_of(node, lasting_token["token"], here) as phone:
         alert_id = node.publish(alert(here))["id"]
         phone.wait_for_kinds(("new", 1))
         set_clock(node, 2 * HOURS)
@@ -129,28 +131,28 @@ def test_a_client_shows_again_what_only_the_nodes_clock_has_ended(keys: Keys, tm
         assert [held["id"] for held in phone.client.holdings.here()] == [alert_id]
 
 
-def test_a_client_that_was_welcomed_by_a_wrong_clock_shows_what_comes_when_it_is_right(
-    keys: Keys, tmp_path: Path, long: dict[str, str]
+def test_client_welcomed_with_wrong_clock_shows_alert_after_correction(
+    keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
 ):
-    """C2a, E5: by the `now` of its welcome it is over; the client asks for another one, on the same connection."""
+    """By the `now` of the welcome the alert is over; the client asks for a new `now` on its connection (C2a, E5)."""
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
         alert_id = node.publish(alert(here))["id"]
         set_clock(node, 2 * HOURS)
-        with phone_of(node, long["token"], here) as phone:
+        with client_of(node, lasting_token["token"], here) as phone:
             set_clock(node, 0)
             phone.wait_for_kinds(("new", 1))
             node.wait_for_counts(alert_id, sent=1, acked=1)
 
 
-def test_a_clock_that_is_set_back_keeps_nothing_alive(keys: Keys, tmp_path: Path, join: Join):
-    """E1: what the node has learnt of while its clock was right ends when it should."""
+def test_clock_set_back_does_not_keep_alert_alive(keys: Keys, tmp_path: Path, join: Join):
+    """An alert that the node learnt of while its clock was right ends in time (E1)."""
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
         asked_at = time.time()
         alert_id = node.publish(alert(here, expires_at=stamp(seconds=8)))["id"]
         join(node, place(here)).listen(alert_id, 1)
-        learnt_s = time.time() - asked_at  # the node cannot know this delay (`live_alerts`, Rule 4)
+        learnt_s = time.time() - asked_at  # a delay that the node cannot know (`live_alerts`, Rule 4)
         set_clock(node, -2 * HOURS)
         wait_until(lambda: time.time() > asked_at + 8 + learnt_s + 0.1, "the alert has ended")
         assert join(node, place(here)).batch == []
@@ -158,7 +160,7 @@ def test_a_clock_that_is_set_back_keeps_nothing_alive(keys: Keys, tmp_path: Path
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=needs_redis)])
 def pair(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator[list[Node]]:
-    """Two nodes that share a log, each with a clock of its own."""
+    """Yield two nodes that share a log, each with a clock of its own."""
     with ExitStack() as stack:
         if request.param == "redis":
             yield stack.enter_context(on_one_redis(tmp_path, keys, (), ())).nodes
@@ -167,8 +169,8 @@ def pair(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator
             yield [stack.enter_context(with_own_clock(tmp_path / f"node-{n}", keys, log=log)) for n in range(2)]
 
 
-def test_a_node_that_is_days_ahead_has_nobody_forget_what_lives(pair: list[Node], keys: Keys, join: Join):
-    """H4, H3: not at its start, when it looks for what may be forgotten; nobody else can take the id."""
+def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys: Keys, join: Join):
+    """A node with a wrong clock forgets nothing live when it starts, so no stranger can take the id (H3, H4)."""
     right, wrong = pair
     here = ground()
     body = alert(here)
@@ -179,8 +181,8 @@ def test_a_node_that_is_days_ahead_has_nobody_forget_what_lives(pair: list[Node]
     assert wrong.clock is not None
     wrong.clock.set(9 * DAYS)
     wrong.start()
-    # It is ready, and a request later it has looked.
-    wait_until(lambda: wrong.get("/healthz").status_code == 200, "it answers")
+    # The node is ready; by the time it has answered one request it has looked for old alerts.
+    wait_until(lambda: wrong.get("/healthz").status_code == 200, "the node answers")
     assert [right.get(f"/v1/alerts/{each}").json()["state"] for each in (body["id"], over)] == ["live", "cancelled"]
     stranger = keys.token(sub="desk-two")
     assert right.post("/v1/alerts", {**body, "headline": "Another"}, stranger).status_code == 409
@@ -191,8 +193,8 @@ def test_a_node_that_is_days_ahead_has_nobody_forget_what_lives(pair: list[Node]
 
 
 @needs_redis
-def test_a_clock_of_redis_that_is_wrong_for_a_while_harms_nothing(keys: Keys, tmp_path: Path, join: Join):
-    """R1: it makes ids in the log, and nothing that is told to anybody."""
+def test_wrong_clock_of_redis_affects_no_delivery(keys: Keys, tmp_path: Path, join: Join):
+    """The clock of Redis makes only ids in the log, and no part of a message (R1)."""
     here = ground()
     with on_one_redis(tmp_path, keys, ()) as cluster:
         [node], clock = cluster.nodes, cluster.redis.clock

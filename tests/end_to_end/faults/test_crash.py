@@ -1,4 +1,4 @@
-"""What a 201 promises when the node is killed by signal 9 the moment after."""
+"""Tests that kill the node with SIGKILL right after a 201 and check what the 201 promised."""
 
 import threading
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from end_to_end.kit.wire import PATIENCE
 Join = Callable[..., Session]
 
 
-def test_an_alert_is_there_after_a_kill_right_after_its_201(own_node: Node, join: Join):
-    """Section 4, "Durable"; a late joiner of the new process gets it, byte for byte what was published."""
+def test_alert_survives_kill_right_after_its_201(own_node: Node, join: Join):
+    """A late joiner of the new process gets the alert exactly as it was published (section 4, "Durable")."""
     spot = ground()
     body = alert(spot)
     first = own_node.publish(body)
@@ -27,8 +27,8 @@ def test_an_alert_is_there_after_a_kill_right_after_its_201(own_node: Node, join
     assert late.received[0]["alert"]["issued_at"] == first["issued_at"]
 
 
-def test_a_repeat_after_the_kill_gets_the_first_answer(own_node: Node):
-    """Section 4: a repeated request is safe across a restart, for each of the three calls."""
+def test_repeated_request_after_kill_gets_first_answer(own_node: Node):
+    """Publishing, revising and cancelling are safe to repeat across a restart (section 4)."""
     body = alert(ground())
     path = f"/v1/alerts/{body['id']}"
     steps = [
@@ -44,8 +44,7 @@ def test_a_repeat_after_the_kill_gets_the_first_answer(own_node: Node):
         assert (again.status_code, again.json()) == (200, first.json())
 
 
-def test_the_life_goes_on_after_a_kill(own_node: Node, join: Join):
-    """A revision and a cancel follow the numbers of the old process."""
+def test_revision_and_cancel_after_kill_continue_the_numbers(own_node: Node, join: Join):
     spot = ground()
     body = alert(spot)
     own_node.publish(body)
@@ -59,8 +58,8 @@ def test_the_life_goes_on_after_a_kill(own_node: Node, join: Join):
     assert session.heard(body["id"]) == [1, 2, "cancel"]
 
 
-def test_every_201_of_a_burst_outlives_a_kill_in_its_middle(own_node: Node, join: Join):
-    """Section 4: what was answered is there; what was not is repeated until it is answered."""
+def test_every_acknowledged_alert_of_a_burst_survives_kill(own_node: Node, join: Join):
+    """Acknowledged alerts are there; the others can be repeated until they are acknowledged (section 4)."""
     spot = ground()
     bodies = [alert(spot) for _ in range(400)]
     accepted = post_until_killed(own_node, bodies, kill_after=60)
@@ -79,7 +78,7 @@ def test_every_201_of_a_burst_outlives_a_kill_in_its_middle(own_node: Node, join
 
 
 def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[str]:
-    """Post from four threads; the ids that were answered with 201 before the node was killed."""
+    """Post from four threads, and kill the node after `kill_after` answers; return the ids that got a 201."""
     accepted: set[str] = set()
     enough = threading.Event()
 
@@ -107,8 +106,8 @@ def post_until_killed(node: Node, bodies: list[Json], kill_after: int) -> set[st
     return accepted
 
 
-def test_a_cancel_missed_50_km_away_and_across_a_kill_reaches_its_holder(own_node: Node, join: Join):
-    """Rule 5: `holding` makes a client right that comes back, whatever was lost in between."""
+def test_cancel_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
+    """`holding` brings a returning client up to date, whatever it missed (rule 5)."""
     spot = ground()
     body = alert(spot)
     own_node.publish(body)
@@ -125,8 +124,8 @@ def test_a_cancel_missed_50_km_away_and_across_a_kill_reaches_its_holder(own_nod
     assert back.heard(body["id"]) == ["cancel"]
 
 
-def test_a_revision_missed_across_a_kill_reaches_its_holder_wherever_it_is(own_node: Node, join: Join):
-    """Rule 5: live, current > held: the current revision; one that is up to date is told nothing."""
+def test_revision_missed_before_restart_reaches_holder_50_km_away(own_node: Node, join: Join):
+    """A client that holds an older revision gets the current one; an up-to-date client gets nothing (rule 5)."""
     spot = ground()
     body, other = alert(spot), alert(spot)
     own_node.publish(body)
@@ -140,16 +139,16 @@ def test_a_revision_missed_across_a_kill_reaches_its_holder_wherever_it_is(own_n
     assert back.everything() == [(body["id"], 2)]
 
 
-def test_sessions_are_let_go_with_a_code_when_the_node_is_stopped(own_node: Node, join: Join):
-    """Section 5, "Close codes": 1001 or 1012 when the node goes away."""
+def test_stopped_node_closes_sessions_with_close_code(own_node: Node, join: Join):
+    """The close code is 1001 or 1012 (section 5, "Close codes")."""
     sessions = [join(own_node, place(ground()), fmt=fmt) for fmt in ("json", "msgpack")]
     own_node.terminate()
     assert {session.wire.close_code() for session in sessions} <= {1001, 1012}
     assert "Traceback" not in own_node.output()
 
 
-def test_an_alert_outlives_an_orderly_stop(own_node: Node, join: Join):
-    """Section 4, "Durable": across any restart."""
+def test_alert_survives_orderly_stop(own_node: Node, join: Join):
+    """Alerts are durable across any restart (section 4, "Durable")."""
     spot = ground()
     body = alert(spot)
     own_node.publish(body)

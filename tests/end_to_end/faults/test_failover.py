@@ -1,6 +1,6 @@
-"""Nodes on a Redis whose primary changes, and what is acknowledged meanwhile.
+"""Nodes on a Redis whose primary changes, and writes that are acknowledged meanwhile.
 
-Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.kit.wire`.
+The durations that are printed (`pytest -s`) are for information; assertions allow the time of `end_to_end.kit.wire`.
 """
 
 import time
@@ -22,8 +22,11 @@ Join = Callable[..., Session]
 
 
 @pytest.mark.parametrize("cut", ["FLUSHALL", "DEL {geocast}:stream"])
-def test_nobody_goes_deaf_when_the_ids_of_the_stream_go_back(keys: Keys, tmp_path: Path, join: Join, cut: str):
-    """Section 4, "Durable": the clock of Redis' host was ahead, was set right, and the stream began anew."""
+def test_stream_ids_that_go_back_stop_no_delivery(keys: Keys, tmp_path: Path, join: Join, cut: str):
+    """The clock of the Redis host was ahead and is set right, and the stream starts from scratch.
+
+    Every subscriber still gets later alerts (section 4, "Durable").
+    """
     with on_one_redis(tmp_path, keys, (), ()) as cluster:
         cluster.redis.command("XSETID", "{geocast}:stream", "9999999999999-0")
         spot = ground()
@@ -39,11 +42,13 @@ def test_nobody_goes_deaf_when_the_ids_of_the_stream_go_back(keys: Keys, tmp_pat
             assert session.heard(ahead["id"]) == session.heard(back["id"]) == [1]
         wait_for_all(cluster.nodes)
         for node in cluster.nodes:
-            wait_until(lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "it is put back")
+            wait_until(
+                lambda node=node: node.get(f"/v1/alerts/{ahead['id']}").status_code == 200, "the alert is restored"
+            )
 
 
-def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(keys: Keys, tmp_path: Path, join: Join):
-    """Kill -9 of the primary; `--log-replicas 1`: every 201 is there, cancelled stays cancelled, nobody is missed."""
+def test_sentinel_failover_keeps_everything_a_replica_acknowledged(keys: Keys, tmp_path: Path, join: Join):
+    """With `--log-replicas 1` the primary is killed: every 201 is kept, and nobody misses an alert."""
     options = ("--log-replicas", "1")
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
         one, two = cluster.nodes
@@ -76,8 +81,8 @@ def test_a_failover_by_sentinels_loses_nothing_that_a_replica_has_acknowledged(k
             assert len(heard) == len(set(heard)) == 8
 
 
-def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp_path: Path, join: Join):
-    """`--log-replicas`: the counts are checked; sent or not meanwhile, it is one alert in the end."""
+def test_too_few_replicas_give_503_and_repeat_makes_one_alert(keys: Keys, tmp_path: Path, join: Join):
+    """A refused alert that is repeated is one alert in the end (`--log-replicas`)."""
     with (
         RedisServer(tmp_path / "primary") as primary,
         RedisServer(tmp_path / "replica", replica_of=primary) as replica,
@@ -91,7 +96,7 @@ def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp
         answer = node.post_once("/v1/alerts", second)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         assert int(answer.headers["Retry-After"]) > 0
-        wait_until(lambda: unready(node), "the node says that it can't keep its promise")
+        wait_until(lambda: unready(node), "the node is unready")
         assert session.ask("ping")["type"] == "pong"
         replica.resume()
         post_somehow(node, "/v1/alerts", second)
@@ -102,8 +107,8 @@ def test_with_too_few_replicas_publishers_get_503_and_may_repeat(keys: Keys, tmp
         assert session.everything() == [(first["id"], 1), (second["id"], 1)]
 
 
-def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: Path, join: Join):
-    """Three acknowledged writes on the old primary that nobody else has, a promotion, five on the new one."""
+def test_split_brain_ends_with_union_of_both_sides(keys: Keys, tmp_path: Path, join: Join):
+    """The old primary acknowledges three writes that no replica has; the promoted one acknowledges five."""
     with on_sentinels(tmp_path, keys, (), ()) as cluster:
         one, two = cluster.nodes
         spot = ground()
@@ -118,7 +123,7 @@ def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: P
                 for body in base[1:]:
                     session.listen(body["id"], 1)
         for replica in cluster.replicas:
-            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has all")  # type: ignore[misc]
+            wait_until(lambda replica=replica: entries_about(replica, untouched["id"]), "the replica has the alert")  # type: ignore[misc]
 
         cut_off_replicas(cluster)
         old = alert(spot)
@@ -151,12 +156,12 @@ def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: P
         )
         wait_for_all(cluster.nodes)
 
-        cluster.proxies[0].heal()  # the old primary comes back, and becomes a replica of the new one
+        cluster.proxies[0].heal()  # the old primary comes back and becomes a replica of the new one
         wait_until(cluster.whole, "the old primary is a replica")
         last = alert(spot)
         post_somehow(two, "/v1/alerts", last)
         live.add((last["id"], 1))
-        one.restart()  # it knows only what is in the log
+        one.restart()  # the new process knows only the entries in the log
         for session in steady[2:]:
             session.listen(last["id"], 1)
         for node in cluster.nodes:
@@ -174,10 +179,11 @@ def test_a_split_brain_ends_with_the_union_for_everybody(keys: Keys, tmp_path: P
             assert set(heard) == live | {(body["id"], 1) for body in base[1:]} | {(cancelled_in["id"], "cancel")}
 
 
-def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp_path: Path, join: Join):
-    """Each node with a primary of its own, entries of both interleaved in time; then one of the primaries is gone.
+def test_histories_written_side_by_side_are_merged(keys: Keys, tmp_path: Path, join: Join):
+    """Each node writes to its own primary for a while; then one of the primaries is lost.
 
-    What was read later than the other's entries must not hide them; a cancel of either side holds.
+    Entries of one side must not hide entries of the other that were written at the same time. A cancel of either side
+    holds.
     """
     with (
         on_one_redis(tmp_path, keys, (), ()) as cluster,
@@ -192,7 +198,7 @@ def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp
             one.publish(body)
             for session in sessions:
                 session.listen(body["id"], 1)
-            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has all")  # type: ignore[misc]
+            wait_until(lambda body=body: entries_about(other, body["id"]), "the replica has the alert")  # type: ignore[misc]
 
         other.command("REPLICAOF", "NO", "ONE")
         cluster.proxies[1].upstream = other.port
@@ -218,7 +224,7 @@ def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp
             for alert_id, what in (*live, (torn["id"], "cancel"), (ended["id"], "cancel")):
                 session.listen(alert_id, what)
         wait_for_all(cluster.nodes)
-        one.restart()  # it knows only what is in the log
+        one.restart()  # the new process knows only the entries in the log
         for node in cluster.nodes:
             late = join(node, place(spot), holding={body["id"]: 1 for body in base})
             late.catch_up()
@@ -231,7 +237,7 @@ def test_two_histories_that_were_written_side_by_side_become_one(keys: Keys, tmp
 
 
 def cut_off_replicas(cluster: Cluster) -> None:
-    """Nothing more gets to the replicas; the Sentinels look on."""
+    """Cut the replicas off from the primary without a failover by the Sentinels."""
     for sentinel in cluster.sentinels:
         sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "600000")
     cluster.proxies[0].forbid("PSYNC", "REPLCONF")
@@ -239,12 +245,12 @@ def cut_off_replicas(cluster: Cluster) -> None:
 
 
 def cut_off_primary(cluster: Cluster) -> None:
-    """Nobody reaches the primary any more, and the Sentinels take notice."""
+    """Cut the primary off from everybody, and let the Sentinels fail over."""
     cluster.proxies[0].sever()
     for sentinel in cluster.sentinels:
         sentinel.command("SENTINEL", "SET", "geocast", "down-after-milliseconds", "1000")
 
 
 def live_at(node: Node) -> set[tuple[str, int]]:
-    """What the log has as live; nothing if it can't be read."""
+    """Return the live alerts in the log as (id, revision); nothing if the log can't be read."""
     return {(each["id"], each["revision"]) for each in node.get("/v1/alerts").json().get("alerts", [])}

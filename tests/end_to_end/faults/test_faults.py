@@ -1,4 +1,4 @@
-"""Power cuts at chosen places, full disks, broken files, and workers that die."""
+"""Power cuts at chosen points, full disks, broken files, and workers that die."""
 
 import contextlib
 import os
@@ -22,11 +22,11 @@ from end_to_end.kit.wire import PATIENCE, Closed
 Join = Callable[..., Session]
 
 ROUNDS = 2
-CROWD = 300  # more than one slice of a fan-out
+CROWD = 300  # subscribers; more than one slice of a fan-out
 
 
 def post_into_failpoint(node: Node, point: str, path: str, body: Json) -> httpx.Response | None:
-    """Post to a node that dies at `point`; its answer, if one got out. It is dead afterwards, by signal 9."""
+    """Post to a node that kills itself at `point`; return the answer, or None if none was sent."""
     assert node.process
     try:
         answer = node.post(path, body)
@@ -36,8 +36,8 @@ def post_into_failpoint(node: Node, point: str, path: str, body: Json) -> httpx.
     return answer
 
 
-def armed(node: Node, point: str | None) -> None:
-    """Start the node again, to die at `point`."""
+def restart_with_failpoint(node: Node, point: str | None) -> None:
+    """Restart the node so that it kills itself at `point`, or never if `point` is None."""
     node.kill()
     node.settings.pop("GEOCAST_FAILPOINT", None)
     if point is not None:
@@ -46,17 +46,17 @@ def armed(node: Node, point: str | None) -> None:
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
-def test_a_request_cut_off_anywhere_is_one_alert_when_it_is_repeated(own_node: Node, join: Join, point: str):
-    """Section 4, "Durable": repeat until 200 or 201, and it is one alert; a 201 is never taken back."""
+def test_interrupted_publication_makes_one_alert_when_repeated(own_node: Node, join: Join, point: str):
+    """Repeating a request until 200 or 201 makes one alert; a 201 is never taken back (section 4, "Durable")."""
     for _ in range(ROUNDS):
         spot = ground()
         body = alert(spot)
-        armed(own_node, point)
+        restart_with_failpoint(own_node, point)
         answer = post_into_failpoint(own_node, point, "/v1/alerts", body)
-        armed(own_node, None)
+        restart_with_failpoint(own_node, None)
         late = join(own_node, place(spot))
         if point != "in-commit":
-            late.listen(body["id"], 1)  # it was durable before the cut
+            late.listen(body["id"], 1)  # the alert was durable before the kill
         again = own_node.post("/v1/alerts", body)
         assert again.status_code == (201 if point == "in-commit" else 200), again.text
         if answer is not None:
@@ -67,33 +67,33 @@ def test_a_request_cut_off_anywhere_is_one_alert_when_it_is_repeated(own_node: N
 
 
 @pytest.mark.parametrize("point", ["in-commit", "after-append", "after-201"])
-def test_a_revision_cut_off_anywhere_follows_its_alert_once(own_node: Node, join: Join, point: str):
-    """Section 4: the number of a revision that was cut off is taken, or free, never both."""
+def test_interrupted_revision_is_delivered_once_when_repeated(own_node: Node, join: Join, point: str):
+    """The number of the interrupted revision is either taken or free, never both (section 4)."""
     spot = ground()
     body = alert(spot)
     own_node.publish(body)
-    armed(own_node, point)
+    restart_with_failpoint(own_node, point)
     post_into_failpoint(own_node, point, f"/v1/alerts/{body['id']}/revisions", revision_of(body, 2))
-    armed(own_node, None)
+    restart_with_failpoint(own_node, None)
     back = join(own_node, place(spot), holding={body["id"]: 1})
     assert own_node.post(f"/v1/alerts/{body['id']}/revisions", revision_of(body, 2)).status_code in (200, 201)
     back.listen(body["id"], 2)
     assert own_node.post(f"/v1/alerts/{body['id']}/revisions", revision_of(body, 3)).status_code == 201
 
 
-def test_a_fan_out_cut_off_in_its_middle_is_made_good_when_clients_come_back(own_node: Node, join: Join):
-    """Rule 5: whoever was told holds it and is not told again; whoever was not is told now."""
-    armed(own_node, "in-fan-out")
+def test_interrupted_fan_out_is_completed_when_clients_return(own_node: Node, join: Join):
+    """Clients that hold the alert do not get it again; the others get it now (rule 5)."""
+    restart_with_failpoint(own_node, "in-fan-out")
     spot = ground()
     body = alert(spot)
     crowd: list[Session] = []
     with kept_alive(crowd):
         for _ in range(CROWD):
-            crowd.append(join(own_node, place(spot)))  # noqa: PERF401 (they are kept alive while others come)
+            crowd.append(join(own_node, place(spot)))  # noqa: PERF401 (earlier sessions are kept alive while others join)
         post_into_failpoint(own_node, "in-fan-out", "/v1/alerts", body)
     had = [bool(heard_before_the_end(session)) for session in crowd]
     assert 0 < sum(had) < CROWD, "the cut came in the middle"
-    armed(own_node, None)
+    restart_with_failpoint(own_node, None)
     for told in had:
         back = join(own_node, place(spot), holding={body["id"]: 1} if told else {})
         assert back.everything() == ([] if told else [(body["id"], 1)])
@@ -101,7 +101,7 @@ def test_a_fan_out_cut_off_in_its_middle_is_made_good_when_clients_come_back(own
 
 
 def heard_before_the_end(session: Session) -> list[Json]:
-    """What came before the connection broke."""
+    """Return the messages that came before the connection broke."""
     messages = []
     try:
         while True:
@@ -115,7 +115,7 @@ def heard_before_the_end(session: Session) -> list[Json]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """Yield a folder on a file system of 1 MiB; skip the test where that is not possible."""
     where = tmp_path / "disk"
     where.mkdir()
     if os.geteuid() != 0 or not shutil.which("mount"):
@@ -128,10 +128,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", where], check=True)
 
 
-def test_on_a_full_disk_publishers_get_503_and_all_recovers_without_a_restart(
+def test_full_disk_gives_503_and_node_recovers_without_restart(
     keys: Keys, tmp_path: Path, small_disk: Path, join: Join
 ):
-    """Section 4: 503 `log-unavailable` for a full disk too; sockets and live alerts go on."""
+    """The problem is `log-unavailable`; sessions and live alerts go on (section 4)."""
     with Node(tmp_path, keys, log=f"sqlite:{small_disk}/geocast.db") as node:
         spot = ground()
         kept = alert(spot)
@@ -144,7 +144,7 @@ def test_on_a_full_disk_publishers_get_503_and_all_recovers_without_a_restart(
                 pass
         answers = []
         body = {}
-        while not answers or answers[-1].status_code == 201:  # the file may have free pages left
+        while not answers or answers[-1].status_code == 201:  # the log file may have free pages left
             body = alert(spot)
             answers.append(node.post_once("/v1/alerts", body))
         assert answers[-1].status_code == 503
@@ -154,13 +154,13 @@ def test_on_a_full_disk_publishers_get_503_and_all_recovers_without_a_restart(
         assert session.ask("ping")["type"] == "pong"
         join(node, place(spot)).listen(kept["id"], 1)
         filler.unlink()
-        wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has room again")
+        wait_until(lambda: node.post("/v1/alerts", body).status_code in (200, 201), "the disk has space again")
         session.listen(body["id"], 1)
         wait_until(lambda: node.get("/readyz").status_code == 200, "ready again")
 
 
 def reason_of(node: Node) -> str:
-    """Why the node is not ready, as far as it answers."""
+    """Return why the node is not ready, or "" if it is ready or does not answer."""
     with contextlib.suppress(httpx.TransportError):
         answer = node.get("/readyz")
         return " ".join(answer.json()["reasons"]) if answer.status_code == 503 else ""
@@ -168,16 +168,16 @@ def reason_of(node: Node) -> str:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_disk_that_is_full_at_the_start_is_waited_for(
+def test_node_started_on_full_disk_waits_for_space(
     keys: Keys, tmp_path: Path, small_disk: Path, join: Join, workers: str
 ):
-    """K1, /readyz: a full disk passes; what it took before is there afterwards."""
+    """The node waits, names the reason at /readyz, and serves all earlier alerts afterwards (K1)."""
     node = Node(tmp_path, keys, "--workers", workers, log=f"sqlite:{small_disk}/geocast.db")
     with node:
         spot = ground()
         kept, body = alert(spot), alert(spot)
         node.publish(kept)
-        assert node.terminate() == 0  # the last one out leaves no write-ahead log, whose room would do
+        assert node.terminate() == 0  # the last process removes the write-ahead log, whose space would be enough
         filler = small_disk / "filler"
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while file.write(b"x" * 4096):
@@ -186,14 +186,14 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(
             while file.write(b"x"):
                 pass
         node.launch()
-        wait_until(lambda: "log unreachable" in reason_of(node), "it says why it waits")
+        wait_until(lambda: "log unreachable" in reason_of(node), "/readyz says why the node waits")
         assert any(reason in reason_of(node) for reason in ("full", "No space left", "disk I/O error"))
         assert node.process
         assert node.process.poll() is None
         answer = node.post_once("/v1/alerts", body)
         assert (answer.status_code, answer.json()["type"]) == (503, "/problems/log-unavailable")
         filler.unlink()
-        wait_until(node._ready, "it is ready when there is room")
+        wait_until(node._ready, "the node is ready when there is space")
         session = join(node, place(spot))
         session.listen(kept["id"], 1)
         node.publish(body)
@@ -202,39 +202,45 @@ def test_a_disk_that_is_full_at_the_start_is_waited_for(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_log_that_another_process_has_locked_at_the_start_is_waited_for(keys: Keys, tmp_path: Path, workers: str):
-    """K1, /readyz: such as a backup that takes its time; SIGTERM ends the wait, with status 0."""
+def test_node_started_with_locked_log_waits_for_the_lock(keys: Keys, tmp_path: Path, workers: str):
+    """The node waits, for example for a slow backup; SIGTERM ends the wait with status 0 (K1)."""
     with Node(tmp_path, keys, "--workers", workers) as node:
         node.kill()
         with contextlib.closing(sqlite3.connect(node.log_file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             node.launch()
-            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            wait_until(
+                lambda: "log unreachable: database is locked" in reason_of(node), "/readyz says why the node waits"
+            )
             assert node.terminate() == 0
             node.launch()
-            wait_until(lambda: "log unreachable: database is locked" in reason_of(node), "it says why it waits")
+            wait_until(
+                lambda: "log unreachable: database is locked" in reason_of(node), "/readyz says why the node waits"
+            )
             other.execute("ROLLBACK")
-        wait_until(node._ready, "it is ready when the file is free")
+        wait_until(node._ready, "the node is ready when the file is free")
         node.assert_serving()
 
 
-# ---- a file that is not there any more ---------------------------------------------------------------------------
+# ---- a deleted file ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_log_that_is_deleted_or_replaced_under_a_node_is_missed(keys: Keys, tmp_path: Path, workers: str):
-    """Section 4: 503 and not ready, with one line in each process; what was written there would be lost."""
+def test_deleted_or_replaced_log_file_makes_node_unready(keys: Keys, tmp_path: Path, workers: str):
+    """Writes to a deleted file would be lost, so the node answers 503, with one log line per process (section 4)."""
     with Node(tmp_path, keys, "--workers", workers) as node:
         node.publish(alert(ground()))
         away = node.log_file.rename(tmp_path / "away")
-        wait_until(lambda: "its file, -wal or -shm was deleted or replaced" in reason_of(node), "it is missed")
+        wait_until(
+            lambda: "its file, -wal or -shm was deleted or replaced" in reason_of(node), "the node misses its log file"
+        )
         assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         shutil.copy(away, node.log_file)
         assert node.post_once("/v1/alerts", alert(ground())).status_code == 503
         said = node.output().count("its file, -wal or -shm was deleted or replaced")
         assert 1 <= said <= (3 if workers == "2" else 1)
         away.rename(node.log_file)
-        wait_until(node._ready, "it is ready when the file is back")
+        wait_until(node._ready, "the node is ready when the file is back")
         node.assert_serving()
 
 
@@ -242,12 +248,12 @@ def test_a_log_that_is_deleted_or_replaced_under_a_node_is_missed(keys: Keys, tm
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a bad page"])
-def test_a_broken_log_file_is_set_aside_and_the_node_serves_on(own_node: Node, damage: str):
-    """LogR2: named in one line, nothing deleted, and what can still be read is there."""
+def test_corrupt_log_file_is_set_aside_and_node_starts(own_node: Node, damage: str):
+    """One log line names the file, nothing is deleted, and readable entries are kept (LogR2)."""
     bodies = [alert(ground(), description="x" * 900) for _ in range(60)]
     for body in bodies:
         own_node.publish(body)
-    assert own_node.terminate() == 0  # the last one out moves everything into the one file
+    assert own_node.terminate() == 0  # the last process moves the write-ahead log into the main file
     data = bytearray(own_node.log_file.read_bytes())
     if damage == "garbage":
         data = bytearray(os.urandom(len(data)))
@@ -271,8 +277,8 @@ def test_a_broken_log_file_is_set_aside_and_the_node_serves_on(own_node: Node, d
 # ---- several processes -------------------------------------------------------------------------------------------
 
 
-def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tmp_path: Path, join: Join):
-    """`--workers`: all sessions are told; counts add up; a killed process comes back and knows what is live."""
+def test_workers_share_sessions_and_dead_worker_is_replaced(keys: Keys, tmp_path: Path, join: Join):
+    """All sessions get the alert, counts add up, and a new process knows the live alerts (`--workers`)."""
     with Node(tmp_path, keys, "--workers", "2") as node:
         assert len(node.children()) == 3
         spot = ground()
@@ -286,7 +292,7 @@ def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tm
         wait_until(lambda: "geocast_sessions 24.0" in node.get("/metrics").text, "the sessions of both are counted")
         for pid in node.children():
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: len(node.children()) == 3, "the dead are replaced")
+        wait_until(lambda: len(node.children()) == 3, "killed processes are replaced")
         wait_until(node._ready, "the node is ready again")
         back = join(node, place(spot), holding={body["id"]: 1})
         node.revise(revision_of(body, 2))
@@ -295,18 +301,18 @@ def test_workers_share_the_sessions_and_one_that_dies_is_replaced(keys: Keys, tm
         assert back.wire.close_code() == 1012
 
 
-def test_processes_whose_supervisor_dies_while_they_start_end_too(keys: Keys, tmp_path: Path):
-    """Rule 6 of `workers`: nobody stays behind with the listening sockets."""
+def test_workers_end_when_their_supervisor_dies_during_start(keys: Keys, tmp_path: Path):
+    """No orphaned process keeps the listening sockets (`workers`, Rule 6)."""
     node = Node(tmp_path, keys, "--workers", "2")
     node.launch()
     left: list[int] = []
     try:
         assert node.process
-        wait_until(lambda: len(node.children()) == 3, "all processes are there, and busy with their start")
+        wait_until(lambda: len(node.children()) == 3, "all processes exist and are starting")
         left = node.children()
         node.process.kill()
         node.process.wait(PATIENCE)
-        wait_until(lambda: not any(map(is_running, left)), "they have ended")
+        wait_until(lambda: not any(map(is_running, left)), "the workers have ended")
     finally:
         node.kill()
         for pid in filter(is_running, left):

@@ -1,4 +1,4 @@
-"""The checker itself: a good history passes, and each doctored one is caught, as what it is."""
+"""Tests of the checker of alerts: a good history passes, and each doctored history is reported under its kind."""
 
 from collections.abc import Callable
 
@@ -15,18 +15,18 @@ START, LATER, END = 1000.0, 1100.0, 5000.0
 
 
 def told(revision: int, *, cancels: bool = False, at: float = START) -> Came:
-    """Something that came about the alert."""
+    """Return a received message about alert "a"."""
     return Came("a", revision, at, cancels)
 
 
 def ok(operation: Operation) -> Operation:
-    """The same, acknowledged."""
+    """Acknowledge an operation and return it."""
     operation.acknowledge(START)
     return operation
 
 
 class Story(History):
-    """One alert with two acknowledged revisions, and one client that was sent both and holds the second."""
+    """One alert with two acknowledged revisions, and one client that got both and holds the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Story(History):
         self.states, self.asked_at = {"n1": {"a": 2}, "n2": {"a": 2}}, LATER
 
     def cancelled(self) -> Operation:
-        """A cancel that everybody has heard."""
+        """Cancel the alert, with everybody informed; return the operation."""
         self.states = {"n1": {"a": None}, "n2": {"a": None}}
         self.her.events.append(told(3, cancels=True))
         self.last.held = {}
@@ -47,12 +47,12 @@ class Story(History):
 
 
 def found(history: History) -> dict[str, int]:
-    """How many violations of which kind."""
+    """Return the number of violations by kind, without kinds that have none."""
     return {name: len(each) for name, each in vars(history.judge()).items() if each}
 
 
-def test_a_good_history_passes():
-    """Told in order, held, moved away and cancelled: all of it is as it should be."""
+def test_good_history_passes():
+    """A client gets both revisions in order, moves away and gets the cancel."""
     story = Story()
     assert story.judge()
     assert "lost 0" in str(story.judge())
@@ -62,16 +62,16 @@ def test_a_good_history_passes():
 
 
 @pytest.mark.parametrize(("behind", "stale"), [(0.0, 1), (3_600.0, 0), (60.0, 1)])
-def test_a_node_whose_clock_is_behind_may_send_late_by_as_much(behind: float, stale: int):
-    """And by no more."""
+def test_message_is_late_only_beyond_the_lag_of_the_clock(behind: float, stale: int):
+    """The checker allows a message to be late by as much as the clock is behind, and no more."""
     story = Story()
     story.her.events.append(Came("a", 2, END + 600, behind=behind))
     story.her.events.remove(told(2))
     assert found(story) == ({"stale": stale} if stale else {})
 
 
-def test_what_ends_need_not_be_held_and_must_not_be():
-    """An alert that has expired is owed to nobody, whatever the nodes say of it."""
+def test_expired_alert_is_owed_to_nobody():
+    """Nobody is owed an expired alert, whatever the nodes report."""
     story = Story()
     for operation in story.operations.values():
         operation.ends = LATER - 10
@@ -81,7 +81,7 @@ def test_what_ends_need_not_be_held_and_must_not_be():
 
 
 LOST: dict[str, Callable[[Story], object]] = {
-    "not held by one inside": lambda s: s.last.held.clear(),
+    "a client inside does not hold it": lambda s: s.last.held.clear(),
     "the nodes forgot a revision": lambda s: s.states.update(n1={"a": 1}, n2={"a": 1}) or s.last.held.update(a=1),
     "the nodes forgot the alert": lambda s: s.states.update(n1={}, n2={}) or s.last.held.clear(),
     "a client holds more than the nodes": lambda s: (
@@ -91,63 +91,62 @@ LOST: dict[str, Callable[[Story], object]] = {
 
 
 @pytest.mark.parametrize("doctor", LOST.values(), ids=LOST)
-def test_a_loss_is_found(doctor: Callable[[Story], object]):
-    """Acknowledged and live, but not there."""
+def test_lost_revision_is_reported(doctor: Callable[[Story], object]):
+    """An acknowledged live revision that a client or the nodes lack is a loss."""
     story = Story()
     doctor(story)
     assert found(story) == {"lost": 1}
 
 
 OUTSIDE: dict[str, Callable[[Visit], object]] = {
-    "it was elsewhere": lambda v: v.events.__setitem__(0, AWAY),
-    "it had moved away before": lambda v: v.events.insert(1, AWAY),
-    "nobody published it": lambda v: v.events.append(Came("b", 1, START)),
+    "the client was elsewhere": lambda v: v.events.__setitem__(0, AWAY),
+    "the client had moved away before": lambda v: v.events.insert(1, AWAY),
+    "nobody published the alert": lambda v: v.events.append(Came("b", 1, START)),
     "a revision that nobody published": lambda v: v.events.append(told(3)),
     "a revision as a cancel": lambda v: v.events.append(told(2, cancels=True)),
 }
 
 
 @pytest.mark.parametrize("doctor", OUTSIDE.values(), ids=OUTSIDE)
-def test_one_told_outside_is_found(doctor: Callable[[Visit], object]):
-    """Neither inside nor a recipient."""
+def test_message_to_outsider_is_reported(doctor: Callable[[Visit], object]):
+    """The client was neither inside the area nor a recipient of an earlier revision."""
     story = Story()
     doctor(story.her)
     assert found(story) == {"outside": 1}
 
 
-def test_a_node_that_lists_what_nobody_published_is_found():
-    """Whoever comes next would be told."""
+def test_unpublished_alert_on_a_node_is_reported():
+    """The next client to connect would get the unpublished alert."""
     story = Story()
     story.states["n2"] = story.states["n2"] | {"b": 1}
     assert found(story) == {"outside": 1}
 
 
-def test_a_cancel_to_one_who_was_never_told_is_found():
-    """Rule 4: recipients, and nobody else."""
+def test_cancel_to_client_that_never_got_the_alert_is_reported():
+    """Only recipients of an alert may get its cancel (rule 4)."""
     story = Story()
     story.cancelled()
     story.visit("bob", {}).events.extend([HERE, told(3, cancels=True)])
     assert found(story) == {"outside": 1}
 
 
-def test_a_refused_operation_that_was_sent_is_found():
-    """What was refused did not happen."""
+def test_delivery_of_refused_operation_is_reported():
     story = Story()
     story.invoke("a", 3, AREA, END).outcome = Outcome.FAIL
     story.her.events.append(told(3))
     assert found(story) == {"outside": 1}
 
 
-def test_who_was_told_is_told_more_wherever_he_is():
-    """Rule 1, and rule 5: sent on this connection, or held."""
+def test_recipient_may_get_later_revisions_anywhere():
+    """A client that holds or got a revision gets later ones anywhere (rules 1 and 5)."""
     story = Story()
     story.visit("bob", {"a": 1}).events.extend([AWAY, told(2)])
     story.visit("cid", {}).events.extend([HERE, told(1), AWAY, told(2)])
     assert found(story) == {}
 
 
-def test_what_came_too_late_is_found():
-    """After the end; after a newer revision; after the cancel."""
+def test_late_message_is_reported():
+    """A revision is late after the alert's end, after a newer revision, or after the cancel."""
     story = Story()
     story.visit("bob", {}).events.extend([HERE, told(1, at=END + 60)])
     story.visit("cid", {}).events.extend([HERE, told(2), told(1)])
@@ -158,8 +157,8 @@ def test_what_came_too_late_is_found():
     assert found(story) == {"stale": 4}
 
 
-def test_old_news_to_one_who_came_when_all_was_settled_is_found():
-    """A superseded or cancelled revision, even if the newer one follows."""
+def test_old_revision_to_client_that_joined_after_all_settled_is_reported():
+    """A superseded or cancelled revision is stale even if the newer one follows."""
     story = Story()
     bob = story.visit("bob", {})
     bob.settled = True
@@ -172,8 +171,8 @@ def test_old_news_to_one_who_came_when_all_was_settled_is_found():
     assert found(story) == {"stale": 1}
 
 
-def test_old_news_long_after_it_was_superseded_is_found():
-    """A node may be behind for a while, not for ever: something has come back to life."""
+def test_revision_sent_long_after_it_was_superseded_is_reported():
+    """A node may lag for a while, but not for minutes: then an old revision has come back."""
     story = Story()
     story.visit("bob", {}).events.extend([HERE, told(1, at=START + 10), told(2)])
     assert found(story) == {}
@@ -184,8 +183,8 @@ def test_old_news_long_after_it_was_superseded_is_found():
     assert found(story) == {"stale": 2}
 
 
-def test_what_is_held_too_long_is_found():
-    """Cancelled, superseded or expired, and still held at the end."""
+def test_revision_held_too_long_is_reported():
+    """A client must not hold a cancelled, superseded or expired revision at the end."""
     story = Story()
     story.finals.append(Final("bob", HERE, {"a": 1}, LATER))
     assert found(story) == {"stale": 1}
@@ -196,8 +195,7 @@ def test_what_is_held_too_long_is_found():
     assert found(story) == {"stale": 1}
 
 
-def test_a_cancelled_alert_that_comes_back_to_life_is_found():
-    """The nodes show it as live again."""
+def test_cancelled_alert_that_is_live_again_is_reported():
     story = Story()
     story.cancelled()
     story.states = {"n1": {"a": 2}, "n2": {"a": 2}}
@@ -205,8 +203,11 @@ def test_a_cancelled_alert_that_comes_back_to_life_is_found():
     assert found(story) == {"stale": 1}
 
 
-def test_duplicates_are_found():
-    """Twice on one connection, or to one who said that he holds it; on two connections it is none."""
+def test_duplicate_message_is_reported():
+    """A repeat on one connection, or to a client that holds the revision, is a duplicate.
+
+    The same revision on a second connection is none.
+    """
     story = Story()
     story.her.events.append(told(2))
     assert found(story) == {"duplicates": 1}
@@ -219,8 +220,8 @@ def test_duplicates_are_found():
 
 
 @pytest.mark.parametrize("happened", [True, False])
-def test_an_unknown_operation_may_have_happened_or_not(happened: bool):
-    """Both are right, if all agree."""
+def test_unacknowledged_operation_may_have_happened_or_not(happened: bool):
+    """Both outcomes pass if all nodes and clients agree."""
     story = Story()
     story.second.outcome = Outcome.UNKNOWN
     if not happened:
@@ -230,8 +231,8 @@ def test_an_unknown_operation_may_have_happened_or_not(happened: bool):
     assert found(story) == {}
 
 
-def test_an_unknown_operation_has_happened_for_all_or_for_none():
-    """Nodes that disagree; clients that disagree with the nodes."""
+def test_disagreement_about_unacknowledged_operation_is_reported():
+    """Nodes that disagree are divided; clients that disagree with the nodes are stale."""
     story = Story()
     story.second.outcome = Outcome.UNKNOWN
     story.states["n2"] = {"a": 1}
@@ -241,8 +242,8 @@ def test_an_unknown_operation_has_happened_for_all_or_for_none():
     assert found(story) == {"stale": 1}
 
 
-def test_an_unknown_first_revision_or_cancel():
-    """The alert exists or not; it has ended or not."""
+def test_unacknowledged_first_revision_or_cancel_allows_both_outcomes():
+    """The alert may exist or not, and may have ended or not."""
     story = Story()
     story.invoke("b", 1, AREA, END)
     assert story.allowed("b") == {None, 1}

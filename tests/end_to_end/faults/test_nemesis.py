@@ -1,6 +1,7 @@
-"""Faults at random under load, by a seed, and the six zeros at the end (`history.py` says of what).
+"""Random faults under load, chosen by a seed, and a check of the whole history at the end.
 
-One of the faults is no accident: a rogue writes into the log what no reviewer has signed (approval-rules.md, NC2, NC3).
+`end_to_end/kit/history.py` lists the six kinds of violations, of which none may occur. One fault is no accident: a
+rogue writes entries into the log that no reviewer has signed (approval-rules.md, NC2, NC3).
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """
@@ -26,7 +27,7 @@ from geocast.alertlog.sqlite import SqliteLog
 
 @pytest.fixture
 def keys() -> Keys:
-    """Keys that may grant qualifications."""
+    """Return keys that may grant qualifications."""
     return Keys(quals=QUALS)
 
 
@@ -36,8 +37,8 @@ pytestmark = TIMEOUT
 
 @pytest.mark.slow
 @seeds(1)
-def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, seed: int):
-    """Kill -9 and SIGSTOP of the node and of its processes; its clock is wrong, as it starts or while it runs."""
+def test_node_with_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path: Path, seed: int):
+    """Kill and pause the node and its processes; set its clock wrong before the start or while it runs."""
     guard = guard_in(tmp_path)
     node = Node(tmp_path, keys, "--workers", "2", *guard.options)
     if COMPILER:
@@ -51,8 +52,8 @@ def test_one_node_of_several_processes_on_sqlite(keys: Keys, tmp_path: Path, see
 @pytest.mark.slow
 @needs_redis
 @seeds(2)
-def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
-    """Kill -9 and SIGSTOP of nodes, processes and Redis; partitions, half-open connections, lost replies; a flush."""
+def test_three_nodes_on_one_redis_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
+    """Kill and pause nodes, processes and Redis; cut and stall connections, lose replies, flush Redis."""
     guard = guard_in(tmp_path)
     options = guard.options
     with on_one_redis(tmp_path, keys, options, (*options, "--workers", "2"), options) as cluster:
@@ -69,8 +70,8 @@ def test_three_nodes_on_one_redis(keys: Keys, tmp_path: Path, seed: int):
 @pytest.mark.slow
 @needs_redis
 @seeds(3)
-def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
-    """Failovers again and again; kill -9 and SIGSTOP of nodes and of Redis, whether primary or replica."""
+def test_two_nodes_on_sentinels_survive_random_faults(keys: Keys, tmp_path: Path, seed: int):
+    """Fail over repeatedly; kill and pause nodes and Redis servers, both primary and replicas."""
     guard = guard_in(tmp_path)
     options = ("--log-replicas", "1", *guard.options)
     with on_sentinels(tmp_path, keys, options, (*options, "--workers", "2")) as cluster:
@@ -78,7 +79,7 @@ def test_two_nodes_on_sentinels(keys: Keys, tmp_path: Path, seed: int):
         faults, log = failovers(cluster), partial(RedisStreamsLog, url, replicas=1)
         run = FaultRun(cluster.nodes, faults, seed, SECONDS, guard.people, log, guard.call_keys, may_lose=True)
         run.faults.append(rogue_writes(run.rogue, "any Redis"))
-        for server in cluster.servers:  # one at a time: more than `--log-replicas` promises to survive would be unfair
+        for server in cluster.servers:  # one fault of Redis at a time: `--log-replicas 1` promises to survive no more
             run.faults += [replace(fault, target="any Redis") for fault in faults_of_redis(server, run.dice)]
         for node in cluster.nodes:
             run.faults += faults_of_node(node, run.dice)

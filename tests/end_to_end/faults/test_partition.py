@@ -1,6 +1,6 @@
-"""A true partition: Redis in a network namespace of its own, a cable to each node, and one of them pulled.
+"""A real network partition: Redis in its own network namespace, a cable to each node, and one cable pulled.
 
-Other than with the proxy, nobody accepts anything: packets are lost, TCP sends again and again, connecting times out.
+Unlike with the proxy nobody accepts connections or data: packets are lost, TCP retransmits, and connecting times out.
 """
 
 import os
@@ -26,24 +26,24 @@ SECRET = "for-this-test-only"
 
 
 def ip(*words: str) -> None:
-    """Run `ip` of iproute2, which must work."""
+    """Run `ip` of iproute2. Raise CalledProcessError if it fails."""
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 class Island:
-    """A network namespace with a Redis in it, and two cables to it."""
+    """A network namespace with a Redis in it, and two virtual cables to it."""
 
     def __init__(self, folder: Path) -> None:
         self.name = f"geocast{os.getpid()}"
         self.cables = [f"gc{os.getpid()}-{n}" for n in range(2)]
         net = 4 * (os.getpid() % 60)
-        self.addresses = [f"198.18.{n}.{net + 2}" for n in range(2)]  # RFC 2544: no real network has these
+        self.addresses = [f"198.18.{n}.{net + 2}" for n in range(2)]  # reserved by RFC 2544: no real network has these
         self.ours = [f"198.18.{n}.{net + 1}" for n in range(2)]
         self.port = free_ports(1)[0]
         self.folder = folder
 
-    def settle(self, stack: ExitStack) -> None:
-        """Make it, and have the stack undo it. Raises CalledProcessError where this is not allowed."""
+    def create(self, stack: ExitStack) -> None:
+        """Create the namespace, and let the stack remove it. Raise CalledProcessError where this is not allowed."""
         ip("netns", "add", self.name)
         stack.callback(ip, "netns", "del", self.name)
         ip("-n", self.name, "link", "set", "lo", "up")
@@ -78,36 +78,39 @@ class Island:
             return False
 
     def pull(self, cable: int) -> None:
-        """Nothing comes through any more, and nobody is told."""
+        """Pull a cable: packets are lost silently from now on."""
         ip("-n", self.name, "link", "set", self.cables[cable], "down")
 
     def plug_in(self, cable: int) -> None:
-        """As before."""
+        """Plug a pulled cable in again."""
         ip("-n", self.name, "link", "set", self.cables[cable], "up")
 
     def url(self, cable: int) -> str:
-        """What `--log` takes."""
+        """Return the URL of Redis through a cable, for `--log`."""
         return f"redis://:{SECRET}@{self.addresses[cable]}:{self.port}/0"
 
 
 @pytest.fixture
 def island(tmp_path: Path) -> Iterator[Island]:
-    """A Redis that can be cut off."""
+    """Yield a Redis that can be cut off; skip the test where that is not possible."""
     if os.geteuid() != 0 or not shutil.which("ip"):
         pytest.skip("needs root and iproute2, for a network namespace")
     with ExitStack() as stack:
         island = Island(tmp_path)
         try:
-            island.settle(stack)
+            island.create(stack)
         except subprocess.CalledProcessError as error:
             pytest.skip(f"network namespaces can't be made here: {error.stderr.decode().strip()}")
         yield island
 
 
-def test_a_node_whose_cable_to_redis_is_pulled_says_so_and_comes_back(
+def test_node_partitioned_from_redis_reports_unready_and_recovers(
     keys: Keys, tmp_path: Path, island: Island, join: Join
 ):
-    """Its sockets stay and it serves from memory, publishers get 503; the other node goes on; then all is made good."""
+    """The node keeps its sessions, serves from memory and answers publishers 503; the other node goes on.
+
+    When the cable is plugged in again, every session gets everything exactly once.
+    """
     with ExitStack() as stack:
         nodes = []
         for number in range(2):
@@ -125,7 +128,7 @@ def test_a_node_whose_cable_to_redis_is_pulled_says_so_and_comes_back(
         two.publish(missed)
         sessions[1].listen(missed["id"], 1)
         assert one.post_once("/v1/alerts", refused).status_code == 503
-        wait_until(lambda: one.get("/readyz").status_code == 503, "the node that is cut off says so")
+        wait_until(lambda: one.get("/readyz").status_code == 503, "the cut-off node is unready")
         assert two.get("/readyz").status_code == 200
         assert sessions[0].ask("ping")["type"] == "pong"
         sessions.append(join(one, place(spot)))
@@ -134,7 +137,7 @@ def test_a_node_whose_cable_to_redis_is_pulled_says_so_and_comes_back(
         for session in sessions:
             session.listen(missed["id"], 1)
         wait_until(one._ready, "the node is ready again")
-        wait_until(lambda: one.post("/v1/alerts", refused).status_code in (200, 201), "it can publish again")
+        wait_until(lambda: one.post("/v1/alerts", refused).status_code in (200, 201), "the node accepts alerts again")
         for session in sessions:
             session.listen(refused["id"], 1)
             session.catch_up()

@@ -1,4 +1,4 @@
-"""The fault proxy itself, before a server that answers each line."""
+"""Tests of the fault proxy, in front of a server that echoes."""
 
 import contextlib
 import socket
@@ -15,8 +15,8 @@ from end_to_end.kit.wire import PATIENCE
 A_WHILE_S = 0.2
 
 
-class Shop(socketserver.ThreadingTCPServer):
-    """Answers each chunk with its own bytes, and keeps them."""
+class EchoServer(socketserver.ThreadingTCPServer):
+    """A server that echoes every chunk of bytes and records all of them in `heard`."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -35,37 +35,37 @@ class _Echo(socketserver.BaseRequestHandler):
 
 
 @pytest.fixture
-def shop() -> Iterator[Shop]:
-    """The server behind the proxy."""
-    with Shop() as server:
+def echo() -> Iterator[EchoServer]:
+    """Yield the server behind the proxy."""
+    with EchoServer() as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 
 
 @pytest.fixture
-def proxy(shop: Shop) -> Iterator[Proxy]:
-    """The proxy."""
-    with Proxy(shop.server_address[1]) as proxy:
+def proxy(echo: EchoServer) -> Iterator[Proxy]:
+    """Yield the proxy in front of the server."""
+    with Proxy(echo.server_address[1]) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def client(proxy: Proxy) -> Iterator[socket.socket]:
-    """A connection through the proxy."""
+    """Yield a connection through the proxy."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as client:
         assert ask(client, b"hello") == b"hello"
         yield client
 
 
 def ask(client: socket.socket, data: bytes) -> bytes:
-    """Send, and read what comes."""
+    """Send bytes and return the next bytes that come."""
     client.sendall(data)
     return client.recv(65536)
 
 
 def is_silent(client: socket.socket) -> bool:
-    """Whether nothing comes for a while."""
+    """Return whether nothing comes for a while."""
     client.settimeout(A_WHILE_S)
     try:
         client.recv(1)
@@ -76,8 +76,7 @@ def is_silent(client: socket.socket) -> bool:
     return False
 
 
-def test_latency_delays_each_way_and_keeps_the_order(proxy: Proxy, client: socket.socket):
-    """A delay of each direction; bytes do not overtake one another."""
+def test_latency_delays_both_directions_and_keeps_the_order(proxy: Proxy, client: socket.socket):
     proxy.up.delay_s, proxy.down.delay_s = A_WHILE_S, A_WHILE_S
     started = time.monotonic()
     client.sendall(b"a")
@@ -87,32 +86,32 @@ def test_latency_delays_each_way_and_keeps_the_order(proxy: Proxy, client: socke
     assert time.monotonic() - started >= 2 * A_WHILE_S
 
 
-def test_half_open_towards_the_client(shop: Shop, proxy: Proxy, client: socket.socket):
-    """The server hears and answers; the client hears it when the stall is over."""
+def test_stall_towards_client_delays_answers(echo: EchoServer, proxy: Proxy, client: socket.socket):
+    """The server receives and answers; the client gets the answer when the stall is over."""
     proxy.down.stall()
     client.sendall(b"question")
-    wait_until(lambda: shop.heard.endswith(b"question"), "the server hears")
+    wait_until(lambda: echo.heard.endswith(b"question"), "the server hears")
     assert is_silent(client)
     proxy.down.flow()
     assert client.recv(65536) == b"question"
 
 
-def test_half_open_towards_the_server(shop: Shop, proxy: Proxy, client: socket.socket):
-    """Bytes are accepted and go nowhere; new connections too are accepted, and silent."""
+def test_stall_towards_server_delays_requests(echo: EchoServer, proxy: Proxy, client: socket.socket):
+    """The proxy accepts bytes and new connections, but forwards nothing until it heals."""
     proxy.up.stall()
     client.sendall(b"question")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         other.sendall(b"other")
         assert is_silent(other)
         assert is_silent(client)
-        assert shop.heard == b"hello"
+        assert echo.heard == b"hello"
         proxy.heal()
         assert client.recv(65536) == b"question"
         assert other.recv(65536) == b"other"
 
 
-def test_a_cut_is_a_reset_and_leaves_the_door_open(proxy: Proxy, client: socket.socket):
-    """RST, not FIN; the next connection is served."""
+def test_cut_resets_connections_and_accepts_new_ones(proxy: Proxy, client: socket.socket):
+    """The client gets RST instead of FIN, and its next connection is served."""
     proxy.cut()
     with pytest.raises(ConnectionResetError):
         client.recv(1)
@@ -120,8 +119,8 @@ def test_a_cut_is_a_reset_and_leaves_the_door_open(proxy: Proxy, client: socket.
         assert ask(again, b"again") == b"again"
 
 
-def test_refusal_and_return_on_the_same_port(proxy: Proxy, client: socket.socket):
-    """Connections that are there stay, unless they are severed; new ones are refused until it heals."""
+def test_refused_port_accepts_again_after_heal(proxy: Proxy, client: socket.socket):
+    """Existing connections stay unless they are severed; new ones are refused until the proxy heals."""
     proxy.refuse()
     assert ask(client, b"still") == b"still"
     with pytest.raises(ConnectionRefusedError):
@@ -134,8 +133,8 @@ def test_refusal_and_return_on_the_same_port(proxy: Proxy, client: socket.socket
         assert ask(again, b"again") == b"again"
 
 
-def test_the_reply_of_the_nth_command_is_lost_after_it_was_heard(shop: Shop, proxy: Proxy, client: socket.socket):
-    """The server has it, the client has a reset; what came before was answered."""
+def test_lost_reply_resets_connection_after_server_got_command(echo: EchoServer, proxy: Proxy, client: socket.socket):
+    """The server gets the command and the client a reset; earlier commands were answered."""
     request = b"*2\r\n$3\r\nset\r\n$2\r\n\r\n\r\n"
     other = b"*1\r\n$4\r\nPING\r\n"
     proxy.lose_reply("SET", nth=2)
@@ -148,35 +147,35 @@ def test_the_reply_of_the_nth_command_is_lost_after_it_was_heard(shop: Shop, pro
         with pytest.raises(ConnectionResetError):
             fresh.recv(1)
         assert proxy.reply_lost.wait(PATIENCE)
-        assert shop.heard.endswith(request)
+        assert echo.heard.endswith(request)
 
 
-def test_connections_that_sent_a_command_are_muted_and_no_others(shop: Shop, proxy: Proxy, client: socket.socket):
-    """The server goes on hearing them."""
+def test_mute_silences_only_connections_that_sent_the_command(echo: EchoServer, proxy: Proxy, client: socket.socket):
+    """The server still receives what a muted connection sends."""
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         request = b"*1\r\n$4\r\nREAD\r\n"
         assert ask(other, request) == request
         proxy.mute("read")
         other.sendall(b"more")
-        wait_until(lambda: shop.heard.endswith(b"more"), "the server hears")
+        wait_until(lambda: echo.heard.endswith(b"more"), "the server hears")
         assert is_silent(other)
         assert ask(client, b"still") == b"still"
 
 
-def test_a_forbidden_command_does_not_come_through(shop: Shop, proxy: Proxy, client: socket.socket):
-    """Its connection is cut; others stay."""
+def test_forbidden_command_does_not_reach_server(echo: EchoServer, proxy: Proxy, client: socket.socket):
+    """The proxy cuts the connection that sent the command; others stay."""
     proxy.forbid("psync")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         other.sendall(b"*1\r\n$5\r\nPSYNC\r\n")
         with pytest.raises(ConnectionResetError):
             other.recv(1)
     assert ask(client, b"still") == b"still"
-    assert shop.heard == b"hellostill"
+    assert echo.heard == b"hellostill"
 
 
-def test_it_ends_with_connections_open(shop: Shop):
-    """No thread and no socket is left behind, whatever is under way."""
-    with Proxy(shop.server_address[1]) as proxy:
+def test_proxy_closes_cleanly_with_open_connections(echo: EchoServer):
+    """The proxy leaves no thread and no socket behind."""
+    with Proxy(echo.server_address[1]) as proxy:
         proxy.stall()
         client = socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE)
         client.sendall(b"x")

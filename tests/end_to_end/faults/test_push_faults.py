@@ -1,4 +1,4 @@
-"""Processes that wake phones are killed and paused, among services that fail: and each phone has what it is owed.
+"""Push processes are killed and paused while push services fail; each phone still gets what is owed.
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=push` runs for long.
 """
@@ -25,7 +25,7 @@ from support.push_service import PushPhone
 from support.redis_server import RedisServer, needs_redis
 
 CROWD = 10_000 if IS_LONG else 1_000
-"""Phones of a fan-out."""
+"""The number of phones in a fan-out."""
 
 SECONDS = seconds(6)
 pytestmark = TIMEOUT
@@ -33,7 +33,7 @@ pytestmark = TIMEOUT
 
 @pytest.fixture
 def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
-    """Two push services, in one weather."""
+    """Yield two push services with the same weather, which decides their failures."""
     weather = Weather(random.Random(seed), hangs=IS_LONG)
     with ExitStack() as stack:
         yield [stack.enter_context(Service(certificate, weather)) for _ in range(2)]
@@ -41,8 +41,8 @@ def services(certificate: Certificate, seed: int) -> Iterator[list[Service]]:
 
 @pytest.mark.slow
 @seeds(1)
-def test_one_push_process_is_killed_again_and_again(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
-    """WPM2, WPS3: 300 devices; missed 0, cancels missed 0, after the end 0, told twice only by a kill."""
+def test_push_process_killed_repeatedly_misses_no_phone(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
+    """No alert or cancel is missed, none comes after the end, and only a kill repeats one (WPM2, WPS3)."""
     options = policy_in(tmp_path)
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=options[:2]) as push:
         judge(PushRun(node, services, Processes([push]), seed, SECONDS))
@@ -50,8 +50,10 @@ def test_one_push_process_is_killed_again_and_again(keys: Keys, tmp_path: Path, 
 
 @pytest.mark.slow
 @seeds(2)
-def test_of_two_workers_one_is_killed_or_all(keys: Keys, tmp_path: Path, services: list[Service], seed: int):
-    """WPM2, WPN1: that share one file; the other goes on, and nobody is told by both."""
+def test_killing_one_or_all_of_two_push_workers_misses_no_phone(
+    keys: Keys, tmp_path: Path, services: list[Service], seed: int
+):
+    """Two workers share one file; the survivor goes on, and no phone is pushed to by both (WPM2, WPN1)."""
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:
@@ -61,10 +63,10 @@ def test_of_two_workers_one_is_killed_or_all(keys: Keys, tmp_path: Path, service
 @pytest.mark.slow
 @needs_redis
 @seeds(3)
-def test_of_two_processes_on_redis_one_is_killed_or_paused(
+def test_killing_or_pausing_one_of_two_push_processes_on_redis_misses_no_phone(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """WPM2, WPN1, WPN2: paused beyond its lease, and resumed; it tells nobody whom the other has told meanwhile."""
+    """A process paused beyond its lease pushes nothing that the other has pushed meanwhile (WPM2, WPN1, WPN2)."""
     options = policy_in(tmp_path)
     only = () if IS_LONG else ("process 0 killed", "process 1 paused")
     with Node(tmp_path, keys, *options) as node, RedisServer(tmp_path / "redis") as redis:
@@ -73,8 +75,11 @@ def test_of_two_processes_on_redis_one_is_killed_or_paused(
             judge(PushRun(node, services, Processes([one, other]), seed, SECONDS, *only))
 
 
-def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: Path, certificate: Certificate):
-    """WPM2, WPS3, WPS5: in that of the alert, and in that of its cancel; all phones sleep, and wake at the end."""
+def test_kill_in_the_middle_of_push_fan_out_misses_no_phone(keys: Keys, tmp_path: Path, certificate: Certificate):
+    """The process is killed once while an alert is pushed and once while its cancel is (WPM2, WPS3, WPS5).
+
+    All phones sleep meanwhile, and wake up at the end.
+    """
     with Node(tmp_path, keys) as node, Service(certificate, Weather(random.Random(0), bad=0)) as service:
         spot = ground()
         with Push(node, service, options=("--max-devices", str(CROWD))) as push:
@@ -104,7 +109,7 @@ def test_a_kill_in_the_middle_of_a_fan_out_misses_nobody(keys: Keys, tmp_path: P
 
 
 def register_all(push: Push, phones: list[PushPhone], here: str) -> float:
-    """Register them at one place, many at a time; how long it took, in s."""
+    """Register all phones at one place, many at a time; return the duration in seconds."""
     started = time.monotonic()
 
     async def register(api: httpx.AsyncClient, turn: asyncio.Semaphore, phone: PushPhone) -> None:
@@ -125,8 +130,8 @@ def register_all(push: Push, phones: list[PushPhone], here: str) -> float:
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Poll until something is so, which may take as long as a fan-out to all."""
+    """Poll until the condition holds, for at most as long as a fan-out to all phones may take."""
     deadline = time.monotonic() + PATIENCE + CROWD * 0.02
     while not holds():
-        assert time.monotonic() < deadline, "it has not come to that"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.05)

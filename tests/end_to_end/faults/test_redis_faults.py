@@ -1,6 +1,6 @@
-"""Several nodes on one Redis, and what can happen to Redis, to the network and to the nodes: each by its name.
+"""Several nodes on one Redis, and one test for each fault of Redis, of the network or of a node.
 
-Times that are printed (`pytest -s`) are what was seen; what is asserted has the patience of `end_to_end.kit.wire`.
+The durations that are printed (`pytest -s`) are for information; assertions allow the time of `end_to_end.kit.wire`.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ Join = Callable[..., Session]
 
 @pytest.fixture(scope="module")
 def both(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two nodes, one of them of two processes, on one Redis."""
+    """Yield two nodes on one Redis, one with two worker processes."""
     with on_one_redis(tmp_path_factory.mktemp("both"), keys, (), ("--workers", "2")) as cluster:
         yield cluster
 
 
 @pytest.fixture
 def cluster(both: Cluster) -> Iterator[Cluster]:
-    """The two nodes, all well, whatever the test before has left."""
+    """Yield the two nodes; afterwards repair everything that the test has broken."""
     yield both
     for proxy in both.proxies:
         proxy.heal()
@@ -51,8 +51,8 @@ def cluster(both: Cluster) -> Iterator[Cluster]:
 # ---- several nodes, nothing broken -------------------------------------------------------------------------------
 
 
-def test_everybody_is_sent_everything_once_whatever_the_node(cluster: Cluster, join: Join):
-    """Section 4, "Durable": every subscriber of every node; early, late, revised at another node, cancelled."""
+def test_subscribers_of_all_nodes_get_everything_once(cluster: Cluster, join: Join):
+    """Early and late subscribers of both nodes get each revision and the cancel once (section 4, "Durable")."""
     one, two = cluster.nodes
     spot = ground()
     early = [join(node, place(spot), fmt=fmt) for node in cluster.nodes for fmt in FORMATS * 3]
@@ -65,8 +65,8 @@ def test_everybody_is_sent_everything_once_whatever_the_node(cluster: Cluster, j
     revise_and_cancel(body, two, one, told=[*early, *late], aside=aside)
 
 
-def test_the_counts_are_those_of_all_nodes(cluster: Cluster, join: Join):
-    """Section 4, "Counts": all nodes, whichever is asked."""
+def test_counts_include_all_nodes(cluster: Cluster, join: Join):
+    """Each node reports the counts of all nodes (section 4, "Counts")."""
     spot = ground()
     sessions = [join(node, place(spot)) for node in cluster.nodes for _ in range(6)]
     body = alert(spot)
@@ -78,8 +78,8 @@ def test_the_counts_are_those_of_all_nodes(cluster: Cluster, join: Join):
         node.wait_for_counts(body["id"], sent=12, acked=12)
 
 
-def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(cluster: Cluster, join: Join):
-    """Rules 4 and 5: held from one node, elsewhere, at the other."""
+def test_cancel_reaches_recipient_that_moved_to_another_node(cluster: Cluster, join: Join):
+    """A client that holds an alert gets its cancel at another node and another place (rules 4 and 5)."""
     one, two = cluster.nodes
     spot = ground()
     body, missed = alert(spot), alert(spot)
@@ -97,8 +97,8 @@ def test_a_cancel_reaches_a_recipient_that_has_moved_to_another_node(cluster: Cl
     assert sorted(back.everything()) == sorted([(missed["id"], "cancel"), (body["id"], "cancel")])
 
 
-def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster, join: Join):
-    """Section 4: one 201, and the others are told the same with 200; so for revisions and cancels."""
+def test_same_request_at_several_nodes_at_once_makes_one_alert(cluster: Cluster, join: Join):
+    """One request gets 201 and the others the same answer with 200; so do revisions and cancels (section 4)."""
     spot = ground()
     watchers = [join(node, place(spot)) for node in cluster.nodes]
     body = alert(spot)
@@ -111,7 +111,8 @@ def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster
     for step in steps:
         answers = at_all_nodes(cluster.nodes, *step)
         statuses = sorted(answer.status_code for answer in answers)
-        is_unknown = any(answer.history for answer in answers)  # of whom has stored it nobody may have been told
+        # Every answer is 200 if the 201 was lost and its request was repeated.
+        is_unknown = any(answer.history for answer in answers)
         assert statuses == [200] * (len(answers) - 1) + [201] or (is_unknown and statuses == [200] * len(answers))
         assert len({answer.text for answer in answers}) == 1
     for watcher in watchers:
@@ -122,9 +123,9 @@ def test_the_same_request_at_several_nodes_at_once_is_one_alert(cluster: Cluster
 
 
 def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> list[httpx.Response]:
-    """The same POST several times at each node, all at once; the answers.
+    """Send the same POST several times to each node, all at once; return the answers.
 
-    A busy Redis may not answer a node in time: it is repeated then, and the answer has a `history`.
+    A busy Redis may not answer a node in time. The request is repeated then, and the answer has a `history`.
     """
 
     async def post_all() -> list[httpx.Response]:
@@ -146,8 +147,8 @@ def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> li
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_a_reply_that_is_lost_after_the_command_was_applied_leaves_one_entry(cluster: Cluster, join: Join, nth: int):
-    """Redis has stored it, the node does not know: repeated by the node or the publisher, it is one alert."""
+def test_lost_reply_of_applied_command_leaves_one_entry(cluster: Cluster, join: Join, nth: int):
+    """Redis has stored the entry, but the node does not know; a repeat by node or publisher adds no second one."""
     node, proxy = cluster.nodes[0], cluster.proxies[0]
     spot = ground()
     watchers = [join(each, place(spot)) for each in cluster.nodes]
@@ -197,10 +198,11 @@ BREAKAGES: dict[str, Breakage] = {
 
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
-def test_without_redis_the_nodes_serve_from_memory_and_recover_by_themselves(
-    cluster: Cluster, join: Join, breakage: str
-):
-    """Sockets stay, late joiners are served, publishers get 503, readiness says so; then all heals, nothing twice."""
+def test_nodes_without_redis_serve_from_memory_and_recover(cluster: Cluster, join: Join, breakage: str):
+    """Sessions stay, late joiners are served, publishers get 503, and /readyz reports it.
+
+    Afterwards everything recovers, and no session gets anything twice.
+    """
     hurt, heal = BREAKAGES[breakage]
     spot = ground()
     kept, waiting = alert(spot), alert(spot)
@@ -243,8 +245,8 @@ def test_without_redis_the_nodes_serve_from_memory_and_recover_by_themselves(
     assert entries_about(cluster.redis, waiting["id"]) == 1
 
 
-def test_a_node_that_is_cut_off_says_so_and_the_others_go_on(cluster: Cluster, join: Join):
-    """A partition between one node and Redis: its clients are served by others, and by itself when it is back."""
+def test_node_cut_off_from_redis_is_unready_and_others_go_on(cluster: Cluster, join: Join):
+    """Clients of the cut-off node are served by other nodes, and by this node when it is back."""
     one, two = cluster.nodes
     spot = ground()
     body, gone = alert(spot), alert(spot)
@@ -257,7 +259,7 @@ def test_a_node_that_is_cut_off_says_so_and_the_others_go_on(cluster: Cluster, j
     two.cancel(gone["id"], 2)
     there.listen(body["id"], 1)
     there.listen(gone["id"], "cancel")
-    wait_until(lambda: unready(one), "the node that is cut off says so")
+    wait_until(lambda: unready(one), "the cut-off node is unready")
     assert not unready(two)
     with two.join(place(spot), holding={gone["id"]: 1}) as fled:
         fled.listen(body["id"], 1)
@@ -271,8 +273,8 @@ def test_a_node_that_is_cut_off_says_so_and_the_others_go_on(cluster: Cluster, j
     assert sorted(map(str, here.everything())) == sorted(map(str, there.everything()))
 
 
-def test_a_node_whose_reader_alone_has_gone_deaf_finds_out_by_itself(cluster: Cluster, join: Join):
-    """Redis answers all else, and heartbeats are written: only the connection that follows is half-open."""
+def test_node_notices_that_only_its_reading_connection_is_dead(cluster: Cluster, join: Join):
+    """Only the connection that reads the stream is half-open: Redis answers all others, and heartbeats are written."""
     one, two = cluster.nodes
     spot = ground()
     session = join(one, place(spot))
@@ -289,30 +291,29 @@ def test_a_node_whose_reader_alone_has_gone_deaf_finds_out_by_itself(cluster: Cl
     assert sorted(session.everything()) == sorted([(body["id"], 1), (own["id"], 1)])
 
 
-# ---- Redis has forgotten -----------------------------------------------------------------------------------------
+# ---- Redis has lost its data -------------------------------------------------------------------------------------
 
 
 def flush(cluster: Cluster) -> None:
-    """Everything is gone at once."""
+    """Delete everything in Redis at once."""
     cluster.redis.command("FLUSHALL")
 
 
 def start_empty(cluster: Cluster) -> None:
-    """A crash, and a start on an empty disk."""
+    """Kill Redis and start it again on an empty disk."""
     cluster.redis.kill()
     shutil.rmtree(cluster.redis.folder / "appendonlydir")
     cluster.redis.start()
 
 
 @pytest.mark.parametrize("forget", [flush, start_empty])
-def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
-    cluster: Cluster, join: Join, forget: Callable[[Cluster], None]
-):
-    """Live alerts come back, cancelled ones don't; nobody is sent anything twice; numbers go on where they were."""
+def test_nodes_restore_live_alerts_that_redis_lost(cluster: Cluster, join: Join, forget: Callable[[Cluster], None]):
+    """Live alerts come back and cancelled ones do not; nothing is sent twice, and numbers continue."""
     one, two = cluster.nodes
     spot = ground()
     live, gone, fresh = alert(spot), alert(spot), alert(spot)
-    over = [one.publish_brief(alert(ground()))[0] for _ in range(10)]  # so that the log is shorter afterwards
+    # These alerts end before Redis loses them and are not restored: the log is shorter afterwards.
+    over = [one.publish_brief(alert(ground()))[0] for _ in range(10)]
     one.publish(live)
     one.revise(revision_of(live, 2))
     one.publish(gone)
@@ -326,7 +327,7 @@ def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
     one.wait_for_end(over[-1]["id"])
     began = time.monotonic()
     forget(cluster)
-    wait_until(lambda: is_live(one, live["id"]), "what is live is in the log again")
+    wait_until(lambda: is_live(one, live["id"]), "the live alert is in the log again")
     print(f"\n{forget.__name__}: live alerts are back after {time.monotonic() - began:.2f} s")
     wait_for_all(cluster.nodes)
     assert one.get(f"/v1/alerts/{gone['id']}").json().get("state") != "live"
@@ -335,7 +336,7 @@ def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
     for session in sessions:
         session.listen(fresh["id"], 1)
         session.listen(live["id"], 3)
-    two.restart()  # it knows only what is in the log
+    two.restart()  # the new process knows only the entries in the log
     for node in cluster.nodes:
         late = join(node, place(spot), holding={gone["id"]: 1})
         late.catch_up()
@@ -347,21 +348,23 @@ def test_what_redis_has_forgotten_is_put_back_by_the_nodes(
 
 
 def is_live(node: Node, alert_id: str) -> bool:
-    """Whether the log has it, live."""
+    """Return whether the log has the alert as live."""
     answer = node.get(f"/v1/alerts/{alert_id}")
     return answer.status_code == 200 and answer.json()["state"] == "live"
 
 
-# ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
+# ---- Redis that stops syncing ------------------------------------------------------------------------------------
 
 
-def test_a_redis_that_stops_to_sync_is_named_and_takes_nothing(cluster: Cluster, join: Join):
-    """Section 4: 503 and a reason at /readyz, steadily; what is refused then is neither stored nor delivered."""
+def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, join: Join):
+    """Publishers get 503 and /readyz names the reason; a refused alert is neither stored nor delivered (section 4)."""
     spot = ground()
     session = join(cluster.nodes[0], place(spot))
     cluster.redis.command("CONFIG", "SET", "appendfsync", "no")
     for node in cluster.nodes:
-        wait_until(lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "it is named")
+        wait_until(
+            lambda node=node: "never syncs its append-only file" in node.get("/readyz").text, "/readyz names the reason"
+        )
     before = [node.output().count("the log can be used again") for node in cluster.nodes]
     refused = [alert(spot) for _ in range(6)]
     for body, node in zip(refused, cluster.nodes * 3, strict=True):
@@ -396,8 +399,8 @@ cli.main()
 '''
 
 
-def test_an_older_node_understands_a_newer_one(keys: Keys, tmp_path: Path, join: Join):
-    """Section 1, "Growing": entries with fields that the reader does not know; revised and cancelled either way."""
+def test_older_node_reads_entries_of_newer_node(keys: Keys, tmp_path: Path, join: Join):
+    """The older node can revise and cancel alerts whose entries have unknown fields (section 1, "Growing")."""
     with on_one_redis(tmp_path, keys, (), ()) as cluster:
         older, newer = cluster.nodes
         (tmp_path / "newer.py").write_text(NEWER)
@@ -429,8 +432,8 @@ def test_an_older_node_understands_a_newer_one(keys: Keys, tmp_path: Path, join:
             assert "geocast_log_quarantined_total 0.0" in node.get("/metrics").text
 
 
-def test_what_a_later_version_adds_to_the_stream_is_passed_over(cluster: Cluster, join: Join):
-    """Section 1, "Growing": more fields beside an entry's, and entries of a kind that is not known yet."""
+def test_entries_of_later_version_in_stream_are_ignored(cluster: Cluster, join: Join):
+    """Nodes ignore unknown fields and entries of unknown kinds in the stream (section 1, "Growing")."""
     spot = ground()
     sessions = [join(node, place(spot)) for node in cluster.nodes]
     body = alert(spot)

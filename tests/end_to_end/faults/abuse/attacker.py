@@ -1,7 +1,8 @@
-"""An attacker in a process of its own: what it is told, what it may do, and the bounds it keeps.
+"""An attacker in a process of its own: its input, its abilities and its limits.
 
-It asks loopback addresses only. Every loop ends when its time is over or its count is used up, and an alarm ends the
-process if a loop does not. It runs at a low priority, so that what the good parties notice is the node's work.
+An attacker sends requests to loopback addresses only. Every loop ends when the time is over or its count is used up; an
+alarm kills the process if a loop does not end. The process runs at a low priority, so that a delay that the good
+parties notice comes from the node's work and not from the attacker's.
 """
 
 import asyncio
@@ -27,14 +28,14 @@ from end_to_end.kit.keys import DESK_SCOPE, PHONE_SCOPE, Keys, bearer
 
 LOCAL = "127.0.0.1"
 NICE = 10
-MAX_REQUESTS = 200_000  # of one attacker, of all kinds
+MAX_REQUESTS = 200_000  # by one attacker, of all kinds together
 ANSWER_S = 30.0
-BEHIND_S = 45  # an attacker that has not ended by itself so long behind its time is ended
+BEHIND_S = 45  # after this time beyond its end an attacker is killed
 
 
 @dataclass
 class Target:
-    """Where everything is, and the keys that tokens are made with."""
+    """The ports and addresses of the deployment, and the keys for making tokens."""
 
     stream: int
     api: int
@@ -51,7 +52,7 @@ class Target:
 
 
 class Attacker:
-    """What an attack is made of: bounded loops, requests that are counted, connections that are closed at the end."""
+    """The tools for an attack: bounded loops, counted requests, and connections that are closed at the end."""
 
     def __init__(self, target: Target, seconds: float, seed: int) -> None:
         self.target = target
@@ -71,8 +72,8 @@ class Attacker:
         self.spot: Point = (-30.0 - self.dice.uniform(0, 20), 20 + self.dice.uniform(0, 100))
 
     async def begin(self) -> None:
-        """Begin: from now on the time counts."""
-        await self._http.get(f"{self.api}/healthz")  # so that the first request loads nothing
+        """Start the clock of the attack and report `begun`."""
+        await self._http.get(f"{self.api}/healthz")  # so that the first counted request need not load modules
         self.until = time.monotonic() + self._seconds
         print("begun", flush=True)
 
@@ -83,33 +84,33 @@ class Attacker:
         return self._keys.token(sub=sub, scope=scope, **claims)
 
     def other_token(self, sub: str) -> str:
-        """Return a subscriber's token of the issuer that may grant nothing."""
+        """Return a subscriber's token from the issuer that must not grant qualifications."""
         key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(self.target.other_key))
         now = int(time.time())
         claims = self._keys.claims(sub=sub, scope=PHONE_SCOPE, iat=now, exp=now + 3_600, quals=["cpr"])
         return self._keys.signed(claims, key=key, kid="other")
 
     def forged_token(self) -> str:
-        """Return a publisher's token that a stranger has signed."""
+        """Return a publisher's token signed with an unknown key."""
         return self._keys.signed(self._keys.claims(), key=Ed25519PrivateKey.generate())
 
     @property
     def desk(self) -> str:
-        """A publisher's token."""
+        """A publisher's token, newly made."""
         return self.token("desk-evil", DESK_SCOPE)
 
     def body(self, name: str, **fields: Any) -> Json:
-        """Return an alert of this attacker's, on its own ground unless an area is given."""
+        """Return an alert of this attacker, around its own spot unless an area is given."""
         return alert(self.spot, id=f"evil-{self.seed}-{name}", **({"area": circle(self.spot, 500)} | fields))
 
     # -- loops
 
     def goes_on(self) -> bool:
-        """Return whether there is time left, and requests."""
+        """Return whether time and requests are left."""
         return time.monotonic() < self.until and self._requests < MAX_REQUESTS
 
     async def again(self, work: Callable[[int], Awaitable[Any]], *, at_once: int = 1, most: int = MAX_REQUESTS) -> None:
-        """Do this again and again, several at once, until the time is over or it was done `most` times."""
+        """Repeat `work` in `at_once` parallel loops until the time is over or `work` was called `most` times."""
         numbers = iter(range(most))
 
         async def one() -> None:
@@ -130,7 +131,7 @@ class Attacker:
     async def ask(
         self, kind: str, method: str, url: str, token: str | None = None, **more: Any
     ) -> httpx.Response | None:
-        """Send a request and count its answer."""
+        """Send a request and count the status of the answer; return None if there is no answer."""
         self._requests += 1
         headers = bearer(token) | more.pop("headers", {})
         try:
@@ -143,21 +144,21 @@ class Attacker:
         return answer
 
     def note(self, what: str, answer: httpx.Response | None, *, from_status: int = 0, below: int = 600) -> None:
-        """Note as wrong an answer whose status is in this range."""
+        """Count `what` as wrong if the status is at least `from_status` and less than `below`."""
         self.wrong[what] += int(answer is not None and from_status <= answer.status_code < below)
 
     async def post(self, kind: str, path: str, body: Any, token: str | None = None, **query: str) -> Any:
-        """POST a body to the api as a publisher."""
+        """POST a JSON body to the API, with the publisher's token unless another is given."""
         return await self.ask(kind, "POST", f"{self.api}{path}", token or self.desk, json=body, params=query)
 
     async def cap(self, kind: str, message: str | bytes) -> httpx.Response | None:
-        """Send a message of CAP as the aggregator does."""
+        """Send a CAP message as the aggregator does."""
         body = message.encode() if isinstance(message, str) else message
         headers = {"CAP-Webhook-Auth": self.target.cap_secret, "Content-Type": "application/xml"}
         return await self.ask(kind, "POST", f"{self.api}/v1/cap", content=body, headers=headers)
 
     async def hold(self, kind: str, port: int, data: bytes, *, reads: bool = True) -> None:
-        """Open a connection, send this, and keep it until it is closed or the time is over."""
+        """Open a connection, send `data`, and keep the connection until the node closes it or the time is over."""
         self._requests += 1
         try:
             reader, writer = await asyncio.open_connection(LOCAL, port)
@@ -180,7 +181,7 @@ class Attacker:
     async def listen(
         self, token: str, *places: Json, heard: Callable[[Ear, Json], None] = ignored, **hello: Any
     ) -> Ear | None:
-        """Join the stream; None if that was refused."""
+        """Join the stream; return None if the node refuses."""
         self._requests += 1
         try:
             ear = await listen(self.target.stream, {"token": token, "places": list(places), **hello}, heard)
@@ -192,7 +193,10 @@ class Attacker:
         return ear
 
     async def watch(self) -> tuple[list[str], Callable[[], Awaitable[None]]]:
-        """Listen on the attacker's own ground; return what is heard, and a wait for all that is published by now."""
+        """Subscribe at the attacker's own spot.
+
+        Return the growing list of messages, and a function that waits until everything published so far has arrived.
+        """
         heard: list[str] = []
         came = asyncio.Event()
 
@@ -214,7 +218,7 @@ class Attacker:
         return heard, settled
 
     async def close(self) -> None:
-        """Hang up everywhere."""
+        """Close all connections."""
         for ear in self._ears:
             ear.leave()
         for writer in self._writers:
@@ -223,14 +227,14 @@ class Attacker:
 
 
 def named(message: Json) -> str:
-    """Return what a message tells, as "id revision" or "id cancel"."""
+    """Return a message as "id revision" or "id type", for example "a-1 2" or "a-1 cancel"."""
     if message["type"] == "alert":
         return f"{message['alert']['id']} {message['alert']['revision']}"
     return f"{message.get('id', '')} {message['type']}"
 
 
 def main(attacks: dict[str, Callable[[Attacker], Awaitable[None]]]) -> None:
-    """Read orders from standard input, attack, and write a report of each; all as lines of JSON."""
+    """Read one order per line from standard input, run each attack, and print one report per line; all in JSON."""
     os.nice(NICE)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

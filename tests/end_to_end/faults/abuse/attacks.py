@@ -1,7 +1,8 @@
-"""The attacks, a row each, with the rule that closes it.
+"""The attacks, one function each, and the table that names the rule against each.
 
-Each is what the holder of a token of low privilege can do, or a stranger, or whoever can write to the log. It notes in
-`wrong` what it got and must not get. That the good parties do not notice is judged beside them.
+Each attack is within reach of a stranger, of somebody with a token of low privilege, or of somebody who can write to
+the log. An attack counts in `wrong` what it obtained and must not obtain. Whether the good parties notice the attack is
+judged elsewhere (`parties.py`, `tally.py`).
 """
 
 import asyncio
@@ -26,13 +27,13 @@ from jwt.utils import base64url_decode
 
 from client_demo.python.subscription import Subscription
 
-SMALL_ANSWER = 100_000  # bytes: more than any list of 100 violations
+SMALL_ANSWER = 100_000  # bytes; a list of 100 violations is always shorter
 
-# ---- what attacks are made of --------------------------------------------------------------------------------------
+# ---- parts of attacks ----------------------------------------------------------------------------------------------
 
 
 def zigzag(spot: Point, corners: int) -> list[Point]:
-    """Return a thin band in zigzags: a valid ring whose edges all but touch one another."""
+    """Return a thin zigzag band: a valid ring whose edges almost touch one another."""
     half = corners // 2
     step = 0.1 / half
     there = [(spot[0] + 0.05 * (n % 2), spot[1] + n * step) for n in range(half)]
@@ -41,12 +42,12 @@ def zigzag(spot: Point, corners: int) -> list[Point]:
 
 
 def polygon(points: list[Point]) -> Json:
-    """Return a ring as GeoJSON."""
+    """Return a ring as a GeoJSON polygon."""
     return {"type": "Polygon", "coordinates": [[[round(lng, 6), round(lat, 6)] for lat, lng in points]]}
 
 
 def coast(spot: Point, radius: float, corners: int, seed: float = 0) -> list[Point]:
-    """Return a rough ring around a spot, in degrees."""
+    """Return a rough ring around a spot; `radius` is in degrees."""
     points = []
     for n in range(corners):
         angle = -2 * math.pi * n / corners
@@ -64,7 +65,7 @@ def cap_message(
     language: str = "en",
     more: str = "",
 ) -> str:
-    """Return a message of the aggregator about a flood within these rings."""
+    """Return a CAP message of the aggregator about a flood within these rings."""
     texts = [" ".join(f"{lat:.6f},{lng:.6f}" for lat, lng in each) for each in rings]
     area = "".join(f"<polygon>{text}</polygon>" for text in texts)
     references = f"<references>evil@example.org,{refers},{cap_time(-600)}</references>" if refers else ""
@@ -81,23 +82,23 @@ def cap_message(
 
 
 def cap_time(seconds: float) -> str:
-    """Return a time as CAP writes it."""
+    """Return the time in so many seconds from now, in the format of CAP."""
     return stamp(seconds=seconds)[:19] + "+00:00"
 
 
 def slow_post(path: str, headers: dict[str, str | None]) -> bytes:
-    """Return the head of a request, and the first byte of a body that never comes."""
+    """Return the head of a POST and the first byte of its body, whose rest is never sent."""
     return request_bytes("POST", path, {"Host": "x", "Content-Length": "1000", **headers}) + b"{"
 
 
 def reviewers(target: Target) -> list[Reviewer]:
-    """Return the reviewers, who sign one alert each time and nothing that the attacker makes of it."""
+    """Return the reviewers. Attacks let them sign one alert, and never a change that the attacker makes to it."""
     key = lambda each: Ed25519PrivateKey.from_private_bytes(base64url_decode(each["d"]))  # noqa: E731
     return [Reviewer(each["sub"], each["kid"], key(each)) for each in target.reviewers]
 
 
 async def register(it: Attacker, sub: str, number: int, url: str, where: Point) -> None:
-    """Register a device with an endpoint of the attacker's choice."""
+    """Register a push device with an endpoint chosen by the attacker."""
     body = {"subscription": Subscription(url).to_map(), "places": [{"cell": cell(where)}]}
     path = f"{it.push}/v1/devices/evil-{it.seed}-{sub}-{number:08}"
     await it.ask("register", "PUT", path, it.token(f"{sub}-{it.seed}"), json=body)
@@ -107,7 +108,7 @@ async def register(it: Attacker, sub: str, number: int, url: str, where: Point) 
 
 
 async def downgrade(it: Attacker) -> None:
-    """Revise a signed alert into a category without approvals, and cancel it, by a publisher's token alone."""
+    """Move a signed alert to a category without approvals and cancel it, both without signatures."""
     heard, settled = await it.watch()
     body = it.body("signed", category="hostage", approval=None)
     dry = await it.post("dry run", "/v1/alerts", body, dry_run="true")
@@ -132,7 +133,7 @@ async def downgrade(it: Attacker) -> None:
 
 
 async def two_issuers(it: Attacker) -> None:
-    """Join with a responder's `sub` in a token of an issuer that may not grant qualifications, and wait for a task."""
+    """Join with a responder's `sub` in a token of the issuer that must not grant qualifications; wait for a task."""
 
     def heard(_ear: Ear, message: Json) -> None:
         it.wrong[f"a stranger was sent a {message['type']}"] += int(message["type"] in ("task", "call", "standdown"))
@@ -143,7 +144,7 @@ async def two_issuers(it: Attacker) -> None:
 
 
 async def rubbish_call(it: Attacker) -> None:
-    """Write entries of calls into the log that no key opens."""
+    """Append call entries to the log that no key decrypts."""
     from geocast.alertlog.redis_streams import RedisStreamsLog
     from geocast.alertlog.sqlite import SqliteLog
     from geocast.model.call import CallEntry
@@ -168,7 +169,10 @@ async def rubbish_call(it: Attacker) -> None:
 
 
 async def copied_row(it: Attacker) -> None:
-    """Copy the row of a live alert to the next number of its chain; its publisher revises and cancels it."""
+    """Copy the row of a live alert to the next number of its chain.
+
+    Then revise and cancel the alert as its publisher.
+    """
     import sqlite3
 
     from geocast.alertlog import codec
@@ -194,43 +198,43 @@ async def copied_row(it: Attacker) -> None:
         number += 1
 
 
-# ---- bodies, polygons, calls: shares of what is bounded ------------------------------------------------------------
+# ---- bodies, polygons, calls: bounded resources --------------------------------------------------------------------
 
 
 async def slow_bodies(it: Attacker) -> None:
-    """Hold more requests open than the api takes at once, by one publisher's token."""
+    """Keep more requests open than the API accepts at once, with one publisher's token."""
     data = slow_post("/v1/alerts", {"Authorization": f"Bearer {it.desk}", "Content-Type": "application/json"})
     await it.again(lambda _: it.hold("slow body", it.target.api, data), at_once=2_050, most=20_000)
 
 
 async def slow_cap(it: Attacker) -> None:
-    """Send the heads of many messages of one source, whose bodies never come."""
+    """Send the heads of many CAP messages of one source, and never their bodies."""
     data = slow_post("/v1/cap", {"CAP-Webhook-Auth": it.target.cap_secret, "Content-Type": "application/xml"})
     await it.again(lambda _: it.hold("slow CAP", it.target.api, data), at_once=40, most=20_000)
 
 
 async def zigzag_cap(it: Attacker) -> None:
-    """Send messages of one source whose polygons are zigzags of 279 KiB."""
+    """Send CAP messages of one source whose polygons are zigzags of 279 KiB."""
     message = cap_message("NAME", zigzag(it.spot, 13_000))
     it.said["KiB of a message"] = len(message) // 1024
     await it.again(lambda n: it.cap("zigzag", message.replace("NAME", f"zigzag-{it.seed}-{n}")), at_once=16, most=2_000)
 
 
 async def zigzag_alerts(it: Attacker) -> None:
-    """Publish alerts whose polygons are zigzags, as long as a body may be."""
+    """Publish alerts with the largest zigzag polygons that a request body allows."""
     area = polygon(zigzag(it.spot, 2_400))
     await it.again(lambda n: it.post("zigzag", "/v1/alerts", it.body(f"z{n}", area=area)), at_once=16, most=2_000)
 
 
 async def dry_runs(it: Attacker) -> None:
-    """Ask for eight dry runs of large polygons at once, again and again."""
+    """Request dry runs of large polygons, always eight at once."""
     area = polygon(coast(it.spot, 0.1, 2_400))
     ask = lambda n: it.post("dry run", "/v1/alerts", it.body(f"d{n}", area=area), dry_run="true")  # noqa: E731
     await it.again(ask, at_once=8)
 
 
 async def feed_reads(it: Attacker) -> None:
-    """Read the feed all the time, without a token, while a publisher has large polygons go live."""
+    """Read the feed continuously without a token while a publisher makes large polygons live."""
 
     async def publish(number: int) -> None:
         shape = polygon(coast(it.spot, 5, 490, number))
@@ -245,14 +249,14 @@ async def feed_reads(it: Attacker) -> None:
 
 
 async def open_calls(it: Attacker) -> None:
-    """Open a thousand calls for help and more, by one dispatcher's token."""
+    """Open more than a thousand calls for help with one dispatcher's token."""
     token = it.token("cad-evil", DISPATCH_SCOPE)
     body = lambda n: call_at(it.spot, f"evil-{it.seed}-call-{n}")  # noqa: E731
     await it.again(lambda n: it.post("call", "/v1/calls", body(n), token), at_once=16, most=1_100)
 
 
 async def history_reads(it: Attacker) -> None:
-    """Read the state of alerts, and the list, as often as the api answers."""
+    """Read the state of alerts and the list of alerts as often as the API answers."""
     await it.post("publish", "/v1/alerts", it.body("read"))
     paths = (f"/v1/alerts/{it.body('read')['id']}", "/v1/alerts", "/v1/alerts/nobody-knows-this")
     read = lambda n: it.ask("read", "GET", f"{it.api}{paths[n % len(paths)]}", it.desk)  # noqa: E731
@@ -260,7 +264,7 @@ async def history_reads(it: Attacker) -> None:
 
 
 async def publisher_flood(it: Attacker) -> None:
-    """Publish, revise and cancel as fast as the api answers, by one token."""
+    """Publish and cancel as fast as the API answers, with one token."""
 
     async def life(number: int) -> None:
         body = it.body(f"p{number}")
@@ -271,7 +275,7 @@ async def publisher_flood(it: Attacker) -> None:
 
 
 async def bad_tokens(it: Attacker) -> None:
-    """Knock at the api and at the stream with forged tokens."""
+    """Use forged tokens at the API and at the stream."""
     forged = it.forged_token()
 
     async def knock(number: int) -> None:
@@ -289,7 +293,7 @@ async def bad_tokens(it: Attacker) -> None:
 
 
 async def late_update(it: Attacker) -> None:
-    """Send an Update late, behind the Cancel of its chain."""
+    """Send an Update after the Cancel of its chain, with an earlier `sent`."""
     heard, settled = await it.watch()
     area = coast(it.spot, 0.05, 12)
 
@@ -306,7 +310,7 @@ async def late_update(it: Attacker) -> None:
 
 
 async def rough_coast(it: Attacker) -> None:
-    """Warn of an island with a rough coast and its islet: a source that means well."""
+    """Warn of an island with a rough coast and its islet: a large but legitimate message."""
     islet: Point = (it.spot[0] + 1, it.spot[1])
 
     async def warn(number: int) -> None:
@@ -319,7 +323,7 @@ async def rough_coast(it: Attacker) -> None:
 
 
 async def rubbish_cap(it: Attacker) -> None:
-    """Send messages that are no XML, or whose prefixes nobody has declared, and languages as people write them."""
+    """Send broken XML, undeclared prefixes, and language tags as people misspell them."""
     good = cap_message("NAME", coast(it.spot, 0.05, 12))
 
     async def send(number: int) -> None:
@@ -340,7 +344,7 @@ async def rubbish_cap(it: Attacker) -> None:
 
 
 async def huge_bad_cap(it: Attacker) -> None:
-    """Send messages of 0.9 MB in which everything is wrong."""
+    """Send CAP messages of 0.9 MB with thousands of violations."""
     area = f"<area><polygon>{'?' * 50}</polygon></area>"
     info = f"<info><event>Flood</event><severity>?</severity><expires>x</expires>{area}</info>"
     head, tail = cap_message("NAME", coast(it.spot, 0.05, 12)).split("</info>")
@@ -359,7 +363,7 @@ async def huge_bad_cap(it: Attacker) -> None:
 
 
 async def dead_hosts(it: Attacker) -> None:
-    """Register devices at hosts that do not exist, and five at a host that exists and answers them 507."""
+    """Register devices at hosts that do not exist, and five at a host that answers 507."""
     port = it.target.push_port
 
     async def some(number: int) -> None:
@@ -376,7 +380,7 @@ async def dead_hosts(it: Attacker) -> None:
 
 
 async def hanging_hosts(it: Attacker) -> None:
-    """Register devices at hosts that take a request and never answer."""
+    """Register devices at hosts that accept requests and never answer."""
 
     async def some(number: int) -> None:
         host = f"up{number % 40}-{it.seed}.push.test" if "push.test" in it.target.push_host else it.target.push_host
@@ -388,7 +392,7 @@ async def hanging_hosts(it: Attacker) -> None:
 
 
 async def retry_after(it: Attacker) -> None:
-    """Register devices whose service answers 503 and says when to come back."""
+    """Register devices whose push service answers 503 with Retry-After."""
     for number in range(5):
         url = f"https://{it.target.push_host}:{it.target.push_port}/push/evil-503-{it.seed}-{number}"
         await register(it, f"busy{number}", number, url, it.spot)
@@ -397,7 +401,7 @@ async def retry_after(it: Attacker) -> None:
 
 
 async def registrations(it: Attacker) -> None:
-    """Register devices as fast as possible, by one subscriber's token."""
+    """Register devices as fast as possible with one subscriber's token."""
 
     async def put(number: int) -> None:
         url = f"https://{it.target.push_host}:{it.target.push_port}/push/none-{it.seed}-{number}"
@@ -436,7 +440,7 @@ async def chatter(it: Attacker) -> None:
 
 
 async def connect_storm(it: Attacker) -> None:
-    """Connect, say hello with all that a hello may have, and hang up, forty at once."""
+    """Connect, send the largest allowed `hello` and disconnect, in forty parallel loops."""
     holding = {f"nobody-{n}": 1 for n in range(256)}
 
     async def visit(number: int) -> None:
@@ -450,7 +454,7 @@ async def connect_storm(it: Attacker) -> None:
 
 
 async def garbage_frames(it: Attacker) -> None:
-    """Send frames that are no frames, messages that are no messages, and both as long as can be."""
+    """Send invalid frames, invalid messages, and overlong ones of both."""
     pieces = (
         lambda: it.dice.randbytes(2_000),
         lambda: frame(0x1, b"{" * 16_000),
@@ -472,7 +476,7 @@ async def garbage_frames(it: Attacker) -> None:
 
 
 async def slow_heads(it: Attacker) -> None:
-    """Hold connections to every listener with half a head, as a stranger."""
+    """Keep connections to every listener open with half a request head, without a token."""
     head = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
     async def knock(number: int) -> None:
@@ -484,7 +488,7 @@ async def slow_heads(it: Attacker) -> None:
 
 
 async def slow_readers(it: Attacker) -> None:
-    """Join in the town and read nothing, a hundred times."""
+    """Join in the town with a hundred sessions that never read."""
     for number in range(100):
         ear = await it.listen(it.token(f"deaf{number}"), place(TOWN))
         if ear is not None:
@@ -493,7 +497,7 @@ async def slow_readers(it: Attacker) -> None:
 
 
 async def held_requests(it: Attacker) -> None:
-    """Hold requests of every sort open while the node is told to end."""
+    """Keep requests of every kind open while the node is stopped."""
     await asyncio.gather(
         *(
             it.again(lambda _, d=data: it.hold("held", it.target.api, d), at_once=20, most=20)
@@ -511,7 +515,7 @@ async def held_requests(it: Attacker) -> None:
 
 
 class Attack(NamedTuple):
-    """A row: the attack, and the rule that closes it ("" where none of the table does)."""
+    """A row of the table: the attack, and the rule that prevents it, or "" if no rule of the table does."""
 
     work: Callable[[Attacker], Awaitable[None]]
     rule: str
@@ -520,7 +524,7 @@ class Attack(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name by which one attack is chosen."""
+        """The name that selects the attack, for example `zigzag-cap`."""
         return self.work.__name__.replace("_", "-")
 
 

@@ -1,6 +1,6 @@
-"""A WebSocket client of the stream that costs little CPU to read with, so that one process can hold hundreds.
+"""A WebSocket client of the stream that uses little CPU, so that one process can hold hundreds of connections.
 
-All sessions of a format are sent the same bytes, so each frame is decoded once, whoever receives it.
+All sessions of a format are sent the same bytes, so each frame is decoded only once per process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _read(payload: bytes) -> Json:
 
 
 class Ear(asyncio.Protocol):
-    """One connection: it says hello, answers pings, and hands every message to `heard`."""
+    """One connection: sends `hello`, answers pings, and passes every message to `heard`."""
 
     def __init__(self, hello: Json | None, heard: Callable[[Ear, Json], None]) -> None:
         self._hello, self._heard = hello, heard
@@ -41,21 +41,21 @@ class Ear(asyncio.Protocol):
         self.is_leaving = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Request the upgrade to WebSocket."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         transport.write(request_bytes("GET", "/v1/stream", upgrade_headers("geocast.v1.json")))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end of the connection."""
+        """Resolve `ended`, and fail `welcomed` if no welcome came."""
         if not self.ended.done():
             self.ended.set_result(None)
         if not self.welcomed.done():
             self.welcomed.set_exception(ConnectionError(f"not welcomed: status {self.status}, close code {self.code}"))
-            self.welcomed.exception()  # it is read already, if nobody waits for it
+            self.welcomed.exception()  # mark the exception as retrieved: perhaps nobody waits for it
 
     def data_received(self, data: bytes) -> None:
-        """Read the answer to the upgrade, then frames."""
+        """Parse the answer to the upgrade request, then frames."""
         self._data += data
         if not self._is_open:
             head, found, rest = bytes(self._data).partition(b"\r\n\r\n")
@@ -97,15 +97,15 @@ class Ear(asyncio.Protocol):
             self._heard(self, message)
 
     def send(self, opcode: int, payload: bytes) -> None:
-        """Send one frame."""
+        """Send one frame with this opcode and payload."""
         self.transport.write(frame(opcode, payload))
 
     def say(self, kind: str, **fields: Any) -> None:
-        """Send one message."""
+        """Send one message of the protocol as a text frame."""
         self.send(TEXT, json.dumps({"type": kind, **fields}).encode())
 
     def ping(self) -> float:
-        """Send a ping, unless one is under way; return for how many seconds that one has been."""
+        """Send a ping unless an earlier one is unanswered; return the age of that one in seconds, or 0."""
         if self._pinged:
             return time.monotonic() - self._pinged
         self._pinged = time.monotonic()
@@ -113,17 +113,17 @@ class Ear(asyncio.Protocol):
         return 0.0
 
     def leave(self) -> None:
-        """Hang up."""
+        """Abort the connection."""
         self.is_leaving = True
         self.transport.abort()
 
 
 def ignored(_ear: Ear, _message: Json) -> None:
-    """Do nothing with a message."""
+    """Ignore a message."""
 
 
 async def listen(port: int, hello: Json | None, heard: Callable[[Ear, Json], None] = ignored) -> Ear:
-    """Connect to a node's stream; with a `hello`, return once it is welcome. Raise OSError or TimeoutError."""
+    """Connect to a node's stream and, if `hello` is given, wait for the welcome. Raise OSError or TimeoutError."""
     async with asyncio.timeout(PATIENCE_S):
         _, ear = await asyncio.get_running_loop().create_connection(lambda: Ear(hello, heard), "127.0.0.1", port)
         if hello is not None:

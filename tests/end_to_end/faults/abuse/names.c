@@ -1,5 +1,5 @@
-/* Names for the push services of the abuse campaign. Under push.test, names that begin with "up" are this machine's, and
- * there are no others; every other name is the system's to resolve. */
+/* Host names for the push services of the abuse campaign. Names under push.test that begin with "up" resolve to this
+ * machine, and others under push.test do not exist. The system resolves all names outside push.test. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <netdb.h>

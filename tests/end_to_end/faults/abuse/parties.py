@@ -1,7 +1,7 @@
-"""The good parties: they do what the contract asks of them, and note every refusal, loss and delay in a `Tally`.
+"""The good parties: they follow the contract, and record every refusal, loss and delay in a `Tally`.
 
-Publications are told to all subscribers of TOWN and to nobody else: not to subscribers in FAR, not to responders at
-STATION. What any of them hears that no good party has published is noted as told outside.
+Their alerts reach all subscribers in TOWN and nobody else: neither subscribers in FAR nor responders at STATION. A
+message about something that no good party has published counts as sent to an outsider.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ PROBES, PING_EVERY_S = 6, 0.15  # below the ten messages a second that a session
 RESPONDERS, SEATS = 5, 2
 
 Key = tuple[str, int | str]
-"""The id of an alert or a call, and a revision, or what else of it is told."""
+"""The id of an alert or a call, and a revision or another kind of message, such as "cancel"."""
 
 
 @dataclass
 class Awaited:
-    """Something that listeners are to be told once: who has not been told yet, and when the last one was."""
+    """A message that each listener must get once: the listeners still waiting, and when the last one got it."""
 
     left: set[object]
     inside: frozenset[object]
@@ -48,27 +48,27 @@ class Awaited:
 
 
 class Board:
-    """What is to be told to whom, and what was told."""
+    """The messages that are expected, the listeners who should get each, and the messages that came."""
 
     def __init__(self) -> None:
         self.tally = Tally()
         self._awaited: dict[Key, Awaited] = {}
 
     def expect(self, key: Key, inside: Iterable[object]) -> Awaited:
-        """Have each of `inside` be told this once."""
+        """Expect each of `inside` to get this message once."""
         found = frozenset(inside)
         self._awaited[key] = Awaited(set(found), found)
         return self._awaited[key]
 
     def told(self, who: object, key: Key) -> None:
-        """Note that somebody was told something."""
+        """Record that `who` got a message; count it as wrong if `who` should not get it, or not again."""
         awaited = self._awaited.get(key)
         if awaited is None:
             self.tally.outside("something that no good party has published")
         elif who not in awaited.inside:
             self.tally.outside("somebody who is not inside")
         elif who not in awaited.left:
-            if not (isinstance(who, tuple) and who[0] == "device"):  # what a service was slow to answer is sent again
+            if not (isinstance(who, tuple) and who[0] == "device"):  # a slow push service gets a push again
                 self.tally.outside("somebody was told twice")
         else:
             awaited.left.discard(who)
@@ -77,7 +77,7 @@ class Board:
                 awaited.done.set()
 
     async def all_told(self, awaited: Awaited, kind: str, since: float) -> bool:
-        """Wait for the last one to be told; note how long it took since then, or the loss."""
+        """Wait until every listener has the message; record the seconds from `since` to the last one, or the loss."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await awaited.done.wait()
@@ -90,7 +90,7 @@ class Board:
 
 @dataclass
 class Ports:
-    """Where a node listens."""
+    """The ports of a node."""
 
     stream: int
     api: int
@@ -98,7 +98,7 @@ class Ports:
 
 
 class Parties:
-    """All good parties of one world."""
+    """All good parties of one deployment."""
 
     def __init__(
         self,
@@ -131,10 +131,10 @@ class Parties:
     def _inside(self) -> list[object]:
         return [n for n in self._crowd if n % 10 < INSIDE_OF_10]
 
-    # -- to be there
+    # -- presence
 
     async def arrive(self) -> None:
-        """Connect everybody who is not connected, and register the devices once."""
+        """Connect everybody who is not connected; on the first call, register the devices."""
         if not self._services.phones_by_name:
             self._kept = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
             no_kept = httpx.Limits(max_keepalive_connections=0)
@@ -201,7 +201,7 @@ class Parties:
         await self._ask("register", "PUT", f"{self._push}/v1/devices/good-device-{number:06}", token, body)
 
     async def leave(self) -> None:
-        """Hang up everywhere."""
+        """Close all connections."""
         ears = (*self._crowd.values(), *self._responders.values(), *self._probes)
         for ear in ears:
             ear.leave()
@@ -209,10 +209,10 @@ class Parties:
         await self._kept.aclose()
         await self._fresh.aclose()
 
-    # -- a stretch of time
+    # -- one period of work
 
     async def begin(self) -> None:
-        """Begin to work, with an empty tally."""
+        """Start all activities with an empty tally."""
         await self.arrive()
         self.board.tally = Tally()
         for ear in self._probes:
@@ -231,7 +231,7 @@ class Parties:
             self._start(work)
 
     async def end(self) -> Tally:
-        """Begin nothing any more, wait for all that is under way, and return what was met."""
+        """Start nothing more, wait for everything under way, and return the tally."""
         self._works = False
         while self._going:
             await asyncio.gather(*self._going)
@@ -252,7 +252,7 @@ class Parties:
         task.add_done_callback(self._going.discard)
 
     async def _every(self, seconds: float, work: Any) -> None:
-        """Start this again and again, whether or not the last one has ended."""
+        """Start `work` at this interval, without waiting for the last one to end."""
         while self._works:
             self._start(work())
             await asyncio.sleep(seconds)
@@ -260,7 +260,7 @@ class Parties:
     async def _ask(
         self, kind: str, method: str, url: str, token: str | None, body: Any = None, **more: Any
     ) -> httpx.Response | None:
-        """Ask for something that has to work, on a connection that is kept or on a new one, by turns."""
+        """Send a request that must succeed, alternately on a kept connection and on a new one."""
         client = self._fresh if next(self._numbers) % 2 else self._kept
         started = time.monotonic()
         sent = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
@@ -289,7 +289,7 @@ class Parties:
             await asyncio.sleep(0.5)
 
     async def _life_of_an_alert(self, number: int) -> None:
-        """Publish, perhaps as a polygon behind a dry run; revise, read, cancel."""
+        """Publish, revise, read and cancel an alert; every third one is a polygon, with a dry run first."""
         is_polygon = number % 3 == 1
         area = ring(TOWN, 2_000, 60) if is_polygon else circle(TOWN, 1_500)
         body = alert(TOWN, id=new_id("good"), area=area)
@@ -313,7 +313,7 @@ class Parties:
     async def _tell(
         self, kind: str, told: str, path: str, body: Json, key: Key, inside: Iterable[object]
     ) -> httpx.Response | None:
-        """Post something, and wait until all of those inside are told."""
+        """POST something, and wait until everybody inside has the message."""
         awaited, started = self.board.expect(key, inside), time.monotonic()
         answer = await self._ask(kind, "POST", f"{self._api()}{path}", self._desk, body)
         return answer if answer and await self.board.all_told(awaited, told, started) else None
@@ -351,7 +351,7 @@ class Parties:
             await asyncio.sleep(0.3)
 
     async def _call_for_help(self) -> None:
-        """Open a call; all responders are rung, and as many as there are seats accept; end it."""
+        """Open a call, notify all responders, let as many accept as there are seats, and end the call."""
         call_id, started = new_id("help"), time.monotonic()
         rung = self.board.expect((call_id, "call"), self._responders)
         tasks = self.board.expect((call_id, "task"), range(SEATS))
@@ -397,11 +397,11 @@ class Parties:
 
 
 def ring(spot: Point, radius_m: float, corners: int) -> Json:
-    """Return a polygon with this many corners around a spot."""
+    """Return a GeoJSON polygon with this many corners around a spot."""
     points = [beyond(spot, -360 * n / corners, radius_m * (1 if n % 2 else 0.95)) for n in range(corners)]
     return {"type": "Polygon", "coordinates": [[[lng, lat] for lat, lng in (*points, points[0])]]}
 
 
 def cap_id(source: str, sender: str, identifier: str) -> str:
-    """Return the id of the alert of a first message of CAP."""
+    """Return the id of the alert that a first CAP message makes."""
     return "cap." + hashlib.sha256(f"{source}\n{sender}\n{identifier}".encode()).hexdigest()[:32]

@@ -1,7 +1,8 @@
-"""The push services of the campaign: one process behind many names, of which the attackers choose bad endpoints.
+"""The push services of the campaign: one server under many host names, with endpoints that attackers choose.
 
-`geocast push` allows `*.push.test`. Names under it that begin with "up" are this machine's; there are no others. A C
-compiler makes the library that says so to the process; without one, good and bad endpoints are all at `localhost`.
+`geocast push` allows `*.push.test`. Host names in that zone that begin with "up" resolve to this machine; the others do
+not exist. A preloaded library, for which a C compiler is needed, resolves them; without a compiler all endpoints are at
+`localhost`.
 """
 
 import asyncio
@@ -24,12 +25,12 @@ from client_demo.python.subscription import Subscription
 ZONE = "push.test"
 GOOD_HOST = f"up.{ZONE}" if COMPILER else "localhost"
 RETRY_AFTER_S = 3
-HANG_S = 60  # longer than anybody waits for an answer
+HANG_S = 60  # longer than any client's timeout
 
 
 @functools.cache
 def library() -> dict[str, str]:
-    """Return the environment in which names under ZONE resolve."""
+    """Return the environment that makes host names in ZONE resolve."""
     if not COMPILER:
         return {}
     made = Path(tempfile.mkdtemp(prefix="geocast-names-")) / "names.so"
@@ -39,27 +40,27 @@ def library() -> dict[str, str]:
 
 
 class PushServices(push_service.PushService):
-    """The service, which answers bad endpoints as their path says: `/push/evil-507-…` by 507, `evil-0-…` not at all."""
+    """A push service whose bad endpoints name their answer: `/push/evil-507-…` gets 507, `/push/evil-0-…` none."""
 
     def __init__(self, certificate: Certificate) -> None:
         super().__init__(certificate)
         self.phones_by_name: dict[int, Phone] = {}
         self.came: dict[str, list[float]] = defaultdict(list)
-        """When each bad endpoint was pushed to."""
+        """The times of all pushes to each bad endpoint, on the monotonic clock."""
 
     @property
     def entry(self) -> str:
-        """The entry of `--push-services`."""
+        """The value for `--push-services`."""
         return f"*.{ZONE}:{self.port}" if COMPILER else f"localhost:{self.port}"
 
     def add(self, number: int, told: Callable[[int, Json], object]) -> None:
-        """Add a good phone, which has `told` called in the service's thread."""
+        """Add a good phone; the service's thread calls `told` with its number and each message."""
         phone = self.phone(on_told=lambda message: told(number, dict(message)))
         phone._keys = Subscription(f"https://{GOOD_HOST}:{self.port}/push/{phone.name}")
         self.phones_by_name[number] = phone
 
     def knows(self, authorization: str) -> bool:
-        """Return whether VAPID is there; other tests check what it says."""
+        """Return whether the header uses the scheme of VAPID; other tests verify the signature."""
         return authorization.startswith("vapid ")
 
     async def _answer(self, request: Any) -> Any:

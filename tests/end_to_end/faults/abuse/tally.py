@@ -1,4 +1,4 @@
-"""What the good parties met in a stretch of time, and the comparison of a stretch with an attack and one without."""
+"""The results of the good parties in a period, and the comparison of periods with and without an attack."""
 
 import math
 from collections import Counter, defaultdict
@@ -6,93 +6,93 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 GRAIN_MS = 10.0
-"""Quiet p99s below this count as this: the scheduler of a shared machine alone costs as much now and then."""
+"""The least quiet p99 for comparisons: the scheduler of a shared machine alone can cause such delays."""
 
 TWICE = 2.0
-"""How many times the quiet p99 the p99 under attack may be."""
+"""The greatest allowed ratio of the p99 under attack to the quiet p99."""
 
 
 @dataclass
 class Tally:
-    """Seconds by kind, and all that was refused to a good party, lost, or told to somebody outside."""
+    """Durations in seconds by kind, and a count of everything that was refused, lost or sent to outsiders."""
 
     took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     wrong: Counter[str] = field(default_factory=Counter)
-    """What went wrong, in words without ids, and how often."""
+    """The number of errors by description; descriptions contain no ids."""
 
     def refused(self, kind: str, why: object) -> None:
-        """Note an answer that a good party should not get."""
+        """Count an error answer to a good party."""
         self.wrong[f"refused: {kind}: {why}"] += 1
 
     def lost(self, kind: str, what: str = "did not come") -> None:
-        """Note that something never came."""
+        """Count a message that never arrived."""
         self.wrong[f"lost: {kind}: {what}"] += 1
 
     def outside(self, what: str) -> None:
-        """Note a message to somebody who was not to have it."""
+        """Count a message to somebody who must not get it."""
         self.wrong[f"outside: {what}"] += 1
 
     def p99_ms(self, kind: str) -> float:
-        """Return the 99th percentile of a kind in ms; NaN without samples."""
+        """Return the 99th percentile of a kind in ms, or NaN without samples."""
         sorted_s = sorted(self.took[kind])
         return sorted_s[max(0, math.ceil(0.99 * len(sorted_s)) - 1)] * 1_000 if sorted_s else math.nan
 
     def summary(self) -> str:
-        """Return counts and p99 of each kind, in one line."""
+        """Return the count and p99 of each kind, in one line."""
         figures = (f"{kind} {len(took)}/{self.p99_ms(kind):.0f} ms" for kind, took in sorted(self.took.items()) if took)
         return ", ".join(figures)
 
 
 @dataclass
 class Round:
-    """One turn: a stretch without the attack, then one under it."""
+    """One turn: a period without the attack, then a period under it."""
 
     quiet: Tally
     attacked: Tally
 
     def ratio(self, kind: str) -> float:
-        """Return how many times the quiet p99 the p99 under attack is; 0 where either has no samples."""
+        """Return the p99 under attack divided by the quiet p99, or 0 if either has no samples."""
         quiet, attacked = self.quiet.p99_ms(kind), self.attacked.p99_ms(kind)
         return 0.0 if math.isnan(quiet) or math.isnan(attacked) else attacked / max(quiet, GRAIN_MS)
 
 
 @dataclass
 class Verdict:
-    """What became of one attack."""
+    """The results of all turns of one attack."""
 
     attack: str
     rule: str
     rounds: list[Round] = field(default_factory=list)
     after: Tally = field(default_factory=Tally)
-    """One step of each good party behind the attack."""
+    """One step of each good party after the attack."""
     wrong: Counter[str] = field(default_factory=Counter)
-    """What the attacker got that it must not get."""
+    """The number of times that the attacker got what it must not get, by description."""
     said: Counter[str] = field(default_factory=Counter)
-    """What the attacker was answered, for the report."""
+    """The number of answers to the attacker, by kind and status, for the report."""
 
     def all_wrong(self) -> Counter[str]:
-        """Return everything that is wrong, whatever the time it took."""
+        """Return every kind of error, of attacker and good parties, with its count; durations do not matter here."""
         of_good = sum((each.attacked.wrong + each.quiet.wrong for each in self.rounds), Counter[str]())
         behind = Counter({f"after the attack: {what}": count for what, count in self.after.wrong.items()})
         return self.wrong + of_good + behind
 
     def slow(self) -> dict[str, float]:
-        """Return the kinds whose p99 was more than twice the quiet one in every turn, and the least ratio.
+        """Return the kinds whose p99 more than doubled in every turn, each with its least ratio.
 
-        A turn in which the machine was busy with others is one of several, so it does not count by itself.
+        A turn in which the machine was busy with other work does not count by itself.
         """
         kinds = sorted({kind for each in self.rounds for kind in each.attacked.took})
         least = {kind: min(each.ratio(kind) for each in self.rounds) for kind in kinds}
         return {kind: ratio for kind, ratio in least.items() if ratio > TWICE}
 
     def worst(self) -> tuple[float, str]:
-        """Return the greatest of the least ratios of all turns, and its kind."""
+        """Return the kind with the greatest ratio, where each kind counts with its least ratio of all turns."""
         kinds = {kind for each in self.rounds for kind in each.attacked.took}
         return max(((min(each.ratio(kind) for each in self.rounds), kind) for kind in kinds), default=(0.0, "nothing"))
 
 
 def table(verdicts: Iterable[Verdict]) -> str:
-    """Return the verdicts as a table."""
+    """Return the verdicts as a table, one line each."""
     lines = [
         f"{'attack':24} {'rule':6} {'good ones: wrong':>16} {'attacker: wrong':>16}  worst p99 under attack / quiet"
     ]

@@ -1,4 +1,7 @@
-"""A node or two, `geocast push`, the good parties beside them, and turns of an attack; all by a seed."""
+"""A deployment under attack: one or two nodes, `geocast push`, the good parties and the attacker's process.
+
+A seed decides what the attacker does.
+"""
 
 import asyncio
 import contextlib
@@ -33,10 +36,10 @@ from support.ports import free_ports
 from client_demo.push_service import make_certificate
 
 DRAIN_S = 3
-STARTS_WITHIN_S = 60.0  # an attacker's process, on a busy machine
-STOPS_WITHIN_S = 60.0  # behind its time: its requests have a bound of their own
-REST_S = 12.0  # between turns: what an attacker has begun is over by then (BA1a)
-MAX_LINE = 100_000  # characters of a journal's line, whatever was sent
+STARTS_WITHIN_S = 60.0  # time for the attacker's process to start on a busy machine
+STOPS_WITHIN_S = 60.0  # time for the attacker to report after its end; each request has its own timeout
+REST_S = 12.0  # pause between turns, in which everything that an attacker has begun ends (BA1a)
+MAX_LINE = 100_000  # characters of a log line; longer lines are an error
 POLICY = """
 name = "abuse"
 audience = "abuse.example"
@@ -71,27 +74,27 @@ secret_sha256 = "{digest}"
 
 
 class TwoIssuers(Keys):
-    """Keys of two issuers: the usual ones may grant a qualification, those of the other may not (rule HD5)."""
+    """The keys of two issuers: the usual one may grant qualifications, the other may not (rule HD5)."""
 
     def __init__(self) -> None:
         super().__init__(quals=["cpr"])
         self.other = Ed25519PrivateKey.generate()
 
     def jwks(self) -> Json:
-        """Return the key file's content."""
+        """Return the content of the key file."""
         public = OKPAlgorithm.to_jwk(self.other.public_key(), as_dict=True)
         other = {"kty": "OKP", "crv": "Ed25519", "x": public["x"], "kid": "other", "alg": "EdDSA"}
         return {"keys": [*super().jwks()["keys"], other | {"iss": "https://other.example"}]}
 
 
 class AttackedDeployment:
-    """Everything that is attacked, and who must not notice it."""
+    """The processes that are attacked, and the good parties, which must not notice the attack."""
 
     def __init__(self, folder: Path, *, subscribers: int, devices: int, on_redis: bool = False, seed: int = 1) -> None:
         self.seed, self.turn = seed, 0
         self._attacker: asyncio.subprocess.Process | None = None
         self._stack = ExitStack()
-        self._runner = asyncio.Runner(debug=False)  # or this process is too busy to notice in time what comes
+        self._runner = asyncio.Runner(debug=False)  # the debug mode would distort the durations measured here
         self._reviewers = [Reviewer(f"r-{n}", f"key-{n}") for n in (1, 2)]
         self._keys = TwoIssuers()
         try:
@@ -156,7 +159,10 @@ class AttackedDeployment:
         return (*named, "--drain-s", str(DRAIN_S))
 
     def _described(self, ports: Ports) -> Target:
-        """What an attacker's process is told. Its code, and not a key, keeps it to tokens of low privilege."""
+        """Return what the attacker's process needs.
+
+        Only its own code, not its keys, limits it to tokens of low privilege.
+        """
         return Target(
             stream=ports.stream,
             api=ports.api,
@@ -175,7 +181,7 @@ class AttackedDeployment:
     # -- turns
 
     def attack(self, attack: Attack, seconds: float, quiet_s: float, turns: int = 1) -> Verdict:
-        """Work without the attack, then under it, by turns; return what was met."""
+        """Let the good parties work, alternately without the attack and under it; return the verdict."""
         return self._runner.run(self._attack(attack, seconds, quiet_s, turns))
 
     async def _attack(self, attack: Attack, seconds: float, quiet_s: float, turns: int) -> Verdict:
@@ -219,7 +225,7 @@ class AttackedDeployment:
         return tally
 
     async def _launch(self, attack: Attack, seconds: float) -> asyncio.subprocess.Process:
-        """Give an attack to the attackers' process; return when it has begun."""
+        """Send an attack to the attacker's process; return when the attack has begun."""
         self.turn += 1
         order = {"attack": attack.name, "seconds": seconds, "seed": self.seed * 1_000 + self.turn}
         if self._attacker is None:
@@ -247,7 +253,7 @@ class AttackedDeployment:
             await process.wait()
 
     def _look_at_processes(self, wrong: Counter[str]) -> None:
-        """Note processes that ended, tracebacks, and what the push services and the journals show."""
+        """Count ended processes, tracebacks, overlong log lines and pushes before Retry-After as wrong."""
         processes: list[Node | Push] = [*self.nodes, self.push]
         for process in processes:
             name = type(process).__name__.lower()
@@ -268,13 +274,13 @@ class AttackedDeployment:
     # -- the end
 
     def drain(self, attack: Attack) -> tuple[Verdict, float]:
-        """Tell a node to end while an attacker holds requests open; return what was wrong, and the seconds it took."""
+        """Stop a node while an attacker keeps requests open; return the verdict, and the seconds that the stop took."""
         return self._runner.run(self._drain(attack))
 
     async def _drain(self, attack: Attack) -> tuple[Verdict, float]:
         verdict, node = Verdict(attack.name, attack.rule), self.nodes[0]
         await self._launch(attack, DRAIN_S + 5)
-        await asyncio.sleep(1)  # so that its requests are under way
+        await asyncio.sleep(1)  # until the attacker's requests are under way
         started = time.monotonic()
         status = await asyncio.to_thread(node.terminate)
         took = time.monotonic() - started
@@ -289,7 +295,7 @@ class AttackedDeployment:
         await self.parties.leave()
 
     def close(self) -> None:
-        """End everything."""
+        """Stop all processes and disconnect the good parties."""
         try:
             self._runner.run(self._leave())
         finally:
@@ -298,11 +304,11 @@ class AttackedDeployment:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of an attacker's process: its modules are found as those of this process are."""
+    """Return the environment of the attacker's process, which finds the same modules as this process."""
     root = Path(__file__).parents[4]
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
 
 
 def progress(line: str) -> None:
-    """Show how far the campaign is."""
+    """Print a line about the progress of the campaign, with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
