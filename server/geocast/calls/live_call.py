@@ -34,7 +34,8 @@ Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; None i
 
 @dataclass(slots=True)
 class CallDelivery:
-    """What one session was sent about a call on its connection, or has by its own `holding`.
+    """The messages about a call that one session was sent on its connection, or has by its own `holding`.
+
 
     `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient.
     `task`: the revision of the session's task; 0 if it has none.

@@ -37,7 +37,8 @@ class AcceptState(Enum):
 
 
 class AcceptEvent(Enum):
-    """What changes the state of an `accept`."""
+    """An event that changes the state of an `accept`."""
+
 
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"

@@ -1,4 +1,5 @@
-"""What the hub asks about calls, and the answers of a process without calls."""
+"""The port between the stream's hub and calls, and its implementation for a process without calls."""
+
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol

@@ -26,7 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from end_to_end.kit.earth import inside
-from end_to_end.kit.fault_schedule import Outage
+from end_to_end.kit.outages import Outage
 from end_to_end.kit.times import moment
 from support.model import Rules
 
