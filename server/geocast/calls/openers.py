@@ -1,6 +1,5 @@
 """The openers of open calls, and the number of open calls that one dispatcher may have (rule HD6).
 
-
 The log is asked, so the number holds for all nodes and after a restart. The chain of each open call is read once by
 each node, and its opener is kept in memory for as long as the call is open. Requests to different nodes at the same
 time may miss each other's calls; requests to one node don't, since a call that is being stored has a place there.
