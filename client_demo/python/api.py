@@ -60,9 +60,10 @@ def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
 
 
 def retry_after_s(value: str | None) -> float:
-    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none.
+    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); 0 without the header.
 
-    Never more than MAX_RETRY_AFTER_S: a slip of the server's must not keep a client away for good.
+    The header has seconds or a date. The result is at most MAX_RETRY_AFTER_S, so that a wrong header cannot keep a
+    client away for good.
     """
     if value is None:
         return 0.0

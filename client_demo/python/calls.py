@@ -39,7 +39,7 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """What happened to a call."""
+    """The kind of a change of a call."""
 
     CALL = "call"  # the call is new, its content has changed, or a seat is free again
     TASK = "task"  # this responder has a seat, and the task says where to go
@@ -51,8 +51,7 @@ class CallChange:
     """One change to show to a responder: the call and the task as they are held now, each None when it is not known.
 
     After STANDDOWN there is no task: remove its place from the screen, and the notifications too. `reason` is the
-    server's,
-    or "expired" when the call reached its end; the server sends no message for that.
+    server's, or "expired" when the call reached its end; the server sends no message for that.
     """
 
     kind: CallKind

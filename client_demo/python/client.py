@@ -81,18 +81,14 @@ class Client:
     """One subscriber, which reconnects for as long as `run` lasts.
 
     `token` is called before each connection, before the token expires and after the server has refused a token; it may
-    be a
-    coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in several
-    languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With `verify`
-    the
-    client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is dropped. Raises
-    ValueError for a language that is no such tag, and for more than 8 languages.
+    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in
+    several languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With
+    `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
+    dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
 
     A responder has a place that is `here`; `on_call` is called for changes of calls, as `on_change` is for alerts.
-    `locate`
-    returns where the person is now and may be a coroutine function. It is called whenever a new call arrives, so that
-    the
-    server learns at once how near the responder is.
+    `locate` returns where the person is now and may be a coroutine function. It is called whenever a new call arrives,
+    so that the server learns at once how near the responder is.
     """
 
     def __init__(
@@ -305,7 +301,10 @@ class Client:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Say `here` to a server that knows us for a responder, if the `hello` has not (Rule 5); whether it did."""
+        """Send `here` in a `move` if the server takes us for a responder and the `hello` had none (Rule 5).
+
+        Returns whether it did.
+        """
         said = self._says_here
         self.quals = _quals(welcome)
         self._says_here = bool(self.quals)

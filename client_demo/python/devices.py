@@ -49,7 +49,11 @@ class Devices(ApiClient):
     """
 
     async def offer(self) -> Answer:
-        """`vapid`, which browsers call the `applicationServerKey`; `cells`, from and to; `lease_s`."""
+        """Return what the service offers.
+
+        The members are `vapid` (the browsers' `applicationServerKey`), `cells` (the coarsest and the finest resolution)
+        and `lease_s`.
+        """
         return await self._call("GET", "/v1/push")
 
     async def register(

@@ -15,10 +15,11 @@ class Dispatcher(ApiClient):
     """
 
     async def open_call(self, call: Mapping[str, Any]) -> Answer:
-        """Ring responders: `id`, `category`, `headline`, `occurred_at` and `place` (`lat`, `lng`, `kind`) are needed.
+        """Open a call and notify responders.
 
-        The answer has `id`, `revision`, `issued_at`, `expires_at` and `near`, which is all that the ring shows of the
-        place. A repeated call is one call.
+        `id`, `category`, `headline`, `occurred_at` and `place` (`lat`, `lng`, `kind`) are required. The answer has
+        `id`, `revision`, `issued_at`, `expires_at` and `near`, the only hint at the place that responders get before
+        they have a seat. A repeated call is the same call.
         """
         return await self._call("POST", "/v1/calls", call)
 
@@ -38,7 +39,10 @@ class Dispatcher(ApiClient):
         return await self._call("POST", f"/v1/calls/{in_path(call_id)}/end", {"reason": reason})
 
     async def call_state(self, call_id: str) -> Answer:
-        """Who comes: `state`, `content`, the `call` as it is rung, `ring_m`, `rung`, `seen`, `declined`, `seats`."""
+        """Return the progress of a call.
+
+        The members are `state`, `content`, the `call` as sent, `ring_m`, `rung`, `seen`, `declined` and `seats`.
+        """
         return await self._call("GET", f"/v1/calls/{in_path(call_id)}")
 
     async def calls(self) -> list[Answer]:
