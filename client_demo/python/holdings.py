@@ -186,7 +186,7 @@ class Holdings:
         return [held.change(kind) for held, kind in looked if kind is not None]
 
     def _forget(self, own_ms: int) -> None:
-        """Drop what both clocks have ended, and what is too much to keep of the rest; none of it is shown."""
+        """Delete alerts that both clocks have ended, and those above the limit of kept ones. None of them is shown."""
         over = self._latest_end_first(key for key, held in self._held.items() if held.over)
         kept = [key for key in over if self._held[key].keep_until > own_ms]
         self._drop([*(set(over) - set(kept)), *kept[MAX_HOLDING:]], Kind.EXPIRED)
@@ -266,10 +266,11 @@ class Holdings:
         ]
 
     def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
-        """Hold again what `saved` gave; what has ended since is dropped by Rule 2, with the next clock that is known.
+        """Hold the alerts that `saved` returned.
 
-        The wall clock says how long it is kept, and nothing is kept for longer than it lives at most: that clock may
-        be wrong. Raises KeyError, TypeError or ValueError for anything else.
+        Alerts that have ended since are dropped by Rule 2 when the clock is next set. The wall clock says how long an
+        alert is kept, but no alert is kept for longer than it can live at most, as the wall clock may be wrong. Raises
+        KeyError, TypeError or ValueError for any other input.
         """
         for each in saved:
             alert = each["alert"]

@@ -80,7 +80,7 @@ class Link:
         self._wake()
 
     def say_later(self, message: Message) -> None:
-        """Queue a message behind all others, such as an acknowledgement, of which there may be many."""
+        """Queue a message behind all others, such as one of many acknowledgements."""
         self._later.append(message)
         self._wake()
 

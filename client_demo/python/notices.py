@@ -44,9 +44,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A notification. `sound`: it is to be heard; `stays`: until somebody has looked; `lang`: of an alert's own words.
+    """A notification to show.
 
-    As browsers' `showNotification` has it: `renotify` and not `silent`; `requireInteraction`.
+    `sound` plays a sound; `stays` keeps the notification until a person dismisses it; `lang` is the language of the
+    alert's own words. For a browser's `showNotification`, `sound` means `renotify` and not `silent`, and `stays` means
+    `requireInteraction`.
     """
 
     tag: str

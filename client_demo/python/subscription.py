@@ -43,7 +43,7 @@ class Subscription:
         self._public = _bytes_of(self.private.public_key())
 
     def to_map(self) -> dict[str, Any]:
-        """As a browser's `PushSubscription.toJSON()` has it, for a registration."""
+        """Return the subscription for a registration, in the form of a browser's `PushSubscription.toJSON()`."""
         return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 
     def read(self, body: bytes) -> Message:

@@ -69,9 +69,10 @@ class Verifier:
     """The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11)."""
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
-        """`keys`: a JWKS, as the operator's `--reviewers` has it. `cancel_approvals` of 0 takes bare cancels, too.
+        """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
 
-        Raises ClientError where it can't work, in a line that names the option.
+        `cancel_approvals` of 0 accepts unsigned cancels too. Raises ClientError with a line that names the invalid
+        option.
         """
         if not audience or not isinstance(audience, str):
             raise ClientError("audience: the name of the deployment is needed, as the forms have it in `aud`")
