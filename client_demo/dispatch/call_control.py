@@ -25,7 +25,7 @@ from .records import Record
 
 LOOK_EVERY_S = 1.0
 AGAIN_S = 1.0
-RETIMED_BY_MS = 30_000  # so long ago it happened, when a record of another day is opened
+RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happened
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
@@ -42,8 +42,8 @@ class CallCase:
     id: str
     record: str | None
     by: str
-    form: Form | None = None  # what was said last, the place too; None once it is over, or where another said it
-    sent: dict[str, Any] = field(default_factory=dict)  # the request that is under way: in it the place, too
+    form: Form | None = None  # the last form, with the place; None after the end, and for a call from elsewhere
+    sent: dict[str, Any] = field(default_factory=dict)  # the pending request, with the place
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None
     state: Answer | None = None

@@ -4,7 +4,7 @@
     async with serving(application(routes, content_policy(connect=[node.stream_url]))) as url: ...
 
 Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
-Rule 2  No page may run or load what is not from here (Content-Security-Policy), nor make markup out of a string
+Rule 2  No page may run or load what is not from here (Content-Security-Policy), or make markup out of a string
         (Trusted Types). Whatever else a page talks to is named by the caller.
 Rule 3  It listens on loopback unless told otherwise, as in a container; and wherever it listens, requests for another
         host's name are refused: a stranger's page that points its own name at 127.0.0.1 (DNS
