@@ -25,7 +25,7 @@ OTHER_PLACE = "with a place that is none: half of one, 0/0, or beyond 90 and 180
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What natures mean: a category or a key of kept_back.toml, what becomes of it, and how many incidents have it."""
+    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and its number of incidents."""
 
     key: str
     note: str

@@ -360,7 +360,7 @@ def nearest(word: str, known: Iterable[str], similar: float = 0.6) -> str | None
 
 
 def lacking(kind: Format, columns: set[str]) -> str | None:
-    """What of its needed columns these lack, as a sentence that names the nearest; None when nothing."""
+    """Return a sentence about the first needed column that is missing, or None. It names the most similar column."""
     for column, key in kind.needed.items():
         if column not in columns:
             near = nearest(column, columns)

@@ -7,8 +7,8 @@ Rule 2  A decision names the version of the item that the reviewer saw. A review
 Rule 3  A decision is stored before it is sent (`Item.pending`: the exact bytes). An item with a pending request takes
         no other decision. Example: the desk dies between storing and sending; the restarted desk sends the same bytes.
 Rule 4  An incident that the policy never alerts, or that concerns only an individual, is locked: no other category can
-        be chosen for it. A text that is stale, has no time or reads like an address is refused here too, before the
-        node is asked.
+        be chosen for it. A stale incident, one without a time, and a text that reads like an address are refused here
+        too, before the node is asked.
 
                  approve                     accepted
         waiting ---------> pending publish ------------> live --- the node says so ---> expired
@@ -66,7 +66,7 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident of a feed as it comes to the desk: its rows, struck, and when it counts as having happened (ms).
+    """An incident of a feed as it comes to the desk: its redacted rows, and when it counts as having happened (ms).
 
     `recorded_at` is the feed's own time, `is_retimed` whether `incident.occurred_at` is another.
     """

@@ -27,10 +27,10 @@ MOST_ADDRESS = 200  # characters: docs/reference/call-rules.md, RY7
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What somebody may open a call from. Times in ms since 1970, degrees; None where the record doesn't tell.
+    """A record from which a call may be opened. Times are in ms since 1970, places in degrees; None if unknown.
 
-    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set where the record says
-    that it is a drill; `obstacle` says why no call can be opened from it, empty when one can.
+    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set if the record is a
+    drill; `obstacle` says why no call can be opened from the record, and is empty if one can.
     """
 
     key: str
