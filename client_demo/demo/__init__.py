@@ -4,7 +4,7 @@
     processes    the node and the crowd's processes; crowd plays the subscribers in one of them
     population   the subscribers: who they are, and how they move
     responders   the subscribers who are called to people in need; issuing signs their tokens
-    calling      the call for help, from a dispatch record to the crew's arrival -> call_verdict
+    cardiac_arrest  the call for help, from a dispatch record to the crew's arrival -> call_verdict
     verdict      the judge of the deliveries, with an independent haversine
     responder_page  serves the page of a responder who is a real person
     live_map     serves the live map, with the facts that a subscriber can't know

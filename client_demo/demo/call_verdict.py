@@ -31,8 +31,8 @@ FINDING = "place"  # the event that a frame contained the place
 class Called:
     """A call that was opened and ended.
 
-    `quals` are the qualifications of which one is needed, `near` the circle that was sent, `ring_m` the last search
-    radius beyond it, `holders` those who hold one of `seats` by the node's state; `sent` is in ns.
+    Responders need one of `quals`. `near` is the circle that was sent, `ring_m` the last search radius beyond it,
+    `holders` are those who hold one of `seats` by the node's state; `sent` is in ns.
     """
 
     id: str

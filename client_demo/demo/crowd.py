@@ -336,7 +336,10 @@ class Crowd:
     # ---- called by subscribers -------------------------------------------------------------------------------
 
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
-        """The message in a frame, decoded once for all; what differs between subscribers is not kept."""
+        """Return the message in a frame, decoded once for all.
+
+        Messages that differ between subscribers are not kept.
+        """
         known = self._decoded.get(data)
         if known is None:
             known = decode(data)

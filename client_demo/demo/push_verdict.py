@@ -34,9 +34,10 @@ class Sleeper:
 
 @dataclass(slots=True)
 class PushVerdict:
-    """What came out: `expected` pairs of a phone and an alert; of these, and of others, `told` the newest.
+    """The verdict in counts, for pairs of a phone and an alert.
 
-    `slept`: how many pairs are of phones that slept, and were told when they woke.
+    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` are the latter on
+    phones that slept, which got it when they woke.
     """
 
     phones: int = 0

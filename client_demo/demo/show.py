@@ -412,7 +412,7 @@ class Show:
     # ---- 3: the acts -----------------------------------------------------------------------------------------
 
     def _listener(self, case: Case) -> Client:
-        """A listener on the real client, where the first alert will be; it tells what a person would see."""
+        """Return a listener on the real client at the place of the first alert. It prints what a person would see."""
 
         def tell(change: Change) -> None:
             reason = f" ({change.reason})" if change.reason else ""

@@ -1,4 +1,4 @@
-"""`python -m client_demo conformance`."""
+"""The command `python -m client_demo conformance`."""
 
 import asyncio
 import sys
