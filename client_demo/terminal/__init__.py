@@ -1,7 +1,13 @@
 """The commands of `python -m client_demo`: one module for each group of commands.
 
-cli            the group itself, and the commands `map` and `demo` listen         listen, walk respond        respond
-pager          pager dispatch       dispatch call           call open, revise, end, show, list publish        publish,
-revise, cancel, desk review         review conformance    conformance command        the common part of the commands:
-how they end, and shared options
+cli            the group itself, and the commands `map` and `demo`
+listen         listen, walk
+respond        respond
+pager          pager
+dispatch       dispatch
+call           call open, revise, end, show, list
+publish        publish, revise, cancel, desk
+review         review
+conformance    conformance
+command        the common part of the commands: how they end, and shared options
 """
