@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The incidents of a feed, oldest first, and its number of `rows`, of which `empty` were left out (Rule 6)."""
+    """The incidents of a feed, oldest first; `empty` of its `rows` were left out (Rule 6)."""
 
     format: Format
     rows: int

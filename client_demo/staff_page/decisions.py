@@ -11,7 +11,7 @@ class Trouble(NamedTuple):
     field: str
     text: str
     slug: str = ""  # the problem type, where the node refused
-    # What a person may confirm (protocol, A21): its `kind`; of an area `area_km2`, of words `start` and `end`.
+    # A part that a person may confirm (protocol, A21): its `kind`, and `area_km2` or the words' `start` and `end`.
     held: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
