@@ -23,7 +23,7 @@ from client_demo.console import plain
 from .scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
 from .scripted_server import PATH, TOKEN_PATH, Findings, Over, ScriptedServer
 
-END_S = 3.0  # for a client process to end
+END_S = 3.0  # the time that a client process has to end
 JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}

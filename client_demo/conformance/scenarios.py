@@ -293,7 +293,7 @@ async def window(server: ScriptedServer) -> None:
     delays = []
     for number in range(DRAWS):
         await talk.welcome(min_ms=400, max_ms=1000)
-        await talk.pings(SLACK_S)  # so that it has the welcome before the close
+        await talk.pings(SLACK_S)  # so that the client has read the welcome before the close
         code, left_at = WINDOW_CODES[number % len(WINDOW_CODES)], time.monotonic()
         talk = await _return(server, talk, code, 1000)
         delays.append(talk.arrived_at - left_at)

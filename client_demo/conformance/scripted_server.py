@@ -120,8 +120,8 @@ class Talk:
     def __init__(self, server: "ScriptedServer", socket: ServerConnection, arrived_at: float) -> None:
         self.server, self.arrived_at = server, arrived_at
         self.hello: Message = {}
-        self.said: list[Message] = []  # after the hello
-        self.said_at: list[float] = []  # when, by the monotonic clock
+        self.said: list[Message] = []  # messages after the hello
+        self.said_at: list[float] = []  # their times, by the monotonic clock
         self.answers_pings = True  # the protocol's pings; the library answers those of WebSocket
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
@@ -183,7 +183,7 @@ class Talk:
             where = "/".join(str(part) for part in error.instance_path)
             findings.unmet("form", f"{kind}: {'/' + where if where else 'the message'}: {error.message}")
             return {"type": kind}
-        except ValueError as error:  # a type that JSON does not have
+        except ValueError as error:  # the message has a type that JSON lacks
             findings.unmet("form", f"{kind}: {error}")
             return {"type": kind}
         return message

@@ -23,7 +23,7 @@ from client_demo.python.geo import EDGE_M, Place, distance_m
 
 from .verdict import Event, percentile
 
-MAX_REACH_M = 500.0  # of a `here` place: RQ5
+MAX_REACH_M = 500.0  # limit of a `here` place's reach (RQ5)
 FINDING = "place"  # the event that a frame contained the place
 
 

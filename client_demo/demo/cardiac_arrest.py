@@ -22,7 +22,7 @@ from .processes import CrowdProcess, all_do
 
 CATEGORY = "cardiac_arrest"
 QUALS = frozenset({"medic"})  # the `residence_quals` of policy.toml
-HAPPENED_MS = 30_000  # before it is opened
+HAPPENED_MS = 30_000  # how long before its opening the arrest happened
 FULL_S, THERE_S, POLL_S = 8.0, 1.5, 0.2
 DOOR_M = (11.7, -7.3)  # from the record's place to the door: north, east
 ACCESS = "Demo door code 80417, second floor."

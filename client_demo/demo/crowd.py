@@ -57,7 +57,7 @@ from client_demo.python.wire import WIRES, Message
 
 AT_ONCE = 64  # handshakes at a time: more would only wait in the listener's backlog
 CONNECT_S = 10.0
-ANSWER_S = 5.0  # after a move
+ANSWER_S = 5.0  # the longest wait for the answer to a move
 SETTLE_S = 2.0
 BEFORE_COUNTING_S = 0.1  # so that counting does not delay frames that are just arriving
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
@@ -329,7 +329,7 @@ class Crowd:
         self._areas: dict[tuple[str, int], list[Any]] = {}  # the areas as sent, once for each kind of frame
         self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
-        self._searched = 0  # frames
+        self._searched = 0  # number of searched frames
         self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
         self._all_stood = asyncio.Event()
 

@@ -161,7 +161,9 @@ class LiveMap:
             self._pages.discard(page)
 
 
-Cells = dict[str, tuple[int, int, int]]  # H3 cell -> how many, when the first and the last of them were told (ns)
+Cells = dict[
+    str, tuple[int, int, int]
+]  # H3 cell -> number of recipients, times of the first and the last delivery (ns)
 
 
 def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:

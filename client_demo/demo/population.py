@@ -18,7 +18,7 @@ NEAR_SHARE, NEAR_M = (
     900.0,
 )  # the share that lives near an incident, and the standard deviation of the distance; the others live anywhere
 OUTSKIRTS_M = 3000.0
-STEPS, STEP_M = 12, 500.0  # how many places a walker has, and how far apart (mean)
+STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
 # Kinds of places that subscribers send, and the percentage of subscribers with each.
 KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "two places": 10, "on the move": 15}

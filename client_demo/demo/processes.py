@@ -27,7 +27,7 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
-SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # the browsers' push services
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
@@ -47,7 +47,7 @@ def free_ports(count: int) -> list[int]:
 class Geocast:
     """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
 
-    what = "geocast"  # for people
+    what = "geocast"  # the name in messages for people
     ready_url: str
 
     def __init__(self, folder: Path) -> None:

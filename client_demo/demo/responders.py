@@ -12,12 +12,12 @@ from client_demo.python.geo import Place, offset
 
 from .population import Point, Simulated
 
-RESPONDER = "a responder"  # the kind of subscriber
+RESPONDER = "a responder"  # the kind of such a subscriber
 SEED = 112
 NEAR_M = 700.0  # standard deviation of their distance
-ROUND_EACH = 24  # arrests; at most MOST_ARRESTS of them
+ROUND_EACH = 24  # responders around each arrest, for at most MOST_ARRESTS arrests
 MOST_ARRESTS = 4
-SAYS = {"accept": 60, "decline": 20, "": 20}  # of a hundred
+SAYS = {"accept": 60, "decline": 20, "": 20}  # answer -> percentage
 ANSWERS_S = (0.3, 1.8)
 THERE_S = 0.4  # from the task to the arrival; short, as the demo is short
 DAY_S = 86_400
@@ -31,7 +31,7 @@ SORTS: dict[str, tuple[int, tuple[str, ...], bool, int]] = {
     "with a token that lasts too long": (5, ("medic",), True, 7 * DAY_S),
 }
 
-TokenOf = Callable[[str, Sequence[str], int], str]  # sub, quals, for how long (s)
+TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) -> token
 
 
 @dataclass(frozen=True, slots=True)

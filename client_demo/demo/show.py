@@ -57,7 +57,7 @@ from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import DeliveryCheck, Event, Published, Row, percentile
 
-if TYPE_CHECKING:  # it needs aiohttp
+if TYPE_CHECKING:  # the module needs aiohttp
     from .sleepers import Sleepers
 
 PROCESSES = 2
@@ -67,7 +67,7 @@ MIN_SECONDS = 12.0
 PATIENCE_S = 10.0  # how long the desk repeats a request
 ENDING_S = 3.0  # reserved for the verdict and the end of the node
 CALL_S = 4.0  # reserved for the call for help
-INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
+INTERVAL_S = (0.5, 1.5)  # least and greatest time between two acts
 NEEDED, MOST_CASES = 2, 40
 TUNNEL = 60  # number of subscribers who lose their connection
 REASONS_SHOWN = 12
@@ -310,10 +310,10 @@ class Show:
         self._dispatcher, self._arrests, self._sleepers = dispatcher, arrests, sleepers
         self._responders: dict[str, Responder] = {}  # by `sub`
         self._called: Called | None = None
-        self._searched = 0  # frames
+        self._searched = 0  # number of searched frames
         self._published: list[Published] = []
         self._sent: dict[str, dict[str, Any]] = {}  # id -> the desk's last request
-        self._ends_ms: dict[str, int] = {}  # id -> when it ends
+        self._ends_ms: dict[str, int] = {}  # id -> end of the alert
         self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:

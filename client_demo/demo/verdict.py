@@ -50,7 +50,7 @@ class Row:
     """The verdict on one revision or cancel: how many subscribers, and their latencies in ms."""
 
     published: Published
-    until: int  # when it was replaced, or observation ended (ns)
+    until: int  # when the revision was replaced, or observation ended (ns)
     expected: int = 0
     delivered: int = 0
     outside: int = 0

@@ -16,7 +16,7 @@ from .queue import NO_NATURE
 from .redaction import Cell, kept, struck
 from .triage import read_toml
 
-GRID = 0.01  # degrees: a kilometre
+GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
 SIMILAR = 0.8  # least similarity to a category that may be misspelt
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
@@ -46,7 +46,7 @@ class Report:
     unlisted: list[tuple[str, int]]
     examples: list[list[Cell]]
     others: list[str]  # columns that the description does not mention
-    times: tuple[int, int] | None  # first, last, in ms
+    times: tuple[int, int] | None  # the first and the last, in ms
     box: tuple[float, float, float, float] | None  # south, west, north, east
 
 

@@ -39,15 +39,15 @@ from .signing import Signature, SigningRequest
 from .triage import Desk, Policy, Reason, Refusal
 
 MOST_ITEMS = 500  # undecided items; the oldest are dropped
-MOST_ROWS = 20  # shown of one incident
+MOST_ROWS = 20  # the most rows that are shown of one incident
 DEFAULT_MAX_AGE_MS = 3_600_000
 NO_NATURE = "Nature not told"
 SKEW_MS = 60_000  # protocol, section 3
 MOST_NUMBER = 1e9
 TEXT_FIELDS = ("headline", "description", "category", "severity")
-NUMBER_FIELDS = ("lat", "lng", "radius_m")  # of a circle
+NUMBER_FIELDS = ("lat", "lng", "radius_m")  # the fields of a circle
 MOST_KINDS = 16
-MOST_CORNERS = 2_499  # of a polygon that is drawn (protocol, A16)
+MOST_CORNERS = 2_499  # the most corners of a drawn polygon (protocol, A16)
 PAST = {
     "publish": "approved",
     "revise": "revised",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
 SHORTEST_REPEATED = 4  # a shorter private value ("3", "B04") would strike parts of other words
-MOST_CHARACTERS = 400  # shown of one value
+MOST_CHARACTERS = 400  # the longest text that is shown of one value
 
 _STREET = (
     r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"

@@ -32,10 +32,10 @@ from .alert_control import AlertControl
 from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
 
-ANSWER_S = 3.0  # for which a response waits for the node's
+ANSWER_S = 3.0  # how long a response waits for the node's answer
 PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
-# Carries out a decision about an item: (the item, who is signed in, what was sent) -> the response.
+# Carries out a decision about an item: (item, name of the person, JSON object that was sent) -> response.
 Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from client_demo.python.base64url import decoded
 
-MOST_TEXT = 1_024  # of a signature's two members, in characters
+MOST_TEXT = 1_024  # the longest member of a signature, in characters
 
 
 @dataclass(frozen=True, slots=True)

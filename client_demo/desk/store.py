@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .queue import Item
 
-KEPT_MS = 7 * 86_400_000  # after the last decision
+KEPT_MS = 7 * 86_400_000  # how long items are kept after their last decision
 
 
 class StoreError(Exception):
@@ -32,7 +32,7 @@ class Store:
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("BEGIN IMMEDIATE")  # takes the lock, and keeps it
+            self._db.execute("BEGIN IMMEDIATE")  # takes the lock, which EXCLUSIVE keeps
             self._db.execute("CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, decided_at INTEGER, item TEXT)")
             self._db.execute("CREATE TABLE IF NOT EXISTS reviewers (name TEXT PRIMARY KEY, key TEXT)")
             self._db.execute("COMMIT")

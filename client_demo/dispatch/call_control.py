@@ -81,7 +81,7 @@ class CallControl:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
         self.cases: dict[str, CallCase] = {}
-        self.trouble = ""  # with the node
+        self.trouble = ""  # what is wrong with the node, or ""
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
         self._requests = RequestTasks()
 
@@ -203,7 +203,7 @@ class CallControl:
         try:
             state = await self._dispatcher.call_state(case.id)
         except Refused:
-            return  # forgotten by the node: it ended a day ago
+            return  # the node no longer knows the call, which ended a day ago
         except Unanswered:
             self._tell_node(SILENT)
             raise
@@ -211,7 +211,7 @@ class CallControl:
         if state != case.state:
             case.state, case.near = state, state["call"]["near"]
             if case.is_over:
-                case.form = None  # Rule 3
+                case.form = None  # the place is deleted at the end (Rule 3)
             self._changed()
 
     def _tell_node(self, trouble: str) -> None:

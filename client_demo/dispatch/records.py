@@ -17,7 +17,7 @@ from pathlib import Path
 from client_demo.desk.feed_format import ADDRESS, Row
 from client_demo.desk.feeds import Group, Records
 
-MOST_RECORDS = 200  # the newest
+MOST_RECORDS = 200  # the newest records that are shown
 _KNOWN = tomllib.loads(Path(__file__).with_name("natures.toml").read_text(encoding="utf-8"))
 _CALLS: dict[str, str] = {nature.casefold(): category for nature, category in _KNOWN["calls"].items()}
 _DRILLS: dict[str, str] = {nature.casefold(): status for nature, status in _KNOWN["drills"].items()}

@@ -26,7 +26,7 @@ from client_demo.web.server import page_files
 from .call_control import CallCase, CallControl, Form, read_form, read_text
 from .records import Record
 
-ANSWER_S = 3.0  # for which a response waits for the node's
+ANSWER_S = 3.0  # how long a response waits for the node's answer
 PAGE = page_files("dispatch", "call", "form")
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 from .times import parse_time
 from .wire import Message
 
-AGAIN_MS = 5_000  # protocol, RU3
+AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
 REPORT_MS = 6_000  # M20 allows one in 5 s at arrival, and the second may travel faster
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
@@ -114,7 +114,7 @@ class Calls:
         self._answers: dict[str, _Answer] = {}
         self._once: list[Message] = []  # declines of calls in which this responder has no seat
         self._declined: OrderedDict[str, None] = OrderedDict()
-        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the revision that was held
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was held
 
     def __len__(self) -> int:
         return len(self._held)

@@ -116,8 +116,8 @@ class Client:
         self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
         self._filter: dict[str, Any] = {"categories": categories, "min_severity": min_severity}
         self._filter["languages"] = _tags(languages)
-        self._says_languages = True  # Rule 5
-        self._says_here = False  # Rule 5
+        self._says_languages = True  # whether a `hello` contains languages (Rule 5)
+        self._says_here = False  # whether places contain `here` (Rule 5)
         self._hello_may_be_too_new = False  # the last one had languages or `here`, and is not answered yet
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
@@ -474,7 +474,7 @@ class Client:
                 answer = self._locate()
                 here = await answer if inspect.isawaitable(answer) else answer
                 rest = [place for place in self.holdings.places if not place.here]
-                if len(rest) < len(self.holdings.places):  # still on duty
+                if len(rest) < len(self.holdings.places):  # the person is still on duty
                     await self.move([replace(here, here=True), *rest])
             except Exception as error:
                 log.warning("where we are now could not be said: %s", type(error).__name__)

@@ -12,7 +12,7 @@ import h3
 
 from .polygon import depth_of, is_polygon, middle, unit_vector
 
-EARTH_RADIUS_M = 6_371_007.180918475  # H3's own, as the protocol says
+EARTH_RADIUS_M = 6_371_007.180918475  # the radius that H3 uses, as the protocol says
 MAX_ACCURACY_M = 2000.0
 EDGE_M = 0.01  # "within 1 cm of the edge either answer is right"
 

@@ -20,7 +20,7 @@ from .changes import OpenPages
 from .decisions import Conflict, NotAllowed
 from .sign_in import Json, SignIn, error_response, read_body
 
-# Carries out a decision: (the request, who is signed in, the JSON object that was sent) -> the response.
+# Carries out a decision: (request, name of the person, JSON object that was sent) -> response.
 Decide = Callable[[Request, str, Json], Awaitable[Response]]
 
 

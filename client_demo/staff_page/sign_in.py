@@ -70,7 +70,7 @@ class SignIn:
 async def read_body(request: Request) -> Json | Response:
     """Return the JSON object in a request, or the response that refuses the request (Rule 1)."""
     host = request.headers.get("host", "")
-    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # letter by letter: nothing to parse
+    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, without parsing
         return error_response(403, "This request does not come from the desk's own page.")
     body = bytearray()
     async for chunk in request.stream():

@@ -56,7 +56,7 @@ def change_line(change: CallChange, away_m: float | None) -> Text:
 class DutyScreen(Screen):
     """Calls and tasks, above the table of held alerts; one key is one answer."""
 
-    is_wiped = True  # Rule 1
+    is_wiped = True  # the table may contain a place (Rule 1)
 
     def __init__(self, console: Console, speed_m_s: float, accepts_all: bool) -> None:
         super().__init__(console)

@@ -31,7 +31,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WEB = Path(__file__).parent
-MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
+MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
 def beside(*names: str) -> dict[str, Path]:
@@ -145,7 +145,7 @@ def content_policy(*, connect: Iterable[str] = (), style_url: str | None = None)
         "form-action": ["'none'"],
         "frame-ancestors": ["'none'"],
         "require-trusted-types-for": ["'script'"],
-        "trusted-types": ["default"],  # web/shared/trust.js
+        "trusted-types": ["default"],  # the policy in web/shared/trust.js
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
 
@@ -194,7 +194,7 @@ async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIte
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=1,  # a stream of events has no end of its own
+            timeout_graceful_shutdown=1,  # a stream of events does not end by itself
         )
         server = _Server(config)
         task = asyncio.ensure_future(server.serve(sockets=[listener]))
