@@ -27,7 +27,7 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
-SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # the browsers' push services
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # in browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
