@@ -74,7 +74,7 @@ export class Detail {
     this._preview();
   }
 
-  /** Leave space for the published circle, which is not known yet and wider than the requested one. */
+  /** Return the shapes to keep in view, with space for the published circle, which is wider than the requested one. */
   _inView() {
     const asked = this._shape() ?? this._circle();
     const shapes = (this.item.published?.area ?? []).filter(isKnown);
@@ -540,7 +540,7 @@ const quoted = (found) => found.map((words) => `“${words}”`).join(", ");
 const newHeld = () => ({ text: new Map(), area: new Map(), reason: new Map() });
 const cut = (text, { start, end }) => [...text].slice(start, end).join(""); // the node counts code points
 
-/** Return the reasons against the form as a whole, which for a signature no preview repeats. */
+/** Return the first reason against the form as a whole; after a signature no preview would repeat it. */
 const whole = (answer) => answer?.troubles?.find(({ field }) => field === "")?.text ?? "";
 
 /** Return the values of the ticked boxes: kinds, or the size of an area. */
@@ -622,7 +622,7 @@ function advice(item) {
   return item.obstacle ? "Choose a category if it concerns the community all the same." : "";
 }
 
-/** Show the rows of the feed with private parts struck out. They are shown only here, and never published. */
+/** Return the rows of the feed with private parts struck out. They are shown only here, and never published. */
 function record(item) {
   const rows = item.rows.map((cells) =>
     make("p", "record-row foreign", ...cells.flatMap(([column, parts]) => [
@@ -652,7 +652,7 @@ function part([text, why]) {
   return struck;
 }
 
-/** Show the alert as on a subscriber's screen. */
+/** Return the alert as a card, as on a subscriber's screen. */
 function card(form, desk) {
   const title = desk.categories[form.category]?.title ?? "No category yet";
   const severity = form.severity ? form.severity[0].toUpperCase() + form.severity.slice(1) : "";

@@ -155,7 +155,7 @@ class CircleMap extends BaseMap {
     );
   }
 
-  /** Return the box of shapes on the map, in pixels from its corner. */
+  /** Return the boxes of shapes on the map, in pixels from its corner. */
   _boxes(shapes) {
     return shapes.map((shape) => {
       const corners = outskirts(shape).map((corner) => this.map.project(corner));

@@ -172,7 +172,7 @@ export class Scene {
     this.map.fitBounds([west, south, east, north], { padding: { ...PADDING, top: this._legendHeight() }, maxZoom: 14, animate: false });
   }
 
-  /** Return the space that the legend covers on the map. */
+  /** Return the height from the map's top down to the end of the legend, in pixels. */
   _legendHeight() {
     const [map, legend] = [this.map.getContainer(), document.querySelector(".legend")].map((each) => each.getBoundingClientRect());
     return PADDING.top + Math.max(0, Math.min(legend.bottom, map.bottom) - Math.max(legend.top, map.top));
