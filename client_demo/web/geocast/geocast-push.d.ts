@@ -85,7 +85,7 @@ export declare class Push {
   /** Checks the state at once, and renews the lease if due. Throws TypeError for options that cannot work. */
   constructor(options: PushOptions);
 
-  /** Call `listener` at each event of this name. The answer ends that. */
+  /** Call `listener` at each event of this name. Returns a function that removes the listener. */
   on<Name extends keyof PushEvents>(name: Name, listener: (event: PushEvents[Name]) => unknown): () => void;
 
   readonly state: PushState;

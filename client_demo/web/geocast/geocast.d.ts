@@ -409,7 +409,7 @@ export declare class Geocast {
    */
   constructor(options: Options);
 
-  /** Call `listener` at each event of this name. The answer ends that. */
+  /** Call `listener` at each event of this name. Returns a function that removes the listener. */
   on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => unknown): () => void;
 
   /** The present status of the connection. */
@@ -500,7 +500,7 @@ export interface WatchOptions {
   positionOptions?: object;
 }
 
-/** Follow the device, and call `setPosition` whenever that matters. Returns a function that ends this; the last position stays. */
+/** Follow the device, and call `setPosition` when it matters. Returns a function that stops; the last position stays. */
 export declare function watchPosition(geocast: Geocast, options?: WatchOptions): () => void;
 
 export interface FetchOptions extends ConnectionOptions {
