@@ -3,7 +3,7 @@
 It runs on loopback with TLS in a thread of its own, and needs aiohttp.
 
     with PushService(make_certificate(Path("push-ca.pem"))) as service:
-        phone = service.phone()  # phone.subscription() is what it registers with
+        phone = service.phone()  # phone.subscription() is for its registration
         service.until(lambda: phone.told)
 
 For phones that sleep the service keeps the newest message of each Topic until its TTL has passed. It checks the

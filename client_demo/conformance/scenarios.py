@@ -218,7 +218,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Play polygons around the place and beside it, some that move, and one for a client that connects later."""
+    """Play polygons around the place and beside it, some of which move, and then a client that reconnects."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)

@@ -66,7 +66,7 @@ class Findings:
             self.wrong.setdefault(duty, [])
 
     def unmet(self, duty: str, detail: str) -> None:
-        """Record a fault."""
+        """Record a fault in this duty."""
         details = self.wrong.setdefault(duty, [])
         if detail not in details:
             details.append(detail)
@@ -145,7 +145,7 @@ class Talk:
         return message.get("type") == "hello"
 
     async def listen(self) -> None:
-        """Receive messages, and answer as a server does, until the connection ends."""
+        """Receive messages and answer them like a server, until the connection ends."""
         with contextlib.suppress(ConnectionClosed):
             async for frame in self._socket:
                 message = self._read(frame)
@@ -209,7 +209,7 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """Return the times of such messages, after `count` of them or after `within_s` seconds."""
+        """Return the times of messages that satisfy `wanted`, after `count` of them or after `within_s` seconds."""
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
 
@@ -437,7 +437,7 @@ class ScriptedServer:
         return talk
 
     async def back(self, since: float, within_s: float) -> Talk | None:
-        """Return the client if it reconnects within `within_s` of `since` and says hello; otherwise None."""
+        """Return the client if it reconnects within `within_s` of `since` and says hello; otherwise return None."""
         arrival = await self.arrival(since + within_s - time.monotonic())
         if arrival is None:
             return None

@@ -79,7 +79,7 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all who had to be were called, seats were taken, and nobody else learned anything."""
+        """Whether all required responders were called, seats were taken, and nobody else learned anything."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:
@@ -93,7 +93,7 @@ class CallVerdict:
 
 
 def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) -> CallVerdict:
-    """Judge every phone."""
+    """Judge the records of every phone."""
     found = CallVerdict(called.seats, frames)
     known: set[str] = set()
     for phone in phones:

@@ -106,7 +106,7 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until the process ends, and raise ProcessError, because nobody has told it to end."""
+        """Wait until the process ends, and raise ProcessError, because it should not end by itself."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
@@ -212,7 +212,7 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """End the process."""
+        """End the process and wait for its end."""
         if hasattr(self, "_process"):
             await _end(self._process)
 

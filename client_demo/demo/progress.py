@@ -46,12 +46,12 @@ class Progress:
         self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:
-        """Print one line."""
+        """Print one line of text."""
         self.console.print(Text(plain(line), style=style), soft_wrap=True)
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """Return a table with one line for each revision and cancel. In a narrow terminal it has no headlines."""
+    """Return a table with one line for each revision and cancel, without headlines in a narrow terminal."""
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     table.add_column("category", no_wrap=True, overflow="ellipsis")

@@ -51,7 +51,7 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all phones that had to were told, and no other phone."""
+        """Whether all phones that had to get an alert got it, and no others did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:

@@ -116,7 +116,7 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether exactly those who had to be told were told, also by the call and by the pushes."""
+        """Whether all who had to get an alert, a call or a push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
@@ -523,7 +523,7 @@ class Show:
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home; those who go are sent the place, and all stand down at the end."""
+        """Call responders to a home. Those who go are sent the place, and all stand down at the end."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
@@ -616,7 +616,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Judge the evidence."""
+    """Judge the evidence and return the outcome."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)

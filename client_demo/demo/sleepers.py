@@ -77,14 +77,14 @@ class Sleepers:
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
-        """Stop `geocast push`."""
+        """Stop the process `geocast push`."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await self.push.stop()
 
     async def watch(self) -> None:
-        """Wait until `geocast push` ends. Raises ProcessError then, and if it has not started."""
+        """Wait until `geocast push` ends, and raise ProcessError, also if it could not be started."""
         if self._starting is not None:
             await self._starting
         await self.push.watch()

@@ -76,7 +76,7 @@ class AlertControl:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return what would be published, and the troubles that prevent it: the desk's own, then the node's."""
+        """Return the alert's preview, and the reasons against it: the desk's own, then the node's."""
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -115,14 +115,20 @@ class AlertControl:
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """Return what reviewers have to sign to approve; None if nothing. Raises Conflict and NotAllowed."""
+        """Return the text that reviewers must sign to approve, or None if none is needed.
+
+        Raises Conflict and NotAllowed.
+        """
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
 
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """Return what reviewers have to sign to cancel; None if nothing. Raises Conflict and NotAllowed."""
+        """Return the text that reviewers must sign to cancel, or None if none is needed.
+
+        Raises Conflict and NotAllowed.
+        """
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
         return await self._ask(item, SigningRequest("cancel", body, "", 0, draft))

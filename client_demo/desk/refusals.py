@@ -104,7 +104,7 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return the sentence that needs more than the problem type; "" if there is none, or the node says too little."""
+    """Return a sentence with details of the violation; "" if its type has none or the node sent too little."""
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
             bounds = f"{least:,.0f} to {most:,.0f} m"

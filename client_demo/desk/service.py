@@ -3,8 +3,8 @@
     POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
-    POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
-    POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
+    POST /api/items/{id}/preview       {form}                       return the alert's preview and the reasons against it
+    POST /api/items/{id}/approve       {version, form}              publish the alert, or revise a live one
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
     POST /api/items/{id}/ask            {version, what, …}           return what reviewers have to sign for a decision
     POST /api/items/{id}/sign           {version, form, signature}   add a signature; with the last one it is sent
@@ -54,7 +54,7 @@ class DeskService(StaffService):
         self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """Return all routes."""
+        """Return all routes of the desk."""
         acts: dict[str, Act] = {
             "preview": self._preview,
             "approve": self._approve,
@@ -74,7 +74,7 @@ class DeskService(StaffService):
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return the items that have changed, and the desk where it has changed or items are gone."""
+        """Return the items that have changed, and the desk if it has changed or items are gone."""
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:

@@ -98,7 +98,7 @@ class Poll:
         self.wait_s = self._every_s
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the HTTP connection."""
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:

@@ -42,7 +42,7 @@ class Store:
             raise StoreError(f"{path} can't be used: {reason}") from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the database file."""
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:

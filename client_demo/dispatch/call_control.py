@@ -37,7 +37,7 @@ Form = dict[str, Any]
 
 @dataclass(slots=True)
 class CallCase:
-    """A call: its record, the last decision and who made it, the pending request, and its state at the node."""
+    """A call: its record, the last decision and its author, the pending request, and its state at the node."""
 
     id: str
     record: str | None
@@ -63,8 +63,8 @@ class CallCase:
 class CallControl:
     """Dispatchers' decisions and their state at the node.
 
-    `status` is that of calls from records without one; `retimes`: records count as having just happened. `changed` is
-    called whenever the page must show something new.
+    `status` is the status of calls from records without one; with `retimes` records count as having just happened.
+    `changed` is called whenever the page must show something new.
     """
 
     def __init__(

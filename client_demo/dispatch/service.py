@@ -45,7 +45,7 @@ class DispatchService(StaffService):
         self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """Return all routes."""
+        """Return all routes of the page."""
         decisions = {
             "/api/open": self._open,
             "/api/calls/{id}/correct": self._correct,

@@ -119,7 +119,7 @@ def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fi
 def revise(api: str, token: str, call_id: str, replaces: int | None, path: Path | None, **fields: Any) -> None:
     """Correct the place or the text of a call.
 
-    What is not given stays as it is, but the place has to be said again: the server gives none back.
+    Omitted members stay as they are, but the place has to be given again: the server does not return it.
     """
     said = _said(path, fields)
 
@@ -141,7 +141,7 @@ KEPT = ("category", "headline", "status", "occurred_at", "expires_at")
 @click.argument("call_id")
 @click.option("--reason", required=True, help="1 to 280 characters, told to nobody.")
 def end(api: str, token: str, call_id: str, reason: str) -> None:
-    """End a call: all who were called stand down."""
+    """End a call: all responders who were called stand down."""
 
     async def work(dispatcher: Dispatcher) -> None:
         _print(await dispatcher.end_call(call_id, reason))
@@ -154,7 +154,7 @@ def end(api: str, token: str, call_id: str, reason: str) -> None:
 @click.argument("call_id")
 @click.option("--follow", is_flag=True, help="A line for each change, until it is over.")
 def show(api: str, token: str, call_id: str, follow: bool) -> None:
-    """Show a call: how many are called, and who comes."""
+    """Show a call: the number of people who were called, and those who come."""
 
     async def work(dispatcher: Dispatcher) -> None:
         if not follow:

@@ -175,7 +175,7 @@ def demo(
 ) -> None:
     """Start a node, a city of subscribers, a review desk and a live map, and judge every delivery.
 
-    Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
+    Exits with 1 if an alert was missed or went to anybody outside, with 2 if the feed can't be used.
     """
     stays = sys.stdout.isatty() if stays is None else stays
     programme = Programme(seconds, Path(feed) if feed else None, feed_format, subscribers, map_port, map_style, stays)

@@ -52,7 +52,7 @@ async def _read(feed: str, feed_format: Path | None) -> Records:
 
 
 def show(console: Console, found: Report) -> None:
-    """Print the report."""
+    """Print the report's tables and examples."""
     tables = {found.title: _counts, "categories": _meanings, "natures without a category": _unlisted}
     for title, make in tables.items():
         table = make(found)
