@@ -510,9 +510,9 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 
 
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
-    """Raise Conflict unless the item is in this version and state and free.
+    """Raise Conflict unless the item has this version and state, and no other decision is in progress.
 
-    `is_cancel` allows a collection of signatures.
+    With `is_cancel` signatures may be in collection.
     """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:

@@ -3,7 +3,7 @@
     POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
-    POST /api/items/{id}/preview       {form}                       return the alert's preview and the reasons against it
+    POST /api/items/{id}/preview       {form}                       return a preview and the reasons against it
     POST /api/items/{id}/approve       {version, form}              publish the alert, or revise a live one
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
     POST /api/items/{id}/ask            {version, what, …}           return what reviewers have to sign for a decision
