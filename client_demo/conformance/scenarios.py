@@ -218,7 +218,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Play polygons around the place and beside it, some of which move, and then a client that reconnects."""
+    """Play polygons around and beside the place, some that move, and some for a client that has reconnected."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)

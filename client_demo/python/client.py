@@ -388,23 +388,23 @@ class Client:
             case "pong":
                 self._set_clock(message)
             case "error":
-                log.warning("the server refuses something: %s", message.get("detail"))
+                log.warning("the server has refused a message: %s", message.get("detail"))
             case unknown:
-                log.debug("ignoring a message of type %s", unknown)
+                log.debug("ignoring a message of unknown type %s", unknown)
 
     @staticmethod
     def _changes(take: Callable[..., list[Any]], *arguments: object) -> list[Any]:
         try:
             return take(*arguments)
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("ignoring a message that lacks something: %r", error)
+            log.warning("ignoring an incomplete or malformed message: %r", error)
             return []
 
     def _set_clock(self, message: Mapping[str, Any]) -> None:
         self._asks_the_time = False
         now = _time_ms(message.get("now"))
         if now is None:
-            log.warning("ignoring a clock that can't be read, in a message of type %s", message["type"])
+            log.warning("ignoring an unreadable `now` in a message of type %s", message["type"])
             return
         self.holdings.set_clock(now, own_ms())
         self._report(self.holdings.expire(own_ms()))
@@ -477,7 +477,7 @@ class Client:
                 if len(rest) < len(self.holdings.places):  # the person is still on duty
                     await self.move([replace(here, here=True), *rest])
             except Exception as error:
-                log.warning("where we are now could not be said: %s", type(error).__name__)
+                log.warning("the present position could not be sent: %s", type(error).__name__)
 
     async def _ask(self, message: Message) -> None:
         if self._link is not None:  # otherwise the next `hello` says it (Rule 1)
@@ -504,7 +504,7 @@ class Client:
             try:
                 token = await self._fresh_token()
             except Exception as error:
-                log.warning("no fresh token: %s", error)
+                log.warning("no fresh token could be fetched (%s); keeping the present one", error)
                 token = self._token
             if token is None or token == self._token:
                 wait_s = RENEW_AGAIN_S

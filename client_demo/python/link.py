@@ -148,7 +148,7 @@ class Link:
             message = self._wire.decode(frame)
             return message if isinstance(message["type"], str) else None
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("ignoring a frame of %d bytes that is no message: %s", len(frame), type(error).__name__)
+            log.warning("ignoring a frame of %d bytes without a valid message: %s", len(frame), type(error).__name__)
             return None
 
     def _answers(self, message: Message) -> bool:
