@@ -1,4 +1,4 @@
-"""Plays scenarios to a client, and reports the results.
+"""The player of scenarios to a client, and the report of the results.
 
 With a command, each scenario has a server and a client process of its own, and several run at a time: nearly all of the
 time is waiting. Without a command, scenarios are played one after the other to any client that connects.

@@ -1,4 +1,4 @@
-"""Finds the dispatch records from which a call for help can be opened. Does no I/O and has no clock.
+"""The dispatch records from which a call for help can be opened. Does no I/O and has no clock.
 
 Rule 1  Only natures that `natures.toml` lists mean a call: a cardiac arrest does, whichever service was sent (`Fire:
         CARDIAC ARREST`), and a cardiac emergency does not. Nothing is guessed.

@@ -7,7 +7,7 @@
     POST /api/calls/{id}/correct         {content, form}     replace the place or the text
     POST /api/calls/{id}/end             {reason}            end the call: everybody stands down
 
-A response has the call as it is in `all` afterwards. `staff_page.service` says how a decision is refused.
+A response has the new state of the call, as in `all`. `staff_page.service` explains how a decision is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping
