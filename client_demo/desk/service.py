@@ -6,7 +6,7 @@
     POST /api/items/{id}/preview       {form}                       return a preview and the reasons against it
     POST /api/items/{id}/approve       {version, form}              publish the alert, or revise a live one
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
-    POST /api/items/{id}/ask            {version, what, …}           return the text that reviewers must sign for a decision
+    POST /api/items/{id}/ask            {version, what, …}           return the text that reviewers must sign
     POST /api/items/{id}/sign           {version, form, signature}   add a signature; with the last one it is sent
     POST /api/items/{id}/withdraw       {version}                    end the collection of signatures
     POST /api/items/{id}/dismiss, /reopen   {version}
