@@ -1,5 +1,5 @@
-"""Clients of geocast, and a demo that checks a node with them: README.md tells what each package is for.
+"""Clients of geocast, and a demo that checks a node with them. README.md describes the purpose of each package.
 
-They speak only `docs/protocol.md` and import nothing of geocast. ARCHITECTURE.md draws which package may import which.
+They use only `docs/protocol.md` and import nothing from geocast. ARCHITECTURE.md shows which package may import which.
 `console` formats text for people, without characters that could fool a terminal.
 """

@@ -1,16 +1,17 @@
-"""A push service as browsers' makers and UnifiedPush run them (RFC 8030), and the phones behind it: on loopback, by
-TLS, in a thread of its own. It needs aiohttp.
+"""A push service like those of browsers and UnifiedPush (RFC 8030), and the phones behind it.
+
+It runs on loopback with TLS in a thread of its own, and needs aiohttp.
 
     with PushService(make_certificate(Path("push-ca.pem"))) as service:
-        phone = service.phone()  # phone.subscription() is what it registers with
+        phone = service.phone()  # phone.subscription() is for its registration
         service.until(lambda: phone.told)
 
-It keeps what it takes for phones that sleep, the newest of each Topic, until its TTL has passed, and notes what is
-wrong with pushes: with their headers, their length, and with who they say has sent them (RFC 8292). What it answers can
-be scripted, for one phone or for all.
+For phones that sleep the service keeps the newest message of each Topic until its TTL has passed. It checks the
+headers, the length and the sender (RFC 8292) of each push and records what is wrong. Its answers can be scripted, for
+one phone or for all.
 
-It confesses: phones are awake or asleep as its owner says, a message that is taken is there at once, and nobody else
-can subscribe.
+It differs from a real service: its owner decides which phones are awake, accepted messages arrive at once, and nobody
+else can subscribe.
 """
 
 import asyncio
@@ -41,17 +42,17 @@ from client_demo.python.subscription import Subscription
 from client_demo.python.wire import Message
 
 HOST = "localhost"
-SIZES = (3_000, 1_024)  # of bodies: every message, and those for who takes no large ones
-CLOSING_TURNS = 10  # of the loop, at most, until a transport that was aborted is closed, TLS and all
-HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # answers that are none
+SIZES = (3_000, 1_024)  # lengths of a body: normal, and for phones that accept only small messages
+CLOSING_TURNS = 10  # most turns of the loop until an aborted transport with TLS is closed
+HANG, RESET, LONG_HEAD = "hang", "reset", "long head"  # scripted failures in place of an answer
 START_S = 20.0
 A_DAY_S = 86_400
 
-Answer = Any  # a status, (status, headers), HANG, RESET, LONG_HEAD, or a function of the phone that gives one of them
+Answer = Any  # a status, (status, headers), HANG, RESET, LONG_HEAD, or a function of the phone that returns one
 
 
 class TlsFiles(Protocol):
-    """Where a certificate and its key are."""
+    """The paths of a certificate and its key."""
 
     @property
     def crt(self) -> Path: ...
@@ -61,14 +62,17 @@ class TlsFiles(Protocol):
 
 
 class Certificate(NamedTuple):
-    """The files of a certificate, and of its key."""
+    """The files of a certificate and of its key."""
 
     crt: Path
     key: Path
 
 
 def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) -> Certificate:
-    """Make a certificate for `names`, in the file `path`; it signs itself, and is a CA. Its key is beside it (.key)."""
+    """Make a certificate for `names` in the file `path`, with its key beside it (.key).
+
+    It is a CA, and signs itself.
+    """
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     now = dt.datetime.now(dt.UTC)
     signed = (
@@ -91,7 +95,7 @@ def make_certificate(path: Path, days: int = 1, names: Sequence[str] = (HOST,)) 
 
 @dataclass(slots=True)
 class Push:
-    """A message that the service has taken: what it can see, and the body. `at` is in s since 1970."""
+    """A message that the service accepted: the visible headers, and the body. `at` is in s since 1970."""
 
     topic: str
     ttl_s: int
@@ -101,8 +105,10 @@ class Push:
 
 
 class Phone:
-    """A subscription and who reads what comes: `told` is what was read, in order; `on_told` is called with each, in the
-    service's thread."""
+    """A subscription, and the phone that reads its messages.
+
+    `told` has the messages that were read, in order; `on_told` is called with each, in the service's thread.
+    """
 
     def __init__(
         self, service: "PushService", asleep: bool = False, on_told: Callable[[Message], object] | None = None
@@ -111,32 +117,32 @@ class Phone:
         self._keys = Subscription(f"https://{service.name}:{service.port}/push/{self.name}")
         self._on_told = on_told
         self.asleep = asleep
-        self.kept: dict[str, Push] = {}  # by Topic, while it sleeps
+        self.kept: dict[str, Push] = {}  # unread messages by Topic, while the phone sleeps
         self.told: list[Message] = []
-        self.requests: list[Push] = []  # all pushes that were taken
-        self.answers: list[Answer] = []  # the next ones to it, before the service's
+        self.requests: list[Push] = []  # all accepted pushes
+        self.answers: list[Answer] = []  # the next answers for this phone, used before the service's
 
     @property
     def endpoint(self) -> str:
-        """Where it is pushed to."""
+        """The URL to which messages for this phone are pushed."""
         return self._keys.endpoint
 
     @property
     def private(self) -> ec.EllipticCurvePrivateKey:
-        """The key that it is encrypted for."""
+        """The private key for which messages are encrypted."""
         return self._keys.private
 
     @property
     def auth(self) -> bytes:
-        """The secret that goes with it."""
+        """The secret that belongs to the private key."""
         return self._keys.auth
 
     def subscription(self) -> dict[str, Any]:
-        """What a browser hands to a page."""
+        """Return the subscription as a browser gives it to a page."""
         return self._keys.to_map()
 
     def take(self, push: Push) -> None:
-        """Keep or read a message: a newer one of a Topic takes the place of one that was not read."""
+        """Keep a message, or read it if awake. A newer message replaces an unread one of the same Topic."""
         self.requests.append(push)
         self.kept.pop(push.topic, None)
         self.kept[push.topic] = push
@@ -144,7 +150,7 @@ class Phone:
             self.wake()
 
     def wake(self) -> None:
-        """Read what was kept and is still good."""
+        """Wake the phone, and read the kept messages that have not expired."""
         self.asleep = False
         kept, self.kept = self.kept, {}
         for push in kept.values():
@@ -154,23 +160,23 @@ class Phone:
                     self._on_told(self.told[-1])
 
     def read(self, body: bytes) -> Message:
-        """Decrypt a message. Raises ValueError."""
+        """Return the decrypted message. Raises ValueError."""
         return self._keys.read(body)
 
     def alerts(self) -> list[tuple[str, int]]:
-        """(id, revision) of all alerts that were read, in order."""
+        """Return (id, revision) of all alerts that were read, in order."""
         return [(m["alert"]["id"], m["alert"]["revision"]) for m in self.told if m["type"] == "alert"]
 
     def cancels(self) -> list[str]:
-        """The ids of all cancels that were read."""
+        """Return the ids of all cancels that were read."""
         return [message["id"] for message in self.told if message["type"] == "cancel"]
 
 
 @dataclass
 class PushService:
-    """The service, at `port`, or at any free one. It says `answers` first, to any phone; then `always`, or 201.
+    """The service, at `port` or any free one. It gives `answers` first, to any phone; then `always`, or 201.
 
-    Entering it raises OSError where the port is taken.
+    Entering it raises OSError if the port is taken.
     """
 
     certificate: TlsFiles
@@ -179,12 +185,12 @@ class PushService:
     answers: list[Answer] = field(default_factory=list)
     phones: dict[str, Phone] = field(default_factory=dict)
     statuses: Counter[int] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)  # what was wrong with pushes
-    connections: int = 0  # that asked for anything
+    wrong: list[str] = field(default_factory=list)  # the faults of pushes
+    connections: int = 0  # connections that sent a request
     under_way: int = 0
     most_under_way: int = 0
     port: int = 0
-    name: str = HOST  # the host of its endpoints
+    name: str = HOST  # host name of the endpoints
 
     phone_type = Phone
 
@@ -277,7 +283,7 @@ class PushService:
         return web.Response(status=status, headers=headers)
 
     def _checked(self, request: web.Request, body: bytes) -> Push:
-        """A push, of which everything that is wrong is noted."""
+        """Return the push, and record everything that is wrong with it."""
         headers = request.headers
         good = {
             "the length of the body": len(body) in SIZES,
@@ -294,7 +300,7 @@ class PushService:
         return Push(headers.get("Topic", ""), ttl_s, headers.get("Urgency", ""), body, time.time())
 
     def knows(self, authorization: str) -> bool:
-        """Whether this says who pushes, for this service and for a day at most (RFC 8292)."""
+        """Return whether this header names the sender, for this service and for a day at most (RFC 8292)."""
         scheme, _, rest = authorization.partition(" ")
         parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
         try:
@@ -305,27 +311,27 @@ class PushService:
         is_known = str(claims.get("sub", "")).startswith(("mailto:", "https:"))
         return is_ours and is_known and 0 < claims.get("exp", 0) - time.time() <= A_DAY_S
 
-    # ---- for its owner -------------------------------------------------------------------------------------------
+    # ---- for the owner -------------------------------------------------------------------------------------------
 
     def phone(self, asleep: bool = False, on_told: Callable[[Message], object] | None = None) -> Phone:
-        """A new subscription."""
+        """Return a phone with a new subscription."""
         phone = self.phone_type(self, asleep, on_told)
         self.phones[phone.name] = phone
         return phone
 
     def forget(self, phone: Phone) -> None:
-        """The subscription is over: 404 from now on."""
+        """End the subscription: its endpoint answers 404 from now on."""
         del self.phones[phone.name]
 
     def until(self, done: Callable[[], object], seconds: float = 60.0) -> None:
-        """Wait until something is so; it is looked at after each request. Raises AssertionError."""
+        """Wait until `done` returns a true value; it is called after each request. Raises AssertionError."""
         with self.changed:
             if not self.changed.wait_for(done, seconds):
                 raise AssertionError("it has not come to that")
 
 
 async def _let_go() -> None:
-    """Have what is under way end, and what was aborted be closed: left in a closed loop, it would trouble others."""
+    """End all tasks and close aborted transports, which would raise errors if the loop closed before them."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -335,7 +341,7 @@ async def _let_go() -> None:
 
 
 def _signed_claims(token: str, key: str) -> dict[str, Any]:
-    """The claims of an ES256 token (RFC 7515, RFC 7518, 3.4). Raises ValueError or InvalidSignature."""
+    """Return the claims of an ES256 token (RFC 7515; RFC 7518, 3.4). Raises ValueError or InvalidSignature."""
     signed, _, signature = token.rpartition(".")
     raw = decoded(signature)
     r, s = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")

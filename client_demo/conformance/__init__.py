@@ -1,9 +1,9 @@
-"""For authors of clients: what is right (`vectors/`), and a server that plays the contract to any client.
+"""A conformance kit for authors of clients: test vectors, and a server that plays the protocol to any client.
 
-    vectors/         cases as JSON, made by make_vectors from a calculation of their own
-    scripted_server  the server's side: connections, what was said on them, the clock that it claims to have
-    scenarios        what is played, and what a client has to do then
-    run              one client process for each scenario, side by side; the report
+    vectors/         cases as JSON, made by make_vectors with calculations of its own
+    scripted_server  the server's side: connections, received messages, and the clock that the server claims to have
+    scenarios        the scenarios, each with the duties of a client that it checks
+    run              one client process for each scenario, several at a time; the report
 
-README.md tells how to use it; the command is in `client_demo/terminal`.
+README.md explains the use; the command is in `client_demo/terminal`.
 """

@@ -1,6 +1,7 @@
-"""The vectors for clients that verify: what reviewers have signed, and each way to forge it.
+"""Test vectors for clients that verify: signed forms, and each way to forge one.
 
-Keys are of fixed seeds, and Ed25519 signs without dice, so the file is the same each time. Never use these keys.
+The keys have fixed seeds, and Ed25519 signatures are deterministic, so the file is the same each time. Never use these
+keys for anything else.
 """
 
 import base64
@@ -16,7 +17,7 @@ from .exact import Json
 AUDIENCE = "alerts.harbour.example"
 IAT = 1_935_403_145
 APPROVED_AT = "2031-05-01T11:59:05.000Z"
-# kid -> who has the key. r-7 has two, and a stranger's key is not in the set.
+# kid -> owner. r-7 has two keys, and the stranger's key is not in the set.
 PEOPLE = {"8f3a91c2d4e5f607": "r-7", "11aa22bb33cc44dd": "r-7", "0c4e77d1a9b3f285": "r-9", "5566778899aabbcc": "desk-7"}
 SEVEN, SEVEN_TOO, NINE, DESK = PEOPLE
 STRANGER = "ffffffffffffffff"
@@ -53,63 +54,68 @@ CANCEL: Json = {
 
 
 def base64url(data: bytes) -> str:
-    """Without padding (RFC 7515, 2)."""
+    """Return bytes as base64url without padding (RFC 7515, 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def text(form: Json) -> str:
-    """A form as it is signed."""
+    """Return the text of a form that is signed."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """One of the `signatures`. `header` changes its header (None: left out), `by` is whose key it is in truth."""
+    """Return one of the `signatures`.
+
+    `header` changes its header (None: left out), `by` is the real owner of the key.
+    """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """The same with any header."""
+    """Return a signature with any header."""
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """A proof; without `signatures` r-7 and r-9 sign."""
+    """Return a proof; without `signatures` r-7 and r-9 sign."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """An `alert` message (F9)."""
+    """Return an `alert` message (F9)."""
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """A `cancel` message (F9)."""
+    """Return a `cancel` message (F9)."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
 
 def taken(form: Json, **more: object) -> Json:
-    """The alert that a client shows of a form."""
+    """Return the alert that a client shows for a form."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
 
 def called_off(**more: object) -> Json:
-    """What a client takes of a cancel."""
+    """Return the members that a client takes from a cancel."""
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
 
-Case = tuple[str, Json, dict[str, Any]]  # why; the message; what comes of it, and what is not the default
+Case = tuple[
+    str, Json, dict[str, Any]
+]  # why; the message; the expected result, and settings that differ from the defaults
 
 
 def good() -> Iterator[Case]:
-    """What has to be shown."""
+    """Yield messages that a client must show."""
     form = text(ALERT)
     yield "two have signed", alert(proof(ALERT)), {"alert": taken(ALERT)}
     yield (
@@ -153,7 +159,7 @@ def good() -> Iterator[Case]:
 
 
 def forged() -> Iterator[Case]:
-    """What has to be dropped, and what stays so whatever a relay makes of it."""
+    """Yield messages that a client must drop, also after any change by a relay."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
 
@@ -204,7 +210,7 @@ def forged() -> Iterator[Case]:
 
 
 def malformed() -> Iterator[Case]:
-    """Proofs and headers that are none: a header has exactly these four members, and one algorithm."""
+    """Yield malformed proofs and headers: a header has exactly four members, and one algorithm."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
     headers: dict[str, dict[str, Any]] = {
@@ -258,7 +264,7 @@ def malformed() -> Iterator[Case]:
 
 
 def approvals() -> Json:
-    """The file."""
+    """Return the content of `approvals.json`."""
     cases = [*good(), *forged(), *malformed()]
     return {
         "about": "What a client makes of a message that verifies (C11 to C15), with these reviewers and this audience. "

@@ -1,4 +1,4 @@
-"""The test vectors about calls for help (what a responder's client computes and says), for `make_vectors`."""
+"""Test vectors about calls for help (what a responder's client computes and sends), for `make_vectors`."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -21,26 +21,26 @@ SPOTS = {
 
 
 def stamp(ms: int) -> str:
-    """So many ms after noon, as the server writes it."""
+    """Return the time `ms` after noon, in the server's format."""
     return (NOON + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def circle(lat: float, lng: float) -> Json:
-    """What a call shows of where it is."""
+    """Return the circle `near` of a call."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": RADIUS_M}
 
 
 def away_m(place: Json, near: Json) -> mpf:
-    """From a place to the middle of `near`."""
+    """Return the metres from a place to the centre of `near`."""
     lat, lng = cell_place(place["cell"])[:2] if "cell" in place else (place["lat"], place["lng"])
     return distance_m(lat, lng, near["lat"], near["lng"])
 
 
-# ---- how far is it? ------------------------------------------------------------------------------------------------
+# ---- distances -----------------------------------------------------------------------------------------------------
 
 
 def near() -> Json:
-    """`near.json`."""
+    """Return the content of `near.json`."""
     dice, asked = random.Random(8), []
     for where, (lat, lng) in SPOTS.items():
         for metres in (0, 3, 121.5, 1500, 20_000):
@@ -66,11 +66,11 @@ def near() -> Json:
     }
 
 
-# ---- what is told, held and said -----------------------------------------------------------------------------------
+# ---- steps and stories ---------------------------------------------------------------------------------------------
 
 
 def call(revision: int = 1, *, key: str = "c", issued_ms: int = 0, ends_ms: int = 30 * MINUTE_MS) -> Json:
-    """A `call` message."""
+    """Return a step with a `call` message."""
     content = {"id": key, "revision": revision, "category": "cardiac_arrest", "title": "Cardiac arrest: CPR needed"}
     text = {"headline": "Adult, not breathing.", "status": "actual", "source": "cad-3", "answer_s": 30}
     times = {"occurred_at": stamp(-60_000), "issued_at": stamp(issued_ms), "expires_at": stamp(ends_ms)}
@@ -78,19 +78,19 @@ def call(revision: int = 1, *, key: str = "c", issued_ms: int = 0, ends_ms: int 
 
 
 def task(revision: int, *, ends_ms: int = 30 * MINUTE_MS) -> Json:
-    """A `task` message."""
+    """Return a step with a `task` message."""
     place = {"lat": 47.6780089, "lng": 8.8311129, "kind": "public"}
     content = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual", "expires_at": stamp(ends_ms)}
     return {"message": {"type": "task", "id": "c", "revision": revision, **content}}
 
 
 def standdown(reason: str) -> Json:
-    """A `standdown` message."""
+    """Return a step with a `standdown` message."""
     return {"message": {"type": "standdown", "id": "c", "reason": reason}}
 
 
 def person(kind: str, **fields: object) -> Json:
-    """What the person says: the same as the message that the client is to send."""
+    """Return a step in which the person answers; the client must send the same message."""
     return {"person": {"type": kind, "id": "c", **fields}}
 
 
@@ -102,7 +102,7 @@ def at(
     place: bool = False,
     says: list[Json] | None = None,
 ) -> Json:
-    """One step; without `says` it may send what it likes."""
+    """Return one step with its expected results; without `says` the client may send anything."""
     after = {"told": told, "holding": {"c": held} if held else {}, "place": place}
     return {"own_ms": own_ms, **(event or {}), **after, **({} if says is None else {"says": says})}
 
@@ -228,7 +228,7 @@ def _stories() -> dict[str, list[Json]]:
 
 
 def calls() -> Json:
-    """`calls.json`."""
+    """Return the content of `calls.json`."""
     return {
         "about": "What a responder is told, what is held, and what is said and said again (RU1 to RU3, M18 to M23). "
         "Each step is at own_ms by the own clock: a `now` (of a `welcome` or `pong`) comes, a message comes, there is "

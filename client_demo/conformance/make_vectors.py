@@ -1,7 +1,6 @@
-"""Makes the test vectors anew: `python -m client_demo.conformance.make_vectors`. Needs mpmath, h3 and
-cryptography, and nothing else.
+"""Generator of the test vectors: `python -m client_demo.conformance.make_vectors`.
 
-What lies within 1 cm of an edge is left out (D3: either answer is right).
+Needs only mpmath, h3 and cryptography. Cases within 1 cm of an edge are left out, as either answer is right (D3).
 """
 
 import json
@@ -25,7 +24,7 @@ EDGE_M = mpf("0.01")
 
 
 def circle(lat: float, lng: float, radius_m: float) -> Json:
-    """A shape."""
+    """Return a circle as a shape of an area."""
     return {"type": "circle", "lat": lat, "lng": lng, "radius_m": radius_m}
 
 
@@ -46,7 +45,7 @@ OFFSETS_M = (mpf("-100"), mpf("-1"), mpf("-0.02"), mpf("0.02"), mpf("1"), mpf("1
 
 
 def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Points near the edges of circles: a centimetre or two, a metre, and so on, on both sides."""
+    """Yield cases with points near the edges of circles: from centimetres to 100 m away, on both sides."""
     dice = random.Random(1)
     for where, (lat, lng) in CENTRES.items():
         for radius_m in RADII_M:
@@ -66,7 +65,7 @@ def points() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Cells: their reach goes to the farthest corner; pentagons and cells across an edge of the icosahedron too."""
+    """Yield cases with cells, whose reach goes to the farthest corner, among them pentagons and distorted hexagons."""
     dice = random.Random(2)
     named = [
         (f"an ordinary cell of resolution {r}", h3.latlng_to_cell(dice.uniform(-70, 70), dice.uniform(-180, 180), r))
@@ -93,7 +92,7 @@ def cells() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Several places, several shapes, and the large."""
+    """Yield cases with several places, several shapes, and very large circles."""
     dallas, tokyo = {"lat": 32.7767, "lng": -96.797}, {"lat": 35.68, "lng": 139.76}
     at_dallas, at_tokyo = circle(32.78, -96.8, 1020.0), circle(35.68, 139.76, 110.0)
     yield "no place is inside nothing", [], [at_dallas]
@@ -108,7 +107,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def inside() -> Json:
-    """`inside.json`."""
+    """Return the content of `inside.json`."""
     cases = []
     for why, places, area in [*points(), *cells(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]
@@ -140,7 +139,7 @@ def inside() -> Json:
 
 
 def clock() -> Json:
-    """`clock.json`."""
+    """Return the content of `clock.json`."""
     cases = []
     clocks = {0: "right", 3_600_000: "an hour behind", -3_600_000: "an hour ahead", -1: "1 ms ahead"}
     for skew_ms, what in clocks.items():
@@ -175,13 +174,16 @@ def clock() -> Json:
     }
 
 
-# ---- what is kept while a clock is wrong ---------------------------------------------------------------------------
+# ---- alerts that are kept while a clock is wrong -------------------------------------------------------------------
 
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 def kept() -> Json:
-    """`kept.json`. The own clock says 0 at noon and is right; the server's may be `ahead_ms`."""
+    """Return the content of `kept.json`.
+
+    The own clock starts at 0 at noon and is right; the server's may be `ahead_ms`.
+    """
     place = {"lat": 32.7767, "lng": -96.797}
 
     def at(own_ms: int, event: Json, shown: dict[str, int], kept: dict[str, int] | None = None) -> Json:
@@ -264,11 +266,11 @@ def kept() -> Json:
     }
 
 
-# ---- what `holding` lists ------------------------------------------------------------------------------------------
+# ---- the content of `holding` --------------------------------------------------------------------------------------
 
 
 def holding() -> Json:
-    """`holding.json`."""
+    """Return the content of `holding.json`."""
     dice = random.Random(3)
 
     def held(key: str, revision: int, ends_ms: int) -> Json:
@@ -289,7 +291,7 @@ def holding() -> Json:
     }
     cases = []
     for why, alerts in sets.items():
-        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times of one form sort as text
+        live = {a["id"]: a for a in alerts if a["expires_at"] > stamp(0)}  # times in the same format sort as text
         last = sorted(live, key=lambda key: live[key]["expires_at"])[-256:]
         cases.append(
             {
@@ -312,7 +314,7 @@ def holding() -> Json:
 
 
 def revisions() -> Json:
-    """`revisions.json`."""
+    """Return the content of `revisions.json`."""
     shape = [circle(32.78, -96.8, 1020.0)]
     place = {"lat": 32.7767, "lng": -96.797}
 
@@ -362,7 +364,7 @@ def revisions() -> Json:
     }
 
 
-# ---- coming back ---------------------------------------------------------------------------------------------------
+# ---- reconnecting --------------------------------------------------------------------------------------------------
 
 NEVER = (1002, 1003, 1007, 1009, 4400, 4403)
 WINDOW = (1001, 1006, 1011, 1012, 4408, 1005, 3000, 4999)
@@ -370,7 +372,7 @@ LATER = (1013, 4429)
 
 
 def reconnect() -> Json:
-    """`reconnect.json`."""
+    """Return the content of `reconnect.json`."""
 
     def welcome(low: object, high: object) -> Json:
         return {"welcome": {"retry": {"min_ms": low, "max_ms": high}}}
@@ -443,14 +445,14 @@ FILES = {
 
 
 def text(vectors: Json) -> str:
-    """One case per line, so that a change can be read."""
+    """Return the vectors as JSON with one case per line, so that changes are readable."""
     head = {key: value for key, value in vectors.items() if key != "cases"}
     lines = ",\n  ".join(json.dumps(case, ensure_ascii=False) for case in vectors["cases"])
     return json.dumps(head, ensure_ascii=False, indent=1)[:-2] + f',\n "cases": [\n  {lines}\n ]\n}}\n'
 
 
 def main() -> None:
-    """Write all files."""
+    """Write all files of test vectors."""
     for name, make in FILES.items():
         (VECTORS / f"{name}.json").write_text(text(make()), "utf-8")
 

@@ -1,4 +1,4 @@
-"""The test vectors about polygons (docs/guide/areas.md, D4 and D5), for `make_vectors`."""
+"""Test vectors about polygons (docs/guide/areas.md, D4 and D5), for `make_vectors`."""
 
 import random
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ OFFSETS_M = (mpf("-40"), mpf("-0.02"), mpf("0.02"), mpf("40"))
 
 
 def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: int) -> list[list[float]]:
-    """A ring around a point, counter-clockwise, that does not cross itself."""
+    """Return a random polygon ring around a point, counter-clockwise and without self-crossings."""
     points = []
     for n in range(corners):
         spot = walk(lat, lng, 360 - 360 * (n + dice.random() / 2) / corners, mpf(size_m) * dice.uniform(0.4, 1))
@@ -32,12 +32,12 @@ def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: in
 
 
 def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
-    """A shape."""
+    """Return a polygon as a shape of an area."""
     return {"type": "Polygon", "coordinates": [corners]} | ({"buffer_m": buffer_m} if buffer_m else {})
 
 
 def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[str, tuple[float, float]]]:
-    """So far to the right of the middle of edges, which is outside, and so far beyond corners."""
+    """Yield points `beyond_m` to the right of the middles of edges, which is outside, and beyond a corner."""
     for (a_lng, a_lat), (b_lng, b_lat) in list(pairwise(corners))[:: max(1, len(corners) // 3)]:
         half = distance_m(a_lat, a_lng, b_lat, b_lng) / 2
         middle = walk(a_lat, a_lng, degrees(bearing(a_lat, a_lng, b_lat, b_lng)), half)
@@ -45,12 +45,12 @@ def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[st
     (before_lng, before_lat), (lng, lat), (after_lng, after_lat) = corners[:3]
     back, on = bearing(lat, lng, before_lat, before_lng), bearing(lat, lng, after_lat, after_lng)
     turn = (on - back) % (2 * pi)
-    if beyond_m > 0 and turn > pi:  # it sticks out: beyond its buffer, away from both edges
+    if beyond_m > 0 and turn > pi:  # a convex corner: beyond its buffer, away from both edges
         yield "a corner", walk(lat, lng, degrees(back + turn / 2), beyond_m)
 
 
 def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Points near the edges of polygons and of their buffers, on both sides."""
+    """Yield cases with points near the edges of polygons and of their buffers, on both sides."""
     dice = random.Random(4)
     for where, (lat, lng) in CENTRES.items():
         for size_m, buffer_m in zip(SIZES_M, BUFFERS_M, strict=True):
@@ -67,7 +67,7 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """The middle, the far side of the earth, many corners, several shapes, a dent, cells."""
+    """Yield cases with the middle, the far side of the earth, many corners, several shapes, a dent, and cells."""
     dice = random.Random(5)
     for where, (lat, lng) in CENTRES.items():
         shape = polygon(ring(dice, lat, lng, 2_000_000.0, 7))
@@ -95,7 +95,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def polygons() -> Json:
-    """`polygons.json`."""
+    """Return the content of `polygons.json`."""
     cases = []
     for why, places, area in [*near_edges(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]

@@ -1,4 +1,4 @@
-"""The test vectors about what a phone shows for each push (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
+"""Test vectors about the notifications for pushes (docs/guide/push.md, WPC1 to WPC5), for `make_vectors`."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ Story = list[Json]
 
 
 def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """An `alert` message that was pushed at a moment (ms after noon); `cut=True` makes it one that did not fit."""
+    """Return an `alert` message that was pushed at a moment (ms after noon); with `cut=True` one that did not fit."""
     content: Json = {
         "id": key,
         "revision": revision,
@@ -38,7 +38,7 @@ def alert(revision: int = 1, key: str = "a", *, at_ms: int = 0, ends_ms: int = E
 
 
 def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | None = "The fire is out.") -> Json:
-    """A `cancel` message."""
+    """Return a `cancel` message of this alert."""
     said = {} if reason is None else {"reason": reason}
     return {
         "now": stamp(at_ms),
@@ -50,27 +50,27 @@ def cancel(revision: int = 2, key: str = "a", *, at_ms: int = 0, reason: str | N
     }
 
 
-# ---- what is shown ---------------------------------------------------------------------------------------------------
+# ---- notifications ---------------------------------------------------------------------------------------------------
 
 
 def shown(tag: str | None = "a", *text: str, sound: bool | None = False, **more: Any) -> Json:
-    """A notification, as `about` of the file explains it."""
+    """Return a notification, in the form that `about` in the file explains."""
     return {"tag": tag, "sound": sound, "stays": False, "text": list(text), **more}
 
 
 def news(tag: str = "a", *text: str, ends_ms: int = ENDS_MS, **more: Any) -> Json:
-    """That of an alert that is news."""
+    """Return the notification of an alert that is news."""
     said: dict[str, Any] = {"sound": True, "until": stamp(ends_ms), "outside": False, **more}
     return shown(tag, *(text or (TITLE, HEADLINE)), **said)
 
 
 def step(what: str, message: object, shows: Json | None, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """One thing that happens; `open` is what is shown of alerts afterwards."""
+    """Return one step; `open` lists the alerts whose notifications are shown afterwards."""
     return {"at": stamp(at_ms), what: message, **more, "shows": shows, "open": opened}
 
 
 def push(message: Json, shows: Json, opened: list[str], at_ms: int = 0, **more: Any) -> Json:
-    """A push arrives."""
+    """Return a step in which a push arrives."""
     return step("push", message, shows, opened, at_ms, **more)
 
 
@@ -78,7 +78,7 @@ def push(message: Json, shows: Json, opened: list[str], at_ms: int = 0, **more: 
 
 
 def revisions() -> Iterator[tuple[str, str, Story]]:
-    """What is news, and takes the place of what."""
+    """Yield cases about news, and about which notification replaces which."""
     first = push(alert(1), news(), ["a"])
     yield "WPC2", "an alert: its id is the tag", [first]
     yield (
@@ -115,7 +115,7 @@ def revisions() -> Iterator[tuple[str, str, Story]]:
 
 
 def shared() -> Iterator[tuple[str, str, Story]]:
-    """What the socket has told is held, too."""
+    """Yield cases about alerts that the socket has already delivered."""
     by_socket = step("socket", alert(1), None, [])
     yield "WPC1", "the socket has told it: no news", [by_socket, push(alert(1), news(sound=False), ["a"])]
     yield "WPC1", "the socket has told an earlier one: news", [by_socket, push(alert(2), news(), ["a"])]
@@ -130,7 +130,7 @@ def shared() -> Iterator[tuple[str, str, Story]]:
 
 
 def ends() -> Iterator[tuple[str, str, Story]]:
-    """Cancels, ends, and when they are gone."""
+    """Yield cases about cancels, ended alerts, and when their notifications are closed."""
     first = push(alert(1), news(), ["a"])
     off = shown("a", "Called off", TITLE, "The fire is out.")
     yield (
@@ -189,7 +189,7 @@ def ends() -> Iterator[tuple[str, str, Story]]:
 
 
 def words() -> Iterator[tuple[str, str, Story]]:
-    """What stands in a notification, and the clock."""
+    """Yield cases about the text of a notification, and about the clock."""
     yield (
         "WPC5",
         "the phone's clock is slow: the `now` of a push is later, and has ended it",
@@ -213,7 +213,7 @@ def words() -> Iterator[tuple[str, str, Story]]:
 
 
 def rest() -> Iterator[tuple[str, str, Story]]:
-    """What can't be shown as it is, or is no alert."""
+    """Yield cases about alerts that can't be shown in full, and about messages that are no alerts."""
     cut = alert(cut=True)
     yield "WPC3", "what is cut is shown as far as it goes", [push(cut, news(), ["a"])]
     yield (
@@ -236,7 +236,7 @@ def rest() -> Iterator[tuple[str, str, Story]]:
 
 
 def notices() -> Json:
-    """`notices.json`."""
+    """Return the content of `notices.json`."""
     cases: list[Json] = [
         {"rule": rule, "why": why, "places": [HERE], "steps": steps}
         for each in (revisions, shared, ends, words, rest)

@@ -1,7 +1,7 @@
-"""Plays scenarios to a client, and reports what it does.
+"""The player of scenarios to a client, and the report of the results.
 
-With a command, each scenario has a server and a client process of its own, and several run side by side: nearly all of
-the time is waiting. Without one, they are played one after the other to whoever connects.
+With a command, each scenario has a server and a client process of its own, and several run at a time: nearly all of the
+time is waiting. Without a command, scenarios are played one after the other to any client that connects.
 """
 
 import asyncio
@@ -23,18 +23,18 @@ from client_demo.console import plain
 from .scenarios import DUTIES, NOT_OBSERVABLE, SCENARIOS, Scenario
 from .scripted_server import PATH, TOKEN_PATH, Findings, Over, ScriptedServer
 
-END_S = 3.0  # for a client process to end
+END_S = 3.0  # the time that a client process has to end
 JOBS = 6
 PASS, FAIL, NOT_APPLICABLE, UNSEEN = "pass", "fail", "not applicable", "not observable"
 _STYLES = {PASS: "green", FAIL: "bold red", NOT_APPLICABLE: "yellow", UNSEEN: "dim"}
 
-# Starts a client for the time of a block: (stream URL, token URL) -> context. What it yields gives its last words.
+# Runs a client during a block: (stream URL, token URL) -> context, which yields a function for its last output line.
 StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """On one duty: the outcome, and what was wrong or why it could not be seen."""
+    """The verdict on one duty: the outcome, with the faults or the reason why it could not be seen."""
 
     duty: str
     outcome: str
@@ -42,7 +42,7 @@ class Verdict:
 
 
 async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
-    """Play one scenario on a server that is running; what it has shown."""
+    """Play one scenario on a running server, and return its findings."""
     findings = Findings()
     server.begin(findings)
     try:
@@ -75,7 +75,7 @@ async def play_all(
     wait_s: float,
     jobs: int = JOBS,
 ) -> list[Findings]:
-    """Play all of them, `jobs` side by side."""
+    """Play all scenarios, `jobs` at a time."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
@@ -86,13 +86,16 @@ async def play_all(
 
 
 def started_by(command: Sequence[str]) -> StartClient:
-    """A client process. `{url}` and `{token_url}` in the command are filled in; they are in its environment, too."""
+    """Return a function that starts this command as a client.
+
+    `{url}` and `{token_url}` in the command are filled in; the environment has them too.
+    """
 
     @contextlib.asynccontextmanager
     async def start(url: str, token_url: str) -> AsyncIterator[Callable[[], str]]:
         words = [word.replace("{url}", url).replace("{token_url}", token_url) for word in command]
         environment = {**os.environ, "GEOCAST_STREAM_URL": url, "GEOCAST_TOKEN_URL": token_url}
-        with tempfile.TemporaryFile() as output:  # a pipe that nobody reads would stop it
+        with tempfile.TemporaryFile() as output:  # a full pipe that nobody reads would block the client
             process = await asyncio.create_subprocess_exec(
                 *words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment
             )
@@ -118,7 +121,7 @@ def _last_line(output: IO[bytes]) -> str:
 
 
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
-    """One on each duty that these scenarios look at, or that something was found about."""
+    """Return one verdict for each duty that these scenarios check, or about which something was found."""
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
     return [_verdict(duty, found) for duty in DUTIES if duty in looked_at or duty in NOT_OBSERVABLE]
@@ -135,7 +138,7 @@ def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
 
 
 def table(results: Iterable[Verdict]) -> Table:
-    """For people."""
+    """Return the verdicts as a table for people."""
     shown = Table(box=None, pad_edge=False, header_style="bold underline")
     shown.add_column("duty", no_wrap=True)
     shown.add_column("rules", no_wrap=True)
@@ -151,7 +154,7 @@ def table(results: Iterable[Verdict]) -> Table:
 
 
 def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
-    """For programs."""
+    """Return the verdicts as JSON for programs."""
     duties: list[Mapping[str, Any]] = [
         {
             "duty": verdict.duty,
@@ -167,5 +170,5 @@ def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
 
 
 def named(names: Iterable[str]) -> list[Scenario]:
-    """The scenarios of these names; all of them if there is none."""
+    """Return the scenarios with these names; all scenarios if there are no names."""
     return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())

@@ -1,8 +1,8 @@
-"""What is played to a client, and what it has to do then.
+"""The scenarios that are played to a client, and the duties that each checks.
 
-A duty is met when every scenario that saw it found nothing wrong. What can't be seen from the wire is listed as such.
-Chance: a client that draws its delays as the contract wants fails `window` once in 45,000 runs, `backoff` once in
-11,000 (simulated).
+A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from the wire are listed as such. A
+correct client may fail by chance: one that draws its delays as the protocol requires fails `window` once in 45,000
+runs, `backoff` once in 11,000 (simulated).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from .scripted_server import MOMENT_S, Over, ScriptedServer, Talk
 
 
 class Duty(NamedTuple):
-    """What is asked of a client, and the rules of docs/protocol.md that ask it."""
+    """A duty of a client, and the rules of docs/protocol.md that demand it."""
 
     rules: str
     what: str
@@ -64,17 +64,18 @@ DUTIES = {
 }
 NOT_OBSERVABLE = ("ring", "secret", "status", "text")
 
-SLACK_S = 3.0  # for slow machines, where the contract gives an upper bound
-EARLY_S = 0.005  # for the granularity of timers, where it gives a lower one
+SLACK_S = 3.0  # added to the protocol's upper bounds, for slow machines
+EARLY_S = 0.005  # subtracted from its lower bounds, for the granularity of timers
 NEVER_CODES = (1002, 1003, 1007, 1009, 4400, 4403)
 WINDOW_CODES = (1012, 1001, 1006, 1011, 4408, 4999)
-LATER_S = 20.0  # "later" has no upper end: so long we wait to see it
+LATER_S = 20.0  # how long we wait for a "later", which has no upper bound
 DRAWS = 16
 AGAIN_S = 5.0  # RU3, M20
-LATE_S = 1.0  # between two messages of a client: the first may have come late, the second not
+LATE_S = 1.0  # tolerance between two messages of a client, as the first may have come late
 NO_RESPONDER = "says of no place that it is `here`: it is no responder"
-# Rings by their corners, in km to the east and to the north of the client's first place. No client reaches 4 km.
-# The first is around it. From the second it is 4.5 km away: BUFFER_M has it inside. The third bends round it.
+# Polygons by their corners, in km east and north of the client's first place. No client's reach is 4 km.
+# The first is around the place. The second is 4.5 km away, and contains the place with BUFFER_M. The third bends
+# around the place without containing it.
 AROUND = ((-10, -10), (10, -10), (10, 10), (-10, 10))
 SOUTH = ((-10, -20), (10, -20), (10, -4.5), (-10, -4.5))
 BEND = (
@@ -92,7 +93,7 @@ BUFFER_M = 5020.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A play: its name, the duties that it looks at, and how it goes."""
+    """A scenario: its name, the duties that it checks, and the function that plays it."""
 
     name: str
     duties: tuple[str, ...]
@@ -114,7 +115,7 @@ def _held(talk: Talk) -> dict[str, int]:
 
 
 async def basics(server: ScriptedServer) -> None:
-    """Welcomed with a field that nobody knows, a message that nobody knows, a shape that nobody knows."""
+    """Play a welcome with an unknown field, an unknown message and an unknown shape."""
     talk = await server.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
@@ -135,7 +136,7 @@ async def basics(server: ScriptedServer) -> None:
 
 
 async def revisions(server: ScriptedServer) -> None:
-    """Revisions out of order and twice, and cancels."""
+    """Play repeated revisions, revisions out of order, and cancels."""
     talk = await server.client()
     await talk.welcome()
     for alert_id, revision in (("a", 2), ("a", 1), ("a", 2), ("a", 10), ("a", 9), ("b", 1), ("c", 1)):
@@ -154,7 +155,7 @@ async def revisions(server: ScriptedServer) -> None:
 
 
 async def clock(server: ScriptedServer) -> None:
-    """A server whose clock is an hour behind the client's, then one whose clock is an hour ahead."""
+    """Play a server whose clock is an hour behind the client's, and then an hour ahead."""
     found = server.findings
     server.skew_ms = -3_600_000
     talk = await server.client()
@@ -173,14 +174,14 @@ async def clock(server: ScriptedServer) -> None:
     await talk.alert("long")
     if await talk.fence() and not is_shown:
         found.unmet("clock", "did not show what is live by the server's clock, an hour behind")
-    await asyncio.sleep(3.0)  # this is what is played: time passes, 2.5 s from `issued_at` to `expires_at` (C2a)
+    await asyncio.sleep(3.0)  # part of the scenario: 2.5 s pass from `issued_at` to `expires_at` (C2a)
     held = _held(await _return(server, talk, 1012))
     found.check("holding", "long" in held, "`holding` lacks what was shown")
     found.check("expiry", "brief" not in held, "holds an alert after its end")
 
 
 async def wrong_clock(server: ScriptedServer) -> None:
-    """A server whose clock is an hour ahead, and is set right while the client is there."""
+    """Play a server whose clock is an hour ahead, and is corrected while the client is connected."""
     found, ahead_s, heartbeat_s = server.findings, 3600, 1.0
     server.skew_ms = ahead_s * 1000
     talk = await server.client()
@@ -201,7 +202,7 @@ async def wrong_clock(server: ScriptedServer) -> None:
 
 
 async def inside(server: ScriptedServer) -> None:
-    """Alerts here, far away, and one that moves away and comes back."""
+    """Play alerts here and far away, and one that is repeated."""
     talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
@@ -217,7 +218,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Rings around the place and beside it, some that move, and one for who comes late."""
+    """Play polygons around and beside the place, some that move, and some for a client that has reconnected."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)
@@ -251,13 +252,13 @@ async def polygons(server: ScriptedServer) -> None:
 
 
 async def many(server: ScriptedServer) -> None:
-    """260 alerts, in any order."""
+    """Play 260 alerts with ends in random order."""
     ends = random.sample(range(600, 600 + 260), 260)
     talk = await server.client()
     await talk.welcome()
     for number, lasts_s in enumerate(ends):
         await talk.alert(f"a{number}", lasts_s=lasts_s)
-    await talk.fence(30.0)  # acknowledging them all takes its time: F7
+    await talk.fence(30.0)  # acknowledging them all takes time (F7)
     back = await _return(server, talk, 1012)
     held = {key for key in _held(back) if key.startswith("a")}
     last = sorted(range(260), key=lambda number: ends[number])[260 - len(held) :]
@@ -268,7 +269,7 @@ async def many(server: ScriptedServer) -> None:
 
 
 async def silence(server: ScriptedServer) -> None:
-    """A server that says nothing, and then one that is gone without a word."""
+    """Play a server that is silent, and then one that has stopped answering."""
     heartbeat_s, found = 1.0, server.findings
     talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
@@ -286,13 +287,13 @@ async def silence(server: ScriptedServer) -> None:
 
 
 async def window(server: ScriptedServer) -> None:
-    """Closed again and again: each delay lies in the window, and together they fill it."""
+    """Close again and again: each delay must lie in the window, and together they must fill it."""
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
     delays = []
     for number in range(DRAWS):
         await talk.welcome(min_ms=400, max_ms=1000)
-        await talk.pings(SLACK_S)  # so that it has the welcome before the close
+        await talk.pings(SLACK_S)  # so that the client has read the welcome before the close
         code, left_at = WINDOW_CODES[number % len(WINDOW_CODES)], time.monotonic()
         talk = await _return(server, talk, code, 1000)
         delays.append(talk.arrived_at - left_at)
@@ -306,7 +307,7 @@ async def window(server: ScriptedServer) -> None:
 
 
 async def backoff(server: ScriptedServer) -> None:
-    """Refused eight times."""
+    """Refuse eight connection attempts."""
     found, attempts, high = server.findings, 8, 0.1
     talk = await server.client()
     await talk.welcome(min_ms=50, max_ms=100)
@@ -327,7 +328,7 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Closed with a code after which there is no coming back."""
+    """Return a play that closes with a code after which the client must not reconnect."""
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
@@ -340,7 +341,7 @@ def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
 
 
 async def new_token(server: ScriptedServer) -> None:
-    """A token that is refused."""
+    """Play a server that refuses the token."""
     talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
@@ -359,7 +360,7 @@ async def new_token(server: ScriptedServer) -> None:
 
 
 async def later(server: ScriptedServer) -> None:
-    """An overloaded server, and one that has heard too much."""
+    """Play an overloaded server, and one that has received too many messages."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -375,7 +376,7 @@ async def later(server: ScriptedServer) -> None:
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Taken for slow, twice."""
+    """Close twice because the client reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -395,7 +396,7 @@ async def at_once(server: ScriptedServer) -> None:
 
 
 async def languages(server: ScriptedServer) -> None:
-    """A server that knows no languages, and then one that does."""
+    """Play a server that does not know languages, and then one that does."""
     found, talk = server.findings, await server.client()
     if not talk.hello.get("languages"):
         found.not_seen("languages", "the client asks for no language: let it ask for one, or more")
@@ -418,12 +419,12 @@ async def languages(server: ScriptedServer) -> None:
 
 
 def _is_here(message: Message) -> bool:
-    """Whether it says that the client is on duty."""
+    """Return whether this message says that the client is on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder, who then says where it is. Raises Over for a client that is none."""
+    """Welcome a responder and wait for its `here`. Raises Over for a client that is no responder."""
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
         raise Over(NO_RESPONDER)
@@ -437,7 +438,7 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """When the client has accepted. Raises Over if it does not."""
+    """Return when the client accepted. Raises Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
         raise Over("accepts no call: let it accept all of them")
@@ -445,7 +446,7 @@ async def _accepted(talk: Talk, call_id: str) -> float:
 
 
 async def duty(server: ScriptedServer) -> None:
-    """A server that says nothing of qualifications, and then one that does."""
+    """Play a server that does not mention qualifications, and then one that does."""
     talk = await server.client()
     if _is_here(talk.hello):
         server.findings.unmet("on-duty", "says `here` to a server of which it knows nothing")
@@ -460,7 +461,7 @@ async def duty(server: ScriptedServer) -> None:
 
 
 async def called(server: ScriptedServer) -> None:
-    """Called, and not answered: on two connections, and with a standdown in the end."""
+    """Play a call without an answer, on two connections, and a standdown at the end."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
@@ -485,7 +486,7 @@ async def called(server: ScriptedServer) -> None:
     await talk.standdown("a", "full")
     await talk.fence()
     count = len(await talk.heard_often(_says("accept", "a"), 1, 0.0))
-    await asyncio.sleep(AGAIN_S + MOMENT_S)  # this is what is played: it is answered, and nothing more is said
+    await asyncio.sleep(AGAIN_S + MOMENT_S)  # part of the scenario: after the answer nothing more may be said
     more = len(await talk.heard_often(_says("accept", "a"), 1, 0.0)) - count
     found.check("accept", more == 0, "repeated an accept that was answered")
     talk = await _return(server, talk, 1012)
@@ -493,7 +494,7 @@ async def called(server: ScriptedServer) -> None:
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """A seat, until it is called off, and one whose call just ends; by a clock that is an hour ahead."""
+    """Play a seat until it is called off, and one whose call expires, with a clock that is an hour ahead."""
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
@@ -520,14 +521,14 @@ async def tasked(server: ScriptedServer) -> None:
     await talk.call("brief", lasts_s=2.0)
     await talk.task("brief", lasts_s=2.0)
     await talk.fence()
-    await asyncio.sleep(2.5)  # this is what is played: the end of `brief`
+    await asyncio.sleep(2.5)  # part of the scenario: `brief` ends
     held = _held(await _return(server, talk, 1012))
     found.check("let-go", "a" not in held, "holds a task after its standdown")
     found.check("let-go", "brief" not in held, "holds a task after its end")
 
 
 async def crowded(server: ScriptedServer) -> None:
-    """A call, and 260 alerts that all end later."""
+    """Play a call, and 260 alerts that all end later."""
     talk = await server.client()
     await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)

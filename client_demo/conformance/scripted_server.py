@@ -1,15 +1,15 @@
-"""The server's side of the contract: connections as they come, what is said on them, and a clock that may be wrong.
+"""The server's side of the protocol: connections, received messages, and a clock that may be wrong.
 
     server = ScriptedServer(wait_s=20)
     async with server.serve("127.0.0.1", 0) as url:
-        talk = await server.client()          # somebody has connected and said hello
+        talk = await server.client()          # a client has connected and said hello
         await talk.welcome()
         …
 
-Rule 1  Whatever a client sends is held against docs/asyncapi.json and the limits, in every scenario.
-Rule 2  Nothing is judged by what we guess a client to have read. `fence` waits until it must have: until it has
-        acknowledged an alert that was sent behind the others or, if it acknowledges nothing, for a moment.
-Rule 3  Reasons of close frames lie: clients go by the code.
+Rule 1  Each message of a client is checked against docs/asyncapi.json and the limits, in every scenario.
+Rule 2  No verdict is based on a guess about what a client has read. `fence` waits until the client must have read all:
+        until it acknowledges an alert that was sent last or, if it acknowledges nothing, for a moment.
+Rule 3  The reasons in close frames are lies, because clients must decide by the code.
 """
 
 import asyncio
@@ -43,49 +43,49 @@ TOKEN_PATH = "/token"
 MAX_HELLO_BYTES, MAX_MESSAGE_BYTES = 64 * 1024, 16 * 1024  # F6
 RATE_PER_S, BURST = 10.0, 300  # F7
 HELLO_S = 10.0  # S5
-FENCE_S = 3.0  # for the acknowledgement of an alert; longer where many come before it
+FENCE_S = 3.0  # for the acknowledgement of an alert; longer after many others
 MOMENT_S = 0.5  # for a client that acknowledges nothing
 LIE = "not allowed, never come back"  # Rule 3
 FROM_CLIENTS = ("hello", "move", "filter", "token", "ack", "ping", "accept", "decline", "report")
 
 
 class Over(Exception):  # noqa: N818 (an outcome)
-    """The scenario can't go on; what it was to show stays as it is found."""
+    """The scenario can't go on; its findings so far stay."""
 
 
 @dataclass
 class Findings:
-    """What one scenario has shown: duty -> what was wrong (nothing: it is met), or why it could not be seen."""
+    """The result of one scenario: duty -> its faults (none: it is met), or why it could not be seen."""
 
     wrong: dict[str, list[str]] = field(default_factory=dict)
     unseen: dict[str, str] = field(default_factory=dict)
 
     def met(self, *duties: str) -> None:
-        """Nothing was wrong, so far."""
+        """Count these duties as met, unless a fault is found."""
         for duty in duties:
             self.wrong.setdefault(duty, [])
 
     def unmet(self, duty: str, detail: str) -> None:
-        """This was wrong."""
+        """Record a fault in this duty."""
         details = self.wrong.setdefault(duty, [])
         if detail not in details:
             details.append(detail)
 
     def check(self, duty: str, holds: bool, detail: str) -> None:
-        """Met if it holds; else this was wrong."""
+        """Count the duty as met if `holds`; otherwise record the fault."""
         if holds:
             self.met(duty)
         else:
             self.unmet(duty, detail)
 
     def not_seen(self, duty: str, why: str) -> None:
-        """It could not be seen."""
+        """Record why the duty could not be seen."""
         self.unseen.setdefault(duty, why)
 
 
 @cache
 def validators() -> dict[str, Draft202012Validator]:
-    """The schema of each message that a client may send."""
+    """Return the schema of each message that a client may send."""
     components = json.loads(ASYNCAPI.read_text("utf-8"))["components"]
     return {
         kind: Draft202012Validator({**components["messages"][kind]["payload"], "components": components})
@@ -104,7 +104,7 @@ def _no_constant(name: str) -> None:
 
 
 def _parsed(frame: str | bytes) -> Message:
-    """The map in a frame, read strictly (L1, F5). Raises ValueError and others for what is none."""
+    """Return the map in a frame, read strictly (L1, F5). Raises ValueError and others for an invalid frame."""
     if isinstance(frame, str):
         value = json.loads(frame, object_pairs_hook=_unique, parse_constant=_no_constant)
     else:
@@ -115,24 +115,24 @@ def _parsed(frame: str | bytes) -> Message:
 
 
 class Talk:
-    """One connection, from `hello` on."""
+    """One connection, from its `hello` on."""
 
     def __init__(self, server: "ScriptedServer", socket: ServerConnection, arrived_at: float) -> None:
         self.server, self.arrived_at = server, arrived_at
         self.hello: Message = {}
-        self.said: list[Message] = []  # after the hello
-        self.said_at: list[float] = []  # when, by the monotonic clock
-        self.answers_pings = True  # those of the protocol; the WebSocket's own are the library's
+        self.said: list[Message] = []  # messages after the hello
+        self.said_at: list[float] = []  # their times, by the monotonic clock
+        self.answers_pings = True  # the protocol's pings; the library answers those of WebSocket
         self._socket = socket
         self._is_text = socket.subprotocol == WIRES["json"].subprotocol
         self._wire = next(wire for wire in WIRES.values() if wire.subprotocol == socket.subprotocol)
         self._heard = asyncio.Event()
         self._pace = Pace(RATE_PER_S, BURST)
 
-    # ---- what a client says ----------------------------------------------------------------------------------------
+    # ---- messages from the client ----------------------------------------------------------------------------------
 
     async def greet(self) -> bool:
-        """Wait for the hello; whether it came."""
+        """Wait for the hello, and return whether it came."""
         findings = self.server.findings
         try:
             async with asyncio.timeout(HELLO_S):
@@ -145,7 +145,7 @@ class Talk:
         return message.get("type") == "hello"
 
     async def listen(self) -> None:
-        """Take what the client says, and answer as a server does, until the connection ends."""
+        """Receive messages and answer them like a server, until the connection ends."""
         with contextlib.suppress(ConnectionClosed):
             async for frame in self._socket:
                 message = self._read(frame)
@@ -157,7 +157,7 @@ class Talk:
                 await self._answer(message)
 
     def _read(self, frame: str | bytes) -> Message:
-        """The message in a frame; {} for what is none. What is wrong with it is a finding."""
+        """Return the message in a frame, or {} for an invalid one. Faults are recorded as findings."""
         findings, size = self.server.findings, len(frame.encode() if isinstance(frame, str) else frame)
         findings.met("form", "pace")
         if self._pace.wait_s(time.monotonic()) > 0:
@@ -167,7 +167,7 @@ class Talk:
             return {}
         try:
             message = _parsed(frame)
-        except Exception as error:  # msgpack raises what it likes
+        except Exception as error:  # msgpack may raise any error
             findings.unmet("form", f"a frame that is no message: {error or type(error).__name__}")
             return {}
         kind = message.get("type")
@@ -183,7 +183,7 @@ class Talk:
             where = "/".join(str(part) for part in error.instance_path)
             findings.unmet("form", f"{kind}: {'/' + where if where else 'the message'}: {error.message}")
             return {"type": kind}
-        except ValueError as error:  # a type that JSON does not have
+        except ValueError as error:  # the message has a type that JSON lacks
             findings.unmet("form", f"{kind}: {error}")
             return {"type": kind}
         return message
@@ -197,7 +197,7 @@ class Talk:
                 await self.say({"type": "pong", "now": self.server.now(), **ref})
 
     async def heard(self, wanted: Callable[[Message], bool], within_s: float) -> Message | None:
-        """The first message like this, said already or within so many seconds; else None."""
+        """Return the first message that satisfies `wanted`, received before or within `within_s`; otherwise None."""
         await self._wait(lambda: any(map(wanted, self.said)), within_s)
         return next(filter(wanted, self.said), None)
 
@@ -209,23 +209,23 @@ class Talk:
                     await self._heard.wait()
 
     async def heard_often(self, wanted: Callable[[Message], bool], count: int, within_s: float) -> list[float]:
-        """When messages like this were said, once it were so many or so many seconds are over."""
+        """Return the times of messages that satisfy `wanted`, after `count` of them or after `within_s` seconds."""
         await self._wait(lambda: sum(map(wanted, self.said)) >= count, within_s)
         return [at for message, at in zip(self.said, self.said_at, strict=True) if wanted(message)]
 
     def acks(self) -> Counter[tuple[str, int]]:
-        """How often each (id, revision) was acknowledged on this connection."""
+        """Return how often each (id, revision) was acknowledged on this connection."""
         return Counter((m["id"], m["revision"]) for m in self.said if m.get("type") == "ack" and "id" in m)
 
-    # ---- what the server says --------------------------------------------------------------------------------------
+    # ---- messages from the server ----------------------------------------------------------------------------------
 
     async def say(self, message: Mapping[str, Any]) -> None:
-        """Send one message; a client that is gone is no error."""
+        """Send one message; a closed connection is no error."""
         with contextlib.suppress(ConnectionClosed):
             await self._socket.send(self._wire.encode(message))
 
     async def welcome(self, min_ms: int = 100, max_ms: int = 300, heartbeat_s: float = 25, **more: Any) -> None:
-        """Welcome the client, with this window to come back in."""
+        """Send a welcome with this window for reconnecting."""
         fields = {"session": "kit", "now": self.server.now(), "live": 0, "heartbeat_s": heartbeat_s}
         expiry = {"token_expires_at": self.server.now(36_000)} if "token" in self.hello else {}
         await self.say({"type": "welcome", **fields, "retry": {"min_ms": min_ms, "max_ms": max_ms}, **expiry, **more})
@@ -260,9 +260,9 @@ class Talk:
         buffer_m: float = 0.0,
         inside: bool = True,
     ) -> None:
-        """Send an alert whose area is a ring: km to the east and to the north of the client's first place, or far away.
+        """Send an alert with a polygon, in km east and north of the client's first place or of a far one.
 
-        `ring_km`: counter-clockwise, the first corner not again at the end.
+        `ring_km` is counter-clockwise, without the first corner repeated at the end.
         """
         lat, lng = self._centre() if inside else self._elsewhere()
         ring = [offset(lat, lng, 1000 * north, 1000 * east)[::-1] for east, north in (*ring_km, ring_km[0])]
@@ -271,12 +271,12 @@ class Talk:
         await self.alert(alert_id, revision, area=[{"type": "Polygon", "coordinates": [corners], **buffer}])
 
     async def cancel(self, alert_id: str, revision: int) -> None:
-        """Cancel it."""
+        """Send a cancel of this alert."""
         fields = {"id": alert_id, "revision": revision, "reason": "Over.", "cancelled_at": self.server.now()}
         await self.say({"type": "cancel", **fields})
 
     async def call(self, call_id: str, revision: int = 1, *, lasts_s: float = 600, **more: Any) -> None:
-        """Call for help near the client's first place."""
+        """Send a call for help near the client's first place."""
         lat, lng = self._centre()
         content = {
             "id": call_id,
@@ -295,7 +295,7 @@ class Talk:
         await self.say({"type": "call", "call": {**content, **more}})
 
     async def task(self, call_id: str, revision: int = 2, *, lasts_s: float = 600) -> None:
-        """Send the client there."""
+        """Send a task near the client's first place."""
         lat, lng = self._centre()
         place = {"lat": lat, "lng": lng, "kind": "public", "address": "Kit 1", "access": "Door code 4711."}
         fields = {"seat": 1, "role": "cpr", "place": place, "aeds": [], "status": "actual"}
@@ -303,13 +303,13 @@ class Talk:
         await self.say({"type": "task", "id": call_id, "revision": revision, **fields, **expiry})
 
     async def standdown(self, call_id: str, reason: str) -> None:
-        """Call it off."""
+        """Send a standdown from this call."""
         await self.say({"type": "standdown", "id": call_id, "reason": reason})
 
     async def fence(self, within_s: float = FENCE_S) -> bool:
-        """Wait until the client has taken all that was sent (Rule 2); whether it acknowledges."""
+        """Wait until the client has read all that was sent (Rule 2), and return whether it acknowledges alerts."""
         self.server.fences += 1
-        alert_id = f"fence-{self.server.fences}"  # another one on each connection: the client may hold the last
+        alert_id = f"fence-{self.server.fences}"  # a new id each time, as the client may hold the last alert
         await self.alert(alert_id)
         if await self.heard(lambda message: message.get("id") == alert_id, within_s):
             return True
@@ -317,7 +317,7 @@ class Talk:
         return False
 
     async def pings(self, within_s: float) -> bool:
-        """Ping as WebSockets do; whether the pong comes."""
+        """Send a WebSocket ping, and return whether the pong comes."""
         with contextlib.suppress(TimeoutError, ConnectionClosed):
             async with asyncio.timeout(within_s):
                 await (await self._socket.ping())
@@ -325,14 +325,14 @@ class Talk:
         return False
 
     def is_open(self) -> bool:
-        """Whether the client is still there."""
+        """Return whether the client is still connected."""
         return self._socket.close_code is None
 
     async def stays(self, seconds: float, answer_s: float) -> bool:
-        """Whether the client is still there when so many seconds are over.
+        """Return whether the client is still connected after this many seconds.
 
-        Then it is asked, by a ping of WebSockets, and has a moment behind its answer: where all has stood still for a
-        while, the time is over for us before the client has had its turn to leave.
+        The client is then pinged and has a moment after its pong. Otherwise a paused machine could count the time as
+        over before the client had its turn to leave.
         """
         await self._ends(seconds)
         await self.pings(answer_s)
@@ -346,7 +346,7 @@ class Talk:
                 await self._socket.wait_closed()
 
     async def close(self, code: int) -> float:
-        """End it so: 1006 without a close frame. When that was, by the monotonic clock."""
+        """Close with this code (1006: without a close frame), and return the time by the monotonic clock."""
         at = time.monotonic()
         if code == 1006:
             self._socket.transport.abort()
@@ -355,11 +355,11 @@ class Talk:
         return at
 
     def freeze(self) -> None:
-        """Be gone without a word: nothing is read and nothing is said any more."""
+        """Stop reading and answering, without closing the connection."""
         self.answers_pings = False
         self._socket.transport.pause_reading()
 
-    # ---- where -----------------------------------------------------------------------------------------------------
+    # ---- places ----------------------------------------------------------------------------------------------------
 
     def _places(self) -> list[Place]:
         try:
@@ -371,7 +371,7 @@ class Talk:
         return places
 
     def is_in_one_spot(self) -> bool:
-        """Whether all places of the client are within 2 km of the first."""
+        """Return whether all places of the client are within 2 km of the first."""
         first, *others = self._places()
         return all(distance_m(first.lat, first.lng, other.lat, other.lng) < 2_000 for other in others)
 
@@ -380,55 +380,55 @@ class Talk:
         return place.lat, place.lng
 
     def _elsewhere(self) -> tuple[float, float]:
-        """Of some spots round the world the one that is farthest from the nearest place."""
+        """Return the spot, of some around the world, that is farthest from the client's places."""
         spots = [(float(lat), float(lng)) for lat in range(-60, 90, 30) for lng in range(-180, 180, 45)]
         return max(spots, key=lambda spot: min(distance_m(spot[0], spot[1], p.lat, p.lng) for p in self._places()))
 
 
 @dataclass(eq=False)
 class Arrival:
-    """A request for the stream: when it came, and what came of it (None: it was refused, or no hello came)."""
+    """A request for the stream: its time, and its result (None: it was refused, or no hello came)."""
 
     at: float
     talk: "asyncio.Future[Talk | None]"
 
 
 class ScriptedServer:
-    """A stream listener that does what a scenario says."""
+    """A stream listener that follows a scenario."""
 
     def __init__(self, wait_s: float) -> None:
         self.findings = Findings()
-        self.wait_s = wait_s  # for the client to connect at all
+        self.wait_s = wait_s  # how long to wait for a first connection
         self.skew_ms = 0  # how far the server's clock is ahead of this machine's
-        self.refuse = 0  # handshakes that are answered with 502
-        self.tokens = 0  # given out
-        self.fences = 0  # alerts that were sent to be acknowledged
-        self.came = False  # somebody has asked for the stream
+        self.refuse = 0  # number of handshakes still to be answered with 502
+        self.tokens = 0  # number of tokens that were fetched
+        self.fences = 0  # number of alerts that `fence` has sent
+        self.came = False  # whether any client has requested the stream
         self._arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         self._by_socket: dict[ServerConnection, Arrival] = {}
 
     def now(self, later_s: float = 0) -> str:
-        """The server's clock, and so many seconds later."""
+        """Return the time by the server's clock, `later_s` seconds from now."""
         return format_time(wall_ms() + self.skew_ms + round(later_s * 1000))
 
     def begin(self, findings: Findings) -> None:
-        """A new scenario: whoever is still connected is dropped."""
+        """Begin a new scenario, and drop all connections."""
         self.findings, self.skew_ms, self.refuse = findings, 0, 0
         self._arrivals = asyncio.Queue()
         for socket in self._by_socket:
             socket.transport.abort()
 
-    # ---- who comes -------------------------------------------------------------------------------------------------
+    # ---- connections -----------------------------------------------------------------------------------------------
 
     async def arrival(self, within_s: float) -> Arrival | None:
-        """The next request for the stream, or None."""
+        """Return the next request for the stream, or None."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, within_s)):
                 return await self._arrivals.get()
         return None
 
     async def client(self) -> Talk:
-        """The first client of a scenario. Raises Over when none comes, or none that says hello."""
+        """Return the first client of a scenario. Raises Over if none connects and says hello."""
         talk = await self.back(time.monotonic(), self.wait_s)
         if talk is None:
             why = f"no client connected and said hello within {self.wait_s:g} s"
@@ -437,7 +437,7 @@ class ScriptedServer:
         return talk
 
     async def back(self, since: float, within_s: float) -> Talk | None:
-        """The client, if it comes back within so many seconds of `since` and says hello."""
+        """Return the client if it reconnects within `within_s` of `since` and says hello; otherwise return None."""
         arrival = await self.arrival(since + within_s - time.monotonic())
         if arrival is None:
             return None
@@ -450,7 +450,7 @@ class ScriptedServer:
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str, port: int) -> AsyncIterator[str]:
-        """Listen; the address of the listener, as `host:port`."""
+        """Serve while the block runs; yield the listener's address as `host:port`."""
         async with serve(
             self._handle,
             host,
@@ -512,7 +512,7 @@ def _known(offered: Iterable[str]) -> list[str]:
 
 
 def _select(_socket: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol:
-    """The first that we know, in the client's order (S1)."""
+    """Return the first subprotocol that we know, in the client's order (S1)."""
     known = _known(offered)
     if not known:
         raise NegotiationError("no subprotocol of geocast")

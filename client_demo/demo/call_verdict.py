@@ -1,16 +1,17 @@
-"""Who had to be rung by a call, who was told where, and that nobody else was: the judge of the demo's call. No I/O.
+"""The judge of the demo's call: who had to be called, who was sent the place, and that nobody else was. No I/O.
 
-It knows call-rules.md and an independent haversine, and nothing of how a node works. What each phone recorded it takes
-as `crowd` says it; times in ns of one monotonic clock.
+It knows call-rules.md and an independent haversine, and nothing about a node's implementation. It uses the events that
+`crowd` recorded for each phone; times in ns of one monotonic clock.
 
-Rule 1  Responders stand still while there is a call. So had to be rung, once, who is qualified, on duty, and within the
-        last ring (RJ1, RN4); nobody else. Within 1 cm of the edge either answer is right.
-Rule 2  Each seat is held by somebody who was rung and had accepted, each by another; no more and no fewer were told
-        where than the node says hold one (RV1, RV2). A page that a person has open is no phone, and may hold one.
+Rule 1  Responders do not move during a call. A responder had to be called, once, if qualified, on duty, and within the
+        last search radius (RJ1, RN4); nobody else was allowed to be. Within 1 cm of the edge either answer is right.
+Rule 2  Each seat is held by a different responder, who was called and had accepted. As many were sent the place as hold
+        a seat by the node's own state, no more and no fewer (RV1, RV2). A page that a person has open is no phone, and
+        may hold a seat.
 Rule 3  Every frame of every phone is searched for the place: its address, how to get in, and its two numbers in both
-        formats. It may stand in a `task` to who holds a seat, and there it must: else the search has found nothing
-        because it can't (RZ2).
-Rule 4  Who was rung and has not declined, and who holds a seat, was told that it is over (RJ7).
+        formats. The place may be in the `task` of a responder with a seat, and there it must be: otherwise the search
+        would prove nothing (RZ2).
+Rule 4  Everybody who was called and has not declined, and everybody with a seat, got a standdown at the end (RJ7).
 """
 
 from collections import Counter
@@ -22,14 +23,16 @@ from client_demo.python.geo import EDGE_M, Place, distance_m
 
 from .verdict import Event, percentile
 
-MAX_REACH_M = 500.0  # of a `here` place: RQ5
-FINDING = "place"  # an event: a frame had the place in it
+MAX_REACH_M = 500.0  # limit of a `here` place's reach (RQ5)
+FINDING = "place"  # the event that a frame contained the place
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call that was opened and ended: `quals` are those of which one is needed, `near` the circle of the ring,
-    `ring_m` what the last ring reached beyond it, `holders` who holds a seat by the node, of `seats`; `sent` is in ns.
+    """A call that was opened and ended.
+
+    Responders need one of `quals`. `near` is the circle that was sent, `ring_m` the last search radius beyond it,
+    `holders` are those who hold one of `seats` by the node's state; `sent` is in ns.
     """
 
     id: str
@@ -43,8 +46,10 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class ResponderPhone:
-    """A simulated phone: who it is and what counts of its qualifications, where it is on duty (None: it is not), and
-    what it says when it is rung."""
+    """A simulated phone: its owner, the qualifications that count, its place on duty, and its answer to a call.
+
+    `here` is None when the owner is off duty.
+    """
 
     sub: str
     quals: frozenset[str]
@@ -55,7 +60,10 @@ class ResponderPhone:
 
 @dataclass(slots=True)
 class CallVerdict:
-    """What came out. `others`: who had the place in a frame and holds no seat; `frames`: how many were searched."""
+    """The verdict.
+
+    `others` counts phones that had the place in a frame without a seat, `frames` the searched frames.
+    """
 
     seats: int
     frames: int
@@ -71,11 +79,11 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all who had to be were rung, all seats are taken, and nobody else knows anything."""
+        """Whether all required responders were called, seats were taken, and nobody else learned anything."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:
-        """For whoever reads this by machine."""
+        """Return the verdict as one line for programs."""
         first, last = (percentile(self.latencies_ms, share) for share in (0.0, 1.0))
         return (
             f"call: expected={self.expected} rung={self.rung} outside={self.outside} missed={self.missed} "
@@ -85,7 +93,7 @@ class CallVerdict:
 
 
 def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) -> CallVerdict:
-    """Judge every phone."""
+    """Judge the records of every phone."""
     found = CallVerdict(called.seats, frames)
     known: set[str] = set()
     for phone in phones:
@@ -93,7 +101,7 @@ def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) ->
         _check(found, called, phone)
     if len(set(called.holders)) != len(called.holders):
         found.faults.append("somebody holds two seats")
-    found.taken += sum(holder not in known for holder in called.holders)  # a person's own page
+    found.taken += sum(holder not in known for holder in called.holders)  # a page that a person has open
     if not frames:
         found.faults.append("no frame was searched for the place")
     return found
@@ -143,7 +151,7 @@ def _check_place(found: CallVerdict, phone: ResponderPhone, *, holds: bool) -> N
 
 
 def _depth_m(called: Called, phone: ResponderPhone) -> float:
-    """How far within the last ring it is on duty, in metres; negative: outside, or not to be called at all."""
+    """Return how far within the last search radius the phone is, in metres; -inf if it must not be called."""
     if phone.here is None or not phone.quals & called.quals:
         return float("-inf")
     reach_m = min(phone.here.reach_m, MAX_REACH_M)

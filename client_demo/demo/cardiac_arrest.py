@@ -1,4 +1,4 @@
-"""The demo's call for help: from a dispatch record to the crew's arrival, and what there is to judge afterwards."""
+"""The demo's call for help, from a dispatch record to the crew's arrival, and the evidence for the verdict."""
 
 import asyncio
 import json
@@ -21,29 +21,29 @@ from .population import Point
 from .processes import CrowdProcess, all_do
 
 CATEGORY = "cardiac_arrest"
-QUALS = frozenset({"medic"})  # of `residence_quals` in policy.toml
-HAPPENED_MS = 30_000  # before it is opened
+QUALS = frozenset({"medic"})  # the `residence_quals` of policy.toml
+HAPPENED_MS = 30_000  # how long before its opening the arrest happened
 FULL_S, THERE_S, POLL_S = 8.0, 1.5, 0.2
-DOOR_M = (11.7, -7.3)  # from the corner that the record tells to the door: north, east
+DOOR_M = (11.7, -7.3)  # from the record's place to the door: north, east
 ACCESS = "Demo door code 80417, second floor."
 AEDS_M = ((180.0, 90.0), (-240.0, 60.0), (70.0, -310.0))  # from the door: north, east
 
 
 def arrests_of(path: Path, kind: Format | None) -> list[Record]:
-    """The records of a feed that become calls for real, the newest first."""
+    """Return the records of a feed that become actual calls, the newest first."""
     found = calls_for_help(read_records(path.name, feed_text(path), kind), [CATEGORY])
     return [record for record in found if not record.obstacle and record.status is None]
 
 
 def where(record: Record) -> Point:
-    """Where the record says that it is."""
+    """Return the record's place."""
     assert record.lat is not None
     assert record.lng is not None
     return record.lat, record.lng
 
 
 def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
-    """Invented defibrillators round these places, as GeoJSON."""
+    """Write invented defibrillators around these places as GeoJSON."""
     features: list[dict[str, Any]] = []
     for record in arrests:
         for number, away in enumerate(AEDS_M):
@@ -59,7 +59,7 @@ def write_aeds(path: Path, arrests: Sequence[Record]) -> Path:
 
 
 def needles(place: dict[str, Any]) -> list[str]:
-    """What no frame but a task may have in it, as hex: the texts, and the numbers in both formats."""
+    """Return the texts and numbers that only a task may contain, as hex: the numbers in both formats."""
     texts = [place["address"], place["access"], repr(place["lat"]), repr(place["lng"])]
     return [text.encode().hex() for text in texts] + [struct.pack(">d", place[name]).hex() for name in ("lat", "lng")]
 
@@ -79,10 +79,10 @@ class Call:
         }
         self._id = uuid.uuid4().hex
         self.state: dict[str, Any] = {}
-        self.missing, self.frames = 0, 0  # who was not told that it is over; frames that were searched
+        self.missing, self.frames = 0, 0  # phones without a standdown at the end; searched frames
 
     async def go(self) -> Called:
-        """Open it, wait until enough go and are there, and end it."""
+        """Open the call, wait until enough responders go and have arrived, and end it."""
         await all_do(self._crowd, "search", needles=needles(self._place))
         body = {
             "id": self._id,
@@ -109,7 +109,7 @@ class Call:
         return Called(self._id, QUALS, near, held["ring_m"], most, [seat["responder"] for seat in seats], sent)
 
     async def _until(self, what: str, most_s: float) -> None:
-        """Look at it until it is full, or all who go are there."""
+        """Read the call's state until it is full, or until all responders have arrived."""
         ends_at = time.monotonic() + most_s
         while True:
             state = self.state = await self._dispatcher.call_state(self._id)
@@ -119,7 +119,7 @@ class Call:
             await asyncio.sleep(POLL_S)
 
     def told(self) -> str:
-        """How it went, in one line."""
+        """Return one line about the call's course."""
         state = self.state
         goes = ", ".join(f"{seat['role']} {seat['state']}" for seat in state["seats"]) or "nobody"
         called = f"{state['rung']} rung within {state['ring_m']} m of the cell, {state['declined']} can't"

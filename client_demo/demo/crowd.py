@@ -1,18 +1,18 @@
-"""Plays simulated subscribers in a process of its own (`python -m client_demo.demo.crowd`), as the demo commands.
+"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), commanded by the demo.
 
 Commands come as JSON lines on stdin and are carried out one after the other; each is answered by one line on stdout.
 
-    connect  {url, subscribers}      say hello with all of them; lines {"connected": n} tell how far it is
+    connect  {url, subscribers}      connect all of them; lines {"connected": n} report the progress
     freeze                           nobody moves any more, and every move that was sent has its `ok`
-    thaw                             those who move go on
+    thaw                             the moving subscribers go on
     settle   {id, revision, area}    wait until all who should have it have it (2 s at most); `area` null for a cancel
-    tunnel   {ids, most}             some who hold one of these alerts lose their connection, without a word
-    emerge                           they come back, with `holding`
-    arrivals                         what came since this was last asked, and how many are where, by H3 cell
+    tunnel   {ids, most}             some who hold one of these alerts lose their connection without a close frame
+    emerge                           they reconnect, with `holding`
+    arrivals                         deliveries since the last such command, and the number of people, by H3 cell
     search   {needles}               from now on search every frame for these bytes, each as hex
-    stood    {id}                    wait until all who were called are told that it is over (2 s at most)
-    report                           what each of them recorded, a list of events
-    forget                           drop what was recorded, for a show that goes on after its verdict
+    stood    {id}                    wait until all who were called got a standdown at the end (2 s at most)
+    report                           each subscriber's record, a list of events
+    forget                           delete the records, for a show that goes on after its verdict
 
 Events, in the order in which they happened, with the time in ns of the machine's monotonic clock:
 
@@ -22,13 +22,13 @@ Events, in the order in which they happened, with the time in ns of the machine'
     ["lost", at]               the connection ended
     ["call", at, id, revision]                          ["task", at, id, seat]
     ["standdown", at, id, reason]
-    ["place", at, type]        a frame of this type had one of the needles in it
+    ["place", at, type]        a frame of this type contained one of the needles
 
-Who has an `answer` says it when a call comes: `says` is accept, decline or nothing, `after_s` later; with a task it
-reports `there_s` later that it has arrived.
+A subscriber with an `answer` gives it to each call: `says` is accept, decline or empty, after `after_s` seconds. With a
+task it reports `there_s` seconds later that it has arrived.
 
-It is light on purpose: on a small machine it shares the cores with the node, and whatever it does while frames come in
-counts as latency. Frames are decoded once for all who receive the same bytes.
+The process is light on purpose: on a small machine it shares the cores with the node, and any work of its own while
+frames arrive counts as latency. Frames are decoded once for all who receive the same bytes.
 """
 
 import asyncio
@@ -55,17 +55,17 @@ from websockets.uri import WebSocketURI, parse_uri
 from client_demo.python.geo import Place, is_inside
 from client_demo.python.wire import WIRES, Message
 
-AT_ONCE = 64  # handshakes under way: more would only wait in the listener's backlog
+AT_ONCE = 64  # handshakes at a time: more would only wait in the listener's backlog
 CONNECT_S = 10.0
-ANSWER_S = 5.0  # after a move
+ANSWER_S = 5.0  # the longest wait for the answer to a move
 SETTLE_S = 2.0
-BEFORE_COUNTING_S = 0.1  # counting must not keep frames waiting that are just coming in
+BEFORE_COUNTING_S = 0.1  # so that counting does not delay frames that are just arriving
 MOVE_EVERY_S, TICK_S = 2.0, 0.05
 MAP_RESOLUTION = 9  # H3 cells of about 350 m across
 MAX_LINE = 1 << 26
-COUNTED = ("alert", "cancel", "call", "task", "standdown")  # in `live` of `welcome` and `ok`
+COUNTED = ("alert", "cancel", "call", "task", "standdown")  # messages that `live` of `welcome` and `ok` counts
 
-# A library that logs each frame would be most of the load.
+# Logging each frame in the library would be most of the load.
 _quiet = logging.getLogger("client_demo.demo.crowd.frames")
 _quiet.setLevel(logging.ERROR)
 
@@ -102,8 +102,8 @@ class Subscriber(asyncio.Protocol):
         self._steps = [[Place.from_map(place) for place in places] for places in steps]
         self._token, self._answer = token, answer
         self._events: list[tuple[Any, ...]] = []
-        self._asked: int | None = None  # the step of the move that is not answered yet
-        self._behind = 0  # how many messages `welcome` or `ok` has announced that are still to come
+        self._asked: int | None = None  # the step of the unanswered move
+        self._behind = 0  # number of announced messages that have not come yet
         self._leaving = False
         self._transport: asyncio.Transport | None = None
         self.step = 0
@@ -111,17 +111,17 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether it has been welcomed, has caught up, and was not lost since."""
+        """Whether the subscriber was welcomed, has caught up, and is still connected."""
         return self._transport is not None and not self._leaving and self.ready.done()
 
     @property
     def is_mover(self) -> bool:
-        """Whether it moves."""
+        """Whether the subscriber has more than one step, and moves."""
         return len(self._steps) > 1
 
     @property
     def is_responder(self) -> bool:
-        """Whether it is called to who needs help."""
+        """Whether the subscriber is called to people in need."""
         return self._answer is not None
 
     @property
@@ -131,22 +131,22 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def places(self) -> list[Place]:
-        """Where it is; while it is moving, where it was."""
+        """The present places; during a move, the former ones."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
-        """What happened to it."""
+        """Return the recorded events."""
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
-        """Come, or come back, and wait for the welcome and what it announces."""
+        """Connect or reconnect, and wait for the welcome and the messages that it announces."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(lambda: self, host, port)
         await self.ready
 
     def move(self) -> None:
-        """Go to the next of the places, and from the last back to the first; not before the last move is answered."""
+        """Move to the next step, and from the last to the first; do nothing while a move is unanswered."""
         if self._asked is not None or not self.is_connected:
             return
         self._asked = (self.step + 1) % len(self._steps)
@@ -155,7 +155,7 @@ class Subscriber(asyncio.Protocol):
         self._send({"type": "move", "ref": self._asked, "places": places})
 
     def vanish(self) -> None:
-        """Lose the connection without a word."""
+        """Drop the connection without a close frame."""
         assert self._transport is not None
         self._leaving = True
         self._transport.abort()
@@ -163,7 +163,7 @@ class Subscriber(asyncio.Protocol):
     # ---- asyncio.Protocol ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the WebSocket."""
+        """Send the WebSocket handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._leaving, self._asked, self._behind = False, None, 0
         self._socket = ClientProtocol(
@@ -173,7 +173,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, with the time at which we were told."""
+        """Handle received data, with the time of its arrival."""
         at = time.monotonic_ns()
         self._socket.receive_data(data)
         for event in self._socket.events_received():
@@ -188,7 +188,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note it; unless we wanted it, it is a fault."""
+        """Record the end of the connection; count a fault unless `vanish` caused it."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -284,7 +284,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """One of the messages that `welcome` or `ok` has announced, if they are not all there."""
+        """Count one of the messages that `welcome` or `ok` has announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -326,17 +326,20 @@ class Crowd:
         self._settled, self._still = asyncio.Event(), asyncio.Event()
         self._walking: asyncio.Task[None] | None = None
         self._decoded: dict[bytes, Message] = {}
-        self._areas: dict[tuple[str, int], list[Any]] = {}  # as sent, once for each kind of frame
-        self._arrivals: list[tuple[list[Place], int, str, int]] = []  # where, when (ns), what
+        self._areas: dict[tuple[str, int], list[Any]] = {}  # the areas as sent, once for each kind of frame
+        self._arrivals: list[tuple[list[Place], int, str, int]] = []  # places, time (ns), id, revision
         self._needles: list[bytes] = []
-        self._searched = 0  # frames
-        self._owed: dict[str, set[Subscriber]] = {}  # call -> who is to be told yet that it is over
+        self._searched = 0  # number of searched frames
+        self._owed: dict[str, set[Subscriber]] = {}  # call -> subscribers without a standdown at its end
         self._all_stood = asyncio.Event()
 
-    # ---- what subscribers tell -------------------------------------------------------------------------------
+    # ---- called by subscribers -------------------------------------------------------------------------------
 
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
-        """The message in a frame, decoded once for all; what differs between subscribers is not kept."""
+        """Return the message in a frame, decoded once for all.
+
+        Messages that differ between subscribers are not kept.
+        """
         known = self._decoded.get(data)
         if known is None:
             known = decode(data)
@@ -348,7 +351,7 @@ class Crowd:
         return known
 
     def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
-        """Somebody was sent this."""
+        """Record a delivery to a subscriber."""
         key = alert_id, revision
         self._got[key] += 1
         self._arrivals.append((subscriber.places, at, alert_id, revision))
@@ -358,30 +361,30 @@ class Crowd:
                 self._settled.set()
 
     def has_needle(self, frame: bytes) -> bool:
-        """Whether what is searched for stands in a frame."""
+        """Return whether the frame contains any of the needles."""
         if not self._needles:
             return False
         self._searched += 1
         return any(needle in frame for needle in self._needles)
 
     def owes(self, call_id: str, subscriber: Subscriber) -> None:
-        """It has to be told when this call is over."""
+        """Record that this subscriber must get a standdown when this call is over."""
         self._owed.setdefault(call_id, set()).add(subscriber)
 
     def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
-        """It was."""
+        """Record that this subscriber got its standdown."""
         self._owed.get(call_id, set()).discard(subscriber)
         self._all_stood.set()
 
     def answered(self) -> None:
-        """A move took effect, or never will."""
+        """Note that a move took effect, or never will."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
     # ---- commands --------------------------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Say hello with all of them."""
+        """Connect all subscribers; the answer lists those that succeeded."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -389,7 +392,7 @@ class Crowd:
         self._all = [subscriber for subscriber in everybody if subscriber.is_connected]
         self._movers = [subscriber for subscriber in self._all if subscriber.is_mover]
         gc.collect()
-        gc.freeze()  # a full collection over all these objects would show as latency
+        gc.freeze()  # a full garbage collection of all these objects would show as latency
         return {"order": [number for number, subscriber in enumerate(everybody) if subscriber.is_connected]}
 
     async def _connect(self, subscriber: Subscriber, gate: asyncio.Semaphore) -> None:
@@ -405,7 +408,7 @@ class Crowd:
             _say({"connected": len(self._all)})
 
     async def freeze(self) -> Message:
-        """Nobody moves, and every move is answered."""
+        """Stop all moves, and wait until every move is answered."""
         if self._walking is not None:
             self._walking.cancel()
             self._walking = None
@@ -420,7 +423,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Those who move go on."""
+        """Let the moving subscribers go on."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -432,7 +435,7 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait for those who should have it, and count those who do."""
+        """Wait for those who should have this revision, and count those who do."""
         await asyncio.sleep(BEFORE_COUNTING_S)
         self._awaited = id, revision
         self._missing = {one for one in self._all if one.is_connected and _lacks(one, id, revision, area)}
@@ -446,7 +449,7 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Some of those who hold one of these lose their connection."""
+        """Drop the connections of some who hold one of these alerts."""
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -456,7 +459,7 @@ class Crowd:
         return {"gone": len(self._tunnel)}
 
     async def emerge(self) -> Message:
-        """They come back."""
+        """Reconnect them, and count the messages that they are sent."""
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
         held = [dict(one.held) for one in back]
@@ -465,7 +468,7 @@ class Crowd:
         news = [
             (what, revision, revision <= holding.get(alert_id, 0))
             for one, holding, length in zip(back, held, known, strict=True)
-            for what, _, alert_id, revision in one.record()[length + 1 :]  # the first is the hello
+            for what, _, alert_id, revision in one.record()[length + 1 :]  # the first new event is the hello
         ]
         return {
             "back": sum(one.is_connected for one in back),
@@ -485,10 +488,10 @@ class Crowd:
                 self.faults[f"could not come back: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """What came since this was last asked, and how many are where, by H3 cell.
+        """Return the deliveries since the last such command, and the number of people, by H3 cell.
 
-        `told` has a row for each revision and cell: id, revision, cell, how many, and when the first and the last of
-        them had it (ns). Counted here and now, not as frames come in: that would show as latency.
+        `told` has a row for each revision and cell: id, revision, cell, number, and the times of the first and the last
+        delivery (ns). They are counted here, not when frames arrive, since that would show as latency.
         """
         fresh, self._arrivals = self._arrivals, []
         told: dict[tuple[str, int], dict[str, list[int]]] = {}
@@ -503,12 +506,12 @@ class Crowd:
         return {"told": rows, "people": people}
 
     async def search(self, needles: Sequence[str]) -> Message:
-        """Search every frame from now on; none at all for no needles."""
+        """Search every frame for these needles from now on; without needles, stop searching."""
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait for those who are to be told that a call is over; how many frames were searched meanwhile and before."""
+        """Wait for the standdowns at the end of a call; the answer has the number of frames searched so far."""
         owed = self._owed.get(id, set())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
@@ -518,13 +521,13 @@ class Crowd:
         return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
-        """Drop what everybody recorded: hours of it would fill the memory."""
+        """Delete everybody's records, which would fill the memory after hours."""
         for one in self._all:
             one.record().clear()
         return {}
 
     async def report(self) -> Message:
-        """What everybody recorded, and what went wrong."""
+        """Return everybody's records, and the faults."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 
@@ -545,7 +548,7 @@ def _say(line: Message) -> None:
 
 
 async def _obey() -> None:
-    """Carry out commands until stdin ends: when the demo goes, its crowd goes too."""
+    """Carry out commands until stdin ends, which also happens when the demo dies."""
     lines = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     crowd = Crowd()

@@ -1,16 +1,16 @@
-"""The live map's own process: serves `web/map/`, and tells it what it can't learn as a subscriber.
+"""The server of the live map: it serves `web/map/`, and sends the facts that a subscriber can't know.
 
-A page is a subscriber like any other: it hears of the alerts at its own place, from the node. What else is on the map
-comes from here, as server-sent events, each of which replaces what was said before it under that name:
+A page is a subscriber like any other: the node sends it the alerts at its own place. Everything else on the map comes
+from here as server-sent events. Each event replaces the one before with the same name:
 
     published  {alerts, current}   all live alerts by `GET /v1/alerts`; `current` false while the api does not answer
     people     {cells}             how many simulated subscribers there are: H3 cell -> number
     told       {id, revision, title, severity, cells, told, last_ms}
-               a fan-out as the simulated subscribers saw it: `told` in all, and H3 cell -> [how many, ms from the
-               publisher's request to the first of them]; without `last_ms` they came upon it later, by moving or on
-               return
+               a delivery to the simulated subscribers: `told` is their number, `cells` has H3 cell -> [number, ms from
+               the publisher's request to the first of them]; without `last_ms` they received it later, by moving or
+               reconnecting
 
-The node tells nobody where its subscribers are. People and fan-outs are known only to a demo that plays them itself.
+The node tells nobody where its subscribers are. People and deliveries are known only in a demo that plays them itself.
 """
 
 import asyncio
@@ -38,20 +38,23 @@ from client_demo.web.server import (
 )
 
 MAP_PORT = 8780
-EVERY_S = 1.0  # between two looks at the api
-QUIET_S = 15.0  # a comment is sent after that, so that a page that has gone is noticed
-BEHIND = 256  # so many events may wait for one page, then it has to come again
+EVERY_S = 1.0  # between two requests to the api
+QUIET_S = 15.0  # after this long a comment is sent, to notice that a page has gone
+BEHIND = 256  # the most events that may wait for one page, before it has to reconnect
 FILES = {
     **page_files("map", "list", "scene"),
-    "/worker.js": WEB / "map" / "worker.js",  # here, so that its scope is the page
+    "/worker.js": WEB / "map" / "worker.js",  # at the root, so that its scope contains the page
     **LIBRARY,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the page is told once: the node's stream, a token for it if needed, where to begin, a map style's URL, and
-    where it can register for pushes (of `geocast push`, with `/v1`), if it can."""
+    """The facts that the page gets once.
+
+    They are the node's stream, a token for it if needed, the first place, a map style's URL, and the URL of `geocast
+    push` (with `/v1`) if the page can register there.
+    """
 
     stream_url: str
     token: str | None = None
@@ -60,14 +63,14 @@ class View:
     push_url: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """As JSON; what there is not is left out."""
+        """Return the view as JSON values, without absent members."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
         fields["push"] = self.push_url
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
-        """The page may talk to the node, to what wakes it and, for tiles, to the origin of the style."""
+        """Return the page's content policy: it may talk to the node, to `geocast push` and to the style's origin."""
         push = [] if self.push_url is None else [self.push_url]
         return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
 
@@ -81,7 +84,7 @@ class View:
 
 
 class LiveMap:
-    """What the pages that are open are told. `publisher` is for looking only; it should not be patient."""
+    """The events for the open pages. `publisher` is only used for reading, and should not be patient."""
 
     def __init__(self, publisher: Publisher, view: View) -> None:
         self.url = ""
@@ -90,21 +93,21 @@ class LiveMap:
         self._last: dict[str, Any] = {"published": {"alerts": [], "current": False}}
         self._pages: set[asyncio.Queue[str | None]] = set()
 
-    # ---- what there is to tell -------------------------------------------------------------------------------
+    # ---- events ----------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Look at the api again and again."""
+        """Read the live alerts again and again."""
         while True:
             await self.refresh()
             await asyncio.sleep(EVERY_S)
 
     def close(self) -> None:
-        """End what is open: the pages' streams of events."""
+        """Close the pages' streams of events."""
         for page in self._pages:
             page.put_nowait(None)
 
     async def refresh(self) -> None:
-        """Look at the api once."""
+        """Read the live alerts once, and send them to the pages if they have changed."""
         try:
             published = {"alerts": await self._publisher.live(), "current": True}
         except PublishError:
@@ -114,12 +117,12 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Where the simulated subscribers are."""
+        """Send the places of the simulated subscribers to the pages."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 
     def told(self, fan_out: Mapping[str, Any]) -> None:
-        """A fan-out; pages that come later are not told of it."""
+        """Send a delivery to the open pages; pages that open later do not get it."""
         self._tell("told", fan_out)
 
     def _tell(self, name: str, data: object) -> None:
@@ -133,7 +136,7 @@ class LiveMap:
     # ---- HTTP ------------------------------------------------------------------------------------------------
 
     def routes(self) -> list[Route]:
-        """What the page asks for."""
+        """Return the routes that the page requests."""
         return [self.view.route(), Route("/events", self._events)]
 
     async def _events(self, _: Request) -> Response:
@@ -158,11 +161,13 @@ class LiveMap:
             self._pages.discard(page)
 
 
-Cells = dict[str, tuple[int, int, int]]  # H3 cell -> how many, when the first and the last of them were told (ns)
+Cells = dict[
+    str, tuple[int, int, int]
+]  # H3 cell -> number of recipients, times of the first and the last delivery (ns)
 
 
 def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
-    """The rows of `told` in the answers of the crowd's processes, brought together."""
+    """Merge the rows of `told` in the answers of the crowd's processes, by revision."""
     found: dict[tuple[str, int], Cells] = {}
     for alert_id, revision, cell, count, first, last in rows:
         cells = found.setdefault((alert_id, revision), {})
@@ -172,7 +177,7 @@ def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
 
 
 def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
-    """The fields of `told` that say who was told, and how long after `sent` (ns) if that means anything."""
+    """Return the members of `told` about the recipients, with their times after `sent` (ns) if that is given."""
     told = sum(count for count, _, _ in cells.values())
     if sent is None:
         return {"cells": {cell: [count, 0] for cell, (count, _, _) in cells.items()}, "told": told}
@@ -186,7 +191,7 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
-    """Serve the map for as long as the block runs. Raises OSError when the port is taken."""
+    """Serve the map while the block runs. Raises OSError if the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]

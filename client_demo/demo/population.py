@@ -1,4 +1,4 @@
-"""A city of simulated subscribers, made up round the places of incidents. No I/O; the same seed gives the same city."""
+"""A city of simulated subscribers around the places of incidents. No I/O; the same seed gives the same city."""
 
 import random
 from collections.abc import Sequence
@@ -13,19 +13,22 @@ from client_demo.python.wire import WireName
 Point = tuple[float, float]  # degrees
 
 SEED = 911
-NEAR_SHARE, NEAR_M = 0.6, 900.0  # so many live this near (standard deviation) to an incident, the others anywhere
+NEAR_SHARE, NEAR_M = (
+    0.6,
+    900.0,
+)  # the share that lives near an incident, and the standard deviation of the distance; the others live anywhere
 OUTSKIRTS_M = 3000.0
-STEPS, STEP_M = 12, 500.0  # how many places a walker has, and how far apart (mean)
+STEPS, STEP_M = 12, 500.0  # number of a walker's places, and their mean distance
 
-# What subscribers tell of where they are, and how many of them in a hundred.
+# Kinds of places that subscribers send, and the percentage of subscribers with each.
 KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "two places": 10, "on the move": 15}
 
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One subscriber: its format, and its places, one list after the other; who has one list stays where it is.
+    """One subscriber: its format, and its places, one list after the other; a subscriber with one list does not move.
 
-    A responder has a token, and an `answer` to calls: what it says, and after how many seconds (see `crowd`).
+    A responder has a token, and an `answer` to calls: its message, and the delay in seconds (see `crowd`).
     """
 
     kind: str
@@ -36,13 +39,13 @@ class Simulated:
     answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """For the process that plays it."""
+        """Return the subscriber's description for the process that plays it."""
         steps = [[place.to_map() for place in places] for places in self.steps]
         return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
-    """`count` subscribers around these places, in random order."""
+    """Return `count` subscribers around these places, in random order."""
     dice = random.Random(seed)
     lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
     corners = (
@@ -75,7 +78,7 @@ def _steps(kind: str, home: Point, work: Point, dice: random.Random) -> list[lis
 
 
 def _walk(start: Point, dice: random.Random) -> list[list[Place]]:
-    """Places along a rough line, so that areas are entered and left."""
+    """Return places along a rough line, so that the subscriber enters and leaves areas."""
     north, east = dice.gauss(0, 1), dice.gauss(0, 1)
     accuracy_m = dice.choice((0.0, 0.0, 20.0, 150.0))
     here, steps = start, []

@@ -1,5 +1,6 @@
-"""The processes of the demo: a node, and the crowd that listens to it. Both run in sessions of their own, so that a
-Ctrl-C reaches the demo alone, and the demo ends them in order.
+"""The processes of the demo: a node, and the crowd of its subscribers.
+
+Each runs in a session of its own, so that Ctrl-C reaches only the demo, which ends them in order.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ POLL_S = 0.05
 POLICY = Path(__file__).with_name("policy.toml")
 DESK_SCOPES = ("alerts:publish", "alerts:manage", "alerts:audit", "alerts:receive", "alerts:test")
 TOKEN_S = 365 * 86_400
-SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # of browsers
+SERVICES = "fcm.googleapis.com,*.push.services.mozilla.com,*.push.apple.com,*.notify.windows.com"  # in browsers
 _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
@@ -35,7 +36,7 @@ class ProcessError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on at the moment."""
+    """Return ports of 127.0.0.1 that are free at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -46,7 +47,7 @@ def free_ports(count: int) -> list[int]:
 class Geocast:
     """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
 
-    what = "geocast"  # for people
+    what = "geocast"  # the name in messages for people
     ready_url: str
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +56,7 @@ class Geocast:
         self._printed: deque[str] = deque(maxlen=20)
 
     async def _start(self, *arguments: str) -> None:
-        """Start it and wait until it is ready. Raises ProcessError."""
+        """Start the process and wait until it is ready. Raises ProcessError."""
         self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
@@ -75,7 +76,7 @@ class Geocast:
             stderr=asyncio.subprocess.STDOUT,
             start_new_session=True,
             cwd=self._folder,
-            # Settings of a node of the user's own must not reach this one.
+            # Settings for the user's own node must not reach this one.
             env={key: value for key, value in os.environ.items() if not key.startswith("GEOCAST_")}
             | {"PYTHONUNBUFFERED": "1"},
         )
@@ -105,12 +106,12 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until it ends; raises ProcessError then, for nobody has told it to."""
+        """Wait until the process ends, and raise ProcessError, because it should not end by itself."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
-        """Drain it."""
+        """End the process and wait for its end."""
         if hasattr(self, "_process"):
             await _end(self._process)
             await self._reader
@@ -119,8 +120,8 @@ class Geocast:
 class Node(Geocast):
     """`geocast serve --dev` on loopback, with keys, a policy that has calls, and its log in `folder`.
 
-    `aeds` is a file with defibrillators, if there is one. Tokens: `token` is a desk's, `phone_token` that of any
-    subscriber, `dispatch_token` a dispatcher's.
+    `aeds` is a file with defibrillators, if there is one. `token` is for a desk, `phone_token` for any subscriber,
+    `dispatch_token` for a dispatcher.
     """
 
     what = "the node"
@@ -142,7 +143,7 @@ class Node(Geocast):
         )
 
     async def start(self) -> None:
-        """Start it and wait until it is ready. Raises ProcessError."""
+        """Make the keys, start the node and wait until it is ready. Raises ProcessError."""
         await asyncio.gather(
             self._keygen("--quals", "cpr,medic", "--public", "keys.jwks", "--private", "private.jwk"),
             self._keygen("--call", "--private", "call-keys.jwks"),
@@ -155,8 +156,11 @@ class Node(Geocast):
 
 
 class PushProcess(Geocast):
-    """`geocast push` beside a node; `url` is where devices register. It may push to `service` (HOST:PORT, whose
-    certificate is in the file `ca`) and to the browsers' services, for who opens the map."""
+    """`geocast push` beside a node; `url` is where devices register.
+
+    It may push to `service` (HOST:PORT, with its certificate in the file `ca`) and to the browsers' services, for
+    people who open the map.
+    """
 
     what = "`geocast push`"
 
@@ -172,16 +176,16 @@ class PushProcess(Geocast):
         )
 
     async def start(self, origins: Sequence[str]) -> None:
-        """Start it, for pages of these origins, and wait until it is ready. Raises ProcessError."""
+        """Start the process for pages of these origins, and wait until it is ready. Raises ProcessError."""
         await self._keygen("--push", "push.jwks", "--vapid", "vapid.jwks")
         await self._start(*self._arguments, "--origins", ",".join(origins))
 
 
 class CrowdProcess:
-    """A child that plays some of the subscribers; see `crowd` for the commands."""
+    """A child process that plays some of the subscribers; see `crowd` for the commands."""
 
     async def start(self) -> None:
-        """Start it; it waits for commands."""
+        """Start the process, which then waits for commands."""
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "client_demo.demo.crowd"),
@@ -193,11 +197,11 @@ class CrowdProcess:
         )
 
     async def do(self, command: str, told: Callable[[dict[str, Any]], None] | None = None, **fields: Any) -> Any:
-        """Have a command carried out; its answer. `told` gets the lines that come before it."""
+        """Send a command and return its answer. `told` gets the lines that come before the answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
-        with contextlib.suppress(ConnectionError):  # then it is dead, and there is no answer either
+        with contextlib.suppress(ConnectionError):  # the process has died, and no answer comes either
             await self._process.stdin.drain()
         while line := await self._process.stdout.readline():
             answer = cast(dict[str, Any], json.loads(line))
@@ -208,13 +212,13 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """End it."""
+        """End the process and wait for its end."""
         if hasattr(self, "_process"):
             await _end(self._process)
 
 
 async def all_do(crowd: Sequence[CrowdProcess], command: str, **fields: Any) -> list[dict[str, Any]]:
-    """Have all of them carry out the same command; their answers."""
+    """Send the same command to all processes, and return their answers."""
     return list(await asyncio.gather(*(each.do(command, **fields) for each in crowd)))
 
 

@@ -1,4 +1,4 @@
-"""What the demo shows in a terminal while it runs, and its verdict as a table."""
+"""Output of the demo in a terminal: its progress, and its verdict as a table."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from client_demo.console import plain
 
 from .verdict import Row, percentile
 
-WIDE = 110  # columns that the whole verdict needs
+WIDE = 110  # terminal columns that the complete table needs
 
 
 class Progress:
@@ -38,20 +38,20 @@ class Progress:
         self._bars.stop()
 
     def bar(self, name: str, total: int) -> None:
-        """Begin a bar."""
+        """Add a progress bar."""
         self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:
-        """Move a bar on."""
+        """Set a progress bar to `done`."""
         self._bars.update(self._tasks[name], completed=done)
 
     def say(self, line: str, style: str = "") -> None:
-        """One line."""
+        """Print one line of text."""
         self.console.print(Text(plain(line), style=style), soft_wrap=True)
 
 
 def verdict_table(rows: Iterable[Row], width: int) -> Table:
-    """One line for each revision and cancel. In a narrow terminal the headlines give way to the numbers."""
+    """Return a table with one line for each revision and cancel, without headlines in a narrow terminal."""
     is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     table.add_column("category", no_wrap=True, overflow="ellipsis")

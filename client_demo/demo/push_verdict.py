@@ -1,13 +1,14 @@
-"""Who had to be woken by which push, and who was: the judge of the demo's phones that sleep. No I/O.
+"""The judge of the demo's sleeping phones: which push had to wake whom, and whether it did. No I/O.
 
-It knows push-rules.md and an independent haversine, and nothing of how `geocast push` works. Times in ms since 1970.
+It knows push-rules.md and an independent haversine, and nothing about the implementation of `geocast push`. Times are
+in ms since 1970.
 
-Rule 1  A phone that sleeps is registered for cells, and stands still. It *had to* be told of an alert once a revision
-        of it reached one of them (D2), and from then on of each that followed and of its cancel (R4).
-Rule 2  It is judged by the last that it was told of each alert: that has to be the newest there is. What came before
-        may have been passed over, for a newer revision takes the place of an older one on the way (WPT3).
-Rule 3  Who was not to be told anything of an alert was not (R1).
-Rule 4  Nothing is asked of alerts that had ended when the phone woke (E1), and within 1 cm of the edge either is right.
+Rule 1  A sleeping phone is registered for cells, and does not move. It *had to* get an alert once a revision of it
+        reached one of the cells (D2), and after that every later revision and the cancel (R4).
+Rule 2  A phone is judged by its last message about each alert, which must be the newest there is. Earlier messages may
+        be missing, as a newer revision replaces an older one on the way (WPT3).
+Rule 3  A phone that did not have to get an alert got no message about it (R1).
+Rule 4  Alerts that had ended when the phone woke are not required (E1), and within 1 cm of the edge either is right.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +21,9 @@ from .verdict import Published, percentile
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A phone: its cells, whether it slept through it all, and of what it was told: (id, revision), in order.
+    """A phone: its cells, whether it slept until the end, and its messages in order: (id, revision).
 
-    `taken_ms` are the times from a publisher's request to when its push service had the push.
+    `taken_ms` are the times from a publisher's request until its push service had the push.
     """
 
     places: Sequence[Place]
@@ -33,9 +34,10 @@ class Sleeper:
 
 @dataclass(slots=True)
 class PushVerdict:
-    """What came out: `expected` pairs of a phone and an alert; of these, and of others, `told` the newest.
+    """The verdict in counts, for pairs of a phone and an alert.
 
-    `slept`: how many pairs are of phones that slept, and were told when they woke.
+    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` are the latter on
+    phones that slept, which got it when they woke.
     """
 
     phones: int = 0
@@ -49,11 +51,11 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody was told who had to be, and nobody else."""
+        """Whether all phones that had to get an alert got it, and no others did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:
-        """For whoever reads this by machine."""
+        """Return the verdict as one line for programs."""
         half, last = (percentile(self.taken_ms, share) for share in (0.5, 1.0))
         return (
             f"push: expected={self.expected} told={self.told} outside={self.outside} missed={self.missed} "
@@ -64,7 +66,7 @@ class PushVerdict:
 def check_pushes(
     published: Sequence[Published], ends_ms: Mapping[str, int], sleepers: Iterable[Sleeper], now_ms: int
 ) -> PushVerdict:
-    """Judge every phone. `ends_ms`: when each alert ends, by its newest revision; `now_ms`: when the phones woke."""
+    """Judge every phone. `ends_ms` is the end of each alert by its newest revision, `now_ms` when the phones woke."""
     found = PushVerdict()
     newest = {item.id: item.revision for item in sorted(published, key=lambda item: item.revision)}
     for sleeper in sleepers:
@@ -81,7 +83,7 @@ def check_pushes(
 
 
 def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
-    """One phone and one alert."""
+    """Judge one phone and one alert."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1
         return

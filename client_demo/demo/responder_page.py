@@ -1,7 +1,7 @@
-"""Serves `web/respond/`: the page of a responder, who is called to those who need help near.
+"""The server of `web/respond/`: the page of a responder, who is called to people in need nearby.
 
-The page is a client like any other: it speaks to the node alone, with a token that comes behind the # of its address
-and that nobody else is told, this server included.
+The page is a client like any other: it talks to the node alone. Its token comes behind the # of the page's address, so
+no server receives it, not even this one.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ PAGE = page_files("respond", "card", "alarm") | LIBRARY
 
 @contextlib.asynccontextmanager
 async def responder_page(view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[str]:
-    """Serve the page for as long as the block runs; its address. Raises OSError when the port is taken."""
+    """Serve the page while the block runs; yield its address. Raises OSError if the port is taken."""
     routes = [*files(PAGE), view.route()]
     async with serving(application(routes, view.policy()), port, bind) as url:
         yield url
 
 
 def signed_in(url: str, token: str) -> str:
-    """The page's address for who has this token. What is behind the # goes to no server."""
+    """Return the page's address with this token behind the #, a part that is sent to no server."""
     return f"{url}/#token={token}"

@@ -1,7 +1,7 @@
-"""The responders among the simulated phones: who they are, where, and what they say when they are rung. No I/O.
+"""The responders among the simulated phones: who they are, where, and how they answer a call. No I/O.
 
-They stand round the places of cardiac arrests. Some are not to be called: off duty, without a qualification, or with
-one whose token lasts too long to count (docs/reference/call-rules.md, RQ2).
+They are placed around the places of cardiac arrests. Some must not be called: off duty, without a qualification, or
+with a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
 """
 
 import random
@@ -12,17 +12,17 @@ from client_demo.python.geo import Place, offset
 
 from .population import Point, Simulated
 
-RESPONDER = "a responder"  # the kind of subscriber
+RESPONDER = "a responder"  # the kind of such a subscriber
 SEED = 112
-NEAR_M = 700.0  # standard deviation of how far away they are
-ROUND_EACH = 24  # arrests; at most MOST_ARRESTS of them
+NEAR_M = 700.0  # standard deviation of their distance
+ROUND_EACH = 24  # responders around each arrest, for at most MOST_ARRESTS arrests
 MOST_ARRESTS = 4
-SAYS = {"accept": 60, "decline": 20, "": 20}  # of a hundred
+SAYS = {"accept": 60, "decline": 20, "": 20}  # answer -> percentage
 ANSWERS_S = (0.3, 1.8)
-THERE_S = 0.4  # after the task: time is short in a demo
+THERE_S = 0.4  # from the task to the arrival; short, as the demo is short
 DAY_S = 86_400
 LIFE_S = 23 * 3600
-# What is theirs, how many of a hundred: qualifications that they claim, on duty, how long the token is good (s).
+# Sort -> percentage, qualifications in the token, whether on duty, and the token's life (s).
 SORTS: dict[str, tuple[int, tuple[str, ...], bool, int]] = {
     "a medic": (50, ("medic",), True, LIFE_S),
     "a first aider": (25, ("cpr",), True, LIFE_S),
@@ -31,12 +31,12 @@ SORTS: dict[str, tuple[int, tuple[str, ...], bool, int]] = {
     "with a token that lasts too long": (5, ("medic",), True, 7 * DAY_S),
 }
 
-TokenOf = Callable[[str, Sequence[str], int], str]  # sub, quals, for how long (s)
+TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) -> token
 
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """One of them, as a subscriber, and what it may be called for: `counts` are the qualifications that count."""
+    """A responder: its subscriber, and in `counts` the qualifications that count."""
 
     simulated: Simulated
     sort: str
@@ -45,13 +45,13 @@ class Responder:
 
     @property
     def here(self) -> Place | None:
-        """Where it is on duty."""
+        """The place where the responder is on duty, or None."""
         (place,) = self.simulated.steps[0]
         return place if place.here else None
 
 
 def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
-    """Those round these places, with tokens of `token_of`."""
+    """Return the responders around these places, with tokens from `token_of`."""
     dice = random.Random(seed)
     found: list[Responder] = []
     for where in arrests[:MOST_ARRESTS]:

@@ -1,15 +1,15 @@
-"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on who was told.
+"""`make demo`: a node, a city of subscribers, a review desk, a live map, and a verdict on every delivery.
 
-    1  read a dispatch feed and let the desk decide what of it the node's policy allows
+    1  read a dispatch feed and let the desk decide which incidents the node's policy allows
     2  start a node and connect the subscribers, who run in processes of their own
     3  act by act: publish; then a revision that moves an alert, a tunnel in which some lose their connection while
        alerts are cancelled and revised, and their return; and a call for help to a cardiac arrest
-    4  judge every delivery by an independent haversine (`verdict`), and print a table; and, where aiohttp is
-       installed, every push to phones that sleep
-    5  where somebody looks on, go on until Ctrl-C, so that there is time to look at the map
+    4  judge every delivery with an independent haversine (`verdict`), and print a table; and, where aiohttp is
+       installed, every push to sleeping phones
+    5  in a terminal, go on until Ctrl-C, so that there is time to look at the map
 
-Nobody moves while something is published: from before the POST until all who are inside have it. So it is exact who had
-to be told; between two acts those who move do so, in and out of the areas of live alerts.
+Nobody moves while an alert is published: from before the POST until all who are inside have it. So the set of those who
+had to be told is exact. Between two acts subscribers move in and out of the areas of live alerts.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ from .responder_page import RESPONDER_PORT, responder_page, signed_in
 from .responders import LIFE_S, RESPONDER, Responder, responders
 from .verdict import DeliveryCheck, Event, Published, Row, percentile
 
-if TYPE_CHECKING:  # it needs aiohttp
+if TYPE_CHECKING:  # the module needs aiohttp
     from .sleepers import Sleepers
 
 PROCESSES = 2
@@ -65,44 +65,44 @@ SUBSCRIBERS = 3000
 SPARE_DESCRIPTORS = 200
 MIN_SECONDS = 12.0
 PATIENCE_S = 10.0  # how long the desk repeats a request
-ENDING_S = 3.0  # kept back for the verdict and the drain
-CALL_S = 4.0  # and for the call for help
-INTERVAL_S = (0.5, 1.5)  # between two acts: at least, at most
+ENDING_S = 3.0  # reserved for the verdict and the end of the node
+CALL_S = 4.0  # reserved for the call for help
+INTERVAL_S = (0.5, 1.5)  # least and greatest time between two acts
 NEEDED, MOST_CASES = 2, 40
-TUNNEL = 60  # how many lose their connection
+TUNNEL = 60  # number of subscribers who lose their connection
 REASONS_SHOWN = 12
-FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: not under a name on the map
-FROM_THE_ARREST_M = (150.0, -120.0)  # where who opens the responder's page begins
+FROM_THE_MIDDLE_M = (-700.0, 100.0)  # north, east: beside the names on the map
+FROM_THE_ARREST_M = (150.0, -120.0)  # north, east: the first place of the responder's page
 NEIGHBOUR_M = 1500.0
-AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # when the show goes on: between two acts; so many alerts are live at once
+AFTERWARDS_S, AFTERWARDS_LIVE = 5.0, 12  # after the verdict: seconds between two acts, and the number of live alerts
 
 Act = Callable[[], Coroutine[Any, Any, None]]
 Page = TypeVar("Page")
 
 
 class DemoError(Exception):
-    """The demo can't be given. The text is one line for a person."""
+    """The demo can't run. The text is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What was published, and for each subscriber its places and what it recorded, until `end` (ns)."""
+    """The published alerts, and for each subscriber its places and its record, until `end` (ns)."""
 
     published: list[Published]
     records: list[tuple[list[list[Place]], list[Event]]]
     faults: list[str]
     end: int
-    called: Called | None = None  # the call for help, if there was one,
-    phones: list[ResponderPhone] = field(default_factory=list)  # every phone that could have been called,
-    frames: int = 0  # and how many frames were searched for its place
-    sleepers: list[Sleeper] | None = None  # phones that sleep, if there are any,
-    ends_ms: dict[str, int] = field(default_factory=dict)  # when each alert ends,
-    woke_ms: int = 0  # and when they woke, in ms since 1970
+    called: Called | None = None  # the call for help, if there was one
+    phones: list[ResponderPhone] = field(default_factory=list)  # every phone that could have been called
+    frames: int = 0  # number of frames that were searched for the place
+    sleepers: list[Sleeper] | None = None  # the sleeping phones, if there are any
+    ends_ms: dict[str, int] = field(default_factory=dict)  # id -> end of the alert
+    woke_ms: int = 0  # when the sleeping phones woke, in ms since 1970
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came out, over all alerts, and of the call for help."""
+    """The results of all alerts, of the call for help and of the pushes."""
 
     alerts: int
     rows: list[Row]
@@ -111,19 +111,19 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """The sum of a column."""
+        """Return the sum of a column."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
     def is_good(self) -> bool:
-        """Whether everybody was told who had to be, and nobody else; of the call, and phones that sleep, too."""
+        """Whether all who had to get an alert, a call or a push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
 
     def last_line(self) -> str:
-        """The line for whoever reads this by machine."""
+        """Return the result as one line for programs."""
         p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
         counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
         return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
@@ -131,7 +131,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """What is to be given: for how long, from which feed, to how many; and the map. `stays`: go on until Ctrl-C."""
+    """The settings of a demo: duration, feed, number of subscribers, and the map. `stays`: go on until Ctrl-C."""
 
     seconds: float
     feed: Path | None = None
@@ -143,7 +143,10 @@ class Programme:
 
 
 def run_demo(console: Console, programme: Programme) -> int:
-    """Give the demo; the exit status: 0 when all is well, 1 when not. Raises DemoError when it can't be given."""
+    """Run the demo; return the exit status: 0 if all deliveries were right, otherwise 1.
+
+    Raises DemoError if it can't run.
+    """
     if programme.seconds < MIN_SECONDS:
         raise DemoError(f"{programme.seconds:g} s are too short for a demo: {MIN_SECONDS:g} at least")
     path = programme.feed or SAMPLE
@@ -160,7 +163,7 @@ def run_demo(console: Console, programme: Programme) -> int:
 async def _perform(
     progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
 ) -> Outcome:
-    """Set the stage, have the show played and judged, and clear up."""
+    """Start the processes and pages, run and judge the show, and clean up."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
@@ -195,7 +198,7 @@ async def _perform(
                 progress.say(f"The city goes on. Map: {shown.url}   End it with Ctrl-C.", "bold")
                 for name, link in desk.links.items():
                     progress.say(f"A desk where you decide what is published, as {name}: {link}", "bold")
-                with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C: an end like any other
+                with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C is a normal end
                     await first_to_end(show.go_on(), *(each() for each in watch))
         except PublishError as error:
             raise ProcessError(f"the desk could not publish: {error}") from None
@@ -205,7 +208,7 @@ async def _perform(
 async def _phones_that_sleep(
     progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
 ) -> "Sleepers | None":
-    """Phones that are woken by pushes, where what that needs is installed."""
+    """Return the sleeping phones, or None where aiohttp is not installed."""
     try:
         from .sleepers import sleeping
     except ModuleNotFoundError as error:
@@ -220,7 +223,7 @@ async def _phones_that_sleep(
 async def _on_port(
     port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
 ) -> AsyncIterator[Page]:
-    """Serve a page on this port or, where the port is taken, on any free one."""
+    """Serve a page on this port or, if the port is taken, on any free one."""
     async with contextlib.AsyncExitStack() as cleanup:
         try:
             page = await cleanup.enter_async_context(opening(port))
@@ -244,7 +247,7 @@ async def _serve_calls(
     arrests: Sequence[Record],
     cleanup: contextlib.AsyncExitStack,
 ) -> None:
-    """A responder's page beside the newest arrest, and a dispatch page: what is opened there rings the crowd, too."""
+    """Serve a responder's page beside the newest arrest, and a dispatch page, whose calls also reach the crowd."""
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
         api_url=node.api_url,
@@ -264,7 +267,7 @@ async def _serve_calls(
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """A review desk on the demo's feed: what is approved there reaches the map and the crowd."""
+    """Serve a review desk on the demo's feed, whose alerts reach the map and the crowd."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -305,16 +308,16 @@ class Show:
     ) -> None:
         self._progress, self._node, self._crowd, self._publisher, self._map = progress, node, crowd, publisher, shown
         self._dispatcher, self._arrests, self._sleepers = dispatcher, arrests, sleepers
-        self._responders: dict[str, Responder] = {}  # by their sub
+        self._responders: dict[str, Responder] = {}  # by `sub`
         self._called: Called | None = None
-        self._searched = 0  # frames
+        self._searched = 0  # number of searched frames
         self._published: list[Published] = []
-        self._sent: dict[str, dict[str, Any]] = {}  # id -> what the desk last sent
-        self._ends_ms: dict[str, int] = {}  # id -> when it ends
-        self._cast: list[list[Simulated]] = []  # for each process, whom it plays
+        self._sent: dict[str, dict[str, Any]] = {}  # id -> the desk's last request
+        self._ends_ms: dict[str, int] = {}  # id -> end of the alert
+        self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
-        """From the first decision to the last delivery."""
+        """Run everything from the desk's decisions to the last delivery."""
         self._policy = Policy.from_map(await self._publisher.policy())
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
@@ -343,7 +346,7 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Who opens the map begins near the middle of the case that has the most others around it."""
+        """Place the map's first view near the middle of the case with the most other cases around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -397,7 +400,7 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """The node needs a descriptor for each of them; it raises its soft limit to the hard one, not beyond."""
+        """Return how many subscribers fit: the node needs a descriptor for each, and its hard limit is fixed."""
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
         if fit < count:
@@ -409,7 +412,7 @@ class Show:
     # ---- 3: the acts -----------------------------------------------------------------------------------------
 
     def _listener(self, case: Case) -> Client:
-        """A listener on the real client, where the first alert will be; it tells what a person would see."""
+        """Return a listener on the real client at the place of the first alert. It prints what a person would see."""
 
         def tell(change: Change) -> None:
             reason = f" ({change.reason})" if change.reason else ""
@@ -435,24 +438,24 @@ class Show:
 
     async def _while_nobody_moves(self, act: Act) -> None:
         await all_do(self._crowd, "freeze")
-        await self._show_arrivals([])  # whom those met who moved
+        await self._show_arrivals([])  # deliveries caused by moves
         before = len(self._published)
         await act()
         await self._show_arrivals(self._published[before:])
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Tell the map what came since last time, and when, of what was published just now."""
+        """Send the map the deliveries since the last time, with latencies for those just published."""
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
         sent = {item.key: item.sent for item in published}
         for key, cells in by_revision(row for answer in answers for row in answer["told"]).items():
-            if key[0] in self._sent:  # else another desk's
+            if key[0] in self._sent:  # otherwise another desk's alert
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """The fields of `told` that say what it is about."""
+        """Return the members of `told` that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -464,7 +467,7 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """As many alerts as there is time for, and the other acts spread among them, which are given in any case."""
+        """Return as many publishing acts as there is time for, with the other acts, which always run, in between."""
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
         publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
         third = max(1, len(publish) // 3)
@@ -487,7 +490,7 @@ class Show:
         return act
 
     async def _move_first(self) -> None:
-        """Revise the first alert: it has moved by 1.5 times its radius."""
+        """Revise the first alert, moved by 1.5 times its radius."""
         alert = self._sent[self._published[0].id]
         shape = alert["area"][0]
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
@@ -497,7 +500,7 @@ class Show:
         )
 
     async def _enter_tunnel(self) -> None:
-        """Some lose their connection; what they hold is cancelled or revised meanwhile."""
+        """Drop some connections, and cancel or revise the alerts that those subscribers hold."""
         first, second = (list(self._sent) * 2)[:2]
         gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
         self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
@@ -510,7 +513,7 @@ class Show:
             self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
-        """They come back and say what they hold; the node tells the difference."""
+        """Reconnect those subscribers with their `holding`; the node sends the difference."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
@@ -520,7 +523,7 @@ class Show:
         )
 
     async def _cardiac_arrest(self) -> None:
-        """A dispatcher calls responders to a home; those who go are told where, and all stand down when it is over."""
+        """Call responders to a home. Those who go are sent the place, and all stand down at the end."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
@@ -542,7 +545,7 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send it, wait until those who should have it have it, and how it went in words."""
+        """Send a request, wait until those who should have the alert have it, and return a line about it."""
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -565,7 +568,7 @@ class Show:
     # ---- afterwards ------------------------------------------------------------------------------------------
 
     async def go_on(self) -> None:
-        """The show without its end and without its words: alerts come, and the oldest are called off."""
+        """Continue the show without output: publish alerts, and cancel the oldest."""
         live = list(self._sent)
         for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
@@ -577,14 +580,14 @@ class Show:
     async def _replace_oldest(self, live: list[str], case: Case) -> None:
         for alert_id in live[: max(0, min(2, len(live) - AFTERWARDS_LIVE))]:
             live.remove(alert_id)
-            with contextlib.suppress(Refused):  # it has ended by itself, or by somebody else
+            with contextlib.suppress(Refused):  # it has expired, or somebody else has ended it
                 await self._cancel(alert_id, "it is over")
         alert = self._desk.write(case, wall_ms())
         await self._send(self._publisher.publish(alert), alert)
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """What there is to judge."""
+        """Return the evidence for the verdict."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -613,7 +616,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Who had to be told, and who was."""
+    """Judge the evidence and return the outcome."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)

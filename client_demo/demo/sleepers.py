@@ -1,6 +1,7 @@
-"""The demo's phones that sleep: they register with `geocast push`, and are woken by a push service that stands in for
-the browsers' ones. Half of them read at once what they are pushed; the others sleep until the end, and read then what
-is left.
+"""The demo's sleeping phones.
+
+They register with `geocast push`, and a push service that stands in for those of browsers wakes them. Half of them read
+each push at once; the others sleep until the end, and then read the pushes that are left.
 """
 
 import asyncio
@@ -26,16 +27,16 @@ from .verdict import Published
 PHONES = 48
 RESOLUTION = 8
 SEED = 1042
-NEAR_M = 900.0  # standard deviation of how far they are from an incident
+NEAR_M = 900.0  # standard deviation of their distance from an incident
 PATIENCE_S = 10.0  # how long a registration is repeated
-SETTLE_S = 2.0  # as the crowd has it
+SETTLE_S = 2.0  # the same as in `crowd`
 LATE_S = 5.0
 LIFE_S = 3600
 
 
 @dataclass
 class _Sleeper:
-    """A phone, where it is, what it is to be told of, and how many pushes it is to have had."""
+    """A phone, its places, the ids of its alerts, and its expected number of pushes."""
 
     phone: Phone
     places: list[Place]
@@ -45,13 +46,13 @@ class _Sleeper:
     taken_ms: list[float] = field(default_factory=list)
 
     def owes(self, item: Published) -> bool:
-        """Whether it is to be woken by this; it is then to be told what follows, too."""
+        """Return whether this item must wake the phone; later revisions of the alert must do so too."""
         if item.area is not None and is_inside(item.area, self.places):
             self.ids.add(item.id)
         return item.id in self.ids
 
     def record(self) -> Sleeper:
-        """What there is to judge."""
+        """Return the phone's record for the verdict."""
         told = [
             (message["alert"]["id"], message["alert"]["revision"])
             if message["type"] == "alert"
@@ -63,7 +64,7 @@ class _Sleeper:
 
 
 class Sleepers:
-    """The phones, and their push service. Every other one is asleep until `wake`."""
+    """The phones and their push service. Every other phone sleeps until `wake`."""
 
     def __init__(self, node: Node, push: PushProcess, service: PushService) -> None:
         self.push = push
@@ -72,29 +73,29 @@ class Sleepers:
         self._starting: asyncio.Task[None] | None = None
 
     def start(self, origins: Sequence[str]) -> None:
-        """Begin to start `geocast push`, for pages of these origins, too."""
+        """Start `geocast push` in the background, also for pages of these origins."""
         self._starting = asyncio.create_task(self.push.start(origins))
 
     async def stop(self) -> None:
-        """End it."""
+        """Stop the process `geocast push`."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await self.push.stop()
 
     async def watch(self) -> None:
-        """Wait until it ends; raises ProcessError then, and if it has not started."""
+        """Wait until `geocast push` ends, and raise ProcessError, also if it could not be started."""
         if self._starting is not None:
             await self._starting
         await self.push.watch()
 
     async def register(self, incidents: Sequence[Point]) -> str:
-        """Register phones round these places; how it went. Raises ProcessError, PublishError."""
+        """Register phones around these places, and return a line about it. Raises ProcessError and PublishError."""
         assert self._starting is not None
         await self._starting
         began, dice = time.monotonic(), random.Random(SEED)
         for number in range(PHONES):
-            near = incidents[:2] if number % 4 < 2 else incidents  # those that are published in any case
+            near = incidents[:2] if number % 4 < 2 else incidents  # these two are published in any case
             spot = offset(*dice.choice(near), dice.gauss(0, NEAR_M), dice.gauss(0, NEAR_M))
             place, slept = Place.in_cell(h3.latlng_to_cell(*spot, RESOLUTION)), number % 2 == 1
             self._all.append(_Sleeper(self._service.phone(asleep=slept), [place], slept))
@@ -104,13 +105,13 @@ class Sleepers:
 
     async def _register(self, one: _Sleeper) -> None:
         token = self._node.issuer.token(one.phone.name, ["alerts:receive"], LIFE_S)
-        # On loopback, without TLS: to read all certificates for each phone would take seconds.
+        # No TLS on loopback: reading all certificates for each phone would take seconds.
         plain = httpx.AsyncHTTPTransport(verify=False)
         async with Devices(self.push.url, token, patience_s=PATIENCE_S, transport=plain) as devices:
             await devices.register(new_device_id(), one.phone.subscription(), one.places, resolution=RESOLUTION)
 
     async def settle(self, item: Published) -> None:
-        """Wait until the push service has all pushes that are due for this (2 s at most)."""
+        """Wait until the push service has all pushes that are due for this item, at most 2 s."""
         sent_at = time.time() - (time.monotonic_ns() - item.sent) / 1e9
         due = [one for one in self._all if one.owes(item)]
         for one in due:
@@ -125,7 +126,7 @@ class Sleepers:
             await asyncio.to_thread(self._service.until, lambda: not any(map(_lacks, these)), most_s)
 
     async def wake(self) -> list[Sleeper]:
-        """Have all phones read what there is for them; what there is to judge. What is late has a few seconds more."""
+        """Wake all phones, and return their records. Pushes that are late have a few more seconds to arrive."""
         await self._until_pushed(self._all, LATE_S)
         for one in self._all:
             one.phone.wake()
@@ -133,11 +134,11 @@ class Sleepers:
 
     @property
     def faults(self) -> list[str]:
-        """What the push service has found wrong with pushes."""
+        """The faults of pushes that the push service has found."""
         return [f"the push service found wrong: {what}" for what in sorted(set(self._service.wrong))]
 
     def forget(self) -> None:
-        """Drop what was recorded: hours of it would fill the memory."""
+        """Delete the records, which would fill the memory after hours."""
         for one in self._all:
             one.phone.told.clear()
             one.phone.requests.clear()
@@ -151,7 +152,7 @@ def _lacks(one: _Sleeper) -> bool:
 
 @contextlib.asynccontextmanager
 async def sleeping(node: Node, folder: Path) -> AsyncIterator[Sleepers]:
-    """The push service is there for as long as the block runs; `geocast push` once it is started."""
+    """Run the push service while the block runs, and stop `geocast push` at its end."""
     certificate = make_certificate(folder / "push-ca.pem")
     with PushService(certificate) as service:
         sleepers = Sleepers(node, PushProcess(folder, node, f"localhost:{service.port}", certificate.crt), service)

@@ -1,17 +1,19 @@
-"""Who had to be sent what, and who was: the judge of the demo. No I/O; times in ns of one monotonic clock.
+"""The judge of the demo: who had to be sent each alert, and who was. No I/O; times in ns of one monotonic clock.
 
-It knows the rules of the protocol ("Who is sent what") and an independent haversine, and nothing of how a node works.
+It knows the rules of the protocol ("Who is sent what") and an independent haversine, and nothing about a node's
+implementation.
 
-Rule 1  `ok` is a barrier: what a subscriber receives before it is judged by the old places, what comes after it by
-        the new. So whether a delivery was right is always known exactly, also for those who move.
-Rule 2  A subscriber *had to* get a revision if it stayed, for a while that lies wholly between the `ok` of one move and
-        the sending of the next, inside the area of a revision that was accepted and not yet replaced or cancelled.
-        Who walks in later stays there too. The demo lets nobody move while something is published and until those
-        inside have it (2 s at most), so no stay is too short for a node to notice.
-Rule 3  A recipient has to get every later revision and the cancel: at once while connected, else on coming back with
-        `holding`.
-Rule 4  Within 1 cm of the edge either answer is right; there, and only there, what happened decides what was expected.
-Rule 5  A latency counts from the sending of the POST, for those who had to get it then; who walks in later has none.
+Rule 1  `ok` is a barrier: a delivery before it is judged by the old places, a delivery after it by the new ones. So
+        each delivery can be judged exactly, also that to a subscriber who moves.
+Rule 2  A subscriber *had to* get a revision after staying inside its area, between the `ok` of one move and the sending
+        of the next, while the revision was accepted and not yet replaced or cancelled. A subscriber who walks in later
+        stays there too. In the demo nobody moves while an alert is published and until those inside have it (at most 2
+        s), so no stay is too short for a node to notice.
+Rule 3  A recipient has to get every later revision and the cancel: at once while connected, otherwise after
+        reconnecting with `holding`.
+Rule 4  Within 1 cm of the edge either answer is right; only there, the delivery itself decides what was expected.
+Rule 5  A latency counts from the sending of the POST, for those who had to get the revision then; a subscriber who
+        walks in later has none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,12 +24,12 @@ from typing import Any
 from client_demo.python.geo import EDGE_M, Place, Shape, depth_m
 
 Key = tuple[str, int]  # id, revision
-Event = Sequence[Any]  # see crowd.Subscriber: what happened, at (ns), and what
+Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision, or with `area` None a cancel, that a node accepted; when it was sent and when answered (ns)."""
+    """A revision, or with `area` None a cancel, that a node accepted; times of request and answer (ns)."""
 
     id: str
     revision: int
@@ -39,7 +41,7 @@ class Published:
 
     @property
     def key(self) -> Key:
-        """Its id and revision."""
+        """The id and the revision."""
         return self.id, self.revision
 
 
@@ -48,7 +50,7 @@ class Row:
     """The verdict on one revision or cancel: how many subscribers, and their latencies in ms."""
 
     published: Published
-    until: int  # when it was replaced, or observation ended (ns)
+    until: int  # when the revision was replaced, or observation ended (ns)
     expected: int = 0
     delivered: int = 0
     outside: int = 0
@@ -59,7 +61,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Stay:
-    """A while at certain places on one connection."""
+    """A time during which the subscriber had the same places on one connection."""
 
     start: int
     step: int
@@ -68,25 +70,25 @@ class _Stay:
 
 @dataclass(slots=True)
 class _Connection:
-    """What a subscriber was sent on one connection, and what it said it held."""
+    """The deliveries to a subscriber on one connection, and the `holding` that it sent."""
 
     start: int
     held: Mapping[str, int]
     end: int
     stays: list[_Stay]
-    got: dict[Key, int] = field(default_factory=dict)  # -> when
+    got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
 
     def leave(self, at: int) -> None:
-        """From now on nobody can say where the subscriber is, for the node."""
+        """End the last stay: from this time the node may use the old or the new places."""
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
-        """The newest revision that was sent here, or held from the start; 0 when none was."""
+        """Return the newest revision that was sent here, or held from the start; 0 if none was."""
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
     def had_earlier(self, item: Published) -> bool:
-        """Whether an earlier revision was sent here before this one, or held from the start."""
+        """Return whether an earlier revision was sent here before this one, or held from the start."""
         sent = (
             at < item.sent
             for (known, revision), at in self.got.items()
@@ -96,7 +98,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """The record of one subscriber, as a list of connections, and what of it was right."""
+    """The record of one subscriber: its connections, and its right and wrong deliveries."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -106,14 +108,14 @@ class _Subscriber:
         self.wrong: set[Key] = set()
 
     def depth(self, stay: _Stay, item: Published) -> float:
-        """How far inside the area it stays, in metres."""
+        """Return how far inside the area the stay is, in metres."""
         where = stay.step, item.key
         if where not in self._depths:
             self._depths[where] = depth_m(item.area or (), self._steps[stay.step])
         return self._depths[where]
 
     def had_to_get(self, row: Row) -> bool:
-        """Rules 2 and 3."""
+        """Return whether the subscriber had to get this revision or cancel (Rules 2 and 3)."""
         return any(self._had_to_get(link, row) for link in self.connections)
 
     def _had_to_get(self, link: _Connection, row: Row) -> bool:
@@ -129,19 +131,19 @@ class _Subscriber:
 
 
 class DeliveryCheck:
-    """Takes the record of one subscriber after the other. `end` is when observation ended (ns)."""
+    """A check of subscribers' records, one after the other. `end` is when observation ended (ns)."""
 
     def __init__(self, published: Iterable[Published], end: int) -> None:
         self._end = end
-        self.rows: dict[Key, Row] = {}  # in the order in which they were published
-        self.faults: list[str] = []  # what else is wrong: sent twice, out of order, never published
+        self.rows: dict[Key, Row] = {}  # in the order of publication
+        self.faults: list[str] = []  # other faults: sent twice, out of order, never published
         in_order = sorted(published, key=lambda item: item.sent)
         replaced_at = {(item.id, item.revision - 1): item.sent for item in in_order}
         for item in in_order:
             self.rows[item.key] = Row(item, replaced_at.get(item.key, end))
 
     def take(self, steps: Sequence[Sequence[Place]], events: Iterable[Event]) -> None:
-        """Judge one subscriber: `steps` are its places, one list after the other, `events` what it recorded."""
+        """Judge one subscriber: `steps` are its places, one list after the other, `events` its record."""
         subscriber = _Subscriber(steps)
         for event in events:
             self._follow(subscriber, event)
@@ -165,7 +167,7 @@ class DeliveryCheck:
                 self._receive(subscriber, (rest[0], rest[1]), at)
 
     def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:
-        """Note a delivery, and whether this subscriber was to get it (Rule 1)."""
+        """Record a delivery, and whether this subscriber was allowed to get it (Rule 1)."""
         row, link = self.rows.get(key), subscriber.connections[-1]
         newest, stay = link.newest(key[0]), link.stays[-1]
         if row is None or key[1] <= newest:
@@ -195,6 +197,6 @@ class DeliveryCheck:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of the values that `share` of them don't exceed; 0 when there are none."""
+    """Return the smallest value that at least the share `share` of the values don't exceed; 0 without values."""
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0

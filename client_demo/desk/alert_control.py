@@ -24,7 +24,7 @@ log = logging.getLogger("client_demo")
 LOOK_EVERY_S = 1.0
 POLICY_EVERY_S = 30.0
 AGAIN_S = 1.0
-MOST_ASKED = 8  # forms of one item that were asked for and that somebody may be reading
+MOST_ASKED = 8  # the most unsigned forms of one item that are kept, as somebody may be reading them
 SILENT = "The node gives no answer. What was decided is kept and will be sent."
 CHANGED_ELSEWHERE = ("id-conflict", "revision-conflict", "alert-ended", "unknown-alert")
 
@@ -39,10 +39,10 @@ class AlertControl:
     ) -> None:
         self.queue = queue
         self._publisher, self._store, self._changed, self._clock = publisher, store, changed, clock
-        # item -> form -> what was asked for and nobody has signed yet
+        # item -> form -> a request that nobody has signed yet
         self._asked: dict[str, dict[str, SigningRequest]] = {}
         self._requests = RequestTasks()
-        self.trouble = ""  # with the node
+        self.trouble = ""  # what is wrong with the node, or ""
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
@@ -76,7 +76,7 @@ class AlertControl:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return what would be published, and the troubles that prevent it: the desk's own, then the node's."""
+        """Return the alert's preview, and the reasons against it: the desk's own, then the node's."""
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -86,7 +86,7 @@ class AlertControl:
                 if item.revision:
                     answer = await self._publisher.revise(body, dry_run=True)
                 else:
-                    unknown = {"id": uuid.uuid4().hex}  # of no alert that there is
+                    unknown = {"id": uuid.uuid4().hex}  # an id that no alert has
                     answer = await self._publisher.publish(body | unknown, dry_run=True)
             except Refused as refusal:
                 refused = troubles(refusal)
@@ -115,14 +115,20 @@ class AlertControl:
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """Return what reviewers have to sign to approve; None if nothing. Raises Conflict and NotAllowed."""
+        """Return the text that reviewers must sign to approve, or None if none is needed.
+
+        Raises Conflict and NotAllowed.
+        """
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
 
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """Return what reviewers have to sign to cancel; None if nothing. Raises Conflict and NotAllowed."""
+        """Return the text that reviewers must sign to cancel, or None if none is needed.
+
+        Raises Conflict and NotAllowed.
+        """
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
         return await self._ask(item, SigningRequest("cancel", body, "", 0, draft))
@@ -179,7 +185,7 @@ class AlertControl:
     # ---- sending -------------------------------------------------------------------------------------------
 
     def _begin(self, item: Item) -> None:
-        if self._is_saved(item):  # before it is sent: Rule 3 of `queue`
+        if self._is_saved(item):  # stored before it is sent (Rule 3 of `queue`)
             self._send(item)
         else:
             refuse(item, [Trouble("", "The desk can't write to its disk. Nothing was sent.")])
@@ -199,7 +205,7 @@ class AlertControl:
     async def _until_answered(self, item: Item) -> None:
         while item.pending is not None:
             await self._attempt(item, item.pending)
-        self._is_saved(item)  # if not, a desk that is started again sends it once more, which changes nothing
+        self._is_saved(item)  # if this fails, a restarted desk sends the request once more, which changes nothing
         self._changed(item.id)
 
     async def _attempt(self, item: Item, pending: Pending) -> None:
@@ -241,7 +247,7 @@ class AlertControl:
         try:
             seen = await self._publisher.get(item.alert_id)
         except Refused:
-            return  # unknown: it ended a day ago, or the node has lost its log; nothing to show
+            return  # the alert is unknown: it ended a day ago, or the node has lost its log
         except Unanswered:
             self._tell_node(SILENT)
             return

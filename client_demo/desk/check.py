@@ -1,7 +1,7 @@
-"""What the desk makes of a feed, for whoever describes one: counts, gaps, meanings, and a few records.
+"""A report on a feed for the author of its description: counts, gaps, meanings, and a few records.
 
-Rule 1  Nothing private is in it: natures and examples come struck, a time that can't be read only by its shape, and
-        where it all happened only as a box on a grid of GRID degrees.
+Rule 1  The report contains nothing private: natures and examples are redacted, a time that can't be read is shown only
+        by its shape, and the places of all incidents only as a box on a grid of GRID degrees.
 """
 
 import math
@@ -16,16 +16,16 @@ from .queue import NO_NATURE
 from .redaction import Cell, kept, struck
 from .triage import read_toml
 
-GRID = 0.01  # degrees: a kilometre
+GRID = 0.01  # degrees, about a kilometre
 MOST_EXAMPLES = 3
-SIMILAR = 0.8  # of a category that may be misspelt
+SIMILAR = 0.8  # least similarity to a category that may be misspelt
 NO_NUMBER, NO_TIME, NO_PLACE = "without a number", "without a time", "without a place"
 OTHER_PLACE = "with a place that is none: half of one, 0/0, or beyond 90 and 180 degrees"
 
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What natures mean: a category or a key of kept_back.toml, what becomes of it, and how many incidents have it."""
+    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and its number of incidents."""
 
     key: str
     note: str
@@ -34,7 +34,7 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What is to be said of a feed. `gaps` count rows; `unlisted` are natures without an entry, most frequent first."""
+    """The facts about a feed. `gaps` count rows; `unlisted` are natures without an entry, most frequent first."""
 
     title: str
     rows: int
@@ -45,13 +45,13 @@ class Report:
     meanings: list[Meaning]
     unlisted: list[tuple[str, int]]
     examples: list[list[Cell]]
-    others: list[str]  # columns that the description does not name
-    times: tuple[int, int] | None  # first, last, in ms
+    others: list[str]  # columns that the description does not mention
+    times: tuple[int, int] | None  # the first and the last, in ms
     box: tuple[float, float, float, float] | None  # south, west, north, east
 
 
 def report(records: Records) -> Report:
-    """All of it."""
+    """Return the report on a feed that has been read."""
     kind, groups = records.format, records.groups
     incidents = [group.incident for group in groups]
     times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
@@ -72,7 +72,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """What a row lacks."""
+    """Yield the words for each fact that a row lacks."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"
@@ -91,7 +91,7 @@ def _said(row: Row, column: str) -> str:
 
 
 def _shape(text: str) -> str:
-    """How a text is built: 0 for a digit, a for a letter."""
+    """Return the shape of a text: 0 for each digit, a for each letter."""
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))[:40]
 
 
@@ -100,7 +100,7 @@ def _shown(nature: str) -> str:
 
 
 def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
-    """The most frequent first."""
+    """Yield the meanings of the incidents' natures, the most frequent first."""
     wording, kept_back = read_toml("wording.toml"), read_toml("kept_back.toml")
     known = {
         **{key: f"kept back: {words}" for key, words in kept_back["routine"].items()},
@@ -114,7 +114,7 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
 
 
 def _varied(groups: list[Group]) -> list[Group]:
-    """The first of the feed, each of another nature."""
+    """Return the first incidents of the feed, each of a different nature."""
     first: dict[str, Group] = {}
     for group in groups:
         first.setdefault(group.incident.nature, group)

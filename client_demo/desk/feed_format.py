@@ -1,4 +1,4 @@
-"""A feed, described: which of its columns tell what, and which category each nature of a call means.
+"""The description of a feed: the meaning of its columns, and the category of each nature of a call.
 
     title = "Springfield police calls"
     nature = "call_type"
@@ -6,15 +6,16 @@
     [categories]
     "STRUCTURE FIRE*" = "fire_structure"
 
-Rule 1  A description is data (TOML). What is unknown in it, of the wrong kind or not enough is refused in one line that
-        names the file, the key and what was expected.
-Rule 2  Columns that tell the number or the place are private, whether the description says so or not; a column that is
-        shown in an alert (the nature, the district) can't be.
-Rule 3  A value that is not what was described is none: half a place, 0/0 (what feeds write for "unknown"), a time of
-        another form. Nothing is guessed.
-Rule 4  A nature means what the first of its entries says: first one that is the same but for upper and lower case, then
-        in the order of the file those with `*`, `?` or `[…]`. They are shell patterns, which take time by the length of
-        the text, and there are at most MOST_PATTERNS. What has no entry means nothing, and nothing is proposed for it.
+Rule 1  A description is data (TOML). An unknown key, a value of the wrong kind or a missing one is refused in one line
+        that names the file, the key and the expected value.
+Rule 2  Columns with the number or the place are private, whether the description says so or not. A column that is shown
+        in an alert (the nature, the district) must not be private.
+Rule 3  A value that does not match the description counts as missing: one coordinate of two, 0/0 (which feeds write for
+        "unknown"), a time in another format. Nothing is guessed.
+Rule 4  A nature has the meaning of its first matching entry. An entry that is equal, except for upper and lower case,
+        comes first; then entries with `*`, `?` or `[…]`, in the order of the file. These are shell patterns, which take
+        time proportional to the length of the text, and there are at most MOST_PATTERNS. A nature without an entry
+        means nothing, and nothing is proposed for it.
 """
 
 import difflib
@@ -36,15 +37,15 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from client_demo.python.times import ms_of
 
-ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # what a column gives away
+ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # kinds of private columns
 PHONE, PERSON = "telephone number", "name"
 MOST_ENTRIES, MOST_PATTERNS = 5000, 100
-MOST_ERRORS = 3  # that are told at once
+MOST_ERRORS = 3  # in one message
 FOLDER = Path(__file__).with_name("feed_formats")
-ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # forms of a time that are no pattern of strptime
-_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # the time of day has another name by twelve hours
+ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
+_PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # its hour differs on a clock of twelve hours
 _DIGITS = r"([-+]?\d{1,4}(?:\.\d{0,20})?)"
-# `(37.7, -122.4)`, `37.7 -122.4`, and a point as WKT or GeoJSON (as text) write it.
+# Matches `(37.7, -122.4)`, `37.7 -122.4`, and a point in WKT or in GeoJSON as text.
 _PAIR = re.compile(rf"(?:POINT ?|\{{'type': 'Point', 'coordinates': )?[(\[]?{_DIGITS}(?:, ?| ){_DIGITS}[)\]]?\}}?")
 
 Row = Mapping[str, str | int | float | bool | None]
@@ -56,10 +57,10 @@ class FeedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened. `nature` in the feed's own words, `occurred_at` in ms since 1970, degrees.
+    """Something that happened: `nature` in the feed's own words, `occurred_at` in ms since 1970, the place in degrees.
 
-    None where the record doesn't tell. `feed` names the description, and `means` is what that says of the nature: a
-    category, or a key of kept_back.toml; empty where it says nothing.
+    A value is None where the record lacks it. `feed` names the description, and `means` is the meaning that it gives to
+    the nature: a category, or a key of kept_back.toml; empty without an entry.
     """
 
     feed: str
@@ -70,16 +71,16 @@ class Incident:
     means: str = ""
 
 
-# ---- what a description may say ----------------------------------------------------------------------------------
+# ---- the members of a description --------------------------------------------------------------------------------
 
 
 def _table(value: object) -> object:
-    """A column alone stands for a table with it."""
+    """Return a lone column as a table with that column."""
     return {"column": value} if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:
-    """One alone stands for a list of it."""
+    """Return a lone value as a list with that value."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -94,7 +95,7 @@ class _Strict(BaseModel):
 
 
 class Nature(_Strict):
-    """The column with the nature: what of it stands behind `after`, before `until`, and without `without_end`."""
+    """The column with the nature: the text behind `after` and before `until`, without `without_end` at its end."""
 
     column: _Column
     after: _Text = ""
@@ -102,7 +103,7 @@ class Nature(_Strict):
     without_end: _Text = ""
 
     def of(self, row: Row) -> str:
-        """The nature in a row; empty where it tells none."""
+        """Return the nature in a row; empty if there is none."""
         text = _text(row.get(self.column))
         if self.after:
             before, found, rest = text.partition(self.after)
@@ -113,7 +114,7 @@ class Nature(_Strict):
 
 
 class Time(_Strict):
-    """A column with a time: in which form (strptime's, or one of ISO, UNIX_S and UNIX_MS), and in which zone."""
+    """A column with a time, its format (of strptime, or one of ISO, UNIX_S and UNIX_MS) and its zone."""
 
     column: _Column
     format: Annotated[str, Field(min_length=1, max_length=100)]
@@ -149,7 +150,7 @@ class Time(_Strict):
         return self
 
     def of(self, row: Row) -> int | None:
-        """The time in a row, in ms; None where it tells none of this form."""
+        """Return the time in a row, in ms; None if there is none in this format."""
         text = _text(row.get(self.column))
         try:
             if self.format in (UNIX_S, UNIX_MS):
@@ -180,11 +181,11 @@ class PlaceColumns(_Strict):
 
     @property
     def columns(self) -> list[str]:
-        """Where it stands."""
+        """The columns that contain the place."""
         return [column for column in (self.lat, self.lng, self.column) if column is not None]
 
     def of(self, row: Row) -> tuple[float, float] | None:
-        """The place in a row, in degrees (Rule 3)."""
+        """Return the place in a row, in degrees; None without a valid one (Rule 3)."""
         if self.column is None:
             lat, lng = (row.get(str(column)) for column in (self.lat, self.lng))
         else:
@@ -196,7 +197,7 @@ class PlaceColumns(_Strict):
 
 
 class Private(_Strict):
-    """Columns that must not be told, by what they give away."""
+    """The private columns, by the kind of information that they give away."""
 
     address: _Columns = []
     units: _Columns = []
@@ -206,13 +207,13 @@ class Private(_Strict):
     name: _Columns = []
 
     def by_column(self) -> Iterator[tuple[str, str]]:
-        """Each column, and what it gives away."""
+        """Return pairs of a column and the kind of information that it gives away."""
         words = {"address": ADDRESS, "units": UNITS, "case": CASE, "place": PLACE, "phone": PHONE, "name": PERSON}
         return ((column, word) for key, word in words.items() for column in getattr(self, key))
 
 
 class Description(_Strict):
-    """A file as it stands there."""
+    """The content of a description file."""
 
     title: Annotated[str, Field(min_length=1, max_length=140)]
     nature: Annotated[Nature, BeforeValidator(_table)]
@@ -246,24 +247,24 @@ class Description(_Strict):
         return self
 
 
-# ---- a format: a description at work -----------------------------------------------------------------------------
+# ---- formats -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of feed. `name` tells its incidents from those of other kinds, over restarts too."""
+    """One kind of feed. `name` distinguishes its incidents from those of other kinds, also after a restart."""
 
     name: str
     told: Description
 
     @property
     def title(self) -> str:
-        """What people call the feed."""
+        """The feed's name for people."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
-        """The columns without which it is another feed, and the keys that name them."""
+        """The columns that a feed of this kind must have, with the keys that name them."""
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
         keys |= {"number": [told.number] if told.number else [], "place": told.place.columns if told.place else []}
@@ -271,18 +272,18 @@ class Format:
 
     @functools.cached_property
     def private(self) -> dict[str, str]:
-        """What columns give away (Rule 2): column -> what."""
+        """The private columns (Rule 2): column -> the kind of information that it gives away."""
         told = self.told
         own = {told.number: CASE} if told.number else {}
         places = dict.fromkeys(told.place.columns, PLACE) if told.place else {}
         return {**own, **places, **dict(told.private.by_column())}
 
     def number(self, row: Row) -> str:
-        """The number of the incident; empty where it has none."""
+        """Return the number of the incident in a row; empty without one."""
         return _text(row.get(self.told.number)) if self.told.number else ""
 
     def incident(self, row: Row) -> Incident:
-        """What a row tells."""
+        """Return the incident that a row describes."""
         nature = self.told.nature.of(row)
         times = (time.of(row) for time in self.told.time)
         at = next((time for time in times if time is not None), None)
@@ -290,7 +291,7 @@ class Format:
         return Incident(self.name, nature, at, lat, lng, self.means(nature))
 
     def means(self, nature: str) -> str:
-        """What a nature means (Rule 4): a category or a key of kept_back.toml, or nothing."""
+        """Return the meaning of a nature (Rule 4): a category, a key of kept_back.toml, or ""."""
         exact, patterns = self._entries
         key = nature.casefold()
         return exact.get(key) or next((meaning for pattern, meaning in patterns if pattern.match(key)), "")
@@ -303,12 +304,12 @@ class Format:
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """The feeds that are told by their columns alone."""
+    """Return the formats of the feeds that are recognised by their columns."""
     return tuple(read_format(path) for path in sorted(FOLDER.glob("*.toml")))
 
 
 def read_format(path: Path) -> Format:
-    """The format that a file describes. Raises FeedError (Rule 1)."""
+    """Return the format that a file describes. Raises FeedError (Rule 1)."""
     try:
         return Format(path.stem, Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
@@ -322,11 +323,11 @@ def read_format(path: Path) -> Format:
 
 
 def optional_format(path: Path | None) -> Format | None:
-    """The format that a file describes, or None without one: then a feed is told by its columns."""
+    """Return the format that a file describes, or None without a file."""
     return None if path is None else read_format(path)
 
 
-# ---- what is wrong with it ---------------------------------------------------------------------------------------
+# ---- error messages ----------------------------------------------------------------------------------------------
 
 _EXPECTED = {
     "missing": "is missing",
@@ -352,14 +353,14 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def nearest(word: str, known: Iterable[str], similar: float = 0.6) -> str | None:
-    """The one that a misspelt word most likely means, if there is any."""
+    """Return the known word that a misspelt word most likely means, or None."""
     by_case = {each.casefold(): each for each in known}
     found = difflib.get_close_matches(word.casefold(), by_case, 1, similar)
     return by_case[found[0]] if found else None
 
 
 def lacking(kind: Format, columns: set[str]) -> str | None:
-    """What of its needed columns these lack, as a sentence that names the nearest; None when nothing."""
+    """Return a sentence about the first needed column that is missing, or None. It names the most similar column."""
     for column, key in kind.needed.items():
         if column not in columns:
             near = nearest(column, columns)
@@ -384,10 +385,10 @@ def _degrees(value: object, limit: float) -> float | None:
 
 
 def _is_pattern(form: str) -> bool:
-    """Whether a time written in this form can be read again, at least its day, and no hour is another one."""
+    """Return whether a time in this format can be parsed back to the same day and hour."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a day without a year, which is refused anyway
+            warnings.simplefilter("ignore")  # about a day without a year, which is refused anyway
             again = datetime.strptime(_PROBE.strftime(form), form)  # noqa: DTZ007
     except ValueError:
         return False
@@ -399,5 +400,5 @@ def _is_wild(nature: str) -> bool:
 
 
 def _pattern(nature: str) -> re.Pattern[str]:
-    """A shell pattern. Each of its pieces is looked for once: `fnmatch` makes groups that don't give back."""
+    """Compile a shell pattern. `fnmatch` writes its pieces as groups that do not backtrack."""
     return re.compile(fnmatch.translate(nature))

@@ -1,16 +1,16 @@
-"""Dispatch records in, incidents out: what happened, where and when, and nothing else.
+"""The reader of dispatch records. It returns incidents, which have a nature, a place and a time, and nothing else.
 
-Rule 1  A feed is told by its columns, whatever the file is called, or read as it is described (`feed_format`); CSV with
-        a header, or a JSON list of records.
-Rule 2  An address, a caller, a unit's name and the number of units end here: `Incident` has no field for them. The
-        rows themselves are kept for a person at a review desk (`Group`), with a word on what in them is private.
-Rule 3  One incident is one incident, however many units were sent to it. Rows with the same incident number are one;
-        where there is no number, the same nature at the same place within the hour is.
-Rule 4  A file that can't be used is refused in one line that says why.
-Rule 5  A row has at most MOST_COLUMNS columns, and a value MOST_CHARACTERS characters. What a feed sends beyond that
-        is cut off here, so no other module has to expect more.
-Rule 6  A row that says neither what happened nor where nor when is left out; any other is an incident that somebody can
-        look at, whatever it lacks.
+Rule 1  The kind of a feed is recognised by its columns, whatever the file's name, or given by a description
+        (`feed_format`). A feed is CSV with a header, or a JSON list of records.
+Rule 2  Addresses, callers, and the names and numbers of units do not leave this module: `Incident` has no field for
+        them. The rows themselves are kept for a person at a review desk (`Group`), with marks on what is private.
+Rule 3  An incident is counted once, however many units were sent to it. Rows with the same incident number belong to
+        one incident. Without numbers, so do rows with the same nature at the same place within an hour.
+Rule 4  An unusable file is refused in one line that says why.
+Rule 5  A row has at most MOST_COLUMNS columns, and a value at most MOST_CHARACTERS characters. Anything beyond that is
+        cut off here, so that no other module has to expect more.
+Rule 6  A row without nature, place and time is left out. Any other row is an incident that a person can look at,
+        whatever it lacks.
 """
 
 import csv
@@ -31,10 +31,10 @@ MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 6
 
 @dataclass(slots=True)
 class Group:
-    """One incident with the rows that tell of it, in order of time (Rule 3).
+    """One incident with its rows, in order of time (Rule 3).
 
-    `key` is the same for all rows of the incident, also in a later edition of the feed; where the feed `is_numbered`
-    it is nobody else's. `latest` is the time of the last row.
+    `key` is the same for all rows of the incident, also in a later edition of the feed; where the feed `is_numbered` no
+    other incident has this key. `latest` is the time of the last row.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What a feed's text holds: `rows`, of which `empty` were left out (Rule 6), as incidents, oldest first."""
+    """The incidents of a feed, oldest first; `empty` of its `rows` were left out (Rule 6)."""
 
     format: Format
     rows: int
@@ -56,7 +56,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A file that was read."""
+    """A file that has been read."""
 
     title: str
     rows: int
@@ -64,7 +64,7 @@ class Feed:
 
 
 def read_feed(path: Path, kind: Format | None = None) -> Feed:
-    """The incidents of a file, oldest first. Raises FeedError (Rule 4)."""
+    """Return the incidents of a file, oldest first. Raises FeedError (Rule 4)."""
     found = read_records(path.name, feed_text(path), kind)
     if found.format.told.place is None:
         raise FeedError(
@@ -77,9 +77,9 @@ def read_feed(path: Path, kind: Format | None = None) -> Feed:
 
 
 def read_records(name: str, text: str, kind: Format | None = None) -> Records:
-    """The incidents in the text of a feed called `name`, oldest first, with their rows; `kind`: how it is described.
+    """Return the incidents in the text of a feed called `name`, oldest first, with their rows.
 
-    Raises FeedError (Rule 4).
+    `kind` describes the feed; without it the columns decide. Raises FeedError (Rule 4).
     """
     rows = _rows(name, text)
     columns = {column for row in rows for column in row}
@@ -95,7 +95,7 @@ def read_records(name: str, text: str, kind: Format | None = None) -> Records:
 
 
 def feed_text(path: Path) -> str:
-    """The text of a file. Raises FeedError."""
+    """Return the text of a file. Raises FeedError."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,7 +118,7 @@ def _rows(name: str, text: str) -> list[Row]:
 
 
 def _cut(row: Mapping[Any, Any]) -> Row:
-    """Rule 5. What CSV has beyond its header comes under None, and is left out."""
+    """Cut a row to the limits (Rule 5). CSV values beyond the header, which have the key None, are left out."""
     columns = itertools.islice(((column, value) for column, value in row.items() if column), MOST_COLUMNS)
     return {str(column)[:MOST_CHARACTERS]: _cut_value(value) for column, value in columns}
 
@@ -130,7 +130,7 @@ def _cut_value(value: object) -> str | int | float | bool | None:
 def _json_rows(name: str, text: str) -> list[dict[str, Any]]:
     try:
         found = json.loads(text)
-        # JSON can spell half a character (a lone surrogate), which nothing could be sent or stored with.
+        # JSON allows a lone surrogate, which can be neither sent nor stored.
         found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise FeedError(f"{name} is neither CSV nor JSON") from None
@@ -151,7 +151,10 @@ def _kind(name: str, columns: set[str]) -> Format:
 
 
 def _grouped(kind: Format, rows: Iterable[Row]) -> tuple[list[Group], int]:
-    """Rule 3, and how many rows were left out (Rule 6). Of the rows of an incident the earliest counts."""
+    """Return the incidents (Rule 3), and how many rows were left out (Rule 6).
+
+    The earliest row of an incident counts.
+    """
     all_read = [(kind.number(row), kind.incident(row), row) for row in rows]
     read = [each for each in all_read if not _is_empty(each[1])]
     read.sort(key=lambda triple: triple[1].occurred_at or 0)
@@ -173,5 +176,5 @@ def _is_empty(incident: Incident) -> bool:
 
 
 def is_near(earlier: int | None, later: int | None) -> bool:
-    """Whether two rows without a number, alike in nature and place, tell of one incident."""
+    """Return whether two rows without a number, of the same nature and place, belong to one incident."""
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

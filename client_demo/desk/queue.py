@@ -1,13 +1,14 @@
-"""What lies on the desk: incidents, what the desk proposes for each, and what people decided. No I/O, no clock.
+"""The items of the desk: incidents, the desk's proposal for each, and people's decisions. Does no I/O and has no clock.
 
-Rule 1  An incident is one item, however many rows and editions of the feed tell of it; it has at most one alert, whose
-        id is drawn once. So nothing that is repeated, lost or clicked twice can become a second alert.
-Rule 2  A decision names the version of the item that the reviewer saw. Who decides on an older one is told who was
-        first; the same decision by the same person again is the first one.
-Rule 3  What was decided is written down (`Item.pending`: the very bytes to be sent) before it is sent. An item with
-        something pending takes no other decision.
-Rule 4  What the policy never alerts, and what concerns only an individual, is locked: no other category can be chosen
-        for it. What is stale, has no time or reads like an address is refused here too, before the node is asked.
+Rule 1  An incident is one item, in however many rows and editions of the feed it appears. An item has at most one
+        alert, whose id is drawn once. So no request that is repeated, lost or clicked twice creates a second alert.
+Rule 2  A decision names the version of the item that the reviewer saw. A reviewer who decides on an older version is
+        told who was first. The same decision by the same person again counts as the first one.
+Rule 3  A decision is stored before it is sent (`Item.pending`: the exact bytes). An item with a pending request takes
+        no other decision. Example: the desk dies between storing and sending; the restarted desk sends the same bytes.
+Rule 4  An incident that the policy never alerts, or that concerns only an individual, is locked: no other category can
+        be chosen for it. A stale incident, one without a time, and a text that reads like an address are refused here
+        too, before the node is asked.
 
                  approve                     accepted
         waiting ---------> pending publish ------------> live --- the node says so ---> expired
@@ -16,9 +17,9 @@ Rule 4  What the policy never alerts, and what concerns only an individual, is l
           v  |               waiting               cancel v |
         dismissed                                pending revise / pending cancel --- accepted ---> cancelled
 
-Rule 5  Where the policy has it signed, a decision is a text that reviewers sign. It waits with its item, as `signing`,
-        until as many keys have signed as the node asks for; the last signature makes it pending. Meanwhile nothing else
-        is decided but a cancel, which takes the place of a revision.
+Rule 5  If the policy requires signatures, a decision is a text that reviewers sign. The text waits with its item, as
+        `signing`, until as many keys have signed as the node requires; the last signature makes the request pending.
+        Meanwhile the only other possible decision is a cancel, which replaces a revision.
 """
 
 import secrets
@@ -37,16 +38,16 @@ from .refusals import span
 from .signing import Signature, SigningRequest
 from .triage import Desk, Policy, Reason, Refusal
 
-MOST_ITEMS = 500  # undecided ones; the oldest make room
-MOST_ROWS = 20  # shown of one incident
+MOST_ITEMS = 500  # undecided items; the oldest are dropped
+MOST_ROWS = 20  # the most rows that are shown of one incident
 DEFAULT_MAX_AGE_MS = 3_600_000
 NO_NATURE = "Nature not told"
 SKEW_MS = 60_000  # protocol, section 3
 MOST_NUMBER = 1e9
 TEXT_FIELDS = ("headline", "description", "category", "severity")
-NUMBER_FIELDS = ("lat", "lng", "radius_m")  # of a circle
+NUMBER_FIELDS = ("lat", "lng", "radius_m")  # the fields of a circle
 MOST_KINDS = 16
-MOST_CORNERS = 2_499  # of a ring that is drawn (protocol, A16)
+MOST_CORNERS = 2_499  # the most corners of a drawn polygon (protocol, A16)
 PAST = {
     "publish": "approved",
     "revise": "revised",
@@ -56,7 +57,7 @@ PAST = {
     "sign": "signed",
     "withdraw": "taken back",
 }
-NODE_KINDS = {ADDRESS: "address", UNITS: "units", PHONE: "phone"}  # as the node calls them (protocol, P24)
+NODE_KINDS = {ADDRESS: "address", UNITS: "units", PHONE: "phone"}  # the node's names for these kinds (protocol, P24)
 ARTICLES = {ADDRESS: "an address", UNITS: "units sent there", CASE: "a case number", PHONE: "a telephone number"}
 LOCKED = (Reason.NEVER_ALERTED, Reason.INDIVIDUAL)
 
@@ -65,7 +66,7 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident of a feed as it comes to the desk: its rows, struck, and when it counts as having happened (ms).
+    """An incident of a feed as it comes to the desk: its redacted rows, and when it counts as having happened (ms).
 
     `recorded_at` is the feed's own time, `is_retimed` whether `incident.occurred_at` is another.
     """
@@ -76,14 +77,14 @@ class Sighting:
     recorded_at: int | None
     latest: int | None
     is_retimed: bool
-    nature: str  # in the feed's words, all of them
+    nature: str  # in the feed's own words, complete
     district: str
     rows: list[list[Cell]]
     row_count: int
 
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
-    """A group of rows as a sighting; nothing private is in it but in cells that say so."""
+    """Return a group of rows as a sighting, in which only cells marked as private contain private text."""
     told = records.format.told
     shown = (told.nature.column, told.district or "")
     nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in shown)
@@ -103,7 +104,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
 
 @dataclass(slots=True)
 class Decision:
-    """What somebody decided, when (ms), and on which version of the item."""
+    """A person's decision, its time (ms), and the version of the item."""
 
     what: str  # publish, revise, cancel, dismiss, reopen, sign, withdraw
     by: str
@@ -114,7 +115,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Pending:
-    """A request that has to be sent until it is answered: the very body."""
+    """A request with its exact body, which is sent until the node answers."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]
@@ -122,46 +123,46 @@ class Pending:
 
 @dataclass(slots=True)
 class Item:
-    """An incident on the desk."""
+    """An incident on the desk, with its alert and its decisions."""
 
     id: str
     sighting: Sighting
-    category: str  # proposed; empty when there is none
-    obstacle: str  # why it is not to be alerted, or why no category is proposed
+    category: str  # the proposed one, or ""
+    obstacle: str  # why no alert is allowed, or why no category is proposed
     is_locked: bool
     state: str = "waiting"  # waiting, dismissed, live, cancelled, expired
     version: int = 1
     alert_id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    revision: int = 0  # the last that was accepted
-    form: Form | None = None  # of the last revision that was accepted
-    signing: SigningRequest | None = None  # what waits for signatures
+    revision: int = 0  # the last accepted one
+    form: Form | None = None  # of the last accepted revision
+    signing: SigningRequest | None = None  # the request that waits for signatures
     pending: Pending | None = None
     published: dict[str, Any] | None = None  # the node's last answer: area, issued_at, expires_at
-    delivery: dict[str, int] | None = None  # as the node says it; `rounded` without alerts:audit
-    troubles: list[Trouble] = field(default_factory=list)  # of the last decision
-    waits: str = ""  # why what is pending has no answer yet
+    delivery: dict[str, int] | None = None  # the node's counts; `rounded` without alerts:audit
+    troubles: list[Trouble] = field(default_factory=list)  # reasons why the last decision was refused
+    waits: str = ""  # why the pending request has no answer yet
     history: list[Decision] = field(default_factory=list)
 
     @property
     def is_decided(self) -> bool:
-        """Whether somebody decided something about it: then it is kept."""
+        """Whether somebody has made a decision about the item; such items are kept."""
         return bool(self.history)
 
     @property
     def draft(self) -> Form | None:
-        """What somebody wrote that is not accepted: it is under way or was refused. Nobody has to write it again."""
+        """The text of a decision that is under way or was refused, so that nobody has to type it again."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
         return self.history[-1].form if is_open and self.history else None
 
     def to_map(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Return the item in the form of JSON values."""
         return asdict(self)
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "Item":
-        """What `to_map` gave."""
+        """Return the item that `to_map` wrote."""
         seen = dict(saved["sighting"])
         seen["incident"] = Incident(**seen["incident"])
         seen["rows"] = [
@@ -180,7 +181,7 @@ class Item:
 
 
 class Queue:
-    """All items, and the rules of deciding. `status` is the alerts': actual, exercise or test."""
+    """All items, and the rules for decisions. `status` is that of the alerts: actual, exercise or test."""
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
         self._status = status
@@ -194,17 +195,17 @@ class Queue:
         return iter(self._items.values())
 
     def get(self, item_id: str) -> Item | None:
-        """The item with this id."""
+        """Return the item with this id, or None."""
         return self._items.get(item_id)
 
     def follow(self, policy: Policy) -> None:
-        """From now on this is the node's policy."""
+        """Use this as the node's policy from now on."""
         self.policy, self._desk = policy, Desk(policy, retime=False)
 
     # ---- the feed ------------------------------------------------------------------------------------------
 
     def take(self, seen: Sighting) -> Item | None:
-        """Take what the feed tells; the item that is new or has changed (Rule 1)."""
+        """Take a sighting, and return the item if it is new or has changed (Rule 1)."""
         item = self._known(seen)
         if item is None:
             item = self._new(seen)
@@ -212,12 +213,12 @@ class Queue:
             return item
         if seen.rows == item.sighting.rows and seen.row_count == item.sighting.row_count:
             return None
-        # What the desk treats it as stays: time and place of an item don't change under a reviewer's hands.
+        # The incident stays: time and place of an item must not change while a reviewer looks at it.
         item.sighting = replace(item.sighting, rows=seen.rows, row_count=seen.row_count, latest=seen.latest)
         return item
 
     def trim(self) -> list[str]:
-        """Drop the oldest undecided items beyond MOST_ITEMS; their ids."""
+        """Drop the oldest undecided items beyond MOST_ITEMS, and return their ids."""
         undecided = [item for item in self if not item.is_decided]
         undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
         dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
@@ -244,10 +245,10 @@ class Queue:
         self._items[item.id] = item
         self._by_key.setdefault(item.sighting.key, []).append(item)
 
-    # ---- what is proposed ----------------------------------------------------------------------------------
+    # ---- proposals -----------------------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
-        """The form as the desk proposes it: no word of it is the feed's but the district."""
+        """Return the form that the desk proposes; the only words from the feed are the district's name."""
         incident, district = item.sighting.incident, item.sighting.district
         wording = self._desk.wording(item.category) if item.category else {}
         return {
@@ -261,23 +262,23 @@ class Queue:
         }
 
     def wordings(self) -> dict[str, dict[str, Any]]:
-        """For each category of the policy what is proposed, for when the reviewer chooses another one."""
+        """Return the proposal for each category of the policy, for a reviewer who chooses another category."""
         return {category: self._desk.wording(category) for category in self.policy.categories}
 
     def stale_at(self, item: Item, category: str | None = None) -> int | None:
-        """When it is too old to be published, in ms; None when its time is not known."""
+        """Return when the incident is too old to be published, in ms; None when its time is not known."""
         occurred_at = item.sighting.incident.occurred_at
         category = item.category if category is None else category
         known = category in self.policy.categories
         max_age_ms = self.policy.max_age_ms(category) if known else DEFAULT_MAX_AGE_MS
         return None if occurred_at is None else occurred_at + max_age_ms
 
-    # ---- what stands in the way ------------------------------------------------------------------------------
+    # ---- reasons against publishing --------------------------------------------------------------------------
 
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
-        """Everything that the desk itself has against publishing this (Rule 4). `form`: see `read_form`.
+        """Return the desk's own reasons against publishing this form (Rule 4).
 
-        `asked`: field and kind of what the node holds; nobody is asked twice.
+        `asked` has the field and kind of texts that the node already asks about, so that nobody is asked twice.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -304,7 +305,7 @@ class Queue:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """The request for the next revision."""
+        """Return the request for the next revision."""
         occurred_at = item.sighting.incident.occurred_at
         assert occurred_at is not None
         alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
@@ -327,7 +328,10 @@ class Queue:
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
-        """Decide to publish it, or to revise it when it is live; False when this very decision was taken before."""
+        """Decide to publish the item, or to revise it when it is live.
+
+        Returns False if this decision was made before.
+        """
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
             return False
@@ -335,7 +339,7 @@ class Queue:
         return True
 
     def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """The request that publishes or revises it. Raises Conflict and NotAllowed."""
+        """Return the request that publishes or revises the item. Raises Conflict and NotAllowed."""
         _expect(item, version, "live" if item.revision else "waiting")
         if troubles := self.troubles(item, form, now_ms):
             raise NotAllowed(troubles)
@@ -351,7 +355,10 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> bool:
-        """Decide to cancel it; False when this very decision was taken before. `confirm`: see `read_confirm`."""
+        """Decide to cancel the alert.
+
+        Returns False if this decision was made before. `confirm` has the form of `read_confirm`.
+        """
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
             return False
@@ -368,7 +375,7 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> dict[str, Any]:
-        """The request that cancels it. Raises Conflict and NotAllowed."""
+        """Return the request that cancels the alert. Raises Conflict and NotAllowed."""
         _expect(item, version, "live", is_cancel=True)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
@@ -380,14 +387,14 @@ class Queue:
         return body | _confirm(confirm)
 
     def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
-        """Take a signature of what was asked for (Rule 5); whether there is something to send now. Raises Conflict."""
+        """Add a signature (Rule 5), and return whether the request can now be sent. Raises Conflict."""
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:
             _expect(item, version, "live" if item.revision else "waiting", is_cancel=asked.what == "cancel")
             signing = asked
         elif signing.has(signature.kid):
-            return False  # the same again
-        # (Who signs the text that somebody else is signing has read it, whatever version they have seen.)
+            return False  # a repeated signature
+        # A reviewer who signs this text has read it, whatever version of the item their page shows.
         signing.signatures.append(signature)
         if signing.is_enough:
             item.signing = None
@@ -400,14 +407,14 @@ class Queue:
         return False
 
     def withdraw(self, item: Item, version: int, by: str, now_ms: int) -> None:
-        """Nobody is to sign it any more. Raises Conflict."""
+        """End the collection of signatures. Raises Conflict."""
         if item.signing is None or item.version != version:
             raise Conflict("This has changed meanwhile. Look at it again.")
         item.signing = None
         _decide(item, Decision("withdraw", by, now_ms, version))
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
-        """Dismiss it or reopen it (`what`: dismiss, reopen); False when this very decision was taken before."""
+        """Dismiss or reopen the item (`what`: dismiss, reopen). Returns False if this decision was made before."""
         decision = Decision(what, by, now_ms, version)
         if _is_repeated(item, decision):
             return False
@@ -419,7 +426,7 @@ class Queue:
 
 
 def _rounded(degrees: float | None) -> float | None:
-    """To a metre: the other digits of a feed say nothing."""
+    """Round to about a metre, because further digits of a feed mean nothing."""
     return None if degrees is None else round(degrees, 5)
 
 
@@ -435,17 +442,17 @@ def _shape_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def _shape(form: Form) -> dict[str, Any]:
-    """What is asked for: a circle, or the polygon that was drawn."""
+    """Return the requested shape: a circle, or the polygon that was drawn."""
     if ring := form.get("ring"):
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
 
 
-# ---- what the node answers ---------------------------------------------------------------------------------------
+# ---- the node's answers ------------------------------------------------------------------------------------------
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
-    """The node has carried out what was pending."""
+    """Record that the node has carried out the pending request."""
     assert item.pending is not None
     item.revision = answer["revision"]
     if item.pending.what == "cancel":
@@ -457,13 +464,15 @@ def accept(item: Item, answer: Mapping[str, Any]) -> None:
 
 
 def refuse(item: Item, troubles: list[Trouble]) -> None:
-    """The node has refused what was pending: the item is as it was before."""
+    """Record that the node has refused the pending request; the item is as it was before."""
     _settle(item, troubles)
 
 
 def observe(item: Item, seen: Mapping[str, Any]) -> bool:
-    """Take the node's `GET /v1/alerts/{id}`; whether anything is new. Somebody else may have revised it, or its time
-    may be over."""
+    """Apply the node's `GET /v1/alerts/{id}`, and return whether anything is new.
+
+    Somebody else may have revised the alert, or it may have expired.
+    """
     before = item.state, item.revision, item.delivery
     alert = seen["alert"]
     if alert["revision"] > item.revision:
@@ -476,19 +485,22 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 
 
 def may_live(item: Item, now_ms: int) -> bool:
-    """Whether the node may have it live. One that says "expired" too soon has a clock that may be set right."""
+    """Return whether the alert may be live.
+
+    A node that says "expired" too soon may have a wrong clock that is corrected later.
+    """
     if item.state != "expired" or item.published is None:
         return item.state == "live"
     return now_ms < parse_time(item.published["expires_at"])
 
 
-# ---- rules of deciding -------------------------------------------------------------------------------------------
+# ---- rules for decisions -----------------------------------------------------------------------------------------
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Rule 2: the last decision is this one, taken on the same version by the same person.
+    """Return whether the last decision is this one, made on the same version by the same person (Rule 2).
 
-    Once it is accepted, what was a `publish` would be a `revise`.
+    Once a `publish` is accepted, the same click would be a `revise`, so these two count as the same.
     """
     if not item.history:
         return False
@@ -498,7 +510,10 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 
 
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
-    """`is_cancel`: what is being signed doesn't stand in the way."""
+    """Raise Conflict unless the item has this version and state, and no other decision is in progress.
+
+    With `is_cancel` signatures may be in collection.
+    """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:
         return
@@ -525,12 +540,12 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
 
 
 def confirmed_kinds(confirm: Form | None) -> list[str]:
-    """The kinds of words that a person has confirmed to the node."""
+    """Return the kinds of words that a person has confirmed to the node."""
     return list((confirm or {}).get("text") or ())
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """What is told the node of it: nothing that was not confirmed."""
+    """Return the confirmations for the node, without the kinds that were not confirmed."""
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -549,9 +564,10 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """The form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError for others.
+    """Return the form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError.
 
-    `ring` has the corners of a polygon, longitude and latitude, the last not the first; None where it is a circle.
+    `ring` has the corners of a polygon as longitude and latitude, without the first one repeated at the end; None for a
+    circle.
     """
     form: Form = {}
     for key in TEXT_FIELDS:
@@ -568,7 +584,7 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """What is confirmed to the node: `area_km2`, a number or None, and `text`, kinds. Raises ValueError for others."""
+    """Return the confirmations in a request: `area_km2`, a number or None, and `text`, kinds. Raises ValueError."""
     if sent is None:
         return {"area_km2": None, "text": []}
     if not isinstance(sent, dict):
@@ -600,7 +616,7 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """The value, if it is a text that can be sent. Raises ValueError: JSON can spell half a character, too."""
+    """Return the value if it is a text that can be sent. Raises ValueError, also for lone surrogates."""
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

@@ -1,11 +1,11 @@
-"""What must not be told: street addresses, units and how many, telephone numbers, case numbers.
+"""Detection of private text: street addresses, units and their number, telephone numbers, case numbers.
 
-Rule 1  A column that a feed is known to use for such a thing is struck as a whole, and what stands in it is struck
-        wherever else in the row it comes up again.
+Rule 1  A column that is known to contain such text is struck as a whole, and its value is struck wherever else in the
+        row it appears.
 Rule 2  Everywhere else patterns decide. They strike too much rather than too little: the reviewer sees the line with
-        the struck parts marked, and words the alert.
-Rule 3  What a reviewer writes is only questioned, never changed: "2 men on Elm Street" may be meant. It has to be
-        confirmed.
+        the struck parts marked, and writes the alert's words.
+Rule 3  A reviewer's own text is only questioned, never changed: "2 men on Elm Street" may be meant. The reviewer has to
+        confirm it.
 """
 
 import re
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 from .feed_format import ADDRESS, CASE, PHONE, UNITS
 
-SHORTEST_REPEATED = 4  # shorter values of a private column ("3", "B04") would be struck out of half the words
-MOST_CHARACTERS = 400  # of one value that is shown
+SHORTEST_REPEATED = 4  # a shorter private value ("3", "B04") would strike parts of other words
+MOST_CHARACTERS = 400  # the longest text that is shown of one value
 
 _STREET = (
     r"(?:street|st|avenue|ave?|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|terrace|ter|way|circle|cir"
     r"|highway|hwy|parkway|pkwy|pike|square|sq|alley|aly|plaza|expressway|expy)\b\.?"
 )
-# A run of blanks or of word characters is taken whole (`++`). What follows is neither: giving some of it back would not
-# help, and trying to would take the square or the cube of its length.
+# A run of blanks or of word characters is matched possessively (`++`). The text after a run is of another kind, so
+# backtracking could not help, and would take time quadratic or cubic in the length.
 _NAME = r"(?:[\w.'’-]++[ ]++){1,4}?"
 _COUNT = r"(?:\d++|one|two|three|four|five|six|seven|eight|nine|ten|a dozen|several|multiple)"
 _CREWS = (
@@ -41,7 +41,7 @@ _PATTERNS = {
     rf"|{_NUMBER}{_NAME}{_STREET}"
     r"|\b(?:apartment|apt|suite|ste|room|flat)\b\.?[ ]*+#?[ ]*+[^\W\d]*+\d\w*+",
 }
-# From the beginning of a word only, as _NAME has words: from each of its dots it would take the square of its length.
+# Matches begin only where a word of _NAME begins: beginning at each dot would take time quadratic in the length.
 _CROSSING = rf"(?<![\w.'’-]){_NAME}{_STREET}[ ]*+(?:&|/|\band\b|\bat\b)[ ]*+{_NAME}{_STREET}"
 _KINDS = {kind.replace(" ", "_"): kind for kind in _PATTERNS}
 
@@ -57,21 +57,24 @@ _RECORDED = _compiled({**_PATTERNS, ADDRESS: f"{_PATTERNS[ADDRESS]}|{_CROSSING}"
 
 
 class Part(NamedTuple):
-    """A piece of text, and what it gives away (None: nothing)."""
+    """A piece of text, and the kind of private text that it is (None if it is not private)."""
 
     text: str
     why: str | None
 
 
 class Cell(NamedTuple):
-    """A column of a record."""
+    """The value of one column of a record, in parts."""
 
     column: str
     parts: list[Part]
 
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
-    """A record as a reviewer sees it, empty columns left out. `private`: column -> what it gives away (Rule 1)."""
+    """Return a record as a reviewer sees it, with private parts marked and without empty columns.
+
+    `private` is column -> the kind of information that it gives away (Rule 1).
+    """
     values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null")}
     repeated = {
         value.casefold(): private[column]
@@ -85,13 +88,13 @@ def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
 
 
 def kept(text: str) -> str:
-    """The text without its struck parts and without the holes that they leave."""
+    """Return the text without its private parts, and without the gaps that they leave."""
     left = " ".join(part.text for part in _by_pattern(text, _RECORDED) if part.why is None)
     return re.sub(r"\s+([,.;:])|\s+", r" \1", left).replace(" ,", ",").replace(" .", ".").strip(" ,;:-–/&")
 
 
 def questions(text: str) -> Iterator[Part]:
-    """What in a reviewer's own words reads like something that must not be told (Rule 3)."""
+    """Yield the parts of a reviewer's own text that read like private text (Rule 3)."""
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 
@@ -112,7 +115,7 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
 
 
 def _anywhere(values: Iterable[str]) -> re.Pattern[str]:
-    """Any of these values, but not inside a word; the longest first, where one begins with another."""
+    """Return a pattern for any of these values outside of words, the longest first."""
     longest_first = sorted(values, key=len, reverse=True)
     return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
 

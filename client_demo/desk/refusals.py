@@ -1,4 +1,4 @@
-"""What the node refuses, in a reviewer's words, beside the field of the form that it concerns."""
+"""Translation of the node's refusals into a reviewer's words, each beside the field of the form that it concerns."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from client_demo.staff_page.decisions import Trouble
 FIELDS = ("headline", "description", "category", "severity", "place", "radius_m", "corners", "reason")
 
 
-AREA = "area"  # the kind of what is held for how much it covers
+AREA = "area"  # the kind of a confirmation about the size of an area
 
 
 _POINTERS = (  # a JSON Pointer's beginning -> the field
@@ -19,7 +19,7 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-_READS_LIKE = {  # the kinds of words that a node doesn't publish (protocol, P24)
+_READS_LIKE = {  # kinds of words that a node does not publish (protocol, P24)
     "address": "a street address",
     "units": "units that were sent, or how many",
     "phone": "a telephone number",
@@ -68,7 +68,7 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Every broken rule of a refusal."""
+    """Return a trouble for each broken rule of a refusal."""
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
 
@@ -80,7 +80,7 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the node holds until it is confirmed, if this is such a thing and says enough."""
+    """Return the part that needs a person's confirmation, if the violation has one and describes it completely."""
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
     return found if len(found) == len(keys) else None
@@ -104,7 +104,7 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return the sentence that needs more than the problem type; "" if there is none, or the node says too little."""
+    """Return a sentence with details of the violation; "" if its type has none or the node sent too little."""
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
             bounds = f"{least:,.0f} to {most:,.0f} m"
@@ -134,7 +134,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """A length of time in words."""
+    """Return a length of time in words."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"

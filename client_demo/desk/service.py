@@ -3,15 +3,15 @@
     POST /api/sign-in                  {key}                        signs a reviewer in; sets the cookie
     POST /api/sign-out
     GET  /api/events                   `all` first, then `item` and `desk` as they change; `tick` keeps it alive
-    POST /api/items/{id}/preview       {form}                       what would be published, and what stands in the way
-    POST /api/items/{id}/approve       {version, form}              publish, or revise what is live
+    POST /api/items/{id}/preview       {form}                       return a preview and the reasons against it
+    POST /api/items/{id}/approve       {version, form}              publish the alert, or revise a live one
     POST /api/items/{id}/cancel        {version, reason, confirmed, confirm}
-    POST /api/items/{id}/ask            {version, what, …}           return what reviewers have to sign for a decision
+    POST /api/items/{id}/ask            {version, what, …}           return the text that reviewers must sign
     POST /api/items/{id}/sign           {version, form, signature}   add a signature; with the last one it is sent
     POST /api/items/{id}/withdraw       {version}                    end the collection of signatures
     POST /api/items/{id}/dismiss, /reopen   {version}
 
-A response has the item as it is afterwards, also where the decision is refused (`staff_page.service`).
+A response has the new state of the item, also if the decision is refused (`staff_page.service`).
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -32,10 +32,10 @@ from .alert_control import AlertControl
 from .queue import Form, Item, read_confirm, read_form, require_text
 from .signing import read_signature
 
-ANSWER_S = 3.0  # for which a response waits for the node's
+ANSWER_S = 3.0  # how long a response waits for the node's answer
 PAGE = page_files("desk", "form", "list", "map", "outline", "signing")
 
-# Carries out a decision about an item: (the item, who is signed in, what was sent) -> the response.
+# Carries out a decision about an item: (item, name of the person, JSON object that was sent) -> response.
 Act = Callable[[Item, str, Json], Awaitable[Response]]
 
 
@@ -54,7 +54,7 @@ class DeskService(StaffService):
         self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """Return all routes."""
+        """Return all routes of the desk."""
         acts: dict[str, Act] = {
             "preview": self._preview,
             "approve": self._approve,
@@ -74,7 +74,7 @@ class DeskService(StaffService):
         return {**self._desk(), "me": name, "items": [self._view(item) for item in self._control.queue]}
 
     def news_for(self, name: str, ids: set[str]) -> Iterator[tuple[str, Json]]:
-        """Return the items that have changed, and the desk where it has changed or items are gone."""
+        """Return the items that have changed, and the desk if it has changed or items are gone."""
         del name
         known = [item for each in ids if (item := self._control.queue.get(each))]
         for item in known:

@@ -1,7 +1,7 @@
-"""What reviewers sign, and who has so far: it is kept with its item until they are enough. No I/O, no clock.
+"""The texts that reviewers sign, and the signatures so far, kept with their item until they suffice. No I/O, no clock.
 
-The desk holds nobody's key and checks no signature. The node does that, and so does each phone that verifies: whoever
-takes over this service can withhold, and can put no word of their own into what was signed.
+The desk holds nobody's private key and checks no signature: the node does that, and so does each phone that verifies.
+An attacker who takes over this service can withhold alerts, but cannot change a signed text.
 """
 
 import json
@@ -11,12 +11,12 @@ from typing import Any
 
 from client_demo.python.base64url import decoded
 
-MOST_TEXT = 1_024  # of a signature's two members, in characters
+MOST_TEXT = 1_024  # the longest member of a signature, in characters
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Of one key: who was at the desk then, when (ms), and what they gave."""
+    """A signature by one key: the person at the desk, the time (ms), and the two members of the signature."""
 
     by: str
     at: int
@@ -27,42 +27,42 @@ class Signature:
 
 @dataclass(slots=True)
 class SigningRequest:
-    """A request that waits for signatures: what was decided, the request, and the very text that is signed."""
+    """A request that waits for signatures: the decision, the request, and the exact text to sign."""
 
     what: str  # publish, revise, cancel
-    body: dict[str, Any]  # as it was for the dry run that gave the form
+    body: dict[str, Any]  # as in the dry run that returned the form
     form: str
     needed: int
-    draft: dict[str, Any]  # what was typed, as a decision has it
+    draft: dict[str, Any]  # the typed form, as in a decision
     signatures: list[Signature] = field(default_factory=list)
 
     @property
     def is_enough(self) -> bool:
-        """Whether as many keys as are needed have signed. Whose they are is the node's to judge."""
+        """Whether as many keys as required have signed. The node judges whose keys they are."""
         return len(self.signatures) >= self.needed
 
     def has(self, kid: str) -> bool:
-        """Whether this key has signed."""
+        """Return whether this key has signed."""
         return any(each.kid == kid for each in self.signatures)
 
     def approved(self) -> dict[str, Any]:
-        """The request with what was signed."""
+        """Return the request with its signatures."""
         signatures = [{"protected": each.protected, "signature": each.signature} for each in self.signatures]
         return self.body | {"approval": {"form": self.form, "signatures": signatures}}
 
     def shown(self) -> dict[str, Any]:
-        """What the page is told."""
+        """Return the members that the page is sent."""
         by = [{"by": each.by, "at": each.at, "kid": each.kid} for each in self.signatures]
         return {"what": self.what, "form": self.form, "needed": self.needed, "signed": by}
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "SigningRequest":
-        """What `dataclasses.asdict` gave."""
+        """Return the request that `dataclasses.asdict` wrote."""
         return cls(**{**saved, "signatures": [Signature(**each) for each in saved["signatures"]]})
 
 
 def read_signature(sent: object, by: str, now_ms: int) -> Signature:
-    """A signature in a request of the page. Raises ValueError for what is none."""
+    """Return the signature in a request of the page. Raises ValueError for a malformed one."""
     found = sent if isinstance(sent, dict) else {}
     protected, signature = found.get("protected"), found.get("signature")
     if (

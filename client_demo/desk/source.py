@@ -1,11 +1,12 @@
-"""Where incidents come from: a file that is replayed, or a URL that is polled.
+"""The sources of incidents: a file that is replayed, or a URL that is polled.
 
 Rule 1  A replay moves the times of the file: its first `ahead` incidents have just happened when the desk opens, the
-        others follow at the pace of the file times `speed`. It says that it is a replay.
-Rule 2  A poll asks whether there is anything new (ETag, Last-Modified) before it fetches, at most as often as it was
-        told to, less often when the server says so; it reads so many bytes in so many seconds and follows no redirect.
-        What it reads is taken apart in a thread of its own, and of a long feed only the newest: the page goes on.
-Rule 3  What can't be read is told in one line, and asked for again.
+        others follow at the pace of the file times `speed`. Its title says that it is a replay.
+Rule 2  A poll asks whether the feed has changed (ETag, Last-Modified) before it fetches. It asks at most as often as
+        configured, and less often when the server says so. It bounds the bytes and seconds of a fetch and follows no
+        redirect. A thread parses the text so that the page stays responsive, and only the newest incidents of a long
+        feed are taken.
+Rule 3  A failure is reported in one line, and the fetch is tried again.
 """
 
 import asyncio
@@ -29,16 +30,16 @@ MOST_BYTES = 16 << 20
 FETCH_S = 30.0
 LEAST_EVERY_S = 5.0
 LONGEST_WAIT_S = 900.0
-MOST_INCIDENTS = 2000  # of one edition: the newest; four times what lies on the desk undecided
+MOST_INCIDENTS = 2000  # the newest of one edition; four times the undecided items of a desk
 
 
 def as_recorded(records: Records) -> list[Sighting]:
-    """The newest of a feed, at the times that it tells."""
+    """Return the newest incidents of a feed, at their recorded times."""
     return [sighting(group, records, group.incident.occurred_at) for group in records.groups[-MOST_INCIDENTS:]]
 
 
 class Replay:
-    """Rule 1. Times in ms; what has no time in the file comes first, and without one."""
+    """A replay of a file (Rule 1). Times are in ms; incidents without a time come first, and keep none."""
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
@@ -49,14 +50,14 @@ class Replay:
 
     @property
     def title(self) -> str:
-        """What the page says of it."""
+        """The replay's title on the page."""
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
         return f"Replay of {self._records.format.title}, recorded {days}{pace}; the times are moved to now"
 
     def due(self, now_ms: int) -> Iterator[Sighting]:
-        """What has happened since the last call."""
+        """Yield the incidents that have happened since the last call."""
         groups = self._records.groups
         while self._shown < len(groups):
             group = groups[self._shown]
@@ -67,7 +68,7 @@ class Replay:
             yield sighting(group, self._records, at)
 
     def next_at(self) -> int | None:
-        """When the next one happens; None when all have."""
+        """Return when the next incident happens, or None when all have."""
         groups = self._records.groups
         return self._moved(groups[self._shown].incident.occurred_at) if self._shown < len(groups) else None
 
@@ -76,7 +77,7 @@ class Replay:
 
 
 class Poll:
-    """Rule 2: what a URL gives, edition after edition."""
+    """Successive editions of the feed at a URL (Rule 2)."""
 
     def __init__(
         self,
@@ -90,18 +91,21 @@ class Poll:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise FeedError("the feed's address has to begin with https:// or http://")
         self._url, self._every_s, self._kind = url, max(every_s, LEAST_EVERY_S), kind
-        self.name = parts.hostname  # the whole address may hold an access key
+        self.name = parts.hostname  # not the whole address, which may contain an access key
         self._validators: dict[str, str] = {}
         self._failures, self._retry_after_s = 0, 0.0
         self._http = httpx.AsyncClient(transport=transport, timeout=FETCH_S, trust_env=not is_loopback(url))
         self.wait_s = self._every_s
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the HTTP connection."""
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:
-        """The feed, or None when it is as it was. Sets `wait_s`, how long not to ask again. Raises FeedError."""
+        """Return the feed, or None if it is unchanged.
+
+        Sets `wait_s`, the seconds until the next fetch. Raises FeedError.
+        """
         self._retry_after_s = 0.0
         try:
             async with asyncio.timeout(FETCH_S):
@@ -140,7 +144,7 @@ class Poll:
 
 
 Take = Callable[[Iterable[Sighting]], None]
-Tell = Callable[[str, str], None]  # the feed's title, and what is wrong with it
+Tell = Callable[[str, str], None]  # (the feed's title, its trouble or "")
 Feed = Callable[[Take, Tell], Coroutine[Any, Any, None]]  # runs until cancelled
 
 
@@ -154,9 +158,10 @@ def open_feed(
     every_s: float,
     clock: Callable[[], int],
 ) -> Feed:
-    """A file to be replayed (or taken `is_as_recorded`), or an address to be polled; `kind`: how it is described.
+    """Return the feed of a file or of a URL, to be run by the caller.
 
-    Raises FeedError.
+    A file is replayed, or with `is_as_recorded` taken at once; a URL is polled. `kind` describes the feed. Raises
+    FeedError.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

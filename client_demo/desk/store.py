@@ -1,6 +1,6 @@
-"""What outlives the service: the items that somebody decided on, and the reviewers' keys. One SQLite file.
+"""The state that outlives the service: items with decisions, and the reviewers' keys, in one SQLite file.
 
-It holds what the feed told (addresses too) and the keys to sign in with, so nobody but its owner may read it.
+The file contains the feed's rows (with addresses) and the keys to sign in with, so only its owner may read it.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .queue import Item
 
-KEPT_MS = 7 * 86_400_000  # after the last decision
+KEPT_MS = 7 * 86_400_000  # how long items are kept after their last decision
 
 
 class StoreError(Exception):
@@ -32,7 +32,7 @@ class Store:
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("BEGIN IMMEDIATE")  # takes the lock, and keeps it
+            self._db.execute("BEGIN IMMEDIATE")  # takes the lock, which EXCLUSIVE keeps
             self._db.execute("CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, decided_at INTEGER, item TEXT)")
             self._db.execute("CREATE TABLE IF NOT EXISTS reviewers (name TEXT PRIMARY KEY, key TEXT)")
             self._db.execute("COMMIT")
@@ -42,11 +42,11 @@ class Store:
             raise StoreError(f"{path} can't be used: {reason}") from None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database file."""
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:
-        """What was decided in the last days; older items are forgotten."""
+        """Return the items with decisions of the last 7 days; older items are deleted."""
         self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
         rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
         try:
@@ -55,7 +55,7 @@ class Store:
             raise StoreError(f"{self._path} was written by another version of the desk") from None
 
     def save(self, item: Item) -> None:
-        """Write an item down; on the disk when this returns. Raises StoreError."""
+        """Store an item; it is on the disk when this returns. Raises StoreError."""
         row = item.id, item.history[-1].at, json.dumps(item.to_map())
         try:
             self._db.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", row)
@@ -63,7 +63,10 @@ class Store:
             raise StoreError(f"{self._path} can't be written: {error}") from None
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        """The key of each of these reviewers: the old one, or a new one. Nobody else's is good any more."""
+        """Return the key of each of these reviewers, the old one or a new one.
+
+        All other reviewers' keys are deleted.
+        """
         known = dict(self._db.execute("SELECT name, key FROM reviewers").fetchall())
         keys = {name: known.get(name) or secrets.token_urlsafe(24) for name in names}
         self._db.execute("DELETE FROM reviewers")

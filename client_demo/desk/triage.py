@@ -1,10 +1,10 @@
 """A simulated review desk: it refuses most incidents, and turns the others into approved alerts.
 
 Rule 1  The policy of the node decides what may be published; the desk reads it from `GET /v1/policy`.
-Rule 2  Everything that is refused is refused for a reason that can be told (`Reason`).
-Rule 3  The text of an alert comes from `wording.toml` alone, its id from a random source: nothing of the record but its
-        place, its time and what it means gets into an alert.
-Rule 4  An old record may be re-timed to now, for a demonstration; then the desk says so (`retimed`).
+Rule 2  Each refusal has a reason that can be shown (`Reason`).
+Rule 3  The text of an alert comes from `wording.toml` alone, its id from a random source. From the record an alert only
+        has the place, the time and the category that its nature means.
+Rule 4  For a demonstration an old record may be re-timed to now; then the desk says so (`retimed`).
 
 A real desk is people. This one approves at once, as `desk-1`, `desk-2` and so on.
 """
@@ -31,12 +31,12 @@ Table = dict[str, dict[str, str]]
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """A table beside this file."""
+    """Return the tables of a file in this folder."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 class Reason(StrEnum):
-    """Why an incident is not published."""
+    """The reason why an incident is not published."""
 
     UNKNOWN_NATURE = "unknown nature"
     NEVER_ALERTED = "never alerted"
@@ -48,7 +48,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What `GET /v1/policy` tells: category -> its title and limits, and what is known and never alerted."""
+    """The content of `GET /v1/policy`: category -> title and limits, and the categories that are never alerted."""
 
     name: str
     categories: Mapping[str, Mapping[str, Any]]
@@ -56,33 +56,33 @@ class Policy:
 
     @classmethod
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
-        """The policy of an answer; the never-list may come with reasons or without."""
+        """Return the policy in an answer; the never-list may come with reasons or without."""
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
         return cls(str(policy.get("name", "")), policy["categories"], reasons)
 
     def max_age_ms(self, category: str) -> int:
-        """How old an incident of this category may be."""
+        """Return how old an incident of this category may be, in ms."""
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
     def approvals(self, category: str, *, of_cancel: bool = False) -> int:
-        """How many reviewers have to sign an alert of this category, or its cancel."""
+        """Return how many reviewers must sign an alert of this category, or its cancel."""
         return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
 
     @property
     def is_signed(self) -> bool:
-        """Whether anything is signed under it."""
+        """Whether any category requires signatures."""
         return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
 
     def clamp_m(self, category: str, radius_m: float) -> float:
-        """The radius, within the category's bounds."""
+        """Return the radius in metres, limited to the category's bounds."""
         limits = self.categories[category]
         return float(max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m))))
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An incident that is not published, why, and what that means for this one."""
+    """An incident that is not published, with the reason and its details."""
 
     incident: Incident
     reason: Reason
@@ -91,7 +91,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An incident that is to be published, as what, and when it is said to have happened (ms)."""
+    """An incident to publish, with its category and the time at which it counts as happened (ms)."""
 
     incident: Incident
     category: str
@@ -101,17 +101,17 @@ class Case:
 
 @dataclass(slots=True)
 class Triage:
-    """What became of a feed's incidents."""
+    """The decisions on a feed's incidents."""
 
     cases: list[Case] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
     def reasons(self) -> list[tuple[str, int]]:
-        """Each reason with how often it was given, the most frequent first."""
+        """Return each reason with its number of refusals, the most frequent first."""
         return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
 
     def retimed(self) -> str:
-        """One line that says what was re-timed; empty when nothing was (Rule 4)."""
+        """Return one line about the re-timed cases, or "" without any (Rule 4)."""
         times = [case.incident.occurred_at for case in self.cases if case.retimed]
         if not times:
             return ""
@@ -121,7 +121,7 @@ class Triage:
 
 
 class Desk:
-    """Decides and writes. `policy` is the node's."""
+    """A desk that decides on incidents and writes alerts. `policy` is the node's."""
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
         self._policy, self._retime = policy, retime
@@ -130,7 +130,7 @@ class Desk:
         self._desks = itertools.cycle(range(1, DESKS + 1))
 
     def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
-        """Decide on all of them."""
+        """Decide on all incidents."""
         found = Triage()
         for incident in incidents:
             decision = self.decide(incident, now_ms)
@@ -141,7 +141,7 @@ class Desk:
         return found
 
     def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
-        """Publish it, or why not."""
+        """Return the case to publish, or the refusal."""
         category = self.category_of(incident)
         if isinstance(category, Refusal):
             return category
@@ -150,7 +150,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """The policy's category that its nature means, or why there is none."""
+        """Return the policy's category for the incident's nature, or the refusal."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -174,7 +174,7 @@ class Desk:
     # ---- writing -------------------------------------------------------------------------------------------
 
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
-        """The approved alert, ready to publish. A re-timed case happened just before now, whenever now is."""
+        """Return the approved alert, ready to publish. A re-timed case happened just before `now_ms`."""
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
         wording = self.wording(case.category)
         return {
@@ -189,11 +189,11 @@ class Desk:
         }
 
     def approval(self, now_ms: int) -> dict[str, str]:
-        """Somebody's decision to publish this, made now."""
+        """Return an approval, made now by the next of the desks."""
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
-        """The headline, severity and `radius_m` for a category, the radius within its bounds."""
+        """Return the headline, severity and `radius_m` for a category, the radius within its bounds."""
         wording = self._wording.get(category) or self._plain_wording(category)
         return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
 
@@ -203,12 +203,12 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """The circle round an incident that has a place."""
+    """Return the circle around an incident that has a place."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 
 def varied(cases: Sequence[Case]) -> Iterator[Case]:
-    """The cases with their categories taking turns: a show of one kind of alert would be dull."""
+    """Return the cases in an order in which their categories alternate."""
     by_category: dict[str, list[Case]] = {}
     for case in cases:
         by_category.setdefault(case.category, []).append(case)

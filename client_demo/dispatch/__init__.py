@@ -1,10 +1,10 @@
-"""The dispatch page and the service behind it, where people call responders to who needs help, and see who comes.
+"""The dispatch page and the service behind it, where people call responders to a person in need and see who comes.
 
-    records in   the desk's feeds -> records (which of them are calls for help, and what is wrong with them)
-    decisions    call_control (what was asked of the node, and how each call stands) -> the node
+    records in   the desk's feeds -> records (which records are calls for help, and what prevents a call)
+    decisions    call_control (requests to the node, and the state of each call) -> the node
     the page     service (HTTP and server-sent events) -> client_demo/web/dispatch/dispatch.html
     together     run opens it, for the command line and for the demo
 
 The dispatcher's token stays in `call_control`: the page never sees it, and speaks to `service` only. The exact place is
-shown to who is signed in; it is in no file, and forgotten when the call is over.
+shown to people who are signed in. It is in no file, and deleted when the call is over.
 """

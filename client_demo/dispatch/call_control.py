@@ -25,7 +25,7 @@ from .records import Record
 
 LOOK_EVERY_S = 1.0
 AGAIN_S = 1.0
-RETIMED_BY_MS = 30_000  # so long ago it happened, when a record of another day is opened
+RETIMED_BY_MS = 30_000  # how long ago a re-timed record counts as having happened
 OVER = ("ended", "expired")
 STATUSES = ("actual", "exercise", "test")
 KINDS = ("public", "residence")
@@ -37,13 +37,13 @@ Form = dict[str, Any]
 
 @dataclass(slots=True)
 class CallCase:
-    """A call: its record, the last decision and who made it, the pending request, and its state at the node."""
+    """A call: its record, the last decision and its author, the pending request, and its state at the node."""
 
     id: str
     record: str | None
     by: str
-    form: Form | None = None  # what was said last, the place too; None once it is over, or where another said it
-    sent: dict[str, Any] = field(default_factory=dict)  # the request that is under way: in it the place, too
+    form: Form | None = None  # the last form, with the place; None after the end, and for a call from elsewhere
+    sent: dict[str, Any] = field(default_factory=dict)  # the pending request, with the place
     pending: str = ""  # open, correct, end
     near: Mapping[str, Any] | None = None
     state: Answer | None = None
@@ -63,8 +63,8 @@ class CallCase:
 class CallControl:
     """Dispatchers' decisions and their state at the node.
 
-    `status` is that of calls from records without one; `retimes`: records count as having just happened. `changed` is
-    called whenever the page must show something new.
+    `status` is the status of calls from records without one; with `retimes` records count as having just happened.
+    `changed` is called whenever the page must show something new.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class CallControl:
         self.records = {record.key: record for record in records}
         self.categories, self.status, self.retimes = categories, status, retimes
         self.cases: dict[str, CallCase] = {}
-        self.trouble = ""  # with the node
+        self.trouble = ""  # what is wrong with the node, or ""
         self._dispatcher, self._changed, self._clock = dispatcher, changed, clock
         self._requests = RequestTasks()
 
@@ -203,7 +203,7 @@ class CallControl:
         try:
             state = await self._dispatcher.call_state(case.id)
         except Refused:
-            return  # forgotten by the node: it ended a day ago
+            return  # the node no longer knows the call, which ended a day ago
         except Unanswered:
             self._tell_node(SILENT)
             raise
@@ -211,7 +211,7 @@ class CallControl:
         if state != case.state:
             case.state, case.near = state, state["call"]["near"]
             if case.is_over:
-                case.form = None  # Rule 3
+                case.form = None  # the place is deleted at the end (Rule 3)
             self._changed()
 
     def _tell_node(self, trouble: str) -> None:

@@ -1,11 +1,11 @@
-"""Dispatch records in, calls for help out: what somebody may open a call from. No I/O, no clock.
+"""The dispatch records from which a call for help can be opened. Does no I/O and has no clock.
 
-Rule 1  Only a nature that `natures.toml` lists means a call: a cardiac arrest is one, whoever was sent (`Fire: CARDIAC
-        ARREST`), and a cardiac emergency is none. Nothing is guessed.
-Rule 2  A record of a test or a training is offered as that, and can't become a call for real.
-Rule 3  A record without a place is shown and can't become a call. What says that there is none counts, whatever its
-        coordinates are: some systems write the middle of the county then.
-Rule 4  No record says whether the place is a home. The dispatcher does.
+Rule 1  Only natures that `natures.toml` lists mean a call: a cardiac arrest does, whichever service was sent (`Fire:
+        CARDIAC ARREST`), and a cardiac emergency does not. Nothing is guessed.
+Rule 2  A record of a test or a training is offered as such, and can't become an actual call.
+Rule 3  A record without a place is shown but can't become a call. An address that means "no location" counts, whatever
+        the coordinates: some systems then write the middle of the county.
+Rule 4  No record says whether the place is a home. The dispatcher says it.
 """
 
 import fnmatch
@@ -17,7 +17,7 @@ from pathlib import Path
 from client_demo.desk.feed_format import ADDRESS, Row
 from client_demo.desk.feeds import Group, Records
 
-MOST_RECORDS = 200  # the newest
+MOST_RECORDS = 200  # the newest records that are shown
 _KNOWN = tomllib.loads(Path(__file__).with_name("natures.toml").read_text(encoding="utf-8"))
 _CALLS: dict[str, str] = {nature.casefold(): category for nature, category in _KNOWN["calls"].items()}
 _DRILLS: dict[str, str] = {nature.casefold(): status for nature, status in _KNOWN["drills"].items()}
@@ -27,10 +27,10 @@ MOST_ADDRESS = 200  # characters: docs/reference/call-rules.md, RY7
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What somebody may open a call from. Times in ms since 1970, degrees; None where the record doesn't tell.
+    """A record from which a call may be opened. Times are in ms since 1970, places in degrees; None if unknown.
 
-    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set where the record says
-    that it is a drill; `obstacle` says why no call can be opened from it, empty when one can.
+    `category` is a key of the policy's calls, empty where the dispatcher chooses; `status` is set if the record is a
+    drill; `obstacle` says why no call can be opened from the record, and is empty if one can.
     """
 
     key: str
@@ -45,7 +45,7 @@ class Record:
 
 
 def calls_for_help(records: Records, categories: Collection[str]) -> list[Record]:
-    """The records that mean a call of these categories of the policy, or a drill of one; the newest first."""
+    """Return the records that mean a call of one of these categories, or a drill of one, the newest first."""
     found = [record for group in records.groups for record in _read(group, records, categories)]
     return found[: -MOST_RECORDS - 1 : -1]
 

@@ -27,7 +27,7 @@ DISPATCH_PORT = 8775
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSettings(PageSettings):
-    """Settings of the dispatch page. `retimes`: the records count as having just happened, as in a replay."""
+    """Settings of the dispatch page. `retimes` makes records count as having just happened, as in a replay."""
 
     feed: Path = SAMPLE
     dispatchers: Sequence[str] = ("dispatch-1",)

@@ -7,7 +7,7 @@
     POST /api/calls/{id}/correct         {content, form}     replace the place or the text
     POST /api/calls/{id}/end             {reason}            end the call: everybody stands down
 
-A response has the call as it is in `all` afterwards. `staff_page.service` says how a decision is refused.
+A response has the new state of the call, as in `all`. `staff_page.service` explains how a decision is refused.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ from client_demo.web.server import page_files
 from .call_control import CallCase, CallControl, Form, read_form, read_text
 from .records import Record
 
-ANSWER_S = 3.0  # for which a response waits for the node's
+ANSWER_S = 3.0  # how long a response waits for the node's answer
 PAGE = page_files("dispatch", "call", "form")
 
 
@@ -45,7 +45,7 @@ class DispatchService(StaffService):
         self._control = control
 
     def routes(self) -> list[BaseRoute]:
-        """Return all routes."""
+        """Return all routes of the page."""
         decisions = {
             "/api/open": self._open,
             "/api/calls/{id}/correct": self._correct,

@@ -1,13 +1,12 @@
-"""The client library: hear of the alerts around you, or publish them. It imports no other package of client_demo.
+"""The client library: receive the alerts around you, or publish alerts. It imports no other package of client_demo.
 
-    listening    client (asyncio shell) -> link (one connection), holdings (what is held, what changed),
-                 calls (what a responder holds and answers), reconnect (when to come back), verify (what reviewers
-                 have signed)
-    publishing   publisher, and dispatcher for calls -> api (one request, as often as it takes)
+    listening    client (asyncio shell) -> link (one connection), holdings (the alerts that are held, and changes),
+                 calls (a responder's calls and answers), reconnect (when to reconnect), verify (approval signatures)
+    publishing   publisher, and dispatcher for calls -> api (one HTTP request with its retries)
     shared       geo (the sphere), times, wire (JSON and MessagePack)
 
-holdings, calls, reconnect, verify and geo do no I/O and have no clock of their own: time is passed in. README.md begins
-with a client in ten lines. Installed by itself, it is the package `geocast_client`.
+holdings, calls, reconnect, verify and geo do no I/O and have no clock of their own: callers pass the time as an
+argument. README.md begins with a client in ten lines. Installed separately, the package is called `geocast_client`.
 """
 
 from .calls import CallChange, CallKind, Calls

@@ -1,9 +1,9 @@
-"""One call of the api over HTTP, as often as it takes; what publishers and dispatchers have in common.
+"""HTTP requests to the api with retries: the common part of publishers and dispatchers.
 
-Rule 1  After 503, 500 or no answer the outcome is unknown: the same bytes are sent again until there is an answer. The
-        server takes a repeated request as one (protocol, "Durable").
-Rule 2  What is refused is not tried again; the refusal says every broken rule in plain words. So is who has published
-        too often: an alert that goes out minutes after it was approved is not what was approved.
+Rule 1  After 503, 500 or no answer the outcome is unknown: the client sends the same bytes again until an answer
+        comes. The server treats a repeated request as the same request (protocol, "Durable").
+Rule 2  A refused request is not retried; the refusal lists every broken rule in plain words. The same holds for a
+        publisher that has published too often: an alert that goes out minutes late is not the alert that was approved.
 """
 
 import asyncio
@@ -24,21 +24,21 @@ from .wire import is_loopback
 ANSWER_S = 10.0
 MAX_RETRY_AFTER_S = 3600.0
 FIRST_WAIT_S, LAST_WAIT_S = 0.25, 8.0
-SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # 502 and 504 are a proxy's way to say "no answer"
+SENT_AGAIN = {408, 429, 500, 502, 503, 504}  # a proxy answers 502 or 504 when it got no answer
 
 Answer = dict[str, Any]
 
 
 class PublishError(Exception):
-    """The server could not be reached, or refused. The text is one line for a person."""
+    """The server could not be reached, or refused the request. The text is one line for a person."""
 
 
 class Unanswered(PublishError):  # noqa: N818 (an outcome)
-    """No answer in all the time that there was; the request may have been carried out."""
+    """No answer came within `patience_s`; the server may have carried out the request."""
 
 
 class Refused(PublishError):  # noqa: N818 (an answer)
-    """The server refused: `status`, the problem document, and `lines`, one for each broken rule."""
+    """The server's refusal: `status`, the problem document, and `lines`, one for each broken rule."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         self.status, self.problem = status, problem
@@ -60,9 +60,10 @@ def _in_words(status: int, problem: Mapping[str, Any]) -> list[str]:
 
 
 def retry_after_s(value: str | None) -> float:
-    """`Retry-After` (RFC 9110, 10.2.3), a number of seconds or a date, as seconds from now; 0 when there is none.
+    """Return the seconds that a `Retry-After` header asks for (RFC 9110, 10.2.3); 0 without the header.
 
-    Never more than MAX_RETRY_AFTER_S: a slip of the server's must not keep a client away for good.
+    The header has seconds or a date. The result is at most MAX_RETRY_AFTER_S, so that a wrong header cannot keep a
+    client away for good.
     """
     if value is None:
         return 0.0
@@ -77,9 +78,9 @@ def retry_after_s(value: str | None) -> float:
 
 
 class ApiClient:
-    """A connection to the api listener; use what is made of it as an async context manager.
+    """A connection to the api listener; use its subclasses as async context managers.
 
-    `patience_s` is how long a request is repeated before Unanswered is raised.
+    A request is repeated for at most `patience_s` seconds; then Unanswered is raised.
     """
 
     def __init__(
@@ -110,10 +111,10 @@ class ApiClient:
         await self._http.aclose()
 
     async def policy(self) -> Answer:
-        """The policy in force."""
+        """Return the policy in force."""
         return await self._call("GET", "/v1/policy")
 
-    # ---- one request, as often as it takes -----------------------------------------------------------------
+    # ---- one request with its retries ------------------------------------------------------------------------
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         return json_of(await self._answer(method, path, body))
@@ -135,7 +136,7 @@ class ApiClient:
             wait_s = min(LAST_WAIT_S, 2 * wait_s)
 
     async def _try(self, request: httpx.Request) -> tuple[httpx.Response | None, str, float]:
-        """The answer, or None with the trouble in words and the `Retry-After` in seconds. Raises Refused."""
+        """Return the answer, or None with the cause in words and the `Retry-After` in seconds. Raises Refused."""
         try:
             response = await self._http.send(request)
         except httpx.TransportError as error:
@@ -153,12 +154,12 @@ def _wait(response: httpx.Response) -> float:
 
 
 def in_path(own_id: str) -> str:
-    """An id as a segment of a path."""
+    """Return an id quoted as one segment of a path."""
     return quote(own_id, safe="")
 
 
 def json_of(response: httpx.Response) -> Answer:
-    """The body as a map; of anything else (a proxy's page) only the status is kept."""
+    """Return the body as a map; for a body that is no map (a proxy's page) return only the status."""
     try:
         body = response.json()
     except ValueError:

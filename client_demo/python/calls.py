@@ -1,16 +1,19 @@
-"""What a responder holds: calls, their tasks and what was answered. No I/O, no clock of its own: time is passed in.
+"""The calls that a responder holds, with their tasks and the responder's answers. Does no I/O; callers pass the time.
 
-Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; the rest is ignored.
-Rule 2  What a person has said is said until it is heard. An `accept` is repeated 5 s after it was said and at once on
-        each new connection, until a `task` or a `standdown` answers it or the call is over (RU3). So is the `decline`
-        of a seat, but where none may have been taken, three times for each connection.
-Rule 3  Who has declined is not asked again: when the call comes again, it is declined again (RU1).
-Rule 4  A place is here as long as its seat. With `standdown` and at `expires_at` the task is gone, by whichever clock
-        is first: the own one corrected by the server's `now`, or the own one alone, which nobody sets. It can't be
-        had from here any more, and is never stored (RU2).
-Rule 5  What was called off stays so, unless a higher revision comes: a node that is behind may still ring it.
-Rule 6  Of reports one in 5 s counts, so the next one waits 6 s. None is answered, so the last one is said again
-        on each new connection (RU3).
+Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; every other revision is
+        ignored.
+Rule 2  An answer is repeated until the server has received it. An `accept` is sent again every 5 s and at once on each
+        new connection, until a `task` or a `standdown` answers it or the call is over (RU3). The `decline` of a seat is
+        repeated in the same way. Where the responder may have no seat, a `decline` is sent three times on each
+        connection.
+Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
+Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
+        reaches it first: the own clock corrected by the server's `now`, or the own clock alone, which nobody sets.
+        After that no method returns the place, and it is never stored (RU2).
+Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
+        Example: node A has sent `standdown`, the client reconnects to node B, and B has not read the end yet.
+Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Reports are not answered, so the last one is
+        sent again on each new connection (RU3).
 """
 
 import re
@@ -23,12 +26,12 @@ from typing import Any, Literal, get_args
 from .times import parse_time
 from .wire import Message
 
-AGAIN_MS = 5_000  # protocol, RU3
-REPORT_MS = 6_000  # M20: 5 s, as they arrive; the second one may be the faster
+AGAIN_MS = 5_000  # pause before an answer is repeated (protocol, RU3)
+REPORT_MS = 6_000  # M20 allows one in 5 s at arrival, and the second may travel faster
 MAX_LIFE_MS = 7_200_000  # a call is open for two hours at most: protocol, `max_age_s`
 MAX_ETA_S = 7_200
-MAX_REMEMBERED = 1_024  # ids, for Rules 3 and 5; an id is at most 128 characters
-DECLINES = 3  # on each connection, where no seat is known of
+MAX_REMEMBERED = 1_024  # ids kept for Rules 3 and 5, of at most 128 characters each
+DECLINES = 3  # on each connection, when no seat is known
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -36,25 +39,25 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """What happened to a call."""
+    """The kind of a change of a call."""
 
-    CALL = "call"  # it rings: it is new, its content has changed, or a seat is free again
-    TASK = "task"  # a seat is ours, and this is where to go
-    STANDDOWN = "standdown"  # called off for us, or over
+    CALL = "call"  # the call is new, its content has changed, or a seat is free again
+    TASK = "task"  # this responder has a seat, and the task says where to go
+    STANDDOWN = "standdown"  # the call is over, for this responder or for all
 
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """One thing to tell a responder: the call and the task as they are held now; None of what is not known (any more).
+    """One change to show to a responder: the call and the task as they are held now, each None when it is not known.
 
-    With STANDDOWN there is no task any more: take its place off the screen, and its notifications too. `reason` is the
-    server's, or "expired": its time is over, of which no server says anything.
+    After STANDDOWN there is no task: remove its place from the screen, and the notifications too. `reason` is the
+    server's, or "expired" when the call reached its end; the server sends no message for that.
     """
 
     kind: CallKind
     id: str
     call: Mapping[str, Any] | None = None
-    task: Mapping[str, Any] | None = field(default=None, repr=False)  # a log line has no place (RU2)
+    task: Mapping[str, Any] | None = field(default=None, repr=False)  # keeps places out of log lines (RU2)
     reason: str | None = None
 
 
@@ -65,7 +68,7 @@ class _Held:
     call: Mapping[str, Any] | None = None
     task: Mapping[str, Any] | None = None
     report: State | None = None
-    report_at: int | None = None  # when it is due, by the own clock; None: it was said
+    report_at: int | None = None  # when it is due, by the own clock; None after it was sent
     next_report_at: int = 0
 
     @property
@@ -76,9 +79,9 @@ class _Held:
 @dataclass(slots=True)
 class _Answer:
     message: Message
-    at: int  # when it is to be said (again), by the own clock
+    at: int  # when to send it (again), by the own clock
     until: int  # own clock
-    left: int | None = None  # how often on this connection; None: as often as it takes
+    left: int | None = None  # how many more times on this connection; None: until answered
 
 
 def _checked(call_id: object) -> str:
@@ -109,39 +112,39 @@ class Calls:
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
         self._answers: dict[str, _Answer] = {}
-        self._once: list[Message] = []  # declines of calls without a seat
+        self._once: list[Message] = []  # declines of calls in which this responder has no seat
         self._declined: OrderedDict[str, None] = OrderedDict()
-        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the revision that was held
+        self._over: OrderedDict[str, int] = OrderedDict()  # id -> the last revision that was held
 
     def __len__(self) -> int:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """The call as it was rung last; None if it is not held."""
+        """Return the newest revision of this call that was received; None if the call is not held."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Where to go; None without a seat."""
+        """Return the task, which says where to go; None without a seat."""
         held = self._held.get(call_id)
         return None if held is None else held.task
 
     def tasks(self) -> list[Mapping[str, Any]]:
-        """All tasks that are held: one, as a rule."""
+        """Return all tasks that are held, usually at most one."""
         return [held.task for held in self._held.values() if held.task is not None]
 
     def ringing(self) -> list[Mapping[str, Any]]:
-        """The calls that are held and for which there is no task."""
+        """Return the held calls for which there is no task."""
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Whether an accept or the decline of a seat still waits for its answer."""
+        """Return whether an accept, or the decline of a seat, still waits for the server's answer."""
         return call_id in self._answers
 
-    # ---- what the server sends: KeyError, TypeError or ValueError of what lacks something ------------------------
+    # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
 
     def take_call(self, call: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Take the call of a `call` message."""
+        """Store the call of a `call` message and return the changes to show."""
         key, revision = _text(call["id"], "id"), _whole(call["revision"], "revision")
         expires_at = parse_time(call["expires_at"])
         keep_until = own_ms + min(MAX_LIFE_MS, max(0, expires_at - parse_time(call["issued_at"])))
@@ -158,14 +161,17 @@ class Calls:
         return [self._change(CallKind.CALL, key)]
 
     def take_task(self, task: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Take a `task` message. Whoever of this person's devices has accepted, all of them have the task."""
+        """Store a `task` message and return the changes to show.
+
+        All devices of a person get the task, whichever of them accepted.
+        """
         key, revision = _text(task["id"], "id"), _whole(task["revision"], "revision")
         expires_at, place = parse_time(task["expires_at"]), task["place"]
         if not isinstance(place, Mapping):
             raise TypeError("place is no map")
         answer = self._answers.get(key)
         if answer is not None and answer.message["type"] == "decline":
-            answer.left = None  # there is a seat to give back; the task may have crossed our word
+            answer.left = None  # a seat must be given back; the task may have crossed our decline
             return []
         held = self._held.get(key)
         if expires_at <= now_ms or (held is None and revision <= self._over.get(key, 0)):
@@ -180,7 +186,10 @@ class Calls:
         return [self._change(CallKind.TASK, key)]
 
     def take_standdown(self, message: Mapping[str, Any]) -> list[CallChange]:
-        """Take a `standdown` message; of something of which nothing is held or asked it means nothing."""
+        """Remove the call of a `standdown` message and return the changes to show.
+
+        The message has no effect if the call is neither held nor answered.
+        """
         key, reason = _text(message["id"], "id"), _text(message["reason"], "reason")
         held, answer = self._held.pop(key, None), self._answers.pop(key, None)
         if held is None and answer is None:
@@ -189,10 +198,13 @@ class Calls:
             _remember(self._over, key, held.revision)
         return [CallChange(CallKind.STANDDOWN, key, None if held is None else held.call, None, reason)]
 
-    # ---- what the person says: said by `due` ---------------------------------------------------------------------
+    # ---- the person's answers, which `due` returns for sending ----------------------------------------------------
 
     def accept(self, call_id: str, eta_s: int | None, own_ms: int) -> None:
-        """I am going, and there in `eta_s` seconds. Raises ValueError for what is no such time, and no id."""
+        """Accept a call, arriving in `eta_s` seconds.
+
+        Raises ValueError for an `eta_s` out of range or a malformed id.
+        """
         _checked(call_id)
         if eta_s is not None and (isinstance(eta_s, bool) or not 0 <= eta_s <= MAX_ETA_S):
             raise ValueError(f"eta_s: 0 to {MAX_ETA_S} seconds are needed")
@@ -202,10 +214,7 @@ class Calls:
         self._answers[call_id] = _Answer({"type": "accept", "id": call_id, **eta}, own_ms, self._until(call_id, own_ms))
 
     def decline(self, call_id: str, own_ms: int) -> None:
-        """I am not going, also after an accept: then the seat is free again. What is held of the call is dropped.
-
-        Raises ValueError for what is no id.
-        """
+        """Decline a call and drop it; after an accept this frees the seat. Raises ValueError for a malformed id."""
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
         _remember(self._declined, call_id, None)
@@ -217,7 +226,7 @@ class Calls:
             self._once.append(message)
 
     def report(self, call_id: str, state: State, own_ms: int) -> None:
-        """`aed`: I have one; `arrived`. Raises ValueError without a seat, and for another state."""
+        """Report `aed` (I have a defibrillator) or `arrived`. Raises ValueError without a seat or for another state."""
         held = self._held.get(call_id)
         if state not in get_args(State):
             raise ValueError(f"state: one of {', '.join(get_args(State))} is needed")
@@ -225,12 +234,12 @@ class Calls:
             raise ValueError("report: there is no task of this id; only who holds a seat reports")
         held.report, held.report_at = state, max(own_ms, held.next_report_at)
 
-    # ---- when ----------------------------------------------------------------------------------------------------
+    # ---- time ----------------------------------------------------------------------------------------------------
 
     def connected(self, own_ms: int) -> None:
-        """There is a new connection: what waits for an answer is said at once (Rules 2 and 6).
+        """Schedule the answers and reports for sending again on a new connection (Rules 2 and 6).
 
-        But for declines without a seat: whom a call rings again declines it again (Rule 3).
+        Declines without a seat are dropped: if the server sends the call again, `take_call` declines it again (Rule 3).
         """
         self._once.clear()
         for answer in self._answers.values():
@@ -239,7 +248,7 @@ class Calls:
             held.report_at = None if held.report is None else max(own_ms, held.next_report_at)
 
     def due(self, own_ms: int) -> list[Message]:
-        """What is to be said now; it counts as said."""
+        """Return the messages to send now, and count them as sent."""
         messages, self._once = self._once, []
         for answer in self._answers.values():
             if answer.at <= own_ms and answer.left != 0:
@@ -252,7 +261,7 @@ class Calls:
         return messages
 
     def next_due(self) -> int | None:
-        """When, by the own clock, `due` has something to say; None if nothing waits."""
+        """Return when, by the own clock, `due` has a message to send; None if nothing waits."""
         if self._once:
             return 0
         answers = [answer.at for answer in self._answers.values() if answer.left != 0]
@@ -260,12 +269,15 @@ class Calls:
         return min(answers + reports, default=None)
 
     def next_expiry(self, ahead_ms: int) -> int | None:
-        """When, by the own clock, `expire` has something to do. `ahead_ms`: the server's clock minus the own one."""
+        """Return when, by the own clock, `expire` must be called; None if nothing ends.
+
+        `ahead_ms` is the server's clock minus the own clock.
+        """
         held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Drop what is over by either clock, its answers too (Rule 4)."""
+        """Drop calls that are over by either clock, with their answers, and return the changes (Rule 4)."""
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
         over = [key for key, each in self._held.items() if each.expires_at <= now_ms or each.keep_until <= own_ms]
@@ -276,14 +288,14 @@ class Calls:
         return changes
 
     def holding(self, limit: int) -> dict[str, int]:
-        """Id -> the highest revision that came, of what is held: the first entries of `holding` (RU3).
+        """Return id -> highest revision of the held calls, which go first into the `holding` of a `hello` (RU3).
 
-        `limit` is how many there may be: tasks first, then what ends last.
+        At most `limit` entries: calls with a task first, then those that end last.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
         return {key: self._held[key].revision for key in first[:limit]}
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    # ---- helpers -------------------------------------------------------------------------------------------------
 
     def _change(self, kind: CallKind, key: str) -> CallChange:
         held = self._held[key]

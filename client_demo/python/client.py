@@ -1,17 +1,19 @@
-"""A subscriber that stays connected: the asyncio shell round `holdings` and `reconnect`.
+"""A subscriber that stays connected: the asyncio shell around `holdings` and `reconnect`.
 
     client = Client("ws://127.0.0.1:8765/v1/stream", [Place.at(32.7767, -96.797)], on_change=show)
-    await client.run()  # until client.stop(), or until the server says that coming back makes no sense
+    await client.run()  # until client.stop(), or until the server says that reconnecting makes no sense
 
-Rule 1  The places, the filter and what is held outlive the connection; each `hello` says them anew.
-Rule 2  What happens is reported in order, by calls of `on_change`, never two at once. When the call returns, the alert
-        counts as shown and is acknowledged, unless it returned False.
+Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
+Rule 2  Changes are reported in order by calls of `on_change`, never two at once. When the call returns, the alert
+        counts as shown and is acknowledged, unless the call returned False.
 Rule 3  A token that was refused is not sent again.
-Rule 4  With `verify`, what its proof does not bear out is dropped before anybody sees it: not held, not acknowledged.
-Rule 5  A server of an older release closes a `hello` that says `languages`. Then we come back without them, and say
-        them by `filter` to a server that shows in its `welcome` that it knows them, and in each `hello` after that.
-        So it is with `here`: it is said once a `welcome` had `quals`, by `move`, and in each `hello` after that.
-Rule 6  What a responder has answered outlives the connection, too; `calls` says when it is said (again).
+Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any callback: it is neither held nor
+        acknowledged.
+Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
+        them. If a `welcome` shows that the server knows languages, the client sends them in a `filter`, and in each
+        `hello` after that. The member `here` of a place works in the same way: the first `welcome` with `quals` is
+        followed by a `move` with `here`, and each `hello` after that contains it.
+Rule 6  A responder's answers outlive the connection too; `calls` decides when each is sent, and sent again.
 """
 
 import asyncio
@@ -51,14 +53,14 @@ __all__ = ["Client", "ClientError", "RequestRefused"]
 log = logging.getLogger("client_demo")
 
 HANDSHAKE_S = 10.0
-HEARTBEAT_S = 25.0  # if a welcome gave none that makes sense
-MAX_HEARTBEAT_S = 3600.0  # a connection that is looked after less often may have been dead for long
+HEARTBEAT_S = 25.0  # if the welcome has no valid interval
+MAX_HEARTBEAT_S = 3600.0  # with a longer interval a dead connection would go unnoticed
 MALFORMED = 4400
 MAX_LANGUAGES = 8
 _TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
-HERE_REF = 0  # of the `move` that says `here` behind a welcome; those of a link begin at 1
-RENEW_S = 60.0  # a token is renewed this long before it expires, or at four fifths of its time if that is later
-RENEW_AGAIN_S = 5.0  # when no fresh one could be had
+HERE_REF = 0  # `ref` of the `move` with `here` after a welcome; a link counts from 1
+RENEW_S = 60.0  # a token is renewed this long before it expires, or after 80 % of its life if that is later
+RENEW_AGAIN_S = 5.0  # after a failed renewal
 
 OnChange = Callable[[Change], object]
 OnCall = Callable[[CallChange], object]
@@ -68,7 +70,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How an attempt ended: what to do next, and why, in words."""
+    """How a connection attempt ended: what to do next, and why, in words."""
 
     after: After
     why: str
@@ -76,17 +78,17 @@ class Ending:
 
 
 class Client:
-    """One subscriber, over as many connections as it takes.
+    """One subscriber, which reconnects for as long as `run` lasts.
 
-    `token` is called before each connection, before the token expires and after the server refused one; it may be
-    a coroutine function. `languages` are tags such as "de-AT", the most wanted first: of an alert that comes in several
-    one is sent. `on_status` gets a line of text whenever the connection comes or goes. With `verify` the stream is a
-    signed one, and `on_untrusted` is told of each alert and cancel that is dropped. Raises ValueError for a language
-    that is no such tag, and for more than 8.
+    `token` is called before each connection, before the token expires and after the server has refused a token; it may
+    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in
+    several languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With
+    `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
+    dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
 
-    A responder has a place that is `here`; `on_call` is told what happens to calls, as `on_change` to alerts. `locate`,
-    which may be a coroutine function, is asked where the person is now whenever a call rings, so that it is said at
-    once how near they are.
+    A responder has a place that is `here`; `on_call` is called for changes of calls, as `on_change` is for alerts.
+    `locate` returns where the person is now and may be a coroutine function. It is called whenever a new call arrives,
+    so that the server learns at once how near the responder is.
     """
 
     def __init__(
@@ -109,14 +111,14 @@ class Client:
         pong_s: float = PONG_S,
     ) -> None:
         self.holdings, self.calls = Holdings(places), Calls()
-        self.quals: tuple[str, ...] = ()  # those of our token that count, as the last `welcome` had them
+        self.quals: tuple[str, ...] = ()  # the valid qualifications of our token, from the last `welcome`
         self._url, self._token_source, self._verify = url, token, verify
         self._wire = WIRES[wire] if verify is None else WIRES[wire].signed()
         self._filter: dict[str, Any] = {"categories": categories, "min_severity": min_severity}
         self._filter["languages"] = _tags(languages)
-        self._says_languages = True  # Rule 5
-        self._says_here = False  # Rule 5
-        self._hello_may_be_too_new = False  # it said languages or `here`, and has had no answer yet
+        self._says_languages = True  # whether a `hello` contains languages (Rule 5)
+        self._says_here = False  # whether places contain `here` (Rule 5)
+        self._hello_may_be_too_new = False  # the last one had languages or `here`, and is not answered yet
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted
@@ -124,7 +126,7 @@ class Client:
         self._stopping, self._held_changed = asyncio.Event(), asyncio.Event()
         self._welcomed = False
         self._asks_the_time = False
-        self._behind = 0  # how many messages the `welcome` has announced that are still to come
+        self._behind = 0  # number of messages that the `welcome` announced and that have not come yet
         self._is_caught_up = asyncio.Event()
         self._token: str | None = None
         self._refused_token: str | None = None
@@ -133,13 +135,13 @@ class Client:
     # ---- for the caller ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Stay connected until `stop`. Raises ClientError when coming back makes no sense."""
+        """Stay connected until `stop` is called. Raises ClientError when reconnecting makes no sense."""
         await first_to_end(self._stay_connected(), self._expire(), self._come_near(), self._stopping.wait())
 
     async def fetch(self) -> None:
-        """One short connection: take what there is, acknowledge it, close. Raises ClientError.
+        """Open one short connection, receive and acknowledge the messages that are waiting, and close.
 
-        For an app in the background that a push has woken (protocol, "A client's duties").
+        Raises ClientError. This is for an app in the background that a push has woken (protocol, "A client's duties").
         """
         await first_to_end(self.run(), self._caught_up_and_acknowledged())
 
@@ -149,25 +151,28 @@ class Client:
             await self._link.said_all()
 
     async def caught_up(self) -> None:
-        """Wait until everything that the last `welcome` announced has come."""
+        """Wait until all messages that the last `welcome` announced have come."""
         await self._is_caught_up.wait()
 
     def stop(self) -> None:
-        """End the run; the connection is closed with 1000."""
+        """End `run`; the connection is closed with code 1000."""
         self._stopping.set()
 
     def interrupt(self) -> None:
-        """Lose the connection, as in a tunnel: nothing is said to the server. The run goes on and comes back."""
+        """Drop the connection without a close frame, as in a tunnel. `run` goes on and reconnects."""
         if self._link is not None:
             self._link.abort()
 
     async def move(self, places: Sequence[Place]) -> None:
-        """Be somewhere else: at once for what is held; on return the server knows, or the next `hello` says it."""
+        """Change the places.
+
+        Held alerts are judged again at once; on return the server knows the places, or the next `hello` sends them.
+        """
         self._report(self.holdings.expire(own_ms()) + self.holdings.move(places))
         await self._ask({"type": "move", "places": self._said_places()})
 
     async def filter(self, **fields: Any) -> None:
-        """Change `categories`, `min_severity`, `languages`, or some of them: None clears, what is left out stays."""
+        """Change `categories`, `min_severity` or `languages`: None clears a filter, an omitted one stays."""
         if "languages" in fields:
             fields["languages"] = _tags(fields["languages"])
         self._filter |= fields
@@ -177,32 +182,33 @@ class Client:
             await self._ask({"type": "filter", **fields})
 
     def ack(self, alert_id: str, revision: int) -> None:
-        """Say that the person has been shown this revision (for an `on_change` that returned False)."""
+        """Acknowledge that the person has been shown this revision (for an `on_change` that returned False)."""
         if self._link is not None:
             self._link.say_later({"type": "ack", "id": alert_id, "revision": revision})
 
     def accept(self, call_id: str, eta_s: int | None = None) -> None:
-        """I am going, and there in `eta_s` seconds: `on_call` is told the `task`, or of a `standdown`.
+        """Accept a call, arriving in `eta_s` seconds; `on_call` then gets the `task` or a `standdown`.
 
-        Said again until it is answered. Raises ValueError for an `eta_s` that is not 0 to 7,200, and what is no id.
+        The accept is sent again until it is answered. Raises ValueError for an `eta_s` outside 0 to 7,200 and for a
+        malformed id.
         """
         self.calls.accept(call_id, eta_s, own_ms())
         self._wake_for_calls()
 
     def decline(self, call_id: str) -> None:
-        """I am not going, or no longer: then the seat is free again. The call is not told any more."""
+        """Decline a call, also after an accept: then the seat is free again. The call is not reported any more."""
         self.calls.decline(call_id, own_ms())
         self._wake_for_calls()
 
     def report(self, call_id: str, state: State) -> None:
-        """Tell the dispatcher: `aed` (I have one) or `arrived`. Raises ValueError for who has no task there."""
+        """Report `aed` (I have a defibrillator) or `arrived` to the dispatcher. Raises ValueError without a task."""
         self.calls.report(call_id, state, own_ms())
         self._wake_for_calls()
 
     def away_m(self, call: Mapping[str, Any]) -> float | None:
-        """From here, else from our nearest place, to the middle of `near`, in metres; None where that means nothing.
+        """Return the metres from here, or else from the nearest place, to the centre of `near`; None if unknown.
 
-        `near` is a circle: whoever needs help is within its `radius_m` of there, and exactly where is in the task.
+        `near` is a circle: the person who needs help is inside its `radius_m`, and only the task has the exact place.
         """
         places = [place for place in self.holdings.places if place.here] or self.holdings.places
         try:
@@ -210,7 +216,7 @@ class Client:
         except (KeyError, TypeError, ValueError):
             return None
 
-    # ---- one connection after the other --------------------------------------------------------------------
+    # ---- connections ---------------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
         while True:
@@ -222,7 +228,7 @@ class Client:
             await asyncio.sleep(delay_s)
 
     async def _attempt(self) -> Ending:
-        """Connect and stay until the connection ends; how it ended."""
+        """Connect, stay until the connection ends, and return how it ended."""
         try:
             self._token = await self._fresh_token()
         except ClientError:
@@ -245,7 +251,7 @@ class Client:
             self._url,
             subprotocols=[Subprotocol(self._wire.subprotocol)],
             compression=None,
-            ping_interval=None,  # the link looks after that, at the server's own interval
+            ping_interval=None,  # the link sends pings, at the server's interval
             open_timeout=HANDSHAKE_S,
             close_timeout=2.0,
             proxy=None if is_loopback(self._url) else True,
@@ -253,7 +259,7 @@ class Client:
         try:
             return await self._talk(socket)
         finally:
-            await socket.close()  # with 1000, also when we are stopped; after the other's close it does nothing
+            await socket.close()  # with 1000, also after `stop`; does nothing if the server has closed
 
     async def _talk(self, socket: ClientConnection) -> Ending:
         if socket.subprotocol is None:
@@ -264,7 +270,7 @@ class Client:
         except ConnectionClosed as closed:
             return self._closed(closed)
         except TimeoutError:
-            link.abort()  # there is nobody to shake hands with
+            link.abort()  # nobody would answer a close handshake
             return Ending(After.WINDOW, "the server went silent")
         finally:
             self._link = None
@@ -282,20 +288,23 @@ class Client:
         self.calls.connected(own_ms())
         live = _live(welcome)
         self._on_status(f"connected, {live} to catch up on")
-        self._expect(live + said_more)  # the `ok` will tell what follows it
+        self._expect(live + said_more)  # the `ok` says how many messages follow
         await first_to_end(
             link.talk(_heartbeat_s(welcome)), self._renew_token(link, _expiry_ms(welcome)), self._answer_calls(link)
         )
 
     def _offer_languages(self, link: Link, welcome: Message) -> None:
-        """Say the languages that the `hello` has left out to a server that turns out to know them (Rule 5)."""
+        """Send the languages in a `filter` if the `hello` had left them out and the server knows them (Rule 5)."""
         if not self._says_languages and isinstance(welcome.get("languages"), list):
             self._says_languages = True
             if self._filter["languages"] is not None:
                 link.say({"type": "filter", "languages": self._filter["languages"]})
 
     def _offer_here(self, link: Link, welcome: Message) -> bool:
-        """Say `here` to a server that knows us for a responder, if the `hello` has not (Rule 5); whether it did."""
+        """Send `here` in a `move` if the server takes us for a responder and the `hello` had none (Rule 5).
+
+        Returns whether it did.
+        """
         said = self._says_here
         self.quals = _quals(welcome)
         self._says_here = bool(self.quals)
@@ -309,7 +318,7 @@ class Client:
         return [(place if self._says_here else replace(place, here=False)).to_map() for place in places]
 
     def _holding(self) -> dict[str, int]:
-        """What we go on showing: calls first (protocol, RU3)."""
+        """Return the `holding` of a `hello`: calls first (protocol, RU3), then alerts."""
         self._report_calls(self._expired_calls())
         calls = self.calls.holding(MAX_HOLDING)
         alerts, dropped = self.holdings.holding(own_ms(), MAX_HOLDING - len(calls))
@@ -342,7 +351,7 @@ class Client:
             self._refused_token = self._token
         return Ending(after, f"{meaning(code)} ({code})")
 
-    # ---- what comes in -------------------------------------------------------------------------------------
+    # ---- incoming messages ---------------------------------------------------------------------------------
 
     def _expect(self, behind: int) -> None:
         self._behind = behind
@@ -379,35 +388,35 @@ class Client:
             case "pong":
                 self._set_clock(message)
             case "error":
-                log.warning("the server refuses something: %s", message.get("detail"))
+                log.warning("the server has refused a message: %s", message.get("detail"))
             case unknown:
-                log.debug("ignoring a message of type %s", unknown)
+                log.debug("ignoring a message of unknown type %s", unknown)
 
     @staticmethod
     def _changes(take: Callable[..., list[Any]], *arguments: object) -> list[Any]:
         try:
             return take(*arguments)
         except (KeyError, TypeError, ValueError) as error:
-            log.warning("ignoring a message that lacks something: %r", error)
+            log.warning("ignoring an incomplete or malformed message: %r", error)
             return []
 
     def _set_clock(self, message: Mapping[str, Any]) -> None:
         self._asks_the_time = False
         now = _time_ms(message.get("now"))
         if now is None:
-            log.warning("ignoring a clock that can't be read, in a message of type %s", message["type"])
+            log.warning("ignoring an unreadable `now` in a message of type %s", message["type"])
             return
         self.holdings.set_clock(now, own_ms())
         self._report(self.holdings.expire(own_ms()))
         self._report_calls(self._expired_calls())
 
     def _clocks(self) -> tuple[int, int]:
-        """Our own clock and the server's, in ms."""
+        """Return our own clock and the server's, in ms."""
         now = own_ms()
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """What has come is over by the server's clock: is that still what the clock says?"""
+        """Ask the server for its time, because the alert that came has ended by the clock that it sent before."""
         if self._link is not None and not self._asks_the_time:
             self._asks_the_time = True
             self._link.say({"type": "ping"})
@@ -434,7 +443,7 @@ class Client:
         self._calls_changed.set()
 
     async def _expire(self) -> None:
-        """Drop what ends when it ends, connected or not."""
+        """Drop alerts and calls when they end, connected or not."""
         while True:
             self._held_changed.clear()
             expiries = (self.holdings.next_expiry(), self.calls.next_expiry(self.holdings.server_ms(0)))
@@ -444,10 +453,10 @@ class Client:
             if ended := self._expired_calls():
                 self._report_calls(ended)
 
-    # ---- what goes out -------------------------------------------------------------------------------------
+    # ---- outgoing messages ---------------------------------------------------------------------------------
 
     async def _answer_calls(self, link: Link) -> None:
-        """Say what a responder answers, and say it again, as `calls` has it."""
+        """Send a responder's answers, and send them again, when `calls` says they are due."""
         while True:
             self._calls_changed.clear()
             for message in self.calls.due(own_ms()):
@@ -455,7 +464,7 @@ class Client:
             await _set_or_due(self._calls_changed, self.calls.next_due())
 
     async def _come_near(self) -> None:
-        """When it rings, say where we are now (protocol, RU1)."""
+        """Send where the person is now whenever a new call arrives (protocol, RU1)."""
         while True:
             await self._rang.wait()
             self._rang.clear()
@@ -465,17 +474,20 @@ class Client:
                 answer = self._locate()
                 here = await answer if inspect.isawaitable(answer) else answer
                 rest = [place for place in self.holdings.places if not place.here]
-                if len(rest) < len(self.holdings.places):  # still on duty
+                if len(rest) < len(self.holdings.places):  # the person is still on duty
                     await self.move([replace(here, here=True), *rest])
             except Exception as error:
-                log.warning("where we are now could not be said: %s", type(error).__name__)
+                log.warning("the present position could not be sent: %s", type(error).__name__)
 
     async def _ask(self, message: Message) -> None:
-        if self._link is not None:  # else the next `hello` says it: Rule 1
+        if self._link is not None:  # otherwise the next `hello` says it (Rule 1)
             await self._link.ask(message)
 
     async def _fresh_token(self) -> str | None:
-        """Ask the caller for a token. Raises ClientError for one that has been refused: Rule 3."""
+        """Return a token from the caller's function.
+
+        Raises ClientError if the server has refused this token (Rule 3).
+        """
         if self._token_source is None:
             return None
         answer = self._token_source()
@@ -485,14 +497,14 @@ class Client:
         return token
 
     async def _renew_token(self, link: Link, expiry_ms: int | None) -> None:
-        """Send a fresh token before the present one expires, again and again."""
+        """Send a fresh token each time before the present one expires."""
         wait_s = self._renewal_s(expiry_ms)
         while wait_s is not None and self._token_source is not None:
             await asyncio.sleep(wait_s)
             try:
                 token = await self._fresh_token()
             except Exception as error:
-                log.warning("no fresh token: %s", error)
+                log.warning("no fresh token could be fetched (%s); keeping the present one", error)
                 token = self._token
             if token is None or token == self._token:
                 wait_s = RENEW_AGAIN_S
@@ -500,10 +512,10 @@ class Client:
             self._token = token
             await link.ask({"type": "token", "token": token})
             wait_s = self._renewal_s(token_expiry_ms(token))
-        await asyncio.Event().wait()  # nothing to renew, or nothing known of when: the server will say 4401
+        await asyncio.Event().wait()  # no token, or its expiry is unknown: the server will close with 4401
 
     def _renewal_s(self, expiry_ms: int | None) -> float | None:
-        """How long to wait before asking for the next token, in seconds."""
+        """Return the seconds until the next token must be fetched; None if the expiry is unknown."""
         if expiry_ms is None:
             return None
         left_s = (expiry_ms - self.holdings.server_ms(own_ms())) / 1000
@@ -512,16 +524,16 @@ class Client:
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
     """Wait for the event, or until this moment of our own clock."""
-    # A minute at most: the loop's clock may stop while the machine sleeps, `own_ms` does not.
+    # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
-    # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event.
+    # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(delay_s):
             await event.wait()
 
 
 def _tags(languages: Sequence[str] | None) -> list[str] | None:
-    """The languages, if the server takes them: one that it does not take would end every `hello`."""
+    """Return the languages as a list. Raises ValueError for any that would make the server close every `hello`."""
     if languages is None:
         return None
     if isinstance(languages, str) or len(languages) > MAX_LANGUAGES or not all(map(_TAG.fullmatch, languages)):
@@ -529,7 +541,7 @@ def _tags(languages: Sequence[str] | None) -> list[str] | None:
     return list(languages)
 
 
-# ---- what a welcome says: what makes no sense in it counts as not said ------------------------------------------
+# ---- members of a welcome: an invalid value counts as absent ----------------------------------------------------
 
 
 def _window_ms(welcome: Message) -> tuple[object, object]:
@@ -564,7 +576,10 @@ def _time_ms(text: object) -> int | None:
 
 
 def token_expiry_ms(token: str) -> int | None:
-    """The `exp` of a JWT in ms since 1970, unverified, just to know when to fetch the next one. None if unreadable."""
+    """Return the `exp` of a JWT in ms since 1970, or None if unreadable.
+
+    Its signature is not verified: the value only says when to fetch the next token.
+    """
     try:
         claims = json.loads(decoded(token.split(".")[1]))
         return int(claims["exp"] * 1000)

@@ -1,4 +1,4 @@
-"""Registrations of phones that sleep, with `geocast push` (push-rules.md): what is told to whom, and for how long.
+"""Registrations of sleeping phones with `geocast push` (push-rules.md).
 
 async with Devices("https://alerts.example", token) as devices:
     answer = await devices.register(device_id, subscription.to_map(), [Place.at(32.7767, -96.797)])
@@ -13,19 +13,21 @@ import h3
 from .api import Answer, ApiClient, in_path
 from .geo import Place, cell_reach_m
 
-RESOLUTION = 8  # of the cells that are told: they reach some 0.6 km
+RESOLUTION = 8  # of the cells that the server gets; each reaches about 0.6 km
 COARSEST = 5
 MAX_PLACES = 8
 
 
 def new_device_id() -> str:
-    """An id for a phone, which it keeps: nobody can guess it (WPR1)."""
+    """Return a new id for a phone to keep; nobody can guess it (WPR1)."""
     return secrets.token_urlsafe(16)
 
 
 def cells_of(places: Sequence[Place], resolution: int = RESOLUTION) -> list[dict[str, str]]:
-    """What the server is told of these places: cells of this resolution, 5 to 9, or coarser ones where a place is known
-    less well than that. The places themselves stay on the phone. Raises ValueError for more than 8 places.
+    """Return the H3 cells that the server gets in place of these places, at `resolution` 5 to 9.
+
+    A place that is known less well gets a coarser cell. The places themselves stay on the phone. Raises ValueError for
+    more than 8 places.
     """
     if len(places) > MAX_PLACES:
         raise ValueError(f"at most {MAX_PLACES} places can be registered")
@@ -43,11 +45,15 @@ def _cell(place: Place, resolution: int) -> str:
 class Devices(ApiClient):
     """A connection to `geocast push` for a token with alerts:receive; use it as an async context manager.
 
-    What is refused raises Refused; what is not answered in time Unanswered.
+    A refused request raises Refused, a request without an answer in time Unanswered.
     """
 
     async def offer(self) -> Answer:
-        """`vapid`, which browsers call the `applicationServerKey`; `cells`, from and to; `lease_s`."""
+        """Return what the service offers.
+
+        The members are `vapid` (the browsers' `applicationServerKey`), `cells` (the coarsest and the finest resolution)
+        and `lease_s`.
+        """
         return await self._call("GET", "/v1/push")
 
     async def register(
@@ -60,9 +66,10 @@ class Devices(ApiClient):
         holding: Mapping[str, int] | None = None,
         **more: Any,
     ) -> Answer:
-        """Register a phone, or all of it anew, which renews its lease: `until`, `live`, and of a new one `secret`.
+        """Register a phone, or renew its registration: the answer has `until`, `live` and, the first time, `secret`.
 
-        `more`: `categories`, `min_severity`, `languages`, `proofs`. Raises ValueError for more than 8 places.
+        `more` may contain `categories`, `min_severity`, `languages` and `proofs`. Raises ValueError for more than 8
+        places.
         """
         body = {
             "subscription": subscription,
@@ -74,5 +81,5 @@ class Devices(ApiClient):
         return await self._call("PUT", f"/v1/devices/{in_path(device_id)}", said)
 
     async def forget(self, device_id: str) -> None:
-        """Have nothing pushed to it any more, and nothing of it kept."""
+        """Delete a registration: the server pushes nothing more to the phone and keeps nothing about it."""
         await self._answer("DELETE", f"/v1/devices/{in_path(device_id)}")

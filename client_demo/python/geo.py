@@ -1,6 +1,6 @@
-"""The sphere of the protocol ("Distance"), computed without the server's code: a client decides for itself.
+"""The sphere of the protocol ("Distance"), computed without the server's code so that clients decide independently.
 
-Degrees for coordinates, metres for distances.
+Coordinates are in degrees, distances in metres.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ import h3
 
 from .polygon import depth_of, is_polygon, middle, unit_vector
 
-EARTH_RADIUS_M = 6_371_007.180918475  # H3's own, as the protocol says
+EARTH_RADIUS_M = 6_371_007.180918475  # the radius that H3 uses, as the protocol says
 MAX_ACCURACY_M = 2000.0
 EDGE_M = 0.01  # "within 1 cm of the edge either answer is right"
 
@@ -20,7 +20,7 @@ Shape = Mapping[str, Any]
 
 
 def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
-    """Great-circle distance in metres, by the haversine formula."""
+    """Return the great-circle distance in metres, by the haversine formula."""
     a, b = radians(a_lat), radians(b_lat)
     half_lat, half_lng = (b - a) / 2, radians(b_lng - a_lng) / 2
     square = sin(half_lat) ** 2 + cos(a) * cos(b) * sin(half_lng) ** 2
@@ -28,14 +28,14 @@ def distance_m(a_lat: float, a_lng: float, b_lat: float, b_lng: float) -> float:
 
 
 def offset(lat: float, lng: float, north_m: float, east_m: float) -> tuple[float, float]:
-    """The point about `north_m` and `east_m` metres away: good for making places up, not for judging them."""
+    """Return the point about `north_m` and `east_m` metres away, for inventing places rather than for judging them."""
     new_lat = max(-90.0, min(90.0, lat + degrees(north_m / EARTH_RADIUS_M)))
     new_lng = lng + degrees(east_m / (EARTH_RADIUS_M * max(0.01, cos(radians(lat)))))
     return new_lat, (new_lng + 180) % 360 - 180
 
 
 def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) -> tuple[float, float]:
-    """The point at this share (0 to 1) of the great circle from one point to another, which must not be antipodes."""
+    """Return the point at this share (0 to 1) of the great circle between two points, which must not be antipodes."""
     angle = distance_m(a_lat, a_lng, b_lat, b_lng) / EARTH_RADIUS_M
     if angle == 0:
         return a_lat, a_lng
@@ -48,17 +48,17 @@ def along(a_lat: float, a_lng: float, b_lat: float, b_lng: float, share: float) 
 
 
 def cell_reach_m(cell: str) -> float:
-    """From the centre of an H3 cell to the farthest point of its boundary: of an edge that is one of its ends."""
+    """Return the metres from the centre of an H3 cell to the farthest corner, the farthest point of its boundary."""
     centre = h3.cell_to_latlng(cell)
     return max(distance_m(*centre, *corner) for corner in h3.cell_to_boundary(cell))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a subscriber is, or cares about: a point with a reach in metres.
+    """Where a subscriber is, or a place that matters to them: a point with a reach in metres.
 
-    `here`: the person is there now. Who has a qualification is on duty with such a place (call-rules.md), and off duty
-    without one.
+    `here` means that the person is there now. A person with a qualification is on duty with such a place
+    (call-rules.md), and off duty without one.
     """
 
     lat: float
@@ -69,14 +69,14 @@ class Place:
 
     @classmethod
     def at(cls, lat: float, lng: float, accuracy_m: float = 0.0, *, here: bool = False) -> "Place":
-        """A point; a fix worse than 2,000 m counts as 2,000 m (protocol, "Messages")."""
+        """Return a point as a place; an accuracy above 2,000 m counts as 2,000 m (protocol, "Messages")."""
         return cls(lat, lng, min(max(accuracy_m, 0.0), MAX_ACCURACY_M), here=here)
 
     @classmethod
     def in_cell(cls, cell: str, *, here: bool = False) -> "Place":
-        """Somewhere in an H3 cell: its centre, with the greatest distance from there to its boundary as reach.
+        """Return an H3 cell as a place: its centre, with the distance to its farthest corner as reach.
 
-        Raises ValueError for what is no H3 cell of resolution 7 to 15.
+        Raises ValueError for text that is no H3 cell of resolution 7 to 15.
         """
         if not h3.is_valid_cell(cell) or not 7 <= h3.get_resolution(cell) <= 15:
             raise ValueError(f"not an H3 cell of resolution 7 to 15: {cell}")
@@ -85,14 +85,14 @@ class Place:
 
     @classmethod
     def from_map(cls, place: Mapping[str, Any]) -> "Place":
-        """The place of a message."""
+        """Return the place that a message contains."""
         here = place.get("here", False)
         if "cell" in place:
             return cls.in_cell(place["cell"], here=here)
         return cls.at(place["lat"], place["lng"], place.get("accuracy_m", 0.0), here=here)
 
     def to_map(self) -> dict[str, Any]:
-        """The place as a message carries it: a cell goes without its coordinates."""
+        """Return the place as a message carries it: a cell goes without its coordinates."""
         here = {"here": True} if self.here else {}
         if self.cell is not None:
             return {"cell": self.cell, **here}
@@ -101,16 +101,16 @@ class Place:
 
 
 def margin_m(shape: Shape, place: Place) -> float:
-    """How far inside a circle or a polygon the place is, in metres; negative when it is outside."""
+    """Return how far inside a circle or polygon the place is, in metres; negative outside."""
     if is_polygon(shape):
         return depth_of(shape, place.lat, place.lng, EARTH_RADIUS_M) + place.reach_m
     return float(shape["radius_m"]) + place.reach_m - distance_m(place.lat, place.lng, shape["lat"], shape["lng"])
 
 
 def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
-    """How far inside the area the best of the places is, in metres; negative outside, -inf without places.
+    """Return how far inside the area the best of the places is, in metres; negative outside, -inf without places.
 
-    A shape of a type that is not known counts as inside: the alert must be shown (protocol, "Growing").
+    A shape of an unknown type counts as inside: the alert must be shown (protocol, "Growing").
     """
     best = float("-inf")
     for shape in area:
@@ -121,18 +121,18 @@ def depth_m(area: Iterable[Shape], places: Sequence[Place]) -> float:
 
 
 def is_inside(area: Iterable[Shape], places: Sequence[Place]) -> bool:
-    """Whether one of the places is inside one of the shapes; the edge belongs to the inside."""
+    """Return whether one of the places is inside one of the shapes; the edge belongs to the inside."""
     return depth_m(area, places) >= 0
 
 
 def away_m(area: Iterable[Shape], places: Sequence[Place]) -> float | None:
-    """From the nearest place to the nearest centre, in metres; None where that means nothing."""
+    """Return the metres from the nearest place to the nearest centre of a shape; None without places or centres."""
     centres = [centre for shape in area if (centre := _centre(shape)) is not None]
     return min((distance_m(place.lat, place.lng, *centre) for centre in centres for place in places), default=None)
 
 
 def _centre(shape: Shape) -> tuple[float, float] | None:
-    """The point from which distances to a shape are counted (protocol, D6); None of one that is not known."""
+    """Return the point from which distances to a shape are measured (protocol, D6); None for an unknown shape."""
     if is_polygon(shape):
         x, y, z = middle(shape)
         return degrees(atan2(z, hypot(x, y))), degrees(atan2(y, x))

@@ -1,15 +1,17 @@
-"""What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own.
+"""The alerts that a client holds. Takes alerts, cancels and the time, returns changes to show, and does no I/O.
 
-Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
-Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. But that `now` may be
-        wrong, and be set right: what it has ended is kept, and shown again when it lives again. It is forgotten when
-        the own clock agrees, which nobody sets: an alert lives at most from `issued_at` to `expires_at`, counted from
-        when it came.
+Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
+Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. That `now` may be
+        wrong, and be corrected later: so an alert that it has ended is kept, and shown again if the correction makes it
+        live again. It is deleted when the own clock, which nobody sets, agrees: an alert lives at most from `issued_at`
+        to `expires_at`, counted from its arrival. Example: node A's clock is an hour ahead and ends an alert; the
+        client reconnects to node B, whose `welcome` has the right time, and the alert is shown again.
 Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
 Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
-Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we show, or may show again.
+Rule 5  Alerts that do not fit into `holding` are dropped first, so that the server knows of all that we show, or may
+        show again.
 
-What is reported when a revision comes, or when we move:
+The changes that are reported when a revision comes, or when we move:
 
     shown before   here before   here now    reported
     no             -             yes         new
@@ -19,7 +21,7 @@ What is reported when a revision comes, or when we move:
     yes            no            yes         back_here
     yes            no            no          nothing
 
-What has expired counts as not shown before, so what lives again is new.
+An alert that has expired counts as not shown before, so an alert that is live again is new.
 """
 
 from collections import OrderedDict
@@ -31,8 +33,8 @@ from typing import Any
 from .geo import Place, is_inside
 from .times import parse_time
 
-MAX_HOLDING = 256  # protocol, `hello`; and so much is kept of what is over by the server's clock alone
-MAX_CANCELLED = 1024  # ids, for Rule 3; an id is at most 128 characters
+MAX_HOLDING = 256  # protocol, `hello`; also the limit of alerts that only the server's clock has ended
+MAX_CANCELLED = 1024  # ids kept for Rule 3, of at most 128 characters each
 
 Alert = Mapping[str, Any]
 
@@ -40,7 +42,7 @@ _ANYWHERE = Place.at(0.0, 0.0)
 
 
 class Kind(StrEnum):
-    """What happened to something that is, or was, shown."""
+    """The kind of a change of an alert that is, or was, shown."""
 
     NEW = "new"
     UPDATED = "updated"
@@ -48,7 +50,7 @@ class Kind(StrEnum):
     BACK_HERE = "back_here"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
-    DROPPED = "dropped"  # Rule 5: more is held than can be listed
+    DROPPED = "dropped"  # more alerts are held than `holding` may list (Rule 5)
 
 
 SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
@@ -56,7 +58,7 @@ SHOWN = (Kind.NEW, Kind.UPDATED, Kind.BACK_HERE)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing to show: the alert as last held, whether we are inside, and why it was cancelled."""
+    """One change to show: the alert as last held, whether we are inside, and why it was cancelled."""
 
     kind: Kind
     alert: Alert
@@ -69,13 +71,13 @@ class _Held:
     alert: Alert
     revision: int
     expires_at: int  # ms since 1970, the server's time
-    keep_until: int  # own clock: over by then, whatever the server's clock says
+    keep_until: int  # own clock: the alert is over by then, whatever the server's clock says
     here: bool = False
     shown: bool = False
     over: bool = False  # by the server's clock
 
     def reassess(self, places: Sequence[Place], revised: bool) -> Kind | None:
-        """Apply the table of the module's docstring."""
+        """Judge the alert by these places and return the change, by the table of the module's docstring."""
         was_here, self.here = self.here, is_inside(self.alert["area"], places)
         if self.over:
             return None
@@ -87,7 +89,7 @@ class _Held:
         return Kind.NO_LONGER_HERE if was_here else None
 
     def look(self, now: int) -> Kind | None:
-        """Is it over by the server's clock, or no longer? (Rule 2)"""
+        """Update whether the alert is over by the server's clock, and return the change, if any (Rule 2)."""
         was_over, self.over = self.over, self.expires_at <= now
         if self.over:
             was_shown, self.shown = self.shown, False
@@ -102,7 +104,7 @@ class _Held:
 
 
 def _life_ms(alert: Alert) -> int:
-    """How long it lives at most, from when it comes; 0 if it does not say when it was issued."""
+    """Return the longest time that the alert can live after its arrival; 0 if its times cannot be read."""
     try:
         return max(0, parse_time(alert["expires_at"]) - parse_time(alert["issued_at"]))
     except (KeyError, TypeError, ValueError):
@@ -110,7 +112,7 @@ def _life_ms(alert: Alert) -> int:
 
 
 def _check_area(area: object) -> None:
-    """See that places can be judged by it, so that none of it goes wrong at a later move."""
+    """Raise an error for an area that places cannot be judged by, so that no later move fails."""
     if not isinstance(area, list) or not all(isinstance(shape, Mapping) for shape in area):
         raise TypeError("area is no list of shapes")
     is_inside(area, [_ANYWHERE])
@@ -135,58 +137,67 @@ class Holdings:
         return sum(not held.over for held in self._held.values())
 
     def get(self, alert_id: str) -> Alert | None:
-        """The revision that is held of this alert, be it over by the server's clock or not."""
+        """Return the revision that is held of this alert, also if it is over by the server's clock."""
         held = self._held.get(alert_id)
         return None if held is None else held.alert
 
     @property
     def kept(self) -> int:
-        """How many are over by the server's clock, and may be live all the same (Rule 2)."""
+        """The number of alerts that are over by the server's clock but kept, as that clock may be wrong (Rule 2)."""
         return sum(held.over for held in self._held.values())
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """Where we are, and what else we care about."""
+        """The places where we are, and the others that matter to us."""
         return self._places
 
     def here(self) -> list[Alert]:
-        """What is to be on the screen: held, and we are inside."""
+        """Return the alerts to show on the screen: live, and we are inside."""
         return [held.alert for held in self._held.values() if held.here and not held.over]
 
     # ---- time ----------------------------------------------------------------------------------------------
 
     def set_clock(self, server_now_ms: int, own_ms: int) -> None:
-        """Take the server's `now` (of `welcome` or `pong`), read at `own_ms`. What it changes, `expire` tells."""
+        """Set the server's clock to the `now` of a `welcome` or `pong`, read at `own_ms`.
+
+        Call `expire` afterwards for the changes.
+        """
         self._correction_ms = server_now_ms - own_ms
 
     def server_ms(self, own_ms: int) -> int:
-        """The server's time at `own_ms`, in ms since 1970."""
+        """Return the server's time at `own_ms`, in ms since 1970."""
         return own_ms + self._correction_ms
 
     def next_expiry(self) -> int | None:
-        """When, by the own clock, the next alert expires or is forgotten; None when nothing is held."""
+        """Return when, by the own clock, the next alert expires or is deleted; None when nothing is held."""
         return min(
             (held.keep_until if held.over else held.expires_at - self._correction_ms for held in self._held.values()),
             default=None,
         )
 
     def expire(self, own_ms: int) -> list[Change]:
-        """Look at the clock: what has ended, and what lives again. What was never shown ends without a word."""
+        """Apply the clock and return the changes: alerts that ended, and those that are live again.
+
+        An alert that was never shown ends without a change.
+        """
         now = self.server_ms(own_ms)
         looked = [(held, held.look(now)) for held in self._held.values()]
         self._forget(own_ms)
         return [held.change(kind) for held, kind in looked if kind is not None]
 
     def _forget(self, own_ms: int) -> None:
-        """Drop what both clocks have ended, and what is too much to keep of the rest; none of it is shown."""
+        """Delete alerts that both clocks have ended, and those above the limit of kept ones. None of them is shown."""
         over = self._latest_end_first(key for key, held in self._held.items() if held.over)
         kept = [key for key in over if self._held[key].keep_until > own_ms]
         self._drop([*(set(over) - set(kept)), *kept[MAX_HOLDING:]], Kind.EXPIRED)
 
-    # ---- what the server sends -----------------------------------------------------------------------------
+    # ---- messages from the server --------------------------------------------------------------------------
 
     def take_alert(self, alert: Alert, own_ms: int) -> list[Change]:
-        """Take a revision from an `alert` message. KeyError, TypeError or ValueError of one that lacks something."""
+        """Take a revision from an `alert` message and return the changes.
+
+        Raises KeyError, TypeError or ValueError for an incomplete alert.
+        """
         key, revision, expires_at = alert["id"], alert["revision"], parse_time(alert["expires_at"])
         _check_area(alert["area"])
         keep_until, now = own_ms + _life_ms(alert), self.server_ms(own_ms)
@@ -212,7 +223,7 @@ class Holdings:
         return [] if kind is None else [held.change(kind)]
 
     def take_cancel(self, message: Mapping[str, Any]) -> list[Change]:
-        """Take a `cancel` message; for something that is not held it means nothing."""
+        """Take a `cancel` message and return the changes; it has no effect on an id that is not held."""
         key = message["id"]
         held = self._held.get(key)
         if held is None or message["revision"] <= held.revision:
@@ -222,20 +233,20 @@ class Holdings:
             self._cancelled.popitem(last=False)
         return self._drop([key], Kind.CANCELLED, message.get("reason"))
 
-    # ---- what we do ----------------------------------------------------------------------------------------
+    # ---- the client's own steps ----------------------------------------------------------------------------
 
     def move(self, places: Sequence[Place]) -> list[Change]:
-        """Be somewhere else."""
+        """Replace the places and return the changes."""
         self._places = tuple(places)
         kinds = [(held, held.reassess(self._places, revised=False)) for held in self._held.values()]
         return [held.change(kind) for held, kind in kinds if kind is not None]
 
     def holding(self, own_ms: int, limit: int = MAX_HOLDING) -> tuple[dict[str, int], list[Change]]:
-        """`holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5).
+        """Return the `holding` of a `hello` (id -> revision), and the changes that were needed for it (Rules 2 and 5).
 
-        `limit` is how many there may be: calls come before alerts.
-        What we are no longer inside of is listed too: its cancel, or a revision that brings it back, is for us. So is
-        what only the server's clock has ended: what lives again may have been cancelled meanwhile.
+        `limit` is the most alerts that may be listed, as calls come before alerts. Alerts whose area we have left are
+        listed too: a cancel, or a revision that brings the alert back, is still for us. So are alerts that only the
+        server's clock has ended: an alert that becomes live again may have been cancelled meanwhile.
         """
         changes = self.expire(own_ms)
         latest_first = self._latest_end_first(self._held)
@@ -245,17 +256,21 @@ class Holdings:
     # ---- from one run to the next ----------------------------------------------------------------------------
 
     def saved(self, wall_minus_own_ms: int = 0) -> list[dict[str, Any]]:
-        """What is held, as JSON has it; see `restore`. The own clock of the next run may begin anywhere."""
+        """Return the held alerts as JSON values, for `restore`.
+
+        The own clock of the next run may begin anywhere, so times are saved by the wall clock.
+        """
         return [
             {"alert": held.alert, "shown": held.shown, "keep_until": held.keep_until + wall_minus_own_ms}
             for held in self._held.values()
         ]
 
     def restore(self, saved: Sequence[Mapping[str, Any]], own_ms: int, wall_minus_own_ms: int = 0) -> None:
-        """Hold again what `saved` gave; what has ended since is dropped by Rule 2, with the next clock that is known.
+        """Hold the alerts that `saved` returned.
 
-        The wall clock says how long it is kept, and nothing is kept for longer than it lives at most: that clock may
-        be wrong. Raises KeyError, TypeError or ValueError for anything else.
+        Alerts that have ended since are dropped by Rule 2 when the clock is next set. The wall clock says how long an
+        alert is kept, but no alert is kept for longer than it can live at most, as the wall clock may be wrong. Raises
+        KeyError, TypeError or ValueError for any other input.
         """
         for each in saved:
             alert = each["alert"]

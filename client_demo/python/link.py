@@ -1,7 +1,7 @@
-"""One WebSocket connection of a client: what waits to be sent, who waits for an answer, and whether it still lives.
+"""One WebSocket connection of a client: its queue of messages, the requests that wait for answers, and its liveness.
 
-Knows nothing of alerts: messages go to `take`. Ends by raising websockets' ConnectionClosed, or TimeoutError when the
-server has gone silent.
+The connection knows nothing about alerts: it passes messages to `take`. It ends by raising websockets'
+ConnectionClosed, or TimeoutError when the server has gone silent.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from .wire import Message, Wire
 log = logging.getLogger("client_demo")
 
 WELCOME_S = 10.0
-PONG_S = 10.0  # protocol, "Close codes": dead 10 s after our ping
-MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300: its pings are answered on top of these
+PONG_S = 10.0  # dead if silent for 10 s after our ping (protocol, "Close codes")
+MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300, which also count our answers to its pings
 
 
 class ClientError(Exception):
-    """Coming back makes no sense, or a request was refused. The text is one line for a person."""
+    """Reconnecting makes no sense, or a request was refused. The text is one line for a person."""
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """The server answered a `move`, a `filter` or a `token` with an `error`; nothing of it was applied."""
+    """The server answered a `move`, a `filter` or a `token` with an `error` and applied none of it."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
@@ -35,14 +35,14 @@ class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours
 
 
 class Pace:
-    """A token bucket, in which a message may be overdrawn and then waits. Times in seconds, from any clock."""
+    """A token bucket that a message may overdraw; the message then waits. Times are in seconds, from any clock."""
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._per_s, self._burst = per_s, burst
         self._left, self._at = float(burst), 0.0
 
     def wait_s(self, now: float) -> float:
-        """Take one; how long to wait before it may be sent."""
+        """Take one token and return the seconds to wait before the message may be sent."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
         self._at = now
         return max(0.0, -self._left / self._per_s)
@@ -62,7 +62,7 @@ class Link:
         self._pace = Pace(MESSAGES_PER_S, BURST)
 
     async def greet(self, hello: Message) -> Message:
-        """Say hello and wait for the welcome. Raises ClientError when something else comes."""
+        """Send the hello and return the welcome. Raises ClientError for any other first message."""
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
             welcome = self._read(await self._socket.recv())
@@ -71,16 +71,16 @@ class Link:
         return welcome
 
     async def talk(self, heartbeat_s: float) -> None:
-        """Send what there is to say and hand on what comes, until the connection ends."""
+        """Send queued messages and pass on received ones until the connection ends."""
         await first_to_end(self._listen(heartbeat_s), self._speak())
 
     def say(self, message: Message) -> None:
-        """Send soon."""
+        """Queue a message for sending soon."""
         self._urgent.append(message)
         self._wake()
 
     def say_later(self, message: Message) -> None:
-        """Send when nothing else waits: acknowledgements may be many."""
+        """Queue a message behind all others, such as one of many acknowledgements."""
         self._later.append(message)
         self._wake()
 
@@ -89,11 +89,11 @@ class Link:
         self._waiting.set()
 
     async def said_all(self) -> None:
-        """Wait until nothing waits to be sent."""
+        """Wait until the queue of messages is empty."""
         await self._is_quiet.wait()
 
     async def ask(self, message: Message) -> None:
-        """Send and wait for the `ok`, or for the end of the connection. Raises RequestRefused."""
+        """Send a request and wait for its `ok`, or for the end of the connection. Raises RequestRefused."""
         self._refs += 1
         ref = self._refs
         answer = self._asked[ref] = asyncio.get_running_loop().create_future()
@@ -104,11 +104,11 @@ class Link:
             del self._asked[ref]
 
     def abort(self) -> None:
-        """End it without a word."""
+        """Drop the connection without a close frame."""
         self._socket.transport.abort()
 
     def let_go(self) -> None:
-        """The connection is over: who waits for an answer need not wait, the next `hello` says it all."""
+        """Release all waiting requests after the connection has ended, because the next `hello` contains them all."""
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_result(None)
@@ -134,7 +134,7 @@ class Link:
                 self._take(message)
 
     async def _receive(self, heartbeat_s: float) -> str | bytes:
-        """The next frame. After `heartbeat_s` of silence we ask whether anybody is there."""
+        """Return the next frame. After `heartbeat_s` of silence send a ping, and wait `pong_s` more."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(heartbeat_s):
                 return await self._socket.recv()
@@ -143,16 +143,16 @@ class Link:
             return await self._socket.recv()
 
     def _read(self, frame: str | bytes) -> Message | None:
-        """The message in a frame; None, with a word in the log, for what is none. A listener outlives nonsense."""
+        """Return the message in a frame; log a warning and return None for a frame without a valid message."""
         try:
             message = self._wire.decode(frame)
             return message if isinstance(message["type"], str) else None
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("ignoring a frame of %d bytes that is no message: %s", len(frame), type(error).__name__)
+            log.warning("ignoring a frame of %d bytes without a valid message: %s", len(frame), type(error).__name__)
             return None
 
     def _answers(self, message: Message) -> bool:
-        """Give an `ok` or `error` to who waits for it; whether somebody did."""
+        """Give an `ok` or `error` to the request that waits for it, and return whether there was one."""
         ref = message.get("ref")
         answer = self._asked.get(ref) if isinstance(ref, int) else None
         if message["type"] not in ("ok", "error") or answer is None or answer.done():
@@ -165,7 +165,7 @@ class Link:
 
 
 async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run them side by side until one returns or raises; end the others, and raise what it raised."""
+    """Run coroutines concurrently until one ends; cancel the others, and raise the error of the first."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,16 +1,17 @@
-"""What a phone shows for each push: messages and time in, notifications out. No I/O, no clock of its own.
+"""The notifications that a phone shows for pushes. Takes messages and the time, and does no I/O.
 
     taken = notices.take(subscription.read(pushed), own_ms())
-    show(taken.notice)                 # in the place of what is shown under its tag
+    show(taken.notice)                 # replaces the notification with the same tag
     for tag in taken.closed: close(tag)
 
-Rule 1  Each push shows exactly one notification, whatever it says; its tag is the alert's id, so a revision takes the
-        place of what it revises. (docs/reference/push-rules.md, WPC2)
-Rule 2  What is held is shared with the socket, in `holdings`: what both tell is news once. (WPC1)
-Rule 3  A phone that was told something new makes itself heard; nothing else does. (WPC3, WPC4)
-Rule 4  Nothing runs while a phone sleeps. So what has ended is closed at the next push, and what was called off or had
-        ended when it came, too; and each text says until when it holds. (WPC4, WPC5)
-Rule 5  A push may come late, so its `now` says how late it is at least, and no more. (WPC5)
+Rule 1  Each push shows exactly one notification, whatever it contains. Its tag is the alert's id, so a revision
+        replaces the notification of the revision before (docs/reference/push-rules.md, WPC2).
+Rule 2  The held alerts are shared with the socket, in `holdings`: an alert that both deliver is news once (WPC1).
+Rule 3  A notification makes a sound only when the phone learns something new (WPC3, WPC4).
+Rule 4  Nothing runs while a phone sleeps. So a notification whose alert has ended is closed at the next push. The same
+        goes for notifications of cancels and of alerts that had ended on arrival. Each text says until when the alert
+        is valid (WPC4, WPC5).
+Rule 5  A push may come late. The present is therefore at least the `now` of the push (WPC5).
 """
 
 from collections.abc import Callable
@@ -23,12 +24,12 @@ from .times import parse_time
 from .verify import Untrusted, Verifier
 from .wire import Message
 
-SOMETHING, RENEWAL = "-something", "-renewal"  # tags: an id begins with a letter or a digit
+SOMETHING, RENEWAL = "-something", "-renewal"  # tags that no alert has: an id begins with a letter or a digit
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What stands beside an alert's own words; what is in braces is put in."""
+    """Texts that surround an alert's own words; names in braces are filled in."""
 
     exercise: str = "Exercise: {title}"
     test: str = "Test: {title}"
@@ -43,9 +44,11 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A notification. `sound`: it is to be heard; `stays`: until somebody has looked; `lang`: of an alert's own words.
+    """A notification to show.
 
-    As browsers' `showNotification` has it: `renotify` and not `silent`; `requireInteraction`.
+    `sound` plays a sound; `stays` keeps the notification until a person dismisses it; `lang` is the language of the
+    alert's own words. For a browser's `showNotification`, `sound` means `renotify` and not `silent`, and `stays` means
+    `requireInteraction`.
     """
 
     tag: str
@@ -58,9 +61,9 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What comes of a push: what is shown, which tags are closed before, and what an open page is told.
+    """The result of a push: the notification, the tags to close before, and the changes for an open page.
 
-    `whole`: all has been said; else the rest is to be fetched by one short connection.
+    If `whole` is False, the push was cut: fetch the rest by one short connection.
     """
 
     notice: Notice
@@ -70,10 +73,11 @@ class Taken:
 
 
 class Notices:
-    """The notifications of one phone. `holdings` are those of the phone's `Client`, if it has one, and have the phone's
-    own places, which are finer than what the server is told. Where no socket has set their clock, the phone has to.
+    """The notifications of one phone.
 
-    `time_of` writes a moment, in ms since 1970, as the person has it on the clock; the second number is now.
+    `holdings` are those of the phone's `Client`, if it has one. They have the phone's own places, which are finer than
+    the places that the server has. If no socket has set their clock, the phone has to. `time_of(moment, now)` formats a
+    moment in ms since 1970 for the person; `now` is in the same unit.
     """
 
     def __init__(
@@ -86,17 +90,19 @@ class Notices:
     ) -> None:
         self.holdings = holdings
         self._verify, self._words, self._time_of = verify, words or Words(), time_of or local_time
-        self._cut: dict[str, Alert] = {}  # told in part: without an area they can't be held
-        self._cancelled: dict[str, Notice] = {}  # by ids that don't come back
-        self._open: dict[str, int] = {}  # tag -> until when it is shown, in ms since 1970; 0 for the next push
+        self._cut: dict[str, Alert] = {}  # alerts that were pushed in part: without an area they can't be held
+        self._cancelled: dict[str, Notice] = {}  # by id; a cancelled id does not come back
+        self._open: dict[
+            str, int
+        ] = {}  # tag -> end of its notification, in ms since 1970; 0 closes it at the next push
 
     @property
     def open(self) -> list[str]:
-        """The tags of all that is shown."""
+        """The tags of all notifications that are shown."""
         return list(self._open)
 
     def take(self, message: Message, own_ms: int, *, visible: bool = False) -> Taken:
-        """What is to be shown for a push. `visible`: somebody looks at the app, and sees it there."""
+        """Return the notification for a push. `visible` means that the app is on the screen; then there is no sound."""
         now = max(self.holdings.server_ms(own_ms), _said(message))
         changes, closed = self.holdings.expire(own_ms), self._close(now)
         notice, more, whole = self._decide(message, own_ms, now)
@@ -105,21 +111,21 @@ class Notices:
         return Taken(notice, [tag for tag in closed if tag != notice.tag], changes + more, whole)
 
     def opened(self, own_ms: int) -> list[str]:
-        """The app was opened: which tags are closed, as at a push."""
+        """Return the tags to close when the app is opened, as at a push."""
         return self._close(self.holdings.server_ms(own_ms))
 
     def _close(self, now: int) -> list[str]:
-        """Rule 4."""
+        """Return the tags of notifications whose alert has ended, and forget them (Rule 4)."""
         self._cut = {key: alert for key, alert in self._cut.items() if _end(alert) > now}
         over = [tag for tag, until in self._open.items() if until <= now]
         for tag in over:
             del self._open[tag]
         return over
 
-    # ---- what a push says --------------------------------------------------------------------------------------
+    # ---- the content of a push ---------------------------------------------------------------------------------
 
     def _decide(self, message: Message, own_ms: int, now: int) -> tuple[Notice, list[Change], bool]:
-        """The notice, what an open page is told, and whether that is all of it."""
+        """Return the notification, the changes for an open page, and whether the push was complete."""
         try:
             read = message if self._verify is None else self._verify.read(message)
             match read["type"]:
@@ -135,7 +141,7 @@ class Notices:
 
     def _alert(self, alert: Alert, own_ms: int, now: int, *, whole: bool) -> tuple[Notice, list[Change], bool]:
         key, before, changes = alert["id"], self._known(alert["id"]), list[Change]()
-        self._notice(alert, now, sound=False)  # raises for one that can't be shown, before anything of it is kept
+        self._notice(alert, now, sound=False)  # raises for an alert that can't be shown, before it is stored
         if key in self._cancelled:
             return self._shown(self._cancelled[key], 0), changes, True
         is_news = before is None or alert["revision"] > before["revision"]
@@ -158,25 +164,25 @@ class Notices:
         return self._shown(self._cancelled[key], 0), changes
 
     def _known(self, key: str) -> Alert | None:
-        """The newest revision that we have been told of."""
+        """Return the newest revision of this alert that the phone has received."""
         known = [alert for alert in (self.holdings.get(key), self._cut.get(key)) if alert is not None]
         return max(known, key=lambda alert: int(alert["revision"]), default=None)
 
-    # ---- in words ----------------------------------------------------------------------------------------------
+    # ---- texts -------------------------------------------------------------------------------------------------
 
     def _shown(self, notice: Notice, until: int) -> Notice:
         self._open[notice.tag] = until
         return notice
 
     def _again(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """An alert as it is now."""
+        """Return the notification of an alert as it is now."""
         end = _end(alert)
         if end <= now:
             return self._shown(Notice(alert["id"], self._words.ended), 0)
         return self._shown(self._notice(alert, now, sound=sound), end)
 
     def _notice(self, alert: Alert, now: int, *, sound: bool) -> Notice:
-        """An alert that lives. Raises for what lacks something, or has something else in its place."""
+        """Return the notification of a live alert. Raises an error for an alert with missing or malformed members."""
         lines = [str(alert["headline"])]
         places, area = self.holdings.places, alert.get("area")
         if places and area is not None and not is_inside(area, places):
@@ -197,7 +203,7 @@ class Notices:
 
 
 def local_time(moment_ms: int, now_ms: int) -> str:
-    """14:45, by this machine's time zone; 3 May 14:45, if that is not today."""
+    """Return the time in this machine's time zone, such as 14:45, or 3 May 14:45 if the moment is not today."""
     moment, now = (datetime.fromtimestamp(ms / 1000, UTC).astimezone() for ms in (moment_ms, now_ms))
     return f"{moment:%H:%M}" if moment.date() == now.date() else f"{moment.day} {moment:%b %H:%M}"
 
@@ -207,7 +213,7 @@ def _end(alert: Alert) -> int:
 
 
 def _said(message: Message) -> int:
-    """The `now` of a push (Rule 5); 0 where it says none that can be read."""
+    """Return the `now` of a push in ms since 1970, or 0 if it has none that can be read (Rule 5)."""
     try:
         return parse_time(message["now"])
     except (KeyError, TypeError, ValueError):

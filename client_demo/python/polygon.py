@@ -1,6 +1,6 @@
-"""How far inside a published polygon a place is (docs/guide/areas.md, D4 and D5), computed without the server's code.
+"""Depth of a place in a published polygon (docs/guide/areas.md, D4 and D5), computed without the server's code.
 
-Degrees for coordinates, metres for distances.
+Coordinates are in degrees, distances in metres.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,10 @@ Vector: TypeAlias = tuple[float, float, float]
 
 
 def is_polygon(shape: Mapping[str, Any]) -> bool:
-    """Whether this is a polygon as areas.md has them, with one ring. (Another one is a shape that is not known.)"""
+    """Return whether this is a polygon with one ring, as areas.md defines it.
+
+    Any other polygon counts as an unknown shape.
+    """
     match shape:
         case {"type": "Polygon", "coordinates": [[*ring]]} if len(ring) > 3 and all(map(_is_position, ring)):
             return isinstance(shape.get("buffer_m", 0), int | float)
@@ -24,13 +27,13 @@ def _is_position(value: object) -> bool:
 
 
 def middle(shape: Mapping[str, Any]) -> Vector:
-    """The direction of the sum of its corners, `c`, as a unit vector."""
+    """Return the direction of the sum of the corners, `c` in areas.md, as a unit vector."""
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0][1:]]
     return _normalised((sum(x for x, _, _ in corners), sum(y for _, y, _ in corners), sum(z for _, _, z in corners)))
 
 
 def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: float) -> float:
-    """How far inside its edge a point is, in metres; negative when it is outside. The buffer counts."""
+    """Return how far inside the polygon with its buffer a point is, in metres; negative outside."""
     place = unit_vector(lat, lng)
     corners = [unit_vector(lat, lng) for lng, lat in shape["coordinates"][0]]
     away_m = earth_radius_m * min(_angle_to_arc(place, a, b) for a, b in pairwise(corners))
@@ -38,13 +41,13 @@ def depth_of(shape: Mapping[str, Any], lat: float, lng: float, earth_radius_m: f
 
 
 def unit_vector(lat: float, lng: float) -> Vector:
-    """The point on the unit sphere."""
+    """Return the point on the unit sphere."""
     phi, theta = radians(lat), radians(lng)
     return cos(phi) * cos(theta), cos(phi) * sin(theta), sin(phi)
 
 
 def _winds_around(corners: Sequence[Vector], centre: Vector, place: Vector) -> bool:
-    """Whether the winding number is not 0, on the plane that touches the sphere at `centre`."""
+    """Return whether the winding number is not 0, on the plane that touches the sphere at `centre`."""
     if _dot(place, centre) <= 0:
         return False
     axis = min(((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), key=lambda axis: abs(_dot(axis, centre)))
@@ -63,8 +66,10 @@ def _on_plane(point: Vector, centre: Vector, east: Vector, north: Vector) -> tup
 
 
 def _angle_to_arc(place: Vector, a: Vector, b: Vector) -> float:
-    """The angle to the nearest point of the arc of a great circle from a to b."""
-    normal = _cross(_minus(a, b), (a[0] + b[0], a[1] + b[1], a[2] + b[2]))  # twice a × b, with all its digits
+    """Return the angle to the nearest point of the great-circle arc from a to b."""
+    normal = _cross(
+        _minus(a, b), (a[0] + b[0], a[1] + b[1], a[2] + b[2])
+    )  # equals 2 (a × b), without cancellation of digits
     if any(normal):
         normal = _normalised(normal)
         if _dot(place, _cross(normal, a)) >= 0 and _dot(place, _cross(b, normal)) >= 0:

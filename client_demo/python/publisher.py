@@ -33,25 +33,25 @@ class Publisher(ApiClient):
     """A connection to the api listener for a token with alerts:publish; use it as an async context manager."""
 
     async def publish(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish revision 1, or with `dry_run` only hear what would be answered."""
+        """Publish revision 1, or with `dry_run` only return the answer that publishing would get."""
         return await self._call("POST", "/v1/alerts" + ("?dry_run=true" if dry_run else ""), alert)
 
     async def revise(self, alert: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Publish the next revision, the whole alert with its `id` and `revision`; `dry_run` as for `publish`."""
+        """Publish the next revision: the whole alert with its `id` and `revision`. `dry_run` works as in `publish`."""
         path = f"/v1/alerts/{in_path(alert['id'])}/revisions"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), alert)
 
     async def cancel(self, alert_id: str, cancel: Mapping[str, Any], *, dry_run: bool = False) -> Answer:
-        """Cancel: `revision` (the next number), `reason` and `approval`; `dry_run` as for `publish`."""
+        """Cancel an alert by `revision` (the next number), `reason` and `approval`. `dry_run` works as in `publish`."""
         path = f"/v1/alerts/{in_path(alert_id)}/cancel"
         return await self._call("POST", path + ("?dry_run=true" if dry_run else ""), cancel)
 
     async def get(self, alert_id: str) -> Answer:
-        """State, alert and, of one's own, delivery counts: rounded without alerts:audit."""
+        """Return the state, the alert and, for one's own alert, delivery counts (rounded without alerts:audit)."""
         return await self._call("GET", f"/v1/alerts/{in_path(alert_id)}")
 
     async def live(self) -> list[Answer]:
-        """All live alerts, from however many pages; of one that was revised meanwhile, the newest revision."""
+        """Return all live alerts from all pages, each in its newest revision."""
         found: dict[str, Answer] = {}
         path: str | None = "/v1/alerts"
         while path is not None:
@@ -64,6 +64,9 @@ class Publisher(ApiClient):
 
 
 def _next_page(response: httpx.Response) -> str | None:
-    """The query of `Link: <…>; rel="next"` (RFC 8288): no answer can send the token to another host."""
+    """Return the path with the query of `Link: <…>; rel="next"` (RFC 8288).
+
+    The host is ignored, so that no answer can send the token elsewhere.
+    """
     link = response.links.get("next", {}).get("url")
     return None if link is None else "/v1/alerts?" + urlsplit(link).query

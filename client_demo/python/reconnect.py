@@ -1,12 +1,12 @@
-"""When to come back: the decisions of the protocol's table "Close codes". No I/O, no clock, no randomness of its own.
+"""Decisions about reconnecting, from the protocol's table "Close codes". Does no I/O and has no clock or randomness.
 
-Rule 1  The code decides, never the text. A code that is not listed means: within the window.
-Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
-Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to 120 s;
-        a `welcome` sets it back. A `retry` whose upper end is below 100 ms or above an hour, or which is no window
-        at all, counts as not said: it would bring a client back without a pause, or never.
-Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than all the others.
-Rule 5  What the server says in `Retry-After` is a lower bound.
+Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
+Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
+Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to 120
+        s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it is no
+        window at all: it would make a client reconnect without a pause, or never.
+Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
+Rule 5  The server's `Retry-After` is a lower bound.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from enum import Enum
 from typing import TypeGuard
 
 FIRST_WINDOW_S = (1.0, 30.0)
-LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # of the upper end that a server may ask for
+LEAST_WINDOW_S, LONGEST_WINDOW_S = 0.1, 3600.0  # limits of the upper end that a server may ask for
 MAX_WINDOW_S = 120.0
 NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """What to do after a connection has ended."""
+    """The action after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"
@@ -48,20 +48,20 @@ CLOSE_CODES: dict[int, tuple[After, str]] = {
     4429: (After.LATER, "we sent too many messages"),
 }
 
-# A handshake that is refused like this will be refused again: the URL or this client is wrong.
+# A handshake that got such a status will get it again: the URL or this client is wrong.
 HOPELESS_STATUS = {400, 403, 404, 405, 426}
 
 
 def after_close(code: int) -> After:
-    """What to do after a close with this code."""
+    """Return the action after a close with this code."""
     return CLOSE_CODES.get(code, (After.WINDOW, ""))[0]
 
 
 def after_refusal(status: int, welcomed_before: bool) -> After:
-    """What to do after a handshake that was answered with this HTTP status.
+    """Return the action after a handshake that was answered with this HTTP status.
 
-    Once we have been welcomed here, the URL is right: then a proxy between us and the node may be at fault,
-    and giving up would leave somebody without alerts.
+    After a first welcome the URL is known to be right. A proxy in between may then be at fault, and giving up would
+    leave somebody without alerts.
     """
     if status in HOPELESS_STATUS and not welcomed_before:
         return After.NEVER
@@ -69,7 +69,7 @@ def after_refusal(status: int, welcomed_before: bool) -> After:
 
 
 def meaning(code: int) -> str:
-    """The close code in words."""
+    """Return the meaning of a close code in words."""
     return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
 
 
@@ -82,7 +82,7 @@ def _is_window(min_ms: float, max_ms: float) -> bool:
 
 
 class Backoff:
-    """How long to wait before the next attempt. `draw` gives floats in [0, 1)."""
+    """The delays between attempts to connect. `draw` gives floats in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -91,15 +91,15 @@ class Backoff:
         self._last: After | None = None
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
-        """Take the `retry` window of a `welcome`, if it is one (Rule 3). The window begins anew in any case."""
+        """Take the `retry` window of a `welcome`, if it is valid (Rule 3), and reset the delays in any case."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
         if self._last is After.NEW_TOKEN:
-            self._last = None  # the new token was good; the next one may be fetched at once, too
+            self._last = None  # the new token worked, so the next one may be fetched at once too
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
-        """Seconds to wait; doubles the window's upper end for the next time."""
+        """Return the seconds to wait, and double the window's upper end for the next time."""
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

@@ -1,7 +1,8 @@
-"""A push subscription (RFC 8030) from the phone's side: the keys that it is encrypted for, and how a push is read (RFC
-8291, RFC 8188). Browsers do this by themselves; an app that gets its pushes by UnifiedPush has to.
+"""A push subscription (RFC 8030) on the phone: its encryption keys, and how to read a push (RFC 8291, RFC 8188).
 
-    subscription = Subscription(endpoint)          # whoever delivers the pushes has given the endpoint
+Browsers read pushes without help; an app that gets its pushes by UnifiedPush needs this module.
+
+    subscription = Subscription(endpoint)          # the push service has assigned the endpoint
     body = {"subscription": subscription.to_map(), "places": [{"cell": "8926cb19c93ffff"}]}   # PUT /v1/devices/{id}
     message = subscription.read(pushed)            # {"type": "alert", …}
 
@@ -18,7 +19,7 @@ from .wire import Message
 
 HEAD = struct.Struct("!16sIB")  # salt, size of a record, length of the sender's key (RFC 8188, 2.1)
 POINT_BYTES, TAG_BYTES = 65, 16
-LAST = b"\x02"  # ends the text of the last record; zeros pad it
+LAST = b"\x02"  # ends the text of the last record, before the padding of zeros
 
 try:
     from cryptography.exceptions import InvalidTag
@@ -32,21 +33,21 @@ except ImportError:
 
 
 class Subscription:
-    """An endpoint, and the keys of its own that it was made with."""
+    """A push endpoint, with the private key and the secret that were made for it."""
 
     def __init__(self, endpoint: str, private: ec.EllipticCurvePrivateKey | None = None, auth: bytes = b"") -> None:
-        """`private` (on P-256) and `auth` (16 bytes) are drawn where they are not given."""
+        """Use the given `private` (on P-256) and `auth` (16 bytes), or draw random ones."""
         self.endpoint = endpoint
         self.private = private or ec.generate_private_key(ec.SECP256R1())
         self.auth = auth or os.urandom(16)
         self._public = _bytes_of(self.private.public_key())
 
     def to_map(self) -> dict[str, Any]:
-        """As a browser's `PushSubscription.toJSON()` has it, for a registration."""
+        """Return the subscription for a registration, in the form of a browser's `PushSubscription.toJSON()`."""
         return {"endpoint": self.endpoint, "keys": {"p256dh": encoded(self._public), "auth": encoded(self.auth)}}
 
     def read(self, body: bytes) -> Message:
-        """The message in a push. Raises ValueError for what was not encrypted for these keys, or is no message."""
+        """Return the message in a push. Raises ValueError if it was encrypted for other keys or holds no message."""
         try:
             text = self._decrypt(body)
         except (InvalidTag, ValueError, struct.error):
@@ -62,7 +63,7 @@ class Subscription:
     def _decrypt(self, body: bytes) -> bytes:
         salt, size, length = HEAD.unpack_from(body)
         sender, sealed = body[HEAD.size : HEAD.size + length], body[HEAD.size + length :]
-        if length != POINT_BYTES or not TAG_BYTES < len(sealed) <= size:  # RFC 8291, 4: it is one record
+        if length != POINT_BYTES or not TAG_BYTES < len(sealed) <= size:  # exactly one record (RFC 8291, 4)
             raise ValueError("no record of aes128gcm")
         shared = self.private.exchange(ec.ECDH(), ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), sender))
         secret = _derived(shared, self.auth, b"WebPush: info\0" + self._public + sender, 32)

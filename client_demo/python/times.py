@@ -3,23 +3,23 @@
 import time
 from datetime import UTC, datetime
 
-# Counts while the machine sleeps and is set by nobody, where there is such a clock (Linux). Elsewhere the wall
-# clock: a monotonic clock that stops in sleep would go on showing an alert that ended while the lid was closed.
+# On Linux, a clock that nobody sets and that counts while the machine sleeps. Elsewhere the wall clock: a monotonic
+# clock that stops in sleep would keep showing an alert that ended while the lid was closed.
 _OWN_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_REALTIME)
 
 
 def wall_ms() -> int:
-    """The time of day, in ms since 1970."""
+    """Return the time of day, in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
 def own_ms() -> int:
-    """A client's own clock, in ms since some moment; the server's `now` tells what it means."""
+    """Return the client's own clock, in ms since some moment; the server's `now` relates it to the time of day."""
     return time.clock_gettime_ns(_OWN_CLOCK) // 1_000_000
 
 
 def parse_time(text: str) -> int:
-    """Milliseconds since 1970 of an RFC 3339 time; finer digits are cut off. Raises ValueError."""
+    """Return the ms since 1970 of an RFC 3339 time; finer digits are cut off. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"a time without an offset from UTC: {text}")
@@ -27,12 +27,12 @@ def parse_time(text: str) -> int:
 
 
 def ms_of(moment: datetime) -> int:
-    """Milliseconds since 1970 of an aware datetime, in integers: a float would round."""
+    """Return the ms since 1970 of an aware datetime, computed in integers: a float would round."""
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def format_time(ms: int) -> str:
-    """`ms` since 1970 in UTC, with `Z` and milliseconds."""
+    """Format `ms` since 1970 as a time in UTC, with `Z` and milliseconds."""
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

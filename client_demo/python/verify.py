@@ -1,14 +1,14 @@
-"""What reviewers have signed, checked here: a client that verifies believes no node (protocol, C11 to C15).
+"""Verification of reviewers' signatures: a client that verifies need not trust any node (protocol, C11 to C15).
 
     verifier = Verifier(reviewers, "alerts.harbour.example", approvals=2)  # the keys come with the app, not from a node
     message = verifier.read(message)                                       # or Untrusted, with a reason
 
-Rule 1  The bytes of the form are checked, then parsed. Nothing is written anew in order to be checked.
-Rule 2  What is handed on is in the proof: the fields of the form, and as its time that of the newest approval. Of what
-        stands beside it only a cancel's number counts, since a cancel may stand under a higher one (AP8).
-Rule 3  A signature by a key that is not known here does not count (its owner may be new). One that is wrong, by a key
-        that is known, spoils them all (AP3).
-Rule 4  Approvals are counted by person, and whoever published does not count (AP5).
+Rule 1  The bytes of the form are checked as they came, and parsed afterwards. Nothing is serialised again for a check.
+Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
+        newest approval. The one exception is a cancel's number, which may be higher than that in the form (AP8).
+Rule 3  A signature by an unknown key does not count (its owner may be new). A wrong signature by a known key makes the
+        whole proof invalid (AP3).
+Rule 4  Approvals are counted by person, and the publisher's own does not count (AP5).
 
 Needs `cryptography`: `pip install geocast-client[verify]`.
 """
@@ -27,12 +27,12 @@ ALGORITHM, TYPE = "Ed25519", "geocast-approval"
 MAX_FORM_BYTES = 20 * 1024
 MAX_SIGNATURES = 8
 MAX_APPROVALS = MAX_SIGNATURES
-MAX_PROTECTED = 1024  # characters; a `kid` is short
+MAX_PROTECTED = 1024  # characters, ample as a `kid` is short
 MAX_IAT = 253_402_300_799  # the last second of the year 9999
 
 _KIND = {"kty": "OKP", "crv": "Ed25519", "alg": ALGORITHM}
 _HEADER = {"alg", "typ", "kid", "iat"}
-# What of a form says what it is for, and is nothing of an alert.
+# Members of a form that describe the form itself and do not belong to the alert.
 _ABOUT_THE_FORM = {"v", "what", "aud", "confirm", "location_resolution"}
 
 _Check = Callable[[bytes, bytes], bool]  # (signature, signed bytes)
@@ -42,9 +42,9 @@ class Untrusted(Exception):  # noqa: N818 (an answer, not a fault of ours)
     """An alert or a cancel that is dropped (C14). `reason` is one of:
 
     `unsigned`      there is no proof
-    `signature`     a signature is wrong, or the proof is none
-    `other-place`   the form is of another deployment, alert or revision, or can't be read
-    `unknown-key`   too few approvals by keys that are known here; there are others
+    `signature`     a signature is wrong, or the proof is malformed
+    `other-place`   the form belongs to another deployment, alert or revision, or can't be read
+    `unknown-key`   too few approvals by known keys, and some by unknown ones
     `too-few`       too few approvals
     """
 
@@ -66,12 +66,13 @@ class _Approval:
 
 
 class Verifier:
-    """What a client has pinned: whose approvals it takes, for which deployment, and how many it wants (C11)."""
+    """The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11)."""
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
-        """`keys`: a JWKS, as the operator's `--reviewers` has it. `cancel_approvals` of 0 takes bare cancels, too.
+        """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
 
-        Raises ClientError where it can't work, in a line that names the option.
+        `cancel_approvals` of 0 accepts unsigned cancels too. Raises ClientError with a line that names the invalid
+        option.
         """
         if not audience or not isinstance(audience, str):
             raise ClientError("audience: the name of the deployment is needed, as the forms have it in `aud`")
@@ -83,7 +84,7 @@ class Verifier:
             raise ClientError("keys: there is none")
 
     def read(self, message: Message) -> Message:
-        """An `alert` or `cancel` message as its proof has it; any other as it is. Raises Untrusted."""
+        """Return an `alert` or `cancel` message as its proof has it, and any other unchanged. Raises Untrusted."""
         kind = message["type"]
         if kind not in ("alert", "cancel"):
             return message
@@ -112,11 +113,11 @@ class Verifier:
             fields = {name: value for name, value in said.items() if name not in _ABOUT_THE_FORM}
             return {"type": kind, "alert": {**fields, "issued_at": max(times)}}
         taken = {"id": said["id"], "revision": beside["revision"], "reason": said.get("reason")}
-        # Where no approvals are wanted there may be none that count; then it is as good as a bare one.
+        # If no approvals are required and none counts, the time is that of an unsigned cancel.
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-        """Whether the form is for here, and for what it came with (C12)."""
+        """Return whether the form is meant for this deployment and for the message that it came with (C12)."""
         revision, number = said.get("revision"), beside.get("revision")
         if type(revision) is not int or type(number) is not int:
             return False
@@ -125,7 +126,7 @@ class Verifier:
         return is_for_us and isinstance(said.get("id"), str) and said["id"] == beside.get("id") and is_number
 
     def _approval(self, form: bytes, signature: object) -> _Approval | None:
-        """Who has signed `form`, and when; None if the key is not known (Rule 3)."""
+        """Return the signer of `form` and the time; None if the key is not known (Rule 3)."""
         protected, signed = _texts(signature)
         header = _parse(_bytes(protected), "signature")
         kid, iat = header.get("kid"), header.get("iat")
@@ -141,14 +142,14 @@ class Verifier:
 
 
 class _Reason(Exception):  # noqa: N818
-    """Why a message is dropped."""
+    """The reason why a message is dropped."""
 
 
-# ---- what a proof is made of -----------------------------------------------------------------------------------------
+# ---- the parts of a proof --------------------------------------------------------------------------------------------
 
 
 def _parts(proof: object) -> tuple[bytes, list[object]]:
-    """The form's bytes and the signatures."""
+    """Return the form's bytes and the signatures."""
     if isinstance(proof, Mapping):
         form, signatures = proof.get("form"), proof.get("signatures")
         if isinstance(form, str) and isinstance(signatures, list) and 1 <= len(signatures) <= MAX_SIGNATURES:
@@ -170,7 +171,7 @@ def _texts(signature: object) -> tuple[str, str]:
 
 
 def _parse(text: bytes, reason: str) -> dict[str, Any]:
-    """A map in JSON. Raises _Reason with `reason` for anything else."""
+    """Return the map that this JSON text contains. Raises _Reason with `reason` for anything else."""
     try:
         found = json.loads(text.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -185,14 +186,14 @@ def _no_number(name: str) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    """What base64url without padding stands for (RFC 7515, 2)."""
+    """Return the bytes of base64url text without padding (RFC 7515, 2). Raises _Reason."""
     try:
         return decoded(text)
     except ValueError:
         raise _Reason("signature") from None
 
 
-# ---- what is pinned --------------------------------------------------------------------------------------------------
+# ---- the pinned options ----------------------------------------------------------------------------------------------
 
 
 def _count(name: str, value: object, least: int) -> int:
@@ -202,7 +203,7 @@ def _count(name: str, value: object, least: int) -> int:
 
 
 def _keys(jwks: object) -> Iterator[tuple[str, _Key]]:
-    """The keys of a JWKS by `kid`. Raises ClientError."""
+    """Yield the keys of a JWKS by `kid`. Raises ClientError for a malformed JWKS."""
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(keys, list):
         raise ClientError('keys: a JWKS is needed, {"keys": […]}')
@@ -233,7 +234,7 @@ def _key(jwk: object, where: str) -> tuple[str, _Key]:
 
 
 def _checker(raw: bytes) -> _Check:
-    """Whether a signature is by this key, as a function. Raises ClientError where there is no `cryptography`."""
+    """Return a function that checks signatures by this key. Raises ClientError if `cryptography` is missing."""
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -15,14 +15,14 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One format: the subprotocol that asks for it, and how to write and read it."""
+    """One format: its subprotocol, and the functions that write and read it."""
 
     subprotocol: str
     encode: Callable[[Mapping[str, Any]], str | bytes]
     decode: Callable[[str | bytes], Message]
 
     def signed(self) -> "Wire":
-        """The same format, with what reviewers have signed (protocol, F9)."""
+        """Return the same format with the reviewers' signatures (protocol, F9)."""
         return replace(self, subprotocol=f"{self.subprotocol}.signed")
 
 
@@ -49,7 +49,7 @@ WIRES: dict[WireName, Wire] = {
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL names this machine: a proxy from the environment could only get such a request wrong."""
+    """Return whether the URL names this machine, which a proxy from the environment could not reach."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The pages that are open, and what has changed since each of them was last told.
+"""The open pages, and the items that have changed since each page was last sent news.
 
 Rule 1  No event is queued: a slow page is sent the latest state of each item that has changed in the meantime.
 """
@@ -11,7 +11,7 @@ TICK_S = 10.0
 
 
 class PageChanges:
-    """The ids of the items that have changed since one page was last told; "" is the state of the whole page."""
+    """The ids of the items that have changed since one page was last sent news; "" stands for the whole page."""
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
@@ -33,7 +33,7 @@ class PageChanges:
 
 
 class OpenPages:
-    """The pages that are open."""
+    """The set of open pages."""
 
     def __init__(self) -> None:
         self._pages: set[PageChanges] = set()

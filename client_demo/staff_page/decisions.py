@@ -11,16 +11,16 @@ class Trouble(NamedTuple):
     field: str
     text: str
     slug: str = ""  # the problem type, where the node refused
-    # What a person may confirm (protocol, A21): its `kind`; of an area `area_km2`, of words `start` and `end`.
+    # A part that a person may confirm (protocol, A21): its `kind`, and `area_km2` or the words' `start` and `end`.
     held: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the reason as the page reads it."""
+        """Return the reason in the form for the page."""
         return {"field": self.field, "text": self.text} | ({"held": self.held} if self.held else {})
 
 
 class Conflict(Exception):  # noqa: N818 (an answer)
-    """The item or call is not as the person saw it. The text is one line for a person."""
+    """The item or call is no longer as the person saw it. The text is one line for a person."""
 
 
 class NotAllowed(Exception):  # noqa: N818

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from client_demo.web.server import LOOPBACK, application, content_policy, serving
 
-ATTEMPT_S = 2.0  # for which a request to the node is repeated before the page is told that the node does not answer
+ATTEMPT_S = 2.0  # how long a request is repeated before the page shows that the node does not answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """HTTP service of a page for staff: the page's files, sign-in, one stream of events for each open page, and decisions.
 
-GET  /api/events     `all` first, then what has changed; `tick` keeps the stream alive
+GET  /api/events     `all` first, then the changes; `tick` keeps the stream alive
 POST …               a decision: 400, 401, 403, 413 as `sign_in` and the service say; 409: somebody else was first;
                      422: `troubles` say why not
 """
@@ -20,7 +20,7 @@ from .changes import OpenPages
 from .decisions import Conflict, NotAllowed
 from .sign_in import Json, SignIn, error_response, read_body
 
-# Carries out a decision: (the request, who is signed in, the JSON object that was sent) -> the response.
+# Carries out a decision: (request, name of the person, JSON object that was sent) -> response.
 Decide = Callable[[Request, str, Json], Awaitable[Response]]
 
 
@@ -32,11 +32,11 @@ class StaffService(ABC):
 
     @abstractmethod
     def all_for(self, name: str) -> Json:
-        """Return all that the page of this person shows."""
+        """Return everything that this person's page shows."""
 
     @abstractmethod
     def news_for(self, name: str, ids: set[str]) -> Iterable[tuple[str, Json]]:
-        """Return the events, name and data, that tell this person's page of the changed items."""
+        """Return the events, name and data, that update this person's page for the changed items."""
 
     def routes_of(self, page: Mapping[str, Path], decisions: Mapping[str, Decide]) -> list[BaseRoute]:
         """Return all routes: `page` has the page's files by their paths, `decisions` the POST requests by theirs."""

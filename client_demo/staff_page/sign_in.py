@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 
 class SignIn:
-    """Check of who sends a request. `keys`: name -> key; `cookie` is the beginning of the cookie's name."""
+    """Check of the sender of a request. `keys`: name -> key; `cookie` is the beginning of the cookie's name."""
 
     def __init__(self, keys: Mapping[str, str], cookie: str) -> None:
         self._keys, self._prefix = keys, cookie
@@ -32,7 +32,7 @@ class SignIn:
         ]
 
     def name_of(self, request: Request) -> str | None:
-        """Return who has sent this request, or None if nobody is signed in."""
+        """Return the name of the person who sent this request, or None if nobody is signed in."""
         return self._owner_of(_value_of(request.headers.get("cookie", ""), self._cookie(request)))
 
     async def _sign_in(self, request: Request) -> Response:
@@ -55,7 +55,7 @@ class SignIn:
         return answer
 
     def _owner_of(self, key: object) -> str | None:
-        """Return whose key this is, or None. A lone surrogate, which JSON can spell, is nobody's key and no error."""
+        """Return the name of this key's owner, or None. Text with a lone surrogate is nobody's key, and no error."""
         if not isinstance(key, str):
             return None
         said = key.encode("utf-8", "replace")
@@ -70,7 +70,7 @@ class SignIn:
 async def read_body(request: Request) -> Json | Response:
     """Return the JSON object in a request, or the response that refuses the request (Rule 1)."""
     host = request.headers.get("host", "")
-    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # letter by letter: nothing to parse
+    if request.headers.get("origin") not in (f"http://{host}", f"https://{host}"):  # compared as text, without parsing
         return error_response(403, "This request does not come from the desk's own page.")
     body = bytearray()
     async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""`python -m client_demo`: one module for each group of commands.
+"""The commands of `python -m client_demo`: one module for each group of commands.
 
 cli            the group itself, and the commands `map` and `demo`
 listen         listen, walk
@@ -9,5 +9,5 @@ call           call open, revise, end, show, list
 publish        publish, revise, cancel, desk
 review         review
 conformance    conformance
-command        what the commands share: how they end, and options that several of them take
+command        the common part of the commands: how they end, and shared options
 """

@@ -1,4 +1,4 @@
-"""`python -m client_demo call open`, `revise`, `end`, `show` and `list`: a dispatcher in a shell."""
+"""The commands `python -m client_demo call open`, `revise`, `end`, `show` and `list`, for a dispatcher in a shell."""
 
 import asyncio
 import json
@@ -22,11 +22,11 @@ KINDS = ("public", "residence")
 
 @click.group()
 def call() -> None:
-    """Call responders to who needs help, and see who comes."""
+    """Call responders to a person in need, and see who comes."""
 
 
 def call_options(command: Command) -> Command:
-    """What a call says."""
+    """Add the options for the content of a call."""
     options = [
         click.option("--category", help="A key of the policy's [calls], such as cardiac_arrest."),
         click.option("--headline", help="1 to 140 characters. It is on the ring: no address, no name."),
@@ -51,7 +51,7 @@ def call_options(command: Command) -> Command:
 
 
 def _said(path: Path | None, fields: dict[str, Any]) -> dict[str, Any]:
-    """What the file says, and what the options say over it."""
+    """Return the call in the file, with the options in place of its members."""
     place = {name: fields.pop(name) for name in ("lat", "lng", "kind", "address", "access")}
     said = _read(path)
     at = said.get("place", {})
@@ -101,7 +101,7 @@ def _with(api: str, token: str, work: Callable[[Dispatcher], Awaitable[None]]) -
 @click.option("--id", "call_id", help="Default: a random one. Never a case number.")
 @call_options
 def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fields: Any) -> None:
-    """Open a call and print the answer: what of the place is rung is in its `near`."""
+    """Open a call and print the answer; its `near` is what responders see of the place."""
     said = {"id": uuid.uuid4().hex, "occurred_at": format_time(wall_ms()), **_said(path, {**fields, "id": call_id})}
     _need(said, ("category", "headline"))
 
@@ -119,7 +119,7 @@ def open_call(api: str, token: str, call_id: str | None, path: Path | None, **fi
 def revise(api: str, token: str, call_id: str, replaces: int | None, path: Path | None, **fields: Any) -> None:
     """Correct the place or the text of a call.
 
-    What is not given stays as it is, but the place has to be said again: the server gives none back.
+    Omitted members stay as they are, but the place has to be given again: the server does not return it.
     """
     said = _said(path, fields)
 
@@ -141,7 +141,7 @@ KEPT = ("category", "headline", "status", "occurred_at", "expires_at")
 @click.argument("call_id")
 @click.option("--reason", required=True, help="1 to 280 characters, told to nobody.")
 def end(api: str, token: str, call_id: str, reason: str) -> None:
-    """End a call: all who were called stand down."""
+    """End a call: all responders who were called stand down."""
 
     async def work(dispatcher: Dispatcher) -> None:
         _print(await dispatcher.end_call(call_id, reason))
@@ -154,7 +154,7 @@ def end(api: str, token: str, call_id: str, reason: str) -> None:
 @click.argument("call_id")
 @click.option("--follow", is_flag=True, help="A line for each change, until it is over.")
 def show(api: str, token: str, call_id: str, follow: bool) -> None:
-    """Show a call: how many are called, and who comes."""
+    """Show a call: the number of people who were called, and those who come."""
 
     async def work(dispatcher: Dispatcher) -> None:
         if not follow:
@@ -174,7 +174,7 @@ def show(api: str, token: str, call_id: str, follow: bool) -> None:
 
 
 def state_line(state: Mapping[str, Any]) -> str:
-    """A call's state in one line."""
+    """Return a call's state as one line."""
     counts = ", ".join(f"{state.get(name, 0)} {name}" for name in ("rung", "seen", "declined"))
     seats = "; ".join(_seat(seat) for seat in state.get("seats", []))
     return plain(f"{state['state']:8} ring of {state.get('ring_m')} m: {counts}. {seats or 'nobody goes'}")

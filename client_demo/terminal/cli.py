@@ -1,4 +1,4 @@
-"""`python -m client_demo`: the group of its commands, and `map` and `demo`."""
+"""The command group `python -m client_demo`, with its commands `map` and `demo`."""
 
 import asyncio
 import signal
@@ -30,13 +30,13 @@ from .review import review
 def main() -> None:
     """Listen to alerts near you, publish them, or see a node at work.
 
-    Every option that stands with [env var: …] can be set by that variable, too.
+    Every option with [env var: …] can also be set by that variable.
     """
     signal.signal(signal.SIGTERM, _end)
 
 
 def _end(*_: object) -> None:
-    """End as Ctrl-C does, with the processes that were started, also where a shell has SIGINT ignored (`&`)."""
+    """End as on Ctrl-C, with all child processes, also where a shell has set SIGINT to be ignored (`&`)."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
@@ -72,7 +72,7 @@ map_options = [
 
 
 def with_map_options(command: Command) -> Command:
-    """Where the map is served, and what it is drawn on."""
+    """Add the options for the map's port and style."""
     for option in reversed(map_options):
         command = option(command)
     return command
@@ -175,7 +175,7 @@ def demo(
 ) -> None:
     """Start a node, a city of subscribers, a review desk and a live map, and judge every delivery.
 
-    Exits with 1 if anybody was missed or wrongly told, with 2 if the feed can't be used.
+    Exits with 1 if an alert was missed or went to anybody outside, with 2 if the feed can't be used.
     """
     stays = sys.stdout.isatty() if stays is None else stays
     programme = Programme(seconds, Path(feed) if feed else None, feed_format, subscribers, map_port, map_style, stays)

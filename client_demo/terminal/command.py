@@ -1,4 +1,4 @@
-"""What the commands share: how they end, and the options that several of them take."""
+"""The common part of the commands: how they end, and the options that several of them take."""
 
 import asyncio
 import math
@@ -16,18 +16,18 @@ from client_demo.python.publisher import PublishError
 STREAM_URL = "ws://127.0.0.1:8765/v1/stream"
 API_URL = "http://127.0.0.1:8766"
 SEVERITIES = ("extreme", "severe", "moderate", "minor")
-STOPPED = 130  # 128 + SIGINT, as shells have it
-WRONG_INPUT = 2  # the exit status for input that can't be used, as for wrong options
+STOPPED = 130  # 128 + SIGINT, the convention of shells
+WRONG_INPUT = 2  # the exit status for unusable input, the same as for wrong options
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A finite number within bounds. NaN, which click's own lets in, is beyond none."""
+    """A finite number within bounds; click's own type accepts NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number; a usage error if it is none."""
+        """Return the number. Fails with a usage error for any other value."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail("expected a finite number", param, ctx)
@@ -35,19 +35,19 @@ class Number(click.FloatRange):
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
-    """Say one line on stderr and end."""
+    """Print one line on stderr and exit."""
     click.echo(f"error: {plain(message)}", err=True)
     sys.exit(status)
 
 
 def stopped() -> NoReturn:
-    """Say that a Ctrl-C was heard, and end."""
+    """Print that Ctrl-C stopped the command, and exit."""
     click.echo("stopped", err=True)
     sys.exit(STOPPED)
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run it; what goes wrong in a known way is one line."""
+    """Run the coroutine and return its result; known errors are printed as one line."""
     try:
         return asyncio.run(work)
     except (ClientError, PublishError) as error:

@@ -1,4 +1,4 @@
-"""`python -m client_demo conformance`."""
+"""The command `python -m client_demo conformance`."""
 
 import asyncio
 import sys
@@ -53,10 +53,10 @@ def conformance(
     json_file: TextIO | None,
     command: tuple[str, ...],
 ) -> None:
-    """Play a server's side of the contract to a client, and report which of its duties it meets.
+    """Play the server's side of the protocol to a client, and report which of its duties the client meets.
 
-    After -- comes the command that starts your client, with {url} and {token_url} where it wants them; they are in
-    GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL, too. Without a command, start your client when you are told to.
+    Put the command that starts your client after --, with {url} and {token_url} as arguments; the variables
+    GEOCAST_STREAM_URL and GEOCAST_TOKEN_URL have them too. Without a command, start your client when asked to.
 
     Exits with 1 if a duty is not met.
     """

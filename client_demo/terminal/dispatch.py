@@ -1,4 +1,4 @@
-"""`python -m client_demo dispatch`: opens the dispatch page."""
+"""The command `python -m client_demo dispatch`, which opens the dispatch page."""
 
 from pathlib import Path
 from typing import Any

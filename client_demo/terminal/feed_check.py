@@ -1,4 +1,4 @@
-"""`python -m client_demo feed-check`: what the review desk makes of a feed, before anybody depends on it."""
+"""The command `python -m client_demo feed-check`, a report on a feed before anybody depends on it."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -26,10 +26,10 @@ MOST_NATURES = 25
 @click.argument("feed")
 @feed_format_option
 def feed_check(feed: str, feed_format: Path | None) -> None:
-    """Say what the review desk makes of a feed: a CSV or JSON file, or an address.
+    """Report what the review desk would make of a feed: a CSV or JSON file, or an address.
 
-    Nothing is published, no node is needed, and what is private comes struck out. Exits with 2 if the feed, or the
-    file that describes it, can't be used.
+    Nothing is published, no node is needed, and private text is struck out. Exits with 2 if the feed, or the file that
+    describes it, can't be used.
     """
     try:
         records = asyncio.run(_read(feed, feed_format))
@@ -47,12 +47,12 @@ async def _read(feed: str, feed_format: Path | None) -> Records:
         records = await poll.fetch()
     finally:
         await poll.close()
-    assert records is not None  # it was asked for once, so nothing can be as it was
+    assert records is not None  # None means "unchanged", which a first fetch never returns
     return records
 
 
 def show(console: Console, found: Report) -> None:
-    """Print it."""
+    """Print the report's tables and examples."""
     tables = {found.title: _counts, "categories": _meanings, "natures without a category": _unlisted}
     for title, make in tables.items():
         table = make(found)
@@ -105,7 +105,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def _example(cells: Iterable[Cell]) -> Text:
-    """A record as reviewers see it, but that what is struck there is not here at all."""
+    """Return a record as reviewers see it, without the text of its private parts."""
     line = Text()
     for cell in cells:
         line.append(f"{plain(cell.column)} ", style="dim")

@@ -1,6 +1,6 @@
-"""`python -m client_demo listen` and `walk`: a subscriber in a terminal.
+"""The commands `python -m client_demo listen` and `walk`: a subscriber in a terminal.
 
-In a terminal there is a table of what is held, with what happened above it; in a pipe each change is a line.
+In a terminal there is a table of the held alerts, with the changes above it; in a pipe each change is a line.
 """
 
 import asyncio
@@ -36,16 +36,16 @@ TOKEN_COMMAND_S = 30
 REFRESHES_PER_S = 2
 PUSH_PORT = 8791
 PINNED = ("reviewers", "audience", "approvals", "cancel_approvals")
-ONCE_S = 20.0  # what an operating system gives an app in the background, more or less
+ONCE_S = 20.0  # about the time that an operating system gives an app in the background
 
 TokenSource = Callable[[], str] | None
 
 
-# ---- what is shown ---------------------------------------------------------------------------------------------------
+# ---- output ----------------------------------------------------------------------------------------------------------
 
 
 def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
-    """One change in one line. `now_ms` is the client's own clock."""
+    """Return one change as one line. `now_ms` is the client's own clock."""
     alert = change.alert
     ended = change.kind in (Kind.CANCELLED, Kind.EXPIRED)
     left = [] if ended else [f"{_left(alert, holdings, now_ms)} left"]
@@ -57,7 +57,7 @@ def change_line(change: Change, holdings: Holdings, now_ms: int) -> Text:
 
 
 def details(alert: Alert) -> Text:
-    """What stands below the line of an official warning: what to do, and where more is to be read (C9)."""
+    """Return the lines below an official warning: its instruction, and the host with more information (C9)."""
     found = Text()
     if instruction := alert.get("instruction"):
         found.append(f"\n{' ':15}{plain(' '.join(str(instruction).split()))}")
@@ -67,7 +67,7 @@ def details(alert: Alert) -> Text:
 
 
 def host_of(url: object) -> str | None:
-    """The host's name in an http or https URL, as it is asked for (no letters of other scripts); else None."""
+    """Return the host of an http or https URL in ASCII (without look-alike letters); None for anything else."""
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         host = (parts.hostname or "").encode("idna").decode()
@@ -77,7 +77,7 @@ def host_of(url: object) -> str | None:
 
 
 def held_table(holdings: Holdings, status: str, now_ms: int) -> Table:
-    """What is held and shown, what one is inside of first, then what ends first."""
+    """Return a table of the held alerts, those around us first, then by their end."""
     table = Table(box=None, pad_edge=False, header_style="bold underline", expand=True, caption=Text(plain(status)))
     for name, options in (("alert", {"ratio": 1}), ("where", {}), ("left", {"justify": "right"}), ("rev", {})):
         table.add_column(name, no_wrap=name != "alert", **options)
@@ -102,7 +102,7 @@ def _left(alert: Alert, holdings: Holdings, now_ms: int) -> str:
 class Screen:
     """A table that is kept up to date in a terminal; lines in a pipe."""
 
-    is_wiped = False  # whether the table is gone when it ends
+    is_wiped = False  # whether the table is erased at the end
 
     def __init__(self, console: Console) -> None:
         self._console, self._status = console, ""
@@ -111,7 +111,7 @@ class Screen:
 
     @contextlib.contextmanager
     def showing(self, holdings: Holdings) -> Iterator[None]:
-        """Show these while the block runs."""
+        """Show these alerts while the block runs."""
         self._holdings = holdings
         if not self._console.is_terminal:
             yield
@@ -125,7 +125,7 @@ class Screen:
             yield
 
     def redraw(self) -> None:
-        """Draw the table as it is now: a line that is printed brings back the one of a moment ago."""
+        """Draw the table as it is now, because printing a line would bring back the former one."""
         if self._live is not None:
             self._live.refresh()
 
@@ -133,22 +133,22 @@ class Screen:
         return held_table(self._holdings, self._status, own_ms())
 
     def change(self, change: Change) -> None:
-        """Something happened to an alert."""
+        """Print a change of an alert."""
         line = change_line(change, self._holdings, own_ms())
         if change.kind in (Kind.NEW, Kind.UPDATED):
             line.append(details(change.alert))
         self._console.print(line, soft_wrap=True)
 
     def line(self, line: Text) -> None:
-        """Print a line."""
+        """Print one line of text."""
         self._console.print(line, soft_wrap=True)
 
     def untrusted(self, dropped: Untrusted) -> None:
-        """Something was dropped, which nobody whose word counts here has signed."""
+        """Print that a message was dropped, because too few known reviewers have signed it."""
         self._console.print(Text(plain(str(dropped)), style="bold red"), soft_wrap=True)
 
     def status(self, line: str) -> None:
-        """Something happened to the connection, or to whoever walks."""
+        """Show the status of the connection or of the walk."""
         self._status = line
         if not self._console.is_terminal:
             self._console.print(Text(plain(line), style="dim"), soft_wrap=True)
@@ -158,7 +158,7 @@ class Screen:
 
 
 def stream_options(command: Command) -> Command:
-    """Where the stream is, who one is there, and what one wants to see."""
+    """Add the options for the stream, the token, the filters and the reviewers."""
     options = [
         click.option(
             "--url", default=STREAM_URL, envvar="GEOCAST_STREAM_URL", show_envvar=True, help="The stream listener."
@@ -228,7 +228,7 @@ def stream_options(command: Command) -> Command:
 
 
 def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any], **more: Any) -> Client:
-    """A client by the options of `stream_options`, and by `more`."""
+    """Return a client with the options of `stream_options` and with `more`."""
     source = _token_source(options.pop("token"), options.pop("token_command"))
     pinned = [options.pop(name) for name in PINNED]
     categories, languages = options.pop("categories") or None, options.pop("languages") or None
@@ -254,7 +254,7 @@ def make_client(screen: Screen, places: Sequence[Place], options: dict[str, Any]
 def _verifier(
     reviewers: Path | None, audience: str | None, approvals: int | None, cancel_approvals: int
 ) -> Verifier | None:
-    """What is pinned, if anything is. Ends the program where it can't work."""
+    """Return a verifier for the pinned options, or None without them. Exits if it can't work."""
     if reviewers is None:
         if audience is not None or approvals is not None:
             raise click.UsageError("--audience and --approvals go with --reviewers")
@@ -347,11 +347,11 @@ def listen(
 ) -> None:
     """Show alerts as they come, until Ctrl-C.
 
-    In a terminal there is a table of what you hold. Each line tells what happened, whether you are inside, and how long
-    the alert still lives.
+    In a terminal there is a table of the alerts that you hold. Each line says what happened, whether you are inside,
+    and how long the alert is still live.
 
-    With --push there is no connection: it plays a phone that sleeps, and the push service behind it. Each line is a
-    notification: `heard` or `silent`, and `replaced` if it takes an earlier one's place.
+    With --push there is no connection: the command plays a sleeping phone, and the push service behind it. Each line is
+    a notification: `heard` or `silent`, and `replaced` if it replaces an earlier one.
     """
     if (lat is None) != (lng is None) or (lat is None and not cells):
         raise click.UsageError("say where you are: --lat and --lng, or --cell")
@@ -377,7 +377,7 @@ def listen(
 
 
 def _sleep(screen: Screen, holdings: Holdings, url: str, port: int, ca: Path, options: dict[str, Any]) -> None:
-    """Be a phone that sleeps."""
+    """Play a sleeping phone."""
     try:
         from .sleeping_phone import SleepingPhone, certificate_at, start_clock
     except ModuleNotFoundError as error:
@@ -418,7 +418,7 @@ async def _once(client: Client) -> None:
 
 
 def _recall(holdings: Holdings, path: Path) -> None:
-    """Take what an earlier run held; a file that is not there yet is an empty one."""
+    """Restore the alerts that an earlier run held; a missing file counts as empty."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         holdings.restore(saved, own_ms(), wall_ms() - own_ms())
@@ -429,7 +429,7 @@ def _recall(holdings: Holdings, path: Path) -> None:
 
 
 def _remember(holdings: Holdings, path: Path) -> None:
-    """Replace the file as a whole: whoever is interrupted finds the old one."""
+    """Replace the file as a whole, so that an interrupted run leaves the old one."""
     fresh = path.with_name(path.name + ".new")
     try:
         fresh.write_text(json.dumps(holdings.saved(wall_ms() - own_ms())), encoding="utf-8")
@@ -441,13 +441,13 @@ def _remember(holdings: Holdings, path: Path) -> None:
 # ---- walk ------------------------------------------------------------------------------------------------------------
 
 
-class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click 8.4
-    """`LAT,LNG` in degrees."""
+class Point(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
+    """A point as `LAT,LNG` in degrees."""
 
     name = "LAT,LNG"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
-        """The two numbers."""
+        """Return the latitude and the longitude. Fails with a usage error for any other text."""
         try:
             lat, lng = (float(part) for part in value.split(","))
         except ValueError:
@@ -466,7 +466,7 @@ class Point(click.ParamType):  # type: ignore[type-arg]  # has none before click
 def walk(
     start: tuple[float, float], end: tuple[float, float], speed_m_s: float, every_s: float, **options: Any
 ) -> None:
-    """Walk a straight line, and show what you walk into and out of."""
+    """Walk a straight line, and show the alerts whose areas you enter and leave."""
     screen = Screen(make_console())
     client = make_client(screen, [Place.at(*start)], options)
     with screen.showing(client.holdings):

@@ -1,4 +1,4 @@
-"""`python -m client_demo pager`: serves the responder's page."""
+"""The command `python -m client_demo pager`, which serves the responder's page."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ from .pages import listener_options, require_installed, style_option
 def pager(
     url: str, lat: float | None, lng: float | None, page_token: str | None, port: int, bind: str, style_url: str | None
 ) -> None:
-    """Serve a responder's page: on duty, called to who needs help near, told where to go.
+    """Serve a responder's page: on duty, called to people in need nearby, and sent the place to go to.
 
     The node must allow the page's origin: `--origins http://127.0.0.1:8790`, or `--dev`.
     """

@@ -1,4 +1,4 @@
-"""What the commands that serve a page share: options, the check of the page's files, and the start."""
+"""The common part of the commands that serve a page: options, the check of the page's files, and the start."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager

@@ -1,4 +1,4 @@
-"""`python -m client_demo publish`, `revise`, `cancel`, and `desk`, which publishes what a feed holds by itself."""
+"""The commands `python -m client_demo publish`, `revise`, `cancel`, and `desk`, which publishes a feed by itself."""
 
 import asyncio
 import uuid
@@ -23,7 +23,7 @@ from .signing import Signing, signing_options
 
 
 def alert_options(command: Command, *, required: bool) -> Command:
-    """What an alert says; a revision keeps what is not given, except its place."""
+    """Add the options for the content of an alert; a revision keeps omitted members, except its place."""
     options = [
         click.option("--category", required=required, help="A key of the policy, such as fire_structure."),
         click.option("--headline", required=required, help="1 to 140 characters."),
@@ -54,13 +54,13 @@ text_option = click.option(
 
 
 def _confirm(text: tuple[str, ...], km2: float | None = None) -> dict[str, Any]:
-    """What a person confirms, as the protocol wants it (A21); nothing, if nothing is."""
+    """Return the member `confirm` (A21) with these confirmations; nothing without any."""
     confirmed = ({"area_km2": km2} if km2 is not None else {}) | ({"text": list(text)} if text else {})
     return {"confirm": confirmed} if confirmed else {}
 
 
 def _said(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an alert that were given, as the protocol wants them."""
+    """Return the given fields of an alert in the protocol's form."""
     confirm = _confirm(fields.pop("confirm_text"), fields.pop("confirm_km2"))
     shape = {"type": "circle", "lat": fields.pop("lat"), "lng": fields.pop("lng"), "radius_m": fields.pop("radius_m")}
     said = {key: value for key, value in fields.items() if value is not None}
@@ -87,9 +87,9 @@ def publish(
 ) -> None:
     """Publish an alert and print the answer.
 
-    Where reviewers sign, it is the same line twice: with --form, and then with --signature too.
+    If the policy requires signatures, run the same command twice: with --form, and then with --signature too.
     """
-    now = format_time(wall_ms())  # before it is approved, which `signing` takes the time of
+    now = format_time(wall_ms())  # before the time of approval, which `Signing` sets
     signing = Signing(reviewer, form_path, signature_paths)
     given = {"id": alert_id, "occurred_at": occurred_at}
     alert = {
@@ -125,7 +125,7 @@ def revise(
 ) -> None:
     """Publish the next revision of an alert.
 
-    What is not given stays as it is, but the place has to be said again: the server keeps no exact one.
+    Omitted members stay as they are, but the place has to be given again: the server keeps no exact one.
     """
     signing = Signing(reviewer, form_path, signature_paths)
     said = {**signing.of_form("revision"), **_said(fields)}
@@ -165,7 +165,7 @@ def cancel(
     form_path: Path | None,
     signature_paths: tuple[Path, ...],
 ) -> None:
-    """Cancel an alert: everybody who was sent it is told."""
+    """Cancel an alert: everybody who was sent the alert is sent the cancel."""
     signing = Signing(reviewer, form_path, signature_paths)
 
     async def work() -> None:
@@ -200,7 +200,7 @@ def desk(
 ) -> None:
     """Turn a dispatch feed (CSV or JSON) into approved alerts and publish them.
 
-    Incidents that the policy does not allow are refused, and the reasons told.
+    Incidents that the policy does not allow are refused, and the reasons are printed.
     """
     try:
         incidents = read_feed(feed, optional_format(feed_format)).incidents

@@ -1,8 +1,9 @@
-"""`python -m client_demo respond`: a responder in a terminal, who is called to those who need help near.
+"""The command `python -m client_demo respond`: a responder in a terminal, who is called to people in need nearby.
 
-Rule 1  A place is drawn as long as there is a task, in the table that is wiped away, and never among the lines that
-        stay. In a pipe it is not printed at all: what reads it would keep a copy (docs/reference/call-rules.md, RU2).
-Rule 2  One key is one answer, to the task that there is, else to what rings nearest.
+Rule 1  A place is drawn only while there is a task, in the table that is erased, and never among the lines that stay.
+        In a pipe it is not printed at all, as the reader of the pipe would keep a copy (docs/reference/call-rules.md,
+        RU2).
+Rule 2  One key is one answer: to the task if there is one, otherwise to the nearest call.
 """
 
 import asyncio
@@ -33,13 +34,13 @@ WALKING_M_S = 1.4
 
 
 def call_line(call: Mapping[str, Any]) -> str:
-    """A call in one line."""
+    """Return a call as one line."""
     status = "" if call.get("status", "actual") == "actual" else f"[{str(call['status']).upper()}] "
     return plain(f"{status}{call.get('title') or call.get('category')}: {call.get('headline')}")
 
 
 def change_line(change: CallChange, away_m: float | None) -> Text:
-    """One change in one line, in which no place ever stands."""
+    """Return one change as one line, which never contains a place."""
     away = "" if away_m is None else f", {away_m:,.0f} m away"
     match change.kind:
         case CallKind.CALL if change.call is not None:
@@ -53,9 +54,9 @@ def change_line(change: CallChange, away_m: float | None) -> Text:
 
 
 class DutyScreen(Screen):
-    """What rings, and where to go, above what is held; one key is one answer."""
+    """Calls and tasks, above the table of held alerts; one key is one answer."""
 
-    is_wiped = True  # Rule 1
+    is_wiped = True  # the table may contain a place (Rule 1)
 
     def __init__(self, console: Console, speed_m_s: float, accepts_all: bool) -> None:
         super().__init__(console)
@@ -67,10 +68,10 @@ class DutyScreen(Screen):
         assert self.client is not None
         return self.client
 
-    # ---- what is shown -----------------------------------------------------------------------------------------------
+    # ---- output ------------------------------------------------------------------------------------------------------
 
     def called(self, change: CallChange) -> None:
-        """Something happened to a call."""
+        """Print a change of a call."""
         away_m = None if change.call is None else self._of().away_m(change.call)
         self.redraw()
         self._console.print(change_line(change, away_m), soft_wrap=True)
@@ -107,10 +108,10 @@ class DutyScreen(Screen):
         client = self._of()
         return sorted(client.calls.ringing(), key=lambda call: client.away_m(call) or 0.0)
 
-    # ---- what is answered --------------------------------------------------------------------------------------------
+    # ---- answers -----------------------------------------------------------------------------------------------------
 
     async def answer(self, keys: "asyncio.Queue[str]") -> None:
-        """Take key after key, until `q`."""
+        """Carry out one key after the other, until `q`."""
         while (key := await keys.get()) != "q":
             match key:
                 case "a":
@@ -167,11 +168,11 @@ def _place(task: Mapping[str, Any]) -> Text:
 
 @contextlib.contextmanager
 def one_by_one() -> Iterator[None]:
-    """In a terminal, keys come as they are pressed, and are not shown."""
+    """Make a terminal deliver each key as it is pressed, without showing it, while the block runs."""
     if not sys.stdin.isatty():
         yield
         return
-    import termios  # there is none on Windows
+    import termios  # Windows has no such module
     import tty
 
     before = termios.tcgetattr(sys.stdin)
@@ -183,13 +184,13 @@ def one_by_one() -> Iterator[None]:
 
 
 def listen_for_keys(put: Callable[[str], object]) -> None:
-    """Hand on what comes from the standard input, letter by letter, from a thread that ends with the program.
+    """Pass on the standard input, letter by letter, from a thread that ends with the program.
 
-    The file is read as it is: a thread that waits in `sys.stdin` would hold its lock while the program ends.
+    The file descriptor is read directly: a thread that waits in `sys.stdin` would hold its lock while the program ends.
     """
 
     def read() -> None:
-        with contextlib.suppress(OSError, RuntimeError):  # closed; or the loop is
+        with contextlib.suppress(OSError, RuntimeError):  # the input or the loop is closed
             while key := os.read(0, 1):
                 put(key.decode("ascii", "replace"))
 
@@ -211,10 +212,10 @@ def listen_for_keys(put: Callable[[str], object]) -> None:
     "--accept", "accepts_all", is_flag=True, help="Accept whatever rings, and report `arrived`: for exercises."
 )
 def respond(lat: float, lng: float, accuracy_m: float, speed_m_s: float, accepts_all: bool, **options: Any) -> None:
-    """Be on duty: hear calls for help near you, and answer them, until q or Ctrl-C.
+    """Be on duty: receive calls for help near you, and answer them, until q or Ctrl-C.
 
-    The token needs a qualification that counts. Keys: a accepts what rings nearest, d declines, or gives your seat
-    back, e and r report, o goes off and on duty. Where to go is drawn while you have a seat, and nowhere else.
+    The token needs a valid qualification. Keys: a accepts the nearest call, d declines, or gives your seat back, e and
+    r report, o goes off and on duty. The place to go to is shown only while you have a seat.
     """
     run(_respond(Place.at(lat, lng, accuracy_m, here=True), speed_m_s, accepts_all, options))
 

@@ -1,4 +1,4 @@
-"""`python -m client_demo review`: opens the review desk."""
+"""The command `python -m client_demo review`, which opens the review desk."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from .pages import listener_options, require_installed, serve_staff_page, style_
 @click.option("--every", "every_s", default=60.0, type=Number(5), help="Seconds between two polls.")
 @style_option
 def review(api: str, feed: str, status: str | None, is_as_recorded: bool, **options: Any) -> None:
-    """Open the review desk: a page where people decide what of a dispatch feed becomes an alert.
+    """Open the review desk: a page where people decide which incidents of a feed become alerts.
 
     FEED is a CSV or JSON file, replayed as if it happened now, or the address of an open-data feed, polled. Default: a
     sample of invented incidents.

@@ -1,4 +1,4 @@
-"""Where reviewers sign, for `publish`, `revise` and `cancel`: the form of a dry run, and their signatures under it."""
+"""Signing by reviewers in `publish`, `revise` and `cancel`: the form of a dry run, and its signatures."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from .command import WRONG_INPUT, Command, fail
 
 
 def signing_options(command: Command) -> Command:
-    """Who decided: somebody whose name is enough, or reviewers who sign."""
+    """Add the options for the approval: a reviewer's name, or a form with signatures."""
     options = [
         click.option(
             "--reviewer",
@@ -41,9 +41,9 @@ def signing_options(command: Command) -> Command:
 
 
 class Signing:
-    """At which step of docs/reference/approval-rules.md a command is. Ends the process if its files can't be used.
+    """The step of docs/reference/approval-rules.md that a command is at. Exits if its files can't be used.
 
-    `only_asks`: there is a form to be written, and nothing is sent but a dry run.
+    `only_asks` means that a form must be written, and only a dry run is sent.
     """
 
     def __init__(self, reviewer: str, form_path: Path | None, signature_paths: tuple[Path, ...]) -> None:
@@ -64,11 +64,11 @@ class Signing:
         return {"approval": {"form": text, "signatures": signatures}}
 
     def of_form(self, *names: str) -> dict[str, Any]:
-        """These members of the form that was signed, as far as it has them; none if there is no such form."""
+        """Return these members of the signed form, as far as it has them; nothing without a form."""
         return {name: self._form[name] for name in names if name in self._form}
 
     def answered(self, answer: dict[str, Any]) -> None:
-        """Print the answer; if that was only asked for, write the form and say how many have to sign it."""
+        """Print the answer; after a dry run for a form, write the form and print how many must sign it."""
         click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         if self._path is None or not self.only_asks:
             return
@@ -83,7 +83,7 @@ class Signing:
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    """A file with one object of JSON: its text, byte for byte, and what it says."""
+    """Return the text of a file, byte for byte, and the JSON object in it."""
     try:
         text = path.read_bytes().decode().rstrip("\r\n")
         members = json.loads(text)

@@ -1,7 +1,7 @@
-"""`listen --push`: a phone that sleeps, and the push service that wakes it, both on this machine.
+"""`listen --push`: a sleeping phone, and the push service that wakes it, both on this machine.
 
-The phone does what an app does that gets its pushes by UnifiedPush: it registers cells, reads what comes, and shows one
-notification for each push. It has no socket, but for the short one by which it fetches what did not fit.
+The phone works like an app that gets its pushes by UnifiedPush: it registers cells, reads the pushes, and shows one
+notification for each. It has no permanent connection, only a short one to fetch an alert that did not fit into a push.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from client_demo.python.wire import Message
 
 from .command import WRONG_INPUT, fail
 
-DAYS = 30  # that a certificate is good for
+DAYS = 30  # validity of a certificate
 PATIENCE_S = 10.0  # how long a request is repeated
 FORGET_S = 2.0
 FETCH_S = 20.0
 
 
 def certificate_at(path: Path) -> Certificate:
-    """The service's certificate and its key, made where there is none. Ends the program where it can't be."""
+    """Return the service's certificate and its key, made if missing. Exits if that fails."""
     files = Certificate(path, path.with_suffix(".key"))
     try:
         if not path.exists():
@@ -45,7 +45,7 @@ def certificate_at(path: Path) -> Certificate:
 
 
 def notice_line(notice: Notice, *, is_new: bool) -> Text:
-    """A notification in one line, as text."""
+    """Return a notification as one line of text."""
     place, sound = "shown" if is_new else "replaced", "heard" if notice.sound else "silent"
     line = Text(f"{place:9}{sound:7}", style="bold").append("stays  " if notice.stays else "")
     line.append(plain(notice.title), style="bold" if notice.sound else "")
@@ -54,19 +54,22 @@ def notice_line(notice: Notice, *, is_new: bool) -> Text:
 
 @dataclass
 class SleepingPhone:
-    """One phone. `say` prints a line about it, `show` one of a notification; `make_client` gives one to fetch by."""
+    """One sleeping phone.
+
+    `say` prints a line about it, `show` one of a notification; `make_client` returns a client for fetching.
+    """
 
     url: str
     token: Callable[[], str]
     notices: Notices
-    more: Mapping[str, Any]  # of the registration: `categories` and so on
+    more: Mapping[str, Any]  # more members of the registration: `categories` and so on
     make_client: Callable[[], Client]
     say: Callable[[str], None]
     show: Callable[[Text], None]
     device_id: str = field(default_factory=new_device_id)
 
     async def run(self, certificate: Certificate, port: int) -> None:
-        """Register, and show what is pushed, until it is cancelled. Raises PublishError, and OSError for the port."""
+        """Register, and show pushes until cancelled. Raises PublishError, and OSError for the port."""
         pushed: asyncio.Queue[Message] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         with PushService(certificate, port=port) as service:
@@ -118,7 +121,7 @@ class SleepingPhone:
         self.show(notice_line(taken.notice, is_new=taken.notice.tag not in before))
 
     async def _fetch(self) -> None:
-        """Take the rest by one short connection."""
+        """Fetch the rest by one short connection."""
         client = self.make_client()
         client.holdings = self.notices.holdings
         try:
@@ -129,5 +132,5 @@ class SleepingPhone:
 
 
 def start_clock(notices: Notices) -> None:
-    """Until a socket says better, the machine's clock is right."""
+    """Take the machine's clock as right until a socket gives a better one."""
     notices.holdings.set_clock(wall_ms(), own_ms())

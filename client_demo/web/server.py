@@ -4,11 +4,11 @@
     async with serving(application(routes, content_policy(connect=[node.stream_url]))) as url: ...
 
 Rule 1  Only files that are named here, or by the caller, are served; there is no folder to walk out of.
-Rule 2  No page may run or load what is not from here (Content-Security-Policy), nor make markup out of a string
-        (Trusted Types). Whatever else a page talks to is named by the caller.
-Rule 3  It listens on loopback unless told otherwise, as in a container; and wherever it listens, requests for another
-        host's name are refused: a stranger's page that points its own name at 127.0.0.1 (DNS
-        rebinding) gets nothing.
+Rule 2  No page may run or load anything from elsewhere (Content-Security-Policy), or make markup out of a string
+        (Trusted Types). The caller names all other servers that a page may talk to.
+Rule 3  The server listens on loopback unless configured otherwise, as in a container. Wherever it listens, it refuses
+        requests for another host's name: a foreign page that points its own name at 127.0.0.1 (DNS rebinding) gets
+        nothing.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 WEB = Path(__file__).parent
-MODULES = WEB / "node_modules"  # made by `npm ci`, from a lock
+MODULES = WEB / "node_modules"  # installed by `npm ci` from the lock file
 
 
 def beside(*names: str) -> dict[str, Path]:
@@ -71,7 +71,7 @@ MAP_LIBRARIES = {f"/npm/{name}": MODULES / name for name in _MAP_MODULES}
 
 
 def page_files(page: str, *modules: str) -> dict[str, Path]:
-    """Return the files of the page in this folder, by their paths: HTML, style, scripts, and what all pages share."""
+    """Return the files of a page by their paths: its HTML, style and scripts, and the files that all pages share."""
     own = (f"{page}.css", f"{page}.js", *(f"{module}.js" for module in modules))
     return {"/": WEB / page / f"{page}.html", **beside(*(f"{page}/{name}" for name in own)), **SHARED, **MAP_LIBRARIES}
 
@@ -145,7 +145,7 @@ def content_policy(*, connect: Iterable[str] = (), style_url: str | None = None)
         "form-action": ["'none'"],
         "frame-ancestors": ["'none'"],
         "require-trusted-types-for": ["'script'"],
-        "trusted-types": ["default"],  # web/shared/trust.js
+        "trusted-types": ["default"],  # the policy in web/shared/trust.js
     }
     return "; ".join(f"{name} {' '.join(sources)}" for name, sources in directives.items())
 
@@ -176,7 +176,7 @@ def _with_headers(app: ASGIApp, headers: Mapping[str, str]) -> ASGIApp:
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server in a loop of the caller, who handles the signals."""
+    """A uvicorn server that runs in the caller's loop and leaves signals to the caller."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -194,7 +194,7 @@ async def serving(app: ASGIApp, port: int = 0, bind: str = LOOPBACK) -> AsyncIte
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=1,  # a stream of events has no end of its own
+            timeout_graceful_shutdown=1,  # a stream of events does not end by itself
         )
         server = _Server(config)
         task = asyncio.ensure_future(server.serve(sockets=[listener]))

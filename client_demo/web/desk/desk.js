@@ -71,7 +71,7 @@ function takeDesk(said) {
 function takeItem(item) {
   const before = items.get(item.id);
   if (before && before.version > item.version) {
-    return; // an answer that was overtaken by an event
+    return; // a newer event came before this answer
   }
   items.set(item.id, item);
   const last = item.history.at(-1);
@@ -84,7 +84,7 @@ function takeItem(item) {
   show();
 }
 
-// ---- showing ---------------------------------------------------------------------------------------------------
+// ---- output ----------------------------------------------------------------------------------------------------
 
 function begin(all) {
   service.signedIn(all.me);
@@ -206,7 +206,7 @@ function pressed(event) {
   }
 }
 
-// ---- beginning -------------------------------------------------------------------------------------------------
+// ---- start -----------------------------------------------------------------------------------------------------
 
 themeButton(by("theme"), () => detail?.repaint());
 by("help").addEventListener("click", () => by("shortcuts").showModal());

@@ -1,6 +1,6 @@
-// One incident: what the feed says, the alert that is being written, and what people near would see.
-// A preview is asked of the node whenever something changes; only what it would accept can be approved, and only when the
-// area that would be published has been on the screen: one that nobody has looked at is nobody's decision.
+// One incident: its record, the alert that is being written, and the alert as people nearby would see it.
+// After each change the node makes a preview. An alert can be approved only if the node would accept it and if its area
+// has been on the screen, so that nobody decides about an area without looking at it.
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
@@ -11,20 +11,20 @@ const TEXTS = ["headline", "description", "category", "severity"];
 const NUMBERS = ["radius_m", "lat", "lng"];
 const LIMITS = { headline: 140, description: 1000 };
 const PREVIEW_MS = 250;
-const GLANCE_MS = 600; // an area has been seen when it was on the screen so long; longer than between two clicks of one
-const LOOK_AGAIN_MS = 15_000; // what could be published a while ago may be too old by now
+const GLANCE_MS = 600; // an area counts as seen after this time on the screen, longer than a double click
+const LOOK_AGAIN_MS = 15_000; // after this long, an alert that could be published may be too old
 
 export class Detail {
-  /** `post(path, body)` asks the service; `desk()` is what it said of itself; `now()` its clock. */
+  /** `post(path, body)` sends a request to the service, `desk()` returns its state, `now()` its clock. */
   constructor({ post, desk, now, styleUrl, others, said, signing }) {
     Object.assign(this, { _post: post, _desk: desk, _now: now, _others: others, _said: said, _signing: signing });
     this.item = null;
-    this._drafts = new Map(); // item -> what its reviewer has typed, with the version that it was typed over
+    this._drafts = new Map(); // item -> the typed form, with the version of the item at that time
     this._asked = 0;
-    this._good = null; // the form, as text, that the node would accept
+    this._good = null; // the form, as text, that the node would accept; otherwise null
     this._seen = new Set(); // the shapes, as text, that have been seen since the item was opened
-    this._held = newHeld(); // what the node holds until somebody confirms it, by where its boxes are
-    this._notice = ""; // why the last decision came to nothing: stays until something else is done
+    this._held = newHeld(); // the parts that need a person's confirmation, by the place of their boxes
+    this._notice = ""; // why the last decision failed; stays until the next action
     this._map = circleMap({ container: "map", styleUrl, changed: (shape) => this._fromMap(shape), moved: () => this._glance() });
     by("form").addEventListener("input", (event) => this._input(event.target));
     by("form").addEventListener("submit", (event) => this._submit(event));
@@ -38,7 +38,7 @@ export class Detail {
     by("countersign").addEventListener("click", () => this.countersign());
     by("keep").addEventListener("click", () => this._keep());
     by("cancel-form").addEventListener("submit", (event) => this._cancel(event));
-    by("reason").addEventListener("input", () => this._release("reason")); // what was confirmed was another text
+    by("reason").addEventListener("input", () => this._release("reason")); // the confirmation was for another text
     setInterval(() => this.item && this._isOpen() && this._preview(), LOOK_AGAIN_MS);
   }
 
@@ -54,7 +54,7 @@ export class Detail {
     this._map.repaint();
   }
 
-  // ---- opening and following ---------------------------------------------------------------------------------
+  // ---- opening and updating ----------------------------------------------------------------------------------
 
   open(item) {
     this.item = item;
@@ -74,7 +74,7 @@ export class Detail {
     this._preview();
   }
 
-  /** Room for the published circle, too, which is not known yet: it is wider than what is asked for. */
+  /** Return the shapes to keep in view, with space for the published circle, which is wider than the requested one. */
   _inView() {
     const asked = this._shape() ?? this._circle();
     const shapes = (this.item.published?.area ?? []).filter(isKnown);
@@ -89,7 +89,7 @@ export class Detail {
     this.item = null;
   }
 
-  /** The open item as it is now. What somebody types is kept, but not over another's decision; what is refused stays. */
+  /** Show the open item's new state. A typed form is kept unless somebody else has decided; a refused form stays. */
   update(item) {
     const before = this.item;
     this.item = item;
@@ -106,7 +106,7 @@ export class Detail {
     this._show();
   }
 
-  /** What stands in the form as long as nobody types: what is under way or was refused, else what is published. */
+  /** Return the form before anybody types: that of the pending or refused decision, otherwise the published one. */
   _base() {
     const { draft } = this.item;
     return draft && !isReason(draft) ? draft : this._accepted();
@@ -116,7 +116,7 @@ export class Detail {
     return this.item.form ?? this.item.proposal;
   }
 
-  /** A cancel that was refused has its reason in the form again. */
+  /** Put the reason of a refused cancel into the form again. */
   _recallReason() {
     const { draft, state } = this.item;
     if (state === "live" && draft && isReason(draft)) {
@@ -169,7 +169,7 @@ export class Detail {
     this._count();
   }
 
-  /** The fields of the shape that is chosen; a polygon can be chosen where the policy takes one. */
+  /** Show the fields of the chosen shape; a polygon can be chosen if the policy allows it. */
   _shapes() {
     const takes = this._desk().categories[by("category").value]?.polygons === true;
     const isPolygon = this._ring() !== null;
@@ -180,25 +180,25 @@ export class Detail {
     });
   }
 
-  /** The corners of a polygon, [lng, lat] each; null where a circle is chosen. What can't be read is no corner. */
+  /** Return the corners of a polygon, [lng, lat] each; null for a circle. Unreadable lines are skipped. */
   _ring() {
     return by("shape").value === "polygon" ? cornersIn(by("corners").value) : null;
   }
 
-  /** The form as the service wants it; numbers that are none are null. */
+  /** Return the form for the service; invalid numbers become null. */
   _form() {
     const texts = TEXTS.map((name) => [name, by(name).value]);
     const numbers = NUMBERS.map((name) => [name, by(name).value === "" ? null : by(name).valueAsNumber]);
     return { ...Object.fromEntries([...texts, ...numbers]), ring: this._ring(), ...this._saidSo() };
   }
 
-  /** What the reviewer has confirmed of this form, to the desk and to the node. */
+  /** Return the reviewer's confirmations of this form, for the desk and for the node. */
   _saidSo() {
     const [areaKm2] = ticked("held-area");
     return { confirmed: by("confirmed").checked, confirm: { area_km2: areaKm2 ? Number(areaKm2) : null, text: ticked("held-text") } };
   }
 
-  /** What is asked for, as soon as it is one. */
+  /** Return the requested shape once it is complete. */
   _shape() {
     const ring = this._ring();
     if (ring) {
@@ -217,7 +217,7 @@ export class Detail {
       this._reword();
     }
     if (field.id === "headline" || field.id === "description") {
-      by("confirmed").checked = false; // that was said of another text
+      by("confirmed").checked = false; // the confirmation was for another text
       this._release("text");
     } else if (!field.dataset.kind && field.id !== "confirmed" && field.id !== "severity") {
       this._release("area", ...(field.id === "category" ? ["text"] : []));
@@ -227,7 +227,7 @@ export class Detail {
     this._fit([]);
   }
 
-  /** Another category has other words, unless somebody has written their own. */
+  /** Propose the words of another category, unless the reviewer has written others. */
   _reword() {
     const { wordings } = this._desk();
     const wording = wordings[by("category").value];
@@ -308,9 +308,9 @@ export class Detail {
     by("preview-note").textContent = shape ? `${asPublished(shape)} It ends at ${clock(Date.parse(expiresAt))}.` : "";
   }
 
-  // ---- has it been seen? -------------------------------------------------------------------------------------
+  // ---- whether the area has been seen ------------------------------------------------------------------------
 
-  /** The shapes that would be published; as long as the node has not said, what is asked for. */
+  /** Return the shapes that would be published; until the node's preview comes, the requested ones. */
   _shown() {
     const shapes = (this._area ?? []).filter(isKnown);
     const asked = this._shape();
@@ -321,7 +321,7 @@ export class Detail {
     return this._seen.has(JSON.stringify(this._shown()));
   }
 
-  /** If the shapes are on the screen now and still are a moment later, they have been seen. */
+  /** Count the shapes as seen if they are on the screen now and still are a moment later. */
   _glance() {
     clearTimeout(this._glancing);
     if (!this.item || !this._isEditable || this._isSeen) {
@@ -339,11 +339,11 @@ export class Detail {
     this._buttons();
   }
 
-  /** Bring the map, and the shapes on it, before the reviewer's eyes. */
+  /** Scroll to the map, and bring the shapes into its view. */
   _look() {
     by("map").scrollIntoView({ block: "center" });
     this._map.fit(this._shown());
-    by("title").focus({ preventScroll: true }); // the button that was pressed goes away
+    by("title").focus({ preventScroll: true }); // the pressed button disappears
     this._glance();
   }
 
@@ -354,7 +354,7 @@ export class Detail {
     this._glance();
   }
 
-  /** Numbers, unlike hands, may put a circle where the map does not reach: then it follows, until the node has answered. */
+  /** Typed numbers may place a circle outside of the map, which then follows until the node has answered. */
   _fit(published) {
     const asked = this._shape();
     const shapes = [...published, ...(asked ? [asked] : [])];
@@ -363,7 +363,7 @@ export class Detail {
     }
   }
 
-  /** `texts`: those that the troubles are about. */
+  /** `texts` are the texts that the troubles concern. */
   _troubles(troubles, texts = this._form()) {
     const said = (name) => troubles.filter(({ field }) => field === name).map(({ text }) => text);
     for (const name of ["headline", "description", "category", "severity", "place", "radius_m", "corners", "reason"]) {
@@ -380,9 +380,9 @@ export class Detail {
     by("reason-confirm-row").hidden = !(reads("reason") || by("reason-confirmed").checked);
   }
 
-  // ---- what the node holds -----------------------------------------------------------------------------------
+  // ---- confirmations -----------------------------------------------------------------------------------------
 
-  /** A box for each kind of thing that may be confirmed; those that are ticked already stay. */
+  /** Show a box for each kind that may be confirmed; ticked boxes stay ticked. */
   _hold(troubles, texts) {
     for (const { field, held } of troubles) {
       if (held && BOXES[held.kind]) {
@@ -397,7 +397,7 @@ export class Detail {
     }
   }
 
-  /** What was confirmed was another text, or another area. */
+  /** Delete confirmations, which were for another text or area. */
   _release(...places) {
     for (const where of places) {
       this._held[where].clear();
@@ -471,7 +471,7 @@ export class Detail {
     this._decide("cancel", { reason: by("reason").value, confirmed: by("reason-confirmed").checked, confirm: { text: ticked("held-reason") } });
   }
 
-  /** What is signed goes by way of the reviewer's key; all else is said to the service at once. */
+  /** Send a decision, after signing it with the reviewer's key if it must be signed. */
   async _carryOut(item, what, body) {
     const isSigned = this._desk().signed && (what === "approve" || what === "cancel");
     const asked = isSigned ? await this._post(`/api/items/${item.id}/ask`, { ...body, what }) : null;
@@ -482,7 +482,7 @@ export class Detail {
     return this._post(`/api/items/${item.id}/${what}`, body);
   }
 
-  /** Sign what somebody else has signed, too. */
+  /** Sign a text that somebody else has signed already. */
   async countersign() {
     const { item } = this;
     const { body, problem } = await this._signing.ask(item, item.signing);
@@ -496,7 +496,7 @@ export class Detail {
     }
   }
 
-  /** Decide on the version that is shown; a second press on the same one does nothing while it is under way. */
+  /** Decide on the version that is shown; a second press does nothing while the first is under way. */
   async _decide(what, body) {
     const { item } = this;
     const turn = `${item.id} ${item.version}`;
@@ -513,7 +513,7 @@ export class Detail {
     }
     const isOpen = this.item?.id === item.id;
     if (isOpen) {
-      // An answer that was lost is not missed where an event has told already what became of it.
+      // A lost answer does not matter if an event has already reported the result.
       const isTold = status === 0 && this.item.version > item.version;
       this._notice = isTold ? "" : problem || (this._desk().signed ? whole(answer) : "");
     }
@@ -527,7 +527,7 @@ export class Detail {
   }
 }
 
-// What a person confirms, of what the node holds (protocol, P23 and P24). What is not here can't be confirmed.
+// The kinds that a person may confirm to the node (protocol, P23 and P24); other kinds can't be confirmed.
 const BOXES = {
   area: ([km2]) => `Everybody in ${Math.ceil(Number(km2)).toLocaleString("en")} km² is to be told`,
   address: (found) => `${quoted(found)}: may be told, or is no street address`,
@@ -540,10 +540,10 @@ const quoted = (found) => found.map((words) => `“${words}”`).join(", ");
 const newHeld = () => ({ text: new Map(), area: new Map(), reason: new Map() });
 const cut = (text, { start, end }) => [...text].slice(start, end).join(""); // the node counts code points
 
-/** What an answer refuses as a whole: of a signature no preview says it again. */
+/** Return the first reason against the form as a whole; after a signature no preview would repeat it. */
 const whole = (answer) => answer?.troubles?.find(({ field }) => field === "")?.text ?? "";
 
-/** The values of the boxes that are ticked: kinds, or how much an area covers. */
+/** Return the values of the ticked boxes: kinds, or the size of an area. */
 const ticked = (id) => [...by(id).querySelectorAll("input:checked")].map(({ value }) => value);
 
 function choice(kind, found, on) {
@@ -554,7 +554,7 @@ function choice(kind, found, on) {
   return make("label", "row choice", box, " ", foreign("span", BOXES[kind](kind === "area" ? found.slice(-1) : found)));
 }
 
-/** The text with what was found in it marked; nothing, if nothing was. */
+/** Return the text with the found parts marked; nothing without any. */
 function marked(text, troubles) {
   const spans = troubles.map(({ held }) => held).filter((held) => held?.end);
   if (!spans.length) {
@@ -571,17 +571,17 @@ function marked(text, troubles) {
   return [line];
 }
 
-const isReason = (draft) => "reason" in draft; // of a cancel; else it is a form
+const isReason = (draft) => "reason" in draft; // a cancel's draft; otherwise it is a form
 const metres = (m) => (m < 1000 ? `${m} m` : `${(m / 1000).toFixed(m % 1000 ? 2 : 0)} km`);
 const sorted = (form) => ({
   ...Object.fromEntries([...TEXTS, ...NUMBERS].map((name) => [name, form[name] ?? (NUMBERS.includes(name) ? null : "")])),
   ring: form.ring ?? null,
 });
 
-/** Corners as people write them: latitude and longitude, a line each. */
+/** Return corners as text: latitude and longitude, one line each. */
 const lines = (ring) => ring.map(([lng, lat]) => `${lat}, ${lng}`).join("\n");
 
-/** The corners that are written so; a line that is none is passed over, and so is a last one that repeats the first. */
+/** Return the corners in such a text; malformed lines, and a last one that repeats the first, are skipped. */
 function cornersIn(text) {
   const numbers = text.split("\n").map((line) => /^\s*(-?\d+(?:\.\d+)?)[\s,;]+(-?\d+(?:\.\d+)?)\s*$/.exec(line));
   const ring = numbers.filter(Boolean).map(([, lat, lng]) => [Number(lng), Number(lat)]);
@@ -589,7 +589,7 @@ function cornersIn(text) {
   return isClosed ? ring.slice(0, -1) : ring;
 }
 
-/** What is published, in a sentence. */
+/** Return a sentence about the published alert. */
 function asPublished(shape) {
   if (shape.type === "circle") {
     return `Published: a circle of ${metres(shape.radius_m)} round the middle of an H3 cell, so that it tells no address.`;
@@ -622,7 +622,7 @@ function advice(item) {
   return item.obstacle ? "Choose a category if it concerns the community all the same." : "";
 }
 
-/** The rows of the feed, with what must not be told struck out: seen here, and published nowhere. */
+/** Return the rows of the feed with private parts struck out. They are shown only here, and never published. */
 function record(item) {
   const rows = item.rows.map((cells) =>
     make("p", "record-row foreign", ...cells.flatMap(([column, parts]) => [
@@ -652,7 +652,7 @@ function part([text, why]) {
   return struck;
 }
 
-/** The alert as a subscriber's screen would have it. */
+/** Return the alert as a card, as on a subscriber's screen. */
 function card(form, desk) {
   const title = desk.categories[form.category]?.title ?? "No category yet";
   const severity = form.severity ? form.severity[0].toUpperCase() + form.severity.slice(1) : "";

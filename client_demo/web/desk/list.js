@@ -1,4 +1,4 @@
-// The incidents on the desk, in four lists. What the feed says is text: textContent.
+// The incidents on the desk, in four lists. Texts of the feed are set as textContent.
 
 import { foreign, make } from "/shared/elements.js";
 
@@ -15,7 +15,7 @@ const PAST = { publish: "approved", revise: "revised", cancel: "cancelled", dism
 const SENDING = { publish: "Being published", revise: "Being revised", cancel: "Being cancelled" };
 const ENDED = { dismissed: "Dismissed", cancelled: "Cancelled", expired: "Expired" };
 
-/** The list that an item is in. */
+/** Return the list to which an item belongs. */
 export function tabOf(item) {
   if (item.state === "live") {
     return "live";
@@ -28,7 +28,7 @@ export function tabOf(item) {
 
 export const isStale = (item, now) => item.state === "waiting" && (item.stale_at === null || now > item.stale_at);
 
-/** Why an item that waits is greyed, in a sentence; empty when it isn't. */
+/** Return a sentence why a waiting item is greyed; "" if it isn't. */
 export function greyed(item, now) {
   if (item.state !== "waiting") {
     return "";
@@ -43,7 +43,7 @@ export function greyed(item, now) {
   return `Can’t be published – ${reason}`;
 }
 
-/** `12 min`, `3 h`, `2 days`. */
+/** Return a length of time such as `12 min`, `3 h` or `2 days`. */
 export function span(ms) {
   const minutes = Math.max(0, Math.floor(ms / 60_000));
   if (minutes < 120) {
@@ -66,12 +66,12 @@ export function decided({ what, by, at }) {
   return `${PAST[what]} by ${by} at ${clock(at)}`;
 }
 
-/** What to say of an item's state, in a word or two; empty while it waits. */
+/** Return an item's state in a word or two; "" while it waits. */
 export function stateWord(item) {
   return SENDING[item.pending] ?? (item.signing ? "To sign" : null) ?? ENDED[item.state] ?? (item.state === "live" ? "Live" : "");
 }
 
-/** What the node says of an alert's deliveries: an exact count, or (without alerts:audit) one that is rounded down. */
+/** Return the node's count of deliveries: exact, or rounded down without alerts:audit. */
 export function counted(delivery, name) {
   if (!delivery) return "–";
   const number = delivery[name].toLocaleString();
@@ -79,7 +79,7 @@ export function counted(delivery, name) {
   return delivery[name] ? `${number} or more` : "fewer than 20";
 }
 
-/** The counts in a line: pushes are in it where there were any. */
+/** Return the counts as one line, with pushes if there were any. */
 export function told(delivery) {
   if (!delivery) return "";
   const pushed = delivery.pushed ? `, pushed ${counted(delivery, "pushed")}` : "";
@@ -87,8 +87,8 @@ export function told(delivery) {
 }
 
 /**
- * The items of a list: what can still be published before what is too old, then the latest first. Of what waits and
- * happened within the same five minutes by the clock, the most severe comes first.
+ * Return the items of a list: those that can still be published before those that are too old, then the latest first.
+ * Among waiting items of the same five minutes by the clock, the most severe comes first.
  */
 export function listed(items, tab, now) {
   return [...items]
@@ -105,11 +105,11 @@ export function listed(items, tab, now) {
 
 const latest = (item) => (item.state === "waiting" ? item.occurred_at : item.history.at(-1)?.at) ?? 0;
 const band = (item) => (item.state === "waiting" ? Math.floor(latest(item) / BAND_MS) : latest(item));
-/** Severity counts only for what is proposed: a record that is kept back has none. */
+/** Return the rank of an item's severity; only items with a proposal have a severity. */
 const rank = (item) => (item.category ? SEVERITIES.indexOf(severityOf(item)) : SEVERITIES.length);
 const severityOf = (item) => (item.form ?? item.proposal).severity;
 
-/** Whether a title says more than a name does: "Burglary" says nothing new of "Burglary, residence". */
+/** Return whether a title adds to a name: "Burglary" adds nothing to "Burglary, residence". */
 function saysMore(title, name) {
   const [said, known] = [title, name].map((text) => new Set(text.toLowerCase().split(/[\s,;:/()-]/).filter(Boolean)));
   const isIn = (a, b) => [...a].every((word) => b.has(word));
@@ -117,14 +117,14 @@ function saysMore(title, name) {
 }
 
 export class List {
-  /** `open(id)` is called for the incident that is pressed. */
+  /** `open(id)` is called when an incident is pressed. */
   constructor(element, open) {
     this._element = element;
     this._open = open;
     this._rows = new Map();
   }
 
-  /** Show these, in this order, keeping the focus where it is. */
+  /** Show these items in this order, without moving the focus. */
   show(items, now, openId, titleOf) {
     const gone = new Set(this._rows.keys());
     const focused = document.activeElement?.closest?.("[data-item]")?.dataset.item;
@@ -172,7 +172,7 @@ export class List {
     this._rows.get(id)?.element.firstChild.focus();
   }
 
-  /** The id that is `step` further than the focused one, or than `from`. */
+  /** Return the id `step` places after the focused one, or after `from`. */
   next(step, from) {
     const ids = [...this._element.children].map((row) => row.firstChild.dataset.item);
     const at = ids.indexOf(document.activeElement?.dataset?.item ?? from);

@@ -1,5 +1,5 @@
-// The area on a map: what is asked for, with handles to drag, and what would be published. The numbers in the form
-// say the same and can be used instead.
+// The area on a map: the requested shape, with handles to drag, and the shape that would be published. The numbers in
+// the form have the same content and can be used instead.
 
 import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { latLngToCell } from "/npm/h3-js/dist/browser/h3-js.es.js";
@@ -21,11 +21,11 @@ import { coloursOf } from "/shared/theme.js";
 const EARTH_RADIUS_M = 6_371_007.180918475;
 const PALETTE = ["land", "grid", "accent", "text", "text-muted"];
 const SOURCES = ["grid", "others", "others-beyond", "beyond", "published", "cell", "requested"];
-const STEP_PX = { fine: 4, coarse: 40 }; // of the arrow keys
-const LEAST_PX = 32; // across: a smaller circle shows nobody where it is
+const STEP_PX = { fine: 4, coarse: 40 }; // steps of the arrow keys
+const LEAST_PX = 32; // least width; a smaller circle would be hard to find
 const DRAG_PX = 3; // a press that moves farther drags
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
-const ROUND = 5; // digits of a degree: a metre
+const ROUND = 5; // decimal digits of a degree, about a metre
 
 function palette(severity) {
   const colours = coloursOf([...PALETTE, severity]);
@@ -46,7 +46,7 @@ function layers(colours, hasStreets) {
   ];
 }
 
-/** A map, or where none can be drawn (no WebGL) something that takes the same calls: the form works without it. */
+/** Return a map or, without WebGL, an object that ignores the same calls; the form works without a map. */
 export function circleMap(options) {
   try {
     return new CircleMap(options);
@@ -54,15 +54,15 @@ export function circleMap(options) {
     console.warn("no map:", error.message);
     document.getElementById(options.container).textContent = "This browser can’t draw the map. Use the numbers.";
     const nothing = () => {};
-    const always = () => true; // the numbers are all there is to see
+    const always = () => true; // without a map there are only the numbers to see
     return { show: nothing, published: nothing, others: nothing, fit: nothing, repaint: nothing, resize: nothing, holds: always, isSeen: always };
   }
 }
 
 class CircleMap extends BaseMap {
   /**
-   * `changed({lat, lng, radius_m})` or `changed({ring})` is called while somebody drags, `moved()` when the map shows
-   * something else.
+   * `changed({lat, lng, radius_m})` or `changed({ring})` is called while a person drags, `moved()` when the map's view
+   * has changed.
    */
   constructor({ container, styleUrl, changed, moved }) {
     super({ container, styleUrl, sources: SOURCES, maxZoom: 17 });
@@ -74,31 +74,31 @@ class CircleMap extends BaseMap {
     this._centre.on("drag", () => this._move(this._centre.getLngLat()));
     this._edge.on("drag", () => this._resize(distanceM(this._circle, this._edge.getLngLat())));
     this._outline = new Outline(this.map, (...options) => this._handle(...options), (ring) => this._redrawn(ring));
-    // Until something is placed, a press on the map places it; each press is a corner more of a polygon.
+    // A press on the map places the circle if it has no place yet; for a polygon, each press adds a corner.
     this._down = null; // how the last press on the map began, until its click
     this.map.getContainer().addEventListener("pointerdown", (event) => (this._down = event), { capture: true });
     this.map.on("click", ({ lngLat, originalEvent }) => this._wasDrag(originalEvent) || this._pressed(lngLat));
-    this.map.on("idle", moved); // all that is to be seen has been drawn
+    this.map.on("idle", moved); // everything visible has been drawn
   }
 
   _layers(hasStreets) {
     return layers(palette(this._severity), hasStreets);
   }
 
-  /** Take the colours of the theme that is on now, and of the severity. */
+  /** Use the colours of the present theme and of the severity. */
   repaint(severity = this._severity) {
     this._severity = severity;
     super.repaint();
   }
 
-  /** The element may have another size now. */
+  /** Adapt to a new size of the element. */
   resize() {
     this.map.resize();
   }
 
-  // ---- what is shown -----------------------------------------------------------------------------------------
+  // ---- output ------------------------------------------------------------------------------------------------
 
-  /** Show the circle that is asked for, or nothing (null); `radiusM` is what a new one would have; or a polygon's `ring`. */
+  /** Show the requested circle, or a polygon's `ring`, or nothing (null); `radiusM` is the radius of a new circle. */
   show(circle, { editable, radiusM, ring = null }) {
     this._ring = ring;
     this._circle = ring ? null : circle && { ...circle };
@@ -107,7 +107,7 @@ class CircleMap extends BaseMap {
     this._draw();
   }
 
-  /** Show what would be, or is, published: shapes, and the cell in whose middle the centre of a circle lies. */
+  /** Show the shapes that are or would be published, and the cell whose centre is the centre of a circle. */
   published(area, resolution = 9) {
     const shapes = (area ?? []).filter(isKnown);
     const circles = shapes.filter((shape) => shape.type === "circle");
@@ -116,7 +116,7 @@ class CircleMap extends BaseMap {
     this._set("cell", circles.map((circle) => cellPolygon(latLngToCell(circle.lat, circle.lng, resolution), {})));
   }
 
-  /** The shapes of other live alerts. */
+  /** Show the shapes of other live alerts. */
   others(shapes) {
     this._set("others", shapes.map((shape) => shapePolygon(shape, {})));
     this._set("others-beyond", shapes.flatMap((shape) => strokes(shape, {})));
@@ -132,7 +132,7 @@ class CircleMap extends BaseMap {
     }
   }
 
-  /** Whether all of these shapes lie on the map, and none is a mere dot. */
+  /** Return whether all of these shapes are on the map, and none is a mere dot. */
   holds(shapes) {
     const { clientWidth: width, clientHeight: height } = this.map.getContainer();
     return this._boxes(shapes).every(
@@ -141,7 +141,7 @@ class CircleMap extends BaseMap {
     );
   }
 
-  /** Whether somebody who looks at the screen sees all of these shapes: drawn, and in no part hidden by scrolling. */
+  /** Return whether all of these shapes are visible on the screen: drawn, and not hidden in part by scrolling. */
   isSeen(shapes) {
     const frame = this.map.getContainer();
     const { left, top } = frame.getBoundingClientRect();
@@ -155,7 +155,7 @@ class CircleMap extends BaseMap {
     );
   }
 
-  /** Where shapes are on the map, in pixels from its corner. */
+  /** Return the boxes of shapes on the map, in pixels from its corner. */
   _boxes(shapes) {
     return shapes.map((shape) => {
       const corners = outskirts(shape).map((corner) => this.map.project(corner));
@@ -171,7 +171,7 @@ class CircleMap extends BaseMap {
     for (const [handle, at] of [[this._centre, circle], [this._edge, circle && east(circle)]]) {
       if (circle && this._isEditable) {
         handle.setLngLat([at.lng, at.lat]);
-        handle.getElement().isConnected || handle.addTo(this.map); // adding it again would take the focus away
+        handle.getElement().isConnected || handle.addTo(this.map); // adding it again would remove the focus
       } else {
         handle.remove();
       }
@@ -180,7 +180,7 @@ class CircleMap extends BaseMap {
 
   // ---- handles -----------------------------------------------------------------------------------------------
 
-  /** A handle: `step(direction, px)` for the arrow keys, `keys` says what others do. */
+  /** Return a handle: `step(direction, px)` is for the arrow keys, `keys` has the actions of other keys. */
   _handle(name, label, step, keys = {}) {
     const element = make("button", `handle ${name}`);
     element.type = "button";
@@ -204,8 +204,8 @@ class CircleMap extends BaseMap {
   }
 
   /**
-   * Whether a click ends a drag. The map itself forgets where a press began when it is resized or moved meanwhile. What
-   * helps people to press (a screen reader, say) may click without having pressed.
+   * Return whether a click ends a drag. The map forgets where a press began if it is resized or moved meanwhile. Assistive
+   * software such as a screen reader may send a click without a press before it.
    */
   _wasDrag({ clientX, clientY }) {
     const down = this._down;
@@ -253,7 +253,7 @@ class CircleMap extends BaseMap {
   }
 }
 
-/** The part of the window in which an element can be seen: what scrolls around it cuts the rest off. */
+/** Return the part of the window in which an element is visible, inside all scrolling ancestors. */
 function visible(element) {
   const seen = { left: 0, top: 0, right: innerWidth, bottom: innerHeight };
   for (let box = element; box; box = box.parentElement) {
@@ -275,7 +275,7 @@ function distanceM(a, b) {
   return 2 * EARTH_RADIUS_M * Math.asin(Math.min(1, Math.sqrt(square)));
 }
 
-/** A ring that is being drawn: a line, as long as it has too few corners. */
+/** Return a ring that is being drawn: a line while it has too few corners. */
 function drawn(ring) {
   if (ring.length > 2) {
     return [shapePolygon({ type: "Polygon", coordinates: [[...ring, ring[0]]] }, {})];
@@ -283,7 +283,7 @@ function drawn(ring) {
   return [{ type: "Feature", properties: {}, geometry: { type: "LineString", coordinates: unwrapped(ring) } }];
 }
 
-/** The easternmost point of a circle, near enough to put a handle there. */
+/** Return about the easternmost point of a circle, for its handle. */
 function east(circle) {
   const ring = circlePolygon(circle).geometry.coordinates[0];
   const [lng, lat] = ring.reduce((best, point) => (point[0] > best[0] ? point : best));

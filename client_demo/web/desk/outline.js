@@ -1,11 +1,11 @@
-// The corners of a polygon on the map: a press on the map adds one, a handle moves or takes away its own, and between two
-// there is a handle for one more.
+// The corners of a polygon on the map: a press on the map adds a corner, a handle moves or removes its own, and a handle
+// between two corners adds another.
 
-const MOST_HANDLES = 60; // of a longer ring the corners stand in the form alone
-const ROUND = 5; // digits of a degree: a metre
+const MOST_HANDLES = 60; // the corners of a longer ring are only in the form
+const ROUND = 5; // decimal digits of a degree, about a metre
 
 export class Outline {
-  /** `handle(name, label, step, keys)` makes a marker; `changed(ring)` is told the corners, [lng, lat] each. */
+  /** `handle(name, label, step, keys)` makes a marker; `changed(ring)` gets the corners, [lng, lat] each. */
   constructor(map, handle, changed) {
     Object.assign(this, { _map: map, _handle: handle, _changed: changed });
     this._ring = [];
@@ -24,7 +24,7 @@ export class Outline {
     this._between.forEach((marker, n) => marker.setLngLat(this._middle(n)));
   }
 
-  /** A corner more, behind the last. */
+  /** Add a corner behind the last. */
   add(lngLat) {
     this._put(this._ring.length, rounded(lngLat));
   }
@@ -68,7 +68,7 @@ export class Outline {
     return marker;
   }
 
-  /** Half-way to the next corner, the short way round. */
+  /** Return the point half-way to the next corner, the short way round. */
   _middle(n) {
     const [[lng, lat], [toLng, toLat]] = [this._ring[n], this._ring[(n + 1) % this._ring.length]];
     const over = ((((toLng - lng + 180) % 360) + 360) % 360) - 180;

@@ -1,10 +1,11 @@
-// Signing in the reviewer's browser: a key that can't leave it, and what it signs shown before it signs (docs/reference/approval-rules.md).
-// The service is told public halves and signatures. What is shown is read from the very text that is signed.
+// Signatures in the reviewer's browser, with a key that can't leave it. The text is shown before it is signed
+// (docs/reference/approval-rules.md). The service gets public keys and signatures. The displayed members are read from
+// exactly the text that is signed.
 
 import { clock } from "/desk/list.js";
 import { by, foreign, make } from "/shared/elements.js";
 
-const ED25519 = "Ed25519"; // of WebCrypto, and the `alg` of the signature (RFC 9864)
+const ED25519 = "Ed25519"; // the name in WebCrypto, and the `alg` of the signature (RFC 9864)
 const NO_KEY = "You have no key in this browser yet: see “My key”.";
 const NAMES = {
   what: "This is", headline: "Headline", description: "Description", reason: "Reason", title: "Category", severity: "Severity",
@@ -14,7 +15,7 @@ const NAMES = {
 
 // ---- keys --------------------------------------------------------------------------------------------------------
 
-/** Do one thing with the keys that this browser keeps, by reviewer. */
+/** Run one request on this browser's store of keys, by reviewer. */
 function keys(mode, act) {
   return new Promise((resolve, reject) => {
     const opening = indexedDB.open("geocast-desk", 1);
@@ -31,23 +32,23 @@ function keys(mode, act) {
 
 const keyOf = (name) => keys("readonly", (store) => store.get(name));
 
-/** Draw a key pair for a reviewer. The private half can't be exported, by us neither. */
+/** Make a key pair for a reviewer. The private key can't be exported, not even by this page. */
 async function draw(name) {
   const pair = await crypto.subtle.generateKey(ED25519, false, ["sign", "verify"]);
   const x = base64url(new Uint8Array(await crypto.subtle.exportKey("raw", pair.publicKey)));
   const key = { kid: await thumbprint(x), x, privateKey: pair.privateKey };
-  await keys("readwrite", (store) => store.add(key, name)); // one that is there is not replaced
+  await keys("readwrite", (store) => store.add(key, name)); // an existing key is not replaced
   return key;
 }
 
-/** The first 16 hex digits of the key's thumbprint (RFC 7638, 8037). */
+/** Return the first 16 hex digits of the key's thumbprint (RFC 7638, 8037). */
 async function thumbprint(x) {
   const text = new TextEncoder().encode(JSON.stringify({ crv: ED25519, kty: "OKP", x }));
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", text));
   return Array.from(digest.subarray(0, 8), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** A key out of an envelope: a private JWK in a file, taken for this page only. */
+/** Return a key from an envelope: a private JWK in a file, used only until the page is left. */
 async function fromEnvelope(file) {
   const { kty, crv, x, d, kid } = JSON.parse(await file.text());
   const privateKey = await crypto.subtle.importKey("jwk", { kty, crv, x, d }, ED25519, false, ["sign"]);
@@ -68,7 +69,7 @@ function base64url(bytes) {
   return text.replaceAll("+", "-").replaceAll("/", "_").replace(/={1,2}$/, "");
 }
 
-/** What the operator adds to the file of reviewers. `sub` names the person, and is theirs to choose. */
+/** Return the JWK that the operator adds to the file of reviewers. The operator chooses `sub`, which names the person. */
 const publicHalf = (name, { kid, x }) => {
   const sub = name.replace(/[^A-Za-z0-9._:-]+/g, "-").replace(/^[^A-Za-z0-9]+/, "").slice(0, 128) || "reviewer";
   return JSON.stringify({ kty: "OKP", crv: ED25519, alg: ED25519, kid, sub, x }, null, 1);
@@ -77,7 +78,7 @@ const publicHalf = (name, { kid, x }) => {
 // ---- the dialogs -------------------------------------------------------------------------------------------------
 
 export class Signing {
-  /** `post(path, body)` asks the service; `me()` is who is at the desk. */
+  /** `post(path, body)` sends a request to the service; `me()` returns the name of the signed-in person. */
   constructor({ post, me }) {
     Object.assign(this, { _post: post, _me: me, _done: () => {} });
     by("sign").addEventListener("click", () => this._sign());
@@ -90,7 +91,7 @@ export class Signing {
   }
 
   /**
-   * Show what is to be signed, and have it signed or not. Resolves to the service's answer, as `post` gives it; with a
+   * Show the text, and let the reviewer sign or not. Resolves to the service's answer, in the form of `post`; with a
    * status of 0 if nobody has signed.
    */
   ask(item, asked) {
@@ -141,7 +142,7 @@ export class Signing {
     this._answered(await this._post(`/api/items/${id}/withdraw`, { version }));
   }
 
-  /** Close, and hand the answer to whoever has asked. */
+  /** Close the dialog, and resolve the promise of its caller. */
   _answered(answer) {
     const done = this._done;
     this._done = () => {};
@@ -175,7 +176,7 @@ export class Signing {
   }
 }
 
-/** All that a form says, for people; what this page has no word for is shown by its own name. */
+/** Show all members of a form for people; a member without a word on this page is shown by its own name. */
 function described(form) {
   const known = Object.keys(NAMES).filter((name) => name in form);
   const names = [...known, ...Object.keys(form).filter((name) => !(name in NAMES))];

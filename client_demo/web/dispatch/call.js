@@ -1,4 +1,4 @@
-// How a call stands: who was called, who goes, who is there.
+// The state of a call: who was called, who goes, who has arrived.
 
 import { by, DRILLS, foreign, make } from "/shared/elements.js";
 
@@ -13,7 +13,7 @@ export function wordOf(call) {
   return PENDING[call.pending] || STATES[call.state?.state] || (call.troubles.length ? "Refused" : "");
 }
 
-/** In one line: how far the ring reaches, and how many have heard it. */
+/** Return one line with the search radius and the number of people who were called. */
 export function countsOf({ ring_m: ring, rung, seen, declined }) {
   return `within ${ring} m: ${rung} called, ${seen} have seen it, ${declined} can’t`;
 }

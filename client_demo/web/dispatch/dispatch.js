@@ -1,7 +1,7 @@
 // The dispatch page: signs in, follows the service's events, and keeps lists, one call and its map in step.
 //
-// Rule 1  What one writes is not taken away by news: the form is filled in when something else is chosen, and not again.
-// Rule 2  A click that is repeated, or that two people make, calls once: the service says who was first.
+// Rule 1  News never overwrites typed text: the form is filled in only when another record or call is chosen.
+// Rule 2  A click that is repeated, or made by two people, opens one call: the service says who was first.
 
 import "/shared/trust.js";
 import { countsOf, isOver, showState, wordOf } from "/dispatch/call.js";
@@ -27,7 +27,7 @@ const service = new ServiceClient({
   silence: "The service gives no answer. Try again, it is safe: one record is one call.",
 });
 
-// ---- what there is -----------------------------------------------------------------------------------------------
+// ---- the lists ---------------------------------------------------------------------------------------------------
 
 const callOf = (id) => all.calls.find((call) => call.id === id);
 const recordOf = (key) => all.records.find((record) => record.key === key);
@@ -77,7 +77,7 @@ function item(target, title, more, drill) {
   return make("li", "", button);
 }
 
-/** What a screen reader says: who goes now, of the call that is open here. */
+/** Let screen readers announce who goes to the call that is open here. */
 function tellNews(before) {
   const [now, then] = [chosen?.call && callOf(chosen.call), before?.calls.find(({ id }) => id === chosen?.call)];
   if (now?.state && JSON.stringify(now.state.seats) !== JSON.stringify(then?.state?.seats)) {
@@ -85,7 +85,7 @@ function tellNews(before) {
   }
 }
 
-// ---- one of them -------------------------------------------------------------------------------------------------
+// ---- one record or call ------------------------------------------------------------------------------------------
 
 function choose(target, byHand = false) {
   chosen = target;
@@ -148,7 +148,7 @@ by("form").addEventListener("input", show);
 by("correct").addEventListener("click", () => {
   const call = callOf(chosen.call);
   isCorrecting = !isCorrecting;
-  // The place of a call that was opened elsewhere is not known here: it has to be said again.
+  // The place of a call that was opened elsewhere is not known here, so it must be entered again.
   form.fill(call.form ?? { ...call.state.call, kind: "" }, all.categories, !call.form);
   show();
 });
@@ -187,8 +187,8 @@ function after({ body, problem }) {
   }
 }
 
-// ---- the beginning -----------------------------------------------------------------------------------------------
+// ---- start -------------------------------------------------------------------------------------------------------
 
 themeButton(by("theme"), () => map?.repaint());
 service.open();
-document.documentElement.dataset.ready = "true"; // for whoever waits for the page
+document.documentElement.dataset.ready = "true"; // for tests that wait for the page

@@ -1,4 +1,4 @@
-// The form of a call: what it says, and what stands in its way, each beside its field.
+// The form of a call, with the reasons against it beside their fields.
 
 import { by, make } from "/shared/elements.js";
 
@@ -8,7 +8,7 @@ const FIELDS = ["status", "headline", "kind", "address", "access", "place", "rea
 
 const form = () => by("form");
 
-/** Fill it in. `categories` are those of the policy, `isNew` says whether nothing of it is fixed yet. */
+/** Fill in the form. `categories` are those of the policy; `isNew` means that the call is not open yet. */
 export function fill(values, categories, isNew) {
   const { elements } = form();
   elements.category.replaceChildren(...Object.entries(categories).map(([key, title]) => Object.assign(make("option", "", title), { value: key })));
@@ -23,7 +23,7 @@ export function fill(values, categories, isNew) {
   clear();
 }
 
-/** What it says. */
+/** Return the content of the form. */
 export function read() {
   const { elements } = form();
   const texts = Object.fromEntries(TEXTS.map((name) => [name, elements[name].value]));
@@ -36,7 +36,7 @@ function numberOf(text) {
   return text.trim() && Number.isFinite(number) ? number : null;
 }
 
-/** Put the place somewhere else. */
+/** Move the place. */
 export function place({ lat, lng }) {
   const { elements } = form();
   elements.lat.value = lat.toFixed(6);
@@ -49,7 +49,7 @@ export function clear() {
   form().querySelectorAll("[aria-invalid]").forEach((each) => each.removeAttribute("aria-invalid"));
 }
 
-/** Say what stands in the way, and go to the first of it. */
+/** Show the reasons against the call, and go to the first of them. */
 export function refuse(troubles) {
   clear();
   for (const { field, text } of troubles) {

@@ -1,17 +1,20 @@
 /**
- * What a responder holds: calls, their tasks, and what was answered. No I/O, no clock of its own; times in ms: `now` is
- * the server's, as well as it is known, `own` the client's own clock, which nobody sets.
+ * The calls that a responder holds, with their tasks and the responder's answers. No I/O; times in ms: `now` is the
+ * server's time as far as it is known, `own` the client's own clock, which nobody sets.
  *
- * Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; the rest is ignored.
- * Rule 2  What a person has said is said until it is heard. An `accept` is repeated 5 s after it was said and at once on
- *         each new connection, until a `task` or a `standdown` answers it or the call is over (RU3). So is the `decline`
- *         of a seat, but where none may have been taken, three times for each connection.
- * Rule 3  Who has declined is not asked again: when the call comes again, it is declined again (RU1).
- * Rule 4  A place is here as long as its seat. With `standdown` and at `expires_at` the task is gone, by whichever clock
- *         is first: the own one corrected by the server's `now`, or the own one alone. It is never stored (RU2).
- * Rule 5  What was called off stays so, unless a higher revision comes: a node that is behind may still ring it.
- * Rule 6  Of reports one in 5 s counts, so the next one waits 6 s. None is answered, so the last one is said again
- *         on each new connection (RU3).
+ * Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; every other revision is
+ *         ignored.
+ * Rule 2  An answer is repeated until the server has received it. An `accept` is sent again every 5 s and at once on
+ *         each new connection, until a `task` or a `standdown` answers it or the call is over (RU3). The `decline` of a
+ *         seat is repeated in the same way. Where the responder may have no seat, a `decline` is sent three times on
+ *         each connection.
+ * Rule 3  A person who has declined is not asked again: when the call comes again, it is declined again (RU1).
+ * Rule 4  A place is kept as long as the seat. The task is deleted at `standdown` and at `expires_at`, by whichever clock
+ *         reaches it first: the own clock corrected by the server's `now`, or the own clock alone. It is never stored
+ *         (RU2).
+ * Rule 5  A call that was stood down stays over unless a higher revision comes: a node that is behind may still send it.
+ * Rule 6  The server counts one report in 5 s, so the next report waits 6 s. Reports are not answered, so the last one is
+ *         sent again on each new connection (RU3).
  */
 
 /** @import { Call, Report, Task } from "./geocast.js" */
@@ -25,19 +28,19 @@
  * @property {Call | null} call
  * @property {Task | null} task
  * @property {Report | null} report
- * @property {number} reportAt  when it is due, by the own clock; Infinity: it was said
+ * @property {number} reportAt  when it is due, by the own clock; Infinity after it was sent
  * @property {number} nextReportAt
  */
-/** @typedef {{ message: Message, at: number, until: number, left: number }} Answer  `left`: how often on this connection */
+/** @typedef {{ message: Message, at: number, until: number, left: number }} Answer  `left`: how many more times on this connection */
 
 import { timeOf } from "./holdings.js";
 
 const AGAIN_MS = 5_000; // protocol, RU3
-const REPORT_MS = 6_000; // M20: 5 s, as they arrive; the second one may be the faster
+const REPORT_MS = 6_000; // M20 allows one in 5 s at arrival, and the second may travel faster
 const MAX_LIFE_MS = 7_200_000; // a call is open for two hours at most
 const MAX_ETA_S = 7_200;
-const MAX_REMEMBERED = 1_024; // ids, for Rules 3 and 5; an id is at most 128 characters
-const DECLINES = 3; // on each connection, where no seat is known of
+const MAX_REMEMBERED = 1_024; // ids kept for Rules 3 and 5, of at most 128 characters each
+const DECLINES = 3; // on each connection, when no seat is known
 
 const NO_ID = "id: expected 1 to 128 letters, digits and ._:-, as a call's id has them";
 
@@ -47,7 +50,7 @@ const isId = (value) => typeof value === "string" && /^[A-Za-z0-9][A-Za-z0-9._:-
 /** @param {unknown} value @returns {value is Record<string, unknown>} */
 const isMap = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-/** Whether it has what both a call and a task need. @param {unknown} said */
+/** Return whether this has the members that a call and a task share. @param {unknown} said */
 const isWhole = (said) =>
   isMap(said) && typeof said.id === "string" && Number.isInteger(said.revision) && !Number.isNaN(timeOf(said.expires_at));
 
@@ -60,20 +63,20 @@ function remember(known, id, value) {
 }
 
 export class Calls {
-  /** Grows with each change of what is held. */
+  /** Grows with each change of the held calls. */
   version = 0;
   /** @type {Map<string, Entry>} */
   #held = new Map();
   /** @type {Map<string, Answer>} */
   #answers = new Map();
-  /** @type {Message[]} declines of calls without a seat */
+  /** @type {Message[]} declines of calls in which this responder has no seat */
   #once = [];
   /** @type {Map<string, true>} */
   #declined = new Map();
   /** @type {Map<string, number>} id -> the revision that was held */
   #over = new Map();
 
-  /** What is held, tasks first, then what ends last. */
+  /** Return the held calls: those with a task first, then those that end last. */
   list() {
     const entries = [...this.#held].sort(([, a], [, b]) => Number(!a.task) - Number(!b.task) || b.expiresAt - a.expiresAt);
     return entries.map(([id, { call, task }]) => ({ id, call, task, isAccepted: this.#isAccepted(id) }));
@@ -84,9 +87,9 @@ export class Calls {
     return this.#answers.get(id)?.message.type === "accept" || !!this.#held.get(id)?.task;
   }
 
-  // ---- what the server sends: null for what lacks something -------------------------------------------------------
+  // ---- messages from the server; null for an incomplete one --------------------------------------------------------
 
-  /** Take the call of a `call` message. @param {any} call @param {number} now @param {number} own @returns {CallChange[] | null} */
+  /** Store the call of a `call` message and return the changes. @param {any} call @param {number} now @param {number} own @returns {CallChange[] | null} */
   call(call, now, own) {
     const life = isWhole(call) ? timeOf(call.expires_at) - timeOf(call.issued_at) : NaN;
     if (Number.isNaN(life)) return null;
@@ -104,7 +107,7 @@ export class Calls {
   }
 
   /**
-   * Take a `task` message. Whoever of this person's devices has accepted, all of them have the task.
+   * Store a `task` message and return the changes. All devices of a person get the task, whichever of them accepted.
    * @param {any} task @param {number} now @param {number} own @returns {CallChange[] | null}
    */
   task(task, now, own) {
@@ -112,7 +115,7 @@ export class Calls {
     const { id, revision } = task;
     const answer = this.#answers.get(id);
     if (answer?.message.type === "decline") {
-      answer.left = Infinity; // there is a seat to give back; the task may have crossed our word
+      answer.left = Infinity; // a seat must be given back; the task may have crossed our decline
       return [];
     }
     const held = this.#held.get(id);
@@ -125,7 +128,7 @@ export class Calls {
     return [this.#change("task", id)];
   }
 
-  /** Take a `standdown` message; of something of which nothing is held or asked it means nothing. @param {any} message @returns {CallChange[] | null} */
+  /** Remove the call of a `standdown` message; no effect if the call is neither held nor answered. @param {any} message @returns {CallChange[] | null} */
   standdown({ id, reason }) {
     if (typeof id !== "string" || typeof reason !== "string") return null;
     const held = this.#held.get(id);
@@ -135,9 +138,9 @@ export class Calls {
     return [this.#drop(id, reason)];
   }
 
-  // ---- what the person says: said by `due` ------------------------------------------------------------------------
+  // ---- the person's answers, which `due` returns for sending -------------------------------------------------------
 
-  /** Throws TypeError for what is no time, and no id. @param {string} id @param {number | undefined} eta @param {number} own */
+  /** Accept a call. Throws TypeError for an `eta` out of range or a malformed id. @param {string} id @param {number | undefined} eta @param {number} own */
   accept(id, eta, own) {
     if (!isId(id)) throw new TypeError(NO_ID);
     if (eta !== undefined && !(eta >= 0 && eta <= MAX_ETA_S)) throw new TypeError(`etaS: expected 0 to ${MAX_ETA_S} seconds`);
@@ -148,7 +151,7 @@ export class Calls {
     this.version++;
   }
 
-  /** What is held of the call is dropped. Throws TypeError for what is no id. @param {string} id @param {number} own */
+  /** Decline a call and drop it. Throws TypeError for a malformed id. @param {string} id @param {number} own */
   decline(id, own) {
     if (!isId(id)) throw new TypeError(NO_ID);
     const message = { type: "decline", id };
@@ -161,7 +164,7 @@ export class Calls {
     this.version++;
   }
 
-  /** Throws TypeError without a seat, and for another state. @param {string} id @param {Report} state @param {number} own */
+  /** Report `aed` or `arrived`. Throws TypeError without a seat or for another state. @param {string} id @param {Report} state @param {number} own */
   report(id, state, own) {
     const held = this.#held.get(id);
     if (state !== "aed" && state !== "arrived") throw new TypeError('state: expected "aed" or "arrived"');
@@ -170,11 +173,11 @@ export class Calls {
     held.reportAt = Math.max(own, held.nextReportAt);
   }
 
-  // ---- when -------------------------------------------------------------------------------------------------------
+  // ---- time -------------------------------------------------------------------------------------------------------
 
   /**
-   * There is a new connection: what waits for an answer is said at once (Rules 2 and 6). But for declines without a
-   * seat: whom a call rings again declines it again (Rule 3).
+   * Schedule the answers and reports for sending again on a new connection (Rules 2 and 6). Declines without a seat are
+   * dropped: if the server sends the call again, `call` declines it again (Rule 3).
    * @param {number} own
    */
   connected(own) {
@@ -186,7 +189,7 @@ export class Calls {
     for (const held of this.#held.values()) if (held.report) held.reportAt = Math.max(own, held.nextReportAt);
   }
 
-  /** What is to be said now; it counts as said. @param {number} own @returns {Message[]} */
+  /** Return the messages to send now, and count them as sent. @param {number} own @returns {Message[]} */
   due(own) {
     const messages = this.#once.splice(0);
     for (const answer of this.#answers.values()) {
@@ -203,20 +206,20 @@ export class Calls {
     return messages;
   }
 
-  /** When, by the own clock, `due` has something to say; Infinity if nothing waits. */
+  /** Return when, by the own clock, `due` has a message to send; Infinity if nothing waits. */
   nextDue() {
     if (this.#once.length) return 0;
     const answers = [...this.#answers.values()].filter(({ left }) => left > 0).map(({ at }) => at);
     return Math.min(Infinity, ...answers, ...[...this.#held.values()].map(({ reportAt }) => reportAt));
   }
 
-  /** When, by the own clock, `expire` has something to do. @param {number} ahead the server's clock minus the own one */
+  /** Return when, by the own clock, `expire` must be called. @param {number} ahead the server's clock minus the own one */
   nextExpiry(ahead) {
     const held = [...this.#held.values()].map(({ expiresAt, keepUntil }) => Math.min(expiresAt - ahead, keepUntil));
     return Math.min(Infinity, ...held, ...[...this.#answers.values()].map(({ until }) => until));
   }
 
-  /** Drop what is over by either clock, its answers too (Rule 4). @param {number} now @param {number} own @returns {CallChange[]} */
+  /** Drop calls that are over by either clock, with their answers (Rule 4). @param {number} now @param {number} own @returns {CallChange[]} */
   expire(now, own) {
     for (const [id, { until }] of this.#answers) if (until <= own) this.#answers.delete(id);
     const over = [...this.#held].filter(([, { expiresAt, keepUntil }]) => expiresAt <= now || keepUntil <= own);
@@ -226,7 +229,7 @@ export class Calls {
     });
   }
 
-  /** All is dropped, without a word. */
+  /** Drop everything without reporting changes. */
   forget() {
     this.#held.clear();
     this.#answers.clear();
@@ -234,13 +237,13 @@ export class Calls {
     this.version++;
   }
 
-  /** Id -> the highest revision that came, of what is held (RU3). @param {number} limit @returns {[string, number][]} */
+  /** Return id -> highest revision of the held calls (RU3). @param {number} limit @returns {[string, number][]} */
   holding(limit) {
     const ids = this.list().slice(0, limit);
     return ids.map(({ id }) => [id, revisionOf(/** @type {Entry} */ (this.#held.get(id)))]);
   }
 
-  // ---- inside -----------------------------------------------------------------------------------------------------
+  // ---- helpers ----------------------------------------------------------------------------------------------------
 
   /** @param {string} id @param {Partial<Entry> & Pick<Entry, "expiresAt" | "keepUntil">} entry */
   #put(id, entry) {

@@ -1,4 +1,6 @@
-/** Time as a client needs it: it goes on while the device sleeps, and does not go back when somebody sets the clock. */
+/**
+ * The time that a client needs: it goes on while the device sleeps, and does not go back when somebody sets the clock.
+ */
 
 /** @import { Clock } from "./geocast.js" */
 
@@ -13,8 +15,9 @@ export const machineClock = () => ({
 });
 
 /**
- * The client's own time, in ms; begins as the wall clock. A steady clock may stand still in sleep: what the wall clock
- * is ahead by is added. A wall clock that is set back changes nothing; one that is set forward looks like sleep.
+ * The client's own time, in ms, which begins as the wall clock. A steady clock may stop during sleep, so the amount by
+ * which the wall clock has run ahead of it is added. Setting the wall clock back changes nothing; setting it forward
+ * looks like sleep.
  */
 export class OwnClock {
   #clock;

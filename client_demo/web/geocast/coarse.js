@@ -1,4 +1,6 @@
-/** The cells that a server may know of a phone that sleeps (WPR2), and nothing finer. */
+/**
+ * The coarse cells that a server may know about a sleeping phone (WPR2).
+ */
 
 /** @import { H3, Place } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
@@ -13,8 +15,8 @@ export const FINEST = 9;
 const resolutionOf = (cell) => parseInt(cell.charAt(1), 16);
 
 /**
- * The cell of this resolution that holds a finer one; a coarser one stays as it is. In H3's bits: the resolution, and a 7
- * for each digit that it has not.
+ * Return the cell of this resolution that contains a finer cell; a coarser cell is returned unchanged. In H3's bits this
+ * sets the resolution, and a 7 for each unused digit.
  * @param {string} cell @param {number} resolution @returns {string}
  */
 export function coarsened(cell, resolution) {
@@ -25,7 +27,7 @@ export function coarsened(cell, resolution) {
 }
 
 /**
- * A place as the server is told it. Throws TypeError, which never repeats a value.
+ * Return a place as the cell that the server gets. Throws TypeError, which never repeats a value.
  * @param {Place} place @param {H3 | undefined} h3 @param {number} resolution of the cell of a point @param {string} name
  * @returns {string} a cell of resolution 5 to 9
  */
@@ -42,7 +44,7 @@ export function cellOf(place, h3, resolution, name) {
 }
 
 /**
- * Where a place is, as finely as it is known here; null for a cell without h3.
+ * Return the position of a place, as finely as this device knows it; null for a cell without h3.
  * @param {Place} place @param {H3 | undefined} h3 @param {string} name @returns {Spot | null}
  */
 export function exactly(place, h3, name) {

@@ -1,4 +1,4 @@
-/** One short connection, for a phone that was woken in the background. */
+/** A short connection for a phone that was woken in the background. */
 
 /** @import { Fetched, FetchOptions, Filter } from "./geocast.js" */
 
@@ -41,12 +41,12 @@ export async function fetchLive(options) {
 }
 
 /**
- * The entries of `holding`. It is read as a Map is: an object would find a `constructor` that nobody has put there.
+ * Return the entries of `holding`. Looking ids up in an object would find an inherited `constructor`.
  * @param {FetchOptions["holding"]} holding @returns {Iterable<[string, number]>}
  */
 const entriesOf = (holding = {}) => (holding instanceof Map ? holding.entries() : Object.entries(holding));
 
-/** One short connection, and what came of it. */
+/** One short connection, and the messages that it received. */
 class Fetching {
   #connection;
   #options;
@@ -59,7 +59,7 @@ class Fetching {
   #spots;
   #ahead = 0;
   #isOver = false;
-  /** @type {any[]} what was dropped */
+  /** @type {any[]} the dropped messages */
   #untrusted = [];
   /** @type {Link | null} */
   #link = null;
@@ -74,7 +74,7 @@ class Fetching {
     this.#own = own;
     const { storage = null, storageKey = defaultKey(options), places = [] } = options;
     this.#spots = notTooMany(spotsOf(places, options.h3));
-    this.#store = new Store(storage, storageKey, () => {}); // what can't be stored is answered all the same
+    this.#store = new Store(storage, storageKey, () => {}); // a failing storage does not keep alerts from the caller
   }
 
   /** @returns {Promise<Fetched>} */
@@ -84,7 +84,7 @@ class Fetching {
     if (stored) this.#holdings.restore(stored, this.#now(), this.#own.now());
     this.#holdings.move(this.#spots);
     const known = new Map([...this.#holdings.holding(this.#now(), this.#own.now())[0], ...entriesOf(this.#options.holding)]);
-    // What was over by the server's clock, and lives again by the welcome's, is new to the caller, too.
+    // An alert that was over by the stored clock, and is live by the welcome's, is new to the caller too.
     const live = this.#holdings.list(this.#now()).map(({ alert }) => /** @type {const} */ ([alert.id, alert.revision]));
     const before = new Map([...live, ...entriesOf(this.#options.holding)]);
     const cancels = await this.#exchange(known, await tokenFrom(this.#connection.token));
@@ -109,8 +109,8 @@ class Fetching {
   }
 
   /**
-   * Say hello and take what the welcome announces. A server of an older release closes a hello that says languages, or
-   * that a place is `here`: then it is said again without them.
+   * Send the hello and receive the messages that the welcome announces. A server of an older release closes a hello that
+   * has `languages` or a place that is `here`; then the hello is sent again without them.
    * @param {ReadonlyMap<string, number>} known @param {string | undefined} token
    * @returns {Promise<Fetched["cancels"]>}
    */

@@ -1,14 +1,14 @@
 /**
  * The sphere of the protocol ("Distance"): a client decides for itself whether it is inside.
- * Degrees for coordinates, metres for distances.
+ * Coordinates are in degrees, distances in metres.
  */
 
 /** @import { Circle, H3, Place, Shape } from "./geocast.js" */
-/** @typedef {{ lat: number, lng: number, reach: number, here: boolean, wire: Place }} Spot  A place, to be judged and to be sent. */
+/** @typedef {{ lat: number, lng: number, reach: number, here: boolean, wire: Place }} Spot  A place, in the form for judging and, as `wire`, for sending. */
 
 import { depthOf, isPolygon } from "./polygon.js";
 
-const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
+const EARTH_RADIUS_M = 6_371_007.180918475; // the radius that H3 uses, as the protocol says
 const MAX_ACCURACY_M = 2_000;
 export const MAX_PLACES = 8;
 export const COARSEST_CELL = 7; // of a stream
@@ -16,7 +16,7 @@ export const COARSEST_CELL = 7; // of a stream
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 
 /**
- * Great-circle distance, by the haversine formula.
+ * Return the great-circle distance, by the haversine formula.
  * @type {typeof import("./geocast.js").distanceM}
  */
 export function distanceM(a, b) {
@@ -33,7 +33,7 @@ const within = (value, limit) => typeof value === "number" && Math.abs(value) <=
 const isObject = (value) => typeof value === "object" && value !== null;
 
 /**
- * The places of a caller. Throws TypeError, which never repeats a value.
+ * Check and convert a caller's places. Throws TypeError, which never repeats a value.
  * @param {unknown} places @param {H3 | undefined} h3 @returns {Spot[]}
  */
 export function spotsOf(places, h3) {
@@ -79,8 +79,8 @@ const isCircle = (shape) =>
   shape.type === "circle" && within(shape.lat, 90) && within(shape.lng, 180) && within(shape.radius_m, Infinity);
 
 /**
- * Whether one of the places is inside one of the shapes; the edge belongs to the inside. A shape that is not known
- * counts as inside: the alert must be shown (protocol, "Growing").
+ * Return whether one of the places is inside one of the shapes; the edge belongs to the inside. An unknown shape counts
+ * as inside: the alert must be shown (protocol, "Growing").
  * @param {readonly Shape[]} area @param {readonly Spot[]} spots
  */
 export function isInside(area, spots) {
@@ -88,7 +88,7 @@ export function isInside(area, spots) {
 }
 
 /**
- * How far it is from here, else from the nearest of the places, to the middle of a circle; null where that means nothing.
+ * Return the metres from here, or else from the nearest place, to the centre of a circle; null if unknown.
  * @param {any} circle @param {readonly Spot[]} spots @returns {number | null}
  */
 export function awayM(circle, spots) {

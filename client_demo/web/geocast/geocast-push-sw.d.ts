@@ -10,7 +10,7 @@
 
 import type { TokenSource, Verify } from "./geocast.js";
 
-/** What a notification says besides what the alert says, in one language. `{…}` is put in. */
+/** The words of a notification besides those of the alert, in one language. `{…}` is filled in. */
 export interface Words {
   /** C6: in front of the title. */
   readonly exercise: string;
@@ -19,39 +19,39 @@ export interface Words {
   readonly until: string;
   /** "Called off: {title}" */
   readonly cancelled: string;
-  /** Where no alert is known that is called off. */
+  /** The title in a cancel of an unknown alert. */
   readonly anAlert: string;
-  /** It was over when it came. */
+  /** The alert had ended when it came. */
   readonly ended: string;
-  /** The phone's own place is outside. */
+  /** The phone's own place is outside of the area. */
   readonly outside: string;
-  /** What came can't be read, or believed. */
+  /** The push can't be read or verified. */
   readonly unknown: string;
   readonly open: string;
   /** The lease ends: the page has to be opened. "… {date} …" */
   readonly renew: string;
   readonly renewBody: string;
-  /** The lease ended soon, and goes on. */
+  /** The lease was about to end, and has been renewed. */
   readonly renewed: string;
 }
 
 export interface WorkerOptions {
-  /** What a click opens, or brings to the front: an address of the worker's scope. */
+  /** The address that a click opens or brings to the front, within the worker's scope. */
   app: string;
   /** Addresses of pictures, as `showNotification` takes them. */
   icon?: string;
   badge?: string;
   /**
-   * Fetches a token from within the worker (by a cookie, say). With it the lease is renewed without a page, and what does
-   * not fit into a push is fetched, if the page's `Push` has `h3` and no cell is coarser than 7, which is what a stream
-   * takes. Without it, the person is told to open the page.
+   * Fetches a token from within the worker (for example by a cookie). With it the lease is renewed without a page, and
+   * alerts that do not fit into a push are fetched, if the page's `Push` has `h3` and no cell is coarser than 7, the
+   * limit of a stream. Without it, the person is asked to open the page.
    */
   token?: TokenSource;
-  /** Believe no server: as of `Geocast`. The page's `Push` needs `proofs`. */
+  /** Trust no server: the same as for `Geocast`. The page's `Push` needs `proofs`. */
   verify?: Verify;
-  /** By language tag, beside "en" and "es": { de: { … } }. */
+  /** More words by language tag, besides "en" and "es": { de: { … } }. */
   words?: Readonly<Record<string, Words>>;
 }
 
-/** Listen. Throws TypeError for options that cannot work. `scope` is the worker's `self`. */
+/** Start listening. Throws TypeError for options that cannot work. `scope` is the worker's `self`. */
 export declare function handle(scope: unknown, options: WorkerOptions): void;

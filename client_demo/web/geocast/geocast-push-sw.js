@@ -1,12 +1,11 @@
 /**
- * Web Push for a service worker; `geocast-push-sw.d.ts` documents what is exported here.
+ * Web Push for a service worker; `geocast-push-sw.d.ts` documents the exports.
  *
- * Rule 1  Whatever comes, and whatever fails, each push shows a notification before its event ends: browsers end
- *         subscriptions of who shows none.
- * Rule 2  What is shown first is shown at once. What has to be fetched, or asked of a page, comes after it and takes its
- *         place.
- * Rule 3  One push after the other, in the order in which they come.
- * Rule 4  With `verify`, what its proof does not bear out is told without a word of it.
+ * Rule 1  Each push shows a notification before its event ends, whatever comes and whatever fails: browsers end the
+ *         subscription of a page that shows none.
+ * Rule 2  The first notification is shown at once. One that must be fetched, or asked from a page, replaces it later.
+ * Rule 3  Pushes are handled one after the other, in the order in which they come.
+ * Rule 4  With `verify`, an alert that its proof does not confirm is announced without any of its words.
  */
 
 /** @import { Fetched } from "./geocast.js" */
@@ -23,10 +22,10 @@ import { dateText, filled, wordsFor } from "./push-words.js";
 import { closeOver, holdingOf, keyOf, offerOf, readdressed, registered, REGISTRATION, TOLD } from "./registration.js";
 import { Verifier } from "./verify.js";
 
-const FETCH_MS = 10_000; // systems end a worker that takes much longer than that
-const PAGE_MS = 3_000; // a page that shows something says so sooner
+const FETCH_MS = 10_000; // systems end a worker that takes much longer
+const PAGE_MS = 3_000; // a page that shows the alert answers sooner
 const RENEW_MS = 15_000;
-// No alert has an id with a space in it.
+// No alert has such a tag, as ids contain no space.
 const UNKNOWN_TAG = "geocast unknown";
 const RENEW_TAG = "geocast renew";
 
@@ -69,12 +68,12 @@ class Worker {
     const isRenewed = raw?.type === "renew" && (await this.#renewed());
     await this.#inTurn(() => this.#tell(raw, fetched, isRenewed).catch(() => this.#tellUnknown()));
     if (raw?.cut !== true) return;
-    const rest = await this.#fetched().catch(() => null); // if that fails, the cut one stands
+    const rest = await this.#fetched().catch(() => null); // if that fails, the notification of the cut alert stays
     if (rest) await this.#inTurn(() => this.#takeAll(rest));
   }
 
   /**
-   * Show what a push says; rejects if that can't be.
+   * Show the notification of a push; rejects if the push can't be shown.
    * @param {any} raw @param {Fetched | null} fetched @param {boolean} isRenewed
    */
   async #tell(raw, fetched, isRenewed) {
@@ -84,7 +83,7 @@ class Worker {
   }
 
   /**
-   * Decide, keep, show. Rejects if it lacks something.
+   * Decide about a message, store the result, show it. Rejects for an incomplete message.
    * @param {Message} message @param {number} said the push's `now`
    */
   async #take(message, said) {
@@ -106,7 +105,7 @@ class Worker {
         return found ? [JSON.stringify(found.stored), found.told] : [];
       });
     } catch {
-      found ??= woken(message, { stored: null, told: [], spots: null }, Date.now(), said); // twice is better than never
+      found ??= woken(message, { stored: null, told: [], spots: null }, Date.now(), said); // showing an alert twice is better than never
     }
     return found;
   }
@@ -124,7 +123,7 @@ class Worker {
     });
     await closeOver(this.#scope.registration, notice.now).catch(() => {});
     await this.#showOne(notice, notice.isNews && !isSeen);
-    if (isSeen && !(await Promise.all(answers)).includes(true)) await this.#showOne(notice, true); // nobody has shown it
+    if (isSeen && !(await Promise.all(answers)).includes(true)) await this.#showOne(notice, true); // no page has shown it
   }
 
   /** @param {Notice} notice @param {boolean} rings */
@@ -144,7 +143,7 @@ class Worker {
     });
   }
 
-  /** What can't be read, or believed. It is not to be missed, and it says nothing. */
+  /** Show that an alert has come, without its words, for a push that can't be read or verified. */
   async #tellUnknown() {
     const { tag, words } = wordsFor(this.#languages(), this.#options.words);
     await closeOver(this.#scope.registration, Date.now()).catch(() => {});
@@ -158,14 +157,14 @@ class Worker {
     await this.#scope.registration.showNotification(title, { ...options, ...(icon && { icon }), ...(badge && { badge }) });
   }
 
-  /** @returns {readonly string[]} the phone's */
+  /** @returns {readonly string[]} the phone's languages */
   #languages() {
     return this.#scope.navigator?.languages ?? [];
   }
 
-  // ---- what is fetched --------------------------------------------------------------------------------------------
+  // ---- fetching ---------------------------------------------------------------------------------------------------
 
-  /** By one short connection. @returns {Promise<Fetched>} */
+  /** Fetch alerts by one short connection. @returns {Promise<Fetched>} */
   async #fetched() {
     const registration = await this.#registration();
     const { token, verify } = this.#options;
@@ -178,7 +177,7 @@ class Worker {
   }
 
   /**
-   * What a push had no word of. Each that is new is shown: who is near must not wait for another push.
+   * Show fetched alerts after a push without content. Each new one is shown: nobody near must wait for another push.
    * @param {Fetched} fetched
    */
   async #tellFetched(fetched) {
@@ -204,12 +203,12 @@ class Worker {
 
   // ---- the registration -------------------------------------------------------------------------------------------
 
-  /** The lease ends soon: a page renews it, or we do. @returns {Promise<boolean>} */
+  /** Renew the lease, which ends soon, by a page or else here. @returns {Promise<boolean>} */
   async #renewed() {
     return (await this.#renewedByPage()) || this.#renewedHere().catch(() => false);
   }
 
-  /** If nobody has renewed it the person has to open a page. @param {number} until @param {boolean} isDone */
+  /** Say that the lease was renewed, or ask the person to open a page. @param {number} until @param {boolean} isDone */
   async #tellRenewal(until, isDone) {
     const { tag, words } = wordsFor(this.#languages(), this.#options.words);
     await closeOver(this.#scope.registration, Date.now()).catch(() => {});
@@ -223,7 +222,7 @@ class Worker {
     return (await Promise.all(pages.map((page) => answered(page, { geocast: "renew" }, RENEW_MS)))).includes(true);
   }
 
-  /** Say again what was said last. @returns {Promise<boolean>} */
+  /** Send the last registration again. @returns {Promise<boolean>} */
   async #renewedHere() {
     const registration = await this.#registration();
     if (!this.#options.token || !registration?.isWanted || !registration.body) return false;
@@ -237,7 +236,7 @@ class Worker {
     return true;
   }
 
-  /** The browser has another subscription, or wants to be asked for one. @param {{ newSubscription?: any }} event */
+  /** Send the browser's new subscription to the server, or ask the browser for one first. @param {{ newSubscription?: any }} event */
   async resubscribed({ newSubscription }) {
     const registration = await this.#registration();
     if (!registration?.isWanted || !registration.secret || !registration.body) return;
@@ -255,7 +254,7 @@ class Worker {
     return this.#kept.read(REGISTRATION);
   }
 
-  /** If it is still that one. @param {string} id @param {Partial<Registration>} changed */
+  /** Change the stored registration if it still has this id. @param {string} id @param {Partial<Registration>} changed */
   async #keep(id, changed) {
     await this.#kept.change([REGISTRATION], (now) => (now?.id === id ? [{ ...now, ...changed }] : []));
   }
@@ -276,7 +275,7 @@ class Worker {
     if (!(await open?.focus().catch(() => null))) await this.#scope.clients.openWindow(app);
   }
 
-  /** @returns {Promise<any[]>} all that are open */
+  /** @returns {Promise<any[]>} all open pages */
   async #pages() {
     return this.#scope.clients.matchAll({ type: "window", includeUncontrolled: true }).catch(() => []);
   }
@@ -292,7 +291,7 @@ class Worker {
 /** @param {any} page */
 const isVisible = (page) => page.visibilityState === "visible";
 
-/** What was pushed; null if it is no JSON. @param {{ text(): string } | null} data @returns {any} */
+/** Return the pushed JSON value; null for anything else. @param {{ text(): string } | null} data @returns {any} */
 function parsed(data) {
   try {
     return JSON.parse(data?.text() ?? "");
@@ -302,7 +301,7 @@ function parsed(data) {
 }
 
 /**
- * Tell a page, and wait for its answer: false if there is none.
+ * Send a message to a page and return its answer, or false if none comes in time.
  * @param {any} page @param {object} message @param {number} ms @returns {Promise<boolean>}
  */
 function answered(page, message, ms) {

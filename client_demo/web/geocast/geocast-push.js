@@ -1,11 +1,11 @@
 /**
- * Web Push for a page; `geocast-push.d.ts` documents what is exported here.
+ * Web Push for a page; `geocast-push.d.ts` documents the exports.
  *
- * Rule 1  What the server knows is what was said last and is kept; whatever differs from that is said anew: another
- *         subscription, other places or another filter. Once a day it is said in any case, since that renews the lease.
- * Rule 2  The server is told cells. Where exactly somebody is stays in this browser, for the worker (protocol, C4).
- * Rule 3  Nothing is thrown but by a call that can't work, at once; what fails later is a state and an `error` event.
- * Rule 4  One thing after the other: what is asked for meanwhile is found when its turn comes.
+ * Rule 1  The last registration that was sent is kept. If the subscription, the places or the filter differ from it, the
+ *         page registers again. It also does so once a day, since that renews the lease.
+ * Rule 2  The server gets cells. The exact places stay in this browser, for the worker (protocol, C4).
+ * Rule 3  Only a call that can't work throws, and it throws at once; later failures are a state and an `error` event.
+ * Rule 4  Tasks run one after the other, and each sees the options as they are when it begins.
  */
 
 /** @import { Filter, Handed, Place } from "./geocast.js" */
@@ -25,7 +25,7 @@ import { cellMatters } from "./position.js";
 import { closeOver, drawnId, forgotten, holdingOf, keyOf, offerOf, Refused, registered, REGISTRATION } from "./registration.js";
 
 const DAY_MS = 86_400_000;
-const MOVE_MS = 600_000; // between two PUTs of who only moves
+const MOVE_MS = 600_000; // between two PUTs if only the position changed
 const RETRY_MS = 60_000;
 
 /** @implements {Declared} */
@@ -36,14 +36,14 @@ export class Push {
   #listeners = new Listeners();
   /** @type {PushState} */
   #state = Object.freeze({ state: "starting" });
-  /** @type {readonly Place[] | undefined} undefined: as they are kept */
+  /** @type {readonly Place[] | undefined} undefined: use the stored ones */
   #places;
-  /** @type {Position | null | undefined} undefined: as it is kept */
+  /** @type {Position | null | undefined} undefined: use the stored one */
   #position;
   #filter;
   /** @type {Promise<unknown>} Rule 4 */
   #turn = Promise.resolve();
-  #isUrgent = true; // more than a move
+  #isUrgent = true; // something other than the position has changed
   #hasPut = false;
   /** @type {unknown} */
   #timer;
@@ -82,7 +82,7 @@ export class Push {
 
   enable() {
     if (lacking()) return this.check();
-    const asked = Promise.resolve(Notification.requestPermission()).catch(() => "default"); // now: it wants the gesture
+    const asked = Promise.resolve(Notification.requestPermission()).catch(() => "default"); // at once, because browsers require a user gesture
     return this.#inTurn(async () => {
       const want = (/** @type {Partial<Registration>} */ { id = drawnId() }) => ({ id, isWanted: true });
       if ((await asked) === "granted")
@@ -125,9 +125,9 @@ export class Push {
     this.#clock = { ...this.#clock, setTimeout: () => undefined };
   }
 
-  // ---- is it on? --------------------------------------------------------------------------------------------------
+  // ---- registering ------------------------------------------------------------------------------------------------
 
-  /** Find out how it stands, and say to the server what it does not know (Rule 1). @returns {Promise<PushState>} */
+  /** Determine the state, and register again if something changed (Rule 1). @returns {Promise<PushState>} */
   async #look(isForced = false) {
     const isUrgent = this.#isUrgent || isForced;
     this.#isUrgent = false;
@@ -177,7 +177,7 @@ export class Push {
     let { id } = known;
     let answer = await registered(url, id, String(jwt), body, holding);
     if (!answer.secret && !known.secret)
-      // The answer that had it was lost. By another id there is a new one, and the old id is forgotten (WPR8).
+      // The answer with the secret was lost. A new id gets a new secret, and the old id is forgotten (WPR8).
       answer = await registered(url, (id = drawnId()), String(jwt), body, holding);
     const kept = { ...answer, id, vapid, finest, body, putAt: this.#clock.now(), discs: this.#discs(body) };
     await this.#keep((now) => (now.id === known.id ? kept : {}));
@@ -186,7 +186,7 @@ export class Push {
   }
 
   /**
-   * A subscription to the server's key.
+   * Return a subscription to the server's key.
    * @param {any} worker @param {any} before @param {string | undefined} to @param {string} vapid
    */
   async #subscribed(worker, before, to, vapid) {
@@ -199,7 +199,7 @@ export class Push {
     }
   }
 
-  /** The worker's registration, once it can be subscribed for. @returns {Promise<any>} */
+  /** Register the worker, and wait until its registration allows a subscription. @returns {Promise<any>} */
   async #worker() {
     const { worker, workerType: type = "module" } = this.#options;
     try {
@@ -213,7 +213,7 @@ export class Push {
     }
   }
 
-  /** What was registered before stands until its lease ends. @param {Registration} known @param {any} cause */
+  /** Report a failure. The former registration is valid until its lease ends. @param {Registration} known @param {any} cause */
   #failed(known, cause) {
     const isOurs = cause instanceof Failed || cause instanceof Refused;
     const message = isOurs ? cause.message : "the store failed";
@@ -230,7 +230,7 @@ export class Push {
     try {
       if (known?.until) await forgotten(url, known.id, String(await tokenFrom(token)));
     } catch (cause) {
-      // The subscription ends: the server notices at the next push (WPR9).
+      // The subscription is ended below, so the server notices at the next push (WPR9).
       this.#problem("server", "the server could not be told that this device is to be forgotten", cause);
     }
     try {
@@ -248,7 +248,7 @@ export class Push {
     await (await worker.pushManager.getSubscription())?.unsubscribe();
   }
 
-  // ---- what is said -----------------------------------------------------------------------------------------------
+  // ---- the body of a registration ---------------------------------------------------------------------------------
 
   /** @param {Registration} known @param {any} subscription @param {number} finest @returns {Body} */
   #body(known, subscription, finest) {
@@ -259,7 +259,7 @@ export class Push {
     return withValues({ subscription, places, ...(proofs && { proofs }), ...this.#filter });
   }
 
-  /** The cells as points with their reach, which a stream takes; null if some are too coarse for it. @param {Body} body */
+  /** Return the cells as points with their reach, as a stream takes them; null if a cell is too coarse for it. @param {Body} body */
   #discs({ places }) {
     const { h3 } = this.#options;
     const isFine = places.every(({ cell }) => parseInt(cell.charAt(1), 16) >= COARSEST_CELL);
@@ -270,7 +270,7 @@ export class Push {
     });
   }
 
-  /** Keep where the person is, for the worker (Rule 2). @param {Registration} known @returns {Promise<Registration>} */
+  /** Store the exact places for the worker (Rule 2). @param {Registration} known @returns {Promise<Registration>} */
   async #localised(known) {
     const { h3 } = this.#options;
     const places = this.#places ?? known.places ?? [];
@@ -285,7 +285,7 @@ export class Push {
   }
 
   /**
-   * A position, in the cell that was told if that will do: at the border of two nothing goes back and forth.
+   * Return a position with its cell: the former cell if it still fits, so that it does not alternate at a border.
    * @param {Place} place @returns {Position}
    */
   #followed(place) {
@@ -318,7 +318,7 @@ export class Push {
     await this.#kept.change([REGISTRATION], (now) => [{ ...none, ...now, url, stream, ...change(now ?? {}) }]);
   }
 
-  // ---- what the worker says ---------------------------------------------------------------------------------------
+  // ---- messages from the worker -----------------------------------------------------------------------------------
 
   /** @param {MessageEvent} event */
   async #hear({ data, ports: [port] }) {
@@ -387,7 +387,7 @@ export class Push {
   }
 }
 
-/** Something that has to be told with another code than the server's. */
+/** A failure that is reported with its own code rather than the server's. */
 class Failed extends Error {
   /** @param {PushProblem["code"]} code @param {string} message @param {unknown} why */
   constructor(code, message, why) {
@@ -397,20 +397,20 @@ class Failed extends Error {
   }
 }
 
-/** What is missing here. @returns {PushState | null} */
+/** Return the state that names a missing feature; null if all are there. @returns {PushState | null} */
 function lacking() {
   const { navigator, isSecureContext } = globalThis;
   const has = (/** @type {string} */ name) => name in globalThis;
   if (!isSecureContext) return { state: "unsupported", reason: "it takes a secure context: https, or this machine" };
   const isWhole = navigator && "serviceWorker" in navigator && has("PushManager") && has("Notification") && has("indexedDB");
   if (isWhole) return null;
-  // Only Safari of iPhones and iPads says whether a page was opened from the home screen.
+  // Only Safari on iPhones and iPads has `standalone`: whether a page was opened from the home screen.
   if (/** @type {any} */ (navigator)?.standalone === false)
     return { state: "home-screen", reason: "pages have Web Push here once they are on the home screen" };
   return { state: "unsupported", reason: "this browser has no Web Push" };
 }
 
-/** @param {unknown} a @param {unknown} b as JSON */
+/** @param {unknown} a @param {unknown} b both compared as JSON */
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
 /** @param {readonly Place[] | undefined} places @param {Position | null | undefined} position */

@@ -5,12 +5,13 @@
  *     watchPosition(geocast);
  *     geocast.on("alert", ({ alert }) => { show(alert); geocast.ack(alert); });
  *
- * It stays connected by itself, says on return what it holds, takes away what has ended by the server's clock (and shows
- * it again if that clock was wrong), and keeps what it holds across page loads. What crosses the wire keeps its name (`accuracy_m`, `min_severity`, `expires_at`);
- * everything else is camelCase. All text of an alert is text from outside: put it on the page with `textContent`.
+ * The client stays connected, and on reconnecting sends the list of alerts that it holds. It removes alerts that have
+ * ended by the server's clock (and shows them again if that clock was wrong), and keeps alerts across page loads. Members
+ * of messages keep their names (`accuracy_m`, `min_severity`, `expires_at`); everything else is camelCase. All texts of an
+ * alert come from outside: put them on the page with `textContent`.
  */
 
-// ---- what crosses the wire ----------------------------------------------------------------------------------------
+// ---- messages -----------------------------------------------------------------------------------------------------
 
 export type Severity = "extreme" | "severe" | "moderate" | "minor";
 
@@ -25,7 +26,7 @@ export interface Circle {
 export interface Polygon {
   readonly type: "Polygon";
   readonly coordinates: readonly (readonly (readonly [number, number])[])[];
-  /** How many metres it reaches beyond its ring; 0 if left out. */
+  /** Metres that the area reaches beyond its ring; 0 if left out. */
   readonly buffer_m?: number;
 }
 export interface UnknownShape {
@@ -43,16 +44,16 @@ export interface Alert {
   readonly title: string;
   readonly headline: string;
   readonly description?: string;
-  /** What people are to do: show it. This, and what follows up to `languages`, is of official warnings. */
+  /** What people should do; show it. Official warnings have this member and the next ones, up to `languages`. */
   readonly instruction?: string;
   /** The area in words. */
   readonly area_desc?: string;
-  /** Of the texts above; left out where the alert is the same for everybody. */
+  /** The language of the texts above; left out if the alert has only one version. */
   readonly language?: string;
-  /** All in which the alert is to be had. */
+  /** All languages in which the alert exists. */
   readonly languages?: readonly string[];
   readonly severity: Severity;
-  /** The words of CAP, of official warnings; and so is `certainty`. */
+  /** A word of CAP, in official warnings only, like `certainty`. */
   readonly urgency?: "immediate" | "expected" | "future" | "past" | "unknown";
   readonly certainty?: "observed" | "likely" | "possible" | "unlikely" | "unknown";
   /** Show `exercise` and `test` as such. They reach only those whose token has the scope `alerts:test`. */
@@ -60,18 +61,18 @@ export interface Alert {
   /** The desk or organisation that published this revision. */
   readonly source: string;
   readonly occurred_at: string;
-  /** When what it warns of is expected to begin, of official warnings. */
+  /** When the danger is expected to begin; in official warnings only. */
   readonly onset_at?: string;
   readonly issued_at: string;
   readonly expires_at: string;
-  /** Where more is to be read. Offer it by its host's name, and never open it by itself. */
+  /** A page with more information. Show it as a link with its host's name, and never open it without a click. */
   readonly web?: string;
   readonly area: readonly Shape[];
 }
 
 /**
- * Somebody needs help near: one revision of a call, as it is rung; frozen. Fields may be added.
- * `near` is a circle round where that is. Who has accepted is told exactly where, by a task.
+ * One revision of a call for help nearby, as it is sent to responders; frozen. Fields may be added.
+ * `near` is a circle around the place. Only a task, which follows an accept, has the exact place.
  */
 export interface Call {
   readonly id: string;
@@ -86,12 +87,12 @@ export interface Call {
   readonly occurred_at: string;
   readonly issued_at: string;
   readonly expires_at: string;
-  /** So many seconds there are to answer before more people are called. */
+  /** Seconds to answer before more people are called. */
   readonly answer_s: number;
   readonly near: Circle;
 }
 
-/** A defibrillator. `open`: null where that is not known. `code` only of the one to fetch. */
+/** A defibrillator. `open` is null if unknown. Only the one to fetch has a `code`. */
 export interface Aed {
   readonly id: string;
   readonly lat: number;
@@ -104,15 +105,15 @@ export interface Aed {
 }
 
 /**
- * A seat is ours, and this is where to go; frozen. Show it to who holds the seat and to nobody else, not on a lock
- * screen; keep no copy; take it away with `standdown`.
+ * The place to go to for a responder who has a seat; frozen. Show it only to the holder of the seat, not on a lock screen;
+ * keep no copy; remove it at `standdown`.
  */
 export interface Task {
   readonly id: string;
   readonly revision: number;
-  /** Its number; 0 of one beyond those that there are. */
+  /** The seat's number; 0 for an extra seat. */
   readonly seat: number;
-  /** What to do: CPR, or by way of a defibrillator. New ones may come. */
+  /** What to do: go straight to CPR, or fetch a defibrillator on the way. New roles may be added. */
   readonly role: "cpr" | "aed";
   readonly place: {
     readonly lat: number;
@@ -123,7 +124,7 @@ export interface Task {
     readonly access?: string;
   };
   readonly aeds: readonly Aed[];
-  /** Which of `aeds` to bring; of the role `aed` only. */
+  /** Index in `aeds` of the one to bring; for the role `aed` only. */
   readonly fetch?: number;
   readonly status: "actual" | "exercise" | "test";
   readonly expires_at: string;
@@ -131,43 +132,43 @@ export interface Task {
 
 export type Report = "aed" | "arrived";
 
-/** A point. `accuracy_m` is its reach, as geolocation gives it; more than 2,000 m counts as 2,000. */
+/** A point. `accuracy_m` is its reach, as given by geolocation; more than 2,000 m counts as 2,000. */
 export interface Point {
   lat: number;
   lng: number;
   accuracy_m?: number;
   /**
-   * The person is there now: who has a qualification in the token is on duty with such a place, and off duty without
-   * one. One place at most. It is said to servers that know of it.
+   * The person is there now. A person with a qualification in the token is on duty with such a place, and off duty
+   * without one. At most one place may have it. It is sent only to servers that know this member.
    */
   here?: boolean;
 }
 /** An H3 cell of resolution 7 to 15: the exact place never leaves the device. Needs the option `h3`. */
 export interface Cell {
   cell: string;
-  /** As of a point. */
+  /** The same as for a point. */
   here?: boolean;
 }
 export type Place = Point | Cell;
 
-/** What the person wants to hear of; both have to pass. `extreme` passes every filter. */
+/** Which alerts the person wants; an alert must match both. `extreme` passes every filter. */
 export interface Filter {
   /** Only these categories; null or left out: all. */
   categories?: readonly string[] | null;
   /** Only this severity and worse; null or left out: all. */
   min_severity?: Severity | null;
-  /** Holds nothing back: as the option `languages`. null: the first language of each alert. */
+  /** The same as the option `languages`; it filters nothing. null: the first language of each alert. */
   languages?: readonly string[] | null;
 }
 
-// ---- what is held -------------------------------------------------------------------------------------------------
+// ---- held alerts --------------------------------------------------------------------------------------------------
 
 /** An alert that is live, by the server's clock, and known here. */
 export interface Held {
   readonly alert: Alert;
   /**
-   * Whether one of our places is inside its area. Alerts stay held after walking out (their revisions and their cancel
-   * still come), with `affected` false. With a shape that is not known here: true.
+   * Whether one of our places is inside its area. After walking out an alert is still held (its revisions and its cancel
+   * still come), with `affected` false. An unknown shape counts as inside.
    */
   readonly affected: boolean;
 }
@@ -177,21 +178,21 @@ export interface Update extends Held {
   readonly cause: "revision" | "moved";
 }
 export interface Cancel extends Held {
-  /** Empty where another page, or a push, was told it while this page slept; and so is `cancelled_at`. */
+  /** Empty, like `cancelled_at`, if another page or a push received the cancel while this page slept. */
   readonly reason: string;
   readonly cancelled_at: string;
 }
-/** `expired`: its time is over. `dropped`: more is held than can be kept; those that end first go first. */
+/** `expired`: its time is over. `dropped`: too many alerts are held; those that end first are dropped first. */
 export interface Expire extends Held {
   readonly cause: "expired" | "dropped";
 }
 
 // ---- calls, for responders ----------------------------------------------------------------------------------------
 
-/** A call that rings: it is new, its content has changed, or a seat is free again. */
+/** A call to show: it is new, its content has changed, or a seat is free again. */
 export interface Rung {
   readonly call: Call;
-  /** From here (else from the nearest place) to the middle of `near`, in metres; null without places. */
+  /** From here (or else the nearest place) to the centre of `near`, in metres; null without places. */
   readonly distanceM: number | null;
 }
 export interface Tasked {
@@ -200,16 +201,17 @@ export interface Tasked {
   readonly call: Call | null;
 }
 /**
- * It is called off for us, or over. Take all of it away, the place and its notifications too. `full`: enough are going.
- * `over`: it has ended, or never was for us. `left`: we gave the seat back. `far`: not within the ring now. `held-off`: we
- * hold another seat, or held one lately. `expired`: its time is over, of which the server says nothing.
+ * The call is over, for us or for all. Remove everything about it, also the place and notifications. `full`: enough are
+ * going. `over`: the call has ended, or never was for us. `left`: we gave the seat back. `far`: we are outside of the
+ * search radius now. `held-off`: we hold another seat, or held one lately. `expired`: its time is over; the server sends
+ * no message for that.
  */
 export interface Standdown {
   readonly id: string;
   readonly call: Call | null;
   readonly reason: "full" | "over" | "left" | "far" | "held-off" | "expired";
 }
-/** A call that is held: `task` is null without a seat; `accepted`, also while there is no answer yet. */
+/** A held call: `task` is null without a seat; `accepted` is true also before the answer to an accept. */
 export interface HeldCall {
   readonly id: string;
   readonly call: Call | null;
@@ -218,13 +220,13 @@ export interface HeldCall {
   readonly distanceM: number | null;
 }
 
-// ---- how it goes --------------------------------------------------------------------------------------------------
+// ---- status and events --------------------------------------------------------------------------------------------
 
 /**
  * `connecting`  an attempt is under way, or what the server announced is still coming in
  * `online`      connected, and everything that concerns us has come
  * `waiting`     not connected; the next attempt is at `retryAt`
- * `stopped`     the server said that coming back makes no sense (or no token can be had, ever); see `reason`
+ * `stopped`     the server said that reconnecting makes no sense (or there will be no other token); see `reason`
  * `closed`      `close()` was called
  */
 export interface Status {
@@ -239,7 +241,7 @@ export interface Status {
 
 /**
  * Something went wrong and the client goes on. `code`:
- * `token`     the token function failed, or gave again what the server had refused
+ * `token`     the token function failed, or returned a token that the server had refused
  * `refused`   the server refused a `move`, `filter` or `token` message
  * `message`   the server sent something that is no message
  * `untrusted` with `verify`: an alert or a cancel was dropped, for the reason that `message` names
@@ -256,41 +258,41 @@ export interface Problem {
 
 export interface Events {
   /**
-   * An alert that concerns us and has not been shown yet, over page loads too. After an `expire` it comes again if the
-   * server's clock was wrong, and is right now.
+   * An alert that concerns us and has not been shown yet, also not before a page load. After an `expire` it comes again
+   * if the server's clock was wrong and has been corrected.
    */
   alert: Held;
-  /** Something that was shown has a higher revision, or `affected` has changed. */
+  /** A shown alert has a higher revision, or its `affected` has changed. */
   update: Update;
-  /** Something that was shown is called off. */
+  /** A shown alert was cancelled. */
   cancel: Cancel;
-  /** Something that was shown is over. */
+  /** A shown alert is over. */
   expire: Expire;
-  /** A responder is called. Ring so that it wakes, and `ack` it when it is shown. */
+  /** A responder is called. Play a sound that wakes the person, and `ack` the call when it is shown. */
   call: Rung;
-  /** An accept was heard in time: this is where to go. It comes again when its content has changed. */
+  /** The accept got a seat: this is the place to go to. The event comes again when its content has changed. */
   task: Tasked;
   standdown: Standdown;
-  /** `held()` or `calls()` is different now, for whatever reason (also after page load, when it comes from the storage). */
+  /** `held()` or `calls()` has changed for any reason (also after a page load, from the storage). */
   change: void;
   status: Status;
   error: Problem;
 }
 
-// ---- what is passed in --------------------------------------------------------------------------------------------
+// ---- options ------------------------------------------------------------------------------------------------------
 
 /** Where the held alerts are kept. `localStorage` fits, and React Native's AsyncStorage. */
 export interface Storage {
   getItem(key: string): string | null | undefined | Promise<string | null | undefined>;
   setItem(key: string, value: string): unknown;
   removeItem(key: string): unknown;
-  /** Of a storage that others write to: what is there becomes what `change` makes of it, in one step. */
+  /** For a storage with several writers: replace a value by the result of `change`, in one step. */
   update?(key: string, change: (value: string | null) => string): unknown;
-  /** Of a storage that a service worker shares (`Push.storage`): have `take` called with what a push has told. */
+  /** For a storage that a service worker shares (`Push.storage`): call `take` with each message of a push. */
   watch?(take: (handed: Handed) => Promise<boolean>): () => void;
 }
 
-/** What a service worker hands to a page: an `alert` or a `cancel`, and whether a notification has told of it. */
+/** A message from a service worker to a page: an `alert` or a `cancel`, and whether a notification has shown it. */
 export interface Handed {
   readonly message: any;
   readonly told: boolean;
@@ -298,7 +300,7 @@ export interface Handed {
   readonly verified: boolean;
 }
 
-/** What is needed of h3-js: pass the module itself. `latLngToCell` only for `watchPosition` with `resolution`. */
+/** The needed functions of h3-js; pass the module. `latLngToCell` is only for `watchPosition` with `resolution`. */
 export interface H3 {
   cellToLatLng(cell: string): number[];
   cellToBoundary(cell: string): number[][];
@@ -307,13 +309,13 @@ export interface H3 {
   latLngToCell?(lat: number, lng: number, resolution: number): string;
 }
 
-/** What is needed of @msgpack/msgpack: pass the module itself. */
+/** The needed functions of @msgpack/msgpack; pass the module. */
 export interface MessagePack {
   encode(value: unknown): Uint8Array;
   decode(bytes: Uint8Array): unknown;
 }
 
-/** What `geocast keygen --reviewer` draws and an operator's `--reviewers` has: a JWKS of public Ed25519 keys. */
+/** A JWKS of public Ed25519 keys, as made by `geocast keygen --reviewer` and used in an operator's `--reviewers`. */
 export interface Reviewers {
   readonly keys: readonly {
     readonly kty: "OKP";
@@ -329,20 +331,20 @@ export interface Reviewers {
 }
 
 /**
- * What is pinned. It comes with the app, or from the review desk's own site: whoever gets it from a node need not
- * verify. An alert that is without as many good signatures is dropped, and an `error` with the code `untrusted` says so.
+ * The pinned keys and limits. They must come with the app or from the review desk's own site: keys from a node would make
+ * verification useless. An alert without enough valid signatures is dropped with an `error` of the code `untrusted`.
  */
 export interface Verify {
   readonly keys: Reviewers;
-  /** The name of the deployment, as its policy has it. */
+  /** The name of the deployment, as in its policy. */
   readonly audience: string;
   /** How many reviewers must have approved an alert: 1 or more. */
   readonly approvals: number;
-  /** The same for a cancel; 1 if left out. 0 takes cancels without a proof too, as some policies allow them. */
+  /** The same for a cancel; 1 if left out. 0 also accepts cancels without a proof, as some policies allow. */
   readonly cancelApprovals?: number;
   /**
-   * Whether an Ed25519 signature is good, where there is no WebCrypto that knows (React Native):
-   * `verifyAsync` of `@noble/ed25519`, for one. Default: WebCrypto, which pages have in secure contexts only.
+   * Returns whether an Ed25519 signature is valid, where WebCrypto lacks it (React Native): for example `verifyAsync` of
+   * `@noble/ed25519`. Default: WebCrypto, which pages have in secure contexts only.
    */
   readonly with?: (signature: Uint8Array, signed: Uint8Array, publicKey: Uint8Array) => boolean | Promise<boolean>;
 }
@@ -362,21 +364,21 @@ export interface ConnectionOptions {
   /** `wss://host/v1/stream`; without a query, which the server refuses. */
   url: string;
   /**
-   * A function is called before each connection, a minute before the token expires, and after the server has refused
-   * one; a token that was refused is never sent again. Left out: none is sent (a server in `--dev` mode).
+   * A function is called before each connection, a minute before the token expires, and after the server has refused a
+   * token; a refused token is never sent again. Without this option no token is sent (for a server in `--dev` mode).
    */
   token?: TokenSource;
   /** At most 8, the position of `setPosition` and `watchPosition` included. */
   places?: readonly Place[];
   filter?: Filter;
   /**
-   * In which languages alerts are wanted that come in several, the most wanted first: tags such as "de-AT". What is no
-   * such tag is left out, and so is what comes behind the eighth: `navigator.languages` will do.
+   * The wanted languages of alerts that exist in several, the preferred first: tags such as "de-AT". Invalid tags, and
+   * those behind the eighth, are left out, so `navigator.languages` can be passed.
    */
   languages?: readonly string[];
   /** With it the stream is MessagePack, without it JSON. */
   msgpack?: MessagePack;
-  /** Believe no node: show only what reviewers have signed. Needs a stream that has proofs. */
+  /** Trust no node: show only alerts that reviewers have signed. Needs a stream that has proofs. */
   verify?: Verify;
   /** Needed when a place is a cell. */
   h3?: H3;
@@ -407,86 +409,86 @@ export declare class Geocast {
    */
   constructor(options: Options);
 
-  /** Call `listener` at each event of this name. The answer ends that. */
+  /** Call `listener` at each event of this name. Returns a function that removes the listener. */
   on<Name extends keyof Events>(name: Name, listener: (event: Events[Name]) => unknown): () => void;
 
-  /** How the connection is now. */
+  /** The present status of the connection. */
   readonly status: Status;
 
-  /** All that is held and not over: the most severe first, then the latest issued. */
+  /** All held alerts that are not over: the most severe first, then the latest issued. */
   held(): Held[];
 
-  /** The server's clock in ms since 1970, as well as it is known. For "ends in …" and latencies. */
+  /** The server's clock in ms since 1970, as far as it is known. For "ends in …" and latencies. */
   now(): number;
 
   /**
-   * The places the person cares about, the whole list; `position` comes on top. At once for what is held.
-   * Resolves to true when the server has confirmed it, to false when it could not be asked (the next connection says
-   * it) or refused (an `error` says why). Never rejects. Throws TypeError for what is no place.
+   * Set the complete list of places that matter to the person, besides `position`. Held alerts are judged again at once.
+   * Resolves to true when the server has confirmed the places, to false when there is no connection (the next one sends
+   * them) or the server refused them (an `error` says why). Never rejects. Throws TypeError for an invalid place.
    */
   setPlaces(places: readonly Place[]): Promise<boolean>;
 
-  /** Where the person is: one more place, before the others; null for nowhere. As `setPlaces`. */
+  /** Set the person's position, one more place before the others; null removes it. Resolves as `setPlaces` does. */
   setPosition(position: Place | null): Promise<boolean>;
 
-  /** All places as the server is told: the position first, if there is one. */
+  /** All places as the server gets them: the position first, if there is one. */
   readonly places: readonly Place[];
 
   /** Change the filter: what is left out stays, null clears. Resolves as `setPlaces` does. */
   setFilter(filter: Filter): Promise<boolean>;
 
-  /** The qualifications of our token that count, as the server said last; without one nothing rings. */
+  /** The valid qualifications of our token, from the server's last welcome; without one there are no calls. */
   readonly quals: readonly string[];
 
-  /** The calls that are held: those with a task first, then what ends last. */
+  /** The held calls: those with a task first, then those that end last. */
   calls(): HeldCall[];
 
   /**
-   * I am going, and there in `etaS` seconds. A `task` comes, or a `standdown`; until then it is repeated, over as many
-   * connections as it takes. Throws TypeError for an `etaS` that is not 0 to 7,200, and for what is no id.
+   * Accept a call, arriving in `etaS` seconds. A `task` or a `standdown` follows; until then the accept is repeated, also
+   * on later connections. Throws TypeError for an `etaS` outside 0 to 7,200 and for a malformed id.
    */
   accept(id: string, etaS?: number): void;
 
-  /** I am not going, or no longer: then the seat is free again. The call is dropped, and not told again. */
+  /** Decline a call, also after an accept: then the seat is free again. The call is dropped, and not reported again. */
   decline(id: string): void;
 
   /**
-   * Tell the dispatcher: I have a defibrillator, or I am there. Throws TypeError for who has no task of this id. One in
-   * 6 s is sent, the last one.
+   * Report to the dispatcher: I have a defibrillator, or I have arrived. Only the last report in 6 s is sent. Throws
+   * TypeError without a task of this id.
    */
   report(id: string, state: Report): void;
 
   /** The same as `report(id, "arrived")`. */
   arrived(id: string): void;
 
-  /** Say that the person has been shown this revision. It counts once, for what came on the present connection. */
+  /** Acknowledge that the person has seen this revision. It counts once, if it came on the present connection. */
   ack(alert: Pick<Alert | Call, "id" | "revision">): void;
 
   /**
-   * Find out at once whether the connection still lives. Called by itself when the browser is online again or the page
-   * is shown again; in React Native call it when AppState becomes `active`.
+   * Test the connection at once. The client does so itself when the browser is online again or the page is shown again; in
+   * React Native call it when AppState becomes `active`.
    */
   check(): void;
 
-  /** Drop all that is held, here and in the storage: the person has logged out. Call `close()` first. */
+  /** Drop all held alerts and calls, also in the storage, after a log-out. Call `close()` first. */
   forget(): Promise<void>;
 
-  /** Say goodbye and end. What is held stays in the storage. */
+  /** Close the connection for good. Held alerts stay in the storage. */
   close(): void;
 }
 
 // ---- helpers ------------------------------------------------------------------------------------------------------
 
 export interface WatchOptions {
-  /** Tell only the H3 cell of this resolution (7 to 15), never the point. Needs the option `h3` of the client. */
+  /** Send only the H3 cell of this resolution (7 to 15), never the point. Needs the option `h3` of the client. */
   resolution?: number;
-  /** For responders: the position is `here` (see Point). When a call rings, a fresh one is told at once. */
+  /** For responders: the position is `here` (see Point). When a call comes, a fresh position is sent at once. */
   here?: boolean;
-  /** How far the position may be off before it is told again, in metres beyond its accuracy. Default 25. */
+  /** How far the position may be off before it is sent again, in metres beyond its accuracy. Default 25. */
   thresholdM?: number;
-  /** A position that differs at all is told after this long. Default 300,000 (5 minutes). */
+  /** A position that differs at all is sent after this many ms. Default 300,000 (5 minutes). */
   refreshMs?: number;
-  /** Tell it, too, where we are, whenever that is told. */
+  /** A `Push` that also gets each position that is sent. */
   push?: { setPosition(position: Place | null): void };
   /** Default: `navigator.geolocation`. React Native: `@react-native-community/geolocation`. */
   geolocation?: {
@@ -498,31 +500,31 @@ export interface WatchOptions {
   positionOptions?: object;
 }
 
-/** Follow the device: `setPosition` whenever it matters. The answer ends it; the last position stays. */
+/** Follow the device, and call `setPosition` when it matters. Returns a function that stops; the last position stays. */
 export declare function watchPosition(geocast: Geocast, options?: WatchOptions): () => void;
 
 export interface FetchOptions extends ConnectionOptions {
-  /** What is held already: id -> revision, as a Map or as an object's own entries. Not together with `storage`. */
+  /** Alerts that are held already: id -> revision, as a Map or as an object's own entries. Not together with `storage`. */
   holding?: ReadonlyMap<string, number> | Readonly<Record<string, number>>;
-  /** Use, and bring up to date, what a `Geocast` with the same storage and key keeps. */
+  /** Use and update the alerts that a `Geocast` with the same storage and key keeps. */
   storage?: Storage | null;
   storageKey?: string;
-  /** Acknowledge those of the alerts that affect us; true only if they are shown for sure. Default false. */
+  /** Acknowledge the alerts that affect us; true only if they are certain to be shown. Default false. */
   ack?: boolean;
-  /** Give up after this long. Default 20,000. */
+  /** Give up after this many ms. Default 20,000. */
   timeoutMs?: number;
 }
 
 export interface Fetched {
   /** New alerts and higher revisions, the most severe first. */
   readonly alerts: Held[];
-  /** Of `holding`, or of what the storage held: called off. */
+  /** Cancels of alerts in `holding` or in the storage. */
   readonly cancels: { readonly id: string; readonly revision: number; readonly reason: string }[];
-  /** For responders: what rings now, where to go, and what is called off of `holding`. Notify of no place. */
+  /** For responders: open calls, tasks, and calls of `holding` that are over. Put no place into a notification. */
   readonly calls: Call[];
   readonly tasks: Task[];
   readonly standdowns: { readonly id: string; readonly reason: string }[];
-  /** With `verify`: what was dropped. */
+  /** With `verify`: the dropped messages. */
   readonly untrusted: {
     readonly type: "alert" | "cancel";
     readonly reason: "unsigned" | "signature" | "other-place" | "unknown-key" | "too-few";
@@ -532,9 +534,9 @@ export interface Fetched {
 }
 
 /**
- * One short connection, for a phone that was woken in the background: connect, take what the server has for us, close.
- * Rejects with a GeocastError: no connection, a refusal (`closeCode` 4401: get a new token), or the time is over; and
- * with what the token function threw.
+ * Open one short connection, for a phone that was woken in the background: connect, receive the waiting messages, close.
+ * Rejects with a GeocastError if there is no connection, after a refusal (`closeCode` 4401: get a new token) or a timeout,
+ * and with any error of the token function.
  */
 export declare function fetchLive(options: FetchOptions): Promise<Fetched>;
 

@@ -1,17 +1,19 @@
 /**
- * A client for geocast's stream: web pages, React Native, Node. `geocast.d.ts` documents what is exported here.
+ * A client for geocast's stream: web pages, React Native, Node. `geocast.d.ts` documents the exports.
  *
- * Rule 1  The places, the filter and what is held outlive the connection; each `hello` says them anew.
+ * Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
  * Rule 2  A token that was refused is not sent again.
- * Rule 3  Nothing is thrown but by a call that can't work, at once; what fails later is an `error` event.
- * Rule 4  With `verify`, what its proof does not bear out is dropped before anybody sees it: not held, not acknowledged.
- * Rule 5  A server of an older release closes a `hello` that says `languages`. Then we come back without them, and say
- *         them by `filter` to a server whose `welcome` shows that it knows them, and in each `hello` after that.
- *         So it is with `here`: it is said once a `welcome` had `quals`, and in each `hello` after that.
- * Rule 6  What a responder has answered outlives the connection, too; `calls.js` says when it is said (again).
- * Rule 7  A storage that a service worker shares is written at once and read before each connection, and what the worker
- *         hands over is taken as if a connection had told it: what two ways tell is shown once.
- * Rule 8  One timer. What is due is found by the clock, so that nothing is lost when a device sleeps.
+ * Rule 3  Only a call that can't work throws, and it throws at once; later failures are `error` events.
+ * Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any listener: it is neither held nor
+ *         acknowledged.
+ * Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
+ *         them. If a `welcome` shows that the server knows languages, the client sends them in a `filter`, and in each
+ *         `hello` after that. The member `here` of a place works in the same way: it is sent after the first `welcome`
+ *         with `quals`, and in each `hello` after that.
+ * Rule 6  A responder's answers outlive the connection too; `calls.js` decides when each is sent, and sent again.
+ * Rule 7  A storage that a service worker shares is written at once and read before each connection. An alert that the
+ *         worker hands over is treated like one from a connection: an alert that comes both ways is shown once.
+ * Rule 8  There is one timer. Due work is found by the clock, so that nothing is lost when a device sleeps.
  */
 
 /** @import { Alert, Events, Filter, H3, Handed, HeldCall, Options, Place, Problem, Status } from "./geocast.js" */
@@ -37,14 +39,14 @@ import { defaultStorage, Store } from "./store.js";
 
 export { distanceM, fetchLive, GeocastError };
 
-const LOOK_MS = 15_000; // the timer of a machine that sleeps may stand still; look at the clock this often
-const LATE_MS = 5_000; // we were away this long: does the connection still live?
-const GONE_MS = 90_000; // it does not: the server drops who is silent for 60 s, and a hidden page's timers come late
-const STORAGE_MS = 3_000; // who waits longer for a storage misses alerts; what is in it is merged when we save
-const SAVE_MS = 250; // what comes together is written together
-const TOKEN_MS = 30_000; // a function that takes longer to give one has failed
-const RENEW_MS = 60_000; // before a token expires, or at four fifths of its time if that is later
-const RENEW_AGAIN_MS = 5_000; // when no fresh one could be had
+const LOOK_MS = 15_000; // a sleeping machine's timer may stop, so look at the clock this often
+const LATE_MS = 5_000; // after an absence this long, ping to test the connection
+const GONE_MS = 90_000; // after this long it is lost: the server drops clients that are silent for 60 s, and a hidden page's timers come late
+const STORAGE_MS = 3_000; // do not delay alerts longer for a slow storage; its content is merged at the next save
+const SAVE_MS = 250; // changes within this time are written together
+const TOKEN_MS = 30_000; // a token function that takes longer has failed
+const RENEW_MS = 60_000; // before a token expires, or after 80 % of its life if that is later
+const RENEW_AGAIN_MS = 5_000; // after a failed renewal
 
 const INSIDE = Symbol("what only watchPosition gets to see");
 
@@ -70,10 +72,10 @@ export class Geocast {
   #filter;
   #saysLanguages = true; // Rule 5
   #saysHere = false; // Rule 5
-  #helloMayBeTooNew = false; // it said languages, and has had no answer yet
+  #helloMayBeTooNew = false; // the last one had languages or `here`, and is not answered yet
   /** @type {Link | null} */
   #link = null;
-  #attempt = 0; // tells a token that comes too late
+  #attempt = 0; // number of the attempt, which identifies a token that comes too late
   #catchUp = 0; // messages that the welcome announced and that have not come yet
   /** @type {string | undefined} */
   #token;
@@ -85,7 +87,7 @@ export class Geocast {
   #toldCalls = 0;
   /** @type {unknown} */
   #timer;
-  // When things are due, by the own clock.
+  // The times of due work, by the own clock.
   #retryAt = Infinity;
   #tokenBy = Infinity;
   #renewAt = Infinity;
@@ -220,7 +222,7 @@ export class Geocast {
     if (this.#status.state !== "closed") this.#connect();
   }
 
-  /** Take what is in the storage, if it comes soon. */
+  /** Merge the content of the storage, if the storage answers in time. */
   async #load() {
     /** @type {unknown} */
     let timer;
@@ -230,7 +232,7 @@ export class Geocast {
     if (stored && this.#status.state !== "closed") this.#restore(stored);
   }
 
-  /** What the worker, or another page, has written meanwhile (Rule 7). */
+  /** Merge what the worker or another page has stored meanwhile (Rule 7). */
   async #reload() {
     if (this.#store.isShared) await this.#load();
   }
@@ -256,7 +258,7 @@ export class Geocast {
     this.#open();
   }
 
-  /** Null when there is none to go on with (Rule 2). @returns {Promise<{ token: string | undefined } | null>} */
+  /** Return a token that the server has not refused; null without one (Rule 2). @returns {Promise<{ token: string | undefined } | null>} */
   async #fetchToken() {
     try {
       const token = await tokenFrom(this.#options.token);
@@ -315,7 +317,7 @@ export class Geocast {
     this.#settle();
   }
 
-  /** Say what the hello has left out to a server that turns out to know it (Rule 5). @param {Message} welcome */
+  /** Send the languages that the hello had left out if the server knows them (Rule 5). @param {Message} welcome */
   #offerLanguages(welcome) {
     this.#helloMayBeTooNew = false;
     if (this.#saysLanguages || !knowsLanguages(welcome)) return;
@@ -324,7 +326,7 @@ export class Geocast {
     if (languages != null) this.#link?.ask("filter", { languages });
   }
 
-  /** Say where we are to a server that knows us for a responder, if the hello has left it out (Rule 5). @param {Message} welcome */
+  /** Send `here` if the server takes us for a responder and the hello had left it out (Rule 5). @param {Message} welcome */
   #offerHere(welcome) {
     const wasSaid = this.#saysHere;
     this.#quals = qualsOf(welcome);
@@ -381,7 +383,7 @@ export class Geocast {
   }
 
   /**
-   * No more connections. What is held goes on to expire while it is stopped; when closed, nothing happens any more.
+   * End all connections. When stopped, held alerts still expire; when closed, nothing happens any more.
    * @param {Status} status
    */
   #end(status) {
@@ -397,10 +399,11 @@ export class Geocast {
     this.#settle();
   }
 
-  // ---- coming in --------------------------------------------------------------------------------------------------
+  // ---- incoming messages -------------------------------------------------------------------------------------------
 
   /**
-   * Take what a push has told (Rule 7), and say whether it is shown here. What a notification has told is no `alert` again.
+   * Take the message of a push (Rule 7) and return whether this page shows it. An alert that a notification has already
+   * shown causes no `alert` event.
    * @param {Handed} handed @returns {Promise<boolean>}
    */
   async #handed({ message, told, verified }) {
@@ -426,7 +429,7 @@ export class Geocast {
       const changes = isAlert
         ? this.#holdings.take(message.alert, this.now(), this.#own.now())
         : this.#holdings.cancel(message);
-      if (this.#holdings.kept > kept) this.#link.ping(); // over when it comes: does the server's clock still say so?
+      if (this.#holdings.kept > kept) this.#link.ping(); // ended on arrival: ask for the server's time
       if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
       else this.#report(changes);
       this.#took();
@@ -441,7 +444,7 @@ export class Geocast {
     this.#settle();
   }
 
-  /** @param {Message} message @returns {CallChange[] | null | undefined} null for what lacks something; undefined: none of a call */
+  /** @param {Message} message @returns {CallChange[] | null | undefined} null for an incomplete message; undefined if it concerns no call */
   #takeOfCalls(message) {
     const [now, own] = [this.now(), this.#own.now()];
     if (message.type === "call") return this.#calls.call(message.call, now, own);
@@ -450,13 +453,13 @@ export class Geocast {
     return undefined;
   }
 
-  /** One of the messages that the welcome announced has come. */
+  /** Count one of the messages that the welcome announced. */
   #took() {
     if (this.#catchUp > 0) this.#catchUp--;
     this.#caughtUp();
   }
 
-  /** Nobody whose word counts here has approved it (C14). What was held before stays. @param {Message} message @param {any} untrusted */
+  /** Report a message that too few known reviewers approved (C14). The revision that was held stays. @param {Message} message @param {any} untrusted */
   #dropped({ type }, untrusted) {
     this.#noticeSleep();
     if (!this.#link) return;
@@ -483,13 +486,13 @@ export class Geocast {
     return this.#holdings.expire(this.now(), this.#own.now());
   }
 
-  // ---- going out --------------------------------------------------------------------------------------------------
+  // ---- outgoing messages -------------------------------------------------------------------------------------------
 
   #allSpots() {
     return this.#position ? [this.#position, ...this.#spots] : this.#spots;
   }
 
-  /** Be somewhere else: at once for what is held. @param {Spot[]} spots @param {Spot | null} position */
+  /** Change the places and judge the held alerts again at once. @param {Spot[]} spots @param {Spot | null} position */
   #move(spots, position) {
     notTooMany(position ? [position, ...spots] : spots);
     [this.#spots, this.#position] = [spots, position];
@@ -501,10 +504,10 @@ export class Geocast {
   #ask(type, fields) {
     const answer = this.#link?.hasGreeted ? this.#link.ask(type, fields) : Promise.resolve(false);
     this.#settle();
-    return answer; // false: the next `hello` says it, Rule 1
+    return answer; // false: the next `hello` says it (Rule 1)
   }
 
-  /** @param {number} expiry the server's time; NaN when it is not known: then the server will say 4401 */
+  /** @param {number} expiry by the server's clock; NaN if unknown: then the server will close with 4401 */
   #renewal(expiry) {
     const left = expiry - this.now();
     const isKnown = !Number.isNaN(left) && typeof this.#options.token === "function";
@@ -528,7 +531,7 @@ export class Geocast {
 
   // ---- time -------------------------------------------------------------------------------------------------------
 
-  /** Do what is due. */
+  /** Do all work that is due. */
   #look() {
     if (this.#status.state === "closed") return;
     this.#noticeSleep();
@@ -543,7 +546,7 @@ export class Geocast {
     this.#settle();
   }
 
-  /** After a sleep, or a clock that was set: does the connection still live? */
+  /** After a sleep, or a clock that was set, test the connection or count it as lost. */
   #noticeSleep() {
     const late = this.#own.now() - this.#lookAt;
     if (late > GONE_MS) this.#link?.lose(NO_CLOSE_FRAME);
@@ -557,7 +560,7 @@ export class Geocast {
     this.#wait("window", "no token could be had");
   }
 
-  /** At the end of whatever happens: tell of changes, and set the timer. */
+  /** Emit `change` events, send due answers and set the timer; called at the end of each action. */
   #settle() {
     if (this.#toldVersion !== this.#holdings.version) {
       this.#toldVersion = this.#holdings.version;
@@ -584,7 +587,7 @@ export class Geocast {
 
   // ---- the page ---------------------------------------------------------------------------------------------------
 
-  /** In a browser: be right when the page is shown again, and keep what is held when it goes. */
+  /** In a browser, look again when the page is shown, and save when it is hidden. */
   #watchPage() {
     const { window, document } = globalThis;
     if (!window?.addEventListener || !document?.addEventListener) return;
@@ -606,7 +609,7 @@ export class Geocast {
     this.#unwatch.push(() => target.removeEventListener(name, listener));
   }
 
-  /** The attempts that failed were not the server's fault: a new draw from its window, if that is sooner. */
+  /** The network was down, not the server: draw a new delay from the window, and use it if it is shorter. */
   #onOnline() {
     if (this.#status.state === "waiting" && this.#after === "window") {
       this.#backoff.restart();

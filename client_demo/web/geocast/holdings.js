@@ -1,47 +1,49 @@
 /**
- * What a client holds: alerts and cancels and time in, changes to show out. No I/O, no clock of its own; times in ms:
- * `now` is the server's, as well as it is known, `own` the client's own clock, which nobody sets.
+ * The alerts that a client holds. Takes alerts, cancels and the time, returns changes to show. No I/O; times in ms: `now`
+ * is the server's time as far as it is known, `own` the client's own clock, which nobody sets.
  *
- * Rule 1  A higher revision replaces a lower one; everything else about the same id is ignored.
- * Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. But that `now` may
- *         be wrong, and be set right: what it has ended is kept, and shown again when it lives again. It is forgotten
- *         when the own clock agrees: an alert lives at most from `issued_at` to `expires_at`, from when it came.
+ * Rule 1  A higher revision replaces a lower one; every other revision of the same id is ignored.
+ * Rule 2  Nothing is shown after its `expires_at`, by the own clock corrected by the server's `now`. That `now` may be
+ *         wrong, and be corrected later: so an alert that it has ended is kept, and shown again if the correction makes
+ *         it live again. It is deleted when the own clock agrees: an alert lives at most from `issued_at` to
+ *         `expires_at`, counted from its arrival.
  * Rule 3  A cancelled id does not come back: a node that is behind may still send the alert.
  * Rule 4  Frames are the same for everybody: whether we are inside is decided here, by the places that we know.
- * Rule 5  What `holding` leaves out is dropped first, so that the server knows of all that we show, or may show again.
- * Rule 6  What is stored is merged with what is in the storage: a page beside this one may hold other alerts.
+ * Rule 5  Alerts that do not fit into `holding` are dropped first, so that the server knows of all that we show, or may
+ *         show again.
+ * Rule 6  Saving merges with the content of the storage: another page beside this one may hold other alerts.
  *
  *     shown before   affected before   now   event when a revision comes     when we move
  *     no             -                 yes   alert                           alert
  *     no             -                 no    none; held in case we walk in   none
  *     yes            any               any   update                          update, if `affected` is another
  *
- * What has expired counts as not shown before, so what lives again is an `alert` again.
+ * An alert that has expired counts as not shown before, so one that is live again is an `alert` again.
  */
 
 /** @import { Alert, Cancel, Events, Held } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /** @typedef {{ alert: Alert, expiresAt: number, keepUntil: number, affected: boolean, shown: boolean, over: boolean }} Entry */
 /** @typedef {"alert" | "update" | "cancel" | "expire"} Kind */
-/** @typedef {{ [Name in Kind]: [Name, Events[Name]] }[Kind]} Change  An event to be told. */
+/** @typedef {{ [Name in Kind]: [Name, Events[Name]] }[Kind]} Change  An event to emit. */
 /** @typedef {{ ahead: number | null, held: Entry[], cancelled: [string, number][] }} Stored */
 
 import { isInside } from "./geo.js";
 
-export const MAX_HOLDING = 256; // protocol, `hello`; and so much is kept of what is over by the server's clock alone
-const MAX_HELD = 4_096; // on one connection; the memory of a page has an end
-const MAX_CANCELLED = 1_024; // for Rule 3; an id is at most 128 characters
+export const MAX_HOLDING = 256; // protocol, `hello`; also the limit of alerts that only the server's clock has ended
+const MAX_HELD = 4_096; // on one connection, to bound the memory of a page
+const MAX_CANCELLED = 1_024; // ids kept for Rule 3, of at most 128 characters each
 const SEVERITIES = ["extreme", "severe", "moderate", "minor"];
 
 /** @param {unknown} value @returns {Record<string, unknown>} */
 const mapOf = (value) => (typeof value === "object" && value !== null ? /** @type {any} */ (value) : {});
 
-/** @param {unknown} value @returns {number} ms since 1970; NaN for what is no time */
+/** @param {unknown} value @returns {number} ms since 1970; NaN for any other value */
 export const timeOf = (value) => (typeof value === "string" ? Date.parse(value) : NaN);
 
 /**
  * @param {unknown} value @param {number} own when it came
- * @returns {Entry | null} an alert that was not shown yet; null for what lacks what we need
+ * @returns {Entry | null} an alert that was not shown yet; null for an incomplete one
  */
 function entryOf(value, own) {
   const alert = /** @type {Alert} */ (/** @type {unknown} */ (mapOf(value)));
@@ -57,7 +59,7 @@ function entryOf(value, own) {
   return { alert: Object.freeze(alert), expiresAt, keepUntil, affected: false, shown: false, over: false };
 }
 
-/** How long it lives at most, from when it comes; 0 if it does not say when it was issued. @param {Alert} alert */
+/** Return the longest time that the alert can live after its arrival; 0 if its times cannot be read. @param {Alert} alert */
 const lifeOf = (alert) => Math.max(0, timeOf(alert.expires_at) - timeOf(alert.issued_at)) || 0;
 
 /** @param {Entry} a @param {Entry} b */
@@ -73,29 +75,29 @@ const byUrgency = (a, b) =>
   (a.alert.id < b.alert.id ? -1 : 1);
 
 export class Holdings {
-  /** Grows with each change of what is held. */
+  /** Grows with each change of the held alerts. */
   version = 0;
   /** @type {Map<string, Entry>} */
   #held = new Map();
-  /** @type {Map<string, number>} id -> when it would have ended, by the own clock */
+  /** @type {Map<string, number>} id -> when the alert would have ended, by the own clock */
   #cancelled = new Map();
-  /** @type {readonly Spot[] | null} null: not known yet, what was stored about `affected` stands */
+  /** @type {readonly Spot[] | null} null: not known yet, so the stored `affected` counts */
   #spots = null;
   #shows;
 
-  /** @param {boolean} shows whether somebody is told of changes; else only `show` makes an alert count as shown */
+  /** @param {boolean} shows whether changes are reported; otherwise only `show` makes an alert count as shown */
   constructor(shows = true) {
     this.#shows = shows;
   }
 
-  /** @param {number} now the server's time @returns {Held[]} what is held and not over */
+  /** @param {number} now the server's time @returns {Held[]} the held alerts that are not over */
   list(now) {
     const live = [...this.#held.values()].filter((entry) => entry.expiresAt > now);
     return live.map(heldOf).sort(byUrgency);
   }
 
   /**
-   * When, by the own clock, the next alert ends or is forgotten; Infinity when nothing is held.
+   * Return when, by the own clock, the next alert ends or is deleted; Infinity when nothing is held.
    * @param {number} ahead the server's clock minus the own one
    */
   nextExpiry(ahead) {
@@ -103,7 +105,7 @@ export class Holdings {
     return Math.min(Infinity, ...[...this.#held.values()].map(next));
   }
 
-  /** How many are over by the server's clock, and may be live all the same (Rule 2). */
+  /** The number of alerts that are over by the server's clock but kept, as that clock may be wrong (Rule 2). */
   get kept() {
     return [...this.#held.values()].filter((entry) => entry.over).length;
   }
@@ -113,7 +115,7 @@ export class Holdings {
     return this.#held.get(id)?.alert.revision ?? 0;
   }
 
-  /** Look at the clocks. @param {number} now @param {number} own @returns {Change[]} what has ended, or lives again */
+  /** Apply the clocks. @param {number} now @param {number} own @returns {Change[]} alerts that ended or are live again */
   expire(now, own) {
     const changes = [...this.#held.values()].flatMap((entry) => this.#look(entry, now));
     this.#forget(own);
@@ -122,7 +124,7 @@ export class Holdings {
 
   /**
    * Take a revision from an `alert` message.
-   * @param {unknown} value @param {number} now @param {number} own @returns {Change[] | null} null for what is no alert
+   * @param {unknown} value @param {number} now @param {number} own @returns {Change[] | null} null for an invalid alert
    */
   take(value, now, own) {
     const entry = entryOf(value, own);
@@ -140,8 +142,8 @@ export class Holdings {
   }
 
   /**
-   * Take a `cancel` message; for something that is not held it means nothing.
-   * @param {Record<string, unknown>} message @returns {Change[] | null} null for what is no cancel
+   * Take a `cancel` message; it has no effect on an id that is not held.
+   * @param {Record<string, unknown>} message @returns {Change[] | null} null for an invalid cancel
    */
   cancel(message) {
     const { id, revision, reason, cancelled_at } = message;
@@ -152,7 +154,7 @@ export class Holdings {
     return this.#end(id, { reason: String(reason ?? ""), cancelled_at: String(cancelled_at ?? "") });
   }
 
-  /** It is called off. @param {string} id @param {Pick<Cancel, "reason" | "cancelled_at">} why @returns {Change[]} */
+  /** Drop a cancelled alert. @param {string} id @param {Pick<Cancel, "reason" | "cancelled_at">} why @returns {Change[]} */
   #end(id, why) {
     const entry = this.#held.get(id);
     if (!entry) return [];
@@ -160,33 +162,33 @@ export class Holdings {
     return entry.shown ? [["cancel", { ...heldOf(entry), ...why }]] : [];
   }
 
-  /** What is known of an alert that is held, be it over or not. @param {string} id @returns {Readonly<Entry> | undefined} */
+  /** Return the entry of a held alert, over or not. @param {string} id @returns {Readonly<Entry> | undefined} */
   entry(id) {
     return this.#held.get(id);
   }
 
-  /** @param {string} id @returns {boolean} whether it was held, and called off */
+  /** @param {string} id @returns {boolean} whether it was held and then cancelled */
   isCancelled(id) {
     return this.#cancelled.has(id);
   }
 
-  /** It has been shown to the person. @param {string} id */
+  /** Count an alert as shown to the person. @param {string} id */
   show(id) {
     const entry = this.#held.get(id);
     if (entry) entry.shown = true;
   }
 
-  /** Be somewhere else. @param {readonly Spot[]} spots @returns {Change[]} */
+  /** Replace the places. @param {readonly Spot[]} spots @returns {Change[]} */
   move(spots) {
     this.#spots = spots;
     return [...this.#held.values()].flatMap((entry) => this.#reassess(entry, "moved"));
   }
 
   /**
-   * `holding` for a `hello`, id -> revision, and what had to be dropped for it (Rules 2 and 5). What we are no longer
-   * inside of is listed too: its cancel, or a revision that brings it back, is for us. So is what only the server's
-   * clock has ended: what lives again may have been cancelled meanwhile.
-   * @param {number} now @param {number} own @param {number} limit how many there may be: calls come before alerts
+   * Return the `holding` of a `hello` (id -> revision), and the changes that were needed for it (Rules 2 and 5). Alerts
+   * whose area we have left are listed too: a cancel, or a revision that brings the alert back, is still for us. So are
+   * alerts that only the server's clock has ended: one that becomes live again may have been cancelled meanwhile.
+   * @param {number} now @param {number} own @param {number} limit the most that may be listed, as calls come before alerts
    * @returns {[Map<string, number>, Change[]]}
    */
   holding(now, own, limit = MAX_HOLDING) {
@@ -197,7 +199,7 @@ export class Holdings {
   // ---- the storage ------------------------------------------------------------------------------------------------
 
   /**
-   * Take what was stored; what is held already stands.
+   * Merge stored alerts; a held alert of the same or a higher revision stays.
    * @param {Stored} stored @param {number} now @param {number} own @returns {Change[]}
    */
   restore({ held, cancelled }, now, own) {
@@ -210,7 +212,7 @@ export class Holdings {
     return [...changes, ...[...this.#held.values()].flatMap((entry) => this.#reassess(entry, "moved"))];
   }
 
-  /** The own clock may have begun anew, so nothing is kept for longer than it lives. What is over ends without a word.
+  /** The own clock may have restarted, so no alert is kept for longer than it can live. One that is over ends silently.
    * @param {Entry} entry @param {number} now @param {number} own */
   #restoreOne(entry, now, own) {
     const { alert, expiresAt } = entry;
@@ -224,8 +226,8 @@ export class Holdings {
   }
 
   /**
-   * What to store (Rule 6): the highest revision that either side has, nothing that either side knows to be cancelled.
-   * @param {Stored | null} stored what the storage has now
+   * Return what to store (Rule 6): the highest revision that either side has, and no alert that either side saw cancelled.
+   * @param {Stored | null} stored the present content of the storage
    * @param {number} now @param {number} own @param {number | null} ahead @returns {Stored}
    */
   merged(stored, now, own, ahead) {
@@ -236,9 +238,9 @@ export class Holdings {
     return { ahead, held: [...both.#held.values()], cancelled: [...both.#cancelled] };
   }
 
-  // ---- over, and inside -------------------------------------------------------------------------------------------
+  // ---- expiry and places ------------------------------------------------------------------------------------------
 
-  /** Is it over by the server's clock, or no longer? (Rule 2) @param {Entry} entry @param {number} now @returns {Change[]} */
+  /** Update whether the alert is over by the server's clock (Rule 2). @param {Entry} entry @param {number} now @returns {Change[]} */
   #look(entry, now) {
     const { over: wasOver, shown: wasShown } = entry;
     entry.over = entry.expiresAt <= now;
@@ -248,7 +250,7 @@ export class Holdings {
     return wasShown ? [["expire", { ...heldOf(entry), cause: "expired" }]] : [];
   }
 
-  /** Drop what both clocks have ended, and what is too much to keep of the rest; none of it is shown. @param {number} own */
+  /** Delete alerts that both clocks have ended, and those above the limit of kept ones; none is shown. @param {number} own */
   #forget(own) {
     for (const [id, until] of this.#cancelled) if (until <= own) this.#cancelled.delete(id);
     const over = [...this.#held.values()].filter((entry) => entry.over).sort(latestEndFirst);
@@ -256,7 +258,7 @@ export class Holdings {
     for (const entry of over) if (!kept.has(entry)) this.#drop(entry);
   }
 
-  /** Apply the table. @param {Entry} entry @param {"revision" | "moved"} cause @returns {Change[]} */
+  /** Judge an alert by the places, and apply the table above. @param {Entry} entry @param {"revision" | "moved"} cause @returns {Change[]} */
   #reassess(entry, cause) {
     const before = entry.affected;
     if (this.#spots) entry.affected = isInside(entry.alert.area, this.#spots);
@@ -291,7 +293,7 @@ export class Holdings {
   }
 }
 
-/** What a storage gave, if it makes sense. @param {string} text @returns {Stored | null} */
+/** Return stored text as an object; null if it is malformed. @param {string} text @returns {Stored | null} */
 export function readStored(text) {
   try {
     const { ahead, held, cancelled } = mapOf(JSON.parse(text));

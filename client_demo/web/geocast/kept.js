@@ -1,11 +1,11 @@
 /**
- * What a page and its service worker both know, in one IndexedDB store: what is held (as geocast.js stores it), and what
- * was registered. What is written depends on what was read, and both are one transaction: of two that are told the same
- * at once, one comes second and finds what the first has written.
+ * The IndexedDB store that a page and its service worker share: the held alerts (as geocast.js stores them) and the
+ * registration. A written value depends on the value that was read, and both steps are one transaction: if page and worker
+ * receive the same message at once, the second of them finds what the first has written.
  */
 
 /** @import { Storage } from "./geocast.js" */
-/** @typedef {Pick<Kept, "read" | "change" | "clear">} Keeping  What a test may put in its place. */
+/** @typedef {Pick<Kept, "read" | "change" | "clear">} Keeping  The interface that a test may replace. */
 
 const DATABASE = "geocast-push";
 const STORE = "kept";
@@ -14,7 +14,7 @@ export class Kept {
   /** @type {Promise<IDBDatabase> | null} */
   #opening = null;
 
-  /** @param {string} key @returns {Promise<any>} null where there is nothing */
+  /** @param {string} key @returns {Promise<any>} null without a value */
   async read(key) {
     const database = await this.#open();
     const request = database.transaction(STORE).objectStore(STORE).get(key);
@@ -25,8 +25,8 @@ export class Kept {
   }
 
   /**
-   * Put in the place of what these keys have what `change` makes of it: undefined leaves it, null takes it away.
-   * @param {readonly string[]} keys @param {(...values: any[]) => readonly unknown[]} change at once: it can't wait
+   * Replace the values of these keys by what `change` returns for them: undefined keeps a value, null deletes it.
+   * @param {readonly string[]} keys @param {(...values: any[]) => readonly unknown[]} change must be synchronous
    * @returns {Promise<void>}
    */
   async change(keys, change) {
@@ -37,7 +37,7 @@ export class Kept {
     return new Promise((resolve, reject) => {
       transaction.oncomplete = () => resolve();
       transaction.onabort = () => reject(transaction.error);
-      const last = /** @type {IDBRequest} */ (found.at(-1)); // requests are answered in their order
+      const last = /** @type {IDBRequest} */ (found.at(-1)); // requests complete in order
       last.onsuccess = () => {
         try {
           for (const [at, value] of change(...found.map(({ result }) => result ?? null)).entries())
@@ -51,7 +51,7 @@ export class Kept {
     });
   }
 
-  /** Forget all. @returns {Promise<void>} */
+  /** Delete everything. @returns {Promise<void>} */
   async clear() {
     const database = await this.#open();
     const transaction = database.transaction(STORE, "readwrite");
@@ -80,7 +80,7 @@ export class Kept {
         const database = request.result;
         database.onclose = () => (this.#opening = null);
         database.onversionchange = () => {
-          database.close(); // somebody deletes it, or is a later release
+          database.close(); // the database is being deleted, or a later release opens it
           this.#opening = null;
         };
         resolve(database);
@@ -90,7 +90,7 @@ export class Kept {
 }
 
 /**
- * The store as geocast.js wants a storage.
+ * Return the store as a `Storage` of geocast.js.
  * @param {Keeping} kept @param {NonNullable<Storage["watch"]>} watch @returns {Storage}
  */
 export const storageOf = (kept, watch) => ({

@@ -1,6 +1,6 @@
 /**
- * One WebSocket connection: what waits to be sent, who waits for an answer, and whether it still lives.
- * Knows nothing of alerts. Its owner calls `act` when `due` has come; times in ms by the owner's clock.
+ * One WebSocket connection: its queue of messages, the requests that wait for answers, and its liveness.
+ * It knows nothing about alerts. Its owner calls `act` when `due` has come; times in ms by the owner's clock.
  */
 
 /** @import { MessagePack } from "./geocast.js" */
@@ -9,7 +9,7 @@
  * @typedef {object} Wire  one of the two formats
  * @property {string} subprotocol
  * @property {(message: Message) => string | Uint8Array} encode
- * @property {(frame: unknown) => unknown} decode  throws what it likes
+ * @property {(frame: unknown) => unknown} decode  may throw anything
  */
 /**
  * @typedef {object} Owner
@@ -17,7 +17,7 @@
  * @property {() => Message} hello
  * @property {(welcome: Message) => void} welcomed
  * @property {(message: Message) => void} take
- * @property {(message: Message) => Promise<Message>} [read]  what is to be taken instead of it; rejects if it is nothing
+ * @property {(message: Message) => Promise<Message>} [read]  returns the message to take instead; rejects a message to drop
  * @property {(message: Message, cause: unknown) => void} [dropped]  `read` has rejected
  * @property {(why: string) => void} refused  a `move`, `filter` or `token` was answered with an `error`
  * @property {() => void} unreadable
@@ -26,11 +26,11 @@
 
 import { NO_CLOSE_FRAME } from "./reconnect.js";
 
-const HANDSHAKE_MS = 10_000; // to the 101, and from there to the welcome
-const PONG_MS = 10_000; // protocol, "Close codes": dead 10 s after our ping
-const HEARTBEAT_MS = 25_000; // if a welcome gave none that makes sense
-const MAX_HEARTBEAT_MS = 3_600_000; // a connection that is looked after less often may have been dead for long
-const PER_S = 8; // below the server's 10 and 300: its pings are answered on top of these
+const HANDSHAKE_MS = 10_000; // until the 101, and again from there until the welcome
+const PONG_MS = 10_000; // dead if silent for 10 s after our ping (protocol, "Close codes")
+const HEARTBEAT_MS = 25_000; // if the welcome has no valid interval
+const MAX_HEARTBEAT_MS = 3_600_000; // with a longer interval a dead connection would go unnoticed
+const PER_S = 8; // below the server's 10 and 300, which also count our answers to its pings
 const BURST = 200;
 const MAX_ACKS = 1_000;
 
@@ -45,10 +45,10 @@ export function wireOf(msgpack) {
   };
 }
 
-/** The same format, with what reviewers have signed (F9). @param {Wire} wire @returns {Wire} */
+/** Return the same format with the reviewers' signatures (F9). @param {Wire} wire @returns {Wire} */
 export const signed = (wire) => ({ ...wire, subprotocol: `${wire.subprotocol}.signed` });
 
-/** How many messages a welcome says are to come. @param {unknown} live @returns {number} 0 for what is no such number */
+/** Return how many messages a welcome announces. @param {unknown} live @returns {number} 0 for an invalid number */
 export const countOf = (live) => (Number.isSafeInteger(live) && Number(live) > 0 ? Number(live) : 0);
 
 /** A token bucket. */
@@ -61,7 +61,7 @@ export class Pace {
     this.#at = now;
   }
 
-  /** @param {number} now @returns {boolean} whether one may be sent now; then it counts as sent */
+  /** @param {number} now @returns {boolean} whether a message may be sent now; if so, it counts as sent */
   take(now) {
     this.#left = Math.min(BURST, this.#left + ((now - this.#at) * PER_S) / 1_000);
     this.#at = now;
@@ -70,7 +70,7 @@ export class Pace {
     return true;
   }
 
-  /** When the next one may be sent. */
+  /** Return when the next message may be sent. */
   due() {
     return this.#at + Math.max(0, ((1 - this.#left) * 1_000) / PER_S);
   }
@@ -85,23 +85,23 @@ export class Link {
   #isWelcomed = false;
   #isOver = false;
   #heartbeat = HEARTBEAT_MS;
-  #deadline; // for the handshake, for the welcome, and for what follows a ping
+  #deadline; // for the handshake, the welcome, and the answer to a ping
   #heardAt;
-  #pings = 0; // that wait to be sent: 0 or 1
+  #pings = 0; // pings that wait to be sent: 0 or 1
   /** @type {Map<string, { fields: object, answered: ((done: boolean) => void)[] }>} by type, not sent yet */
   #wishes = new Map();
   /** @type {Map<string, { ref: number, answered: ((done: boolean) => void)[] }>} by type, sent */
   #asked = new Map();
   /** @type {Message[]} */
   #acks = [];
-  /** @type {Message[]} what a responder answers: it goes first */
+  /** @type {Message[]} a responder's answers, which are sent first */
   #words = [];
   #refs = 0;
-  /** @type {Promise<void>} what has come is handled one by one, where `read` takes time */
+  /** @type {Promise<void>} handles received messages one by one, as `read` takes time */
   #turn = Promise.resolve();
 
   /**
-   * Throws what the constructor of the WebSocket throws.
+   * Open the connection. Throws what the constructor of the WebSocket throws.
    * @param {any} WebSocket @param {string} url @param {Wire} wire @param {Owner} owner
    */
   constructor(WebSocket, url, wire, owner) {
@@ -118,7 +118,7 @@ export class Link {
     socket.onerror = () => {}; // a close follows
   }
 
-  /** Whether the hello is out: what changes from now on has to be told. */
+  /** Whether the hello was sent, so that later changes must be sent too. */
   get hasGreeted() {
     return this.#hasGreeted && !this.#isOver;
   }
@@ -130,7 +130,7 @@ export class Link {
   // ---- for the owner ----------------------------------------------------------------------------------------------
 
   /**
-   * Send a `move`, `filter` or `token`. One of a kind is under way at a time; what is asked for meanwhile goes as one.
+   * Send a `move`, `filter` or `token`. At most one of each type is under way; later requests of that type are merged.
    * @param {string} type @param {object} fields @returns {Promise<boolean>} whether the server has said `ok`
    */
   ask(type, fields) {
@@ -153,7 +153,7 @@ export class Link {
     this.#flush();
   }
 
-  /** Ask whether anybody is there; the answer, or anything else, has to come in time. */
+  /** Send a ping; the connection is lost unless some message comes in time. */
   ping() {
     if (!this.isWelcomed || this.#deadline < Infinity) return;
     this.#pings = 1;
@@ -161,7 +161,7 @@ export class Link {
     this.#flush();
   }
 
-  /** When `act` is to be called next. */
+  /** Return when `act` must be called next. */
   due() {
     const silence = this.#isWelcomed && this.#deadline === Infinity ? this.#heardAt + this.#heartbeat : Infinity;
     return Math.min(this.#deadline, silence, this.#hasMore() ? this.#pace.due() : Infinity);
@@ -174,14 +174,14 @@ export class Link {
     this.#flush();
   }
 
-  /** The connection is over, or counts as over: whoever waits for an answer need not wait. @param {number} code */
+  /** Count the connection as over, and release all requests that wait for an answer. @param {number} code */
   lose(code) {
     if (this.#isOver) return;
     this.close();
     this.#owner.ended(code);
   }
 
-  /** Say goodbye, and hear nothing more. */
+  /** Close the connection; no callback is called any more. */
   close() {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -190,16 +190,16 @@ export class Link {
     try {
       socket.close(1000);
     } catch {
-      // Some throw when it was never open. It is over in any case.
+      // Some implementations throw if the socket was never open. It is over in any case.
     }
     for (const { answered } of [...this.#asked.values(), ...this.#wishes.values()])
       for (const answer of answered) answer(false);
   }
 
-  // ---- coming in --------------------------------------------------------------------------------------------------
+  // ---- receiving --------------------------------------------------------------------------------------------------
 
   #opened() {
-    // Of a server that chose no subprotocol a browser makes an error; of others we do.
+    // A browser fails if the server chose no subprotocol; for a wrong one the error is made here.
     if (this.#socket.protocol !== this.#wire.subprotocol) return this.lose(1002);
     this.#hasGreeted = true;
     this.#deadline = this.#owner.now() + HANDSHAKE_MS;
@@ -210,7 +210,7 @@ export class Link {
   /** @param {unknown} frame */
   #heard(frame) {
     const now = this.#owner.now();
-    if (now >= this.#deadline) return this.lose(NO_CLOSE_FRAME); // read after a long sleep: its `now` would mislead
+    if (now >= this.#deadline) return this.lose(NO_CLOSE_FRAME); // read after a long sleep, so its `now` would mislead
     this.#heardAt = now;
     const message = this.#read(frame);
     if (message === null) return this.#owner.unreadable();
@@ -226,11 +226,11 @@ export class Link {
     });
   }
 
-  /** Do it now, or behind what came before and is still being read. @param {() => unknown} work */
+  /** Do the work now, or after the messages that are still being read. @param {() => unknown} work */
   #inTurn(work) {
     if (!this.#owner.read) return void work();
     this.#turn = this.#turn.then(async () => void (await work())).catch((cause) => {
-      queueMicrotask(() => { throw cause; }); // as if it had happened in the event's own handler
+      queueMicrotask(() => { throw cause; }); // as if the event's own handler had thrown it
     });
   }
 
@@ -250,7 +250,7 @@ export class Link {
     this.#owner.welcomed(welcome);
   }
 
-  /** @param {unknown} frame @returns {Message | null} null, for what is no message: a client outlives nonsense */
+  /** @param {unknown} frame @returns {Message | null} null for a frame without a valid message */
   #read(frame) {
     try {
       const message = /** @type {Message | null} */ (this.#wire.decode(frame));
@@ -260,7 +260,7 @@ export class Link {
     }
   }
 
-  /** Give an `ok` or `error` to who waits for it. @param {Message} message @returns {boolean} whether somebody did */
+  /** Give an `ok` or `error` to the request that waits for it. @param {Message} message @returns {boolean} whether one did */
   #answers(message) {
     if (message.type !== "ok" && message.type !== "error") return false;
     const found = [...this.#asked].find(([, { ref }]) => ref === message.ref);
@@ -273,13 +273,13 @@ export class Link {
     return true;
   }
 
-  // ---- going out --------------------------------------------------------------------------------------------------
+  // ---- sending ----------------------------------------------------------------------------------------------------
 
   #hasMore() {
     return this.isWelcomed && (this.#words.length + this.#pings + this.#acks.length > 0 || this.#nextWish() !== undefined);
   }
 
-  /** The first wish of a kind of which none is under way. */
+  /** Return the first waiting request whose type has none under way. */
   #nextWish() {
     return [...this.#wishes].find(([type]) => !this.#asked.has(type));
   }
@@ -310,7 +310,7 @@ export class Link {
     try {
       this.#socket.send(this.#wire.encode(message));
     } catch {
-      // Closing already: its close event says so, and the next hello says the rest.
+      // The socket is closing: its close event follows, and the next hello sends the rest.
     }
   }
 }

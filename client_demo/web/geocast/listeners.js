@@ -1,4 +1,6 @@
-/** Who listens to which event; one listener that fails keeps no other from hearing it. */
+/**
+ * The listeners of each event; a listener that throws keeps no other from its event.
+ */
 
 import { withValues } from "./options.js";
 

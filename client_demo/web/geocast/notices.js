@@ -1,14 +1,16 @@
 /**
- * What a push says → what is shown of it, and what is held from then on. No I/O, no clock of its own; times in ms:
- * `own` is this device's clock.
+ * The notification for a push, and the alerts that are held afterwards. No I/O, no clock of its own; times in ms: `own` is
+ * this device's clock.
  *
- * Rule 1  Each message has exactly one notice. It rings if it is news: a live alert of a higher revision than the person
- *         was shown, by whichever way.
- * Rule 2  What is held already, or of a lower revision, is the held one once more, and silent; so is an end.
- * Rule 3  What was cut lacks its area, so it is not held (the server would never send the rest). That it was shown is
- *         remembered here, and so is a cancel of what is not held: an older push of the same alert may still come.
- * Rule 4  A push may be late. Its `now` says how late it is at least: for this push the clock is set forward by it, and
- *         never back. It is not kept: a server whose clock was wrong once would end all that comes later.
+ * Rule 1  Each message gives exactly one notice. It makes a sound if it is news: a live alert of a higher revision than
+ *         the person was shown, by a push or otherwise.
+ * Rule 2  A message whose revision is held already, or is lower, shows the held alert again without a sound. The end of an
+ *         alert makes no sound either.
+ * Rule 3  An alert that was cut has no area, so it is not held (the server would never send the rest). That it was shown
+ *         is remembered here, and so is the cancel of an alert that is not held: an older push of the same alert may still
+ *         come.
+ * Rule 4  A push may be late, and its `now` is a lower bound of the present: for this push the clock is set forward to it,
+ *         and never back. The change is not kept: a server whose clock was wrong once would end all later alerts.
  */
 
 /** @import { Alert } from "./geocast.js" */
@@ -18,20 +20,20 @@
 /** @typedef {{ type: string, [field: string]: any }} Message */
 /** @typedef {{ id: string, revision: number, alert: Partial<Alert>, isCancelled: boolean, reason: string }} Told */
 /**
- * @typedef {object} Known  what page and worker share
- * @property {Stored | null} stored  what is held
+ * @typedef {object} Known  the state that page and worker share
+ * @property {Stored | null} stored  the held alerts
  * @property {readonly Told[]} told  Rule 3, the latest last
- * @property {readonly Spot[] | null} spots  where the person is and what they care about; null: nobody knows
+ * @property {readonly Spot[] | null} spots  the person's places; null if unknown
  */
 /**
  * @typedef {object} Notice
  * @property {"alert" | "cancel" | "ended"} kind
  * @property {boolean} isNews  Rule 1
  * @property {string} id
- * @property {Partial<Alert>} alert  what is known of it
+ * @property {Partial<Alert>} alert  its known members
  * @property {string} reason  of a cancel
- * @property {boolean} isOutside  of all places that are known
- * @property {number} now  the server's clock, as well as it is known
+ * @property {boolean} isOutside  whether all known places are outside
+ * @property {number} now  the server's clock, as far as it is known
  */
 
 import { isInside } from "./geo.js";
@@ -41,15 +43,15 @@ import { filled, timeText, wordsFor } from "./push-words.js";
 const MAX_TOLD = 256;
 const MAX_TITLE = 160; // characters; systems show fewer
 const MAX_LINE = 600;
-/** Anywhere: who was sent a push is inside, as far as the server knows. @type {readonly Spot[]} */
+/** A place inside every area: as far as the server knows, the receiver of a push is inside. @type {readonly Spot[]} */
 const ANYWHERE = [{ lat: 0, lng: 0, reach: Infinity, here: false, wire: { lat: 0, lng: 0 } }];
-// Controls of terminals, and those that turn the direction of what stands behind them.
+// Control characters, and characters that change the direction of the text after them.
 const CONTROLS = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]+/g;
 
 /**
- * Take an `alert` or a `cancel`, as it has been verified.
+ * Take a verified `alert` or `cancel`, and return the notice and the new state.
  * @param {Message} message @param {Known} known @param {number} own @param {number} said the push's own `now`, else NaN
- * @returns {{ notice: Notice, stored: Stored, told: readonly Told[] } | null} null for what lacks something
+ * @returns {{ notice: Notice, stored: Stored, told: readonly Told[] } | null} null for an incomplete message
  */
 export function woken(message, known, own, said) {
   const parts = partsOf(message);
@@ -90,14 +92,14 @@ function partsOf({ type, alert, id, revision }) {
 }
 
 /**
- * Of equal ones the last, which has more.
+ * Return the highest revision; among equal ones the last, which has more members.
  * @param {Partial<Alert>} alert @param {(Partial<Alert> | undefined)[]} others @returns {Partial<Alert>}
  */
 const newest = (alert, ...others) =>
   others.reduce((/** @type {Partial<Alert>} */ a, b) => (b && Number(b.revision) >= Number(a.revision) ? b : a), alert);
 
 /**
- * It is called off; but what is still held has a higher revision than the cancel (C1).
+ * Return the notice of a cancel; an alert that is still held has a higher revision than the cancel (C1).
  * @param {Alert | undefined} held @param {Partial<Alert> | undefined} known
  * @returns {{ kind: Notice["kind"], alert: Partial<Alert>, isNews?: boolean }}
  */
@@ -113,7 +115,7 @@ function ofLive(alert, shown, now) {
 }
 
 /**
- * Rule 3. Of an alert no more is kept than fits into a push.
+ * Return the remembered messages with this one (Rule 3). Only members that fit into a push are kept.
  * @param {readonly Told[]} told @param {{ id: string, revision: number }} parts @param {Partial<Alert>} alert
  * @param {boolean} isCancelled @param {string} reason @returns {readonly Told[]}
  */
@@ -125,10 +127,11 @@ function remembered(told, { id, revision }, alert, isCancelled, reason) {
   return [...others, one].slice(-MAX_TOLD);
 }
 
-// ---- in words -------------------------------------------------------------------------------------------------------
+// ---- texts ----------------------------------------------------------------------------------------------------------
 
 /**
- * What a notification says (C6, C7). The words around the alert's own are in its language, else in the phone's.
+ * Return the texts of a notification (C6, C7). The words around the alert's own are in its language, or else in the
+ * phone's.
  * @param {Notice} notice @param {readonly string[]} languages the phone's @param {WordsByTag} [more]
  * @returns {{ title: string, body: string, lang: string }}
  */
@@ -152,7 +155,7 @@ export function texts({ kind, alert, reason, isOutside, now }, languages, more) 
   };
 }
 
-/** One line of text, and not too long a one. @param {unknown} text @param {number} most */
+/** Return the text as one line of at most `most` characters. @param {unknown} text @param {number} most */
 function plain(text, most) {
   const line = [...String(text).replace(CONTROLS, " ").replace(/\s+/g, " ").trim()];
   return line.length > most ? `${line.slice(0, most - 1).join("")}…` : line.join("");

@@ -1,4 +1,6 @@
-/** What a caller passes in, checked at once: TypeErrors name the option and never repeat its value. */
+/**
+ * Checks of a caller's options, made at once: TypeErrors name the option and never repeat its value.
+ */
 
 /** @import { ConnectionOptions, Filter, TokenSource } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
@@ -11,7 +13,7 @@ import { Verifier } from "./verify.js";
 
 const MAX_LANGUAGES = 8;
 
-/** What the two ways to connect have in common. @param {ConnectionOptions} options */
+/** Return the checked options that the two ways to connect share. @param {ConnectionOptions} options */
 export function connectionOf(options) {
   const { url, token, languages, filter = {}, msgpack, h3, clock = machineClock() } = options;
   if (!/^wss?:\/\/[^/?#\s]+(\/[^?#\s]*)?$/.test(url))
@@ -25,10 +27,10 @@ export function connectionOf(options) {
   return { url, token, filter: filterOf({ languages, ...filter }), wire, verifier, h3, clock, WebSocket };
 }
 
-/** Where what is held is kept, unless the caller says. What was verified has a place of its own. @param {ConnectionOptions} options */
+/** Return the default key of the storage; verified alerts have a key of their own. @param {ConnectionOptions} options */
 export const defaultKey = ({ url, verify }) => (verify ? `geocast-verified:${url}` : `geocast:${url}`);
 
-/** @param {Filter} filter @returns {Filter} what the wire knows of it */
+/** @param {Filter} filter @returns {Filter} the fields that the protocol has */
 export function filterOf({ categories, min_severity, languages }) {
   if (categories != null && !Array.isArray(categories)) throw new TypeError("categories: expected an array or null");
   if (languages != null && !Array.isArray(languages)) throw new TypeError("languages: expected an array or null");
@@ -40,7 +42,7 @@ export function filterOf({ categories, min_severity, languages }) {
 }
 
 /**
- * The tags that the server takes. `navigator.languages` may have others, and one of those would be the end of a hello.
+ * Return the tags that the server accepts. `navigator.languages` may have others, for which it would close the connection.
  * @param {readonly unknown[]} languages @returns {string[]}
  */
 function tagsOf(languages) {
@@ -48,22 +50,22 @@ function tagsOf(languages) {
   return [...new Set(tags)].slice(0, MAX_LANGUAGES);
 }
 
-/** Whether a welcome is of a server that knows languages. @param {Message} welcome */
+/** Return whether the welcome shows that the server knows languages. @param {Message} welcome */
 export const knowsLanguages = (welcome) => Array.isArray(welcome.languages);
 
-/** The qualifications that a welcome says count. @param {Message} welcome @returns {readonly string[]} */
+/** Return the valid qualifications that a welcome lists. @param {Message} welcome @returns {readonly string[]} */
 export const qualsOf = ({ quals }) =>
   Object.freeze(Array.isArray(quals) ? quals.filter((each) => typeof each === "string") : []);
 
-/** The filter less its languages. @param {Filter} filter @returns {Filter} */
+/** Return the filter without its languages. @param {Filter} filter @returns {Filter} */
 export const withoutLanguages = ({ languages: _, ...filter }) => filter;
 
 /** @param {Record<string, unknown>} fields @returns {any} a message without the fields that have no value */
 export const withValues = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value != null));
 
 /**
- * Places as the server is told them.
- * @param {readonly Spot[]} spots @param {boolean} saysHere to a server of an older release `here` is not said
+ * Return places in the form for the server.
+ * @param {readonly Spot[]} spots @param {boolean} saysHere false for a server of an older release, which gets no `here`
  */
 export const wiresOf = (spots, saysHere) =>
   spots.map(({ wire }) => (saysHere ? wire : withValues({ ...wire, here: undefined })));
@@ -91,7 +93,7 @@ export async function tokenFrom(source) {
   return token;
 }
 
-/** The `exp` of a JWT in ms since 1970, unverified, just to know when to fetch the next one. @param {string} token */
+/** Return the `exp` of a JWT in ms since 1970, unverified: it only says when to fetch the next token. @param {string} token */
 export function tokenExpiry(token) {
   try {
     const payload = (token.split(".")[1] ?? "").replace(/-/g, "+").replace(/_/g, "/");

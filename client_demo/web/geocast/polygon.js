@@ -1,10 +1,10 @@
 /**
- * How far inside a published polygon a place is (docs/guide/areas.md, D4 and D5). Degrees for coordinates, metres for distances.
+ * Depth of a place in a published polygon (docs/guide/areas.md, D4 and D5). Coordinates in degrees, distances in metres.
  */
 
 /** @import { Polygon, Shape } from "./geocast.js" */
 /** @typedef {readonly [number, number, number]} Vector  A point on the unit sphere. */
-/** @typedef {{ centre: Vector, east: Vector, north: Vector }} Plane  It touches the sphere at `centre`. */
+/** @typedef {{ centre: Vector, east: Vector, north: Vector }} Plane  The plane that touches the sphere at `centre`. */
 
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 const dot = (/** @type {Vector} */ a, /** @type {Vector} */ b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -40,7 +40,7 @@ const isPosition = (/** @type {unknown} */ value) =>
   Array.isArray(value) && value.length === 2 && value.every((each) => typeof each === "number");
 
 /**
- * Whether this is a polygon as areas.md has them, with one ring. (Another one is a shape that is not known.)
+ * Return whether this is a polygon with one ring, as areas.md defines it. Any other polygon counts as an unknown shape.
  * @param {Shape} shape @returns {shape is Polygon}
  */
 export function isPolygon(shape) {
@@ -57,7 +57,7 @@ const cornersOf = ({ coordinates: [ring = []] }) => ring.map(([lng, lat]) => uni
 const middle = (corners) => normalised(corners.slice(1).reduce(plus, /** @type {Vector} */ ([0, 0, 0])));
 
 /**
- * How far inside its edge a point is, in metres; negative when it is outside. The buffer counts.
+ * Return how far inside the polygon with its buffer a point is, in metres; negative outside.
  * @param {Polygon} polygon @param {{ lat: number, lng: number }} point @param {number} earthRadiusM
  */
 export function depthOf(polygon, { lat, lng }, earthRadiusM) {
@@ -69,13 +69,13 @@ export function depthOf(polygon, { lat, lng }, earthRadiusM) {
 }
 
 /**
- * Whether the winding number is not 0, on the plane that touches the sphere at `centre`.
+ * Return whether the winding number is not 0, on the plane that touches the sphere at `centre`.
  * @param {ReadonlyArray<readonly [Vector, Vector]>} edges @param {Vector} centre @param {Vector} place
  */
 function windsAround(edges, centre, place) {
   if (dot(place, centre) <= 0) return false;
   const sizes = centre.map(Math.abs);
-  const farthest = sizes.indexOf(Math.min(...sizes)); // of the axes
+  const farthest = sizes.indexOf(Math.min(...sizes)); // index of the axis farthest from `centre`
   const east = normalised(cross([farthest === 0 ? 1 : 0, farthest === 1 ? 1 : 0, farthest === 2 ? 1 : 0], centre));
   const plane = { centre, east, north: cross(centre, east) };
   const point = onPlane(place, plane);
@@ -91,7 +91,7 @@ function onPlane(point, { centre, east, north }) {
 }
 
 /**
- * What an edge adds to the winding number.
+ * Return the amount that an edge adds to the winding number.
  * @param {readonly [number, number]} point @param {readonly [number, number]} a @param {readonly [number, number]} b
  */
 function crossing([x, y], [x0, y0], [x1, y1]) {
@@ -101,11 +101,11 @@ function crossing([x, y], [x0, y0], [x1, y1]) {
 }
 
 /**
- * The angle to the nearest point of the arc of a great circle from a to b.
+ * Return the angle to the nearest point of the great-circle arc from a to b.
  * @param {Vector} place @param {Vector} a @param {Vector} b
  */
 function angleToArc(place, a, b) {
-  const normal = normalised(cross(minus(a, b), plus(a, b))); // of twice a × b, with all its digits
+  const normal = normalised(cross(minus(a, b), plus(a, b))); // direction of a × b, without cancellation of digits
   const beside = dot(place, cross(normal, a)) >= 0 && dot(place, cross(b, normal)) >= 0 && dot(normal, normal) > 0;
   return beside ? Math.asin(Math.min(1, Math.abs(dot(place, normal)))) : Math.min(angle(place, a), angle(place, b));
 }

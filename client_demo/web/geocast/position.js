@@ -1,4 +1,6 @@
-/** Follows the device and tells the server of it when that matters. */
+/**
+ * Follows the device and reports its position to the server when that matters.
+ */
 
 /** @import { Geocast, H3, Problem, WatchOptions } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
@@ -7,7 +9,7 @@ import { cellSpot, COARSEST_CELL, distanceM, spotOf } from "./geo.js";
 
 /**
  * @param {Geocast} geocast @param {{ h3: H3 | undefined, problem: (problem: Problem) => void }} inside
- * @param {WatchOptions} options @returns {() => void} ends it
+ * @param {WatchOptions} options @returns {() => void} a function that stops following
  */
 export function follow(geocast, { h3, problem }, options) {
   const { resolution, thresholdM = 25, refreshMs = 300_000, geolocation = globalThis.navigator?.geolocation } = options;
@@ -17,7 +19,7 @@ export function follow(geocast, { h3, problem }, options) {
   /** @type {Spot | null} */
   let told = null;
   let toldAt = 0;
-  /** @param {Spot} fix @returns {Spot | null} what to tell; null when it does not matter */
+  /** @param {Spot} fix @returns {Spot | null} the place to send; null if it makes no difference */
   const toTell = (fix) => {
     if (resolution === undefined)
       return positionMatters(told, fix, Date.now() - toldAt, thresholdM, refreshMs) ? fix : null;
@@ -41,7 +43,7 @@ export function follow(geocast, { h3, problem }, options) {
       failed(cause);
     }
   };
-  /** It rings: whatever was told last, now it matters (protocol, RU1). */
+  /** A call has come: send the position now, whatever was sent last (protocol, RU1). */
   const comeNear = () => {
     told = null;
     geolocation.getCurrentPosition?.(takeSafely, failed, { ...positionOptions, enableHighAccuracy: true, maximumAge: 0 });
@@ -55,7 +57,7 @@ export function follow(geocast, { h3, problem }, options) {
 }
 
 /**
- * The cell around a position: of this resolution, or of a coarser one if the position is known less well than that.
+ * Return the cell around a position, of this resolution or of a coarser one if the position is known less well.
  * @param {Spot} fix @param {H3} h3 @param {number} resolution
  * @param {number} [coarsest] @returns {Spot}
  */
@@ -65,8 +67,8 @@ export function cellAround(fix, h3, resolution, coarsest = COARSEST_CELL) {
 }
 
 /**
- * Whether the server should hear of a new cell: the disc of the one that it was told no longer holds the position, or
- * a finer one will do. At the border of two cells nothing goes back and forth.
+ * Return whether to send a new cell: the disc of the former cell no longer contains the position, or a finer cell is
+ * possible. At the border of two cells the cell does not alternate.
  * @param {Spot | null} told @param {Spot} spot the new cell @param {Spot} fix the position
  */
 export function cellMatters(told, spot, fix) {
@@ -76,9 +78,9 @@ export function cellMatters(told, spot, fix) {
 }
 
 /**
- * Whether the server should hear of a new position: the disc that it was told no longer covers it, or is much too wide,
- * or has been off, however little, for long.
- * @param {Spot | null} told @param {Spot} spot @param {number} elapsedMs since it was told
+ * Return whether to send a new position: the former disc no longer covers it or is much too wide, or the position has
+ * differed at all for `refreshMs`.
+ * @param {Spot | null} told @param {Spot} spot @param {number} elapsedMs since the former position was sent
  * @param {number} thresholdM @param {number} refreshMs
  */
 export function positionMatters(told, spot, elapsedMs, thresholdM, refreshMs) {

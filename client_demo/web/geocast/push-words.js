@@ -1,4 +1,6 @@
-/** What a notification says besides what its alert says. */
+/**
+ * The words of a notification besides those of its alert.
+ */
 
 /** @import { Words } from "./geocast-push-sw.js" */
 
@@ -35,9 +37,9 @@ const WORDS = {
 };
 
 /**
- * The words of the first of these languages that there are words of, by its first part ("es-MX" finds "es"), and the
- * tag to write times by.
- * @param {readonly (string | undefined)[]} tags the most wanted first @param {WordsByTag} more
+ * Return the words of the first of these languages that has any, and the tag for formatting times. A tag such as "es-MX"
+ * also finds "es".
+ * @param {readonly (string | undefined)[]} tags the preferred first @param {WordsByTag} more
  * @returns {{ tag: string, words: Words }}
  */
 export function wordsFor(tags, more = {}) {
@@ -50,12 +52,12 @@ export function wordsFor(tags, more = {}) {
 }
 /** @typedef {Readonly<Record<string, Words>>} WordsByTag */
 
-/** @param {string} text @param {Record<string, string>} values what stands for `{name}` */
+/** @param {string} text @param {Record<string, string>} values the values of `{name}` */
 export const filled = (text, values) =>
   Object.entries(values).reduce((sofar, [name, value]) => sofar.replace(`{${name}}`, () => value), text);
 
 /**
- * A time as a person reads it: "14:45", with the day if it is another one.
+ * Format a time for a person: "14:45", with the day if it is not today.
  * @param {number} at @param {number} now @param {string} tag
  */
 export function timeText(at, now, tag) {
@@ -72,6 +74,6 @@ function formatted(at, tag, options) {
   try {
     return new Intl.DateTimeFormat(tag, options).format(at);
   } catch {
-    return new Intl.DateTimeFormat("en", options).format(at); // it is no tag of a language
+    return new Intl.DateTimeFormat("en", options).format(at); // `tag` is no language tag
   }
 }

@@ -1,20 +1,19 @@
 /**
- * When to come back: the decisions of the protocol's table "Close codes". No clock and no randomness of its own.
+ * Decisions about reconnecting, from the protocol's table "Close codes". No clock and no randomness of its own.
  *
- * Rule 1  The code decides, never the text. A code that is not listed means: within the window.
- * Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients come back spread out.
- * Rule 3  The window is 1-30 s until a `welcome` gives one. Each delay that is drawn doubles its upper end, up to
- *         120 s; a `welcome` sets it back.
- *         A `retry` whose upper end is below 100 ms or above an hour, or which is no window at all, counts as not said:
- *         it would bring a client back without a pause, or never.
- * Rule 4  "Later" is a delay between the window's upper end and twice that: nobody comes back sooner than the others.
+ * Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
+ * Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
+ * Rule 3  The window is 1-30 s until a `welcome` gives another. Each delay that is drawn doubles its upper end, up to
+ *         120 s; a `welcome` resets it. A `retry` is ignored if its upper end is below 100 ms or above an hour, or if it
+ *         is no window at all: it would make a client reconnect without a pause, or never.
+ * Rule 4  "Later" is a delay between the window's upper end and twice that, so that nobody overtakes the other clients.
  */
 
-/** @typedef {"never" | "window" | "later" | "new token" | "at once"} After  What to do when a connection has ended. */
+/** @typedef {"never" | "window" | "later" | "new token" | "at once"} After  The action after a connection has ended. */
 
 export const NO_CLOSE_FRAME = 1006;
 export const MALFORMED = 4400;
-const LEAST_WINDOW_MS = 100; // of the upper end that a server may ask for
+const LEAST_WINDOW_MS = 100; // lower limit of the upper end that a server may ask for
 const LONGEST_WINDOW_MS = 3_600_000;
 const MAX_WINDOW_MS = 120_000;
 
@@ -53,7 +52,7 @@ const isWindow = (min, max) =>
   max >= LEAST_WINDOW_MS &&
   max <= LONGEST_WINDOW_MS;
 
-/** How long to wait before the next attempt, in milliseconds. */
+/** The delays between attempts to connect, in milliseconds. */
 export class Backoff {
   #draw;
   #window = { min: 1_000, max: 30_000 };
@@ -66,14 +65,14 @@ export class Backoff {
     this.#draw = draw;
   }
 
-  /** Take the `retry` window of a `welcome`, if it is one (Rule 3). @param {unknown} min @param {unknown} max */
+  /** Take the `retry` window of a `welcome`, if it is valid (Rule 3), and reset the delays. @param {unknown} min @param {unknown} max */
   welcomed(min, max) {
     if (isWindow(min, max)) this.#window = { min: Number(min), max: Number(max) };
     this.restart();
-    if (this.#last === "new token") this.#last = null; // it was good; the next one may be fetched at once, too
+    if (this.#last === "new token") this.#last = null; // the new token worked, so the next one may be fetched at once too
   }
 
-  /** Forget the failures: they were not the server's. */
+  /** Reset the window, because the failures were not the server's. */
   restart() {
     this.#max = this.#window.max;
   }

@@ -1,26 +1,26 @@
 /**
- * A device's registration with `geocast push`: what page and worker say to it, and what they keep of that (docs/reference/push-rules.md).
- * Errors name no token, no place and no endpoint.
+ * A device's registration with `geocast push`: the requests of page and worker, and the stored state
+ * (docs/reference/push-rules.md). Errors contain no token, no place and no endpoint.
  */
 
 /** @import { Place } from "./geocast.js" */
 /** @import { Spot } from "./geo.js" */
 /**
- * @typedef {object} Registration  what is kept of it, under REGISTRATION
+ * @typedef {object} Registration  the state stored under REGISTRATION
  * @property {boolean} isWanted  the person has enabled it
  * @property {string} id  drawn once (WPR1)
  * @property {string} url
  * @property {string} stream
- * @property {string} [secret]  for the worker: it takes a new subscription, and nothing else
+ * @property {string} [secret]  for the worker; it only permits changing the subscription
  * @property {number} until  the end of the lease, in ms since 1970; 0: not registered
- * @property {string} [vapid]  to which the subscription is
- * @property {number} finest  the finest resolution of cells that the operator takes
- * @property {Body} [body]  the last one that the server took
- * @property {number} putAt  when that was
- * @property {readonly Place[]} [places]  these and the position, as the page has them: they stay here
+ * @property {string} [vapid]  the key that the subscription is bound to
+ * @property {number} finest  the finest resolution of cells that the operator accepts
+ * @property {Body} [body]  the last one that the server accepted
+ * @property {number} putAt  when the server accepted it
+ * @property {readonly Place[]} [places]  the page's exact places; they and the position stay on this device
  * @property {{ place: Place, cell: string } | null} [position]
- * @property {readonly Spot[] | null} spots  the same, to be judged by; null: it takes h3 to know where they are
- * @property {readonly { lat: number, lng: number, accuracy_m: number }[] | null} discs  of the cells of `body`, for a stream
+ * @property {readonly Spot[] | null} spots  the same in the form for judging; null if that needs h3
+ * @property {readonly { lat: number, lng: number, accuracy_m: number }[] | null} discs  the cells of `body`, in a form for a stream
  */
 /**
  * @typedef {{
@@ -33,13 +33,13 @@ import { readStored } from "./holdings.js";
 import { defaultKey } from "./options.js";
 
 export const REGISTRATION = "registration";
-export const TOLD = "told"; // what the worker remembers (notices.js, Rule 3)
+export const TOLD = "told"; // the messages that the worker remembers (notices.js, Rule 3)
 const ANSWER_MS = 20_000;
-const MAX_HOLDING_BYTES = 12_000; // a body has 16 KiB, and says other things, too
+const MAX_HOLDING_BYTES = 12_000; // a body may have 16 KiB, and has other members too
 
-/** The server has refused, or nobody answers. */
+/** The server refused a request, or did not answer. */
 export class Refused extends Error {
-  /** @param {string} message @param {string} [problem] its slug @param {number} [retryMs] */
+  /** @param {string} message @param {string} [problem] the problem's slug @param {number} [retryMs] */
   constructor(message, problem, retryMs) {
     super(message);
     this.name = "Refused";
@@ -48,27 +48,27 @@ export class Refused extends Error {
   }
 }
 
-/** @returns {string} an id that nobody else has */
+/** @returns {string} a new random id */
 export function drawnId() {
   const bytes = globalThis.crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_").replace(/={1,2}$/, "");
 }
 
 /**
- * Where what is held is kept: where `Geocast` keeps it, of the same stream.
+ * Return the storage key of the held alerts, the same that `Geocast` uses for this stream.
  * @param {string} stream @param {boolean} verifies
  */
 export const keyOf = (stream, verifies) =>
   defaultKey({ url: stream, ...(verifies && { verify: /** @type {any} */ (true) }) });
 
-/** What is held, as `holding` says it. @param {string | null} text as geocast.js stores it @returns {Map<string, number>} */
+/** Return the `holding` of the stored alerts. @param {string | null} text as geocast.js stores it @returns {Map<string, number>} */
 export function holdingOf(text) {
   const held = (text && readStored(text)?.held) || [];
   return new Map(held.map(({ alert }) => [alert.id, alert.revision]));
 }
 
 /**
- * What has to be known before a browser is asked to subscribe.
+ * Return the server's key and its finest resolution, which a subscription needs.
  * @param {string} url @returns {Promise<{ vapid: string, finest: number }>}
  */
 export async function offerOf(url) {
@@ -79,9 +79,9 @@ export async function offerOf(url) {
 }
 
 /**
- * Register, or renew. Throws Refused.
+ * Register a device, or renew its lease. Throws Refused.
  * @param {string} url @param {string} id @param {string} token @param {Body} body
- * @param {ReadonlyMap<string, number>} holding  what is held
+ * @param {ReadonlyMap<string, number>} holding  the held alerts
  * @returns {Promise<{ until: number, secret?: string }>}
  */
 export async function registered(url, id, token, body, holding) {
@@ -90,23 +90,23 @@ export async function registered(url, id, token, body, holding) {
   return { until: Date.parse(until) || 0, ...(typeof secret === "string" && { secret }) };
 }
 
-/** So many of them as fit: what is left out is pushed again, and not heard. @param {ReadonlyMap<string, number>} holding */
+/** Return as many entries as fit; an alert that is left out is pushed again, without a sound. @param {ReadonlyMap<string, number>} holding */
 function fitting(holding) {
   let left = MAX_HOLDING_BYTES;
   return Object.fromEntries([...holding].filter(([id, revision]) => (left -= `"${id}":${revision},`.length) >= 0));
 }
 
 /**
- * Say that the browser has another subscription now. Throws Refused.
+ * Send the browser's new subscription. Throws Refused.
  * @param {string} url @param {string} id @param {string} secret @param {unknown} subscription
- * @returns {Promise<number>} until when the lease is
+ * @returns {Promise<number>} the end of the lease
  */
 export async function readdressed(url, id, secret, subscription) {
   const call = { method: "PUT", bearer: secret, body: { subscription } };
   return Date.parse((await asked(`${url}/devices/${id}/subscription`, call)).until) || 0;
 }
 
-/** Have a device forgotten. Throws Refused. @param {string} url @param {string} id @param {string} token */
+/** Delete a device's registration. Throws Refused. @param {string} url @param {string} id @param {string} token */
 export async function forgotten(url, id, token) {
   await asked(`${url}/devices/${id}`, { method: "DELETE", bearer: token });
 }
@@ -135,12 +135,12 @@ async function asked(url, { method = "GET", bearer, body }) {
   }
 }
 
-/** @param {number} status whether it may be another one after a while */
+/** @param {number} status whether a later request may get another status */
 const isLater = (status) => status === 429 || status >= 500;
 
 /**
- * Take away the notifications of what is over (WPC5): there is no timer in a worker that sleeps.
- * @param {any} registration the worker's @param {number} now @param {(id: string) => boolean} [isOver] beside those
+ * Close notifications of alerts that have ended (WPC5): a sleeping worker has no timer.
+ * @param {any} registration the worker's @param {number} now @param {(id: string) => boolean} [isOver] further ids to close
  */
 export async function closeOver(registration, now, isOver = () => false) {
   for (const notification of await registration.getNotifications()) {

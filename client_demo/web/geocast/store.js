@@ -1,6 +1,6 @@
 /**
- * What is held, kept in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. A storage may
- * be shared with a service worker, and then it says more (kept.js).
+ * Keeps the held alerts in a storage like localStorage or React Native's AsyncStorage: one key, one JSON text. A storage
+ * that is shared with a service worker has more methods (kept.js).
  */
 
 /** @import { Handed, Storage } from "./geocast.js" */
@@ -8,7 +8,7 @@
 
 import { readStored } from "./holdings.js";
 
-/** Some browsers throw when a page that may not store anything only looks. @returns {Storage | null} */
+/** Return `localStorage`, or null. Some browsers throw on mere access if the page may not store anything. @returns {Storage | null} */
 export function defaultStorage() {
   try {
     return globalThis.window?.localStorage ?? null;
@@ -24,7 +24,7 @@ export class Store {
   #storage;
   #key;
   #failed;
-  /** @type {Promise<unknown>} one write after the other, where writing takes time */
+  /** @type {Promise<unknown>} runs writes one after the other if the storage is asynchronous */
   #writing = Promise.resolve();
 
   /** @param {Storage | null} storage @param {string} key @param {(cause: unknown) => void} failed */
@@ -34,12 +34,12 @@ export class Store {
     this.#failed = failed;
   }
 
-  /** Whether a service worker has it, too. */
+  /** Whether a service worker shares the storage. */
   get isShared() {
     return this.#storage?.watch !== undefined;
   }
 
-  /** Have what the worker hands over taken. @param {(handed: Handed) => Promise<boolean>} take @returns {() => void} ends it */
+  /** Call `take` with each message that the worker hands over. @param {(handed: Handed) => Promise<boolean>} take @returns {() => void} a function that ends this */
   watch(take) {
     return this.#storage?.watch?.(take) ?? (() => {});
   }
@@ -56,7 +56,7 @@ export class Store {
   }
 
   /**
-   * Read, merge, write: at once where the storage answers at once, because a page that is being closed has no later.
+   * Read, merge and write. This is synchronous if the storage is, because a page that is closing has no time later.
    * @param {(stored: Stored | null) => Stored} merge @returns {void | Promise<unknown>}
    */
   save(merge) {
@@ -75,7 +75,7 @@ export class Store {
     return this.#later(async () => write(await storage.getItem(this.#key)));
   }
 
-  /** Forget all. */
+  /** Delete the stored alerts. */
   async forget() {
     await this.#later(async () => this.#storage?.removeItem(this.#key));
   }

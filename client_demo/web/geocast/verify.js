@@ -1,12 +1,12 @@
 /**
- * What reviewers have signed, checked here: a client that verifies believes no node (protocol, C11 to C15).
+ * Verification of reviewers' signatures: a client that verifies need not trust any node (protocol, C11 to C15).
  *
- * Rule 1  The bytes of the form are checked, then parsed. Nothing is written anew in order to be checked.
- * Rule 2  What is handed on is in the proof: the fields of the form, and as its time that of the newest approval. Beside
- *         it only a cancel's number counts, since a cancel may stand under a higher one (AP8).
- * Rule 3  A signature by a key that is not known here does not count (its owner may be new). One that is wrong, by a key
- *         that is known, spoils them all (AP3).
- * Rule 4  Approvals are counted by person, and whoever published does not count (AP5).
+ * Rule 1  The bytes of the form are checked as they came, and parsed afterwards. Nothing is serialised again for a check.
+ * Rule 2  The returned message contains only what the proof contains: the fields of the form and, as its time, that of the
+ *         newest approval. The one exception is a cancel's number, which may be higher than that in the form (AP8).
+ * Rule 3  A signature by an unknown key does not count (its owner may be new). A wrong signature by a known key makes the
+ *         whole proof invalid (AP3).
+ * Rule 4  Approvals are counted by person, and the publisher's own does not count (AP5).
  */
 
 /** @import { Reviewers, Verify } from "./geocast.js" */
@@ -35,7 +35,7 @@ export class Untrusted extends Error {
   }
 }
 
-/** What a client has pinned: whose approvals it takes, for which deployment, and how many it wants (C11). */
+/** The trust that a client has pinned: the keys, the deployment, and the number of approvals that it wants (C11). */
 export class Verifier {
   /** @type {Map<string, Key>} by `kid` */
   #keys;
@@ -43,7 +43,7 @@ export class Verifier {
   #approvals;
   #cancelApprovals;
 
-  /** Throws TypeError where it can't work. @param {Verify} verify */
+  /** Throws TypeError for invalid options. @param {Verify} verify */
   constructor({ keys, audience, approvals, cancelApprovals = 1, with: check = withWebCrypto() }) {
     if (typeof audience !== "string" || !audience) throw new TypeError("verify.audience: expected a name");
     this.#audience = audience;
@@ -54,7 +54,7 @@ export class Verifier {
   }
 
   /**
-   * An `alert` or `cancel` message as its proof has it; any other as it is. Rejects with Untrusted.
+   * Return an `alert` or `cancel` message as its proof has it, and any other unchanged. Rejects with Untrusted.
    * @param {Message} message @returns {Promise<Message>}
    */
   async read(message) {
@@ -73,16 +73,16 @@ export class Verifier {
     if (people.size < (type === "alert" ? this.#approvals : this.#cancelApprovals))
       throw new Untrusted(approvals.includes(null) ? "unknown-key" : "too-few");
     const newest = Math.max(...counted.map((approval) => Number(approval?.iat)));
-    // Where no approvals are wanted there may be none that count; then it is as good as a bare one.
+    // If no approvals are required and none counts, the time is that of an unsigned cancel.
     const at = counted.length ? new Date(newest * 1_000).toISOString() : beside.cancelled_at;
     if (type === "cancel") return { type, id: said.id, revision: beside.revision, reason: said.reason, cancelled_at: at };
-    // What of a form says what it is for is nothing of an alert.
+    // The members that describe the form itself do not belong to the alert.
     const { v, what, aud, confirm, location_resolution, ...fields } = said;
     return { type, alert: { ...fields, issued_at: at } };
   }
 
   /**
-   * Whether the form is for here, and for what it came with (C12).
+   * Return whether the form is meant for this deployment and for the message that it came with (C12).
    * @param {string} kind @param {Record<string, unknown>} said @param {Record<string, unknown>} beside
    */
   #belongs(kind, { v, what, aud, id, revision }, beside) {
@@ -93,7 +93,7 @@ export class Verifier {
   }
 
   /**
-   * Who has signed the form, and when; null if the key is not known (Rule 3).
+   * Return the signer of the form and the time; null if the key is not known (Rule 3).
    * @param {string} form as base64url @param {unknown} value @returns {Promise<Approval | null>}
    */
   async #approval(form, value) {
@@ -108,14 +108,14 @@ export class Verifier {
     const key = this.#keys.get(kid);
     if (!key) return null;
     const isGood = await key.check(bytesOf(signature), new TextEncoder().encode(`${head}.${form}`)).catch((cause) => {
-      throw new Untrusted("signature", cause); // whatever goes wrong counts as failed
+      throw new Untrusted("signature", cause); // any error counts as a failed check
     });
     if (isGood !== true) throw new Untrusted("signature");
     return { person: key.person, iat: Number(iat) };
   }
 }
 
-// ---- what a proof is made of ----------------------------------------------------------------------------------------
+// ---- the parts of a proof -------------------------------------------------------------------------------------------
 
 /** @param {unknown} value @returns {Record<string, unknown>} */
 const mapOf = (value) => (typeof value === "object" && value !== null ? /** @type {any} */ (value) : {});
@@ -123,7 +123,7 @@ const mapOf = (value) => (typeof value === "object" && value !== null ? /** @typ
 /** @param {unknown} proof @returns {{ form: string, signatures: unknown[] }} */
 function partsOf(proof) {
   const { form, signatures } = mapOf(proof);
-  // A lone surrogate would be signed as another character than it is shown as.
+  // The encoder replaces a lone surrogate, so the signed text would differ from the displayed one.
   const isText = typeof form === "string" && form.length <= MAX_FORM_BYTES && !/[\ud800-\udfff]/u.test(form);
   if (!isText || new TextEncoder().encode(form).length > MAX_FORM_BYTES) throw new Untrusted("signature");
   if (!Array.isArray(signatures) || signatures.length === 0 || signatures.length > MAX_SIGNATURES)
@@ -131,18 +131,18 @@ function partsOf(proof) {
   return { form, signatures };
 }
 
-/** A map in JSON. @param {string} text @param {Reason} reason of the Untrusted that is thrown for anything else */
+/** Return the map in a JSON text. @param {string} text @param {Reason} reason for the Untrusted that anything else throws */
 function parse(text, reason) {
   try {
     const found = JSON.parse(text);
     if (typeof found === "object" && found !== null && !Array.isArray(found)) return mapOf(found);
   } catch {
-    // It is no JSON.
+    // The text is no JSON.
   }
   throw new Untrusted(reason);
 }
 
-/** UTF-8, without a TextDecoder: React Native has none. @param {Uint8Array} bytes */
+/** Decode UTF-8 without a TextDecoder, which React Native lacks. @param {Uint8Array} bytes */
 function textOf(bytes) {
   try {
     return decodeURIComponent(Array.from(bytes, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join(""));
@@ -151,7 +151,7 @@ function textOf(bytes) {
   }
 }
 
-/** What base64url without padding stands for (RFC 7515, 2). @param {string} text */
+/** Return the bytes of base64url text without padding (RFC 7515, 2). @param {string} text */
 function bytesOf(text) {
   if (!/^[A-Za-z0-9_-]+$/.test(text) || text.length % 4 === 1) throw new Untrusted("signature");
   return Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (byte) => byte.charCodeAt(0));
@@ -163,7 +163,7 @@ function base64url(bytes) {
   return text.replace(/\+/g, "-").replace(/\//g, "_").replace(/={1,2}$/, "");
 }
 
-// ---- what is pinned -------------------------------------------------------------------------------------------------
+// ---- the pinned options ---------------------------------------------------------------------------------------------
 
 /** @param {string} name @param {unknown} value @param {number} least */
 function countOf(name, value, least) {
@@ -200,7 +200,7 @@ function rawOf(x, where) {
     const raw = bytesOf(String(x));
     if (raw.length === 32) return raw;
   } catch {
-    // It is no base64url.
+    // The text is no base64url.
   }
   throw new TypeError(`${where}: x has to be 32 bytes as base64url`);
 }

@@ -1,10 +1,10 @@
-// The lists beside the map. They say all that the map shows, for those who do not see it. Text is text: textContent.
+// The lists beside the map, with all its content for people who do not see it. Texts are set as textContent.
 
 import { DRILLS, foreign, make, write } from "/shared/elements.js";
 
 const SOON_MS = 600_000;
 
-/** `1:05`, `12 min`, `2 h`: what is left until a time. */
+/** Return the time that is left, such as `1:05`, `12 min` or `2 h`. */
 export function timeLeft(ms) {
   const seconds = Math.max(0, Math.ceil(ms / 1000));
   if (seconds < 600) {
@@ -23,16 +23,16 @@ export function drillBadge(alert) {
   return drill ? [make("span", "badge badge-drill", drill)] : [];
 }
 
-/** The share of its time that an alert has left, and how long that is. */
+/** Return the share of its time that an alert has left, and the time itself. */
 export function remaining(alert, now) {
   const [from, until] = [Date.parse(alert.occurred_at), Date.parse(alert.expires_at)];
   return { share: Math.max(0, Math.min(1, (until - now) / (until - from))), text: timeLeft(until - now) };
 }
 
-/** Whether it ends so soon that its name on the map says when. */
+/** Return whether the alert ends so soon that its name on the map shows the time. */
 export const isSoon = (alert, now) => Date.parse(alert.expires_at) - now < SOON_MS;
 
-/** Bring what counts down under `root` up to date: elements with an `alert` of their own. */
+/** Update the countdowns under `root`: elements with an `alert` of their own. */
 export function tick(root, now) {
   for (const element of root.querySelectorAll("[data-ends]")) {
     const { share, text } = remaining(element.alert, now);
@@ -42,7 +42,7 @@ export function tick(root, now) {
   }
 }
 
-/** Marks an element as one that counts down; it must hold a `.time`. */
+/** Mark an element as a countdown; it must contain a `.time`. */
 export function countingDown(element, alert) {
   element.alert = alert;
   element.dataset.ends = alert.expires_at;
@@ -54,7 +54,7 @@ function time() {
   return make("span", "time number");
 }
 
-/** A card for something held; `open` shows it on the map. Its last line is left to `arrange`. */
+/** Return a card for a held alert; `open` shows it on the map. `arrange` fills in the last line. */
 export function card({ alert, affected }, open) {
   const button = foreign("button", alert.title, "card-open");
   button.addEventListener("click", open);
@@ -78,7 +78,7 @@ export function card({ alert, affected }, open) {
   return countingDown(item, alert);
 }
 
-/** What people are to do, and where more is to be read, of an official warning (C9). */
+/** Return the instruction of an official warning, and the host with more information (C9). */
 function advice({ instruction, web }) {
   const host = hostOf(web);
   return [
@@ -87,7 +87,7 @@ function advice({ instruction, web }) {
   ];
 }
 
-/** The host that would be asked; "" for what is no web page. */
+/** Return the host of a web page's address; "" for anything else. */
 function hostOf(web) {
   const url = URL.canParse(web ?? "") ? new URL(web) : null;
   return /^https?:$/.test(url?.protocol) ? url.hostname : "";
@@ -98,7 +98,7 @@ function link(href, text) {
   return Object.assign(element, { href, target: "_blank", rel: "noopener noreferrer" });
 }
 
-/** One line for an alert that this client does not hold; how far it is is left to `arrange`. */
+/** Return one line for an alert that this client does not hold; `arrange` fills in the distance. */
 export function row(alert, open) {
   const mark = make("span", "severity", make("span", "severity-mark"), make("span", "visually-hidden", alert.severity));
   const left = make("span", "left muted number", make("span", "more"), time());

@@ -1,4 +1,4 @@
-// The live map's page: a subscriber like any other (geocast.js), and what the demo's own process tells besides.
+// The live map's page: a subscriber like any other (geocast.js), with more events from the demo's own process.
 
 import "/shared/trust.js";
 import { Geocast, distanceM } from "/geocast/geocast.js";
@@ -13,10 +13,10 @@ import { notify, showStatus } from "/shared/status.js";
 
 const COARSE_RESOLUTION = 8;
 const MOVE_EVERY_MS = 250; // while the marker is dragged; the server takes ten messages a second
-const AROUND_M = 1000; // one's place is never at the very edge
+const AROUND_M = 1000; // so that the own place is never at the very edge
 const SAMPLES = 60;
 const CHECK_MS = [1_000, 5_000];
-const FEW = 5; // a median of fewer is none
+const FEW = 5; // least number of samples for a median
 const RANKS = ["extreme", "severe", "moderate", "minor"];
 
 const view = await (await fetch("/view.json")).json();
@@ -37,7 +37,7 @@ themeButton(by("theme"), () => scene.repaint());
 // ---- your own place ----------------------------------------------------------------------------------------------
 
 let place = view.place ?? null;
-let since = 0; // what was issued before, we walk into; by a clock that nobody sets, for the server's may be set right
+let since = 0; // alerts issued before this count as walked into; by a clock that nobody sets, as the server's may be corrected
 let toldAt = 0;
 let later;
 
@@ -92,7 +92,7 @@ const PUSH_STATES = {
   unsupported: ({ reason }) => `This browser can’t be told when the page is closed: ${reason}.`,
   "not-registered": ({ reason }) => (trouble === "subscription" ? NO_SERVICE : `Not on: ${reason}. It is tried again.`),
 };
-let trouble = ""; // the last: what kind of
+let trouble = ""; // the kind of the last problem
 
 function showPush() {
   const { state } = push.state;
@@ -109,11 +109,11 @@ if (push) {
   showPush();
 }
 
-// ---- what this client holds, and what else is published ----------------------------------------------------------
+// ---- held alerts, and all others that are published --------------------------------------------------------------
 
 let published = { alerts: [], current: true };
 let shownElsewhere = 0;
-const came = new Map(); // id and revision -> how it came, in words
+const came = new Map(); // id and revision -> words about how the alert came
 
 const liveElsewhere = (mine, now) =>
   published.alerts.filter(({ id, expires_at }) => !mine.has(id) && Date.parse(expires_at) > now);
@@ -137,7 +137,7 @@ function show() {
   tick(document, now);
 }
 
-/** How far it is to the nearest middle; empty where that means nothing. */
+/** Return the distance to the nearest centre of a shape; "" if unknown. */
 function away(alert) {
   const near = place ? shapesOf(alert).map((shape) => distanceM(place, middle(shape))) : [];
   return near.length ? distance(Math.min(...near)) : "";
@@ -164,7 +164,7 @@ function open(alert) {
   }
 }
 
-/** What a screen reader says. */
+/** Let screen readers announce a change. */
 function announce(word, { alert }) {
   const drill = alert.status === "actual" ? "" : `${alert.status}, `;
   by("announce").textContent = `${word}: ${drill}${alert.severity}, ${alert.title}. ${alert.headline}`;
@@ -196,16 +196,16 @@ function arrived({ alert }) {
   client.ack(alert);
   if (!isLate && !document.hidden) {
     const arrivedAt = performance.now();
-    // After the second frame the first has been on the screen.
+    // When the second frame begins, the first has been on the screen.
     requestAnimationFrame(() => requestAnimationFrame(() => measured(alert, age, performance.now() - arrivedAt)));
   }
 }
 
 // ---- latency -----------------------------------------------------------------------------------------------------
 
-const samples = []; // [told, drawn]: ms from accepted to arrived, from there to drawn
+const samples = []; // [told, drawn]: ms from acceptance to arrival, and from arrival to the screen
 
-/** The server's part and this browser's are told apart: the latter says more of the machine than of the server. */
+/** Show the server's part and the browser's part separately, as the latter depends on the machine. */
 function measured(alert, told, drawn) {
   samples.push([Math.max(0, told), drawn]);
   samples.splice(0, samples.length - SAMPLES);
@@ -244,11 +244,11 @@ client.on("status", ({ state }) => {
   connection();
 });
 client.on("error", ({ message }) => notify(message));
-// The server's clock is read again, when the page is no longer busy loading: a welcome that has waited tells it late.
+// Read the server's clock again after the page has loaded, because a welcome that had to wait gives it late.
 scene.map.once("idle", () => client.check());
 CHECK_MS.forEach((ms) => setTimeout(() => client.check(), ms));
 
-// ---- what the demo's own process tells ---------------------------------------------------------------------------
+// ---- events of the demo's own process ----------------------------------------------------------------------------
 
 const events = new EventSource("/events");
 const parsed = (name, take) => events.addEventListener(name, (event) => take(JSON.parse(event.data)));
@@ -287,7 +287,7 @@ function fanOutProgress({ title, severity, told, last_ms: lastMs }) {
   };
 }
 
-/** Look at where things are, unless somebody looks elsewhere by now. */
+/** Show the area with the alerts, unless somebody has moved the map. */
 function look(cells = []) {
   const shapes = published.alerts.flatMap(shapesOf);
   if (!isFree || (!shapes.length && !cells.length)) {
@@ -314,4 +314,4 @@ setInterval(() => {
   tick(document, client.now());
   connection();
 }, 1000);
-document.documentElement.dataset.ready = "true"; // for whoever waits for the page
+document.documentElement.dataset.ready = "true"; // for tests that wait for the page

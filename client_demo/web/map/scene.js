@@ -1,5 +1,5 @@
-// The map itself: outlines, grid, simulated subscribers, areas, and your own place. What it shows it is told; it
-// knows no server. Colours come from the style sheet, so that there is one place for them.
+// The map itself: outlines, grid, simulated subscribers, areas, and your own place. Its content comes from its callers; it
+// knows no server. Colours come from the style sheet, so that they are defined in one place.
 
 import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import feature from "/npm/topojson-client/src/feature.js";
@@ -26,26 +26,26 @@ import { countingDown, isSoon, remaining } from "/map/list.js";
 
 const SEVERITIES = ["minor", "moderate", "severe", "extreme"]; // the worst is drawn last, on top
 const PALETTE = ["sea", "land", "border", "county", "county-name", "grid", "people", "you", ...SEVERITIES];
-const STEP_PX = { fine: 12, coarse: 80 }; // of the arrow keys
-const WAVE_MS = 1400; // how long a fan-out takes on the screen, however short it was
+const STEP_PX = { fine: 12, coarse: 80 }; // steps of the arrow keys
+const WAVE_MS = 1400; // duration of a fan-out on the screen, however short it was
 const HOLD_MS = 900;
 const FADE_MS = 1600;
-const BRIGHT = 0.75; // the opacity of a cell whose people have just been told
+const BRIGHT = 0.75; // the opacity of a cell whose people have just received an alert
 const PADDING = { top: 16, right: 16, bottom: 40, left: 16 };
 const [CHIP_PX, YOU_PX] = [24, 32];
 const LABEL_PX = { most: 240, height: 22, gap: 3, padding: 14, time: 40 };
 const EMPTY = collection([]);
 const ROUNDED = { "line-join": "round", "line-cap": "round" };
-const OF_SOURCES = { lit: { promoteId: "cell" }, beyond: STROKES }; // their own options
+const OF_SOURCES = { lit: { promoteId: "cell" }, beyond: STROKES }; // options of single sources
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** MapLibre's `match`: a colour for each severity, and one for those that are not known here. */
+/** Return MapLibre's `match` with a colour for each severity, and one for unknown severities. */
 function bySeverity(value, colours) {
   return ["match", value, ...SEVERITIES.flatMap((severity) => [severity, colours[severity]]), colours["county-name"]];
 }
 
-/** The layers that are ours, from the ground up; the first ones stand in for streets. */
+/** Return our own layers from bottom to top; the first ones replace streets. */
 function layers(colours, hasStreets) {
   const severity = bySeverity(["get", "severity"], colours);
   const lit = bySeverity(["feature-state", "severity"], colours);
@@ -123,7 +123,7 @@ export class Scene {
     this.map.getSource(source)?.setData(data);
   }
 
-  /** Do without a style that can't be had, as long as it has not been drawn. */
+  /** Replace a style that can't be loaded, if it has not been drawn yet. */
   withoutStreets() {
     if (this._hasStreets && !this.map.getSource("circles")) {
       this._hasStreets = false;
@@ -131,12 +131,12 @@ export class Scene {
     }
   }
 
-  /** Who made what the map is drawn on, as nodes: a style with streets says so for each of its sources. */
+  /** Return the map's credits as nodes: a style with streets has them for each of its sources. */
   credits() {
     return creditsOf(this.map);
   }
 
-  /** Take the colours of the theme that is on now. */
+  /** Use the colours of the present theme. */
   repaint() {
     for (const { id, paint } of layers(coloursOf(PALETTE), this._hasStreets)) {
       if (this.map.getLayer(id)) {
@@ -156,9 +156,9 @@ export class Scene {
     this._set("county-names", collection(feature(us, us.objects.counties).features.map(nameOf)));
   }
 
-  // ---- where one looks ---------------------------------------------------------------------------------------
+  // ---- the view ----------------------------------------------------------------------------------------------
 
-  /** Show these shapes, and the cells but for the outermost. */
+  /** Show these shapes, and the cells except the outermost. */
   fit(shapes, cells) {
     const points = shapes.flatMap(outskirts);
     const corners = cells.map((cell) => cellPolygon(cell).geometry.coordinates[0][0]);
@@ -172,13 +172,13 @@ export class Scene {
     this.map.fitBounds([west, south, east, north], { padding: { ...PADDING, top: this._legendHeight() }, maxZoom: 14, animate: false });
   }
 
-  /** What the legend takes of the map, where it lies on it. */
+  /** Return the height from the map's top down to the end of the legend, in pixels. */
   _legendHeight() {
     const [map, legend] = [this.map.getContainer(), document.querySelector(".legend")].map((each) => each.getBoundingClientRect());
     return PADDING.top + Math.max(0, Math.min(legend.bottom, map.bottom) - Math.max(legend.top, map.top));
   }
 
-  /** Bring a circle, or a place, into the middle. */
+  /** Centre the map on a circle or a place. */
   go({ lat, lng, radius_m: radiusM }) {
     const zoom = radiusM ? Math.log2((40_075_017 * Math.cos((lat * Math.PI) / 180)) / (radiusM * 5)) : 13;
     this.map.easeTo({ center: [lng, lat], zoom: Math.min(15, Math.max(zoom, this._hasStreets ? 10 : 9)), duration: calm.matches ? 0 : 700 });
@@ -221,8 +221,8 @@ export class Scene {
   }
 
   /**
-   * Light the cells in the order of their times, slowed down: `cells` is cell -> [how many, ms]. `progress(share, told)`
-   * follows the way from the first to the last.
+   * Light the cells in the order of their times, slowed down: `cells` is cell -> [number of people, ms]. `progress(share,
+   * told)` is called on the way from the first to the last.
    */
   wave(cells, severity, lastMs, progress) {
     const firstMs = Math.min(...Object.values(cells).map(([, ms]) => ms));
@@ -239,7 +239,7 @@ export class Scene {
     }
   }
 
-  /** The cells of all waves, dark at first: what lights them is their state, frame by frame. */
+  /** Draw the cells of all waves, dark at first; their state lights them frame by frame. */
   _drawWaves() {
     const cells = this._waves.flatMap(({ times }) => times);
     cells.forEach((each) => (each.drawn = coarser(each.cell, this._peopleResolution)));
@@ -288,7 +288,7 @@ export class Scene {
 
   // ---- alerts ------------------------------------------------------------------------------------------------
 
-  /** Draw these, [{alert, affected}], and no others. `open(alert)` is called for one that is pressed. */
+  /** Draw only these alerts, [{alert, affected}]. `open(alert)` is called when one is pressed. */
   alerts(shown, now, open) {
     const ranked = [...shown].sort((a, b) => rank(a) - rank(b));
     const drawn = ranked.flatMap(({ alert, affected }) => {
@@ -318,7 +318,7 @@ export class Scene {
     }
     const { lat, lng } = middle(shape);
     const element = countingDown(make("div", "chip"), alert);
-    element.setAttribute("aria-hidden", "true"); // the lists say it
+    element.setAttribute("aria-hidden", "true"); // the lists have the same content
     element.classList.toggle("chip-affecting", affected);
     element.append(
       make("span", "ring"),
@@ -349,8 +349,8 @@ export class Scene {
   }
 
   /**
-   * A name beside as many chips as there is room for, the most severe first: right, left, below or above, where it hides
-   * no chip, no other name and not your own place. The others are a ring until they are pointed at.
+   * Put names beside as many chips as there is space for, the most severe first: right, left, below or above, where a name
+   * hides no chip, no other name and not your own place. The other chips are rings until they are pointed at.
    */
   _nameChips() {
     const { clientWidth: width, clientHeight: height } = this.map.getContainer();
@@ -367,7 +367,7 @@ export class Scene {
     }
   }
 
-  /** What lies on the map and does not move with it. */
+  /** Return the boxes of elements that lie on the map and do not move with it. */
   _panels() {
     const { left: x, top: y } = this.map.getContainer().getBoundingClientRect();
     return [...document.querySelectorAll(".legend, .maplibregl-ctrl-group")].map((panel) => {
@@ -408,30 +408,30 @@ export class Scene {
     element.addEventListener("keyup", (event) => event.key.startsWith("Arrow") && moved(here(), true));
   }
 
-  /** Put the marker here. */
+  /** Move the marker to this place. */
   place({ lat, lng }) {
     this.you.setLngLat([lng, lat]);
   }
 
-  /** Outline the cell that the server is told; null for none. */
+  /** Outline the cell that the server gets; null for none. */
   ownCell(cell) {
     this._set("own-cell", collection(cell ? [cellPolygon(cell, {})] : []));
   }
 }
 
-/** The shapes that can be drawn; an alert without any is in the lists all the same. */
+/** Return the shapes that can be drawn; an alert without any is still in the lists. */
 export function shapesOf(alert) {
   return alert.area.filter(isKnown);
 }
 
-/** A box of this size with this middle. */
+/** Return a box of this size around this centre. */
 function around({ x, y }, width, height) {
   return { left: x - width / 2, right: x + width / 2, top: y - height / 2, bottom: y + height / 2 };
 }
 
 const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 
-/** Where the name of a chip may be, the best first: [side, box]. */
+/** Return the possible places of a chip's name, the best first: [side, box]. */
 function labelBoxes({ x, y }, width) {
   const { height, gap } = LABEL_PX;
   const [aside, across] = [CHIP_PX / 2 + gap + width / 2, CHIP_PX / 2 + gap + height / 2];
@@ -443,7 +443,7 @@ function rank({ alert, affected }) {
   return SEVERITIES.indexOf(alert.severity) + (affected ? SEVERITIES.length : 0);
 }
 
-/** A county's name, in the middle of its biggest part. */
+/** Return a county's name, in the middle of its biggest part. */
 function nameOf(county) {
   const { type, coordinates } = county.geometry;
   const rings = type === "Polygon" ? [coordinates[0]] : coordinates.map(([outer]) => outer);

@@ -1,4 +1,4 @@
-// The map's service worker: it tells of alerts while no page of the map is open.
+// The map's service worker, which shows alerts while no page of the map is open.
 
 import { handle } from "/geocast/geocast-push-sw.js";
 

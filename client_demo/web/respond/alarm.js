@@ -1,4 +1,4 @@
-// The alarm: two tones and a shake, again and again for as long as something rings.
+// The alarm: two tones and a vibration, repeated while there is an unanswered call.
 
 const [EVERY_MS, TONE_S] = [1200, 0.25];
 const TONES_HZ = [880, 660];
@@ -7,13 +7,13 @@ export class Alarm {
   #context = null;
   #timer = null;
 
-  /** A browser lets a page be heard only after somebody has touched it: call this when they do. */
+  /** Call this when a person touches the page: browsers allow sound only after that. */
   allow() {
     this.#context ??= globalThis.AudioContext ? new AudioContext() : null;
     this.#context?.resume();
   }
 
-  /** Ring, or be quiet. */
+  /** Start or stop the alarm. */
   ring(isOn) {
     if (isOn === Boolean(this.#timer)) {
       return;

@@ -1,4 +1,4 @@
-// One call as a card: what rings, or where to go. Text is text: textContent.
+// One call as a card: the call, or the place to go to. Texts are set as textContent.
 
 import { DRILLS, foreign, make } from "/shared/elements.js";
 
@@ -7,7 +7,7 @@ const REPORTS = { aed: "the defibrillator is with you", arrived: "you are there"
 
 export const metres = (far) => (far < 1000 ? `${Math.round(far / 10) * 10} m` : `${(far / 1000).toFixed(1)} km`);
 
-/** The card of what is held; `said` are the reports, `answers` what its buttons do. How far it is is left to the page. */
+/** Return the card of a held call; `said` are the reports, `answers` the actions of its buttons. The page fills in the distance. */
 export function card({ id, call, task, accepted }, said, answers) {
   const status = (task ?? call)?.status;
   const drill = DRILLS.get(status);

@@ -1,8 +1,8 @@
-// The responder's page: rings, answers, and where to go while there is a seat.
+// The responder's page: calls, answers, and the place to go to while the responder has a seat.
 //
-// Rule 1  It shows a place as long as `client.calls()` has its task, and draws everything anew from that: what is not held
-//         any more is nowhere on the page, in no title, no storage and no notification (RU2).
-// Rule 2  Only the token outlives a reload, in this tab. It comes behind the # of the page's address, which no server sees.
+// Rule 1  The page shows a place only while `client.calls()` has its task, and draws everything from that list each time.
+//         A place that is no longer held is nowhere on the page, in no title, no storage and no notification (RU2).
+// Rule 2  Only the token outlives a reload, in this tab. It comes behind the # of the page's address, which no server gets.
 // Rule 3  An exercise and a test look like what they are, and make no alarm (RU1).
 
 import "/shared/trust.js";
@@ -43,7 +43,7 @@ function tokenOfThisTab() {
 
 // ---- on duty, and where ------------------------------------------------------------------------------------------
 
-let place = view.place ?? null; // of the mark
+let place = view.place ?? null; // the place of the mark
 let followsDevice = !place;
 let isOnDuty = false;
 let unwatch = () => {};
@@ -57,7 +57,7 @@ by("locate").addEventListener("click", () => {
   tellPlace();
 });
 
-/** The mark was put somewhere: that is where one is. */
+/** Use the mark's new place as the person's place. */
 function moved(where) {
   place = where;
   followsDevice = false;
@@ -82,13 +82,13 @@ function tellPlace() {
   show();
 }
 
-/** Where the server is told that we are; else where the mark is. */
+/** Return the place that the server has; otherwise the mark's. */
 const here = () => client.places.find((each) => each.here) ?? place;
 
-// ---- what rings, and where to go ---------------------------------------------------------------------------------
+// ---- calls and tasks ---------------------------------------------------------------------------------------------
 
-const said = new Map(); // id -> what was reported, for as long as the call is held
-let drawn = ""; // which calls the map was fitted to
+const said = new Map(); // id -> the last report, while the call is held
+let drawn = ""; // the calls to which the map was fitted
 
 function show() {
   const calls = client.calls();
@@ -157,7 +157,7 @@ client.on("call", ({ call, distanceM: far }) => {
   const drill = call.status === "actual" ? "" : `${call.status}, no emergency: `;
   announce(`${drill}${call.title}. ${call.headline}${far === null ? "" : ` ${metres(far)} from you.`}`);
 });
-client.on("task", () => announce("You have a place. Where to go is on the screen.")); // said aloud, it would be overheard
+client.on("task", () => announce("You have a place. Where to go is on the screen.")); // the place itself, read aloud, could be overheard
 client.on("standdown", ({ reason }) => notify(REASONS[reason] ?? REASONS.over));
 client.on("change", show);
 client.on("error", ({ message }) => notify(message));
@@ -166,7 +166,7 @@ function announce(text) {
   by("announce").textContent = text;
 }
 
-// ---- how it stands -----------------------------------------------------------------------------------------------
+// ---- the connection ----------------------------------------------------------------------------------------------
 
 function showDuty() {
   const { state } = client.status;
@@ -190,6 +190,6 @@ show();
 showStatus(client.status, WORDS);
 setInterval(() => {
   showStatus(client.status, WORDS);
-  show(); // one walks
+  show(); // the person may have moved
 }, 1000);
-document.documentElement.dataset.ready = "true"; // for whoever waits for the page
+document.documentElement.dataset.ready = "true"; // for tests that wait for the page

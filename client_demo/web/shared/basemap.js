@@ -1,4 +1,4 @@
-// What the maps of pages have in common: streets or plain land, the grid of cells, layers in the colours of the theme.
+// The common part of the pages' maps: streets or plain land, the grid of cells, layers in the colours of the theme.
 
 import { Map as GlMap, NavigationControl, ScaleControl } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { creditsOf } from "/shared/credits.js";
@@ -23,8 +23,8 @@ export function flatMap({ styleUrl, ...options }) {
 
 export class BaseMap {
   /**
-   * `sources` are the names of what is drawn, "grid" among them; those that end in "beyond" are strokes. A subclass has
-   * `_layers(hasStreets)`, which says how. Throws where no map can be drawn.
+   * `sources` are the names of the sources, "grid" among them; those that end in "beyond" are strokes. A subclass
+   * returns their layers from `_layers(hasStreets)`. Throws where no map can be drawn.
    */
   constructor({ container, styleUrl, sources, maxZoom, center = [0, 25], zoom = 1.5 }) {
     this._hasStreets = Boolean(styleUrl);
@@ -38,7 +38,7 @@ export class BaseMap {
     this.map.once("style.load", () => this._begin());
   }
 
-  /** Say who made the streets. Where they can't be had there are none: nobody should have to decide without a map. */
+  /** Show the streets' credits. Without the style draw no streets, so that nobody has to decide without a map. */
   _streets() {
     const credits = document.getElementById("credits");
     credits.hidden = false;
@@ -74,7 +74,7 @@ export class BaseMap {
     this._set("grid", cells.map((cell) => cellPolygon(cell, {})));
   }
 
-  /** Take the colours of the theme that is on now. */
+  /** Use the colours of the present theme. */
   repaint() {
     if (!this._isReady) {
       return;

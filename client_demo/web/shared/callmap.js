@@ -1,4 +1,4 @@
-// A map of calls for help: rings, and who or what is where. What it shows it is told; what it is not told any more is gone.
+// A map of calls for help, with search radii, people and things. Each update replaces everything that was shown before.
 
 import { Marker } from "/npm/maplibre-gl/dist/maplibre-gl.mjs";
 import { BaseMap } from "/shared/basemap.js";
@@ -8,7 +8,7 @@ import { coloursOf } from "/shared/theme.js";
 
 const PALETTE = ["land", "grid", "extreme", "text-muted"];
 const SOURCES = ["grid", "rings", "near"];
-const AROUND_M = 120; // what is shown round a mark
+const AROUND_M = 120; // the surroundings of a mark that are shown
 const [CLOSEST_ZOOM, PADDING_PX] = [16, 40];
 
 function layers(colours, hasStreets) {
@@ -24,7 +24,7 @@ function layers(colours, hasStreets) {
   ];
 }
 
-/** A map, or where none can be drawn (no WebGL) something that takes the same calls: the words say the same. */
+/** Return a map or, without WebGL, an object that ignores the same calls; the page's texts have the same content. */
 export function callMap(options) {
   try {
     return new CallMap(options);
@@ -37,7 +37,7 @@ export function callMap(options) {
 }
 
 class CallMap extends BaseMap {
-  /** `dragged(mark, {lat, lng})` is called when somebody has moved a mark that may be moved. */
+  /** `dragged(mark, {lat, lng})` is called when a person has moved a movable mark. */
   constructor({ container, styleUrl, place, dragged = () => {} }) {
     super({ container, styleUrl, sources: SOURCES, maxZoom: 18, center: [place?.lng ?? 0, place?.lat ?? 25], zoom: place ? 14 : 1.5 });
     this._dragged = dragged;
@@ -48,13 +48,13 @@ class CallMap extends BaseMap {
     return layers(coloursOf(PALETTE), hasStreets);
   }
 
-  /** Draw these, {circle, drill, ring}, and no others; `ring` is the radius within which people are called, if it is known. */
+  /** Draw only these calls, {circle, drill, ring}; `ring` is the search radius, if it is known. */
   circles(calls) {
     this._set("near", calls.map(({ circle, drill }) => circlePolygon(circle, { drill })));
     this._set("rings", calls.filter(({ ring }) => ring).map(({ circle, ring }) => circlePolygon({ ...circle, radius_m: ring }, {})));
   }
 
-  /** Show these, {key, kind, lat, lng, label, movable}, and no others. */
+  /** Show only these marks, {key, kind, lat, lng, label, movable}. */
   marks(shown) {
     const gone = new Set(this._marks.keys());
     for (const mark of shown) {
@@ -73,7 +73,7 @@ class CallMap extends BaseMap {
     }
     this._drop(mark.key);
     const element = make("div", `mark mark-${mark.kind}`, make("span", "mark-name", mark.label));
-    element.setAttribute("aria-hidden", "true"); // the words beside the map say it
+    element.setAttribute("aria-hidden", "true"); // the texts beside the map have the same content
     const marker = new Marker({ element, draggable: Boolean(mark.movable) }).setLngLat([mark.lng, mark.lat]).addTo(this.map);
     marker.on("dragend", () => {
       const { lat, lng } = marker.getLngLat().wrap();

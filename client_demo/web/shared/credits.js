@@ -1,9 +1,8 @@
-// Who made what a map is drawn on. A style with streets says so for each of its sources, as markup; here it becomes text
-// and links.
+// The credits of a map. A style with streets has markup for each of its sources, which becomes text and links here.
 
 import { make } from "/shared/elements.js";
 
-/** The credits of a map's sources, as nodes. */
+/** Return the credits of a map's sources as nodes. */
 export function creditsOf(map) {
   const { sources } = map.getStyle();
   const said = Object.keys(sources).map((name) => map.getSource(name).attribution);
@@ -11,8 +10,8 @@ export function creditsOf(map) {
 }
 
 /**
- * An attribution as text and links. MapLibre's own control makes markup of it, which this page's policy forbids. It is cut
- * at its tags, each of which is as short as one can be: a text of others must not take the square of its length.
+ * Return an attribution as text and links. MapLibre's own control uses markup, which this page's policy forbids. The text
+ * is split at its shortest possible tags, so that a foreign text takes no time quadratic in its length.
  */
 function linksOf(html) {
   const [first, ...parts] = html.split("<");

@@ -1,8 +1,8 @@
-// Elements of a page. Text is text: it goes in as textContent does, never as markup.
+// Elements of a page. Texts are set as textContent, never as markup.
 
 export const by = (id) => document.getElementById(id);
 
-/** An element with a class and text or children. */
+/** Return an element with a class and text or children. */
 export function make(tag, className = "", ...children) {
   const element = document.createElement(tag);
   element.className = className;
@@ -10,20 +10,20 @@ export function make(tag, className = "", ...children) {
   return element;
 }
 
-/** Text of others, on its own whatever direction it has. */
+/** Return an element with foreign text, whose direction is isolated from its surroundings. */
 export function foreign(tag, text, className = "") {
   const element = make(tag, `foreign ${className}`, text);
   element.dir = "auto";
   return element;
 }
 
-/** What an alert is that is none for real. A Map: an object would know a status `constructor`, too. */
+/** The labels of alerts that are not actual. A Map, because an object would also find a status `constructor`. */
 export const DRILLS = new Map([
   ["exercise", "Exercise"],
   ["test", "Test"],
 ]);
 
-/** Set an element's text, unless that is its text already: screen readers announce what is set. */
+/** Set an element's text only if it differs, because screen readers announce each text that is set. */
 export function write(element, text) {
   if (element.textContent !== text) {
     element.textContent = text;
@@ -31,9 +31,9 @@ export function write(element, text) {
 }
 
 /**
- * Make a list's items those of `entries`, [key, version, build, more], and return the items that are new. An item is built
- * again only when its version changes, and moved only when it must be, so that nobody loses the focus, or the button that
- * they are about to press. `more`, which changes while people read, is written into the item's `.more`.
+ * Make a list's items those of `entries`, [key, version, build, more], and return the new items. An item is built again
+ * only when its version changes, and moved only when necessary, so that nobody loses the focus or a button that they are
+ * about to press. `more`, which changes while people read, is written into the item's `.more`.
  */
 export function arrange(list, entries) {
   const known = new Map([...list.children].map((item) => [item.dataset.key, item]));

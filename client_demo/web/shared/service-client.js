@@ -1,7 +1,7 @@
 // The page's side of the service behind it, where people sign in: the form for the key, requests, and events.
 //
 //   const service = new ServiceClient({ main: "desk", question: "…", hint: "…", listen: (on) => on("all", take), silence: "…" });
-//   service.open(); // by the key in the address, which goes from there, or as who is signed in already
+//   service.open(); // with the key in the address, which is then removed from it, or as the person who is signed in
 
 import { by, make } from "/shared/elements.js";
 
@@ -33,14 +33,14 @@ export class ServiceClient {
   open() {
     const key = new URLSearchParams(location.hash.slice(1)).get("key");
     if (key) {
-      history.replaceState(null, "", location.pathname); // the address must not stay in the history with the key in it
+      history.replaceState(null, "", location.pathname); // no address with a key may stay in the history
       this._signIn(key);
     } else {
       this._follow();
     }
   }
 
-  /** The answer to a POST: its status and body, and the problem in words, if there is one. */
+  /** Return the answer to a POST: its status, its body, and the problem in words, if there is one. */
   async post(path, body) {
     try {
       const response = await fetch(path, {
@@ -59,7 +59,7 @@ export class ServiceClient {
     }
   }
 
-  /** Show how the page stands with the service: `state` for its look, `text` for people. */
+  /** Show the state of the connection to the service: `state` for its look, `text` for people. */
   connection(state, text) {
     by("connection").dataset.state = state;
     by("connection").textContent = text;
@@ -71,7 +71,7 @@ export class ServiceClient {
     by(this._main).hidden = by("signed-in").hidden = false;
   }
 
-  /** Show a warning above the page; "" takes it away. */
+  /** Show a warning above the page; "" removes it. */
   warn(text) {
     by("warning").textContent = text;
     by("warning").hidden = !text;
@@ -112,7 +112,7 @@ export class ServiceClient {
   }
 }
 
-/** The form that asks for a key; hidden until somebody has to sign in. */
+/** Return the form that asks for a key; it is hidden until somebody has to sign in. */
 function signInForm(question, hint) {
   const label = Object.assign(make("label", "", "Key"), { htmlFor: "key" });
   const key = Object.assign(make("input"), { id: "key", type: "password", autocomplete: "off", required: true });

@@ -1,13 +1,13 @@
-// What is drawn, as GeoJSON. Degrees and metres; no map, no page.
+// The drawn shapes as GeoJSON, in degrees and metres; without a map or a page.
 
 import { cellToBoundary, cellToParent, getResolution, polygonToCells } from "/npm/h3-js/dist/browser/h3-js.es.js";
 
-const EARTH_RADIUS_M = 6_371_007.180918475; // H3's own, as the protocol says
+const EARTH_RADIUS_M = 6_371_007.180918475; // the radius that H3 uses, as the protocol says
 const CORNERS = 72;
 const WORLD_PX = 512; // the width of the world at zoom 0
-const LEAST_SCALE = 0.05; // of the map's: beyond 87° nothing is drawn
+const LEAST_SCALE = 0.05; // least scale of the map: nothing is drawn beyond 87°
 const MOST_CELLS = 6000;
-const RESOLUTIONS = [ // from this zoom on, cells of this resolution: some 15 to 50 pixels across
+const RESOLUTIONS = [ // from this zoom on, cells of this resolution, about 15 to 50 pixels wide
   [13.9, 10],
   [12.1, 9],
   [10.4, 8],
@@ -27,7 +27,7 @@ const polygon = (ring, properties) => ({
   geometry: { type: "Polygon", coordinates: [ring] },
 });
 
-/** The point this far away in this direction (radians from north), on the sphere; its longitude may pass 180. */
+/** Return the point at this distance and bearing (radians from north) on the sphere; its longitude may pass 180. */
 function at({ lat, lng }, distanceM, bearing) {
   const [along, from] = [distanceM / EARTH_RADIUS_M, radians(lat)];
   const to = Math.asin(Math.sin(from) * Math.cos(along) + Math.cos(from) * Math.sin(along) * Math.cos(bearing));
@@ -46,23 +46,23 @@ export function circlePolygon(circle, properties) {
   return polygon(ring, properties);
 }
 
-/** Whether this is a shape that can be drawn. */
+/** Return whether this shape can be drawn. */
 export const isKnown = ({ type }) => type === "circle" || type === "Polygon";
 
-/** A circle, or the ring of a polygon. What lies beyond the ring, by its buffer, `strokes` draw. */
+/** Return a circle, or the ring of a polygon. `strokes` draw the buffer around the ring. */
 export function shapePolygon(shape, properties) {
   return shape.type === "Polygon" ? polygon(unwrapped(shape.coordinates[0]), properties) : circlePolygon(shape, properties);
 }
 
-/** A source for `strokes`: tiles so coarse that a stroke is not cut off at the edge of the next one. */
+/** A source for `strokes`, with tiles so coarse that no stroke is cut off at the edge of a tile. */
 export const STROKES = { type: "geojson", data: collection([]), maxzoom: 10, buffer: 512, tolerance: 0 };
 
-/** The width of a stroke, in pixels at any zoom: each zoom doubles it. */
+/** The width of a stroke in pixels, which doubles with each zoom. */
 export const STROKE_WIDTH = ["interpolate", ["exponential", 2], ["zoom"], 0, ["get", "width"], 24, ["*", 2 ** 24, ["get", "width"]]];
 
 /**
- * What a published polygon reaches beyond its ring: the ring, as a line that is twice as wide as the buffer. Near a pole
- * the map is larger, so the width is right at the corner that is nearest to one, and elsewhere too much, never too little.
+ * Return the buffer of a published polygon: its ring, as a line that is twice as wide as the buffer. The map's scale grows
+ * towards the poles, so the width is exact at the corner nearest to a pole, and elsewhere too large, never too small.
  */
 export function strokes(shape, properties) {
   if (shape.type !== "Polygon" || !shape.buffer_m) {
@@ -76,7 +76,7 @@ export function strokes(shape, properties) {
 
 const mostLat = (ring) => Math.max(...ring.map(([, lat]) => Math.abs(lat)));
 
-/** Points, [lng, lat], of which the box holds all of a shape, its buffer too. */
+/** Return points, [lng, lat], whose bounding box contains the whole shape with its buffer. */
 export function outskirts(shape) {
   const ring = shapePolygon(shape).geometry.coordinates[0];
   const up = degrees((shape.buffer_m ?? 0) / EARTH_RADIUS_M);
@@ -84,13 +84,13 @@ export function outskirts(shape) {
   return ring.flatMap(([lng, lat]) => [[lng - over, Math.max(-90, lat - up)], [lng + over, Math.min(90, lat + up)]]);
 }
 
-/** Across the antimeridian corners must not jump to the other side of the map. */
+/** Shift longitudes so that corners across the antimeridian do not jump to the other side of the map. */
 export function unwrapped(ring) {
   let before = ring[0]?.[0] ?? 0;
   return ring.map(([lng, lat]) => [(before = lng + 360 * Math.round((before - lng) / 360)), lat]);
 }
 
-/** The middle of a shape, from which distances to it are counted, and how far it reaches from there. */
+/** Return the centre of a shape, from which distances are measured, and its greatest distance from there. */
 export function middle(shape) {
   if (shape.type !== "Polygon") {
     return { lat: shape.lat, lng: shape.lng, radius_m: shape.radius_m };
@@ -116,19 +116,19 @@ export function cellPolygon(cell, properties) {
   return polygon(unwrapped(cellToBoundary(cell, true)), properties); // [lng, lat], closed
 }
 
-/** The resolution whose cells are of a good size at this zoom; null when they would only be a texture. */
+/** Return the resolution with a good cell size at this zoom; null if cells would only be a texture. */
 export function resolutionAt(zoom) {
   return RESOLUTIONS.find(([from]) => zoom >= from)?.[1] ?? null;
 }
 
-/** All cells that one sees, or coarser ones where those would be too many, as on a wall of screens. */
+/** Return all visible cells, or coarser ones if there were too many, as on a wall of screens. */
 export function cellsWithin(bounds, resolution) {
   const [west, south, east, north] = [bounds.getWest(), bounds.getSouth(), bounds.getEast(), bounds.getNorth()];
   const cells = polygonToCells([[south, west], [south, east], [north, east], [north, west]], resolution);
   return cells.length > MOST_CELLS ? cellsWithin(bounds, resolution - 1) : cells;
 }
 
-/** The cell of this resolution that holds `cell`; a cell that is coarse already stays as it is. */
+/** Return the cell of this resolution that contains `cell`; a coarser cell is returned unchanged. */
 export function coarser(cell, resolution) {
   return resolution < getResolution(cell) ? cellToParent(cell, resolution) : cell;
 }

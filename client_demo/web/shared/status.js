@@ -1,11 +1,11 @@
-// How the client library is connected, and messages that go away again.
+// The status of the client library's connection, and messages that disappear after a while.
 
 import { by, write } from "/shared/elements.js";
 
 const KINDS = { connecting: "connecting", online: "online" }; // every other state is "offline"
 const WORDS = { connecting: "Connecting", stopped: "Stopped", closed: "Closed" };
 
-/** Show a client's `status`. `words` has the page's own words for states; `online` and `waiting` have no others. */
+/** Show a client's `status`. `words` has the page's words for states, and must have those for `online` and `waiting`. */
 export function showStatus({ state, reason, retryAt }, words) {
   const word = { ...WORDS, ...words }[state] ?? state;
   const seconds = retryAt ? Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) : 0;

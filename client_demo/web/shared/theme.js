@@ -16,7 +16,7 @@ function remember(theme) {
   try {
     localStorage.setItem(KEY, theme);
   } catch {
-    // then it holds until the page is left
+    // the choice is then valid until the page is left
   }
 }
 
@@ -24,7 +24,7 @@ function isDark() {
   return (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
 }
 
-/** The colours of these names, as the theme that is on now has them: what a map can be drawn by. */
+/** Return the colours with these names in the present theme, for drawing a map. */
 export function coloursOf(names) {
   const probe = document.body.appendChild(document.createElement("i"));
   const colours = Object.fromEntries(
@@ -37,7 +37,7 @@ export function coloursOf(names) {
   return colours;
 }
 
-/** Makes `button` switch the theme; `changed` is called whenever it is another, by the button or by the system. */
+/** Make `button` switch the theme; `changed` is called when the button or the system has changed the theme. */
 export function themeButton(button, changed = () => {}) {
   const show = () => {
     button.setAttribute("aria-pressed", String(isDark()));
