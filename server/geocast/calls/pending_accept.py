@@ -39,7 +39,6 @@ class AcceptState(Enum):
 class AcceptEvent(Enum):
     """An event that changes the state of an `accept`."""
 
-
     ACCEPT = "the session accepts again"
     DECLINE = "the session declines"
     GRANT = "the log grants"

@@ -1,6 +1,5 @@
 """The port between the stream's hub and calls, and its implementation for a process without calls."""
 
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
