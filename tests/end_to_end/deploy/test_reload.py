@@ -39,6 +39,8 @@ burglary = {{ title = "{}" }}
 class Reloading:
     """A node whose files a test rewrites, and a second set of keys."""
 
+    files: tuple[str, ...] = ("keys.json", "policy.toml", "revoked.toml")
+
     def __init__(self, node: Node) -> None:
         self.node, self.home = node, node.home
         self.old, self.new = node.keys, Keys()
@@ -65,9 +67,7 @@ class Reloading:
         self.hang_up()
         wait_until(lambda: self.metric(f'reloads_total{{result="{result}"}}') > before, f"a reload is {result}")
         if result == "ok":
-            wait_until(
-                lambda: all(map(self.is_in_force, ("keys.json", "policy.toml", "revoked.toml"))), "all is in force"
-            )
+            wait_until(lambda: all(map(self.is_in_force, self.files)), "all files are in force")
 
     def is_in_force(self, name: str) -> bool:
         """Return whether the current content of a file is in force, by its digest in the metrics."""

@@ -26,7 +26,9 @@ CROWD = 8  # sessions, so that some are on each process
 
 
 class Published(Reloading):
-    """A node whose keys are at a URL."""
+    """A node whose keys are at a URL, and which has no other files."""
+
+    files = ()
 
     def __init__(self, node: Node, server: KeyServer) -> None:
         super().__init__(node)
