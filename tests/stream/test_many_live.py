@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 from support.fakes import DALLAS, NOON_MS, a_cancel, a_revision
-from support.town import CENTRES, beyond
+from support.model import haversine_m
+from support.town import CENTRES, PLACES, beyond
 from test_model import EXAMPLES, STEPS, TURNS, Geocast
 
 from geocast.model.alert import Circle
@@ -87,8 +88,8 @@ def test_random_steps_among_many_live_alerts_follow_the_model(monkeypatch):
 
 def test_other_alerts_concern_no_place_of_a_phone():
     """The model relies on that."""
-    for _, (*where, reach) in test_model.PLACES:
+    for _, (*where, reach) in PLACES:
         for other in others():
             for circle in other.alert.circles if other.id.startswith("other") else ():
-                gap_m = test_model.haversine_m(*where, circle.lat, circle.lng) - circle.radius_m - reach
+                gap_m = haversine_m(*where, circle.lat, circle.lng) - circle.radius_m - reach
                 assert gap_m > 100
