@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from end_to_end.faults.test_faults import armed, post_into_failpoint
+from end_to_end.faults.test_faults import post_into_failpoint, restart_with_failpoint
 from end_to_end.kit.alerts import Json, alert, ground
 from end_to_end.kit.dispatcher import (
     DISPATCH_SCOPE,
@@ -328,11 +328,11 @@ def test_exact_place_and_reason_are_in_no_answer_log_line_metric_or_file(own_cal
 def test_request_interrupted_at_any_point_and_repeated_makes_one_call(own_calling: Node, point: str):
     """An answer of 201 is durable, so a client repeats its request until it gets 200 or 201 (rules H1 to H3)."""
     node = own_calling
-    armed(node, point)
+    restart_with_failpoint(node, point)
     body = call()
     node.desk = as_dispatcher(node)
     answer = post_into_failpoint(node, point, "/v1/calls", body)
-    armed(node, None)
+    restart_with_failpoint(node, None)
     again = post(node, "/v1/calls", body)
     assert again.status_code == (201 if point == "in-commit" else 200), again.text
     if answer is not None:
