@@ -4,6 +4,7 @@ Both take what the supervisor has read (Rule 8 of `workers`) when they are told 
 a datagram may be lost.
 """
 
+import abc
 import asyncio
 import logging
 import os
@@ -27,7 +28,7 @@ from .supervising import ASK, FETCH, FETCHED, LOOK, REPORT_S, SETTLED, Reports, 
 logger = logging.getLogger(__name__)
 
 
-class _Link:
+class _Link(abc.ABC):
     """The channel of a process that is not the supervisor, and the mailbox of the supervisor."""
 
     def __init__(self, part: WorkerSpec, in_force: RuntimeConfig, stop: Stop) -> None:
@@ -46,8 +47,9 @@ class _Link:
     def _received(self, data: bytes) -> None:
         self._look() if data == LOOK else self._take(data)
 
+    @abc.abstractmethod
     def _take(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Take a datagram that is not LOOK."""
 
     def _look(self) -> None:
         """Put in force what the supervisor has read, if it is new; end this process if that can't be done."""
