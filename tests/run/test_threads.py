@@ -133,3 +133,20 @@ def test_subject_pauses_after_long_work_and_others_do_not():
         assert 0 < pauses[0] <= 60
 
     asyncio.run(main())
+
+
+def test_pausing_subject_leaves_its_thread_to_others():
+    """One thread serves another subject while the first one pauses (HD6)."""
+
+    async def main():
+        go = asyncio.Event()
+        aside = Threads(number=1, sleep=lambda _seconds: go.wait())
+        aside._paused["long"] = asyncio.get_running_loop().time() + 3_600
+        waits = asyncio.ensure_future(aside(lambda: 1, "long"))
+        await asyncio.sleep(0)
+        assert await aside(lambda: 2, "other") == 2
+        assert not waits.done()
+        go.set()
+        assert await waits == 1
+
+    asyncio.run(main())

@@ -19,7 +19,7 @@ Rule 7  Requests of one subject start one by one, at most one in each turn of th
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from weakref import WeakValueDictionary
 
@@ -81,13 +81,19 @@ class Turns:
         self._own: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def turn(self, subject: Hashable) -> AsyncIterator[None]:
-        """Wait for a turn for `subject`, and hold it while the block runs. Raise Problem (429) if there is no place."""
+    async def turn(self, subject: Hashable, pause: Callable[[], Awaitable[None]] | None = None) -> AsyncIterator[None]:
+        """Wait for a turn for `subject`, and hold it while the block runs. Raise Problem (429) if there is no place.
+
+        `pause` is awaited before the turn, while the subject's other work waits, too.
+        """
         with self.places.place(subject):
             own = self._own.get(subject) or asyncio.Semaphore(self._at_once)
             self._own[subject] = own
-            async with own, self._free:
-                yield
+            async with own:
+                if pause is not None:
+                    await pause()  # without a turn, so that the turn is free for other subjects
+                async with self._free:
+                    yield
 
 
 class Starts:

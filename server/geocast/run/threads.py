@@ -56,9 +56,12 @@ class Threads:
                 cpu_s = time.thread_time() - began
 
         loop = asyncio.get_running_loop()
-        async with self._turns.turn(subject):
+
+        async def pause() -> None:
             if (pause_s := self._paused.get(subject, 0.0) - loop.time()) > 0:
                 await self._sleep(pause_s)
+
+        async with self._turns.turn(subject, pause):
             if len(self._threads) < self._number:
                 self._threads.append(threading.Thread(target=self._work, daemon=True))
                 self._threads[-1].start()
