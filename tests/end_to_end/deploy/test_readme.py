@@ -132,4 +132,4 @@ def test_readme_alert_is_published_revised_and_cancelled(shell: Shell):
     steps = re.split(r"\n(?=python)", publish.strip())
     for step, shown in zip(steps, ("Keep windows closed", "Streets are open", "(The fire is out.)"), strict=True):
         shell.type(step)
-        wait_until(lambda shown=shown: shown in shell.said(), f"the listener shows {shown}")  # type: ignore[misc]
+        wait_until(lambda shown=shown: shown in shell.said(), lambda shown=shown: f"{shown} in {shell.said()}")  # type: ignore[misc]
