@@ -62,6 +62,7 @@ def free():
         (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
+        (["--origins", "*"], "entry 1 is no origin as browsers send it, such as https://app.example"),
         (["--tls"], "No such option"),
         (["extra"], "unexpected extra argument"),
     ],
