@@ -5,7 +5,8 @@ set -eu
 works() {
     case $1 in
     buildah) command -v buildah ;;
-    *) "$1" info ;; # docker needs its daemon
+    podman) podman info ;;
+    *) "$1" info && "$1" buildx version ;; # docker needs its daemon, and buildx for the Dockerfile's cache mounts
     esac >/dev/null 2>&1
 }
 
@@ -17,5 +18,5 @@ for program in ${BUILDER:-docker podman buildah}; do
     exec "$program" build --file Dockerfile --target "${TARGET:-node}" --tag "$IMAGE" \
         ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_OPTIONS:-} .
 done
-echo "geocast: an image needs docker with its daemon, podman, or buildah (apt-get install buildah)" >&2
+echo "geocast: an image needs docker with its daemon and buildx, podman, or buildah (apt-get install buildah)" >&2
 exit 1
