@@ -13,8 +13,10 @@ RUN --mount=type=cache,target=/var/cache/pip \
  && /build/bin/pip install --quiet --require-hashes -r requirements/build.txt \
  && /build/bin/pip --python /opt/geocast/bin/python install --quiet --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY requirements/commit_hook.py requirements/
 COPY server server
-RUN /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
+ARG COMMIT=
+RUN COMMIT=${COMMIT} /build/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/geocast/bin/python install --quiet --no-deps /wheels/*.whl
 
 # ---- the demo: what its clients need beside the node; Node.js gets the pages' packages, and goes

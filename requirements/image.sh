@@ -5,7 +5,8 @@ set -eu
 works() {
     case $1 in
     buildah) command -v buildah ;;
-    *) "$1" info ;; # docker needs its daemon
+    podman) podman info ;;
+    *) "$1" info && "$1" buildx version ;; # docker needs its daemon, and buildx for the Dockerfile's cache mounts
     esac >/dev/null 2>&1
 }
 
@@ -15,7 +16,7 @@ for program in ${BUILDER:-docker podman buildah}; do
     [ "$program" = docker ] || BUILD_OPTIONS="--format docker ${BUILD_OPTIONS:-}" # OCI's format knows no health check
     # shellcheck disable=SC2086 # a list of options
     exec "$program" build --file Dockerfile --target "${TARGET:-node}" --tag "$IMAGE" \
-        ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_OPTIONS:-} .
+        --build-arg "COMMIT=$(git rev-parse --short=12 HEAD 2>/dev/null || true)" ${BASE:+--build-arg "BASE=$BASE"} ${BUILD_OPTIONS:-} .
 done
-echo "geocast: an image needs docker with its daemon, podman, or buildah (apt-get install buildah)" >&2
+echo "geocast: an image needs docker with its daemon and buildx, podman, or buildah (apt-get install buildah)" >&2
 exit 1

@@ -16,7 +16,7 @@ from ..auth.scopes import SCOPES
 from ..config import Settings, listening
 from ..errors import ConfigError
 from . import journal
-from .options import node_options, settings_of, unknown_variables
+from .options import node_options, unknown_variables
 
 DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token of --dev
 # How long a thread that waits for the GIL lets the other thread run. The log's threads need the GIL half a dozen times
@@ -34,7 +34,7 @@ def command(log_level: str, log_format: str, **options: Any) -> None:
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():
             raise ConfigError(*unknown)
-        settings = settings_of(**options)
+        settings = Settings(**options)
         settings.check()
         _serve(settings)
 
