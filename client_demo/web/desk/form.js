@@ -4,7 +4,7 @@
 
 import { circleMap } from "/desk/map.js";
 import { ago, clock, counted, decided, greyed, isStale, span, stateWord } from "/desk/list.js";
-import { by, DRILLS, foreign, make } from "/shared/elements.js";
+import { by, DRILLS, drillNote, foreign, make } from "/shared/elements.js";
 import { isKnown } from "/shared/shapes.js";
 
 const TEXTS = ["headline", "description", "category", "severity"];
@@ -666,5 +666,6 @@ function card(form, desk) {
     ),
     foreign("p", form.headline || "No headline yet", "preview-headline"),
     ...(form.description ? [foreign("p", form.description, "small")] : []),
+    ...(DRILLS.has(desk.status) ? [make("p", "small muted", drillNote(desk.status, "Subscribers"))] : []),
   ];
 }
