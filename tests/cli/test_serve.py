@@ -59,6 +59,7 @@ def free():
         (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
         (["--share", "nan"], "expected a number from 0 to 1"),
         (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "private.jwk"], "keys private.jwk: is a private key, not a JWK set, such as the keys.jwks"),
         (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),

@@ -44,8 +44,11 @@ def _serve(settings: Settings) -> None:
         logger.warning("%s", exposed)
     from ..run import node, runtime_config, workers
 
-    found = runtime_config.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
+    keys, token = _dev_keys() if settings.keys is None else (b"", "")
+    found = runtime_config.RuntimeConfig(settings, keys)
     with listening(settings) as listeners:
+        if token:  # it is of no use if the node can't listen
+            click.echo(f"GEOCAST_TOKEN={token}")
         if settings.workers == 1:
             run(node.run(settings, found, listeners))
         else:
@@ -63,10 +66,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def _dev_keys() -> bytes:
-    """Return a JWKS for --dev, and print one token with all scopes. The private key is not kept."""
+def _dev_keys() -> tuple[bytes, str]:
+    """Return a JWKS for --dev, and a token with all scopes. The private key is not kept."""
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")
-    click.echo(f"GEOCAST_TOKEN={sign(private, 'dev', SCOPES, int(time.time()), DEV_TOKEN_S)}")
-    return json.dumps({"keys": [public]}).encode()
+    token = sign(private, "dev", SCOPES, int(time.time()), DEV_TOKEN_S)
+    return json.dumps({"keys": [public]}).encode(), token
