@@ -261,8 +261,8 @@ def kept() -> Json:
         "about": "The alerts that are shown while the server's `now` is wrong and after it is corrected (C2), and "
         "those that are kept and listed in `holding` by a client that keeps alerts which only the server's clock has "
         "ended (C2a). Each step happens at own_ms by the client's own clock, which nobody sets: a `now` (of a "
-        "`welcome` or `pong`) comes, or a message, or time has passed. Afterwards the alerts in `shown` are shown, and a `hello` "
-        "would list those in `holding`. The client is at `place` all the time.",
+        "`welcome` or `pong`) comes, or a message, or time has passed. Afterwards the alerts in `shown` are shown, and "
+        "a `hello` would list those in `holding`. The client is at `place` all the time.",
         "place": place,
         "cases": [{"why": why, "steps": steps} for why, steps in stories.items()],
     }
