@@ -70,7 +70,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection attempt ended: what to do next, and why, in words."""
+    """The end of a connection attempt: what to do next, and the reason in words."""
 
     after: After
     why: str
@@ -81,8 +81,8 @@ class Client:
     """One subscriber, which reconnects for as long as `run` lasts.
 
     `token` is called before each connection, before the token expires and after the server has refused a token; it may
-    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: of an alert that exists in
-    several languages the server sends one. `on_status` gets a line of text whenever the connection opens or ends. With
+    be a coroutine function. `languages` are tags such as "de-AT", the preferred first: the server sends each alert in
+    one of its languages. `on_status` gets a line of text whenever the connection opens or ends. With
     `verify` the client asks for the signed stream, and `on_untrusted` is called for each alert and cancel that is
     dropped. Raises ValueError for a language that is no such tag, and for more than 8 languages.
 
@@ -416,7 +416,7 @@ class Client:
         return now, self.holdings.server_ms(now)
 
     def _ask_the_time(self) -> None:
-        """Ask the server for its time, because the alert that came has ended by the clock that it sent before."""
+        """Ask the server for its time, because by its last `now` the alert that just came has already ended."""
         if self._link is not None and not self._asks_the_time:
             self._asks_the_time = True
             self._link.say({"type": "ping"})
@@ -523,7 +523,7 @@ class Client:
 
 
 async def _set_or_due(event: asyncio.Event, due_ms: int | None) -> None:
-    """Wait for the event, or until this moment of our own clock."""
+    """Wait until the event is set, or until our own clock reaches `due_ms`."""
     # Wait at most a minute: the loop's clock may stop while the machine sleeps, but `own_ms` does not.
     delay_s = None if due_ms is None else min(60.0, max(0.0, (due_ms - own_ms()) / 1000))
     # `wait_for` would not do: in Python 3.11 it loses a cancellation that comes together with the event.

@@ -3,7 +3,7 @@
  *
  * Rule 1  The places, the filter and the held alerts outlive the connection; each `hello` sends them again.
  * Rule 2  A token that was refused is not sent again.
- * Rule 3  Only a call that can't work throws, and it throws at once; later failures are `error` events.
+ * Rule 3  A call with invalid arguments throws at once; later failures are reported by `error` events.
  * Rule 4  With `verify`, an alert that its proof does not confirm is dropped before any listener: it is neither held nor
  *         acknowledged.
  * Rule 5  A server of an older release closes a `hello` that contains `languages`. The client then reconnects without
@@ -41,20 +41,20 @@ export { distanceM, fetchLive, GeocastError };
 
 const LOOK_MS = 15_000; // a sleeping machine's timer may stop, so look at the clock this often
 const LATE_MS = 5_000; // after an absence this long, ping to test the connection
-const GONE_MS = 90_000; // after this long it is lost: the server drops clients that are silent for 60 s, and a hidden page's timers come late
+const GONE_MS = 90_000; // after this long the connection is lost: the server drops clients that are silent for 60 s, and a hidden page's timers come late
 const STORAGE_MS = 3_000; // do not delay alerts longer for a slow storage; its content is merged at the next save
 const SAVE_MS = 250; // changes within this time are written together
 const TOKEN_MS = 30_000; // a token function that takes longer has failed
 const RENEW_MS = 60_000; // before a token expires, or after 80 % of its life if that is later
 const RENEW_AGAIN_MS = 5_000; // after a failed renewal
 
-const INSIDE = Symbol("what only watchPosition gets to see");
+const INSIDE = Symbol("internals for watchPosition only");
 
 /** @implements {Declared} */
 export class Geocast {
   #options;
   #own;
-  #ahead = 0; // server's clock minus own clock
+  #ahead = 0; // the server's clock minus the client's own clock
   #knowsClock = false;
   #holdings = new Holdings();
   #calls = new Calls();
@@ -87,7 +87,7 @@ export class Geocast {
   #toldCalls = 0;
   /** @type {unknown} */
   #timer;
-  // The times of due work, by the own clock.
+  // The times of due work, by the client's own clock.
   #retryAt = Infinity;
   #tokenBy = Infinity;
   #renewAt = Infinity;

@@ -237,7 +237,7 @@ def test_end_of_the_call_deletes_the_place(who):
     assert "4711" not in repr(vars(who.calls))
 
 
-def test_place_is_deleted_by_the_own_clock_if_the_servers_stands_still(who):
+def test_place_is_deleted_by_the_clients_clock_if_the_servers_stands_still(who):
     """The lifetime counts from the arrival of the call (rule RU2)."""
     who.hears(call(ends_ms=60_000))
     who.has_task(task(ends_ms=60_000))
@@ -327,7 +327,7 @@ def test_last_report_is_repeated_on_a_new_connection(who):
 def test_report_without_a_seat_raises_valueerror(who):
     """Only seat holders send reports (rule M20)."""
     who.hears(call())
-    with pytest.raises(ValueError, match="only who holds a seat"):
+    with pytest.raises(ValueError, match="only the holder of a seat"):
         who.calls.report("c", "aed", who.now)
     with pytest.raises(ValueError, match="one of aed, arrived"):
         who.calls.report("c", "asleep", who.now)

@@ -96,7 +96,7 @@ test("an alert stored by an older release is held, but not kept after its end", 
   assert.equal(page.kept, 0);
 });
 
-test("a cancel is remembered by the own clock, so a server's wrong clock brings nothing back", () => {
+test("a cancel is remembered by the client's own clock, so a server's wrong clock brings no alert back", () => {
   const page = new Holdings();
   page.move(home);
   page.take(alert(clock, "a"), now, now);
