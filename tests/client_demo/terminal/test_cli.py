@@ -41,7 +41,7 @@ def test_command_has_help(command):
         (["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__], "goes with --audience and --approvals"),
         (
             ["listen", "--lat", "1", "--lng", "2", "--reviewers", __file__, "--audience", "a", "--approvals", "1"],
-            "can't be used: it is no JWKS",
+            "can't be used: it is not a JWKS",
         ),
         (["listen", "--lat", "91", "--lng", "0"], "91"),
         (["listen", "--lat", "1", "--lng", "2", "--language", "en_US"], "languages: at most 8 tags"),
