@@ -158,7 +158,7 @@ def test_refused_signature_returns_the_item_to_waiting():
     queue, item = one()
     first = asked(queue, item, needed=1, headline="Smoke")
     assert queue.sign(item, 1, first, signature("ann"))
-    refuse(item, [Trouble("", "A signature is not good.")])
+    refuse(item, [Trouble("", "A signature is not valid.")])
     assert (item.state, item.signing, item.draft["headline"]) == ("waiting", None, "Smoke")
 
 
