@@ -137,7 +137,7 @@ class Hoarder(Holdings):
 
 
 class Forgets(Holdings):
-    """Holdings that forget an alert as soon as the server's clock has ended it, as clients did before C2a."""
+    """Holdings that forget an alert as soon as it has ended by the server's clock, as clients did before C2a."""
 
     def take_alert(self, alert, own):
         return super().take_alert({key: value for key, value in alert.items() if key != "issued_at"}, own)
@@ -185,7 +185,7 @@ class Forward(Client):
 
 
 class CallsLast(Client):
-    """A client that lists calls only in the space that alerts leave."""
+    """A client that lists calls in `holding` only if alerts leave space for them."""
 
     def _holding(self):
         alerts, _ = self.holdings.holding(own_ms())

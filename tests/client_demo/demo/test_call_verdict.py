@@ -66,7 +66,7 @@ def test_phone_inside_that_was_not_notified_is_found():
 
 @pytest.mark.parametrize("events", [RUNG, []])
 def test_within_a_centimetre_of_the_edge_both_answers_are_right(events):
-    """Floating point is not more exact than that."""
+    """Floating-point distances are not more exact than a centimetre."""
     here = at(EDGE)
     called = {**NEAR, "radius_m": distance_m(*HOME, here.lat, here.lng) - RING_M + 0.009}
     found = check_call(Called("c", MEDIC, called, RING_M, 4, ["r-1"], 0), [phone(WENT), phone(events, here=here)], 1)
@@ -119,6 +119,6 @@ def test_one_person_may_not_hold_two_seats():
 
 
 def test_call_without_seats_or_searched_frames_is_not_good():
-    """A check that looked at nothing proves nothing."""
+    """A search that looked at no frame proves nothing."""
     assert not verdict(phone(RUNG, says=""), holders=[]).is_good
     assert not verdict(phone(WENT), frames=0).is_good

@@ -201,6 +201,6 @@ def test_signature_is_stored_unchanged():
     ],
 )
 def test_malformed_signature_is_refused(sent):
-    """The error repeats nothing of the input."""
+    """The error repeats nothing from the input."""
     with pytest.raises(ValueError, match=r"^signature: "):
         read_signature(sent, "ann", NOW)

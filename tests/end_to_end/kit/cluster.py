@@ -91,10 +91,10 @@ def on_sentinels(folder: Path, keys: Keys, *options: Sequence[str], **redis: str
         replicas = [with_own_clock(RedisServer(folder / f"redis-{n}", replica_of=seen, **redis)) for n in (1, 2)]
         for replica in replicas:
             stack.enter_context(replica)
-            wait_until(lambda replica=replica: replica.synced, "the replica is in step")  # type: ignore[misc]
+            wait_until(lambda replica=replica: replica.synced, "the replica is in sync")  # type: ignore[misc]
         sentinels = [stack.enter_context(Sentinel(folder / f"sentinel-{n}", seen)) for n in range(3)]
         for sentinel in sentinels:
-            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "the Sentinels know all")  # type: ignore[misc]
+            wait_until(lambda sentinel=sentinel: sentinel.knows(2, 2), "each Sentinel knows all servers")  # type: ignore[misc]
         nodes = _nodes(stack, folder, keys, [sentinel_url(sentinels)] * len(options), options)
         yield Cluster(primary, [proxy], nodes, replicas, sentinels)
 
