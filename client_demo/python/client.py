@@ -234,7 +234,7 @@ class Client:
         except ClientError:
             raise
         except Exception as error:
-            return Ending(After.WINDOW, f"no token could be had ({error})")
+            return Ending(After.WINDOW, f"no token could be fetched ({error})")
         try:
             return await self._session()
         except InvalidStatus as refusal:

@@ -89,7 +89,7 @@ class Worker {
    */
   async #take(message, said) {
     const found = await this.#decided(message, said);
-    if (found === null) throw new TypeError("it lacks something");
+    if (found === null) throw new TypeError("the message is incomplete");
     await this.#show(found.notice, message);
   }
 
@@ -170,7 +170,7 @@ class Worker {
     const registration = await this.#registration();
     const { token, verify } = this.#options;
     const { stream, discs, body } = registration ?? {};
-    if (!token || !stream || !discs) throw new Error("it can't be fetched from here");
+    if (!token || !stream || !discs) throw new Error("the worker can't fetch alerts");
     const holding = holdingOf(await this.#kept.read(this.#key(registration)));
     const { categories, min_severity, languages } = body ?? {};
     const filter = /** @type {import("./geocast.js").Filter} */ ({ categories, min_severity, languages });
@@ -184,7 +184,7 @@ class Worker {
   async #tellFetched(fetched) {
     const { alerts, cancels, untrusted, now } = fetched;
     if (alerts.length + cancels.length) return this.#takeAll(fetched);
-    if (untrusted.length) throw new Error("it can't be believed");
+    if (untrusted.length) throw new Error("the alert can't be verified");
     const stored = readStored((await this.#kept.read(this.#key(await this.#registration()))) ?? "");
     const holdings = new Holdings(false);
     if (stored) holdings.restore(stored, now, Date.now());

@@ -172,7 +172,7 @@ export class Push {
     const body = this.#body(known, subscription.toJSON(), finest);
     const holding = holdingOf(await this.#kept.read(this.#key()));
     const jwt = await tokenFrom(token).catch((cause) => {
-      throw new Failed("token", "no token could be had", cause);
+      throw new Failed("token", "no token could be fetched", cause);
     });
     let { id } = known;
     let answer = await registered(url, id, String(jwt), body, holding);
@@ -231,7 +231,7 @@ export class Push {
       if (known?.until) await forgotten(url, known.id, String(await tokenFrom(token)));
     } catch (cause) {
       // The subscription is ended below, so the server notices at the next push (WPR9).
-      this.#problem("server", "the server could not be told that this device is to be forgotten", cause);
+      this.#problem("server", "the server could not be asked to delete this device's registration", cause);
     }
     try {
       if (known && !lacking()) await this.#unsubscribe();

@@ -104,7 +104,7 @@ export class Geocast {
     this.#backoff = new Backoff(options.random ?? Math.random);
     const { storage = defaultStorage(), storageKey = defaultKey(options) } = options;
     this.#store = new Store(storage, storageKey, (cause) =>
-      this.#problem("storage", "the storage failed; what is held is kept until the page is closed", cause),
+      this.#problem("storage", "the storage failed; held alerts are kept until the page is closed", cause),
     );
     if (options.places) this.#move(spotsOf(options.places, options.h3), null);
     this.#watchPage();
@@ -253,7 +253,7 @@ export class Geocast {
     const [found] = await Promise.all([this.#fetchToken(), attempt > 1 && this.#reload()]);
     if (attempt !== this.#attempt) return;
     this.#tokenBy = Infinity;
-    if (found === null) return this.#wait("window", "no token could be had");
+    if (found === null) return this.#wait("window", "no token could be fetched");
     this.#token = found.token;
     this.#open();
   }
@@ -265,7 +265,7 @@ export class Geocast {
       if (token !== undefined && token === this.#refusedToken) throw new Error("the server has refused this one");
       return { token };
     } catch (cause) {
-      this.#problem("token", "no token could be had", cause);
+      this.#problem("token", "no token could be fetched", cause);
       return null;
     }
   }
@@ -281,7 +281,7 @@ export class Geocast {
         ...(verifier && { read: (message) => verifier.read(message) }),
         dropped: (message, cause) => this.#dropped(message, cause),
         refused: (why) => this.#problem("refused", why),
-        unreadable: () => this.#problem("message", "the server sent what is no message"),
+        unreadable: () => this.#problem("message", "the server sent data that is not a message"),
         ended: (code) => this.#ended(code),
       });
     } catch {
@@ -430,13 +430,13 @@ export class Geocast {
         ? this.#holdings.take(message.alert, this.now(), this.#own.now())
         : this.#holdings.cancel(message);
       if (this.#holdings.kept > kept) this.#link.ping(); // ended on arrival: ask for the server's time
-      if (changes === null) this.#problem("message", `the server sent an ${message.type} that lacks something`);
+      if (changes === null) this.#problem("message", `the server sent an ${message.type} that is incomplete`);
       else this.#report(changes);
       this.#took();
     }
     const taken = this.#takeOfCalls(message);
     if (taken !== undefined) {
-      if (taken === null) this.#problem("message", `the server sent a ${message.type} that lacks something`);
+      if (taken === null) this.#problem("message", `the server sent a ${message.type} that is incomplete`);
       else this.#reportCalls(taken);
       this.#took();
     }
@@ -557,7 +557,7 @@ export class Geocast {
     this.#attempt++;
     this.#tokenBy = Infinity;
     this.#problem("token", `no token came in ${TOKEN_MS / 1_000} s`);
-    this.#wait("window", "no token could be had");
+    this.#wait("window", "no token could be fetched");
   }
 
   /** Emit `change` events, send due answers and set the timer; called at the end of each action. */

@@ -311,7 +311,7 @@ test("a missing token or subscription is reported", async () => {
   };
   const first = await opens({ token });
   assert.equal((await first.push.enable()).state, "not-registered");
-  assert.ok(first.events.includes("token: no token could be had"));
+  assert.ok(first.events.includes("token: no token could be fetched"));
   first.push.close();
   browser.refuses = true;
   browser.subscription = null;
