@@ -76,7 +76,7 @@ def _to_arc_m(lat: float, lng: float, a: Sequence[float], b: Sequence[float]) ->
 def _winds_around(lat: float, lng: float, ring: Sequence[Sequence[float]]) -> bool:
     """Return whether the bearings of the corners make a full turn; the polygon must be on this half of the earth."""
     if max(distance_m(lat, lng, corner[1], corner[0]) for corner in ring) > 2 * EARTH_RADIUS_M:
-        return False  # farther than a quarter of the earth, which no polygon of these vectors is wide
+        return False  # too far away: no polygon of these vectors is that wide
     ways = [bearing(lat, lng, corner[1], corner[0]) for corner in ring]
     turns = [(after - before + 3 * pi) % (2 * pi) - pi for before, after in pairwise(ways)]
     return bool(abs(sum(turns)) > pi)

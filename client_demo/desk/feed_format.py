@@ -40,7 +40,7 @@ from client_demo.python.times import ms_of
 ADDRESS, UNITS, CASE, PLACE = "address", "units", "case number", "exact place"  # kinds of private columns
 PHONE, PERSON = "telephone number", "name"
 MOST_ENTRIES, MOST_PATTERNS = 5000, 100
-MOST_ERRORS = 3  # in one message
+MOST_ERRORS = 3  # the most errors that one message lists
 FOLDER = Path(__file__).with_name("feed_formats")
 ISO, UNIX_S, UNIX_MS = "iso", "unix_s", "unix_ms"  # formats of a time besides the patterns of strptime
 _PROBE = datetime(2001, 2, 23, 14, 45, 56, tzinfo=UTC)  # an afternoon, whose hour differs on a 12-hour clock

@@ -19,7 +19,7 @@ _POINTERS = (  # a JSON Pointer's beginning -> the field
     (re.compile(r"/area"), "place"),
     (re.compile(r"/(headline|description|category|severity|reason)$"), r"\1"),
 )
-_READS_LIKE = {  # kinds of words that a node does not publish without confirmation (protocol, P24)
+_READS_LIKE = {  # kinds of words that a node refuses, some of them unless confirmed (protocol, P24)
     "address": "a street address",
     "units": "units that were sent, or how many",
     "phone": "a telephone number",

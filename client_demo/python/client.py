@@ -118,7 +118,7 @@ class Client:
         self._filter["languages"] = _tags(languages)
         self._says_languages = True  # whether a `hello` contains languages (Rule 5)
         self._says_here = False  # whether places contain `here` (Rule 5)
-        self._hello_may_be_too_new = False  # the last one had languages or `here`, and is not answered yet
+        self._hello_may_be_too_new = False  # whether the last hello had languages or `here` and is unanswered
         self._on_call, self._locate = on_call, locate
         self._rang, self._calls_changed = asyncio.Event(), asyncio.Event()
         self._on_change, self._on_status, self._on_untrusted = on_change, on_status, on_untrusted

@@ -96,7 +96,7 @@ class Backoff:
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
         if self._last is After.NEW_TOKEN:
-            self._last = None  # the new token worked, so the next one may be fetched at once too
+            self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
         """Return the seconds to wait, and double the window's upper end for the next time."""

@@ -72,7 +72,7 @@ export class Geocast {
   #filter;
   #saysLanguages = true; // Rule 5
   #saysHere = false; // Rule 5
-  #helloMayBeTooNew = false; // the last one had languages or `here`, and is not answered yet
+  #helloMayBeTooNew = false; // whether the last hello had languages or `here` and is unanswered
   /** @type {Link | null} */
   #link = null;
   #attempt = 0; // number of the attempt, which identifies a token that comes too late

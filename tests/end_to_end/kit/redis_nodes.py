@@ -6,7 +6,7 @@ from end_to_end.kit.node import Node
 from end_to_end.kit.times import wait_until
 from support.redis_server import RedisServer
 
-SOON_S = 30.0  # seconds; ten times the promised 3 s, but shorter than the time-out of a connection
+SOON_S = 30.0  # ten times the promised 3 s, but shorter than the time-out of a connection
 
 
 def entries_about(server: RedisServer, alert_id: str) -> int:
