@@ -229,9 +229,7 @@ class RecordedResponder:
                 self._plan(self.dice.uniform(0.2, 2), "report", call_id)
         elif message["reason"] not in ("far", "held-off"):  # the call is still open to it; only this accept was refused
             self.shown.pop(call_id, None)
-            if (
-                message["reason"] == "left"
-            ):  # perhaps declined on another device; then this one must ignore the call too
+            if message["reason"] == "left":  # perhaps declined on another device; this one ignores the call too
                 self.deaf.add(call_id)
 
     def _take_ring(self, message: Json) -> None:
