@@ -36,7 +36,11 @@ def seeds(*usual: int) -> pytest.MarkDecorator:
 def judge(run: Any) -> None:
     """Run everything, print the report, and require a verdict without violations."""
     print(f"\nFAULT_SEED={run.seed} FAULT_SECONDS={run.seconds:g}", flush=True)
-    verdict = run.go()
+    try:
+        verdict = run.go()
+    except BaseException:
+        print(run.report())
+        raise
     print(f"{run.report()}\n{verdict}")
     run.assert_well(verdict)
 

@@ -290,6 +290,7 @@ class Kept:
     request: Json
     waits: bool = True  # whether the request is unanswered
     tries: int = 0
+    answers: deque[str] = field(default_factory=lambda: deque(maxlen=60))  # what nodes have answered about the alert
 
     @property
     def live(self) -> bool:
@@ -378,6 +379,8 @@ class RecordedDesk:
         area = None if cancels else published_area(body["area"], before.operation.area if before else None)
         operation = self.world.history.invoke(body["id"], number, area, ends)
         self.alerts[body["id"]] = kept = Kept(body, operation, path, request)
+        if before:
+            kept.answers = before.answers
         await self.ask(kept)
 
     async def ask(self, kept: Kept) -> None:
@@ -416,6 +419,10 @@ class RecordedDesk:
         finally:
             self.world.asking -= 1
         took, status = time.monotonic() - started, answer.status_code
+        detail = answer.json().get("detail", "") if "json" in answer.headers.get("content-type", "") else ""
+        said = f"node {self.world.nodes.index(node)}, revision {kept.operation.revision}: {status} {detail}"
+        if not (kept.answers and kept.answers[-1].endswith(said)):
+            kept.answers.append(f"{stamp()} {said}")
         self.world.slowest[status] = max(took, self.world.slowest.get(status, 0.0))
         return status
 
@@ -426,7 +433,7 @@ class RecordedDesk:
                 deadline = time.monotonic() + HEAL_S
                 while kept.waits:
                     await self.ask(kept)
-                    assert time.monotonic() < deadline, f"no answer: {kept.operation}, {self.world.refusals[-1:]}"
+                    assert time.monotonic() < deadline, "\n".join((f"no answer: {kept.operation}", *kept.answers))
                     await asyncio.sleep(0.2)
 
 
