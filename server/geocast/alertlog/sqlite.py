@@ -573,7 +573,7 @@ class SqliteLog:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
-# ---- functions, most of which run in the two threads ---------------------------------------------------------------
+# ---- functions that are given a connection; most run in the two threads --------------------------------------------
 
 
 def _write_ahead_log(path: Path) -> Path:
