@@ -90,7 +90,7 @@ class ApprovalCheck:
         return [*found, *([_too_few(needed, have)] if have < needed else [])]
 
     def proved(self, entry: _E, proof: ApprovalProof) -> _E:
-        """Return the entry with the content of its signed form, and with its proof: the form and the signatures (Rule 1).
+        """Return the entry with the content of its signed form, and with its proof: form and signatures (Rule 1).
 
         Call this only if `violations` has found none.
         """

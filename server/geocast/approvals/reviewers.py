@@ -134,10 +134,10 @@ def _reviewer(jwk: Mapping[str, Any], where: str) -> Reviewer:
 
 
 def refuse_misfits(reviewers: Reviewers, policy: Policy, keys: Iterable[Any] = ()) -> None:
-    """Raise ConfigError if the policy needs reviewers but there are none, or if a reviewer's key also signs tokens (K1).
+    """Raise ConfigError if the policy needs reviewers but there are none, or if a reviewer's key also signs tokens.
 
-    A key that signs tokens must not be able to approve alerts. `keys` are the public keys for checking tokens, as
-    objects of the library `cryptography`.
+    A key that signs tokens must not be able to approve alerts (rule K1). `keys` are the public keys for checking
+    tokens, as objects of the library `cryptography`.
     """
     if policy.asks_for_approvals and not reviewers:
         raise ConfigError(

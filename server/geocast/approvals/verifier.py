@@ -190,9 +190,10 @@ class ApprovalVerifier:
         return True
 
     def _check(self, entry: Entry, behind: Kinds, occurred_at: int) -> None:
-        """Raise _Failed if an entry has too few approvals to follow the revisions in `behind`, unless it may stay (Rule 5).
+        """Raise _Failed if an entry has too few approvals to follow the revisions in `behind`, unless it may stay.
 
-        `occurred_at` is the time of the incident in ms since 1970. No signature may be older.
+        Rule 5 says which entries may stay. `occurred_at` is the time of the incident in ms since 1970. No signature may
+        be older.
         """
         needed = asked(self._policy, entry, behind)
         if entry.proof is None:

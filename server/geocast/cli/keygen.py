@@ -1,4 +1,4 @@
-"""`geocast keygen`: make a key pair, or a key that encrypts calls or push devices."""
+"""`geocast keygen`: make a key pair for tokens or approvals, or a secret key that encrypts calls or push devices."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import click
 from ..errors import ConfigError
 from .options import QualsType
 
-KEPT_CALL_KEYS = 3  # kept by --rotate beside the new key: the key of today, and those of the two days before (RZ5)
+KEPT_CALL_KEYS = 3  # how many keys --rotate keeps besides the new one: today's, and those of the two days before (RZ5)
 
 
 @click.command("keygen", short_help="Make a key pair to sign and check tokens, or a key to encrypt calls.")
@@ -116,9 +116,10 @@ def command(
 
 
 def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
-    """Add a key to the end of a JWKS that only its owner can read. The first key of the file encrypts.
+    """Add a new key to the end of a JWKS that only its owner can read.
 
-    `rotate`: move the last key to the front, so that it encrypts from now on, and keep only a few of the old keys.
+    The first key in the file is used for encryption. If `rotate` is true, first move the last key to the front, so that
+    it is used from now on, and drop old keys.
     """
     from ..calls.encryption import load_call_keys, make_call_key, parse_call_keys
 
@@ -135,7 +136,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
 
 def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
-    """Add keys for `geocast push` to the front of their files: the first key encrypts, or is for new subscriptions."""
+    """Add new keys for `geocast push` to the front of their files, where the key to use from now on has to be."""
     from ..push import encryption, webpush
 
     for path, make, parse in (
@@ -172,7 +173,10 @@ def _public_keys(path: Path, *, of_reviewers: bool) -> list[dict[str, Any]]:
 
 
 def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Path, public: Mapping[str, Any]) -> None:
-    """Write both files or none. The private file must not exist, and only its owner can read it."""
+    """Write both files, or none of them.
+
+    The private file must not exist yet; only its owner will be able to read it.
+    """
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo:
@@ -192,7 +196,7 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 
 
 def _write_secret(path: Path, text: str) -> None:
-    """Write a file atomically, readable for its owner only. A file that exists keeps its permissions."""
+    """Write a file atomically, so that only its owner can read it. A file that exists keeps its permissions."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo, _told(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -206,7 +210,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Turn an OSError into a ConfigError that names the file."""
+    """Turn an OSError in the `with` block into a ConfigError that names the file."""
     try:
         yield
     except FileExistsError:
