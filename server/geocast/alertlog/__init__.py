@@ -39,7 +39,7 @@ Follow
             because they ended, leave gaps in the numbers of their chains.
 
 List
-    LogL1   `live` returns the live alerts in pages. The alerts are ordered by the time when their last entry ends;
+    LogL1   `live` returns the live alerts in pages. The alerts are ordered by the latest `ends_at` of their entries;
             alerts with equal times are ordered by id. This order is the same in every process, even after the log has
             lost entries. A new revision changes its alert's place in this order only if it ends later than the earlier
             ones; the alert then moves forwards. So somebody who reads one page after another gets every alert that is
@@ -133,7 +133,7 @@ class Positioned(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """The place of an alert in the order of `live` (LogL1): its latest end in ms since 1970, and its id."""
+    """The place of an alert in the order of `live`: its latest `ends_at` in ms since 1970, and its id (LogL1)."""
 
     ends_at: int
     id: str
@@ -147,7 +147,7 @@ class Page(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """An alert that was examined for a page of `live`, and whether it has a current revision."""
+    """An alert that was examined for a page of `live`: its place, and its current revision if it has one."""
 
     cursor: Cursor
     position: Any  # the position of the current revision, or another value that sorts in the order of the log
@@ -193,7 +193,7 @@ class EntryVerifier(Protocol):
 
     @property
     def needs_chain(self) -> bool:
-        """Whether an entry can be accepted or refused depending on the earlier entries of its alert."""
+        """Whether the earlier entries of an alert can decide whether its next entry is accepted."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> None:
@@ -209,18 +209,25 @@ class EntryVerifier(Protocol):
         ...
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision accepted by `verify` has enough approvals to follow those in `behind` (HD1)."""
+        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         ...
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel accepted by `verify` has enough approvals to follow the revisions in `behind` (HD1).
+        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
 
-        `alert` is the last accepted revision, or None if there is none.
+        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
+        of the alert's earlier revisions.
         """
         ...
 
     def still_valid(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a live revision, accepted earlier, is also accepted with the current reviewers' keys."""
+        """Return whether a live revision, accepted earlier, is also accepted with the current reviewers' keys.
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         ...
 
 
@@ -275,7 +282,7 @@ class AlertLog(Protocol):
         ...
 
     async def append(self, entry: Entry | CallEntry) -> bool:
-        """Store `entry` and return True, or return False if its number is not the chain's next one (LogA1 to LogA4)."""
+        """Store `entry` and return True, or return False if its number is not the next of its id (LogA1 to LogA4)."""
         ...
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
@@ -313,9 +320,10 @@ class AlertLog(Protocol):
         ...
 
     async def add_counts(self, counts: Mapping[str, Counts]) -> None:
-        """Add `counts` to the stored delivery counts. Each key is an id, or was made by `under_revision`.
+        """Add `counts` to the stored delivery counts.
 
-        If `counts` is empty and the last write to the log failed, test whether the log can be written again.
+        Each key is the id of an alert or call, or comes from `under_revision`. If `counts` is empty and the last write
+        to the log failed, test whether the log can be written again.
         """
         ...
 
@@ -324,9 +332,9 @@ class AlertLog(Protocol):
         ...
 
     async def purge(self, now_ms: int) -> int:
-        """Delete the entries that LogR1 and LogC4 allow to be deleted, and return their number.
+        """Delete alerts and places of calls that ended long enough ago (LogR1, LogC4).
 
-        `now_ms` is the current time by this process's clock.
+        Return the number of deleted entries. `now_ms` is the current time by this process's clock.
         """
         ...
 
@@ -336,11 +344,11 @@ class AlertLog(Protocol):
 
 
 def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKind]) -> bool:
-    """Return whether `entry` may be appended to its chain.
+    """Return whether `entry` may be appended to the entries of its id, which `newest_first` yields, the last one first.
 
-    `newest_first` yields the chain's entries, the last one first. `entry` must have the next number after the last
-    entry (LogA1). The last entry of a known kind must belong to an alert if `entry` does, and to a call if `entry` does
-    (LogC1), and must not be a cancel or an `end` (LogG2). Earlier entries are not read.
+    `entry` must have the next number after the last entry (LogA1). The last entry of a kind that this release knows
+    must belong to an alert if `entry` does, and to a call if `entry` does (LogC1), and must not be a cancel or an `end`
+    (LogG2). Earlier entries are not read.
     """
     chain = iter(newest_first)
     last = next(chain, None)
@@ -354,14 +362,14 @@ def may_follow(entry: Entry | CallEntry, newest_first: Iterable[Entry | OtherKin
 
 
 def is_followed(entry: Entry | OtherKind | None) -> TypeGuard[Entry | CallEntry | Untrusted]:
-    """Return whether `follow` yields such an entry."""
+    """Return whether `AlertLog.follow` yields entries like this one."""
     if isinstance(entry, Untrusted):
         return isinstance(entry.said, Revision)
     return isinstance(entry, Revision | Cancel | CallEntry)
 
 
 def is_last(entry: Entry | OtherKind) -> bool:
-    """Return whether the entry is the last one of its chain: a cancel or an `end`."""
+    """Return whether nothing may follow this entry, because it is the cancel of an alert or the `end` of a call."""
     return isinstance(entry, Cancel) or (isinstance(entry, CallEntry) and entry.kind == "end")
 
 
@@ -380,7 +388,7 @@ def ended_at(end: CallEntry) -> int:
 def drop_unverified_cancels(
     chain: Sequence[Entry | OtherKind | None], verifier: EntryVerifier
 ) -> list[Entry | OtherKind | None]:
-    """Return the entries of one alert, with an `Untrusted` in place of each that is not accepted after those before it.
+    """Return the entries of one alert, with an `Untrusted` in place of each that lacks approvals or follows a cancel.
 
     Each entry of `chain` has already been accepted by itself (`verify`); None is an entry that can't be read. A
     revision or a cancel is replaced if it has too few approvals for its alert, or if it follows an accepted cancel
@@ -410,7 +418,10 @@ def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, verifier: 
 
 
 def is_doubtful(entry: Entry | OtherKind | None, verifier: EntryVerifier) -> bool:
-    """Return whether the last entry of an alert is not enough to decide whether the alert is live."""
+    """Return whether an alert's earlier entries must be read as well, to decide whether the alert is live.
+
+    `entry` is the alert's last entry, or None if it can't be read.
+    """
     return isinstance(entry, Untrusted) or (
         verifier.needs_chain and isinstance(entry, Revision | Cancel) and entry.revision > 1
     )

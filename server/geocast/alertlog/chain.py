@@ -29,19 +29,22 @@ def kinds_of(revision: Revision) -> Kinds:
 
 @lru_cache(4_096)
 def _shared(kinds: Kinds, category: str, confirmed: bool) -> Kinds:
-    """Return `kinds` with one kind added. Equal sets are one object: most live alerts share theirs, to save memory."""
+    """Return `kinds` with one kind added.
+
+    Equal results are one object, which saves memory, because most live alerts have equal kinds.
+    """
     return kinds | {(category, confirmed)}
 
 
 class Chain(NamedTuple):
-    """The first entries of an alert: the number of the last of them, and the kinds of the revisions among them."""
+    """A summary of an alert's first entries: the number of the last of them, and the kinds of their revisions."""
 
     last: int = 0
     kinds: Kinds = NO_KINDS
 
     @classmethod
     def of(cls, entries: Iterable[Entry | OtherKind | None]) -> "Chain":
-        """Return the chain of these entries, which are ordered by number. None is an entry that can't be read."""
+        """Return the summary of these entries, which are ordered by number. None is an entry that can't be read."""
         found = cls()
         for entry in entries:
             found = found.then(entry)
@@ -52,7 +55,7 @@ class Chain(NamedTuple):
         return self.kinds if number <= self.last + 1 else self.kinds | UNKNOWN
 
     def then(self, entry: Entry | OtherKind | None) -> "Chain":
-        """Return the chain with `entry` added. An entry whose number is not above the last one changes nothing."""
+        """Return the summary with `entry` added. An entry whose number is not above the last one changes nothing."""
         if entry is None:
             return Chain(self.last + 1, self.kinds | UNKNOWN)
         if entry.revision <= self.last:

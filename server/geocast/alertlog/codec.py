@@ -62,7 +62,7 @@ def _map(entry: Entry | CallEntry) -> dict[str, Any]:
 
 
 def begins(kind: str) -> bytes:
-    """Return the bytes with which every stored call entry of this kind continues after its first byte.
+    """Return the bytes that come after the first byte in every stored call entry of this kind.
 
     By comparing these bytes, a backend can find such entries without decoding any.
     """
@@ -215,7 +215,10 @@ def to_shape(members: Mapping[str, Any]) -> Shape:
 
 
 def _is_one_ring(coordinates: Sequence[Any]) -> bool:
-    """Return whether a polygon is one closed line, without holes. A later release may publish other polygons."""
+    """Return whether a polygon is one closed line.
+
+    A later release may publish other polygons, such as some with holes.
+    """
     return len(coordinates) == 1 and len(coordinates[0]) > 3
 
 
@@ -265,7 +268,7 @@ def _to_proof(fields: Mapping[str, Any]) -> ApprovalProof | None:
 
 
 def _issuer(entry: Entry) -> dict[str, Any]:
-    """Return the stored member `issuer` with the publisher's issuer; {} if it is empty, as in older releases (HD5)."""
+    """Return the stored member `issuer`, which names the issuer of the publisher's token; {} if it is empty (HD5)."""
     return {"issuer": entry.issuer} if entry.issuer else {}
 
 
@@ -317,7 +320,7 @@ def _call(entry: CallEntry) -> dict[str, Any]:
 
 
 def _to_call(fields: dict[str, Any], call_id: str, revision: int) -> CallEntry:
-    """Return an entry of a call, without decoding its two parts: readers check these when they decrypt them (LogC2)."""
+    """Return an entry of a call, without decoding its body and its encrypted part: readers check them (LogC2)."""
     if (fields["id"], integer(fields["revision"])) != (call_id, revision):
         raise ValueError("another place")
     sealed, sealed_as = _bytes(fields["sealed"]), integer(fields.get("sealed_as", 0))

@@ -17,10 +17,7 @@ _EVENTS_BYTES = 65_536  # how many bytes of events to read at once; their conten
 
 
 class FileWatch:
-    """A watch on one file.
-
-    After `listen`, it calls a function once if the file was written to since the previous call.
-    """
+    """A watch on one file, which calls a function once when the file was written to after a call of `listen`."""
 
     def __init__(self, path: Path, told: Callable[[], None]) -> None:
         """Watch `path`, and call `told` after a write, as `listen` says.
@@ -37,7 +34,10 @@ class FileWatch:
             raise
 
     def listen(self) -> None:
-        """Call the function once, at the next write, or soon if the file was written to since the previous call."""
+        """Call the function once, at the next write.
+
+        If the file was already written to since the last call, call it soon.
+        """
         if not self._listening:
             self._listening = True
             asyncio.get_running_loop().add_reader(self._descriptor, self._read)

@@ -1,6 +1,6 @@
 """A log in the memory of this process, for tests and benchmarks.
 
-It keeps all rules of the package's docstring except durability: its entries are lost when the process ends.
+It keeps all rules of the package `alertlog` except durability: its entries are lost when the process ends.
 """
 
 import asyncio

@@ -11,8 +11,8 @@ Rule 1  Decisions are based on what is in the log, never on what this process re
         history again.
 Rule 2  A decision is a pure function of the history: it waits for nothing and stores nothing, so it can be repeated. It
         returns a `Plan`, or raises the error with which the request is refused. Each entry of the plan has the number
-        after the last entry of its history. If a plan has no entries, its answer is returned at once, for example for a
-        repeated request or a dry run.
+        after the last entry of its history. If a plan has no entries, its answer is returned at once; examples are
+        repeated requests and dry runs.
 Rule 3  The log stores an entry only under the next number (LogA1). If another writer has taken that number meanwhile,
         read the history and decide again. After ATTEMPTS attempts, raise LogUnavailable; the client repeats its
         request.

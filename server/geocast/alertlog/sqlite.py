@@ -364,7 +364,7 @@ class SqliteLog:
         return gone
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Return the result of `work`, which runs in one transaction that is synced before this method returns.
+        """Run `work` in one transaction, wait until the transaction is synced, and return the result of `work`.
 
         `work` must not return a cursor: if another thread freed the cursor, its statement would be reset while the
         writer thread may be using it.
@@ -409,15 +409,15 @@ class SqliteLog:
         ]
 
     async def _last_known_entry(self, alert_id: str) -> tuple[int, Entry | OtherKind | None]:
-        """Return the position and the entry of an alert's last entry that is accepted and of a known kind.
+        """Return the position and the entry of an alert's last entry that is accepted and that this release can decode.
 
-        Return (0, None) if there is none. The entry is None if it can't be read.
+        Return (0, None) if there is none. The entry is None if it is damaged.
         """
         found = [each for each in await self._chain(alert_id) if not isinstance(each[1], OtherKind)]
         return found[-1] if found else (0, None)
 
     async def _chain(self, alert_id: str) -> list[tuple[int, Entry | OtherKind | None]]:
-        """Return (position, entry) for each entry of an alert.
+        """Return (position, entry) for each entry of an alert or call, ordered by number.
 
         The entry is None if it can't be read, and an `Untrusted` if it is not accepted.
         """
@@ -505,7 +505,7 @@ class SqliteLog:
                     await woken.wait()
 
     def _pause_s(self, deadline: float) -> float:
-        """Return for how many seconds a follower that is not woken may wait before it reads the version again."""
+        """Return for how many seconds a follower may wait for an event before it reads `data_version` again."""
         now = time.monotonic()
         if self._written is None or now < self._busy_until:
             return POLL_S
@@ -513,7 +513,7 @@ class SqliteLog:
         return deadline - now
 
     def _on_write(self) -> None:
-        """Poll for the next BUSY_S seconds, because this or another process has written to the write-ahead log."""
+        """Poll `data_version` for the next BUSY_S seconds, because a process has written to the write-ahead log."""
         self._busy_until = time.monotonic() + BUSY_S
         self._wake()
 

@@ -1,6 +1,7 @@
 """Functions that create, recognize and repair the file of a log in SQLite.
 
 All of them block until the disk has answered.
+
 Rule 1  A file is written, renamed or repaired only if it is new or empty, or is known to be a log. Any other file at
         this path belongs to another program, and the path is a mistake in the settings.
         Example: `--log /var/lib/app/users.db` names the database of another program. The node refuses to start and does

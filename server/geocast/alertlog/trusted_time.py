@@ -37,7 +37,7 @@ class TrustedTime:
         self._candidate: tuple[int, float] | None = None  # these two times of an entry that does not count yet (Rule 3)
 
     def at_least(self, newest: Iterable[Entry | OtherKind | None], now: Now) -> int:
-        """Return the trusted time in ms since 1970, which is never later than the wall clock; 0 if it is unknown.
+        """Return the trusted time in ms since 1970; 0 if it is unknown. It is never later than the wall clock.
 
         `newest` has the entries that were appended last; None is an entry that can't be read.
         """

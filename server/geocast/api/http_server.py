@@ -130,9 +130,9 @@ class _Requests(h11.Connection):
 
 
 def _hint(error: BaseException | None) -> int:
-    """Return the status that h11 suggests for an error.
+    """Return the HTTP status that h11 suggests for an error.
 
-    (In the caller, a variable for the error would create a cycle.)
+    This is a function of its own because a variable for the error, in the caller, would create a reference cycle.
     """
     return error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
 

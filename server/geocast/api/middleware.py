@@ -53,7 +53,7 @@ _LIMIT = re.compile("[1-9][0-9]{0,3}")
 
 
 class Middleware:
-    """The checks before any route: the node is not shutting down, the caller is known and has not too many requests."""
+    """The checks before any route: 503 during a shutdown, 401 for unknown callers, 429 for too many requests."""
 
     def __init__(self, app: ASGIApp, api: ApiContext) -> None:
         self._app = app
@@ -150,7 +150,7 @@ def _is_public(path: str) -> bool:
 
 
 def bearer(scope: Scope) -> str:
-    """Return the bearer token of a request (RFC 6750), or "" unless there is exactly one Authorization header."""
+    """Return the bearer token in a request (RFC 6750), or "" if it has no Authorization header, or more than one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     kind, _, token = values[0].decode("latin-1").partition(" ") if len(values) == 1 else ("", "", "")
     return token.strip() if kind.lower() == "bearer" else ""
@@ -168,9 +168,9 @@ def granted(request: Request, *scopes: str) -> Grant:
 
 
 def publishing_as(request: Request, *scopes: str) -> Requester:
-    """Return the caller, who wants to publish. Raise Problem (403) if the token may not do so.
+    """Return the caller, who wants to publish.
 
-    The token must have one of `scopes`, and its `sub` must have the form of an id (rule T5).
+    Raise Problem (403) unless the token has one of `scopes` and its `sub` has the form of an id (rule T5).
     """
     grant = granted(request, *scopes)
     if not is_id(grant.sub):

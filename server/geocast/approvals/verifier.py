@@ -128,15 +128,19 @@ class ApprovalVerifier:
             return self._set_aside(stands_under, entry.ends_at, place, "signature")
 
     def verify_revision(self, revision: Revision, behind: Kinds) -> bool:
-        """Return whether a revision accepted by `verify` has enough approvals to follow those in `behind` (HD1)."""
+        """Return whether a revision that `verify` accepted has enough approvals, given the earlier revisions (HD1).
+
+        `behind` is the set of the kinds (categories) of the alert's earlier revisions.
+        """
         if behind <= kinds_of(revision):
             return True  # there are no other kinds, so `verify` has already checked for enough approvals
         return self._is_good(revision, behind, revision.alert.occurred_at)
 
     def verify_cancel(self, cancel: Cancel, alert: Revision | None, behind: Kinds) -> bool:
-        """Return whether a cancel accepted by `verify` has enough approvals to follow the revisions in `behind` (HD1).
+        """Return whether a cancel that `verify` accepted has enough approvals, given the earlier revisions (HD1).
 
-        `alert` is the last accepted revision, or None if there is none.
+        `alert` is the last accepted revision, or None if there is none. `behind` is the set of the kinds (categories)
+        of the alert's earlier revisions.
         """
         if cancel.is_tombstone and alert is None:
             return True
