@@ -101,7 +101,7 @@ MAX_WAITING = 10_000  # when so many appends are in the queue, further appends r
 MAX_COMMIT = 500  # the largest number of appends in one transaction
 PURGE_BATCH = 500  # the largest number of alerts that one transaction deletes
 
-# The next alerts in the order of LogL1, each with its last entry and the latest end of its entries.
+# The next alerts in the order of `live` (LogL1), each with its last entry and with the latest end of its entries.
 #
 # The inner query reads the index on (ends_at, id) in order, beginning after the cursor. It skips a row if another row
 # of the same alert ends later, so it finds each alert once, at its latest end. The outer query adds the last entry of
@@ -127,7 +127,7 @@ AND NOT EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND {is_of_
 AND EXISTS (SELECT 1 FROM entry AS other WHERE other.id = one.id AND other.ends_at > ?)
 GROUP BY id ORDER BY min(position)
 """
-# The `end` entries of calls that still have a `call` entry, found by the index `entry_with_a_place`.
+# The `end` entries of calls whose place is still in a `call` entry, found by the index `entry_with_a_place`.
 _ENDS = f"""
 SELECT DISTINCT {", ".join(f"last.{column}" for column in COLUMNS.split(", "))}
 FROM entry AS one CROSS JOIN entry AS last ON last.id = one.id AND {is_of_kind("end", "last")}

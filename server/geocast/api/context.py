@@ -67,7 +67,7 @@ class ApiContext:
     metrics: Metrics
     unready: Callable[[], list[str]]
     taking: "CapIngest | None" = None
-    newer_keys: NewerKeys | None = None  # only if the token keys come from a URL
+    newer_keys: NewerKeys | None = None  # None unless the keys for tokens come from a URL
     places: Places = field(default_factory=Places)
     drain: Drain = field(default_factory=Drain)
     degraded: Callable[[], int] = int

@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # importing the XML parser takes 0.2 s and 10 MB, and many no
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 * 1024
-BODY_S = 10.0  # time limit for a whole body to arrive
+BODY_S = 10.0  # the time within which a whole body has to arrive
 REFUSED_S = 5.0  # how long to wait before refusing a subject that already has too many requests in progress
 CAP_PATH = "/v1/cap"
 MAX_CAP_BYTES = 2 * 1024 * 1024  # real messages carry 600 KB of audio (rule CP2)

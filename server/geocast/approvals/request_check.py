@@ -95,7 +95,7 @@ class ApprovalCheck:
         Call this only if `violations` has found none.
         """
         header = header_of(proof.signatures[0].protected)
-        approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # NC7
+        approval = Approval(self.reviewers[header.kid].sub, header.issued_at * 1000)  # by the first signature (NC7)
         said: Any = form.read(proof.form).says(entry)
         by: dict[str, Any] = {"approval": approval}
         if isinstance(entry, Revision):

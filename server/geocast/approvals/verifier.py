@@ -121,7 +121,7 @@ class ApprovalVerifier:
             return said
         except _Failed as failed:
             return self._set_aside(stands_under, entry.ends_at, place, str(failed), said)
-        except Exception as error:  # NC5
+        except Exception as error:  # one bad entry must not stop a reader of the log (NC5)
             logger.error(
                 "log: an entry is ignored, because checking its approval caused an unexpected error: %s", trace(error)
             )

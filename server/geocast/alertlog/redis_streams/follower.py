@@ -45,12 +45,12 @@ READ_AT_ONCE = BATCH_BYTES >> 16
 
 
 class Deaf(LogUnavailable):
-    """The error of a follower that does not receive what this process writes to the log."""
+    """The error of a follower (a reader of the stream) that does not receive what this process writes to the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class FollowedStream:
-    """The stream that all followers of a process read, and the parts of the log that followers use."""
+    """The stream that all followers (readers of the log) of a process read, and the parts of the log that they use."""
 
     stream: str  # the key of the stream
     writer: Writer
@@ -61,7 +61,10 @@ class FollowedStream:
 
 
 class Following:
-    """The followers of a process, which run one after another, and the state that they share."""
+    """The followers of a process, and the state that they share.
+
+    A follower reads the stream for one call of `follow`. Followers run one after another.
+    """
 
     def __init__(self, primary: Primary, source: FollowedStream) -> None:
         self.deaf: str | None = None  # why the last follower failed; None once a follower has reached the end again
@@ -112,7 +115,11 @@ class Following:
 
 
 class _Follower:
-    """One reader of the stream. It sends commands to Redis; `ReadPosition` decides what the answers mean."""
+    """One reader of the stream. It sends commands to Redis; `ReadPosition` decides what the answers mean.
+
+    A *heartbeat* is an item that a process writes to the stream every second. An *epoch* is a number that rises when
+    the log has lost entries.
+    """
 
     def __init__(self, source: FollowedStream, reader: Reader, position: int, ended_before_ms: int) -> None:
         self.reading = ReadPosition(position, ended_before_ms, others=source.history.server)
@@ -153,9 +160,9 @@ class _Follower:
     async def read(self) -> tuple[list[Positioned], bool]:
         """Return the next entries, and whether the end of the stream was reached.
 
-        If it was, the next call waits up to HEARTBEAT_S for entries. If several entries of one alert were put back
-        together, all of them are returned together, even if the batch gets too large (LogF4). Raise Rewound if entries
-        have been lost, and LogUnavailable if Redis fails.
+        If the end was reached, the next call waits up to HEARTBEAT_S for entries. If several entries of one alert were
+        put back together, all of them are returned together, even if the batch gets too large (LogF4). Raise Rewound if
+        entries have been lost, and LogUnavailable if Redis fails.
         """
         found: list[Positioned] = []
         size = 0

@@ -41,20 +41,24 @@ from .stored import ZERO, Id, Server, position_of
 
 
 def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
-    """Return the number above which a new epoch has to be, or None if no new epoch is needed.
+    """Return the epoch that the log's next epoch has to exceed, or None if the log need not begin a new epoch.
 
-    A new epoch is needed if a heartbeat reports less than was known: (`epoch`, `seq`) is below `mark`, the epoch and
-    number known before the heartbeat (row 3 of the table).
+    An epoch is a number that rises when entries were lost. A new epoch has to begin if a heartbeat reports less than
+    was known: if (`epoch`, `seq`) is below `mark`, the epoch and the number known before (row 3 of the module's table).
     """
     return mark[0] if (epoch, seq) < mark else None
 
 
 class Rewound(Exception):  # noqa: N818
-    """The error for an item that does not follow the items read before it, so that entries were lost (rows 5 and 8)."""
+    """The error for an item that does not follow the items read before it: entries were lost (rows 5 and 8)."""
 
 
 class History:
-    """The state of the whole log as far as this process knows it. Only reports of Redis' answers change it."""
+    """The state of the whole log as far as this process knows it. Only reports of Redis' answers change it.
+
+    An *epoch* is a number that rises when the log has lost entries. A *heartbeat* is an item that a process writes to
+    the stream every second. The rows in the methods are those of the table in the module's docstring.
+    """
 
     def __init__(self) -> None:
         self.server: Server | None = None  # the server that accepted the last heartbeat
@@ -103,7 +107,11 @@ class History:
 
 @dataclass(slots=True)
 class ReadPosition:
-    """How far one follower has read. The next follower continues from a copy of this object."""
+    """How far one follower, a reader of the stream, has read. The next follower continues from a copy of this object.
+
+    An *epoch* is a number that rises when the log has lost entries. The rows in the methods are those of the table in
+    the module's docstring.
+    """
 
     position: int  # the position of the last entry that was yielded
     ended_before_ms: int  # entries up to `top` that ended before this time are omitted
@@ -137,7 +145,7 @@ class ReadPosition:
         self.epoch, self.seq, self.top = epoch, seq, top
 
     def floor(self, epoch: int, known: int) -> int | None:
-        """Return the number above which a new epoch has to be, or None if the log need not begin one (rows 5, 6 and 8).
+        """Return the epoch that the log's next epoch has to exceed; None if the log need not begin one (rows 5, 6, 8).
 
         `epoch` is the log's epoch, and `known` the latest epoch that this process knows. If the log's epoch is above
         the follower's, and not below `known`, another process has already repaired the log.

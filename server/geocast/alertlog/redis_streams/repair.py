@@ -54,7 +54,7 @@ class _Alert:
     def __init__(self) -> None:
         self.entries: dict[int, Stored] = {}
         self._learnt = time.monotonic()
-        # The wall clock minus the monotonic clock, in ms: the smallest value at which an entry arrived.
+        # The smallest difference (wall clock minus monotonic clock, in ms) at the arrival of an entry.
         self._wall_ahead_ms = float("inf")
 
     def look_at_the_clocks(self) -> None:
@@ -71,9 +71,9 @@ class _Alert:
             self.entries = {number: stored for number, stored in self.entries.items() if stored.kind != "call"}
 
     def ended(self, now_ms: float, now: float) -> bool:
-        """Return whether the alert has ended at two times, or arrived longer ago than any alert can last.
+        """Return whether the alert has ended, by two estimates of the current time, or is older than any alert can be.
 
-        The first time is `now_ms`, in ms since 1970. The second time is the wall clock's time when the alert arrived,
+        The first estimate is `now_ms`, in ms since 1970. The second is the wall clock's time when the alert arrived,
         plus the time that has passed since then by the monotonic clock. `now` is the monotonic clock in seconds.
         """
         now_ms = min(now_ms, now * 1000 + self._wall_ahead_ms)

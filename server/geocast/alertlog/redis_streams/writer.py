@@ -50,7 +50,11 @@ async def run_durably(
 
 
 class Writer:
-    """The runner of scripts that write to the log. After each script it waits until the writes are durable."""
+    """The runner of scripts that write to the log. After each script it waits until the writes are durable.
+
+    A *heartbeat* is an item that is written to the stream every second, to check that Redis can store entries. An
+    *epoch* is a number that rises when the log has lost entries.
+    """
 
     def __init__(self, primary: Primary, keys: str, history: History, *, replicas: int, volatile: bool) -> None:
         """Write to `primary`. `keys` is the prefix of all keys of the log.
