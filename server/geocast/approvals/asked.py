@@ -14,10 +14,11 @@ from ..policy import Policy
 
 
 def asked(policy: Policy, entry: Entry, behind: Kinds) -> int:
-    """Return how many reviewers must sign an entry. `behind` has the kinds of the alert's earlier revisions.
+    """Return how many reviewers must sign an entry.
 
-    A revision needs the highest number that the policy requires for its own kind or for any earlier kind. A cancel
-    needs the highest number that the policy requires for cancels of any earlier kind.
+    `behind` has the kinds (categories) of the alert's earlier revisions. A revision needs the highest number that the
+    policy requires for its own kind or for any earlier kind. A cancel needs the highest number that the policy requires
+    for cancels of any earlier kind.
     """
     if isinstance(entry, Cancel):
         return max((policy.cancel_approvals(key) for key, _ in behind), default=policy.cancel_approvals(None))
@@ -25,7 +26,10 @@ def asked(policy: Policy, entry: Entry, behind: Kinds) -> int:
 
 
 def max_age_s(policy: Policy, entry: Entry, behind: Kinds) -> int | None:
-    """Return how old a signature may be, in seconds: the lowest limit of all kinds; None if no category is known."""
+    """Return how old a signature may be, in seconds: the lowest limit of the alert's categories; None if none is known.
+
+    `behind` has the kinds (categories) of the alert's earlier revisions.
+    """
     kinds = behind if isinstance(entry, Cancel) else behind | kinds_of(entry)
     known = [policy.categories[key].approval_max_age_s for key, _ in kinds if key in policy.categories]
     return min(known, default=None)

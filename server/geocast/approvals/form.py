@@ -55,7 +55,7 @@ def form_of(entry: Entry, audience: str, category: str) -> dict[str, Any]:
 
 
 def text_of(members: Mapping[str, Any]) -> str:
-    """Return the text that reviewers sign, for the form with these members."""
+    """Return the form with these members as the text that reviewers sign."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 

@@ -28,7 +28,8 @@ _KID = re.compile("[!-~]{1,128}")  # printable ASCII without blanks, because led
 class Reviewer:
     """A reviewer's public key, and the person to whom the key belongs.
 
-    `break_glass` marks an emergency key: it is kept in a sealed envelope, for the case that a reviewer is alone.
+    `break_glass` marks an emergency key: it is kept in a sealed envelope, for an emergency in which a reviewer is
+    alone.
     """
 
     sub: str

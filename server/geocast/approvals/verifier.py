@@ -215,9 +215,9 @@ class ApprovalVerifier:
         return kept is not None and kept == _fingerprint(entry) and self._has_all(entry)
 
     def _has_all(self, entry: Entry) -> bool:
-        """Return whether as many signers of an entry count now as with any earlier reviewers' keys.
+        """Return whether none of an entry's signers has stopped counting because reviewers' keys were removed.
 
-        If not, a key with which the entry was approved has been removed.
+        Also return False if the entry has signatures and this process has never checked them with earlier keys.
         """
         if entry.proof is None:
             return True

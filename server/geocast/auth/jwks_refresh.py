@@ -18,8 +18,8 @@ MAX_WAITING = 256  # per process; the first message of each waiting client may t
 class NewerKeys:
     """The clients of this process that wait for newer keys.
 
-    `ask` is a function that starts a fetch of the key set. When the fetch is done, or at once if no fetch is possible
-    now, `settle` has to be called.
+    `ask` is a function that starts a fetch of the key set. Its owner has to call `settle` when the fetch is done, or at
+    once if no fetch is possible now.
     """
 
     def __init__(self, ask: Callable[[], None]) -> None:

@@ -236,8 +236,8 @@ def _grant(key: Key, claims: Mapping[str, Any], now_ms: int) -> Grant | None:
 def is_fresh(issued_at: object, expires_at: float, now_s: float) -> bool:
     """Return whether a token with this `iat` and `exp` (in s) is short-lived enough for its qualifications to count.
 
-    The lifetime may be MAX_QUALIFIED_S (rule RQ2). It is measured from `iat`, or from now if `iat` is in the future. So
-    a future `iat` does not make a lifetime look shorter than it is.
+    The lifetime may be at most MAX_QUALIFIED_S (rule RQ2). It is measured from `iat`, or from now if `iat` is in the
+    future. So a future `iat` does not make a lifetime look shorter than it is.
     """
     return is_date(issued_at) and expires_at - min(issued_at, now_s) <= MAX_QUALIFIED_S
 

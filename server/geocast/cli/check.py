@@ -101,7 +101,7 @@ def _shown(name: str, value: object, settings: Settings) -> str:
 
 
 def _sessions(settings: Settings) -> int:
-    """Return how many connections a stream process would accept: `--max-sessions`, or fewer if descriptors limit it."""
+    """Return how many connections a stream process would accept: `--max-sessions`, or what file descriptors allow."""
     room = config.connections_for(config.descriptor_limit(), api=settings.workers == 1)
     return min(settings.max_sessions or room, room)
 

@@ -136,7 +136,7 @@ def _add_call_key(path: Path, kid: str | None, *, rotate: bool) -> None:
 
 
 def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) -> None:
-    """Add new keys for `geocast push` to the front of their files, where the key to use from now on has to be."""
+    """Add new keys for `geocast push` to the front of their files. The first key in a file is used from now on."""
     from ..push import encryption, webpush
 
     for path, make, parse in (

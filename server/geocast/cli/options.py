@@ -84,7 +84,7 @@ SHARE_HELP = "The part of each bounded resource that one subject may take."
 
 
 class _Option(click.Option):
-    """An option that does not raise its mistakes if the context's `obj` is a list, but adds them to this list."""
+    """An option whose errors are added to the context's `obj`, if that is a list, instead of being raised."""
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         try:

@@ -33,7 +33,7 @@ def _names(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
     """Return an option that can also be set by an environment variable.
 
-    `variable` is needed only if the option of a node with this name has another meaning: it is the name to use instead.
+    `variable` is another name for the environment variable, for an option whose name has another meaning for a node.
     """
     envvar = PREFIX + (variable or name.lstrip("-").upper().replace("-", "_"))
     return click.option(name, envvar=envvar, show_envvar=True, show_default=True, **more)

@@ -104,7 +104,7 @@ def _private_key(path: Path) -> Any:
 
 
 def _token() -> str:
-    """Return the token to check: from standard input, or if that is empty, from the environment, or else typed in.
+    """Return the token to check, from standard input, from the environment, or typed in, whichever is there first.
 
     Raise ConfigError if there is none.
     """

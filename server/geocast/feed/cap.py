@@ -26,7 +26,7 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """The `sender` of CAP messages, and a dict of CAP categories by the policy's categories."""
+    """The `sender` of CAP messages, and the CAP category for each category of the policy that has one."""
 
     sender: str
     categories: dict[str, str]

@@ -171,9 +171,9 @@ def make_app(feed: Feed, clock: Clock) -> ASGIApp:
 
 @dataclass(slots=True)
 class _Bounds:
-    """The checks before all routes: not too many requests, no query, start complete.
+    """The checks before all routes: not too many requests, no query, the feed is complete.
 
-    It also adds headers to all answers.
+    It also adds common headers.
     """
 
     app: ASGIApp

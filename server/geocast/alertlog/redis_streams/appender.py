@@ -35,7 +35,7 @@ class Appender:
     """The queue of appends, and the tasks that send them."""
 
     def __init__(self, writer: Writer, problem: Callable[[], str | None], keep: Callable[[Stored], None]) -> None:
-        """Send appends by `writer`.
+        """Send appends through `writer`.
 
         `problem` returns why nothing can be appended now, or None. `keep` is called with each stored entry, to keep a
         copy in memory.

@@ -74,7 +74,7 @@ class Heartbeat:
         replicas: int,
         volatile: bool,
     ) -> None:
-        """Write heartbeats by `writer`.
+        """Write heartbeats through `writer`.
 
         `beaten` is called after each successful heartbeat. Its argument is true if the log is on another server or in
         another epoch than at the heartbeat before: the log may then lack entries that this process has. `replicas` and

@@ -193,7 +193,7 @@ class Repairer:
     async def _mend_until_done(self) -> None:
         """Repair the log; whenever it is unavailable, wait and repeat the whole repair.
 
-        Log an unexpected error and give up.
+        If an unexpected error occurs, log it and give up.
         """
         while True:
             try:
