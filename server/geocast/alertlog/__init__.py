@@ -399,7 +399,7 @@ def drop_unverified_cancels(
     for entry in chain:
         if isinstance(entry, Revision | Cancel):
             behind = before.before(entry.revision)
-            if over or (verifier.needs_chain and not _is_believed(entry, alert, behind, verifier)):
+            if over or (verifier.needs_chain and not _is_accepted(entry, alert, behind, verifier)):
                 found.append(Untrusted(entry.id, entry.revision, entry.ends_at, entry))
             else:
                 found.append(entry)
@@ -411,7 +411,7 @@ def drop_unverified_cancels(
     return found
 
 
-def _is_believed(entry: Entry, alert: Revision | None, behind: Kinds, verifier: EntryVerifier) -> bool:
+def _is_accepted(entry: Entry, alert: Revision | None, behind: Kinds, verifier: EntryVerifier) -> bool:
     if isinstance(entry, Cancel):
         return verifier.verify_cancel(entry, alert, behind)
     return verifier.verify_revision(entry, behind)

@@ -19,12 +19,12 @@ _EVENTS_BYTES = 65_536  # how many bytes of events to read at once; their conten
 class FileWatch:
     """A watch on one file, which calls a function once when the file was written to after a call of `listen`."""
 
-    def __init__(self, path: Path, told: Callable[[], None]) -> None:
-        """Watch `path`, and call `told` after a write, as `listen` says.
+    def __init__(self, path: Path, on_write: Callable[[], None]) -> None:
+        """Watch `path`, and call `on_write` after a write, as `listen` says.
 
         Raise OSError if there is no inotify or no such file, or if the user has no watches left.
         """
-        self._told = told
+        self._on_write = on_write
         self._listening = False
         self._descriptor = _call("inotify_init1", os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -52,7 +52,7 @@ class FileWatch:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._descriptor, _EVENTS_BYTES)) > _EVENTS_BYTES // 2:
                 pass
-        self._told()
+        self._on_write()
 
     def _stop_listening(self) -> None:
         if self._listening:

@@ -581,10 +581,10 @@ def _write_ahead_log(path: Path) -> Path:
     return file.with_name(f"{file.name}-wal")
 
 
-def _watched(path: Path, told: Callable[[], None]) -> FileWatch | None:
+def _watched(path: Path, on_write: Callable[[], None]) -> FileWatch | None:
     """Return a watch on a file, or None if inotify is unavailable; followers then poll all the time."""
     try:
-        return FileWatch(path, told)
+        return FileWatch(path, on_write)
     except OSError as error:
         logger.info("log %s: inotify is unavailable (%s); polling the log instead", path, error.strerror)
         return None

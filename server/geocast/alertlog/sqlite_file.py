@@ -382,8 +382,8 @@ def _mend(path: Path) -> int:
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     copy.rename(_companion(path, ".mended"))
     kept = _take_over(path)
-    told = "log %s was corrupt and has been repaired: %d entries were saved, %d were lost; the old file is kept as %s"
-    logger.error(told, path, saved, lost, kept.name)
+    text = "log %s was corrupt and has been repaired: %d entries were saved, %d were lost; the old file is kept as %s"
+    logger.error(text, path, saved, lost, kept.name)
     return lost
 
 

@@ -43,7 +43,7 @@ class SqliteTail:
                 rows = _ask(db, _NEXT, after)
                 if rows:
                     after = rows[-1][0]
-                yield [_sight(*row) for row in rows]
+                yield [_raw_entry(*row) for row in rows]
                 if len(rows) < BATCH:
                     if sqlite_file.identity(self._path)[0] != opened:
                         raise LogUnavailable("its file was deleted or replaced")
@@ -81,7 +81,7 @@ def _ask(db: sqlite3.Connection, query: str, *values: int) -> list[Any]:
         raise LogUnavailable(str(error)) from None
 
 
-def _sight(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
+def _raw_entry(position: int, alert_id: str, revision: int, ends_at: int, payload: bytes, checksum: int) -> RawEntry:
     try:
         if codec.checksum(alert_id, revision, payload) != checksum:
             raise ValueError("checksum differs")

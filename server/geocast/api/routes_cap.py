@@ -29,10 +29,10 @@ REFUSED, FAILED = "refused", "failed"  # the outcomes of messages that were not 
 
 def cap_route(api: ApiContext) -> ApiRoute:
     """Return the route that accepts CAP messages (POST /v1/cap)."""
-    _show(api, _taking(api).sources)
+    _create_counters(api, _cap_ingest(api).sources)
 
     async def cap(request: Request) -> Response:
-        taking = _taking(api)
+        taking = _cap_ingest(api)
         source, dry_run = source_of(request, taking.sources), is_dry_run(request)
         outcome = FAILED
         try:
@@ -44,7 +44,7 @@ def cap_route(api: ApiContext) -> ApiRoute:
             outcome = answer.outcome
         except Problem as problem:
             outcome = REFUSED
-            logger.warning("cap: refused the message from source %s: %s", source.name, _why(problem))
+            logger.warning("cap: refused the message from source %s: %s", source.name, _violations_in_words(problem))
             raise
         except LogUnavailable as error:
             logger.warning(
@@ -62,7 +62,7 @@ def cap_route(api: ApiContext) -> ApiRoute:
             "cap: processed the message from source %s%s: %s",
             source.name,
             " (dry run)" if dry_run else "",
-            _said(answer),
+            _in_words(answer),
         )
         created = answer.outcome in CHANGES and not dry_run
         return JSONResponse(_body(answer, dry_run=dry_run), 201 if created else 200)
@@ -70,12 +70,12 @@ def cap_route(api: ApiContext) -> ApiRoute:
     return ApiRoute("POST", CAP_PATH, cap, openapi.CAP)
 
 
-def _taking(api: ApiContext) -> CapIngest:
+def _cap_ingest(api: ApiContext) -> CapIngest:
     assert api.taking is not None, "the route exists only on nodes that accept CAP messages"
     return api.taking
 
 
-def _show(api: ApiContext, sources: CapSources) -> None:
+def _create_counters(api: ApiContext, sources: CapSources) -> None:
     """Create the counters of each source and outcome at 0, so that Prometheus sees the first increase."""
     for name in sources.names:
         for outcome in (*OUTCOMES, REFUSED, FAILED):
@@ -106,7 +106,7 @@ def _body(answer: CapOutcome, *, dry_run: bool) -> CapOut:
 # ---- the texts of log messages -------------------------------------------------------------------------------------
 
 
-def _said(answer: CapOutcome) -> str:
+def _in_words(answer: CapOutcome) -> str:
     """Return the result of a CAP message in fixed words, numbers and ids, without any text from the message."""
     return " ".join(
         [
@@ -123,7 +123,7 @@ def _ids(name: str, ids: Iterable[str]) -> list[str]:
     return [f"{name}={listed}"] if listed else []
 
 
-def _why(problem: Problem) -> str:
+def _violations_in_words(problem: Problem) -> str:
     """Return the slugs of the first violations with their places, and the number of further violations (rule HD14)."""
     where = [f"{each.slug} at {each.pointer}" for each in problem.violations[:MAX_NAMED]]
     more = len(problem.violations) - len(where)

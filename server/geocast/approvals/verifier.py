@@ -68,7 +68,7 @@ class ApprovalVerifier:
         self._reviewers = reviewers
         self._signed: dict[bytes, Signed | None] = {}  # who signed, by digest; None if a signature does not verify
         self._most: dict[bytes, int] = {}  # by digest: how many signers counted with earlier reviewers' keys, at most
-        self._told: dict[str, None] = {}  # places in the log whose failed check was already logged and counted
+        self._reported: dict[str, None] = {}  # places in the log whose failed check was already logged and counted
         self._places: dict[tuple[str, int], str] = {}  # by id and revision: places of entries, for log messages
         self._kept: dict[tuple[str, int], bytes] = {}  # by id and revision: digests of entries that stay live (Rule 5)
         self._watchers: list[Callable[[], None]] = []
@@ -237,8 +237,8 @@ class ApprovalVerifier:
     def _set_aside(
         self, stands_under: tuple[str, int], ends_at: int, place: str, reason: str, said: Entry | None = None
     ) -> Untrusted:
-        if place not in self._told:
-            _remember(self._told, place, None)
+        if place not in self._reported:
+            _remember(self._reported, place, None)
             self.untrusted[reason] += 1
             logger.error("log: the entry at %s is ignored, because it is not approved as required: %s", place, reason)
         return Untrusted(*stands_under, ends_at, said)

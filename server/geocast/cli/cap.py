@@ -32,10 +32,10 @@ def command(files: tuple[Path, ...], assume_offset: str | None) -> int:
             parse_time(f"2000-01-01T00:00:00{assume_offset}")
         except ValueError:
             raise click.BadParameter("expected an offset such as +00:00", param_hint="--assume-offset") from None
-    return max(_told(path, assume_offset) for path in files)
+    return max(_print_file(path, assume_offset) for path in files)
 
 
-def _told(path: Path, assume_offset: str | None) -> int:
+def _print_file(path: Path, assume_offset: str | None) -> int:
     """Print what one file contains, or what is wrong with it. Return the exit status."""
     from ..errors import ConfigError
     from ..ingest.cap import language_groups, message

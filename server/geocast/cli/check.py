@@ -51,9 +51,9 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
         click.echo("  ".join(row).rstrip())
     problems = [*(error.format_message() for _, error in context.obj), *unknown_variables(), *settings.problems()]
     status = 0
-    for name, look in _looks(settings):
+    for name, check in _checks(settings):
         try:
-            if said := look():
+            if said := check():
                 click.echo(f"{name}: {said}")
         except ConfigError as error:
             problems += error.problems
@@ -124,7 +124,7 @@ def without_secrets(text: str) -> str:
 # ---- the checks of files, addresses and the log --------------------------------------------------------------------
 
 
-def _looks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """Yield (name, check) for each file, address and the log.
 
     A check returns a finding or None, or raises ConfigError (a node would not start) or LogUnavailable (it would wait).

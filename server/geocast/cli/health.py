@@ -33,7 +33,7 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
     try:
         connection.request("GET", "/readyz" if ready else "/healthz")
         answer = connection.getresponse()
-        said = _said(answer.read(MOST_BODY))
+        said = _status_line(answer.read(MOST_BODY))
         return answer.status == 200 and said is not None, said or f"not a node: HTTP status {answer.status}"
     except TimeoutError:
         return False, f"no answer within {PATIENCE_S:g} s"
@@ -43,7 +43,7 @@ def ask(api: Address, *, ready: bool) -> tuple[bool, str]:
         connection.close()
 
 
-def _said(body: bytes) -> str | None:
+def _status_line(body: bytes) -> str | None:
     """Return the body of an answer of /healthz or /readyz as one line; None if the body is something else."""
     try:
         said = json.loads(body)

@@ -144,7 +144,7 @@ def _make_push_keys(of_store: Path | None, vapid: Path | None, kid: str | None) 
         (vapid, webpush.make_vapid_key, webpush.parse_vapid),
     ):
         if path is not None:
-            with _told(path):
+            with _naming_file(path):
                 before = path.read_bytes() if path.exists() else None
             if before is not None:
                 parse(before, path)  # raises ConfigError if anything is wrong with the file
@@ -180,17 +180,17 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
     public_path = public_path.resolve()
     beside = public_path.with_name(f".{public_path.name}.{secrets.token_hex(4)}")
     with contextlib.ExitStack() as undo:
-        with _told(public_path):
+        with _naming_file(public_path):
             undo.callback(beside.unlink, missing_ok=True)
             beside.write_text(json.dumps(public, indent=2) + "\n", "utf-8")
             if public_path.exists():
                 shutil.copymode(public_path, beside)
-        with _told(private_path):
+        with _naming_file(private_path):
             descriptor = os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             undo.callback(private_path.unlink)
             with os.fdopen(descriptor, "w") as file:
                 file.write(json.dumps(private, indent=2) + "\n")
-        with _told(public_path):
+        with _naming_file(public_path):
             beside.replace(public_path)
         undo.pop_all()
 
@@ -198,7 +198,7 @@ def _write_pair(private_path: Path, private: Mapping[str, Any], public_path: Pat
 def _write_secret(path: Path, text: str) -> None:
     """Write a file atomically, so that only its owner can read it. A file that exists keeps its permissions."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with contextlib.ExitStack() as undo, _told(path):
+    with contextlib.ExitStack() as undo, _naming_file(path):
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         undo.callback(beside.unlink, missing_ok=True)
         with os.fdopen(descriptor, "w") as file:
@@ -209,7 +209,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _naming_file(path: Path) -> Iterator[None]:
     """Turn an OSError in the `with` block into a ConfigError that names the file."""
     try:
         yield

@@ -86,24 +86,24 @@ class CachedBody:
 
     async def _make(self) -> Body:
         now = self._clock.now()
-        told: list[tuple[int, bytes]] = []
+        parts: list[tuple[int, bytes]] = []
         until = math.inf
         for number, (alert_id, picture) in enumerate(list(self._gallery.pictures.items()), start=1):
             alert = self._live.find(alert_id, now)
             if is_shown(alert, picture, now) and (part := self._part(picture, alert)):
-                told.append((picture.issued_at, part))
+                parts.append((picture.issued_at, part))
                 until = min(until, _end(alert, picture, now))
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._newest_ms = max([self._newest_ms, *(issued_at for issued_at, _ in told)])
-        content, tag = await asyncio.to_thread(self._put_together, told)
+        self._newest_ms = max([self._newest_ms, *(issued_at for issued_at, _ in parts)])
+        content, tag = await asyncio.to_thread(self._put_together, parts)
         before = self._body
         changed_ms = before.changed_ms if before is not None and before.tag == tag else now.wall_ms
         return Body(content, tag, changed_ms, now.monotonic, until)
 
-    def _put_together(self, told: list[tuple[int, bytes]]) -> tuple[bytes, str]:
-        told.sort(key=lambda each: -each[0])
-        content = self._whole([part for _, part in told], self._newest_ms)
+    def _put_together(self, parts: list[tuple[int, bytes]]) -> tuple[bytes, str]:
+        parts.sort(key=lambda each: -each[0])
+        content = self._whole([part for _, part in parts], self._newest_ms)
         return content, _tag(content)
 
 

@@ -65,8 +65,8 @@ def draft(current: Revision, cancel: Cancel | None, issuer: Issuer) -> bytes:
 def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
     """Return the drafted message with its type, and with references to the earlier revisions."""
     # The two empty elements can't occur inside a text, because a "<" in a text is written as "&lt;".
-    told = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
-    references = f"<references>{escape(' '.join(told))}</references>" if earlier else ""
+    messages = (f"{sender},{_identifier(each.id, each.revision)},{_time(each.issued_at)}" for each in earlier)
+    references = f"<references>{escape(' '.join(messages))}</references>" if earlier else ""
     kind = f"<msgType>{'Update' if earlier else 'Alert'}</msgType>"
     return drafted.replace(b"<msgType/>", kind.encode(), 1).replace(b"<references/>", references.encode(), 1)
 

@@ -49,7 +49,7 @@ class Drawer:
             try:
                 process = await self._running()
                 async with asyncio.timeout(PATIENCE_S):
-                    return await _asked(process, each)
+                    return await _request_picture(process, each)
             except (
                 OSError,
                 EOFError,
@@ -89,11 +89,11 @@ async def _started() -> asyncio.subprocess.Process:
     )
 
 
-async def _asked(process: asyncio.subprocess.Process, subject: PictureRequest) -> Picture:
+async def _request_picture(process: asyncio.subprocess.Process, subject: PictureRequest) -> Picture:
     assert process.stdin is not None
     assert process.stdout is not None
-    asked = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
-    process.stdin.write(_SIZE.pack(len(asked)) + asked)
+    request = pickle.dumps(subject, pickle.HIGHEST_PROTOCOL)
+    process.stdin.write(_SIZE.pack(len(request)) + request)
     await process.stdin.drain()
     [size] = _SIZE.unpack(await process.stdout.readexactly(_SIZE.size))
     picture: Picture = pickle.loads(await process.stdout.readexactly(size))  # noqa: S301 (our own process)

@@ -185,10 +185,10 @@ class Primary:
         """Return the address of the primary. Raise LogUnavailable if no Sentinel answers."""
         if not self._sentinels:
             return self._target.hosts[0]
-        known = [told[:2] for told in await self._ask_sentinels(CONNECT_S)]
+        known = [state[:2] for state in await self._ask_sentinels(CONNECT_S)]
         if not known:
             raise LogUnavailable("no Sentinel knows the primary")
-        _, where = max(known, key=lambda told: (told[0], known.count(told)))
+        _, where = max(known, key=lambda each: (each[0], known.count(each)))
         if self._target.exposes(where):
             raise Unfit(EXPOSED)
         return where
@@ -201,8 +201,8 @@ class Primary:
         does not notice. But then the primary has no replica on this side, so a write that needs a replica is not
         synced.
         """
-        told = await self._ask_sentinels(CONFIRM_S)
-        if any(failing for _, _, failing in told) or (told and max(told, key=lambda each: each[0])[1] != where):
+        states = await self._ask_sentinels(CONFIRM_S)
+        if any(failing for _, _, failing in states) or (states and max(states, key=lambda each: each[0])[1] != where):
             raise LogUnavailable("Redis is in a failover")
 
     async def _ask_sentinels(self, within_s: float) -> list[tuple[int, Address, bool]]:

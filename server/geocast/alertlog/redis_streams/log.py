@@ -209,7 +209,7 @@ class RedisStreamsLog:
                 chain, last = self._chain(raw)
                 newest = max(newest, last)
                 if any(is_doubtful(entry, self.verifier) for _, entry in chain):
-                    chain = await self._believed(alert_id)
+                    chain = await self._verified_chain(alert_id)
                 found.append(_seen(Cursor(int(ends_at), alert_id.decode()), chain))
             return found
 
@@ -217,7 +217,7 @@ class RedisStreamsLog:
         await self._wait_until_durable(newest, epoch, durable)
         return found
 
-    async def _believed(self, alert_id: bytes) -> _Chain:
+    async def _verified_chain(self, alert_id: bytes) -> _Chain:
         """Return all entries of an alert, the last one first, with an `Untrusted` for each not accepted (LogJ1)."""
         _, _, raw = await self._primary.call("EVAL", scripts.HISTORY, 1, self._keys, alert_id)
         chain, _ = self._chain(raw)

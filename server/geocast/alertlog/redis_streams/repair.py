@@ -211,7 +211,7 @@ class Repairer:
         the pause, a process that knows an alert but not its cancel could bring the alert back to life for a moment.
         """
         self._known.forget_ended()
-        chains = [believed for chain in self._known.chains() if (believed := self._believed(chain))]
+        chains = [accepted for chain in self._known.chains() if (accepted := self._accepted(chain))]
         before = self.put_back
         for cancelled in (True, False):
             wanted = [chain for chain in chains if any(stored.kind in codec.ENDINGS for stored in chain) is cancelled]
@@ -223,7 +223,7 @@ class Repairer:
         if self.put_back > before:
             logger.warning("log %s had lost %d entries, which were put back", self._name, self.put_back - before)
 
-    def _believed(self, chain: Chain) -> Chain:
+    def _accepted(self, chain: Chain) -> Chain:
         """Return the entries of an alert that are accepted now; the others are not put back (LogJ3).
 
         Example: a reviewer's key was revoked after the reviewer had approved an alert. The alert's revision is not put
@@ -260,7 +260,7 @@ class Repairer:
                 kind, ends_at, payload = theirs
                 with contextlib.suppress(ValueError):
                     there = stored._replace(kind=kind.decode(), ends_at=int(ends_at), payload=payload)
-                    if there in self._believed([*self._known.before(there), there]):
+                    if there in self._accepted([*self._known.before(there), there]):
                         self._known.replace(there)
 
     async def _append_again(self, stored: Stored, last: int, last_kind: bytes) -> bool:

@@ -62,7 +62,7 @@ class RedisTail:
                 entries = [(parse_id(at), fields) for at, fields in raw if b"h" not in fields]
                 if entries:
                     self._last = entries[-1]
-                yield [sight for at, fields in entries if (sight := _sight(fields)) is not None]
+                yield [raw_entry for at, fields in entries if (raw_entry := _raw_entry(fields)) is not None]
         finally:
             await reader.close()
 
@@ -84,7 +84,7 @@ class RedisTail:
         return answer[0][1] if answer else ()
 
 
-def _sight(fields: Fields) -> RawEntry | None:
+def _raw_entry(fields: Fields) -> RawEntry | None:
     """Return the entry in these fields, or None if epoch, number, id, revision or payload is missing."""
     try:
         epoch, seq = int(fields[b"e"]), int(fields[b"n"])
