@@ -51,7 +51,10 @@ class Chain(NamedTuple):
         return found
 
     def before(self, number: int) -> Kinds:
-        """Return the kinds of all revisions before the entry with this number (Rule 2)."""
+        """Return the kinds of all revisions before the entry with this number.
+
+        If one is missing, UNKNOWN is added (Rule 2).
+        """
         return self.kinds if number <= self.last + 1 else self.kinds | UNKNOWN
 
     def then(self, entry: Entry | OtherKind | None) -> "Chain":

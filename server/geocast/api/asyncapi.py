@@ -59,7 +59,7 @@ class Welcome(BaseModel):
 
 
 class SignatureOut(BaseModel):
-    """A reviewer's signature over the form: a JWS with detached content (RFC 7515, appendix F)."""
+    """A reviewer's signature over the text `form`: a JWS with detached content (RFC 7515, appendix F)."""
 
     protected: Base64Url
     signature: Base64Url
@@ -73,7 +73,7 @@ class ProofOut(BaseModel):
 
 
 class ProvedAlertOut(BaseModel):
-    """The fields of an alert that come beside a proof (F9). The other fields are in the proof's form."""
+    """The fields of an alert that are sent in addition to its `proof` (F9). All other fields are in the signed text."""
 
     id: Id
     revision: RevisionNumber
@@ -84,7 +84,7 @@ _NO_PROOF = ProofOut.model_construct(form="", signatures=[])
 
 
 class AlertMessage(BaseModel):
-    """A revision of an alert (M12). On a signed stream the content may be in `proof` instead (F9)."""
+    """A revision of an alert (M12). On a signed stream the content may be in `proof`, as reviewers signed it (F9)."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -100,7 +100,7 @@ class AlertMessage(BaseModel):
 
 
 class CancelMessage(BaseModel):
-    """The end of an alert that this session received or listed in `holding` (M13). A `proof` has the reason (F9)."""
+    """The end of an alert that this session received or listed in `holding` (M13). `proof` may have the reason (F9)."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["reason"]}, {"required": ["proof"]}]})
 

@@ -161,7 +161,10 @@ def described(
     body: type | dict[str, Any] | None = None,
     security: Sequence[dict[str, list[str]]] = _TOKEN,
 ) -> dict[str, Any]:
-    """Return an OpenAPI operation. `answers` is keyed by status; `body` is a model (JSON) or a map of media types."""
+    """Return an OpenAPI operation.
+
+    `answers` maps statuses to responses; `body` is a model (for JSON) or a map of media types.
+    """
     content = {"content": body} if isinstance(body, dict) else _json_of(body) if body else {}
     return {
         "tags": [tag],

@@ -25,14 +25,17 @@ MAX_TIME_S = 253_402_300_799  # the last second of 9999
 
 
 class Header(NamedTuple):
-    """The protected header of a signature: the id of the signing key, and the time in s since 1970."""
+    """The protected header of a signature: the id of the signing key, and when it was signed, in s since 1970."""
 
     kid: str
     issued_at: int
 
 
 def header_of(protected: str) -> Header:
-    """Parse the protected header of a signature. Raise ValueError unless it has exactly the four members, all valid."""
+    """Parse a signature's protected header.
+
+    Raise ValueError unless it has alg, typ, kid and iat, all valid, and no more.
+    """
     if len(protected) > MAX_PROTECTED:
         raise ValueError("the header is too long")
     try:

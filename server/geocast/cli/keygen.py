@@ -63,9 +63,9 @@ def command(
     With --reviewer, make a pair to sign approvals with; the JWKS is for --reviewers. With --call, make one secret key,
     in a JWKS for --call-keys.
 
-    The new key is added to a JWKS that exists, so that old tokens stay valid. A private key is never overwritten.
+    If the JWKS exists, the new key is added to it, so that old tokens stay valid. A private key is never overwritten.
 
-    With --push or --vapid, make only a key for `geocast push`. In a file that exists it becomes the first key.
+    With --push or --vapid, make only a key for `geocast push`. If the file exists, the new key becomes its first key.
     """
     if of_store is not None or vapid is not None:
         if any((reviewer, break_glass, quals, issuer, call, rotate, private_path, public_path)):

@@ -72,7 +72,7 @@ def complete(drafted: bytes, earlier: Sequence[Revision], sender: str) -> bytes:
 
 
 def _only_text(revision: Revision) -> AlertText:
-    """Return the text of an alert that has no languages."""
+    """Return the title, headline and description of an alert without `texts` (in several languages) as one text."""
     alert = revision.alert
     return AlertText("", revision.terms.title, alert.headline, alert.description)
 
