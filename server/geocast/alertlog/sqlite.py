@@ -249,7 +249,9 @@ class SqliteLog:
                 self._problem = str(error)
             except Exception as error:
                 self._problem = type(error).__name__
-                logger.error("log %s can't be opened because of an unexpected error: %s", self._path, trace(error))
+                logger.error(
+                    "log %s can't be opened because of an unexpected error: %s; trying again", self._path, trace(error)
+                )
 
     def _check(self) -> None:
         """Raise LogUnavailable if the file is not open, or if the file or a companion was deleted or replaced.

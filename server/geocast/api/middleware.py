@@ -88,7 +88,7 @@ class Middleware:
             if not started:  # the shutdown does not wait for this request; whether it was carried out is unknown
                 await problem_answer(self._api, _draining())(scope, receive, send)
         except Exception as error:
-            logger.error("a request to the api listener failed because of an unexpected error: %s", trace(error))
+            logger.error("a request to the api listener failed: %s", trace(error))
             if not started:
                 await problem_answer(self._api, Problem(problems.INTERNAL))(scope, receive, send)
         finally:

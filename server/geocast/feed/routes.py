@@ -106,7 +106,7 @@ class Feed:
                 self.gallery.forget()
                 self._messages = {i: m for i, m in self._messages.items() if i in self.gallery.pictures}
             except Exception as error:
-                logger.error("the feed could not remove ended alerts: %s; trying again", trace(error))
+                logger.error("the removal of ended alerts from the feed failed: %s; trying again", trace(error))
 
     async def message(self, alert_id: str) -> Body:
         """Return the CAP message of an alert.
@@ -195,7 +195,7 @@ class _Bounds:
             refused = self._refused(scope)
             await (self.app if refused is None else refused)(scope, receive, noted)
         except Exception as error:  # Starlette has already answered 500, if it still could
-            logger.error("a request to the feed failed because of an unexpected error: %s", trace(error))
+            logger.error("a request to the feed failed: %s", trace(error))
         finally:
             self.requests -= 1
 

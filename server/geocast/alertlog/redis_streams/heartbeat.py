@@ -153,7 +153,9 @@ class Heartbeat:
                 await self._primary.leave()  # so that the next heartbeat asks for the primary's address again
             except Exception as error:
                 self.problem = type(error).__name__
-                logger.error("the log's heartbeat failed (it is tried again): unexpected error: %s", trace(error))
+                logger.error(
+                    "the log's check of Redis failed because of an unexpected error: %s; trying again", trace(error)
+                )
 
     async def _read_info(self) -> tuple[Server, Mapping[str, Any]]:
         """Return the identity of the primary, and its answer to INFO.

@@ -201,7 +201,7 @@ class Repairer:
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
             except Exception as error:
-                logger.error("the log's lost entries could not be put back: %s", trace(error))
+                logger.error("the repair of a log that has lost entries failed: %s", trace(error))
                 return None
 
     async def _mend(self) -> None:
