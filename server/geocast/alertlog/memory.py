@@ -91,7 +91,7 @@ class MemoryLog:
             del self._cursors[bisect_left(self._cursors, Cursor(ends_at, alert_id))]
 
     async def history(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return all entries of one alert or call, in order."""
+        """Return all entries of one alert or call, ordered by number; empty if the id is unknown."""
         return tuple(entry for entry in self._chain(alert_id) if entry is not None)
 
     def _chain(self, alert_id: str) -> list[Entry | OtherKind | None]:

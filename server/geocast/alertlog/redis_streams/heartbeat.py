@@ -58,7 +58,7 @@ def refuse_never_syncing(mode: str, *, volatile: bool = False) -> None:
 
 
 class Heartbeat:
-    """The task that writes a heartbeat each second: an item of the stream that shows whether Redis can store entries.
+    """The task that writes a heartbeat each second. A heartbeat is an item that shows that Redis can store entries.
 
     If a heartbeat fails, the task remembers why the log can't be used. An *epoch* is a number that rises when the log
     has lost entries.

@@ -50,7 +50,10 @@ def floor_after(mark: tuple[int, int], epoch: int, seq: int) -> int | None:
 
 
 class Rewound(Exception):  # noqa: N818
-    """The error for an item that does not follow the items read before it: entries were lost (rows 5 and 8)."""
+    """The error for an item that does not follow the items read before it, which shows that entries were lost.
+
+    (Rows 5 and 8 of the table in the module's docstring.)
+    """
 
 
 class History:

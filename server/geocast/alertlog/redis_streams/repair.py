@@ -122,7 +122,7 @@ class StoredEntries:
         alert.forget_places()
 
     def _alert(self, alert_id: str) -> _Alert:
-        """Return the alert with this id, added if it is new, after recording the clocks."""
+        """Return the alert with this id, added if it is new. Record what the clocks show now."""
         if alert_id not in self._alerts:
             self._alerts[alert_id] = _Alert()
         alert = self._alerts[alert_id]
@@ -234,7 +234,7 @@ class Repairer:
         return [stored for stored, entry in zip(chain, entries, strict=True) if not isinstance(entry, Untrusted)]
 
     async def _put_back(self, chains: Sequence[Chain]) -> None:
-        """Put back the entries of some alerts with one script, and act on its answers (Rule 3)."""
+        """Put back the entries of some alerts with one script, and handle its answers (Rule 3)."""
         entries = [(stored, stored is not chain[-1]) for chain in chains for stored in chain]
         token = uuid.uuid4().hex
         arguments = [stored.arguments(token, more=more) for stored, more in entries]
