@@ -1,4 +1,4 @@
-"""The answers to a dispatcher: what a request has done, and the state of a call. None contains the place (RZ2)."""
+"""The answers to a dispatcher: the result of a request, and the state of a call. They never contain the place (RZ2)."""
 
 from typing import Annotated, Literal, NotRequired
 
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The content of a call in the log. `headline` is present if responders are sent the title instead of it."""
+    """The content of a call that was stored. `headline` is present if responders see the category's title instead."""
 
     id: str
     revision: Number
@@ -28,7 +28,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The end of a call in the log."""
+    """The end of a call that was stored."""
 
     id: str
     revision: Number
@@ -36,7 +36,7 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A seat that a responder has. Its number is 0 for a seat beyond those of the call (RV7)."""
+    """A seat: a responder who goes to the call. `seat` is 0 for a seat beyond those that the call has (RV7)."""
 
     seat: Count
     role: Role
@@ -49,7 +49,7 @@ class SeatOut(TypedDict):
 
 
 class LeftOut(TypedDict):
-    """A responder who has given a seat back, and when the seat was taken. The responder knows the place (RZ8)."""
+    """A responder who gave a seat back, with the time when they took it. They know the exact place (RZ8)."""
 
     responder: str
     accepted_at: TimeOut
@@ -60,9 +60,11 @@ StateWord = Literal["ringing", "full", "ended", "expired"]
 
 
 class CallStateOut(TypedDict):
-    """The state of a call: its radius in metres, how many sessions were notified, have seen and declined it, who goes.
+    """The state of a call.
 
-    New content must have the number `content` as its `replaces`.
+    It has the radius in metres, the numbers of sessions that were notified (`rung`), have seen the call, and have
+    declined it, and the responders who go. A request for new content must set `replaces` to the value of `content`
+    here.
     """
 
     state: StateWord
@@ -88,7 +90,7 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer about content in the log. `asked`: the headline in the request (RY3)."""
+    """Return the answer to a request whose content is stored. `asked`: the headline in the request (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -102,12 +104,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer about an end in the log."""
+    """Return the answer to a request whose end of the call is stored."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
 def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
-    """Return the state of a call: how many were notified, and who goes, but not from where (RZ7)."""
+    """Return the state of a call: how many sessions were notified, and who goes, but not from where (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,
