@@ -56,8 +56,8 @@ class Aed(NamedTuple):
 
         Only the responder who fetches it gets the code.
         """
-        told = self._asdict() if with_code else self._asdict() | {"code": None}
-        return {key: value for key, value in told.items() if value is not None or key == "open"}
+        fields = self._asdict() if with_code else self._asdict() | {"code": None}
+        return {key: value for key, value in fields.items() if value is not None or key == "open"}
 
 
 class Aeds:

@@ -162,7 +162,7 @@ class CallHub:
         self._noted.pop(row, None)
         responder = self._responders.leave(row)
         for call in responder.calls if responder is not None else ():
-            del call.told[row]
+            del call.deliveries[row]
 
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
         """Note that a session has a revision of a call, as a `call` or as a task (R5).
@@ -171,14 +171,14 @@ class CallHub:
         """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
-        told = self._delivery(call, responder)
-        told.notified = max(told.notified, held)
-        told.over = state.end is not None
+        delivery = self._delivery(call, responder)
+        delivery.notified = max(delivery.notified, held)
+        delivery.over = state.end is not None
         if responder.person in call.released and call.seat_of(responder.person) is None:
-            told.unsure = True
+            delivery.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
                 # Perhaps the session has a task that was released on another connection. It is then owed `left`.
-                told.task = held
+                delivery.task = held
 
     # ---- what sessions say ---------------------------------------------------------------------------------------
 
@@ -186,9 +186,9 @@ class CallHub:
         """Take an `accept` (M18). The session is owed an answer, at once or after the log has decided."""
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
-        told = None if call is None else call.told.get(row)
-        if told is not None:
-            told.declined = False
+        delivery = None if call is None else call.deliveries.get(row)
+        if delivery is not None:
+            delivery.declined = False
         if call is not None and self._has_task(responder, call, now):
             self._delivery(call, responder).again = True  # RV3
             self._note(row, call, first=True)
@@ -214,8 +214,8 @@ class CallHub:
 
         A session that was sent the task may do so even after its qualification has lapsed.
         """
-        told = call.told.get(responder.row, _NOTHING)
-        may = told.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
+        delivery = call.deliveries.get(responder.row, _NOTHING)
+        may = delivery.task > 0 or (call.state is not None and is_wanted(call.state, responder.quals))
         return call.seat_of(responder.person) if may else None
 
     def _refusal(self, responder: Responder, call_id: str, eta_s: int | None, now: Now) -> Refusal | None:
@@ -254,8 +254,8 @@ class CallHub:
     def acknowledge(self, row: int, call_id: str, revision: int) -> None:
         """Count that the session has shown this revision of a call (M5)."""
         call = self._calls.get(call_id)
-        if call is not None and row in call.told:
-            self.acks += call.note_ack(call.told[row], revision)
+        if call is not None and row in call.deliveries:
+            self.acks += call.note_ack(call.deliveries[row], revision)
 
     def seat_request(self, request: AcceptRequest, now: Now) -> SeatRequest | None:
         """Return the request for a seat as of now; None if the session has left or was answered."""
@@ -303,11 +303,16 @@ class CallHub:
     def _refuse(self, responder: Responder, call_id: str, reason: Refusal) -> None:
         responder.refused[call_id] = reason
         call = self._calls.get(call_id)
-        if reason == "full" and call is not None and responder.row in call.told:
-            call.told[responder.row].full = True  # so it is not told again
-        if reason == "over" and call is not None and responder.row in call.told and self._clock_ended(responder, call):
-            told = call.told[responder.row]
-            told.notified = told.task = 0  # the session is notified again if that clock turns out to be wrong
+        if reason == "full" and call is not None and responder.row in call.deliveries:
+            call.deliveries[responder.row].full = True  # so it is not told again
+        if (
+            reason == "over"
+            and call is not None
+            and responder.row in call.deliveries
+            and self._clock_ended(responder, call)
+        ):
+            delivery = call.deliveries[responder.row]
+            delivery.notified = delivery.task = 0  # the session is notified again if that clock turns out to be wrong
             call.suspended = True
         self._noted.setdefault(responder.row, set())
         self._noted.move_to_end(responder.row, last=False)
@@ -345,9 +350,9 @@ class CallHub:
     @contextlib.contextmanager
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
         """Change a call in the body; then note the rows concerned, and count entries that could not be decrypted."""
-        before, aside = call.summary, set(call.undecrypted)
+        before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
-        self.failed += len(call.undecrypted - aside)
+        self.failed += len(call.undecrypted - undecrypted_before)
         if call.state is not None and call.summary != before:
             self._changed(call, call.state, before, now)
 
@@ -355,7 +360,7 @@ class CallHub:
         after = call.summary
         self._update_seated(call, before, after)
         if not before.revision:
-            self._tell_returning(call, state, now)
+            self._apply_kept_holding(call, state, now)
         if after.over:
             self._finish(call, state, now)
             return
@@ -371,8 +376,8 @@ class CallHub:
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
             notified = self._responders.within(_circle(state))
-        told = [*call.told] if new or (after.full and not before.full) else []
-        for row in dict.fromkeys([*notified, *told]):
+        recipients = [*call.deliveries] if new or (after.full and not before.full) else []
+        for row in dict.fromkeys([*notified, *recipients]):
             self._note(row, call)
         if notified and not before.revision:
             call.last_of_first_wave = notified[-1]
@@ -386,8 +391,8 @@ class CallHub:
         end = state.end
         assert end is not None
         self._update_index(call, state)
-        for row, told in call.told.items():
-            told.over = told.task > 0 or (told.notified > 0 and not told.declined)
+        for row, delivery in call.deliveries.items():
+            delivery.over = delivery.task > 0 or (delivery.notified > 0 and not delivery.declined)
             self._note(row, call)
         rest_s = state.opening.terms.rest_s
         until = now.monotonic + min(rest_s, (end.at - now.wall_ms) / 1000 + rest_s)
@@ -399,7 +404,7 @@ class CallHub:
                 self._delivery(call, responder).over = True
                 self._note(row, call, first=True)
 
-    def _tell_returning(self, call: LiveCall, state: CallState, now: Now) -> None:
+    def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
         """Take the `holding` of sessions that named this call before this process knew the call (R5e)."""
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
@@ -483,28 +488,30 @@ class CallHub:
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
         """Return the next message that the session is owed about a call, or None. It counts as sent (Rule 1)."""
-        state, told = call.state, call.told.get(responder.row, _NOTHING)
+        state, delivery = call.state, call.deliveries.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
             return None
         if call.expired(now):
             call.suspended = True
             return None
         if state.end is not None:
-            return self._stand_down(call, responder, told, "over") if told.over else None
+            return self._stand_down(call, responder, delivery, "over") if delivery.over else None
         seat = call.seat_of(responder.person)
         if seat is not None and not is_wanted(state, responder.quals):
-            return self._not_qualified(responder, call, told)
+            return self._not_qualified(responder, call, delivery)
         if seat is not None:
-            wanted = told.again or told.task < task_revision(state, seat)
+            wanted = delivery.again or delivery.task < task_revision(state, seat)
             return self._task(responder, call, state, seat, now) if wanted else None
-        if told.task or told.again:
-            return self._stand_down(call, responder, told, "left")
-        if told.declined or not responder.quals:
+        if delivery.task or delivery.again:
+            return self._stand_down(call, responder, delivery, "left")
+        if delivery.declined or not responder.quals:
             return None
         if call.summary.full:
-            return self._stand_down(call, responder, told, "full") if told.notified and not told.full else None
-        corrected = 0 < told.notified < state.content and not told.full
-        lacks = told.notified < state.revision or told.unsure
+            return (
+                self._stand_down(call, responder, delivery, "full") if delivery.notified and not delivery.full else None
+            )
+        corrected = 0 < delivery.notified < state.content and not delivery.full
+        lacks = delivery.notified < state.revision or delivery.unsure
         if corrected or (lacks and self._is_notified(responder, state, now)):
             call.note_notified(self._delivery(call, responder), state.revision)
             self.rings += 1
@@ -527,8 +534,8 @@ class CallHub:
         opened = None if state.entry is None else self._open(state.entry)
         if opened is None:
             return None  # the key is not in force any more; the task is sent when it is in force again (RZ5)
-        told = self._delivery(call, responder)
-        told.task, told.again, told.full = task_revision(state, seat), False, False
+        delivery = self._delivery(call, responder)
+        delivery.task, delivery.again, delivery.full = task_revision(state, seat), False, False
         if pending := responder.pending_for(call.id):
             responder.end_pending(AcceptEvent.ANSWER)
             self.seats[seat.role] += 1
@@ -537,21 +544,21 @@ class CallHub:
                 self._observe("first_seat", max(0, now.wall_ms - call.opened_at) / 1000)
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
-    def _not_qualified(self, responder: Responder, call: LiveCall, told: CallDelivery) -> "_Message | None":
+    def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
         """Return `over` if an answer is owed: the person has a seat that the session's token does not qualify for."""
         if responder.pending_for(call.id):
             responder.end_pending(AcceptEvent.ANSWER)
-        elif not told.again:
+        elif not delivery.again:
             return None
-        return self._stand_down(call, responder, told, "over")
+        return self._stand_down(call, responder, delivery, "over")
 
-    def _stand_down(self, call: LiveCall, responder: Responder, told: CallDelivery, reason: Reason) -> "_Message":
+    def _stand_down(self, call: LiveCall, responder: Responder, delivery: CallDelivery, reason: Reason) -> "_Message":
         """Return a standdown for this reason, and note that the session's `call` or task is withdrawn."""
-        told.over = told.again = False
-        told.full = reason == "full"
-        told.task = 0
+        delivery.over = delivery.again = False
+        delivery.full = reason == "full"
+        delivery.task = 0
         if reason == "over":
-            told.notified = 0
+            delivery.notified = 0
         self.standdowns[reason] += 1
         self._note_last_sent(responder, call, reason)
         return _Message(STANDDOWN, call.standdown(reason))
@@ -564,9 +571,9 @@ class CallHub:
 
     def _delivery(self, call: LiveCall, responder: Responder) -> CallDelivery:
         """Return the record of what the session was sent about a call; create it if there is none."""
-        found = call.told.get(responder.row)
+        found = call.deliveries.get(responder.row)
         if found is None:
-            found = call.told[responder.row] = CallDelivery()
+            found = call.deliveries[responder.row] = CallDelivery()
             responder.calls.add(call)
         return found
 
@@ -617,7 +624,7 @@ class CallHub:
         self._near.discard(call.index_slot)
         self._widening.discard(call)
         self._update_seated(call, call.summary, CallSummary(over=True))
-        for row in call.told:
+        for row in call.deliveries:
             self._responders.get(row).calls.discard(call)
         for calls in self._noted.values():
             calls.discard(call)

@@ -76,7 +76,7 @@ class LiveCall:
         self.opened_at = 0  # when its first content that was read was issued, in ms since 1970
         self.first_acceptance = 0  # the number of the first seat request that was read
         self.state: CallState | None = None  # None while no content can be decrypted
-        self.told: dict[int, CallDelivery] = {}  # by row
+        self.deliveries: dict[int, CallDelivery] = {}  # by row
         self.released: dict[Person, int] = {}  # people who have released a seat, and the number of that entry
         self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
         self.summary = CallSummary()
@@ -244,30 +244,30 @@ class LiveCall:
         """Start to count for a new revision."""
         self.called = 0
 
-    def note_notified(self, told: CallDelivery, revision: int) -> None:
+    def note_notified(self, delivery: CallDelivery, revision: int) -> None:
         """Note that `call` was handed to the session's transport."""
-        told.notified, told.called, told.full, told.unsure = revision, revision, False, False
-        told.unacked = [*told.unacked, revision][-ACKS_KEPT:]
+        delivery.notified, delivery.called, delivery.full, delivery.unsure = revision, revision, False, False
+        delivery.unacked = [*delivery.unacked, revision][-ACKS_KEPT:]
         self.called += 1
         self._count(Counts(sent=1), revision)
 
-    def note_ack(self, told: CallDelivery, revision: int) -> bool:
+    def note_ack(self, delivery: CallDelivery, revision: int) -> bool:
         """Count that a revision was shown, if it was sent on this connection and is not counted yet (M5)."""
-        if revision not in told.unacked:
+        if revision not in delivery.unacked:
             return False
-        told.unacked.remove(revision)
+        delivery.unacked.remove(revision)
         self._count(Counts(acked=1))
         return True
 
-    def note_declined(self, told: CallDelivery) -> None:
+    def note_declined(self, delivery: CallDelivery) -> None:
         """Note that the session has declined, so it does not count as notified any more (RN2)."""
-        if self.state is not None and told.called == self.state.revision:
+        if self.state is not None and delivery.called == self.state.revision:
             self.called -= 1
-            told.called = 0
-        if told.notified > told.refused:  # once per revision, even if the session accepts and declines again
-            told.refused = told.notified
-            self._count(Counts(declined=1), told.notified)
-        told.declined = True
+            delivery.called = 0
+        if delivery.notified > delivery.refused:  # once per revision, even if the session accepts and declines again
+            delivery.refused = delivery.notified
+            self._count(Counts(declined=1), delivery.notified)
+        delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
         """Add to the counts of the call, and to those of the revision."""
