@@ -209,7 +209,7 @@ class CallHub:
             responder.end_pending(AcceptEvent.ACCEPT)
             responder.pending = PendingAccept(call_id, eta_s, now.monotonic)
             self._ask(AcceptRequest(responder, responder.pending))
-        elif pending := responder.pending_for(call_id):  # one at a time (RV4); the client repeats others
+        elif pending := responder.pending_for(call_id):  # one at a time (RV4): the client repeats others
             pending.on(AcceptEvent.ACCEPT)
             pending.last_sent = None  # so that this `accept` gets an answer, too
 
