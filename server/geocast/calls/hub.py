@@ -188,7 +188,8 @@ class CallHub:
         if responder.person in call.released and call.seat_of(responder.person) is None:
             delivery.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
-                # The session may have a task whose seat was released on another connection. Then it must be sent `left`.
+                # The session may have a task whose seat was released on another connection. Then it must be sent
+                # `left`.
                 delivery.task = held
 
     # ---- messages from sessions ------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class LiveCall:
         self.opened_at = 0  # when the first content read was issued, in ms since 1970
         self.first_acceptance = 0  # the number of the first seat request that was read
         self.state: CallState | None = None  # None while no content can be decrypted
-        self.deliveries: dict[int, CallDelivery] = {}
+        self.deliveries: dict[int, CallDelivery] = {}  # by row, the session's number
         self.released: dict[Person, int] = {}  # by person: the number of the entry that released the seat
         self.lost: dict[Person, Seat] = {}  # seats that the log has lost (Rule 3)
         self.summary = CallSummary()
