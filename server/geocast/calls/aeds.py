@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MOST = 3  # the largest number of defibrillators in a task (RI2)
 MAX_WHERE = 255  # characters; the longest value that OpenStreetMap allows. Longer texts are truncated
 MAX_SHORT = 32  # characters in a code or a level; a longer value is dropped, because half a code opens nothing
-NAMED = 10  # the most record numbers that are logged for one fault
+NAMED = 10  # the largest number of record numbers that are logged for one fault
 
 _ID = re.compile(r"[!-~]{1,128}")
 # Values of OpenStreetMap's `opening_hours` for a place that is never open, with or without a comment in quotes.

@@ -60,7 +60,7 @@ from .responders import Responder, ResponderRights, Responders
 from .state import CallState, Seat, place_of
 
 HOLDING_S = 30.0  # how long a session's `holding` is remembered for calls that this process has not read yet (R5e)
-UNKNOWN_KEPT = 256  # the most calls that are remembered from one session's `holding`
+UNKNOWN_KEPT = 256  # the largest number of calls that are remembered from one session's `holding`
 REPORT_S = 5.0  # a report that comes sooner after the session's last one is ignored (M20)
 JITTER_S = 0.1  # longest random delay of a wave, so that not all processes widen a call at once (RN2)
 UNANSWERED_S = 60.0  # a call counts as unanswered if nobody has accepted it within this time

@@ -30,7 +30,7 @@ from .spherical_polygon import SPREAD, Plane
 TOLERANCE_M = 100.0  # for simplifying zones (rule CZ1)
 TIDY_M = 10.0  # for simplifying joined polygons, whose corners are rounded
 SHORT_DEG = 0.01  # an edge that spans less longitude and latitude than this is within 0.1 m of its arc
-MAX_EDGES = 1_000_000  # the most edges of a ring after its edges are split
+MAX_EDGES = 1_000_000  # the largest number of edges of a ring after its edges are split
 MAX_WORK = 9_000  # the limit of `work` for pieces to join: 0.1 s, up to four times per message (rule HD3)
 WORK_OF_PIECE = 12  # a piece takes as much work as this number of corners, in addition to its own corners
 _TOO_WIDE = "must have every corner less than 60° from the middle of all corners"

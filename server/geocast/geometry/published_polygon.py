@@ -30,9 +30,9 @@ from . import lazy_shapely as shapely
 from .sphere import EARTH_RADIUS_M, Disc, Floats, unit_vectors
 from .spherical_polygon import SPREAD, Edges, Plane
 
-MAX_POSITIONS = 2_500  # the most positions of a requested ring (rule A16)
-MAX_CORNERS = 500  # the most corners of a published area (rule P12)
-MAX_PIECES = 5_000  # the most pieces into which the edges of a ring are split, before it is simplified (rule B7)
+MAX_POSITIONS = 2_500  # the largest number of positions of a requested ring (rule A16)
+MAX_CORNERS = 500  # the largest number of corners of a published area (rule P12)
+MAX_PIECES = 5_000  # the largest number of pieces after a ring's edges are split, before it is simplified (rule B7)
 STRAY_M = 10.0  # the greatest distance from a piece of an edge to its arc (rule B7)
 SAME_M = 0.1  # an edge whose distance from its arc is at most this needs no buffer (rule B9)
 TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
@@ -157,7 +157,10 @@ class RequestedPolygon:
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
-        """Return the tolerance up to which each corner remains, in radii of the sphere (see `corner_depths`)."""
+        """Return, for each corner, the tolerance up to which it remains, in radii of the sphere.
+
+        See `corner_depths`.
+        """
         if self._depths is None:
             self._depths = corner_depths(self.lng, self.lat, TOLERANCES_M[0])
         return self._depths
@@ -493,7 +496,10 @@ def box_around(lng: Floats, lat: Floats) -> tuple[Floats, Floats]:
 
 
 def _line_kept(xy: Floats, first: int, last: int, tolerance: float) -> Iterator[int]:
-    """Yield the indices of the corners that remain of the line from `first` to `last`, without `first`."""
+    """Yield the indices of the corners of a line that remain after simplifying.
+
+    The line goes from corner `first` to `last`. `first` itself is not yielded.
+    """
     line = shapely.linestrings(np.column_stack([xy[first : last + 1], np.arange(first, last + 1)]))
     simple = shapely.simplify(line, tolerance, preserve_topology=False)
     yield from shapely.get_coordinates(simple, include_z=True)[1:, 2].astype(np.intp).tolist()
