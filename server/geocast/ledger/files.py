@@ -103,8 +103,8 @@ class Ledger:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ConfigError(f"ledger {self._folder}: another process writes to it") from None
-            self._mend()
-            self._recall()
+            self._repair()
+            self._read_recent()
             self._stack = undo.pop_all()
         return self
 
@@ -123,7 +123,7 @@ class Ledger:
 
     # ---- at the start ----------------------------------------------------------------------------------------
 
-    def _mend(self) -> None:
+    def _repair(self) -> None:
         """Remove a torn line and a content without a record, which a crash leaves (Rule 1), and find the head."""
         all_days = days(self._folder)
         if all_days:
@@ -146,7 +146,7 @@ class Ledger:
         """Cut off contents at the end of the file whose record was never written."""
         kept = 0
         for number, line in lines(path):
-            with _named(path, number):
+            with _errors_name_line(path, number):
                 if chain.read(line)["n"] > self.head.n:
                     break
             kept += len(line)
@@ -161,7 +161,7 @@ class Ledger:
                 file.truncate(size)
                 os.fsync(file.fileno())
 
-    def _recall(self) -> None:
+    def _read_recent(self) -> None:
         """Read the files of the last KNOWN_DAYS: check the chain (Rule 2), and remember which entries it has."""
         since = format_time(max(0, self._clock.now().wall_ms - KNOWN_DAYS * DAY_MS))[:10]
         at: ChainHead | None = None
@@ -169,14 +169,14 @@ class Ledger:
             path = self._folder / f"{day}{CHAIN}"
             contents = self._contents(self._folder / f"{day}{CONTENT}")
             for number, line in lines(path):
-                with _named(path, number):
+                with _errors_name_line(path, number):
                     members, at = chain.follow(at, line[:-1])
                     self._remember(members, contents.get(members["n"]))
 
     def _contents(self, path: Path) -> dict[int, bytes]:
         found = {}
         for number, line in lines(path):
-            with _named(path, number):
+            with _errors_name_line(path, number):
                 kept = chain.read(line)
                 found[kept["n"]] = data_of(kept)
         return found
@@ -191,7 +191,7 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def _named(path: Path, number: int) -> Iterator[None]:
+def _errors_name_line(path: Path, number: int) -> Iterator[None]:
     """Turn an error about a line into a ConfigError that names the line."""
     try:
         yield

@@ -65,39 +65,45 @@ def _pairs(proof: ApprovalProof) -> list[tuple[str, str]]:
     return [(each.protected, each.signature) for each in proof.signatures]
 
 
-def record_of(sight: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
+def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Members, Content] | None:
     """Return the members and the content of an entry's record, or None if the entry gets no record.
 
     Tombstones and entries of other kinds, such as calls, get none. Without `reviewers`, signatures are not checked.
     """
-    entry = sight.entry
+    entry = raw.entry
     if isinstance(entry, OtherKind) or (isinstance(entry, Cancel) and entry.is_tombstone):
         return None
     if entry is None:
-        return _untrusted(sight, "unreadable"), Content(sight.payload, None)
+        return _untrusted(raw, "unreadable"), Content(raw.payload, None)
     proof = entry.proof
-    content = Content(sight.payload if proof is None else proof.form.encode(), proof)
-    if (entry.id, entry.revision) != (sight.id, sight.revision):
-        return _untrusted(sight, "other-place"), content
+    content = Content(raw.payload if proof is None else proof.form.encode(), proof)
+    if (entry.id, entry.revision) != (raw.id, raw.revision):
+        return _untrusted(raw, "other-place"), content
     try:
         signed = [] if proof is None else approvals(_pairs(proof))
         if proof is not None and not 1 <= len(signed) <= MAX_SIGNATURES:
             raise ValueError
     except ValueError:
-        return _untrusted(sight, "signature"), Content(sight.payload, None)
+        return _untrusted(raw, "signature"), Content(raw.payload, None)
     try:
         said = entry if proof is None else form.read(proof.form).says(entry)
     except ValueError:
-        return _untrusted(sight, "other-place"), content
-    if proof is not None and reviewers is not None and (reason := _why_not(proof, reviewers)):
-        return _untrusted(sight, reason), content
+        return _untrusted(raw, "other-place"), content
+    if proof is not None and reviewers is not None and (reason := _distrust_reason(proof, reviewers)):
+        return _untrusted(raw, reason), content
     what, members = _revision(said) if isinstance(said, Revision) else _cancel(said)
     if not _may_be_written(members):
-        return _untrusted(sight, "unreadable"), content
-    return {"what": what, **_named(sight), **members, "approvals": signed, **_broken(signed, reviewers)}, content
+        return _untrusted(raw, "unreadable"), content
+    return {
+        "what": what,
+        **_id_and_revision(raw),
+        **members,
+        "approvals": signed,
+        **_break_glass_keys(signed, reviewers),
+    }, content
 
 
-def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
+def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
     """Return why no reviewer has signed, as the reason of an untrusted record, or "" if at least one has.
 
     How many signatures an alert needs is up to the policy, which the ledger does not know.
@@ -108,7 +114,7 @@ def _why_not(proof: ApprovalProof, reviewers: Reviewers) -> str:
     return "" if signed.persons else "unknown-key"
 
 
-def _broken(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
+def _break_glass_keys(signed: list[list[Any]], reviewers: Reviewers | None) -> Members:
     """Return the member `break_glass` with the keys that were kept in an envelope, or no member if there are none."""
     kids = out_of_envelopes((kid for kid, _ in signed), reviewers or NO_REVIEWERS)
     return {"break_glass": kids} if kids else {}
@@ -130,17 +136,17 @@ def _cancel(entry: Cancel) -> tuple[str, Members]:
     return "cancel", {"source": entry.source, "cancelled_at": format_time(entry.cancelled_at)}
 
 
-def _untrusted(sight: RawEntry, reason: str) -> Members:
-    return {"what": "untrusted", **_named(sight), "reason": reason}
+def _untrusted(raw: RawEntry, reason: str) -> Members:
+    return {"what": "untrusted", **_id_and_revision(raw), "reason": reason}
 
 
-def _named(sight: RawEntry) -> Members:
-    return ({"id": name} if (name := name_of(sight)) else {}) | {"revision": sight.revision}
+def _id_and_revision(raw: RawEntry) -> Members:
+    return ({"id": name} if (name := name_of(raw)) else {}) | {"revision": raw.revision}
 
 
-def name_of(sight: RawEntry) -> str:
+def name_of(raw: RawEntry) -> str:
     """Return the id of an entry, or "" if it does not match the grammar of ids (Rule 2)."""
-    return sight.id if is_id(sight.id) else ""
+    return raw.id if is_id(raw.id) else ""
 
 
 def _may_be_written(members: Mapping[str, str]) -> bool:
@@ -156,21 +162,21 @@ class RecordedEntries:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
         self._last: tuple[int, int] = (0, 0)  # the highest epoch and position
 
-    def has(self, sight: RawEntry, content: Content) -> bool:
+    def has(self, raw: RawEntry, content: Content) -> bool:
         """Return whether an entry was recorded. If its content was deleted, id and revision alone decide."""
-        digests = self._digests.get((name_of(sight), sight.revision), set())
+        digests = self._digests.get((name_of(raw), raw.revision), set())
         return None in digests or _digest(content.data) in digests
 
-    def is_rewound(self, sight: RawEntry, *, is_new: bool) -> bool:
+    def is_rewound(self, raw: RawEntry, *, is_new: bool) -> bool:
         """Return whether an entry shows that the log began a new history.
 
         In a log with epochs the epoch is higher than before. In a log without, a new entry has a position that is not
         higher than the last one.
         """
         epoch, position = self._last
-        if sight.epoch:
-            return 0 < epoch < sight.epoch
-        return is_new and sight.position <= position
+        if raw.epoch:
+            return 0 < epoch < raw.epoch
+        return is_new and raw.position <= position
 
     def add(self, alert_id: str, revision: int, data: bytes | None) -> None:
         """Record that an entry with this content was written; `data` is None if the content was deleted since."""
@@ -202,19 +208,19 @@ class LedgerRecorder:
         self._known = known
         self._reviewers = reviewers
 
-    def take(self, sight: RawEntry) -> bool:
+    def take(self, raw: RawEntry) -> bool:
         """Record an entry if it is new, and return whether it is new and untrusted."""
-        found = record_of(sight, self._reviewers)
-        is_new = found is not None and not self._known.has(sight, found[1])
-        place = {"epoch": sight.epoch} if sight.epoch else {}
-        rewound = self._known.is_rewound(sight, is_new=is_new)
+        found = record_of(raw, self._reviewers)
+        is_new = found is not None and not self._known.has(raw, found[1])
+        place = {"epoch": raw.epoch} if raw.epoch else {}
+        rewound = self._known.is_rewound(raw, is_new=is_new)
         if rewound:
             self._write({"what": "rewound", **place}, None)
-        self._known.reached(sight.epoch, sight.position, rewound=rewound)
+        self._known.reached(raw.epoch, raw.position, rewound=rewound)
         if found is None or not is_new:
             return False
         members, content = found
         hashed, kept = content.sealed()
-        self._write({**members, "content": hashed, **place, "position": sight.position}, kept)
-        self._known.add(name_of(sight), sight.revision, content.data)
+        self._write({**members, "content": hashed, **place, "position": raw.position}, kept)
+        self._known.add(name_of(raw), raw.revision, content.data)
         return bool(members["what"] == "untrusted")

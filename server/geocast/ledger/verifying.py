@@ -39,15 +39,15 @@ def verify(folder: Path, head: ChainHead | None = None, reviewers: Reviewers | N
     `head` is a head that was kept elsewhere; the chain must contain it. Without `reviewers`, signatures are not
     checked.
     """
-    looked = _Looked(folder, head, reviewers)
+    check = _Check(folder, head, reviewers)
     all_days = days(folder)
     without_chain = sorted({*days(folder, CONTENT)} - {*all_days})
     for day in [*all_days, *without_chain]:
-        looked.at_day(day, at_end=day in [*all_days[-1:], *without_chain] and is_being_written(folder))
-    return looked.done()
+        check.check_day(day, at_end=day in [*all_days[-1:], *without_chain] and is_being_written(folder))
+    return check.result()
 
 
-class _Looked:
+class _Check:
     """The state of a check: the head so far, and the counts."""
 
     def __init__(self, folder: Path, wanted: ChainHead | None, reviewers: Reviewers | None) -> None:
@@ -55,23 +55,25 @@ class _Looked:
         self._head: ChainHead | None = None
         self._first = self._records = self._contents = self._signatures = 0
 
-    def at_day(self, day: str, *, at_end: bool) -> None:
+    def check_day(self, day: str, *, at_end: bool) -> None:
         """Check the files of a day. `at_end` means that a process is writing to them: ignore its unfinished lines."""
-        path, beside = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
+        path, content_path = self._folder / f"{day}{CHAIN}", self._folder / f"{day}{CONTENT}"
         # Read the chain first. The writer writes a content before its record, so every record read here has a content.
         chain_lines = _whole(path, at_end=at_end)
-        contents = _contents(beside, at_end=at_end) if beside.exists() else None
+        contents = _contents(content_path, at_end=at_end) if content_path.exists() else None
         for number, line in chain_lines:
             members = self._follow(path, number, line)
             if contents is not None and "content" in members:
                 if members["n"] not in contents:
-                    raise Misfit(f"{path}:{number}: its content is missing in {beside.name}, which was not deleted")
-                self._fits(beside, *contents.pop(members["n"]), members)
+                    raise Misfit(
+                        f"{path}:{number}: its content is missing in {content_path.name}, which was not deleted"
+                    )
+                self._check_content(content_path, *contents.pop(members["n"]), members)
         written = self._head.n if self._head else 0
         for number, _ in (each for n, each in (contents or {}).items() if not at_end or n <= written):
-            raise Misfit(f"{beside}:{number}: belongs to no record of that day (a crash may leave one such line)")
+            raise Misfit(f"{content_path}:{number}: belongs to no record of that day (a crash may leave one such line)")
 
-    def done(self) -> Verified:
+    def result(self) -> Verified:
         """Return the result. Raise Misfit if the head that was kept elsewhere is beyond either end of the chain."""
         head, wanted = self._head or chain.NOTHING, self._wanted
         if wanted is not None and wanted.n > head.n:
@@ -94,7 +96,7 @@ class _Looked:
             raise Misfit(f"{path}:{number}: does not follow the record whose hash was kept elsewhere")
         return members
 
-    def _fits(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
+    def _check_content(self, path: Path, number: int, kept: Members, members: dict[str, Any]) -> None:
         """Raise Misfit if a content does not match its record."""
         try:
             if {"form", "entry"} <= kept.keys():
@@ -106,9 +108,9 @@ class _Looked:
             raise Misfit(f"{path}:{number}: is not the content whose hash record {members['n']} has")
         self._contents += 1
         if "approvals" in members:
-            self._signed(f"{path}:{number}", kept, members["approvals"])
+            self._check_signatures(f"{path}:{number}", kept, members["approvals"])
 
-    def _signed(self, where: str, kept: Members, said: object) -> None:
+    def _check_signatures(self, where: str, kept: Members, said: object) -> None:
         """Raise Misfit if the signatures are not those that the record names or, with reviewers, do not verify.
 
         `said` is the member `approvals` of the record.
