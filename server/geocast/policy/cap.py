@@ -109,8 +109,8 @@ class EventMapping:
         `infos` describe the event in one or more languages. Codes are looked up first, then names of events, then CAP's
         categories. If several lists have one of them, the first list counts.
         """
-        for told in (_codes, _events, _categories):
-            found = [self._by[each] for info in infos for each in told(info) if each in self._by]
+        for keys_of in (_codes, _events, _categories):
+            found = [self._by[each] for info in infos for each in keys_of(info) if each in self._by]
             if found:
                 return min(found)[1]
         return None

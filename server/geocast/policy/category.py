@@ -90,8 +90,8 @@ class Category(BaseModel):
 
     def cap_name(self) -> str | None:
         """Return this category's CAP category in the feed: the first one that `cap` maps, else `cap_category`."""
-        claimed = (claim.removeprefix(CATEGORY) for claim in self.cap if claim.startswith(CATEGORY))
-        return next(claimed, self.cap_category)
+        mapped = (mapping.removeprefix(CATEGORY) for mapping in self.cap if mapping.startswith(CATEGORY))
+        return next(mapped, self.cap_category)
 
     def terms(self, current: Revision | None = None) -> AcceptedTerms:
         """Return the part of this category that is kept with an accepted alert.

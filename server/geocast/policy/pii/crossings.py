@@ -108,7 +108,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     sentence, a word for a closed road, or the start of another clause is between them.
     """
     end, start = first[1], second[0]
-    if not 0 < start - end <= _LONGEST_GAP or any(_parts(tokens, at) for at in range(end, start)):
+    if not 0 < start - end <= _LONGEST_GAP or any(_separates(tokens, at) for at in range(end, start)):
         return False
     if is_ordinal(tokens[second[1] - 1]) and _is_order(tokens, first[0], second[1]):
         return False
@@ -131,7 +131,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
 
 
-def _parts(tokens: TokenList, at: int) -> bool:
+def _separates(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
     if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
         return False  # the car went down Elm Street and crashed at Oak Avenue
