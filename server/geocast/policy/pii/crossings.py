@@ -1,9 +1,12 @@
-"""The finder of crossings: two streets that meet, or a street near another one (rules TX3, HD13).
+"""The finder of crossings: places where two streets meet, or where a street is near another one (rules TX3, HD13).
 
 A street is recognised by its suffix, number or ordinal ("Oak St", "US 75", "5th"). A bare name ("Elm") counts as a
 street only beside such a street, or if the words around it say so ("the Elm/Oak intersection", "Elm and Oak Streets").
 
-Streets that bound a closure or a detour are not a crossing: "Elm Street is closed between Oak Avenue and Pine Road".
+Streets that are the limits of a closure or a detour are not a crossing: "Elm Street is closed between Oak Avenue and
+Pine Road".
+
+In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,20 +44,23 @@ _ABBREVIATIONS = SUFFIXES | _DIRECTIONS | {"dr", "jr", "sr", "mt", "ft"}
 _CORNER_LEADS = _CORNERS | _ABBREVIATED | _CROSSES
 _ANCHORS = {each: _W[f"anchors_{each}"] for each in ("of", "to", "with")}
 _SIGNS = frozenset("&/\\@+")
-_LONGEST_NAME = 6  # most tokens of a bare name: Martin Luther King
-_LONGEST_GAP = 12  # most tokens between two streets that belong together
-_MOST_FILLS = 5  # most tokens between a joining word and the second street
-_SENTENCE = 25  # tokens of a sentence to look at before and after a word
+_LONGEST_NAME = 6  # the largest number of tokens in a bare name, such as Martin Luther King
+_LONGEST_GAP = 12  # the largest number of tokens between two streets that belong together
+_MOST_FILLS = 5  # the largest number of tokens between a joining word and the second street
+_SENTENCE = 25  # the number of tokens before and after a word that count as its sentence
 
 
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of crossings: start and end in the folded text."""
+    """Yield the start and end of each crossing of streets, as indexes of characters in the folded text."""
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield the tokens of each crossing. `titled` is whether all words of the text begin with capitals."""
+    """Yield the tokens of each crossing: the index of the first one, and the index after the last.
+
+    `titled`: whether all words of the text begin with capitals.
+    """
     yield from (
         (first[0], second[1]) for first, second in pairwise(_streets(tokens)) if _is_related(tokens, first, second)
     )
@@ -75,7 +81,10 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 
 
 def _streets(tokens: TokenList) -> list[Span]:
-    """Return the streets of the text that have a suffix, a number, an ordinal or a kind before their name, in order."""
+    """Return the streets of the text, in order, without those that are only a bare name.
+
+    Each has a suffix, a number, an ordinal, or its kind before its name.
+    """
     found: list[Span] = []
     for at, token in enumerate(tokens):
         if (
@@ -96,7 +105,7 @@ def _streets(tokens: TokenList) -> list[Span]:
 
 
 def _is_abbreviated(tokens: TokenList, at: int) -> bool:
-    """Return whether the point at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
+    """Return whether the full stop at `at` follows an abbreviation: "Rd.", "St. Mary's", "J. Smith"."""
     before = tokens[at - 1] if at else tokens.at(len(tokens))
     return before.capital and len(before.text) < 5 and (len(before.text) == 1 or before.lower in _ABBREVIATIONS)
 
@@ -104,8 +113,8 @@ def _is_abbreviated(tokens: TokenList, at: int) -> bool:
 def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     """Return whether the words between two streets say that they meet, or that one is near the other.
 
-    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if the end of a
-    sentence, a word for a closed road, or the start of another clause is between them.
+    The last of these words decides ("in front of the bank *at* Oak Street"). Streets are unrelated if one of these is
+    between them: the end of a sentence, a word for a closed road, or the start of another clause.
     """
     end, start = first[1], second[0]
     if not 0 < start - end <= _LONGEST_GAP or any(_separates(tokens, at) for at in range(end, start)):
@@ -122,7 +131,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
     word = tokens[at].lower
     if word == "on" and at == end:
         return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
-    if word == "from":  # "a block from" is a place; "from" alone may begin a stretch of road
+    if word == "from":  # "a block from" describes a place; "from" alone may begin a stretch of road
         return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
     if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
         return False  # I-80 west of Highway 50
@@ -139,12 +148,18 @@ def _separates(tokens: TokenList, at: int) -> bool:
 
 
 def _is_road_talk(tokens: TokenList, at: int) -> bool:
-    """Return whether the sentence tells people where to drive or stay: its streets are then limits, not a place."""
+    """Return whether the sentence around `at` tells people where to drive or stay.
+
+    Its streets are then limits, not a place.
+    """
     return any(token.lower in _ROAD_TALK for token in tokens[max(at - _SENTENCE, 0) : at + _SENTENCE])
 
 
 def _is_order(tokens: TokenList, start: int, end: int) -> bool:
-    """Return whether ordinals are a date or an order: "May 5th", "the 5th of May", "7th and 8th graders"."""
+    """Return whether the ordinals between `start` and `end` are dates or ranks, not streets.
+
+    Examples: "May 5th", "the 5th of May", "7th and 8th graders".
+    """
     before = tokens[start - 1].lower if start else ""
     both = before == "the" and is_ordinal(tokens[start]) and is_ordinal(tokens[end - 1])
     behind = tokens.at(end)
@@ -153,7 +168,10 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Return the stretch "Elm Street between 5th and 7th", or "from 5th to 7th"; return None for a closed road."""
+    """Return the span of "Elm Street between 5th and 7th", or "Elm Street from 5th to 7th"; None if there is none.
+
+    The limiting word is at `at`. Limits of a closed road are not returned.
+    """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
     if before is None and tokens[behind - 1].lower in _STRETCHES:
@@ -168,9 +186,9 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing "where Elm ends at Oak Street" after `where` at `at`, or None.
+    """Return the span of the crossing in "where Elm ends at Oak Street"; None if there is none.
 
-    Two bare names count only with a word that says that they meet.
+    The word "where" is at `at`. Two bare names count only if a word says that they meet.
     """
     end = _name(tokens, at + 1)
     if end is None:
@@ -187,7 +205,7 @@ def _where(tokens: TokenList, at: int) -> Span | None:
 
 
 def _is_water(name: Sequence[Token]) -> bool:
-    """Return whether a name is that of a river, a mountain or the like."""
+    """Return whether a name is that of a river, a mountain or something similar."""
     return any(token.lower in _WATERS for token in name)
 
 
@@ -197,7 +215,7 @@ def _is_named(tokens: TokenList, at: int) -> bool:
 
 
 def _name(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a street or of a bare name that begins at `at`, or None."""
+    """Return the end (index of the next token) of a street or bare name that begins at `at`; None if there is none."""
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
         at += 2
@@ -215,7 +233,10 @@ def _name(tokens: TokenList, at: int) -> int | None:
 
 
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
-    """Return the end of "corner of Elm" or "cross street: Elm", and of a second street after it, or None."""
+    """Return the end of "corner of Elm" or "cross street: Elm", and of a second street after it; None if there is none.
+
+    The end is the index of the next token.
+    """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
         name += tokens.at(name).text == "-"
@@ -237,7 +258,10 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Return the crossing whose sign ("&", "/", "@" …) is at `at`, or None; one of its streets may be a bare name."""
+    """Return the span of a crossing whose sign ("&", "/", "@" …) is at `at`; None if there is none.
+
+    One of its streets may be a bare name.
+    """
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
     if before is not None and name is not None:
@@ -260,10 +284,11 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Return the crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
+    """Return the span of a crossing whose joining word ("and", "at", "near", "meets") is at `at`.
 
-    One street may be a bare name ("5th and Main"); both may be only if another word says that they meet. "I-35 and US
-    290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
+    Return None if there is none. One street may be a bare name ("5th and Main"). Both may be bare names only if another
+    word says that they meet. "I-35 and US 290" is not a crossing: two numbered roads with "and" are usually a list of
+    closed roads.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -299,7 +324,7 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
 def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
-    """Return a crossing with at least one bare name, if it is sure enough, or None.
+    """Return the span of a crossing with at least one bare name; None if there is none, or if it is too uncertain.
 
     The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them
     and the end of a street after them; one or both are None.
@@ -339,9 +364,9 @@ def _with_bare_name(
 
 
 def _name_before(tokens: TokenList, at: int) -> int:
-    """Return the first token of a bare name that ends at `at`, or `at` if there is none.
+    """Return the index of the first token of a bare name that ends just before `at`; `at` if there is none.
 
-    Of a name in capitals, only the last word is taken: the words before it may be other words.
+    If the name is in capitals, only its last word counts, because the words before it may not belong to it.
     """
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
@@ -377,7 +402,7 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether these tokens are so surely a street that a bare name beside them is another one."""
+    """Return whether the tokens are so certainly a street that a bare name beside them is a street as well."""
     if route(tokens, start) is not None:
         return False  # Highway 50 at Echo Summit
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES

@@ -1,8 +1,10 @@
-"""The finder of units: which units of fire brigade, police and the like were sent, and how many.
+"""The finder of units: which units of fire brigade, police and other services were sent, and how many.
 
 It finds counts, before the word ("two engines") or after it ("units on scene: 4"). It also finds single units: a kind
 with its number ("Engine 12"), a code ("E12"), or a call sign ("1-Adam-12"). Counts of people who are hurt ("two
-firefighters were injured") and of dwellings ("200 units have no water") are no findings.
+firefighters were injured") and of dwellings ("200 units have no water") are not reported.
+
+In all functions, `at` is the index of a token, and the *end* of something is the index of the first token after it.
 """
 
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ _AGENCIES, _SENDS, _COMES = _W["agencies"], _W["sends"], _W["comes"]
 _COUNTED, _SPOKEN = _W["counted"], _NUMBERS | _PHONETIC
 _COUNTABLE = (_PEOPLE - {"police"}) | _COUNTED
 _BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
-_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without those of A-10, B-12, C-4 and M-25
+_HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
 _THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
 _ROADS = frozenset({"a", "b", "m"})  # the M25
@@ -37,15 +39,15 @@ _GROUPS = frozenset(
 _ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
 _UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
-_MAX_COUNT = 3  # most digits of a count
-_MAX_NUMBER = 4  # most digits of a unit's number
-_MOST_BETWEEN = 7  # most tokens between a count and the counted word: two large search-and-rescue teams
-_MOST_LISTED = 12  # most units of one list
-_NEAR = 8  # tokens to look at before and after a count
+_MAX_COUNT = 3  # the largest number of digits in a count
+_MAX_NUMBER = 4  # the largest number of digits in a unit's number
+_MOST_BETWEEN = 7  # tokens between a count and the counted word, at most: two large search-and-rescue teams
+_MOST_LISTED = 12  # the largest number of units in one list
+_NEAR = 8  # the number of tokens before and after a count that are examined
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the places of units and of their numbers: start and end in the folded text."""
+    """Yield the start and end of each unit or count of units, as indexes of characters in the folded text."""
     tokens = text.tokens
     behind = 0
     for at in range(len(tokens)):
@@ -82,9 +84,10 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 
 
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
-    """Return the first token and the end of each unit of a list, such as "two engines, four trucks and a chief".
+    """Return the units of a list such as "two engines, four trucks and a chief".
 
-    The first unit is from `start` to `end`. A bare number is joined to the unit before it: "Engines 3 and 36".
+    Each is given by its first token and its end. The first unit is from `start` to `end`. A bare number is joined to
+    the unit before it: "Engines 3 and 36".
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -103,7 +106,10 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _next_listed(tokens: TokenList, at: int, last: Token) -> int | None:
-    """Return the end of the next unit of a list, after `last`, or None: within a list, less is needed for a finding."""
+    """Return the end (index of the next token) of the next unit of a list; None if there is none.
+
+    `last` is the last token of the unit before. Within a list, a word counts as a unit on weaker evidence.
+    """
     token = tokens[at]
     if token.lower in _COUNTS or _is_number(token):
         bare = last.number and token.number and not (tokens.at(at + 1).word and tokens.at(at + 1).lower in _MEASURES)
@@ -118,7 +124,10 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "one ladder truck", or None: "one firefighter was hurt" does not say who was sent."""
+    """Return the end (index of the next token) of "one ladder truck"; None if there is none.
+
+    "One firefighter was hurt" is not found, because it does not say who was sent.
+    """
     alone = tokens[at].lower in ("single", "lone") or (at > 0 and tokens[at - 1].lower in ("just", "only"))
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
@@ -135,7 +144,10 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Return the end of "4 units", "three fire engines" or "two police cars", or None."""
+    """Return the end of "4 units", "three fire engines" or "two police cars" at `at`; None if there is none.
+
+    The end is the index of the next token. `service`: whether the name of a service has occurred before.
+    """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
         while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
@@ -159,7 +171,7 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
 
 
 def _is_not_sent(tokens: TokenList, at: int, end: int) -> bool:
-    """Return whether the counted persons were hurt, or the counted units are dwellings or goods."""
+    """Return whether the counted people were hurt, or the counted units are dwellings or goods."""
     before, behind = tokens[max(at - _NEAR, 0) : at], tokens[end : end + _NEAR]
     if any(token.lower in _HARM for token in (*before[-2:], *behind[:3])):
         return True
@@ -184,7 +196,7 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "three-engine response" or "12-person crew", or None."""
+    """Return the end (index of the next token) of "three-engine response" or "12-person crew" at `at`, or None."""
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
         member += 1
@@ -195,7 +207,10 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "units on scene: 4", "engines (3)" or "officers x3", or None."""
+    """Return the end of "units on scene: 4", "engines (3)" or "officers x3"; None if there is none.
+
+    The end is the index of the next token.
+    """
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
         end += 1
@@ -210,7 +225,7 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "1-Adam-12", "Three Lincoln 40" or "Adam-12", or None."""
+    """Return the end (index of the next token) of "1-Adam-12", "Three Lincoln 40" or "Adam-12" at `at`, or None."""
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
@@ -230,7 +245,10 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "Engine 12", "Engine No. 12", "Engine Twelve" or "Ladders 3", or None."""
+    """Return the end of "Engine 12", "Engine No.
+
+    12", "Engine Twelve" or "Ladders 3"; None if there is none. The end is the index of the next token.
+    """
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
@@ -242,9 +260,9 @@ def _named(tokens: TokenList, at: int) -> int | None:
 
 
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
-    """Return the end of a unit whose number is spelled out ("Engine Forty-Two"), or None.
+    """Return the end (index of the next token) of a unit whose number is spelled out; None if there is none.
 
-    The unit begins at `at`, and its number at `end`.
+    Example: "Engine Forty-Two". The unit begins at `at`, and its number at `end`.
     """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -257,9 +275,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Return the end of "E12", "RS1" or "E-12", or None: capital letters and a number, joined or with a hyphen.
+    """Return the end (index of the next token) of "E12", "RS1" or "E-12" at `at`; None if there is none.
 
-    `hyphened` are the letters that may be followed by a hyphen.
+    Such a code has capital letters and a number, joined or with a hyphen. `hyphened` has the letters that may be
+    followed by a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
@@ -274,7 +293,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 
 
 def _is_labelled(tokens: TokenList, at: int) -> bool:
-    """Return whether a word before a code, or before a list of codes, says that it is no unit: "Gate B12"."""
+    """Return whether a word before a code, or before a list of codes, shows that it is not a unit: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
         return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
     first = at
