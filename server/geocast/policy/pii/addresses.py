@@ -257,7 +257,10 @@ def _apartment(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_point(tokens: TokenList, at: int) -> bool:
-    """Return whether the token is the full stop after an abbreviated suffix or direction: such as "Pine Rd." or "Main St. W.", not of a sentence."""
+    """Return whether the token is a full stop that belongs to an abbreviated suffix or direction: "Pine Rd.".
+
+    A full stop that ends a sentence is not.
+    """
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 

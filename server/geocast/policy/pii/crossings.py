@@ -391,7 +391,7 @@ def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a name with a plural ("Pine Streets") that begins at `at`, or None."""
+    """Return the end (index of the next token) of a name with a plural ("Pine Streets") at `at`, or None."""
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
         if end > at and token.lower in _PLURALS:

@@ -57,7 +57,7 @@ def units(text: FoldedText) -> Iterator[tuple[int, int]]:
 
 
 def _unit(tokens: TokenList, at: int) -> int | None:
-    """Return the end of a unit, or of a count of units, that begins at `at`, or None."""
+    """Return the end (index of the next token) of a unit, or a count of units, that begins at `at`, or None."""
     token, before = tokens[at], tokens[at - 1].lower if at else ""
     end = _call_sign(tokens, at) if token.digits or token.lower in _SPOKEN else None
     joined = len(token.letters) == 1 and token.digits < _MAX_COUNT and tokens.at(at + 1).start == token.end
