@@ -40,7 +40,7 @@ _INDOOR = {"yes": True, "no": False}
 
 
 class Aed(NamedTuple):
-    """A usable defibrillator. Unknown values are None."""
+    """A usable defibrillator (automated external defibrillator, AED). Unknown values are None."""
 
     id: str
     lat: float
@@ -52,9 +52,10 @@ class Aed(NamedTuple):
     code: str | None  # the code that opens the defibrillator's box
 
     def to_map(self, with_code: bool) -> dict[str, Any]:
-        """Return the JSON object for a task (RI3), always with `open`.
+        """Return the JSON object for a task (RI3), the message that tells a responder where to go.
 
-        Only the responder who fetches it gets the code.
+        `open` is always present. `with_code` is true only for the responder who fetches this defibrillator: only they
+        get the code of its box.
         """
         fields = self._asdict() if with_code else self._asdict() | {"code": None}
         return {key: value for key, value in fields.items() if value is not None or key == "open"}
@@ -117,7 +118,10 @@ def fetch_of(
 
 
 class _Unusable(Exception):  # noqa: N818
-    """The reason why a record is skipped. `expected`: even files without mistakes have such records."""
+    """The reason why a record of the file is skipped.
+
+    `expected`: whether even a file without mistakes has such records.
+    """
 
     def __init__(self, why: str, expected: bool = False) -> None:
         super().__init__(why)
@@ -242,7 +246,10 @@ def _map(value: Any) -> dict[str, Any]:
 
 
 def _word(value: Any) -> str:
-    """Return a tag's value for a comparison. GeoJSON may have true or false where OpenStreetMap has "yes" or "no"."""
+    """Return a tag's value in lower case, for a comparison.
+
+    GeoJSON may have true or false where OpenStreetMap has "yes" or "no".
+    """
     return {True: "yes", False: "no"}.get(value, "") if isinstance(value, bool) else _text(value).casefold()
 
 

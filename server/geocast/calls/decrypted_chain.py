@@ -22,12 +22,15 @@ class DecryptedChain(NamedTuple):
     call: CallState | None
 
     def contents(self) -> Iterator[tuple[CallEntry, Opening, Secret]]:
-        """Yield each content that the call has had: its entry, its public body, and the secret with the exact place."""
+        """Yield each content that the call has had, as its entry, its public body, and its secret (the exact place)."""
         return ((entry, body, secret) for entry, body, secret in self.entries if isinstance(body, Opening))
 
 
 def sealed(keys: CallKeys, call_id: str, number: int, ends_at: int, body: Body, secret: Secret) -> CallEntry:
-    """Return the entry with this number, encrypted by the first of the keys. Raise ValueError if there is no key."""
+    """Return the entry with these public and secret parts, encrypted with the first key.
+
+    Raise ValueError if there is no key.
+    """
     plain, kind = packed(body), kind_of(body)
     return CallEntry(call_id, number, ends_at, kind, plain, keys.seal(call_id, number, kind, plain, packed(secret)))
 

@@ -17,7 +17,10 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class CallAcceptedOut(TypedDict):
-    """The content of a call that was stored. `headline` is present if responders see the category's title instead."""
+    """The answer about the stored content of a call.
+
+    `headline` is "replaced" if responders see the category's title instead of the requested headline.
+    """
 
     id: str
     revision: Number
@@ -28,7 +31,7 @@ class CallAcceptedOut(TypedDict):
 
 
 class CallEndedOut(TypedDict):
-    """The end of a call that was stored."""
+    """The answer about the stored end of a call."""
 
     id: str
     revision: Number
@@ -36,7 +39,10 @@ class CallEndedOut(TypedDict):
 
 
 class SeatOut(TypedDict):
-    """A seat: a responder who goes to the call. `seat` is 0 for a seat beyond those that the call has (RV7)."""
+    """A responder's seat (a place among those who go to the call).
+
+    `seat` is its number; 0 for an additional seat, beyond those that the call has (RV7).
+    """
 
     seat: Count
     role: Role
@@ -90,7 +96,7 @@ def is_open(call: CallState, now: Now) -> bool:
 
 
 def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAcceptedOut:
-    """Return the answer to a request whose content is stored. `asked`: the headline in the request (RY3)."""
+    """Return the answer about the content that `entry` has stored. `asked`: the headline in the request (RY3)."""
     answer: CallAcceptedOut = {
         "id": entry.id,
         "revision": entry.revision,
@@ -104,12 +110,12 @@ def content_answer(entry: CallEntry, opening: Opening, asked: str) -> CallAccept
 
 
 def end_answer(entry: CallEntry, ending: Ending) -> CallEndedOut:
-    """Return the answer to a request whose end of the call is stored."""
+    """Return the answer about the end of a call that `entry` has stored."""
     return {"id": entry.id, "revision": entry.revision, "ended_at": format_time(ending.at)}
 
 
 def state_map(call: CallState, counts: Counts, now: Now) -> CallStateOut:
-    """Return the state of a call: how many sessions were notified, and who goes, but not from where (RZ7)."""
+    """Return the state of a call: how many sessions were notified, and who goes, but not where they are (RZ7)."""
     shown: CallStateOut = {
         "state": _word(call, now),
         "content": call.content,

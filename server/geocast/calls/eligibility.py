@@ -32,9 +32,9 @@ class SeatRequest(NamedTuple):
 
 
 def refusal(call: CallState | None, seat_request: SeatRequest, now: Now) -> Refusal | None:
-    """Return the first reason why this person can't have a seat (RV4); None if a seat can be given.
+    """Return the first reason why this person can't have a seat, a place among those who go (RV4).
 
-    The person must not have a seat of this call already.
+    Return None if a seat can be given. The person must not have a seat of this call already.
     """
     if call is None or call.end is not None or now.wall_ms >= call.opening.expires_at:
         return "over"
@@ -58,7 +58,10 @@ def may_see(call: CallState, may_test: bool) -> bool:
 
 
 def is_near(call: CallState, here: Here) -> bool:
-    """Return whether a place is within the current radius (D2). The formula is that of Rule 1 of `geometry.sphere`."""
+    """Return whether a place is within the current radius of the call (D2).
+
+    The formula is that of Rule 1 of `geometry.sphere`.
+    """
 
     lat, lng, reach_m = here
     near = call.opening.near

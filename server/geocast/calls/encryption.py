@@ -33,7 +33,10 @@ class CantOpen(GeocastError):  # noqa: N818
 
 
 class CallKeys:
-    """The keys of `--call-keys`, in their order: the first encrypts, all decrypt. It is false if there is no key."""
+    """The keys of `--call-keys`, in their order: the first encrypts, all decrypt.
+
+    The object is false if there is no key.
+    """
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         """Use these keys of 32 bytes, given by `kid` (the id of the key)."""
@@ -44,7 +47,10 @@ class CallKeys:
         return bool(self.kids)
 
     def seal(self, id: str, number: int, kind: Kind, plain: bytes, secret: bytes) -> bytes:  # noqa: A002
-        """Return `secret`, encrypted for the entry with these parts. Raise ValueError if there is no key."""
+        """Return `secret`, encrypted for the entry with this id, number, kind and public body.
+
+        Raise ValueError if there is no key.
+        """
         if not self._ciphers:
             raise ValueError("there is no key to encrypt with")
         nonce = os.urandom(NONCE_BYTES)
@@ -70,7 +76,7 @@ NO_CALL_KEYS = CallKeys({})
 
 
 def _bound(id: str, number: int, kind: Kind, plain: bytes) -> bytes:  # noqa: A002
-    """Return the additional authenticated data.
+    """Return the parts of an entry that the encryption protects against changes, as additional authenticated data.
 
     MessagePack writes lengths, so different parts never give the same data.
     """
@@ -99,9 +105,9 @@ def load_call_keys(path: Path) -> CallKeys:
 
 
 def parse_call_keys(data: bytes, source: object) -> CallKeys:
-    """Parse a JWKS of `oct` keys whose `alg` is A256GCM.
+    """Return the keys in a JWKS of `oct` keys whose `alg` is A256GCM.
 
-    Raise ConfigError, without the text of any key, if it is not one.
+    Raise ConfigError if it is invalid. The text of the error never contains a key.
     """
     return CallKeys(sealing_keys_of(data, f"call-keys {source}", "geocast keygen --call"))
 

@@ -74,9 +74,9 @@ INITIAL_CAPACITY = 1 << 10  # number of circles for which address space is reser
 
 
 class AcceptRequest(NamedTuple):
-    """Ask the log for a seat for this session.
+    """A request for a seat for this session.
 
-    `CallHub.seat_request` returns the details of the request. The answer goes to `CallHub.on_answer`.
+    `CallHub.seat_request` returns the details. The answer goes to `CallHub.on_answer`.
     """
 
     responder: Responder
@@ -84,7 +84,7 @@ class AcceptRequest(NamedTuple):
 
 
 class ReleaseRequest(NamedTuple):
-    """Release this person's seat, if the person accepted at this time (ms since 1970; None: at any time)."""
+    """A request to release this person's seat, if it was accepted at this time (ms since 1970; None: at any time)."""
 
     call_id: str
     person: Person
@@ -92,7 +92,7 @@ class ReleaseRequest(NamedTuple):
 
 
 class ReportRequest(NamedTuple):
-    """Store the progress that a person with a seat has reported."""
+    """A request to store the progress that a person with a seat has reported."""
 
     call_id: str
     person: Person
@@ -100,7 +100,10 @@ class ReportRequest(NamedTuple):
 
 
 class RestoreRequest(NamedTuple):
-    """Restore seats of this call that the log has lost after this process read them. `CallHub.lost` lists them."""
+    """A request to restore seats of this call that the log has lost after this process read them.
+
+    `CallHub.lost` lists these seats.
+    """
 
     call_id: str
 
@@ -122,8 +125,8 @@ class CallHub:
         """Serve sessions with rows (session numbers) from 0 to `capacity` - 1.
 
         `open_` decrypts an entry, or returns None if no key does. `ask` accepts a request for a change of the log, and
-        must return before the request is carried out. `observe` is called with durations in seconds and their name:
-        `first_ring`, `accept` or `first_seat`.
+        must return before the request is carried out. `observe` is called with the name of a duration (`first_ring`,
+        `accept` or `first_seat`) and the duration in seconds.
         """
         self.rings = self.acks = self.failed = 0  # `call` messages sent; acknowledged; undecryptable entries
         self.answers: Counter[str] = Counter()
@@ -177,8 +180,8 @@ class CallHub:
     def _trust_holding(self, responder: Responder, call: LiveCall, state: CallState, held: int, now: Now) -> None:
         """Record that a session already has a revision of a call, as a `call` message or as a task (R5).
 
-        If only one of the two clocks has ended the call, the revision is recorded as well, because that clock may be
-        wrong (Rule 4).
+        The record is also made if only one of the two clocks (wall and monotonic) has ended the call, because that
+        clock may be wrong (Rule 4).
         """
         if call.expired_for_sure(now) or not may_see(state, responder.may_test):
             return
@@ -195,7 +198,7 @@ class CallHub:
     # ---- messages from sessions ------------------------------------------------------------------------------------
 
     def accept(self, row: int, call_id: str, eta_s: int | None, now: Now) -> None:
-        """Process an `accept` (M18). The session is owed an answer, at once or after the log has decided."""
+        """Process an `accept` (M18). `frames` returns the answer, at once or after the log has decided."""
         self.answers["accept"] += 1
         responder, call = self._responders.get(row), self._calls.get(call_id)
         delivery = None if call is None else call.deliveries.get(row)
@@ -281,7 +284,7 @@ class CallHub:
     def on_answer(self, request: AcceptRequest, reason: Refusal | None, now: Now) -> bool:
         """Process the log's answer to an `accept`.
 
-        `reason` is None if the log has stored the seat (RV1). Otherwise it is the reason why the seat is refused. The
+        `reason` is None if the log has stored the seat (RV1), and otherwise the reason why the seat is refused. The
         session is sent its task only when the seat is read from the log.
 
         Return False if the log must be asked again: the call has notified the session in the meantime, so the refusal
@@ -342,7 +345,7 @@ class CallHub:
         return call_id in self._calls
 
     def take(self, entry: CallEntry, now: Now) -> None:
-        """Process an entry of the log, and note the sessions that it may concern."""
+        """Process an entry of the log, and remember which sessions it may concern."""
         call = self._calls.get(entry.id)
         if call is None:
             self._arrivals += 1
@@ -369,7 +372,7 @@ class CallHub:
     def _changing(self, call: LiveCall, now: Now) -> Iterator[None]:
         """Change a call in the body of the `with`.
 
-        Afterwards, note the sessions that the change concerns, and count the entries that could not be decrypted.
+        Afterwards, remember which sessions the change concerns, and count the entries that could not be decrypted.
         """
         before, undecrypted_before = call.summary, set(call.undecrypted)
         yield
@@ -392,7 +395,7 @@ class CallHub:
         self._note_concerned(call, state, before, after)
 
     def _note_concerned(self, call: LiveCall, state: CallState, before: CallSummary, after: CallSummary) -> None:
-        """Note the sessions that a change of an open call may concern, in the order of Rule 2."""
+        """Remember the sessions that a change of an open call may concern, in the order of Rule 2."""
         new = after.content != before.content
         notified: list[int] = []
         if not after.full and (new or after.wave != before.wave or after.revision != before.revision):
@@ -408,7 +411,7 @@ class CallHub:
         self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process the end of a call: note who is owed `over` (RJ7), and exclude people with a seat (RQ7)."""
+        """Process the end of a call: its sessions are owed `over` (RJ7), and people with a seat are excluded (RQ7)."""
         end = state.end
         assert end is not None
         self._update_index(call, state)
@@ -474,8 +477,8 @@ class CallHub:
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
         """Return the messages that a session is owed about these calls, and count them as sent.
 
-        `calls`: None for all calls. `wire`: the number of the session's frame format. Standdowns come first, then
-        tasks, then `call` messages (RJ3).
+        `calls`: None for all calls. `wire`: the number of the session's frame format. Messages that withdraw a call
+        (`standdown`) come first, then tasks, then `call` messages (RJ3).
         """
         responder = self._responders.find(row)
         if calls is None:
@@ -509,7 +512,10 @@ class CallHub:
         return calls
 
     def _next_message(self, responder: Responder, call: LiveCall, now: Now) -> "_Message | None":
-        """Return the next message that the session is owed about a call, or None. It counts as sent (Rule 1)."""
+        """Return the next message that the session should get about a call, or None.
+
+        The message counts as sent (Rule 1).
+        """
         state, delivery = call.state, call.deliveries.get(responder.row, _NOTHING)
         if state is None or not may_see(state, responder.may_test):
             return None
@@ -555,7 +561,7 @@ class CallHub:
         )
 
     def _task(self, responder: Responder, call: LiveCall, state: CallState, seat: Seat, now: Now) -> "_Message | None":
-        """Return the task for a seat; None if the place can't be decrypted.
+        """Return the message `task` for a seat; None if the place can't be decrypted.
 
         The exact place is in memory only until the frame is made (RZ2).
         """
@@ -573,7 +579,7 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
-        """Return `over` if the session waits for an answer, else None.
+        """Return a standdown with the reason `over` if the session waits for an answer, else None.
 
         The person has a seat, but the session's token does not qualify for the call (Rule 6).
         """
@@ -584,7 +590,7 @@ class CallHub:
         return self._stand_down(call, responder, delivery, "over")
 
     def _stand_down(self, call: LiveCall, responder: Responder, delivery: CallDelivery, reason: Reason) -> "_Message":
-        """Return a standdown with this reason, and record that the session no longer has a `call` or task."""
+        """Return the message `standdown` with this reason, and record that the session's call or task is withdrawn."""
         delivery.over = delivery.again = False
         delivery.full = reason == "full"
         delivery.task = 0
@@ -609,14 +615,14 @@ class CallHub:
         return found
 
     def _is_busy(self, person: Person | None, now: Now) -> bool:
-        """Return whether a person is excluded: has a seat in another actual call, or had one recently (RQ7)."""
+        """Return whether a person is excluded: they have a seat in another actual call, or had one recently (RQ7)."""
         if person is None or self._resting.get(person, 0.0) > now.monotonic:
             return person is not None
         return any(call.is_actual for call in self._seated.get(person, ()))
 
     @staticmethod
     def _clock_ended(responder: Responder, call: LiveCall) -> bool:
-        """Return whether the log has no end of this call. If so, only a clock has ended the call for this session."""
+        """Return whether only a clock, and no entry of the log, has ended a call that is over for this session."""
         state = call.state
         return (
             state is not None
@@ -650,9 +656,9 @@ class CallHub:
                 self._note_concerned(call, call.state, CallSummary(), call.summary)
 
     def _drop(self, call: LiveCall) -> None:
-        """Forget a call.
+        """Forget an expired call.
 
-        Either the log and both clocks have ended it, or it is so old that the log has forgotten it.
+        Its end was read, or it can't be decrypted, or it is so old that the log has forgotten it.
         """
         del self._calls[call.id]
         self._near.discard(call.index_slot)
@@ -677,17 +683,20 @@ class CallHub:
         return [each.id for each in calls if each.expired_for_sure(now) and now.monotonic >= each.over_by]
 
     def due_to_widen(self, now: Now) -> list[LiveCall]:
-        """Return the calls whose next wave may be due (RN2). The caller must check the number of notified sessions."""
+        """Return the calls whose next wave (a wider radius) may be due (RN2).
+
+        The caller must check the number of notified sessions.
+        """
         return [each for each in self._widening if each.widens_at(0) <= now.monotonic and not each.expired(now)]
 
     def seconds_to_widening(self, now: Now) -> float:
-        """Return the seconds until the next call must be checked for widening; infinite if no call can widen."""
+        """Return the seconds until the next call must be checked for a wider radius; infinity if no radius can grow."""
         calls = (each for each in self._widening if not each.expired(now))
         return min((max(each.widens_at(0), each.check_at) for each in calls), default=inf) - now.monotonic
 
     @property
     def may_widen(self) -> bool:
-        """Whether any call can widen."""
+        """Whether the radius of any call can still grow."""
         return bool(self._widening)
 
     def may_be_open(self, call_id: str, now: Now) -> bool:
@@ -723,7 +732,7 @@ class CallHub:
     def take_counts(self) -> dict[str, Counts]:
         """Return what was sent, acknowledged and declined since the last time, by call and by revision (HD16).
 
-        Start again from zero.
+        The counts start again from zero.
         """
         for call in self._calls.values():
             self.put_back_counts(call.take_counts())
@@ -748,6 +757,6 @@ _NOBODY = Person("")  # a session without a token
 
 
 def _circle(call: CallState) -> Circle:
-    """Return the circle of the current wave. Its centre is that of the published circle `near` (RZ6)."""
+    """Return the circle within which the call notifies now. Its centre is that of the published circle `near` (RZ6)."""
 
     return Circle(call.opening.near.lat, call.opening.near.lng, call.reach_m)

@@ -37,7 +37,7 @@ Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; return
 
 @dataclass(slots=True)
 class CallDelivery:
-    """The messages about a call that one session was sent, or that it says in `holding` that it has already.
+    """A record of the messages about a call that one session has: sent by this process, or named in its `holding`.
 
     `notified`: the newest revision of the call that the session has; 0 if it has none and so is no recipient. `task`:
     the revision of the session's task; 0 if it has none. `full`: the session was sent a standdown with the reason
@@ -106,7 +106,7 @@ class LiveCall:
     # ---- the chain -----------------------------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
-        """Process an entry. If another entry had the same number before, the log has lost that entry (Rule 3)."""
+        """Process an entry. If another entry had the same number before, the log has lost the other one (Rule 3)."""
         known = self._chain.get(entry.revision)
         if self.summary.over or any(entry.sealed == each.sealed for each in self._chain.values()):
             return  # already known, or a copy made by somebody who can write to the log
@@ -186,7 +186,7 @@ class LiveCall:
     # ---- the state -----------------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
-        """Return the seats by person, including seats that the log has lost (Rule 3)."""
+        """Return the seats of the responders who go, by person. Seats that the log has lost are included (Rule 3)."""
         return self.lost | self.state.seats if self.state is not None else {}
 
     @property
@@ -204,11 +204,11 @@ class LiveCall:
         return self.state.seats.get(person) or self.lost.get(person)
 
     def expired(self, now: Now) -> bool:
-        """Return whether either clock has ended the call (Rule 2)."""
+        """Return whether the wall clock or the monotonic clock has ended the call (Rule 2)."""
         return now.monotonic >= self.deadline or now.wall_ms >= self._expires_at
 
     def expired_for_sure(self, now: Now) -> bool:
-        """Return whether both clocks have ended the call."""
+        """Return whether both the wall clock and the monotonic clock have ended the call."""
         return now.monotonic >= self.deadline and now.wall_ms >= self._expires_at
 
     def frames(self, state: CallState) -> tuple[bytes, ...]:
@@ -218,16 +218,16 @@ class LiveCall:
         return self._frames
 
     def standdown(self, reason: Reason) -> tuple[bytes, ...]:
-        """Return the standdown with this reason as frames, one for each wire format."""
+        """Return the message `standdown` with this reason as frames, one for each wire format."""
         found = self._standdowns.get(reason)
         if found is None:
             found = self._standdowns[reason] = in_each_format(standdown_message(self.id, reason))
         return found
 
     def widens_at(self, called: int) -> float:
-        """Return the monotonic time at which the next wave is due if `called` sessions were notified (RN2).
+        """Return the monotonic time at which the radius grows next if `called` sessions were notified (RN2).
 
-        Return infinity if the call is full, over, or in its last wave.
+        Return infinity if the call is full or over, or if the radius is the last one.
         """
         state = self.state
         if state is None or state.end is not None or state.full or state.wave + 1 >= len(state.opening.terms.rings_m):
@@ -282,12 +282,15 @@ class LiveCall:
         delivery.declined = True
 
     def _count(self, more: Counts, revision: int = 1) -> None:
-        """Add to the counts of the call and of the revision."""
+        """Add to the counts of the call, and to those of the revision."""
         for name in {self.id, under_revision(self.id, revision)}:
             self._counts[name] = self._counts.get(name, Counts()).plus(more)
 
     def take_counts(self) -> dict[str, Counts]:
-        """Return what was counted since the last time, by the name under which it is stored. Start again from zero."""
+        """Return what was counted since the last time, by the name under which it is stored.
+
+        The counts start again from zero.
+        """
 
         counts, self._counts = self._counts, {}
         return counts

@@ -66,12 +66,12 @@ def call_message(call: CallState) -> dict[str, Any]:
 
 
 def task_revision(call: CallState, seat: Seat) -> int:
-    """Return the revision of a task (M22): the number of the entry that gave the seat, or of newer content."""
+    """Return the revision of a task (M22): the number of the entry that gave the seat, or that of newer content."""
     return max(seat.entry_number, call.content)
 
 
 def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> dict[str, Any]:
-    """Return the message `task` for a seat (M22).
+    """Return the message `task` (M22), which gives a responder with a seat the exact place.
 
     Only the responder who fetches a defibrillator gets its code (RI3).
     """

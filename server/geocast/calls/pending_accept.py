@@ -29,7 +29,7 @@ from .eligibility import Reason
 
 
 class AcceptState(Enum):
-    """How far an `accept` has come in the log and in the session."""
+    """The state of an `accept`: what the log has decided, and what the session waits for."""
 
     ASKED = "the log has not answered yet"
     WITHDRAWN = "the log has not answered yet, and the session has declined since"
@@ -104,7 +104,7 @@ class PendingAccept:
         return self.state not in (AcceptState.UNWANTED, AcceptState.DONE)
 
     def on(self, event: AcceptEvent) -> bool:
-        """Change the state by an event. Return whether the seat must be released now."""
+        """Change the state by an event. Return True if the seat must be released now."""
         releases = (self.state, event) in RELEASING
         self.state = NEXT[self.state][event]
         return releases

@@ -11,7 +11,7 @@ from .responders import ResponderRights
 
 
 class Calls(Protocol):
-    """The calls of this process, as the stream's hub uses them.
+    """The interface through which the stream's hub uses the calls of this process.
 
     A row is the number of a session in the stream's hub. A session is owed a message if it should get the message and
     was not sent it yet.
@@ -66,7 +66,7 @@ class Calls(Protocol):
         ...
 
     def sweep(self, now: Now) -> None:
-        """Do everything that depends on time alone."""
+        """Do everything that depends only on the passing of time."""
         ...
 
 

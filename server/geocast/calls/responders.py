@@ -77,10 +77,7 @@ class Responder:
         return self.pending if self.pending is not None and self.pending.call_id == call_id else None
 
     def end_pending(self, event: AcceptEvent) -> None:
-        """Apply an event to the pending `accept`, if there is one.
-
-        After the event, the session no longer waits for an answer.
-        """
+        """Apply an event to the pending `accept`, if there is one, and end the session's wait for an answer."""
         if self.pending is not None:
             self.pending.on(event)
             self.pending = None
@@ -90,7 +87,7 @@ class Responders:
     """All sessions with a token, by row and by person; among them the responders, whom calls may concern."""
 
     def __init__(self, capacity: int) -> None:
-        """Serve sessions with rows from 0 to `capacity` - 1."""
+        """Serve sessions with rows (session numbers) from 0 to `capacity` - 1."""
         self._persons: list[Person | None] = [None] * capacity  # by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
         self._known: dict[int, Responder] = {}  # by row
@@ -98,7 +95,7 @@ class Responders:
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty."""
+        """The number of sessions on duty: with a qualification that counts, and a location."""
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
@@ -141,7 +138,10 @@ class Responders:
             self._file(found)
 
     def leave(self, row: int) -> Responder | None:
-        """Forget a session that has ended, and its location. Return its responder; None if it was not one."""
+        """Forget a session that has ended, and its location.
+
+        Return its responder; None if calls did not concern the session.
+        """
         self._name(row, None)
         found = self._known.pop(row, None)
         if found is not None:

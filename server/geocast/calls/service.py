@@ -166,7 +166,10 @@ class CallService:
         return await self._writer.decide_and_append(lambda: self._chain(call_id), decide)
 
     async def end(self, call_id: str, body: Mapping[str, Any], dispatcher: Requester) -> CallOutcome:
-        """End a call. If it has ended already, return its first end. A call that has expired can still be ended."""
+        """End a call.
+
+        If it has ended already, return the answer about its first end. An expired call can still be ended.
+        """
         try:
             reason = Reason(parse_end(body))
         except Invalid as invalid:
@@ -232,7 +235,7 @@ class CallService:
         Do nothing if this person has no seat, or the call is over.
 
         `accepted_at`: give back only the seat that was accepted at that time (ms since 1970), not a later one. Raise
-        LogUnavailable if the log lacks the call, because lost entries will be put back.
+        LogUnavailable if the log lacks the call: lost entries will be put back.
         """
 
         def decide(call: CallState, now: Now) -> tuple[Body, Secret] | None:
@@ -302,8 +305,8 @@ class CallService:
     ) -> None:
         """Append the entry that `decide` makes for an open call.
 
-        Append nothing if `decide` returns None, or if the call is over. Raise LogUnavailable if the log lacks the call,
-        because lost entries will be put back.
+        Append nothing if `decide` returns None, or if the call is over. Raise LogUnavailable if the log lacks the call:
+        lost entries will be put back.
         """
 
         def plan(chain: DecryptedChain | None) -> Plan[None, CallEntry]:
@@ -322,7 +325,7 @@ class CallService:
         return opened_chain(self._keys, await self._log.history(call_id))
 
     async def _complete_chain(self, call_id: str) -> DecryptedChain | None:
-        """Return a chain of which every entry was decrypted, so that a seat may be given.
+        """Return all entries of a call if every entry was decrypted, so that a seat may be given.
 
         Return None if the log has no such call. Raise LogUnavailable if an entry can't be decrypted.
         """
@@ -332,7 +335,7 @@ class CallService:
         return chain
 
     def _visible(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the chain and its call if this dispatcher may see it.
+        """Return the entries and the state of a call that this dispatcher may see.
 
         Raise Problem: 404 if there is no such call, 403 if it belongs to somebody else.
         """
@@ -345,9 +348,9 @@ class CallService:
         return chain, chain.call
 
     def _changeable(self, chain: DecryptedChain | None, dispatcher: Requester) -> tuple[DecryptedChain, CallState]:
-        """Return the chain and its call if this dispatcher may change it now.
+        """Return the entries and the state of a call that this dispatcher may change now.
 
-        Raise Problem: 404, 403 or, if it is over, 410.
+        Raise Problem: 404 if there is no such call, 403 if it belongs to somebody else, 410 if it is over.
         """
         chain, call = self._visible(chain, dispatcher)
         if not is_open(call, self._clock.now()):
@@ -367,7 +370,7 @@ class CallService:
     def _repeated_opening(self, request: RequestedCall, chain: DecryptedChain | None) -> CallOutcome:
         """Return the answer to a request to open a call whose id exists.
 
-        Raise Problem if the existing entry is not the same call.
+        Raise Problem if the existing call or alert is another one.
         """
         if chain is None:
             raise Problem(problems.ID_CONFLICT)
@@ -383,7 +386,7 @@ class CallService:
     async def _policy_violations(self, invalid: Invalid, call_id: str, dispatcher: Requester) -> list[Violation]:
         """Return the policy's rules that a malformed request for new content breaks.
 
-        Return none if the call is unknown, or may not be changed.
+        The list is empty if the call is unknown, or may not be changed.
         """
         with suppress(Problem, LogUnavailable):
             _, call = self._changeable(await self._chain(call_id), dispatcher)
@@ -463,7 +466,7 @@ class CallService:
     # ---- giving seats ----------------------------------------------------------------------------------------------
 
     def _new_seat(self, chain: DecryptedChain, call: CallState, seat_request: SeatRequest, now: Now) -> Acceptance:
-        """Return the entry body that gives the lowest free seat, with its role (RV5)."""
+        """Return the body of an entry that gives the lowest free seat, with its role (RV5)."""
         number = call.free_seat
         assert number is not None, "a call that is full was refused"
         role: Role = call.opening.terms.seats[number - 1]
@@ -491,7 +494,7 @@ class CallService:
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the call of a chain if it is open now."""
+    """Return the call of a chain if it is open now, otherwise None."""
     call = chain.call if chain is not None else None
     return call if call is not None and is_open(call, now) else None
 

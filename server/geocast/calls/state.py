@@ -38,7 +38,7 @@ from ..model.call import (
 
 
 class DecryptedEntry(NamedTuple):
-    """An entry of a call, with its public body and its decrypted secret."""
+    """An entry of a call in the log, with its public body and its decrypted secret."""
 
     entry: CallEntry
     body: Body
@@ -65,7 +65,7 @@ class Seat:
 
 
 class Left(NamedTuple):
-    """The times at which a person accepted and released a seat, in ms since 1970."""
+    """The times at which a person accepted a seat and gave it back, in ms since 1970."""
 
     accepted_at: int
     at: int
@@ -115,7 +115,7 @@ class CallState:
         return self.free_seat is None
 
     def take(self, opened: DecryptedEntry) -> None:
-        """Apply the next entry of the chain."""
+        """Apply the next entry of the call."""
         entry, body, secret = opened
         self.number = max(self.number, entry.revision)
         if self.end is not None:
@@ -161,7 +161,7 @@ def first_state(first: DecryptedEntry) -> CallState | None:
 
 
 def fold(chain: Iterable[DecryptedEntry]) -> CallState | None:
-    """Return the state after a whole chain of entries, in order; None if no entry says what the call is about.
+    """Return the state after all entries of a call, in order; None if no entry says what the call is about.
 
     Some time after the end, the entries with the exact place are deleted. Then the `end` says what the call was about.
     """

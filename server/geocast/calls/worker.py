@@ -56,7 +56,7 @@ ANSWERS = ("accept", "decline")
 
 
 class CallDecisions(Protocol):
-    """Decisions about calls, made from the whole chain in the log.
+    """Decisions about calls, made from all entries of a call in the log.
 
     All methods may raise LogUnavailable. `service.CallService` implements this protocol. The worker imports only the
     protocol, because `CallService` handles the exact places that dispatchers send, and no module that delivers messages
@@ -76,7 +76,7 @@ class CallDecisions(Protocol):
         ...
 
     async def widen(self, call_id: str, ring: int) -> None:
-        """Start the next wave, if `ring` is its index in `rings_m`."""
+        """Widen the search to the radius with the index `ring` in `rings_m`, if it is the next one."""
         ...
 
     async def restore(self, call_id: str, seat: Seat) -> None:
@@ -184,7 +184,7 @@ class CallWorker:
                 self._start_once(call_id, self._expire(call_id))
 
     async def _widen(self, call: LiveCall) -> None:
-        """Start the next wave, if it is due by the number of notified sessions."""
+        """Widen the radius of a call, if that is due by the number of notified sessions."""
         await self._store()
         try:
             called = call.called_of(await self._log.counts(call.count_name))

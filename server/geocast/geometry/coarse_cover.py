@@ -64,7 +64,7 @@ def around(disc: Disc) -> Piece:
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines (publishable polygons) that cover all pieces.
+    """Return at most `most` outlines (polygons that can be published) that cover all pieces.
 
     `finest` is the number of squares along a side of the finest grid to try. Return None if no outlines are found, for
     instance because a piece is too wide for a grid.
@@ -225,9 +225,9 @@ class _Group:
         self._ring = ring
 
     def parts(self, squares: int) -> list[Piece] | None:
-        """Return pieces that cover the marked squares of a grid with `squares` squares along a side.
+        """Return polygons without holes that cover the marked squares of a grid with `squares` squares along a side.
 
-        Return None if there are too many squares, corners or pieces.
+        Return None if there are too many squares, corners or polygons.
         """
         if not self._fits:
             return None
@@ -310,7 +310,10 @@ def _steps(marked: Any) -> int:
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return the pieces as outlines; None if a piece has no area or is too wide (rule A18)."""
+    """Return the pieces as polygons that can be published.
+
+    Return None if a piece has no area or is too wide (rule A18).
+    """
     try:
         return [_outline(piece) for piece in given]
     except ValueError:

@@ -102,7 +102,7 @@ def work(given: Sequence[Piece]) -> int:
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return the piece with fewer corners, and with a `beyond_m` that is larger by the tolerance.
+    """Return the piece with fewer corners, and with a buffer (`beyond_m`) that is larger by the tolerance.
 
     Return the same piece if no corner can be removed, or if too few would remain.
     """
@@ -145,7 +145,7 @@ class _Metres:
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Yield the joined pieces, and those that are not near any other unchanged."""
+        """Yield the pieces after joining those that are near each other. Other pieces are yielded unchanged."""
         beyond_m = max(piece.beyond_m for piece in near)
         # The plane stretches distances, and most where it is farthest from its centre.
         stretch = 1 / math.cos(self.spread) ** 2
@@ -200,7 +200,10 @@ def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
 
 
 def solid(shape: Any, beyond_m: float) -> Iterator[Any]:
-    """Yield polygons without holes that make up the shape. Holes that are covered anyway are filled (Rule 2)."""
+    """Yield polygons without holes that together make up the shape.
+
+    Holes that lie within `beyond_m` of the ring anyway are filled (Rule 2).
+    """
     for part in shapely.get_parts(_valid(shape)):
         if shapely.get_type_id(part) != 3 or shapely.area(part) < 1:  # not a polygon, or less than a square metre
             continue

@@ -148,7 +148,8 @@ class RequestedPolygon:
     def is_publishable(self, ring: "Corners") -> bool:
         """Return whether the polygon may be published with this simplified ring.
 
-        The ring must keep rule A18, and rule A19 unless the polygon itself crosses itself.
+        The ring must not be too wide (rule A18). It must not cross itself, unless the requested ring does so as well
+        (rule A19).
         """
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
