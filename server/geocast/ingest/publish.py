@@ -121,7 +121,7 @@ class Publishing:
         """Append to `alert_log` the entries that this policy allows.
 
         `appended` is called with each entry that was stored, to wake the processes that follow the log. `run_in_thread`
-        runs work that takes milliseconds. `publishers` has the grants of each publisher; if it is None, each publisher
+        runs work that takes milliseconds. `publishers` has the limits of each publisher; if it is None, each publisher
         may do all that the policy allows, at any rate. `reviewers` are the people whose signatures count. `reserves`:
         whether to refuse ids that begin with RESERVED, because this node accepts CAP messages.
         """
@@ -238,8 +238,8 @@ class Publishing:
 
         Raise Problem (422) with every rule of sections 2 and 3 that the body breaks.
 
-        `publisher` is the publisher whose grants limit the request; None for a cancel, which no grant limits.
-        `alert_id` is the id of the alert to revise; None for the first revision.
+        `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
+        id of the alert to revise or cancel; None for the first revision.
         """
         bounds = Bounds() if publisher is None else self.check_publisher(publisher)
         try:
@@ -260,7 +260,7 @@ class Publishing:
     def _violations(
         self, request: Publication | Invalid, bounds: Bounds, now_ms: int, current: Revision | None, *, first: bool
     ) -> list[Violation]:
-        """Return the rules of the policy and of the publisher's grants that a request breaks.
+        """Return the rules of the policy, and the limits of the publisher, that a request breaks.
 
         Invalid fields of the request are not checked. `first`: whether the request is the first revision of its alert.
         """
@@ -278,7 +278,7 @@ class Publishing:
         return sorted(found, key=lambda each: each.type in _CONFIRMATIONS)
 
     def _precomputed(self, request: Publication, publisher: Requester) -> Publication:
-        """Return the request after its slow computations. The request keeps their results."""
+        """Do the slow computations of a request now. Return the same request, which keeps their results."""
         request.outside_jurisdiction(self.check_publisher(publisher))
         if category := self._policy.categories.get(request.category):
             request.precompute(category.simplify_m)
@@ -380,8 +380,8 @@ class Publishing:
     ) -> Revision:
         """Return the revision that `request` becomes.
 
-        Raise Problem (422) with every rule that it breaks. `behind` has the kinds of all earlier revisions. The number
-        of reviewers who have to approve depends on them (HD1).
+        Raise Problem (422) with every rule that it breaks. `behind` has, for each earlier revision, the category and
+        whether something is confirmed. The number of reviewers who have to approve depends on these (HD1).
         """
         now = self._clock.now().wall_ms
         violations = self._violations(request, self.check_publisher(publisher), now, current, first=current is None)
@@ -410,9 +410,9 @@ class Publishing:
     ) -> _E:
         """Return the entry with the proof of its approval, if there is one.
 
-        `alert` is the new revision itself, or the revision that a cancel ends. `behind` has the kinds of all revisions
-        before the entry. Only a dry run may have no approval. Raise Problem (422) if there are `violations`, or if the
-        approval breaks a rule.
+        `alert` is the new revision itself, or the revision that a cancel ends. `behind` has the category of each
+        earlier revision, and whether something is confirmed in it. Only a dry run may have no approval. Raise Problem
+        (422) if there are `violations`, or if the approval breaks a rule.
         """
         proof = approved if isinstance(approved, ApprovalProof) else None
         if approved is not None:
@@ -463,9 +463,10 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 
 
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
-    """Return the history as processes with other keys may read it, if no revision is live for this process (HD7).
+    """Return the history as processes with other keys may read it (HD7).
 
-    Each revision whose signatures this process does not accept is replaced by the revision that it claims to be.
+    If this process accepts a live revision of the alert, the history is returned unchanged. Otherwise, each revision
+    whose signatures this process does not accept is replaced by the revision that it claims to be.
     """
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:

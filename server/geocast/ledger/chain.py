@@ -27,12 +27,12 @@ NOTHING = ChainHead(0, "0" * 64)  # the head of an empty ledger
 
 
 def written(members: Mapping[str, Any]) -> bytes:
-    """Return these members as a line of JSON, without its line break."""
+    """Return a JSON object with these members as one line, without its line break."""
     return json.dumps(members, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 def behind(head: ChainHead, members: Mapping[str, Any]) -> bytes:
-    """Return the line of the record that follows the record at `head`, without its line break."""
+    """Return the line of the record that follows the one with this number and hash (`head`), without its line break."""
     return written({"n": head.n + 1, "prev": head.hash, **members})
 
 
@@ -42,7 +42,10 @@ def digest(data: bytes) -> str:
 
 
 def read(line: bytes) -> dict[str, Any]:
-    """Return the members of a line. Raise ValueError if it is not a JSON object with a number `n` of at least 1."""
+    """Return the JSON object in a line.
+
+    Raise ValueError if the line is not an object with a number `n` of at least 1.
+    """
     try:
         members = load_json(line)
     except (Malformed, UnicodeDecodeError):

@@ -156,7 +156,7 @@ class Ledger:
         self._cut(path, whole, "an incomplete last line")
 
     def _cut_content(self, path: Path) -> None:
-        """Remove contents at the end of the file whose record was never written."""
+        """Remove the last contents of a file if their records were never written."""
         kept = 0
         for number, line in lines(path):
             with _errors_name_line(path, number):

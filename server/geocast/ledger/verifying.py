@@ -115,10 +115,10 @@ class _Check:
             self._check_signatures(f"{path}:{number}", kept, members["approvals"])
 
     def _check_signatures(self, where: str, kept: Members, said: object) -> None:
-        """Raise Misfit if a content's signatures are not those that its record names, or are invalid.
+        """Raise Misfit if a content's signatures are not those that its record names.
 
-        `said` is the member `approvals` of the record. Without reviewers, it is not checked whether signatures are
-        valid.
+        If there are reviewers, also raise it if a signature is invalid, or by somebody else. `said` is the member
+        `approvals` of the record.
         """
         pairs = kept.get("signatures", [])
         try:

@@ -70,7 +70,7 @@ class CircleIndex(Generic[T]):
     """An index of areas, each of which belongs to an item. It finds items by the circles around their shapes."""
 
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
-        """Reserve address space for `capacity` circles. If there are more circles, the columns are copied."""
+        """Reserve address space for `capacity` circles. If there are more circles, the arrays are copied."""
         self._levels = [_Level(width_m) for width_m in WIDTHS_M]
         # Each circle has a slot, which is its index into these columns: x, y, z and radius; the position in its cube's
         # array; the next slot of the same area.

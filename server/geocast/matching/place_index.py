@@ -87,7 +87,12 @@ _NOBODY: tuple[Ints, Floats] = np.empty(0, np.int32), np.empty(0)
 class PlaceIndex:
     """An index of the places of a node's sessions.
 
-    `capacity` is the number of places for which address space is reserved. If there are more, the columns are copied.
+    A place has coordinates and a reach, which is its uncertainty.
+
+    Places are stored in pages of neighbours. A place is identified by its slot, and each page has a ball around all its
+    places. The docstring of the module explains how an area is matched.
+
+    `capacity` is the number of places for which address space is reserved. If there are more, the arrays are copied.
     `page_size` is for tests: small pages split and merge often.
     """
 
@@ -173,7 +178,7 @@ class PlaceIndex:
         return rows, chord2_to_m(chords2)
 
     def _inside(self, shape: KnownShape) -> list[tuple[Ints, Floats]]:
-        """Return the slots and the squared chords of all places inside the shape, in several parts."""
+        """Return the slots of all places inside the shape, and their squared chords to its centre, in several parts."""
         return self._inside_circle(shape) if isinstance(shape, Circle) else self._inside_polygon(shape)
 
     def _inside_polygon(self, polygon: Polygon) -> list[tuple[Ints, Floats]]:

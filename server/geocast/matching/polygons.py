@@ -40,7 +40,12 @@ RUN = 16  # number of consecutive edges (a run) with a common box, which is test
 
 
 class PolygonMatcher:
-    """A polygon, prepared for the test of many places. Arrays of points have shape (3, n): rows x, y, z."""
+    """A polygon, prepared for the test of many places.
+
+    Arrays of points have shape (3, n): rows x, y, z.
+
+    The edges are also grouped into runs of RUN consecutive edges, which share a box.
+    """
 
     def __init__(self, ring: SphericalPolygon) -> None:
         self._ring = ring
@@ -87,7 +92,10 @@ class PolygonMatcher:
         return stretched(angle, farthest) if angle > 0 else 0.0
 
     def _winding_numbers(self, x: Floats, y: Floats, point: Ints, edge: Ints) -> NDArray[Any]:
-        """Return the winding number around each point on the plane, summed over pairs of a point and an edge."""
+        """Return the winding number of the ring around each point on the plane.
+
+        It is summed over pairs of a point and an edge.
+        """
         ends = self._ends.take(edge, axis=1)
         return np.bincount(point, winding(x[point], y[point], ends[:2], ends[2:]), len(y))
 

@@ -69,7 +69,7 @@ class Polygon:
 class OtherShape:
     """A shape of a type that only a later release knows (protocol, rules G2 and G4).
 
-    This release sends such a shape unchanged, but finds no subscribers by it.
+    This release stores and sends such a shape unchanged, but no place counts as inside.
     """
 
     members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
@@ -85,7 +85,10 @@ KnownShape = Circle | Polygon
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The reviewer who decided to publish, and the time of this decision. Stored in the log, never sent."""
+    """The reviewer who decided to publish, and the time of this decision.
+
+    They are stored in the log, and never sent.
+    """
 
     reviewer: str
     approved_at: int
@@ -93,7 +96,10 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A reviewer's signature of a form: a detached JWS (RFC 7515, appendix F). Both members are base64url."""
+    """A reviewer's signature of a form (the text of an approval): a detached JWS (RFC 7515, appendix F).
+
+    Both members are base64url.
+    """
 
     protected: str
     signature: str
@@ -180,10 +186,10 @@ class AlertText:
 class Alert:
     """The content of one revision as it was accepted: defaults filled in, times as numbers, the area as published.
 
-    Only official warnings have the members after `confirm`: publishers can't send them (rule A12). `texts` keeps the
+    Only official warnings have the fields after `confirm`: publishers can't send them (rule A12). `texts` keeps the
     issuer's order. If there are texts, `headline` and `description` equal those of the first text.
 
-    The members are declared in the order in which they are stored (see `members`).
+    The fields are declared in the order in which they are stored (see `members`).
     """
 
     id: str

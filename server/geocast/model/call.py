@@ -36,7 +36,7 @@ class CallEntry(OtherKind):
 
     Code that only knows alerts treats it as an entry of an unknown kind.
 
-    `ends_at` equals the call's `expires_at` in all entries of a chain. `sealed_as` is 0, unless the entry was encrypted
+    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is 0, unless the entry was encrypted
     under another number than its present one. This happens if the log has lost a `claim` or an `end` and puts it back
     under a higher number (rules RV7 and RZ3). Then `sealed_as` is the first number.
     """
@@ -173,7 +173,7 @@ class ExactPlace:
     access: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the `place` of a `task` message. Members that are None are left out."""
+        """Return the `place` of a `task` message. Fields that are None are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -241,7 +241,10 @@ def body_of(entry: CallEntry) -> Body:
 
 
 def secret_of(kind: Kind, opened: bytes) -> Secret:
-    """Return the secret of an entry of this kind from its decrypted bytes. Raise ValueError if they are not one."""
+    """Return the secret of an entry of this kind from its decrypted bytes.
+
+    Raise ValueError if they are not such a secret.
+    """
     return cast(Secret, _read(_SECRETS[kind], opened))
 
 

@@ -18,7 +18,7 @@ def understood(tags: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1_024)  # most subscribers have the same few wishes
 def choice(wanted: tuple[str, ...], offered: tuple[str, ...]) -> int:
-    """Return the index in `offered` of the text for a subscriber that wants `wanted`, the most wanted first.
+    """Return the index in `offered` of the text for a subscriber that wants these languages, the most wanted first.
 
     `wanted` must be a result of `understood`. For each wanted tag in turn, there are three steps: search for an equal
     tag, for a longer tag that starts with it, and for any tag of the same language. The first match is returned;

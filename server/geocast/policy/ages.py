@@ -58,7 +58,7 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield the violations of P4 to P6, in this order.
+    """Yield the violations of the rules on age and expiry (P4 to P6), in this order.
 
     `first`: whether the request follows no revision. `ends_at` is the end of the revision that it follows; None if
     there is none or its end is unknown. Without `lasting`, only P5 is checked.
@@ -86,10 +86,7 @@ def _stale(facts: PolicyFacts, lasting: Lasting, now_ms: int) -> Iterator[Violat
 def _expiry(
     facts: PolicyFacts, lasting: Lasting, now_ms: int, ends_at: int | None, words: Words
 ) -> Iterator[Violation]:
-    """Yield a violation if `expires_at`, as sent or by default, is out of range (P6).
-
-    Another expiry must be possible.
-    """
+    """Yield a violation if `expires_at`, as sent or by default, is out of range (P6)."""
     if facts.occurred_at is None:
         return
     expires_at = facts.expires_at

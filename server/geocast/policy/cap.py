@@ -93,10 +93,16 @@ class Cap(BaseModel):
 
 
 class EventMapping:
-    """Named lists of mappings. The name of the list that has a mapping for an event is looked up here."""
+    """Lists of mappings of CAP events, each list with a name.
+
+    For an event, it finds the list that has a mapping for it.
+    """
 
     def __init__(self, lists: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Prepare the lists. Raise ValueError if a mapping occurs twice, because one of them would have no effect."""
+        """Prepare the lists, given as (name, mappings).
+
+        Raise ValueError if a mapping occurs twice, because one of them would have no effect.
+        """
         self._by: dict[str, tuple[int, str]] = {}
         for n, (name, mappings) in enumerate(lists):
             for mapping in map(_folded, mappings):

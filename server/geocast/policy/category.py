@@ -94,7 +94,7 @@ class Category(BaseModel):
         return Lasting(self.max_age_s, self.default_age_s, self.min_life_s)
 
     def cap_name(self) -> str | None:
-        """Return the CAP category with which this category is in the feed; None if it has none.
+        """Return the CAP category under which this category is published in the feed; None if it has none.
 
         It is the first one in the mappings `cap`, else `cap_category`.
         """

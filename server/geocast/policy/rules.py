@@ -192,8 +192,8 @@ class Policy(BaseModel):
 
         `first`: whether the request is for revision 1. If it is not, `current` is the revision that it would follow;
         None if that is unknown. `covered_km2` is the size of the published area; None if it is unknown. `max_radius_m`
-        is the largest radius that the publisher's grant allows (rule P21); None if only the category limits it. A rule
-        whose inputs are missing or unusable is not checked (rule P9).
+        is the largest radius that this publisher may use (rule P21); None if only the category limits it. A rule whose
+        inputs are missing or unusable is not checked (rule P9).
         """
         category = self.categories.get(facts.category) if facts.category is not None else None
         found: list[Violation] = []
@@ -248,7 +248,7 @@ class Policy(BaseModel):
     def call_violations(
         self, facts: PolicyFacts, now_ms: int, opened: Lasting | None = None, ends_at: int | None = None
     ) -> list[Violation]:
-        """Return the violations of RO1 and RO2 by a call at `now_ms`.
+        """Return the rules that a call breaks at `now_ms` (RO1 and RO2).
 
         Missing or unusable facts are not checked (P9).
 
@@ -280,7 +280,7 @@ def _lets_slip(category: Category) -> bool:
 
 
 def _radii(facts: PolicyFacts, category: Category, granted_m: float | None) -> Iterator[Violation]:
-    """Yield a violation for each radius outside the limits of the category (P7) or of the publisher's grant (P21)."""
+    """Yield a violation for each radius outside the limits of the category (P7) or of the publisher (P21)."""
     least_m, most_m = category.min_radius_m, category.max_radius_m
     if granted_m is not None:
         most_m = min(most_m, granted_m)
@@ -321,5 +321,8 @@ def _area(facts: PolicyFacts, category: Category, covered_km2: float | None) -> 
 
 
 def _in_order(violations: list[Violation]) -> list[Violation]:
-    """Return the violations, those of the protocol's section 2 first (rule H8). Of these, only A21 occurs here."""
+    """Return the violations of rules in the protocol's section 2 first, and then all others (rule H8).
+
+    The only rule of section 2 that occurs here is A21.
+    """
     return sorted(violations, key=lambda each: each.type is not problems.INVALID_VALUE)

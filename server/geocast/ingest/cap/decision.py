@@ -84,7 +84,7 @@ class KnownHistories:
 
     The caller makes the decision, reads what is missing, and makes the decision again, until nothing is missing.
     Example: a message names m. The first decision lacks the histories of the message's own name and of m. The cancel of
-    m goes into n, so the second decision lacks n. The third one has all that it needs.
+    m says that n has replaced m, so the second decision lacks n. The third one has all that it needs.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,10 @@ class KnownHistories:
         self.missing.discard(alert_id)
 
     def __getitem__(self, alert_id: str) -> Sequence[Entry | OtherKind]:
-        """Return the entries of an id. If they were not read yet, return none and add the id to `missing`."""
+        """Return the entries of an id.
+
+        If they were not read yet, return an empty sequence and add the id to `missing`.
+        """
         if alert_id not in self._histories:
             self.missing.add(alert_id)
         return self._histories.get(alert_id, ())
@@ -105,7 +108,7 @@ class KnownHistories:
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """The properties of a message from which it follows which alerts it is about.
+    """The properties of a message that determine which alerts it is about.
 
     `base` is the id for the message's name (its sender and identifier). `references` has a tuple for each other message
     that it names: the ids for the two readings of the reference, the likelier one first. Example: a message of
@@ -131,7 +134,8 @@ class MessageFacts:
 class FoundAlert:
     """An alert to which a message leads: its last revision, the number of its last entry, and its cancel or None.
 
-    `kinds` are the kinds of all its revisions. They decide how many reviewers have to approve the next entry (HD1).
+    `kinds` has the category of each revision, and whether something is confirmed in it. The number of reviewers who
+    have to approve the next entry depends on these (HD1).
     """
 
     revision: Revision
@@ -371,7 +375,7 @@ class _RelatedAlerts:
     # ---- properties of the alerts that were found --------------------------------------------------------------
 
     def live(self) -> list[FoundAlert]:
-        """Return the live alerts that were found, except those that this message has made."""
+        """Return the live alerts (those that have not ended) that were found, except those made from this message."""
         return [
             each
             for each in self._found.values()
@@ -380,6 +384,8 @@ class _RelatedAlerts:
 
     def targets(self) -> tuple[bool, list[FoundAlert]]:
         """Return whether the message is too late for the live alerts, and the live alerts that it is about.
+
+        A live alert is one that has not ended. Its current message is the one from which its last revision was made.
 
         If the message names the current message of some live alerts, it is about these alerts (CP11, CP17). Example: an
         issuer repeats its whole history in every message. The current message of alert A is m-2, and that of alert B is
@@ -420,7 +426,7 @@ class _RelatedAlerts:
         return []
 
     def successor(self) -> tuple[str, int]:
-        """Return the id of the alert that has taken this message's place, and how long the log remembers this.
+        """Return the id of the alert that has taken this message's place, and how long the log remembers this fact.
 
         The id is "" if there is no such alert. The time is in ms since 1970.
         """
@@ -482,7 +488,7 @@ class _RelatedAlerts:
         return bool(generations)
 
     def _generations(self, base: str) -> Iterator[str]:
-        """Yield the ids for this name at which the log has entries.
+        """Yield the ids for this name at which the log has entries: one for each message that was published as new.
 
         The log may forget the first id before the second one, so a missing first id does not end the search.
         """
@@ -502,7 +508,8 @@ class _RelatedAlerts:
     def _visit_message(self, first_id: str, *, of_name: bool) -> Iterator[str]:
         """Add the alerts of a message.
 
-        Yield the ids of the alerts that replaced them, which have to be visited next.
+        Yield the ids of the alerts that replaced them, which have to be visited next. `of_name`: whether the message
+        has the same name as the message to decide on.
         """
         head = self._histories[first_id]
         self._note_cancel(head)

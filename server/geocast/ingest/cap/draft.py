@@ -52,10 +52,10 @@ _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An alert as it would be published, made from one block of a message, after all slow computations.
+    """An alert as it would be published, made from one block of a message, with all slow computations already done.
 
-    `info` is the block's first info (the content in one language). `notes` say what was changed or left out.
-    `areas_left_out` is the number of areas for which no shape, or only part of it, is known.
+    `info` is the content of the block in its first language. `notes` say what was changed or left out. `areas_left_out`
+    is the number of areas for which no shape, or only part of it, is known.
     """
 
     request: Publication
@@ -133,13 +133,13 @@ def drafts(
 
 
 def has_ended(block: Block, now_ms: int) -> bool:
-    """Return whether the block has expired according to the issuer's `expires`."""
+    """Return whether a block (the content of one alert) has expired according to the issuer's `expires`."""
     expires_at = block.infos[0].expires_at
     return expires_at is not None and expires_at <= now_ms
 
 
 class _Drafter:
-    """Makes the drafts of one message, and collects the violations of all its blocks."""
+    """The maker of the drafts of one message. It collects the violations of all blocks of the message."""
 
     def __init__(
         self,
@@ -151,7 +151,10 @@ class _Drafter:
         zones: Zones,
         blocks: int,
     ) -> None:
-        """`blocks` is the number of blocks. They share the work that one message may cause (rule HD3)."""
+        """Prepare to draft a message with this number of blocks.
+
+        All blocks together may cause a limited amount of work (rule HD3).
+        """
         self.violations: list[Violation] = []
         self._message = message
         self._source = source
@@ -221,7 +224,7 @@ class _Drafter:
         return min(info.expires_at, latest)
 
     def _policy_violations(self, request: Publication, placed: "_Placed", at: str) -> Iterator[Violation]:
-        """Yield the rules of the policy and of the source's grants that the request breaks.
+        """Yield the rules of the policy, and the limits of the source, that the request breaks.
 
         The pointers of the violations name elements of the message (rule CP25).
         """
@@ -464,7 +467,10 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
 
 
 def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
-    """Return why a block has no area. The text names the lists of its codes, but no code (rule CP24)."""
+    """Return the error text for a block without a known area.
+
+    The text names the lists of its codes, but no code (rule CP24).
+    """
     names = sorted({code.name for _, area in areas for code in area.codes if _NAMEABLE.fullmatch(code.name)})
     if not any(area.codes for _, area in areas):
         return "must have a polygon, or a circle with a radius"

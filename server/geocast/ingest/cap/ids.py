@@ -24,13 +24,13 @@ def base(source: str, sender: str, identifier: str) -> str:
 
 
 def generation(base_id: str, number: int) -> str:
-    """Return the id for a later message with the same name that was published as new: the `number`th, from 1."""
+    """Return the id of the `number`th message with the same name that was published as new, counted from 1.
+
+    `base_id` is the id of the first such message.
+    """
     return base_id if number == 1 else f"{base_id}:{number}"
 
 
 def block(first_id: str, number: int) -> str:
-    """Return the id of a message's `number`th block (part that becomes one alert), from 1.
-
-    `first_id` is the id of the first block.
-    """
+    """Return the id of the `number`th alert of a message, counted from 1. `first_id` is the id of the first alert."""
     return first_id if number == 1 else f"{first_id}.{number}"

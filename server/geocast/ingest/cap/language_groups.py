@@ -27,7 +27,7 @@ class Block:
 
     @property
     def shapes(self) -> tuple[CapCircle | CapRing, ...]:
-        """The shapes of the block's areas without repeats, in the order of the message."""
+        """The different shapes of the block's areas, in the order of the message."""
         return _shapes(self.infos[0])
 
 
@@ -57,7 +57,10 @@ def is_all_clear(message: CapMessage) -> bool:
 
 
 def _sameness(info: Info) -> object:
-    """Return a value that is equal for all infos of one block. Codes of areas count only if an info has no shapes."""
+    """Return a value that is equal for all infos that belong to the same alert.
+
+    Codes of areas count only if an info has no shapes.
+    """
     shapes = _shapes(info)
     codes = () if shapes else tuple(code for area in info.areas for code in area.codes)
     responses = frozenset(info.response_types)

@@ -62,7 +62,7 @@ class CapCode:
 class Reference:
     """A reference to another message.
 
-    The third part of references, `sent`, is dropped because it is often wrong (rule CP11).
+    The third part of a reference, `sent`, is dropped because it is often wrong (rule CP11).
     """
 
     sender: str
@@ -256,9 +256,9 @@ class _Reader:
         return text
 
     def _word(self, element: Element, at: str, name: str, words: Sequence[str], *, needed: bool = False) -> str:
-        """Return the element's text if it is one of `words`.
+        """Return the element's text if it is one of `words`, otherwise "".
 
-        Otherwise return "", and record a violation unless the element is absent and not `needed`.
+        Record a violation if the element has another text, or if it is absent and `needed`.
         """
         text = texts.one_line(_first(element, name))
         text = _OLD_WORDS.get(text, text)

@@ -75,7 +75,8 @@ class CapOutcome:
 
     `why` is the reason if the message was ignored. `alerts` and `cancelled` are the entries that the message has made,
     by this request or an earlier one. `notes` say what was changed or left out. `areas_left_out` is the number of areas
-    without a known shape. `stored` has the entries, with tombstones, that were appended by this request.
+    without a known shape. `stored` has the entries that were appended by this request, including tombstones (cancels of
+    ids without an alert).
     """
 
     outcome: str
@@ -126,7 +127,7 @@ class CapIngest:
         """Accept messages of these sources under this policy.
 
         `appended` is called with each entry that was stored. `run_in_thread` runs work that takes milliseconds.
-        `publishers` has the grants of each source, by its name; if it is None, each source may do all that the policy
+        `publishers` has the limits of each source, by its name; if it is None, each source may do all that the policy
         allows. `zones` has the shapes for the codes of areas.
         """
         self.sources = sources
@@ -140,7 +141,10 @@ class CapIngest:
         self._rates = Rates()
 
     def with_config(self, policy: Policy, sources: CapSources, publishers: Publishers | None = None) -> "CapIngest":
-        """Return a copy with another policy, sources and grants. Messages in progress continue under the old ones."""
+        """Return a copy with another policy, other sources and limits.
+
+        Messages in progress continue under the old ones.
+        """
         after: CapIngest = copy(self)
         after._policy, after.sources, after._publishers = policy, sources, publishers
         return after
@@ -210,7 +214,7 @@ class CapIngest:
     async def _read_and_decide(self, reading: MessageReading) -> tuple[Decision, int]:
         """Return the decision on a message, and the time for which it was made, in ms since 1970.
 
-        While `decide` needs more histories, they are read and it is called again.
+        While `decide` needs more histories, read them and call `decide` again.
         """
         known, now_ms = KnownHistories(), self._clock.now().wall_ms
 
@@ -282,7 +286,7 @@ def _why_ignored(message: CapMessage) -> str:
 
 
 def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> MessageFacts:
-    """Return the facts from which it follows where to search the log for the message and its references."""
+    """Return the facts that are needed to search the log for the message and for the messages that it names."""
     own = ids.base(source.name, message.sender, message.identifier)
     references, names_itself = [], False
     for each in message.references:
@@ -413,7 +417,7 @@ class PlannedEntries:
     def _cancel_reason(self) -> str:
         """Return the issuer's words on why the alert is over, in the message's first language.
 
-        They are the headline, unless this only repeats the event, or else the note.
+        They are the headline. If it is missing or only repeats the event, they are the note.
         """
         if not self._reading.facts.cancels:
             return CANCEL_REASON  # an earlier message has called off the alerts, and this one is late

@@ -85,7 +85,7 @@ NO_ZONES = Zones({})
 
 
 def joined(given: Iterable[Piece], simplify_m: float, most_work: int = MAX_WORK) -> list[Piece]:
-    """Return the polygons of one block's zones, with those that touch joined into one (rule CZ2).
+    """Return the polygons of one alert's zones, with those that touch joined into one (rule CZ2).
 
     If the result is too large for one alert, polygons that are up to `simplify_m` metres apart are joined, too, across
     the smallest gap that makes the result small enough. Example: an archipelago of 300 islets is joined across gaps of
@@ -121,7 +121,7 @@ def _fit(found: Sequence[Piece], simplify_m: float) -> bool:
 
 
 def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
-    """Return the pieces as polygons that can be published, without pieces that rounding would turn into a line."""
+    """Return the polygons in publishable form, without those that rounding would turn into a line."""
     found = []
     for ring, beyond_m in given:
         with contextlib.suppress(ValueError):  # rounding left fewer than three corners; all pieces keep A18
@@ -184,7 +184,7 @@ def _pieces(path: Path, n: int, name: tuple[str, str], feature: Any) -> Iterator
 
 
 def _polygons(at: str, geometry: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the polygons of a geometry, each as its name for error messages and its list of rings."""
+    """Yield the polygons of a geometry. Each is given by its name for error messages, and its list of rings."""
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     coordinates = geometry.get("coordinates") if kind in ("Polygon", "MultiPolygon") else None
     polygons = [coordinates] if kind == "Polygon" else coordinates

@@ -50,7 +50,10 @@ class Bounds:
         return self.jurisdiction is None or self.jurisdiction.contains(lat, lng)
 
     def covers(self, corners: Sequence[tuple[float, float]]) -> bool:
-        """Return whether the publisher may publish in a ring. It is not stored. `corners` are (latitude, longitude)."""
+        """Return whether the publisher may publish in a ring, which is not stored.
+
+        `corners` are (latitude, longitude) in degrees.
+        """
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
@@ -109,7 +112,7 @@ class Publishers:
         return self.tables.get(sub) or self.tables.get(ALL_OTHERS)
 
     def rates(self, sub: str) -> tuple[Rate, ...]:
-        """Return how often a publisher may publish and revise (rule PG2)."""
+        """Return the largest rates at which a publisher may publish and revise (rule PG2)."""
         bounds = self.of(sub) or Bounds()
         return Rate(bounds.per_minute or PER_MINUTE, 60), Rate(bounds.per_hour or PER_HOUR, 3600)
 
@@ -127,7 +130,7 @@ class Publishers:
         return "; ".join([own, *(f"of {json.dumps(name)}: {each.summary()}" for name, each in self.issuers.items())])
 
     def warnings(self, categories: Mapping[str, object]) -> list[str]:
-        """Return warnings for the operator. `categories` are those of the policy."""
+        """Return warnings for the operator about the tables. `categories` are those of the policy."""
         tables = [bounds for each in (self, *self.issuers.values()) for bounds in each.tables.values()]
         named = {each for bounds in tables for each in bounds.categories or ()}
         unknown = sorted(named - categories.keys())

@@ -63,7 +63,10 @@ def read_publishers(path: Path | None) -> bytes | None:
 
 @lru_cache(maxsize=1)  # so that a reload of unchanged files takes no time
 def parse_publishers(read: bytes, path: Path | None) -> Publishers:
-    """Parse the result of `read_publishers`. Raise ConfigError if it is invalid, with all mistakes in the TOML."""
+    """Return the publishers in the result of `read_publishers`.
+
+    Raise ConfigError if it is invalid, with all mistakes in the TOML.
+    """
     text, maps = msgpack.unpackb(read)
     tables = _tables(text, path)
     parsed: dict[tuple[str, str], _Table] = {}
@@ -130,7 +133,7 @@ def _tables(text: bytes, path: Path | None) -> dict[tuple[str, str], Any]:
 
 
 def _section(section: object) -> dict[str, Any]:
-    """Return the tables of a section that only has `publishers`. Return none if it has anything else."""
+    """Return the tables of a section that only has `publishers`. Return no tables if it has anything else."""
     match section:
         case {"publishers": dict(tables), **others} if not others:
             return tables
