@@ -61,8 +61,8 @@ from .state import CallState, Seat, place_of
 
 HOLDING_S = 30.0  # how long a session's `holding` is remembered for calls that this process has not read yet (R5e)
 UNKNOWN_KEPT = 256  # the largest number of calls that are remembered from one session's `holding`
-REPORT_S = 5.0  # a report that comes sooner after the session's last one is ignored (M20)
-JITTER_S = 0.1  # longest random delay of a wave, so that not all processes widen a call at once (RN2)
+REPORT_S = 5.0  # a report is ignored if the session's last one was less than this time ago (M20)
+JITTER_S = 0.1  # longest random delay before a radius grows, so that not all processes try it at once (RN2)
 UNANSWERED_S = 60.0  # a call counts as unanswered if nobody has accepted it within this time
 KEPT_S = 86_400.0  # an expired call without an `end` is forgotten after this time; the log forgets it then, too
 STANDDOWN, TASK, CALL = range(3)  # the order of messages in one write (RJ3)
@@ -128,7 +128,9 @@ class CallHub:
         must return before the request is carried out. `observe` is called with the name of a duration (`first_ring`,
         `accept` or `first_seat`) and the duration in seconds.
         """
-        self.rings = self.acks = self.failed = 0  # `call` messages sent; acknowledged; undecryptable entries
+        self.rings = self.acks = self.failed = (
+            0  # numbers of `call` messages sent, of acknowledgements, of undecryptable entries
+        )
         self.answers: Counter[str] = Counter()
         self.standdowns: Counter[Reason] = Counter()
         self.seats: Counter[str] = Counter()  # by role: how often an `accept` was answered by a task
@@ -191,8 +193,7 @@ class CallHub:
         if responder.person in call.released and call.seat_of(responder.person) is None:
             delivery.unsure = True
             if call.first_acceptance <= held < call.released[responder.person]:
-                # The session may have a task whose seat was released on another connection. Then it must be sent
-                # `left`.
+                # The session may have a task whose seat was released on another connection. Then it is owed `left`.
                 delivery.task = held
 
     # ---- messages from sessions ------------------------------------------------------------------------------------
@@ -205,7 +206,7 @@ class CallHub:
         if delivery is not None:
             delivery.declined = False
         if call is not None and self._has_task(responder, call, now):
-            self._delivery(call, responder).again = True  # RV3
+            self._delivery(call, responder).again = True  # the same seat is confirmed (RV3)
             self._note(row, call, first=True)
         elif reason := self._refusal(responder, call_id, eta_s, now):
             self._refuse(responder, call_id, reason)

@@ -30,7 +30,7 @@ from .state import CallState, DecryptedEntry, Seat, fold
 
 MAX_LIFE_S = 7_200.0  # longest lifetime that a policy can give a call; assumed for a call that can't be decrypted
 WIDEN_S = 0.2  # time from one wave to the next if fewer than `enough` sessions were notified (RN2)
-ACKS_KEPT = 3  # a session can acknowledge only so many of the newest revisions, as for alerts (M5)
+ACKS_KEPT = 3  # a session can acknowledge only the newest revisions, up to this number, as for alerts (M5)
 
 Open = Callable[[CallEntry], DecryptedEntry | None]  # decrypts an entry; returns None if no key does
 
@@ -68,7 +68,9 @@ class CallSummary(NamedTuple):
     wave: int = -1
     full: bool = False
     over: bool = False
-    holders: frozenset[tuple[Person, int]] = frozenset()  # people with a seat, and the numbers of the entries
+    holders: frozenset[tuple[Person, int]] = (
+        frozenset()
+    )  # people with a seat, and the numbers of the entries that gave it
 
 
 class LiveCall:
@@ -76,8 +78,8 @@ class LiveCall:
 
     def __init__(self, first: CallEntry, order: int, now: Now) -> None:
         self.id = first.id
-        self.order = order  # the position in the order in which this process has read its calls
-        self.opened_at = 0  # when the first content read was issued, in ms since 1970
+        self.order = order  # number of this call in the order in which this process has read calls
+        self.opened_at = 0  # when the first content that was read was issued, in ms since 1970
         self.first_acceptance = 0  # the number of the first seat request that was read
         self.state: CallState | None = None  # None while no content can be decrypted
         self.deliveries: dict[int, CallDelivery] = {}  # by row, the session's number
@@ -87,8 +89,8 @@ class LiveCall:
         self.undecrypted: set[int] = set()  # numbers of entries that no key decrypts
         self.index_slot = NONE  # slot of the call's circle in the hub's index, or NONE
         self.wave_at = now.monotonic  # when the current wave was read
-        self.called = 0  # sessions of this process notified of the current revision that have not declined
-        self.check_at = 0.0  # when to check again whether to widen, on the monotonic clock
+        self.called = 0  # sessions here that were notified of the current revision and have not declined
+        self.check_at = 0.0  # monotonic time of the next check whether to widen the radius
         self.last_of_first_wave = -1  # row of the farthest session of the first wave, until it is served
         self.suspended = False  # a message was not sent because a clock has ended the call
         self._counts: dict[str, Counts] = {}  # counts to store, by the name under which the log has them
@@ -96,9 +98,7 @@ class LiveCall:
         self._standdowns: dict[Reason, tuple[bytes, ...]] = {}
         self._chain: dict[int, CallEntry] = {}
         self._expires_at = first.ends_at
-        self.over_by = (
-            now.monotonic + MAX_LIFE_S
-        )  # after this time it has expired for sure, even if the wall clock is wrong
+        self.over_by = now.monotonic + MAX_LIFE_S  # by then it has certainly expired, whatever the clocks say
         self.deadline = now.monotonic + MAX_LIFE_S
         if now.wall_ms < first.ends_at:
             self.deadline = min(self.deadline, now.deadline(first.ends_at))

@@ -87,7 +87,7 @@ def task_message(call: CallState, seat: Seat, place: ExactPlace, aeds: Aeds) -> 
         "place": place.to_map(),
         "aeds": [aed.to_map(with_code=aed.id == seat.aed) for aed in near],
     }
-    # If the place was corrected after the seat was given, the seat's defibrillator may not be near any more.
+    # If the place was corrected after the seat was given, the seat's defibrillator may no longer be near.
     fetched = [number for number, aed in enumerate(near) if aed.id == seat.aed]
     return message | {"fetch": fetched[0]} if fetched else message
 

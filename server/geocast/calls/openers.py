@@ -16,7 +16,7 @@ from ..model.call import CallEntry, Opening, body_of
 from ..policy.shares import Shares
 
 MAX_OPEN_CALLS = 1_000
-RETRY_AFTER_S = 5  # by then, one of the open calls may be over
+RETRY_AFTER_S = 5  # after this time, one of the open calls may have ended
 READS_AT_ONCE = 16
 
 

@@ -88,10 +88,10 @@ class Responders:
 
     def __init__(self, capacity: int) -> None:
         """Serve sessions with rows (session numbers) from 0 to `capacity` - 1."""
-        self._persons: list[Person | None] = [None] * capacity  # by row
+        self._persons: list[Person | None] = [None] * capacity  # each session's person, by row
         self._rows: dict[Person, int | set[int]] = {}  # by person: the row, or a set of several rows
-        self._known: dict[int, Responder] = {}  # by row
-        self._here = PlaceIndex(INITIAL_CAPACITY)  # of the sessions on duty
+        self._known: dict[int, Responder] = {}  # the responders, by row
+        self._here = PlaceIndex(INITIAL_CAPACITY)  # the locations of the sessions on duty
 
     @property
     def on_duty(self) -> int:

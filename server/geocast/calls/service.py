@@ -67,9 +67,9 @@ from .openers import Openers
 from .request import RequestedCall, parse_call, parse_content, parse_end
 from .state import CallState, Seat
 
-RESERVED = "cap."  # ids of alerts from CAP messages begin with this
+RESERVED = "cap."  # the prefix of the ids of alerts from CAP messages
 MOST_RETURNS = 20  # a responder who has given back this number of seats of one call gets no more
-REPORT_MS = 5_000  # a report that comes sooner after the seat's last one is dropped (M20)
+REPORT_MS = 5_000  # a report is dropped if the seat's last one was less than this time ago (M20)
 _OVERTAKEN = "this call is being written by others, or its last entry can't be read"
 
 
@@ -198,7 +198,7 @@ class CallService:
         between any two.
         """
         for call_id in await self._log.open_calls(self._now_ms()):
-            await asyncio.sleep(0)  # reading a log in memory would not let other tasks run
+            await asyncio.sleep(0)  # let other tasks run, which reading a log in memory does not
             chain = await self._chain(call_id)
             call = chain.call if chain is not None else None
             if call is None or not dispatcher.may_change(call.opening.issuer, call.opening.source):

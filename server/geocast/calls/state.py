@@ -128,7 +128,7 @@ class CallState:
                 self.wave = max(self.wave, min(ring, len(self.opening.terms.rings_m) - 1))
             case Acceptance() if isinstance(secret, Person) and entry.sealed not in self.accepted_seals:
                 self.accepted_seals.add(entry.sealed)
-                if secret not in self.seats:  # RV3
+                if secret not in self.seats:  # a person has at most one seat (RV3)
                     self._seat(entry, body, secret)
             case Release() if isinstance(secret, Person):
                 was_full = self.full

@@ -153,7 +153,8 @@ class CallWorker:
                 if self.hub.may_widen:
                     await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
-                    # Not `asyncio.wait_for`: in Python 3.11 it loses a cancellation that comes with the event.
+                    # Don't use `asyncio.wait_for`: in Python 3.11 it may lose a cancellation that arrives together with
+                    # the event.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(REST_S):
                             await self._stirred.wait()
@@ -265,7 +266,7 @@ class CallWorker:
             await self._retry(call_id, partial(self._put_back, call_id, seat))
 
     async def _put_back(self, call_id: str, seat: Seat) -> None:
-        await self._service.restore(call_id, seat)  # the service of the current configuration
+        await self._service.restore(call_id, seat)  # each try uses the service of the current configuration
 
     async def _retry(self, call_id: str, do: Callable[[], Awaitable[None]]) -> bool:
         """Call `do` until it succeeds, or until the call is over as far as this process knows (Rule 1).

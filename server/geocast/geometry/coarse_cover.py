@@ -45,11 +45,11 @@ from .spherical_polygon import SPREAD, Plane, angle_between
 GRIDS = (256, 128, 64, 32, 16, 8, 4, 2, 1)  # the numbers of squares along a side of each grid
 WIDE = math.radians(45)  # largest angle from a plane's centre; up to it, distances on the plane are at most doubled
 LEAST_M = 100.0  # the smallest side of a square
-MAX_MARKS = 300_000  # sampled points on the rings, and crossings of rings with rows of a grid; they take 0.1 s
-MAX_STEPS = 8 * MAX_CORNERS  # corners of the marked area; most disappear when its steps are simplified to slopes
+MAX_MARKS = 300_000  # limit of sampled points on rings, plus crossings of rings and rows; it takes 0.1 s
+MAX_STEPS = 8 * MAX_CORNERS  # limit of the marked area's corners; most vanish when steps are simplified to slopes
 FINE = 64  # squares along a side; before grids that are coarser than this, boxes are tried
 MOST_BOXED = 600
-MOST_BRIDGED = 125  # shapes; a shape has three corners, a bridge adds two, and the sum is at most MAX_CORNERS
+MOST_BRIDGED = 125  # limit of shapes: each has three corners, a bridge adds two, and MAX_CORNERS is the limit
 SIDES = 16  # sides of the polygon around a circle
 _SAMPLE = 0.5  # distance between two sampled points on an edge, in squares
 
@@ -261,9 +261,8 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
     The result is an array of bools, indexed [row, column]. Return None if the work would take too long.
     """
     samples = np.ceil(np.abs(end - start).max(axis=0) / _SAMPLE).astype(np.intp) + 1
-    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(
-        np.intp
-    )  # the lowest row whose middle line the edge crosses
+    # `bottom` is the lowest row whose middle line an edge crosses, and `rows` the number of rows that it crosses there.
+    bottom = np.ceil(np.minimum(start[1], end[1]) - 0.5).astype(np.intp)
     rows = np.ceil(np.maximum(start[1], end[1]) - 0.5).astype(np.intp) - bottom
     if samples.sum() + rows.sum() > MAX_MARKS:
         return None

@@ -38,11 +38,9 @@ SAME_M = 0.1  # an edge whose distance from its arc is at most this needs no buf
 TOLERANCES_M = (50, 100, 200, 500, 1_000, 2_000, 5_000)  # tolerances for simplifying (rule B8)
 DECIMALS = 6  # decimals of published degrees, which are exact to 0.11 m (rule B7)
 MAX_COMPARED = 7_000_000  # pairs of edges that GEOS compares in 0.1 s; a ring of 2,500 corners has half as many
-FEW = 4  # rounding may make corners equal, so up to FEW * MAX_CORNERS corners may be left before it
+FEW = 4  # before rounding, there may be FEW * MAX_CORNERS corners, because rounding makes some of them equal
 FEW_PIECES = 2_000  # for fewer pieces than this, the distances of all samples are computed at once
-MAX_LEVELS = (
-    30  # after this number of levels, not every cut is at the farthest corner; a coast of 7,000 corners takes 24
-)
+MAX_LEVELS = 30  # after these levels, not all cuts are at the farthest corner; a coast of 7,000 corners takes 24
 BOX_TURNS = 24  # the number of directions that are tried for a box around a ring
 BOX_MARGIN_M = 0.5  # a box is larger by this on each side, which is more than its rounding error
 NO_AREA = 1e-14  # a ring that is narrower than this (radians) is a line; rounding errors are smaller
@@ -52,7 +50,7 @@ Positions: TypeAlias = Sequence[tuple[float, float]]
 Ints: TypeAlias = NDArray[np.intp]
 
 
-class TooComplex(ValueError):  # noqa: N818 (named after the ring)
+class TooComplex(ValueError):  # noqa: N818 (the name describes the ring)
     """Raised if the work on a ring would take too long (rule HD3)."""
 
 
@@ -241,7 +239,7 @@ class Corners:
         edges = np.diff(np.append(begin, len(step)))
         corners = np.append(begin, len(step))
         found = []
-        for at in self._xy.T:  # the bounds of a chain are its ends, since it goes in one direction
+        for at in self._xy.T:  # a chain goes in one direction, so its ends are its bounds
             low, high = np.minimum(at[corners[:-1]], at[corners[1:]]), np.maximum(at[corners[:-1]], at[corners[1:]])
             overlapping = np.searchsorted(np.sort(low), high, "right") - np.searchsorted(np.sort(high), low, "left")
             found.append(int((overlapping * edges).sum()))
@@ -265,9 +263,8 @@ class Corners:
         u = x + math.sqrt(2) * y
         up = np.diff(u)
         level = up == 0
-        weight = np.exp(u[:-1]) * np.where(
-            level, 1.0, np.expm1(up) / np.where(level, 1.0, up)
-        )  # the mean of e^u on the edge
+        # The weight of an edge is the mean of e^u on the edge.
+        weight = np.exp(u[:-1]) * np.where(level, 1.0, np.expm1(up) / np.where(level, 1.0, up))
         parts = weight * np.diff(y)
         return bool(abs(parts.sum()) * size > NO_AREA * np.abs(parts).sum())
 
@@ -367,7 +364,7 @@ class _Lines:
             too_few = todo[self._stray_m(todo, enough[todo]) > STRAY_M]
             insufficient[too_few], enough[too_few] = enough[too_few], 2 * enough[too_few]
             todo = too_few
-        guess = enough - 1  # the first try: `enough` is nearly always the smallest number
+        guess = enough - 1  # try this first: `enough` is nearly always the smallest number
         while len(todo := np.flatnonzero(enough - insufficient > 1)):
             middle = np.maximum(guess[todo], (enough[todo] + insufficient[todo]) // 2)
             guess[todo] = 0

@@ -169,10 +169,7 @@ class RecordedEntries:
 
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int], set[bytes | None]] = {}
-        self._last: tuple[int, int] = (
-            0,
-            0,
-        )  # the highest epoch and position; the epoch changes when the log loses entries
+        self._last: tuple[int, int] = (0, 0)  # highest epoch (which grows when the log loses entries) and position
 
     def has(self, raw: RawEntry, content: Content) -> bool:
         """Return whether an entry was recorded. If its content was deleted, only id and revision are compared."""

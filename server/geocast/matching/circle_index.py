@@ -33,7 +33,7 @@ RADII_M = tuple(width_m / 4 for width_m in WIDTHS_M[:-1])
 NONE = -1  # returned by `add` for an area without a shape
 # The number of circles for which address space is reserved at the start: 4 MiB. Each circle takes 40 bytes of memory.
 INITIAL_CAPACITY = 1 << 17
-FEW = 24  # up to this number of candidates, a loop is faster than numpy
+FEW = 24  # for at most this many candidates, a loop is faster than numpy
 # Larger than the rounding errors, which are about 1e-16 on the unit sphere. It is added to distances, so that no cube
 # is missed.
 ROUNDING = 1e-12

@@ -49,7 +49,9 @@ class Filters:
         self._uses = [1]  # by number; number 0 is counted once more, so that it is never freed
         self._free: list[int] = []
         self._min_rank = np.zeros(64, np.int8)
-        self._wants: dict[str, NDArray[np.bool_]] = {}  # by category: an array by number, whether the filter wants it
+        self._wants: dict[
+            str, NDArray[np.bool_]
+        ] = {}  # by category: for each filter number, whether it wants the category
 
     def take(self, wanted: Filter) -> int:
         """Return the number of this filter, and count one more use.

@@ -170,7 +170,7 @@ class PlaceIndex:
         a shape and the centre of this shape.
         """
         found = [part for shape in area for part in self._inside(shape) if len(part[0])]
-        if not found:  # often so: many alerts concern no session of this process
+        if not found:  # this is frequent: many alerts concern no session of this process
             return _NOBODY
         slots = np.concatenate([slots for slots, _ in found])
         chords2 = np.concatenate([chords2 for _, chords2 in found])
@@ -244,7 +244,7 @@ class PlaceIndex:
         places = self._places.view[pages]
         all_chords2 = chord2(places[:, X], places[:, Y], places[:, Z], centre).ravel()
         at = np.flatnonzero(all_chords2 <= limit_chord2(radius_m + self._greatest_reach_m))
-        if len(at) == 0:  # so for nearly all pages that a small circle touches; this saves half of the time
+        if len(at) == 0:  # usually so if the circle is small; this saves half of the time
             return _NOBODY
         chords2 = all_chords2[at]
         inside = chords2 <= limit_chord2(radius_m)

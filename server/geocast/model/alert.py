@@ -303,7 +303,7 @@ class Cancel:
     confirm: Confirm = NOTHING_CONFIRMED
     into: str = ""
     proof: ApprovalProof | None = None
-    issuer: str = ""  # as in a revision
+    issuer: str = ""  # the issuer of the publisher's token, as in `Revision`
 
     @property
     def is_tombstone(self) -> bool:

@@ -27,10 +27,7 @@ from .category import Category, Title
 from .confirmation import unconfirmed_area, unconfirmed_texts
 from .pii import BUILT_IN_REGION, KINDS, PiiDetector, is_region
 
-MAX_PATTERN, MAX_PATTERNS = (
-    200,
-    50,
-)  # the largest numbers of characters in a pattern of the policy, and of patterns of one kind
+MAX_PATTERN, MAX_PATTERNS = 200, 50  # the largest numbers of characters in a pattern, and of patterns of one kind
 SLIP = 1_000  # the factor by which a radius is too large if kilometres were typed for metres
 
 _Key = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
@@ -273,7 +270,10 @@ class Policy(BaseModel):
 
 
 def _lets_slip(category: Category) -> bool:
-    """Return whether an alert is published if kilometres are typed for metres: neither refused (P7) nor held (P23)."""
+    """Return whether an alert is published if its radius was typed in km instead of m.
+
+    Then it is neither refused (P7) nor held (P23).
+    """
     slip_m = SLIP * category.min_radius_m
     held_km2 = math.inf if category.hold_area_km2 is None else category.hold_area_km2
     return category.max_radius_m >= slip_m and held_km2 * 1e6 >= circle_area_m2(slip_m)

@@ -101,7 +101,7 @@ class Turns:
             self._own[subject] = own
             async with own:
                 if pause is not None:
-                    await pause()  # without a turn, so that the turn is free for other subjects
+                    await pause()  # before taking a turn, so that other subjects can use the turn meanwhile
                 async with self._free:
                     yield
 

@@ -96,7 +96,7 @@ class Draft:
             id=alert_id,
             occurred_at=alert.occurred_at if current is None else current.alert.occurred_at,
             texts=self.texts,
-            urgency=self.info.urgency,  # type: ignore[arg-type]  # one of the words
+            urgency=self.info.urgency,  # type: ignore[arg-type]  # always one of the allowed words
             certainty=self.info.certainty,  # type: ignore[arg-type]
             onset_at=self._onset_at(),
             web=self.info.web,
@@ -202,8 +202,8 @@ class _Drafter:
             category=key,
             headline=text.headline,
             description=text.description,
-            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # one of the words
-            status=message.status.lower(),  # type: ignore[arg-type]  # the others are ignored (CP9)
+            severity=info.severity or category.unknown_severity,  # type: ignore[arg-type]  # always an allowed word
+            status=message.status.lower(),  # type: ignore[arg-type]  # messages with others are ignored (CP9)
             threat="community",
             occurred_at=message.sent,
             expires_at=self._expires_at(info, category, notes),
@@ -289,9 +289,7 @@ _POINTERS = {
     "/area": "{at}/area",
     "/approval": "{at}/event",  # the category, which follows from the event, decides which approval is needed
 }
-_UNSIMPLIFIED_M = (
-    20.0  # the largest buffer of a polygon that was not simplified; it covers the distance of edges from arcs (B9)
-)
+_UNSIMPLIFIED_M = 20.0  # the largest buffer without simplification; it covers the distance of edges from arcs (B9)
 
 
 class _Placed:

@@ -90,7 +90,7 @@ class Info:
     severity: str | None  # in lower case; None also for "Unknown"
     urgency: str
     certainty: str
-    begins_at: int | None  # `onset`, else `effective`
+    begins_at: int | None  # from `onset`, or from `effective` if there is no `onset`
     expires_at: int | None
     response_types: tuple[str, ...]
     headline: str

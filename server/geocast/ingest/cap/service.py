@@ -177,7 +177,7 @@ class CapIngest:
         """
         stored: list[Entry] = []
         counted = False
-        first_decision: Decision | None = None  # the decision whose outcome is answered
+        first_decision: Decision | None = None  # the decision whose outcome is the answer
 
         def plan(decided: tuple[Decision, int]) -> Plan[CapOutcome, Entry]:
             nonlocal first_decision

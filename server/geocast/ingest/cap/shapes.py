@@ -87,7 +87,7 @@ def _place(text: str) -> tuple[float, float, bool]:
     found = _PAIR.fullmatch(text)
     if found is None:
         raise ValueError("must have pairs lat,lng of plain decimals")
-    if len(text) > 2 * MAX_DIGITS:  # before float(), whose time grows with the number of digits
+    if len(text) > 2 * MAX_DIGITS:  # check this before float(), whose time grows with the number of digits
         raise ValueError("must have numbers in plain decimals")
     lat, lng = float(found[1]), float(found[2])
     if not -90 <= lat <= 90:

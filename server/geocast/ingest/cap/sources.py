@@ -27,7 +27,7 @@ from ...model.alert import ID_PATTERN
 from .message import is_name
 
 ANY = "*"  # in `senders`: the source may send messages of any sender, as aggregators do
-MIN_SECRET = 32  # the fewest characters of a secret
+MIN_SECRET = 32  # the smallest number of characters of a secret
 MAX_SECRET = 255  # the largest number of characters of a secret, which is CAP Composer's limit for its header
 _NAME = re.compile(ID_PATTERN)
 

@@ -47,7 +47,7 @@ class Zones:
     def __init__(self, by_name: Mapping[tuple[str, str], Sequence[Piece]]) -> None:
         """Index these zones. `by_name` has the polygons of each zone by its `code` and `value`."""
         self._by_name: dict[tuple[str, str], list[Piece]] = {}
-        self._spelled: dict[str, str] = {}  # folded name of a list -> its first spelling in the files
+        self._spelled: dict[str, str] = {}  # by folded name of a list: its first spelling in the files
         for (name, value), found in by_name.items():
             self._spelled.setdefault(folded(name), name)
             self._by_name.setdefault((folded(name), value), []).extend(found)
@@ -124,7 +124,7 @@ def outlines(given: Iterable[Piece]) -> list[RequestedPolygon]:
     """Return the polygons in publishable form, without those that rounding would turn into a line."""
     found = []
     for ring, beyond_m in given:
-        with contextlib.suppress(ValueError):  # rounding left fewer than three corners; all pieces keep A18
+        with contextlib.suppress(ValueError):  # rounding left fewer than three corners (A18 is checked before)
             found.append(RequestedPolygon.of_arcs(ring[0], ring[1], beyond_m))
     return found
 
@@ -211,7 +211,9 @@ def _ring(positions: Any) -> Floats:
     ring = np.array(positions, float).T
     if not ((np.abs(ring[0]) <= 360) & (np.abs(ring[1]) <= 90)).all():
         raise ValueError("must have longitudes of -360 to 360 and latitudes of -90 to 90, the longitude first")
-    ring[0] = np.where(np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0])  # as in messages (CP22 and HD12)
+    ring[0] = np.where(
+        np.abs(ring[0]) > 180, (ring[0] + 180) % 360 - 180, ring[0]
+    )  # as for the shapes in messages (CP22, HD12)
     if (ring[:, 0] != ring[:, -1]).any():
         raise ValueError("must have rings that end where they begin")
     if len({*zip(*ring.tolist(), strict=True)}) < 3:

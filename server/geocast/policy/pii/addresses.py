@@ -20,7 +20,7 @@ _PREFIXES_OF, _PARTICLES, _ORDINALS, _MISREAD = _W["prefixes_of"], _W["particles
 SMALL = (SUFFIXES - _COMMON) | _W["plain"] | {"way"}  # suffixes that also count in lower case: oak st, pine ave
 _CAPITALISED = frozenset({"cl", "close", "parade"})  # suffixes that count only with a capital letter
 DATES = _W["months"] | _W["weekdays"]
-_IN_NAMES = frozenset({"first", "new"})  # First Avenue, New Street
+_IN_NAMES = frozenset({"first", "new"})  # for example: "First Avenue", "New Street"
 _RANGES = frozenset({"-", "to", "through", "thru", "and"})
 _POINTED, _NOT_PLAIN = SUFFIXES | _DIRECTIONS, FUNCTION | SUFFIXES | _PREFIXES | DATES
 _KINDS = _PREFIXES | _PREFIXES_OF
@@ -51,7 +51,7 @@ def _address(tokens: TokenList, at: int) -> int | None:
     elif token.lower in _APARTMENTS:
         end = _apartment(tokens, at)
     elif token.lower in _ORDERS and tokens.at(at + 1).lower in _BLOCKS and tokens.at(at + 2).lower == "of":
-        end = _of_street(tokens, at + 2) or None  # the last block of Elm Street
+        end = _of_street(tokens, at + 2) or None  # for example: "the last block of Elm Street"
     elif token.lower in _BLOCKS:
         end = _block_number(tokens, at + 1 + (tokens.at(at + 1).lower in (":", "#", "no", "number")))
     return end
@@ -65,17 +65,17 @@ def _block(tokens: TokenList, at: int) -> int | None:
     if tokens[at].digits > _MAX_DIGITS or _is_fraction(tokens, at):
         return None
     if tokens[at].letters == "s" and tokens[at].digits > 2 and tokens.at(at + 1).lower == "of":
-        return _of_street(tokens, at + 1) or None  # the 600s of Main Street
+        return _of_street(tokens, at + 1) or None  # for example: "the 600s of Main Street"
     if tokens[at].digits > 2 and [token.lower for token in tokens[at + 1 : at + 4]] == ["'", "s", "of"]:
         return _of_street(tokens, at + 3) or None
     if tokens[at].digits > 2 and tokens.at(at + 1).lower in _RANGES and tokens.at(at + 2).digits > 2:
         on = tokens.at(at + 3).lower in ("on", "of", "along") and _of_street(tokens, at + 3)
         if on:
-            return on  # 1400 to 1450 on Elm Street
+            return on  # for example: "1400 to 1450 on Elm Street"
     if tokens[at].letters in _BLOCKS or (tokens[at].letters == "xx" and tokens.at(at + 1).capital):
-        return _of_street(tokens, at + 1) or at + 1  # 300BLK, 27XX
+        return _of_street(tokens, at + 1) or at + 1  # for example: "300BLK", "27XX"
     if tokens.at(at + 1).text == "-" and tokens[at].text.endswith("00") and _is_end_of_block(tokens, at):
-        return at + 3  # 300-399 Elm
+        return at + 3  # for example: "300-399 Elm"
     end = at + 1
     while end <= at + _MOST_FILLS and (tokens.at(end).digits or tokens.at(end).lower in _FILLS):
         end += 1
@@ -92,7 +92,7 @@ def _word_block(tokens: TokenList, at: int) -> int | None:
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
     if [token.lower for token in tokens[at : at + 3]] == ["b", "/", "o"]:
-        at += 2  # 300 B/O Elm
+        at += 2  # for example: "300 B/O Elm"
     elif tokens.at(at).lower not in _BLOCKS or sized:
         return None
     return _of_street(tokens, at + 1) or at + 1
@@ -131,12 +131,12 @@ def _numbered(tokens: TokenList, at: int) -> int | None:
         return None
     name = at + 1
     if tokens.at(name).text == "-" and _is_house(tokens.at(name + 1)):
-        name += 2  # 12-14
+        name += 2  # for example: "12-14"
     return street(tokens, name)
 
 
 def _is_house(token: Token) -> bool:
-    return token.number and token.digits <= _MAX_DIGITS and (len(token.letters) <= 1 or token.letters == "xx")  # 27XX
+    return token.number and token.digits <= _MAX_DIGITS and (len(token.letters) <= 1 or token.letters == "xx")  # "27XX"
 
 
 def _is_fraction(tokens: TokenList, at: int) -> bool:
@@ -158,14 +158,14 @@ def street(tokens: TokenList, at: int) -> int | None:
     if first.lower in _MISREAD and second.capital:
         return at + 2
     if first.number and first.digits < _FEWEST_OF_HOUSE and second.capital and second.lower in SUFFIXES:
-        return at + 2  # SW 8 ST
+        return at + 2  # for example: "SW 8 ST"
     words = 0
     for end in range(at, min(at + 2 * _LONGEST + 1, len(tokens))):  # a full stop may follow each word
         token = tokens[end]
         if words and token.lower in SUFFIXES and _is_name(tokens[at:end], token):
             return end + 1
         words += token.word or token.ordinal
-        function = _is_function(token) and tokens[end - 1].text != "-"  # Stratford-upon-Avon Road
+        function = _is_function(token) and tokens[end - 1].text != "-"  # for example: "Stratford-upon-Avon Road"
         if words > _LONGEST or function or not (token.word or token.ordinal or token.text in "'.-"):
             return None
     return None
@@ -184,7 +184,7 @@ def prefixed(tokens: TokenList, at: int) -> int | None:
     last, particles = tokens.at(end), end > at + 1
     name = (last.capital and not _is_function(last)) or last.ordinal or last.digits > 0
     if token.lower == "avenue":
-        suffix = at > 0 and tokens[at - 1].capital and not particles  # MAIN AVENUE NORTH
+        suffix = at > 0 and tokens[at - 1].capital and not particles  # for example: "MAIN AVENUE NORTH"
         named = token.capital and name and (len(last.text) == 1 or last.digits > 0 or not suffix)
     elif token.lower in _MISREAD | _PREFIXES_OF:
         named = token.capital and particles and name and tokens.at(at + 1).lower in _PARTICLES
@@ -194,7 +194,7 @@ def prefixed(tokens: TokenList, at: int) -> int | None:
         while (
             named and last.capital and not last.text.isupper() and end < at + _LONGEST and _is_plain(tokens.at(end + 1))
         ):
-            end += 1  # Avenida Cesar Chavez
+            end += 1  # for example: "Avenida Cesar Chavez"
     return end + 1 if named else None
 
 
@@ -217,7 +217,7 @@ def route(tokens: TokenList, at: int) -> int | None:
     elif (
         at and tokens[at - 1].lower == "the" and first in ("a", "b", "m") and tokens[at].end == tokens.at(at + 1).start
     ):
-        end = at + 1  # the A202
+        end = at + 1  # for example: "the A202"
     else:
         return None
     end += tokens.at(end).text in "-."
@@ -287,7 +287,7 @@ def suffixed_before(tokens: TokenList, at: int) -> int | None:
         return None
     token, before = tokens[last], tokens[max(last - 1, 0)]
     if before.text == "." and last > 1:
-        before = tokens[last - 2]  # Martin Luther King Jr. Blvd
+        before = tokens[last - 2]  # for example: "Martin Luther King Jr. Blvd"
     if is_ordinal(token) or token.lower in _NAMED:
         return last
     if token.digits:
@@ -295,7 +295,7 @@ def suffixed_before(tokens: TokenList, at: int) -> int | None:
     if last and token.lower in _ENDS:
         if last > 1 and before.digits and tokens[last - 2].lower in _ROUTES:
             return last - 2
-        numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # SW 8 ST
+        numbered = before.number and before.digits < _FEWEST_OF_HOUSE and token.capital  # for example: "SW 8 ST"
         named = (
             numbered or before.capital or before.ordinal or (before.word and not token.capital and token.lower in SMALL)
         )

@@ -130,11 +130,12 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
         at -= 1
     word = tokens[at].lower
     if word == "on" and at == end:
-        return not any(token.lower in DATES for token in tokens[end:start])  # the bus stop at Oak Avenue on Elm Street
+        # For example: "the bus stop at Oak Avenue on Elm Street".
+        return not any(token.lower in DATES for token in tokens[end:start])
     if word == "from":  # "a block from" describes a place; "from" alone may begin a stretch of road
         return at > end + 1 or (tokens.at(second[1]).lower != "to" and not _is_road_talk(tokens, at))
     if at <= end + 1 and word == "of" and route(tokens, first[0]) is not None and route(tokens, second[0]) is not None:
-        return False  # I-80 west of Highway 50
+        return False  # not a crossing: "I-80 west of Highway 50"
     if word in _ANCHORS:
         return any(token.lower in _ANCHORS[word] for token in tokens[end - 1 : at])
     return word in _RELATIONS and not (word in _MOVES and _is_road_talk(tokens, at))
@@ -143,7 +144,7 @@ def _is_related(tokens: TokenList, first: Span, second: Span) -> bool:
 def _separates(tokens: TokenList, at: int) -> bool:
     token, behind = tokens[at], tokens.at(at + 1)
     if token.lower == "and" and (behind.lower.endswith("ed") or behind.lower in ("hit", "ran", "struck", "was")):
-        return False  # the car went down Elm Street and crashed at Oak Avenue
+        return False  # not a separation: "the car went down Elm Street and crashed at Oak Avenue"
     return token.text in ";!?" or (token.text == "." and not _is_abbreviated(tokens, at)) or token.lower in _APART
 
 
@@ -226,7 +227,7 @@ def _name(tokens: TokenList, at: int) -> int | None:
         end += 1
         joined = tokens.at(end).text in "-." and tokens.at(end).end == tokens.at(end + 1).start
         if joined and tokens.at(end + 1).word:
-            end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # Stoke-on-Trent
+            end += 1 + (tokens[end].text == "-" and not tokens.at(end + 1).capital)  # for example: "Stoke-on-Trent"
     if end == at:
         return street(tokens, at)
     return end + (tokens.at(end).lower in SUFFIXES - _MEETINGS and not tokens.at(end).capital)
@@ -250,7 +251,7 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
     name += tokens.at(name).text == "." and word in _ABBREVIATED
     end = _name(tokens, name)
     if end is None and of and tokens.at(name + 1).lower in ("and", "&") and tokens.at(name + 2).lower not in FUNCTION:
-        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # of oak and elm
+        return name + 3 if tokens.at(name).word and tokens[name].lower not in FUNCTION else None  # "of oak and elm"
     if end is None or not (of or word in _ABBREVIATED or (word in _CORNERS and not tokens[at].capital and not titled)):
         return None
     second = _name(tokens, end + 1) if tokens.at(end).lower in ("and", "&", "/", "at", "@", "with") else None
@@ -265,9 +266,9 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
     if before is not None and name is not None:
-        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # 5th & Main
+        span = before, end or (at + 2 if tokens[name - 1].text.isupper() else name)  # for example: "5th & Main"
     elif at and tokens[at - 1].capital and (end is not None or is_ordinal(tokens.at(at + 1))):
-        span = at - 1, end or at + 2  # Main & 5th
+        span = at - 1, end or at + 2  # for example: "Main & 5th"
     met = (end is not None and _meets(tokens, end)) or (name is not None and _meets(tokens, name))
     full = before is not None and end is not None and not is_ordinal(tokens[at - 1]) and not tokens[at - 1].digits
     if span is not None and (met or ((full or tokens[at].text != "-") and not _is_order(tokens, *span))):
@@ -318,7 +319,7 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
         return _with_bare_name(tokens, first, last, (before, end), titled=titled)
     placed = first > 1 and tokens[first - 2].lower in _PLACES and _is_bare(tokens, first - 1)
     near = placed and _is_sure_ordinal(tokens, last, titled=titled) and not _is_order(tokens, first - 1, last + 1)
-    return (first - 1, last + 1) if near else None  # at Elm near 5th
+    return (first - 1, last + 1) if near else None  # for example: "at Elm near 5th"
 
 
 def _with_bare_name(
@@ -332,14 +333,14 @@ def _with_bare_name(
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
     if tokens[first - 1].ordinal and first > 1 and tokens[first - 2].lower in ("at", "near"):
-        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # at 3rd and pike
+        bare_behind = bare_behind or (tokens.at(last).word and tokens[last].lower not in FUNCTION)  # "at 3rd and pike"
     bare_before = bare < first
     lead = tokens[bare - 1].lower if bare else ""
     ordinal = _is_sure_ordinal(tokens, last, titled=titled) and not tokens.at(last + 1).capital
     if before is not None and (bare_behind or ordinal) and not _is_order(tokens, before, last + 1):
         sure = _is_sure_ordinal(tokens, first - 1, titled=titled) or _is_sure(tokens, before, first, titled=titled)
         placed = before > 0 and tokens[before - 1].lower in _PLACES and tokens[first].lower == "and"
-        placed = placed and tokens[first - 1].lower not in _QUARTERS  # at FM 1960 and Elm
+        placed = placed and tokens[first - 1].lower not in _QUARTERS  # for example: "at FM 1960 and Elm"
         if sure or placed or tokens[last - 1].lower == "x":
             return before, last + 1
     if (bare_before or before is not None) and (plural := _plural(tokens, last)) is not None:
@@ -347,14 +348,14 @@ def _with_bare_name(
     if not bare_before or before is not None:
         return None
     if (ordinal or tokens.at(last).ordinal) and not _is_order(tokens, first, last + 1):
-        return bare, end or last + 1  # Main and 5th
+        return bare, end or last + 1  # for example: "Main and 5th"
     name = _name(tokens, last)
     if bare_behind and name is not None and not _is_water(tokens[bare:name]):
         crossed = tokens[last - 1].lower in _MEETS or tokens[last - 1].text == "x"
         if crossed or _meets(tokens, name):
             return bare, end or name
     if name is not None and first > 1 and _is_directed(tokens, first - 1) and _is_directed(tokens, name - 1):
-        return bare, name  # N. Clark and W. Division
+        return bare, name  # for example: "N. Clark and W. Division"
     if end is None or not bare or lead in ".!?:":
         return None
     placed = lead in _PLACES and tokens[end - 1].lower not in _QUARTERS
@@ -404,7 +405,7 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
     """Return whether the tokens are so certainly a street that a bare name beside them is a street as well."""
     if route(tokens, start) is not None:
-        return False  # Highway 50 at Echo Summit
+        return False  # not certain enough: "Highway 50 at Echo Summit"
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES
     return bool(suffix - _COMMON) or (not titled and bool(suffix & _PLAIN))
 

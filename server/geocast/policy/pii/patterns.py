@@ -16,7 +16,7 @@ _PAIR = re.compile(
 _NAMED = re.compile(rf"(?i)(?<![a-z])(?:lat|latitude|lng|lon|longitude)[\"']?\s?[:=]?\s?[+-]?{_DECIMAL}")
 _DEGREES = re.compile(rf"(?<![\d.]){_DECIMAL}\s?°")
 _MINUTES = re.compile(r"(?<![\d.])[0-9]{1,3}\s?°\s?[0-9]{1,2}(?:\.[0-9]{1,6})?\s?['′’]")
-_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # an H3 cell
+_CELL = re.compile(r"(?<![0-9A-Za-z])8[0-9a-fA-F]{14}(?![0-9A-Za-z])")  # the id of an H3 cell
 _COORDINATES = (_PAIR, _NAMED, _DEGREES, _MINUTES, _CELL)
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666|9)[0-9]{3}-(?!00)[0-9]{2}-(?!0000)[0-9]{4}(?![\d-])")
 _CARD = re.compile(r"(?<![\d-])[0-9](?:[ -]?[0-9]){12,18}(?![\d-])")
@@ -32,9 +32,9 @@ _CONTACTS = (_EMAIL, _LINK, _HOST, _HANDLE)
 # A telephone number as people write it: digits, with up to three separators between them.
 _TELEPHONE = re.compile(r"(?<![\w.])\+?\(?[0-9](?:[ ().\-/]{0,3}[0-9]){6,16}(?![\w])")
 _PIECE = re.compile(r"[^ /]+")  # a match may have other numbers beside the telephone number, so it is cut into pieces
-_FEWEST, _MOST_PIECES = 7, 6  # of a telephone number: the smallest number of digits, the largest of pieces
-_MAX_NUMBERS = 16  # at most so many matches in a text, and parts of matches, are tested; a test takes about 50 µs
-_MAX_PARTS = 8  # at most so many parts of one match are tested
+_FEWEST, _MOST_PIECES = 7, 6  # the smallest number of digits, and largest number of pieces, of a telephone number
+_MAX_NUMBERS = 16  # the largest number of matches, and of parts of matches, to test; a test takes about 50 µs
+_MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
@@ -98,7 +98,7 @@ def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
 
 
 def _is_valid(number: str, region: str) -> bool:
-    import phonenumbers  # here, because its tables take 30 ms to load, and most processes never need them
+    import phonenumbers  # imported here, because its tables take 30 ms to load, and most processes never need them
 
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(number, region))

@@ -24,7 +24,7 @@ _BEFORE_CODES, _BEHIND_CODES = _W["before_codes"], _W["behind_codes"]
 _HYPHENED = _CODES - {"a", "b", "c", "d", "m", "p", "u", "x"}  # without the letters of A-10, B-12, C-4 and M-25
 _SINGLE, _MONTHS = _W["single"], words("streets")["months"]
 _THINGS, _FEW = _PEOPLE | _VEHICLES, _SINGLE | _SERVICES | _UNITS
-_ROADS = frozenset({"a", "b", "m"})  # the M25
+_ROADS = frozenset({"a", "b", "m"})  # for example: "the M25"
 _CODE_LISTS = _CODES | {",", "and", "or", "to", "through"}
 _GROUPS = frozenset(
     {
@@ -37,11 +37,11 @@ _GROUPS = frozenset(
     }
 )
 _ONES = frozenset({"one", "single", "lone", "1", "additional", "another", "extra"})
-_UNCOUNTED = frozenset({"people", "children", "men", "women"})  # rescue two people
+_UNCOUNTED = frozenset({"people", "children", "men", "women"})  # for example: "rescue two people"
 _LISTED = frozenset({",", "and", "&", "/", "+", "plus"})
 _MAX_COUNT = 3  # the largest number of digits in a count
 _MAX_NUMBER = 4  # the largest number of digits in a unit's number
-_MOST_BETWEEN = 7  # tokens between a count and the counted word, at most: two large search-and-rescue teams
+_MOST_BETWEEN = 7  # the largest number of tokens from a count to its word: "two large search-and-rescue teams"
 _MOST_LISTED = 12  # the largest number of units in one list
 _NEAR = 8  # the number of tokens before and after a count that are examined
 
@@ -65,7 +65,7 @@ def _unit(tokens: TokenList, at: int) -> int | None:
         joined and (at == 0 or tokens[at - 1].end < token.start) and tokens.at(at + 2).text != ":"
     )  # neither a time nor a virus
     if joined and 0 < tokens.at(at + 1).digits <= _MAX_COUNT and tokens.at(at + 1).number:
-        return at + 2  # 7A23
+        return at + 2  # for example: "7A23"
     if end is None and (token.lower in _COUNTS or token.lower in ("one", "single", "lone") or _is_number(token)):
         end = _grouped(tokens, at)
         if end is None and token.lower in _ONES:
@@ -98,7 +98,7 @@ def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
         if more is None:
             break
         if tokens[more - 1].number and more == at + 1:
-            found[-1] = found[-1][0], more  # Engines 3 and 36
+            found[-1] = found[-1][0], more  # for example: "Engines 3 and 36"
         else:
             found.append((at, more))
         end = more
@@ -132,7 +132,7 @@ def _one(tokens: TokenList, at: int) -> int | None:
     for end in range(at + 1, min(at + 5, len(tokens))):
         token = tokens[end]
         if alone and f"{token.lower}s".replace("ys", "ies") in _PEOPLE:
-            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # only one deputy
+            return None if _is_not_sent(tokens, at, end + 1) else end + 1  # for example: "only one deputy"
         if token.lower in _SINGLE and tokens.at(end + 1).lower not in _SINGLE | _THINGS | {"company"}:
             return end + 1
         service = tokens[end - 1].lower in _SERVICES
@@ -153,17 +153,17 @@ def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
         while tokens.at(thing).lower in _SERVICES and tokens.at(thing + 1).lower in _SERVICES | _SINGLE | _VEHICLES:
             thing += 1
         if tokens.at(thing).lower in _FEW:
-            return thing + 1  # 2x patrol
+            return thing + 1  # for example: "2x patrol"
     for end in range(at + 1, min(at + 1 + _MOST_BETWEEN, len(tokens))):
         token = tokens[end]
         if token.lower in _PEOPLE or (service and token.lower in _VEHICLES):
-            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # two police helicopters
+            last = end + 1 + (tokens.at(end + 1).lower in _THINGS)  # for example: "two police helicopters"
             return None if _is_not_sent(tokens, at, last) else last
         if token.lower in _VEHICLES and _are_sent(tokens, at, end + 1):
             return end + 1
         if token.lower in _BASES and at > 1 and tokens[at - 1].lower == "from" and tokens[at - 2].lower in _PEOPLE:
             return end + 1
-        joined = token.lower == "and" and tokens[end - 1].text == "-"  # search-and-rescue teams
+        joined = token.lower == "and" and tokens[end - 1].text == "-"  # for example: "search-and-rescue teams"
         if not (token.word or token.text in "-+" or token.digits) or (token.lower in _STOPS and not joined):
             return None
         service = service or token.lower in _SERVICES
@@ -286,7 +286,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
     end = at + 1 + (hyphen.text == "-" and hyphen.start == letters.end and letters.lower in hyphened)
     number, behind = tokens.at(end), tokens.at(end + 1)
     joined = number.start == tokens[end - 1].end and number.digits > 0 and not number.letters
-    decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # M4.1
+    decimal = behind.text == "." and behind.start == number.end and tokens.at(end + 2).start == behind.end  # "M4.1"
     decimal = decimal and tokens.at(end + 2).digits > 0
     other = decimal or behind.lower in _BEHIND_CODES
     return end + 1 if joined and number.digits <= _MAX_NUMBER and not other else None
@@ -295,7 +295,7 @@ def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> i
 def _is_labelled(tokens: TokenList, at: int) -> bool:
     """Return whether a word before a code, or before a list of codes, shows that it is not a unit: "Gate B12"."""
     if at > 0 and tokens[at - 1].text == "-" and tokens[at - 1].end == tokens[at].start:
-        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # zone SFO-E12
+        return at > 1 and tokens[at - 2].word and tokens[at - 2].end == tokens[at - 1].start  # as in "zone SFO-E12"
     first = at
     while (
         first > at - _MOST_LISTED and first > 1 and (tokens[first - 1].digits or tokens[first - 1].lower in _CODE_LISTS)
