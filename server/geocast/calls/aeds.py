@@ -146,7 +146,7 @@ def read_aeds(path: Path) -> Aeds:
             left_out.setdefault((str(why), why.level), []).append(number)
     for (reason, level), numbers in left_out.items():
         named = ", ".join(map(str, numbers[:NAMED])) + (", …" if len(numbers) > NAMED else "")
-        logger.log(level, "aeds %s: %d not used (%s): %s", path, len(numbers), named, reason)
+        logger.log(level, "aeds %s: %d record(s) skipped (number %s): %s", path, len(numbers), named, reason)
     if not found:
         raise ConfigError(f"aeds {path}: has no defibrillator that can be used, of {len(records):,} records")
     return Aeds([*found.values()], len(records) - len(found))
@@ -220,12 +220,12 @@ def _aed(name: Any, lat: Any, lng: Any, tags: Mapping[str, Any]) -> Aed:
     if not isinstance(name, str) or _ID.fullmatch(name) is None:
         raise _Unusable("must have an id: a number, or 1 to 128 characters of ASCII without blanks")
     if {type(lat), type(lng)} - {int, float} or not (abs(lat) <= 90 and abs(lng) <= 180):
-        raise _Unusable("must have coordinates, with a latitude of -90 to 90 and a longitude of -180 to 180")
+        raise _Unusable("must have coordinates: a latitude of -90 to 90, a longitude of -180 to 180")
     if _word(tags.get("access")) in _NOT_FOR_ALL:
         raise _Unusable("its access is no or private", expected=True)
     hours = _word(tags.get("opening_hours"))
     if _CLOSED.fullmatch(hours):
-        raise _Unusable("is closed, by its opening_hours", expected=True)
+        raise _Unusable("is closed according to its opening_hours", expected=True)
     where = _text(tags.get("defibrillator:location")) or _text(tags.get("name"))
     return Aed(
         name,

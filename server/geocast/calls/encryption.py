@@ -93,7 +93,7 @@ def refuse_unsealed(keys: CallKeys, categories: Collection[str]) -> None:
         )
 
 
-# ---- keys --------------------------------------------------------------------------------------------------------
+# ---- reading and making keys ---------------------------------------------------------------------------------------
 
 
 def load_call_keys(path: Path) -> CallKeys:

@@ -150,7 +150,7 @@ class CallHub:
         self._arrivals = 0
         self._look_at = 0.0
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- the life of a session -------------------------------------------------------------------------------------
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
         """Set the rights that the session's token gives from now on."""
@@ -339,7 +339,7 @@ class CallHub:
         self._noted.setdefault(responder.row, set())
         self._noted.move_to_end(responder.row, last=False)
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- changes of calls ------------------------------------------------------------------------------------------
 
     def knows(self, call_id: str) -> bool:
         """Return whether this process knows a call of this id."""

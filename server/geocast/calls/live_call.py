@@ -103,7 +103,7 @@ class LiveCall:
         if now.wall_ms < first.ends_at:
             self.deadline = min(self.deadline, now.deadline(first.ends_at))
 
-    # ---- the chain -----------------------------------------------------------------------------------------------
+    # ---- applying the entries of the chain -------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
         """Process an entry. If another entry had the same number before, the log has lost the other one (Rule 3)."""
@@ -183,7 +183,7 @@ class LiveCall:
             self.undecrypted.clear()
             state.entry = None
 
-    # ---- the state -----------------------------------------------------------------------------------------------
+    # ---- the state of the call -------------------------------------------------------------------------------------
 
     def holders(self) -> dict[Person, Seat]:
         """Return the seats of the responders who go, by person. Seats that the log has lost are included (Rule 3)."""

@@ -149,7 +149,7 @@ class CallWorker:
                 try:
                     self._look()
                 except Exception as error:
-                    logger.error("the periodic check of the calls for help failed; it will run again: %s", trace(error))
+                    logger.error("the periodic check of calls for help failed, and will run again: %s", trace(error))
                 if self.hub.may_widen:
                     await asyncio.sleep(min(TICK_S, max(0.0, self.hub.seconds_to_widening(self._clock.now()))))
                 else:
@@ -306,10 +306,10 @@ class CallWorker:
             pass
         except Exception as error:
             logger.error(
-                "a change of a call for help in the log failed because of an unexpected error: %s", trace(error)
+                "a call for help could not be changed in the log because of an unexpected error: %s", trace(error)
             )
 
-    # ---- metrics -------------------------------------------------------------------------------------------------
+    # ---- metrics for Prometheus ------------------------------------------------------------------------------------
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of calls for Prometheus."""

@@ -78,7 +78,7 @@ def _built_in(name: str) -> bytes:
     return resources.files("geocast").joinpath("policy", "builtin", f"{name}.toml").read_bytes()
 
 
-# ---- [defaults] (P16) ----------------------------------------------------------------------------------------------
+# ---- the table [defaults] (P16) ------------------------------------------------------------------------------------
 
 
 def _with_defaults(document: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def read_zones(paths: Sequence[Path]) -> Zones:
             by_name.setdefault(name, []).extend(_pieces(path, n, name, feature))
             if time.monotonic() - said > PROGRESS_S:
                 said = time.monotonic()
-                logger.info("zones %s: %d features read after %.0f s", path, n + 1, said - started)
+                logger.info("zones %s: still being read; %d features so far, in %.0f s", path, n + 1, said - started)
     return Zones(by_name)
 
 
