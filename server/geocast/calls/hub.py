@@ -112,7 +112,11 @@ LogRequest = AcceptRequest | ReleaseRequest | ReportRequest | RestoreRequest
 
 
 class CallHub:
-    """The calls and the responders of this process. The docstring of the module explains how they are handled."""
+    """The calls and the responders of this process.
+
+    A row is the number of a session. A session is owed a message if it should get the message and was not sent it yet.
+    A seat is a place among the responders who go to a call. The docstring of the module has the rules.
+    """
 
     def __init__(
         self,
@@ -161,7 +165,7 @@ class CallHub:
         self._responders.move(row, here)
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process the `holding` of a new session: the revision of each call that the session already has (RJ8)."""
+        """Process `holding`: the revision of each call that a new session says it already has (RJ8)."""
         responder = self._responders.find(row)
         for call_id, held in holding.items():
             call = self._calls.get(call_id)
@@ -412,7 +416,10 @@ class CallHub:
         self._update_index(call, state)
 
     def _finish(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process the end of a call: its sessions are owed `over` (RJ7), and people with a seat are excluded (RQ7)."""
+        """Process the end of a call.
+
+        Its sessions will be sent `over` (RJ7), and people with a seat are excluded from other calls for a while (RQ7).
+        """
         end = state.end
         assert end is not None
         self._update_index(call, state)
@@ -468,15 +475,15 @@ class CallHub:
 
     @property
     def busy(self) -> bool:
-        """Whether any session may be owed a message."""
+        """Whether there may be a message about a call to send to any session."""
         return bool(self._noted)
 
     def take_noted(self, count: int) -> list[tuple[int, Iterable[LiveCall]]]:
-        """Remove and return up to `count` sessions, by row, that may be owed a message about these calls."""
+        """Remove and return up to `count` rows (session numbers) for which there may be messages about these calls."""
         return [self._noted.popitem(last=False) for _ in range(min(count, len(self._noted)))]
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[LiveCall] | None = None) -> list[bytes]:
-        """Return the messages that a session is owed about these calls, and count them as sent.
+        """Return the messages that a session should get now about these calls, and count them as sent.
 
         `calls`: None for all calls. `wire`: the number of the session's frame format. Messages that withdraw a call
         (`standdown`) come first, then tasks, then `call` messages (RJ3).
@@ -504,7 +511,7 @@ class CallHub:
         return [each.frames[wire] for each in sorted(said, key=lambda each: each.order)]
 
     def _candidates(self, responder: Responder | None, person: Person | None) -> set[LiveCall]:
-        """Return the calls about which a session may be owed a message."""
+        """Return the calls about which there may be messages for a session."""
         calls = set(self._seated.get(person, ())) if person is not None else set()
         if responder is not None:
             calls |= responder.calls
@@ -580,7 +587,7 @@ class CallHub:
         return _Message(TASK, in_each_format(task_message(state, seat, place_of(opened), self._aeds)))
 
     def _not_qualified(self, responder: Responder, call: LiveCall, delivery: CallDelivery) -> "_Message | None":
-        """Return a standdown with the reason `over` if the session waits for an answer, else None.
+        """Return a `standdown` with the reason `over` if the session waits for an answer, else None.
 
         The person has a seat, but the session's token does not qualify for the call (Rule 6).
         """
@@ -727,7 +734,7 @@ class CallHub:
 
     @property
     def on_duty(self) -> int:
-        """The number of sessions on duty (RQ4)."""
+        """The number of sessions on duty: with a qualification that counts, and a location (RQ4)."""
         return self._responders.on_duty
 
     def take_counts(self) -> dict[str, Counts]:

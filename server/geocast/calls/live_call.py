@@ -74,7 +74,10 @@ class CallSummary(NamedTuple):
 
 
 class LiveCall:
-    """A call, from its first entry until it has ended and expired."""
+    """A call, from its first entry until it has ended and expired.
+
+    The chain of a call is all its entries in the log. A seat is a place among the responders who go.
+    """
 
     def __init__(self, first: CallEntry, order: int, now: Now) -> None:
         self.id = first.id
@@ -250,7 +253,7 @@ class LiveCall:
     # ---- what was sent and answered --------------------------------------------------------------------------------
 
     def begin_revision(self) -> None:
-        """Start to count the notified sessions of a new revision."""
+        """Reset the number of notified sessions, because a new revision begins."""
         self.called = 0
 
     def note_notified(self, delivery: CallDelivery, revision: int) -> None:

@@ -13,13 +13,12 @@ from .responders import ResponderRights
 class Calls(Protocol):
     """The interface through which the stream's hub uses the calls of this process.
 
-    A row is the number of a session in the stream's hub. A session is owed a message if it should get the message and
-    was not sent it yet.
+    A row is the number of a session in the stream's hub.
     """
 
     @property
     def busy(self) -> bool:
-        """Whether any session may be owed a message about a call."""
+        """Whether there may be a message about a call to send to any session."""
         ...
 
     def set_rights(self, row: int, rights: ResponderRights) -> None:
@@ -31,7 +30,7 @@ class Calls(Protocol):
         ...
 
     def take_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Process the `holding` of a new session: the revision of each call that the session already has (RJ8)."""
+        """Process `holding`: the revision of each call that a new session says it already has (RJ8)."""
         ...
 
     def leave(self, row: int) -> None:
@@ -55,11 +54,11 @@ class Calls(Protocol):
         ...
 
     def take_noted(self, count: int) -> Sequence[tuple[int, Iterable[Any]]]:
-        """Remove and return up to `count` sessions, by row, that may be owed a message about these calls."""
+        """Remove and return up to `count` rows (session numbers) for which there may be messages about these calls."""
         ...
 
     def frames(self, row: int, wire: int, now: Now, calls: Iterable[Any] | None = None) -> list[bytes]:
-        """Return the messages that a session is owed about these calls (None: all), and count them as sent.
+        """Return the messages that a session should get now about these calls (None: all), and count them as sent.
 
         They are frames in the format with the number `wire`.
         """

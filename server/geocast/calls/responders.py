@@ -84,7 +84,10 @@ class Responder:
 
 
 class Responders:
-    """All sessions with a token, by row and by person; among them the responders, whom calls may concern."""
+    """All sessions with a token, by row (the session's number) and by person.
+
+    The responders among them are those that calls may concern.
+    """
 
     def __init__(self, capacity: int) -> None:
         """Serve sessions with rows (session numbers) from 0 to `capacity` - 1."""
@@ -99,11 +102,11 @@ class Responders:
         return len(self._here)
 
     def find(self, row: int) -> Responder | None:
-        """Return the responder with this row; None if calls do not concern the session."""
+        """Return the responder with this row (session number); None if calls do not concern the session."""
         return self._known.get(row)
 
     def get(self, row: int) -> Responder:
-        """Return the responder with this row; create it if there is none."""
+        """Return the responder with this row (session number); create it if there is none."""
         found = self._known.get(row)
         if found is None:
             found = self._known[row] = Responder(row, self._persons[row])
@@ -114,7 +117,7 @@ class Responders:
         return self._persons[row]
 
     def rows_of(self, persons: Iterable[Person]) -> Iterator[int]:
-        """Yield the rows of all sessions that belong to these people."""
+        """Yield the rows (numbers) of all sessions that belong to these people."""
         for person in persons:
             rows = self._rows.get(person, ())
             yield from (rows,) if isinstance(rows, int) else rows
@@ -151,7 +154,7 @@ class Responders:
         return found
 
     def within(self, circle: Circle) -> list[int]:
-        """Return the rows of the sessions on duty inside a circle, the nearest first."""
+        """Return the rows (numbers) of the sessions on duty inside a circle, the nearest first."""
         rows, distance_m = self._here.match([circle])
         found: list[int] = rows[np.argsort(distance_m, kind="stable")].tolist()
         return found

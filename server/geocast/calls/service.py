@@ -494,7 +494,7 @@ class CallService:
 
 
 def _open_call(chain: DecryptedChain | None, now: Now) -> CallState | None:
-    """Return the call of a chain if it is open now, otherwise None."""
+    """Return the state of a call if it is open now, otherwise None."""
     call = chain.call if chain is not None else None
     return call if call is not None and is_open(call, now) else None
 

@@ -150,7 +150,7 @@ class CallState:
 
 
 def first_state(first: DecryptedEntry) -> CallState | None:
-    """Return the state after one entry: a `call`, or an `end` if the place was deleted. None for other kinds."""
+    """Return the state after a first entry: a `call`, or an `end` if the place was deleted. None for other kinds."""
     entry, body, _ = first
     if isinstance(body, Opening):
         return CallState(entry.id, body, entry, entry.revision, entry.revision, entry.revision)

@@ -64,10 +64,10 @@ def around(disc: Disc) -> Piece:
 
 
 def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines (polygons that can be published) that cover all pieces.
+    """Return at most `most` publishable polygons that cover all pieces (polygons without holes, each with a buffer).
 
-    `finest` is the number of squares along a side of the finest grid to try. Return None if no outlines are found, for
-    instance because a piece is too wide for a grid.
+    `finest` is the number of squares along a side of the finest grid to try. Return None if no such polygons are found,
+    for instance because a piece is too wide for a grid.
     """
     if most < len(given) <= MOST_BRIDGED and (outlines := _outlines(given)):
         for tolerance_m in (0, *TOLERANCES_M):
@@ -87,9 +87,9 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines that cover the given ones, by bridging those that are near each other.
+    """Return at most `most` polygons that cover the given ones, by bridging those that are near each other.
 
-    Each pair has an outline, and its ring as simplified by `tolerance_m`. Return None if the result would have too many
+    Each pair has a polygon, and its ring as simplified by `tolerance_m`. Return None if the result would have too many
     corners or too wide a shape.
 
     A ring that crosses itself is replaced by a box, because bridged rings must all turn in the same direction: where
@@ -112,7 +112,7 @@ def _bridged_as_they_are(given: Sequence[Piece], most: int) -> list[RequestedPol
 
 
 def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
-    """Return at most `most` boxes, each around a group of pieces that are near each other."""
+    """Return at most `most` boxes, each around a group of polygons that are near each other."""
     groups = {n: [piece] for n, piece in enumerate(given)}
     for one, other in islice(_nearest(given), max(len(given) - most, 0)):
         groups[one] += groups.pop(other)
@@ -124,10 +124,10 @@ def _boxed(given: Sequence[Piece], most: int) -> list[Piece]:
 
 
 def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
-    """Yield pairs of groups to merge, the nearest pairs first.
+    """Yield pairs of groups of polygons to merge, the nearest pairs first.
 
-    The second group is merged into the first. At the start, each piece is a group of its own. A group is identified by
-    the index of one of its pieces.
+    The second group is merged into the first. At the start, each polygon is a group of its own. A group is identified
+    by the index of one of its polygons.
     """
     points = [piece.points() for piece in given]
     middles = _directions(np.array([each[:, :-1].sum(axis=1) for each in points]).T)
@@ -151,7 +151,7 @@ def _nearest(given: Sequence[Piece]) -> Iterator[tuple[int, int]]:
 
 
 def _bridge(one: Piece, other: Piece) -> Piece:
-    """Return two pieces as one ring, joined by a line between their nearest corners, there and back."""
+    """Return two polygons as one ring, joined by a line between their nearest corners, there and back."""
     a, b = one.points()[:, :-1], other.points()[:, :-1]
     at, to = np.unravel_index(int((a.T @ b).argmax()), (a.shape[1], b.shape[1]))
     ours, theirs = one.ring, other.ring
@@ -160,7 +160,7 @@ def _bridge(one: Piece, other: Piece) -> Piece:
 
 
 def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Piece:
-    """Return an outline as a counter-clockwise piece: its simplified ring, or a box if that ring crosses itself."""
+    """Return a polygon, corners counter-clockwise: its simplified ring, or a box if that ring crosses itself."""
     polygon = outline.published(ring, tolerance_m)
     corners = polygon.ring if ring.simple else zip(*box_around(ring.lng, ring.lat), strict=True)
     return Piece(np.array(list(corners)).T, polygon.buffer_m)
@@ -170,7 +170,7 @@ def _simple(outline: RequestedPolygon, ring: Corners, tolerance_m: float) -> Pie
 
 
 def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[RequestedPolygon] | None:
-    """Return at most `most` outlines that cover all pieces, drawn on the first grid whose result is small enough.
+    """Return at most `most` polygons that cover all given ones, drawn on the first grid whose result is small enough.
 
     Return None if no grid has such a result.
     """
@@ -190,7 +190,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield groups of pieces, each of which fits on one plane."""
+    """Yield groups of polygons, each of which fits on one plane."""
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1
@@ -211,12 +211,13 @@ def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
 
 
 class _Group:
-    """The edges of a group of pieces, projected on one plane, in metres."""
+    """The edges of a group of polygons, projected on one plane, in metres."""
 
     def __init__(self, start: Floats, end: Floats, ring: Ints, beyond_m: float) -> None:
         """Project edges from `start` to `end`, which are unit vectors (3, n).
 
-        `ring` has, for each edge, the index of its ring. `beyond_m`: the largest that a piece of the group has.
+        `ring` has, for each edge, the index of its ring. `beyond_m` is the largest buffer of a polygon of the group, in
+        metres.
         """
         self._beyond_m = beyond_m
         self._plane = Plane(start)
@@ -309,10 +310,7 @@ def _steps(marked: Any) -> int:
 
 
 def _outlines(given: Sequence[Piece]) -> list[RequestedPolygon] | None:
-    """Return the pieces as polygons that can be published.
-
-    Return None if a piece has no area or is too wide (rule A18).
-    """
+    """Return the polygons in a form that can be published. Return None if one has no area or is too wide (rule A18)."""
     try:
         return [_outline(piece) for piece in given]
     except ValueError:

@@ -97,14 +97,14 @@ def _split(ring: Floats) -> tuple[Floats, Floats, float]:
 
 
 def work(given: Sequence[Piece]) -> int:
-    """Return an estimate of the work that joining these pieces takes. The unit is the work of one corner."""
+    """Return an estimate of the work that joining these polygons takes. The unit is the work of one corner."""
     return sum(piece.ring.shape[1] + WORK_OF_PIECE for piece in given)
 
 
 def simpler(piece: Piece, tolerance_m: float) -> Piece:
-    """Return the piece with fewer corners, and with a buffer (`beyond_m`) that is larger by the tolerance.
+    """Return the polygon with fewer corners, and with a buffer (`beyond_m`) that is larger by the tolerance.
 
-    Return the same piece if no corner can be removed, or if too few would remain.
+    Return the same polygon if no corner can be removed, or if too few would remain.
     """
     lng, lat = piece.ring
     kept = kept_corners(lng, lat, tolerance_m)
@@ -112,11 +112,11 @@ def simpler(piece: Piece, tolerance_m: float) -> Piece:
 
 
 def join(given: Sequence[Piece], gap_m: float = 0.0) -> list[Piece]:
-    """Return the pieces after joining those that touch or are less than `gap_m` apart.
+    """Return the polygons after joining those that touch or are less than `gap_m` apart.
 
-    Each zone was simplified by itself, so neighbours may overlap or have gaps between them. To close such gaps, pieces
-    are widened, united, and narrowed again, which also closes narrow bays. Pieces that were joined across a gap stay
-    wider by `gap_m` / 2. The `work` of the given pieces must not exceed MAX_WORK.
+    Each zone was simplified by itself, so neighbours may overlap or have gaps between them. To close such gaps,
+    polygons are widened, united, and narrowed again, which also closes narrow bays. Polygons that were joined across a
+    gap stay wider by `gap_m` / 2. The `work` of the given polygons must not exceed MAX_WORK.
     """
     found: list[Piece] = []
     for near in _near(given, gap_m):
@@ -139,13 +139,13 @@ class _Metres:
         self.corners = [np.array(self._plane.to_plane(*ring)).T * EARTH_RADIUS_M for ring in rings]
 
     def piece(self, polygon: Any, beyond_m: float) -> Piece:
-        """Return a shapely polygon as a piece."""
+        """Return a shapely polygon as a `Piece`."""
         x, y = shapely.get_coordinates(polygon).T / EARTH_RADIUS_M
         vx, vy, vz = self._plane.from_plane(x, y)
         return Piece(np.degrees([np.arctan2(vy, vx), np.arcsin(np.clip(vz, -1, 1))]), beyond_m)
 
     def joined(self, near: Sequence[Piece], gap_m: float) -> Iterator[Piece]:
-        """Yield the pieces after joining those that are near each other. Other pieces are yielded unchanged."""
+        """Yield the polygons after joining those that are near each other. Other polygons are yielded unchanged."""
         beyond_m = max(piece.beyond_m for piece in near)
         # The plane stretches distances, and most where it is farthest from its centre.
         stretch = 1 / math.cos(self.spread) ** 2
@@ -166,7 +166,7 @@ class _Metres:
 
 
 def _tidy(piece: Piece) -> Piece:
-    """Return the piece with fewer corners, or unchanged if it would cross itself with fewer corners."""
+    """Return the polygon with fewer corners, or unchanged if it would cross itself with fewer corners."""
     lng, lat = piece.ring
     tidy = Piece(np.take(piece.ring, kept_corners(lng, lat, TIDY_M), axis=1), piece.beyond_m + TIDY_M)
     [xy] = _Metres([tidy.points()]).corners
@@ -174,9 +174,9 @@ def _tidy(piece: Piece) -> Piece:
 
 
 def _near(given: Sequence[Piece], gap_m: float) -> Iterator[list[Piece]]:
-    """Yield groups of pieces whose bounding spheres touch or nearly touch, directly or through other pieces.
+    """Yield groups of polygons whose bounding spheres touch or nearly touch, directly or through other polygons.
 
-    Whether the pieces of a group really touch is tested later, on the group's plane.
+    Whether the polygons of a group really touch is tested later, on the group's plane.
     """
     points = [piece.points() for piece in given]
     middles = np.array([each.mean(axis=1) for each in points])

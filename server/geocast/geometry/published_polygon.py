@@ -129,7 +129,7 @@ class RequestedPolygon:
         self._simplified: dict[float, Corners] = {0.0: self._ring}  # by tolerance: the simplified ring
 
     def is_covered(self, covers: Callable[[Positions], bool]) -> bool:
-        """Return `covers(corners)`, and remember the result for further calls."""
+        """Return the result of `covers(corners)`, and remember it for further calls."""
         if covers not in self._covered:
             self._covered[covers] = covers(self.corners)
         return self._covered[covers]
@@ -373,7 +373,10 @@ class _Lines:
         return enough, stray_m
 
     def _stray_m(self, which: Ints, pieces: Ints) -> Floats:
-        """Return how far the lines `which` are from their arcs at most, in metres, if each is split into `pieces`."""
+        """Return how far the lines `which` are from their arcs at most, in metres.
+
+        Each line is split into this number of pieces.
+        """
         piece, begin = _evenly(pieces)
         size, line = 1 / pieces[piece], which[piece]
         arcs = Edges(self._vectors(line, begin), self._vectors(line, begin + size))

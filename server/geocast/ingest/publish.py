@@ -465,8 +465,8 @@ def _changed_fields(request: Publication, current: Revision) -> list[Violation]:
 def _as_believed(history: Sequence[Entry | OtherKind], now_ms: int) -> Sequence[Entry | OtherKind]:
     """Return the history as processes with other keys may read it (HD7).
 
-    If this process accepts a live revision of the alert, the history is returned unchanged. Otherwise, each revision
-    whose signatures this process does not accept is replaced by the revision that it claims to be.
+    If this process accepts a revision that is in effect now, the history is returned unchanged. Otherwise, each
+    revision whose signatures this process does not accept is replaced by the revision that it claims to be.
     """
     current = _last_revision(history)
     if current is not None and now_ms < current.ends_at:

@@ -51,7 +51,7 @@ class Content(NamedTuple):
 
 
 def salted(salt: bytes, data: bytes) -> str:
-    """Return the salted hash of a content, in hex, as it is in the record."""
+    """Return the SHA-256 of a salt and a content, in hex, as it is in the record."""
     return hashlib.sha256(salt + data).hexdigest()
 
 
@@ -109,10 +109,9 @@ def record_of(raw: RawEntry, reviewers: Reviewers | None = None) -> tuple[Member
 
 
 def _distrust_reason(proof: ApprovalProof, reviewers: Reviewers) -> str:
-    """Return the reason why a proof shows no approval; "" if at least one reviewer has signed it.
+    """Return the reason why the record of an entry is untrusted; "" if at least one reviewer has signed the proof.
 
-    The reason is that of an untrusted record. The number of signatures that an alert needs depends on the policy, which
-    the ledger does not know.
+    The number of signatures that an alert needs depends on the policy, which the ledger does not know.
     """
     signed = who_signed(proof, reviewers)
     if signed is None:

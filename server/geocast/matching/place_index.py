@@ -384,11 +384,11 @@ class PlaceIndex:
 
 
 def nearest_first(rows: Ints, distances: Floats, count: int) -> Ints:
-    """Return the `count` nearest rows in the order of their distance, then the other rows in their given order.
+    """Return the `count` nearest rows (session numbers), sorted by distance, then the others in their given order.
 
-    `distances` may be in any unit. Rows are numbers of sessions. Sorting all rows would make the sending slower: rows
-    sorted by distance are sockets in random order in memory, for which sending takes a quarter longer (ADR 6). So the
-    last recipients would wait longer.
+    `distances` may be in any unit. Sorting all rows would make the sending slower: rows sorted by distance are sockets
+    in random order in memory, for which sending takes a quarter longer (ADR 6). So the last recipients would wait
+    longer.
     """
     nearest = np.argpartition(distances, count - 1)[:count] if 0 < count < len(rows) else np.arange(len(rows))
     nearest = nearest[np.argsort(distances[nearest], kind="stable")][: max(0, count)]

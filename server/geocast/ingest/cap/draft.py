@@ -52,7 +52,7 @@ _NAMEABLE = re.compile(r"[A-Za-z0-9_:. -]{1,60}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An alert as it would be published, made from one block of a message, with all slow computations already done.
+    """An alert as it would be published, made from one block (part) of a message, with all slow computations done.
 
     `info` is the content of the block in its first language. `notes` say what was changed or left out. `areas_left_out`
     is the number of areas for which no shape, or only part of it, is known.
@@ -116,7 +116,7 @@ def drafts(
     now_ms: int,
     zones: Zones = NO_ZONES,
 ) -> list[Draft]:
-    """Return a draft for each of these blocks of a message.
+    """Return a draft for each of these blocks of a message (each the content of one alert).
 
     The draft that ends last comes first. The ids of all alerts are made from the id of the first one. Because the first
     one ends last, the log remembers its id at least as long as any of the others. `bounds` are the limits of what the
@@ -165,7 +165,7 @@ class _Drafter:
         self._blocks = blocks
 
     def draft(self, block: Block) -> Draft | None:
-        """Return the draft of a block.
+        """Return the draft of a block (the content of one alert).
 
         Return None if the block breaks a rule; the violations are then in `violations`.
         """
@@ -293,7 +293,7 @@ _UNSIMPLIFIED_M = 20.0  # the largest buffer without simplification; it covers t
 
 
 class _Placed:
-    """The shapes of a block, with notes on what was changed, and violations if no shapes could be made (CP22 to CP24).
+    """The shapes of one alert, with notes on what was changed, and violations if no shapes were found (CP22 to CP24).
 
     `shapes` has pairs of a pointer to the area in the message and a shape. The shape is a polygon, or a circle as
     (latitude, longitude, radius in metres). There are at most MAX_SHAPES. They cover all areas of the message, and can
@@ -389,7 +389,7 @@ class _Placed:
 
         Return False if they can't be published in this form, so that they must be united.
 
-        Rings are searched for crossings by comparing edges. The blocks of a message share the number of comparisons
+        Rings are searched for crossings by comparing edges. The alerts of a message share the number of comparisons
         (rule HD3). If this number is used up, the remaining rings are treated as if they crossed themselves.
         """
         most = MAX_COMPARED // 4 // self._blocks
@@ -465,7 +465,7 @@ def _distinct_shapes(areas: list[tuple[str, Area]]) -> list[tuple[str, CapCircle
 
 
 def _detail_of_no_area(areas: list[tuple[str, Area]]) -> str:
-    """Return the error text for a block without a known area.
+    """Return the error text for an alert without a known area.
 
     The text names the lists of its codes, but no code (rule CP24).
     """
