@@ -1,4 +1,4 @@
-"""Encryption and decryption of a call's entries, each of which has a public body and a secret."""
+"""Encryption and decryption of a call's entries. Each entry has a public body and an encrypted secret."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

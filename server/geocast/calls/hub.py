@@ -437,7 +437,7 @@ class CallHub:
                 self._note(row, call, first=True)
 
     def _apply_kept_holding(self, call: LiveCall, state: CallState, now: Now) -> None:
-        """Process the `holding` of sessions that named this call before this process had read the call (R5e)."""
+        """Process `holding` for a call that this process has just read, if sessions have named it before (R5e)."""
         for _, responder in self._returning:
             held = responder.unknown.pop(call.id, None)
             if held is not None and not responder.gone:

@@ -190,7 +190,7 @@ def _united(given: Sequence[Piece], most: int, grids: Sequence[int]) -> list[Req
 
 
 def _groups(given: Sequence[Piece]) -> "Iterator[_Group]":
-    """Yield groups of polygons, each of which fits on one plane."""
+    """Yield groups of polygons. The polygons of a group fit on one plane."""
     sizes = np.array([piece.ring.shape[1] - 1 for piece in given])
     points = Piece(np.hstack([piece.ring for piece in given]), 0.0).points()
     last = np.cumsum(sizes + 1) - 1

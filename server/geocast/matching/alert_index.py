@@ -19,7 +19,7 @@ INITIAL_CAPACITY = 1 << 12  # number of polygons for which address space is rese
 
 
 class AlertIndex(Generic[T]):
-    """An index of areas, each of which belongs to an item, such as an alert."""
+    """An index of areas. Each area belongs to an item, such as an alert."""
 
     def __init__(self) -> None:
         self._circles: CircleIndex[T] = CircleIndex()

@@ -67,7 +67,10 @@ class Bounded(Protocol):
 
 
 class CircleIndex(Generic[T]):
-    """An index of areas, each of which belongs to an item. It finds items by the circles around their shapes."""
+    """An index of areas.
+
+    Each area belongs to an item. Items are found by the circles around the shapes of their areas.
+    """
 
     def __init__(self, capacity: int = INITIAL_CAPACITY) -> None:
         """Reserve address space for `capacity` circles. If there are more circles, the arrays are copied."""

@@ -40,9 +40,10 @@ class Shares:
     """The places of one limited resource, counted by subject. A subject is a client, and may take only some of them."""
 
     def __init__(self, things: str, bound: int, share: float = SHARE, retry_after_s: int = 1) -> None:
-        """Prepare `bound` places, of which one subject may take the fraction `share` (above 0, at most 1).
+        """Prepare `bound` places.
 
-        `things` is the plural noun that names the places in refusals.
+        One subject may take the fraction `share` of them (above 0, at most 1). `things` is the plural noun that names
+        the places in refusals.
         """
         self.bound = bound
         self.most = share_of(bound, share)

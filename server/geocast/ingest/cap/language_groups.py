@@ -1,4 +1,6 @@
-"""The grouping of a message's infos into blocks, each of which becomes one alert (rules CP14 and CP15).
+"""The grouping of a message's infos into blocks.
+
+Each block becomes one alert (rules CP14 and CP15).
 
 An info is the content of a CAP message in one language. Infos in different languages, with the same times, severity and
 shapes, are one block. Example: a storm warning in German and in English, and a flood warning in German, are two blocks.
