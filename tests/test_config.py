@@ -16,6 +16,7 @@ from geocast.config import (
     bind_shared,
     connections_for,
     parse_address,
+    parse_origins,
     raise_descriptor_limit,
 )
 from geocast.errors import ConfigError
@@ -27,6 +28,35 @@ API = Address("127.0.0.1", 8766)
 def settings(**changes):
     """Return settings that a node accepts, with changes."""
     return Settings(**({"stream": LOOPBACK, "api": API, "log": "memory:", "dev": True} | changes))
+
+
+# ---- origins -------------------------------------------------------------------------------------------------
+
+
+def test_parse_origins_accepts_what_browsers_and_apps_send():
+    """A web page, a page with a port, IPv6, and the scheme of an app (protocol, section 7)."""
+    sent = (
+        "https://app.example",
+        "http://127.0.0.1:8000",
+        "http://[::1]:8000",
+        "capacitor://localhost",
+        "http://a:443",
+    )
+    assert parse_origins(" ,".join(sent)) == sent
+    assert parse_origins(" , ") == ()
+
+
+NO_ORIGINS = """* foo null app.example https:// https://App.example HTTPS://app.example https://app.example/ https://ä.example
+https://app.example/map https://app.example:443 http://app.example:80 https://*.example https://a.example:0
+https://a.example:65536 https://u@a.example https://a.example?x"""
+
+
+@pytest.mark.parametrize("origin", [*NO_ORIGINS.split(), "http://a b"])
+def test_parse_origins_refuses_what_no_browser_sends(origin):
+    """The error names the entry and does not repeat it (rule S2)."""
+    with pytest.raises(ConfigError, match=r"^entry 2 is no origin as browsers send it, such as ") as refused:
+        parse_origins(f"https://app.example,{origin}")
+    assert origin == "*" or origin not in str(refused.value).replace("https://app.example", "")
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------

@@ -16,3 +16,22 @@ checks.
 """
 
 __version__ = "0.1.0"
+
+
+def commit() -> str:
+    """Return the first 12 digits of the git commit of this code: of the build, or of the source tree; "" if unknown."""
+    import subprocess
+    from pathlib import Path
+
+    home = Path(__file__).parent
+    built = home / "commit.txt"  # written by requirements/commit_hook.py, only into packages
+    if built.exists():
+        return built.read_text("ascii").strip()
+    root = home.parents[1]
+    if not ((root / ".git").exists() and (root / "pyproject.toml").exists()):
+        return ""
+    git = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""

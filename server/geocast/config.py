@@ -18,6 +18,10 @@ from .errors import ConfigError
 
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,255})?")
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://([a-z0-9_][a-z0-9_.-]*|\[[0-9a-f:.]+\])(:(?P<port>[1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
 BACKLOG = 4096  # connections per listening socket that wait to be accepted
 MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
@@ -148,6 +152,23 @@ def parse_address(text: str) -> Address:
     if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError("expected HOST:PORT, such as 127.0.0.1:8765 or [::1]:8765")
     return Address(host, int(port))
+
+
+def parse_origins(text: str) -> tuple[str, ...]:
+    """Return the origins in a list separated by commas, or raise ConfigError for one that no browser sends.
+
+    Browsers send an origin in lower case, without a path, and without the default port of its scheme (RFC 6454).
+    """
+    origins = tuple(entry.strip() for entry in text.split(",") if entry.strip())
+    for at, origin in enumerate(origins, 1):
+        parts = _ORIGIN.fullmatch(origin)
+        port = int(parts["port"] or 0) if parts else 0
+        if parts is None or port > 65535 or port == _DEFAULT_PORTS.get(parts["scheme"], -1):
+            raise ConfigError(
+                f"entry {at} is no origin as browsers send it, such as https://app.example or http://127.0.0.1:8000: "
+                "a scheme and a host in lower case, with the port unless it is the scheme's default; no path, no *"
+            )
+    return origins
 
 
 def parse_key_url(text: str) -> KeyUrl:

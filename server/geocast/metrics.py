@@ -4,13 +4,14 @@ import platform
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from . import __version__
+from . import __version__, commit
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -137,7 +138,11 @@ def counters(name: str, text: str, label: str, values: Iterable[tuple[str, float
 
 
 _STARTED_S = time.time()
-_BUILD = {"version": __version__, "python": platform.python_version()}
+
+
+@cache
+def _build() -> dict[str, str]:
+    return {"version": __version__, "commit": commit(), "python": platform.python_version()}
 
 
 def _process() -> Iterator[Metric]:
@@ -151,7 +156,7 @@ def _process() -> Iterator[Metric]:
     yield CounterMetricFamily("process_cpu_seconds", "CPU used, in seconds", value=used.ru_utime + used.ru_stime)
     yield GaugeMetricFamily("process_resident_memory_bytes", "Resident memory", value=pages * resource.getpagesize())
     yield GaugeMetricFamily("process_start_time_seconds", "Start, in seconds since 1970", value=_STARTED_S)
-    yield gauge("build_info", "Always 1, with the running versions as labels", 1, _BUILD)
+    yield gauge("build_info", "Always 1, with the running versions as labels", 1, _build())
 
 
 # ---- several processes -------------------------------------------------------------------------------------------

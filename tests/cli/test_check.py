@@ -179,6 +179,7 @@ def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
     outcome = geocast(
         "check",
         *("--stream", "8765", "--api", "192.0.2.1:8766", "--workers", "0", "--log-replicas", "2"),
+        *("--origins", "https://app.example,https://app.example/map"),
         *("--policy", "policy.toml", "--revoked", "revoked.toml", "--keys", "nowhere.jwks"),
         *("--log", "sqlite:nowhere/geocast.db"),
         GEOCAST_ORIGIN="x",
@@ -189,6 +190,7 @@ def test_every_mistake_is_reported_in_a_line(geocast, tmp_path):
     for expected in (
         "'--stream'",
         "'--workers'",
+        "entry 2 is no origin",
         "'--drain-s'",
         "GEOCAST_ORIGIN",
         "--log-replicas and",

@@ -30,6 +30,7 @@ def options(geocast, keys, tmp_path):
         (("--push-ca", "none.pem"), "--push-ca none.pem: No such file"),
         (("--push-ca", "vapid.jwks"), "--push-ca vapid.jwks: no certificates in PEM"),
         (("--devices", "sqlite:other.db"), "another program's, or the alert log"),
+        (("--origins", "app.example"), "entry 1 is no origin as browsers send it"),
         (("--finest-cell", "10"), "--finest-cell"),
         (("--lease-days", "31"), "--lease-days"),
     ],

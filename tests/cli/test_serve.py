@@ -11,7 +11,7 @@ import pytest
 from support.command import Outcome, ended
 from support.ports import a_free_port
 
-from geocast import __version__, cli
+from geocast import __version__, cli, commit
 from geocast.auth.tokens import make_key
 from geocast.cli import environment, serve
 
@@ -59,9 +59,11 @@ def free():
         (["--share", "1.5"], "1.5 is not in the range 0<x<=1"),
         (["--share", "nan"], "expected a number from 0 to 1"),
         (["--share", "a quarter"], "'a quarter' is not a valid float"),
+        (["--keys", "private.jwk"], "keys private.jwk: is a private key, not a JWK set, such as the keys.jwks"),
         (["--keys", "deep"], "keys deep: not a JWK set"),
         (["--max-sessions", "0"], "0 is not in the range"),
         (["--log-level", "loud"], "'loud' is not one of"),
+        (["--origins", "*"], "entry 1 is no origin as browsers send it, such as https://app.example"),
         (["--tls"], "No such option"),
         (["extra"], "unexpected extra argument"),
     ],
@@ -225,7 +227,8 @@ def test_help_lists_every_option_with_its_variable_and_default(geocast):
 def test_version_is_that_of_the_package(geocast):
     """`geocast --version` prints it (section 7)."""
     outcome = geocast("--version")
-    assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}\n")
+    shown = f" (commit {commit()})" if commit() else ""
+    assert (outcome.status, outcome.out) == (0, f"geocast, version {__version__}{shown}\n")
 
 
 @pytest.mark.parametrize("arguments", [["shrug"], ["--shrug"]])

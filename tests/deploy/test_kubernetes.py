@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from geocast.cli import cli
-from geocast.cli.options import settings_of
+from geocast.config import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "deploy" / "kubernetes"
@@ -126,7 +126,7 @@ def test_settings_are_valid_for_geocast_serve(container):
     assert values.keys() <= known.keys()
     arguments = [f"{known[name].opts[0]}={value}" for name, value in values.items()]
     options = serve.make_context("serve", arguments).params
-    settings_of(**{name: value for name, value in options.items() if name not in ("log_level", "log_format")}).check()
+    Settings(**{name: value for name, value in options.items() if name not in ("log_level", "log_format")}).check()
 
 
 def test_pod_has_time_to_leave_services_and_drain(pod, container):

@@ -40,7 +40,7 @@ from geocast.push.webpush import Vapid, make_vapid_key, parse_vapid
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES, STEPS = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "120")), 40
+EXAMPLES, STEPS = int(os.environ.get("GEOCAST_SOAK_EXAMPLES", "80")), 40
 TURNS = 60  # turns of the event loop until nothing more happens by itself
 NAMES = ["one", "two", "three"]
 HOSTS = ["a.example", "other.b.example"]  # one that is known from the start; one that is unknown until it takes a push

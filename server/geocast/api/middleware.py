@@ -231,8 +231,15 @@ async def body_of(request: Request, most: int = MAX_BODY_BYTES) -> dict[str, Any
         raise Problem(problems.UNSUPPORTED_MEDIA_TYPE, "The body must be sent as application/json.")
     try:
         return load_json(data)
-    except (Malformed, UnicodeDecodeError):
-        raise Problem(problems.MALFORMED_JSON) from None
+    except UnicodeDecodeError as error:
+        raise _malformed(f"invalid UTF-8 at byte {error.start + 1}") from None
+    except Malformed as error:
+        raise _malformed(str(error)) from None
+
+
+def _malformed(reason: str) -> Problem:
+    """Return the problem for a body that is not strict JSON, with the place where parsing failed."""
+    return Problem(problems.MALFORMED_JSON, f"{problems.MALFORMED_JSON.explanation} In this body: {reason}.")
 
 
 async def cap_of(request: Request, take_place: Callable[[], None]) -> tuple[bytes, str | None]:

@@ -22,9 +22,13 @@ def keys_of(data: bytes, what: str) -> list[Mapping[str, Any]]:
     The error starts with `what`, which names the option and its file.
     """
     try:
-        keys = json.loads(data.decode())["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        keys = None
+        content = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict) and "kty" in content:
+        which = "a private key" if "d" in content else "one key"
+        raise ConfigError(f"{what}: is {which}, not a JWK set, such as the keys.jwks that geocast keygen makes")
+    keys = content.get("keys") if isinstance(content, dict) else None
     if not isinstance(keys, list) or not all(isinstance(jwk, dict) for jwk in keys):
         raise ConfigError(f"{what}: not a JWK set (an object with a list of keys)")
     return keys

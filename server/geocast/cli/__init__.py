@@ -12,13 +12,19 @@ from typing import NoReturn
 
 import click
 
-from .. import __version__
+from .. import __version__, commit
 from ..errors import ConfigError
 from . import approve, cap, check, health, keygen, ledger, push, serve, token
 
 
+def _version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"geocast, version {__version__}" + (f" (commit {commit()})" if commit() else ""))
+        context.exit()
+
+
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="geocast")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Geocast: a real-time geo alert fan-out server."""

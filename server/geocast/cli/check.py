@@ -17,7 +17,7 @@ from click.core import ParameterSource
 from .. import config
 from ..config import KeyUrl, Settings
 from ..errors import ConfigError, LogUnavailable
-from .options import node_options, settings_of, unknown_variables
+from .options import node_options, unknown_variables
 
 WONT_START, WOULD_WAIT = 2, 1  # exit statuses: a node would refuse to start; it would start and wait for its log
 
@@ -45,7 +45,7 @@ def command(context: click.Context, /, log_level: str, log_format: str, **option
     Nothing is changed. The exit status is 0; 2 if a node would refuse to start; 1 if it would start and wait for its
     log.
     """
-    settings = settings_of(**options)
+    settings = Settings(**options)
     for row in _table(context, settings):
         click.echo("  ".join(row).rstrip())
     problems = [*(error.format_message() for _, error in context.obj), *unknown_variables(), *settings.problems()]

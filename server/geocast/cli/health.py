@@ -18,7 +18,7 @@ OWN = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a node that listens o
 def command(api: Address, ready: bool) -> int:
     """Check whether a node is alive: exit status 0, or 1 with the reason. For the health check of a container."""
     is_well, said = ask(api, ready=ready)
-    click.echo(f"geocast: {said}", err=not is_well)
+    click.echo(f"geocast: {api}: {said}", err=not is_well)
     return 0 if is_well else 1
 
 

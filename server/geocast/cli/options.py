@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..auth.scopes import QUALS_FORM, are_quals
-from ..config import SHARE, Address, Settings, parse_address, parse_key_url
+from ..config import SHARE, Address, parse_address, parse_key_url, parse_origins
 from ..errors import ConfigError
 from . import environment
 from .environment import PREFIX
@@ -41,6 +41,19 @@ class KeysType(click.Path):
             return super().convert(value, param, ctx)
         try:
             return parse_key_url(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class OriginsType(click.ParamType[tuple[str, ...], str]):
+    """A list of the origins of web pages, separated by commas."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Return the origins in the order given. Raise a usage error for a malformed one."""
+        try:
+            return value if isinstance(value, tuple) else parse_origins(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
@@ -150,7 +163,7 @@ _OPTIONS = (
     ),
     _option("--call-keys", type=click.Path(path_type=Path), help="Secret keys that encrypt calls (JWKS)."),
     _option("--aeds", type=click.Path(path_type=Path), help="Defibrillators for calls (GeoJSON, or Overpass JSON)."),
-    _option("--origins", default="", metavar="LIST", help="Origins of web pages that may connect, with commas."),
+    _option("--origins", type=OriginsType(), default="", help="Origins of web pages that may connect, with commas."),
     _option("--workers", type=click.IntRange(1, 256), default=1, help="Processes that share the stream listener."),
     _option("--dev", is_flag=True, help="For trying: loopback only, tokens are optional for subscribers."),
     _option(
@@ -179,9 +192,3 @@ def unknown_variables() -> list[str]:
     context = click.get_current_context()
     known = {option.envvar for option in context.command.params if isinstance(option.envvar, str)}
     return list(environment.unknown(os.environ, known))
-
-
-def settings_of(origins: str, **options: Any) -> Settings:
-    """Return the settings with these options, not checked yet."""
-    listed = tuple(origin.strip() for origin in origins.split(",") if origin.strip())
-    return Settings(origins=listed, **options)

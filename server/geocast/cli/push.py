@@ -14,7 +14,7 @@ from ..config import SHARE, Address, parse_address
 from ..errors import ConfigError
 from . import environment, journal
 from .environment import PREFIX
-from .options import LOG_LEVELS, SHARE_HELP, SHARE_TYPE, KeysType
+from .options import LOG_LEVELS, SHARE_HELP, SHARE_TYPE, KeysType, OriginsType
 
 _FILE = click.Path(path_type=Path)
 
@@ -64,7 +64,7 @@ def _option(name: str, variable: str = "", **more: Any) -> Callable[[Any], Any]:
 @_option("--revoked", type=_FILE, help="Subjects whose tokens are revoked (TOML).")
 @_option("--policy", type=_FILE, metavar="PATH", help="The policy of the nodes, the same file.")
 @_option("--reviewers", type=_FILE, help="Keys of reviewers who approve alerts (JWKS), the file of the nodes.")
-@_option("--origins", default="", metavar="LIST", callback=_names, help="Origins whose pages may register devices.")
+@_option("--origins", type=OriginsType(), default="", help="Origins whose pages may register devices.")
 @_option("--push-services", metavar="LIST", help="Hosts of push services: NAME or *.NAME, each optionally with :PORT.")
 @_option(
     "--push-private",

@@ -16,7 +16,7 @@ from ..auth.scopes import SCOPES
 from ..config import Settings, listening
 from ..errors import ConfigError
 from . import journal
-from .options import node_options, settings_of, unknown_variables
+from .options import node_options, unknown_variables
 
 DEV_TOKEN_S = 365 * 86_400  # the lifetime of the token of --dev
 # How long a thread that waits for the GIL lets the other thread run. The log's threads need the GIL half a dozen times
@@ -34,7 +34,7 @@ def command(log_level: str, log_format: str, **options: Any) -> None:
     with journal.kept(log_level, log_format):
         if unknown := unknown_variables():
             raise ConfigError(*unknown)
-        settings = settings_of(**options)
+        settings = Settings(**options)
         settings.check()
         _serve(settings)
 
@@ -44,8 +44,11 @@ def _serve(settings: Settings) -> None:
         logger.warning("%s", exposed)
     from ..run import node, runtime_config, workers
 
-    found = runtime_config.RuntimeConfig(settings, _dev_keys() if settings.keys is None else b"")
+    keys, token = _dev_keys() if settings.keys is None else (b"", "")
+    found = runtime_config.RuntimeConfig(settings, keys)
     with listening(settings) as listeners:
+        if token:  # it is of no use if the node can't listen
+            click.echo(f"GEOCAST_TOKEN={token}")
         if settings.workers == 1:
             run(node.run(settings, found, listeners))
         else:
@@ -63,10 +66,10 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-def _dev_keys() -> bytes:
-    """Return a JWKS for --dev, and print one token with all scopes. The private key is not kept."""
+def _dev_keys() -> tuple[bytes, str]:
+    """Return a JWKS for --dev, and a token with all scopes. The private key is not kept."""
     from ..auth.tokens import make_key, sign
 
     private, public = make_key("dev")
-    click.echo(f"GEOCAST_TOKEN={sign(private, 'dev', SCOPES, int(time.time()), DEV_TOKEN_S)}")
-    return json.dumps({"keys": [public]}).encode()
+    token = sign(private, "dev", SCOPES, int(time.time()), DEV_TOKEN_S)
+    return json.dumps({"keys": [public]}).encode(), token

@@ -23,13 +23,18 @@ MAX_INT_DIGITS = 308
 def load_json(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data` (UTF-8). Numbers beyond a double become infinite, and are refused as fields.
 
-    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object.
+    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object. The
+    text of Malformed says where and why, and repeats nothing of the data.
     """
     text = data.decode("utf-8")
     try:
         value = _JSON.decode(text)
-    except (ValueError, RecursionError):
-        raise Malformed("not strict JSON") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except RecursionError:
+        raise Malformed("nested too deep") from None
+    except ValueError as error:
+        raise Malformed(str(error)) from None
     return _checked_map(value, data.count(b"{") + data.count(b"["))
 
 
@@ -64,7 +69,7 @@ def _checked_map(value: object, brackets: int) -> dict[str, Any]:
     its depth is not computed. This is the case for nearly every message.
     """
     if not isinstance(value, dict):
-        raise Malformed("not a map")
+        raise Malformed("not an object")
     if brackets > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise Malformed("nested too deep")
     return value
@@ -97,7 +102,7 @@ def _plain(value: object) -> bool:
 def _no_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        raise ValueError("duplicate key")
+        raise ValueError("a key twice in one object")
     return result
 
 
@@ -106,7 +111,7 @@ def _no_ext(_code: int, _data: bytes) -> NoReturn:
 
 
 def _no_constant(_name: str) -> NoReturn:
-    raise ValueError("not a JSON number")
+    raise ValueError("NaN or Infinity")
 
 
 def _int(digits: str) -> int | float:

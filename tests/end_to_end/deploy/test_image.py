@@ -25,6 +25,8 @@ from end_to_end.kit.wire import PATIENCE
 from support.command import ended
 from support.ports import free_ports
 
+from geocast import commit
+
 ROOT = Path(__file__).resolve().parents[3]
 NEEDED = ("buildah", "/usr/lib/podman/netavark", "mmdebstrap", "unshare", "make")
 BASE, IMAGE = "localhost/base", "localhost/geocast"
@@ -185,6 +187,8 @@ def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
     """The image's user can change none of its files, and `make image` names the builder."""
     assert "building localhost/geocast with buildah" in image.said
     [packages] = image.root.glob("opt/geocast/lib/python3*/site-packages")
+    if (ROOT / ".git").exists():
+        assert (packages / "geocast" / "commit.txt").read_text().strip() == commit()
     found = names("\n".join(path.name.partition("-")[0] for path in packages.glob("*.dist-info")))
     locked = names((ROOT / "requirements" / "runtime.txt").read_text())
     assert "geocast" in found

@@ -3,6 +3,7 @@
 The clients' packages are used in test_python_readme.py and in client_demo/web/test_package.py.
 """
 
+import datetime as dt
 import json
 import os
 import re
@@ -26,6 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 CLIENT = tomllib.loads((ROOT / "client_demo" / "python" / "pyproject.toml").read_text("utf-8"))
 NPM = json.loads((ROOT / "client_demo" / "web" / "geocast" / "package.json").read_text("utf-8"))
 SOURCE = PROJECT["project"]["urls"]["Source"]
+COMMIT_FILE = "server/geocast/commit.txt"
 
 
 def run(*command, cwd=ROOT, **settings):
@@ -57,12 +59,40 @@ def wheel(dist):
 def test_sdist_contains_exactly_the_source_tree(dist):
     """Users of the sdist can do everything that CONTRIBUTING.md describes."""
     unpacked = dist / f"geocast-{geocast.__version__}"
-    has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()} - {"PKG-INFO"}
+    has = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()}
+    has -= {"PKG-INFO", COMMIT_FILE}
     assert {"Makefile", "requirements/test.txt", "client_demo/web/package-lock.json", "docs/protocol.md"} <= has
     if not (ROOT / ".git").exists():
         return
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     assert has == {name for name in listed if (ROOT / name).is_file()}
+
+
+def test_packages_contain_the_commit_that_they_were_built_from(dist, tmp_path):
+    """The wheel is built from the sdist, which has no git, and says the same commit."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    head = run("git", "rev-parse", "--short=12", "HEAD").strip()
+    assert (dist / f"geocast-{geocast.__version__}" / COMMIT_FILE).read_text().strip() == head
+    with zipfile.ZipFile(wheel(dist)) as archive:
+        archive.extractall(tmp_path)
+    program = "import geocast; print(geocast.commit())"
+    assert run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=str(tmp_path)).strip() == head
+    assert not (ROOT / COMMIT_FILE).exists()
+
+
+def test_newest_release_in_the_changelog_is_that_of_the_package():
+    """A release is tagged by this heading: `## [0.2.0] - 2026-11-29` becomes v0.2.0."""
+    headings = re.findall(r"^## \[(.+?)\](?: - (.+))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert headings[0] == ("Unreleased", "")
+    released, dates = zip(*headings[1:], strict=True)
+    assert released[0] == geocast.__version__
+    assert list(dates) == sorted(dates, reverse=True)
+    for date in dates:
+        dt.date.fromisoformat(date)
+    if (ROOT / ".git").exists():
+        tags = run("git", "tag", "--list", "v*").split()
+        assert set(tags) <= {f"v{version}" for version in released}
 
 
 def test_wheel_is_complete_and_runs_without_the_source_tree(dist, tmp_path):

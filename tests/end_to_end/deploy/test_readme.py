@@ -1,76 +1,15 @@
 """The first steps of README.md and docs/guide/first-alert.md, typed into a shell."""
 
-import contextlib
-import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from end_to_end.kit.node import BIN, clean_environment
+from end_to_end.kit.shell import PORTS, ROOT, Shell, Terminal, blocks, is_ready, with_wscat
 from end_to_end.kit.times import wait_until
-from end_to_end.kit.wire import PATIENCE
-from support.ports import free_ports
 from support.redis_server import missing
-
-ROOT = Path(__file__).parents[3]
-PORTS = dict(zip((8765, 8766, 8775, 8776, 6379), free_ports(5), strict=True))
-
-
-def blocks(heading: str, language: str, document: str = "docs/guide/first-alert.md") -> list[str]:
-    """Return the code blocks under a heading of a document, changed for free ports."""
-    text = re.search(rf"^## {heading}\n(.*?)^## ", (ROOT / document).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert text
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text[1], re.MULTILINE | re.DOTALL)
-    return [moved(block) for block in found]
-
-
-def moved(block: str) -> str:
-    """Return the block changed for free ports; default ports are written out first."""
-    block = block.replace("redis-server ", "redis-server --port 6379 ")
-    block = block.replace("redis://127.0.0.1", "redis://127.0.0.1:6379")
-    block = block.replace("geocast serve ", "geocast serve --stream 127.0.0.1:8765 --api 127.0.0.1:8766 ")
-    for documented, free in PORTS.items():
-        block = block.replace(str(documented), str(free))
-    return block
-
-
-class Shell:
-    """A bash that gets its lines on standard input."""
-
-    def __init__(self, folder: Path, output: Path) -> None:
-        self._output = output
-        environment = clean_environment(PATH=f"{BIN}:{os.environ['PATH']}")
-        with output.open("wb") as file:
-            self._bash = subprocess.Popen(
-                ["bash"],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-
-    def type(self, text: str) -> None:
-        """Type some lines."""
-        assert self._bash.stdin
-        self._bash.stdin.write(f"{text}\n".encode())
-        self._bash.stdin.flush()
-
-    def said(self) -> str:
-        """Return the output of the shell and its programs."""
-        return self._output.read_text(errors="replace")
-
-    def end(self) -> None:
-        """End the shell and all its programs."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._bash.pid, signal.SIGKILL)
-        self._bash.communicate()
 
 
 @pytest.fixture
@@ -87,13 +26,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.end()
     status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     assert status.stdout == ""
-
-
-def is_ready(port: int) -> bool:
-    """Return whether a node answers at a port and is ready."""
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"http://127.0.0.1:{port}/readyz", trust_env=False, timeout=PATIENCE).status_code == 200
-    return False
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
@@ -119,6 +51,22 @@ def test_first_steps_of_the_guide_work_and_leave_a_clean_tree(shell: Shell):
     wait_until(lambda: shell.said().count("status 201") == 2, "the second node accepts")
     assert shell.said().count('"type":"alert"') == 1
     assert "geocast: error" not in shell.said()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_wscat_of_the_guide_shows_the_alert(shell: Shell, tmp_path: Path):
+    """The listener's command says hello at once and waits for alerts."""
+    begin, wscat, publish = blocks("A first alert", "sh")
+    with_wscat(tmp_path)
+    shell.type(f'{begin.partition(chr(10))[2]}\necho "$PHONE" > {tmp_path}/phone.txt')
+    wait_until(lambda: is_ready(PORTS[8766]), "the node is ready")
+    terminal = Terminal(f"PHONE=$(cat phone.txt); {wscat}", tmp_path)
+    try:
+        wait_until(lambda: '"type":"welcome"' in terminal.shown(), lambda: f"the welcome: {terminal.shown()}")
+        shell.type(publish)
+        wait_until(lambda: '"type":"alert"' in terminal.shown(), "the alert is shown")
+    finally:
+        terminal.end()
 
 
 def test_readme_alert_is_published_revised_and_cancelled(shell: Shell):

@@ -19,6 +19,8 @@ from end_to_end.kit.subscriber import FORMATS, Session, revise_and_cancel
 from end_to_end.kit.times import wait_until
 from end_to_end.kit.wire import CLOSE, PATIENCE
 
+from geocast import commit
+
 Join = Callable[..., Session]
 WORKERS = 2
 CROWD = 24
@@ -121,7 +123,9 @@ def test_build_info_appears_once_for_all_processes(workers: Node):
     """`geocast_build_info` is 1, and names the releases of geocast and Python (section 4, `GET /metrics`)."""
     shown = [line for line in workers.api.get("/metrics").text.splitlines() if line.startswith("geocast_build_info")]
     version = workers.api.get("/openapi.json").json()["info"]["version"]
-    assert shown == [f'geocast_build_info{{python="{platform.python_version()}",version="{version}"}} 1.0']
+    assert shown == [
+        f'geocast_build_info{{commit="{commit()}",python="{platform.python_version()}",version="{version}"}} 1.0'
+    ]
 
 
 def test_killed_api_process_is_replaced_and_sessions_stay_open(workers: Node, join: Join):

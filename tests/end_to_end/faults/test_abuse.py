@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from end_to_end.faults.abuse.attacks import ATTACKS, DRAIN, Attack
-from end_to_end.faults.abuse.parties import Board
+from end_to_end.faults.abuse.parties import Deliveries
 from end_to_end.faults.abuse.tally import Round, Tally, Verdict, table
 from end_to_end.faults.abuse.world import DRAIN_S, AttackedDeployment, progress
 from support.redis_server import missing
@@ -83,8 +83,8 @@ def test_attack_is_not_noticed_by_good_parties(worlds: Worlds, attack: Attack):
 
 def test_verdict_is_slow_only_if_every_turn_is_slow():
     """A p99 above twice the quiet p99 in one turn is noise; in every turn the attack is the cause."""
-    turns = [({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.05})] * 2
-    turns.append(({"ping": 0.02, "told": 0.02}, {"ping": 0.05, "told": 0.03}))
+    turns = [({"ping": 0.02, "delivery": 0.02}, {"ping": 0.05, "delivery": 0.05})] * 2
+    turns.append(({"ping": 0.02, "delivery": 0.02}, {"ping": 0.05, "delivery": 0.03}))
     verdict = Verdict("any", "")
     for quiet, attacked in turns:
         verdict.rounds.append(Round(*(Tally({k: [s] for k, s in each.items()}) for each in (quiet, attacked))))
@@ -93,12 +93,12 @@ def test_verdict_is_slow_only_if_every_turn_is_slow():
 
 
 def test_board_counts_missing_repeated_and_outside_messages():
-    board = Board()
-    awaited = board.expect(("a", 1), ["in", "in too"])
+    deliveries = Deliveries()
+    awaited = deliveries.expect(("a", 1), ["in", "in too"])
     for who, key in (("in", ("a", 1)), ("in", ("a", 1)), ("out", ("a", 1)), ("in", ("a", 2))):
-        board.told(who, key)
+        deliveries.received(who, key)
     assert awaited.left == {"in too"}
-    assert sum(board.tally.wrong.values()) == 3
+    assert sum(deliveries.tally.wrong.values()) == 3
 
 
 def test_drain_with_held_requests_ends_without_traceback(worlds: Worlds):

@@ -31,4 +31,4 @@ def test_random_steps_among_1500_live_alerts_follow_the_delivery_rules(tmp_path:
         for start in range(0, OTHERS, AT_ONCE):
             answers = node.at_once("/v1/alerts", bodies[start : start + AT_ONCE])
             assert {answer.status_code for answer in answers} == {201}
-        walk.go(STEPS // 2)
+        walk.go(STEPS // 4)

@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from end_to_end.faults.abuse.ear import Ear, ignored, listen
+from end_to_end.faults.abuse.listener import Listener, ignored, listen
 from end_to_end.kit.alerts import Json, alert, circle, place
 from end_to_end.kit.earth import Point
 from end_to_end.kit.keys import DESK_SCOPE, PHONE_SCOPE, Keys, bearer
@@ -63,7 +63,7 @@ class Attacker:
         self._seconds, self.until = seconds, 0.0
         self._requests = 0
         self._writers: list[asyncio.StreamWriter] = []
-        self._ears: list[Ear] = []
+        self._listeners: list[Listener] = []
         self._keys = Keys()
         self._keys.private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(target.key))
         limits = httpx.Limits(max_connections=None)
@@ -179,18 +179,18 @@ class Attacker:
             self._writers.remove(writer)
 
     async def listen(
-        self, token: str, *places: Json, heard: Callable[[Ear, Json], None] = ignored, **hello: Any
-    ) -> Ear | None:
+        self, token: str, *places: Json, on_message: Callable[[Listener, Json], None] = ignored, **hello: Any
+    ) -> Listener | None:
         """Join the stream; return None if the node refuses."""
         self._requests += 1
         try:
-            ear = await listen(self.target.stream, {"token": token, "places": list(places), **hello}, heard)
+            listener = await listen(self.target.stream, {"token": token, "places": list(places), **hello}, on_message)
         except (OSError, TimeoutError) as error:
             self.said[f"hello {error or type(error).__name__}"] += 1
             return None
         self.said["hello welcome"] += 1
-        self._ears.append(ear)
-        return ear
+        self._listeners.append(listener)
+        return listener
 
     async def watch(self) -> tuple[list[str], Callable[[], Awaitable[None]]]:
         """Subscribe at the attacker's own spot.
@@ -200,11 +200,11 @@ class Attacker:
         heard: list[str] = []
         came = asyncio.Event()
 
-        def hear(_ear: Ear, message: Json) -> None:
+        def hear(_listener: Listener, message: Json) -> None:
             heard.append(named(message))
             came.set()
 
-        await self.listen(self.token("watcher"), place(self.spot), heard=hear)
+        await self.listen(self.token("watcher"), place(self.spot), on_message=hear)
 
         async def settled() -> None:
             marker = self.body(f"marker-{self.dice.random()}".replace(".", "-"))
@@ -219,8 +219,8 @@ class Attacker:
 
     async def close(self) -> None:
         """Close all connections."""
-        for ear in self._ears:
-            ear.leave()
+        for listener in self._listeners:
+            listener.leave()
         for writer in self._writers:
             writer.transport.abort()
         await self._http.aclose()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from end_to_end.faults.abuse.attacker import Attacker, Target, main
-from end_to_end.faults.abuse.ear import Ear
+from end_to_end.faults.abuse.listener import Listener
 from end_to_end.faults.abuse.parties import HAMLET, STATION, TOWN, cap_id
 from end_to_end.kit.alerts import Json, approval, cancel_body, place, revision_of
 from end_to_end.kit.dispatcher import DISPATCH_SCOPE, call_at
@@ -128,18 +128,18 @@ async def downgrade(it: Attacker) -> None:
 
     await it.again(try_all, most=300)
     await settled()
-    told = [each for each in heard if each.startswith(f"{body['id']} ") and each != f"{body['id']} 1"]
-    it.wrong["subscribers were told what nobody had signed"] += len(told)
+    unsigned = [each for each in heard if each.startswith(f"{body['id']} ") and each != f"{body['id']} 1"]
+    it.wrong["subscribers were sent what nobody had signed"] += len(unsigned)
 
 
 async def two_issuers(it: Attacker) -> None:
     """Join with a responder's `sub` in a token of the issuer that must not grant qualifications; wait for a task."""
 
-    def heard(_ear: Ear, message: Json) -> None:
+    def on_message(_listener: Listener, message: Json) -> None:
         it.wrong[f"a stranger was sent a {message['type']}"] += int(message["type"] in ("task", "call", "standdown"))
 
     for _ in range(3):
-        await it.listen(it.other_token(it.target.responder), place(STATION, here=True), heard=heard)
+        await it.listen(it.other_token(it.target.responder), place(STATION, here=True), on_message=on_message)
     await it.wait()
 
 
@@ -283,8 +283,8 @@ async def bad_tokens(it: Attacker) -> None:
             answer = await it.ask("forged", "POST", f"{it.api}/v1/alerts", forged, json={})
             it.note("a forged token was taken", answer, below=401)
         else:
-            ear = await it.listen(forged)
-            it.wrong["a forged token was welcomed"] += int(ear is not None)
+            listener = await it.listen(forged)
+            it.wrong["a forged token was welcomed"] += int(listener is not None)
 
     await it.again(knock, at_once=16)
 
@@ -304,7 +304,7 @@ async def late_update(it: Attacker) -> None:
         await it.cap("update", cap_message(f"{name}-2", area, kind="Update", refers=name, sent_s=-30))
         await settled()
         late = cap_id("aggregator", "evil@example.org", f"{name}-2")
-        it.wrong["an update older than its cancel was told"] += sum(each.startswith(late) for each in heard)
+        it.wrong["an update older than its cancel was sent"] += sum(each.startswith(late) for each in heard)
 
     await it.again(chain, most=50)
 
@@ -417,24 +417,24 @@ async def chatter(it: Attacker) -> None:
     """Move, filter, acknowledge, report and accept as fast as the node reads, in twenty sessions."""
 
     async def session(number: int) -> None:
-        ear = await it.listen(it.token(f"chatter{number % 20}"), place(it.spot))
+        listener = await it.listen(it.token(f"chatter{number % 20}"), place(it.spot))
         for ref in range(2_000):
-            if ear is None or ear.ended.done() or not it.goes_on():
+            if listener is None or listener.ended.done() or not it.goes_on():
                 break
             lat, lng = it.dice.uniform(-40, -20), it.dice.uniform(0, 100)
-            ear.say("move", ref=ref, places=[place((lat, lng), accuracy_m=900)] * 8)
-            ear.say("filter", ref=ref, categories=[f"c{n}" for n in range(64)], min_severity="minor")
+            listener.say("move", ref=ref, places=[place((lat, lng), accuracy_m=900)] * 8)
+            listener.say("filter", ref=ref, categories=[f"c{n}" for n in range(64)], min_severity="minor")
             for kind, fields in (
                 ("ack", {"revision": 1}),
                 ("report", {"state": "aed"}),
                 ("accept", {}),
                 ("decline", {}),
             ):
-                ear.say(kind, id=f"nobody-{ref}", **fields)
+                listener.say(kind, id=f"nobody-{ref}", **fields)
             await asyncio.sleep(0.01)
-        if ear is not None:
-            it.said[f"ended with {ear.code if ear.ended.done() else 'the attack'}"] += 1
-            ear.leave()
+        if listener is not None:
+            it.said[f"ended with {listener.code if listener.ended.done() else 'the attack'}"] += 1
+            listener.leave()
 
     await it.again(session, at_once=20, most=2_000)
 
@@ -446,9 +446,9 @@ async def connect_storm(it: Attacker) -> None:
     async def visit(number: int) -> None:
         places = [place((it.dice.uniform(-40, -20), it.dice.uniform(0, 100)), accuracy_m=900) for _ in range(8)]
         token = it.token(f"storm{number % 50}")
-        ear = await it.listen(token, *places, holding=holding)
-        if ear is not None:
-            ear.leave()
+        listener = await it.listen(token, *places, holding=holding)
+        if listener is not None:
+            listener.leave()
 
     await it.again(visit, at_once=40, most=5_000)
 
@@ -490,9 +490,9 @@ async def slow_heads(it: Attacker) -> None:
 async def slow_readers(it: Attacker) -> None:
     """Join in the town with a hundred sessions that never read."""
     for number in range(100):
-        ear = await it.listen(it.token(f"deaf{number}"), place(TOWN))
-        if ear is not None:
-            ear.transport.pause_reading()
+        listener = await it.listen(it.token(f"deaf{number}"), place(TOWN))
+        if listener is not None:
+            listener.transport.pause_reading()
     await it.wait()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from end_to_end.faults.abuse.ear import PATIENCE_S, Ear, listen
+from end_to_end.faults.abuse.listener import PATIENCE_S, Listener, listen
 from end_to_end.faults.abuse.services import PushServices
 from end_to_end.faults.abuse.tally import Tally
 from end_to_end.kit import warnings_of_cap
@@ -47,7 +47,7 @@ class Awaited:
     last: float = 0.0
 
 
-class Board:
+class Deliveries:
     """The messages that are expected, the listeners who should get each, and the messages that came."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Board:
         self._awaited[key] = Awaited(set(found), found)
         return self._awaited[key]
 
-    def told(self, who: object, key: Key) -> None:
+    def received(self, who: object, key: Key) -> None:
         """Record that `who` got a message; count it as wrong if `who` should not get it, or not again."""
         awaited = self._awaited.get(key)
         if awaited is None:
@@ -69,20 +69,20 @@ class Board:
             self.tally.outside("somebody who is not inside")
         elif who not in awaited.left:
             if not (isinstance(who, tuple) and who[0] == "device"):  # a slow push service gets a push again
-                self.tally.outside("somebody was told twice")
+                self.tally.outside("somebody was sent the same twice")
         else:
             awaited.left.discard(who)
             if not awaited.left:
                 awaited.last = time.monotonic()
                 awaited.done.set()
 
-    async def all_told(self, awaited: Awaited, kind: str, since: float) -> bool:
+    async def all_received(self, awaited: Awaited, kind: str, since: float) -> bool:
         """Wait until every listener has the message; record the seconds from `since` to the last one, or the loss."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await awaited.done.wait()
         except TimeoutError:
-            self.tally.lost(kind, f"{len(awaited.left)} of {len(awaited.inside)} were not told")
+            self.tally.lost(kind, f"{len(awaited.left)} of {len(awaited.inside)} did not get it")
             return False
         self.tally.took[kind].append(awaited.last - since)
         return True
@@ -112,10 +112,10 @@ class Parties:
     ) -> None:
         self._nodes, self._push, self._services, self._keys = nodes, f"http://127.0.0.1:{push_port}", services, keys
         self._counts = subscribers, devices
-        self.board = Board()
-        self._crowd: dict[int, Ear] = {}
-        self._responders: dict[int, Ear] = {}
-        self._probes: list[Ear] = []
+        self.deliveries = Deliveries()
+        self._crowd: dict[int, Listener] = {}
+        self._responders: dict[int, Listener] = {}
+        self._probes: list[Listener] = []
         self._desk = keys.token(sub="desk-good", scope=DESK_SCOPE)
         self._dispatcher = keys.token(sub="cad-good", scope=DISPATCH_SCOPE)
         self._phone = keys.token(sub="phone-good", scope=PHONE_SCOPE)
@@ -125,7 +125,7 @@ class Parties:
 
     @property
     def _tally(self) -> Tally:
-        return self.board.tally
+        return self.deliveries.tally
 
     @property
     def _inside(self) -> list[object]:
@@ -163,24 +163,24 @@ class Parties:
 
     def _hear(self, number: object, message: Json) -> None:
         if message["type"] == "alert":
-            self.board.told(number, (message["alert"]["id"], message["alert"]["revision"]))
+            self.deliveries.received(number, (message["alert"]["id"], message["alert"]["revision"]))
         elif message["type"] == "cancel":
-            self.board.told(number, (message["id"], "cancel"))
+            self.deliveries.received(number, (message["id"], "cancel"))
 
     async def _report_for_duty(self, number: int) -> None:
         token = qualified(self._keys, f"responder-{number}", "cpr")
         hello = {"token": token, "places": [place(beyond(STATION, number * 72, 100), here=True)]}
 
-        def heard(_ear: Ear, message: Json) -> None:
+        def on_message(_listener: Listener, message: Json) -> None:
             self._hear(("responder", number), message)
             if message["type"] == "call":
-                self.board.told(number, (message["call"]["id"], "call"))
+                self.deliveries.received(number, (message["call"]["id"], "call"))
             elif message["type"] == "task":
-                self.board.told(number, (message["id"], "task"))
+                self.deliveries.received(number, (message["id"], "task"))
             elif message["type"] == "standdown" and message["reason"] == "over":
-                self.board.told(number, (message["id"], "over"))
+                self.deliveries.received(number, (message["id"], "over"))
 
-        self._responders[number] = await listen(self._node(number).stream, hello, heard)
+        self._responders[number] = await listen(self._node(number).stream, hello, on_message)
 
     async def _register_all(self) -> None:
         turns = asyncio.Semaphore(16)
@@ -202,10 +202,10 @@ class Parties:
 
     async def leave(self) -> None:
         """Close all connections."""
-        ears = (*self._crowd.values(), *self._responders.values(), *self._probes)
-        for ear in ears:
-            ear.leave()
-        await asyncio.gather(*(ear.ended for ear in ears))
+        listeners = (*self._crowd.values(), *self._responders.values(), *self._probes)
+        for listener in listeners:
+            listener.leave()
+        await asyncio.gather(*(listener.ended for listener in listeners))
         await self._kept.aclose()
         await self._fresh.aclose()
 
@@ -214,9 +214,9 @@ class Parties:
     async def begin(self) -> None:
         """Start all activities with an empty tally."""
         await self.arrive()
-        self.board.tally = Tally()
-        for ear in self._probes:
-            ear.pongs.clear()
+        self.deliveries.tally = Tally()
+        for listener in self._probes:
+            listener.pongs.clear()
         self._works = True
         for work in (
             self._publish_often(),
@@ -235,12 +235,12 @@ class Parties:
         self._works = False
         while self._going:
             await asyncio.gather(*self._going)
-        if any(0 < ear.ping() > PATIENCE_S for ear in self._probes):
+        if any(0 < listener.ping() > PATIENCE_S for listener in self._probes):
             self._tally.lost("ping")
-        ears = (*self._crowd.values(), *self._responders.values(), *self._probes)
-        for ear in ears:
-            if ear.ended.done():
-                self._tally.lost("session", f"ended with {ear.code}")
+        listeners = (*self._crowd.values(), *self._responders.values(), *self._probes)
+        for listener in listeners:
+            if listener.ended.done():
+                self._tally.lost("session", f"ended with {listener.code}")
         for what in self._services.wrong:
             self._tally.lost("push", what)
         self._services.wrong.clear()
@@ -297,34 +297,36 @@ class Parties:
             dry = {"dry_run": "true"}
             await self._ask("dry run", "POST", f"{self._api()}/v1/alerts", self._desk, body, params=dry)
         kind = "publish polygon" if is_polygon else "publish"
-        if not await self._tell(kind, "told", "/v1/alerts", body, (body["id"], 1), self._inside):
+        if not await self._post_and_wait(kind, "delivery", "/v1/alerts", body, (body["id"], 1), self._inside):
             return
         if number % 2:
             revised = revision_of(body, 2)
             path = f"/v1/alerts/{body['id']}/revisions"
-            if not await self._tell("revise", "told", path, revised, (body["id"], 2), self._inside):
+            if not await self._post_and_wait("revise", "delivery", path, revised, (body["id"], 2), self._inside):
                 return
             await self._ask("read", "GET", f"{self._api()}/v1/alerts/{body['id']}", self._desk)
         last = cancel_body(3 if number % 2 else 2)
-        await self._tell(
-            "cancel", "told", f"/v1/alerts/{body['id']}/cancel", last, (body["id"], "cancel"), self._inside
+        await self._post_and_wait(
+            "cancel", "delivery", f"/v1/alerts/{body['id']}/cancel", last, (body["id"], "cancel"), self._inside
         )
 
-    async def _tell(
-        self, kind: str, told: str, path: str, body: Json, key: Key, inside: Iterable[object]
+    async def _post_and_wait(
+        self, kind: str, delivery: str, path: str, body: Json, key: Key, inside: Iterable[object]
     ) -> httpx.Response | None:
         """POST something, and wait until everybody inside has the message."""
-        awaited, started = self.board.expect(key, inside), time.monotonic()
+        awaited, started = self.deliveries.expect(key, inside), time.monotonic()
         answer = await self._ask(kind, "POST", f"{self._api()}{path}", self._desk, body)
-        return answer if answer and await self.board.all_told(awaited, told, started) else None
+        return answer if answer and await self.deliveries.all_received(awaited, delivery, started) else None
 
     async def _wake_often(self) -> None:
         devices = [("device", number) for number in range(self._counts[1])]
         while self._works:
             body = alert(HAMLET, id=new_id("wake"), area=circle(HAMLET, 1_000))
-            if await self._tell("publish", "woken", "/v1/alerts", body, (body["id"], 1), devices):
+            if await self._post_and_wait("publish", "push delivery", "/v1/alerts", body, (body["id"], 1), devices):
                 path = f"/v1/alerts/{body['id']}/cancel"
-                await self._tell("cancel", "woken", path, cancel_body(2), (body["id"], "cancel"), devices)
+                await self._post_and_wait(
+                    "cancel", "push delivery", path, cancel_body(2), (body["id"], "cancel"), devices
+                )
             await asyncio.sleep(1)
 
     async def _warn_often(self) -> None:
@@ -335,11 +337,11 @@ class Parties:
                 (1, warnings_of_cap.warning(name, TOWN, "en", event="Flood")),
                 ("cancel", warnings_of_cap.cancel(f"{name}-off", name)),
             ):
-                awaited, started = self.board.expect((alert_id, key), self._inside), time.monotonic()
+                awaited, started = self.deliveries.expect((alert_id, key), self._inside), time.monotonic()
                 headers = {"CAP-Webhook-Auth": warnings_of_cap.SECRET, "Content-Type": "application/xml"}
                 url = f"{self._api()}/v1/cap"
                 answer = await self._ask("CAP", "POST", url, None, message.encode(), headers=headers)
-                if not answer or not await self.board.all_told(awaited, "CAP told", started):
+                if not answer or not await self.deliveries.all_received(awaited, "CAP delivery", started):
                     break
             await asyncio.sleep(0.7)
 
@@ -353,40 +355,40 @@ class Parties:
     async def _call_for_help(self) -> None:
         """Open a call, notify all responders, let as many accept as there are seats, and end the call."""
         call_id, started = new_id("help"), time.monotonic()
-        rung = self.board.expect((call_id, "call"), self._responders)
-        tasks = self.board.expect((call_id, "task"), range(SEATS))
-        over = self.board.expect((call_id, "over"), self._responders)
+        called = self.deliveries.expect((call_id, "call"), self._responders)
+        tasks = self.deliveries.expect((call_id, "task"), range(SEATS))
+        over = self.deliveries.expect((call_id, "over"), self._responders)
         body = call_at(STATION, call_id)
         if not await self._ask("dispatch", "POST", f"{self._api()}/v1/calls", self._dispatcher, body):
             return
-        if await self.board.all_told(rung, "rung", started):
+        if await self.deliveries.all_received(called, "call delivery", started):
             accepted = time.monotonic()
             for number in range(SEATS):
                 self._responders[number].say("accept", id=call_id, eta_s=60)
-            await self.board.all_told(tasks, "task", accepted)
+            await self.deliveries.all_received(tasks, "task delivery", accepted)
         url = f"{self._api()}/v1/calls/{call_id}/end"
         ended = time.monotonic()
         if await self._ask("end", "POST", url, self._dispatcher, {"reason": "The crew is there."}):
-            await self.board.all_told(over, "stood down", ended)
+            await self.deliveries.all_received(over, "stand-down delivery", ended)
 
     # -- subscribers, devices, the public
 
     async def _ping(self) -> None:
-        for ear in self._probes:
-            ear.ping()
-            self._tally.took["ping"] += ear.pongs
-            ear.pongs.clear()
+        for listener in self._probes:
+            listener.ping()
+            self._tally.took["ping"] += listener.pongs
+            listener.pongs.clear()
 
     async def _come_and_go(self) -> None:
         started = time.monotonic()
         hello = {"token": self._phone, "places": [place(FAR)]}
         try:
-            ear = await listen(self._node(next(self._numbers)).stream, hello)
+            listener = await listen(self._node(next(self._numbers)).stream, hello)
         except (OSError, TimeoutError) as error:
             self._tally.refused("hello", error or type(error).__name__)
             return
         self._tally.took["hello"].append(time.monotonic() - started)
-        ear.leave()
+        listener.leave()
 
     async def _register_again(self) -> None:
         await self._register(next(self._numbers) % self._counts[1])

@@ -53,9 +53,9 @@ class PushServices(push_service.PushService):
         """The value for `--push-services`."""
         return f"*.{ZONE}:{self.port}" if COMPILER else f"localhost:{self.port}"
 
-    def add(self, number: int, told: Callable[[int, Json], object]) -> None:
-        """Add a good phone; the service's thread calls `told` with its number and each message."""
-        phone = self.phone(on_told=lambda message: told(number, dict(message)))
+    def add(self, number: int, on_message: Callable[[int, Json], object]) -> None:
+        """Add a good phone; the service's thread calls `on_message` with its number and each message."""
+        phone = self.phone(on_told=lambda message: on_message(number, dict(message)))
         phone._keys = Subscription(f"https://{GOOD_HOST}:{self.port}/push/{phone.name}")
         self.phones_by_name[number] = phone
 

@@ -25,11 +25,11 @@ def _read(payload: bytes) -> Json:
     return message
 
 
-class Ear(asyncio.Protocol):
-    """One connection: sends `hello`, answers pings, and passes every message to `heard`."""
+class Listener(asyncio.Protocol):
+    """One connection: sends `hello`, answers pings, and passes every message to `on_message`."""
 
-    def __init__(self, hello: Json | None, heard: Callable[[Ear, Json], None]) -> None:
-        self._hello, self._heard = hello, heard
+    def __init__(self, hello: Json | None, on_message: Callable[[Listener, Json], None]) -> None:
+        self._hello, self._on_message = hello, on_message
         self._data = bytearray()
         self._is_open = False
         self.welcomed: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
@@ -94,7 +94,7 @@ class Ear(asyncio.Protocol):
             message = _read(payload)
             if message["type"] == "welcome" and not self.welcomed.done():
                 self.welcomed.set_result(message)
-            self._heard(self, message)
+            self._on_message(self, message)
 
     def send(self, opcode: int, payload: bytes) -> None:
         """Send one frame with this opcode and payload."""
@@ -118,18 +118,20 @@ class Ear(asyncio.Protocol):
         self.transport.abort()
 
 
-def ignored(_ear: Ear, _message: Json) -> None:
+def ignored(_listener: Listener, _message: Json) -> None:
     """Ignore a message."""
 
 
-async def listen(port: int, hello: Json | None, heard: Callable[[Ear, Json], None] = ignored) -> Ear:
+async def listen(port: int, hello: Json | None, on_message: Callable[[Listener, Json], None] = ignored) -> Listener:
     """Connect to a node's stream and, if `hello` is given, wait for the welcome. Raise OSError or TimeoutError."""
     async with asyncio.timeout(PATIENCE_S):
-        _, ear = await asyncio.get_running_loop().create_connection(lambda: Ear(hello, heard), "127.0.0.1", port)
+        _, listener = await asyncio.get_running_loop().create_connection(
+            lambda: Listener(hello, on_message), "127.0.0.1", port
+        )
         if hello is not None:
             try:
-                await ear.welcomed
+                await listener.welcomed
             except BaseException:
-                ear.leave()
+                listener.leave()
                 raise
-    return ear
+    return listener

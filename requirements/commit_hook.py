@@ -1,0 +1,40 @@
+"""The build hook that puts the git commit into packages, for `geocast --version` and `geocast_build_info`."""
+
+import os
+import subprocess
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FILE = "server/geocast/commit.txt"  # in an sdist; a wheel that is built from the sdist takes it over
+
+
+class CommitHook(BuildHookInterface):  # type: ignore[type-arg]
+    """Add commit.txt to a wheel or an sdist that is built from a git checkout, or with COMMIT in the environment."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Write the file beside the tree, so that the tree stays clean, and include it."""
+        commit = os.environ.get("COMMIT", "")[:12] or self._commit()
+        if version == "editable" or not commit or (Path(self.root) / FILE).exists():
+            return
+        with NamedTemporaryFile("w", encoding="ascii", prefix="geocast-commit-", delete=False) as file:
+            file.write(f"{commit}\n")
+        self._file = Path(file.name)
+        target = FILE if self.target_name == "sdist" else FILE.removeprefix("server/")
+        build_data["force_include"][file.name] = target
+
+    def finalize(self, *_: Any) -> None:
+        """Remove the file that `initialize` wrote."""
+        if written := getattr(self, "_file", None):
+            written.unlink()
+
+    def _commit(self) -> str:
+        if not (Path(self.root) / ".git").exists():
+            return ""
+        git = ["git", "-C", self.root, "rev-parse", "--short=12", "HEAD"]
+        try:
+            return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        except (OSError, subprocess.CalledProcessError):
+            return ""
