@@ -106,7 +106,7 @@ class LiveCall:
         if now.wall_ms < first.ends_at:
             self.deadline = min(self.deadline, now.deadline(first.ends_at))
 
-    # ---- applying the entries of the chain -------------------------------------------------------------------------
+    # ---- applying the entries of the call -------------------------------------------------------------------------
 
     def take(self, entry: CallEntry, open_: Open, now: Now) -> None:
         """Process an entry. If another entry had the same number before, the log has lost the other one (Rule 3)."""

@@ -319,7 +319,7 @@ class CallService:
 
         await self._writer.decide_and_append(lambda: self._complete_chain(call_id), plan)
 
-    # ---- reading and writing a chain -------------------------------------------------------------------------------
+    # ---- reading and writing the entries of a call -----------------------------------------------------------------
 
     async def _chain(self, call_id: str) -> DecryptedChain | None:
         return opened_chain(self._keys, await self._log.history(call_id))

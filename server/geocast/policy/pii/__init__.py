@@ -38,7 +38,7 @@ NEVER = frozenset({"coordinates", "document"})  # kinds that nobody can confirm 
 
 
 class Finding(NamedTuple):
-    """A part of a text that reveals something: its kind, the index of its first character, and the end index."""
+    """A part of a text that reveals something: its kind, and the indexes of its first character and after its last."""
 
     kind: str
     start: int

@@ -34,7 +34,7 @@ Span = tuple[int, int]  # the index of the first token, and the index after the 
 
 
 def addresses(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each address, as indexes of characters in the folded text."""
+    """Yield the start and end of each address, as indexes of characters in the folded (normalised) text."""
     tokens = text.tokens
     for at, token in enumerate(tokens):
         if (end := _address(tokens, at)) is not None:
@@ -86,8 +86,8 @@ def _block(tokens: TokenList, at: int) -> int | None:
 def _word_block(tokens: TokenList, at: int) -> int | None:
     """Return the end (index of the next token) of the word "block" at token `at` and of a street after it.
 
-    Return None if there is no such word. A hyphen may come before the word. If a word for a size comes after it
-    ("10-block area"), it is not an address.
+    Return None if there is no such word. A hyphen may come before the word. A phrase with a word for a size after it
+    ("10-block area") is not an address.
     """
     at += tokens.at(at).text == "-"
     sized = tokens.at(at + 1).lower in _BLOCK_SIZES
@@ -110,14 +110,15 @@ def _of_street(tokens: TokenList, at: int) -> int:
 
 
 def _is_end_of_block(tokens: TokenList, at: int) -> bool:
-    """Return whether the tokens from `at` on are a whole block with a name after it: "300-399 Elm"."""
+    """Return whether a whole block with a street's name begins at token `at`: "300-399 Elm"."""
     return tokens.at(at + 2).text == tokens[at].text[:-2] + "99" and tokens.at(at + 3).capital
 
 
 def _block_number(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of the number of "block 300" and of a street after it.
+    """Return the end (index of the next token) of an address such as "block 300 of Elm Street".
 
-    Return None if there is none. "Block 12" without a street is a part of a plan or a network, not an address.
+    Return None if there is none. The number is at `at`. "Block 12" without a street is a part of a plan or a network,
+    not an address.
     """
     number = tokens.at(at)
     if not number.number or not _is_house(number) or len(number.text) < 2:
@@ -267,7 +268,7 @@ def _is_point(tokens: TokenList, at: int) -> bool:
 def street_before(tokens: TokenList, at: int) -> int | None:
     """Return the index of the first token of a street that ends just before `at`; None if there is none.
 
-    The result may be a later word of a long name.
+    If the name of the street is long, the result may be a later word of the name.
     """
     if (start := suffixed_before(tokens, at)) is not None:
         return start

@@ -51,13 +51,13 @@ _SENTENCE = 25  # the number of tokens before and after a word that count as its
 
 
 def crossings(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each crossing of streets, as indexes of characters in the folded text."""
+    """Yield the start and end of each crossing of streets, as indexes of characters in the folded (normalised) text."""
     for start, end in _spans(text.tokens, titled=is_titled(text.tokens)):
         yield text.tokens[start].start, text.tokens[end - 1].end
 
 
 def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
-    """Yield the tokens of each crossing: the index of the first one, and the index after the last.
+    """Yield the range of tokens of each crossing of streets: the index of the first one, and the index after the last.
 
     `titled`: whether all words of the text begin with capitals.
     """
@@ -81,9 +81,10 @@ def _spans(tokens: TokenList, *, titled: bool) -> Iterator[Span]:
 
 
 def _streets(tokens: TokenList) -> list[Span]:
-    """Return the streets of the text, in order, without those that are only a bare name.
+    """Return the streets of the text, in order, as ranges of tokens.
 
-    Each has a suffix, a number, an ordinal, or its kind before its name.
+    Each has a suffix, a number, an ordinal, or its kind before its name. Streets that are only a name ("Elm") are not
+    returned.
     """
     found: list[Span] = []
     for at, token in enumerate(tokens):
@@ -169,9 +170,9 @@ def _is_order(tokens: TokenList, start: int, end: int) -> bool:
 
 
 def _between(tokens: TokenList, at: int) -> Span | None:
-    """Return the span of "Elm Street between 5th and 7th", or "Elm Street from 5th to 7th"; None if there is none.
+    """Return the tokens of a crossing such as "Elm Street between 5th and 7th", or None.
 
-    The limiting word is at `at`. Limits of a closed road are not returned.
+    The word "between" (or "from") is at `at`. If a road is closed there, the streets are limits, and None is returned.
     """
     behind = at - (tokens[at - 1].text in ",(")
     before = street_before(tokens, behind)
@@ -187,9 +188,9 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 
 
 def _where(tokens: TokenList, at: int) -> Span | None:
-    """Return the span of the crossing in "where Elm ends at Oak Street"; None if there is none.
+    """Return the tokens of a crossing such as "where Elm ends at Oak Street", or None.
 
-    The word "where" is at `at`. Two bare names count only if a word says that they meet.
+    The word "where" is at `at`. If both streets are only names, the words must say that they meet.
     """
     end = _name(tokens, at + 1)
     if end is None:
@@ -216,7 +217,10 @@ def _is_named(tokens: TokenList, at: int) -> bool:
 
 
 def _name(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a street or bare name that begins at `at`; None if there is none."""
+    """Return the end (index of the next token) of a street that begins at `at`; None if there is none.
+
+    It may be a bare name, without a suffix.
+    """
     at += tokens.at(at).text == "the"
     if tokens.at(at).lower in _DIRECTIONS and tokens.at(at + 1).text == ".":
         at += 2
@@ -234,9 +238,9 @@ def _name(tokens: TokenList, at: int) -> int | None:
 
 
 def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
-    """Return the end of "corner of Elm" or "cross street: Elm", and of a second street after it; None if there is none.
+    """Return the end (index of the next token) of a phrase such as "corner of Elm" or "cross street: Elm".
 
-    The end is the index of the next token.
+    Return None if there is none. A second street after the phrase is included.
     """
     word, name = tokens[at].lower, at + 1
     if word in _CROSSES:
@@ -259,9 +263,9 @@ def _corner(tokens: TokenList, at: int, *, titled: bool) -> int | None:
 
 
 def _by_sign(tokens: TokenList, at: int) -> Span | None:
-    """Return the span of a crossing whose sign ("&", "/", "@" …) is at `at`; None if there is none.
+    """Return the tokens of a crossing whose sign ("&", "/", "@" …) is at `at`; None if there is none.
 
-    One of its streets may be a bare name.
+    One of its streets may be a bare name ("Main" without "Street").
     """
     before, end, name = street_before(tokens, at), street(tokens, at + 1), _name(tokens, at + 1)
     span = None
@@ -285,11 +289,10 @@ def _by_sign(tokens: TokenList, at: int) -> Span | None:
 
 
 def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
-    """Return the span of a crossing whose joining word ("and", "at", "near", "meets") is at `at`.
+    """Return the tokens of a crossing whose joining word ("and", "at", "near", "meets") is at `at`, or None.
 
-    Return None if there is none. One street may be a bare name ("5th and Main"). Both may be bare names only if another
-    word says that they meet. "I-35 and US 290" is not a crossing: two numbered roads with "and" are usually a list of
-    closed roads.
+    One street may be a bare name ("5th and Main"). Both may be bare names only if another word says that they meet.
+    "I-35 and US 290" is not a crossing: two numbered roads with "and" are usually a list of closed roads.
     """
     word, first, last = tokens[at].lower, at, at + 1
     if first > 1 and (
@@ -325,10 +328,11 @@ def _by_word(tokens: TokenList, at: int, *, titled: bool) -> Span | None:
 def _with_bare_name(
     tokens: TokenList, first: int, last: int, ends: tuple[int | None, int | None], *, titled: bool
 ) -> Span | None:
-    """Return the span of a crossing with at least one bare name; None if there is none, or if it is too uncertain.
+    """Return the tokens of a crossing in which a street is only a name ("Main"), or None.
 
-    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them
-    and the end of a street after them; one or both are None.
+    The joining words are the tokens from `first` to before `last`. `ends` has the first token of a street before them,
+    and the end of a street after them; one or both are None. None is returned if it is too uncertain that both are
+    streets.
     """
     before, end = ends
     bare, bare_behind = _name_before(tokens, first), _is_bare(tokens, last)
@@ -365,9 +369,10 @@ def _with_bare_name(
 
 
 def _name_before(tokens: TokenList, at: int) -> int:
-    """Return the index of the first token of a bare name that ends just before `at`; `at` if there is none.
+    """Return the index of the first token of a street's name that ends just before `at`; `at` if there is none.
 
-    If the name is in capitals, only its last word counts, because the words before it may not belong to it.
+    The street has no suffix. If the name is in capitals, only its last word counts, because the words before it may not
+    belong to it.
     """
     last = at - 2 if at > 1 and tokens[at - 1].text == "." and tokens[at - 2].lower in ("jr", "sr") else at - 1
     if last < 0 or not _is_bare(tokens, last):
@@ -392,7 +397,7 @@ def _is_sure_ordinal(tokens: TokenList, at: int, *, titled: bool) -> bool:
 
 
 def _plural(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of a name with a plural ("Pine Streets") at `at`, or None."""
+    """Return the end (index of the next token) of a phrase such as "Pine Streets" that begins at `at`, or None."""
     for end in range(at, min(at + _LONGEST_NAME, len(tokens))):
         token = tokens[end]
         if end > at and token.lower in _PLURALS:
@@ -403,7 +408,7 @@ def _plural(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_sure(tokens: TokenList, start: int, end: int, *, titled: bool) -> bool:
-    """Return whether the tokens are so certainly a street that a bare name beside them is a street as well."""
+    """Return whether these tokens are so certainly a street that a name beside them must be a street as well."""
     if route(tokens, start) is not None:
         return False  # not certain enough: "Highway 50 at Echo Summit"
     suffix = {token.lower for token in tokens[start:end]} & SUFFIXES

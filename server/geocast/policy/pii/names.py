@@ -15,7 +15,7 @@ _LONGEST = 3  # the largest number of words in a name
 
 
 def names(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield each name with its title: start and end, as indexes of characters in the folded text.
+    """Yield each name with its title: start and end, as indexes of characters in the folded (normalised) text.
 
     Capitals don't show names in a text whose words are all in capitals, or all begin with one. There, a name is found
     only after a title that can't be another word ("SGT"), or if it is a common name ("OFFICER JANE DOE").

@@ -1,6 +1,6 @@
 """Finders that use regular expressions: coordinates, H3 cells, documents, telephone numbers, links.
 
-Each yields the start and end of its findings, as indexes of characters in the folded text.
+Each yields the start and end of its findings, as indexes of characters in the folded (normalised) text.
 """
 
 import re
@@ -38,7 +38,7 @@ _MAX_PARTS = 8  # the largest number of parts of one match to test
 
 
 def matches(pattern: re.Pattern[str], text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the spans of the text, except empty ones, that match the pattern."""
+    """Yield the start and end of each part of the text that matches the pattern, except empty parts."""
     return (match.span() for match in pattern.finditer(text.folded) if match[0])
 
 
@@ -87,7 +87,7 @@ def phones(text: FoldedText, region: str) -> Iterator[tuple[int, int]]:
 def _parts(match: re.Match[str]) -> Iterator[tuple[int, int]]:
     """Yield the parts of a match that may be a telephone number.
 
-    A part begins with any piece of the match. The longest part comes first.
+    A part begins with any piece of the match. For each beginning, the longest part comes first.
     """
     pieces = [(match.start() + each.start(), match.start() + each.end()) for each in _PIECE.finditer(match[0])]
     digits = [sum(map(str.isdigit, match.string[at:end])) for at, end in pieces]

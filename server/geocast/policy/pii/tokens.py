@@ -52,7 +52,7 @@ END = Token("\n", "\n", 0, 0, 0, "", False, False)  # returned for every index a
 
 @dataclass(frozen=True)
 class FoldedText:
-    """A folded text. `origin[i]` is the index in the original text of the folded text's character i."""
+    """A folded (normalised) text. `origin[i]` is the index in the original text of the folded text's character i."""
 
     folded: str
     origin: Sequence[int] = field(repr=False)

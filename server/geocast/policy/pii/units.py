@@ -47,7 +47,7 @@ _NEAR = 8  # the number of tokens before and after a count that are examined
 
 
 def units(text: FoldedText) -> Iterator[tuple[int, int]]:
-    """Yield the start and end of each unit or count of units, as indexes of characters in the folded text."""
+    """Yield the start and end of each unit or count, as indexes of characters in the folded (normalised) text."""
     tokens = text.tokens
     behind = 0
     for at in range(len(tokens)):
@@ -86,8 +86,8 @@ def _unit(tokens: TokenList, at: int) -> int | None:
 def _list(tokens: TokenList, start: int, end: int) -> list[tuple[int, int]]:
     """Return the units of a list such as "two engines, four trucks and a chief".
 
-    Each is given by its first token and its end. The first unit is from `start` to `end`. A bare number is joined to
-    the unit before it: "Engines 3 and 36".
+    Each is given as a range of tokens. The first unit is from `start` to `end`. A bare number is joined to the unit
+    before it: "Engines 3 and 36".
     """
     found = [(start, end)]
     for _ in range(_MOST_LISTED):
@@ -124,7 +124,7 @@ def _is_number(token: Token) -> bool:
 
 
 def _one(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of "one ladder truck"; None if there is none.
+    """Return the end (index of the next token) of a phrase such as "one ladder truck"; None if there is none.
 
     "One firefighter was hurt" is not found, because it does not say who was sent.
     """
@@ -144,9 +144,9 @@ def _one(tokens: TokenList, at: int) -> int | None:
 
 
 def _count(tokens: TokenList, at: int, *, service: bool = False) -> int | None:
-    """Return the end of "4 units", "three fire engines" or "two police cars" at `at`; None if there is none.
+    """Return the end (index of the next token) of a count such as "4 units" or "two police cars" at `at`, or None.
 
-    The end is the index of the next token. `service`: whether the name of a service has occurred before.
+    `service`: whether the name of a service has occurred before.
     """
     if tokens[at].letters == "x" or tokens.at(at + 1).lower == "x":
         thing = at + 1 + (tokens.at(at + 1).lower == "x")
@@ -196,7 +196,7 @@ def _are_sent(tokens: TokenList, at: int, end: int) -> bool:
 
 
 def _grouped(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of "three-engine response" or "12-person crew" at `at`, or None."""
+    """Return the end (index of the next token) of a phrase such as "three-engine response", or None."""
     member = at + 1
     while member < at + 4 and (tokens.at(member).text == "-" or tokens.at(member).lower in _NUMBERS):
         member += 1
@@ -207,10 +207,7 @@ def _grouped(tokens: TokenList, at: int) -> int | None:
 
 
 def _counted_behind(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "units on scene: 4", "engines (3)" or "officers x3"; None if there is none.
-
-    The end is the index of the next token.
-    """
+    """Return the end (index of the next token) of a phrase such as "units on scene: 4" or "officers x3", or None."""
     end = at + 1
     while end < at + _MOST_BETWEEN and tokens.at(end).lower in _STATES:
         end += 1
@@ -225,7 +222,7 @@ def _counted_behind(tokens: TokenList, at: int) -> int | None:
 
 
 def _call_sign(tokens: TokenList, at: int) -> int | None:
-    """Return the end (index of the next token) of "1-Adam-12", "Three Lincoln 40" or "Adam-12" at `at`, or None."""
+    """Return the end (index of the next token) of a call sign such as "1-Adam-12" or "Three Lincoln 40", or None."""
     letter = at
     if _is_number(tokens[at]) or tokens[at].lower in _NUMBERS:
         letter += 1 + (tokens.at(at + 1).text == "-")
@@ -245,10 +242,7 @@ def _leads_to_a_number(token: Token) -> bool:
 
 
 def _named(tokens: TokenList, at: int) -> int | None:
-    """Return the end of "Engine 12", "Engine No.
-
-    12", "Engine Twelve" or "Ladders 3"; None if there is none. The end is the index of the next token.
-    """
+    """Return the end (index of the next token) of a unit such as "Engine 12" or "Engine Twelve", or None."""
     end = at + 1
     while end <= at + _MOST_BETWEEN and _leads_to_a_number(tokens.at(end)):
         end += 1
@@ -260,9 +254,9 @@ def _named(tokens: TokenList, at: int) -> int | None:
 
 
 def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
-    """Return the end (index of the next token) of a unit whose number is spelled out; None if there is none.
+    """Return the end (index of the next token) of a unit such as "Engine Forty-Two", or None.
 
-    Example: "Engine Forty-Two". The unit begins at `at`, and its number at `end`.
+    Its number is spelled out. The unit begins at `at`, and the number at `end`.
     """
     last = end
     while last < end + 3 and (tokens.at(last).lower in _NUMBERS or tokens.at(last).text == "-"):
@@ -275,10 +269,10 @@ def _spelled(tokens: TokenList, at: int, end: int) -> int | None:
 
 
 def _code(tokens: TokenList, at: int, hyphened: frozenset[str] = _HYPHENED) -> int | None:
-    """Return the end (index of the next token) of "E12", "RS1" or "E-12" at `at`; None if there is none.
+    """Return the end (index of the next token) of a unit's code such as "E12" or "E-12" at `at`; None if there is none.
 
-    Such a code has capital letters and a number, joined or with a hyphen. `hyphened` has the letters that may be
-    followed by a hyphen.
+    A code has capital letters and a number, joined or with a hyphen. `hyphened` has the letters that may be followed by
+    a hyphen.
     """
     letters, hyphen = tokens[at], tokens.at(at + 1)
     if letters.lower not in _CODES or not letters.text.isupper() or _is_labelled(tokens, at):
