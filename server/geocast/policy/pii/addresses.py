@@ -258,10 +258,7 @@ def _apartment(tokens: TokenList, at: int) -> int | None:
 
 
 def _is_point(tokens: TokenList, at: int) -> bool:
-    """Return whether the token is a full stop that belongs to an abbreviated suffix or direction: "Pine Rd.".
-
-    A full stop that ends a sentence is not.
-    """
+    """Return whether the token is the full stop of an abbreviated suffix or direction, as in "Pine Rd. is closed"."""
     return tokens[at].text == "." and tokens[at - 1].lower in _POINTED
 
 
