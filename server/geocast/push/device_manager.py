@@ -584,7 +584,7 @@ class DeviceManager:
         digests = {device.digest for device in self.devices}
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
-                # What is left are devices that differ, and devices that only this process or only the store has.
+                # The devices that are left differ, or only this process or only the store has them.
                 (digests.discard if self._is_in_force(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
