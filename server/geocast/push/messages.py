@@ -61,7 +61,7 @@ def _cut(message: PushMessage, now: str, most: int) -> bytes:
     return _fitted(short, alert, "headline", alert["headline"], most)
 
 
-def _fitted(message: dict[str, Any], of: dict[str, Any], name: str, words: str, most: int) -> bytes:
+def _fitted(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
     """Return the message with `part[name]` shortened until the whole fits into `most` bytes.
 
     `part` is the message itself or an object inside it. If not even one character fits, return a notice that the device
@@ -70,9 +70,9 @@ def _fitted(message: dict[str, Any], of: dict[str, Any], name: str, words: str, 
     low, high = 0, len(words)  # how many characters fit is within this range
     while low < high:
         middle = (low + high + 1) // 2
-        of[name] = _shortened(words, middle)
+        part[name] = _shortened(words, middle)
         low, high = (middle, high) if len(_json(message)) <= most else (low, middle - 1)
-    of[name] = _shortened(words, low)
+    part[name] = _shortened(words, low)
     return _json(message) if low else _json({"type": "fetch", "now": message["now"]})
 
 
