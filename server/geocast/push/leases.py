@@ -157,9 +157,7 @@ class LeasedShards:
             except StoreUnavailable:
                 pause_s = RETRY_S
             except Exception as error:
-                logger.error(
-                    "device shards: leases could not be renewed because of an unexpected error: %s", trace(error)
-                )
+                logger.error("device shards: leases could not be renewed after an error: %s", trace(error))
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
 
