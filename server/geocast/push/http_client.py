@@ -24,7 +24,7 @@ from .service_limits import PushOutcome, outcome_of
 PATIENCE_S = 10.0  # longest wait for an answer, including the time to connect
 NAMES_S = 60.0  # age of addresses at which the name is looked up again when it is used
 STALE_S, REFRESH_S = 3_600.0, 1.0  # addresses up to this age are used when a new lookup takes longer than this
-NAMES, LOOKUPS = 1_024, 64  # number of names that are cached; number of lookups under way
+NAMES, LOOKUPS = 1_024, 64  # limits on the names that are cached and on the lookups under way
 
 
 class HttpPushClient:

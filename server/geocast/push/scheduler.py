@@ -89,10 +89,10 @@ from .webpush import Vapid, encrypt
 
 logger = logging.getLogger(__name__)
 
-SLOTS, SPARE_SLOTS = 256, 64  # number of requests under way in a process: to known hosts; to all others
-OF_ONE = 2  # number of slots of each kind for the devices of one owner
-MARKS = 5  # number of stored records that say that a host has accepted a push; more are not needed
-LOOKED_THROUGH = 1_000  # number of waiting devices to search for one to test a closed host with
+SLOTS, SPARE_SLOTS = 256, 64  # limits on requests under way in a process: to known hosts; to all others
+OF_ONE = 2  # limit on the slots of each kind for the devices of one owner
+MARKS = 5  # this many stored records that a host has accepted a push are enough
+LOOKED_THROUGH = 1_000  # limit on the waiting devices that are searched for one to test a closed host with
 TURN_S = 0.001  # after this time in `_run`, other tasks of the event loop run
 LATE_S = 1.0  # pause of a device whose request can't start for a reason other than a gate
 

@@ -50,7 +50,7 @@ from typing import Any
 
 AT_MOST = 200  # the greatest width
 FIRST, QUICK_S, IDLE_S = 32, 2.0, 5.0
-UNKNOWN = 2  # number of requests under way to a host that is not known
+UNKNOWN = 2  # limit on requests under way to a host that is not known
 BAD, OWNERS, GOOD = 5, 100, 100
 HALVE_S = 1.0
 FIRST_LOOK_S, LAST_LOOK_S, GRACE_S = 1.0, 30.0, 5.0
