@@ -390,7 +390,7 @@ class DeviceManager:
         if kept is None:
             return 0
         record, now = kept.record, self.sending.tick()
-        told = self._told(kept.lines)
+        told = self._held_revisions(kept.lines)
         told |= {alert_id: max(held, told.get(alert_id, 0)) for alert_id, held in holding.items()}
         row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
         self.fanout.trust_holding(row, told, now)
@@ -445,14 +445,14 @@ class DeviceManager:
         now = self.sending.tick()
         row = self.fanout.enter(_places(record), _filter(record), may_test=_may_test(record, now))
         self.sending.enter(device, row)
-        self.fanout.trust_holding(row, self._told(kept.lines), now)
+        self.fanout.trust_holding(row, self._held_revisions(kept.lines), now)
         self.fanout.trust_holding(row, holding, now)
         self.sending.note_held(device, holding)
         self.devices.add(device)
         self._watch(device)
         return device
 
-    def _told(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
+    def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
         """Return what a device holds according to the stored lines about it: alert id -> revision.
 
         Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the

@@ -103,7 +103,7 @@ class RedisDevices:
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         """Yield the devices of these shards in batches, each device with its lines (DevS9)."""
         for shard in list(shards):
-            told = await self._told(shard)
+            told = await self._stored_lines(shard)
             given: set[bytes] = set()  # digests of devices that were yielded; HSCAN may return a device twice
             async for part in self._scan(f"devices:{shard}"):
                 fresh = [_device(device, value) for device, value in part.items() if device not in given]
@@ -119,7 +119,9 @@ class RedisDevices:
         )
         if value is None:
             return None
-        values = await self._ask(*[("HGET", self._told_of(shard, alert), device) for alert in alerts]) if alerts else []
+        values = (
+            await self._ask(*[("HGET", self._hash_of(shard, alert), device) for alert in alerts]) if alerts else []
+        )
         told = {alert: line for alert, line in zip(alerts, values, strict=True) if line is not None}
         return _device(device, value), _lines(_device(device, value), told)
 
@@ -144,7 +146,7 @@ class RedisDevices:
     ) -> Put:
         """Store a device (DevS1, DevS2)."""
         before = b"" if was is None else _value(was)
-        told = [part for line in lines for part in (line.alert, _told(line), line.ends_at_ms)]
+        told = [part for line in lines for part in (line.alert, _packed(line), line.ends_at_ms)]
         arguments = (device.device, _value(device), before, note, *(limits or (_ANY, _ANY)), *told)
         came, replaced = await self._write(_PUT, self._writer, *arguments)
         return Put(PutResult(came.decode()), tuple(replaced))
@@ -161,7 +163,7 @@ class RedisDevices:
         parts = [
             part
             for line in lines
-            for part in (line.device, line.secret, line.term, line.alert, _told(line), line.ends_at_ms)
+            for part in (line.device, line.secret, line.term, line.alert, _packed(line), line.ends_at_ms)
         ]
         [refused] = await self._write(_NOTE, *parts)
         return frozenset(refused)
@@ -269,7 +271,7 @@ class RedisDevices:
             if cursor == 0:
                 return
 
-    async def _told(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
+    async def _stored_lines(self, shard: int) -> dict[bytes, dict[bytes, bytes]]:
         """Return what the devices of a shard were sent, as stored: device -> alert -> packed `DeliveryRecord`."""
         found: dict[bytes, dict[bytes, bytes]] = {}
         [alerts] = await self._ask(("ZRANGE", self._key(f"alerts:{shard}"), 0, -1))
@@ -329,7 +331,7 @@ class RedisDevices:
     def _key(self, name: str | bytes) -> bytes:
         return self._keys.encode() + (name.encode() if isinstance(name, str) else name)
 
-    def _told_of(self, shard: int, alert: bytes) -> bytes:
+    def _hash_of(self, shard: int, alert: bytes) -> bytes:
         return self._key(b"told:%d:%b" % (shard, alert))
 
 
@@ -350,7 +352,7 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
     return StoredDevice(device, *msgpack.unpackb(value, raw=True))
 
 
-def _told(line: DeliveryRecord) -> bytes:
+def _packed(line: DeliveryRecord) -> bytes:
     """Return a line (what a device was sent of an alert) as it is stored; empty if the line is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
