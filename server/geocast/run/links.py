@@ -142,11 +142,11 @@ class WorkerLink(_Link):
         if self.newer_keys is not None:
             in_force.watch(self.newer_keys.settle)
 
-    async def report_for_ever(self, metrics: Metrics, told: Callable[[], Mapping[str, Any]]) -> None:
+    async def report_for_ever(self, metrics: Metrics, state: Callable[[], Mapping[str, Any]]) -> None:
         """Send the front a report every REPORT_S: the metrics, and the dict that `state` returns."""
         while True:
             self._look()
-            report = {"name": self._part.name, "pid": os.getpid(), **told(), "metrics": export(metrics.registry)}
+            report = {"name": self._part.name, "pid": os.getpid(), **state(), "metrics": export(metrics.registry)}
             self.send(self._front, msgpack.packb(report))
             await asyncio.sleep(REPORT_S)
 
