@@ -19,10 +19,10 @@ from .errors import ConfigError
 REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
 _FEED_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,255}(/[A-Za-z0-9._~/-]{0,255})?")
 _CAP_SENDER = re.compile(r"[^\s,<&]{1,512}")  # CAP 1.2, 3.2.1: no spaces, commas or restricted characters
-BACKLOG = 4096  # connections per listening socket that wait to be accepted
+BACKLOG = 4096  # number of connections per listening socket that wait to be accepted
 MAX_API_CONNECTIONS = 2_500  # more than the limit of requests, so that excess requests can get a response
 SHARE = 0.25  # the part of each limited resource that one subject may use (rule HD6)
-RESERVED_DESCRIPTORS = 256  # for the log and the Python runtime
+RESERVED_DESCRIPTORS = 256  # descriptors for the log and the Python runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def bind(option: str, address: Address, *, shared: bool = False) -> socket.socke
 
 
 def see_if_bindable(option: str, address: Address) -> None:
-    """Raise ConfigError if a node can never listen there. An address in use, perhaps by a node, is fine."""
+    """Raise ConfigError if no node can ever listen on this address. An address that is in use now is accepted."""
     with _as_config_error(option, address):
         try:
             _bound(address).close()
@@ -240,16 +240,17 @@ def listening(settings: Settings) -> Iterator[Listeners]:
 
 
 def connections_for(descriptors: int, *, api: bool = True) -> int:
-    """Return how many connections of the stream listener fit into a limit of open files, at least 1.
+    """Return how many connections the stream listener may have if `descriptors` files may be open, at least 1.
 
-    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved.
+    `api` says whether the API listener is in the same process. At most a quarter of the limit is reserved for other
+    files.
     """
     reserved = RESERVED_DESCRIPTORS + api * MAX_API_CONNECTIONS
     return max(1, descriptors - min(reserved, descriptors // 4))
 
 
 def api_connections_for(descriptors: int) -> int:
-    """Return how many connections of the API listener fit into a limit of open files, at least 1."""
+    """Return how many connections the API listener may have if `descriptors` files may be open, at least 1."""
     return max(1, min(MAX_API_CONNECTIONS, descriptors // 8))
 
 

@@ -14,9 +14,9 @@ import msgpack
 from ..errors import Malformed
 
 MAX_DEPTH = 32
-# A double has at most 309 digits before the point, so longer integers are outside every range. They become floats,
-# since an int beyond a double raises OverflowError in comparisons with floats, and int() takes time that grows with the
-# square of the length.
+# A double has at most 309 digits before the point, so longer integers are outside every range. They become floats: an
+# int beyond the range of a double raises OverflowError in comparisons with floats, and int() takes time that grows with
+# the square of the number of digits.
 MAX_INT_DIGITS = 308
 
 
@@ -85,7 +85,7 @@ def _depth(value: object) -> int:
 def _plain(value: object) -> bool:
     """Return whether the value contains no bytes, ext type, time stamp or NaN, and all keys are str.
 
-    (NaN is the only value that differs from itself.)
+    NaN is recognized as the only value that is not equal to itself.
     """
     if isinstance(value, dict):
         return all(type(k) is str and _plain(v) for k, v in value.items())
