@@ -2,7 +2,7 @@
 
     in-commit         SQLite has the entry, inside a transaction that is not committed
     after-append      the entry is durable, and the publisher has no response yet
-    before-tombstone  the alerts of a CAP message are durable, but not yet a tombstone, by which later messages find them
+    before-tombstone  the alerts of a CAP message are durable, but a tombstone that leads later messages to them is not
     after-201         the publisher has the response, and perhaps no subscriber has been sent the alert yet
     in-fan-out        some sessions have been sent the alert, others have not
 
