@@ -38,7 +38,7 @@ class Service(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """The URL at which a push service accepts pushes for one device, after a check that pushes may go there."""
+    """The URL to which pushes for one device are sent. It has passed the check of `Services.allowed`."""
 
     url: str
     host: str

@@ -38,10 +38,17 @@ _T = TypeVar("_T")
 
 
 class DeliveryJournal:
-    """The writer of the journal. `error` is the reason why the last write failed, or None if it succeeded."""
+    """The writer of the journal, which records in the device store what each device was sent.
+
+    A *line* says what one device was sent of one alert. `error` is the reason why the last write failed, or None if it
+    succeeded.
+    """
 
     def __init__(self, store: DeviceStore, shards: Shards) -> None:
-        """Create a journal. Shards whose lines the store refuses are reported to `shards` (Rule 4)."""
+        """Create a journal.
+
+        It reports to `shards` for which shards (parts of all devices) the store refuses records (Rule 4).
+        """
         self.error: str | None = None
         self.unrecorded = 0  # number of lines that could not be written in time (Rule 3)
         self._store = store
@@ -61,7 +68,7 @@ class DeliveryJournal:
         await self.flush()
 
     def after(self, line: DeliveryRecord) -> None:
-        """Record the outcome of a request, with the next transaction (Rule 2)."""
+        """Record the outcome of a request. It is written with the next transaction (Rule 2)."""
         self._add([line])
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_S, self._flush_now)
@@ -73,7 +80,10 @@ class DeliveryJournal:
         self._flushing = asyncio.get_running_loop().create_task(self.flush())
 
     async def flush(self) -> None:
-        """Write all waiting lines. If there are none but the last write failed, check whether the store works again."""
+        """Write all records that wait.
+
+        If there are none but the last write failed, check whether the store works again.
+        """
         async with self._turn:
             if self._timer is not None:
                 self._timer.cancel()
@@ -109,7 +119,7 @@ class DeliveryJournal:
         return await self._written(self._store.put(device, was, limits=limits, note=note, lines=lines))
 
     async def rename(self, was: StoredDevice, device: StoredDevice, lines: Sequence[DeliveryRecord]) -> None:
-        """Store a device and its lines under a new digest and forget the old one.
+        """Store a device, and what it was sent, under a new digest and forget the old one.
 
         Raise StoreUnavailable if the store can't be used.
         """

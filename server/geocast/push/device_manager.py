@@ -96,7 +96,11 @@ class Changed(NamedTuple):
 
 
 class DeviceManager:
-    """The devices of this process. The module's docstring has the rules; `scheduler` sends the pushes."""
+    """The devices of this process: it loads them, applies changes and removes them; `scheduler` sends the pushes.
+
+    The *lease* of a device is the time until which its registration is valid. A *shard* is a part of all devices, which
+    belongs to one process at a time. The module's docstring has the rules.
+    """
 
     def __init__(
         self,
@@ -170,8 +174,8 @@ class DeviceManager:
         """Do everything that depends on time alone. Call this several times a second.
 
         Forget alerts that have ended, resume devices whose pause is over, withdraw the right to receive tests from
-        devices whose tokens have expired, remind devices whose leases end soon, forget devices whose leases have ended,
-        and retry failed writes.
+        devices whose tokens have expired, remind devices whose registrations end soon, forget devices whose
+        registrations have ended, and retry failed writes.
         """
         now = self.sending.tick()
         self.fanout.sweep(now)
@@ -213,7 +217,7 @@ class DeviceManager:
             self.sending.pushed.update(taken)
 
     def _look_at_leases(self, now: Now) -> list[Device]:
-        """Return the devices whose lease has ended; push a reminder to those whose lease ends soon (rule WPR9)."""
+        """Return the devices whose leases (registrations) have ended; remind those whose lease ends soon (WPR9)."""
         over = []
         for device in self._leases.take(now.wall_ms):
             device.looked_at_ms = None
@@ -236,7 +240,7 @@ class DeviceManager:
             self._leases.put(at_ms, device)
 
     def _renew(self, device: Device, now: Now) -> None:
-        """Push one reminder that the device's lease is about to end (rule WPR9).
+        """Push one reminder that the device's lease (its registration) is about to end (rule WPR9).
 
         If the device is busy or its push service fails, try again a minute later.
         """
@@ -305,11 +309,12 @@ class DeviceManager:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
 
         If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
-        digest and maybe its shard, so its new digest is added to `again`, and the device is read again after the load.
-        If another process owns the new shard, the store announces the change to that process.
+        digest and maybe its shard (the part of all devices that it belongs to). So its new digest is added to `again`,
+        and the device is read again after the load. If another process owns the new shard, the store announces the
+        change to that process.
 
-        Example: the operator puts a new key in front and restarts. Device D moves from shard 3 to shard 40, together
-        with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
+        Example: the operator puts a new key first in the file and restarts. Device D moves from shard 3 to shard 40,
+        together with the record of what it was sent of all live alerts, so the owner of shard 40 sends D nothing twice.
         """
         stored, lines = found
         shard = shard_of(stored.device)
@@ -336,7 +341,7 @@ class DeviceManager:
         self._enter(OpenedDevice(stored, record, lines), {})
 
     async def let_go(self, shards: Collection[int]) -> None:
-        """Remove the devices of these shards, after waiting at most LET_GO_S for their requests under way.
+        """Remove the devices of these shards (parts of all devices), after their requests under way or LET_GO_S.
 
         The outcomes of the requests are written before this returns, so the next owner of the shards reads SENT rather
         than MAYBE.
@@ -384,7 +389,8 @@ class DeviceManager:
         Raise StoreUnavailable if the store can't be used.
 
         The answer to a registration contains this number, whichever process received the request (rule WPN2). The
-        device gets a row of the fan-out just for the counting, so the same code decides as in the process that sends.
+        device is entered into this process's fan-out just for the counting, so the same code decides as in the process
+        that sends.
         """
         kept = await self.records.find(digest)
         if kept is None:
@@ -427,10 +433,11 @@ class DeviceManager:
         return None if device is None else self.sending.send_owed(device)
 
     def _enter(self, kept: OpenedDevice, holding: Mapping[str, int]) -> Device | None:
-        """Add a device, which is then offered its alerts. Return None if it can't be used or its lease has ended.
+        """Add a device, which can then be offered its alerts. Return None if it can't be used or its lease has ended.
 
-        A device can't be used if its push service is no longer allowed, if the VAPID key of its subscription is gone,
-        or if there is no capacity. It stays in the store, because the operator may undo such a change.
+        The lease is the time for which the registration is valid. A device can't be used if its push service is no
+        longer allowed, if the VAPID key of its subscription is gone, or if there is no capacity. It stays in the store,
+        because the operator may undo such a change.
         """
         stored, record = kept.stored, kept.record
         endpoint = self._services.allowed(record.endpoint)
@@ -453,7 +460,7 @@ class DeviceManager:
         return device
 
     def _held_revisions(self, lines: Iterable[DeliveryRecord]) -> dict[str, int]:
-        """Return what a device holds according to the stored lines about it: alert id -> revision.
+        """Return which revisions a device has according to the records of what it was sent: alert id -> revision.
 
         Revision 0 means that the device may lack the current revision. It then counts as a recipient, so it is sent the
         current entry of the alert, or its cancel (rule WPS3).
@@ -463,7 +470,7 @@ class DeviceManager:
         return {alert_id: line.number if line.state is State.SENT else 0 for alert_id, line in found.items()}
 
     def _known_ids(self) -> Sequence[Mapping[bytes, str]]:
-        """Return, for each key of the keyring, a dict from the digests of the live alerts under that key to their ids.
+        """Return the ids of the live alerts by their digests: one dict for each key of the keyring.
 
         The store names alerts only by digests, which can't be inverted. So this process computes the digests of all
         alerts that it knows, and computes them again when the log has a new entry.
@@ -664,9 +671,9 @@ class DeviceManager:
     def what_is_over(self) -> Callable[[bytes], bool]:
         """Return a function that takes an alert's digest and returns whether no live alert has it.
 
-        The alerts that are live at the function's first call count. The store calls the function to find lines (records
-        of what devices were sent) that can be removed. So the digests of all live alerts are computed only if the store
-        has lines of alerts whose end has passed.
+        The alerts that are live at the function's first call count. The store calls the function to find out which
+        records of deliveries can be removed. So the digests of all live alerts are computed only if the store has
+        records of alerts whose end has passed.
         """
 
         @functools.cache
@@ -676,7 +683,7 @@ class DeviceManager:
         return lambda alert: alert not in known()
 
     def _watch(self, device: Device) -> None:
-        """Schedule the next check of a device's lease, and the withdrawal of its right to receive tests."""
+        """Schedule the next check of a device's registration, and the withdrawal of its right to receive tests."""
         self._look_at(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)

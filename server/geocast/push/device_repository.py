@@ -19,7 +19,7 @@ TRIES = 20  # attempts at one change before StoreUnavailable is raised
 
 
 class OpenedDevice(NamedTuple):
-    """A stored device with its decrypted record. `lines` say what the device was sent, one line for each alert."""
+    """A stored device with its decrypted record. Each of `lines` says what the device was sent of one alert."""
 
     stored: StoredDevice
     record: Record
@@ -84,9 +84,9 @@ class DeviceRepository:
         and again whenever another process was faster. If `change` returns None, nothing is stored, and the result is
         None.
 
-        `holding` maps the ids of the alerts that the device says it has to their revisions. The process that owns the
-        device's shard receives it with the change (rule WPN2), and the lines that `held` makes of it are stored with
-        the device.
+        `holding` maps the ids of the alerts that the device says it has to their revisions. It is passed on to the
+        process that is responsible for the device (rule WPN2). `held` makes delivery records (lines) of it, which are
+        stored with the device.
 
         Raise StoreUnavailable if the store can't be used, or if other processes were faster TRIES times in a row.
         """

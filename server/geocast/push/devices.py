@@ -112,7 +112,7 @@ class Device:
 
     @property
     def shard(self) -> int:
-        """The shard (0 to 63) that the device belongs to."""
+        """The shard that the device belongs to: one of 64 parts of all devices, as a number from 0 to 63."""
         return shard_of(self.digest)
 
     @property

@@ -38,11 +38,12 @@ _MARK_BYTES = 4  # length of the start of an encrypted record, which tells its k
 class Record:
     """All that is stored about a device.
 
-    `p256dh` and `auth` are the keys of the subscription; `vapid` is our public key that the subscription was made with.
-    `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, `issuer` the token's issuer (rule
-    HD5; empty in records of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the token;
-    `issued_at_s` is None if the token has no such time. `small`: the service accepts only small bodies. `renewed`: the
-    device was reminded that its lease ends soon. `worked`: the host of the endpoint has accepted a push.
+    `p256dh` and `auth` are the keys of the subscription; `vapid` is the public key of this server that the subscription
+    was made with. `cells` are H3 cells in hexadecimal. `kid` names the key of the device's token, `issuer` the token's
+    issuer (rule HD5; empty in records of earlier releases). `issued_at_s` and `expires_at_ms` are the times of the
+    token; `issued_at_s` is None if the token has no such time. `small`: the service accepts only small bodies.
+    `renewed`: the device was reminded that its registration ends soon. `worked`: the host of the endpoint has accepted
+    a push.
     """
 
     id: str
@@ -131,7 +132,7 @@ class Keyring:
         return hmac.digest(self._keys[key].digesting, data, hashlib.sha256)[:DIGEST_BYTES]
 
     def seal(self, record: Record, device: bytes, until_ms: int) -> bytes:
-        """Encrypt the record of the device with this digest, whose lease ends at `until_ms`."""
+        """Encrypt the record of the device with this digest, whose registration ends at `until_ms`."""
         return self._seal(record.packed(), _bound(device, until_ms))
 
     def open(self, sealed: bytes, device: bytes, until_ms: int) -> tuple[Record, int]:

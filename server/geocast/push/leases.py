@@ -61,7 +61,8 @@ LATE_S = 0.05  # how long after the end of another process's lease to ask for th
 class Leased(NamedTuple):
     """The store's answer to the renewal of leases.
 
-    `numbers` maps each shard that this process now has to the number of its lease.
+    A lease gives a process a shard (a part of all devices) for a limited time. `numbers` maps each shard that this
+    process now has to the number of its lease.
     """
 
     numbers: Mapping[int, int]
@@ -72,7 +73,10 @@ class Leased(NamedTuple):
 
 
 class LeaseStore(Protocol):
-    """The operations that leases need of a store. Both raise StoreUnavailable if the store can't be used."""
+    """The operations that leases of shards (parts of all devices) need of a store.
+
+    Both operations raise StoreUnavailable if the store can't be used.
+    """
 
     async def lease(self, process: str, held: Mapping[int, int], *, may_take: bool) -> Leased:
         """Renew the leases of `held` (shard -> number).
@@ -96,7 +100,7 @@ class _Lease:
 
 
 class LeasedShards:
-    """The shards that this process holds by leases: an implementation of `Shards`.
+    """The shards (parts of all devices) that this process holds by leases: an implementation of `Shards`.
 
     The module's docstring has the rules.
     """
@@ -234,10 +238,10 @@ class LeasedShards:
                 )
 
     async def serve(self, owner: ShardOwner) -> bool:
-        """Have the owner remove one group of shards or load one; return False if there is neither.
+        """Have the owner remove the devices of some shards or load them; return False if there is nothing to do.
 
-        Lost shards are removed first; then new ones are loaded; then one shard beyond this process's share is freed.
-        Raise StoreUnavailable if the store can't be used.
+        The owner is the object that has this process's devices. Lost shards are removed first; then new ones are
+        loaded; then one shard beyond this process's share is freed. Raise StoreUnavailable if the store can't be used.
         """
         lost = [shard for shard, number in self._terms.items() if self._number(shard) != number]
         if lost:

@@ -102,7 +102,8 @@ UNDER_WAY = (DeviceState.UNDER_WAY, DeviceState.LEAVING)
 class PushScheduler:
     """The sender of all push requests. Each device is a row of a fan-out, which finds the recipients of each alert.
 
-    The module's docstring has the rules.
+    A *gate* is a limit on requests under way, with a queue of waiting devices: the limit of one push service host, or a
+    set of *slots* for requests to all hosts. The module's docstring has the rules.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class PushScheduler:
         """Count a device among those of its new host, after it has registered with another endpoint.
 
         If the device is paused, the pause ends, because the failure concerned the old endpoint. If it waits, it joins
-        the queue of SLOTS, so the next turn finds out which gate (limit) of the new host it has to wait for.
+        the queue of SLOTS, so the next turn finds out which limit of the new host it has to wait for.
         """
         self._part(device)
         self._join(device)
@@ -225,7 +226,7 @@ class PushScheduler:
     # ---- devices that enter and leave the fan-out ----------------------------------------------------------------
 
     def enter(self, device: Device, row: int) -> None:
-        """Add a device at this row (index) of the fan-out.
+        """Add a device, which has this row (index) in the fan-out.
 
         The caller then informs the fan-out which alerts the device has already, and calls `send_owed`.
         """
@@ -233,10 +234,10 @@ class PushScheduler:
         self._join(device)
 
     def leave(self, device: Device) -> None:
-        """Remove a device that has a row here.
+        """Remove a device, also from the fan-out.
 
-        If it has a request under way, that goes on and gives back its slot when it ends. Its outcome is recorded, but
-        the device is not offered anything more.
+        If it has a request under way, that request goes on and gives back its slot when it ends. Its outcome is
+        recorded, but the device is not offered anything more.
         """
         device.on(DeviceEvent.LEAVE)
         self._part(device)
@@ -286,7 +287,7 @@ class PushScheduler:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Take turns until nothing is left to do, no slot is free or TURN_S is over; then send what devices took.
+        """Offer and try until nothing is left to do, no slot is free or TURN_S is over; then send what devices took.
 
         All devices that took an alert share one write to the journal, so one sync of the disk serves up to 256
         requests.
@@ -332,7 +333,7 @@ class PushScheduler:
         return True
 
     def take(self, rows: Rows, alerts: Sequence[LiveAlert], texts: Sequence[int]) -> Sequence[Rows]:
-        """Offer the most urgent of these alerts to the devices of these rows.
+        """Offer the most urgent of these alerts to the devices of these rows (indices in the fan-out).
 
         Return, for each alert, the rows that took it. A device has one request under way (Rule 1), so each device
         declines all other alerts. `texts` are the indices of the alerts' texts (languages).
@@ -359,7 +360,7 @@ class PushScheduler:
     def _offer(self, device: Device) -> int:
         """Offer a device the most urgent alert that it lacks; return how many alerts and cancels it lacks.
 
-        All other alerts count as declined, so the fan-out computes them again after the request (Rule 1).
+        It declines all other alerts for now, and the fan-out finds them again after the request (Rule 1).
 
         Example: a device comes back from a pause of 300 s, and lacks revision 4 of alert A and a cancel of B. Both are
         computed from the current state, so revisions 2 and 3 of A, which came during the pause, are never sent.
@@ -441,7 +442,7 @@ class PushScheduler:
         heappush(gate.waiting, (how, next(self._order), device, None))
 
     def _admit(self, gate: Gate) -> None:
-        """Move as many waiting devices as a gate (limit) has free places to the queue of SLOTS (Rule 6).
+        """Let as many devices as there are free places leave the queue of a gate (limit) for that of SLOTS (Rule 6).
 
         `coming` counts the devices that were moved and have not been tried yet: their places are promised, so the next
         call moves no further devices for the same places.
@@ -658,7 +659,7 @@ class PushScheduler:
             self._pauses.put(device.resumes_at, device)
 
     async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
-        """Act on an answer that concerns the device itself.
+        """Act on an answer that concerns the device itself, not only this one push.
 
         The answer may say that the subscription is gone or that bodies must be small; an accepted push shows that the
         host works. The answer is ignored if the device has another endpoint by now.
@@ -697,7 +698,7 @@ class PushScheduler:
         await self._consequences(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
-        """Return a journal line for each live alert that the device was sent, or may have been sent."""
+        """Return a delivery record for each live alert that the device was sent, or may have been sent."""
         return [line for alert in self.fanout.live if (line := self._known(device, alert)) is not None]
 
     def held(
@@ -705,13 +706,14 @@ class PushScheduler:
     ) -> list[DeliveryRecord]:
         """Return the journal lines to store with a registration, for the alerts that the device says it has.
 
-        `holding` maps the ids of these alerts to their revisions. A device that has an alert is a recipient, and has to
-        stay one even if the process that owns its shard dies (rules R5, WPR10). `told` are the lines that are stored
-        already: if they say the same of an alert, it needs no new line.
+        A line says what one device was sent of one alert. `holding` maps the ids of the alerts to their revisions. A
+        device that has an alert is a recipient, and has to stay one even if the process that is responsible for it dies
+        (rules R5, WPR10). `told` are the lines that are stored already: if they say the same of an alert, it needs no
+        new line.
 
         Example: a phone receives alert A over a WebSocket, then registers for pushes with `holding: {A: 3}`, and the
-        process that owns its shard dies before it reads that. The next process finds the line of A in the store, so it
-        sends the phone the cancel of A.
+        responsible process dies before it reads that. The next process finds the line of A in the store, so it sends
+        the phone the cancel of A.
         """
         known, now = {line.alert: line for line in told}, self.tick()
         lines = []
@@ -740,10 +742,10 @@ class PushScheduler:
                 self._recorder.after(line)
 
     def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
-        """Return the journal line for what a device was sent of an alert, or None if it is not a recipient.
+        """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
 
-        The line says SENT only if the device has the current revision, and not while the request with that revision is
-        under way.
+        The record says SENT only if the device has the current revision, and not while the request with that revision
+        is under way.
         """
         told = alert.flags(device.row)
         if not told & RECIPIENT:

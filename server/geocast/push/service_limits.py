@@ -110,7 +110,7 @@ def wait_s(outcome: PushOutcome, failures: int, retry_after_s: float | None, lef
 
 
 class Gate(ABC):
-    """A limit on requests under way, with a queue of the devices that wait for a request of theirs to be allowed."""
+    """A limit on requests under way, with a queue of the devices that have to wait because of the limit."""
 
     __slots__ = ("coming", "under_way", "waiting")
 
@@ -125,7 +125,7 @@ class Gate(ABC):
 
 
 class Slots(Gate):
-    """A limit on requests under way to all hosts together, and for each owner of devices."""
+    """A limit on requests under way to all hosts together, and on those to the devices of one owner."""
 
     __slots__ = ("_at_most", "_of", "_of_one")
 
@@ -264,7 +264,7 @@ class ServiceLimit(Gate):
             self._look_at = now_s + FIRST_LOOK_S
 
     def _looked(self, now_s: float, *, is_back: bool) -> None:
-        """Record the end of a test, or of a request that started before the host was closed (Rule 3)."""
+        """Record the end of a test of a closed host, or of a request that started before it was closed (Rule 3)."""
         if is_back:
             self.width, self._look_at = 1, float("inf")
         elif now_s >= self._look_at:

@@ -68,7 +68,7 @@ class PushSettings:
             yield f"two listeners can't share an address: {self.listen}"
 
     def as_node(self) -> Settings:
-        """Return those of these settings that a node has as well."""
+        """Return a node's settings with the values of these, for the settings that both have."""
         return Settings(
             stream=self.listen,
             api=self.listen,

@@ -23,7 +23,7 @@ AGAIN_S = 1.0  # pause after the store was unreachable
 
 
 class ShardOwner(Protocol):
-    """The object that loads the devices of this process's shards and removes them again."""
+    """The object that loads and removes the devices of this process's shards (parts of all devices)."""
 
     async def take(self, terms: Mapping[int, int]) -> None:
         """Load the devices of these shards (shard -> number of its term), and push what they lack.
@@ -38,7 +38,10 @@ class ShardOwner(Protocol):
 
 
 class Shards(Protocol):
-    """The interface that says which shards of devices this process holds. `attach` and `stop` are called once each."""
+    """The interface that says which shards (parts of all devices) this process holds.
+
+    A shard is held for a *term*, which has a number. `attach` and `stop` are called once each.
+    """
 
     error: str | None  # why the shards can't be kept at the moment, so that pushes pause soon; None if they can
 
@@ -52,9 +55,9 @@ class Shards(Protocol):
         ...
 
     def refused(self, shards: Collection[int]) -> None:
-        """Drop these shards: the store has refused records of their devices, so other processes hold them.
+        """Drop these shards: the store has refused records of their devices, so other processes hold the shards.
 
-        `may_send` returns False from now on, and the `let_go` of the shards' owner is called soon.
+        `may_send` returns False from now on, and the `let_go` of the devices' owner is called soon.
         """
         ...
 
@@ -68,7 +71,7 @@ class Shards(Protocol):
 
 
 class StaticShards:
-    """Every `workers`th shard, starting with the worker's number, for as long as the process lives."""
+    """Shards that never change: every `workers`th shard (part of all devices), starting with the worker's number."""
 
     error: str | None = None
 

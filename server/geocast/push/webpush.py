@@ -109,7 +109,7 @@ class Vapid:
     """
 
     def __init__(self, keys: Sequence[VapidKey], contact: str) -> None:
-        """Use these keys. `contact` is the operator's address, `mailto:` or `https:`."""
+        """Create headers with these keys. `contact` is the operator's address, `mailto:` or `https:`."""
         self._keys = {key.public: key for key in keys}
         self._contact = contact
         self.public = keys[0].public

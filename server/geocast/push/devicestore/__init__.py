@@ -73,10 +73,7 @@ class RegistrationKey(NamedTuple):
 
 
 class StoredDevice(NamedTuple):
-    """A device as a store sees it.
-
-    There are digests of the device, of its owner and of its endpoint; everything else is encrypted in `sealed`.
-    """
+    """A device as a store sees it: three digests, the end of its registration, and everything else encrypted."""
 
     device: bytes
     owner: bytes
@@ -154,8 +151,9 @@ Found = tuple[StoredDevice, Sequence[DeliveryRecord]]
 class DeviceStore(Protocol):
     """The interface of a store of devices.
 
-    The rules DevS1 to DevS12 are in the module's docstring. All methods except `start` and `stop` may raise
-    StoreUnavailable.
+    A *line* (`DeliveryRecord`) says what one device was sent of one alert. A *shard* is a part of all devices, which
+    one process at a time holds, for a *term* that has a number. The rules DevS1 to DevS12 are in the module's
+    docstring. All methods except `start` and `stop` may raise StoreUnavailable.
     """
 
     lost: bool  # whether the store may have lost data (DevS12)
@@ -169,11 +167,11 @@ class DeviceStore(Protocol):
         ...
 
     def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with its lines (DevS9)."""
+        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
         ...
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and its lines, or None."""
+        """Return the device with this digest and the records of what it was sent, or None."""
         ...
 
     async def knowing(self, secret: bytes) -> StoredDevice | None:
@@ -195,7 +193,8 @@ class DeviceStore(Protocol):
     ) -> Put:
         """Store a device (DevS1, DevS2). `was` is the stored device that the caller read, or None if there was none.
 
-        `note` is passed to other processes together with the change (DevS10). `lines` are stored with the device.
+        `note` is passed to other processes together with the change (DevS10). The delivery records `lines` are stored
+        with the device.
         """
         ...
 
@@ -204,7 +203,7 @@ class DeviceStore(Protocol):
         ...
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write lines (DevS5, DevS6); return the shards whose lines were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
         ...
 
     async def restore(self, devices: Sequence[tuple[StoredDevice, int]]) -> Collection[int]:
@@ -215,9 +214,9 @@ class DeviceStore(Protocol):
         ...
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool], /) -> int:
-        """Remove the lines of alerts whose end has passed and for which `is_over` is true; return their number.
+        """Remove the delivery records of alerts whose end has passed and for which `is_over` is true.
 
-        `is_over` gets the digest of an alert. Lines of other shards may be removed too.
+        Return their number. `is_over` gets the digest of an alert. Records of other shards may be removed too.
         """
         ...
 

@@ -57,7 +57,7 @@ _FORGET, _PURGE, _LEASE, _RELEASE = (
 
 
 class RedisDevices:
-    """Devices in a Redis. The module's docstring says how the rules of the interface are kept."""
+    """A store of devices in Redis. The module's docstring says how the rules of `DeviceStore` are kept."""
 
     def __init__(self, url: str, *, replicas: int = 0) -> None:
         """Create a store for a URL like those of `--log`. Raise ConfigError if the URL is invalid.
@@ -101,7 +101,7 @@ class RedisDevices:
     # ---- devices ---------------------------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
-        """Yield the devices of these shards in batches, each device with its lines (DevS9)."""
+        """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
         for shard in list(shards):
             told = await self._stored_lines(shard)
             given: set[bytes] = set()  # digests of devices that were yielded; HSCAN may return a device twice
@@ -112,16 +112,14 @@ class RedisDevices:
                     yield [(each, _lines(each, told.get(each.device, {}))) for each in fresh]
 
     async def find(self, device: bytes) -> Found | None:
-        """Return the device with this digest and its lines, or None."""
+        """Return the device with this digest and the records of what it was sent, or None."""
         shard = shard_of(device)
         value, alerts = await self._ask(
             ("HGET", self._key(f"devices:{shard}"), device), ("ZRANGE", self._key(f"alerts:{shard}"), 0, -1)
         )
         if value is None:
             return None
-        values = (
-            await self._ask(*[("HGET", self._hash_of(shard, alert), device) for alert in alerts]) if alerts else []
-        )
+        values = await self._ask(*[("HGET", self._hash_of(shard, alert), device) for alert in alerts]) if alerts else []
         told = {alert: line for alert, line in zip(alerts, values, strict=True) if line is not None}
         return _device(device, value), _lines(_device(device, value), told)
 
@@ -159,7 +157,7 @@ class RedisDevices:
     # ---- lines: what devices were sent -----------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
-        """Write lines, which say what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
+        """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
         parts = [
             part
             for line in lines
@@ -178,10 +176,7 @@ class RedisDevices:
         return frozenset(refused)
 
     async def purge(self, shards: Collection[int], now_ms: int, is_over: Callable[[bytes], bool]) -> int:
-        """Remove the stored lines (what devices were sent) of alerts that are over and whose end has passed.
-
-        Return the number of lines removed.
-        """
+        """Remove the delivery records of alerts that are over and whose end has passed; return their number."""
         shards = list(shards)
         asked = [("ZRANGE", self._key(f"alerts:{shard}"), "-inf", now_ms, "BYSCORE") for shard in shards]
         ended = await self._ask(*asked) if asked else []
@@ -353,13 +348,13 @@ def _device(device: bytes, value: bytes) -> StoredDevice:
 
 
 def _packed(line: DeliveryRecord) -> bytes:
-    """Return a line (what a device was sent of an alert) as it is stored; empty if the line is to be removed."""
+    """Return the stored form of a delivery record; empty if the record is to be removed."""
     value: bytes = b"" if line.state is None else msgpack.packb((line.number, int(line.state), line.ends_at_ms))
     return value
 
 
 def _lines(device: StoredDevice, told: Mapping[bytes, bytes]) -> list[DeliveryRecord]:
-    """Return the lines of a device (what it was sent of each alert) from their stored form: alert -> packed line."""
+    """Return the delivery records of a device from their stored form: alert -> packed record."""
     found = []
     for alert, value in told.items():
         number, state, ends_at_ms = msgpack.unpackb(value)

@@ -81,7 +81,7 @@ _T = TypeVar("_T")
 
 
 class SqliteDevices:
-    """Devices in one SQLite file. The module's docstring says how the rules of the interface are kept."""
+    """A store of devices in one SQLite file. The module's docstring says how the rules of `DeviceStore` are kept."""
 
     lost = False  # nothing to report: the file is read at the start, even if it was restored from a backup
 
@@ -325,7 +325,7 @@ def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replac
 
 
 def _forget(db: sqlite3.Connection, devices: Collection[RegistrationKey]) -> list[bytes]:
-    """Forget those of these registrations that are still in the database; return their devices' digests."""
+    """Delete those of these registrations that are still stored; return the digests of their devices."""
     gone = [device for known in devices for (device,) in db.execute(_FORGET, known)]
     db.executemany("DELETE FROM told WHERE device = ?", [(device,) for device in gone])
     return gone
@@ -345,7 +345,10 @@ def _line(row: tuple[bytes, bytes, int, int, int], secret: bytes) -> DeliveryRec
 
 
 def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> list[Found]:
-    """Return the next BATCH devices of these shards after the digest `after`, in order, each with its lines."""
+    """Return the next devices of these shards, each with the records of what it was sent.
+
+    They are at most BATCH devices, in the order of their digests, starting after the digest `after`.
+    """
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
     ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
