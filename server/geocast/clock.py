@@ -31,7 +31,7 @@ class Now(NamedTuple):
     monotonic: float
 
     def deadline(self, wall_ms: int) -> float:
-        """Return the monotonic time, in seconds, at which the wall clock will reach `wall_ms` unless it is set."""
+        """Return the monotonic time, in seconds, when the wall clock will show `wall_ms` unless somebody sets it."""
         return self.monotonic + (wall_ms - self.wall_ms) / 1000
 
 

@@ -263,6 +263,6 @@ def raise_descriptor_limit() -> int:
 
 
 def descriptor_limit() -> int:
-    """Return this process's hard limit of open files. No limit counts as 2^20."""
+    """Return this process's hard limit of open files, or 2^20 if there is no limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1_048_576 if hard == resource.RLIM_INFINITY else hard

@@ -53,7 +53,7 @@ def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> i
 
 
 def _be(parent: int, name: str, descriptors: Collection[int], work: Callable[[], None]) -> NoReturn:
-    """Run as the child process. Never return, so the parent's stack frames below this one are not used again."""
+    """Run as the child process. Never return, so that the child does not go on with the parent's work."""
     status = 1
     try:
         os.setsid()

@@ -65,7 +65,10 @@ class _Link(abc.ABC):
 
 
 class FrontLink(_Link):
-    """The link of the front: it receives the reports of the others, and fetches the keys if they are at a URL."""
+    """The link of the *front*, the process that answers /metrics and /readyz for all.
+
+    It receives the reports of the others, and fetches the keys if they are at a URL.
+    """
 
     def __init__(
         self,
@@ -119,7 +122,10 @@ class FrontLink(_Link):
 
 
 class WorkerLink(_Link):
-    """The link of a process behind the front. `newer_keys` waits for keys that the front fetches from a URL."""
+    """The link of a process behind the *front*, the process that answers /metrics and /readyz for all.
+
+    `newer_keys` waits for keys that the front fetches from a URL.
+    """
 
     def __init__(
         self,

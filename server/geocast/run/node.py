@@ -183,7 +183,7 @@ def calls_of(
     metrics: Metrics,
     appended: Callable[[Entry | CallEntry], None],
 ) -> MakeErrands | None:
-    """Return a function that makes the worker for calls in this process, or None without `--call-keys`."""
+    """Return a function that makes this process's worker for calls for help, or None without `--call-keys`."""
     if settings.call_keys is None:
         return None
 

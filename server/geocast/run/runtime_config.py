@@ -122,7 +122,8 @@ class RuntimeConfig:
     def reload(self, share: Callable[[bytes], None] = lambda _packed: None) -> None:
         """Read all files again and apply them, all or none (Rules 1 and 3). Never raise an exception.
 
-        `share` is called before that with bytes for the other processes' `take`. If it raises, the reload fails.
+        Before they are applied, `share` is called with bytes for `take` in the other processes. If it raises, the
+        reload fails.
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:

@@ -184,7 +184,7 @@ def _send(processes: Sequence[Process], number: int) -> None:
 
 
 class Reports:
-    """The latest reports of the processes behind the front (Rule 5)."""
+    """The latest reports of all processes except the supervisor and the front, which collects them (Rule 5)."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.restarts = 0  # number of processes that have died and were replaced

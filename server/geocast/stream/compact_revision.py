@@ -39,7 +39,7 @@ _text = attrgetter(*(each.name for each in members_of(AlertText)))
 
 
 def pack(revision: Revision) -> bytes:
-    """Return a revision, without its alert's id, in the compact form."""
+    """Return a revision, without its alert's id, as bytes in the compact form."""
     alert, optional = revision.alert, _optional(revision.alert)
     packed: bytes = msgpack.packb(
         (

@@ -94,7 +94,9 @@ _WIRES = {wire.subprotocol: wire for wire in WIRES}
 class Stream:
     """All connections of the stream listener, and what they share. A connection is in `all` from its accept to its end.
 
-    Connections in a special state are in a set or dict for that state, so that the others need no fields for it.
+    Connections in a special state are in a set or dict for that state, so that the others need no fields for it. An
+    *unsaid* connection waits for its client's `hello`, a *slow* one has unsent bytes, a *lingering* one was ended by
+    the node and waits for its client to close, and a *held* one waits for newer keys.
     """
 
     def __init__(
@@ -155,7 +157,7 @@ class Stream:
         self.hub.sweep(now)
 
     def pause(self, connection: "Connection", payload: bytes) -> bool:
-        """Let `connection` wait for newer keys before this message is handled; return whether it waits.
+        """Let `connection` wait for newer keys before this message is handled; return whether it will wait.
 
         When the wait is over, the connection's `take_again` is called. Example: the keys are rotated, and the first
         client whose token is signed by the new key arrives before this node has fetched that key. If it did not wait,
@@ -240,7 +242,9 @@ def _is_loopback(origin: str) -> bool:
 class Connection(asyncio.Protocol):
     """One connection, from its accept to its end. For the hub, it is the `Peer` of its session.
 
-    There may be tens of thousands of connections in a process, so each field counts: see `bench memory`.
+    A connection is *slow* while it has unsent bytes. It *lingers* when the node has ended it and it waits for its
+    client to close. There may be tens of thousands of connections in a process, so each field counts: see `bench
+    memory`.
     """
 
     __slots__ = ("_paced", "_parser", "_parts", "_session", "_slow", "_stream", "_transport", "_unread", "write")
@@ -272,7 +276,10 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Pass the bytes to the handshake or to the frames; discard them while the connection lingers (Rule 4)."""
+        """Pass the bytes to the handshake or to the frames.
+
+        Discard them if the node has ended the connection (Rule 4).
+        """
         if self in self._stream.lingering:
             return
         if self._session is None:
@@ -558,7 +565,7 @@ class Connection(asyncio.Protocol):
         self._stream.unsaid.pop(self, None)
 
     def _finish(self, last: bytes) -> None:
-        """Write `last` and the end of the stream, and linger until the peer closes (Rule 4).
+        """Write `last` and the end of the stream, and wait until the peer closes, at most LINGER_S (Rule 4).
 
         The connection leaves the hub before the write, so no alert can follow the close frame.
         """

@@ -50,7 +50,11 @@ class Departures:
 
 
 class DeliveryFlags:
-    """The flags of one alert for each row (a session or push device): whether it was sent the alert, and so on."""
+    """The flags of one alert for each row (a session or push device): whether it was sent the alert, and so on.
+
+    There are two forms: the sorted rows and a byte of flags for each if few rows have flags, or a column with a byte
+    for every row of the process.
+    """
 
     __slots__ = ("_ahead", "_column", "_departures", "_flags", "_rows", "_seen")
 
@@ -168,7 +172,7 @@ class DeliveryFlags:
     # ---- the two forms with memory, and departed sessions --------------------------------------------------------
 
     def _views(self) -> tuple[Rows, Flags]:
-        """Return the rows and flags of the form for few rows as numpy arrays on the same memory.
+        """Return the rows and flags of the form for few rows as numpy arrays that share their memory.
 
         There must be at least one row. `_rows` and `_flags` can't be resized while such an array exists. So no array
         may be kept, and `_store_few` replaces both objects.

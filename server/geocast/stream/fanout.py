@@ -86,7 +86,7 @@ class Recipients(Protocol):
         ...
 
     def by_age(self, rows: Rows) -> NDArray[np.int64]:
-        """Return indices into `rows` in the order in which the rows came, roughly.
+        """Return indices into `rows` (the numbers of recipients), roughly in the order in which the recipients came.
 
         Writing in this order, which is about the order of the sockets in the kernel's memory, is cheaper (ADR 6).
         """
@@ -124,7 +124,12 @@ class Flight:
 
 
 class FanOut:
-    """The rows (recipients) of this process and the alerts that are being sent to them."""
+    """The recipients of this process and the alerts that are being sent to them.
+
+    A *row* is the number of one recipient: a WebSocket session or a push device. A *flight* is one alert on its way to
+    its rows. A row is *owed* an alert if it has to be sent the alert's current entry, which is its newest revision or
+    its cancel.
+    """
 
     def __init__(
         self, capacity: int, recipients: Recipients, finished: Callable[[Flight], None] = lambda _flight: None
@@ -179,13 +184,16 @@ class FanOut:
 
     @property
     def places(self) -> int:
-        """The number of places of all rows together."""
+        """The number of places of all recipients together."""
         return len(self._index)
 
     # ---- recipients that enter, change and leave -----------------------------------------------------------------
 
     def enter(self, places: Sequence[Place], wanted: Filter, *, may_test: bool) -> int:
-        """Give a new recipient a row and return the row. `may_test`: whether it is sent tests and exercises (R6)."""
+        """Give a new recipient a row (its number) and return it.
+
+        `may_test`: whether it is sent tests and exercises (R6).
+        """
         if not self._free:
             self._clear_rows()
         row = self._free.pop()
@@ -211,7 +219,10 @@ class FanOut:
         self._given_back.append(row)
 
     def move(self, row: int, places: Sequence[Place]) -> None:
-        """Replace the places of the row. The caller must call `take_owed_by` next (example for Rule 2)."""
+        """Replace the places of the recipient in this row.
+
+        The caller must call `take_owed_by` next (example for Rule 2).
+        """
         old = self._slots[row]
         for slot, place in zip(old, places, strict=False):
             self._index.move(slot, *place)
@@ -221,16 +232,16 @@ class FanOut:
         self._slots[row] = (*old[: len(places)], *added)
 
     def set_filter(self, row: int, wanted: Filter) -> None:
-        """Replace the filter of the row."""
+        """Replace the filter of the recipient in this row."""
         self._filters.give_back(int(self._filter[row]))
         self._filter[row] = self._filters.take(wanted)
 
     def filter_of(self, row: int) -> Filter:
-        """Return the filter of the row."""
+        """Return the filter of the recipient in this row."""
         return self._filters[int(self._filter[row])]
 
     def set_rights(self, row: int, *, may_test: bool) -> None:
-        """Set whether the row is sent tests and exercises from now on (R6)."""
+        """Set whether the recipient in this row is sent tests and exercises from now on (R6)."""
         self._may_test[row] = may_test
 
     def trust_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
@@ -250,17 +261,17 @@ class FanOut:
                 self._miss(row, alert)
 
     def may_see(self, row: int, alert: LiveAlert) -> bool:
-        """Return whether the row may be sent the alert: only some recipients see tests and exercises (R6)."""
+        """Return whether the recipient in this row may be sent the alert: only some see tests and exercises (R6)."""
         return not alert.restricted or bool(self._may_test[row])
 
     # ---- what one row has to be sent -----------------------------------------------------------------------------
 
     def pause(self, row: int) -> None:
-        """Send the row nothing until it is resumed (Rule 3)."""
+        """Send the recipient in this row nothing until `resume` is called (Rule 3)."""
         self.paused[row] = True
 
     def resume(self, row: int) -> bool:
-        """Let the row be sent alerts again.
+        """Let the recipient in this row be sent alerts again.
 
         Return whether it was skipped meanwhile, so that `take_owed_by` has to be called.
         """
@@ -268,10 +279,10 @@ class FanOut:
         return bool(self._skipped[row])
 
     def take_owed_by(self, row: int, now: Now) -> list[LiveAlert]:
-        """Return the alerts to send to the row now: cancels first, then the most severe first.
+        """Return the alerts to send to the recipient in this row: cancels first, then the most severe first.
 
-        From now on no flight will send the row any of them. So the caller has to report at once which alerts the row
-        took (`note_taken`) and which it declined (`note_declined`).
+        From now on no flight (an alert on its way) will send it any of them. So the caller has to report at once which
+        alerts it took (`note_taken`) and which it declined (`note_declined`).
         """
         # The row's bits are gone now, so its alerts in flight can be found only through `candidates`. If a recipient
         # may not see an alert now, the alert is recorded as missed again: the client's next token may allow it.
@@ -293,13 +304,13 @@ class FanOut:
         return sorted(owed, key=lambda alert: (alert.cancel is None, -alert.rank, alert.order))
 
     def note_taken(self, row: int, alerts: Sequence[LiveAlert]) -> None:
-        """Record that the row took the current entries of these alerts."""
+        """Record that the recipient in this row took the current entries of these alerts."""
         for alert in alerts:
             alert.mark_sent_to(row)
         self.sends += len(alerts)
 
     def note_declined(self, row: int, alert: LiveAlert) -> None:
-        """Record that the row declined the current entry of an alert, and may still have to be sent it (Rule 4)."""
+        """Record that the recipient in this row declined an alert's current entry for now (Rule 4)."""
         self._skipped[row] = True
         if alert.flags(row) & RECIPIENT:  # a recipient has to be sent it wherever its places are
             self._miss(row, alert)
@@ -316,7 +327,7 @@ class FanOut:
             self._miss(row, alert)
 
     def _miss(self, row: int, alert: LiveAlert) -> None:
-        """Record that the row is a recipient of an alert but lacks its current entry.
+        """Record that a recipient lacks the current entry of an alert that it was sent before, or says that it has.
 
         No flight will send it the entry, but the next `take_owed_by` will find it.
         """
@@ -338,7 +349,7 @@ class FanOut:
             self.launch(alert, now)
 
     def launch(self, alert: LiveAlert, now: Now) -> None:
-        """Queue a flight that sends an alert's current entry to all rows that should have it and lack it."""
+        """Queue an alert's current entry for sending to all rows (recipients) that should have it and lack it."""
         self._launched += 1
         flight = Flight(alert, self._launched, now)
         if len(self._free) + len(self._given_back) == len(self._slots):  # no row is in use yet or any more
@@ -357,13 +368,13 @@ class FanOut:
         heappush(self._waiting, flight)
 
     def most_urgent(self) -> Urgency | None:
-        """Return the urgency of the flight that the next turn would send, or None if there is nothing to send."""
+        """Return the urgency of the alert that the next turn would send, or None if there is nothing to send."""
         return min((flight.urgency for flight in (*self._flying[:1], *self._waiting[:1])), default=None)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Start the most urgent waiting flight, then send the next rows of the most urgent one.
+        """Start to send the most urgent waiting alert, then send the most urgent one to its next rows (recipients).
 
-        Return whether any flight is left. `rows` is how many rows of the flight to handle; the default is SLICE.
+        Return whether anything is left to send. `rows` is how many rows to handle; the default is SLICE.
         """
         size = SLICE if rows is None else rows
         self.drop_stale(now)
@@ -382,7 +393,7 @@ class FanOut:
         return self.busy
 
     def _send_slice(self, rows: Rows) -> None:
-        """Hand each of these rows all alerts that it is owed, and record what the rows took (Rules 2 and 4)."""
+        """Hand each of these rows (recipients) all alerts that it is owed, and record what it took (Rules 2, 4)."""
         for group, alerts in self._take_owed(rows):
             for part, texts in self._by_language(group, alerts):
                 for alert, took in zip(alerts, self._recipients.take(part, alerts, texts), strict=True):
@@ -424,7 +435,7 @@ class FanOut:
             yield rows if same else rows[words == word], alerts
 
     def _skip_paused(self, rows: Rows, words: NDArray[np.uint64]) -> None:
-        """Record the alerts that paused rows are owed as recipients (Rule 3).
+        """Record the alerts that paused rows are owed because they have an earlier entry (Rule 3).
 
         An alert that a row is owed only because of its places needs no record: `take_owed_by` finds it by the places.
         """
@@ -442,14 +453,15 @@ class FanOut:
         return max((now.monotonic - flight.delivered.monotonic for flight in flights), default=0.0)
 
     def in_flight(self, rows: slice) -> NDArray[np.bool_]:
-        """Return, for each of these rows, whether an alert is on its way to it."""
+        """Return, for each of these rows (recipients), whether an alert is on its way to it."""
         in_flight: NDArray[np.bool_] = self._owed[rows] & self._alive != 0
         return in_flight
 
     def _start(self, now: Now) -> None:
-        """Give the most urgent waiting flight a bit and its rows, if a bit is free for it.
+        """Give the most urgent waiting flight its rows and a bit, if one is free for it. Drop outdated flights first.
 
-        Drop outdated flights before it.
+        A flight is an alert on its way to its rows (recipients), and its bit marks the rows that still have to be sent
+        the alert.
         """
         while self._waiting and not self._waiting[0].current(now):
             self._stop_waiting()
@@ -466,7 +478,7 @@ class FanOut:
         self._flying.sort()
 
     def _stop_waiting(self) -> Flight:
-        """Remove and return the most urgent waiting flight."""
+        """Remove and return the most urgent waiting flight (an alert to be sent)."""
         flight = heappop(self._waiting)
         if self._newest_waiting.get(flight.alert) is flight:
             del self._newest_waiting[flight.alert]
@@ -500,7 +512,7 @@ class FanOut:
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
 
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
-        """Return those of these rows that are in use and may see the alert; record the others in use as lacking it."""
+        """Return those of these rows that are in use and may see the alert; record that the others in use lack it."""
         rows = rows[self.ready[rows]]
         visible = self._visible(rows, alert)
         for row in rows[~visible].tolist():
@@ -511,7 +523,7 @@ class FanOut:
         return self._may_test[rows] if alert.restricted else np.ones(len(rows), np.bool_)
 
     def drop_stale(self, now: Now) -> None:
-        """End the flights whose entry is superseded, cancelled or expired (Rule 1). Call this before every slice."""
+        """Stop sending entries that are superseded, cancelled or expired (Rule 1). Call this before every slice."""
         self._stop([flight for flight in self._flying if not flight.current(now)])
 
     def _stop(self, flights: Iterable[Flight]) -> None:

@@ -59,7 +59,11 @@ SendToMany = Callable[[NDArray[np.int32], bytes], NDArray[np.int32]]  # (descrip
 
 
 class Hub:
-    """The sessions of this process. The module's docstring says how the hub works."""
+    """The WebSocket sessions of this process: the hub writes alerts to them and ends them.
+
+    A session is known by its *row*, its index in all columns. A session is *slow* while its transport has unsent bytes.
+    The module's docstring says how the hub works.
+    """
 
     def __init__(
         self,
@@ -253,9 +257,10 @@ class Hub:
         self._fanout.deliver(entry, now)
 
     def turn(self, now: Now, rows: int | None = None) -> bool:
-        """Write the next frames of calls (Rule 3), or the next part of a fan-out. Return whether there is more to do.
+        """Write the next frames of calls for help (Rule 3), or the next part of a fan-out.
 
-        `rows` is how many sessions of a fan-out to handle; the default is the fan-out's SLICE.
+        Return whether there is more to do. `rows` is how many sessions of a fan-out to handle; the default is the
+        fan-out's SLICE.
         """
         if self._calls.busy:
             self._send_calls(min(rows or CALLS_SLICE, CALLS_SLICE), now)
@@ -265,7 +270,7 @@ class Hub:
         return self._fanout.turn(now, rows)
 
     def _send_calls(self, count: int, now: Now) -> None:
-        """Write frames of calls to the next `count` sessions that have some (Rule 3), except to slow ones (Rule 1)."""
+        """Write frames of calls for help to the next `count` sessions, except slow ones (Rules 1 and 3)."""
         ready, paused = self._fanout.ready, self._fanout.paused
         for row, calls in self._calls.take_noted(count):
             if ready[row] and not paused[row]:
@@ -364,7 +369,7 @@ class Hub:
         return list(self._peers_of(np.flatnonzero(self._fanout.ready[: self._fanout.top])))
 
     def slow(self) -> int:
-        """Return the number of slow sessions (Rule 1)."""
+        """Return the number of sessions whose transports have unsent bytes (Rule 1)."""
         top = self._fanout.top
         return int(np.count_nonzero(self._fanout.ready[:top] & self._fanout.paused[:top]))
 

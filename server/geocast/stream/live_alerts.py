@@ -117,9 +117,11 @@ class _Shared:
 class LiveAlert:
     """One alert that is kept: its newest revision, its cancel if it has one, and the flags of each recipient.
 
-    `rank` is the severity as a number. `restricted` alerts are sent only to sessions that may see tests (R6). `encoded`
-    is a cache for the sender: text index -> the current entry with this text, as one frame for each wire format, or as
-    two payloads of a push. `languages` are the language tags of the texts if there are two texts or more.
+    The *current entry* is the newest revision or the cancel. A revision is *believed* if the log's verifier accepts its
+    approvals. A *row* is the number of a session or push device. `rank` is the severity as a number. `restricted`
+    alerts are sent only to sessions that may see tests (R6). `encoded` is a cache for the sender: text index -> the
+    current entry with this text, as one frame for each wire format, or as two payloads of a push. `languages` are the
+    language tags of the texts if there are two texts or more.
     """
 
     __slots__ = (
@@ -214,7 +216,7 @@ class LiveAlert:
 
     @property
     def gone(self) -> bool:
-        """Whether the alert has been let go: forgotten for good because the monotonic clock has ended it (Rule 3)."""
+        """Whether the alert is forgotten for good, because it has ended by the monotonic clock (Rule 3)."""
         return self.deadline == float("-inf")
 
     def ended(self, now: Now) -> bool:
@@ -233,15 +235,18 @@ class LiveAlert:
             self._shared.suspended.add(self)
 
     def restore(self) -> None:
-        """Let a withdrawn alert be sent again, because it is believed now (Rule 7). The next `expire` returns it."""
+        """Let a withdrawn alert be sent again, because its approvals are accepted now (Rule 7).
+
+        The next `expire` returns it.
+        """
         self._shared.unbelieved.discard(self)
         if self.withdrawn:
             self.expires_at, self.withdrawn = self.withdrawn, 0
 
     def trust(self, now: Now) -> bool:
-        """Compute the deadline from the wall clock, which now says that the alert is live (Rule 4).
+        """Compute the deadline if that was impossible so far because the wall clock was ahead (Rule 4).
 
-        Do this only if the alert is doubted. Return whether the deadline has changed.
+        The wall clock now says that the alert is live. Return whether the deadline has changed.
         """
         before = self.deadline
         if self.doubted:
@@ -290,7 +295,7 @@ class LiveAlert:
         return np.zeros(len(rows), np.uint8) if self._flags is None else self._flags.of_all(rows)
 
     def lacks(self, row: int) -> bool:
-        """Return whether the row is a recipient that does not have the current entry.
+        """Return whether the row (session or device) is a recipient that does not have the current entry.
 
         A row that was sent a cancel is no longer a recipient, so every recipient of a cancelled alert lacks the cancel.
         """
@@ -298,7 +303,7 @@ class LiveAlert:
         return self.flags(row) & wanted == RECIPIENT
 
     def recipients(self) -> Rows:
-        """Return the rows of all recipients that lack the current entry, ascending."""
+        """Return the rows (sessions or devices) of all recipients that lack the current entry, ascending."""
         wanted = RECIPIENT if self.cancel is not None else RECIPIENT | CURRENT
         return np.empty(0, np.int32) if self._flags is None else self._flags.having(RECIPIENT, wanted)
 
@@ -312,7 +317,7 @@ class LiveAlert:
         return self._flags
 
     def trust_holding(self, row: int, held: int) -> None:
-        """Make the row a recipient that has revision `held`, because its client says so (R5)."""
+        """Make the row (session or device) a recipient that has revision `held`, because its client says so (R5)."""
         flags = self._writable_flags()
         flags.put(row, flags.of(row) | RECIPIENT)
         self._mark_held(flags, row, held)
@@ -379,7 +384,7 @@ class LiveAlert:
 
 
 def _is_newer(revision: Revision, alert: LiveAlert) -> bool:
-    """Return whether a revision is newer than the current entry, or is the first believed one of its alert (Rule 9)."""
+    """Return whether a revision is newer than the current entry, or the first believed one of its alert (Rule 9)."""
     return alert.unbelieved or revision.revision > alert.number
 
 
@@ -454,9 +459,10 @@ class _Gone:
 
 
 class LiveAlerts:
-    """All alerts that a process keeps: live, cancelled (Rule 2), suspended (Rules 3 and 4) and withdrawn (Rule 7).
+    """All alerts that a process keeps: those that are live, and some that are not.
 
-    The module's docstring has the rules and explains these words.
+    These are cancelled alerts (Rule 2), suspended ones, which have ended only by the wall clock (Rules 3 and 4), and
+    withdrawn ones, whose approvals are not accepted (Rules 7 and 9). The module's docstring has the rules.
     """
 
     def __init__(self, capacity: int, *, places: bool = True) -> None:
@@ -562,7 +568,7 @@ class LiveAlerts:
         return None if alert.ended(now) else alert
 
     def _keep_unbelieved(self, alert: LiveAlert | None, entry: Untrusted, chain: Chain, now: Now) -> None:
-        """Keep an alert without a believed revision, for sessions that have it from elsewhere (Rule 9)."""
+        """Keep an alert without a revision whose approvals are accepted, for sessions that have it (Rule 9)."""
         said, unbelieved = entry.said, self._shared.unbelieved
         if not isinstance(said, Revision) or now.wall_ms >= said.ends_at:
             return
@@ -585,7 +591,7 @@ class LiveAlerts:
         return not self.verifier.needs_chain or self.verifier.verify_cancel(cancel, alert.revision, behind)
 
     def verify_again(self, alert: LiveAlert) -> None:
-        """Withdraw the alert if it is no longer believed, otherwise restore it (Rule 7)."""
+        """Withdraw the alert if its approvals are no longer accepted, otherwise restore it (Rule 7)."""
         if alert.cancel is None and not alert.unbelieved:
             (alert.restore if self.verifier.still_valid(alert.revision, alert.behind) else alert.withdraw)()
 
@@ -646,8 +652,8 @@ class LiveAlerts:
     def expire(self, now: Now) -> list[LiveAlert]:
         """Forget alerts that the monotonic clock has ended; return suspended alerts that are live again (Rule 3).
 
-        At most AT_ONCE alerts are forgotten, the rest by the next calls (Rule 5). The caller starts to send the
-        returned alerts.
+        A suspended alert had ended only by the wall clock. At most AT_ONCE alerts are forgotten, the rest by the next
+        calls (Rule 5). The caller starts to send the returned alerts.
         """
         ended = self._ends.take(now, AT_ONCE)
         self.behind = len(ended) == AT_ONCE
@@ -704,9 +710,10 @@ class LiveAlerts:
     # ---- alerts that clients have and this node does not know yet --------------------------------------------------
 
     def remember_holding(self, alert_id: str, row: int, epoch: int, held: int, now: Now) -> None:
-        """Remember for HOLDING_S that a row's client says it has revision `held` of an alert unknown here (R5e).
+        """Remember for HOLDING_S that a client says it has revision `held` of an alert that is unknown here (R5e).
 
-        `epoch` distinguishes this session from later ones in the same row. Beyond MAX_HOLDINGS nothing is remembered.
+        `row` is the client's session, and `epoch` distinguishes it from later sessions in the same row. Beyond
+        MAX_HOLDINGS nothing is remembered.
 
         Example: node A sends a phone an alert and dies. The phone reconnects to B, which reads the alert from the log
         100 ms later. B does not send it again, and sends the phone the cancel when there is one.
@@ -716,7 +723,7 @@ class LiveAlerts:
             self._holding_times.append((now.monotonic + HOLDING_S, alert_id, row, epoch))
 
     def take_holdings(self, alert_id: str) -> Iterable[tuple[int, int, int]]:
-        """Remove and return the rows whose clients said that they have this alert, as (row, epoch, held)."""
+        """Remove and return the sessions whose clients said that they have this alert: (row, its epoch, revision)."""
         return [(row, epoch, held) for row, (epoch, held) in self._holdings.pop(alert_id, {}).items()]
 
     def drop_holdings(self, now: Now) -> None:

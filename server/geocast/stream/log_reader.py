@@ -167,7 +167,7 @@ class LogReader:
                 logger.error("verifying the live alerts under the new keys or policy failed: %s", trace(error))
 
     async def _verify_live(self) -> None:
-        """Verify the live alerts again; let the event loop run after every VERIFY_AT_ONCE alerts."""
+        """Verify the live alerts again. Let the event loop run after every VERIFY_AT_ONCE alerts."""
         for number, alert in enumerate(list(self._live), start=1):
             self._live.verify_again(alert)
             if number % VERIFY_AT_ONCE == 0:

@@ -246,7 +246,7 @@ class StreamServer:
         return reasons + self._reader.unready()
 
     def degraded(self) -> int:
-        """Return how many calls have entries that no key of this process can decrypt (HD8)."""
+        """Return how many calls for help have entries that no key of this process can decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
     # ---- the log -------------------------------------------------------------------------------------------------

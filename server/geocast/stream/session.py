@@ -282,7 +282,7 @@ class Move(Answered):
 
 
 class FilterBy(Answered):
-    """A change of the filter. A member that is left out stays as it is, null clears it; at least one is needed."""
+    """A change of the filter. A field that is left out stays as it is, null clears it; at least one is needed."""
 
     model_config = ConfigDict(
         json_schema_extra={"anyOf": [{"required": [name]} for name in ("categories", "min_severity", "languages")]}
@@ -307,14 +307,14 @@ class Ack(Message):
 
 
 class Accept(Message):
-    """A responder's acceptance of a call. `eta_s`: seconds until the arrival. The answer is `task` or `standdown`."""
+    """A responder's acceptance of a call, arriving in `eta_s` seconds. The answer is `task` or `standdown`."""
 
     id: Id
     eta_s: Annotated[int, Field(ge=0, le=MAX_ETA_S)] = 0
 
 
 class Decline(Message):
-    """A responder's refusal of a call, before or after an acceptance. A seat that the responder has becomes free."""
+    """A responder's refusal of a call, even after accepting it. Then another responder may go instead."""
 
     id: Id
 

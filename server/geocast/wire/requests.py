@@ -591,7 +591,7 @@ def _requested(shape: CircleRequest | PolygonRequest) -> RequestedCircle | Reque
 def area_of(
     shapes: Iterable[tuple[float, float, float] | RequestedPolygon],
 ) -> tuple[RequestedCircle | RequestedPolygon, ...]:
-    """Return a requested area from circles, as (latitude, longitude, radius in metres), and polygons."""
+    """Return a requested area of these shapes: polygons, and circles as (latitude, longitude, radius in metres)."""
     return tuple(each if isinstance(each, RequestedPolygon) else RequestedCircle(*each) for each in shapes)
 
 
