@@ -155,7 +155,7 @@ def _process() -> Iterator[Metric]:
     yield gauge("build_info", "Always 1, with the running versions as labels", 1, _BUILD)
 
 
-# ---- several processes -------------------------------------------------------------------------------------------
+# ---- merging the metrics of several processes --------------------------------------------------------------------
 
 Export = list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]  # name, type, text, samples
 

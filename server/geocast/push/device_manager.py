@@ -162,7 +162,7 @@ class DeviceManager:
         """The live alerts of this process."""
         return self.fanout.live
 
-    # ---- the alert log, and time ---------------------------------------------------------------------------------
+    # ---- entries of the alert log, and work that is due ----------------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted) -> None:
         """Apply an entry of the alert log, and push it to the devices that it concerns."""
@@ -273,7 +273,7 @@ class DeviceManager:
         with contextlib.suppress(StoreUnavailable):
             await self.records.change(device.digest, change)
 
-    # ---- shards --------------------------------------------------------------------------------------------------
+    # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def take(self, terms: Mapping[int, int]) -> None:
         """Load the devices of these shards (shard -> lease number), and push what they lack (rules WPS5, WPO3).
@@ -368,7 +368,7 @@ class DeviceManager:
                 self.fanout.launch(alert, now)
         self.sending.wake()
 
-    # ---- one device ----------------------------------------------------------------------------------------------
+    # ---- reading and applying one device -------------------------------------------------------------------------
 
     async def read(self, digest: bytes, holding: Mapping[str, int] | None = None) -> int | None:
         """Read a device from the store and apply its state here; return how many pushes it will now be sent.

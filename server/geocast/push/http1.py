@@ -83,7 +83,7 @@ class ServiceConnection(asyncio.Protocol):
         """Return whether the body of an answer is still incomplete long after its head arrived."""
         return self._answer is None and self._parser is not None and now - self._head_at >= KEPT_S - TIDY_S
 
-    # ---- called by the transport -------------------------------------------------------------------------------------
+    # ---- methods that the transport calls ----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -134,7 +134,7 @@ class ServiceConnection(asyncio.Protocol):
         if answer is not None and not answer.done():
             answer.set_exception(error)
 
-    # ---- called by the parser ----------------------------------------------------------------------------------------
+    # ---- methods that the parser calls -------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
         """Raise ValueError if an answer begins although no request is under way."""

@@ -152,7 +152,7 @@ class LeasedShards:
             except StoreUnavailable:
                 return  # the leases end by themselves
 
-    # ---- requests to the store -----------------------------------------------------------------------------------
+    # ---- renewing leases in the store ----------------------------------------------------------------------------
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -221,7 +221,7 @@ class LeasedShards:
             del self._leases[shard]
         self._news.set()
 
-    # ---- loading and removing devices ----------------------------------------------------------------------------
+    # ---- loading and removing the devices of shards --------------------------------------------------------------
 
     async def _serve_for_ever(self, owner: ShardOwner) -> None:
         while True:

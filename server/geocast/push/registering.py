@@ -222,7 +222,7 @@ class Registering:
             "proofs": record.proofs,
         }
 
-    # ---- checks of a body ----------------------------------------------------------------------------------------
+    # ---- checks of a request's body ------------------------------------------------------------------------------
 
     def _read(self, model: type[Any], body: Mapping[str, Any]) -> Any:
         try:

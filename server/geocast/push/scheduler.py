@@ -161,7 +161,7 @@ class PushScheduler:
         self._ending = False
         self._freed = asyncio.Event()  # set whenever a request has ended
 
-    # ---- push service hosts --------------------------------------------------------------------------------------
+    # ---- the hosts of push services ------------------------------------------------------------------------------
 
     @property
     def under_way(self) -> int:
@@ -245,7 +245,7 @@ class PushScheduler:
         self._devices[device.row] = None
         device.row = -1
 
-    # ---- offering alerts -----------------------------------------------------------------------------------------
+    # ---- offering alerts to devices ------------------------------------------------------------------------------
 
     def tick(self) -> Now:
         """Read the clock and return the time. The fan-out works with this time until the next tick."""
@@ -498,7 +498,7 @@ class PushScheduler:
         gates: list[Gate] = [self._slots, self._spare, *self.lanes.values()]
         return sum(_waits_so(device, how, gate) for gate in gates for how, _, device, _ in gate.waiting)
 
-    # ---- one request ---------------------------------------------------------------------------------------------
+    # ---- sending one request and recording its outcome -----------------------------------------------------------
 
     async def _send(self, devices: Sequence[Device]) -> None:
         """Record on stable storage that these devices may be sent their alerts; then start the requests (rule WPS2)."""

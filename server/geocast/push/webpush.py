@@ -92,7 +92,7 @@ def _encoded_point(key: EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
-# ---- VAPID ----------------------------------------------------------------------------------------------------------
+# ---- VAPID: keys that identify this server to push services ---------------------------------------------------------
 
 
 class VapidKey(NamedTuple):

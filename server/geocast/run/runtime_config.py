@@ -201,7 +201,7 @@ class RuntimeConfig:
         for warning in warnings:
             logger.warning("%s", warning)
 
-    # ---- reading, parsing and applying -----------------------------------------------------------------------
+    # ---- reading, parsing and applying the files -------------------------------------------------------------
 
     def _read(self, keys: bytes) -> RawConfig:
         """Read all files. `keys` is the JWKS to use if it is not in a file."""

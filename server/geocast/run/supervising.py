@@ -57,7 +57,7 @@ class WorkerSpec:
         return [*(listener.fileno() for listener in self.listeners.values()), *self.files]
 
 
-# ---- the supervisor ----------------------------------------------------------------------------------------------
+# ---- the supervisor and its processes ----------------------------------------------------------------------------
 
 
 class Process:

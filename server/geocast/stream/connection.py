@@ -204,8 +204,8 @@ class Stream:
             return 404, f"The stream is at {PATH}."
         if mark:
             return 400, "No query string is allowed: a token goes into the hello message."
-        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, since they repeat parts
-        # of the request.
+        # The library refuses with 405, 505, 426 and 400, in this order. Its texts are not used, because they repeat
+        # parts of the request.
         response = parser.accept(request)
         if response.status_code != 101:
             return response.status_code, "This is not a WebSocket handshake (RFC 6455)."
@@ -265,7 +265,7 @@ class Connection(asyncio.Protocol):
         number: int = self._transport.get_extra_info("socket").fileno()
         return number
 
-    # ---- asyncio.Protocol ----------------------------------------------------------------------------------------
+    # ---- methods of asyncio.Protocol -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Register the connection, or drop it if there is no room. `high=0` makes it slow at the first unsent byte."""
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
         self._parts.clear()
         self._drop_parser()
 
-    # ---- handshake -----------------------------------------------------------------------------------------------
+    # ---- the handshake -------------------------------------------------------------------------------------------
 
     def _handshake(self, data: bytes) -> None:
         """Collect the head of the request; answer it when it is complete."""
@@ -398,7 +398,7 @@ class Connection(asyncio.Protocol):
         else:
             self._finish(answer)
 
-    # ---- frames --------------------------------------------------------------------------------------------------
+    # ---- frames from the client ----------------------------------------------------------------------------------
 
     def _read(self, data: bytes) -> None:
         """Handle the whole frames in `data`, one at a time, until one is incomplete or the connection is slow.
@@ -526,7 +526,7 @@ class Connection(asyncio.Protocol):
         self._paced = max(self._paced, now) + cost
         return self._paced - now > BURST / RATE_PER_S
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- ending the connection -----------------------------------------------------------------------------------
 
     def close(self, close: Close) -> None:
         """End the session with this close frame. If it is ending already, do nothing: the first reason counts."""

@@ -69,8 +69,8 @@ FLIGHTS = 64  # number of flights at a time: one for each bit of a word
 # alert starts at once even while 56 minor ones are being sent.
 FLIGHTS_BELOW_EXTREME = 56
 
-# (minus the severity's rank, whether the entry is a revision rather than a cancel, order of arrival). The least is sent
-# first.
+# The sort key of a flight: minus the severity's rank, whether the entry is a revision rather than a cancel, and the
+# order of arrival. The smallest key is sent first.
 Urgency = tuple[int, bool, int]
 
 
@@ -157,10 +157,10 @@ class FanOut:
         self._owed = np.zeros(capacity, np.uint64)  # a bit for each flight that will send the row an alert
         self._skipped = np.zeros(capacity, np.bool_)  # a flight skipped the row since `take_owed_by` last ran
 
-        # Row -> alerts whose current entry the row lacks although it is a recipient, and that no flight will send it.
-        # The reason may be that its client said it has the alert, that the row was paused, that it declined the alert,
-        # or that it may not see the alert now. Every other alert that a recipient lacks is in flight. So `take_owed_by`
-        # need not search all live alerts (there may be 100,000).
+        # For each row, the alerts whose current entry the row lacks although it is a recipient, and that no flight will
+        # send it. The reason may be that its client said it has the alert, that the row was paused, that it declined
+        # the alert, or that it may not see the alert now. Every other alert that a recipient lacks is in flight. So
+        # `take_owed_by` need not search all live alerts (there may be 100,000).
         self._missed: dict[int, set[LiveAlert]] = {}
 
         self._free = list(range(capacity - 1, -1, -1))
@@ -336,7 +336,7 @@ class FanOut:
             missed.difference_update([each for each in missed if each.gone])
         missed.add(alert)
 
-    # ---- turns ---------------------------------------------------------------------------------------------------
+    # ---- sending alerts, some rows in each turn of the event loop ------------------------------------------------
 
     def deliver(self, entry: Entry | Untrusted, now: Now) -> None:
         """Apply an entry of the log, and queue it for sending by `turn`.
@@ -445,7 +445,7 @@ class FanOut:
             for row in late[flight.alert.flags_of(late) & RECIPIENT != 0].tolist():
                 self._miss(row, flight.alert)
 
-    # ---- flights -------------------------------------------------------------------------------------------------
+    # ---- starting and ending flights -----------------------------------------------------------------------------
 
     def oldest_flight(self, now: Now) -> float:
         """Return how long ago, in seconds, `deliver` received the oldest entry still being sent; 0 if none is."""
@@ -536,7 +536,7 @@ class FanOut:
         self._alive &= ~flight.bit
         self._bits.append(flight.bit)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work -------------------------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
         """Let alerts end and rows of recipients that have left become free. Call this twenty times a second.

@@ -45,9 +45,9 @@ from .live_alerts import LiveAlert, LiveAlerts
 from .session import HEARTBEAT_S, Peer, Place, Rights
 
 CALLS_SLICE = 64  # number of sessions to which one turn writes frames of calls, one by one: about 1 ms
-# After `heartbeat_s` plus this time without a byte from the client, the client is pinged; the connection is dropped
-# after `heartbeat_s` plus SILENCE_S. With a heartbeat of 25 s, a silent client is pinged after 40 s at the latest, and
-# has 20 s to answer.
+# A client is pinged when no byte has come from it for `heartbeat_s` plus QUIET_S, and its connection is dropped after
+# `heartbeat_s` plus SILENCE_S. With a heartbeat of 25 s, a silent client is pinged after 40 s at the latest, and has 20
+# s to answer.
 QUIET_S = 15.0
 SILENCE_S = 35.0
 SLOW_S = 30.0  # a transport may have unsent bytes for this long before its session is closed with 4420
@@ -85,8 +85,9 @@ class Hub:
         self._calls: Calls = NoCalls() if calls is None else calls
         self._fanout = FanOut(capacity, self, finished)
 
-        # Lists and columns indexed by row; times are in seconds of the monotonic clock. `_writes` caches the `write`
-        # method of each transport, so that a fan-out need not look it up for each session.
+        # These lists and columns are indexed by row (the number of a session). Times are in seconds of the monotonic
+        # clock. `_writes` caches the `write` method of each transport, so that a fan-out need not look it up for each
+        # session.
         self._writes: list[Callable[[bytes], None]] = [_nowhere] * capacity
         self._peers: list[Peer | None] = [None] * capacity
         self._descriptors = np.full(capacity, -1, np.int32)  # numbers of the sockets, for `send`
@@ -124,7 +125,7 @@ class Hub:
         """The number of places of all sessions together."""
         return self._fanout.places
 
-    # ---- sessions ------------------------------------------------------------------------------------------------
+    # ---- one session ---------------------------------------------------------------------------------------------
 
     def enter(
         self,
@@ -320,7 +321,7 @@ class Hub:
         """Return how long ago, in seconds, `deliver` received the oldest entry still being sent; 0 if none is."""
         return self._fanout.oldest_flight(now)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work for all sessions --------------------------------------------------------------------------
 
     def sweep(self, now: Now) -> None:
         """Do all work that depends on time alone, for all sessions at once. Call this twenty times a second.
@@ -350,7 +351,7 @@ class Hub:
             peer.abort()
         idle = mono - self._last_write[:n] >= self.heartbeat_s
         # A session that waits for its turn in a fan-out is about to be sent an alert, which does the work of a ping.
-        # Without this exception, pings to the sessions that wait would slow down a fan-out to very many.
+        # Pings to such sessions would only slow down a fan-out to very many.
         idle &= ~self._fanout.in_flight(slice(n))
         # A session that is sent an alert every few seconds is never idle, and if its client only listens, no byte comes
         # from it. Ping it as well, so that the client can answer before it counts as dead.

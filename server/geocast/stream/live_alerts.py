@@ -526,7 +526,7 @@ class LiveAlerts:
         alert = self._alerts.get(entry.id)
         chain = self._chains_before.pop(entry.id, Chain() if alert is None else alert.chain)
         behind = chain.before(entry.revision)
-        # The chain grows with every entry, even with one that is not believed: what the entry says counts (HD1).
+        # Every entry becomes part of the chain, even one that is not believed: the kind that it claims counts (HD1).
         if alert is not None:
             alert.chain = max(alert.chain, chain.then(entry), key=lambda each: each.last)
         if isinstance(entry, Untrusted):
@@ -736,7 +736,7 @@ class LiveAlerts:
                 if not claims:
                     del self._holdings[alert_id]
 
-    # ---- counts --------------------------------------------------------------------------------------------------
+    # ---- delivery counts -----------------------------------------------------------------------------------------
 
     @property
     def acks(self) -> int:

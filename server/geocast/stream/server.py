@@ -41,8 +41,8 @@ from .log_reader import LogHealth, LogReader
 
 logger = logging.getLogger(__name__)
 
-# After this time no further slice (rows of one alert) is sent in the same turn of the loop. A full slice takes 1.1 ms,
-# so a turn of the loop sends one full slice, or several small ones.
+# After this time no further slice (a group of sessions) is handled in the same turn of the loop. A full slice takes 1.1
+# ms, so a turn of the loop handles one full slice, or several small ones.
 SLICE_S = 0.0005
 # Number of rows per slice while api requests are under way in this process, or an entry is on its way from the log. A
 # request needs a dozen turns of the loop until its alert is in the log, and some more until it is read from there. With
@@ -249,7 +249,7 @@ class StreamServer:
         """Return how many calls for help have entries that no key of this process can decrypt (HD8)."""
         return 0 if self._errands is None else self._errands.degraded()
 
-    # ---- the log -------------------------------------------------------------------------------------------------
+    # ---- entries of the log, and delivery counts -----------------------------------------------------------------
 
     def expect(self, entry: Entry | CallEntry | None = None) -> None:
         """Send little at a time until an entry that was just appended has been read from the log.
@@ -284,7 +284,7 @@ class StreamServer:
         if not await self.keeper.store(counts):
             self._hub.live.put_back_counts(counts)
 
-    # ---- upkeep --------------------------------------------------------------------------------------------------
+    # ---- periodic work -------------------------------------------------------------------------------------------
 
     async def _tick(self) -> None:
         """Do the periodic work forever, and measure how late the loop is."""
@@ -368,7 +368,7 @@ class StreamServer:
         yield counters("closes", "Sessions ended by the node", "code", _labels(stream.closes))
         yield counters("handshakes_refused", "Handshakes refused", "status", _labels(stream.refusals))
 
-    # ---- the end -------------------------------------------------------------------------------------------------
+    # ---- draining ------------------------------------------------------------------------------------------------
 
     async def _drain(self, servers: Sequence[asyncio.Server], hurry: asyncio.Event) -> None:
         """End all connections within `drain_s`, in the steps of the module's docstring."""

@@ -162,7 +162,7 @@ def usable(adapter: TypeAdapter[_T], value: object) -> _T | None:
         return None
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+# ---- errors for invalid fields --------------------------------------------------------------------------------------
 
 _NAMEABLE = re.compile(r"[A-Za-z0-9_]{1,40}")
 _THREE_DIGITS = re.compile(r"[0-9]{3}")

@@ -53,7 +53,8 @@ def _msgpack(message: Mapping[str, Any]) -> bytes:
 JSON = Wire(0, "geocast.v1.json", Opcode.TEXT, _json, load_json)
 MSGPACK = Wire(1, "geocast.v1.msgpack", Opcode.BINARY, _msgpack, load_msgpack)
 FORMATS = (JSON, MSGPACK)
-# The formats for clients that verify approvals (rule S7). They only differ for entries with a proof (rule F9).
+# The formats for clients that verify approvals (rule S7). Their messages differ from those of the other formats only
+# for entries with a proof (rule F9).
 SIGNED = tuple(
     replace(wire, number=number, subprotocol=f"{wire.subprotocol}.signed")
     for number, wire in enumerate(FORMATS, len(FORMATS))

@@ -76,7 +76,7 @@ from .strict_json import load_json
 
 MAX_AREA_KM2 = 10_000_000_000  # more than sixteen circles can cover
 
-# ---- requests --------------------------------------------------------------------------------------------------
+# ---- well-formed requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +296,7 @@ def _publish_circles(
     return tuple(Circle(*disc) for disc in publish_area(requested, terms.location_resolution, held))
 
 
-# ---- the bodies of requests, with their fields in the order of the protocol's table ------------------------------
+# ---- models of the bodies, with their fields in the order of the protocol's table --------------------------------
 
 
 def _known_type(value: object, handler: ValidatorFunctionWrapHandler) -> object:
@@ -360,7 +360,7 @@ def _once_each(kinds: list[str]) -> list[str]:
     return kinds
 
 
-# The kinds of `policy/pii.KINDS` that can be confirmed.
+# Kinds of words that look like personal data (`policy/pii.KINDS`) and that a person may confirm.
 Confirmable = Literal["address", "units", "phone", "contact", "name"]
 
 
@@ -376,7 +376,8 @@ class ConfirmRequest(StrictModel):
     text: Kinds = Field(default_factory=list)
 
 
-# One shape, or a list of 1 to 16. The tags contain a blank, by which `fields.broken_fields` recognizes them.
+# An area is one shape, or a list of 1 to 16 shapes. The tags contain a blank, by which `fields.broken_fields`
+# recognizes them.
 _ONE, _MANY, _CIRCLE, _POLYGON = "one shape", "list of shapes", "a circle", "a polygon"
 
 
@@ -455,7 +456,7 @@ _WORDS: Mapping[str, TypeAdapter[str]] = {
     if each.annotation is str and name not in ("id", "category")
 }
 
-# ---- parsing -----------------------------------------------------------------------------------------------------
+# ---- parsing bodies ----------------------------------------------------------------------------------------------
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
@@ -490,7 +491,7 @@ class Invalid(GeocastError):  # noqa: N818 (the word of the protocol)
         return [each for at, place in places if (each := outside_shape(at, place, where))]
 
 
-# This replaces the approval if a dry run leaves it out, so that everything else is checked.
+# The approval that is assumed if a dry run leaves it out, so that everything else is checked.
 _PLACEHOLDER_APPROVAL = {"reviewer": "-", "approved_at": "1970-01-01T00:00:00Z"}
 
 

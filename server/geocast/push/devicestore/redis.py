@@ -98,7 +98,7 @@ class RedisDevices:
         """Close the connections to Redis."""
         await self._primary.close()
 
-    # ---- devices ---------------------------------------------------------------------------------------------
+    # ---- finding and storing devices -------------------------------------------------------------------------
 
     async def load(self, shards: Collection[int]) -> AsyncIterator[Sequence[Found]]:
         """Yield the devices of these shards in batches, each device with the records of what it was sent (DevS9)."""
@@ -154,7 +154,7 @@ class RedisDevices:
         if devices:
             await self._write(_FORGET, self._writer, *[part for each in devices for part in each])
 
-    # ---- lines: what devices were sent -----------------------------------------------------------------------
+    # ---- records of what devices were sent -------------------------------------------------------------------
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         """Write records of what devices were sent (DevS5, DevS6); return the shards that were refused (DevS7)."""
@@ -187,7 +187,7 @@ class RedisDevices:
         [gone] = await self._write(_PURGE, now_ms, *over)
         return int(gone)
 
-    # ---- changes and leases ----------------------------------------------------------------------------------
+    # ---- changes by other processes, and leases of shards ----------------------------------------------------
 
     async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
         """Yield the changes that other processes make, forever; yield None if some were lost (DevS10)."""

@@ -196,7 +196,7 @@ class SqliteDevices:
                 yield found if is_whole else None
         await asyncio.Event().wait()
 
-    # ---- changes, for other processes to read --------------------------------------------------------------------
+    # ---- changes that other processes read -----------------------------------------------------------------------
 
     def _tell(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
         """Record these changes, pairs of a device's digest and a note, for other processes."""
@@ -213,7 +213,7 @@ class SqliteDevices:
         self._position = rows[-1][0] if rows else self._position
         return [Change(device, note) for _, writer, device, note in rows if writer != self._writer], is_whole
 
-    # ---- the thread that has the connection ----------------------------------------------------------------------
+    # ---- the thread that uses the database -----------------------------------------------------------------------
 
     async def _write(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         """Run `work` in one transaction and return its result after the transaction is synced."""
