@@ -161,7 +161,7 @@ class LeasedShards:
             except StoreUnavailable:
                 pause_s = RETRY_S
             except Exception as error:
-                logger.error("device shards: leases could not be renewed after an error: %s", trace(error))
+                logger.error("device shards: leases could not be renewed (unexpected error): %s", trace(error))
                 pause_s = RETRY_S
             await asyncio.sleep(pause_s)
 
@@ -234,7 +234,7 @@ class LeasedShards:
                 continue  # the next renewal sets `_news`
             except Exception as error:
                 logger.error(
-                    "device shards: devices could not be loaded or removed because of an error: %s", trace(error)
+                    "device shards: devices could not be loaded or removed (unexpected error): %s", trace(error)
                 )
 
     async def serve(self, owner: ShardOwner) -> bool:

@@ -129,13 +129,13 @@ class RuntimeConfig:
         try:
             changes = self._handed_on(self._read(self._texts.keys), results, now, share)
         except Exception as error:
-            logger.error("reload failed, all stays as it was: %s", _said(error))
+            logger.error("the reload failed, so nothing has changed: %s", _said(error))
             self._results["failed"] += 1
             with contextlib.suppress(OSError):
                 share(_packed(self._texts, self._results, self._read_at))
         else:
             self._results, self._read_at = results, now
-            logger.info("reloaded: %s", changes)
+            logger.info("the configuration was reloaded: %s", changes)
             self._warn()
 
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
@@ -274,7 +274,7 @@ def _zones(paths: Sequence[Path]) -> "Zones":
         return NO_ZONES
     started = time.monotonic()
     zones = read_zones(paths)
-    logger.info("zones: %s; read in %.1f s", zones.summary(), time.monotonic() - started)
+    logger.info("CAP zones: %s; reading them took %.1f s", zones.summary(), time.monotonic() - started)
     return zones
 
 

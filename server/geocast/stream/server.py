@@ -97,7 +97,7 @@ class Pump:
                 if now.monotonic >= until:
                     break
         except Exception as error:
-            logger.error("sending a part of an alert's fan-out failed: %s", trace(error))
+            logger.error("sending alerts to a group of sessions failed: %s", trace(error))
             more = True  # go on with the other alerts
         if more:
             asyncio.get_running_loop().call_soon(self._run)
