@@ -183,7 +183,7 @@ class DeviceManager:
         self.sending.resume_due()
         for device in self._tests.take(now.wall_ms):
             self.fanout.set_rights(device.row, may_test=_may_test(device.record, now))
-        over = self._look_at_leases(now)
+        over = self._check_leases(now)
         self.sending.wake()
         await self.forget(over, "lease")
         await self.write_out()
@@ -216,7 +216,7 @@ class DeviceManager:
         if not await store({alert_id: Counts(pushed=pushes) for alert_id, pushes in taken.items()}):
             self.sending.pushed.update(taken)
 
-    def _look_at_leases(self, now: Now) -> list[Device]:
+    def _check_leases(self, now: Now) -> list[Device]:
         """Return the devices whose leases (registrations) have ended; remind those whose lease ends soon (WPR9)."""
         over = []
         for device in self._leases.take(now.wall_ms):
@@ -224,13 +224,13 @@ class DeviceManager:
             if device.until_ms <= now.wall_ms:
                 over.append(device)
             elif device.lease_due_ms <= now.wall_ms:
-                self._renew(device, now)
+                self._remind(device, now)
             else:
-                self._look_at(device, device.lease_due_ms)
+                self._schedule_check(device, device.lease_due_ms)
         return over
 
-    def _look_at(self, device: Device, at_ms: int) -> None:
-        """Have `_look_at_leases` check a device at `at_ms`, in ms since 1970.
+    def _schedule_check(self, device: Device, at_ms: int) -> None:
+        """Have `_check_leases` check a device at `at_ms`, in ms since 1970.
 
         If an earlier check is scheduled already, nothing is added. So a device that registers often is in `_leases`
         only once or a few times.
@@ -239,7 +239,7 @@ class DeviceManager:
             device.looked_at_ms = at_ms
             self._leases.put(at_ms, device)
 
-    def _renew(self, device: Device, now: Now) -> None:
+    def _remind(self, device: Device, now: Now) -> None:
         """Push one reminder that the device's lease (its registration) is about to end (rule WPR9).
 
         If the device is busy or its push service fails, try again a minute later.
@@ -249,12 +249,12 @@ class DeviceManager:
         async def note_renewal(was_taken: bool) -> None:
             if was_taken and device.is_here and device.until_ms == until_ms:
                 await self._rewrite(device, lambda record: replace(record, renewed=True))
-                self._look_at(device, device.lease_due_ms)
+                self._schedule_check(device, device.lease_due_ms)
             else:
-                self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
+                self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
         if not self.sending.renew(device, now, until_ms, note_renewal):
-            self._look_at(device, now.wall_ms + RENEW_AGAIN_MS)
+            self._schedule_check(device, now.wall_ms + RENEW_AGAIN_MS)
 
     async def _rewrite(self, device: Device, rewrite: Callable[[Record], Record]) -> None:
         """Change the record of a device, in this process and in the store.
@@ -291,7 +291,7 @@ class DeviceManager:
                 for start in range(0, len(batch), LOADED):
                     async with self._turn:
                         for found in batch[start : start + LOADED]:
-                            await self._take_in(found, terms, reading)
+                            await self._add_loaded(found, terms, reading)
                     await asyncio.sleep(0)
             self._reading = None
             for digest in reading:
@@ -303,9 +303,9 @@ class DeviceManager:
         finally:
             self._reading = None
         self.has_taken.set()
-        self._fly_all()
+        self._launch_all()
 
-    async def _take_in(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
+    async def _add_loaded(self, found: Found, terms: Mapping[int, int], again: set[bytes]) -> None:
         """Add a device that was loaded, unless this process has it already or has lost its shard meanwhile.
 
         If the device was encrypted with an older key, it is stored again with the first key instead. That changes its
@@ -356,7 +356,7 @@ class DeviceManager:
             self._leave(device)
         return left
 
-    def _fly_all(self) -> None:
+    def _launch_all(self) -> None:
         """Start sending every live alert to the devices that lack it (rule WPO3).
 
         The devices that were just added are not offered their alerts one device after the other. The fan-out sends the
@@ -516,7 +516,7 @@ class DeviceManager:
         """
         held = functools.partial(self.sending.held, holding or {})
         changing = {digest}
-        with self._in_force_later(changing):
+        with self._reread_if_it_fails(changing):
             put, before = await self.records.change(digest, change, limits, holding, held)
             if put is None or put.result is not PutResult.STORED:
                 return Changed(None if put is None else put.result, before, 0)
@@ -534,14 +534,14 @@ class DeviceManager:
 
         Raise StoreUnavailable if the store can't be used.
         """
-        with self._in_force_later({known.device for known in devices}):
+        with self._reread_if_it_fails({known.device for known in devices}):
             await self.records.forget(devices)
             for known in devices:
                 self.forgotten["asked"] += 1
                 await self.read(known.device)
 
     @contextlib.contextmanager
-    def _in_force_later(self, digests: Collection[bytes]) -> Iterator[None]:
+    def _reread_if_it_fails(self, digests: Collection[bytes]) -> Iterator[None]:
         """If the block fails, have `sweep` read these devices again: the store may have done the write all the same.
 
         Example: the connection to Redis breaks after the script ran and before the answer arrived. The client gets a
@@ -592,7 +592,7 @@ class DeviceManager:
         async for batch in self._store.load(self._shards.terms):
             for stored, _ in batch:
                 # The devices that are left differ, or only this process or only the store has them.
-                (digests.discard if self._is_in_force(stored) else digests.add)(stored.device)
+                (digests.discard if self._is_up_to_date(stored) else digests.add)(stored.device)
         for digest in digests:
             await self.read(digest)
         devices = list(self.devices)
@@ -600,7 +600,7 @@ class DeviceManager:
             part = [device for device in devices[start : start + RECHECKED] if device.is_here]
             await self.recorder.before([line for device in part for line in self.sending.lines_of(device)])
 
-    def _is_in_force(self, stored: StoredDevice) -> bool:
+    def _is_up_to_date(self, stored: StoredDevice) -> bool:
         """Return whether this process has a device exactly as it is stored.
 
         Return False if no key decrypts the record.
@@ -684,7 +684,7 @@ class DeviceManager:
 
     def _watch(self, device: Device) -> None:
         """Schedule the next check of a device's registration, and the withdrawal of its right to receive tests."""
-        self._look_at(device, device.lease_due_ms)
+        self._schedule_check(device, device.lease_due_ms)
         if device.record.may_test:
             self._tests.put(device.record.expires_at_ms, device)
 

@@ -87,14 +87,14 @@ def unpacked(data: bytes) -> Record:
     try:
         found: dict[str, Any] = msgpack.unpackb(data)
         known = {name: _frozen(value) for name, value in found.items() if name in Record.__dataclass_fields__}
-        known |= {name: _once(known[name]) for name in _ALIKE & known.keys()}
+        known |= {name: _shared(known[name]) for name in _ALIKE & known.keys()}
         return Record(**known)
     except (TypeError, AttributeError, msgpack.UnpackException) as error:
         raise ValueError(type(error).__name__) from None
 
 
 @functools.lru_cache(1_024)
-def _once(value: Any) -> Any:
+def _shared(value: Any) -> Any:
     """Return the first value seen that equals this one.
 
     Most devices share these values, so sharing the objects saves memory.

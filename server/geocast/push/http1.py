@@ -92,11 +92,11 @@ class ServiceConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             if self._answer is None:
-                self._pass_over(data)
+                self._skip(data)
                 return
             self._feed(data[: self._head_left])
             if self._answer is None:
-                self._pass_over(data[self._head_left :])
+                self._skip(data[self._head_left :])
             else:
                 self._head_left -= len(data)
                 if self._head_left <= 0:
@@ -110,7 +110,7 @@ class ServiceConnection(asyncio.Protocol):
         self._connections.everyone.discard(self)
         self._fail(exc if isinstance(exc, OSError) else ConnectionResetError())
 
-    def _pass_over(self, data: bytes) -> None:
+    def _skip(self, data: bytes) -> None:
         """Skip bytes that follow a head: the body and its framing.
 
         Close the connection after more than MAX_REST_BYTES.

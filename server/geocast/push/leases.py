@@ -116,7 +116,7 @@ class LeasedShards:
         self._has_taken = False  # whether `owner.take` has been called, be it without a shard
         self._terms: dict[int, int] = {}  # shard -> lease number: the shards whose devices are loaded
         self._going: set[int] = set()  # shards whose devices are being removed
-        self._calm_from = float("-inf")  # no shard is taken before this time (Rule 5)
+        self._take_from = float("-inf")  # no shard is taken before this time (Rule 5)
         self._turn = asyncio.Lock()  # held during a request, so that there is one at a time
         self._news = asyncio.Event()  # set when there may be a shard to load or to let go of
 
@@ -175,14 +175,14 @@ class LeasedShards:
             before = self._leases.copy()
             numbers = {shard: lease.number for shard, lease in before.items()}
             try:
-                leased = await self._store.lease(self._process, numbers, may_take=now >= self._calm_from)
+                leased = await self._store.lease(self._process, numbers, may_take=now >= self._take_from)
             except StoreUnavailable as error:
                 if self.error is None:
                     logger.error(
                         "device shards: leases can't be renewed (%s), so pushes pause soon; trying again", error
                     )
                 self.error = str(error)
-                self._calm_from = self._clock.now().monotonic + LEASE_S
+                self._take_from = self._clock.now().monotonic + LEASE_S
                 raise
             self._settle(leased, before, now)
         return self._pause_s(leased)
@@ -198,7 +198,7 @@ class LeasedShards:
             self.error = None
         if leased.lost:
             logger.error("device store: data may be lost; storing the devices of this process again")
-            self._calm_from = now + LEASE_S
+            self._take_from = now + LEASE_S
         self._share = leased.share
         self._lose([shard for shard in self._leases if shard not in leased.numbers])
         for shard, number in leased.numbers.items():

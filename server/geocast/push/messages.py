@@ -36,7 +36,7 @@ def plaintext(message: PushMessage, now_ms: int, body_bytes: int = BODY_BYTES) -
     whole = b"{" + now + message.payload[1:]
     if len(whole) <= max_plaintext(body_bytes):
         return whole
-    return _cut(message, format_time(now_ms), max_plaintext(body_bytes))
+    return _shortened_message(message, format_time(now_ms), max_plaintext(body_bytes))
 
 
 def renewal(until_ms: int, now_ms: int) -> bytes:
@@ -44,7 +44,7 @@ def renewal(until_ms: int, now_ms: int) -> bytes:
     return _json({"type": RENEW, "now": format_time(now_ms), "until": format_time(until_ms)})
 
 
-def _cut(message: PushMessage, now: str, most: int) -> bytes:
+def _shortened_message(message: PushMessage, now: str, most: int) -> bytes:
     """Return the message with fewer words, in at most `most` bytes (rule WPT1).
 
     If the message has a proof, return a notice that the device should fetch the alert instead: a shortened text would
@@ -55,13 +55,13 @@ def _cut(message: PushMessage, now: str, most: int) -> bytes:
         return _json({"type": "fetch", "now": now})
     if message.is_cancel:
         short, words = {**whole, "now": now, "cut": True}, whole["reason"]
-        return _fitted(short, short, "reason", words, most)
+        return _shortened_to_fit(short, short, "reason", words, most)
     alert = {name: whole["alert"][name] for name in _CUT}
     short = {"type": "alert", "now": now, "cut": True, "alert": alert}
-    return _fitted(short, alert, "headline", alert["headline"], most)
+    return _shortened_to_fit(short, alert, "headline", alert["headline"], most)
 
 
-def _fitted(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
+def _shortened_to_fit(message: dict[str, Any], part: dict[str, Any], name: str, words: str, most: int) -> bytes:
     """Return the message with `part[name]` shortened until the whole fits into `most` bytes.
 
     `part` is the message itself or an object inside it. If not even one character fits, return a notice that the device

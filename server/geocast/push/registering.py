@@ -141,7 +141,7 @@ class Registering:
             new = replace(new, renewed=True)
 
         def change(before: OpenedDevice | None) -> tuple[Record, int]:
-            return (new if before is None else _kept(new, before.record)), until_ms
+            return (new if before is None else _reregistered(new, before.record)), until_ms
 
         digest = self._waking.records.digest_of(grant.subject, device_id)
         changed = await self._waking.put(digest, change, self._limits, asked.holding)
@@ -303,7 +303,7 @@ def _record(device_id: str, asked: Registration, grant: Grant, vapid: str, secre
     )
 
 
-def _kept(record: Record, before: Record) -> Record:
+def _reregistered(record: Record, before: Record) -> Record:
     """Return the record of a device that registers again.
 
     It keeps the secret and the Topic key. If the endpoint is the same, it also keeps what is known about the endpoint.

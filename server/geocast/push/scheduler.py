@@ -168,7 +168,7 @@ class PushScheduler:
         """The number of requests under way."""
         return self._slots.under_way + self._spare.under_way
 
-    def _join(self, device: Device) -> None:
+    def _count_at_host(self, device: Device) -> None:
         """Count a device among those of its endpoint's host."""
         endpoint = device.endpoint
         lane = self.lanes.get(endpoint.authority)
@@ -181,7 +181,7 @@ class PushScheduler:
         if device.record.worked:
             self._mark(device)
 
-    def _part(self, device: Device) -> None:
+    def _uncount_at_host(self, device: Device) -> None:
         """Stop counting a device among those of its host. Forget the host if it has no devices left."""
         lane = device.lane
         lane.devices -= 1
@@ -197,8 +197,8 @@ class PushScheduler:
         If the device is paused, the pause ends, because the failure concerned the old endpoint. If it waits, it joins
         the queue of SLOTS, so the next turn finds out which limit of the new host it has to wait for.
         """
-        self._part(device)
-        self._join(device)
+        self._uncount_at_host(device)
+        self._count_at_host(device)
         device.failures = 0
         if device.state is DeviceState.PAUSED:
             device.on(DeviceEvent.RESUME)
@@ -231,7 +231,7 @@ class PushScheduler:
         The caller then informs the fan-out which alerts the device has already, and calls `send_owed`.
         """
         device.row, self._devices[row] = row, device
-        self._join(device)
+        self._count_at_host(device)
 
     def leave(self, device: Device) -> None:
         """Remove a device, also from the fan-out.
@@ -240,7 +240,7 @@ class PushScheduler:
         recorded, but the device is not offered anything more.
         """
         device.on(DeviceEvent.LEAVE)
-        self._part(device)
+        self._uncount_at_host(device)
         self.fanout.leave(device.row)
         self._devices[device.row] = None
         device.row = -1
@@ -256,7 +256,7 @@ class PushScheduler:
         """Resume the devices whose pause is over, and test the closed hosts whose next test is due."""
         now = self.tick()
         for lane in list(self._closed):
-            self._look(lane, now)
+            self._test_host(lane, now)
         for device in self._pauses.take(now.monotonic):
             if device.state is DeviceState.PAUSED and device.resumes_at <= now.monotonic:
                 self._resume(device)
@@ -380,7 +380,7 @@ class PushScheduler:
         The device takes the entry only if its request can start now. `text` is the index of the alert's text
         (language).
         """
-        if self._begins(device):
+        if self._begin(device):
             recipient = bool(alert.flags(device.row) & RECIPIENT)
             device.owed = Owed(alert, _message(alert, text, signed=device.record.proofs), recipient)
             self._next.append(device)
@@ -391,7 +391,7 @@ class PushScheduler:
             self._wait(device, _urgency(alert))
         return False
 
-    def _begins(self, device: Device) -> bool:
+    def _begin(self, device: Device) -> bool:
         """Start an idle or waiting device's request, if its host and the slots allow that; return whether they do."""
         is_free = device.state in (DeviceState.IDLE, DeviceState.WAITING)
         if not is_free or self._ending or not self._shards.may_send(device.shard):
@@ -456,7 +456,7 @@ class PushScheduler:
                 count -= 1
                 heappush(self._slots.waiting, (how, order, device, gate))
 
-    def _look(self, lane: ServiceLimit, now: Now) -> None:
+    def _test_host(self, lane: ServiceLimit, now: Now) -> None:
         """Test a closed host with a request, if it is time.
 
         If possible, the request is for a waiting device whose last push was accepted, because only the answer to such a
@@ -514,11 +514,11 @@ class PushScheduler:
     async def _request(self, device: Device, owed: Owed) -> None:
         """Send the alert that a device took, unless it is out of date by now; record the outcome and act on it.
 
-        Every path ends in `_noted`, which gives back the slot and the place at the host.
+        Every path ends in `_record_outcome`, which gives back the slot and the place at the host.
 
         Example: the journal took 3 s because the disk was busy, and the alert has been cancelled meanwhile. The
-        revision is not sent. `_noted` retracts it, and the device is offered the cancel if it is a recipient of an
-        earlier revision.
+        revision is not sent. `_record_outcome` retracts it, and the device is offered the cancel if it is a recipient
+        of an earlier revision.
         """
         now = self._clock.now()
         alert, (lane, _) = owed.alert, device.place
@@ -527,7 +527,7 @@ class PushScheduler:
         is_sure = self._shards.may_send(device.shard) and ttl_s >= 1  # otherwise try again after a short pause
         if not is_current or not is_sure or lane is not device.lane:  # Rules 5 and 7, or a new endpoint
             lane.withdraw()
-            self._noted(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
+            self._record_outcome(device, owed, None, pause_s=LATE_S if is_current and not is_sure else 0.0)
             return
         record = device.record
         size = SMALL_BODY_BYTES if record.small else BODY_BYTES
@@ -539,8 +539,8 @@ class PushScheduler:
             if not owed.message.is_cancel:
                 self.pushed[alert.id] += 1
         pause_s = self._pause_s(device, answer, record, ttl_s)
-        self._noted(device, owed, answer.outcome, pause_s)
-        await self._consequences(device, record, answer.outcome)
+        self._record_outcome(device, owed, answer.outcome, pause_s)
+        await self._act_on_answer(device, record, answer.outcome)
 
     async def _answered(
         self, device: Device, topic: str, text: Callable[[], bytes], ttl_s: int, how: str, now: Now
@@ -601,7 +601,7 @@ class PushScheduler:
         device.failures = 0 if outcome in (PushOutcome.SENT, PushOutcome.LARGE) else device.failures + 1
         return wait_s(outcome, device.failures, answer.retry_after_s, left_s, self._chance())
 
-    def _noted(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
+    def _record_outcome(self, device: Device, owed: Owed, outcome: PushOutcome | None, pause_s: float) -> None:
         """Record the outcome of an alert's request (None: it was not sent), then free the device, after a pause.
 
         The *line* is the stored record of what the device was sent of the alert.
@@ -658,7 +658,7 @@ class PushScheduler:
             device.resumes_at = self._now.monotonic + seconds
             self._pauses.put(device.resumes_at, device)
 
-    async def _consequences(self, device: Device, record: Record, outcome: PushOutcome) -> None:
+    async def _act_on_answer(self, device: Device, record: Record, outcome: PushOutcome) -> None:
         """Act on an answer that concerns the device itself, not only this one push.
 
         The answer may say that the subscription is gone or that bodies must be small; an accepted push shows that the
@@ -680,7 +680,7 @@ class PushScheduler:
 
         Return whether it started. When it has ended, `came` is called with whether the service accepted the push.
         """
-        if device.state is not DeviceState.IDLE or not self._begins(device):
+        if device.state is not DeviceState.IDLE or not self._begin(device):
             return False
         self._start(self._request_renewal(device, now, until_ms, came))
         return True
@@ -695,11 +695,11 @@ class PushScheduler:
         answer = await self._answered(device, messages.RENEW, text, ttl_s, messages.URGENCIES[0], now)
         self._free(device, self._pause_s(device, answer, record, ttl_s))
         await came(answer.outcome is PushOutcome.SENT)
-        await self._consequences(device, record, answer.outcome)
+        await self._act_on_answer(device, record, answer.outcome)
 
     def lines_of(self, device: Device) -> list[DeliveryRecord]:
         """Return a delivery record for each live alert that the device was sent, or may have been sent."""
-        return [line for alert in self.fanout.live if (line := self._known(device, alert)) is not None]
+        return [line for alert in self.fanout.live if (line := self._record_of(device, alert)) is not None]
 
     def held(
         self, holding: Mapping[str, int], device: StoredDevice, told: Sequence[DeliveryRecord]
@@ -737,11 +737,11 @@ class PushScheduler:
         """
         for alert_id in holding:
             alert = self.fanout.live.find(alert_id, self._now)
-            line = None if alert is None else self._known(device, alert)
+            line = None if alert is None else self._record_of(device, alert)
             if line is not None:
                 self._recorder.after(line)
 
-    def _known(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
+    def _record_of(self, device: Device, alert: LiveAlert) -> DeliveryRecord | None:
         """Return the record of what a device was sent of an alert, or None if the device is not a recipient.
 
         The record says SENT only if the device has the current revision, and not while the request with that revision

@@ -162,11 +162,11 @@ class ServiceLimit(Gate):
     __slots__ = (
         "_halve_at",
         "_latest",
-        "_look_at",
-        "_look_s",
         "_pace",
         "_successes",
         "_taken_at",
+        "_test_again_s",
+        "_test_at",
         "devices",
         "host",
         "known",
@@ -193,8 +193,8 @@ class ServiceLimit(Gate):
         self._latest: dict[Hashable, bool] = {}  # owner -> whether the latest outcome counts against the host
         self._successes = 0  # accepted pushes since the width last grew
         self._halve_at = float("-inf")  # the earliest time of the next halving
-        self._look_at = float("inf")  # when the host is tested next, while it is closed
-        self._look_s = FIRST_LOOK_S
+        self._test_at = float("inf")  # when the host is tested next, while it is closed
+        self._test_again_s = FIRST_LOOK_S
 
     @property
     def is_open(self) -> bool:
@@ -213,7 +213,7 @@ class ServiceLimit(Gate):
         """Return whether a request may start now. `served`: whether the last push to its device was accepted."""
         if self.is_open:
             return self.free(now_s) > 0
-        return self.under_way == 0 and now_s >= self._look_at + (0.0 if served else GRACE_S)
+        return self.under_way == 0 and now_s >= self._test_at + (0.0 if served else GRACE_S)
 
     def start(self) -> None:
         """Count a request as under way. The caller has checked that one may start."""
@@ -234,7 +234,7 @@ class ServiceLimit(Gate):
             if took_s <= QUICK_S and self._pace < AT_MOST:
                 self._pace += 1
         if not self.is_open:
-            self._looked(now_s, is_back=outcome not in OF_THE_SERVICE)
+            self._record_test(now_s, is_back=outcome not in OF_THE_SERVICE)
         elif is_taken:
             self._note(owner, is_bad=False)
             self._successes += 1
@@ -260,13 +260,13 @@ class ServiceLimit(Gate):
         self._halve_at = now_s + HALVE_S
         self._latest.clear()
         if not self.is_open:
-            self._look_s = FIRST_LOOK_S
-            self._look_at = now_s + FIRST_LOOK_S
+            self._test_again_s = FIRST_LOOK_S
+            self._test_at = now_s + FIRST_LOOK_S
 
-    def _looked(self, now_s: float, *, is_back: bool) -> None:
+    def _record_test(self, now_s: float, *, is_back: bool) -> None:
         """Record the end of a test of a closed host, or of a request that started before it was closed (Rule 3)."""
         if is_back:
-            self.width, self._look_at = 1, float("inf")
-        elif now_s >= self._look_at:
-            self._look_s = min(self._look_s * 2, LAST_LOOK_S)
-            self._look_at = now_s + self._look_s
+            self.width, self._test_at = 1, float("inf")
+        elif now_s >= self._test_at:
+            self._test_again_s = min(self._test_again_s * 2, LAST_LOOK_S)
+            self._test_at = now_s + self._test_again_s

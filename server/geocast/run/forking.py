@@ -48,11 +48,11 @@ def fork(name: str, descriptors: Collection[int], work: Callable[[], None]) -> i
     gc.freeze()
     pid = os.fork()
     if pid == 0:
-        _be(parent, name, descriptors, work)
+        _run_child(parent, name, descriptors, work)
     return pid
 
 
-def _be(parent: int, name: str, descriptors: Collection[int], work: Callable[[], None]) -> NoReturn:
+def _run_child(parent: int, name: str, descriptors: Collection[int], work: Callable[[], None]) -> NoReturn:
     """Run as the child process. Never return, so that the child does not go on with the parent's work."""
     status = 1
     try:
@@ -63,7 +63,7 @@ def _be(parent: int, name: str, descriptors: Collection[int], work: Callable[[],
             signal.signal(number, signal.SIG_DFL if is_ours else signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
         _prctl(_PR_SET_NAME, name.encode())
-        _end_with(parent)
+        _end_with_parent(parent)
         work()
         status = 0
     except (ConfigError, OSError) as error:
@@ -84,7 +84,7 @@ def _close_all_but(descriptors: Collection[int]) -> None:
         os.closerange(before + 1, after)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent(parent: int) -> None:
     """Have the kernel send this process SIGTERM when its parent dies. If it has died already, send SIGTERM now."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:

@@ -158,7 +158,7 @@ def api_of(
         reserves=in_force.sources is not None,
     )
     # CAP messages have threads of their own, so that a publisher's polygon does not have to wait for them (rule HD3).
-    taking = _taking_of(in_force, alert_log, clock, appended, Threads(share))
+    taking = _cap_ingest_of(in_force, alert_log, clock, appended, Threads(share))
     openers = Openers(alert_log, share)
     calling = CallService(alert_log, in_force.policy, in_force.call_keys, clock, appended, openers=openers)
     api = ApiContext(publishing, calling, alert_log, in_force.policy, in_force.tokens, clock, metrics, unready, taking)
@@ -194,7 +194,7 @@ def calls_of(
     return lambda capacity, store: CallWorker(capacity, now, alert_log, store, clock, metrics, in_force.aeds)
 
 
-def _taking_of(
+def _cap_ingest_of(
     in_force: RuntimeConfig, alert_log: AlertLog, clock: Clock, appended: Callable[[Entry], None], aside: RunInThread
 ) -> "CapIngest | None":
     """Return the service that accepts CAP messages in this process, or None without `--cap-sources`."""

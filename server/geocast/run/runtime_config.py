@@ -127,9 +127,9 @@ class RuntimeConfig:
         """
         results, now = self._results | {"ok": self._results["ok"] + 1}, time.time()
         try:
-            changes = self._handed_on(self._read(self._texts.keys), results, now, share)
+            changes = self._share_and_apply(self._read(self._texts.keys), results, now, share)
         except Exception as error:
-            logger.error("the reload failed, so nothing has changed: %s", _said(error))
+            logger.error("the reload failed, so nothing has changed: %s", _error_text(error))
             self._results["failed"] += 1
             with contextlib.suppress(OSError):
                 share(_packed(self._texts, self._results, self._read_at))
@@ -141,9 +141,9 @@ class RuntimeConfig:
     def take_keys(self, keys: bytes, share: Callable[[bytes], None] = lambda _packed: None) -> None:
         """Apply keys that were fetched from a URL and checked; keep everything else. Never raise an exception."""
         try:
-            changes = self._handed_on(self._texts._replace(keys=keys), self._results, self._read_at, share)
+            changes = self._share_and_apply(self._texts._replace(keys=keys), self._results, self._read_at, share)
         except Exception as error:
-            logger.error("signing keys: fetched ones can't be used, so the old ones stay valid: %s", _said(error))
+            logger.error("signing keys: fetched ones can't be used, so the old ones stay valid: %s", _error_text(error))
         else:
             logger.info("signing keys: new keys were fetched; %s", changes)
 
@@ -181,7 +181,7 @@ class RuntimeConfig:
         """Apply the configuration that another process has shared, given as these bytes (Rule 2)."""
         nonce, sealed = packed[:NONCE_BYTES], packed[NONCE_BYTES:]
         texts, self._results, self._read_at = msgpack.unpackb(_BETWEEN.decrypt(nonce, sealed, None))
-        self._put_in_force(RawConfig(*texts), self._parsed(RawConfig(*texts)))
+        self._apply(RawConfig(*texts), self._parsed(RawConfig(*texts)))
 
     def metrics(self) -> Iterator[Metric]:
         """Yield the metrics of the configuration, for Prometheus. Only one process of a node shows them."""
@@ -216,13 +216,13 @@ class RuntimeConfig:
             _read("call-keys", settings.call_keys),
         )
 
-    def _handed_on(
+    def _share_and_apply(
         self, texts: RawConfig, results: Mapping[str, int], read_at: float, share: Callable[[bytes], None]
     ) -> str:
         """Parse the contents, share them, and only then apply them here. Return a summary of the changes."""
         parsed = self._parsed(texts)
         share(_packed(texts, results, read_at))
-        return self._put_in_force(texts, parsed)
+        return self._apply(texts, parsed)
 
     def _parsed(self, texts: RawConfig) -> ParsedConfig:
         settings = self._settings
@@ -240,7 +240,7 @@ class RuntimeConfig:
             refuse_unsealed(parsed.call_keys, parsed.policy.calls)
         return parsed
 
-    def _put_in_force(self, texts: RawConfig, parsed: ParsedConfig) -> str:
+    def _apply(self, texts: RawConfig, parsed: ParsedConfig) -> str:
         """Apply the parsed contents. Return a summary of the changes."""
         before, had, had_keys = self._texts, self._parsed_now, self.tokens.keys
         if texts != before:
@@ -284,7 +284,7 @@ def _sources(text: bytes, path: Path | None) -> "CapSources":
     return parse(text, path)
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """Return the text of an expected error, or the type and traceback of any other error, for the operator."""
     return str(error) if isinstance(error, ConfigError | OSError) else trace(error)
 

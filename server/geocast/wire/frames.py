@@ -79,7 +79,7 @@ class _Sent(NamedTuple):
 _WRITE: Mapping[Any, Callable[[Any], Any]] = {TimeMs: format_time, tuple[Shape, ...]: area_out}
 
 
-def _sent(*sources: type) -> tuple[_Sent, ...]:
+def _sent_fields(*sources: type) -> tuple[_Sent, ...]:
     """Return the fields of `AlertOut` in order, each from the first of these dataclasses that declares the field."""
     declared = {each.name: (n, each.type) for n, kind in reversed([*enumerate(sources)]) for each in members_of(kind)}
     declared["languages"] = (sources.index(Alert), None)  # a property
@@ -87,8 +87,8 @@ def _sent(*sources: type) -> tuple[_Sent, ...]:
     return tuple(_Sent(name, source, _WRITE.get(kind)) for name, source, kind in found)
 
 
-_IN_LANGUAGES = _sent(AlertText, Alert, Revision)
-_THE_SAME_FOR_ALL = _sent(Alert, Revision, AcceptedTerms)
+_IN_LANGUAGES = _sent_fields(AlertText, Alert, Revision)
+_THE_SAME_FOR_ALL = _sent_fields(Alert, Revision, AcceptedTerms)
 _WORDS = tuple(each for each in _IN_LANGUAGES if each.source == 0)
 assert len(_IN_LANGUAGES) == len(AlertOut.__annotations__), "each member of AlertOut is declared by a dataclass"
 
@@ -100,8 +100,8 @@ def alert_map(revision: Revision, text: int = 0) -> AlertOut:
     """
     alert = revision.alert
     if alert.texts:
-        return cast(AlertOut, _taken(_IN_LANGUAGES, alert.texts[text], alert, revision))
-    return cast(AlertOut, _taken(_THE_SAME_FOR_ALL, alert, revision, revision.terms))
+        return cast(AlertOut, _values_of(_IN_LANGUAGES, alert.texts[text], alert, revision))
+    return cast(AlertOut, _values_of(_THE_SAME_FOR_ALL, alert, revision, revision.terms))
 
 
 def texts_of(revision: Revision) -> list[dict[str, Any]]:
@@ -109,10 +109,10 @@ def texts_of(revision: Revision) -> list[dict[str, Any]]:
 
     Return [] if it has no languages.
     """
-    return [_taken(_WORDS, text) for text in revision.alert.texts]
+    return [_values_of(_WORDS, text) for text in revision.alert.texts]
 
 
-def _taken(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
+def _values_of(members: Iterable[_Sent], *sources: object) -> dict[str, Any]:
     """Return these fields by name, without those that are None (rule F2)."""
     return {
         name: write(value) if write else value
@@ -147,14 +147,14 @@ def _messages(entry: Entry, text: int) -> tuple[dict[str, Any], dict[str, Any]]:
         message = _cancel_message(entry)
     else:
         message = {"type": "alert", "alert": alert_map(entry, text)}
-    return message, message if entry.proof is None else _proved(message, entry.proof)
+    return message, message if entry.proof is None else _with_proof(message, entry.proof)
 
 
 def _in_each_format(message: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(wire.frame(message) for wire in FORMATS)
 
 
-def _proved(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
+def _with_proof(message: Mapping[str, Any], proof: ApprovalProof) -> dict[str, Any]:
     """Return an `alert` or `cancel` message with its proof.
 
     Its other fields are those that identify the entry, and those that the form in the proof does not contain.

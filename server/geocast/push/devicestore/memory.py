@@ -94,7 +94,7 @@ class MemoryDevices:
         devices[device.device] = device
         told = self._memory.lines.setdefault(device.device, {})
         told.update({line.alert: line for line in lines})
-        self._tell(Change(device.device, note))
+        self._announce(Change(device.device, note))
         return Put(PutResult.STORED, tuple(replaced))
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
@@ -105,7 +105,7 @@ class MemoryDevices:
 
     def _remove(self, device: bytes) -> None:
         del self._memory.devices[device], self._memory.lines[device]
-        self._tell(Change(device, b""))
+        self._announce(Change(device, b""))
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         refused = set()
@@ -134,7 +134,7 @@ class MemoryDevices:
                 gone += 1
         return gone
 
-    def _tell(self, change: Change) -> None:
+    def _announce(self, change: Change) -> None:
         memory = self._memory
         memory.changes.append((id(self), change))
         memory.changed += 1

@@ -84,7 +84,7 @@ class RedisDevices:
         If Redis is unreachable, return without checking; the other methods wait until it is back.
         """
         try:
-            await self._ask_how_it_is()
+            await self._check_server()
             refuse_never_syncing(await ask_sync_mode(self._primary))
             life, changes = await self._primary.call("EVAL", _OPEN, 1, self._keys)
             self._life, self._seen = life, (life, changes)
@@ -208,7 +208,7 @@ class RedisDevices:
         """
         parts = [part for each in held.items() for part in each]
         with _unavailable():
-            server = await self._ask_how_it_is()
+            server = await self._check_server()
             is_another = self._server is not None and server != self._server
             known = self._life, self._writes
             arguments = (process, int(LEASE_S * 1000), int(may_take and not is_another), *known, *parts)
@@ -234,7 +234,7 @@ class RedisDevices:
 
     # ---- commands to Redis ---------------------------------------------------------------------------------------
 
-    async def _ask_how_it_is(self) -> object:
+    async def _check_server(self) -> object:
         """Check the server and return its identity.
 
         Raise Unfit if the server can't be used as it is configured, and LogUnavailable if it can't be reached.
@@ -286,7 +286,7 @@ class RedisDevices:
         Raise LogUnavailable if the connection fails.
         """
         now = await self._last_change(reader)
-        self._see(now)
+        self._check_for_loss(now)
         if self._seen is None or self.lost:
             self._seen = now
             yield None
@@ -309,13 +309,13 @@ class RedisDevices:
             if found:
                 yield found
             now = self._seen if came else await self._last_change(reader)
-            self._see(now)
+            self._check_for_loss(now)
             if self.lost or (is_behind and not came):
                 self._seen = None
                 return
             is_behind = now[1] > last
 
-    def _see(self, now: tuple[bytes | None, int]) -> None:
+    def _check_for_loss(self, now: tuple[bytes | None, int]) -> None:
         """Set `lost` if changes that this process has already read are no longer in the store."""
         self.lost = self.lost or (self._seen is not None and (now[0] != self._seen[0] or now[1] < self._seen[1]))
 

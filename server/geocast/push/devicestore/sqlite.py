@@ -107,7 +107,7 @@ class SqliteDevices:
             self._db = await self._run(self._open)
         except (OSError, sqlite3.Error) as error:
             self._unlock()
-            raise ConfigError(f"--devices {self._path}: {_why(error)}") from None
+            raise ConfigError(f"--devices {self._path}: {_describe(error)}") from None
         except ConfigError:
             self._unlock()
             raise
@@ -156,19 +156,23 @@ class SqliteDevices:
                 return Put(PutResult.CHANGED)
             others = _devices(db, "endpoint = ? AND device <> ?", device.endpoint, device.device)
             replaced = [each.known for each in others]
-            if was is None and limits is not None and (came := _beyond(db, device, limits, len(replaced))) is not None:
+            if (
+                was is None
+                and limits is not None
+                and (came := _exceeded_limit(db, device, limits, len(replaced))) is not None
+            ):
                 return Put(came)
             gone = _forget(db, [*replaced, *(each.known for each in before if each.secret != device.secret)])
             db.execute(_PUT, device)
             for line in lines:
                 db.execute(_NOTE, line[:6])
-            self._tell(db, [*((each, b"") for each in gone), (device.device, note)])
+            self._announce(db, [*((each, b"") for each in gone), (device.device, note)])
             return Put(PutResult.STORED, tuple(each.device for each in replaced))
 
         return await self._write(work)
 
     async def forget(self, devices: Collection[RegistrationKey]) -> None:
-        await self._write(lambda db: self._tell(db, [(device, b"") for device in _forget(db, devices)]))
+        await self._write(lambda db: self._announce(db, [(device, b"") for device in _forget(db, devices)]))
 
     async def note(self, lines: Sequence[DeliveryRecord]) -> Collection[int]:
         def work(db: sqlite3.Connection) -> None:
@@ -191,21 +195,21 @@ class SqliteDevices:
     async def follow(self) -> AsyncIterator[Sequence[Change] | None]:
         while not self._alone:
             await asyncio.sleep(FOLLOW_S)
-            found, is_whole = await self._do(self._news)
+            found, is_whole = await self._do(self._new_changes)
             if found or not is_whole:
                 yield found if is_whole else None
         await asyncio.Event().wait()
 
     # ---- changes that other processes read -----------------------------------------------------------------------
 
-    def _tell(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
+    def _announce(self, db: sqlite3.Connection, changes: Collection[tuple[bytes, bytes]]) -> None:
         """Record these changes, pairs of a device's digest and a note, for other processes."""
         if not self._alone and changes:
             rows = [(self._writer, *each) for each in changes]
             db.executemany("INSERT INTO change (writer, device, note) VALUES (?, ?, ?)", rows)
             db.execute("DELETE FROM change WHERE number <= (SELECT max(number) FROM change) - ?", (CHANGES,))
 
-    def _news(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
+    def _new_changes(self, db: sqlite3.Connection) -> tuple[list[Change], bool]:
         """Return the changes that other processes made since the last call, and whether none is missing."""
         query = "SELECT number, writer, device, note FROM change WHERE number > ? ORDER BY number"
         rows = db.execute(query, (self._position,)).fetchall()
@@ -228,7 +232,7 @@ class SqliteDevices:
         try:
             return await self._run(lambda: work(self._db))
         except sqlite3.Error as error:
-            raise StoreUnavailable(_why(error)) from None
+            raise StoreUnavailable(_describe(error)) from None
 
     async def _run(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -311,7 +315,7 @@ def _begin(db: sqlite3.Connection) -> None:
         db.execute(f"PRAGMA busy_timeout = {_BUSY_S * 1000:.0f}")
 
 
-def _beyond(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
+def _exceeded_limit(db: sqlite3.Connection, device: StoredDevice, limits: Limits, replaced: int) -> PutResult | None:
     """Return which limit a new device would exceed, or None. `replaced` devices make room for it."""
     owned = "SELECT count(*) FROM device WHERE owner = ? AND endpoint <> ?"
     if db.execute(owned, (device.owner, device.endpoint)).fetchone()[0] >= limits.owned:
@@ -350,7 +354,7 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
     They are at most BATCH devices, in the order of their digests, starting after the digest `after`.
     """
     first = [bytes([each]) for each in range(256) if shard_of(bytes([each])) in shards]
-    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_marks(first)}) ORDER BY device LIMIT ?"
+    ordered = f"{_DEVICE}device > ? AND substr(device, 1, 1) IN ({_placeholders(first)}) ORDER BY device LIMIT ?"
     devices = [StoredDevice(*row) for row in db.execute(ordered, (after, *first, BATCH))]
     found = {each.device: (each, list[DeliveryRecord]()) for each in devices}
     if devices:
@@ -360,11 +364,11 @@ def _batch(db: sqlite3.Connection, after: bytes, shards: Collection[int]) -> lis
     return list(found.values())
 
 
-def _marks(values: Collection[object]) -> str:
+def _placeholders(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _why(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Return a description of an error without the data that was being written."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
