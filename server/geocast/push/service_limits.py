@@ -4,7 +4,7 @@
     ---------------------------------------------   --------   -------------------------------------------------------
     2xx                                             sent
     404, 410                                        gone       the device is forgotten
-    413                                             large      the alert is sent again at once, with a small body
+    413                                             large      sent again at once; bodies are small from now on
     3xx, any other 4xx                              refused    the device waits an hour; it is never forgotten for this
     429, 503                                        busy       it waits for Retry-After; else 2, 4, 8 … 300 s, ± 50 %
     any other 5xx                                   failed     the same as for busy
@@ -20,10 +20,10 @@ from a host that works.
 Rule 1  Besides its width, a known lane has a *pace*: also a limit on the requests that run at once. It starts at FIRST,
         and each push that is accepted within QUICK_S adds one. After IDLE_S without an accepted push, it is FIRST
         again. So a host that hangs or is slow uses few slots.
-Rule 2  The outcomes busy, away and maybe count against the host if the last push to the device before was accepted. For
-        each of the last OWNERS owners of devices, the latest outcome counts. When more than half of these outcomes, and
-        at least BAD of them, are against the host, the width is halved, at most once in HALVE_S. After every GOOD
-        accepted pushes, it grows by one.
+Rule 2  The outcomes busy, away and maybe count against the host if the device's push before was accepted. For each of
+        the last OWNERS owners of devices, only the latest outcome counts. When more than half of these outcomes, and at
+        least BAD of them, are against the host, the width is halved, at most once in HALVE_S. After GOOD accepted
+        pushes without an outcome against the host, the width grows by one.
 Rule 3  A closed lane is tested with one request at a time: first after FIRST_LOOK_S, then after twice as long each
         time, up to LAST_LOOK_S. The test is a push to a device whose last push was accepted. If there is no such device
         for GRACE_S, the push may be to any device.
