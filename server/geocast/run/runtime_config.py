@@ -4,9 +4,9 @@ It consists of token keys, revoked tokens, the policy, publishers, reviewers, so
 encrypt calls (BA2, BA3). The configuration *in force* is the one in use.
 
 Rule 1  A reload changes everything or nothing. All files are read, then all are parsed, and only then is everything put
-        in force, in one step. No token and no request is checked by a mix of old and new. Example: a new policy demands
-        two approvals, and a new file of reviewers has the second reviewer. If the policy came first, nobody could
-        publish for a moment.
+        in force, in one step. No token and no request is checked by a mix of old and new.
+        Example: a new policy demands two approvals, and a new file of reviewers has the second reviewer. If the policy
+        came first, nobody could publish for a moment.
 Rule 2  All processes of a node have the same configuration. One process reads and parses the files and passes on the
         bytes that it has read. The others parse the same bytes, which can't fail. If each process read the files
         itself, a file could change in between.

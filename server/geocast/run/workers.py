@@ -4,12 +4,12 @@
        ├── api      publishes, purges, answers /metrics and /readyz for all
        └── stream   × N: the same address by SO_REUSEPORT; each follows the log and serves its own sessions
 
-Rule 1  The supervisor binds each port without SO_REUSEPORT first, which fails if the port is in use. Example: an old
-        node still runs on port 8765. With SO_REUSEPORT alone, both nodes would get connections.
+Rule 1  The supervisor binds each port without SO_REUSEPORT first, which fails if the port is in use.
+        Example: an old node still runs on port 8765. With SO_REUSEPORT alone, both nodes would get connections.
 Rule 2  The supervisor has no event loop and no thread, so that it can fork the other processes at any time. They share
         the modules that it has imported, and the settings, keys and policy that it has read (`forking.py`).
-Rule 3  The supervisor keeps every listening socket open and passes it on. Example: a stream process dies with 50
-        connections in the queue of its socket. Its replacement accepts them.
+Rule 3  The supervisor keeps every listening socket open and passes it on.
+        Example: a stream process dies with 50 connections in the queue of its socket. Its replacement accepts them.
 Rule 4  After each append to the log, the api process sends the stream processes a nudge (a datagram that says so). A
         stream process that has appended a responder's answer does the same. If a nudge is lost, the entry is found a
         moment later by polling the log.
@@ -18,8 +18,8 @@ Rule 5  Each stream process reports its metrics and whether it is ready, once a 
 Rule 6  When the node drains (ends), the api process answers "not ready", the stream processes drain at the same time,
         and the api process ends last. If the supervisor dies, the others drain too.
 Rule 7  Only the supervisor tells the others to end: each of them once, and a second time to make it hurry. Each is in a
-        session of its own, because Ctrl-C in a terminal reaches all processes of the terminal's session. Example:
-        otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
+        session of its own, because Ctrl-C in a terminal reaches all processes of the terminal's session.
+        Example: otherwise Ctrl-C would reach the stream processes twice, and they would drop their sessions at once.
 Rule 8  The supervisor alone reads keys, revoked tokens, policy and publishers, at the start and at each SIGHUP. The
         other processes get the bytes that it has read (`reload_mailbox.py`). A process that can't switch to them while
         running exits, and its replacement is forked with them already loaded. If keys are at a URL, the api process

@@ -14,13 +14,14 @@ and allow AIO.
 Rule 1  The sockets are non-blocking (the sockets of asyncio and uvloop always are). So every write has ended, with or
         without success, when `send` returns, and neither the frame nor the session must be kept alive for it.
 Rule 2  `send` returns how many bytes each socket accepted. The caller leaves the rest to the session's transport, which
-        can wait and can close. Example: a slow phone's socket accepts 200 bytes of a frame of 900. Its result is 200,
-        and the hub gives the other 700 to the phone's transport. The result is -EAGAIN for a socket with a full buffer,
-        and -EPIPE if the peer has gone: their transports get the whole frame.
+        can wait and can close.
+        Example: a slow phone's socket accepts 200 bytes of a frame of 900. Its result is 200, and the hub gives the
+        other 700 to the phone's transport. The result is -EAGAIN for a socket with a full buffer, and -EPIPE if the
+        peer has gone: their transports get the whole frame.
 Rule 3  A descriptor is used only while its session is in the hub. The session leaves the hub in `connection_lost` at
-        the latest, and the transport closes the socket only after that. Example: without this rule a phone could leave,
-        its descriptor 57 could be reused for a phone outside the area, and the frame for the first phone could be
-        written to the second.
+        the latest, and the transport closes the socket only after that.
+        Example: without this rule a phone could leave, its descriptor 57 could be reused for a phone outside the area,
+        and the frame for the first phone could be written to the second.
 Rule 4  A write to a connection that is gone raises SIGPIPE, and a write has no flag against that. Python ignores
         SIGPIPE from its start. Nothing in this program may change that.
 

@@ -15,14 +15,15 @@ Rule 2  The parser exists only while it has work. It is dropped at the end of a 
         a time.
 Rule 3  The high-water mark of the write buffer is 0. So a connection that has unsent bytes is paused at once; it is
         called *slow*. A slow connection is not read: bytes already received wait in `_unread`, the rest wait in the
-        kernel. Example: a peer sends pings as fast as it can and never reads. The first pong that does not fit into the
+        kernel.
+        Example: a peer sends pings as fast as it can and never reads. The first pong that does not fit into the
         kernel's buffer makes the connection slow, and no further ping is answered. Otherwise pongs would pile up in
         this process.
 Rule 4  A connection that the node ends *lingers*: a close frame (or a refusal) is written, then the end of the stream.
-        Bytes that the peer still sends are discarded, until it closes its side or LINGER_S have passed. Example: the
-        node closes a session with 4401 while the client is sending a `move`. If the node closed its socket at once, the
-        kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and the client would
-        not learn that it needs a new token.
+        Bytes that the peer still sends are discarded, until it closes its side or LINGER_S have passed.
+        Example: the node closes a session with 4401 while the client is sending a `move`. If the node closed its socket
+        at once, the kernel would answer the unread `move` with a reset. The reset may overtake the close frame, and the
+        client would not learn that it needs a new token.
 Rule 5  A connection that has ended leaves no reference cycle: the connection and its session drop their references to
         each other, and a parser's cycles are broken before it is dropped (`retire`). So all memory is freed at once.
         The garbage collector would find nothing among connections, so it need not examine them (stream/server.py).

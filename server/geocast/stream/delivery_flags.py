@@ -12,8 +12,9 @@ alerts and 20,000 rows, and most alerts concern few rows or none. So an alert ha
 
 Rule 1  When a session leaves, no alert is changed. `Departures` records the time of the departure for its row. When an
         alert is used again, it drops the flags that are older than the departures of their rows, for all such rows in
-        one operation. Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at
-        that moment. When one of them gets a revision an hour later, the flags of these rows are dropped first.
+        one operation.
+        Example: a node with 100,000 live alerts loses 5,000 sessions in a second. No alert is changed at that moment.
+        When one of them gets a revision an hour later, the flags of these rows are dropped first.
 Rule 2  No result depends on the form.
 """
 

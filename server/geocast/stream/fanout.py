@@ -4,7 +4,7 @@ A *row* is the number of one recipient: a WebSocket session (`stream/hub`) or a 
 modules decide how an alert is encoded and sent; this module hands them alerts.
 
 All data about recipients is kept in columns, which are indexed by row. An alert that is being sent is a *flight*: a
-list of rows and one of 64 bits. A row is *owed* an alert if it has to be sent the alert's current entry. The design
+list of rows and a bit (one of 64). A row is *owed* an alert if it has to be sent the alert's current entry. The design
 rests on three ideas:
 
 1. `_owed[row]` is a word with one bit for each flight that still owes the row an alert. Only these words decide what is
@@ -24,19 +24,19 @@ Rule 1  A flight sends one entry of an alert: a revision or the cancel. The flig
         sent nothing, and a new flight sends the cancel to the 5,000.
 Rule 2  The flags of a row say "sent" from the slice in which the row took the alert, not from the moment when areas and
         places were matched. So between two slices the flags say exactly what was taken, and a session may move at any
-        time. Example: a phone leaves the area after the flight has started and before its slice. The hub calls `move`
-        and `take_owed_by`, which clears the phone's bit and finds that the phone is owed nothing: it is not sent the
-        alert. Another phone enters the area in the same moment. The flight does not have its row, but `take_owed_by`
-        finds the alert by the new place. The hub sends the alert and sets the flags, so the phone is sent the alert
-        once.
+        time.
+        Example: a phone leaves the area after the flight has started and before its slice. The hub calls `move` and
+        `take_owed_by`, which clears the phone's bit and finds that the phone is owed nothing: it is not sent the alert.
+        Another phone enters the area in the same moment. The flight does not have its row, but `take_owed_by` finds the
+        alert by the new place. The hub sends the alert and sets the flags, so the phone is sent the alert once.
 Rule 3  A paused row is sent nothing. When its slice is handled, its bits are cleared, and the alerts that it is owed as
-        a recipient are recorded. When the row is resumed, `take_owed_by` computes what it is owed by then. Example:
-        revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends the revision to row 1
-        and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed, `take_owed_by` finds
-        the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
-Rule 4  A row may decline an alert. Then the row is treated as in Rule 3. Example: a push device takes one alert at a
-        time. It declines B while A is on its way to the push service, and the push scheduler asks `take_owed_by` for B
-        when the service has answered for A.
+        a recipient are recorded. When the row is resumed, `take_owed_by` computes what it is owed by then.
+        Example: revision 1 of an alert is in flight to rows 1 and 2, and row 2 is paused. The slice sends the revision
+        to row 1 and clears the bit of row 2. Revision 2 arrives and ends the flight. When row 2 is resumed,
+        `take_owed_by` finds the alert by the row's place and returns revision 2. Row 2 never gets revision 1.
+Rule 4  A row may decline an alert. Then the row is treated as in Rule 3.
+        Example: a push device takes one alert at a time. It declines B while A is on its way to the push service, and
+        the push scheduler asks `take_owed_by` for B when the service has answered for A.
 Rule 5  When a recipient leaves, its row is reused only after all flags of the row have become invalid (`sweep`).
         Example: session X leaves row 7, and Y enters a moment later. With X's flags in row 7, Y would appear to have
         X's alerts, and would not be sent them. So row 7 is free only after `sweep` has invalidated its flags.

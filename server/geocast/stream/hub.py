@@ -6,17 +6,19 @@ the frame to the sockets. A session (stream/session.py) calls the hub for each m
 *row*, its index in all lists and columns.
 
 Rule 1  A slow session (its transport has unsent bytes) is paused in the fan-out. When the transport has sent all bytes,
-        `on_drained` sends the session the alerts that it lacks by then. Example: a phone in a tunnel is sent revision
-        1, and its transport keeps a part of the frame. While the phone is in the tunnel, the alert gets revisions 2 and
-        3, and another alert ends. Outside again, the phone gets the rest of revision 1, then revision 3. It gets
-        neither revision 2 nor the alert that has ended.
+        `on_drained` sends the session the alerts that it lacks by then.
+        Example: a phone in a tunnel is sent revision 1, and its transport keeps a part of the frame. While the phone is
+        in the tunnel, the alert gets revisions 2 and 3, and another alert ends. Outside again, the phone gets the rest
+        of revision 1, then revision 3. It gets neither revision 2 nor the alert that has ended.
 Rule 2  `reply_with_owed` sends a reply and, after it in the same write, all alerts that the session lacks now. So a
         client knows: alerts before `ok` were chosen by its old places, filter and token, alerts after `ok` by the new
-        ones. Example: a phone sends `move` from Vienna to Graz while an alert for Vienna is in flight. It gets either
-        the alert and then `ok`, or `ok` alone. It never gets `ok` and then an alert for the place that it has left.
+        ones.
+        Example: a phone sends `move` from Vienna to Graz while an alert for Vienna is in flight. It gets either the
+        alert and then `ok`, or `ok` alone. It never gets `ok` and then an alert for the place that it has left.
 Rule 3  Frames of calls for help (calls/port.py) are written before frames of alerts: in a turn, in `on_drained` and in
-        `reply_with_owed`. Example: a responder who is 200 m from a cardiac arrest is called before the fan-out of a
-        storm warning to 20,000 sessions goes on. Calls concern few sessions, so alerts wait only a few milliseconds.
+        `reply_with_owed`.
+        Example: a responder who is 200 m from a cardiac arrest is called before the fan-out of a storm warning to
+        20,000 sessions goes on. Calls concern few sessions, so alerts wait only a few milliseconds.
 
 The hub has no clock, no socket and no asyncio. The time is passed in; a transport is known by its `write` method and
 the number of its socket. All calls come from one thread and no call interrupts another.

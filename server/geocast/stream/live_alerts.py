@@ -21,51 +21,56 @@ less than 1 KiB.
 
 Rule 1  An alert has ended when either clock says so: the wall clock has reached `expires_at`, or the monotonic clock
         has passed the deadline that was computed from `expires_at` when this node learnt of the alert. While one of
-        them says so, neither the alert nor its cancel is sent. Example: an alert expires at 12:00. At 11:59 the wall
-        clock is set back by an hour. The monotonic deadline passes a minute later all the same, and nothing is sent
-        after it.
+        them says so, neither the alert nor its cancel is sent.
+        Example: an alert expires at 12:00. At 11:59 the wall clock is set back by an hour. The monotonic deadline
+        passes a minute later all the same, and nothing is sent after it.
 Rule 2  A cancelled alert is kept until the `expires_at` of its last revision, so that the cancel can be sent to a
-        client that reconnects and still has the alert. Example: a phone is sent an alert at 10:00 and loses its
-        network. The alert is cancelled at 10:05. The phone reconnects at 10:20 with the alert in `holding` and is sent
-        the cancel.
+        client that reconnects and still has the alert.
+        Example: a phone is sent an alert at 10:00 and loses its network. The alert is cancelled at 10:05. The phone
+        reconnects at 10:20 with the alert in `holding` and is sent the cancel.
 Rule 3  Nobody can set the monotonic clock. So if it says that an alert has ended, the alert is *let go*: it is
         forgotten for good, even if the log delivers it again while the wall clock says that it is live (`_Gone`). But
         the wall clock may be wrong. So if only the wall clock says that an alert has ended, the alert is *suspended*:
         it is kept with its flags. If the wall clock later says that it is live, it is sent to every session that should
-        have it, and to no session twice. Example: an alert expires at 10:30. At 10:00 the wall clock jumps to 11:00. A
-        phone that connects is not sent the alert. At 10:05 the clock is set right: `expire` returns the alert, and the
-        phone gets it. Phones that got it before the jump have CURRENT and get nothing.
+        have it, and to no session twice.
+        Example: an alert expires at 10:30. At 10:00 the wall clock jumps to 11:00. A phone that connects is not sent
+        the alert. At 10:05 the clock is set right: `expire` returns the alert, and the phone gets it. Phones that got
+        it before the jump have CURRENT and get nothing.
 Rule 4  If the wall clock says that an alert has ended already when this node learns of it, the alert is suspended as
         well, because that clock may be ahead. The alert is *doubted*: no deadline can be computed from such a clock. So
         the deadline is the latest that can be right: a node learns of an alert after it was accepted, so the alert has
         at most the time from `issued_at` to `expires_at` left. At most MAX_DOUBTED alerts are kept in this way;
-        `missed_until` is the latest end of the others. Example: a node starts at 10:10 with a clock that says 12:10,
-        and reads an alert that was issued at 10:00 and expires at 11:00. It suspends the alert, with a deadline in one
-        hour. When the clock is set right, the deadline becomes the true one, in 50 minutes, and the alert is sent.
-Rule 5  At most AT_ONCE alerts are let go by one call of `expire`. The others have ended all the same (Rule 1). Example:
-        50,000 alerts expire at noon. None is sent after noon. They are let go by 333 calls of 2 ms each; if one call
-        did it all, the event loop could not serve its sockets for more than half a second.
+        `missed_until` is the latest end of the others.
+        Example: a node starts at 10:10 with a clock that says 12:10, and reads an alert that was issued at 10:00 and
+        expires at 11:00. It suspends the alert, with a deadline in one hour. When the clock is set right, the deadline
+        becomes the true one, in 50 minutes, and the alert is sent.
+Rule 5  At most AT_ONCE alerts are let go by one call of `expire`. The others have ended all the same (Rule 1).
+        Example: 50,000 alerts expire at noon. None is sent after noon. They are let go by 333 calls of 2 ms each; if
+        one call did it all, the event loop could not serve its sockets for more than half a second.
 Rule 6  A cancel may come before the alert that it cancels. It is kept, and the alert counts as cancelled from the first
-        moment. At most MAX_EARLY of such cancels are kept. Example: Redis loses the last entries. Node A has appended
-        the cancel and knows nothing else of the alert. It restores the cancel before node B restores the revision. No
-        node may show the revision in between.
+        moment. At most MAX_EARLY of such cancels are kept.
+        Example: Redis loses the last entries. Node A has appended the cancel and knows nothing else of the alert. It
+        restores the cancel before node B restores the revision. No node may show the revision in between.
 Rule 7  If an alert is no longer believed (LogJ1), it is *withdrawn*: it is treated as if the wall clock had ended it,
         until it is believed again or a later entry arrives. A believed cancel stays, because recipients have been sent
-        it. Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key
-        is added again a minute later. The next call of `expire` returns the alerts, and they are sent to the sessions
-        that connected in that minute.
+        it.
+        Example: a reviewer's key is removed by mistake, and the alerts that need it are withdrawn at once. The key is
+        added again a minute later. The next call of `expire` returns the alerts, and they are sent to the sessions that
+        connected in that minute.
 Rule 8  The entries of the same alert before an entry decide how many approvals the entry needs (HD1). So each live
         alert keeps its *chain*: the kinds of its revisions so far. If a process lacks a part of a chain, the reader of
-        the log gets it from the log (`lacks_chain`, `learn`). Example: revision 1 needed two reviewers, as its category
-        does. Revision 2 has a category that needs one reviewer. It still needs two, and a process that has read only
-        revision 2 could not know that.
+        the log gets it from the log (`lacks_chain`, `learn`).
+        Example: revision 1 needed two reviewers, as its category does. Revision 2 has a category that needs one
+        reviewer. It still needs two, and a process that has read only revision 2 could not know that.
 Rule 9  A revision that was never believed in this process may have been sent by another process that believed it. So
         its alert is kept, but withdrawn and in no index: no session is sent it, and a session that has it is sent its
-        cancel (HD7). At most MAX_UNBELIEVED of such alerts are kept. Example: node A already has a new reviewer's key,
-        node B does not have it yet. A sends the alert to a phone, which reconnects to B with the alert in `holding`.
-        When the alert is cancelled, B sends the cancel to that phone.
-Rule 10  Nothing follows a believed cancel, whatever its number (HD9). Example: two nodes append while the log is being
-         repaired, and a revision 4 comes after the cancel with number 3. The alert stays cancelled.
+        cancel (HD7). At most MAX_UNBELIEVED of such alerts are kept.
+        Example: node A already has a new reviewer's key, node B does not have it yet. A sends the alert to a phone,
+        which reconnects to B with the alert in `holding`. When the alert is cancelled, B sends the cancel to that
+        phone.
+Rule 10  Nothing follows a believed cancel, whatever its number (HD9).
+         Example: two nodes append while the log is being repaired, and a revision 4 comes after the cancel with number
+         3. The alert stays cancelled.
 """
 
 from collections import deque
