@@ -1,10 +1,10 @@
 """The key set (JWKS) at a URL, which is fetched regularly while a process of the node runs (`--keys https://…`).
 
-Rule 1  The last valid set stays in use even if the server fails. A key is dropped only if a fetched set lacks it.
+Rule 1  The last valid set stays in use even while the server fails. A key is dropped only if a fetched set lacks it.
         Example: the server is down for a day. All tokens of known keys are accepted during that day.
 Rule 2  The set is fetched every `every_s`, which is how long a withdrawn key may still be accepted. It is fetched at
-        once when the operator asks for it (SIGHUP), and when a token with an unknown key arrives, but for that reason
-        only once in AGAIN_S.
+        once when the operator asks for it (SIGHUP). It is also fetched when a token with an unknown key arrives, at
+        most once in AGAIN_S.
         Example: somebody sends 1,000 tokens with invented key ids a second. The server sees a fetch every 30 s.
 Rule 3  Only one fetch runs at a time. After a failure, the set is fetched again within AGAIN_S.
 """
