@@ -81,8 +81,8 @@ class DeviceRepository:
         """Store the new state of a device, which `change` makes from the old one.
 
         Return the store's result and the device as it was before. `change` is called with the stored device or None,
-        and again whenever another process was faster. If `change` returns None, nothing is stored, and the result is
-        None.
+        and called again if another process has changed the device in the meantime. If `change` returns None, nothing is
+        stored, and the result is None.
 
         `holding` maps the ids of the alerts that the device says it has to their revisions. It is passed on to the
         process that is responsible for the device (rule WPN2). `held` makes delivery records (lines) of it, which are
@@ -146,5 +146,8 @@ class DeviceRepository:
 
 
 def _issuer_of(owner: Subject) -> tuple[str, ...]:
-    """Return the parts of a digest that name the issuer: none if it is empty, as in earlier releases (rule HD5)."""
+    """Return what a digest contains of the owner's issuer.
+
+    That is nothing if the issuer is empty, so that digests of earlier releases stay the same (rule HD5).
+    """
     return (owner.issuer,) if owner.issuer else ()

@@ -287,7 +287,7 @@ class PushScheduler:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        """Offer and try until nothing is left to do, no slot is free or TURN_S is over; then send what devices took.
+        """Offer alerts until none is left, no slot is free or TURN_S is over; then send what the devices took.
 
         All devices that took an alert share one write to the journal, so one sync of the disk serves up to 256
         requests.
@@ -627,9 +627,9 @@ class PushScheduler:
         self._free(device, pause_s)
 
     def _free(self, device: Device, pause_s: float) -> None:
-        """Give back the slot and the host's place after a request; then pause the device, or offer it its next alert.
+        """Stop counting a device's request, which has ended; then pause the device, or offer it its next alert.
 
-        The free places go to waiting devices first, through the queue of SLOTS.
+        Waiting devices come first: they may use the free places before, in the order of the queue of SLOTS.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)

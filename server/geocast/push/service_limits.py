@@ -149,7 +149,7 @@ class Slots(Gate):
         self._of[owner] = self._of.get(owner, 0) + 1
 
     def end(self, owner: Hashable) -> None:
-        """Stop counting a request to a device of this owner, which has ended."""
+        """Stop counting a request to a device of this owner: the request has ended."""
         self.under_way -= 1
         left = self._of.pop(owner) - 1
         if left:

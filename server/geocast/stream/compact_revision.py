@@ -87,8 +87,8 @@ def _proof(plain: Any) -> ApprovalProof | None:
 def _plain(shape: Shape) -> Any:
     """Return a shape as simple values that `_shape` turns back into the shape.
 
-    They are three numbers for a circle, the buffer and a flat list of coordinates for a polygon, and the dict of fields
-    for any other shape.
+    A circle becomes three numbers, a polygon its buffer and a flat list of coordinates, any other shape its dict of
+    fields.
     """
     if isinstance(shape, Circle):
         return shape.lat, shape.lng, shape.radius_m

@@ -94,12 +94,12 @@ class Recipients(Protocol):
 
 
 class Flight:
-    """One entry (a revision or cancel) on its way to its rows, the numbers of its recipients.
+    """One entry (a revision or cancel) on its way to its recipients.
 
-    A flight waits for a free bit, then it is sent slice by slice (SLICE rows at a time), then it has finished. `number`
-    is the number of the entry, because the alert may get a newer entry meanwhile. Until the flight starts, `rows` is
-    empty and `bit` is 0. `next` is the index of the first row that no turn has handled. `delivered` is the time at
-    which `deliver` received the entry.
+    A flight waits for a free bit, then it is sent slice by slice (SLICE recipients at a time), then it has finished.
+    `number` is the number of the entry, because the alert may get a newer entry meanwhile. `rows` are the numbers of
+    the recipients. Until the flight starts, `rows` is empty and `bit` is 0. `next` is the index of the first row that
+    no turn has handled. `delivered` is the time at which `deliver` received the entry.
     """
 
     __slots__ = ("alert", "bit", "delivered", "next", "number", "rows", "urgency")
@@ -245,7 +245,7 @@ class FanOut:
         self._may_test[row] = may_test
 
     def trust_holding(self, row: int, holding: Mapping[str, int], now: Now) -> None:
-        """Believe a row's client that it has these revisions (`holding`: alert id -> revision) (R5).
+        """Record that the client of a row says it has these revisions (`holding`: alert id -> revision) (R5).
 
         The row becomes a recipient of each of these alerts, wherever its places are, so that it is sent newer revisions
         and the cancel. Example: a phone was sent revision 1 by node A and reconnects to node B, where revision 2 is
@@ -512,7 +512,10 @@ class FanOut:
         return np.concatenate([rows, np.setdiff1d(recipients, rows, assume_unique=True)])
 
     def _ready_recipients(self, rows: Rows, alert: LiveAlert) -> Rows:
-        """Return those of these rows that are in use and may see the alert; record that the others in use lack it."""
+        """Return those of these rows that are in use and may see the alert.
+
+        For the others in use, record that they lack it.
+        """
         rows = rows[self.ready[rows]]
         visible = self._visible(rows, alert)
         for row in rows[~visible].tolist():

@@ -102,8 +102,8 @@ class State(IntEnum):
 class DeliveryRecord(NamedTuple):
     """A line: what one device was sent of one alert.
 
-    `number` is the revision's number, `ends_at_ms` the end of the alert as known then, and `secret` that of the
-    registration.
+    `number` is the revision's number, `ends_at_ms` the end of the alert as known then, and `secret` the SHA-256 of the
+    registration's secret.
     """
 
     device: bytes
