@@ -629,7 +629,7 @@ class PushScheduler:
     def _free(self, device: Device, pause_s: float) -> None:
         """Stop counting a device's request, which has ended; then pause the device, or offer it its next alert.
 
-        Waiting devices come first: they may use the free places before, in the order of the queue of SLOTS.
+        The devices that wait in queues get the free places first, through the queue of SLOTS.
         """
         self._now = self._clock.now()
         device.on(DeviceEvent.END)

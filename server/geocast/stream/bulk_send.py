@@ -153,7 +153,7 @@ class Sender:
 
 
 def open_sender() -> Sender | None:
-    """Return a sender, or None if AIO is not available. Log which of the two, and how AIO can be made available."""
+    """Return a sender, or None if AIO is not available. Log whether it is, and if not, how to make it available."""
     try:
         sender = Sender()
     except OSError as error:
