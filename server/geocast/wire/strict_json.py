@@ -21,10 +21,9 @@ MAX_INT_DIGITS = 308
 
 
 def load_json(data: bytes) -> dict[str, Any]:
-    """Return the JSON object in `data` (UTF-8). Numbers beyond the range of a double become infinite.
+    """Return the JSON object in `data` (UTF-8). Numbers too large for a double become infinite; no field accepts them.
 
-    The checks of fields refuse infinite numbers later. Raise UnicodeDecodeError for invalid UTF-8, and Malformed for
-    everything else that is not a strict JSON object.
+    Raise UnicodeDecodeError for invalid UTF-8, and Malformed for everything else that is not a strict JSON object.
     """
     text = data.decode("utf-8")
     try:
