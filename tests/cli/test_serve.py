@@ -14,7 +14,7 @@ from support.ports import a_free_port
 
 from geocast import __version__, cli, commit
 from geocast.auth.tokens import make_key
-from geocast.cli import environment, serve
+from geocast.cli import environment
 
 
 @pytest.fixture
@@ -107,11 +107,12 @@ def test_unusable_log_or_policy_is_refused_in_one_line(geocast, tmp_path, keys, 
     assert expected in outcome.err
 
 
+@pytest.mark.parametrize("key", [("--keys", "keys.jwks"), ("--dev",)])
 @pytest.mark.parametrize("option", ["--stream", "--api"])
-def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option):
-    """The line names the option and the address (K1)."""
+def test_port_in_use_is_refused_in_one_line(geocast, keys, free, taken, option, key):
+    """The line names the option and the address, and --dev prints no token for a node that does not run (K1)."""
     other = {"--stream": "--api", "--api": "--stream"}[option]
-    outcome = geocast("serve", "--keys", "keys.jwks", "--log", "memory:", option, taken, other, free)
+    outcome = geocast("serve", *key, "--log", "memory:", option, taken, other, free)
     assert outcome.is_one_line_error, outcome.err
     assert f"{option} {taken}: Address already in use" in outcome.err
 
