@@ -60,7 +60,10 @@ class Piece(NamedTuple):
         return Plane(points[:, :-1]).spread(points) * EARTH_RADIUS_M
 
     def keeps_a18(self) -> bool:
-        """Return whether the polygon is narrow enough for rule A18: every corner is less than 60° from their middle."""
+        """Return whether the polygon is narrow enough for rule A18.
+
+        Every corner must be less than 60° from the middle of the corners.
+        """
         return _Metres([self.points()]).spread < SPREAD
 
 
