@@ -1,4 +1,4 @@
-"""Covers of many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
+"""Covers many detailed shapes by a few coarse ones, so that no official warning has to be refused (rule HD10).
 
 A *piece* is a polygon without holes, which also includes everything within `beyond_m` metres of its ring. An *outline*
 is a polygon that can be published as it is. `few` turns many pieces into a few outlines, in one of three ways:
@@ -89,15 +89,14 @@ def few(given: Sequence[Piece], most: int, finest: int = GRIDS[0]) -> list[Reque
 def _bridged(
     pairs: Sequence[tuple[RequestedPolygon, Corners]], tolerance_m: float, most: int
 ) -> list[RequestedPolygon] | None:
-    """Return at most `most` polygons that cover the given ones; polygons near each other are bridged.
+    """Return at most `most` polygons that cover the given ones, by joining polygons that are near each other.
 
-    Bridging two polygons makes one ring of them, with a line that runs from one to the other and back. Each item of
+    Two polygons are joined by a bridge: a line that the new ring follows from one to the other and back. Each item of
     `pairs` has a polygon, and the polygon's ring as simplified by `tolerance_m`. Return None if the result would have
     too many corners, or a polygon that is too wide.
 
-    A ring that crosses itself is replaced by a box, because bridged rings must all turn in the same direction: where
-    two rings of opposite directions overlap, their winding numbers would add up to 0, and a place there would be
-    outside.
+    A ring that crosses itself is replaced by a box, because joined rings must all turn in the same direction: where two
+    rings of opposite directions overlap, their winding numbers would add up to 0, and a place there would be outside.
     """
     bridges = max(len(pairs) - most, 0)
     if len(pairs) > MOST_BRIDGED or sum(len(ring) for _, ring in pairs) + 2 * bridges > MAX_CORNERS:
@@ -307,7 +306,7 @@ def _marked(start: Floats, end: Floats, ring: Ints, squares: int) -> Any:
 
 
 def _counted(counts: Ints) -> tuple[Ints, Ints]:
-    """Repeat each index i of `counts` `counts[i]` times; return the indices, and a number for each repetition.
+    """Repeat each index i of `counts` `counts[i]` times; return these indices, and the number of each repetition.
 
     Example: `counts` = [2, 0, 3] gives [0, 0, 2, 2, 2] and [0, 1, 0, 1, 2].
     """

@@ -91,7 +91,7 @@ def pieces(rings: Sequence[Floats]) -> list[Piece]:
 
 
 def _split(ring: Floats) -> tuple[Floats, Floats, float]:
-    """Return the same as `split_edges`, but skip the computation if all edges are short.
+    """Return the result of `split_edges`, but without calling it if all edges are short.
 
     The edges of real zones are short. For such zones, `split_edges` would take half of the total time.
     """

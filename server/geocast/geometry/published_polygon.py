@@ -96,10 +96,11 @@ class RequestedPolygon:
     def of_arcs(
         cls, lng: Floats, lat: Floats, beyond_m: float, most_compared: int = MAX_COMPARED
     ) -> "RequestedPolygon":
-        """Return a polygon whose edges are arcs already, with everything within `beyond_m` metres of its ring.
+        """Return a polygon from a ring whose edges are arcs of great circles already, so that they need no splitting.
 
-        The ring may cross itself. It is assumed to do so if the test would take more than `most_compared` comparisons.
-        Raise ValueError if the ring has no area or breaks rule A18.
+        `lng` and `lat` are the corners of the closed ring. The polygon includes everything within `beyond_m` metres of
+        it. The ring may cross itself. It is assumed to do so if the test would take more than `most_compared`
+        comparisons. Raise ValueError if the ring has no area or breaks rule A18.
         """
         outline: RequestedPolygon = cls.__new__(cls)
         outline.corners = list(zip(lat[:-1].tolist(), lng[:-1].tolist(), strict=True))
@@ -152,7 +153,10 @@ class RequestedPolygon:
         return ring.spread < SPREAD and (self.crosses or ring.simple)
 
     def corners_left(self, tolerance_m: float) -> int:
-        """Return the number of corners after simplifying, before equal corners are removed."""
+        """Return the number of corners that remain if the ring is simplified by `tolerance_m`.
+
+        Equal corners, which are removed later, are counted.
+        """
         return len(self.lng) - 1 if not tolerance_m else int((self.depths() > tolerance_m / EARTH_RADIUS_M).sum()) - 1
 
     def depths(self) -> Floats:
@@ -165,14 +169,14 @@ class RequestedPolygon:
         return self._depths
 
     def own_ring(self, tolerance_m: float) -> "Corners":
-        """Return the simplified ring, or a box around the polygon if the simplified ring has no area (rule HD10)."""
+        """Return the ring, simplified by `tolerance_m`; or a box around the polygon if that has no area (rule HD10)."""
         ring = self.ring(tolerance_m)
         if len(ring) >= 3 and ring.has_area:
             return ring
         return Corners(*box_around(self.lng, self.lat))
 
     def published(self, ring: "Corners", tolerance_m: float) -> Polygon:
-        """Return the polygon to publish, whose ring is `ring`: its own ring, simplified by `tolerance_m`.
+        """Return the published polygon for `ring`, which is this polygon's ring simplified by `tolerance_m`.
 
         The published polygon has a buffer that is wide enough to cover the whole requested polygon (rule B9).
         """
@@ -183,8 +187,8 @@ class RequestedPolygon:
 def publish_polygons(outlines: Sequence[RequestedPolygon], simplify_m: float) -> tuple[Polygon, ...] | None:
     """Return the published polygons of an area, or None if the area can't be published.
 
-    All polygons are simplified by the same tolerance. The smallest tolerance is used with which they have at most
-    MAX_CORNERS corners together; it is at most `simplify_m` metres.
+    All polygons are simplified by the same tolerance: the smallest one, up to `simplify_m` metres, with which they have
+    at most MAX_CORNERS corners together.
 
     At first, no simplified ring may cross itself. If no tolerance is sufficient, the tolerances are tried again: now
     rings may cross themselves, and a ring that would vanish is replaced by a box (rule HD10). Return None if even then
@@ -217,7 +221,7 @@ class Corners:
     """The corners of a ring as they would be published, with tests that decide whether it may be published."""
 
     def __init__(self, lng: Floats, lat: Floats) -> None:
-        """Make a ring from the longitudes and latitudes of a closed ring. Repeated corners are removed."""
+        """Make a ring from the longitudes and latitudes of a closed ring, without repeated corners."""
         self.lng, self.lat = _unique_spelling(np.round(lng, DECIMALS), np.round(lat, DECIMALS))
         apart = np.flatnonzero((np.diff(self.lng) != 0) | (np.diff(self.lat) != 0))
         apart = np.append(apart, 0)  # the last corner is the first

@@ -243,16 +243,15 @@ def cover(lat: float, lng: float, radius_m: float, resolution: int) -> list[tupl
     """Return ranges of H3 cells that together contain the cell of every point in a circle.
 
     The ranges are pairs (first, last) in ascending order, of cells at `resolution`. They may contain more cells than
-    necessary, but never fewer. They contain all descendants of a coarser cell, the one at the circle's centre, and of
-    its neighbours. The coarser cells have the finest resolution at which the radius is at most half an average edge.
+    necessary, but never fewer. They contain all descendants of the coarser cell at the circle's centre, and of that
+    cell's neighbours. The coarser cells have the finest resolution at which the radius is at most half an average edge.
     That is enough:
 
     - A point within the radius lies in one of these cells if the radius is at most the width of the ring of neighbours.
-    The narrowest ring, close to a pentagon, is 0.70 average edges wide (measured over resolutions 0 to 7).
-
+      The narrowest ring, close to a pentagon, is 0.70 average edges wide (measured over resolutions 0 to 7).
     - The cell of a point may not be a descendant of the coarse cell in which the point lies, because children stick out
-    of their parent (h3geo.org, "Indexing"). They stick out by 0.05 of its circumradius (measured), which is at most 1.1
-    average edges. Half an average edge is less than 0.70 - 0.05 * 1.1.
+      of their parent (h3geo.org, "Indexing"). They stick out by 0.05 of its circumradius (measured), which is at most
+      1.1 average edges. Half an average edge is less than 0.70 - 0.05 * 1.1.
     """
     coarse = sum(2 * radius_m <= edge_m for edge_m in _EDGES_M[: resolution + 1]) - 1
     if coarse < 0:

@@ -1,4 +1,4 @@
-"""Polygons on the sphere, and the test whether a place is inside (protocol, rules D4 and D5).
+"""Polygons on the sphere: their area, and whether a place is inside (protocol, rules D4 and D5).
 
 Latitudes and longitudes are in degrees in parameters and results; all other angles are in radians. Edges are the
 shorter arcs of great circles between their ends.
@@ -120,8 +120,8 @@ class SphericalPolygon:
         """Return the area in m², including the strip of width `buffer_m` around the ring.
 
         The ring's area is the sum of the triangles between the centre and each edge (F. Eriksson, "On the Measure of
-        Solid Angles"). The strip's area follows Steiner's formula on the sphere. That is exact for convex rings. In
-        other rings the strip overlaps itself, and the result is too large rather than too small.
+        Solid Angles"). The strip's area is computed by Steiner's formula on the sphere, which is exact for convex
+        rings. In other rings the strip overlaps itself, and the result is too large rather than too small.
         """
         a, b, c = self.corners[:, :-1], self.corners[:, 1:], np.array(self.plane.centre).reshape(3, 1)
         inside = 1 + _dot(a, b) + _dot(b, c) + _dot(c, a)
@@ -204,9 +204,9 @@ def overlap(x: Floats | float, y: Floats | float, margin: Floats | float, low: F
 def winding(x: Floats | float, y: Floats | float, start: Floats, end: Floats) -> NDArray[np.int8]:
     """Return how much each edge on the plane adds to the winding number around each point (D. Sunday's algorithm).
 
-    An edge adds 1 if it crosses the ray from the point to the right upwards, -1 if it crosses it downwards, else 0.
-    `start` and `end` are the ends of the edges, (2, …). The arguments are broadcast. The result is 0 for a point that
-    is NaN.
+    Consider the ray from the point to the right: an edge adds 1 if it crosses this ray upwards, -1 if it crosses it
+    downwards, else 0. `start` and `end` are the ends of the edges, (2, …). The arguments are broadcast. The result is 0
+    for a point that is NaN.
     """
     (x0, y0), (x1, y1) = start, end
     left = (x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)

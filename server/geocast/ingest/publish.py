@@ -247,9 +247,9 @@ class Publishing:
         publisher: Requester | None = None,
         alert_id: str | None = None,
     ) -> _R:
-        """Return the parsed request, by calling `parse`.
+        """Parse a request by calling `parse`, and return it.
 
-        If that fails, raise Problem (422) with every rule of the protocol's sections 2 and 3 that the body breaks.
+        If it is invalid, raise Problem (422) with every rule of the protocol's sections 2 and 3 that the body breaks.
 
         `publisher` is the publisher whose limits apply; None for a cancel, to which no limits apply. `alert_id` is the
         id of the alert to revise; None for the first revision and for a cancel.

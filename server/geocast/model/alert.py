@@ -47,7 +47,7 @@ class Circle:
     radius_m: float
 
     def to_map(self) -> dict[str, Any]:
-        """Return the circle in the JSON form in which it is stored, and sent to subscribers."""
+        """Return the circle in the JSON form in which it is stored and sent to subscribers."""
         return {"type": "circle", "lat": self.lat, "lng": self.lng, "radius_m": self.radius_m}
 
 
@@ -63,7 +63,7 @@ class Polygon:
     buffer_m: float = 0.0
 
     def to_map(self) -> dict[str, Any]:
-        """Return the polygon in the JSON form in which it is stored, and sent to subscribers.
+        """Return the polygon in the JSON form in which it is stored and sent to subscribers.
 
         This is a GeoJSON geometry (RFC 7946), with the member `buffer_m` unless it is 0.
         """
@@ -81,7 +81,7 @@ class OtherShape:
     members: Mapping[str, Any]  # all members, `type` included; both MessagePack and JSON can represent them
 
     def to_map(self) -> dict[str, Any]:
-        """Return the members of the shape unchanged, as they are stored, and sent to subscribers."""
+        """Return the members of the shape unchanged, as they are stored and sent to subscribers."""
         return dict(self.members)
 
 
@@ -117,7 +117,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalProof:
-    """Proves that reviewers approved an entry of the log: a form, with their signatures (rules AP).
+    """The proof that reviewers approved an entry of the log: a form, with their signatures (rules AP).
 
     The form is the text that the reviewers signed. It has the content of the entry.
     """
@@ -350,14 +350,14 @@ class OtherKind:
 
 @dataclass(frozen=True, slots=True)
 class Untrusted(OtherKind):
-    """An entry that lacks the approval by reviewers which this process requires (rule NC3).
+    """An entry that was not approved by reviewers as this process requires (rule NC3).
 
     It is sent to nobody. Like an entry of an unknown kind, it has a number in the alert's history. But if the log loses
     it, it is not put back.
 
     `said` is the entry as its form (the text that reviewers sign) describes it; if it has no form, the entry as it was
-    read. `said` is None if the form can't be read or belongs to another entry. If there is `said`, the entry counts
-    when later entries of the alert are checked (rule HD1), and publishers can still cancel it (rule HD7).
+    read. `said` is None if the form can't be read or belongs to another entry. An entry that has `said` counts when
+    later entries of the alert are checked (rule HD1), and publishers can still cancel it (rule HD7).
     """
 
     said: Entry | None = field(default=None, compare=False, repr=False)

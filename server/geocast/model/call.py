@@ -36,9 +36,9 @@ class CallEntry(OtherKind):
 
     Code that only knows alerts treats it as an entry of an unknown kind.
 
-    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is the number under which the entry
-    was encrypted, if that is not its present number, else 0. The numbers differ if the log has lost a `claim` or an
-    `end`, and the entry was put back under a higher number (rules RV7 and RZ3).
+    `ends_at` equals the call's `expires_at` in all entries of a call. `sealed_as` is 0 if the entry was encrypted under
+    its present number. But if the log loses a `claim` or an `end`, the entry is put back under a higher number (rules
+    RV7 and RZ3); then `sealed_as` is the number under which it was encrypted.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""Chooses which of an alert's texts, each in its own language, a subscriber is sent (rule LA3).
+"""Chooses, for each subscriber, one of an alert's texts, which are in several languages (rule LA3).
 
 A language tag is a tag of RFC 5646: a language and up to three subtags ("zh-Hant-TW"). Tags are compared without regard
 to case. Subtags are compared as a whole: "zh-Ha" is not a prefix of "zh-Hant".

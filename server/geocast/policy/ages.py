@@ -58,7 +58,7 @@ CALLS = Words("calls", "the call", "to end a call early, end it")
 def broken_ages(
     facts: PolicyFacts, lasting: Lasting | None, now_ms: int, ends_at: int | None, words: Words, *, first: bool
 ) -> Iterator[Violation]:
-    """Yield the violations, in a request, of the rules on age and expiry (P4 to P6), in this order.
+    """Yield a request's violations of the rules on age and expiry (P4 to P6), in this order.
 
     `first`: whether the request is for a first revision. `ends_at` is the end of the revision that it would follow;
     None if there is none, or if its end is unknown. `lasting` has the limits of the category; if it is None, only P5 is
@@ -112,7 +112,7 @@ def _no_expiry(
     """Yield a violation if no expiry is possible: even the latest one that the category allows is too early.
 
     In this case, another `expires_at` would not help. So the violation names `occurred_at` if the request is for
-    revision 1. A later revision can't change `occurred_at`, so there it names the category.
+    revision 1. A later revision can't change `occurred_at`, so its violation names the category.
     """
     if facts.occurred_at is None:
         return

@@ -21,7 +21,7 @@ _RadiusM = Annotated[float, Field(gt=0, le=MOST_RADIUS_M)]
 class Category(BaseModel):
     """The limits of one category of alerts.
 
-    Radii are in metres, ages and lives in seconds.
+    Radii are in metres, ages and other times in seconds.
 
     `location_resolution` is the H3 resolution of the published centre. `polygons` allows polygons, and `simplify_m` is
     how far they may be simplified, in metres. `hold_area_km2` is the largest area that needs no confirmation (P23).

@@ -185,7 +185,7 @@ class Policy(BaseModel):
         covered_km2: float | None = None,
         max_radius_m: float | None = None,
     ) -> list[Violation]:
-        """Return the violations of this policy in a request, in the order of the protocol's table of rules.
+        """Return a request's violations of this policy, in the order of the protocol's table of rules.
 
         `facts` are the parts of the request to which rules apply, and `now_ms` is the time, in ms since 1970.
 

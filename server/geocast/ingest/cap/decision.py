@@ -151,7 +151,7 @@ class FoundAlert:
 
     @property
     def sent(self) -> int:
-        """The time when the CAP message was sent from which the last revision was made, in ms since 1970."""
+        """The send time of the CAP message from which the last revision was made, in ms since 1970."""
         return self.revision.alert.approval.approved_at
 
     @property
@@ -175,11 +175,9 @@ class Decision:
 
     The steps are taken in this order, so that a replaced alert never ends before the new alert exists (CP20):
 
-    1. `publish`: publish new alerts for these parts of the message (counted from 1), with ids made from `first_id`; or
-    `revise`: append a revision to this alert;
-
+    1. `publish`: publish new alerts for these parts of the message (counted from 1), with ids made from `first_id`;
+       or `revise`: append a revision to this alert;
     2. `cancel`: cancel these alerts;
-
     3. `tombstones`: append a tombstone (a cancel that is the only entry of its id) at each of these ids.
 
     `into` is the id of the alert that takes the place of the cancelled ones; "" if there is none. The log remembers the
@@ -419,7 +417,7 @@ class _RelatedAlerts:
         return False, live if self.facts.sent > newest else []
 
     def _names_current_message_of(self, alert: FoundAlert) -> bool:
-        """Return whether the message names the one from which the last revision of `alert` was made.
+        """Return whether the message names the message from which the last revision of `alert` was made.
 
         A message counts as naming all earlier messages with its own name, even without a reference. Example: an issuer
         sends every update under the name of the first message, with a later `sent` (CP12).

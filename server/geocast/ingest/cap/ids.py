@@ -24,9 +24,9 @@ def base(source: str, sender: str, identifier: str) -> str:
 
 
 def generation(base_id: str, number: int) -> str:
-    """Return the id of the `number`th message with one name that was published as new, counted from 1.
+    """Return the id for the `number`th of the messages with one name that were published as new, counted from 1.
 
-    `base_id` is the id of the first such message.
+    `base_id` is the id for the first of these messages.
     """
     return base_id if number == 1 else f"{base_id}:{number}"
 

@@ -319,7 +319,10 @@ def _facts_of(message: CapMessage, source: CapSource, *, cancels: bool) -> Messa
 
 
 class PlannedEntries:
-    """The entries that a decision on a message appends to the log, in their order, and the answer to the message."""
+    """The entries that a decision on a message will append to the log, and the answer to the message.
+
+    The entries are in the order in which they are appended.
+    """
 
     def __init__(
         self, reading: MessageReading, decision: Decision, source: CapSource, policy: Policy, now_ms: int

@@ -194,8 +194,8 @@ def _between(tokens: TokenList, at: int) -> Span | None:
 def _where(tokens: TokenList, at: int) -> Span | None:
     """Find a crossing such as "where Elm ends at Oak Street", whose word "where" is token `at`.
 
-    Return its range of tokens, or None if there is no crossing. If both streets are only names, the words must say that
-    they meet.
+    Return its range of tokens, or None if there is no crossing. If both streets are only names ("Elm"), the words must
+    say that the streets meet.
     """
     end = _name(tokens, at + 1)
     if end is None:

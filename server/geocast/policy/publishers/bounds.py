@@ -58,7 +58,7 @@ class Bounds:
         return self.jurisdiction is None or self.jurisdiction.covers(corners)
 
     def violations(self, facts: PolicyFacts, outside_jurisdiction: Sequence[OutsideShape]) -> list[Violation]:
-        """Return the violations of these limits in a request: limits (P21) first, then the jurisdiction (P22).
+        """Return a request's violations of the limits (P21) and of the jurisdiction (P22), in this order.
 
         `outside_jurisdiction` has the shapes of the request for which `contains` or `covers` has returned False. Radii
         are not checked here: the policy checks them against the smaller of its own limit and the publisher's. A field
