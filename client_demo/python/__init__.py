@@ -1,6 +1,6 @@
 """The client library: receive the alerts around you, or publish alerts. It imports no other package of client_demo.
 
-    listening    client (asyncio shell) -> link (one connection), holdings (the alerts that are held, and changes),
+    listening    client (asyncio shell) -> link (one connection), holdings (the alerts that the client has),
                  calls (a responder's calls and answers), reconnect (when to reconnect), verify (approval signatures)
     publishing   publisher, and dispatcher for calls -> api (one HTTP request with its retries)
     shared       geo (the sphere), times, wire (JSON and MessagePack)

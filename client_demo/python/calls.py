@@ -1,4 +1,7 @@
-"""The calls that a responder holds, with their tasks and the responder's answers. Does no I/O; callers pass the time.
+"""Keeps the calls for help of a responder, with the tasks and the responder's answers.
+
+It does no I/O, and has no clock: callers pass the time. A *seat* is a place among the responders who go to a call; who
+has one is sent a *task*, which has the exact place.
 
 Rule 1  A higher revision replaces a lower one, a `call` by a `call` and a `task` by a `task`; every other revision is
         ignored.
@@ -39,7 +42,7 @@ State = Literal["aed", "arrived"]
 
 
 class CallKind(StrEnum):
-    """The kind of a change of a call."""
+    """The kind of a change of a call for help, as it concerns one responder."""
 
     CALL = "call"  # the call is new, its content has changed, or a seat is free again
     TASK = "task"  # this responder has a seat, and the task says where to go
@@ -48,10 +51,10 @@ class CallKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallChange:
-    """One change to show to a responder: the call and the task as they are held now, each None when it is not known.
+    """One change to show to a responder: the call and the task as they are now, or None if they are not known.
 
-    After STANDDOWN there is no task: remove its place from the screen, and the notifications too. `reason` is the
-    server's, or "expired" when the call reached its end; the server sends no message for that.
+    After STANDDOWN there is no task: remove its place from the screen, and from notifications. `reason` is the reason
+    that the server gave. It is "expired" if the call reached its end, for which the server sends no message.
     """
 
     kind: CallKind
@@ -107,7 +110,11 @@ def _text(value: object, name: str) -> str:
 
 
 class Calls:
-    """The calls of one responder. `own_ms` is the client's own clock, `now_ms` the server's time at that moment."""
+    """Keeps the calls for help of one responder, with the tasks and the responder's answers.
+
+    In all methods, `own_ms` is the time of the client's own clock, and `now_ms` the server's time at the same moment,
+    both in ms.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, _Held] = {}
@@ -120,31 +127,37 @@ class Calls:
         return len(self._held)
 
     def call(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the newest revision of this call that was received; None if the call is not held."""
+        """Return the newest revision of a call that was received; None if there is no such call, or if it is over."""
         held = self._held.get(call_id)
         return None if held is None else held.call
 
     def task(self, call_id: str) -> Mapping[str, Any] | None:
-        """Return the task, which says where to go; None without a seat."""
+        """Return the task of this responder in a call, which says where to go; None if the responder has no seat.
+
+        A seat is a place among the responders who go.
+        """
         held = self._held.get(call_id)
         return None if held is None else held.task
 
     def tasks(self) -> list[Mapping[str, Any]]:
-        """Return all tasks that are held, usually at most one."""
+        """Return all tasks of this responder. There is usually at most one."""
         return [held.task for held in self._held.values() if held.task is not None]
 
     def ringing(self) -> list[Mapping[str, Any]]:
-        """Return the held calls for which there is no task."""
+        """Return the calls for which this responder has no task (yet)."""
         return [held.call for held in self._held.values() if held.call is not None and held.task is None]
 
     def unanswered(self, call_id: str) -> bool:
-        """Return whether an accept, or the decline of a seat, still waits for the server's answer."""
+        """Return whether an answer to this call still waits for the server's reply.
+
+        Such an answer is an accept, or the decline of a seat.
+        """
         return call_id in self._answers
 
     # ---- messages from the server; incomplete ones raise KeyError, TypeError or ValueError ----------------------
 
     def take_call(self, call: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Store the call of a `call` message and return the changes to show."""
+        """Store the call in a `call` message, and return the changes to show."""
         key, revision = _text(call["id"], "id"), _whole(call["revision"], "revision")
         expires_at = parse_time(call["expires_at"])
         keep_until = own_ms + min(MAX_LIFE_MS, max(0, expires_at - parse_time(call["issued_at"])))
@@ -161,9 +174,9 @@ class Calls:
         return [self._change(CallKind.CALL, key)]
 
     def take_task(self, task: Mapping[str, Any], own_ms: int, now_ms: int) -> list[CallChange]:
-        """Store a `task` message and return the changes to show.
+        """Store the task in a `task` message, and return the changes to show.
 
-        All devices of a person get the task, whichever of them accepted.
+        The server sends the task to all devices of a person, not only to the device on which the person has accepted.
         """
         key, revision = _text(task["id"], "id"), _whole(task["revision"], "revision")
         expires_at, place = parse_time(task["expires_at"]), task["place"]
@@ -186,9 +199,9 @@ class Calls:
         return [self._change(CallKind.TASK, key)]
 
     def take_standdown(self, message: Mapping[str, Any]) -> list[CallChange]:
-        """Remove the call of a `standdown` message and return the changes to show.
+        """Remove the call that a `standdown` message names, and return the changes to show.
 
-        The message has no effect if the call is neither held nor answered.
+        There are none if the call is not known, and this responder has not answered it.
         """
         key, reason = _text(message["id"], "id"), _text(message["reason"], "reason")
         held, answer = self._held.pop(key, None), self._answers.pop(key, None)
@@ -201,9 +214,9 @@ class Calls:
     # ---- the person's answers, which `due` returns for sending ----------------------------------------------------
 
     def accept(self, call_id: str, eta_s: int | None, own_ms: int) -> None:
-        """Accept a call, arriving in `eta_s` seconds.
+        """Accept a call. `eta_s` is the time until the responder arrives, in seconds; None if it is unknown.
 
-        Raises ValueError for an `eta_s` out of range or a malformed id.
+        Raise ValueError if `eta_s` is out of range, or if the id is malformed.
         """
         _checked(call_id)
         if eta_s is not None and (isinstance(eta_s, bool) or not 0 <= eta_s <= MAX_ETA_S):
@@ -214,7 +227,10 @@ class Calls:
         self._answers[call_id] = _Answer({"type": "accept", "id": call_id, **eta}, own_ms, self._until(call_id, own_ms))
 
     def decline(self, call_id: str, own_ms: int) -> None:
-        """Decline a call and drop it; after an accept this frees the seat. Raises ValueError for a malformed id."""
+        """Decline a call, and remove it. If the responder has a seat, the seat is given back.
+
+        Raise ValueError if the id is malformed.
+        """
         until, message = self._until(call_id, own_ms), {"type": "decline", "id": _checked(call_id)}
         held, answer = self._held.pop(call_id, None), self._answers.pop(call_id, None)
         _remember(self._declined, call_id, None)
@@ -226,7 +242,10 @@ class Calls:
             self._once.append(message)
 
     def report(self, call_id: str, state: State, own_ms: int) -> None:
-        """Report `aed` (I have a defibrillator) or `arrived`. Raises ValueError without a seat or for another state."""
+        """Report the responder's progress: `aed` (I have a defibrillator) or `arrived`.
+
+        Raise ValueError if the responder has no task in this call, or if `state` is something else.
+        """
         held = self._held.get(call_id)
         if state not in get_args(State):
             raise ValueError(f"state: one of {', '.join(get_args(State))} is needed")
@@ -237,9 +256,10 @@ class Calls:
     # ---- time ----------------------------------------------------------------------------------------------------
 
     def connected(self, own_ms: int) -> None:
-        """Schedule the answers and reports for sending again on a new connection (Rules 2 and 6).
+        """Schedule all answers and reports for sending on a new connection (Rules 2 and 6).
 
-        Declines without a seat are dropped: if the server sends the call again, `take_call` declines it again (Rule 3).
+        Declines by a responder who has no seat are not sent again: if the server sends the call again, `take_call`
+        declines it again (Rule 3).
         """
         self._once.clear()
         for answer in self._answers.values():
@@ -248,7 +268,7 @@ class Calls:
             held.report_at = None if held.report is None else max(own_ms, held.next_report_at)
 
     def due(self, own_ms: int) -> list[Message]:
-        """Return the messages to send now, and count them as sent."""
+        """Return the messages to send now, and record that they are sent."""
         messages, self._once = self._once, []
         for answer in self._answers.values():
             if answer.at <= own_ms and answer.left != 0:
@@ -261,7 +281,10 @@ class Calls:
         return messages
 
     def next_due(self) -> int | None:
-        """Return when, by the client's own clock, `due` has a message to send; None if nothing waits."""
+        """Return the time at which `due` will have a message to send; None if no message waits.
+
+        The time is that of the client's own clock, in ms.
+        """
         if self._once:
             return 0
         answers = [answer.at for answer in self._answers.values() if answer.left != 0]
@@ -269,15 +292,16 @@ class Calls:
         return min(answers + reports, default=None)
 
     def next_expiry(self, ahead_ms: int) -> int | None:
-        """Return when, by the client's own clock, `expire` must be called; None if nothing ends.
+        """Return the time at which `expire` must be called next; None if nothing can expire.
 
-        `ahead_ms` is the server's clock minus the client's own clock.
+        The time is that of the client's own clock, in ms. `ahead_ms` is the server's clock minus the client's own
+        clock.
         """
         held = [min(each.expires_at - ahead_ms, each.keep_until) for each in self._held.values()]
         return min(held + [answer.until for answer in self._answers.values()], default=None)
 
     def expire(self, own_ms: int, now_ms: int) -> list[CallChange]:
-        """Drop calls that are over by either clock, with their answers, and return the changes (Rule 4)."""
+        """Remove calls that have ended by either clock, with their answers, and return the changes (Rule 4)."""
         for key in [key for key, answer in self._answers.items() if answer.until <= own_ms]:
             del self._answers[key]
         over = [key for key, each in self._held.items() if each.expires_at <= now_ms or each.keep_until <= own_ms]
@@ -288,9 +312,9 @@ class Calls:
         return changes
 
     def holding(self, limit: int) -> dict[str, int]:
-        """Return id -> highest revision of the held calls, which go first into the `holding` of a `hello` (RU3).
+        """Return the calls to list in the `holding` of a `hello`: a dict from id to highest revision (RU3).
 
-        At most `limit` entries: calls with a task first, then those that end last.
+        It has at most `limit` entries: calls with a task first, then those that end last.
         """
         first = sorted(self._held, key=lambda key: (self._held[key].task is None, -self._held[key].expires_at))
         return {key: self._held[key].revision for key in first[:limit]}

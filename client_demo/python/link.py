@@ -23,11 +23,11 @@ MESSAGES_PER_S, BURST = 8.0, 200  # below the server's 10 and 300, which also co
 
 
 class ClientError(Exception):
-    """Raised if reconnecting makes no sense or a request was refused. The text is one line for a person."""
+    """Raised if reconnecting makes no sense, or if a request was refused. The text is one line for a person."""
 
 
 class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours)
-    """Raised if the server answered a `move`, `filter` or `token` with an `error` and applied none of it."""
+    """Raised if the server has answered a `move`, `filter` or `token` with an `error`. Nothing of it was applied."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"the server refuses this: {detail} ({code})")
@@ -35,21 +35,24 @@ class RequestRefused(ClientError):  # noqa: N818 (an answer, not a fault of ours
 
 
 class Pace:
-    """A token bucket that a message may overdraw; the message then waits. Times are in seconds, from any clock."""
+    """Limits how fast messages are sent, by a token bucket.
+
+    Each message takes one token. If no tokens are left, the message has to wait. Times are in seconds, from any clock.
+    """
 
     def __init__(self, per_s: float, burst: int) -> None:
         self._per_s, self._burst = per_s, burst
         self._left, self._at = float(burst), 0.0
 
     def wait_s(self, now: float) -> float:
-        """Take one token and return the seconds to wait before the message may be sent."""
+        """Take one token for a message, and return how long the message has to wait, in seconds."""
         self._left = min(self._burst, self._left + (now - self._at) * self._per_s) - 1
         self._at = now
         return max(0.0, -self._left / self._per_s)
 
 
 class Link:
-    """One connection, from `hello` to its end."""
+    """One WebSocket connection to the server, from the `hello` to its end."""
 
     def __init__(self, socket: ClientConnection, wire: Wire, take: Callable[[Message], None], pong_s: float) -> None:
         self._socket, self._wire, self._take, self._pong_s = socket, wire, take, pong_s
@@ -62,7 +65,10 @@ class Link:
         self._pace = Pace(MESSAGES_PER_S, BURST)
 
     async def greet(self, hello: Message) -> Message:
-        """Send the hello and return the welcome. Raises ClientError for any other first message."""
+        """Send the `hello`, and return the server's `welcome`.
+
+        Raise ClientError if the server's first message is not a `welcome`.
+        """
         await self._send(hello)
         async with asyncio.timeout(WELCOME_S):
             welcome = self._read(await self._socket.recv())
@@ -71,16 +77,19 @@ class Link:
         return welcome
 
     async def talk(self, heartbeat_s: float) -> None:
-        """Send queued messages and pass on received ones until the connection ends."""
+        """Send the queued messages, and pass on the received ones, until the connection ends."""
         await first_to_end(self._listen(heartbeat_s), self._speak())
 
     def say(self, message: Message) -> None:
-        """Queue a message for sending soon."""
+        """Queue a message before all messages that were queued by `say_later`."""
         self._urgent.append(message)
         self._wake()
 
     def say_later(self, message: Message) -> None:
-        """Queue a message behind all others, such as one of many acknowledgements."""
+        """Queue a message behind all others.
+
+        This is for messages that come in large numbers, such as acknowledgements.
+        """
         self._later.append(message)
         self._wake()
 
@@ -89,11 +98,14 @@ class Link:
         self._waiting.set()
 
     async def said_all(self) -> None:
-        """Wait until the queue of messages is empty."""
+        """Wait until all queued messages are sent."""
         await self._is_quiet.wait()
 
     async def ask(self, message: Message) -> None:
-        """Send a request and wait for its `ok`, or for the end of the connection. Raises RequestRefused."""
+        """Send a request, and wait for its `ok`, or for the end of the connection.
+
+        Raise RequestRefused if the server answers with an `error`.
+        """
         self._refs += 1
         ref = self._refs
         answer = self._asked[ref] = asyncio.get_running_loop().create_future()
@@ -108,7 +120,10 @@ class Link:
         self._socket.transport.abort()
 
     def let_go(self) -> None:
-        """Release all waiting requests after the connection has ended, because the next `hello` contains them all."""
+        """Let all requests that wait for an answer return, after the connection has ended.
+
+        They need no answer any more, because the next `hello` has their content.
+        """
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_result(None)
@@ -134,7 +149,11 @@ class Link:
                 self._take(message)
 
     async def _receive(self, heartbeat_s: float) -> str | bytes:
-        """Return the next frame. After `heartbeat_s` of silence send a ping, and wait `pong_s` more."""
+        """Return the next frame.
+
+        If none arrives for `heartbeat_s` seconds, send a ping, and wait for `pong_s` more seconds. Raise TimeoutError
+        if still none arrives.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(heartbeat_s):
                 return await self._socket.recv()
@@ -143,7 +162,10 @@ class Link:
             return await self._socket.recv()
 
     def _read(self, frame: str | bytes) -> Message | None:
-        """Return the message in a frame; log a warning and return None for a frame without a valid message."""
+        """Return the message in a frame.
+
+        If the frame has no valid message, log a warning and return None.
+        """
         try:
             message = self._wire.decode(frame)
             return message if isinstance(message["type"], str) else None
@@ -152,7 +174,10 @@ class Link:
             return None
 
     def _answers(self, message: Message) -> bool:
-        """Give an `ok` or `error` to the request that waits for it, and return whether there was one."""
+        """If a message is the `ok` or `error` for a waiting request, wake the request.
+
+        Return whether the message was such an answer.
+        """
         ref = message.get("ref")
         answer = self._asked.get(ref) if isinstance(ref, int) else None
         if message["type"] not in ("ok", "error") or answer is None or answer.done():
@@ -165,7 +190,10 @@ class Link:
 
 
 async def first_to_end(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run coroutines concurrently until one ends; cancel the others, and raise the error of the first."""
+    """Run coroutines concurrently until one of them ends, and cancel the others.
+
+    If the one that has ended has raised an error, raise this error.
+    """
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

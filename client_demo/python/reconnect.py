@@ -1,4 +1,6 @@
-"""Decisions about reconnecting, from the protocol's table "Close codes". Does no I/O and has no clock or randomness.
+"""Decides whether and when a client reconnects, by the protocol's table "Close codes".
+
+It does no I/O, and has neither a clock nor randomness of its own.
 
 Rule 1  The code decides, never the text. A code that is not in the table means: within the window.
 Rule 2  The delay is random over the whole window ("full jitter"), so that a node's clients return spread out.
@@ -20,7 +22,7 @@ NO_CLOSE_FRAME = 1006
 
 
 class After(Enum):
-    """The action after a connection has ended."""
+    """What a client does after a connection has ended."""
 
     NEVER = "do not reconnect"
     WINDOW = "reconnect within the window"
@@ -53,15 +55,16 @@ HOPELESS_STATUS = {400, 403, 404, 405, 426}
 
 
 def after_close(code: int) -> After:
-    """Return the action after a close with this code."""
+    """Return what to do after the server has closed the connection with this code."""
     return CLOSE_CODES.get(code, (After.WINDOW, ""))[0]
 
 
 def after_refusal(status: int, welcomed_before: bool) -> After:
-    """Return the action after a handshake that was answered with this HTTP status.
+    """Return what to do after the server has answered the WebSocket handshake with this HTTP status.
 
-    After a first welcome the URL is known to be right. A proxy in between may then be at fault, and giving up would
-    leave somebody without alerts.
+    `welcomed_before`: whether the server has sent a `welcome` at this URL before. Then the URL is known to be right,
+    and a proxy in between may be at fault. In this case the client always reconnects, because giving up would leave
+    somebody without alerts.
     """
     if status in HOPELESS_STATUS and not welcomed_before:
         return After.NEVER
@@ -69,7 +72,7 @@ def after_refusal(status: int, welcomed_before: bool) -> After:
 
 
 def meaning(code: int) -> str:
-    """Return the meaning of a close code in words."""
+    """Return in words what a close code means."""
     return CLOSE_CODES.get(code, (After.WINDOW, f"closed with code {code}"))[1]
 
 
@@ -82,7 +85,7 @@ def _is_window(min_ms: float, max_ms: float) -> bool:
 
 
 class Backoff:
-    """The delays between attempts to connect. `draw` gives floats in [0, 1)."""
+    """Computes the delays between attempts to connect. `draw` returns random floats in [0, 1)."""
 
     def __init__(self, draw: Callable[[], float]) -> None:
         self._draw = draw
@@ -91,7 +94,7 @@ class Backoff:
         self._last: After | None = None
 
     def welcomed(self, min_ms: object, max_ms: object) -> None:
-        """Take the `retry` window of a `welcome`, if it is valid (Rule 3), and reset the delays in any case."""
+        """Reset the delays after a `welcome`, and use its window `retry` from now on, if it is valid (Rule 3)."""
         if _is_number(min_ms) and _is_number(max_ms) and _is_window(min_ms, max_ms):
             self._window = min_ms / 1000, max_ms / 1000
         self._min_s, self._max_s = self._window
@@ -99,7 +102,11 @@ class Backoff:
             self._last = None  # the new token worked, so after the next 4401 a token is fetched at once again
 
     def delay_s(self, after: After, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, and double the window's upper end for the next time."""
+        """Return the number of seconds to wait before the next attempt.
+
+        The window for the next delay is then longer: its upper end is doubled. `after` is what the last connection's
+        end requires, and `retry_after_s` the least number of seconds that the server has asked for.
+        """
         again, self._last = after is self._last, after
         if not again and after in (After.AT_ONCE, After.NEW_TOKEN):
             return retry_after_s

@@ -66,13 +66,17 @@ class _Approval:
 
 
 class Verifier:
-    """A verifier with the settings that a client pins: keys, deployment, and numbers of approvals (C11)."""
+    """Verifies that alerts and cancels were signed by enough reviewers.
+
+    The client pins its settings: the reviewers' keys, the deployment, and the numbers of approvals (C11).
+    """
 
     def __init__(self, keys: Mapping[str, Any], audience: str, *, approvals: int, cancel_approvals: int = 1) -> None:
-        """Pin a JWKS of reviewers, as in the operator's `--reviewers`.
+        """Pin the keys of the reviewers, given as a JWKS as in the operator's `--reviewers`, and the other settings.
 
-        `cancel_approvals` of 0 accepts unsigned cancels too. Raises ClientError with a line that names the invalid
-        option.
+        `audience` is the name of the deployment. `approvals` and `cancel_approvals` are the numbers of reviewers who
+        must sign an alert and a cancel; if `cancel_approvals` is 0, unsigned cancels are accepted. Raise ClientError,
+        with a line that names the setting, if a setting is invalid.
         """
         if not audience or not isinstance(audience, str):
             raise ClientError("audience: the name of the deployment is needed, as the forms have it in `aud`")
@@ -84,7 +88,10 @@ class Verifier:
             raise ClientError("keys: there is none")
 
     def read(self, message: Message) -> Message:
-        """Return an `alert` or `cancel` message as its proof has it, and any other unchanged. Raises Untrusted."""
+        """Return an `alert` or `cancel` message with only the content that its proof confirms.
+
+        Other messages are returned unchanged. Raise Untrusted if the message must be dropped.
+        """
         kind = message["type"]
         if kind not in ("alert", "cancel"):
             return message
@@ -117,7 +124,10 @@ class Verifier:
         return {"type": kind, **taken, "cancelled_at": max(times, default=beside.get("cancelled_at"))}
 
     def _belongs(self, kind: str, said: Mapping[str, Any], beside: Mapping[str, Any]) -> bool:
-        """Return whether the form is meant for this deployment and for the message that it came with (C12)."""
+        """Return whether a form is meant for this deployment and for the message with which it arrived (C12).
+
+        `said` is the content of the form, and `beside` that of the message.
+        """
         revision, number = said.get("revision"), beside.get("revision")
         if type(revision) is not int or type(number) is not int:
             return False
@@ -126,7 +136,10 @@ class Verifier:
         return is_for_us and isinstance(said.get("id"), str) and said["id"] == beside.get("id") and is_number
 
     def _approval(self, form: bytes, signature: object) -> _Approval | None:
-        """Return the signer of `form` and the time; None if the key is not known (Rule 3)."""
+        """Return who signed `form`, and when; None if the signer's key is not known (Rule 3).
+
+        Raise _Reason if the signature is wrong or malformed.
+        """
         protected, signed = _texts(signature)
         header = _parse(_bytes(protected), "signature")
         kid, iat = header.get("kid"), header.get("iat")
@@ -142,14 +155,17 @@ class Verifier:
 
 
 class _Reason(Exception):  # noqa: N818
-    """Raised with the reason why a message must be dropped."""
+    """Raised with the reason for which a message must be dropped, such as "signature"."""
 
 
 # ---- the parts of a proof --------------------------------------------------------------------------------------------
 
 
 def _parts(proof: object) -> tuple[bytes, list[object]]:
-    """Return the form's bytes and the signatures."""
+    """Return the form (the signed text) of a proof as bytes, and the proof's signatures.
+
+    Raise _Reason if the proof is malformed.
+    """
     if isinstance(proof, Mapping):
         form, signatures = proof.get("form"), proof.get("signatures")
         if isinstance(form, str) and isinstance(signatures, list) and 1 <= len(signatures) <= MAX_SIGNATURES:
@@ -171,7 +187,7 @@ def _texts(signature: object) -> tuple[str, str]:
 
 
 def _parse(text: bytes, reason: str) -> dict[str, Any]:
-    """Return the map that this JSON text contains. Raises _Reason with `reason` for anything else."""
+    """Return the JSON object in `text` as a dict. Raise _Reason with `reason` if there is none."""
     try:
         found = json.loads(text.decode(), parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -186,7 +202,10 @@ def _no_number(name: str) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    """Return the bytes of base64url text without padding (RFC 7515, 2). Raises _Reason."""
+    """Return the bytes that base64url text without padding encodes (RFC 7515, 2).
+
+    Raise _Reason if the text is not base64url.
+    """
     try:
         return decoded(text)
     except ValueError:
@@ -203,7 +222,10 @@ def _count(name: str, value: object, least: int) -> int:
 
 
 def _keys(jwks: object) -> Iterator[tuple[str, _Key]]:
-    """Yield the keys of a JWKS by `kid`. Raises ClientError for a malformed JWKS."""
+    """Yield the keys of a JWKS, each as a pair of its `kid` and the key.
+
+    Raise ClientError if the JWKS is malformed.
+    """
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
     if not isinstance(keys, list):
         raise ClientError('keys: a JWKS is needed, {"keys": […]}')
@@ -234,7 +256,10 @@ def _key(jwk: object, where: str) -> tuple[str, _Key]:
 
 
 def _checker(raw: bytes) -> _Check:
-    """Return a function that checks signatures by this key. Raises ClientError if `cryptography` is missing."""
+    """Return a function that checks signatures made by the key with these bytes.
+
+    Raise ClientError if the library `cryptography` is missing.
+    """
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
