@@ -54,57 +54,58 @@ CANCEL: Json = {
 
 
 def base64url(data: bytes) -> str:
-    """Return bytes as base64url without padding (RFC 7515, 2)."""
+    """Return bytes as base64url text without padding (RFC 7515, 2)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def text(form: Json) -> str:
-    """Return the text of a form that is signed."""
+    """Return a form (what reviewers sign) as the text that is signed."""
     return json.dumps(form, ensure_ascii=False, separators=(",", ":"))
 
 
 def sign(form: str, kid: str, iat: int = IAT, by: str | None = None, **header: object) -> Json:
-    """Return one of the `signatures`.
+    """Return a signature of `form`, in the form of an item of a proof's `signatures`.
 
-    `header` changes its header (None: left out), `by` is the real owner of the key.
+    `header` has members that replace those of the signature's header; a member that is None is left out. `by` is the
+    reviewer whose key really signs, if that is not `kid`.
     """
     members = {"alg": "Ed25519", "typ": "geocast-approval", "kid": kid, "iat": iat} | header
     return sign_header(form, {name: value for name, value in members.items() if value is not None}, by or kid)
 
 
 def sign_header(form: str, header: object, by: str) -> Json:
-    """Return a signature with any header."""
+    """Return a signature of `form` by the key of `by`, with `header` as its header, which may be invalid."""
     protected = base64url(json.dumps(header).encode())
     signature = Ed25519PrivateKey.from_private_bytes(SEEDS[by]).sign(f"{protected}.{base64url(form.encode())}".encode())
     return {"protected": protected, "signature": base64url(signature)}
 
 
 def proof(form: Json | str, *signatures: Json) -> Json:
-    """Return a proof; without `signatures` r-7 and r-9 sign."""
+    """Return a proof: a form with its signatures. If no signatures are given, the reviewers r-7 and r-9 sign."""
     said = form if isinstance(form, str) else text(form)
     return {"form": said, "signatures": list(signatures or (sign(said, SEVEN), sign(said, NINE)))}
 
 
 def alert(proof: object, **beside: object) -> Json:
-    """Return an `alert` message (F9)."""
+    """Return an `alert` message with a proof (F9). `beside` has members of its alert outside the proof."""
     fields = {"id": ALERT["id"], "revision": 2, "issued_at": "2031-05-01T11:59:06.482Z"} | beside
     return {"type": "alert", "alert": fields} | ({} if proof is None else {"proof": proof})
 
 
 def cancel(proof: object, **beside: object) -> Json:
-    """Return a `cancel` message (F9)."""
+    """Return a `cancel` message with a proof (F9). `beside` has members of the message outside the proof."""
     fields = {"type": "cancel", "id": CANCEL["id"], "revision": 3, "cancelled_at": "2031-05-01T12:20:01.003Z"} | beside
     return fields | ({} if proof is None else {"proof": proof})
 
 
 def taken(form: Json, **more: object) -> Json:
-    """Return the alert that a client shows for a form."""
+    """Return the alert that a client must show if the form is proved. `more` replaces some of its members."""
     about = ("v", "what", "aud", "confirm", "location_resolution")
     return {name: value for name, value in form.items() if name not in about} | {"issued_at": APPROVED_AT} | more
 
 
 def called_off(**more: object) -> Json:
-    """Return the members that a client takes from a cancel."""
+    """Return the members of a proved cancel that a client must use. `more` replaces some of them."""
     said = {"id": CANCEL["id"], "revision": 3, "reason": CANCEL["reason"]}
     return said | {"cancelled_at": APPROVED_AT} | more
 
@@ -115,7 +116,7 @@ Case = tuple[
 
 
 def good() -> Iterator[Case]:
-    """Yield messages that a client must show."""
+    """Yield cases with messages that a client must show."""
     form = text(ALERT)
     yield "two reviewers have signed", alert(proof(ALERT)), {"alert": taken(ALERT)}
     yield (
@@ -159,7 +160,7 @@ def good() -> Iterator[Case]:
 
 
 def forged() -> Iterator[Case]:
-    """Yield messages that a client must drop, also after any change by a relay."""
+    """Yield cases with messages that a client must drop, for instance because a relay has changed them."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
 
@@ -210,7 +211,7 @@ def forged() -> Iterator[Case]:
 
 
 def malformed() -> Iterator[Case]:
-    """Yield malformed proofs and headers: a header has exactly four members, and one algorithm."""
+    """Yield cases with malformed proofs and headers. A valid header has exactly four members, and one algorithm."""
     form = text(ALERT)
     by_seven, by_nine = sign(form, SEVEN), sign(form, NINE)
     headers: dict[str, dict[str, Any]] = {
@@ -268,7 +269,7 @@ def malformed() -> Iterator[Case]:
 
 
 def approvals() -> Json:
-    """Return the content of `approvals.json`."""
+    """Return the content of the file `approvals.json`."""
     cases = [*good(), *forged(), *malformed()]
     return {
         "about": "The result of each message in a client that verifies (C11 to C15), with these reviewers and this "

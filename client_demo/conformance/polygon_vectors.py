@@ -23,7 +23,7 @@ OFFSETS_M = (mpf("-40"), mpf("-0.02"), mpf("0.02"), mpf("40"))
 
 
 def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: int) -> list[list[float]]:
-    """Return a random polygon ring around a point, counter-clockwise and without self-crossings."""
+    """Return a random ring around a point, counter-clockwise and without self-crossings."""
     points = []
     for n in range(corners):
         spot = walk(lat, lng, 360 - 360 * (n + dice.random() / 2) / corners, mpf(size_m) * dice.uniform(0.4, 1))
@@ -32,12 +32,12 @@ def ring(dice: random.Random, lat: float, lng: float, size_m: float, corners: in
 
 
 def polygon(corners: list[list[float]], buffer_m: float = 0.0) -> Json:
-    """Return a polygon as a shape of an area."""
+    """Return a polygon in the JSON form of a shape in an area."""
     return {"type": "Polygon", "coordinates": [corners]} | ({"buffer_m": buffer_m} if buffer_m else {})
 
 
 def beside_edges(corners: list[list[float]], beyond_m: mpf) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield points `beyond_m` to the right of the middles of edges, which is outside, and beyond a corner."""
+    """Yield points outside a ring: `beyond_m` metres to the right of the middle of each edge, and beyond a corner."""
     for (a_lng, a_lat), (b_lng, b_lat) in list(pairwise(corners))[:: max(1, len(corners) // 3)]:
         half = distance_m(a_lat, a_lng, b_lat, b_lng) / 2
         middle = walk(a_lat, a_lng, degrees(bearing(a_lat, a_lng, b_lat, b_lng)), half)
@@ -67,7 +67,10 @@ def near_edges() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
-    """Yield cases with the middle, the far side of the earth, many corners, several shapes, a dent, and cells."""
+    """Yield cases for which there is no function of their own.
+
+    These are the middle of a polygon, the far side of the earth, many corners, several shapes, a dent, and cells.
+    """
     dice = random.Random(5)
     for where, (lat, lng) in CENTRES.items():
         shape = polygon(ring(dice, lat, lng, 2_000_000.0, 7))
@@ -95,7 +98,7 @@ def others() -> Iterator[tuple[str, list[Json], list[Json]]]:
 
 
 def polygons() -> Json:
-    """Return the content of `polygons.json`."""
+    """Return the content of the file `polygons.json`."""
     cases = []
     for why, places, area in [*near_edges(), *others()]:
         margins = [margin_m(place, shape) for place in places for shape in area]

@@ -1,7 +1,7 @@
-"""The player, which plays scenarios to a client and reports the results.
+"""Plays scenarios to a client, and reports which duties of a client it meets.
 
-With a command, each scenario has a server and a client process of its own, and several run at a time, because they
-mostly wait. Without a command, scenarios are played one after the other to any client that connects.
+With a command that starts a client, each scenario has a server and a client process of its own. Several are played at a
+time, because they mostly wait. Without a command, scenarios are played one after the other to any client that connects.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ StartClient = Callable[[str, str], AbstractAsyncContextManager[Callable[[], str]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one duty: the outcome, with the faults or the reason why the duty could not be seen."""
+    """The verdict on one duty of a client: the outcome, and the faults (or why the duty could not be seen)."""
 
     duty: str
     outcome: str
@@ -42,7 +42,7 @@ class Verdict:
 
 
 async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
-    """Play one scenario on a running server, and return its findings."""
+    """Play one scenario on a server that is running, and return its findings."""
     findings = Findings()
     server.begin(findings)
     try:
@@ -55,7 +55,7 @@ async def play(scenario: Scenario, server: ScriptedServer) -> Findings:
 
 
 async def play_alone(scenario: Scenario, start: StartClient, host: str, wait_s: float) -> Findings:
-    """Play one scenario to a client that is started for it."""
+    """Play one scenario to a client process that is started for it, and return its findings."""
     server = ScriptedServer(wait_s)
     async with (
         server.serve(host, 0) as address,
@@ -75,7 +75,7 @@ async def play_all(
     wait_s: float,
     jobs: int = JOBS,
 ) -> list[Findings]:
-    """Play all scenarios, `jobs` at a time."""
+    """Play all scenarios, up to `jobs` at a time, and return their findings."""
     free = asyncio.Semaphore(jobs)
 
     async def one(scenario: Scenario) -> Findings:
@@ -86,9 +86,10 @@ async def play_all(
 
 
 def started_by(command: Sequence[str]) -> StartClient:
-    """Return a function that starts this command as a client.
+    """Return a function that starts a client by this command.
 
-    `{url}` and `{token_url}` in the command are filled in; the environment has them too.
+    `{url}` and `{token_url}` in the command are replaced by the addresses of the server. The environment of the client
+    has them, too.
     """
 
     @contextlib.asynccontextmanager
@@ -121,7 +122,7 @@ def _last_line(output: IO[bytes]) -> str:
 
 
 def verdicts(scenarios: Iterable[Scenario], found: Iterable[Findings]) -> list[Verdict]:
-    """Return one verdict for each duty that these scenarios check, or about which something was found."""
+    """Return the verdicts: one for each duty that the played scenarios check, or about which something was found."""
     found = list(found)
     looked_at = {duty for scenario in scenarios for duty in scenario.duties} | {d for f in found for d in f.wrong}
     return [_verdict(duty, found) for duty in DUTIES if duty in looked_at or duty in NOT_OBSERVABLE]
@@ -138,7 +139,7 @@ def _verdict(duty: str, found: Sequence[Findings]) -> Verdict:
 
 
 def table(results: Iterable[Verdict]) -> Table:
-    """Return the verdicts as a table for people."""
+    """Return the verdicts as a table of text for people."""
     shown = Table(box=None, pad_edge=False, header_style="bold underline")
     shown.add_column("duty", no_wrap=True)
     shown.add_column("rules", no_wrap=True)
@@ -154,7 +155,7 @@ def table(results: Iterable[Verdict]) -> Table:
 
 
 def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
-    """Return the verdicts as JSON for programs."""
+    """Return the verdicts as JSON text for programs."""
     duties: list[Mapping[str, Any]] = [
         {
             "duty": verdict.duty,
@@ -170,5 +171,5 @@ def as_json(results: Iterable[Verdict], command: Sequence[str]) -> str:
 
 
 def named(names: Iterable[str]) -> list[Scenario]:
-    """Return the scenarios with these names; all scenarios if there are no names."""
+    """Return the scenarios with these names; all scenarios if no names are given."""
     return [SCENARIOS[name] for name in names] or list(SCENARIOS.values())

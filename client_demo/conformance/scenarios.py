@@ -1,8 +1,8 @@
-"""The scenarios that are played to a client, and the duties that each checks.
+"""The scenarios that are played to a client, and the duties that each of them checks.
 
-A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from the wire are listed as such. A
-correct client may fail by chance: one that draws its delays as the protocol requires fails `window` once in 45,000
-runs, `backoff` once in 11,000 (simulated).
+A duty is met if no scenario that checks it finds a fault. Duties that can't be seen from outside the client are listed
+as such. A correct client may fail by chance: one that draws its delays at random, as the protocol requires, fails
+`window` once in 45,000 runs, and `backoff` once in 11,000 (simulated).
 """
 
 import asyncio
@@ -95,7 +95,7 @@ BUFFER_M = 5020.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A scenario: its name, the duties that it checks, and the function that plays it."""
+    """A scenario: its name, the duties that it checks, and the function that plays it to a client."""
 
     name: str
     duties: tuple[str, ...]
@@ -103,7 +103,10 @@ class Scenario:
 
 
 async def _return(server: ScriptedServer, talk: Talk, code: int, max_ms: int = 300) -> Talk:
-    """Close with a code that means "within the window", and wait for the client. Raises Over if it does not return."""
+    """Close the connection with a code that asks the client to reconnect soon, and wait until it has done so.
+
+    Raise Over if it does not reconnect.
+    """
     within_s = max_ms / 1000 + SLACK_S
     back = await server.back(await talk.close(code), within_s)
     if back is None:
@@ -117,7 +120,7 @@ def _held(talk: Talk) -> dict[str, int]:
 
 
 async def basics(server: ScriptedServer) -> None:
-    """Play a welcome with an unknown field, an unknown message and an unknown shape."""
+    """Play a welcome with an unknown field, a message of an unknown type, and an alert with an unknown shape."""
     talk = await server.client()
     await talk.welcome(mood="good")
     await talk.say({"type": "weather", "outlook": "sunny"})
@@ -208,7 +211,7 @@ async def wrong_clock(server: ScriptedServer) -> None:
 
 
 async def inside(server: ScriptedServer) -> None:
-    """Play alerts at the client's place and far away, and repeat one of them."""
+    """Play alerts at the client's place and far away from it, and repeat one of them."""
     talk = await server.client()
     await talk.welcome()
     await talk.alert("here")
@@ -224,7 +227,7 @@ async def inside(server: ScriptedServer) -> None:
 
 
 async def polygons(server: ScriptedServer) -> None:
-    """Play polygons around and beside the place, some that move, and some for a client that has reconnected."""
+    """Play alerts with polygons: around the client's place and beside it, with revisions, and after a reconnection."""
     talk, found = await server.client(), server.findings
     await talk.welcome()
     await talk.polygon("away", AROUND, inside=False)
@@ -262,7 +265,7 @@ async def polygons(server: ScriptedServer) -> None:
 
 
 async def many(server: ScriptedServer) -> None:
-    """Play 260 alerts with ends in random order."""
+    """Play 260 alerts that end at different times, in random order."""
     ends = random.sample(range(600, 600 + 260), 260)
     talk = await server.client()
     await talk.welcome()
@@ -279,7 +282,7 @@ async def many(server: ScriptedServer) -> None:
 
 
 async def silence(server: ScriptedServer) -> None:
-    """Play a server that is silent, and then one that has stopped answering."""
+    """Play a server that sends nothing for a while, and then one that does not answer any more."""
     heartbeat_s, found = 1.0, server.findings
     talk = await server.client()
     await talk.welcome(heartbeat_s=heartbeat_s)
@@ -297,7 +300,10 @@ async def silence(server: ScriptedServer) -> None:
 
 
 async def window(server: ScriptedServer) -> None:
-    """Close many times: each delay must lie in the window, and together they must cover the window."""
+    """Close the connection many times. Each delay of the client must lie in the window that the server has set.
+
+    All delays together must cover the window.
+    """
     low, high, found = 0.4, 1.0, server.findings
     talk = await server.client()
     delays = []
@@ -319,7 +325,7 @@ async def window(server: ScriptedServer) -> None:
 
 
 async def backoff(server: ScriptedServer) -> None:
-    """Refuse eight connection attempts."""
+    """Refuse eight attempts of the client to connect, so that its delays must grow."""
     found, attempts, high = server.findings, 8, 0.1
     talk = await server.client()
     await talk.welcome(min_ms=50, max_ms=100)
@@ -340,7 +346,7 @@ async def backoff(server: ScriptedServer) -> None:
 
 
 def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
-    """Return a play that closes with a code after which the client must not reconnect."""
+    """Return the play of a scenario: the connection is closed with a code after which no client may reconnect."""
 
     async def play(server: ScriptedServer) -> None:
         talk = await server.client()
@@ -353,7 +359,7 @@ def no_return(code: int) -> Callable[[ScriptedServer], Awaitable[None]]:
 
 
 async def new_token(server: ScriptedServer) -> None:
-    """Play a server that refuses the token."""
+    """Play a server that refuses the client's token, so that the client must fetch another one."""
     talk, found = await server.client(), server.findings
     refused = talk.hello.get("token")
     if refused is None:
@@ -372,7 +378,7 @@ async def new_token(server: ScriptedServer) -> None:
 
 
 async def later(server: ScriptedServer) -> None:
-    """Play an overloaded server, and one that has received too many messages."""
+    """Play a server that is overloaded, and one that has received too many messages."""
     talk, found = await server.client(), server.findings
     for code in (1013, 4429):
         await talk.welcome(min_ms=1500, max_ms=2500)
@@ -392,7 +398,7 @@ async def later(server: ScriptedServer) -> None:
 
 
 async def at_once(server: ScriptedServer) -> None:
-    """Close twice because the client reads too slowly."""
+    """Close the connection twice, with the code for a client that reads too slowly."""
     talk, found = await server.client(), server.findings
     await talk.welcome(min_ms=3000, max_ms=4000)
     await talk.alert("kept")
@@ -435,12 +441,15 @@ async def languages(server: ScriptedServer) -> None:
 
 
 def _is_here(message: Message) -> bool:
-    """Return whether this message has a place that is `here`, so that the client is on duty."""
+    """Return whether a message has a place with `here`, which puts the responder on duty."""
     return any("here" in place for place in message.get("places", []))
 
 
 async def _on_duty(server: ScriptedServer, talk: Talk) -> None:
-    """Welcome a responder and wait for its `here`. Raises Over for a client that is not a responder's."""
+    """Welcome a responder, and wait until the client sends a place with `here`.
+
+    Raise Over if it does not, because it is not a responder's client.
+    """
     await talk.welcome(quals=["cpr"])
     if not _is_here(talk.hello) and await talk.heard(_is_here, SLACK_S) is None:
         raise Over(NO_RESPONDER)
@@ -454,7 +463,7 @@ def _says(kind: str, call_id: str) -> Callable[[Message], bool]:
 
 
 async def _accepted(talk: Talk, call_id: str) -> float:
-    """Return when the client accepted. Raises Over if it does not accept."""
+    """Return the time at which the client accepted a call for help. Raise Over if it does not accept."""
     accepts = await talk.heard_often(_says("accept", call_id), 1, SLACK_S)
     if not accepts:
         raise Over("the client accepts no call; it should accept every call")
@@ -462,7 +471,7 @@ async def _accepted(talk: Talk, call_id: str) -> float:
 
 
 async def duty(server: ScriptedServer) -> None:
-    """Play a server that does not mention qualifications, and then one that does."""
+    """Play a server that does not mention the responder's qualifications, and then one that does."""
     talk = await server.client()
     if _is_here(talk.hello):
         server.findings.unmet("on-duty", "sends `here` to an unknown server")
@@ -477,7 +486,7 @@ async def duty(server: ScriptedServer) -> None:
 
 
 async def called(server: ScriptedServer) -> None:
-    """Play a call without an answer, on two connections, and a standdown at the end."""
+    """Play a call for help, on two connections, whose answer the server ignores; end it with a standdown."""
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
     moves = sum(map(_is_here, talk.said))
@@ -510,7 +519,10 @@ async def called(server: ScriptedServer) -> None:
 
 
 async def tasked(server: ScriptedServer) -> None:
-    """Play a seat until its standdown, and a seat whose call expires, with a clock that is an hour ahead."""
+    """Play a responder's task that ends with a standdown, and one that ends because the call expires.
+
+    The server's clock is an hour ahead.
+    """
     server.skew_ms = 3_600_000
     talk, found = await server.client(), server.findings
     await _on_duty(server, talk)
@@ -544,7 +556,7 @@ async def tasked(server: ScriptedServer) -> None:
 
 
 async def crowded(server: ScriptedServer) -> None:
-    """Play a call, and 260 alerts that all end later than the call."""
+    """Play a call for help, and 260 alerts that all end later than the call."""
     talk = await server.client()
     await _on_duty(server, talk)
     await talk.call("help", lasts_s=300)
