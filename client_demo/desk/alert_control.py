@@ -1,4 +1,4 @@
-"""The desk's connection to the node: repeats each decision until the node answers, and follows the live alerts.
+"""Connects the desk to the node: it repeats each decision until the node answers, and follows the live alerts.
 
 Only this module has the publisher's token.
 """
@@ -32,7 +32,10 @@ Changed = Callable[[str], None]  # called with the id of an item, or with "" for
 
 
 class AlertControl:
-    """Reviewers' decisions and their state at the node. `changed` is called whenever the page must be updated."""
+    """Sends reviewers' decisions to the node, and follows the state of their alerts there.
+
+    `changed` is called whenever the page must be updated: with the id of an item, or with "" for the desk as a whole.
+    """
 
     def __init__(
         self, publisher: Publisher, queue: Queue, store: Store, changed: Changed, clock: Callable[[], int]
@@ -46,7 +49,7 @@ class AlertControl:
         self.feed_title, self.feed_trouble = "", ""
 
     async def run(self) -> None:
-        """Resume the pending requests and follow the live alerts, until cancelled."""
+        """Send the requests that have no answer yet again, and follow the live alerts, until cancelled."""
         for item in self.queue:
             if item.pending is not None:
                 self._send(item)
@@ -58,7 +61,7 @@ class AlertControl:
     # ---- the feed ------------------------------------------------------------------------------------------
 
     def take(self, sightings: Iterable[Sighting]) -> None:
-        """Add these incidents to the desk."""
+        """Add incidents of the feed to the desk."""
         new = [item for seen in sightings if (item := self.queue.take(seen)) is not None]
         gone = set(self.queue.trim())
         for item in new:
@@ -68,7 +71,7 @@ class AlertControl:
             self._changed("")
 
     def tell_feed(self, title: str, trouble: str) -> None:
-        """Set the feed's title and its problem; "" means none."""
+        """Set the title of the feed, and the problem with the feed; "" if there is none."""
         if (title, trouble) != (self.feed_title, self.feed_trouble):
             self.feed_title, self.feed_trouble = title, trouble
             self._changed("")
@@ -76,7 +79,10 @@ class AlertControl:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     async def preview(self, item: Item, form: Form, by: str) -> dict[str, Any]:
-        """Return the alert's preview, and the reasons against it: the desk's own, then the node's."""
+        """Return a preview of the alert in the form, and all reasons why it can't be published.
+
+        The desk's own reasons come first, then those of the node, which are found by a dry run.
+        """
         now_ms = self._clock()
         refused: list[Trouble] = []
         answer: Answer = {}
@@ -103,21 +109,27 @@ class AlertControl:
         }
 
     def approve(self, item: Item, version: int, form: Form, by: str) -> None:
-        """Publish or revise the item's alert. Raises Conflict and NotAllowed."""
+        """Publish the item's alert, or revise it if it is live.
+
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
+        """
         if self.queue.approve(item, version, form, by, self._clock()):
             self._begin(item)
 
     def cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> None:
-        """Cancel the item's alert. Raises Conflict and NotAllowed."""
+        """Cancel the item's alert.
+
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
+        """
         if self.queue.cancel(item, version, reason, is_confirmed, by, self._clock(), confirm):
             self._begin(item)
 
     async def ask_to_approve(self, item: Item, version: int, form: Form, by: str) -> SigningRequest | None:
-        """Return the text that reviewers must sign to approve, or None if none is needed.
+        """Return the text that reviewers must sign to publish or revise the alert; None if no signature is needed.
 
-        Raises Conflict and NotAllowed.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
         """
         body = self.queue.to_approve(item, version, form, by, self._clock())
         return await self._ask(item, SigningRequest("revise" if item.revision else "publish", body, "", 0, form))
@@ -125,9 +137,9 @@ class AlertControl:
     async def ask_to_cancel(
         self, item: Item, version: int, reason: str, is_confirmed: bool, by: str, confirm: Form | None = None
     ) -> SigningRequest | None:
-        """Return the text that reviewers must sign to cancel, or None if none is needed.
+        """Return the text that reviewers must sign to cancel the alert; None if no signature is needed.
 
-        Raises Conflict and NotAllowed.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the alert can't be cancelled like this.
         """
         body = self.queue.to_cancel(item, version, reason, is_confirmed, by, self._clock(), confirm)
         draft = {"reason": reason} | {key: body[key] for key in ("confirm",) if key in body}
@@ -152,7 +164,10 @@ class AlertControl:
         return signing
 
     def sign(self, item: Item, version: int, form: str, signature: Signature) -> None:
-        """Add a signature; with the last one needed, send the request. Raises Conflict."""
+        """Add a reviewer's signature. If it is the last one that is needed, send the request.
+
+        Raise Conflict if the signed text is no longer the one to sign.
+        """
         asked = item.signing if item.signing and item.signing.form == form else self._asked.get(item.id, {}).get(form)
         if asked is None:
             raise Conflict("You have signed a text that was not requested, or no longer is. Look at it again.")
@@ -164,12 +179,12 @@ class AlertControl:
             self._asked.pop(item.id, None)
 
     def withdraw(self, item: Item, version: int, by: str) -> None:
-        """End the collection of signatures. Raises Conflict."""
+        """Stop collecting signatures for an item. Raise Conflict if the item has changed meanwhile."""
         self.queue.withdraw(item, version, by, self._clock())
         self._kept(item)
 
     def set_aside(self, item: Item, version: int, what: str, by: str) -> None:
-        """Dismiss or reopen the item. Raises Conflict."""
+        """Dismiss an item, or reopen a dismissed one. Raise Conflict if the item has changed meanwhile."""
         if self.queue.set_aside(item, version, what, by, self._clock()):
             self._kept(item)
 
@@ -179,7 +194,7 @@ class AlertControl:
         self._changed(item.id)
 
     async def answered(self, item: Item, most_s: float) -> None:
-        """Wait until the item's pending request is answered, but at most `most_s` seconds."""
+        """Wait until the node has answered the item's pending request, but for at most `most_s` seconds."""
         await self._requests.answered(item.id, most_s)
 
     # ---- sending -------------------------------------------------------------------------------------------
@@ -230,7 +245,7 @@ class AlertControl:
                 return self._publisher.cancel(alert_id, pending.body, dry_run=dry_run)
 
     async def _catch_up(self, item: Item) -> None:
-        """Read the alert from the node after somebody has changed it elsewhere."""
+        """Read the alert from the node, because somebody has changed it from elsewhere."""
         with contextlib.suppress(PublishError):
             observe(item, await self._publisher.get(item.alert_id))
 
@@ -275,7 +290,7 @@ class AlertControl:
 
 
 def _is_complete(item: Item, form: Form) -> bool:
-    """Return whether the form has enough for a dry run at the node."""
+    """Return whether the form has all that is needed for a dry run at the node."""
     ring = form["ring"]
     is_whole = None not in (form["lat"], form["lng"], form["radius_m"]) if ring is None else len(ring) > 2
     return is_whole and bool(form["category"]) and item.sighting.incident.occurred_at is not None

@@ -1,7 +1,7 @@
-"""A report on a feed for the author of its description: counts, gaps, meanings, and a few records.
+"""Reports on a feed, for the author of its description: counts, gaps, meanings, and a few records.
 
 Rule 1  The report contains nothing private: natures and examples are redacted, a time that can't be read is shown only
-        by its shape, and the places of all incidents only as a box on a grid of GRID degrees.
+by its shape, and the places of all incidents only as a box on a grid of GRID degrees.
 """
 
 import math
@@ -25,7 +25,10 @@ OTHER_PLACE = "with an invalid place: only one coordinate, 0/0, or beyond 90 and
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """A meaning of natures: a category or a key of kept_back.toml, a note on its use, and a count of incidents."""
+    """A meaning that the description gives to natures, which are the feed's own words for kinds of incidents.
+
+    It is a category, or a key of kept_back.toml, with a note on its use, and the number of incidents with this meaning.
+    """
 
     key: str
     note: str
@@ -34,7 +37,11 @@ class Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The facts about a feed. `gaps` count rows; `unlisted` are natures without an entry, most frequent first."""
+    """The facts about a feed.
+
+    `gaps` counts the rows that lack something. `unlisted` has the natures for which the description has no entry, the
+    most frequent first. (A nature is the feed's own name for a kind of incident.)
+    """
 
     title: str
     rows: int
@@ -51,7 +58,7 @@ class Report:
 
 
 def report(records: Records) -> Report:
-    """Return the report on the records of a feed."""
+    """Return a report on the records of a feed."""
     kind, groups = records.format, records.groups
     incidents = [group.incident for group in groups]
     times = [incident.occurred_at for incident in incidents if incident.occurred_at is not None]
@@ -72,7 +79,7 @@ def report(records: Records) -> Report:
 
 
 def _gaps(kind: Format, row: Row) -> Iterator[str]:
-    """Yield a description of each fact that a row lacks."""
+    """Yield a description of each fact that a row lacks, such as its time or its place."""
     found, told = kind.incident(row), kind.told
     if not found.nature:
         yield "without a nature"
@@ -91,7 +98,7 @@ def _said(row: Row, column: str) -> str:
 
 
 def _shape(text: str) -> str:
-    """Return the shape of a text: 0 for each digit, a for each letter."""
+    """Return a text with each digit replaced by 0, and each letter by a."""
     return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "0", text))[:40]
 
 
@@ -100,7 +107,7 @@ def _shown(nature: str) -> str:
 
 
 def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
-    """Yield the meanings of the incidents' natures, the most frequent first."""
+    """Yield the meanings of the incidents in a feed, the most frequent first."""
     wording, kept_back = read_toml("wording.toml"), read_toml("kept_back.toml")
     known = {
         **{key: f"kept back: {words}" for key, words in kept_back["routine"].items()},
@@ -114,7 +121,7 @@ def _meanings(incidents: list[Incident]) -> Iterator[Meaning]:
 
 
 def _varied(groups: list[Group]) -> list[Group]:
-    """Return the first incidents of the feed, each of a different nature."""
+    """Return the first incidents of the feed that differ in their natures (the feed's words for kinds of incidents)."""
     first: dict[str, Group] = {}
     for group in groups:
         first.setdefault(group.incident.nature, group)

@@ -52,15 +52,17 @@ Row = Mapping[str, str | int | float | bool | None]
 
 
 class FeedError(Exception):
-    """Raised for an unusable feed or description of a feed. The text is one line for a person."""
+    """Raised if a feed, or the description of a feed, can't be used. The text is one line for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that happened: `nature` in the feed's own words, `occurred_at` in ms since 1970, the place in degrees.
+    """Something that happened, according to a feed.
 
-    A value is None where the record lacks it. `feed` names the description, and `means` is the meaning that it gives to
-    the nature: a category, or a key of kept_back.toml; empty without an entry.
+    `nature` is the kind of incident in the feed's own words, `occurred_at` the time in ms since 1970, and `lat` and
+    `lng` the place in degrees. A value that the record lacks is None. `feed` names the description of the feed, and
+    `means` is the meaning that the description gives to the nature: a category, or a key of kept_back.toml; "" if it
+    gives none.
     """
 
     feed: str
@@ -75,12 +77,12 @@ class Incident:
 
 
 def _table(value: object) -> object:
-    """Return the name of a column as a table with this column; other values unchanged."""
+    """Return a table that has only the key `column`, if the value is the name of a column; other values unchanged."""
     return {"column": value} if isinstance(value, str) else value
 
 
 def _list(value: object) -> object:
-    """Return a single value as a list with this value; other values unchanged."""
+    """Return a list with the value as its only item, if the value is a string or a table; other values unchanged."""
     return [value] if isinstance(value, str | dict) else value
 
 
@@ -95,7 +97,10 @@ class _Strict(BaseModel):
 
 
 class Nature(_Strict):
-    """The column with the nature: the text behind `after` and before `until`, without `without_end` at its end."""
+    """Where a row has the nature of an incident: the feed's own words for the kind of incident.
+
+    It is the text in `column`, after `after` and before `until`, without `without_end` at its end.
+    """
 
     column: _Column
     after: _Text = ""
@@ -103,7 +108,7 @@ class Nature(_Strict):
     without_end: _Text = ""
 
     def of(self, row: Row) -> str:
-        """Return the nature in a row; empty if there is none."""
+        """Return the nature in a row; "" if there is none."""
         text = _text(row.get(self.column))
         if self.after:
             before, found, rest = text.partition(self.after)
@@ -114,7 +119,10 @@ class Nature(_Strict):
 
 
 class Time(_Strict):
-    """A column with a time, its format (of strptime, or one of ISO, UNIX_S and UNIX_MS) and its zone."""
+    """Where a row has a time: the column, the format of the time, and its time zone.
+
+    The format is a pattern of strptime, or one of ISO, UNIX_S and UNIX_MS.
+    """
 
     column: _Column
     format: Annotated[str, Field(min_length=1, max_length=100)]
@@ -150,7 +158,7 @@ class Time(_Strict):
         return self
 
     def of(self, row: Row) -> int | None:
-        """Return the time in a row, in ms; None if there is none in this format."""
+        """Return the time in a row, in ms since 1970; None if there is no time in this format."""
         text = _text(row.get(self.column))
         try:
             if self.format in (UNIX_S, UNIX_MS):
@@ -162,7 +170,10 @@ class Time(_Strict):
 
 
 class PlaceColumns(_Strict):
-    """The columns `lat` and `lng`, or one `column` with both numbers in this `order`."""
+    """Where a row has the place: in two columns `lat` and `lng`, or in one `column` with both numbers.
+
+    In the latter case, `order` is "lat lng" or "lng lat".
+    """
 
     lat: _Column | None = None
     lng: _Column | None = None
@@ -185,7 +196,7 @@ class PlaceColumns(_Strict):
         return [column for column in (self.lat, self.lng, self.column) if column is not None]
 
     def of(self, row: Row) -> tuple[float, float] | None:
-        """Return the place in a row, in degrees; None without a valid one (Rule 3)."""
+        """Return the place in a row, in degrees; None if there is no valid one (Rule 3)."""
         if self.column is None:
             lat, lng = (row.get(str(column)) for column in (self.lat, self.lng))
         else:
@@ -197,7 +208,7 @@ class PlaceColumns(_Strict):
 
 
 class Private(_Strict):
-    """The private columns, by the kind of information that they give away."""
+    """The names of the columns with private information, one list for each kind of information."""
 
     address: _Columns = []
     units: _Columns = []
@@ -207,13 +218,13 @@ class Private(_Strict):
     name: _Columns = []
 
     def by_column(self) -> Iterator[tuple[str, str]]:
-        """Return pairs of a column and the kind of information that it gives away."""
+        """Return pairs: the name of a private column, and the kind of information in it."""
         words = {"address": ADDRESS, "units": UNITS, "case": CASE, "place": PLACE, "phone": PHONE, "name": PERSON}
         return ((column, word) for key, word in words.items() for column in getattr(self, key))
 
 
 class Description(_Strict):
-    """The content of a description file."""
+    """The content of a file that describes a feed."""
 
     title: Annotated[str, Field(min_length=1, max_length=140)]
     nature: Annotated[Nature, BeforeValidator(_table)]
@@ -252,19 +263,19 @@ class Description(_Strict):
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of feed. `name` distinguishes its incidents from those of other kinds, also after a restart."""
+    """A kind of feed. Its `name` distinguishes its incidents from those of other feeds, even after a restart."""
 
     name: str
     told: Description
 
     @property
     def title(self) -> str:
-        """The feed's name for people."""
+        """The name of the feed for people."""
         return self.told.title
 
     @functools.cached_property
     def needed(self) -> dict[str, str]:
-        """The columns that a feed of this kind must have, with the keys that name them."""
+        """The columns that a feed of this kind must have, each with the key of the description that names it."""
         told = self.told
         keys = {"nature": [told.nature.column], "time": [time.column for time in told.time]}
         keys |= {"number": [told.number] if told.number else [], "place": told.place.columns if told.place else []}
@@ -272,14 +283,14 @@ class Format:
 
     @functools.cached_property
     def private(self) -> dict[str, str]:
-        """The private columns (Rule 2): column -> the kind of information that it gives away."""
+        """The private columns (Rule 2), each with the kind of information in it."""
         told = self.told
         own = {told.number: CASE} if told.number else {}
         places = dict.fromkeys(told.place.columns, PLACE) if told.place else {}
         return {**own, **places, **dict(told.private.by_column())}
 
     def number(self, row: Row) -> str:
-        """Return the number of the incident in a row; empty without one."""
+        """Return the number of the incident in a row; "" if it has none."""
         return _text(row.get(self.told.number)) if self.told.number else ""
 
     def incident(self, row: Row) -> Incident:
@@ -291,7 +302,10 @@ class Format:
         return Incident(self.name, nature, at, lat, lng, self.means(nature))
 
     def means(self, nature: str) -> str:
-        """Return the meaning of a nature (Rule 4): a category, a key of kept_back.toml, or ""."""
+        """Return the meaning of a nature, which is the feed's own name for a kind of incident (Rule 4).
+
+        The meaning is a category, or a key of kept_back.toml; "" if the description gives none.
+        """
         exact, patterns = self._entries
         key = nature.casefold()
         return exact.get(key) or next((meaning for pattern, meaning in patterns if pattern.match(key)), "")
@@ -304,12 +318,12 @@ class Format:
 
 @functools.cache
 def known_formats() -> tuple[Format, ...]:
-    """Return the formats of the feeds that are recognised by their columns."""
+    """Return the formats of all feeds that are recognised by the names of their columns."""
     return tuple(read_format(path) for path in sorted(FOLDER.glob("*.toml")))
 
 
 def read_format(path: Path) -> Format:
-    """Return the format that a file describes. Raises FeedError (Rule 1)."""
+    """Return the format that the file at `path` describes. Raise FeedError if the file is invalid (Rule 1)."""
     try:
         return Format(path.stem, Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
@@ -323,7 +337,7 @@ def read_format(path: Path) -> Format:
 
 
 def optional_format(path: Path | None) -> Format | None:
-    """Return the format that a file describes, or None without a file."""
+    """Return the format that the file at `path` describes, or None if `path` is None."""
     return None if path is None else read_format(path)
 
 
@@ -353,14 +367,17 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def nearest(word: str, known: Iterable[str], similar: float = 0.6) -> str | None:
-    """Return the known word that a misspelt word most likely means, or None."""
+    """Return the known word that is most similar to a misspelt word; None if none is similar."""
     by_case = {each.casefold(): each for each in known}
     found = difflib.get_close_matches(word.casefold(), by_case, 1, similar)
     return by_case[found[0]] if found else None
 
 
 def lacking(kind: Format, columns: set[str]) -> str | None:
-    """Return a sentence about the first needed column that is missing, or None. It names the most similar column."""
+    """Return a sentence about the first needed column that a feed lacks, or None if it lacks none.
+
+    The sentence names the most similar column of the feed.
+    """
     for column, key in kind.needed.items():
         if column not in columns:
             near = nearest(column, columns)
@@ -385,7 +402,10 @@ def _degrees(value: object, limit: float) -> float | None:
 
 
 def _is_pattern(form: str) -> bool:
-    """Return whether a time that is written in this format can be parsed to the same day and hour."""
+    """Return whether a time that is written with this pattern of strptime can be read again with the same day and hour.
+
+    A pattern without an hour is accepted, too.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python warns of days without a year, which are refused anyway
@@ -400,5 +420,8 @@ def _is_wild(nature: str) -> bool:
 
 
 def _pattern(nature: str) -> re.Pattern[str]:
-    """Compile a shell pattern. `fnmatch` translates its parts to groups that do not backtrack."""
+    """Compile a shell pattern to a regular expression that takes time proportional to the length of the text.
+
+    `fnmatch` translates the pattern's parts to groups that do not backtrack.
+    """
     return re.compile(fnmatch.translate(nature))

@@ -31,10 +31,10 @@ MOST_COLUMNS, MOST_CHARACTERS = 200, 1000  # the widest of the known feeds has 6
 
 @dataclass(slots=True)
 class Group:
-    """One incident with its rows, in order of time (Rule 3).
+    """One incident with all its rows in the feed, in order of time (Rule 3).
 
     `key` is the same for all rows of the incident, also in later editions of the feed. If the feed `is_numbered`, no
-    other incident has this key. `latest` is the time of the last row.
+    other incident has this key. `latest` is the time of the last row, in ms since 1970.
     """
 
     key: str
@@ -46,7 +46,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """The incidents of a feed, oldest first; `empty` of the `rows` were left out (Rule 6)."""
+    """The incidents of a feed, the oldest first.
+
+    `rows` is the number of rows; `empty` of them were left out (Rule 6).
+    """
 
     format: Format
     rows: int
@@ -56,7 +59,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A file that has been read."""
+    """The content of a feed's file."""
 
     title: str
     rows: int
@@ -64,7 +67,7 @@ class Feed:
 
 
 def read_feed(path: Path, kind: Format | None = None) -> Feed:
-    """Return the incidents of a file, oldest first. Raises FeedError (Rule 4)."""
+    """Return the incidents in a feed's file, the oldest first. Raise FeedError if the file can't be used (Rule 4)."""
     found = read_records(path.name, feed_text(path), kind)
     if found.format.told.place is None:
         raise FeedError(
@@ -77,9 +80,10 @@ def read_feed(path: Path, kind: Format | None = None) -> Feed:
 
 
 def read_records(name: str, text: str, kind: Format | None = None) -> Records:
-    """Return the incidents in the text of a feed called `name`, oldest first, with their rows.
+    """Return the incidents in the text of a feed, the oldest first, with their rows.
 
-    `kind` describes the feed; without it the columns decide. Raises FeedError (Rule 4).
+    `name` is that of the feed, for error messages. `kind` is the format of the feed; if it is None, the format is
+    recognised by the columns. Raise FeedError if the feed can't be used (Rule 4).
     """
     rows = _rows(name, text)
     columns = {column for row in rows for column in row}
@@ -95,7 +99,7 @@ def read_records(name: str, text: str, kind: Format | None = None) -> Records:
 
 
 def feed_text(path: Path) -> str:
-    """Return the text of a file. Raises FeedError."""
+    """Return the text of the file at `path`. Raise FeedError if it can't be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -118,7 +122,10 @@ def _rows(name: str, text: str) -> list[Row]:
 
 
 def _cut(row: Mapping[Any, Any]) -> Row:
-    """Cut a row to the limits (Rule 5). CSV values beyond the header, which have the key None, are left out."""
+    """Return a row, cut to the limits (Rule 5).
+
+    If a row in CSV has more values than the header, the values without a column are left out.
+    """
     columns = itertools.islice(((column, value) for column, value in row.items() if column), MOST_COLUMNS)
     return {str(column)[:MOST_CHARACTERS]: _cut_value(value) for column, value in columns}
 
@@ -151,9 +158,9 @@ def _kind(name: str, columns: set[str]) -> Format:
 
 
 def _grouped(kind: Format, rows: Iterable[Row]) -> tuple[list[Group], int]:
-    """Return the incidents (Rule 3), and how many rows were left out (Rule 6).
+    """Group rows by incident (Rule 3). Return the incidents, and the number of rows that were left out (Rule 6).
 
-    The earliest row of an incident counts.
+    The nature, time and place of an incident are those of its earliest row.
     """
     all_read = [(kind.number(row), kind.incident(row), row) for row in rows]
     read = [each for each in all_read if not _is_empty(each[1])]
@@ -176,5 +183,8 @@ def _is_empty(incident: Incident) -> bool:
 
 
 def is_near(earlier: int | None, later: int | None) -> bool:
-    """Return whether two rows without a number, of the same nature and place, belong to one incident."""
+    """Return whether two rows, with these times in ms, are near enough in time to belong to one incident.
+
+    This is asked only about rows without a number that have the same nature and place. A time may be None.
+    """
     return earlier is None or later is None or abs(later - earlier) <= SAME_INCIDENT_MS

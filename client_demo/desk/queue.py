@@ -66,9 +66,10 @@ Form = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An incident of a feed as the desk receives it: its redacted rows, and when it counts as having happened (ms).
+    """An incident of a feed, as the desk receives it: the incident, and its redacted rows.
 
-    `recorded_at` is the feed's own time; `is_retimed` says whether `incident.occurred_at` differs from it.
+    `incident.occurred_at` is the time at which it counts as having happened, in ms since 1970. `recorded_at` is the
+    time in the feed; `is_retimed` says whether the two differ.
     """
 
     key: str
@@ -84,7 +85,10 @@ class Sighting:
 
 
 def sighting(group: Group, records: Records, occurred_at: int | None) -> Sighting:
-    """Return a group of rows as a sighting, in which only cells marked as private contain private text."""
+    """Return an incident of a feed for the desk.
+
+    Private text is marked as private in its rows, and removed elsewhere.
+    """
     told = records.format.told
     shown = (told.nature.column, told.district or "")
     nature, district = (kept(str(group.rows[0].get(name) or ""))[:60] for name in shown)
@@ -104,7 +108,7 @@ def sighting(group: Group, records: Records, occurred_at: int | None) -> Sightin
 
 @dataclass(slots=True)
 class Decision:
-    """A person's decision, its time (ms), and the version of the item."""
+    """A decision by a person: its time, in ms since 1970, and the version of the item that the person saw."""
 
     what: str  # publish, revise, cancel, dismiss, reopen, sign, withdraw
     by: str
@@ -115,7 +119,7 @@ class Decision:
 
 @dataclass(slots=True)
 class Pending:
-    """A request with its exact body, which is repeated until the node answers."""
+    """A request to the node, with its exact body. It is repeated until the node answers."""
 
     what: str  # publish, revise, cancel
     body: dict[str, Any]
@@ -145,24 +149,24 @@ class Item:
 
     @property
     def is_decided(self) -> bool:
-        """Whether somebody has made a decision about the item; such items are kept."""
+        """Whether somebody has made a decision about the item. Such an item is kept."""
         return bool(self.history)
 
     @property
     def draft(self) -> Form | None:
-        """The form of a pending or refused decision, so that nobody has to type it again."""
+        """The form of a decision that is pending or was refused, so that nobody has to type it again; or None."""
         if self.signing is not None:
             return self.signing.draft
         is_open = self.pending is not None or bool(self.troubles)
         return self.history[-1].form if is_open and self.history else None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the item in the form of JSON values."""
+        """Return the item as JSON values, from which `from_map` can restore it."""
         return asdict(self)
 
     @classmethod
     def from_map(cls, saved: Mapping[str, Any]) -> "Item":
-        """Return the item in a map that `to_map` returned."""
+        """Return the item from the result of `to_map`."""
         seen = dict(saved["sighting"])
         seen["incident"] = Incident(**seen["incident"])
         seen["rows"] = [
@@ -181,7 +185,10 @@ class Item:
 
 
 class Queue:
-    """All items, and the rules for decisions. `status` is that of the alerts: actual, exercise or test."""
+    """Keeps all items of the desk, and applies the rules for decisions.
+
+    `status` is that of the desk's alerts: actual, exercise or test.
+    """
 
     def __init__(self, policy: Policy, status: str, items: Iterable[Item] = ()) -> None:
         self._status = status
@@ -195,17 +202,20 @@ class Queue:
         return iter(self._items.values())
 
     def get(self, item_id: str) -> Item | None:
-        """Return the item with this id, or None."""
+        """Return the item with this id; None if there is none."""
         return self._items.get(item_id)
 
     def follow(self, policy: Policy) -> None:
-        """Use this as the node's policy from now on."""
+        """Set the node's policy, which decides from now on what may be published."""
         self.policy, self._desk = policy, Desk(policy, retime=False)
 
     # ---- the feed ------------------------------------------------------------------------------------------
 
     def take(self, seen: Sighting) -> Item | None:
-        """Take a sighting, and return the item if it is new or has changed (Rule 1)."""
+        """Add an incident of the feed, or update its item.
+
+        Return the item if it is new or has changed, or None (Rule 1).
+        """
         item = self._known(seen)
         if item is None:
             item = self._new(seen)
@@ -218,7 +228,7 @@ class Queue:
         return item
 
     def trim(self) -> list[str]:
-        """Drop the oldest undecided items above MOST_ITEMS, and return their ids."""
+        """Remove the oldest items without a decision, if there are more than MOST_ITEMS of them. Return their ids."""
         undecided = [item for item in self if not item.is_decided]
         undecided.sort(key=lambda item: item.sighting.incident.occurred_at or 0)
         dropped = undecided[: max(0, len(undecided) - MOST_ITEMS)]
@@ -248,7 +258,10 @@ class Queue:
     # ---- proposals -----------------------------------------------------------------------------------------
 
     def proposal(self, item: Item) -> Form:
-        """Return the form that the desk proposes; the district's name is its only text from the feed."""
+        """Return the form that the desk proposes for an item.
+
+        The name of the district is the only text in it that comes from the feed.
+        """
         incident, district = item.sighting.incident, item.sighting.district
         wording = self._desk.wording(item.category) if item.category else {}
         return {
@@ -262,11 +275,15 @@ class Queue:
         }
 
     def wordings(self) -> dict[str, dict[str, Any]]:
-        """Return the proposal for each category of the policy, for a reviewer who chooses another category."""
+        """Return the proposed words for each category of the policy, for a reviewer who chooses another category."""
         return {category: self._desk.wording(category) for category in self.policy.categories}
 
     def stale_at(self, item: Item, category: str | None = None) -> int | None:
-        """Return when the incident is too old to be published, in ms; None when its time is not known."""
+        """Return the time from which the incident is too old to be published, in ms since 1970.
+
+        Return None if the incident's time is unknown. `category` is the one that a reviewer has chosen; if it is None,
+        the item's category counts.
+        """
         occurred_at = item.sighting.incident.occurred_at
         category = item.category if category is None else category
         known = category in self.policy.categories
@@ -276,9 +293,10 @@ class Queue:
     # ---- reasons against publishing --------------------------------------------------------------------------
 
     def troubles(self, item: Item, form: Form, now_ms: int, asked: Collection[tuple[str, str]] = ()) -> list[Trouble]:
-        """Return the desk's own reasons against publishing this form (Rule 4).
+        """Return the desk's own reasons why this form can't be published (Rule 4).
 
-        `asked` has the field and kind of each text that the node already questions, so that nobody is asked twice.
+        `asked` has pairs: the field and the kind of each text about which the node already asks, so that nobody is
+        asked twice.
         """
         found: list[Trouble] = []
         if item.is_locked:
@@ -305,7 +323,7 @@ class Queue:
     # ---- decisions -----------------------------------------------------------------------------------------
 
     def body(self, item: Item, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request for the next revision."""
+        """Return the body of the request that publishes the item's alert, or its next revision."""
         occurred_at = item.sighting.incident.occurred_at
         assert occurred_at is not None
         alert = {key: form[key] for key in TEXT_FIELDS if form[key] or key != "description"}
@@ -323,14 +341,15 @@ class Queue:
         }
 
     def _is_signed(self, item: Item, category: str, *, of_cancel: bool = False) -> bool:
-        """Return whether reviewers have to sign, by any category that the alert has had (HD1)."""
+        """Return whether reviewers have to sign, according to any of the categories that the alert has had (HD1)."""
         had = {each.form["category"] for each in item.history if each.form and "category" in each.form}
         return any(self.policy.approvals(each, of_cancel=of_cancel) for each in had | {category})
 
     def approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> bool:
-        """Decide to publish the item, or to revise it when it is live.
+        """Decide to publish the item's alert, or to revise it if it is live.
 
-        Returns False if this decision was made before.
+        Return False if this decision was made before. Raise Conflict if the item has changed meanwhile, and NotAllowed
+        if the form can't be published.
         """
         decision = Decision("revise" if item.revision else "publish", by, now_ms, version, form)
         if _is_repeated(item, decision):
@@ -339,7 +358,10 @@ class Queue:
         return True
 
     def to_approve(self, item: Item, version: int, form: Form, by: str, now_ms: int) -> dict[str, Any]:
-        """Return the request that publishes or revises the item. Raises Conflict and NotAllowed."""
+        """Return the request that publishes or revises the item's alert.
+
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the form can't be published.
+        """
         _expect(item, version, "live" if item.revision else "waiting")
         if troubles := self.troubles(item, form, now_ms):
             raise NotAllowed(troubles)
@@ -355,9 +377,10 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> bool:
-        """Decide to cancel the alert.
+        """Decide to cancel the item's alert.
 
-        Returns False if this decision was made before. `confirm` has the form of `read_confirm`.
+        Return False if this decision was made before. `confirm` has the confirmations, as `read_confirm` returns them.
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
         """
         decision = Decision("cancel", by, now_ms, version, {"reason": reason, **_confirm(confirm)})
         if _is_repeated(item, decision):
@@ -375,7 +398,10 @@ class Queue:
         now_ms: int,
         confirm: Form | None = None,
     ) -> dict[str, Any]:
-        """Return the request that cancels the alert. Raises Conflict and NotAllowed."""
+        """Return the request that cancels the item's alert.
+
+        Raise Conflict if the item has changed meanwhile, and NotAllowed if the reason is missing or looks private.
+        """
         _expect(item, version, "live", is_cancel=True)
         if not reason.strip():
             raise NotAllowed([Trouble("reason", "Say why: those who had the alert are shown the reason.")])
@@ -387,7 +413,10 @@ class Queue:
         return body | _confirm(confirm)
 
     def sign(self, item: Item, version: int, asked: SigningRequest, signature: Signature) -> bool:
-        """Add a signature (Rule 5), and return whether the request can now be sent. Raises Conflict."""
+        """Add a signature (Rule 5). Return whether it was the last one that is needed.
+
+        The request is then pending, and can be sent. Raise Conflict if the item has changed meanwhile.
+        """
         signing = item.signing if item.signing and item.signing.form == asked.form else None
         if signing is None:
             _expect(item, version, "live" if item.revision else "waiting", is_cancel=asked.what == "cancel")
@@ -407,14 +436,17 @@ class Queue:
         return False
 
     def withdraw(self, item: Item, version: int, by: str, now_ms: int) -> None:
-        """End the collection of signatures. Raises Conflict."""
+        """Stop collecting signatures for an item. Raise Conflict if the item has changed meanwhile."""
         if item.signing is None or item.version != version:
             raise Conflict("This has changed meanwhile. Look at it again.")
         item.signing = None
         _decide(item, Decision("withdraw", by, now_ms, version))
 
     def set_aside(self, item: Item, version: int, what: str, by: str, now_ms: int) -> bool:
-        """Dismiss or reopen the item (`what`: dismiss, reopen). Returns False if this decision was made before."""
+        """Dismiss the item if `what` is "dismiss", or reopen it if `what` is "reopen".
+
+        Return False if this decision was made before. Raise Conflict if the item has changed meanwhile.
+        """
         decision = Decision(what, by, now_ms, version)
         if _is_repeated(item, decision):
             return False
@@ -426,7 +458,7 @@ class Queue:
 
 
 def _rounded(degrees: float | None) -> float | None:
-    """Round to about a metre, because further digits of a feed mean nothing."""
+    """Return degrees, rounded to about a metre, because further digits in a feed have no meaning."""
     return None if degrees is None else round(degrees, 5)
 
 
@@ -442,7 +474,7 @@ def _shape_troubles(form: Form) -> Iterator[Trouble]:
 
 
 def _shape(form: Form) -> dict[str, Any]:
-    """Return the requested shape: a circle, or the polygon that was drawn."""
+    """Return the shape to request: a circle, or the polygon that the reviewer has drawn."""
     if ring := form.get("ring"):
         return {"type": "Polygon", "coordinates": [[*ring, ring[0]]]}
     return {"type": "circle", **{key: form[key] for key in NUMBER_FIELDS}}
@@ -452,7 +484,7 @@ def _shape(form: Form) -> dict[str, Any]:
 
 
 def accept(item: Item, answer: Mapping[str, Any]) -> None:
-    """Record that the node has carried out the pending request."""
+    """Record that the node has accepted the pending request, with its answer."""
     assert item.pending is not None
     item.revision = answer["revision"]
     if item.pending.what == "cancel":
@@ -464,14 +496,14 @@ def accept(item: Item, answer: Mapping[str, Any]) -> None:
 
 
 def refuse(item: Item, troubles: list[Trouble]) -> None:
-    """Record that the node has refused the pending request; the item is as it was before."""
+    """Record that the node has refused the pending request, for these reasons. The item is as it was before."""
     _settle(item, troubles)
 
 
 def observe(item: Item, seen: Mapping[str, Any]) -> bool:
-    """Apply the node's `GET /v1/alerts/{id}`, and return whether anything is new.
+    """Update an item from the node's answer to `GET /v1/alerts/{id}`. Return whether anything has changed.
 
-    Somebody may have revised the alert elsewhere, or it may have expired.
+    The alert may have expired, or somebody may have revised it from elsewhere.
     """
     before = item.state, item.revision, item.delivery
     alert = seen["alert"]
@@ -485,9 +517,9 @@ def observe(item: Item, seen: Mapping[str, Any]) -> bool:
 
 
 def may_live(item: Item, now_ms: int) -> bool:
-    """Return whether the alert may be live.
+    """Return whether the item's alert may be live.
 
-    A node that says "expired" too soon may have a wrong clock that is corrected later.
+    If the node says "expired" before the alert's end, its clock may be wrong, and may be corrected later.
     """
     if item.state != "expired" or item.published is None:
         return item.state == "live"
@@ -498,7 +530,7 @@ def may_live(item: Item, now_ms: int) -> bool:
 
 
 def _is_repeated(item: Item, decision: Decision) -> bool:
-    """Return whether the last decision was the same, on the same version and by the same person (Rule 2).
+    """Return whether this decision was made before: by the same person, on the same version of the item (Rule 2).
 
     Once a `publish` is accepted, the same click would be a `revise`, so these two count as the same.
     """
@@ -510,9 +542,9 @@ def _is_repeated(item: Item, decision: Decision) -> bool:
 
 
 def _expect(item: Item, version: int, state: str, *, is_cancel: bool = False) -> None:
-    """Raise Conflict unless the item has this version and state, and no other decision is in progress.
+    """Raise Conflict if the item has another version or state, or if another decision is in progress.
 
-    With `is_cancel` the collection of signatures does not count as a decision in progress.
+    With `is_cancel`, collecting signatures does not count as a decision in progress.
     """
     is_free = item.pending is None and (item.signing is None or is_cancel)
     if item.version == version and item.state == state and is_free:
@@ -540,12 +572,12 @@ def _approval(by: str, now_ms: int) -> dict[str, str]:
 
 
 def confirmed_kinds(confirm: Form | None) -> list[str]:
-    """Return the kinds of words that a person has confirmed."""
+    """Return the kinds of words that a person has confirmed to be harmless."""
     return list((confirm or {}).get("text") or ())
 
 
 def _confirm(confirm: Form | None) -> dict[str, Any]:
-    """Return the confirmations in the form for the node, without empty ones."""
+    """Return the confirmations as members of a request to the node, without empty ones."""
     named = {key: value for key, value in (confirm or {}).items() if value}
     return {"confirm": named} if named else {}
 
@@ -564,10 +596,10 @@ def _text_troubles(
 
 
 def read_form(sent: Mapping[str, Any]) -> Form:
-    """Return the form in a request of the page: texts, finite numbers or None, `confirmed`. Raises ValueError.
+    """Return the form in a request of the page: texts, numbers (or None), and confirmations.
 
     `ring` has the corners of a polygon as longitude and latitude, without the first one repeated at the end; None for a
-    circle.
+    circle. Raise ValueError if a member is invalid.
     """
     form: Form = {}
     for key in TEXT_FIELDS:
@@ -584,7 +616,10 @@ def read_form(sent: Mapping[str, Any]) -> Form:
 
 
 def read_confirm(sent: object) -> Form:
-    """Return the confirmations in a request: `area_km2`, a number or None, and `text`, kinds. Raises ValueError."""
+    """Return the confirmations in a request of the page: `area_km2`, a number or None, and `text`, a list of kinds.
+
+    Raise ValueError if they are invalid.
+    """
     if sent is None:
         return {"area_km2": None, "text": []}
     if not isinstance(sent, dict):
@@ -616,7 +651,10 @@ def _read_ring(ring: object) -> list[list[float]]:
 
 
 def require_text(key: str, value: object) -> str:
-    """Return the value if it is a text that can be sent. Raises ValueError, also for lone surrogates."""
+    """Return the value if it is a text that can be sent. Raise ValueError if it is not.
+
+    A text with a lone surrogate can't be sent.
+    """
     if isinstance(value, str) and value.encode("utf-8", "replace").decode() == value:
         return value
     raise ValueError(f"{key}: a text is expected")

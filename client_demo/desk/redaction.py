@@ -57,23 +57,23 @@ _RECORDED = _compiled({**_PATTERNS, ADDRESS: f"{_PATTERNS[ADDRESS]}|{_CROSSING}"
 
 
 class Part(NamedTuple):
-    """A piece of text, and the kind of private text that it is (None if it is not private)."""
+    """A piece of a text, and the kind of private information in it; the kind is None if the piece is not private."""
 
     text: str
     why: str | None
 
 
 class Cell(NamedTuple):
-    """The value of one column of a record, in parts."""
+    """The value of one column of a row, split into parts that are private or not."""
 
     column: str
     parts: list[Part]
 
 
 def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
-    """Return a record as a reviewer sees it, with private parts marked and without empty columns.
+    """Return a row as a reviewer sees it: private parts are marked, and empty columns left out.
 
-    `private` is column -> the kind of information that it gives away (Rule 1).
+    `private` maps the name of a column to the kind of private information in it (Rule 1).
     """
     values = {str(column): _short(value) for column, value in row.items() if value not in (None, "", "null")}
     repeated = {
@@ -88,13 +88,13 @@ def struck(row: Mapping[str, Any], private: Mapping[str, str]) -> list[Cell]:
 
 
 def kept(text: str) -> str:
-    """Return the text without its private parts, and without the gaps that they leave."""
+    """Return the text without its private parts, and without the gaps that removing them leaves."""
     left = " ".join(part.text for part in _by_pattern(text, _RECORDED) if part.why is None)
     return re.sub(r"\s+([,.;:])|\s+", r" \1", left).replace(" ,", ",").replace(" .", ".").strip(" ,;:-–/&")
 
 
 def questions(text: str) -> Iterator[Part]:
-    """Yield the parts of a reviewer's own text that read like private text (Rule 3)."""
+    """Yield those parts of a reviewer's own text that look like private information (Rule 3)."""
     return (part for part in _by_pattern(text, _WRITTEN) if part.why is not None)
 
 
@@ -115,7 +115,7 @@ def _parts(text: str, repeated: Mapping[str, str]) -> Iterator[Part]:
 
 
 def _anywhere(values: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for any of these values, the longest first, but not inside of a longer word."""
+    """Return a pattern that matches any of these values, except inside a longer word. Longer values come first."""
     longest_first = sorted(values, key=len, reverse=True)
     return re.compile(rf"(?<!\w)({'|'.join(map(re.escape, longest_first))})(?!\w)", re.IGNORECASE)
 

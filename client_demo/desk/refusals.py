@@ -1,4 +1,4 @@
-"""Translation of the node's refusals into sentences for a reviewer, each with the form's field that it concerns."""
+"""Translates the node's refusals into sentences for a reviewer, each with the field of the form that it is about."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -68,7 +68,7 @@ _RULES = {  # protocol, section 2
 
 
 def troubles(refusal: Refused) -> list[Trouble]:
-    """Return a trouble for each broken rule of a refusal."""
+    """Return a sentence for a reviewer, and the field of the form, for each broken rule in a refusal."""
     return list(_troubles(refusal.problem)) or [Trouble("", "; ".join(refusal.lines))]
 
 
@@ -80,7 +80,7 @@ def _troubles(problem: Mapping[str, Any]) -> Iterator[Trouble]:
 
 
 def _held(error: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the part that needs a person's confirmation, if the violation describes one completely."""
+    """Return the part of a text, or the area, that a person must confirm, if the violation describes it completely."""
     keys = ("kind", "area_km2") if error.get("kind") == AREA else ("kind", "start", "end")
     found = {key: error[key] for key in keys if key in error}
     return found if len(found) == len(keys) else None
@@ -94,7 +94,10 @@ def _field(pointer: str) -> str:
 
 
 def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence for a reviewer, made from the members of a violation (protocol, H8a), not from its text."""
+    """Return a sentence for a reviewer about a violation.
+
+    It is made from the members of the violation (protocol, H8a), not from the node's text.
+    """
     if sentence := _particular(slug, field, error):
         return sentence
     if slug in ("invalid-value", "missing-field") and field in _RULES:
@@ -104,7 +107,10 @@ def _sentence(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
-    """Return a sentence with details of the violation; "" if its type has none or the node sent too little."""
+    """Return a sentence with the details of a violation.
+
+    Return "" if there are none for its type, or if the node has sent too little.
+    """
     match slug, error:
         case "radius-out-of-range", {"min_radius_m": int() | float() as least, "max_radius_m": int() | float() as most}:
             bounds = f"{least:,.0f} to {most:,.0f} m"

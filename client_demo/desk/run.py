@@ -30,7 +30,7 @@ DESK_PORT = 8770
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeskSettings(PageSettings):
-    """Settings of the desk. `feed` is a file or a URL."""
+    """The settings of a desk. `feed` is the path of a file, or a URL."""
 
     feed: str = str(SAMPLE)
     state: Path = Path("review.db")
@@ -43,7 +43,11 @@ class DeskSettings(PageSettings):
 
 @contextlib.asynccontextmanager
 async def open_desk(settings: DeskSettings) -> AsyncIterator[OpenPage]:
-    """Serve the desk while the block runs. Raises FeedError, StoreError, PublishError and OSError (the port)."""
+    """Run the desk for the duration of an `async with` block.
+
+    Raise FeedError if the feed can't be used, StoreError if the stored state can't, PublishError if the node can't be
+    reached or refuses, and OSError if the port is taken.
+    """
     feed = open_feed(
         settings.feed,
         optional_format(settings.feed_format),

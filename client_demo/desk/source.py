@@ -34,12 +34,15 @@ MOST_INCIDENTS = 2000  # the newest of one edition that are read; four times the
 
 
 def as_recorded(records: Records) -> list[Sighting]:
-    """Return the newest incidents of a feed, at their recorded times."""
+    """Return the newest incidents of a feed, with the times that the feed has."""
     return [sighting(group, records, group.incident.occurred_at) for group in records.groups[-MOST_INCIDENTS:]]
 
 
 class Replay:
-    """A replay of a file (Rule 1). Times are in ms; incidents without a time come first, and keep none."""
+    """Replays a feed's file, as if its incidents happened now (Rule 1).
+
+    Times are in ms since 1970. Incidents without a time come first, and get none.
+    """
 
     def __init__(self, records: Records, opened_at: int, *, speed: float, ahead: int) -> None:
         self._records, self._opened_at, self._speed = records, opened_at, speed
@@ -50,7 +53,7 @@ class Replay:
 
     @property
     def title(self) -> str:
-        """The replay's title on the page."""
+        """The title of the replay on the page."""
         first, last = self._span
         days = first if first == last else f"{first} to {last}"
         pace = "" if self._speed == 1 else f", {self._speed:g} times as fast"
@@ -68,7 +71,7 @@ class Replay:
             yield sighting(group, self._records, at)
 
     def next_at(self) -> int | None:
-        """Return when the next incident happens, or None when all have."""
+        """Return the time at which the next incident happens, or None if all have happened."""
         groups = self._records.groups
         return self._moved(groups[self._shown].incident.occurred_at) if self._shown < len(groups) else None
 
@@ -77,7 +80,7 @@ class Replay:
 
 
 class Poll:
-    """Successive editions of the feed at a URL (Rule 2)."""
+    """Polls a URL for new editions of a feed (Rule 2)."""
 
     def __init__(
         self,
@@ -102,9 +105,9 @@ class Poll:
         await self._http.aclose()
 
     async def fetch(self) -> Records | None:
-        """Return the feed, or None if it is unchanged.
+        """Return the feed, or None if it has not changed since the last fetch.
 
-        Sets `wait_s`, the seconds until the next fetch. Raises FeedError.
+        Set `wait_s`, the number of seconds until the next fetch. Raise FeedError if the feed can't be fetched or used.
         """
         self._retry_after_s = 0.0
         try:
@@ -158,10 +161,11 @@ def open_feed(
     every_s: float,
     clock: Callable[[], int],
 ) -> Feed:
-    """Return the feed of a file or of a URL, to be run by the caller.
+    """Return a function that reads a feed until it is cancelled; the caller has to call it.
 
-    A file is replayed, or with `is_as_recorded` taken at once; a URL is polled. `kind` describes the feed. Raises
-    FeedError.
+    A file is replayed; or, with `is_as_recorded`, all its incidents are taken at once. A URL is polled. `kind` is the
+    format of the feed; if it is None, the format is recognised by the columns. Raise FeedError if the feed can't be
+    used.
     """
     if "://" in where:
         return partial(_run_poll, Poll(where, every_s, kind=kind))

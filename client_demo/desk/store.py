@@ -1,4 +1,4 @@
-"""The stored state of the service: items with decisions, and the reviewers' keys, in one SQLite file.
+"""Stores the state of the desk in one SQLite file: items with decisions, and the reviewers' keys.
 
 The file contains rows of the feed (with addresses) and the keys for signing in, so only its owner may read it.
 """
@@ -20,7 +20,10 @@ class StoreError(Exception):
 
 
 class Store:
-    """The store in the file `path`, which one service at a time may use. Raises StoreError."""
+    """The stored state in the file `path`, which only one service at a time may use.
+
+    Raise StoreError if the file can't be used.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -46,7 +49,7 @@ class Store:
         self._db.close()
 
     def items(self, now_ms: int) -> list[Item]:
-        """Return the items with decisions of the last 7 days; older items are deleted."""
+        """Return the items with decisions of the last 7 days. Older items are deleted."""
         self._db.execute("DELETE FROM items WHERE decided_at < ?", (now_ms - KEPT_MS,))
         rows = self._db.execute("SELECT item FROM items ORDER BY rowid").fetchall()
         try:
@@ -55,7 +58,7 @@ class Store:
             raise StoreError(f"{self._path} was written by another version of the desk") from None
 
     def save(self, item: Item) -> None:
-        """Store an item; it is on the disk when this returns. Raises StoreError."""
+        """Store an item. It is on the disk when this method returns. Raise StoreError if it can't be stored."""
         row = item.id, item.history[-1].at, json.dumps(item.to_map())
         try:
             self._db.execute("INSERT OR REPLACE INTO items VALUES (?, ?, ?)", row)
@@ -63,9 +66,9 @@ class Store:
             raise StoreError(f"{self._path} can't be written: {error}") from None
 
     def keys(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the key of each of these reviewers, the old one or a new one.
+        """Return a key for signing in for each of these reviewers: the stored one or, for a new reviewer, a new one.
 
-        All other reviewers' keys are deleted.
+        The keys of all other reviewers are deleted.
         """
         known = dict(self._db.execute("SELECT name, key FROM reviewers").fetchall())
         keys = {name: known.get(name) or secrets.token_urlsafe(24) for name in names}

@@ -31,7 +31,7 @@ Table = dict[str, dict[str, str]]
 
 
 def read_toml(name: str) -> dict[str, Any]:
-    """Return the tables of a file in this folder."""
+    """Return the content of a TOML file in this folder."""
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
@@ -48,7 +48,10 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The content of `GET /v1/policy`: each category's title and limits, and the categories that are never alerted."""
+    """The node's policy, as `GET /v1/policy` returns it.
+
+    It has each category's title and limits, and the categories that are never alerted.
+    """
 
     name: str
     categories: Mapping[str, Mapping[str, Any]]
@@ -56,33 +59,36 @@ class Policy:
 
     @classmethod
     def from_map(cls, policy: Mapping[str, Any]) -> "Policy":
-        """Return the policy in an answer; the never-list may have reasons or not."""
+        """Return the policy from the node's answer.
+
+        The list of categories that are never alerted may have reasons or not.
+        """
         never = policy.get("never", {})
         reasons = never if isinstance(never, Mapping) else dict.fromkeys(never, "")
         return cls(str(policy.get("name", "")), policy["categories"], reasons)
 
     def max_age_ms(self, category: str) -> int:
-        """Return how old an incident of this category may be, in ms."""
+        """Return the largest age at which an incident of this category may be published, in ms."""
         return int(self.categories[category].get("max_age_s", DEFAULT_MAX_AGE_S) * 1000)
 
     def approvals(self, category: str, *, of_cancel: bool = False) -> int:
-        """Return how many reviewers must sign an alert of this category, or its cancel."""
+        """Return the number of reviewers who must sign an alert of this category, or (with `of_cancel`) its cancel."""
         return int(self.categories.get(category, {}).get("cancel_approvals" if of_cancel else "approvals", 0))
 
     @property
     def is_signed(self) -> bool:
-        """Whether any category requires signatures."""
+        """Whether reviewers must sign the alerts of any category."""
         return any(self.approvals(each) or self.approvals(each, of_cancel=True) for each in self.categories)
 
     def clamp_m(self, category: str, radius_m: float) -> float:
-        """Return the radius in metres, limited to the category's bounds."""
+        """Return a radius in metres, raised or lowered to the limits of the category."""
         limits = self.categories[category]
         return float(max(limits.get("min_radius_m", 0), min(radius_m, limits.get("max_radius_m", radius_m))))
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An incident that is not published, with the reason and its details."""
+    """An incident that is not published: the reason, and its details."""
 
     incident: Incident
     reason: Reason
@@ -91,7 +97,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An incident to publish, with its category and the time at which it counts as happened (ms)."""
+    """An incident that is published: its category, and the time at which it counts as having happened.
+
+    The time is in ms since 1970.
+    """
 
     incident: Incident
     category: str
@@ -101,17 +110,17 @@ class Case:
 
 @dataclass(slots=True)
 class Triage:
-    """The decisions on a feed's incidents."""
+    """The decisions about all incidents of a feed: the cases to publish, and the refusals."""
 
     cases: list[Case] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
     def reasons(self) -> list[tuple[str, int]]:
-        """Return each reason with its number of refusals, the most frequent first."""
+        """Return each reason with the number of its refusals, the most frequent first."""
         return Counter(f"{refusal.reason}: {refusal.detail}" for refusal in self.refusals).most_common()
 
     def retimed(self) -> str:
-        """Return one line about the re-timed cases, or "" without any (Rule 4)."""
+        """Return one line of text about the cases with a new time, or "" if there are none (Rule 4)."""
         times = [case.incident.occurred_at for case in self.cases if case.retimed]
         if not times:
             return ""
@@ -121,7 +130,7 @@ class Triage:
 
 
 class Desk:
-    """A desk that decides on incidents and writes alerts. `policy` is the node's."""
+    """A simulated desk, which decides about incidents and writes alerts. `policy` is that of the node."""
 
     def __init__(self, policy: Policy, *, retime: bool) -> None:
         self._policy, self._retime = policy, retime
@@ -130,7 +139,7 @@ class Desk:
         self._desks = itertools.cycle(range(1, DESKS + 1))
 
     def triage(self, incidents: Iterable[Incident], now_ms: int) -> Triage:
-        """Decide on all incidents."""
+        """Decide about all incidents of a feed, and return the decisions."""
         found = Triage()
         for incident in incidents:
             decision = self.decide(incident, now_ms)
@@ -141,7 +150,7 @@ class Desk:
         return found
 
     def decide(self, incident: Incident, now_ms: int) -> Case | Refusal:
-        """Return the case to publish, or the refusal."""
+        """Decide about one incident: return the case to publish, or the refusal."""
         category = self.category_of(incident)
         if isinstance(category, Refusal):
             return category
@@ -150,7 +159,7 @@ class Desk:
         return self._dated(incident, category, now_ms)
 
     def category_of(self, incident: Incident) -> str | Refusal:
-        """Return the policy's category for the incident's nature, or the refusal."""
+        """Return the policy's category for an incident; or the refusal, if there is none."""
         key = incident.means
         if not key:
             return Refusal(incident, Reason.UNKNOWN_NATURE, f'"{incident.nature}" is not in the table')
@@ -174,7 +183,10 @@ class Desk:
     # ---- writing -------------------------------------------------------------------------------------------
 
     def write(self, case: Case, now_ms: int) -> dict[str, Any]:
-        """Return the approved alert, ready to publish. A re-timed case happened just before `now_ms`."""
+        """Return the approved alert for a case, ready to be published.
+
+        If the case was given a new time, it happened just before `now_ms`.
+        """
         occurred_at = now_ms - AGE_AFTER_RETIMING_MS if case.retimed else case.occurred_at
         wording = self.wording(case.category)
         return {
@@ -189,11 +201,14 @@ class Desk:
         }
 
     def approval(self, now_ms: int) -> dict[str, str]:
-        """Return an approval, made now by the next of the desks."""
+        """Return an approval with the time `now_ms`. The simulated reviewers approve in turn."""
         return {"reviewer": f"desk-{next(self._desks)}", "approved_at": format_time(now_ms)}
 
     def wording(self, category: str) -> dict[str, Any]:
-        """Return the headline, severity and `radius_m` for a category, with the radius limited to its bounds."""
+        """Return the headline, the severity and the radius in metres for alerts of a category.
+
+        The radius is within the limits of the category.
+        """
         wording = self._wording.get(category) or self._plain_wording(category)
         return {**wording, "radius_m": self._policy.clamp_m(category, wording["radius_m"])}
 
@@ -203,12 +218,12 @@ class Desk:
 
 
 def circle(where: Incident, radius_m: float) -> dict[str, Any]:
-    """Return the circle around an incident that has a place."""
+    """Return the circle, as a shape of an area, around an incident that has a place."""
     return {"type": "circle", "lat": where.lat, "lng": where.lng, "radius_m": radius_m}
 
 
 def varied(cases: Sequence[Case]) -> Iterator[Case]:
-    """Return the cases in an order in which their categories alternate."""
+    """Return the cases in an order in which the categories alternate."""
     by_category: dict[str, list[Case]] = {}
     for case in cases:
         by_category.setdefault(case.category, []).append(case)
