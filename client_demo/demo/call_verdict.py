@@ -29,10 +29,12 @@ FINDING = "place"  # the event that a frame contained the place
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """A call that was opened and ended.
+    """A call for help that was opened and ended in the demo.
 
-    Responders need one of `quals`. `near` is the circle that was sent, `ring_m` the last search radius beyond it,
-    `holders` are those who hold one of `seats` by the node's state; `sent` is in ns.
+    Responders need one of the qualifications in `quals`. `near` is the circle that was sent to them, and `ring_m` how
+    far beyond it responders were called at last. `holders` are those who have one of `seats` seats (places among the
+    responders who go), according to the node. `sent` is the time at which the call was opened, in ns of the monotonic
+    clock.
     """
 
     id: str
@@ -46,9 +48,10 @@ class Called:
 
 @dataclass(frozen=True, slots=True)
 class ResponderPhone:
-    """A simulated phone: its owner, the qualifications that count, its place on duty, and its answer to a call.
+    """A simulated phone of a responder.
 
-    `here` is None when the owner is off duty.
+    `sub` is that of the owner's token, `quals` has the qualifications that count, `here` the place where the owner is
+    on duty (None: off duty), and `says` the answer to a call. `events` is the phone's record.
     """
 
     sub: str
@@ -60,9 +63,10 @@ class ResponderPhone:
 
 @dataclass(slots=True)
 class CallVerdict:
-    """The verdict.
+    """The verdict on a call for help, in numbers of phones.
 
-    `others` counts phones that had the place in a frame without a seat, `frames` the searched frames.
+    `others` phones received the exact place in a frame although their owner has no seat. `frames` is the number of
+    frames that were searched for the place.
     """
 
     seats: int
@@ -79,7 +83,7 @@ class CallVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all required responders were called, seats were taken, and nobody else learned anything."""
+        """Whether everybody who had to be called was called, seats were taken, and nobody else learned anything."""
         return self.taken > 0 and not (self.outside or self.missed or self.others or self.faults)
 
     def line(self) -> str:
@@ -93,7 +97,7 @@ class CallVerdict:
 
 
 def check_call(called: Called, phones: Iterable[ResponderPhone], frames: int) -> CallVerdict:
-    """Judge the records of every phone."""
+    """Return the verdict on a call for help, from the records of all phones."""
     found = CallVerdict(called.seats, frames)
     known: set[str] = set()
     for phone in phones:
@@ -151,7 +155,7 @@ def _check_place(found: CallVerdict, phone: ResponderPhone, *, holds: bool) -> N
 
 
 def _depth_m(called: Called, phone: ResponderPhone) -> float:
-    """Return how far within the last search radius the phone is, in metres; -inf if it must not be called."""
+    """Return how deep a phone is inside the last search radius, in metres; -inf if it must not be called."""
     if phone.here is None or not phone.quals & called.quals:
         return float("-inf")
     reach_m = min(phone.here.reach_m, MAX_REACH_M)

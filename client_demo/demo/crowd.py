@@ -71,7 +71,7 @@ _quiet.setLevel(logging.ERROR)
 
 
 class Subscriber(asyncio.Protocol):
-    """One simulated subscriber on at most one connection."""
+    """One simulated subscriber, which has at most one connection at a time."""
 
     __slots__ = (
         "_answer",
@@ -111,42 +111,45 @@ class Subscriber(asyncio.Protocol):
 
     @property
     def is_connected(self) -> bool:
-        """Whether the subscriber was welcomed, has caught up, and is still connected."""
+        """Whether the subscriber is connected, and has received all messages that were waiting for it."""
         return self._transport is not None and not self._leaving and self.ready.done()
 
     @property
     def is_mover(self) -> bool:
-        """Whether the subscriber has more than one step, and moves."""
+        """Whether the subscriber moves: it has more than one step (a list of places)."""
         return len(self._steps) > 1
 
     @property
     def is_responder(self) -> bool:
-        """Whether the subscriber is called to people in need."""
+        """Whether the subscriber is a responder, who is called to people in need."""
         return self._answer is not None
 
     @property
     def is_moving(self) -> bool:
-        """Whether a move has no `ok` yet."""
+        """Whether the subscriber has sent a `move` that the node has not answered yet."""
         return self._asked is not None
 
     @property
     def places(self) -> list[Place]:
-        """The present places; during a move, the former ones."""
+        """The subscriber's present places. While a `move` is unanswered, these are the former ones."""
         return self._steps[self.step]
 
     def record(self) -> list[tuple[Any, ...]]:
-        """Return the recorded events."""
+        """Return the events that were recorded for this subscriber."""
         return self._events
 
     async def connect(self, host: str, port: int) -> None:
-        """Connect or reconnect, and wait for the welcome and the messages that it announces."""
+        """Connect or reconnect; wait for the `welcome`, and for the messages that it announces."""
         loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(lambda: self, host, port)
         await self.ready
 
     def move(self) -> None:
-        """Move to the next step, and from the last to the first; do nothing while a move is unanswered."""
+        """Move to the next step (list of places); after the last one, to the first.
+
+        Do nothing while the last `move` is unanswered.
+        """
         if self._asked is not None or not self.is_connected:
             return
         self._asked = (self.step + 1) % len(self._steps)
@@ -155,7 +158,7 @@ class Subscriber(asyncio.Protocol):
         self._send({"type": "move", "ref": self._asked, "places": places})
 
     def vanish(self) -> None:
-        """Drop the connection without a close frame."""
+        """Drop the connection without a close frame, as if the network were lost."""
         assert self._transport is not None
         self._leaving = True
         self._transport.abort()
@@ -173,7 +176,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Handle received data, with the time of its arrival."""
+        """Handle received data. Their time is that of this call."""
         at = time.monotonic_ns()
         self._socket.receive_data(data)
         for event in self._socket.events_received():
@@ -188,7 +191,7 @@ class Subscriber(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Record the end of the connection; count a fault unless `vanish` caused it."""
+        """Record the end of the connection. It counts as a fault, unless the subscriber has called `vanish`."""
         self._transport = None
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(str(error or self._socket.handshake_exc or "closed")))
@@ -284,7 +287,7 @@ class Subscriber(asyncio.Protocol):
         self._counted()
 
     def _counted(self) -> None:
-        """Count one of the messages that `welcome` or `ok` has announced."""
+        """Count one of the messages that a `welcome` or an `ok` has announced."""
         if self._behind:
             self._behind -= 1
             if not self._behind:
@@ -312,7 +315,7 @@ class Subscriber(asyncio.Protocol):
 
 
 class Crowd:
-    """All subscribers of this process, and the commands."""
+    """All simulated subscribers of this process, and the commands that the process obeys."""
 
     def __init__(self) -> None:
         self.uri: WebSocketURI
@@ -336,9 +339,9 @@ class Crowd:
     # ---- called by subscribers -------------------------------------------------------------------------------
 
     def decode(self, decode: Callable[[str | bytes], Message], data: bytes) -> Message:
-        """Return the message in a frame, decoded once for all.
+        """Return the message in a frame. Equal frames are decoded only once.
 
-        Messages that differ between subscribers are not kept.
+        Only alerts and cancels are kept for this, because other messages differ between subscribers.
         """
         known = self._decoded.get(data)
         if known is None:
@@ -351,7 +354,7 @@ class Crowd:
         return known
 
     def arrived(self, subscriber: Subscriber, at: int, alert_id: str, revision: int) -> None:
-        """Record a delivery to a subscriber."""
+        """Record that a revision or cancel was delivered to a subscriber."""
         key = alert_id, revision
         self._got[key] += 1
         self._arrivals.append((subscriber.places, at, alert_id, revision))
@@ -361,30 +364,30 @@ class Crowd:
                 self._settled.set()
 
     def has_needle(self, frame: bytes) -> bool:
-        """Return whether the frame contains any of the needles."""
+        """Return whether a frame contains any of the bytes for which the demo searches."""
         if not self._needles:
             return False
         self._searched += 1
         return any(needle in frame for needle in self._needles)
 
     def owes(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber must get a standdown when this call is over."""
+        """Record that a subscriber must receive a standdown at the end of a call."""
         self._owed.setdefault(call_id, set()).add(subscriber)
 
     def stood_down(self, call_id: str, subscriber: Subscriber) -> None:
-        """Record that this subscriber got its standdown."""
+        """Record that a subscriber has received its standdown at the end of a call."""
         self._owed.get(call_id, set()).discard(subscriber)
         self._all_stood.set()
 
     def answered(self) -> None:
-        """Wake the waiting command after a move took effect or can no longer take effect."""
+        """Wake the command `freeze`, if it waits and no subscriber has an unanswered `move` any more."""
         if self._walking is None and not any(mover.is_moving for mover in self._movers):
             self._still.set()
 
     # ---- commands --------------------------------------------------------------------------------------------
 
     async def connect(self, url: str, subscribers: Sequence[dict[str, Any]]) -> Message:
-        """Connect all subscribers; the answer lists those that succeeded."""
+        """Connect all subscribers. The answer lists the numbers of those that have succeeded."""
         self.uri = parse_uri(url)
         everybody = [Subscriber(self, **subscriber) for subscriber in subscribers]
         gate = asyncio.Semaphore(AT_ONCE)
@@ -408,7 +411,7 @@ class Crowd:
             _say({"connected": len(self._all)})
 
     async def freeze(self) -> Message:
-        """Stop all moves, and wait until every move is answered."""
+        """Stop all moves, and wait until every `move` is answered."""
         if self._walking is not None:
             self._walking.cancel()
             self._walking = None
@@ -423,7 +426,7 @@ class Crowd:
         return {}
 
     async def thaw(self) -> Message:
-        """Let the moving subscribers move again."""
+        """Let the subscribers that move continue to do so."""
         self._walking = self._walking or asyncio.create_task(self._walk())
         return {}
 
@@ -435,7 +438,10 @@ class Crowd:
             await asyncio.sleep(TICK_S)
 
     async def settle(self, id: str, revision: int, area: list[Any] | None) -> Message:  # noqa: A002 (the field's name)
-        """Wait for those who should have this revision, and count those who do."""
+        """Wait until all subscribers that should have a revision have received it, but at most 2 s.
+
+        Return how many have received it, and how many have not.
+        """
         await asyncio.sleep(BEFORE_COUNTING_S)
         self._awaited = id, revision
         self._missing = {one for one in self._all if one.is_connected and _lacks(one, id, revision, area)}
@@ -449,7 +455,7 @@ class Crowd:
         return {"got": self._got[id, revision], "missing": len(self._missing)}
 
     async def tunnel(self, ids: Sequence[str], most: int) -> Message:
-        """Drop the connections of some subscribers who hold one of these alerts."""
+        """Drop the connections of some subscribers that have received one of these alerts."""
         for alert_id in ids:
             stay = [one for one in self._all if not one.is_mover and not one.is_responder]
             holders = [one for one in stay if one.is_connected and alert_id in one.held]
@@ -459,7 +465,7 @@ class Crowd:
         return {"gone": len(self._tunnel)}
 
     async def emerge(self) -> Message:
-        """Reconnect the dropped subscribers, and count the messages that they are sent."""
+        """Reconnect the subscribers whose connections were dropped; count the messages that they are sent."""
         gate = asyncio.Semaphore(AT_ONCE)
         back, self._tunnel = self._tunnel, []
         held = [dict(one.held) for one in back]
@@ -488,10 +494,11 @@ class Crowd:
                 self.faults[f"could not reconnect: {str(error) or 'no answer'}"] += 1
 
     async def arrivals(self) -> Message:
-        """Return the deliveries since the last such command, and the number of people, by H3 cell.
+        """Return the deliveries since the last such command, and the number of people in each H3 cell.
 
-        `told` has a row for each revision and cell: id, revision, cell, number, and the times of the first and the last
-        delivery (ns). They are counted here, not when frames arrive, since that would show as latency.
+        `told` has a row for each revision and cell: id, revision, cell, number of deliveries, and the times of the
+        first and the last one (ns). Deliveries are counted here and not when they arrive, because counting would show
+        as latency.
         """
         fresh, self._arrivals = self._arrivals, []
         told: dict[tuple[str, int], dict[str, list[int]]] = {}
@@ -506,12 +513,15 @@ class Crowd:
         return {"told": rows, "people": people}
 
     async def search(self, needles: Sequence[str]) -> Message:
-        """Search every frame for these needles from now on; without needles, stop searching."""
+        """Search every frame for these bytes (each as hex) from now on. If there are none, stop searching."""
         self._needles = [bytes.fromhex(needle) for needle in needles]
         return {}
 
     async def stood(self, id: str) -> Message:  # noqa: A002 (the field's name)
-        """Wait for the standdowns at the end of a call; the answer has the number of frames searched so far."""
+        """Wait until all subscribers that must receive a standdown have received it, but at most 2 s.
+
+        Return how many have not, and the number of frames that were searched so far.
+        """
         owed = self._owed.get(id, set())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
@@ -521,13 +531,13 @@ class Crowd:
         return {"missing": len(owed), "frames": self._searched}
 
     async def forget(self) -> Message:
-        """Delete all records, which would otherwise fill the memory after hours."""
+        """Delete all records, which would fill the memory if the demo runs for hours."""
         for one in self._all:
             one.record().clear()
         return {}
 
     async def report(self) -> Message:
-        """Return the records of all subscribers, and the faults."""
+        """Return the records of all subscribers, and the faults that were found."""
         return {"records": [one.record() for one in self._all], "faults": dict(self.faults)}
 
 
@@ -548,7 +558,7 @@ def _say(line: Message) -> None:
 
 
 async def _obey() -> None:
-    """Carry out commands until stdin ends, which also happens when the demo dies."""
+    """Carry out commands until stdin ends, which also happens if the demo dies."""
     lines = asyncio.StreamReader(limit=MAX_LINE)
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     crowd = Crowd()
@@ -558,7 +568,7 @@ async def _obey() -> None:
 
 
 def main() -> None:
-    """Run as a child process of the demo."""
+    """Run this process as a child of the demo: plays subscribers until stdin ends."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(_obey())

@@ -1,4 +1,7 @@
-"""Tokens of the demo's phones: JWTs signed with the private key from `geocast keygen` (RFC 7519, RFC 8037)."""
+"""Makes the tokens of the demo's phones (RFC 7519, RFC 8037).
+
+They are JWTs, signed with the private key from `geocast keygen`.
+"""
 
 import json
 import time
@@ -12,7 +15,7 @@ from client_demo.python.base64url import decoded, encoded
 
 
 class Issuer:
-    """A signer with the private JWK in a file."""
+    """Signs tokens with the private key in a file, a JWK."""
 
     def __init__(self, path: Path) -> None:
         jwk = json.loads(path.read_text(encoding="utf-8"))
@@ -20,7 +23,7 @@ class Issuer:
         self._kid = jwk["kid"]
 
     def token(self, sub: str, scopes: Sequence[str], life_s: int, quals: Sequence[str] = ()) -> str:
-        """Return a token for `sub` that is valid from now on for `life_s` seconds."""
+        """Return a token for the subject `sub`, which is valid from now on for `life_s` seconds."""
         now_s = int(time.time())
         claims = {"aud": "geocast", "sub": sub, "scope": " ".join(scopes), "iat": now_s, "exp": now_s + life_s}
         head = {"alg": "EdDSA", "kid": self._kid, "typ": "JWT"}

@@ -50,10 +50,10 @@ FILES = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The facts that the page requests once.
+    """The settings that the page of the map requests once.
 
-    They are the URL of the node's stream, a token if needed, the first place, the URL of a map style, and the URL of
-    `geocast push` (with `/v1`) if the page can register there.
+    They are the URL of the node's stream, a token if one is needed, the place at which the map opens, the URL of a map
+    style, and the URL of `geocast push` (with `/v1`) if the page can register there.
     """
 
     stream_url: str
@@ -63,19 +63,22 @@ class View:
     push_url: str | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the view as JSON values, without absent members."""
+        """Return the settings as JSON values. Settings that are None are left out."""
         place = None if self.place is None else dict(zip(("lat", "lng"), self.place, strict=True))
         fields = {"stream": self.stream_url, "token": self.token, "place": place, "style": self.style_url}
         fields["push"] = self.push_url
         return {name: value for name, value in fields.items() if value is not None}
 
     def policy(self) -> str:
-        """Return the page's content policy: it may talk to the node, to `geocast push` and to the style's origin."""
+        """Return the content security policy of the page, which names the servers to which it may connect.
+
+        These are the node, `geocast push`, and the origin of the map style.
+        """
         push = [] if self.push_url is None else [self.push_url]
         return content_policy(connect=[self.stream_url, *push], style_url=self.style_url)
 
     def route(self) -> Route:
-        """Return the route by which the page asks for this view."""
+        """Return the HTTP route at which the page requests these settings."""
 
         async def send(_: Request) -> Response:
             return JSONResponse(self.to_map(), headers={"Cache-Control": "no-store"})
@@ -84,7 +87,10 @@ class View:
 
 
 class LiveMap:
-    """The events for the open pages. `publisher` is only used for reading, and should have little patience."""
+    """Sends events to the open pages of the map.
+
+    `publisher` is only used for reading, and should give up soon if the node does not answer.
+    """
 
     def __init__(self, publisher: Publisher, view: View) -> None:
         self.url = ""
@@ -96,13 +102,13 @@ class LiveMap:
     # ---- events ----------------------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Read the live alerts every EVERY_S, until cancelled."""
+        """Read the live alerts every EVERY_S seconds, until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(EVERY_S)
 
     def close(self) -> None:
-        """Close the pages' streams of events."""
+        """Close the streams of events to all pages."""
         for page in self._pages:
             page.put_nowait(None)
 
@@ -117,12 +123,12 @@ class LiveMap:
             self._tell("published", published)
 
     def people(self, cells: Mapping[str, int]) -> None:
-        """Send the places of the simulated subscribers to the pages."""
+        """Send to the pages how many simulated subscribers are in each H3 cell."""
         self._last["people"] = {"cells": cells}
         self._tell("people", self._last["people"])
 
     def told(self, fan_out: Mapping[str, Any]) -> None:
-        """Send a delivery to the open pages; pages that open later do not get it."""
+        """Send a delivery to the pages that are open now. Pages that are opened later do not receive it."""
         self._tell("told", fan_out)
 
     def _tell(self, name: str, data: object) -> None:
@@ -167,7 +173,7 @@ Cells = dict[
 
 
 def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
-    """Merge the rows of `told` in the answers of the crowd's processes, by revision."""
+    """Merge the deliveries that the crowd's processes have counted, by revision."""
     found: dict[tuple[str, int], Cells] = {}
     for alert_id, revision, cell, count, first, last in rows:
         cells = found.setdefault((alert_id, revision), {})
@@ -177,7 +183,11 @@ def by_revision(rows: Iterable[Sequence[Any]]) -> dict[tuple[str, int], Cells]:
 
 
 def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
-    """Return the members of `told` about the recipients, with their times after `sent` (ns) if that is given."""
+    """Return the members of an event `told` that are about the recipients of a revision.
+
+    `sent` is the time of the publisher's request, in ns. If it is given, the members include the times from then to the
+    deliveries.
+    """
     told = sum(count for count, _, _ in cells.values())
     if sent is None:
         return {"cells": {cell: [count, 0] for cell, (count, _, _) in cells.items()}, "told": told}
@@ -191,7 +201,7 @@ def fan_out(cells: Cells, sent: int | None) -> dict[str, Any]:
 
 @contextlib.asynccontextmanager
 async def live_map(api_url: str, token: str, view: View, port: int = 0, bind: str = LOOPBACK) -> AsyncIterator[LiveMap]:
-    """Serve the map while the block runs. Raises OSError if the port is taken."""
+    """Serve the map for the duration of an `async with` block. Raise OSError if the port is taken."""
     async with Publisher(api_url, token, patience_s=0) as publisher:
         shown = LiveMap(publisher, view)
         routes = [*files(FILES), *shown.routes()]

@@ -1,4 +1,7 @@
-"""A city of simulated subscribers around the places of incidents. No I/O; the same seed gives the same city."""
+"""Makes a city of simulated subscribers around the places of incidents.
+
+It does no I/O, and the same seed gives the same city.
+"""
 
 import random
 from collections.abc import Sequence
@@ -26,9 +29,10 @@ KINDS = {"a point": 45, "a point and its accuracy": 15, "an H3 cell only": 15, "
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """One subscriber: its format, and the lists of places through which it moves; with one list it does not move.
+    """One simulated subscriber: the format of its messages, and its steps.
 
-    A responder has a token, and an `answer` to calls: its message, and the delay in seconds (see `crowd`).
+    A step is a list of places that it has at the same time. With a single step, it does not move. A responder also has
+    a token, and an `answer` to calls: what it says, and after how many seconds (see `crowd`).
     """
 
     kind: str
@@ -39,13 +43,13 @@ class Simulated:
     answer: dict[str, Any] | None = None
 
     def to_map(self) -> dict[str, Any]:
-        """Return the subscriber's description for the process that plays it."""
+        """Return the subscriber as JSON values, for the process that plays it."""
         steps = [[place.to_map() for place in places] for places in self.steps]
         return {"wire": self.wire, "steps": steps, "token": self.token, "answer": self.answer}
 
 
 def city(count: int, incidents: Sequence[Point], seed: int = SEED) -> list[Simulated]:
-    """Return `count` subscribers around these places, in random order."""
+    """Return `count` subscribers around the places of incidents, in random order."""
     dice = random.Random(seed)
     lats, lngs = [lat for lat, _ in incidents], [lng for _, lng in incidents]
     corners = (
@@ -78,7 +82,7 @@ def _steps(kind: str, home: Point, work: Point, dice: random.Random) -> list[lis
 
 
 def _walk(start: Point, dice: random.Random) -> list[list[Place]]:
-    """Return places along a rough line, so that the subscriber enters and leaves areas."""
+    """Return the steps of a subscriber that walks along a rough line, so that it enters and leaves areas."""
     north, east = dice.gauss(0, 1), dice.gauss(0, 1)
     accuracy_m = dice.choice((0.0, 0.0, 20.0, 150.0))
     here, steps = start, []

@@ -1,6 +1,6 @@
-"""The processes of the demo: a node, and the crowd of its subscribers.
+"""Starts and ends the processes of the demo: a node, and the crowd of its subscribers.
 
-Each process runs in a session of its own, so that Ctrl-C reaches only the demo, which ends the processes in order.
+Each process runs in a session of its own, so that Ctrl-C reaches only the demo, which then ends the processes in order.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _JWT = re.compile(r"\beyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 class ProcessError(Exception):
-    """Raised if a process could not be started or ended too early. The text is one line for a person."""
+    """Raised if a process could not be started, or has ended too early. The text is one line for a person."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -45,7 +45,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class Geocast:
-    """A `geocast` process of the demo, which works in `folder` and is ready when `ready_url` answers 200."""
+    """A process of the demo that runs a `geocast` command.
+
+    It works in `folder`, and is ready when `ready_url` answers with 200.
+    """
 
     what = "geocast"  # the name in messages for people
     ready_url: str
@@ -56,7 +59,7 @@ class Geocast:
         self._printed: deque[str] = deque(maxlen=20)
 
     async def _start(self, *arguments: str) -> None:
-        """Start the process and wait until it is ready. Raises ProcessError."""
+        """Start the process, and wait until it is ready. Raise ProcessError if it does not become ready."""
         self._process = await self._geocast(*arguments)
         self._reader = asyncio.create_task(self._read())
         try:
@@ -106,21 +109,21 @@ class Geocast:
         return " / ".join([line for line in self._printed if line][-3:]) or "it printed nothing"
 
     async def watch(self) -> None:
-        """Wait until the process ends, and raise ProcessError, because it should not end by itself."""
+        """Wait until the process ends, and raise ProcessError, because it should not end before `stop`."""
         await self._process.wait()
         raise ProcessError(f"{self.what} ended with status {self._process.returncode}: {self._last_words()}")
 
     async def stop(self) -> None:
-        """End the process and wait for its end."""
+        """Stop the process, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
             await self._reader
 
 
 class Node(Geocast):
-    """`geocast serve --dev` on loopback, with its keys, a policy with calls, and its log in `folder`.
+    """A node: `geocast serve --dev` on loopback, with its keys, a policy with calls, and its log in `folder`.
 
-    `aeds` is a file with defibrillators, if there is one. `token` is for a desk, `phone_token` for any subscriber,
+    `aeds` is a file with defibrillators, or None. `token` is for a desk, `phone_token` for any subscriber, and
     `dispatch_token` for a dispatcher.
     """
 
@@ -143,7 +146,7 @@ class Node(Geocast):
         )
 
     async def start(self) -> None:
-        """Make the keys, start the node and wait until it is ready. Raises ProcessError."""
+        """Make the keys, start the node, and wait until it is ready."""
         await asyncio.gather(
             self._keygen("--quals", "cpr,medic", "--public", "keys.jwks", "--private", "private.jwk"),
             self._keygen("--call", "--private", "call-keys.jwks"),
@@ -156,10 +159,10 @@ class Node(Geocast):
 
 
 class PushProcess(Geocast):
-    """`geocast push` beside a node; `url` is where devices register.
+    """A process `geocast push` beside a node. Devices register at `url`.
 
-    The process may push to `service` (HOST:PORT, with the certificate file `ca`) and, for people who open the map, to
-    the browsers' push services.
+    It may send pushes to `service` (HOST:PORT, with the certificate file `ca`) and, for people who open the map, to the
+    browsers' push services.
     """
 
     what = "`geocast push`"
@@ -176,13 +179,16 @@ class PushProcess(Geocast):
         )
 
     async def start(self, origins: Sequence[str]) -> None:
-        """Start the process for pages of these origins, and wait until it is ready. Raises ProcessError."""
+        """Start the process, and wait until it is ready. Pages from these origins may use it.
+
+        Raise ProcessError if it does not become ready.
+        """
         await self._keygen("--push", "push.jwks", "--vapid", "vapid.jwks")
         await self._start(*self._arguments, "--origins", ",".join(origins))
 
 
 class CrowdProcess:
-    """A child process that plays some of the subscribers; see `crowd` for the commands."""
+    """A child process that plays some of the simulated subscribers. The module `crowd` lists its commands."""
 
     async def start(self) -> None:
         """Start the process, which then waits for commands."""
@@ -197,7 +203,10 @@ class CrowdProcess:
         )
 
     async def do(self, command: str, told: Callable[[dict[str, Any]], None] | None = None, **fields: Any) -> Any:
-        """Send a command and return its answer. `told` gets the lines that come before the answer."""
+        """Send a command, and return its answer.
+
+        `told` is called with each line that comes before the answer.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": command, "with": fields}).encode() + b"\n")
@@ -212,13 +221,13 @@ class CrowdProcess:
         raise ProcessError("a process that plays subscribers has died")
 
     async def stop(self) -> None:
-        """End the process and wait for its end."""
+        """Stop the process, and wait until it has ended."""
         if hasattr(self, "_process"):
             await _end(self._process)
 
 
 async def all_do(crowd: Sequence[CrowdProcess], command: str, **fields: Any) -> list[dict[str, Any]]:
-    """Send the same command to all processes, and return their answers."""
+    """Send the same command to all processes of the crowd, and return their answers."""
     return list(await asyncio.gather(*(each.do(command, **fields) for each in crowd)))
 
 

@@ -21,9 +21,10 @@ from .verdict import Published, percentile
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A phone: its cells, whether it slept until the end, and its messages in order: (id, revision).
+    """A simulated phone that is registered for pushes, as a record for the verdict.
 
-    `taken_ms` are the times, in ms, from a publisher's request until the push service had the push.
+    It has the phone's places, whether it slept until the end, and its messages in order, as (id, revision). `taken_ms`
+    are the times in ms that it took from a publisher's request until the push service had the push.
     """
 
     places: Sequence[Place]
@@ -34,10 +35,10 @@ class Sleeper:
 
 @dataclass(slots=True)
 class PushVerdict:
-    """The verdict in counts, for pairs of a phone and an alert.
+    """The verdict on all pushes, in numbers of pairs of a phone and an alert.
 
-    `expected` pairs should have got the newest revision or cancel, and `told` pairs got it; `slept` of them were on
-    phones that slept, and got it on waking.
+    `expected` pairs should have received the newest revision or cancel, and `told` pairs have received it. `slept` of
+    these were on phones that were asleep, and received it when they woke.
     """
 
     phones: int = 0
@@ -51,7 +52,7 @@ class PushVerdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether all phones that had to get an alert got it, and no others did."""
+        """Whether every phone that had to get an alert got it, and no other phone did."""
         return self.told > 0 and not (self.outside or self.missed or self.faults)
 
     def line(self) -> str:
@@ -66,7 +67,11 @@ class PushVerdict:
 def check_pushes(
     published: Sequence[Published], ends_ms: Mapping[str, int], sleepers: Iterable[Sleeper], now_ms: int
 ) -> PushVerdict:
-    """Judge every phone. `ends_ms` is the end of each alert by its newest revision, `now_ms` when the phones woke."""
+    """Return the verdict on the pushes to all phones.
+
+    `ends_ms` maps the id of an alert to the end of its newest revision, and `now_ms` is when the phones woke; both are
+    in ms since 1970.
+    """
     found = PushVerdict()
     newest = {item.id: item.revision for item in sorted(published, key=lambda item: item.revision)}
     for sleeper in sleepers:
@@ -83,7 +88,7 @@ def check_pushes(
 
 
 def _check(found: PushVerdict, sleeper: Sleeper, depth: float, told: int | None, newest: int, *, lives: bool) -> None:
-    """Judge one phone and one alert."""
+    """Judge one phone and one alert, and count the result in `found`."""
     if told is not None and depth < -EDGE_M:
         found.outside += 1
         return

@@ -1,7 +1,7 @@
-"""The responders among the simulated phones: their qualifications, their places and their answers to calls. No I/O.
+"""Makes the responders among the simulated phones: their qualifications, places and answers to calls. No I/O.
 
-Responders are placed around cardiac arrests. Some must not be called: those off duty, without a qualification, or with
-a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
+Responders are placed around cardiac arrests. Some of them must not be called: those off duty, without a qualification,
+or with a token that lasts too long to count (docs/reference/call-rules.md, RQ2).
 """
 
 import random
@@ -36,7 +36,7 @@ TokenOf = Callable[[str, Sequence[str], int], str]  # (sub, quals, life in s) ->
 
 @dataclass(frozen=True, slots=True)
 class Responder:
-    """A responder: its subscriber, and in `counts` the qualifications that count."""
+    """A simulated responder. `counts` has those qualifications of the token that count for calls."""
 
     simulated: Simulated
     sort: str
@@ -51,7 +51,10 @@ class Responder:
 
 
 def responders(arrests: Sequence[Point], token_of: TokenOf, seed: int = SEED) -> list[Responder]:
-    """Return the responders around these places, with tokens from `token_of`."""
+    """Return the responders around the places of cardiac arrests.
+
+    `token_of` returns a token for a responder, from its `sub`, its qualifications and the token's life in seconds.
+    """
     dice = random.Random(seed)
     found: list[Responder] = []
     for where in arrests[:MOST_ARRESTS]:

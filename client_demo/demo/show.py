@@ -86,7 +86,11 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The published alerts, and each subscriber's places and record, until `end` (ns)."""
+    """What the verdict of the demo is based on.
+
+    It has the published alerts, and the places and the record of each subscriber, until the time `end` (ns of the
+    monotonic clock).
+    """
 
     published: list[Published]
     records: list[tuple[list[list[Place]], list[Event]]]
@@ -102,7 +106,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The results of all alerts, of the call for help and of the pushes."""
+    """The verdicts of the demo: on all alerts, on the call for help, and on the pushes."""
 
     alerts: int
     rows: list[Row]
@@ -111,19 +115,19 @@ class Outcome:
     push: PushVerdict | None = None
 
     def total(self, name: str) -> int:
-        """Return the sum of a column."""
+        """Return the sum of one number over all revisions, such as "missed"."""
         return sum(getattr(row, name) for row in self.rows)
 
     @property
     def is_good(self) -> bool:
-        """Whether all required recipients got their alerts, calls and pushes, and nobody else did."""
+        """Whether everybody who had to get an alert, call or push got it, and nobody else did."""
         if not all(verdict is None or verdict.is_good for verdict in (self.call, self.push)):
             return False
         wrong = self.total("outside") + self.total("missed") + len(self.faults)
         return self.total("delivered") > 0 and not wrong
 
     def last_line(self) -> str:
-        """Return the result as one line for programs."""
+        """Return the outcome as one line for programs."""
         p99_ms = percentile([ms for row in self.rows for ms in row.latencies_ms], 0.99)
         counts = " ".join(f"{name}={self.total(name)}" for name in ("expected", "delivered", "outside", "missed"))
         return f"demo: alerts={self.alerts} {counts} p99_ms={p99_ms:.1f}"
@@ -131,7 +135,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """The settings of a demo: duration, feed, number of subscribers, and the map. `stays` means until Ctrl-C."""
+    """The settings of a demo: its duration, the feed, the number of subscribers, and the map.
+
+    `stays`: whether the demo continues after the verdict, until Ctrl-C.
+    """
 
     seconds: float
     feed: Path | None = None
@@ -143,9 +150,9 @@ class Programme:
 
 
 def run_demo(console: Console, programme: Programme) -> int:
-    """Run the demo; return the exit status: 0 if all deliveries were right, otherwise 1.
+    """Run the demo. Return the exit status: 0 if all deliveries were right, otherwise 1.
 
-    Raises DemoError if it can't run.
+    Raise DemoError if the demo can't run.
     """
     if programme.seconds < MIN_SECONDS:
         raise DemoError(f"{programme.seconds:g} s are too short for a demo; it needs at least {MIN_SECONDS:g} s")
@@ -163,7 +170,7 @@ def run_demo(console: Console, programme: Programme) -> int:
 async def _perform(
     progress: Progress, programme: Programme, incidents: Sequence[Incident], arrests: Sequence[Record]
 ) -> Outcome:
-    """Start the processes and pages, run and judge the show, and clean up."""
+    """Start the processes and pages, run the show, judge it, and clean up. Return the outcome."""
     ends_at = time.monotonic() + programme.seconds - ENDING_S
     crowd = [CrowdProcess() for _ in range(PROCESSES)]
     async with contextlib.AsyncExitStack() as cleanup:
@@ -208,7 +215,7 @@ async def _perform(
 async def _phones_that_sleep(
     progress: Progress, node: Node, folder: Path, cleanup: contextlib.AsyncExitStack
 ) -> "Sleepers | None":
-    """Return the sleeping phones, or None where aiohttp is not installed."""
+    """Return the sleeping phones; or None if aiohttp is not installed, which they need."""
     try:
         from .sleepers import sleeping
     except ModuleNotFoundError as error:
@@ -223,7 +230,7 @@ async def _phones_that_sleep(
 async def _on_port(
     port: int, opening: Callable[[int], contextlib.AbstractAsyncContextManager[Page]]
 ) -> AsyncIterator[Page]:
-    """Serve a page on this port or, if the port is taken, on any free one."""
+    """Serve a page on this port; or, if the port is taken, on any free one."""
     async with contextlib.AsyncExitStack() as cleanup:
         try:
             page = await cleanup.enter_async_context(opening(port))
@@ -247,7 +254,10 @@ async def _serve_calls(
     arrests: Sequence[Record],
     cleanup: contextlib.AsyncExitStack,
 ) -> None:
-    """Serve a responder's page beside the newest arrest, and a dispatch page, whose calls also reach the crowd."""
+    """Serve the page of a responder near the newest cardiac arrest, and a dispatch page.
+
+    Calls that are opened on the dispatch page also reach the simulated responders.
+    """
     view = View(node.stream_url, place=offset(*where(arrests[0]), *FROM_THE_ARREST_M), style_url=programme.map_style)
     settings = DispatchSettings(
         api_url=node.api_url,
@@ -267,7 +277,7 @@ async def _serve_calls(
 
 
 def _serve_desk(node: Node, programme: Programme, folder: Path) -> contextlib.AbstractAsyncContextManager[OpenPage]:
-    """Serve a review desk on the demo's feed, whose alerts reach the map and the crowd."""
+    """Serve a review desk for the demo's feed. Its alerts reach the map and the simulated subscribers."""
     settings = DeskSettings(
         api_url=node.api_url,
         token=node.token,
@@ -293,7 +303,7 @@ def _tell(progress: Progress, outcome: Outcome) -> None:
 
 
 class Show:
-    """The acts, on a node and a crowd that are running."""
+    """Plays the acts of the demo, once the node and the crowd are running."""
 
     def __init__(
         self,
@@ -317,7 +327,7 @@ class Show:
         self._cast: list[list[Simulated]] = []  # for each process, the subscribers that it plays
 
     async def play(self, incidents: Sequence[Incident], subscribers: int, ends_at: float) -> None:
-        """Run everything from the desk's decisions to the last delivery."""
+        """Run all acts, from the desk's decisions to the last delivery."""
         self._policy = Policy.from_map(await self._publisher.policy())
         self._desk = Desk(self._policy, retime=True)
         self._cases = cases = self._decide(incidents)
@@ -346,7 +356,7 @@ class Show:
             progress.say(f"desk: {triage.retimed()}", "yellow")
 
     def _open_map(self, case: Case) -> None:
-        """Set the map's first view to the surroundings of the case with the most other cases near it."""
+        """Print the address of the map, which opens near the case that has the most other cases around it."""
         self._map.view = replace(self._map.view, place=offset(*_where(case), *FROM_THE_MIDDLE_M))
         lacks = missing(FILES)
         if lacks is None:
@@ -400,7 +410,10 @@ class Show:
         return self._node.issuer.token(sub, ["alerts:receive"], life_s, quals)
 
     def _that_fit(self, count: int) -> int:
-        """Return how many subscribers fit under the hard descriptor limit, as the node needs a descriptor for each."""
+        """Return how many of `count` subscribers can connect.
+
+        The node needs a file descriptor for each of them, and a process may have only a limited number.
+        """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         fit = count if hard == resource.RLIM_INFINITY else max(1, min(count, hard - SPARE_DESCRIPTORS))
         if fit < count:
@@ -412,7 +425,7 @@ class Show:
     # ---- 3: the acts -----------------------------------------------------------------------------------------
 
     def _listener(self, case: Case) -> Client:
-        """Return a listener on the real client at the place of the first alert. It prints what a person would see."""
+        """Return a real client at the place of the first alert, which prints what a person would see."""
 
         def tell(change: Change) -> None:
             reason = f" ({change.reason})" if change.reason else ""
@@ -445,7 +458,10 @@ class Show:
         await all_do(self._crowd, "thaw")
 
     async def _show_arrivals(self, published: Sequence[Published]) -> None:
-        """Send the map the deliveries since the last time, with latencies for those just published."""
+        """Send to the map the deliveries since the last call.
+
+        Those of alerts that were just published, which are in `published`, are sent with their latencies.
+        """
         answers = await all_do(self._crowd, "arrivals")
         await self._map.refresh()
         self._map.people(sum((Counter(answer["people"]) for answer in answers), Counter[str]()))
@@ -455,7 +471,7 @@ class Show:
                 self._map.told({**self._what(*key), **fan_out(cells, sent.get(key))})
 
     def _what(self, alert_id: str, revision: int) -> dict[str, Any]:
-        """Return the members of `told` that describe the alert."""
+        """Return the members of an event `told` for the map that describe the alert."""
         alert = self._sent[alert_id]
         is_cancel = any(item.key == (alert_id, revision) and item.area is None for item in self._published)
         title = self._policy.categories[alert["category"]]["title"]
@@ -467,7 +483,10 @@ class Show:
         }
 
     def _script(self, cases: Sequence[Case], ends_at: float) -> list[tuple[Act, bool]]:
-        """Return the publishing acts for which there is time, and between them the other acts, which always run."""
+        """Return the acts in order, each with whether it runs even if no time is left.
+
+        Only publications may be left out, and not the first ones.
+        """
         room = int((ends_at - time.monotonic()) / INTERVAL_S[0]) - 3
         publish = [(self._publishing(case), number < NEEDED) for number, case in enumerate(cases[: max(NEEDED, room)])]
         third = max(1, len(publish) // 3)
@@ -490,7 +509,7 @@ class Show:
         return act
 
     async def _move_first(self) -> None:
-        """Revise the first alert, moved by 1.5 times its radius."""
+        """Revise the first alert: its area moves by 1.5 times its radius."""
         alert = self._sent[self._published[0].id]
         shape = alert["area"][0]
         lat, lng = offset(shape["lat"], shape["lng"], 0, 1.5 * shape["radius_m"])
@@ -500,7 +519,7 @@ class Show:
         )
 
     async def _enter_tunnel(self) -> None:
-        """Drop some connections, and cancel or revise the alerts that those subscribers hold."""
+        """Drop the connections of some subscribers, and cancel or revise alerts that they have."""
         first, second = (list(self._sent) * 2)[:2]
         gone = await all_do(self._crowd, "tunnel", ids=[first, second], most=TUNNEL // len(self._crowd))
         self._progress.say(f"{sum(each['gone'] for each in gone)} subscribers lost their connection", "bold")
@@ -513,7 +532,7 @@ class Show:
             self._progress.say(f"revised {self._sent[second]['category']} in place: {took}", "bold")
 
     async def _leave_tunnel(self) -> None:
-        """Reconnect those subscribers with their `holding`; the node sends the difference."""
+        """Reconnect the subscribers that were dropped. They send their `holding`, and the node sends what they lack."""
         answers = await all_do(self._crowd, "emerge")
         total = {name: sum(answer[name] for answer in answers) for name in answers[0] if name != "done"}
         self._progress.say(
@@ -523,7 +542,7 @@ class Show:
         )
 
     async def _cardiac_arrest(self) -> None:
-        """Call responders to a home. Those who get a seat are sent the place, and all stand down at the end."""
+        """Call responders to a home, send the exact place to those who get a seat, and end the call."""
         call = Call(self._dispatcher, self._crowd, self._arrests[0])
         self._called = await call.go()
         self._searched = call.frames
@@ -545,7 +564,10 @@ class Show:
         return max(item.revision for item in self._published if item.id == alert_id)
 
     async def _send(self, request: Coroutine[Any, Any, dict[str, Any]], alert: dict[str, Any]) -> str:
-        """Send a request, wait until those who should have the alert have it, and return a line about it."""
+        """Send a request of the desk, and wait until everybody who should have the alert has received it.
+
+        Return a line of text about the request.
+        """
         sent = time.monotonic_ns()
         answer = await request
         accepted = time.monotonic_ns()
@@ -568,7 +590,7 @@ class Show:
     # ---- afterwards ------------------------------------------------------------------------------------------
 
     async def go_on(self) -> None:
-        """Continue the show without output: publish alerts, and cancel the oldest."""
+        """Continue the show after the verdict, without output: publish alerts, and cancel the oldest ones."""
         live = list(self._sent)
         for case in itertools.cycle([*self._cases[len(live) :], *self._cases[: len(live)]]):
             await all_do(self._crowd, "forget")
@@ -587,7 +609,7 @@ class Show:
         live.append(alert["id"])
 
     async def evidence(self) -> Evidence:
-        """Return the evidence for the verdict."""
+        """Return all that the verdict is based on, from the node and the crowd."""
         reports = await all_do(self._crowd, "report")
         end = time.monotonic_ns()
         records = [
@@ -616,7 +638,7 @@ class Show:
 
 
 def outcome_of(evidence: Evidence) -> Outcome:
-    """Judge the evidence and return the outcome."""
+    """Return the verdicts on the evidence."""
     found = DeliveryCheck(evidence.published, evidence.end)
     for steps, events in evidence.records:
         found.take(steps, events)

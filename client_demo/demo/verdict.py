@@ -30,7 +30,10 @@ Event = Sequence[Any]  # (kind, time in ns, more), see crowd.Subscriber
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A revision, or a cancel if `area` is None, that a node accepted, with the times of request and answer (ns)."""
+    """A revision, or a cancel (if `area` is None), that a node has accepted.
+
+    `sent` and `accepted` are the times of the request and of the answer, in ns of the monotonic clock.
+    """
 
     id: str
     revision: int
@@ -42,13 +45,13 @@ class Published:
 
     @property
     def key(self) -> Key:
-        """The id and the revision."""
+        """The id of the alert, and the number of the revision."""
         return self.id, self.revision
 
 
 @dataclass(slots=True)
 class Row:
-    """The verdict on one revision or cancel: how many subscribers, and their latencies in ms."""
+    """The verdict on one revision or cancel: numbers of subscribers, and latencies in ms."""
 
     published: Published
     until: int  # when the revision was replaced, or observation ended (ns)
@@ -62,7 +65,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Stay:
-    """A time during which the subscriber had the same places on one connection."""
+    """A period during which a subscriber had the same places, on the same connection."""
 
     start: int
     step: int
@@ -71,7 +74,7 @@ class _Stay:
 
 @dataclass(slots=True)
 class _Connection:
-    """The deliveries to a subscriber on one connection, and the `holding` that it sent."""
+    """One connection of a subscriber: the `holding` that the subscriber sent, and the deliveries to it."""
 
     start: int
     held: Mapping[str, int]
@@ -80,16 +83,22 @@ class _Connection:
     got: dict[Key, int] = field(default_factory=dict)  # -> time of delivery
 
     def leave(self, at: int) -> None:
-        """End the last stay: from this time the node may use the old or the new places."""
+        """End the last stay at the time `at`: from then on, the node may use the old or the new places."""
         self.stays[-1].end = min(at, self.stays[-1].end)
 
     def newest(self, alert_id: str) -> int:
-        """Return the newest revision that was sent here, or held from the start; 0 if none was."""
+        """Return the newest revision of an alert that the subscriber has received; 0 if there is none.
+
+        Revisions count that were sent on this connection, or listed in the `holding` at its start.
+        """
         sent = (revision for known, revision in self.got if known == alert_id)
         return max(max(sent, default=0), self.held.get(alert_id, 0))
 
     def had_earlier(self, item: Published) -> bool:
-        """Return whether an earlier revision was sent here before this one, or held from the start."""
+        """Return whether the subscriber had received an earlier revision of the alert before this one was published.
+
+        Revisions count that were sent on this connection, or listed in the `holding` at its start.
+        """
         sent = (
             at < item.sent
             for (known, revision), at in self.got.items()
@@ -99,7 +108,7 @@ class _Connection:
 
 
 class _Subscriber:
-    """The record of one subscriber: its connections, and its right and wrong deliveries."""
+    """What is known about one subscriber: its connections, and the right and wrong deliveries to it."""
 
     def __init__(self, steps: Sequence[Sequence[Place]]) -> None:
         self._steps = steps
@@ -109,14 +118,14 @@ class _Subscriber:
         self.wrong: set[Key] = set()
 
     def depth(self, stay: _Stay, item: Published) -> float:
-        """Return how far inside the area the stay is, in metres."""
+        """Return how deep the places of a stay are inside the area of a revision, in metres; negative if outside."""
         where = stay.step, item.key
         if where not in self._depths:
             self._depths[where] = depth_m(item.area or (), self._steps[stay.step])
         return self._depths[where]
 
     def had_to_get(self, row: Row) -> bool:
-        """Return whether the subscriber had to get this revision or cancel (Rules 2 and 3)."""
+        """Return whether the subscriber had to receive a revision or cancel (Rules 2 and 3)."""
         return any(self._had_to_get(link, row) for link in self.connections)
 
     def _had_to_get(self, link: _Connection, row: Row) -> bool:
@@ -132,7 +141,10 @@ class _Subscriber:
 
 
 class DeliveryCheck:
-    """A check of subscribers' records, one after the other. `end` is when observation ended (ns)."""
+    """Judges the deliveries to subscribers, one subscriber after the other.
+
+    `end` is the time at which the observation ended, in ns of the monotonic clock.
+    """
 
     def __init__(self, published: Iterable[Published], end: int) -> None:
         self._end = end
@@ -144,7 +156,10 @@ class DeliveryCheck:
             self.rows[item.key] = Row(item, replaced_at.get(item.key, end))
 
     def take(self, steps: Sequence[Sequence[Place]], events: Iterable[Event]) -> None:
-        """Judge one subscriber: `steps` are its places, one list after the other, `events` its record."""
+        """Judge the deliveries to one subscriber.
+
+        `steps` are the lists of places that it had one after the other, and `events` is its record.
+        """
         subscriber = _Subscriber(steps)
         for event in events:
             self._follow(subscriber, event)
@@ -168,7 +183,7 @@ class DeliveryCheck:
                 self._receive(subscriber, (rest[0], rest[1]), at)
 
     def _receive(self, subscriber: _Subscriber, key: Key, at: int) -> None:
-        """Record a delivery, and whether this subscriber was allowed to get it (Rule 1)."""
+        """Record a delivery to a subscriber, and whether the subscriber was allowed to receive it (Rule 1)."""
         row, link = self.rows.get(key), subscriber.connections[-1]
         newest, stay = link.newest(key[0]), link.stays[-1]
         if row is None or key[1] <= newest:
@@ -198,6 +213,9 @@ class DeliveryCheck:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that is not exceeded by at least this share of the values; 0 without values."""
+    """Return the smallest of the values that is not exceeded by at least the fraction `share` of them.
+
+    Return 0 if there are no values.
+    """
     ordered = sorted(values)
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else 0.0
