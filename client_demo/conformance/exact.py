@@ -57,7 +57,7 @@ def margin_m(place: Json, shape: Json) -> mpf:
 
 
 def bearing(lat1: float, lng1: float, lat2: float, lng2: float) -> mpf:
-    """Return the direction from the first point to the second, in radians."""
+    """Return the direction from the first point to the second, in radians, clockwise from north."""
     a, b, between = radians(mpf(lat1)), radians(mpf(lat2)), radians(mpf(lng2) - mpf(lng1))
     return atan2(sin(between) * cos(b), cos(a) * sin(b) - sin(a) * cos(b) * cos(between))
 

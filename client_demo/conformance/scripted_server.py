@@ -373,7 +373,7 @@ class Talk:
         return at
 
     def freeze(self) -> None:
-        """Stop reading and answering, without closing the connection."""
+        """Stop reading and answering the client's messages, without closing the connection."""
         self.answers_pings = False
         self._socket.transport.pause_reading()
 

@@ -1,4 +1,6 @@
-"""The judge of the demo's call: who had to be called, who was sent the place, and whether nobody else was. No I/O.
+"""Judges the demo's call for help: whether those who had to be called were called, and nobody else. No I/O.
+
+It also judges who was sent the exact place.
 
 The judgement follows call-rules.md with an independent haversine, and knows nothing about a node's implementation. Its
 input are the events that `crowd` recorded for each phone; times are in ns of one monotonic clock.

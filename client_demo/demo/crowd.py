@@ -1,4 +1,4 @@
-"""A process that plays simulated subscribers (`python -m client_demo.demo.crowd`), commanded by the demo.
+"""A process that plays simulated subscribers, as the demo commands (`python -m client_demo.demo.crowd`).
 
 Commands come as JSON lines on stdin and are carried out one after the other; each is answered by one line on stdout.
 

@@ -38,7 +38,7 @@ class Progress:
         self._bars.stop()
 
     def bar(self, name: str, total: int) -> None:
-        """Add a progress bar."""
+        """Add a progress bar with this name, which is full at `total`."""
         self._tasks[name] = self._bars.add_task(name, total=total)
 
     def advance(self, name: str, done: int) -> None:

@@ -1,4 +1,4 @@
-"""The judge of the demo's sleeping phones: which pushes each phone had to get, and whether it got them. No I/O.
+"""Judges the pushes to the demo's sleeping phones: which each phone had to get, and whether it got them. No I/O.
 
 The judgement follows push-rules.md with an independent haversine, and knows nothing about the implementation of
 `geocast push`. Times are in ms since 1970.

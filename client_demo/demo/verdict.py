@@ -1,4 +1,6 @@
-"""The judge of the demo: who had to be sent each alert, and who was. No I/O; times in ns of one monotonic clock.
+"""Judges the deliveries in the demo: who had to be sent each alert, and who was.
+
+It does no I/O. Times are in ns of one monotonic clock.
 
 The judgement follows the protocol ("Who is sent what") with an independent haversine, and knows nothing about a node's
 implementation.

@@ -1,4 +1,6 @@
-"""The reader of dispatch records. It returns incidents, which have a nature, a place and a time, and nothing else.
+"""Reads dispatch records. Returns incidents, which have a nature, a place and a time, and nothing else.
+
+A *nature* is the kind of an incident in the feed's own words.
 
 Rule 1  The kind of a feed is recognised by its columns, whatever the file's name, or given by a description
         (`feed_format`). A feed is CSV with a header, or a JSON list of records.

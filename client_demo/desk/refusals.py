@@ -140,7 +140,7 @@ def _particular(slug: str, field: str, error: Mapping[str, Any]) -> str:
 
 
 def span(seconds: int) -> str:
-    """Return a duration in words."""
+    """Return a duration in words, such as "5 minutes" or "an hour"."""
     minutes, rest = divmod(seconds, 60)
     if rest:
         return f"{seconds} seconds"
