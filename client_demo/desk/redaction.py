@@ -1,6 +1,6 @@
 """Finds private text: street addresses, units and their number, telephone numbers, case numbers.
 
-Rule 1  A column that is known to contain such text is struck (hidden) as a whole. Its value is struck wherever it appears
+Rule 1  A column that is known to contain such text is struck (hidden). Its value is struck wherever it appears
         in other columns of the row.
 Rule 2  Everywhere else patterns decide. They strike too much rather than too little: the reviewer sees where parts were
         struck, and writes the alert's words.
