@@ -69,7 +69,7 @@ def test_framing_follows_rfc_6455(verdicts):
     assert failures(found) == FAILS
 
 
-def test_large_messages_are_read_in_any_fragments(verdicts, monkeypatch):
+def test_large_messages_are_read_however_they_are_fragmented(verdicts, monkeypatch):
     """Messages have up to 16 MiB in up to 65,536 fragments, with the node's bounds (F6, F7) lifted."""
     monkeypatch.setattr(connection, "MAX_HELLO_BYTES", 1 << 24)
     monkeypatch.setattr(connection, "BURST", 1_000_000)

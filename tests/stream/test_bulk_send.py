@@ -53,7 +53,7 @@ def test_each_socket_gets_the_whole_frame_once(sender, pairs):
     assert all(_is_empty(there) for _, there in pairs)
 
 
-def test_empty_slice_makes_no_call(sender):
+def test_send_to_no_sockets_returns_an_empty_result(sender):
     """There is nothing to send, and no result."""
     assert sender.send(np.empty(0, np.int32), FRAME).tolist() == []
 
@@ -103,7 +103,7 @@ def test_interrupted_call_collects_all_results(sender, pairs, monkeypatch):
     assert len(interrupted) == 3
 
 
-def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatch):
+def test_results_that_the_kernel_returns_out_of_order_are_assigned_correctly(sender, pairs, monkeypatch):
     """The kernel may return a few at a time."""
     pairs[3][1].close()
     real = bulk_send._syscall
@@ -120,7 +120,7 @@ def test_results_in_any_order_belong_to_their_requests(sender, pairs, monkeypatc
     assert sent == [len(FRAME)] * 3 + [-errno.EPIPE] + [len(FRAME)] * 16
 
 
-def test_refused_requests_are_not_sent_later(sender, pairs, monkeypatch):
+def test_frame_that_the_kernel_refused_is_not_sent_later(sender, pairs, monkeypatch):
     """The transport sends the frame, and it must not go out twice (Rule 2)."""
     real = bulk_send._syscall
 
@@ -157,7 +157,9 @@ def _contexts():
 
 @pytest.mark.parametrize("call", ["_setup", "_submit", "_getevents"])
 @pytest.mark.parametrize(("number", "remedy"), [(errno.EPERM, "seccomp allow io_setup"), (errno.EAGAIN, "aio-max-nr")])
-def test_refused_system_call_means_no_sender_and_logs_the_remedy(sender, monkeypatch, caplog, call, number, remedy):
+def test_open_sender_returns_none_and_logs_the_remedy_if_a_system_call_fails(
+    sender, monkeypatch, caplog, call, number, remedy
+):
     """A node starts even if a container forbids AIO, or the machine has used it up."""
     real, refused, before = bulk_send._syscall, getattr(sender, call), _contexts()
 
@@ -175,7 +177,7 @@ def test_refused_system_call_means_no_sender_and_logs_the_remedy(sender, monkeyp
     assert _contexts() == before
 
 
-def test_unknown_architecture_means_no_sender(monkeypatch, caplog):
+def test_open_sender_returns_none_on_an_unknown_architecture(monkeypatch, caplog):
     """The numbers of the system calls are not known there, so none is tried."""
     monkeypatch.setattr(bulk_send.platform, "machine", lambda: "pdp11")
     monkeypatch.setattr(bulk_send, "_syscall", None)
@@ -183,7 +185,7 @@ def test_unknown_architecture_means_no_sender(monkeypatch, caplog):
     assert "not known on this platform" in caplog.text
 
 
-def test_open_sender_is_logged(sender, caplog):
+def test_use_of_linux_aio_is_logged(sender, caplog):
     """Operators see in the log that AIO is used."""
     with caplog.at_level(logging.INFO):
         open_sender().close()

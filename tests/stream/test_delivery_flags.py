@@ -107,7 +107,7 @@ def test_flags_take_at_most_eight_bytes_for_each_session():
 
 
 @pytest.mark.parametrize("count", [3, 2_000, 20_000])
-def test_flags_of_departed_sessions_do_not_count_for_the_next(count):
+def test_flags_of_disconnected_sessions_do_not_count_for_their_successors(count):
     """The next session in the row is another client (Rule 1)."""
     departures = Departures(20_000)
     told = DeliveryFlags(departures)

@@ -136,7 +136,7 @@ def switched_off():
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_ended_connection_leaves_nothing(name):
+def test_ended_connection_leaves_no_objects_behind(name):
     """It ends by each refusal, each close code and each way to hang up."""
     expected, ending = ENDINGS[name]
 
@@ -169,7 +169,7 @@ def half_open(door):
     return wire
 
 
-def test_timed_out_connection_leaves_nothing():
+def test_timed_out_connection_leaves_no_objects_behind():
     """The headers, the `hello`, the answer to a close frame or a sign of life did not come."""
 
     async def scenario(listener, door, act):
@@ -186,7 +186,7 @@ def test_timed_out_connection_leaves_nothing():
     assert leaves(scenario) == {}
 
 
-def test_connection_pushed_out_by_newer_ones_leaves_nothing():
+def test_connection_displaced_by_newer_ones_leaves_no_objects_behind():
     """It is the oldest without a `hello`, before or after the 101."""
 
     async def scenario(listener, door, act):
@@ -200,7 +200,7 @@ def test_connection_pushed_out_by_newer_ones_leaves_nothing():
     assert leaves(scenario, unsaid=CLIENTS) == {}
 
 
-def test_connection_refused_by_a_full_node_leaves_nothing():
+def test_connection_refused_by_a_full_node_leaves_no_objects_behind():
     """It gets a 503, or beyond the spare connections no answer at all."""
 
     async def scenario(listener, door, act):
@@ -215,7 +215,7 @@ def test_connection_refused_by_a_full_node_leaves_nothing():
 
 
 @pytest.mark.parametrize("how", ["drained", "slow", "aborted", "reset"])
-def test_session_with_unsent_bytes_leaves_nothing(how):
+def test_session_closed_with_unsent_bytes_leaves_no_objects_behind(how):
     """It is closed, or dropped with all that was to be sent."""
 
     async def scenario(listener, door, act):
@@ -236,7 +236,7 @@ def test_session_with_unsent_bytes_leaves_nothing(how):
     assert leaves(scenario) == {}
 
 
-def test_session_with_an_unexpected_error_leaves_nothing(monkeypatch):
+def test_session_closed_by_an_unexpected_error_leaves_no_objects_behind(monkeypatch):
     """The traceback refers to the connection (1011)."""
 
     def fail(*_):
@@ -278,7 +278,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", [*CALLS, *BROKEN])
-def test_api_connection_leaves_nothing(name):
+def test_closed_api_connection_leaves_no_objects_behind(name):
     """Its requests were served, refused, broken off, or never complete."""
 
     def call(port):
@@ -336,7 +336,7 @@ class Knot:
         self.itself = self
 
 
-def test_garbage_is_collected_before_a_freeze():
+def test_garbage_is_collected_before_gc_freeze():
     """Frozen garbage would stay until the thaw."""
     with switched_off():
         collector = GcFreezer(FakeClock())
@@ -349,7 +349,7 @@ def test_garbage_is_collected_before_a_freeze():
         assert knot() is None
 
 
-def test_new_objects_are_frozen_after_some_hundred_arrivals():
+def test_new_objects_are_frozen_again_after_a_number_of_new_sessions():
     """No collection looks at them again, as long as they stay."""
     with switched_off():
         collector = GcFreezer(FakeClock())
@@ -365,7 +365,7 @@ def test_new_objects_are_frozen_after_some_hundred_arrivals():
         del crowd
 
 
-def test_frozen_garbage_is_found_at_the_thaw_while_nothing_is_being_sent():
+def test_frozen_garbage_is_collected_at_the_regular_unfreeze_when_idle():
     """The thaw comes once in THAW_S, and not during a fan-out."""
     with switched_off():
         clock = FakeClock()
@@ -384,7 +384,7 @@ def test_frozen_garbage_is_found_at_the_thaw_while_nothing_is_being_sent():
         assert knot() is None
 
 
-def test_memory_shared_by_a_fork_is_not_thawed_before_sessions_come():
+def test_memory_shared_with_the_parent_stays_frozen_until_sessions_connect():
     """run/forking.py: objects were frozen before the fork; a thaw would write to all of them."""
     with switched_off():
         clock = FakeClock()

@@ -266,7 +266,7 @@ def by_name(function):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_each_path_sends_just_before_the_end(path, harness):
+def test_each_way_of_sending_sends_an_alert_just_before_its_expiry(path, harness):
     """Without this the other tests would prove nothing about a path that sends nothing (section 3)."""
     steps = path(harness)
     next(steps)
@@ -278,7 +278,7 @@ def test_each_path_sends_just_before_the_end(path, harness):
 
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
+def test_no_way_of_sending_sends_an_alert_at_its_expiry_or_later(path, late_s, harness):
     """Nothing is sent after `expires_at`, by any path (E1)."""
     steps = path(harness)
     next(steps)
@@ -289,7 +289,7 @@ def test_no_path_sends_at_the_end_or_later(path, late_s, harness):
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME, ids=by_name)
-def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(path, harness):
+def test_nothing_is_sent_after_the_monotonic_deadline_if_the_wall_clock_is_set_back(path, harness):
     """The monotonic deadline was computed when the alert was read (E5)."""
     steps = path(harness)
     next(steps)
@@ -301,7 +301,7 @@ def test_no_path_sends_after_the_monotonic_end_when_the_wall_clock_is_set_back(p
 
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
-def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
+def test_nothing_is_sent_after_expiry_by_the_wall_clock_alone(path, harness):
     """The wall clock was behind when the alert was read, and has been set right (E5)."""
     harness.clock.wall_ms -= HOUR_MS // 2
     steps = path(harness)
@@ -312,7 +312,7 @@ def test_no_path_sends_after_the_end_by_the_wall_clock_alone(path, harness):
     assert harness.received() == before
 
 
-def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
+def test_alert_that_expires_while_another_is_being_sent_stops(harness):
     """Each slice decides for each alert whether it may be sent (section 3)."""
     phones = [harness.phone() for _ in range(3)]
     harness.reads_alert("long", expires_at=END_MS + 60_000)
@@ -329,7 +329,7 @@ def test_second_of_two_alerts_is_not_sent_after_its_end(harness):
 
 
 @pytest.mark.parametrize("hours", [1, -1])
-def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
+def test_step_of_the_wall_clock_closes_no_session(hours, harness):
     """The deadlines of tokens, silence and slowness are monotonic (sections 5 and 6)."""
     slow = harness.phone()
     slow.full = True
@@ -344,7 +344,7 @@ def test_jump_of_the_wall_clock_closes_no_session(hours, harness):
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_session_ends_at_the_first_sweep_after_its_token_expires(hours, harness):
+def test_session_ends_at_the_first_periodic_check_after_its_token_expires(hours, harness):
     """The wall clock does not matter (T6)."""
     phone = harness.phone(token=a_token(harness.clock, life_s=20))
     harness.clock.wall_ms += hours * HOUR_MS
@@ -373,7 +373,7 @@ def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
 
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
-def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours, harness):
+def test_alert_expired_by_the_monotonic_clock_is_forgotten_at_the_next_check(hours, harness):
     """Otherwise its recipients would be sent a late revision of it (section 3)."""
     harness.phone()
     harness.reads_alert()
@@ -385,7 +385,7 @@ def test_alert_ended_by_the_monotonic_clock_is_forgotten_at_the_next_sweep(hours
 
 
 @pytest.mark.parametrize("turns", [0, 1, 100])
-def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, harness):
+def test_alerts_wait_while_the_wall_clock_is_briefly_ahead_and_none_is_repeated(turns, harness):
     """Nothing is sent while the clock is ahead; then newcomers and revisions are sent, once (E1, E5, R2)."""
     first = [harness.phone() for _ in range(3)]
     harness.reads_alert("before")
@@ -407,7 +407,7 @@ def test_wall_clock_ahead_for_a_moment_delays_alerts_and_repeats_none(turns, har
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harness):
+def test_wall_clock_ahead_between_two_periodic_checks_costs_no_session_an_alert(seen_by, harness):
     """A session that was not sent the alert is sent it, though no sweep has seen the clock ahead (R3)."""
     harness.phone()
     harness.reads_alert()
@@ -422,7 +422,7 @@ def test_wall_clock_ahead_between_two_sweeps_leaves_no_session_out(seen_by, harn
     assert [m["type"] for m in messages(b"".join(phone.writes))] == ["welcome", "alert"]
 
 
-def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(harness):
+def test_revision_read_while_the_wall_clock_is_ahead_is_sent_after_correction(harness):
     """Every recipient is sent it; its deadline is the old one plus what the revision adds (R1)."""
     harness.phone()
     harness.reads_alert()
@@ -441,7 +441,7 @@ def test_revision_read_while_the_wall_clock_is_ahead_is_sent_when_it_is_right(ha
 
 
 @pytest.mark.parametrize("longer_s", [0, 5])
-def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, harness):
+def test_revision_read_while_the_wall_clock_is_behind_expires_on_time(longer_s, harness):
     """The deadline moves by as much as the end does, though the wall clock was set in between (section 3)."""
     harness.reads_alert()
     harness.clock.wall_ms -= HOUR_MS
@@ -454,7 +454,7 @@ def test_revision_read_while_the_wall_clock_is_behind_ends_in_time(longer_s, har
     assert harness.received() == 1
 
 
-def test_revision_that_prolongs_an_ended_alert_is_sent(harness):
+def test_revision_that_extends_an_expired_alert_is_sent(harness):
     """The end of the newest revision counts (live alerts, Rule 1)."""
     phone = harness.phone()
     harness.reads_alert()
@@ -474,7 +474,7 @@ class HastyClock(FakeClock):
         return super().now()
 
 
-def test_pump_reads_the_clock_for_every_slice(harness):
+def test_clock_is_read_before_each_batch_of_a_fan_out(harness):
     """A reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives (E2)."""
     for _ in range(12):
         harness.phone()
@@ -492,7 +492,7 @@ def test_pump_reads_the_clock_for_every_slice(harness):
     assert 0 < len(told) <= 5, "a slice of one for each reading; it was read five times before the end, and once at it"
 
 
-def test_sweep_after_the_end_writes_only_pings(harness):
+def test_periodic_check_after_expiry_sends_only_pings(harness):
     """A heartbeat has no alert in it (section 5)."""
     phone = harness.phone()
     harness.reads_alert()

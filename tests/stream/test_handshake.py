@@ -26,14 +26,14 @@ def test_handshake_selects_the_first_known_subprotocol():
 
 
 @pytest.mark.parametrize("first", [wire.subprotocol for wire in WIRES])
-def test_signed_stream_of_each_format_is_offered(first):
+def test_signed_stream_of_each_format_is_selected_if_preferred(first):
     """A client that can do without proofs offers both, the signed one first (S7)."""
     line = Line()
     line.ask(Sec_WebSocket_Protocol=", ".join([first, *(wire.subprotocol for wire in WIRES)]))
     assert line.answer()[1]["sec-websocket-protocol"] == first
 
 
-def test_handshake_may_come_byte_by_byte():
+def test_handshake_that_arrives_byte_by_byte_is_accepted():
     """Nothing is answered before the last byte of the head."""
     line = Line()
     *most, last = (bytes([byte]) for byte in request())
@@ -44,7 +44,7 @@ def test_handshake_may_come_byte_by_byte():
     assert line.answer()[0] == 101
 
 
-def test_hello_may_come_before_the_answer_to_the_handshake():
+def test_hello_sent_together_with_the_handshake_is_accepted():
     """Bytes after the head are the first message."""
     whole = Line()
     whole.say(request() + _hello())
@@ -150,7 +150,7 @@ def test_loopback_origin_is_accepted_if_configured(origin, status):
 
 
 @pytest.mark.parametrize("data", [b"\x16\x03\x01\x02\x00", b"get /v1/stream HTTP/1.1\r\n", b"\x00"])
-def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
+def test_connection_that_does_not_send_http_is_closed_without_an_answer(data):
     """A TLS client, for example, would not understand an answer."""
     line = Line()
     line.say(data)
@@ -158,7 +158,7 @@ def test_bytes_that_are_not_http_are_closed_without_an_answer(data):
     assert not line.transport.written
 
 
-def test_endless_headers_are_closed_without_an_answer():
+def test_connection_with_endless_headers_is_closed_without_an_answer():
     """Headers may have MAX_HEADERS_BYTES."""
     line = Line()
     line.say(b"GET /v1/stream HTTP/1.1\r\nCookie: ")
@@ -170,7 +170,7 @@ def test_endless_headers_are_closed_without_an_answer():
 # ---- full ----------------------------------------------------------------------------------------------------
 
 
-def test_full_node_answers_503_and_closes_at_once():
+def test_full_node_answers_503_and_closes_the_connection_at_once():
     """The answer has Retry-After. Lingering, as after other refusals, would keep connections."""
     stream = a_stream(capacity=1)
     first = joined(stream)
@@ -194,14 +194,14 @@ def test_draining_node_answers_503_and_keeps_its_sessions():
     assert not line.transport.closed
 
 
-def test_connections_beyond_the_spare_ones_are_dropped():
+def test_connection_is_dropped_if_the_reserve_for_refusals_is_used_up():
     """The node does not read from them (SPARE)."""
     stream = a_stream(capacity=1, unsaid=1000)
     lines = [Line(stream) for _ in range(1 + SPARE + 1)]
     assert [line.transport.aborted for line in lines] == [False] * (1 + SPARE) + [True]
 
 
-def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
+def test_oldest_connection_without_hello_is_closed_for_newer_ones():
     """It is closed with 1013 after the 101, and dropped before it. Sessions are never pushed out."""
     stream = a_stream(unsaid=2)
     settled, silent, upgraded = joined(stream), Line(stream), opened(stream)
@@ -217,7 +217,7 @@ def test_oldest_connection_without_hello_is_pushed_out_by_newer_ones():
 # ---- deadlines -----------------------------------------------------------------------------------------------
 
 
-def test_incomplete_headers_are_dropped_at_their_deadline():
+def test_connection_with_incomplete_headers_is_dropped_at_the_deadline():
     """They have HEADERS_S from the accept, however often a byte comes."""
     line = Line()
     line.say(b"GET /v1/stream ")
@@ -229,7 +229,7 @@ def test_incomplete_headers_are_dropped_at_their_deadline():
     assert not line.transport.written
 
 
-def test_connection_without_hello_is_closed_at_its_deadline():
+def test_connection_without_hello_is_closed_at_the_deadline():
     """It has HELLO_S from the 101, however much of the `hello` is there (4408)."""
     line = Line()
     line.pass_time(HEADERS_S - 1)
@@ -251,6 +251,6 @@ def test_session_has_no_handshake_deadline():
     assert line.stream.unsaid == {}
 
 
-def test_parser_never_logs():
+def test_websocket_parser_never_logs():
     """The library would log headers, and at DEBUG each frame, with tokens and places."""
     assert not connection._SILENT.isEnabledFor(50)

@@ -16,7 +16,7 @@ def test_superseded_revision_is_not_sent(town):
     assert town.finished == ["a-1/3"]
 
 
-def test_flight_ends_at_a_new_revision(town, small_slices):
+def test_fan_out_of_a_revision_stops_when_a_newer_revision_arrives(town, small_slices):
     """Rows that were not reached get only the new revision, the others both, in rising order (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
@@ -27,7 +27,7 @@ def test_flight_ends_at_a_new_revision(town, small_slices):
     assert town.hub.take_counts() == {"a-1": Counts(8, 0)}
 
 
-def test_flight_ends_at_a_cancel(town, small_slices):
+def test_fan_out_of_a_revision_stops_when_its_cancel_arrives(town, small_slices):
     """Rows that were reached get the cancel, the others nothing (R4)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
@@ -37,7 +37,7 @@ def test_flight_ends_at_a_cancel(town, small_slices):
 
 
 @pytest.mark.parametrize("which", ["wall", "monotonic"])
-def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
+def test_fan_out_stops_when_the_alert_expires_by_wall_or_monotonic_clock(town, small_slices, which):
     """Nothing is sent after `expires_at`, by any path (E1)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
@@ -53,7 +53,7 @@ def test_flight_ends_at_expiry_by_either_clock(town, small_slices, which):
     assert town.finished == []
 
 
-def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
+def test_expired_alert_stays_expired_when_the_wall_clock_is_set_back(town):
     """Setting the wall clock back does not make it live again (E1)."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
@@ -64,7 +64,7 @@ def test_alert_ended_by_the_monotonic_clock_stays_ended(town):
     assert peer.received() == ["<ping>"]
 
 
-def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
+def test_fan_out_is_restarted_for_a_session_that_it_left_out(town, small_slices):
     """The wall clock was ahead for a moment. The session that came then is sent the alert, and none twice (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
@@ -78,7 +78,7 @@ def test_flight_starts_again_if_it_left_a_session_out(town, small_slices):
     assert late.received() == ["welcome", "a-1/1"]
 
 
-def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
+def test_alert_that_expires_before_its_fan_out_starts_is_not_sent(town, small_slices):
     """It does not delay the flights behind it (E1)."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
@@ -87,7 +87,7 @@ def test_alert_that_expires_while_waiting_is_not_sent(town, small_slices):
     assert [sorted(peer.received()) for peer in peers] == [["a/1", "c/1"]] * 4
 
 
-def test_cancel_is_not_sent_after_the_end(town, small_slices):
+def test_cancel_is_not_sent_after_the_alert_has_expired(town, small_slices):
     """Nothing is sent after `expires_at`, not even a cancel (E1)."""
     peers = town.crowd(4)
     town.publish(a_revision())
@@ -98,7 +98,7 @@ def test_cancel_is_not_sent_after_the_end(town, small_slices):
     assert [peer.received() for peer in peers] == [["a-1/1", "-a-1/2"]] * 2 + [["a-1/1"]] * 2
 
 
-def test_bit_of_an_ended_flight_sends_nothing_old(town, small_slices):
+def test_stopped_fan_out_sends_nothing_when_its_flag_bit_is_reused(town, small_slices):
     """The next flight has the same bit."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"))
@@ -108,7 +108,7 @@ def test_bit_of_an_ended_flight_sends_nothing_old(town, small_slices):
     assert [peer.received() for peer in peers] == [["a/1", "-a/2", "b/1"]] * 2 + [["b/1"]] * 2
 
 
-def test_reused_bit_owes_nothing_to_rows_of_the_ended_flight(town, small_slices):
+def test_reused_flag_bit_sends_nothing_to_sessions_of_the_stopped_fan_out(town, small_slices):
     """Rows that the ended flight had not reached are not sent the alert of the next one."""
     peers = town.crowd(6)
     town.deliver(a_revision("a"))

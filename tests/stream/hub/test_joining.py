@@ -29,7 +29,7 @@ def test_live_alerts_follow_the_welcome_in_the_same_write(town):
     assert len(peer.writes) == 1
 
 
-def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
+def test_session_that_joins_before_the_fan_out_starts_is_sent_the_alert_once(town):
     """The alert comes behind the welcome, and the flight that starts later does not send it again (R2, R3)."""
     town.deliver(a_revision())
     peer = town.join(0)
@@ -38,7 +38,7 @@ def test_session_that_joins_before_the_first_turn_is_sent_the_alert_once(town):
     assert town.hub.take_counts() == {"a-1": Counts(1, 0)}
 
 
-def test_late_joiner_is_sent_revisions_and_counted(town):
+def test_session_that_joins_late_is_sent_later_revisions_and_counted(town):
     """A session that was sent an alert behind its welcome is a recipient like any other (R1, R3)."""
     town.publish(a_revision())
     peer = town.join(0)
@@ -57,7 +57,7 @@ def test_late_joiner_is_sent_revisions_and_counted(town):
         (9, ["welcome"], ["-a-1/4"]),
     ],
 )
-def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
+def test_returning_session_is_sent_the_revision_or_cancel_that_it_missed(town, held, told, later):
     """The held revision is compared with the current one; the session is a recipient from then on (R5)."""
     town.publish(a_revision(), a_revision(revision=2))
     peer = town.join(FAR_AWAY, holding={"a-1": held}, wanted=Filter(frozenset()))
@@ -67,7 +67,7 @@ def test_returning_session_is_sent_what_it_lacks(town, held, told, later):
     assert peer.received() == later
 
 
-def test_returning_session_is_sent_nothing_after_the_end(town):
+def test_returning_session_is_sent_nothing_of_an_expired_alert(town):
     """An expired and an unknown alert look the same (R5e)."""
     town.publish(a_revision())
     town.clock.advance(HALF_HOUR_S)
@@ -86,7 +86,7 @@ def test_returning_session_is_sent_the_cancel_once(town):
 
 
 @pytest.mark.parametrize(("held", "told"), [(1, ["a-1/2"]), (2, []), (3, [])])
-def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
+def test_session_with_an_alert_that_the_node_learns_later_is_sent_updates(town, held, told):
     """The node remembers it for 30 s, since it may be behind (R5e)."""
     peer = town.join(FAR_AWAY, holding={"a-1": held})
     peer.take()
@@ -99,7 +99,7 @@ def test_held_unknown_alert_is_handled_when_its_entry_comes(town, held, told):
     assert peer.received() == ["-a-1/4"]
 
 
-def test_held_unknown_alert_is_forgotten_with_its_session(town):
+def test_unknown_alert_in_holding_does_not_count_for_the_next_session(town):
     """The next session in the row is another client (R5)."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
@@ -110,7 +110,7 @@ def test_held_unknown_alert_is_forgotten_with_its_session(town):
     assert next_one.received() == ["welcome"]
 
 
-def test_held_unknown_alert_counts_from_the_last_hello(town):
+def test_unknown_alert_in_holding_is_remembered_for_30_s_from_the_last_hello(town):
     """The 30 s begin with the last `hello`, though the client has the same row as before (R5e)."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)

@@ -37,20 +37,20 @@ def test_polygon_is_sent_to_sessions_inside_and_no_others(town):
 
 
 @pytest.mark.parametrize(("metres", "told"), [(0, True), (499, True), (505, True), (520.5, False), (900, False)])
-def test_late_joiner_is_matched_with_the_buffer(town, metres, told):
+def test_session_that_joins_late_is_matched_with_the_polygons_buffer(town, metres, told):
     """The buffer of 20 m counts, and nothing beyond it (D4, R3)."""
     town.publish(of_shapes(polygon(-100, 500, 20.0)))
     assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
-def test_reach_of_a_place_counts_from_the_ring_on(town):
+def test_place_outside_a_polygon_but_within_its_reach_is_sent_the_alert(town):
     """A place within its reach of the ring is inside (D4)."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))
     assert (far.received(), near.received()) == (["welcome"], ["welcome", "a-1/1"])
 
 
-def test_session_that_walks_in_is_sent_the_alert_once(town):
+def test_session_that_moves_into_the_polygon_is_sent_the_alert_once(town):
     """It is not sent the alert again on the way back (R3)."""
     walker = town.join(900)
     town.publish(of_shapes(NEAR))
@@ -59,7 +59,7 @@ def test_session_that_walks_in_is_sent_the_alert_once(town):
     assert walker.received() == ["welcome", "ok", "ok", "a-1/1", "ok", "ok"]
 
 
-def test_revision_may_have_another_polygon(town):
+def test_revision_with_another_polygon_reaches_sessions_in_it_and_recipients(town):
     """Sessions inside the new one and recipients are sent it; all of them are sent the cancel (R1, R4)."""
     first, second = town.join(0), town.join(2_000)
     town.publish(of_shapes(NEAR))
@@ -71,13 +71,13 @@ def test_revision_may_have_another_polygon(town):
     assert (late.received(), later.received()) == (["welcome"], ["welcome", "a-1/2", "-a-1/3"])
 
 
-def test_holder_of_an_old_revision_is_sent_the_next(town):
+def test_client_with_an_old_revision_is_sent_the_current_one_wherever_it_is(town):
     """It is sent the revision wherever it is (R5)."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
     assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
 
-def test_session_in_several_shapes_is_sent_the_alert_once(town):
+def test_session_inside_several_shapes_of_an_alert_is_sent_it_once(town):
     """Each shape counts (R2)."""
     area = (NEAR, polygon(400, 600), Circle(DALLAS[0] + 2_000 * METRE, DALLAS[1], 50.0))
     both, one, circle, none = (town.join(metres) for metres in (450, 550, 2_000, 1_000))

@@ -51,7 +51,7 @@ def patched_descriptor(number):
         yield
 
 
-def test_slice_is_one_call_for_each_wire_format(sockets):
+def test_turn_sends_with_one_call_for_each_wire_format(sockets):
     """A turn sends a frame to all its rows at once."""
     town, crowd = a_crowd_with_sockets(sockets, 5, (JSON, MSGPACK))
     town.publish(a_revision("a"))
@@ -61,7 +61,7 @@ def test_slice_is_one_call_for_each_wire_format(sockets):
     assert town.hub.sends == 5
 
 
-def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
+def test_turn_sends_with_one_call_for_each_language_and_wire_format(sockets):
     """Only languages and formats that rows of the slice use are sent (LA4)."""
     town, crowd = a_crowd_with_sockets(sockets, 6, (JSON, JSON, MSGPACK))
     for metres, peer in enumerate(crowd):
@@ -76,7 +76,7 @@ def test_slice_is_one_call_for_each_language_and_wire_format(sockets):
     ]
 
 
-def test_rest_of_a_frame_is_written_by_the_transport(sockets):
+def test_transport_writes_what_the_kernel_left_of_a_frame(sockets):
     """The kernel took a part of the frame, or nothing."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     sockets.room = {101: 10, 102: -errno.EAGAIN}
@@ -85,7 +85,7 @@ def test_rest_of_a_frame_is_written_by_the_transport(sockets):
     assert [peer.writes[1:] for peer in crowd] == [[], [frame[10:]], [frame], []]
 
 
-def test_slow_and_departed_sessions_are_not_sent_to(sockets):
+def test_nothing_is_sent_to_slow_or_disconnected_sessions(sockets):
     """After a session has left, another connection may have its descriptor."""
     town, crowd = a_crowd_with_sockets(sockets, 4)
     town.hub.slowed(crowd[1].row, town.clock.now())
@@ -94,7 +94,7 @@ def test_slow_and_departed_sessions_are_not_sent_to(sockets):
     assert [descriptors for descriptors, _ in sockets.calls] == [[100, 103]]
 
 
-def test_sockets_beyond_the_nearest_are_sent_to_by_age(sockets, monkeypatch):
+def test_sessions_beyond_the_nearest_are_sent_to_in_order_of_their_age(sockets, monkeypatch):
     """That is the order in which the kernel made them (ADR 6)."""
     monkeypatch.setattr(fanout, "NEAREST", 2)
     town = Town(send=sockets.send)

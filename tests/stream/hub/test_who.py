@@ -22,7 +22,7 @@ def test_alert_is_sent_to_sessions_inside_and_no_others(town):
         assert peer.received() == ["welcome", *told]
 
 
-def test_reach_of_a_place_counts_for_the_distance(town):
+def test_place_whose_reach_touches_the_circle_is_inside(town):
     """A place is inside if `distance <= radius_m + reach` (D2)."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
@@ -37,7 +37,7 @@ def test_session_with_several_places_inside_is_sent_the_alert_once(town):
     assert peer.received() == ["welcome", "a-1/1"]
 
 
-def test_each_session_is_sent_its_wire_format(town):
+def test_each_session_is_sent_alerts_in_its_wire_format(town):
     """One encoded frame serves all sessions of a format (S6)."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
@@ -45,7 +45,7 @@ def test_each_session_is_sent_its_wire_format(town):
     assert [peer.received()[-1] for peer in peers] == ["a-1/1"] * 4
 
 
-def test_format_is_sent_while_a_session_speaks_it(town):
+def test_each_wire_format_is_sent_as_long_as_a_session_uses_it(town):
     """Sessions of each of the four streams come and go (S7)."""
     peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
     town.publish(a_revision())
@@ -55,14 +55,14 @@ def test_format_is_sent_while_a_session_speaks_it(town):
     assert [peer.received()[-1] for peer in peers] == ["a-1/1", "a-1/2"] * 4
 
 
-def test_filter_holds_back_all_but_extreme_alerts(town):
+def test_filter_stops_all_but_extreme_alerts(town):
     """No filter suppresses an extreme alert (R1, R7)."""
     peer = town.join(wanted=Filter(frozenset({"arson"}), EXTREME))
     town.publish(a_revision("a-1"), a_revision("a-2", category="arson"), a_revision("a-3", severity="extreme"))
     assert peer.received() == ["welcome", "a-3/1"]
 
 
-def test_revision_reaches_recipients_outside_and_filtered(town):
+def test_revision_reaches_recipients_that_moved_away_or_filter_it_out(town):
     """No recipient is left with an old version; they come after the sessions inside (R1)."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
@@ -76,7 +76,7 @@ def test_revision_reaches_recipients_outside_and_filtered(town):
     assert town.order == [inside.name, late.name, gone.name, filtered.name]
 
 
-def test_cancel_is_sent_to_recipients_and_no_others(town):
+def test_cancel_is_sent_only_to_recipients_of_the_alert(town):
     """Recipients are sent it wherever they are now, and whatever their filter (R4)."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
@@ -89,7 +89,7 @@ def test_cancel_is_sent_to_recipients_and_no_others(town):
     assert stranger.received() == filtered.received() == ["welcome"]
 
 
-def test_nothing_is_sent_after_a_cancel(town):
+def test_revision_that_follows_a_cancel_is_not_sent(town):
     """A revision that follows a cancel is ignored (R2)."""
     [peer] = town.crowd(1)
     town.publish(a_revision(), a_cancel(), a_revision(revision=3))
@@ -98,7 +98,7 @@ def test_nothing_is_sent_after_a_cancel(town):
     assert peer.received() == ["ok"]  # the alert was cancelled before it was written, so nobody is a recipient
 
 
-def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
+def test_test_alerts_are_sent_only_to_sessions_with_the_test_scope(town):
     """For all others such an id is unknown, in `holding` and `ack` too (R6)."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
@@ -110,7 +110,7 @@ def test_tests_are_sent_only_to_sessions_that_may_see_them(town):
     assert other.received() == claiming.received() == ["welcome"]
 
 
-def test_holding_of_an_invisible_alert_does_not_count(town):
+def test_test_alert_in_holding_is_ignored_without_the_test_scope(town):
     """When the session may see the alert, it is sent the alert like any other (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
@@ -120,7 +120,7 @@ def test_holding_of_an_invisible_alert_does_not_count(town):
         assert peer.received() == ["welcome", "ok", "t-1/1"]
 
 
-def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
+def test_session_that_loses_the_test_scope_is_sent_no_more_test_alerts(town):
     """A session that gains the scope is sent the live tests (R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
@@ -133,7 +133,7 @@ def test_session_that_loses_the_test_scope_is_sent_no_more_tests(town):
     assert peer.received() == ["ok", "t-1/2", "t-2/1"]
 
 
-def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
+def test_recipient_that_regains_the_test_scope_is_sent_missed_revisions_and_cancels(town):
     """It is sent newer revisions and cancels wherever it is (R1, R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
@@ -148,7 +148,7 @@ def test_recipient_that_regains_the_test_scope_is_sent_what_it_lacks(town):
 # ---- acknowledgements ----------------------------------------------------------------------------------------
 
 
-def test_ack_counts_once_for_what_was_sent_on_this_connection(town):
+def test_ack_counts_once_and_only_for_an_alert_sent_on_the_same_connection(town):
     """An ack of an unknown or ended alert is ignored (M5)."""
     peer, other = town.join(0), town.join(FAR_AWAY)
     town.publish(a_revision())
