@@ -151,7 +151,7 @@ async def test_urgency_of_push_and_of_cancel_follows_severity(severity, urgency)
     assert [push.urgency for push in process.client.pushes] == [urgency, urgency]
 
 
-async def test_device_is_reminded_once_three_days_before_lease_ends():
+async def test_device_is_reminded_once_three_days_before_its_registration_ends():
     """`renew` has low urgency, and is not repeated after a restart (rule WPR9)."""
     process = Process()
     await process.register()
@@ -167,7 +167,7 @@ async def test_device_is_reminded_once_three_days_before_lease_ends():
     assert len(process.client.pushes) == 1
 
 
-async def test_failed_reminder_is_pushed_again():
+async def test_reminder_that_was_not_sent_is_pushed_again():
     """It is pushed a minute later, or when the device is idle again (rule WPR9)."""
     process = Process()
     await process.register()
@@ -179,7 +179,7 @@ async def test_failed_reminder_is_pushed_again():
     assert [message["type"] for message in process.client.received()] == ["renew", "renew"]
 
 
-async def test_daily_registrations_do_not_add_reminders_or_lease_checks():
+async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
     """They take no more memory than a single registration (rule WPR9)."""
     process = Process()
     for day in range(5):
@@ -196,7 +196,7 @@ async def test_daily_registrations_do_not_add_reminders_or_lease_checks():
     assert len(process.waking.devices) == 0
 
 
-async def test_device_is_forgotten_when_its_lease_ends():
+async def test_device_is_forgotten_when_its_registration_ends():
     """Its row, its record and its lines are gone (rule WPR9)."""
     process = Process()
     await process.register()
@@ -210,7 +210,7 @@ async def test_device_is_forgotten_when_its_lease_ends():
 
 
 @pytest.mark.parametrize("is_here", [False, True])
-async def test_device_stored_elsewhere_before_revocation_is_forgotten_when_read(is_here):
+async def test_device_of_revoked_token_stored_by_another_process_is_forgotten_when_read(is_here):
     """By then the process that has the shard has already checked its own devices (rules WPR9, BA3)."""
     process = Process()
     if is_here:
@@ -225,7 +225,7 @@ async def test_device_stored_elsewhere_before_revocation_is_forgotten_when_read(
     assert await process.waking.records.owned(Subject("", "device")) == []
 
 
-async def test_device_with_unknown_key_stays_until_recheck():
+async def test_device_whose_token_key_is_unknown_is_pushed_to_until_tokens_are_rechecked():
     """Another process may have fetched the key first, from a URL; a reload decides (rule WPR9)."""
     process = Process()
     process.standing["device"] = None
@@ -236,7 +236,7 @@ async def test_device_with_unknown_key_stays_until_recheck():
     assert len(process.waking.devices) == 0
 
 
-async def test_device_gets_test_alerts_only_until_its_token_ends():
+async def test_device_gets_test_alerts_only_until_its_token_expires():
     """It gets all other alerts until its lease ends (rule R6)."""
     process = Process()
     await process.register(may_test=True, expires_at_ms=NOON_MS + 60_000)
@@ -248,7 +248,7 @@ async def test_device_gets_test_alerts_only_until_its_token_ends():
     assert told == [("test", 1), ("real", 1)]
 
 
-async def test_most_severe_alert_that_is_owed_goes_first():
+async def test_most_severe_waiting_alert_is_pushed_first():
     """A cancel goes before an alert of its severity, and nothing goes before the request under way (rule WPO1)."""
     process = Process()
     await process.register()
@@ -264,7 +264,7 @@ async def test_most_severe_alert_that_is_owed_goes_first():
     assert said == ["off", "first", "extreme", "off", "severe", "first"]
 
 
-async def test_requests_beyond_limit_of_host_wait():
+async def test_requests_beyond_the_limit_of_a_push_host_wait():
     """A host that has not taken a push for a while gets 32 requests at once, then up to 200 (rules WPO1, WPO2)."""
     process = Process()
     for number in range(300):
@@ -283,7 +283,7 @@ async def test_requests_beyond_limit_of_host_wait():
     assert process.waking.sending.waiting() == 100
 
 
-async def test_push_is_noted_as_maybe_sent_before_it_is_sent():
+async def test_push_is_recorded_as_maybe_sent_before_its_request():
     """Its outcome is noted afterwards (rule WPS2)."""
     process = Process()
     await process.register()
@@ -302,7 +302,7 @@ async def test_push_is_noted_as_maybe_sent_before_it_is_sent():
     assert len(process.client.pushes) == 2
 
 
-async def test_unavailable_store_delays_no_alert_and_gets_lines_later():
+async def test_pushes_are_sent_while_the_store_is_unavailable_and_recorded_later():
     """Twice is better than never (rule WPS4)."""
     process = Process()
     await process.register()
@@ -319,7 +319,7 @@ async def test_unavailable_store_delays_no_alert_and_gets_lines_later():
     assert process.waking.recorder.error is None
 
 
-async def test_pushes_that_services_took_are_counted_once():
+async def test_pushes_accepted_by_their_service_are_counted_once():
     """Only revisions that a service took count, not cancels.
 
     Counts that the log could not take are given to it again (rule H7).
@@ -349,7 +349,7 @@ async def test_pushes_that_services_took_are_counted_once():
     assert counted == [{}, {"a": Counts(pushed=1)}, {"a": Counts(pushed=2)}, {}]
 
 
-async def test_push_is_in_journal_before_it_is_counted():
+async def test_outcome_of_a_push_is_stored_before_the_push_is_counted():
     """So a push that is repeated after a kill is not counted again (rules H7, WPS2)."""
     process = Process()
     await process.register()
@@ -365,7 +365,7 @@ async def test_push_is_in_journal_before_it_is_counted():
     assert noted == [State.SENT]
 
 
-async def test_record_that_no_key_opens_is_kept_and_counted():
+async def test_stored_device_that_cannot_be_decrypted_is_left_in_store_and_counted():
     """So is a record whose push service is not allowed any more (rule WPS4)."""
     process = Process()
     await process.register()
@@ -378,7 +378,7 @@ async def test_record_that_no_key_opens_is_kept_and_counted():
     assert len(process.store._memory.devices) == 2
 
 
-async def test_what_is_over_is_true_only_for_digests_of_other_than_live_alerts():
+async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -388,7 +388,7 @@ async def test_what_is_over_is_true_only_for_digests_of_other_than_live_alerts()
     assert (is_over(digest("alert", "a-1")), is_over(digest("alert", "b"))) == (False, True)
 
 
-async def test_newest_line_of_device_and_alert_counts():
+async def test_later_record_of_a_push_in_one_transaction_replaces_the_earlier():
     """Both lines are written in one transaction (rule WPS2)."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
@@ -420,7 +420,7 @@ async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
     assert len(process.client.pushes) == 4
 
 
-async def test_device_that_registers_while_it_is_forgotten_keeps_its_last_registration():
+async def test_device_that_registers_while_it_is_being_forgotten_stays_registered():
     """The store and the process agree (rules WPR9, WPR10)."""
     process = Process()
     await process.register()
@@ -486,7 +486,7 @@ def at(host, name):
     return f"https://{host}.example/{name}"
 
 
-async def test_unknown_hosts_take_only_spare_slots():
+async def test_hosts_without_a_successful_push_get_only_the_spare_slots():
     """Even many unknown hosts leave all slots to known hosts.
 
     When they answer, all their devices get the alert (rule HD2).
@@ -507,7 +507,7 @@ async def test_unknown_hosts_take_only_spare_slots():
     assert len(process.client.pushes) == 3 * (3 * SPARE_SLOTS + 1)
 
 
-async def test_devices_of_one_owner_take_few_slots_and_all_get_the_alert():
+async def test_devices_of_one_owner_use_few_slots_and_all_get_the_alert():
     """An owner with many devices on hosts that hang leaves the slots to others (rule HD2)."""
     process = Process()
     for number in range(8):
@@ -521,7 +521,7 @@ async def test_devices_of_one_owner_take_few_slots_and_all_get_the_alert():
     assert len(process.client.pushes) == 8
 
 
-async def test_host_that_took_a_push_is_known_after_restart():
+async def test_host_with_a_successful_push_is_still_trusted_after_a_restart():
     """A few stored records say so, and the phones of the host are served at once (rule HD2)."""
     process = Process("*.example")
     for number in range(4 * MARKS):
@@ -535,7 +535,7 @@ async def test_host_that_took_a_push_is_known_after_restart():
     assert sum(device.record.worked for device in process.waking.devices) == lanes["good.example"].marked == MARKS
 
 
-async def test_new_host_of_device_is_not_known_by_its_old_host():
+async def test_new_push_host_of_a_device_is_not_trusted_because_the_old_one_was():
     """The stored mark belongs to the host of the old endpoint (rule HD2)."""
     process = Process("*.example")
     await process.register(endpoint=at("good", "x"))
@@ -547,7 +547,7 @@ async def test_new_host_of_device_is_not_known_by_its_old_host():
     assert not device.served
 
 
-async def test_hosts_without_devices_are_forgotten():
+async def test_push_hosts_without_devices_are_forgotten():
     """A client that registers on one host after the other leaves nothing behind (rule HD14)."""
     process = Process("*.example")
     for number in range(20):
@@ -558,7 +558,7 @@ async def test_hosts_without_devices_are_forgotten():
     assert process.waking.sending.lanes == {}
 
 
-async def test_closed_host_is_tested_by_devices_it_has_served():
+async def test_suspended_push_host_is_tested_with_devices_that_it_served_before():
     """Endpoints that never worked don't delay the test, however many wait (rule HD2)."""
     process = Process()
     process.client.dead = "dead"
@@ -584,7 +584,7 @@ async def test_closed_host_is_tested_by_devices_it_has_served():
     assert all(device.failures == 0 for device in process.waking.devices if "good" in device.owner.sub)
 
 
-async def test_closed_host_is_tested_by_any_device_if_none_was_served():
+async def test_suspended_push_host_is_tested_with_any_device_if_it_served_none():
     """New phones get the alert too (rule HD2)."""
     process = Process()
     process.client.dead = ""

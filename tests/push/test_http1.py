@@ -75,7 +75,7 @@ class Service:
         return found
 
 
-def test_request_has_given_fields_and_length_of_body():
+def test_request_has_the_given_headers_and_the_length_of_its_body():
     """Fields are lines of their own (RFC 9112, 3)."""
     asked = request("push.example:8443", "/a?b=c", {"TTL": "60", "Topic": "t"}, b"body")
     assert asked == (
@@ -95,7 +95,7 @@ def test_request_has_given_fields_and_length_of_body():
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % MAX_REST_BYTES + bytes(MAX_REST_BYTES),
     ],
 )
-def test_connection_is_kept_after_whole_answer(certificate, answer, pieces):
+def test_connection_is_reused_after_a_complete_answer(certificate, answer, pieces):
     """Answers may come in any pieces; small bodies are skipped."""
     service = Service(certificate, answer, CREATED, pieces=pieces)
     assert service.ask(2) == [201, 201]
@@ -122,7 +122,7 @@ def test_three_requests_share_one_connection(certificate):
         b"HTTP/1.1 201 C\r\nContent-Length: %d\r\n\r\n" % TOO_MUCH + bytes(TOO_MUCH),
     ],
 )
-def test_answer_is_never_taken_for_that_of_another_request(certificate, answer):
+def test_connection_with_ambiguous_end_of_answer_is_not_reused(certificate, answer):
     """Unrequested bytes, and answers without a known end, close the connection; the next request gets a new one."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([201, 201], 2)
@@ -152,7 +152,7 @@ def test_invalid_answer_ends_the_connection(certificate, answer, error):
     assert (service.ask(2), service.connections) == ([error, 201], 2)
 
 
-async def test_caller_that_gives_up_ends_the_connection(certificate):
+async def test_connection_is_closed_if_the_caller_gives_up(certificate):
     """A late answer can't be taken for that of another request."""
     service = Service(certificate, b"")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -168,7 +168,7 @@ async def test_caller_that_gives_up_ends_the_connection(certificate):
 
 
 @pytest.mark.parametrize("answer", [CREATED, b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nabc"])
-def test_connection_that_has_waited_too_long_is_closed(certificate, monkeypatch, answer):
+def test_connection_that_was_idle_too_long_is_closed(certificate, monkeypatch, answer):
     """The service may have dropped it, or the rest of an answer never comes."""
     monkeypatch.setattr(http1, "KEPT_S", 0.0)
 
@@ -182,7 +182,7 @@ def test_connection_that_has_waited_too_long_is_closed(certificate, monkeypatch,
     assert (service.ask(2, tidy), service.connections) == ([201, 201], 2)
 
 
-async def test_waiting_connections_are_bounded_and_hosts_without_any_forgotten(certificate, monkeypatch):
+async def test_number_of_idle_connections_is_limited_and_hosts_without_any_are_forgotten(certificate, monkeypatch):
     """The connection that has waited longest is closed (rule HD14)."""
     monkeypatch.setattr(http1, "MAX_KEPT", 2)
     service = Service(certificate, *[CREATED] * 3)

@@ -138,7 +138,7 @@ async def test_single_process_takes_all_shards(cluster):
 
 @pytest.mark.parametrize("number", [2, 3, 5])
 @with_cluster
-async def test_processes_share_shards_evenly(cluster, number):
+async def test_shards_are_divided_evenly_among_the_processes(cluster, number):
     """Each has at most ⌈64 / processes⌉, whenever it started, and no shard has two holders (rule WPN1)."""
     processes = []
     for _ in range(number):
@@ -150,7 +150,7 @@ async def test_processes_share_shards_evenly(cluster, number):
 
 
 @with_cluster
-async def test_shards_are_freed_one_at_a_time_after_requests_have_ended(cluster):
+async def test_surplus_shards_are_freed_one_at_a_time_after_their_requests_have_ended(cluster):
     """Until then no other process takes the shard, and nothing new is sent (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one)
@@ -179,7 +179,7 @@ async def test_shards_are_freed_one_at_a_time_after_requests_have_ended(cluster)
 
 
 @with_cluster
-async def test_shards_of_dead_process_are_taken_when_lease_ends(cluster):
+async def test_shards_of_a_dead_process_are_taken_over_when_their_leases_end(cluster):
     """The processes that are left renew just then (rules WPN1, WPN2)."""
     one, other, dead = cluster.process(), cluster.process(), cluster.process()
     await settled(one, other, dead)
@@ -193,7 +193,7 @@ async def test_shards_of_dead_process_are_taken_when_lease_ends(cluster):
 
 
 @with_cluster
-async def test_process_that_stops_frees_its_shards_at_once(cluster):
+async def test_process_that_stops_releases_its_shards_at_once(cluster):
     """Nobody waits for a lease to end (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
@@ -204,7 +204,7 @@ async def test_process_that_stops_frees_its_shards_at_once(cluster):
 
 
 @with_cluster
-async def test_sending_stops_two_seconds_before_lease_ends(cluster):
+async def test_pushes_of_a_shard_stop_two_seconds_before_its_lease_ends(cluster):
     """The process's monotonic clock decides. If nobody has taken the shard, the process keeps it (rule WPN1)."""
     one = cluster.process()
     await settled(one)
@@ -240,7 +240,7 @@ async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
 
 
 @with_cluster
-async def test_numbers_of_leases_rise(cluster):
+async def test_each_new_lease_of_a_shard_has_a_greater_number(cluster):
     """They rise even if the store has lost the lease before, as after a failover (rule WPN1)."""
     one, other, third = cluster.process(), cluster.process(), cluster.process()
     await settled(one)
@@ -253,7 +253,7 @@ async def test_numbers_of_leases_rise(cluster):
 
 
 @with_cluster
-async def test_shards_that_could_not_be_loaded_are_tried_again(cluster):
+async def test_loading_a_shard_is_tried_again_after_the_store_was_unavailable(cluster):
     """The next renewal loads them; the leases are kept meanwhile (rule DevS8)."""
     one = cluster.process()
     one.away = True
@@ -266,7 +266,7 @@ async def test_shards_that_could_not_be_loaded_are_tried_again(cluster):
 
 
 @with_cluster
-async def test_shard_with_refused_write_is_lost(cluster):
+async def test_process_gives_up_a_shard_whose_write_was_refused(cluster):
     """It is let go of once, as after a renewal that says so (rule WPN1)."""
     one = cluster.process()
     await settled(one)
@@ -287,7 +287,7 @@ def wiped(cluster):
 
 
 @with_cluster
-async def test_holders_keep_their_shards_when_store_has_lost_all(cluster):
+async def test_processes_keep_their_shards_when_the_store_has_lost_its_data(cluster):
     """Each knows that it has to put its devices back, and takes no shard of the other (rule WPN2)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
@@ -307,7 +307,7 @@ async def test_holders_keep_their_shards_when_store_has_lost_all(cluster):
 
 
 @with_cluster
-async def test_no_shard_is_taken_soon_after_store_was_unreachable(cluster):
+async def test_no_shard_changes_its_process_soon_after_the_store_was_unreachable(cluster):
     """Otherwise the first process to reach Redis again would take all shards (Rule 5)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
@@ -333,7 +333,7 @@ async def test_no_shard_is_taken_soon_after_store_was_unreachable(cluster):
 
 @pytest.mark.slow
 @with_cluster
-async def test_attached_processes_share_shards_by_themselves(cluster):
+async def test_running_processes_divide_the_shards_by_themselves(cluster):
     """They use the machine's clock, as in production."""
     processes = [cluster.process() for _ in range(2)]
     for each in processes:

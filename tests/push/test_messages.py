@@ -26,7 +26,7 @@ def told(entry, body_bytes=messages.BODY_BYTES, *, signed=False):
     return json.loads(text)
 
 
-def test_push_has_message_of_stream_and_time():
+def test_push_contains_the_message_of_the_stream_and_the_time():
     """The message of the stream gets a `now` (rule WPT1)."""
     entry = a_revision()
     message = told(entry)
@@ -34,13 +34,13 @@ def test_push_has_message_of_stream_and_time():
     assert message == {"type": "alert", "alert": frames.alert_map(entry)}
 
 
-def test_push_of_cancel_has_the_reason():
+def test_push_of_a_cancel_contains_its_reason():
     """A cancel is sent as on the stream (rule WPT1)."""
     assert told(a_cancel())["type"] == "cancel"
     assert told(a_cancel())["reason"]
 
 
-def test_long_alert_is_cut():
+def test_alert_too_long_for_a_push_is_shortened():
     """A cut alert has what a notification shows, and the id to fetch the rest (rule WPT1)."""
     entry = long_alert(headline="ö" * 140)
     message = told(entry)
@@ -55,7 +55,7 @@ def test_long_alert_is_cut():
 
 
 @pytest.mark.parametrize("letter", ["x", "ö", "語", "🔥", '"'])
-def test_headline_is_shortened_for_small_body(letter):
+def test_headline_is_shortened_to_fit_a_small_push_body(letter):
     """After 413, 921 bytes of text are left; the headline gets what the other members leave."""
     entry = long_alert(headline=letter * 140, id="i" * 128)
     message = told(entry, messages.SMALL_BODY_BYTES)
@@ -67,7 +67,7 @@ def test_headline_is_shortened_for_small_body(letter):
     assert shown == letter * 140 or (shown[-1] == "…" and not fits)
 
 
-def test_reason_is_shortened_for_small_body():
+def test_reason_of_a_cancel_is_shortened_to_fit_a_small_push_body():
     """A cancel always arrives (rule WPT1)."""
     message = told(a_cancel(reason="🔥" * 280), messages.SMALL_BODY_BYTES)
     assert (message["type"], message["cut"], message["id"]) == ("cancel", True, a_cancel().id)

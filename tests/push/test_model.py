@@ -554,7 +554,7 @@ class PushesOfTwo(Pushes):
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("machine", "settle_s"), [(Pushes, 3_600), (PushesOfTwo, 0)])
-def test_devices_get_what_the_model_owes_them(machine, settle_s, monkeypatch):
+def test_random_events_push_to_each_device_what_the_model_predicts(machine, settle_s, monkeypatch):
     """Random events follow the rules (WPM1, R1 to R8, E1, WPS3, WPN1, WPN2).
 
     The events are registrations, alerts, answers, pauses, kills and hand-overs. Outcomes are noted at once or with the

@@ -58,7 +58,7 @@ def a_lane(**more):
         *((status, FAILED) for status in (500, 502, 504, 507)),
     ],
 )
-def test_outcome_of_status_follows_the_table(status, outcome):
+def test_each_http_status_has_its_documented_outcome(status, outcome):
     assert outcome_of(status) is outcome
 
 
@@ -83,7 +83,7 @@ def test_wait_doubles_with_each_failure_up_to_five_minutes():
         (float("-inf"), 60.0, 1.0),
     ],
 )
-def test_wait_follows_retry_after_within_life_of_alert(outcome, said, left_s, waits):
+def test_wait_follows_retry_after_but_ends_before_the_alert_does(outcome, said, left_s, waits):
     """A `Retry-After` counts from 1 to 600 s, with one more try before the alert ends (rule HD19)."""
     assert wait_s(outcome, 7, said, left_s, 0.5) == waits
 
@@ -93,12 +93,12 @@ def test_wait_after_refusal_is_an_hour():
     assert wait_s(REFUSED, 1, 5.0, LONG_S, 0.0) == 3600.0
 
 
-def test_wait_after_sent_or_too_large_is_zero():
+def test_wait_is_zero_after_success_or_413():
     """After 413 a smaller body is sent at once."""
     assert wait_s(SENT, 0, None, LONG_S, 0.5) == wait_s(PushOutcome.LARGE, 1, None, LONG_S, 0.5) == 0.0
 
 
-def test_lane_starts_with_few_requests_and_grows_with_each_quick_push():
+def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
     """A host that hangs or is slow takes few slots; after a pause without pushes its lane starts again (rule HD2)."""
     lane = a_lane()
     assert lane.free(0.0) == FIRST
@@ -114,7 +114,7 @@ def test_lane_starts_with_few_requests_and_grows_with_each_quick_push():
     assert lane.free(IDLE_S + 0.1) == FIRST
 
 
-def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
+def test_host_without_a_successful_push_gets_few_requests_until_its_first_success():
     """Failures of an unknown host don't close its lane (rule HD2)."""
     lane = a_lane(named=False)
     for owner in range(10 * BAD):
@@ -124,7 +124,7 @@ def test_host_that_never_took_a_push_has_few_requests_until_it_takes_one():
     assert (lane.known, lane.free(0.0)) == (True, FIRST + 1)
 
 
-def test_owner_gets_slots_up_to_a_bound():
+def test_one_owner_can_take_only_a_limited_number_of_slots():
     """No owner can take all slots (rule HD2)."""
     slots = Slots(3, of_one=2)
     for _ in range(2):
@@ -139,7 +139,7 @@ def test_owner_gets_slots_up_to_a_bound():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_five_failures_in_a_row_halve_lane_at_most_once_a_second(outcome):
+def test_five_failures_in_a_row_halve_the_request_limit_at_most_once_a_second(outcome):
     """Failures halve the lane (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0, outcome)
@@ -150,7 +150,7 @@ def test_five_failures_in_a_row_halve_lane_at_most_once_a_second(outcome):
     assert lane.width == AT_MOST // 4
 
 
-def test_lane_is_halved_only_when_most_of_the_last_owners_fail():
+def test_request_limit_is_halved_only_if_most_of_the_last_owners_failed():
     """Only the latest outcome of each owner counts, however often an owner fails (rules WPO2, HD2)."""
     lane = a_lane()
     for owner in range(OWNERS // 2):
@@ -163,7 +163,7 @@ def test_lane_is_halved_only_when_most_of_the_last_owners_fail():
     assert lane.width == AT_MOST // 2
 
 
-def test_failures_of_fewer_than_five_owners_do_not_narrow_lane():
+def test_failures_of_fewer_than_five_owners_do_not_lower_the_request_limit():
     """One owner who provokes failures does not affect the others (rule WPO2)."""
     lane = a_lane()
     for number in range(10 * BAD):
@@ -172,7 +172,7 @@ def test_failures_of_fewer_than_five_owners_do_not_narrow_lane():
 
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
-def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome):
+def test_failures_of_devices_whose_last_push_failed_do_not_lower_the_limit(outcome):
     """Such failures may concern only the endpoint (rule HD2)."""
     lane = a_lane()
     for owner in range(50):
@@ -181,7 +181,7 @@ def test_failures_of_devices_whose_last_push_was_not_taken_do_not_count(outcome)
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
-def test_answers_that_concern_the_endpoint_do_not_narrow_lane(outcome):
+def test_answers_about_a_single_endpoint_do_not_lower_the_request_limit(outcome):
     """These are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
     lane = a_lane()
     for device in range(50):
@@ -189,7 +189,7 @@ def test_answers_that_concern_the_endpoint_do_not_narrow_lane(outcome):
     assert lane.width == AT_MOST
 
 
-def test_hundred_successes_widen_lane_by_one_up_to_its_maximum():
+def test_hundred_successes_raise_the_request_limit_by_one_up_to_its_maximum():
     """The successes count in a row, or between failures too few to count (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0)
@@ -202,7 +202,7 @@ def test_hundred_successes_widen_lane_by_one_up_to_its_maximum():
     assert lane.width == AT_MOST
 
 
-def test_closed_lane_is_tested_by_one_request_at_a_time_at_growing_intervals():
+def test_suspended_host_is_tested_by_single_requests_at_growing_intervals():
     """The tests come after 1 s, then 2, 4 … 30 s (rule WPO2)."""
     lane = closed()
     assert not lane.is_open
@@ -219,14 +219,14 @@ def test_closed_lane_is_tested_by_one_request_at_a_time_at_growing_intervals():
 
 
 @pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
-def test_any_answer_opens_closed_lane_with_width_one(outcome):
+def test_any_answer_ends_the_suspension_of_a_host_with_a_limit_of_one(outcome):
     """An answer shows that the service is back (rule WPO2)."""
     lane = closed()
     have(lane, outcome, "any", 8.0)
     assert (lane.is_open, lane.width) == (True, 1)
 
 
-def test_late_failures_do_not_delay_the_next_test_of_closed_lane():
+def test_late_failures_do_not_delay_the_next_test_of_a_suspended_host():
     """A hundred requests that were under way when the lane closed don't count as tests (rule WPO2)."""
     lane = a_lane()
     for _ in range(50):
@@ -239,7 +239,7 @@ def test_late_failures_do_not_delay_the_next_test_of_closed_lane():
     assert lane.has_room(8.0)
 
 
-def test_closed_lane_is_tested_first_for_device_whose_last_push_was_taken():
+def test_suspended_host_is_tested_first_with_devices_whose_last_push_succeeded():
     """After a while any device may test the host, so new phones are served too (rule HD2)."""
     lane = closed()
     assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)

@@ -30,7 +30,7 @@ async def letting_go_of_what_is_under_way(process):
     return letting_go
 
 
-def test_workers_have_disjoint_shards_that_cover_all():
+def test_each_shard_belongs_to_exactly_one_worker():
     """A shard belongs to the worker with its number modulo the workers (rule WPN1)."""
     for workers in (1, 2, 3, 64):
         held = [set(StaticShards(worker, workers).terms) for worker in range(workers)]
@@ -39,7 +39,7 @@ def test_workers_have_disjoint_shards_that_cover_all():
         assert max(map(len, held)) - min(map(len, held)) <= 1
 
 
-async def test_nothing_is_sent_after_shard_is_let_go():
+async def test_process_sends_nothing_after_it_has_given_up_the_shard():
     """Its devices are gone from the process and unchanged in the store (rule WPN1)."""
     process = Process()
     await process.register()
@@ -52,7 +52,7 @@ async def test_nothing_is_sent_after_shard_is_let_go():
     assert len(process.client.pushes) == 1
 
 
-async def test_answer_while_shard_is_let_go_is_noted():
+async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
     """So the next owner sends nothing twice (rule WPN1)."""
     process = Process()
     await process.register()
@@ -65,7 +65,7 @@ async def test_answer_while_shard_is_let_go_is_noted():
     assert lines(process) == [(1, State.SENT)]
 
 
-async def test_next_owner_treats_unanswered_push_as_maybe_sent(monkeypatch):
+async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_shard(monkeypatch):
     """The line was written before the request (rules WPN1, WPS3)."""
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
@@ -80,7 +80,7 @@ async def test_next_owner_treats_unanswered_push_as_maybe_sent(monkeypatch):
     assert [message["type"] for message in process.client.received()] == ["alert", "cancel"]
 
 
-async def test_process_without_the_shard_counts_pushes_that_follow():
+async def test_process_without_the_shard_reports_how_many_pushes_will_follow():
     """It counts by the stored lines and by what the device says it holds (rules WPN2, R8)."""
     process = Process()
     await process.register()
@@ -98,7 +98,7 @@ async def test_process_without_the_shard_counts_pushes_that_follow():
     assert len(process.waking.fanout) == 1
 
 
-async def test_changes_of_other_processes_are_applied():
+async def test_changes_by_other_processes_to_devices_are_applied():
     """Devices of other shards are not read (rule WPN2)."""
     process = Process()
     other = process.store.other()
@@ -121,7 +121,7 @@ async def test_changes_of_other_processes_are_applied():
     following.cancel()
 
 
-async def test_device_that_registers_while_shard_is_let_go_leaves_too():
+async def test_device_that_registers_while_its_shard_is_given_up_leaves_with_it():
     """If it stayed, it would be sent alerts by its outdated registration (rule WPN1)."""
     process = Process()
     await process.register()
@@ -135,7 +135,7 @@ async def test_device_that_registers_while_shard_is_let_go_leaves_too():
     assert len(process.waking.devices) == 0
 
 
-async def test_unconfirmed_write_that_was_done_is_applied():
+async def test_write_that_succeeded_without_confirmation_is_applied_in_memory():
     """A DELETE that was answered with 503 was done all the same, so the device gets no more pushes (rule WPR10)."""
     process = Process()
     await process.register()
@@ -155,7 +155,7 @@ async def test_unconfirmed_write_that_was_done_is_applied():
     assert process.client.pushes == []
 
 
-async def test_sweep_during_registration_does_not_change_number_of_pushes_in_answer():
+async def test_periodic_check_during_registration_does_not_change_the_announced_pushes():
     """The device is not read and pushed to before the answer counts what follows (rule R8)."""
     process = Process()
     await process.reads(a_revision())

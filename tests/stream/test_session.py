@@ -522,7 +522,7 @@ def test_error_repeats_the_ref_of_the_message(talk, message):
     ],
     ids=str,
 )
-def test_error_contains_no_value_of_the_message(talk, message):
+def test_error_repeats_no_place_or_token_of_the_message(talk, message):
     """Places and tokens are repeated nowhere."""
     [error] = talk.say(message)
     assert "1415" not in json.dumps(error)
@@ -558,7 +558,7 @@ def test_refused_token_changes_nothing():
     assert talk.audience.rights is rights
 
 
-def test_messagepack_numbers_of_every_width_are_accepted():
+def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
     """Only an int will do where an integer is expected."""
     talk = Talk(MSGPACK)
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"

@@ -52,7 +52,7 @@ class TestSqliteDevicesOfSeveral(SharedContract):
         return SqliteDevices(self.path, alone=False)
 
 
-async def test_devices_and_lines_survive_restart(tmp_path):
+async def test_devices_and_delivery_records_survive_restart(tmp_path):
     """Writes are on stable storage (rules DevS1, DevS5)."""
     for expected in ([], [(device("a"), line("a", "x"))]):
         store = SqliteDevices(tmp_path / "devices.db")
@@ -64,7 +64,7 @@ async def test_devices_and_lines_survive_restart(tmp_path):
         await store.stop()
 
 
-async def test_second_process_is_refused_until_file_is_closed(tmp_path):
+async def test_second_process_is_refused_until_the_first_closes_the_file(tmp_path):
     """The file is locked (rule DevS11)."""
     store = SqliteDevices(tmp_path / "devices.db")
     await store.start()
@@ -99,7 +99,7 @@ async def test_invalid_file_and_missing_folder_are_refused(tmp_path):
         await SqliteDevices(tmp_path / "nowhere" / "devices.db").start()
 
 
-async def test_full_disk_raises_and_leaves_nothing_half_written(tmp_path):
+async def test_full_disk_raises_store_unavailable_and_leaves_nothing_half_written(tmp_path):
     """Writes work again when there is room (rule DevS8)."""
     store = SqliteDevices(tmp_path / "devices.db", max_pages=20)
     await store.start()
@@ -126,7 +126,7 @@ asyncio.run(main())
 """
 
 
-async def test_process_that_dies_before_commit_has_written_nothing(tmp_path):
+async def test_kill_before_commit_leaves_the_store_unchanged(tmp_path):
     """The fail point is `push-in-commit` (rule DevS8)."""
     path = tmp_path / "devices.db"
     store = SqliteDevices(path)
@@ -160,7 +160,7 @@ async def test_forgotten_device_leaves_no_trace_in_files(tmp_path):
     assert not any(secret[:40] in path.read_bytes() for path in files(tmp_path))
 
 
-async def test_follower_that_falls_behind_gets_none(tmp_path, monkeypatch):
+async def test_follow_yields_none_if_its_reader_falls_behind(tmp_path, monkeypatch):
     """Some changes of other processes are not kept any more (rule DevS10)."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)
     store, other = (SqliteDevices(tmp_path / "devices.db", alone=False) for _ in range(2))
