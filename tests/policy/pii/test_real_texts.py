@@ -116,7 +116,7 @@ class Corpus:
         ("units", "units", 0.95),
     ],
 )
-def test_real_places_and_units_are_found(what, kind, at_least, corpus):
+def test_real_addresses_and_units_are_found_at_the_documented_rates(what, kind, at_least, corpus):
     """The shares are those of the protocol (rule TX5)."""
     words = getattr(corpus, what)
     assert len(words) > 80
@@ -124,13 +124,13 @@ def test_real_places_and_units_are_found(what, kind, at_least, corpus):
 
 
 @pytest.mark.parametrize(("forms", "at_least"), [(BLOCKS, 0.98), (CROSSINGS, 0.95)], ids=["blocks", "crossings"])
-def test_blocks_and_crossings_in_all_forms_are_found(forms, at_least, corpus):
+def test_block_addresses_and_crossings_are_found_in_every_spelling(forms, at_least, corpus):
     """With hyphens, in ranges, abbreviated with a point, or joined by a word (rules TX5, HD13)."""
     assert corpus.found("address", list(corpus.drawn(forms))) >= at_least
 
 
 @pytest.mark.parametrize(("what", "at_most"), [("headlines", 0.005), ("sentences", 0.01)])
-def test_real_warnings_are_rarely_stopped(what, at_most, corpus):
+def test_real_warning_texts_are_rarely_reported_as_revealing(what, at_most, corpus):
     """Links and official telephone numbers don't count here (rule TX5)."""
     texts = getattr(corpus, what)
     held = [text for text in texts if {found.kind for found in PiiDetector().find(text)} - {"contact", "phone"}]
