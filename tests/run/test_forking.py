@@ -43,7 +43,7 @@ def told(pipe, work):
     return os.read(here, 65536).decode()
 
 
-def test_child_keeps_only_the_descriptors_that_it_is_given(pipe):
+def test_forked_process_keeps_only_the_file_descriptors_passed_to_it(pipe):
     """It closes those of its parent, and those that its parent inherited."""
     with open(os.devnull) as other:
         left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
@@ -79,12 +79,12 @@ def raises(error):
         (raises(KeyboardInterrupt()), 1),
     ],
 )
-def test_child_exits_with_a_status_and_never_returns(work, status):
+def test_forked_process_exits_with_a_status_and_never_returns(work, status):
     """The stack frames below its own are those of its parent."""
     assert end_of(fork("child", [], work)) == status
 
 
-def test_child_unblocks_the_signals_that_its_parent_waits_for():
+def test_forked_process_unblocks_the_signals_that_its_parent_waits_for():
     """Otherwise SIGTERM would never end it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
@@ -97,7 +97,7 @@ def test_child_unblocks_the_signals_that_its_parent_waits_for():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR)
 
 
-def test_children_have_different_random_numbers():
+def test_forked_processes_have_different_random_numbers():
     """Names of sessions and times of retries are random."""
     drawn = []
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_children_have_different_random_numbers():
     assert len(set(drawn)) == 3
 
 
-def test_child_gets_sigterm_when_its_parent_dies(pipe):
+def test_forked_process_gets_sigterm_when_its_parent_dies(pipe):
     """Otherwise it would keep the listener from the next node."""
     here, there = pipe
 
@@ -134,7 +134,7 @@ def wait_for(pidfd):
     select.select([pidfd], [], [])
 
 
-def test_child_has_its_name_and_a_session_of_its_own(pipe):
+def test_forked_process_has_the_given_name_and_its_own_unix_session(pipe):
     """`ps` shows which process is which, and Ctrl-C reaches only the parent."""
     assert told(pipe, lambda: (Path("/proc/self/comm").read_text(), os.getsid(0) == os.getpid())) == repr(
         ("child\n", True)

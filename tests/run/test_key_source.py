@@ -64,7 +64,7 @@ def play(monkeypatch):
     return playing
 
 
-def test_unknown_keys_cause_one_fetch_in_30_s(play):
+def test_tokens_of_unknown_keys_cause_at_most_one_fetch_in_30_s(play):
     """A later token of an unknown key is refused at once (T8)."""
 
     async def scene(harness):
@@ -82,7 +82,7 @@ def test_unknown_keys_cause_one_fetch_in_30_s(play):
     play(scene)
 
 
-def test_operator_can_cause_a_fetch_at_any_time(play):
+def test_fetch_requested_by_the_operator_is_made_at_once(play):
     """A fetch under way is followed by another, since the set may have changed meanwhile (BA2)."""
 
     async def scene(harness):
@@ -99,7 +99,7 @@ def test_operator_can_cause_a_fetch_at_any_time(play):
     play(scene)
 
 
-def test_fetching_the_same_set_only_ends_the_waiting(play):
+def test_fetch_of_an_unchanged_key_set_only_releases_waiting_connections(play):
     """Connections that wait for newer keys go on (T8)."""
 
     async def scene(harness):
@@ -110,7 +110,7 @@ def test_fetching_the_same_set_only_ends_the_waiting(play):
     play(scene)
 
 
-def test_set_is_fetched_regularly(play):
+def test_key_set_is_fetched_at_regular_intervals(play):
     """A withdrawn key is dropped within `every_s` (BA3)."""
 
     async def scene(harness):
@@ -122,7 +122,7 @@ def test_set_is_fetched_regularly(play):
     play(scene, every_s=0.01)
 
 
-def test_failed_fetch_is_logged_once_and_tried_again(play, caplog, monkeypatch):
+def test_failed_fetch_of_the_keys_is_logged_once_and_tried_again(play, caplog, monkeypatch):
     """The last good set stays (T8)."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
