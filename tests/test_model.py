@@ -613,7 +613,7 @@ def small(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_random_steps_send_each_client_exactly_the_messages_of_the_model():
+def test_random_steps_send_each_client_exactly_what_the_model_predicts():
     """The rules are 1 to 8 of section 5, "Who is sent what", and "Nothing is sent after expires_at" of section 3."""
     if SOAK:
         print(f"GEOCAST_SOAK_SEED={SEED} GEOCAST_SOAK_EXAMPLES={EXAMPLES} GEOCAST_SOAK_STEPS={STEPS}")

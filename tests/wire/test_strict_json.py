@@ -116,7 +116,7 @@ def test_load_json_accepts_a_text_with_a_lone_surrogate():
         ("9007199254740993", 9007199254740993),
     ],
 )
-def test_load_json_turns_a_number_too_large_for_a_double_into_infinity(number, expected):
+def test_load_json_rounds_a_number_beyond_the_range_of_a_double(number, expected):
     """The field refuses it as `invalid-value` later (rule L2)."""
     assert load_json(f'{{"a":{number}}}'.encode()) == {"a": expected}
 
