@@ -140,7 +140,7 @@ def state(node: Node, call_id: str) -> Json:
     return answer.json()
 
 
-def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
+def test_call_is_opened_accepted_by_responders_and_ended(node: Node, join: Join) -> None:
     """The responders are connected to all processes of a node.
 
     They are notified, get seats, report, decline and are stood down (rules RJ1, RJ2, RJ4, RJ6, RJ7, RV1, RV2, RV3, RV6,
@@ -187,7 +187,7 @@ def test_call_from_its_opening_to_its_end(node: Node, join: Join) -> None:
     plain.hears_nothing()
 
 
-def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: Join) -> None:
+def test_radius_of_a_call_widens_every_200_ms_until_enough_responders_are_notified(node: Node, join: Join) -> None:
     """The count includes all processes. A responder that declines is replaced at once (rules RN1, RN2, RN3, RN4)."""
     near, middle, far = (join(f"r-{metres}", metres) for metres in (300, 500, 800))
     for _ in range(20):  # on a busy machine a process may learn the count too late and widen too early
@@ -210,7 +210,7 @@ def test_radius_widens_every_200_ms_until_enough_are_notified(node: Node, join: 
 
 @pytest.mark.parametrize("answer_s", [5])
 @pytest.mark.parametrize("node", ["1"], ids=["one process"], indirect=True)
-def test_radius_widens_after_answer_s_if_nobody_answers(node: Node, join: Join) -> None:
+def test_radius_of_a_call_widens_after_the_answer_time_if_nobody_answers(node: Node, join: Join) -> None:
     """The radius widens although enough were notified (rule RN2). With two processes, one may lack a count."""
     crowd = [join(f"r-{n}", n) for n in range(3)]
     far = join("r-far", 500)
@@ -241,7 +241,7 @@ def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: 
             assert [message["type"] for message in back.batch] == ["task", "alert"]
 
 
-def test_corrected_place_notifies_again_and_sends_a_new_task(node: Node, join: Join) -> None:
+def test_correction_of_a_calls_place_is_sent_to_all_notified_responders(node: Node, join: Join) -> None:
     """The new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
     goes, waits = join("r-1"), join("r-2", 5)
     call_id = opened(node)
@@ -310,7 +310,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 @needs_redis
-def test_two_nodes_notify_one_town_and_give_each_seat_once(cluster: Cluster) -> None:
+def test_responders_on_two_nodes_are_notified_and_each_seat_is_given_once(cluster: Cluster) -> None:
     """Four responders accept at once on two nodes.
 
     Another device of a seat's owner gets the task too (rules RN3, RV2, RV3).
@@ -335,7 +335,7 @@ def test_two_nodes_notify_one_town_and_give_each_seat_once(cluster: Cluster) -> 
 
 
 @needs_redis
-def test_accept_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
+def test_accepting_responder_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
     """Without an entry in the log, no address is sent.
 
     Responders stay notified, and the task is sent when the log is back.
@@ -375,7 +375,7 @@ def test_call_and_seats_survive_the_death_of_a_node(cluster: Cluster) -> None:
             assert [message["type"] for message in again.batch] == ["task"]
 
 
-def test_expired_call_is_ended_in_the_log_without_a_message(tmp_path: Path) -> None:
+def test_expired_call_is_ended_in_the_log_and_sends_no_message(tmp_path: Path) -> None:
     """Nobody is sent a message, and the dispatcher sees the state `expired` (rules RZ4, RJ7)."""
     with quick_node(tmp_path) as node, Responder(node, "r-1") as responder:
         call_id = opened(node, expires_at=stamp(seconds=3))
@@ -424,7 +424,7 @@ def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool
 
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one node", "restarted each time"])
-def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
+def test_radius_widens_without_waiting_for_responders_to_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
     """The same holds when the process that had notified them is gone (rule HD16)."""
     with quick_node(tmp_path) as node:
         (tmp_path / "policy.toml").write_text(WIDE)
@@ -434,7 +434,7 @@ def test_next_radius_does_not_wait_for_responders_of_earlier_revisions(tmp_path:
 
 
 @needs_redis
-def test_next_radius_does_not_wait_for_responders_notified_by_another_node(cluster: Cluster, tmp_path: Path) -> None:
+def test_radius_widens_without_waiting_for_responders_of_another_node(cluster: Cluster, tmp_path: Path) -> None:
     """Two nodes share a Redis (rule HD16)."""
     (tmp_path / "policy.toml").write_text(WIDE)
     for node in cluster.nodes:

@@ -183,7 +183,7 @@ def names(text: str) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name).lower() for name in re.findall(r"^[\w.-]+", text, re.MULTILINE)}
 
 
-def test_image_has_the_locked_packages_and_no_build_tools(image: Image):
+def test_image_contains_the_locked_packages_and_no_build_tools(image: Image):
     """The image's user can change none of its files, and `make image` names the builder."""
     assert "building localhost/geocast with buildah" in image.said
     [packages] = image.root.glob("opt/geocast/lib/python3*/site-packages")
@@ -238,7 +238,9 @@ def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_container_serves_without_rights_and_drains_on_sigterm(image: Image, keys: Keys, tmp_path: Path, workers: str):
+def test_container_without_root_rights_serves_and_drains_on_sigterm(
+    image: Image, keys: Keys, tmp_path: Path, workers: str
+):
     """Process 1 is not root and has a read-only root; SIGTERM closes its sessions with 1012."""
     with Container(image, tmp_path, keys, GEOCAST_WORKERS=workers) as node:
         spot, first = ground(), status(node.first)

@@ -79,7 +79,7 @@ def test_dev_mode_beyond_loopback_logs_a_warning(tmp_path: Path):
         assert warning in exposed.output()
 
 
-def test_heartbeat_option_is_checked_and_shown_in_the_welcome(tmp_path: Path, keys: Keys, join: Join):
+def test_heartbeat_option_is_validated_and_announced_in_the_welcome(tmp_path: Path, keys: Keys, join: Join):
     """The heartbeat is 25 to 55 s (rule W8)."""
     for refused in ("24", "56", "nan"):
         ended = geocast(tmp_path, "serve", "--dev", "--heartbeat-s", refused)
@@ -223,7 +223,7 @@ def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, keys: Keys, workers: str):
+def test_node_stopped_before_it_is_ready_prints_no_ready_line(tmp_path: Path, keys: Keys, workers: str):
     """SIGTERM ends the node at once while the node waits for an unreachable log (section 7)."""
     node = Node(tmp_path, keys, "--workers", workers, log=f"redis://127.0.0.1:{free_ports(1)[0]}")
     node.launch()
@@ -235,7 +235,7 @@ def test_node_that_was_never_ready_ends_without_a_ready_line(tmp_path: Path, key
     assert "ready" not in node.output()
 
 
-def test_node_without_origins_refuses_all_browsers(own_node: Node):
+def test_node_without_allowed_origins_refuses_all_browsers(own_node: Node):
     """An `Origin` that is not on the list gets 403; a request without one is allowed (section 5)."""
     for origin, status in (("http://localhost", 403), (ORIGIN, 403), (None, 101)):
         with Wire(own_node.stream_port) as wire:
@@ -257,7 +257,7 @@ def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, j
         assert session.received[0]["alert"]["title"] == "A title of our own"
 
 
-def test_changed_policy_keeps_live_alerts(tmp_path: Path, keys: Keys, join: Join):
+def test_live_alerts_survive_a_restart_with_a_changed_policy(tmp_path: Path, keys: Keys, join: Join):
     """A later policy refuses new requests only (section 3)."""
     (tmp_path / "policy.toml").write_text(POLICY)
     with Node(tmp_path, keys) as node:

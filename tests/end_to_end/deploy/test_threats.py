@@ -89,7 +89,7 @@ def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, joi
     assert statuses(guarded, guarded.keys.token(sub="phone", scope=PHONE_SCOPE)) == {403}
 
 
-def test_subscriber_cannot_acknowledge_unsent_alerts_or_twice(guarded: Node, join: Join):
+def test_acks_of_alerts_never_sent_and_repeated_acks_are_not_counted(guarded: Node, join: Join):
     """Subscribers may give false places, and counts are per connection (row TH2)."""
     spot = ground()
     body = alert(spot)
@@ -159,7 +159,7 @@ def rogue(node: Node, alert_id: str, **changes: Any) -> None:
     asyncio.run(_written(node.log_file, change, alert_id))
 
 
-def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
+def test_attacker_who_can_write_to_the_log_can_publish_without_approval(own_node: Node, join: Join):
     """The node sends the forged alert as long as the policy requires no signatures (row TH7)."""
     spot = ground()
     body = alert(spot)
@@ -170,7 +170,7 @@ def test_writer_to_the_log_can_publish_without_approval(own_node: Node, join: Jo
     session.listen("rogue", 1)
 
 
-def test_writer_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
+def test_attacker_who_can_write_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
     """A deleted alert is gone after a restart of the node, but clients that hold it keep it (row TH7)."""
     spot = ground()
     body = alert(spot, area=circle(spot))

@@ -37,7 +37,7 @@ pytestmark = TIMEOUT
 
 @pytest.mark.slow
 @seeds(1)
-def test_node_with_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path: Path, seed: int):
+def test_node_with_two_workers_on_sqlite_survives_random_faults(keys: Keys, tmp_path: Path, seed: int):
     """Kill and pause the node and its processes; set its clock wrong before the start or while it runs."""
     guard = guard_in(tmp_path)
     node = Node(tmp_path, keys, "--workers", "2", *guard.options)
