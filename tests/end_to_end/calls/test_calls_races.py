@@ -249,7 +249,7 @@ def test_hundred_responders_accepting_on_three_nodes_fill_each_seat_once(keys: K
 
 
 @needs_redis
-def test_only_responders_whose_seats_a_failover_lost_are_restored_with_seat_0(keys: Keys, tmp_path: Path):
+def test_only_seats_that_the_log_lost_in_a_failover_are_restored_as_extra_seat_0(keys: Keys, tmp_path: Path):
     """The primary is killed meanwhile.
 
     A seat 0 is a seat that the log had, that was sent to its owner, and that the log has lost (rules RV2, RV7).
@@ -300,7 +300,7 @@ def test_processes_that_share_a_sqlite_log_fill_each_seat_once(keys: Keys, tmp_p
 
 
 @needs_redis
-def test_responders_with_seats_given_by_a_lost_primary_are_restored_with_seat_0(keys: Keys, tmp_path: Path):
+def test_seats_given_twice_by_two_primaries_are_restored_as_extra_seat_0(keys: Keys, tmp_path: Path):
     """When one primary is gone, the seats that it gave are put back as seat 0 (rule RV7)."""
     options = options_in(tmp_path)
 

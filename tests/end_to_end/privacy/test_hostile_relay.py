@@ -59,7 +59,7 @@ def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
         assert reason in (None, "The fire is out.")
 
 
-def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, here: Point):
+def test_client_shows_only_approved_messages_although_a_relay_adds_forged_ones(desk: Desk, here: Point):
     """The relay sends an alert, its revision and its cancel, each among lies about it (rules C12 to C14)."""
 
     def tamper(message: Json, before: list[Json]) -> list[Json]:
@@ -82,7 +82,7 @@ def test_client_shows_only_approved_messages_among_the_relays_lies(desk: Desk, h
     assert set(client.dropped) == {"unsigned", "signature", "other-place", "unknown-key", "too-few"}
 
 
-def test_next_connection_shows_the_revision_that_the_relay_withheld(desk: Desk, here: Point):
+def test_revision_withheld_by_a_relay_is_shown_on_the_next_connection(desk: Desk, here: Point):
     """While the relay sends only lies, the client keeps what it holds and accepts no lie (rules R5, C14)."""
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         first = desk.publish(here)
@@ -122,7 +122,7 @@ def _reworded(message: Json) -> Json:
     return message | {"proof": message["proof"] | {"form": form}}
 
 
-def test_proof_of_another_deployment_is_dropped(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
+def test_alert_signed_for_another_deployment_is_not_shown(desk: Desk, here: Point, keys: Keys, tmp_path: Path):
     """The same reviewers have signed an exercise of another deployment (rule C12)."""
     home = tmp_path / "training"
     home.mkdir()

@@ -111,7 +111,7 @@ def test_forged_log_entries_are_counted_and_never_sent(signing: Node, join: Join
         }
 
 
-def test_change_of_category_does_not_avoid_approvals(signing: Node, join: Join):
+def test_revision_into_a_category_without_approvals_is_refused(signing: Node, join: Join):
     """A revision into a category without approvals is refused by the API, and ignored when it is written into the log.
 
     A node that starts later decides the same (rule HD1).
@@ -193,7 +193,7 @@ def take_back(node: Node, alert_id: str) -> None:
     assert node.post(path, signed(node, path, over, "r-7")).status_code == 201
 
 
-def test_removed_reviewer_key_withdraws_alerts_while_redis_is_stopped(keys: Keys, tmp_path: Path, join: Join):
+def test_alerts_of_a_removed_reviewer_key_are_withdrawn_while_redis_is_stopped(keys: Keys, tmp_path: Path, join: Join):
     """The node verifies the live alerts again from memory (rule HD17)."""
     if reason := missing():
         pytest.skip(reason)

@@ -76,7 +76,7 @@ def told(phones: list[PushPhone], alert_id: str, number: int) -> bool:
     return all((alert_id, number) in phone.alerts() for phone in phones)
 
 
-def test_all_phones_get_each_message_once_whichever_process_registered_them(
+def test_every_phone_gets_each_message_once_whichever_process_registered_it(
     node: Node, push: Push, service: PushService
 ):
     """The process that has the device sends alert, revision and cancel (rules WPN2, R1, R4)."""
@@ -94,7 +94,7 @@ def test_all_phones_get_each_message_once_whichever_process_registered_them(
     assert {len(phone.requests) for phone in phones} == {3}
 
 
-def test_any_process_answers_for_every_device(node: Node, push: Push, service: PushService):
+def test_any_process_answers_requests_for_every_device(node: Node, push: Push, service: PushService):
     """Any process may get the request, also for a device of another process (rules WPN2, R8).
 
     The requests are GET, PUT again, another subscription by the secret, and DELETE.
@@ -132,7 +132,7 @@ def test_any_process_answers_for_every_device(node: Node, push: Push, service: P
     assert {len(phone.requests) for phone in phones[:4]} == {1}
 
 
-def test_limits_apply_to_all_processes_together(push: Push, service: PushService):
+def test_limits_on_registrations_apply_to_all_processes_together(push: Push, service: PushService):
     """The limits are eight devices of one owner and one registration of an endpoint (rules WPR6, WPR8)."""
     spot, token = ground(), push.token(sub="collector")
     phones = [service.phone() for _ in range(9)]
@@ -145,7 +145,9 @@ def test_limits_apply_to_all_processes_together(push: Push, service: PushService
     wait_until(lambda: shows(push, "geocast_push_devices 8.0"), "the old registration is forgotten")
 
 
-def test_successor_of_a_killed_worker_sends_what_was_under_way(node: Node, push: Push, service: PushService):
+def test_replacement_of_a_killed_worker_sends_the_pushes_that_were_in_progress(
+    node: Node, push: Push, service: PushService
+):
     """The worker is killed during its requests. No phone misses the alert or its cancel (rules WPN1, WPS3)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]

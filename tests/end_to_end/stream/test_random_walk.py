@@ -414,7 +414,7 @@ def with_polygons(home: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_thousand_random_steps_follow_the_delivery_rules_across_a_kill(tmp_path: Path, keys: Keys):
+def test_messages_follow_the_delivery_rules_for_a_thousand_random_steps_with_a_kill(tmp_path: Path, keys: Keys):
     """Every message follows rules 1 to 8 of the protocol, section 5, "Who is sent what"."""
     with Node(tmp_path, keys, "--policy", str(with_polygons(tmp_path))) as node:
         Walk(node, SEED).go(STEPS)
