@@ -44,7 +44,7 @@ def story(small):  # noqa: F811
     return Story()
 
 
-def test_unknown_alert_in_holding_is_remembered_for_30_s_of_its_own_session(story):
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s_of_its_own_session(story):
     """The time of an earlier session with the same row and the same `holding` does not count (Rule 5, the last row)."""
     story.goes(story.comes(ABROAD, a=1))
     story.waits(20.0)
@@ -57,7 +57,7 @@ def test_unknown_alert_in_holding_is_remembered_for_30_s_of_its_own_session(stor
     assert phone.client.newest == {"a": 2}
 
 
-def test_unknown_alert_in_holding_does_not_count_for_the_next_session(story):
+def test_unknown_alert_named_in_hello_does_not_count_for_the_next_session(story):
     """A session without `holding` is no recipient (Rule 5, the last row)."""
     story.goes(story.comes(ABROAD, a=1))
     phone = story.comes(ABROAD)

@@ -87,7 +87,7 @@ def test_value_out_of_range_for_its_key_is_refused(key, fits, does_not):
             assert told(text)[0].startswith(f"calls.arrest.{key}"), value
 
 
-def test_unknown_key_is_refused_with_suggestion():
+def test_unknown_key_of_a_call_category_is_refused_with_a_suggestion():
     """The error names the most similar known key (rule K1)."""
     assert told(LEAST + "ring_m = [100]\n") == ["calls.arrest.ring_m: is not a key of a policy; did you mean rings_m?"]
 

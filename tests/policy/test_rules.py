@@ -144,12 +144,12 @@ def test_approval_before_incident_or_in_future_is_refused(approved_at, expected)
         (HOUR_MS + SKEW_MS, [("stale", "/occurred_at")]),
     ],
 )
-def test_incident_older_than_maximum_is_stale(age_ms, expected):
+def test_alert_about_an_incident_older_than_the_maximum_is_refused_as_stale(age_ms, expected):
     """The bound is inclusive, without skew. At exactly that age the alert could only end at once (rules P4, P6, P8)."""
     assert broken(occurred_at=NOON_MS - age_ms) == expected
 
 
-def test_later_revision_is_not_stale():
+def test_revision_of_an_alert_about_an_old_incident_is_not_refused_as_stale():
     """`expires_at` bounds later revisions (rules P4, P6)."""
     old = NOON_MS - 2 * HOUR_MS
     current = a_revision(occurred_at=old)
@@ -159,7 +159,7 @@ def test_later_revision_is_not_stale():
 @pytest.mark.parametrize(
     ("ahead_ms", "expected"), [(0, []), (SKEW_MS, []), (SKEW_MS + 1, [("not-yet", "/occurred_at")])]
 )
-def test_incident_in_future_is_refused(ahead_ms, expected):
+def test_alert_about_an_incident_in_the_future_is_refused(ahead_ms, expected):
     """60 s of clock skew are allowed, in later revisions, too (rules P5, P8)."""
     occurred_at = NOON_MS + ahead_ms
     assert broken(occurred_at=occurred_at, approved_at=None) == expected
@@ -255,7 +255,7 @@ def test_revision_that_would_live_less_than_the_minimum_is_refused(left_ms, expe
     assert broken(briefer(min_life_s=60), **claims) == expected
 
 
-def test_first_revision_may_end_at_any_time():
+def test_first_revision_may_expire_at_any_time():
     """Only later revisions are bound by a current one (rule P6)."""
     assert broken(expires_at=NOON_MS + 1) == []
 

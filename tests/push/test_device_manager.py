@@ -433,7 +433,7 @@ async def test_device_that_registers_while_it_is_being_forgotten_stays_registere
     assert list(process.store._memory.devices) == [device.digest]
 
 
-async def test_devices_beyond_capacity_stay_in_the_store():
+async def test_devices_beyond_the_capacity_of_the_process_stay_in_the_store():
     """A lower `--max-devices` forgets nobody (rule WPR10)."""
     process = Process()
     for number in range(3):
@@ -465,7 +465,7 @@ async def test_failure_of_old_endpoint_does_not_pause_new_endpoint():
 
 @pytest.mark.parametrize("outcome", [PushOutcome.BUSY, PushOutcome.FAILED])
 @pytest.mark.parametrize(("lasts_s", "waits_s"), [(3_600, 120), (60, 60 - LAST_TRY_S)])
-async def test_device_is_not_pushed_to_before_retry_after_has_passed(outcome, lasts_s, waits_s):
+async def test_device_gets_no_push_before_the_retry_after_time_has_passed(outcome, lasts_s, waits_s):
     """An alert that ends earlier is tried once more before its end (rule HD19)."""
     process = Process()
     await process.register()

@@ -146,7 +146,7 @@ def test_connection_with_ambiguous_end_of_answer_is_not_reused(certificate, answ
         (None, ConnectionResetError),
     ],
 )
-def test_invalid_answer_ends_the_connection(certificate, answer, error):
+def test_connection_is_closed_after_an_invalid_answer(certificate, answer, error):
     """The bytes that are read are bounded, and the next request gets a new connection."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([error, 201], 2)

@@ -81,7 +81,7 @@ def test_long_alert_with_proof_is_replaced_by_fetch_notice():
     assert message == {"type": "fetch", "now": message["now"]}
 
 
-def test_topic_is_equal_for_revisions_and_differs_between_devices():
+def test_push_topic_is_the_same_for_all_revisions_and_differs_between_devices():
     """A Topic has 32 characters of base64url (rule WPT3)."""
     assert topic(b"a" * 32, "x") == topic(b"a" * 32, "x")
     assert len({topic(key, alert) for key in (b"a" * 32, b"b" * 32) for alert in ("x", "y")}) == 4
@@ -89,6 +89,6 @@ def test_topic_is_equal_for_revisions_and_differs_between_devices():
 
 
 @pytest.mark.parametrize(("left_ms", "seconds"), [(1_999, 1), (1_000, 1), (999, 0), (0, 0), (-5, -1)])
-def test_ttl_is_whole_seconds_until_end_of_alert(left_ms, seconds):
+def test_ttl_of_a_push_is_the_whole_seconds_until_the_alert_ends(left_ms, seconds):
     """Seconds are rounded down (rule WPT3)."""
     assert ttl_s(NOON_MS + left_ms, NOON_MS) == seconds

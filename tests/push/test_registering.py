@@ -152,7 +152,7 @@ async def test_push_key_and_limits_can_be_read_without_a_token(listener):
 
 
 @with_listener()
-async def test_second_registration_replaces_the_first(listener):
+async def test_second_registration_of_a_device_replaces_the_first(listener):
     """The first is answered 201 with a secret, the second 200 without; each renews the lease (rule WPR9)."""
     first = await listener.put()
     assert first.status_code == 201
@@ -289,7 +289,7 @@ async def test_one_of_several_concurrent_registrations_creates_the_device(listen
         (subscribed(expirationTime="x"), ("invalid-value", "/subscription/expirationTime")),
     ],
 )
-def test_invalid_body_is_refused(body, expected):
+def test_registration_with_an_invalid_body_is_refused(body, expected):
     """The answer is 422 with a pointer, and nothing is registered (rules WPR2 to WPR5)."""
 
     @with_listener()
@@ -301,7 +301,7 @@ def test_invalid_body_is_refused(body, expected):
 
 
 @with_listener()
-async def test_answer_lists_all_violations(listener):
+async def test_answer_to_an_invalid_registration_lists_all_violations(listener):
     """One answer is enough to correct the body (rules WPR3, WPR4, P9)."""
     body = changed(subscription={"endpoint": "http://x", "keys": {"p256dh": "A", "auth": "ä"}}, places=[{"cell": "x"}])
     assert [pointer for _, pointer in wrong(await listener.put(body))] == [
@@ -313,7 +313,7 @@ async def test_answer_lists_all_violations(listener):
 
 
 @pytest.mark.parametrize("device_id", ["short", "x" * 65, "n2Vd0sJm3yQe1xK!", "n2Vd0sJm3yQe1xK%C3%A9"])
-def test_invalid_id_is_not_found(device_id):
+def test_invalid_device_id_is_answered_with_404(device_id):
     """The answer is 404, before the body is read (rule WPR1)."""
 
     @with_listener()

@@ -97,7 +97,7 @@ TestTelling.settings = settings(
 )
 
 
-def test_flags_take_at_most_eight_bytes_for_each_session():
+def test_delivery_flags_take_at_most_eight_bytes_for_each_session():
     """That holds with few sessions and with all; without any the flags take nothing."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
         told = DeliveryFlags(Departures(20_000))
@@ -119,7 +119,7 @@ def test_flags_of_disconnected_sessions_do_not_count_for_their_successors(count)
     assert told.of_all(rows([1, 2])).tolist() == [0, 1]
 
 
-def test_returned_arrays_are_copies():
+def test_arrays_returned_by_delivery_flags_are_copies():
     """A view would keep `array` and `bytearray` from growing."""
     told = DeliveryFlags(Departures(20_000))
     told.put(5, 3)

@@ -171,7 +171,7 @@ def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock)
 # ---- claims to hold what is unknown ------------------------------------------------------------------------------
 
 
-def test_unknown_alert_in_holding_is_remembered_for_30_s(alerts, clock):
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
     """It is remembered for 30 s, since the node may be behind (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 4, 1, 5, clock.now())
@@ -180,7 +180,7 @@ def test_unknown_alert_in_holding_is_remembered_for_30_s(alerts, clock):
     assert list(alerts.take_holdings("a-1")) == []
 
 
-def test_unknown_alert_in_holding_is_forgotten_after_30_s(alerts, clock):
+def test_unknown_alert_named_in_hello_is_forgotten_after_30_s(alerts, clock):
     """The node may be behind for that long (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-2", 3, 7, 2, clock.advance(1))

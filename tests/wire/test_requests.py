@@ -68,7 +68,7 @@ def test_written_out_defaults_are_the_same_content_as_omitted_ones():
     assert written_out == accepted(status=..., expires_at=...)
 
 
-def test_empty_description_differs_from_missing_description():
+def test_empty_description_is_not_the_same_content_as_a_missing_one():
     """A description is left out if it was not given; an empty one was given (protocol, section 2)."""
     assert accepted(description="").description == ""
     assert accepted(description="") != accepted(description=...)
@@ -168,13 +168,13 @@ def claims_of(**changes):
     return caught.value.facts()
 
 
-def test_facts_of_an_invalid_body_include_its_valid_fields():
+def test_policy_input_from_an_invalid_body_includes_its_valid_fields():
     """Broken rules of section 3 are listed together with invalid fields (section 4, order of decisions)."""
     whole = parse_publication(alert_request()).facts()
     assert claims_of(headline="") == replace(whole, texts=(("/headline", None), whole.texts[1]))
 
 
-def test_facts_of_an_invalid_body_omit_its_invalid_fields():
+def test_policy_input_from_an_invalid_body_omits_its_invalid_fields():
     """A rule with invalid inputs is not checked (rule P9)."""
     claims = claims_of(
         category=1,
@@ -194,7 +194,7 @@ def test_facts_of_an_invalid_body_omit_its_invalid_fields():
 
 
 @pytest.mark.parametrize("area", [None, 5, "x", [], {}, [[]], {"radius_m": math.inf}, {"radius_m": True}])
-def test_facts_of_an_area_without_valid_radius_have_no_radii(area):
+def test_policy_input_from_an_area_without_a_valid_radius_has_no_radii(area):
     """A rule with invalid inputs is not checked (rule P9)."""
     assert claims_of(area=area).radii == ()
 
@@ -271,7 +271,7 @@ def reachable(thing):
     return list(found.values())
 
 
-def test_requested_centre_is_not_in_accepted_revision_or_facts():
+def test_requested_centre_is_not_in_the_accepted_revision_or_the_policy_input():
     """Only the published circle is kept (rules B4 and B5)."""
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
@@ -285,7 +285,7 @@ def test_requested_centre_is_not_in_accepted_revision_or_facts():
     }  # fmt: skip
 
 
-def test_requested_centre_is_not_in_repr():
+def test_repr_of_a_request_does_not_contain_the_requested_centre():
     """So log lines and tracebacks do not show it (rule B4)."""
     request = parse_publication(alert_request(area=[CIRCLE | {"lat": EXACT[0], "lng": EXACT[1]}]))
     for text in (repr(request), f"{request}", repr(request.area), repr(request.area[0])):

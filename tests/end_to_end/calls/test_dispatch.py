@@ -237,7 +237,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, method: str, path: str):
+def test_requests_for_calls_without_a_token_its_scope_or_a_valid_sub_are_refused(node: Node, method: str, path: str):
     """Without a token the answer is 401.
 
     Without the scope, or with a `sub` that cannot be shown to others, the answer is 403 (protocol, section 4, decisions
@@ -251,7 +251,7 @@ def test_requests_for_calls_need_a_token_the_scope_and_a_plain_sub(node: Node, m
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 @pytest.mark.parametrize("query", ["dry_run=true", "dry_run=false", "limit=1", "x7391=7391"])
-def test_requests_for_calls_with_a_query_get_422(node: Node, method: str, path: str, query: str):
+def test_requests_for_calls_with_query_parameters_get_422(node: Node, method: str, path: str, query: str):
     """`dry_run` is refused too. The query is checked after the scope and before the body (call-rules.md, "The api")."""
     answer = node.api.request(method, f"{path}?{query}", headers=bearer(as_dispatcher(node)), content=b"{7391")
     check(answer, 422, [("invalid-value", "")])
@@ -398,7 +398,7 @@ def test_each_stored_entry_of_a_call_is_counted_once(own_calling: Node):
     assert count(own_calling, 'geocast_accepted_total{kind="alert"}') == 0
 
 
-def test_examples_of_the_openapi_document_are_accepted_in_its_order(own_calling: Node):
+def test_examples_of_the_openapi_document_are_accepted_in_their_order(own_calling: Node):
     """The examples are the life of a call. An example that is sent twice is a repeat (protocol, section 4)."""
     document = own_calling.api.get("/openapi.json").json()
     sent = []

@@ -199,7 +199,7 @@ def test_image_contains_the_locked_packages_and_no_build_tools(image: Image):
     assert [path for path in ours if not path.is_symlink()] == []
 
 
-def test_image_configures_user_listeners_and_health_check(image: Image):
+def test_image_configures_a_user_the_listeners_and_a_health_check(image: Image):
     """The user is a number, as Kubernetes' runAsNonRoot requires, and every listener is reachable."""
     assert image.config["User"] == "65532:65532"
     assert image.config["Healthcheck"]["Test"] == ["CMD", "geocast", "health"]

@@ -54,7 +54,7 @@ def test_options_are_read_from_the_environment(tmp_path: Path, keys: Keys, join:
         session.listen(node.publish(alert(spot))["id"], 1)
 
 
-def test_health_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
+def test_health_command_distinguishes_a_live_node_from_a_ready_one(tmp_path: Path, node: Node):
     """A node that waits for its Redis must not be restarted, and gets no new clients (section 7)."""
     well = geocast(tmp_path, "health", "--ready", "--api", f"127.0.0.1:{node.api_port}")
     assert (well.returncode, well.stdout, well.stderr) == (0, "geocast: ready\n", "")
@@ -138,7 +138,7 @@ def dev_node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
-def test_dev_mode_lets_anyone_receive_and_the_printed_token_publish(dev_node: Node, join: Join):
+def test_anyone_may_receive_in_dev_mode_and_the_printed_token_may_publish(dev_node: Node, join: Join):
     """The printed token has all scopes; without a token no test alerts are sent (section 6)."""
     spot = ground()
     anyone = join(dev_node, place(spot), token=None)
@@ -192,7 +192,7 @@ def lines_of(node: Node) -> list[Json]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys, workers: str):
+def test_every_log_line_is_json_if_log_format_is_json(tmp_path: Path, keys: Keys, workers: str):
     """The lines of the start, of a dying process, of a drain and of libraries are checked at every level."""
     options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
     with Node(tmp_path, keys, *options) as node:
@@ -210,7 +210,7 @@ def test_every_log_line_is_json_with_log_format_json(tmp_path: Path, keys: Keys,
     assert all(line["level"] in ("DEBUG", "INFO", "WARNING", "ERROR") for line in lines)
 
 
-def test_refused_start_is_reported_as_json_with_log_format_json(tmp_path: Path, keys: Keys):
+def test_refused_start_is_reported_as_json_if_log_format_is_json(tmp_path: Path, keys: Keys):
     """The exit status is 2."""
     ended = geocast(tmp_path, "serve", "--log-format", "json")
     assert (ended.returncode, ended.stdout) == (2, "")
@@ -242,7 +242,7 @@ def test_node_without_allowed_origins_refuses_all_browsers(own_node: Node):
             assert wire.upgrade("geocast.v1.json", Origin=origin).status == status
 
 
-def test_given_policy_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
+def test_policy_file_replaces_the_built_in_policy(tmp_path: Path, keys: Keys, join: Join):
     """Categories that the given policy does not list are refused (section 3)."""
     bounds = "min_radius_m = 10\nmax_radius_m = 500000\nmax_age_s = 60\nlocation_resolution = 7\n"
     (tmp_path / "policy.toml").write_text(POLICY + bounds)

@@ -160,7 +160,7 @@ def test_invalid_request_gets_a_problem_and_closes_the_connection(
     caller.wait_for_end()
 
 
-def test_head_of_32_kib_and_head_sent_byte_by_byte_are_accepted(call: Callable[[], Caller]):
+def test_request_headers_of_32_kib_or_sent_byte_by_byte_are_accepted(call: Callable[[], Caller]):
     """The limit is inclusive (rule BA1)."""
     caller = call()
     caller.say(filled(HEAD_MAX))
@@ -170,7 +170,7 @@ def test_head_of_32_kib_and_head_sent_byte_by_byte_are_accepted(call: Callable[[
     assert caller.hear().status == 200
 
 
-def test_http_1_0_request_needs_no_host(call: Callable[[], Caller]):
+def test_http_1_0_request_needs_no_host_header(call: Callable[[], Caller]):
     """HTTP/1.0 does not require a Host field (rule BA1c)."""
     caller = call()
     caller.say(head(target="/readyz", method="GET", version="1.0"))
@@ -178,7 +178,7 @@ def test_http_1_0_request_needs_no_host(call: Callable[[], Caller]):
     caller.wait_for_end()
 
 
-def test_stream_listener_requires_exactly_one_host(node: Node):
+def test_stream_listener_requires_exactly_one_host_header(node: Node):
     """An HTTP/1.1 request without exactly one Host gets 400 (RFC 9112, section 3.2; rule S2)."""
     good = [f"{name}: {value}" for name, value in upgrade_headers("geocast.v1.json", Host=None).items() if value]
     for hosts, status in (([], 400), (["Host: a", "Host: b"], 400), (["Host: a"], 101)):

@@ -203,7 +203,7 @@ def test_all_invalid_fields_are_listed_in_order(node: Node):
     check(node.post("/v1/alerts", body), 422, list(zip(slugs, fields, strict=True)))
 
 
-def test_all_broken_rules_are_listed_in_order(node: Node):
+def test_all_broken_policy_rules_are_listed_in_order(node: Node):
     """The list does not end with the first broken rule (section 3)."""
     body = alert(ground(), threat="individual", occurred_at=stamp(seconds=-7_200), area=circle(ground(), 9))
     body |= {"approval": approval(approved_at=stamp(seconds=-8_000)), "expires_at": stamp(seconds=-60)}
@@ -225,7 +225,7 @@ def test_alert_of_unknown_category_is_not_checked_for_age_expiry_or_radius(node:
     check(node.post("/v1/alerts", body), 422, errors)
 
 
-def test_invalid_fields_are_listed_before_broken_rules(node: Node):
+def test_invalid_fields_are_listed_before_broken_policy_rules(node: Node):
     """The problem type is that of the first error (section 4, "Order of decisions")."""
     body = alert(ground(), headline="", threat="individual", area=circle(ground(), 9))
     errors = [

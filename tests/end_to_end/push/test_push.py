@@ -107,7 +107,9 @@ def test_new_device_gets_the_live_alerts_that_it_does_not_have_yet(node: Node, p
     service.until(lambda: new.cancels() == holding.cancels() == [first["id"]])
 
 
-def test_expired_alert_is_not_sent_and_ttl_ends_with_the_alert(node: Node, push: Push, service: PushService):
+def test_expired_alert_is_not_pushed_and_ttl_of_a_push_ends_with_its_alert(
+    node: Node, push: Push, service: PushService
+):
     """A device that waits for its service is not sent an alert that expired meanwhile (rules E1, WPT3)."""
     spot, phone = ground(), service.phone()
     phone.answers = [(503, {"Retry-After": "5"})]
@@ -359,7 +361,9 @@ def test_phone_registered_by_a_new_owner_gets_only_the_new_owners_alerts(node: N
     assert phone.alerts() == [(new["id"], 1)]
 
 
-def test_service_worker_replaces_the_endpoint_with_the_devices_secret(node: Node, push: Push, service: PushService):
+def test_service_worker_can_replace_the_endpoint_if_it_knows_the_devices_secret(
+    node: Node, push: Push, service: PushService
+):
     """The `PUT …/subscription` needs no token and does not extend the registration."""
     spot, before, after = ground(), service.phone(), service.phone()
     answer = push.register(before, cell(spot))

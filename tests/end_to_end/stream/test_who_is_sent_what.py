@@ -190,7 +190,7 @@ def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: J
     assert session.everything() == [(body["id"], 1)]
 
 
-def test_session_that_gains_a_scope_gets_the_live_alerts(node: Node, join: Join, here: Point):
+def test_session_that_gains_the_test_scope_gets_the_live_test_alerts(node: Node, join: Join, here: Point):
     """The alerts follow the `ok` to `token` (rules 3 and 6)."""
     body = publish(node, here, status="exercise")
     node.settle()

@@ -133,7 +133,7 @@ def test_second_reviewer_who_decides_at_the_same_time_is_shown_a_conflict(
     ben.has("#when", "Live")
 
 
-def test_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
+def test_desk_page_recovers_after_a_restart_of_the_service(own_desk: DeskProcess, phone: Session, show: Show) -> None:
     """The page reconnects by itself and shows the earlier decisions."""
     shown = opened(show(own_desk.link("ann")), "Structure fire")
     may_approve(shown)

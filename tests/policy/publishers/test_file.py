@@ -148,7 +148,7 @@ TABLE = "[publishers.desk]\n"
     ],
     ids=range(32),
 )
-def test_invalid_file_is_reported_in_one_line(folder, text, said):
+def test_invalid_publishers_file_is_reported_in_one_line(folder, text, said):
     """The line names the key, and nothing of the file is in force (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, text)
@@ -171,7 +171,7 @@ def test_granted_category_that_the_policy_lacks_gives_a_warning(folder):
     assert found.warnings({"robbery": ..., "arson": ...}) == []
 
 
-def test_check_warns_about_issuer_without_table(geocast, tmp_path, folder):
+def test_check_command_warns_about_a_key_issuer_without_a_publishers_table(geocast, tmp_path, folder):
     """An `iss` in the key set takes tokens out of the tables without an issuer (rules HD5, PG1)."""
     path = written(folder, '[publishers."*"]\n')
     for name in ("https://a", "https://b"):
@@ -186,7 +186,7 @@ def test_check_warns_about_issuer_without_table(geocast, tmp_path, folder):
     assert "publishers: no table covers tokens of keys without iss, so they may not publish" in geocast(*options).out
 
 
-def test_check_summarises_publishers(geocast, tmp_path, folder):
+def test_check_command_prints_a_summary_of_the_publishers(geocast, tmp_path, folder):
     """`geocast check` prints the number of tables, or their errors (rule PG1)."""
     path = written(folder, WHOLE + '[publishers.b]\ncategories = ["spill"]\n')
     options = ["check", "--dev", "--log", "memory:", "--publishers", str(path)]

@@ -282,7 +282,7 @@ def test_repeated_request_is_accepted_although_a_new_grant_would_refuse_it(tmp_p
 SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[publishers.other]"
 
 
-def test_rates_limit_alerts_and_revisions_only(tmp_path):
+def test_only_alerts_and_revisions_are_rate_limited(tmp_path):
     """Repeats and cancels are never limited. `Retry-After` is exact to the second (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish(id="a")) == 201
@@ -329,7 +329,7 @@ def test_dry_runs_have_a_separate_rate_limit(tmp_path):
     assert status(node.publish(dry_run=True)) == 200
 
 
-def test_reload_keeps_counts_and_applies_new_rates(tmp_path):
+def test_reload_keeps_the_counts_of_requests_and_applies_new_rates(tmp_path):
     """The new rates hold at once (rules PG2, BA2)."""
     node = GrantsHarness(tmp_path, SLOW)
     assert status(node.publish()) == 201

@@ -426,7 +426,7 @@ def stored(keyring, number):
     return redis_devices.StoredDevice(by, owner, endpoint, secret, FAR_MS, keyring.seal(record, by, FAR_MS))
 
 
-async def test_redis_contains_no_identity_and_no_place(server):
+async def test_devices_stored_in_redis_reveal_no_identity_and_no_place(server):
     """Keys, values and the append-only file are searched (rules WPM4, WPP2)."""
     keyring, alert_id = Keyring([os.urandom(32)]), "desk-7.e3b0c442"
     async with opened(server.url) as store:

@@ -89,7 +89,7 @@ async def test_file_of_another_program_is_refused(tmp_path, made):
     assert path.read_bytes() == before
 
 
-async def test_invalid_file_and_missing_folder_are_refused(tmp_path):
+async def test_invalid_database_file_and_missing_folder_are_refused(tmp_path):
     """The error is one line (rule K1)."""
     path = tmp_path / "devices.db"
     path.write_bytes(b"no database at all" * 100)
@@ -149,7 +149,7 @@ def files(folder):
     return list(Path(folder).iterdir())
 
 
-async def test_forgotten_device_leaves_no_trace_in_files(tmp_path):
+async def test_forgotten_device_leaves_no_trace_in_the_database_files(tmp_path):
     """Deleted rows are overwritten, and the log of changes ends with the store (rules WPS1, WPR9)."""
     secret = b"what-was-known-of-it" * 20
     store = SqliteDevices(tmp_path / "devices.db")

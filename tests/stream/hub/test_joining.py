@@ -99,7 +99,7 @@ def test_session_with_an_alert_that_the_node_learns_later_is_sent_updates(town, 
     assert peer.received() == ["-a-1/4"]
 
 
-def test_unknown_alert_in_holding_does_not_count_for_the_next_session(town):
+def test_unknown_alert_named_in_hello_does_not_count_for_the_next_session(town):
     """The next session in the row is another client (R5)."""
     peer = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(peer.row)
@@ -110,7 +110,7 @@ def test_unknown_alert_in_holding_does_not_count_for_the_next_session(town):
     assert next_one.received() == ["welcome"]
 
 
-def test_unknown_alert_in_holding_is_remembered_for_30_s_from_the_last_hello(town):
+def test_unknown_alert_named_in_hello_is_remembered_for_30_s_from_the_last_hello(town):
     """The 30 s begin with the last `hello`, though the client has the same row as before (R5e)."""
     first = town.join(FAR_AWAY, holding={"a-1": 1})
     town.hub.leave(first.row)

@@ -110,7 +110,7 @@ def test_test_alerts_are_sent_only_to_sessions_with_the_test_scope(town):
     assert other.received() == claiming.received() == ["welcome"]
 
 
-def test_test_alert_in_holding_is_ignored_without_the_test_scope(town):
+def test_test_alert_named_in_hello_is_ignored_without_the_test_scope(town):
     """When the session may see the alert, it is sent the alert like any other (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
