@@ -182,7 +182,7 @@ def test_second_supervisor_is_refused_while_a_worker_runs(push: Push):
         assert "Traceback" not in done.stderr
 
 
-def test_reload_reaches_all_workers_and_sigterm_ends_them_with_0(node: Node, push: Push, service: PushService):
+def test_reload_reaches_all_workers_and_sigterm_ends_them_with_status_0(node: Node, push: Push, service: PushService):
     """Each process forgets its revoked devices (rules BA2, WPR9)."""
     spot = ground()
     phones = [service.phone() for _ in range(PHONES)]
