@@ -112,7 +112,7 @@ def test_is_loopback_is_true_only_for_this_machine(host, is_loopback):
     assert Address(host, 80).is_loopback is is_loopback
 
 
-# ---- starting safely -----------------------------------------------------------------------------------------
+# ---- checks before a node starts -----------------------------------------------------------------------------
 
 
 def test_settings_without_keys_need_dev_mode(tmp_path):
@@ -222,7 +222,7 @@ def tuple_of(address):
     return address.host, address.port
 
 
-# ---- descriptors ---------------------------------------------------------------------------------------------
+# ---- file descriptors ----------------------------------------------------------------------------------------
 
 
 def test_raise_descriptor_limit_sets_the_soft_limit_to_the_hard_limit():

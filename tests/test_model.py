@@ -47,7 +47,7 @@ SEED = int(os.environ.get("GEOCAST_SOAK_SEED", random.randrange(2**32)))
 STEPS = int(os.environ.get("GEOCAST_SOAK_STEPS", "50"))
 ROWS = 6  # rows of the hub; each is reused many times
 
-# ---- the parties -------------------------------------------------------------------------------------------------
+# ---- the modelled publisher, phones and node ---------------------------------------------------------------------
 
 KEY = {"kty": "oct", "kid": "k", "alg": "HS256", "k": "c2VjcmV0" * 8}
 TOKENS = TokenVerifier({"k": Key(KEY, "HS256")})
@@ -143,7 +143,8 @@ def is_in(message, language):
     return all(text.endswith(f" in {language}") if language else " in " not in text for text in words)
 
 
-# Random values. Repetition is a weight. Most values are in one town, as otherwise hardly any alert would reach a phone.
+# Random values. A value that is listed several times is drawn more often. Most places and areas are in one town,
+# because otherwise hardly any alert would reach a phone.
 IN_TOWN = st.sampled_from([*(circle for circle in CIRCLES if circle[:2] == DALLAS), *POLYGONS[:2], *POLYGONS[-2:]])
 SHAPE = st.sampled_from([*CIRCLES, *POLYGONS])
 AREA = (IN_TOWN.map(lambda shape: [shape]) | st.lists(SHAPE, min_size=1, max_size=3)).map(tuple)
@@ -267,7 +268,7 @@ class Geocast(RuleBasedStateMachine):
             self.rules.read(item, self.now)
             self.hub.deliver(entry(item), self.now)
 
-    # ---- the publisher -------------------------------------------------------------------------------------------
+    # ---- steps of the publisher ----------------------------------------------------------------------------------
 
     @property
     def true_ms(self):
@@ -324,7 +325,7 @@ class Geocast(RuleBasedStateMachine):
         old = _one_of(self.can_follow(), which)
         self.append(replace(old, number=old.number + 1, cancels=True), turns)
 
-    # ---- the phones ----------------------------------------------------------------------------------------------
+    # ---- steps of the phones -------------------------------------------------------------------------------------
 
     def reading(self):
         """Return the phones that read their messages."""
@@ -454,7 +455,7 @@ class Geocast(RuleBasedStateMachine):
         known = {alert_id: phone.client.has[alert_id] for alert_id in sorted(phone.client.recipient_of)}
         return known | {alert_id: held for alert_id, (held, _) in phone.client.claims.items()}
 
-    # ---- the node ------------------------------------------------------------------------------------------------
+    # ---- steps of the node ---------------------------------------------------------------------------------------
 
     def has_news(self):
         """Return whether a phone or the publisher has acted since time last passed.

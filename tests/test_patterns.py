@@ -24,8 +24,8 @@ WORST = 4  # the second round uses the texts that took longest in the first roun
 CPU_S = 3.0
 FUNCTIONS = ("compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn")
 
-# Modules that build patterns at runtime. Their compiled constants are tested, and one pattern built from difficult
-# values with the method that the module calls.
+# Modules that build patterns at runtime. For each, the test covers the compiled constants, and one pattern that is
+# built from difficult values, with the method that the module calls on it.
 MADE = {
     "client_demo/desk/redaction.py": (
         lambda redaction: redaction._anywhere(["a", "aa", "a a", "a a a", "aaaa", "- -", "1" * 400]),
@@ -40,7 +40,7 @@ MADE = {
 OF_OPERATORS = {"server/geocast/policy/rules.py"}  # patterns that operators write; the documents warn them
 
 
-# ---- all patterns ----------------------------------------------------------------------------------------------------
+# ---- collecting all patterns -----------------------------------------------------------------------------------------
 
 
 def python_files():
@@ -115,7 +115,7 @@ def script_patterns():
 ALL = [*python_patterns(), *script_patterns()]
 
 
-# ---- difficult texts -------------------------------------------------------------------------------------------------
+# ---- texts on which slow patterns take long --------------------------------------------------------------------------
 
 SAMPLES = " a1-_.,:;/'\"<>=&#(\n"
 

@@ -28,8 +28,9 @@ from support.push_service import PushService
 WEB = Path(__file__).parents[2] / "client_demo" / "web"
 HOME = (32.7767, -96.797)
 PAGE = "<!doctype html><title>App</title><link rel='icon' href='data:,'><main></main>"
-# The worker counts finished events, because Chromium loses a notification if all are listed while one is being shown.
-# The worker's notifications require interaction, because Chromium removes others after half a minute.
+# The worker counts finished events, because Chromium loses a notification if all notifications are listed while
+# another one is being shown. The worker's notifications require interaction, because Chromium removes others after half
+# a minute.
 WORKER = """
 import { handle } from "/geocast/geocast-push-sw.js";
 self.done = 0;
@@ -165,7 +166,8 @@ class App:
         return self.notifications()
 
 
-# A replacement for the browser's push service in a page: the subscription of a phone of the demo's push service.
+# Replaces the browser's push service in a page: subscribing returns the subscription of a phone that is registered with
+# the tests' own push service.
 SUBSCRIBING = """
 const subscription = SUBSCRIPTION;
 const made = {
@@ -319,7 +321,7 @@ def test_service_worker_that_verifies_shows_only_signed_alerts(show: Callable[..
     app.shows(unknown, ("desk-7.e3b0c442", "Called off: Structure fire"))
 
 
-# ---- a page of the app -----------------------------------------------------------------------------------------------
+# ---- a page that registers for push ----------------------------------------------------------------------------------
 
 OPENING = """async ([url, stream, token, place, cells]) => {
   const WebSocket = stream ? globalThis.WebSocket : class { send() {} close() {} }; // with no node it hears nothing

@@ -31,7 +31,7 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
     return [(violation.slug, violation.pointer) for violation in found]
 
 
-# ---- the keys ----------------------------------------------------------------------------------------------------
+# ---- the keys of a call category ---------------------------------------------------------------------------------
 
 
 def test_missing_keys_of_call_category_have_documented_defaults():

@@ -66,7 +66,7 @@ def claiming(ignore=(), **claims):
     return Policy.model_validate({"name": "p", "categories": categories, "cap": {"ignore": list(ignore)}})
 
 
-# ---- looking up an event ----------------------------------------------------------------------------------------
+# ---- finding the category of an event ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_cap_category_in_feed_is_the_first_mapped_or_the_configured_one():
     ]
 
 
-# ---- builtin:public-warning ------------------------------------------------------------------------------------
+# ---- the built-in policy `public-warning` ----------------------------------------------------------------------
 
 
 def test_public_warning_policy_has_documented_categories_and_bounds():

@@ -47,7 +47,7 @@ def loaded(tmp_path, text):
     return policy.load(path)
 
 
-# ---- how much a shape covers ---------------------------------------------------------------------------------
+# ---- the area of shapes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_area_of_polygon_includes_its_buffer(radius_m, buffer_m):
     )
 
 
-# ---- areas ---------------------------------------------------------------------------------------------------
+# ---- confirmation of large areas -----------------------------------------------------------------------------
 
 
 def test_large_area_without_confirmation_is_refused(desk):
@@ -162,7 +162,7 @@ def test_large_polygons_without_confirmation_are_refused():
     assert desk.publish(area=[polygon] * 3, confirm={"area_km2": 100})[0] == 201
 
 
-# ---- texts ---------------------------------------------------------------------------------------------------
+# ---- confirmation of revealing texts -------------------------------------------------------------------------
 
 
 def test_error_about_a_revealing_text_has_its_kind_and_position(desk):
@@ -309,7 +309,7 @@ def test_confirmation_is_stored_in_the_log_entry():
     assert codec.decode(later, entry.id, entry.revision, entry.ends_at).alert.confirm == NOTHING_CONFIRMED
 
 
-# ---- the policy ----------------------------------------------------------------------------------------------
+# ---- settings of the policy ----------------------------------------------------------------------------------
 
 
 def test_policy_configures_the_text_detector(tmp_path):

@@ -295,7 +295,7 @@ def test_large_limit_in_detail_is_written_in_digits():
     assert details == ["must be 100 to 3000000 m"]
 
 
-# ---- several violations, and missing inputs ---------------------------------------------------------------------
+# ---- several violations at once, and missing inputs -------------------------------------------------------------
 
 
 def test_all_violations_are_listed_in_the_order_of_the_rules():

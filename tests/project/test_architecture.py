@@ -339,7 +339,7 @@ def test_web_library_imports_only_from_its_folder():
             assert re.fullmatch(r"\./[\w.-]+", source), f"{part.name} imports {source}"
 
 
-# ---- exact places ---------------------------------------------------------------------------------------------
+# ---- modules that see exact places ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])

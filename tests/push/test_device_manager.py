@@ -478,7 +478,7 @@ async def test_device_gets_no_push_before_the_retry_after_time_has_passed(outcom
     assert len(process.client.pushes) == 2
 
 
-# ---- hosts -----------------------------------------------------------------------------------------------------------
+# ---- hosts of push services ------------------------------------------------------------------------------------------
 
 
 def at(host, name):

@@ -175,7 +175,7 @@ def test_request_has_only_the_headers_that_push_services_need(service):
     assert service.headers == wanted
 
 
-# ---- names -----------------------------------------------------------------------------------------------------------
+# ---- DNS lookups -----------------------------------------------------------------------------------------------------
 
 
 class Resolver:

@@ -168,7 +168,7 @@ class Pushes(RuleBasedStateMachine):
         """All requests under way that the model does not already count as maybe sent."""
         return [(each, *request) for each in self.processes for request in each.client.under_way]
 
-    # ---- the loop ------------------------------------------------------------------------------------------------
+    # ---- running the event loop ----------------------------------------------------------------------------------
 
     def run(self, what):
         """Call a function in the event loop, and wait for all that follows from it."""

@@ -432,7 +432,7 @@ async def test_draining_or_loading_process_refuses_registrations(listener):
     assert slug(await listener.put()) == "store-unavailable"
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------
+# ---- requests from web pages (CORS) ------------------------------------------------------------------------------
 
 
 @with_listener()

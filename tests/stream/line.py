@@ -104,7 +104,7 @@ class Line:
         self._heard = 0
         self.connection.connection_made(self.transport)
 
-    # ---- the client's side
+    # ---- actions of the client
 
     def say(self, data: bytes) -> None:
         """Send bytes; they wait in the kernel while the connection does not read."""
@@ -140,7 +140,7 @@ class Line:
         headers = dict(line.split(": ", 1) for line in lines)
         return int(first.split()[1]), {name.lower(): value for name, value in headers.items()}, text
 
-    # ---- the loop's side
+    # ---- actions of the event loop
 
     def drain(self) -> None:
         """Have the kernel take the unsent bytes; then what the client has said meanwhile is read."""

@@ -235,7 +235,7 @@ def test_empty_fragments_count_as_messages_and_use_no_memory():
     assert line.hear() == [close_frame(close_codes.TOO_MANY)]
 
 
-# ---- pauses --------------------------------------------------------------------------------------------------
+# ---- pausing slow connections --------------------------------------------------------------------------------
 
 
 def test_slow_connection_is_not_read_until_its_answers_are_sent():
@@ -309,7 +309,7 @@ def test_slow_session_that_was_closed_is_read_until_the_peer_closes():
     assert line.hear() == []
 
 
-# ---- the end -------------------------------------------------------------------------------------------------
+# ---- the end of a connection ---------------------------------------------------------------------------------
 
 
 def test_nothing_is_read_or_written_after_the_close_frame():

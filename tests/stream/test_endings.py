@@ -146,7 +146,7 @@ def test_ended_connection_leaves_no_objects_behind(name):
     assert leaves(scenario) == {}
 
 
-# ---- what the node ends of itself ----------------------------------------------------------------------------------
+# ---- connections that the node ends by itself ----------------------------------------------------------------------
 
 
 async def open_and_wait(listener, act, connect, count=CLIENTS):
@@ -265,7 +265,7 @@ BROKEN = {
     "half a body": request_bytes("POST", "/v1/alerts", {"Host": "x", "Content-Length": "9"}) + b"{",
 }
 CALLS = {
-    # what it is -> the status, the method, the path, the body
+    # description of the request -> expected status, method, path, body
     "a public page": (200, "GET", "/healthz", b""),
     "an alert that is known": (201, "POST", "/v1/alerts", ALERT),
     "no JSON": (400, "POST", "/v1/alerts", b"{"),
@@ -326,7 +326,7 @@ def test_closed_api_connection_leaves_no_objects_behind(name):
         assert runner.run(main()) == {}
 
 
-# ---- freezing ------------------------------------------------------------------------------------------------------
+# ---- freezing objects for the garbage collector --------------------------------------------------------------------
 
 
 class Knot:

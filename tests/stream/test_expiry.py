@@ -100,7 +100,7 @@ def a_token(clock, *scopes, life_s=3600):
     return sign(KEY, "phone", [RECEIVE, *scopes], clock.wall_ms // 1000, life_s)
 
 
-# ---- the paths ---------------------------------------------------------------------------------------------------
+# ---- the ways of sending an alert --------------------------------------------------------------------------------
 
 
 def hello(harness):
@@ -325,7 +325,7 @@ def test_alert_that_expires_while_another_is_being_sent_stops(harness):
     assert sum(ids.count("short") for ids in told) < 3
 
 
-# ---- clocks ------------------------------------------------------------------------------------------------------
+# ---- wrong clocks ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hours", [1, -1])

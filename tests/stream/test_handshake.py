@@ -11,7 +11,7 @@ from geocast.stream import connection
 from geocast.stream.connection import HEADERS_S, HELLO_S, LINGER_S, MAX_HEADERS_BYTES, RETRY_AFTER_S, SPARE
 from geocast.wire.frames import WIRES
 
-# ---- answered ------------------------------------------------------------------------------------------------
+# ---- accepted handshakes -------------------------------------------------------------------------------------
 
 
 def test_handshake_selects_the_first_known_subprotocol():
@@ -66,7 +66,7 @@ def _hello():
     return said[0]
 
 
-# ---- refused -------------------------------------------------------------------------------------------------
+# ---- refused handshakes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_connection_with_endless_headers_is_closed_without_an_answer():
     assert not line.transport.written
 
 
-# ---- full ----------------------------------------------------------------------------------------------------
+# ---- a node with too many connections ------------------------------------------------------------------------
 
 
 def test_full_node_answers_503_and_closes_the_connection_at_once():
@@ -214,7 +214,7 @@ def test_oldest_connection_without_hello_is_closed_for_newer_ones():
     assert len(stream.unsaid) == 2
 
 
-# ---- deadlines -----------------------------------------------------------------------------------------------
+# ---- deadlines of the handshake ------------------------------------------------------------------------------
 
 
 def test_connection_with_incomplete_headers_is_dropped_at_the_deadline():

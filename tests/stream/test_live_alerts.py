@@ -12,7 +12,7 @@ from geocast.model.alert import Circle
 from geocast.stream import live_alerts
 from geocast.stream.live_alerts import CURRENT, RECIPIENT, SENT, LiveAlerts
 
-# ---- entries -----------------------------------------------------------------------------------------------------
+# ---- revisions and cancels from the log --------------------------------------------------------------------------
 
 
 def test_revision_is_current_until_a_newer_one_arrives(alerts, clock):
@@ -110,7 +110,7 @@ def test_alerts_of_status_test_or_exercise_are_restricted(alerts, clock):
     ]
 
 
-# ---- the end -----------------------------------------------------------------------------------------------------
+# ---- the end of an alert -----------------------------------------------------------------------------------------
 
 
 def test_alert_is_live_until_exactly_its_expiry(alerts, clock):
@@ -330,7 +330,7 @@ def test_withheld_alerts_are_counted_after_several_clock_steps(alerts, clock):
     assert alerts.suspended(clock.now()) == 0
 
 
-# ---- which of them concern a place -------------------------------------------------------------------------------
+# ---- finding the alerts that contain a place ---------------------------------------------------------------------
 
 
 def test_place_inside_any_shape_of_an_alert_matches_it_once(alerts, clock):
@@ -370,7 +370,7 @@ def test_two_hundred_live_alerts_are_matched_and_forgotten_in_time(alerts, clock
     assert set(concerned(alerts)) == {f"a-{n}" for n in range(150, 200)}
 
 
-# ---- rows that others will have ----------------------------------------------------------------------------------
+# ---- forgetting the delivery flags of disconnected sessions ------------------------------------------------------
 
 
 def test_delivery_flags_of_forgotten_sessions_are_cleared(alerts, clock):

@@ -8,7 +8,7 @@ from geocast.alertlog import Counts
 from geocast.stream import live_alerts
 from geocast.stream.live_alerts import ACKED, CURRENT, HOLDING_S, RECIPIENT, SENT
 
-# ---- who was told what -------------------------------------------------------------------------------------------
+# ---- recipients of an alert --------------------------------------------------------------------------------------
 
 
 def test_session_that_was_sent_an_alert_is_a_recipient_of_its_next_revisions(alerts, clock):
@@ -122,7 +122,7 @@ def test_ack_of_the_last_revision_still_counts_after_the_cancel(alerts, clock):
     assert (alert.sent, alert.acked) == (1, 1)
 
 
-# ---- holding -----------------------------------------------------------------------------------------------------
+# ---- alerts that a client says it already has --------------------------------------------------------------------
 
 
 def test_client_with_the_current_revision_needs_nothing_until_the_next(alerts, clock):
@@ -168,7 +168,7 @@ def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock)
     assert alerts.take_counts() == {}
 
 
-# ---- claims to hold what is unknown ------------------------------------------------------------------------------
+# ---- alerts that a client has and the node does not know ---------------------------------------------------------
 
 
 def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
@@ -208,7 +208,7 @@ def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypat
     assert [row for row, _, _ in alerts.take_holdings("a-1")] == [5]
 
 
-# ---- counts ------------------------------------------------------------------------------------------------------
+# ---- counts of deliveries and acknowledgements -------------------------------------------------------------------
 
 
 def test_take_counts_returns_each_delivery_and_ack_once(alerts, clock):
@@ -253,7 +253,7 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
     assert alerts.take_counts() == {"a-1": Counts(1, 0)}
 
 
-# ---- what was not sent after all ---------------------------------------------------------------------------------
+# ---- deliveries that are retracted -------------------------------------------------------------------------------
 
 
 def test_session_whose_delivery_is_retracted_stays_a_recipient_only_on_request(alerts, clock):

@@ -357,11 +357,11 @@ def test_unknown_field_named_like_a_discriminator_is_refused_like_any_other(talk
     assert talk.say({"type": "ping"})[0]["type"] == "pong"
 
 
-# ---- mistakes, in the order of the protocol's table -------------------------------------------------------------
+# ---- invalid messages, in the order of the protocol's table -----------------------------------------------------
 
 BAD_TOKEN, MALFORMED, NOT_ALLOWED = close_codes.BAD_TOKEN, close_codes.MALFORMED, close_codes.NOT_ALLOWED
 FIRST = [
-    # the first message, whether a token is required -> the close of the session (None: it is welcomed)
+    # the first message, whether a token is required, the close of the session (None if the session is welcomed)
     (b'{"type":"hello","places":"\xff"}', False, close_codes.BAD_UTF8),
     ('{"type":"hello","places":[],}', False, MALFORMED),
     ('{"type":"hello","places":[],"places":[]}', False, MALFORMED),
@@ -418,10 +418,10 @@ FIRST = [
     (hello(token=token(scopes=("alerts:publish",))), False, NOT_ALLOWED),
     (hello(token=token(scopes=(TEST,))), True, NOT_ALLOWED),
     (hello(token=token(scopes=())), True, NOT_ALLOWED),
-    # the shape is checked before the token
+    # The form of the message is checked before the token.
     (hello(token="x", places=[{}]), True, MALFORMED),
     (hello(token=token(scopes=()), extra=1), True, MALFORMED),
-    # an expired token without the scope counts as expired
+    # An expired token that also lacks the scope is refused as expired.
     (hello(token=token(scopes=(), lifetime_s=-1)), True, BAD_TOKEN),
     (hello(token=token(scopes=SCOPES)), True, None),
 ]
@@ -441,7 +441,7 @@ def test_bad_first_message_ends_the_session(message, required, expected):
 
 
 LATER = [
-    # a later message -> the close of the session, or the code of the error
+    # a message after `hello`, and the close of the session or the code of the error
     (b'{"type":"\xff"}', close_codes.BAD_UTF8),
     ('{"type":"ping"', MALFORMED),
     ('{"type":"ping","type":"ping"}', MALFORMED),

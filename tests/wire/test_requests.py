@@ -254,7 +254,7 @@ def test_each_requested_shape_has_one_published_shape_in_the_same_order():
     assert area[0].radius_m < area[1].radius_m < area[0].radius_m + 250  # B12
 
 
-# ---- what is kept of the exact place -------------------------------------------------------------------------
+# ---- the exact place is not kept -----------------------------------------------------------------------------
 
 EXACT = (32.776712345, -96.797098765)
 

@@ -195,7 +195,7 @@ def test_load_msgpack_returns_values_without_converting_them():
     assert load_msgpack(ONE_PAIR + KEY + b"\xca\x3f\x80\x00\x00") == {"a": 1.0}
 
 
-# ---- both ----------------------------------------------------------------------------------------------------
+# ---- JSON and MessagePack ------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -295,7 +295,7 @@ def test_node_whose_policy_has_no_calls_needs_no_call_key_and_refuses_calls(own_
     assert own_node.get("/v1/calls", as_dispatcher(own_node)).json() == {"calls": []}
 
 
-# -- the exact place
+# -- places and reasons in answers, files and logs
 
 
 def test_exact_place_and_reason_are_in_no_answer_log_line_metric_or_file(own_calling: Node):

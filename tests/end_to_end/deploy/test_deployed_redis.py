@@ -213,7 +213,7 @@ def require_metrics_of_the_rules(node: Node) -> None:
     )
 
 
-# ---- systemd -----------------------------------------------------------------------------------------------------
+# ---- systemd units -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["geocast.service", "geocast-ledger.service", "geocast-push.service"])

@@ -55,7 +55,7 @@ class Buildah:
             (kind, resource.getrlimit(getattr(resource, f"RLIMIT_{kind.upper()}"))[1]) for kind in ("nofile", "nproc")
         )
         self.run_options = ["--isolation", "chroot", "--network", "host"]
-        # buildah's default limits may exceed those of this process.
+        # Without these options, buildah's limits may exceed those of this process.
         self.limits = [f"--ulimit={kind}={hard}:{hard}" for kind, hard in limits]
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

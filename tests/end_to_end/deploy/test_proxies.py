@@ -31,7 +31,7 @@ from support.ports import free_ports
 from support.push_service import PushService
 from support.redis_server import RedisServer, needs_redis
 
-# ---- the proxies -------------------------------------------------------------------------------------------------
+# ---- the configuration files of the proxies ----------------------------------------------------------------------
 
 
 CADDYFILE = ("--adapter", "caddyfile", "--config")

@@ -341,7 +341,7 @@ def test_sighup_to_all_processes_ends_none_of_them(site: Reloading):
     site.node.assert_serving()
 
 
-# -- signals during the start and the end of a node
+# -- reload signals during the start and the end of a node
 
 
 def holds_back(process: subprocess.Popen[bytes]) -> bool:

@@ -69,7 +69,7 @@ def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
     assert closed.value.code == 4401
 
 
-# -- subscribers
+# -- attackers with a subscriber's token
 
 
 def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, join: Join):
@@ -101,7 +101,7 @@ def test_acks_of_alerts_never_sent_and_repeated_acks_are_not_counted(guarded: No
     guarded.wait_for_counts(body["id"], sent=1, acked=1)
 
 
-# -- publishers
+# -- attackers with a publisher's token or the signing key
 
 
 def test_publisher_token_cannot_change_alerts_of_another_publisher(guarded: Node):
@@ -137,7 +137,7 @@ def test_holder_of_the_signing_key_can_act_as_any_publisher(guarded: Node):
     assert posted(guarded, forged, body) == [201, 409]
 
 
-# -- the log
+# -- attackers who can write to the log
 
 
 async def _written(path: Path, change: Callable[[Entry], Entry], alert_id: str) -> None:

@@ -32,7 +32,7 @@ def addresses(spot: Point, count: int) -> list[Point]:
     return found
 
 
-# -- the address
+# -- locating an incident's address
 
 
 def heard_at(node: Node, spot: Point) -> set[str]:
@@ -67,7 +67,7 @@ def test_ten_thousand_probes_cannot_tell_addresses_in_one_cell_apart(node: Node)
     assert all(abs(found - shape["radius_m"]) < 1 for found, _ in edges)
 
 
-# -- sixteen circles, a hundred revisions
+# -- many circles, and many corrections of one circle
 
 
 def sixteen_circles(spot: Point) -> list[Json]:
@@ -115,7 +115,7 @@ def test_hundred_corrections_across_a_cell_border_reveal_only_one_crossing(node:
         assert distance(spot, (shape["lat"], shape["lng"])) + RADIUS_M <= shape["radius_m"]
 
 
-# -- the presence of subscribers
+# -- detecting a lone subscriber
 
 
 def test_delivery_counts_are_shown_as_zero_below_twenty_recipients(node: Node, join: Join):

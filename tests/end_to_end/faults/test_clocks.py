@@ -181,7 +181,7 @@ def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys
     assert wrong.clock is not None
     wrong.clock.set(9 * DAYS)
     wrong.start()
-    # The node is ready; by the time it has answered one request it has looked for old alerts.
+    # By the time the node has answered one request, it has looked for old alerts to delete.
     wait_until(lambda: wrong.get("/healthz").status_code == 200, "the node answers")
     assert [right.get(f"/v1/alerts/{each}").json()["state"] for each in (body["id"], over)] == ["live", "cancelled"]
     stranger = keys.token(sub="desk-two")

@@ -222,7 +222,7 @@ def test_node_started_with_locked_log_waits_for_the_lock(keys: Keys, tmp_path: P
         node.assert_serving()
 
 
-# ---- a deleted file ----------------------------------------------------------------------------------------------
+# ---- a deleted or replaced log file ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -244,7 +244,7 @@ def test_deleted_or_replaced_log_file_makes_node_unready(keys: Keys, tmp_path: P
         node.assert_serving()
 
 
-# ---- a broken file -----------------------------------------------------------------------------------------------
+# ---- a corrupt log file ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "a bad page"])

@@ -143,7 +143,7 @@ def at_all_nodes(nodes: list[Node], path: str, body: Json, times: int = 4) -> li
     return asyncio.run(post_all())
 
 
-# ---- lost replies ------------------------------------------------------------------------------------------------
+# ---- lost replies of Redis ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("nth", [1, 2])
@@ -171,7 +171,7 @@ def test_redis_command_whose_reply_was_lost_leaves_exactly_one_log_entry(cluster
         assert watcher.heard(body["id"]) == [1, 2, "cancel"]
 
 
-# ---- Redis paused, away, silent, full ----------------------------------------------------------------------------
+# ---- Redis is paused, unreachable, silent or full ----------------------------------------------------------------
 
 
 Breakage = tuple[Callable[[Cluster], object], Callable[[Cluster], object]]
@@ -353,7 +353,7 @@ def is_live(node: Node, alert_id: str) -> bool:
     return answer.status_code == 200 and answer.json()["state"] == "live"
 
 
-# ---- Redis that stops syncing ------------------------------------------------------------------------------------
+# ---- Redis no longer writes to disk ------------------------------------------------------------------------------
 
 
 def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, join: Join):
@@ -381,7 +381,7 @@ def test_redis_that_stops_syncing_makes_nodes_refuse_alerts(cluster: Cluster, jo
         assert session.heard(body["id"]) == [1]
 
 
-# ---- old and new nodes side by side ------------------------------------------------------------------------------
+# ---- nodes of an older and a newer release on one log ------------------------------------------------------------
 
 
 NEWER = '''

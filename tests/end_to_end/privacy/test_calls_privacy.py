@@ -172,7 +172,7 @@ def go_wrong(desk: Dispatcher, body: Json) -> None:
     desk.post("/canary-unknown/revisions", body | {"id": "canary-unknown", "replaces": 1}, 404)
 
 
-# the kind of data -> its text, and the places where it may be
+# kind of data -> its text, and the outputs (of WHERE) that may contain the text
 WHERE = ("log", "tasks", "rings", "answers", "state", "metrics", "output")
 WHAT = {
     "the address of a call": (ADDRESS, "tasks"),
@@ -184,7 +184,7 @@ WHAT = {
     "the headline": (HEADLINE, "log rings answers state"),
     "the sub of the dispatcher": (DESK, "log rings answers state"),
     "the location of a defibrillator": ("Canary foyer", "tasks"),
-    # Both seats that were taken are for CPR, so nobody fetches a defibrillator.
+    # Both taken seats are for CPR, so nobody fetches a defibrillator, and its code is not sent.
     "the code of a defibrillator's box": ("canary-box-2580", ""),
     "the operator of a defibrillator": ("Canary operator", ""),
     "the telephone of a defibrillator's operator": ("312 555 0177", ""),

@@ -143,7 +143,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         machine, beyond = Machine(ours, cgroup), Machine(theirs, cgroup)
         run(*machine.inside("nft", "-f", str(DEPLOY / "push-egress.nft")))
         path = str(cgroup.relative_to(CGROUPS))
-        # Systemd adds the cgroup by `NFTSet=`.
+        # In production, systemd adds the cgroup because of the line `NFTSet=` in the unit.
         run(*machine.inside("nft", "add", "element", "inet", "push_egress", "unit", f'{{ "{path}" }}'))
         servers = stack.enter_context(running(*beyond.inside(sys.executable, "-c", WORLD, SERVICE, ELSEWHERE, REDIS)))
         assert servers.stdout

@@ -92,7 +92,7 @@ def everything(push: Push, node: Node) -> dict[str, bytes]:
     }
 
 
-# ---- what is known ---------------------------------------------------------------------------------------------------
+# ---- what the push process, its store and the push service know ------------------------------------------------------
 
 
 def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(

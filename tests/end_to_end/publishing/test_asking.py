@@ -97,7 +97,7 @@ def keys_of(value: Any) -> list[str]:
     return [key for inner in value for key in keys_of(inner)] if isinstance(value, list) else []
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------
+# ---- pages for operators and API documents -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -254,7 +254,7 @@ def metrics(node: Node) -> str:
     return node.api.get("/metrics").text
 
 
-# ---- killed between two steps ------------------------------------------------------------------------------------
+# ---- a node that is killed between two steps of a message --------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["after-append", "before-tombstone"])
@@ -281,7 +281,7 @@ def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, 
         assert node.live() == {new}
         session.listen(new, 1)
         assert post(node, second)[1] == answer
-        # This message was sent later than the alert that it joins, so it is an update.
+        # By its `sent` time this message is newer than the alert that refers to it, so it is an update.
         assert outcome(node, issuer.message("unseen")) == "updated"
         node.assert_no_surprise()
 

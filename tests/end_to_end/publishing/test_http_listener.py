@@ -270,7 +270,7 @@ def test_answer_that_the_client_does_not_read_keeps_no_file_open(own_node: Node)
         assert all(str(path).startswith("socket:") for path in set(held).difference(before))
 
 
-# -- a crowd
+# -- many connections
 
 BAD = 2_000
 MANNERS: tuple[tuple[bytes, bytes], ...] = (  # the bytes that each sends first, and the bytes that it repeats

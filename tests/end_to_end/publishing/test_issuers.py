@@ -132,7 +132,7 @@ def test_same_sub_of_another_issuer_cannot_give_up_a_responders_seat(node: Node)
             for kind in ({"type": "decline"}, {"type": "report", "state": "arrived"}, {"type": "decline"}):
                 other.say({**kind, "id": body["id"]})
             other.assert_no_place()
-        # The holder's report comes later, so the other's would have been stored by then.
+        # The seat holder reports last. So when this report is stored, the other session's messages have been handled.
         responder.say({"type": "report", "id": body["id"], "state": "aed"})
         wait_until(lambda: seats(node, body["id"])[0]["state"] != "going", "a report is stored")
         [after] = seats(node, body["id"])

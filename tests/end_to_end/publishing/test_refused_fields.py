@@ -179,7 +179,7 @@ def test_time_outside_its_allowed_range_is_refused(node: Node, pointer: str, sec
         check(node.post("/v1/alerts", body), 422, [(slug, pointer)])
 
 
-# ---- several at once ---------------------------------------------------------------------------------------------
+# ---- several errors at once --------------------------------------------------------------------------------------
 
 
 def test_all_invalid_fields_are_listed_in_order(node: Node):

@@ -144,7 +144,7 @@ def test_token_of_an_hs256_key_is_accepted(node: Node, keys: Keys):
     node.publish(alert(ground()), token)
 
 
-# ---- 404, 403, 410, 409 ------------------------------------------------------------------------------------------
+# ---- unknown alerts (404), other publishers' (403), ended ones (410), conflicts (409) ----------------------------
 
 
 @pytest.mark.parametrize("call", ["revisions", "cancel"])

@@ -76,7 +76,7 @@ def heard(phone, alert_id, what):
     return message.get("alert", message)
 
 
-# ---- from a row to a subscriber --------------------------------------------------------------------------------
+# ---- from a row of the feed to a subscriber --------------------------------------------------------------------
 
 
 def test_approved_incident_reaches_a_subscriber_inside_and_is_counted(ann, node, spot, join):
@@ -313,7 +313,7 @@ def test_decision_about_a_removed_incident_is_answered_with_404(looker):
     assert looker.post("/api/items/0123/approve", {"version": 1, "form": {}}).status_code == 404
 
 
-# ---- starting --------------------------------------------------------------------------------------------------
+# ---- starting the desk -----------------------------------------------------------------------------------------
 
 
 def test_desk_with_an_unusable_feed_does_not_start(tmp_path, node):

@@ -156,7 +156,7 @@ def test_pushes_accepted_by_services_are_counted_separately_from_stream_sends(
     session.drop()
 
 
-# ---- what services answer --------------------------------------------------------------------------------------------
+# ---- answers of push services ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [404, 410])
@@ -206,7 +206,8 @@ def test_failed_push_is_repeated_with_the_newest_revision(node: Node, push: Push
     service.until(lambda: len(phone.answers) < 50)
     node.revise(revision_of(body, 2))
     service.until(lambda: (body["id"], 2) in witness.alerts())
-    # The device is paused for at least a second. After that, a push of revision 1 may be under way.
+    # After the failure the device is paused for at least a second. After that second, a push of revision 1 may be in
+    # progress, so one more failure is kept for it.
     del phone.answers[0 if time.monotonic() < began + 1 else 1 :]
     service.until(lambda: len(phone.told) == 1)
     assert phone.alerts() == [(body["id"], 2)]
@@ -252,7 +253,7 @@ def test_push_service_that_hangs_does_not_delay_pushes_to_another_service(
         both.assert_no_surprise()
 
 
-# ---- kill -9 ---------------------------------------------------------------------------------------------------------
+# ---- a push process that is killed -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["push-in-commit", "push-noted", "push-answered"])
@@ -445,7 +446,7 @@ def test_prometheus_rules_use_only_metrics_that_exist(push: Push, service: PushS
     assert not {"geocast_ready", "geocast_settings_digest", "geocast_refused_total"} & shown()
 
 
-# ---- starting --------------------------------------------------------------------------------------------------------
+# ---- starting the push process ---------------------------------------------------------------------------------------
 
 
 def test_push_process_needs_no_call_keys_for_a_policy_with_calls(node: Node, push: Push, service: PushService):

@@ -29,7 +29,7 @@ BULKY_FRAME = 6_000
 """The smallest size, in bytes, of an alert with a thousand emoji and sixteen circles."""
 
 
-# -- too many
+# -- too many messages
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
@@ -62,7 +62,7 @@ def test_session_that_exceeds_the_burst_is_closed_with_4429(node: Node, join: Jo
     other.listen(node.publish(alert(spot))["id"], 1)
 
 
-# -- the end of a token
+# -- sessions whose token expires
 
 
 def in_time(begin: Callable[[int], Any]) -> tuple[int, Any]:
@@ -121,7 +121,7 @@ def test_alert_published_after_a_token_expired_is_not_sent_to_its_session(node: 
     assert session.received == []
 
 
-# -- too late, too silent, too slow
+# -- connections that are too late, silent or slow
 
 
 class Waiting:
@@ -312,7 +312,7 @@ def test_hello_sent_byte_by_byte_is_accepted(node: Node, keys: Keys):
         assert b'"welcome"' in wire.recv_data().payload
 
 
-# -- too many at once
+# -- too many connections
 
 DESCRIPTORS = 1_000
 

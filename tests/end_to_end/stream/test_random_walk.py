@@ -120,7 +120,7 @@ class Walk:
             *[self.check] * 4,
         ]
 
-    # -- steps of the publisher
+    # -- random steps of the publisher
 
     def publish(self) -> None:
         """Publish a new alert somewhere in town; one in five ends within seconds."""
@@ -208,7 +208,7 @@ class Walk:
     def somewhere(self) -> Point:
         return beyond(self.town, self.dice.uniform(0, 360), self.dice.uniform(0, TOWN_M))
 
-    # -- steps of the phones
+    # -- random steps of the phones
 
     def places(self) -> list[Json]:
         dice = self.dice
@@ -305,7 +305,7 @@ class Walk:
         apply()
         self.judge(phone, since=asked)
 
-    # -- soundness
+    # -- checks that no phone got a message that it should not get
 
     def judge(self, phone: ModelPhone, until: int | None = None, since: dt.datetime | None = None) -> None:
         """Compare the phone's new messages, up to message number `until`, with the rules.
@@ -339,7 +339,7 @@ class Walk:
         phone.newest[name] = what
         phone.missed.discard(name)
 
-    # -- completeness
+    # -- checks that each phone got every message that it should get
 
     def check(self) -> None:
         """Assert, after a barrier for every phone, that each phone has been sent everything that the rules owe it."""
@@ -368,7 +368,7 @@ class Walk:
                 owed.append((name, known.current))
         return owed
 
-    # -- the walk
+    # -- running the random walk
 
     def kill(self) -> None:
         """Kill the node with signal 9, and restart it on the same log. Every phone returns with what it holds."""

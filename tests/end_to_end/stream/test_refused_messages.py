@@ -330,7 +330,7 @@ def test_ack_of_an_unknown_alert_is_accepted_without_an_answer(node: Node, join:
     assert session.take()["type"] == "pong"
 
 
-# ---- good sessions -----------------------------------------------------------------------------------------------
+# ---- valid sessions ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fmt", FORMATS)

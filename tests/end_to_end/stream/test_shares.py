@@ -127,7 +127,7 @@ def at_once(count: int, ask: Any) -> list[httpx.Response]:
         return list(threads.map(lambda _: ask(), range(count)))
 
 
-# -- bodies
+# -- unfinished request bodies
 
 
 def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tmp_path: Path):
@@ -196,7 +196,7 @@ def test_many_reads_by_one_subject_do_not_block_others(node: Node):
     assert statuses.keys() == {200, 429}
 
 
-# -- calls
+# -- open calls
 
 
 def test_dispatcher_with_too_many_open_calls_is_refused_even_after_a_restart(keys: Keys, tmp_path: Path):
@@ -218,7 +218,7 @@ def test_dispatcher_with_too_many_open_calls_is_refused_even_after_a_restart(key
         node.assert_no_surprise()
 
 
-# -- CAP
+# -- CAP messages
 
 
 def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys: Keys, tmp_path: Path):
@@ -238,7 +238,7 @@ def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys:
         node.assert_no_surprise()
 
 
-# -- devices
+# -- registrations of devices
 
 
 def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, tmp_path: Path, service: PushService):
@@ -258,7 +258,7 @@ def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, t
         push.assert_no_surprise()
 
 
-# -- the end of a node
+# -- the shutdown of a node
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -19,7 +19,8 @@ from end_to_end.kit.waves import BLOCKS, Trend, Waves
 
 SEED = int(os.environ.get("WAVES_SEED", "20260131"))
 MINUTES = float(os.environ.get("GEOCAST_SOAK_MINUTES", "0"))
-# The shortest wave of a soak: alerts in `holding` are kept for 30 s, always from the same number of waves.
+# The least duration of a wave in a soak. The node remembers unknown alerts in `holding` for 30 s, so it always
+# remembers those of the same number of waves.
 WAVE_S = 5.0
 WARM_UP = 10  # waves whose memory is not compared
 LEAST = 16  # bytes: CPython's allocator rounds up to a multiple of that
@@ -59,7 +60,7 @@ def test_memory_of_a_node_does_not_grow_with_the_number_of_waves_of_clients(keys
     assert trend.low <= limit
 
 
-# ---- the trend -----------------------------------------------------------------------------------------------------
+# ---- the trend of memory samples -----------------------------------------------------------------------------------
 
 
 def test_trend_of_memory_samples_finds_a_straight_line_despite_outliers():

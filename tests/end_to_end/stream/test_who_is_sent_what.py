@@ -285,7 +285,7 @@ def test_cancel_goes_to_all_recipients_wherever_they_are_and_to_nobody_else(
         assert session.everything() == []
 
 
-# -- rule 5: holding
+# -- rule 5: clients that already have alerts (`holding`)
 
 
 class Held:
@@ -490,7 +490,7 @@ def test_alert_must_pass_both_parts_of_a_filter_unless_it_is_extreme(
         assert session.heard(body["id"]) == ([1] if passes else [])
 
 
-# -- rule 8: the barrier, and the order behind it
+# -- rule 8: what an `ok` means for messages before and after it
 
 
 def test_messages_counted_in_the_live_field_follow_at_once_in_documented_order(node: Node, join: Join, here: Point):
@@ -556,7 +556,7 @@ def test_session_that_joins_while_alerts_are_published_gets_each_once(node: Node
         assert len(session.received) == len(bodies)
 
 
-# -- counts
+# -- counts of deliveries and acknowledgements
 
 
 def test_each_revision_is_counted_for_each_connection(node: Node, join: Join, here: Point):

@@ -9,7 +9,7 @@ from end_to_end.kit.subscriber import Session
 from pages.desk.tools import Show, heard, may_approve, may_not_approve, opened, was_meant
 from playwright.sync_api import Response
 
-# ---- the circle --------------------------------------------------------------------------------------------------
+# ---- moving and resizing the circle ------------------------------------------------------------------------------
 
 
 def test_circle_can_be_dragged_by_its_edge_and_by_its_centre(desk: DeskProcess, show: Show) -> None:
@@ -130,7 +130,7 @@ def test_map_moves_to_a_circle_whose_coordinates_are_typed(desk: DeskProcess, sh
     assert abs(after["y"] - before["y"]) < 100
 
 
-# ---- streets -----------------------------------------------------------------------------------------------------
+# ---- the street map ----------------------------------------------------------------------------------------------
 
 
 def test_street_map_is_loaded_only_from_the_configured_origin(

@@ -11,7 +11,7 @@ from pages.desk.tools import Show, heard, may_approve, opened, was_meant
 
 from client_demo.desk import feeds
 
-# ---- the list ----------------------------------------------------------------------------------------------------
+# ---- the list of incidents ---------------------------------------------------------------------------------------
 
 
 def test_incident_list_is_sorted_by_five_minute_intervals_and_then_by_severity(desk: DeskProcess, show: Show) -> None:

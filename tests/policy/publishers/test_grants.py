@@ -64,7 +64,7 @@ def kinds(answer):
     return [each[:2] for each in broken(answer)]
 
 
-# ---- PG1 -----------------------------------------------------------------------------------------------------
+# ---- which publishers may publish (rule PG1) -----------------------------------------------------------------
 
 
 def test_publisher_without_a_grant_may_only_cancel(tmp_path):
@@ -97,7 +97,7 @@ def test_publishers_are_unlimited_without_a_publishers_file(tmp_path):
     assert {status(node.publish(DESK)) for _ in range(50)} == {201}
 
 
-# ---- P21, P22 ------------------------------------------------------------------------------------------------
+# ---- grants and jurisdictions (rules P21 and P22) ------------------------------------------------------------
 
 BOUNDED = """
 [publishers.desk]
@@ -277,7 +277,7 @@ def test_repeated_request_is_accepted_although_a_new_grant_would_refuse_it(tmp_p
     assert status(node.publish(id="a")) == (403, "insufficient-scope")
 
 
-# ---- PG2 -----------------------------------------------------------------------------------------------------
+# ---- rate limits (rule PG2) ----------------------------------------------------------------------------------
 
 SLOW = "[publishers.desk]\nper_minute = 2\nper_hour = 3\n[publishers.boss]\n[publishers.other]"
 

@@ -107,7 +107,7 @@ def test_pole_is_inside_or_outside_whatever_its_longitude():
         assert not wedge.contains(-90, lng)
 
 
-# ---- rings ---------------------------------------------------------------------------------------------------
+# ---- whether a jurisdiction covers a polygon -----------------------------------------------------------------
 
 
 def ring_of(*corners):

@@ -98,7 +98,7 @@ def fresh(server):
     return f"{server.url}?prefix={uuid.uuid4().hex}"
 
 
-# ---- fitness of a Redis, and durability ----------------------------------------------------------------------
+# ---- requirements for Redis, and durability ------------------------------------------------------------------
 
 
 async def test_devices_and_delivery_records_survive_crash_of_redis(server):
@@ -394,7 +394,7 @@ async def test_failover_to_a_replica_counts_as_loss_of_data(tmp_path):
             await assert_has(store, (device("a"),))
 
 
-# ---- content and size ----------------------------------------------------------------------------------------
+# ---- content and size of the stored data ---------------------------------------------------------------------
 
 RECORD = Record(
     id="n2Vd0sJm3yQe1xKp",

@@ -7,7 +7,7 @@ from support.fakes import DALLAS, a_cancel, a_revision
 from geocast.model.alert import Circle
 from geocast.stream import fanout
 
-# ---- order ---------------------------------------------------------------------------------------------------
+# ---- the order of sending ------------------------------------------------------------------------------------
 
 
 def test_nearest_sessions_are_sent_an_alert_first(town):
@@ -129,7 +129,7 @@ def test_fan_out_finishes_at_once_when_no_session_is_connected(town):
     assert town.join().received() == ["welcome", "a-1/1"]
 
 
-# ---- more than 64 at once ------------------------------------------------------------------------------------
+# ---- more than 64 alerts at once -----------------------------------------------------------------------------
 
 
 def test_all_of_more_than_64_simultaneous_alerts_are_sent_once(town, small_slices):

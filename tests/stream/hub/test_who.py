@@ -11,7 +11,7 @@ from geocast.matching.filters import Filter
 from geocast.model.alert import EXTREME, Circle
 from geocast.wire.frames import JSON, MSGPACK, WIRES
 
-# ---- who -----------------------------------------------------------------------------------------------------
+# ---- which sessions are sent a message -----------------------------------------------------------------------
 
 
 def test_alert_is_sent_to_sessions_inside_and_no_others(town):

@@ -103,7 +103,7 @@ class Attacker:
         """Return an alert of this attacker, around its own spot unless an area is given."""
         return alert(self.spot, id=f"evil-{self.seed}-{name}", **({"area": circle(self.spot, 500)} | fields))
 
-    # -- loops
+    # -- repeating an action for a time
 
     def goes_on(self) -> bool:
         """Return whether time and requests are left."""
@@ -126,7 +126,7 @@ class Attacker:
         """Wait until the time is over."""
         await asyncio.sleep(max(0.0, self.until - time.monotonic()))
 
-    # -- requests and connections
+    # -- sending requests and opening connections
 
     async def ask(
         self, kind: str, method: str, url: str, token: str | None = None, **more: Any

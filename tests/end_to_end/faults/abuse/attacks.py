@@ -198,7 +198,7 @@ async def copied_row(it: Attacker) -> None:
         number += 1
 
 
-# ---- bodies, polygons, calls: bounded resources --------------------------------------------------------------------
+# ---- unfinished bodies, polygons and calls that use up limited resources -------------------------------------------
 
 
 async def slow_bodies(it: Attacker) -> None:
@@ -410,7 +410,7 @@ async def registrations(it: Attacker) -> None:
     await it.again(put, at_once=32)
 
 
-# ---- subscribers and strangers -------------------------------------------------------------------------------------
+# ---- attacks by subscribers and by clients without a token ---------------------------------------------------------
 
 
 async def chatter(it: Attacker) -> None:
@@ -511,7 +511,7 @@ async def held_requests(it: Attacker) -> None:
     )
 
 
-# ---- the table -----------------------------------------------------------------------------------------------------
+# ---- the table of all attacks --------------------------------------------------------------------------------------
 
 
 class Attack(NamedTuple):

@@ -131,7 +131,7 @@ class Parties:
     def _inside(self) -> list[object]:
         return [n for n in self._crowd if n % 10 < INSIDE_OF_10]
 
-    # -- presence
+    # -- when a client was connected
 
     async def arrive(self) -> None:
         """Connect everybody who is not connected; on the first call, register the devices."""
@@ -209,7 +209,7 @@ class Parties:
         await self._kept.aclose()
         await self._fresh.aclose()
 
-    # -- one period of work
+    # -- one round of an attack
 
     async def begin(self) -> None:
         """Start all activities with an empty tally."""
