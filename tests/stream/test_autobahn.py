@@ -63,7 +63,7 @@ def failures(found):
 
 
 def test_framing_follows_rfc_6455(verdicts):
-    """All bounds of a node are in force for framing, pings, fragments, UTF-8 and closing."""
+    """The suite tests framing, pings, fragments, UTF-8 and closing with all limits of a node in force."""
     found = verdicts(JSON, FRAMING, BINARY) | verdicts(MSGPACK, BINARY)
     assert len(found) > 240
     assert failures(found) == FAILS

@@ -45,7 +45,7 @@ def numbers(pairs):
 
 
 def test_each_socket_gets_the_whole_frame_once(sender, pairs):
-    """There are more sockets than one call takes, as many, and fewer."""
+    """The test sends to more sockets than one system call accepts, to exactly as many, and to fewer."""
     for count in (20, 3, 16, 1, 8):
         sent = sender.send(numbers(pairs[:count]), FRAME)
         assert sent.tolist() == [len(FRAME)] * count
@@ -59,7 +59,7 @@ def test_send_to_no_sockets_returns_an_empty_result(sender):
 
 
 def test_results_are_in_the_order_of_the_descriptors(sender, pairs):
-    """One socket is full, the peer of one has gone, one is closed (Rules 1 and 2)."""
+    """One socket is full, the peer of another has hung up, and a third is closed (Rules 1 and 2)."""
     full, gone, closed = pairs[2][0], pairs[5][1], 7
     while True:
         try:
@@ -121,7 +121,7 @@ def test_results_that_the_kernel_returns_out_of_order_are_assigned_correctly(sen
 
 
 def test_frame_that_the_kernel_refused_is_not_sent_later(sender, pairs, monkeypatch):
-    """The transport sends the frame, and it must not go out twice (Rule 2)."""
+    """The transport sends the frame instead, and it must not be sent twice (Rule 2)."""
     real = bulk_send._syscall
 
     def refuse(*_):
@@ -137,7 +137,7 @@ def test_frame_that_the_kernel_refused_is_not_sent_later(sender, pairs, monkeypa
 
 
 def test_python_ignores_sigpipe():
-    """Otherwise a peer that hangs up would end the node (Rule 4)."""
+    """With the default handler of SIGPIPE, a peer that hangs up would end the node (Rule 4)."""
     assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
 
 
@@ -178,7 +178,7 @@ def test_open_sender_returns_none_and_logs_the_remedy_if_a_system_call_fails(
 
 
 def test_open_sender_returns_none_on_an_unknown_architecture(monkeypatch, caplog):
-    """The numbers of the system calls are not known there, so none is tried."""
+    """The numbers of the system calls are unknown on this architecture, so none is called."""
     monkeypatch.setattr(bulk_send.platform, "machine", lambda: "pdp11")
     monkeypatch.setattr(bulk_send, "_syscall", None)
     assert open_sender() is None

@@ -102,7 +102,7 @@ def test_parser_exists_only_while_a_message_is_incomplete():
     ],
 )
 def test_broken_frame_ends_the_session_with_its_close_code(said, close):
-    """One close frame is written, then the end of the stream; the hub has forgotten the session."""
+    """One close frame is written, then the stream ends, and the hub has forgotten the session."""
     line = joined()
     for data in said:
         line.say(data)
@@ -113,7 +113,7 @@ def test_broken_frame_ends_the_session_with_its_close_code(said, close):
 
 
 def test_hello_may_be_longer_than_any_later_message():
-    """`hello`, which has all that is held, may have 64 KiB, and any other message 16 KiB (F6)."""
+    """A `hello`, which names the alerts that the client has, may have 64 KiB, other messages 16 KiB (F6)."""
     line = opened()
     line.say(frame(TEXT, json.dumps(HELLO).encode().ljust(MAX_HELLO_BYTES)))
     assert line.received() == ["welcome"]
@@ -122,7 +122,7 @@ def test_hello_may_be_longer_than_any_later_message():
 
 
 def test_hello_that_is_too_long_is_refused_before_its_payload_arrives():
-    """The head of a frame that is too long is enough."""
+    """The length in the head of the frame is enough."""
     line = opened()
     line.say(b"\x81\xff" + (MAX_HELLO_BYTES + 1).to_bytes(8, "big"))
     assert line.hear() == [close_frame(close_codes.TOO_LONG)]
@@ -191,7 +191,7 @@ def test_connection_that_sent_a_pong_is_not_dropped_as_silent():
 
 
 def test_close_frame_of_the_client_is_echoed():
-    """Its code comes back, then the end of the stream; no later byte is read (5.5.1)."""
+    """The answer has the client's close code, then the stream ends. No later byte is read (5.5.1)."""
     line = joined()
     line.say(frame(Opcode.CLOSE, b"\x03\xe8bye") + frame(TEXT, PING_MESSAGE))
     assert line.hear() == [(Opcode.CLOSE, b"\x03\xe8bye")]
@@ -225,7 +225,7 @@ def test_fragments_count_less_than_messages_but_their_number_is_limited():
 
 
 def test_empty_fragments_count_as_messages_and_use_no_memory():
-    """Their number is bounded, and they take no memory (F7)."""
+    """The number of empty fragments is limited by the limit on messages, and they are not kept (F7)."""
     line = joined()
     line.say(frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * (BURST // 2))
     assert len(line.connection._parts) == 1
@@ -239,7 +239,10 @@ def test_empty_fragments_count_as_messages_and_use_no_memory():
 
 
 def test_slow_connection_is_not_read_until_its_answers_are_sent():
-    """Bytes that had come wait, and so do those in the kernel; then all are answered in order (Rule 3)."""
+    """Bytes that have arrived wait in the connection, and later ones in the kernel.
+
+    Then all are answered in order (Rule 3).
+    """
     line = joined()
     line.transport.full = True
     third = frame(Opcode.PING, b"3")
@@ -257,7 +260,7 @@ def test_slow_connection_is_not_read_until_its_answers_are_sent():
 
 
 def test_missed_alerts_are_sent_before_waiting_messages_are_read():
-    """If the alerts stay unsent, reading waits again (Rule 3)."""
+    """If the alerts can't be sent, the messages wait longer (Rule 3)."""
     line = opened()
     line.tell(HELLO | {"places": [{"lat": DALLAS[0], "lng": DALLAS[1]}]})
     line.hear()
@@ -286,7 +289,7 @@ def test_flood_of_pings_to_a_peer_that_does_not_read_leaves_one_pong():
 
 
 def test_session_whose_welcome_is_not_fully_sent_is_paused():
-    """The hub learns of it although it is just registering the session (Rule 3)."""
+    """The hub is told although it is just registering the session (Rule 3)."""
     line = opened()
     line.transport.full = True
     line.tell(HELLO)
@@ -297,7 +300,10 @@ def test_session_whose_welcome_is_not_fully_sent_is_paused():
 
 
 def test_slow_session_that_was_closed_is_read_until_the_peer_closes():
-    """After its close frame (4420) it is read again, so that its end is noticed; a late resume changes nothing."""
+    """After the close frame (4420) the connection is read again, so that its end is noticed.
+
+    A late `resume_writing` changes nothing.
+    """
     line = joined()
     line.transport.full = True
     line.say(frame(Opcode.PING))
@@ -339,7 +345,7 @@ def test_peer_that_does_not_answer_a_close_frame_is_dropped():
 
 @pytest.mark.parametrize("state", [Line, opened, joined])
 def test_lost_connection_is_removed_from_all_collections(state):
-    """In each state no collection of the stream has it any more, and it has no row and no bytes."""
+    """This holds in each state of the connection. It also has no row in the hub and no unread bytes."""
     line = state()
     line.transport.full = True
     line.say(b"G" if state is Line else frame(Opcode.PING)[:3])
@@ -369,5 +375,5 @@ def test_transport_is_closed_when_the_peer_ends_its_stream():
 
 
 def test_descriptor_is_the_file_descriptor_of_the_socket():
-    """The hub sends to many sockets at once by it."""
+    """With the descriptor the hub sends to many sockets by one system call."""
     assert joined().connection.descriptor == DESCRIPTOR

@@ -15,12 +15,12 @@ BYTE = st.integers(0, 255)
 
 
 def rows(numbers):
-    """Return row numbers as the hub passes them."""
+    """Return the numbers of rows (places of sessions in the hub's tables) as the array that the hub passes."""
     return np.array(numbers, np.int32)
 
 
 class Telling(RuleBasedStateMachine):
-    """Two alerts of one process, and beside each a dict from which rows are removed at once."""
+    """Random deliveries of two alerts, each compared with a dict from which rows of ended sessions are removed."""
 
     @initialize()
     def begin(self):
@@ -98,7 +98,7 @@ TestTelling.settings = settings(
 
 
 def test_delivery_flags_take_at_most_eight_bytes_for_each_session():
-    """That holds with few sessions and with all; without any the flags take nothing."""
+    """The limit holds with few sessions and with all. Without any session the flags take no memory."""
     for count in (0, 1, 100, 2_500, 2_501, 20_000):
         told = DeliveryFlags(Departures(20_000))
         told.add_to_all(rows(range(count)), 1)
@@ -108,7 +108,7 @@ def test_delivery_flags_take_at_most_eight_bytes_for_each_session():
 
 @pytest.mark.parametrize("count", [3, 2_000, 20_000])
 def test_flags_of_disconnected_sessions_do_not_count_for_their_successors(count):
-    """The next session in the row is another client (Rule 1)."""
+    """The next session in the same row of the table is another client (Rule 1)."""
     departures = Departures(20_000)
     told = DeliveryFlags(departures)
     told.add_to_all(rows(range(count)), 7)

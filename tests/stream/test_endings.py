@@ -78,7 +78,7 @@ class Listener:
                 await asyncio.sleep(0.001)
 
     async def pass_time(self, *steps_s: float) -> None:
-        """Let time pass, and sweep."""
+        """Let time pass, then run the stream's periodic check."""
         for step_s in steps_s:
             self.clock.advance(step_s)
             self.stream.sweep()
@@ -137,7 +137,7 @@ def switched_off():
 
 @pytest.mark.parametrize("name", ENDINGS)
 def test_ended_connection_leaves_no_objects_behind(name):
-    """It ends by each refusal, each close code and each way to hang up."""
+    """The connection ends by each refusal, each close code and each way to hang up."""
     expected, ending = ENDINGS[name]
 
     async def scenario(_listener, door, act):
@@ -170,7 +170,7 @@ def half_open(door):
 
 
 def test_timed_out_connection_leaves_no_objects_behind():
-    """The headers, the `hello`, the answer to a close frame or a sign of life did not come."""
+    """The headers, the `hello`, the answer to a close frame or a sign of life did not arrive in time."""
 
     async def scenario(listener, door, act):
         for connect, time_s in (
@@ -187,7 +187,7 @@ def test_timed_out_connection_leaves_no_objects_behind():
 
 
 def test_connection_displaced_by_newer_ones_leaves_no_objects_behind():
-    """It is the oldest without a `hello`, before or after the 101."""
+    """The connection is the oldest without a `hello`, before or after the answer 101."""
 
     async def scenario(listener, door, act):
         for connect in (lambda: half_open(door), door.upgraded):
@@ -201,7 +201,7 @@ def test_connection_displaced_by_newer_ones_leaves_no_objects_behind():
 
 
 def test_connection_refused_by_a_full_node_leaves_no_objects_behind():
-    """It gets a 503, or beyond the spare connections no answer at all."""
+    """The connection gets a 503. If the reserve of connections for refusals is used up, it gets no answer at all."""
 
     async def scenario(listener, door, act):
         inside = await open_and_wait(listener, act, door.welcomed, 2)
@@ -216,7 +216,7 @@ def test_connection_refused_by_a_full_node_leaves_no_objects_behind():
 
 @pytest.mark.parametrize("how", ["drained", "slow", "aborted", "reset"])
 def test_session_closed_with_unsent_bytes_leaves_no_objects_behind(how):
-    """It is closed, or dropped with all that was to be sent."""
+    """The session is closed, or dropped with all its unsent bytes."""
 
     async def scenario(listener, door, act):
         wires = await open_and_wait(listener, act, door.welcomed)
@@ -279,7 +279,7 @@ CALLS = {
 
 @pytest.mark.parametrize("name", [*CALLS, *BROKEN])
 def test_closed_api_connection_leaves_no_objects_behind(name):
-    """Its requests were served, refused, broken off, or never complete."""
+    """The requests of the connection were served, refused, broken off, or never complete."""
 
     def call(port):
         if name in BROKEN:
@@ -337,7 +337,7 @@ class Knot:
 
 
 def test_garbage_is_collected_before_gc_freeze():
-    """Frozen garbage would stay until the thaw."""
+    """Garbage that is frozen (ignored by the collector) would stay until all objects are unfrozen again."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -350,7 +350,7 @@ def test_garbage_is_collected_before_gc_freeze():
 
 
 def test_new_objects_are_frozen_again_after_a_number_of_new_sessions():
-    """No collection looks at them again, as long as they stay."""
+    """No collection examines frozen objects, until they are unfrozen."""
     with switched_off():
         collector = GcFreezer(FakeClock())
         collector.start()
@@ -366,7 +366,7 @@ def test_new_objects_are_frozen_again_after_a_number_of_new_sessions():
 
 
 def test_frozen_garbage_is_collected_at_the_regular_unfreeze_when_idle():
-    """The thaw comes once in THAW_S, and not during a fan-out."""
+    """Objects are unfrozen at most once in THAW_S, and not during a fan-out."""
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)
@@ -385,7 +385,10 @@ def test_frozen_garbage_is_collected_at_the_regular_unfreeze_when_idle():
 
 
 def test_memory_shared_with_the_parent_stays_frozen_until_sessions_connect():
-    """run/forking.py: objects were frozen before the fork; a thaw would write to all of them."""
+    """Objects were frozen before the fork (run/forking.py).
+
+    Unfreezing them would write to all of them, so that the memory would no longer be shared.
+    """
     with switched_off():
         clock = FakeClock()
         collector = GcFreezer(clock)

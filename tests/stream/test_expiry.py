@@ -86,7 +86,7 @@ class HubHarness:
 
 @pytest.fixture(autouse=True)
 def look_at_every_sweep(monkeypatch):
-    """Have each sweep check the deadlines of all sessions; otherwise one sweep in a few does."""
+    """Have each sweep (periodic check) test the deadlines of all sessions; normally only one sweep in a few does."""
     monkeypatch.setattr(hub, "LOOK_S", 0.0)
 
 
@@ -165,7 +165,7 @@ def resume(harness):
 
 
 def fan_out_before_its_first_slice(harness):
-    """An entry that was read, before its first slice."""
+    """An entry that was read from the log and not sent to anybody yet."""
     harness.phone()
     harness.reads_alert()
     yield
@@ -173,7 +173,7 @@ def fan_out_before_its_first_slice(harness):
 
 
 def fan_out_in_the_middle(harness):
-    """A flight that has reached some sessions and not the others."""
+    """A fan-out that has reached some sessions and not the others."""
     for wire in (JSON, MSGPACK, JSON, MSGPACK):
         harness.phone(wire=wire)
     harness.reads_alert()
@@ -183,7 +183,7 @@ def fan_out_in_the_middle(harness):
 
 
 def fan_out_of_a_cancel_in_the_middle(harness):
-    """A flight of a cancel whose alert expires meanwhile."""
+    """A fan-out of a cancel whose alert expires meanwhile."""
     for _ in range(4):
         harness.phone()
     harness.reads_alert()
@@ -236,7 +236,7 @@ def log_reader_at_a_cancel(harness):
 
 
 def holding_of_an_alert_that_is_read_later(harness):
-    """A client that holds an alert which this node, being behind, reads only now."""
+    """A client names an alert in `holding` that this node, being behind, reads from the log only later."""
     harness.phone(ELSEWHERE, holding={"a-1": 1})
     yield
     harness.reads_alert(revision=2)
@@ -267,7 +267,7 @@ def by_name(function):
 
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
 def test_each_way_of_sending_sends_an_alert_just_before_its_expiry(path, harness):
-    """Without this the other tests would prove nothing about a path that sends nothing (section 3)."""
+    """Without this test, the others would prove nothing about a way that never sends anything (section 3)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -279,7 +279,7 @@ def test_each_way_of_sending_sends_an_alert_just_before_its_expiry(path, harness
 @pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
 @pytest.mark.parametrize("path", KNOWN_IN_TIME + READ_TOO_LATE, ids=by_name)
 def test_no_way_of_sending_sends_an_alert_at_its_expiry_or_later(path, late_s, harness):
-    """Nothing is sent after `expires_at`, by any path (E1)."""
+    """Nothing is sent at or after `expires_at` (E1)."""
     steps = path(harness)
     next(steps)
     before = harness.received()
@@ -313,7 +313,7 @@ def test_nothing_is_sent_after_expiry_by_the_wall_clock_alone(path, harness):
 
 
 def test_alert_that_expires_while_another_is_being_sent_stops(harness):
-    """Each slice decides for each alert whether it may be sent (section 3)."""
+    """Before each batch of sessions, the fan-out checks for each alert whether it may still be sent (section 3)."""
     phones = [harness.phone() for _ in range(3)]
     harness.reads_alert("long", expires_at=END_MS + 60_000)
     harness.reads_alert("short")
@@ -374,7 +374,7 @@ def test_fresh_token_replaces_the_deadline_by_an_earlier_or_later_one(harness):
 
 @pytest.mark.parametrize("hours", [0, 1, -1])
 def test_alert_expired_by_the_monotonic_clock_is_forgotten_at_the_next_check(hours, harness):
-    """Otherwise its recipients would be sent a late revision of it (section 3)."""
+    """If the alert were kept, its recipients would be sent a late revision of it (section 3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -408,7 +408,7 @@ def test_alerts_wait_while_the_wall_clock_is_briefly_ahead_and_none_is_repeated(
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
 def test_wall_clock_ahead_between_two_periodic_checks_costs_no_session_an_alert(seen_by, harness):
-    """A session that was not sent the alert is sent it, though no sweep has seen the clock ahead (R3)."""
+    """The session is sent the alert when the clock is right, although no check saw the wrong clock (R3)."""
     harness.phone()
     harness.reads_alert()
     harness.turns(0 if seen_by == "turn" else 1)
@@ -423,7 +423,7 @@ def test_wall_clock_ahead_between_two_periodic_checks_costs_no_session_an_alert(
 
 
 def test_revision_read_while_the_wall_clock_is_ahead_is_sent_after_correction(harness):
-    """Every recipient is sent it; its deadline is the old one plus what the revision adds (R1)."""
+    """Every recipient is sent the revision. Its deadline is the old one plus what the revision adds (R1)."""
     harness.phone()
     harness.reads_alert()
     harness.turns()
@@ -475,7 +475,7 @@ class HastyClock(FakeClock):
 
 
 def test_clock_is_read_before_each_batch_of_a_fan_out(harness):
-    """A reading is at most 5 ms old, also in a fan-out that takes longer than its alert lives (E2)."""
+    """The time in use is at most 5 ms old, even in a fan-out that takes longer than its alert lives (E2)."""
     for _ in range(12):
         harness.phone()
     harness.received()

@@ -45,7 +45,7 @@ def test_handshake_that_arrives_byte_by_byte_is_accepted():
 
 
 def test_hello_sent_together_with_the_handshake_is_accepted():
-    """Bytes after the head are the first message."""
+    """Bytes after the head of the request are the first message."""
     whole = Line()
     whole.say(request() + _hello())
     assert whole.answer()[0] == 101
@@ -185,7 +185,7 @@ def test_full_node_answers_503_and_closes_the_connection_at_once():
 
 
 def test_draining_node_answers_503_and_keeps_its_sessions():
-    """Sessions stay until the node closes them."""
+    """Sessions stay open until the node closes them."""
     line = joined()
     line.stream.draining = True
     late = Line(line.stream)
@@ -195,14 +195,17 @@ def test_draining_node_answers_503_and_keeps_its_sessions():
 
 
 def test_connection_is_dropped_if_the_reserve_for_refusals_is_used_up():
-    """The node does not read from them (SPARE)."""
+    """The node reads nothing from such connections (SPARE)."""
     stream = a_stream(capacity=1, unsaid=1000)
     lines = [Line(stream) for _ in range(1 + SPARE + 1)]
     assert [line.transport.aborted for line in lines] == [False] * (1 + SPARE) + [True]
 
 
 def test_oldest_connection_without_hello_is_closed_for_newer_ones():
-    """It is closed with 1013 after the 101, and dropped before it. Sessions are never pushed out."""
+    """After the answer 101 the connection is closed with 1013; before, it is dropped.
+
+    Sessions are never closed for newer connections.
+    """
     stream = a_stream(unsaid=2)
     settled, silent, upgraded = joined(stream), Line(stream), opened(stream)
     Line(stream)
@@ -218,7 +221,7 @@ def test_oldest_connection_without_hello_is_closed_for_newer_ones():
 
 
 def test_connection_with_incomplete_headers_is_dropped_at_the_deadline():
-    """They have HEADERS_S from the accept, however often a byte comes."""
+    """The headers must be complete HEADERS_S after the connection was accepted, however often a byte arrives."""
     line = Line()
     line.say(b"GET /v1/stream ")
     line.pass_time(HEADERS_S - 0.1)
@@ -230,7 +233,7 @@ def test_connection_with_incomplete_headers_is_dropped_at_the_deadline():
 
 
 def test_connection_without_hello_is_closed_at_the_deadline():
-    """It has HELLO_S from the 101, however much of the `hello` is there (4408)."""
+    """The `hello` must be complete HELLO_S after the answer 101, however much of it has arrived (4408)."""
     line = Line()
     line.pass_time(HEADERS_S - 1)
     line.ask()
@@ -244,7 +247,7 @@ def test_connection_without_hello_is_closed_at_the_deadline():
 
 
 def test_session_has_no_handshake_deadline():
-    """Only the heartbeat demands a sign of life from then on (section 5)."""
+    """After `hello`, only the heartbeat demands a sign of life (section 5)."""
     line = joined()
     line.pass_time(HEADERS_S + HELLO_S)
     assert not line.transport.closed

@@ -28,7 +28,7 @@ def test_revision_is_current_until_a_newer_one_arrives(alerts, clock):
     "entry", [a_revision(), a_revision(revision=2), a_cancel(revision=2)], ids=["1", "2", "cancel"]
 )
 def test_log_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
-    """The log may give an entry again (R2)."""
+    """The log may yield an entry again (R2)."""
     alerts.apply(a_revision(revision=2), clock.now())
     current = alerts.find("a-1", clock.now()).current
     assert alerts.apply(entry, clock.now()) is None
@@ -36,12 +36,12 @@ def test_log_entry_that_is_not_newer_changes_nothing(alerts, clock, entry):
 
 
 def test_first_revision_that_a_node_reads_need_not_be_number_1(alerts, clock):
-    """A node that starts reads the alerts that are live then (R5)."""
+    """A node that starts reads only the current revisions of live alerts (R5)."""
     assert alerts.apply(a_revision(revision=7), clock.now()).number == 7
 
 
 def test_revision_after_a_cancel_is_ignored(alerts, clock):
-    """No revision does; a later cancel takes the place of the first (R2)."""
+    """A later cancel replaces the first one (R2)."""
     alerts.apply(a_revision(), clock.now())
     alert = alerts.apply(a_cancel(), clock.now())
     assert alert.number == 2
@@ -53,15 +53,15 @@ def test_revision_after_a_cancel_is_ignored(alerts, clock):
 
 
 def test_cancel_of_an_unknown_alert_changes_nothing(alerts, clock):
-    """It is kept, and changes nothing yet (R4)."""
+    """The cancel is remembered, and has no effect until the alert is read (R4)."""
     assert alerts.apply(a_cancel(), clock.now()) is None
     assert len(alerts) == 0
 
 
 def test_alert_read_after_its_cancel_is_cancelled_at_once(alerts, clock):
-    """A log that is repaired may put the cancel back first.
+    """When a log is repaired, the cancel may be restored before the alert.
 
-    A client that holds the alert is sent the cancel (Rule 6, R4).
+    A client that has the alert is sent the cancel (Rule 6, R4).
     """
     assert alerts.apply(a_cancel(revision=3), clock.now()) is None
     alert = alerts.apply(a_revision(), clock.now())
@@ -83,7 +83,10 @@ def test_only_the_newest_cancels_of_unknown_alerts_are_remembered(alerts, clock,
 
 
 def test_tombstone_of_a_cap_message_is_ignored(alerts, clock, monkeypatch):
-    """It cancels nothing (CP13)."""
+    """A tombstone is an entry that only marks a CAP message as handled.
+
+    It cancels nothing and displaces no remembered cancel (CP13).
+    """
     monkeypatch.setattr(live_alerts, "MAX_EARLY", 1)
     alerts.apply(a_cancel("a"), clock.now())
     assert alerts.apply(a_cancel("b", 1, into="c"), clock.now()) is None
@@ -92,7 +95,7 @@ def test_tombstone_of_a_cap_message_is_ignored(alerts, clock, monkeypatch):
 
 
 def test_cancelled_alert_is_remembered_until_its_expiry(alerts, clock):
-    """Clients that come back are sent the cancel (Rule 2)."""
+    """Clients that reconnect are sent the cancel (Rule 2)."""
     alerts.apply(a_revision(), clock.now())
     alerts.apply(a_cancel(), clock.now())
     alerts.expire(clock.advance(HALF_HOUR_S - 0.001))
@@ -102,7 +105,7 @@ def test_cancelled_alert_is_remembered_until_its_expiry(alerts, clock):
 
 
 def test_alerts_of_status_test_or_exercise_are_restricted(alerts, clock):
-    """Only some sessions are sent them (R6)."""
+    """Restricted alerts are sent only to some sessions (R6)."""
     assert [alerts.apply(a_revision(s, status=s), clock.now()).restricted for s in ("actual", "exercise", "test")] == [
         False,
         True,
@@ -144,7 +147,10 @@ def test_alert_expired_by_the_monotonic_clock_is_forgotten(alerts, clock):
 @pytest.mark.parametrize("hours", [0, -48])
 @pytest.mark.parametrize("entry", [a_revision(), a_revision(revision=2)], ids=["older", "last"])
 def test_forgotten_alert_stays_forgotten_when_the_log_repeats_it(entry, hours, alerts, clock):
-    """A new epoch of the log does that; the wall clock may be set back days then, or later (E1)."""
+    """After a failover of Redis, the log yields old entries again.
+
+    By then, or later, the wall clock may be set back by days (E1).
+    """
     alerts.apply(a_revision(revision=2), clock.now())
     clock.advance(HALF_HOUR_S)
     alerts.expire(clock.now())
@@ -165,7 +171,7 @@ def test_forgotten_alert_is_live_again_with_a_newer_revision(alerts, clock):
 
 
 def test_ids_of_expired_alerts_are_remembered_for_a_day_up_to_a_limit(clock, monkeypatch):
-    """The log can give them again for that long (LogR1)."""
+    """For a day, the log can yield the entries of these alerts again (LogR1)."""
     monkeypatch.setattr(live_alerts, "MAX_GONE", 2)
     monkeypatch.setattr(live_alerts, "GONE_PARTS", 1)
     alerts = LiveAlerts(CAPACITY)
@@ -180,7 +186,7 @@ def test_ids_of_expired_alerts_are_remembered_for_a_day_up_to_a_limit(clock, mon
 
 
 def test_alert_expired_by_the_wall_clock_alone_is_withheld_but_not_forgotten(alerts, clock):
-    """Its flags are kept until the monotonic clock has ended it too (Rule 3)."""
+    """The delivery flags of the alert are kept until the monotonic clock has ended it, too (Rule 3)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     clock.wall_ms = ENDS_MS
@@ -196,7 +202,7 @@ def test_alert_expired_by_the_wall_clock_alone_is_withheld_but_not_forgotten(ale
 
 
 def test_withheld_alerts_are_returned_once_when_they_are_live_again(alerts, clock):
-    """Only alerts that were asked for meanwhile are returned, in the order of arrival (Rule 3)."""
+    """Only alerts whose state was checked while they were withheld are returned, in the order of arrival (Rule 3)."""
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(3)]
     clock.wall_ms = ENDS_MS
     assert [alert.ended(clock.now()) for alert in (found[2], found[0])] == [True, True]
@@ -242,7 +248,7 @@ def test_alerts_expired_on_arrival_beyond_the_limit_are_noted_for_rereading(aler
 
 @pytest.mark.parametrize("learnt_s", [0, 600])
 def test_deadline_computed_from_a_clock_that_was_ahead_is_corrected(alerts, clock, learnt_s):
-    """It is never later than the latest that can be right (Rule 4)."""
+    """The deadline is never later than the latest possible one (Rule 4)."""
     clock.advance(learnt_s)
     clock.wall_ms += 1_000_000
     alert = alerts.apply(a_revision(), clock.now())
@@ -290,7 +296,7 @@ def test_each_alert_ends_at_its_own_time(alerts, clock):
 
 
 def test_alerts_that_expire_together_are_forgotten_a_few_at_a_time(alerts, clock, monkeypatch):
-    """All have ended; each is let go once, and no counts are lost (Rule 5)."""
+    """All of them count as ended at once. Each is forgotten once, and no counts are lost (Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 3)
     found = [alerts.apply(a_revision(f"a-{n}"), clock.now()) for n in range(7)]
     for alert in found:
@@ -306,7 +312,7 @@ def test_alerts_that_expire_together_are_forgotten_a_few_at_a_time(alerts, clock
 
 
 def test_extended_alert_is_not_forgotten_at_its_old_expiry(alerts, clock):
-    """Other alerts end at that time (Rule 1)."""
+    """Other alerts do expire at that time (Rule 1)."""
     for n in range(5):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000), clock.now())
     for number in (2, 3):
@@ -362,7 +368,7 @@ def test_cancelled_alert_matches_no_place(alerts, clock):
 
 
 def test_two_hundred_live_alerts_are_matched_and_forgotten_in_time(alerts, clock):
-    """The columns grow and shrink (R3)."""
+    """The table of live alerts grows and shrinks (R3)."""
     for n in range(200):
         alerts.apply(a_revision(f"a-{n}", expires_at=NOON_MS + 1000 * (n + 1)), clock.now())
     assert len(set(concerned(alerts))) == 200
@@ -374,7 +380,7 @@ def test_two_hundred_live_alerts_are_matched_and_forgotten_in_time(alerts, clock
 
 
 def test_delivery_flags_of_forgotten_sessions_are_cleared(alerts, clock):
-    """The next session in the row is another (R2)."""
+    """The next session in the same row of the table is another client (R2)."""
     for alert_id in ("a-1", "a-2"):
         alert = alerts.apply(a_revision(alert_id), clock.now())
         alert.mark_sent(rows(1, 2))

@@ -25,7 +25,7 @@ def test_session_that_was_sent_an_alert_is_a_recipient_of_its_next_revisions(ale
 
 
 def test_cancel_has_to_be_sent_once_to_each_recipient(alerts, clock):
-    """After the cancel they are no recipients any more (R4)."""
+    """After the cancel the sessions are no longer recipients (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2, 3))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -52,7 +52,7 @@ def test_recipient_that_missed_revisions_has_to_be_sent_the_newest(alerts, clock
 
 
 def test_ack_counts_once_and_only_for_a_revision_sent_on_this_connection(alerts, clock):
-    """It has to be sent on this connection (M5)."""
+    """A revision that the client had before does not count (M5)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.trust_holding(2, 1)
@@ -85,7 +85,7 @@ def test_acks_are_counted_for_the_newest_three_revisions(alerts, clock):
 
 
 def test_ack_of_an_older_revision_never_counts_for_a_newer_one(alerts, clock):
-    """Beyond the newest three it is ignored (H7)."""
+    """An ack of a revision that is not among the newest three is ignored (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent_to(1)
     alert.acknowledge(1, 1)
@@ -126,7 +126,7 @@ def test_ack_of_the_last_revision_still_counts_after_the_cancel(alerts, clock):
 
 
 def test_client_with_the_current_revision_needs_nothing_until_the_next(alerts, clock):
-    """It is a recipient from now on (R5b)."""
+    """The client is a recipient from now on (R5b)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 2)
     assert alert.recipients().tolist() == []
@@ -135,7 +135,7 @@ def test_client_with_the_current_revision_needs_nothing_until_the_next(alerts, c
 
 
 def test_client_with_an_older_revision_has_to_be_sent_the_current_one(alerts, clock):
-    """It is a recipient from now on (R5a)."""
+    """The client is a recipient from now on (R5a)."""
     alert = alerts.apply(a_revision(revision=2), clock.now())
     alert.trust_holding(1, 1)
     assert alert.recipients().tolist() == [1]
@@ -153,7 +153,7 @@ def test_client_with_a_newer_revision_needs_nothing_until_the_node_catches_up(al
 
 
 def test_client_with_a_newer_revision_has_to_be_sent_the_cancel(alerts, clock):
-    """It is a recipient, though this node is behind (R4, R5c)."""
+    """The client is a recipient although this node is behind (R4, R5c)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 3)
     alerts.apply(a_cancel(revision=4), clock.now())
@@ -161,7 +161,7 @@ def test_client_with_a_newer_revision_has_to_be_sent_the_cancel(alerts, clock):
 
 
 def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock):
-    """Only what this node has sent is counted (H7)."""
+    """Only revisions that this node has sent are counted (H7)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.trust_holding(1, 1)
     alert.acknowledge(1, 1)
@@ -172,7 +172,7 @@ def test_revisions_that_a_client_already_has_do_not_count_as_sent(alerts, clock)
 
 
 def test_unknown_alert_named_in_hello_is_remembered_for_30_s(alerts, clock):
-    """It is remembered for 30 s, since the node may be behind (R5e)."""
+    """The node may be behind, and learn of the alert later (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 4, 1, 5, clock.now())
     alerts.drop_holdings(clock.advance(HOLDING_S - 0.001))
@@ -190,7 +190,7 @@ def test_unknown_alert_named_in_hello_is_forgotten_after_30_s(alerts, clock):
 
 
 def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, clock):
-    """A client that comes back at once may get the row that it had (R5e)."""
+    """A client that reconnects at once may get its old row (place in the hub's tables) again (R5e)."""
     alerts.remember_holding("a-1", 3, 7, 2, clock.now())
     alerts.remember_holding("a-1", 3, 8, 2, clock.advance(20))
     alerts.drop_holdings(clock.advance(HOLDING_S - 20))
@@ -198,7 +198,7 @@ def test_reconnecting_client_with_an_unknown_alert_gets_30_s_of_its_own(alerts, 
 
 
 def test_number_of_remembered_unknown_alerts_is_limited(alerts, clock, monkeypatch):
-    """Beyond MAX_HOLDINGS none is remembered (R5e)."""
+    """Beyond MAX_HOLDINGS no unknown alert is remembered (R5e)."""
     monkeypatch.setattr(live_alerts, "MAX_HOLDINGS", 2)
     for row in range(4):
         alerts.remember_holding("a-1", row, 0, 1, clock.now())
@@ -257,7 +257,7 @@ def test_cancels_do_not_count_as_sent(alerts, clock):
 
 
 def test_session_whose_delivery_is_retracted_stays_a_recipient_only_on_request(alerts, clock):
-    """A row that no other revision made a recipient is none (R8)."""
+    """`retract` is told whether an earlier revision had made the session a recipient (R8)."""
     alert = alerts.apply(a_revision(), clock.now())
     for recipient, flags in ((False, 0), (True, RECIPIENT)):
         alert.mark_sent(rows(1))
@@ -267,7 +267,7 @@ def test_session_whose_delivery_is_retracted_stays_a_recipient_only_on_request(a
 
 
 def test_retracting_an_older_revision_leaves_the_newer_one_marked_as_sent(alerts, clock):
-    """A row that has the next revision still has it (R2)."""
+    """A session that has the newer revision still counts as having it (R2)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1, 2))
     alerts.apply(a_revision(revision=2), clock.now())
@@ -279,7 +279,7 @@ def test_retracting_an_older_revision_leaves_the_newer_one_marked_as_sent(alerts
 
 
 def test_retracted_cancel_has_to_be_sent_again(alerts, clock):
-    """The row is a recipient again (R4)."""
+    """The session is a recipient again (R4)."""
     alert = alerts.apply(a_revision(), clock.now())
     alert.mark_sent(rows(1))
     alerts.apply(a_cancel(), clock.now())

@@ -65,7 +65,7 @@ MORE = a_revision("more", **LONG)
 
 
 def test_alerts_skipped_at_start_by_a_wrong_clock_are_read_after_its_correction():
-    """They come in order, with cancels and revisions; alerts that have really ended stay out (R1, R3)."""
+    """The alerts are read in order, with cancels and revisions. Alerts that have really ended are not read (R1, R3)."""
 
     async def main():
         there = [
@@ -106,7 +106,7 @@ def test_deadline_computed_at_start_by_a_wrong_clock_is_corrected_with_the_clock
 
 
 def test_alerts_read_while_the_clock_is_ahead_are_live_after_its_correction():
-    """There are more of them than are kept in memory (R1)."""
+    """There are more of these alerts than are kept in memory (R1)."""
 
     async def main():
         reading = Reading()
@@ -125,7 +125,7 @@ def test_alerts_read_while_the_clock_is_ahead_are_live_after_its_correction():
 
 
 def test_skipped_alert_that_ends_last_is_read_after_the_clock_is_corrected():
-    """`missed_until` includes the end of an alert that was not kept (live alerts, Rule 4)."""
+    """`missed_until` includes the end of an alert that was not kept in memory (live alerts, Rule 4)."""
 
     async def main():
         async with Reading() as reading:
@@ -149,7 +149,10 @@ class OnlyFirst(TrustAll):
 
 
 def test_skipped_alert_is_read_although_an_unverified_revision_follows_it():
-    """Such an entry may name any end, and hides no alert of its chain. Found by the fault runs (LogJ1)."""
+    """A revision that fails verification may name any end, and must not hide the alert before it.
+
+    The fault runs found this case (LogJ1).
+    """
 
     async def main():
         reading = Reading()
@@ -192,7 +195,10 @@ def log_that_fails(reading):
 
 
 def test_skipped_alerts_are_read_again_after_the_log_failed_during_reading(monkeypatch):
-    """A failover may do that. Found by the fault runs: clients were sent old revisions at the next reading (R1)."""
+    """A failover may interrupt the reading.
+
+    The fault runs found that clients were then sent old revisions at the next reading (R1).
+    """
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -212,7 +218,7 @@ def test_skipped_alerts_are_read_again_after_the_log_failed_during_reading(monke
 
 
 def test_entries_are_verified_again_with_changed_verifier_after_the_log_failed(monkeypatch):
-    """Entries that were not believed are verified again, though the log failed at first (NC3)."""
+    """Entries that failed verification are verified again, even if the log fails at first (NC3)."""
 
     monkeypatch.setattr(log_reader, "RETRY_S", 0)
 
@@ -233,7 +239,7 @@ def test_entries_are_verified_again_with_changed_verifier_after_the_log_failed(m
 
 
 def test_expired_alert_stays_expired_when_the_log_is_read_again():
-    """A clock that is set back keeps no alert alive that this process knew (E1)."""
+    """A clock that is set back does not revive an alert whose end this process has seen (E1)."""
 
     async def main():
         reading = Reading(a_revision(), a_revision(revision=2, expires_at=NOON_MS + 2_000_000))
@@ -250,7 +256,7 @@ def test_expired_alert_stays_expired_when_the_log_is_read_again():
 
 
 def test_expired_alert_stays_expired_after_a_failover_with_the_clock_set_back():
-    """A failover of Redis begins a new epoch. Found by the fault runs (E1)."""
+    """A failover of Redis begins a new epoch, in which the log is read again. The fault runs found this case (E1)."""
 
     async def main():
         async with Reading(a_revision()) as reading:
@@ -286,7 +292,7 @@ def test_steps_of_the_wall_clock_are_logged_and_counted(caplog):
 
 
 def test_idle_process_checks_rarely_unless_expired_alerts_are_left(monkeypatch):
-    """At two sweeps a second, 100,000 ended alerts would stay for minutes (live alerts, Rule 5)."""
+    """With two checks a second, 100,000 expired alerts would stay in memory for minutes (live alerts, Rule 5)."""
     monkeypatch.setattr(live_alerts, "AT_ONCE", 2)
 
     async def main():
@@ -305,7 +311,10 @@ def test_idle_process_checks_rarely_unless_expired_alerts_are_left(monkeypatch):
 
 
 def test_batches_are_small_after_a_publication_until_its_entry_is_read():
-    """The entry may be more urgent than the alert that is being sent. The wait is bounded by EXPECTED_S."""
+    """The published entry may be more urgent than the alert that is being sent.
+
+    Batches stay small for at most EXPECTED_S.
+    """
 
     async def main():
         async with Reading() as reading:
@@ -323,7 +332,10 @@ def test_batches_are_small_after_a_publication_until_its_entry_is_read():
 
 
 def test_batches_stay_large_if_the_published_entry_was_read_already():
-    """SQLite's follower may be so fast. Small slices would slow down the fan-out of that very alert."""
+    """The reader of a SQLite log may be faster than the publication's answer.
+
+    Small batches would then slow down the fan-out of the published entry.
+    """
 
     async def main():
         async with Reading() as reading:

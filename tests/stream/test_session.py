@@ -26,7 +26,8 @@ HOUR_S = 3600
 class FakeAudience:
     """The hub, as a session sees it.
 
-    Purpose: to see what a session calls, in which order. Lies: it has one row, 5, and owes nothing.
+    Purpose: to see what a session calls, in which order. Lies: the only session has row 5 (its place in the hub's
+    tables), and no alert ever waits for it.
     """
 
     def __init__(self):
@@ -132,7 +133,7 @@ def talk():
 
 @pytest.mark.parametrize("wire", [JSON, MSGPACK], ids=["json", "msgpack"])
 def test_hello_is_answered_with_welcome(wire):
-    """It has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
+    """The `welcome` has the name of the session, the time, `live`, `heartbeat_s` and `retry` (M11)."""
     talk = Talk(wire)
     [welcome] = talk.say(hello(places=[PLACE]))
     assert isinstance(welcome.pop("session"), str)
@@ -148,7 +149,7 @@ def test_hello_is_answered_with_welcome(wire):
 
 
 def test_each_welcome_has_a_different_session_id():
-    """The member `session` is opaque (M11)."""
+    """The field `session` is opaque to clients (M11)."""
     names = {Talk().say(hello())[0]["session"] for _ in range(20)}
     assert len(names) == 20
 
@@ -187,7 +188,7 @@ def test_hello_with_an_empty_list_of_categories_selects_only_extreme_alerts():
 
 
 def test_hello_with_a_valid_token_opens_the_session():
-    """`welcome` says until when (M11)."""
+    """The `welcome` says when the token expires (M11)."""
     talk = Talk(required=True)
     [welcome] = talk.say(hello(token=token()))
     assert welcome["token_expires_at"] == "2026-01-31T13:00:00.000Z"
@@ -196,7 +197,7 @@ def test_hello_with_a_valid_token_opens_the_session():
 
 
 def test_test_alerts_are_visible_only_with_the_test_scope():
-    """They are never visible without a token, not even with --dev (R6)."""
+    """Without a token, test alerts are never visible, not even with --dev (R6)."""
     talk = Talk()
     talk.say(hello(token=token(scopes=(RECEIVE, TEST))))
     assert talk.audience.rights.may_test
@@ -297,7 +298,7 @@ def test_session_may_have_at_most_8_places(talk):
     ids=["some", "none", "all", "extreme", "minor", "any", "clear", "both", "languages", "none wanted", "any language"],
 )
 def test_filter_message_keeps_omitted_fields_and_null_clears_them(talk, fields, expected):
-    """Each of the three members can be changed alone (M3, LA2)."""
+    """Each of the three fields can be changed alone (M3, LA2)."""
     talk.audience.filter = Filter(frozenset({"robbery"}), 2, ("sv",))
     assert talk.say({"type": "filter", **fields}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("set_filter", 5, expected), ("reply_with_owed", 5, "ok")]
@@ -316,7 +317,7 @@ def test_new_token_of_the_same_sub_replaces_the_rights():
 
 
 def test_ack_is_passed_to_the_hub_and_gets_no_answer(talk):
-    """It has an id and a revision (M5)."""
+    """An `ack` has an id and a revision (M5)."""
     assert talk.say({"type": "ack", "id": "a-1", "revision": 2}) == []
     assert talk.audience.calls == [("acknowledge", 5, "a-1", 2)]
 
@@ -333,7 +334,7 @@ def test_ping_is_answered_with_the_time(talk):
     "message", [{"type": "ping"}, {"type": "move", "places": []}, {"type": "filter", "categories": []}]
 )
 def test_answer_repeats_the_ref_of_the_message_unchanged(talk, message, ref):
-    """It is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
+    """A `ref` is a string of 1 to 64 characters or an integer from 0 to 2^53-1 (F3)."""
     [answer] = talk.say(message | {"ref": ref})
     assert answer["ref"] == ref
     assert type(answer["ref"]) is type(ref)
@@ -504,7 +505,7 @@ def test_mistake_after_hello_closes_the_session_or_gets_an_error(message, expect
     "message", [{"type": "shrug", "places": 1}, {"type": "move", "ref2": 1}, {"type": "ack"}], ids=str
 )
 def test_error_repeats_the_ref_of_the_message(talk, message):
-    """It does so only if the message has one (M16)."""
+    """An error for a message without a `ref` has none (M16)."""
     assert talk.say(message | {"ref": "r-1"})[0]["ref"] == "r-1"
     assert "ref" not in talk.say(message)[0]
 
@@ -523,26 +524,26 @@ def test_error_repeats_the_ref_of_the_message(talk, message):
     ids=str,
 )
 def test_error_repeats_no_place_or_token_of_the_message(talk, message):
-    """Places and tokens are repeated nowhere."""
+    """Places and tokens are repeated in no answer."""
     [error] = talk.say(message)
     assert "1415" not in json.dumps(error)
 
 
 @pytest.mark.parametrize("field", ["token", "holding", "categories"])
 def test_text_with_a_lone_surrogate_is_refused(field):
-    """JSON is as strict as in section 2."""
+    """JSON is as strict as section 2 of the protocol says."""
     value = {"token": "\ud800", "holding": {"\ud800": 1}, "categories": ["\ud800"]}[field]
     assert Talk().say(json.dumps(hello(**{field: value}))) in (MALFORMED, BAD_TOKEN)
 
 
 def test_error_names_the_invalid_field(talk):
-    """The member `detail` is for people (M16)."""
+    """The field `detail` of an error is for people (M16)."""
     [error] = talk.say({"type": "move", "places": [PLACE, {"lat": 1, "lng": "x"}]})
     assert "/places/1/lng" in error["detail"]
 
 
 def test_token_of_another_sub_than_the_first_is_refused():
-    """The first token of a session decides, also if `hello` had none (X4)."""
+    """The first token of a session decides, even if `hello` had none (X4)."""
     talk = Talk()
     talk.say(hello())
     assert talk.say({"type": "token", "token": token("one")})[0]["type"] == "ok"
@@ -559,7 +560,7 @@ def test_refused_token_changes_nothing():
 
 
 def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
-    """Only an int will do where an integer is expected."""
+    """Where the protocol requires an integer, a float is refused."""
     talk = Talk(MSGPACK)
     as_float_32 = b"\x82\xa4type\xa4move\xa6places\x91\x82\xa3lat\xca\x42\x02\x00\x00\xa3lng\xd0\xf0"
     talk.say(hello())
@@ -572,14 +573,14 @@ def test_messagepack_coordinates_may_be_int_or_float_but_revision_must_be_int():
     "data", [b"\xc1", b"\x90", b"\x80", b"\x81\xa4type\xc4\x04ping", b"\x81\xc4\x04type\xa4ping", b""]
 )
 def test_malformed_messagepack_ends_the_session(data):
-    """It is not strict MessagePack, not a map, or has no `type` that is a string (X2)."""
+    """The bytes are not strict MessagePack, not a map, or have no `type` that is a string (X2)."""
     talk = Talk(MSGPACK)
     talk.say(hello())
     assert talk.say(data) is MALFORMED
 
 
 def test_messagepack_text_with_bad_utf8_is_malformed():
-    """1007 is for text frames (X1)."""
+    """The close code 1007 is only for text frames (X1)."""
     assert Talk(MSGPACK).say(b"\x81\xa4type\xa1\xff") is MALFORMED
 
 
@@ -610,7 +611,10 @@ def test_welcome_names_the_qualifications_that_the_key_may_grant():
 
 @pytest.mark.parametrize("place", [PLACE, PLACE | {"accuracy_m": 5}, {"cell": CELL}], ids=str)
 def test_one_place_may_be_marked_as_here(place):
-    """It is a place like any other; `false` is the same as left out (RQ4, M8)."""
+    """A place marked as `here` is otherwise a place like any other.
+
+    `false` is the same as an omitted field (RQ4, M8).
+    """
     talk = Talk()
     talk.say(hello(places=[PLACE, place | {"here": True}, PLACE | {"here": False}]))
     assert talk.audience.here == 1

@@ -45,7 +45,7 @@ def kinds(peer):
 
 
 def test_call_is_sent_before_alerts_that_are_still_waiting(both, small_slices):
-    """It comes before an extreme alert, too (section 13)."""
+    """The call is sent before an extreme alert, too (section 13)."""
     crowd = [both.responder(f"r-{n}") for n in range(6)]
     both.deliver(a_revision(area=AREA, severity="extreme"))
     both.turn()
@@ -88,7 +88,7 @@ def test_session_whose_new_token_has_a_qualification_is_sent_calls(both):
 
 
 def test_session_that_is_no_longer_slow_is_sent_calls_before_alerts(both):
-    """Both are sent in one write (E3)."""
+    """Call and alerts are sent in one write (E3)."""
     peer = both.responder()
     peer.full = True
     both.publish(a_revision("a-0", area=AREA))
@@ -143,7 +143,7 @@ def test_acks_of_calls_and_of_alerts_are_counted_separately(both):
 
 
 def test_session_that_disconnects_is_no_longer_on_duty(both):
-    """Another session may have the row at once (RZ7)."""
+    """A new session may get the same row of the hub's tables at once, and must not inherit the duty (RZ7)."""
     peer = both.responder()
     assert both.quarter.hub.on_duty == 1
     both.hub.leave(peer.row)

@@ -31,7 +31,7 @@ def test_alert_without_recipients_is_not_encoded(town, encoded):
 
 
 def test_alert_is_encoded_once_for_all_sessions(town, encoded, small_slices):
-    """All formats, all slices and sessions that come later use the same frames."""
+    """All wire formats, all turns and all later sessions use the same frames."""
     crowd = [town.join(metres, wire=MSGPACK) if metres % 2 else town.join(metres) for metres in range(7)]
     town.publish(a_revision())
     crowd.append(town.join(0))
@@ -42,7 +42,7 @@ def test_alert_is_encoded_once_for_all_sessions(town, encoded, small_slices):
 
 
 def test_alert_is_encoded_when_its_first_recipient_connects(town, encoded):
-    """It is not encoded again for the second session."""
+    """For the second session the alert is not encoded again."""
     town.publish(a_revision())
     assert [town.join(0).received() for _ in range(2)] == [["welcome", "a-1/1"]] * 2
     assert encoded == [a_revision()]

@@ -17,7 +17,7 @@ def test_superseded_revision_is_not_sent(town):
 
 
 def test_fan_out_of_a_revision_stops_when_a_newer_revision_arrives(town, small_slices):
-    """Rows that were not reached get only the new revision, the others both, in rising order (R2)."""
+    """Sessions that were not reached get only the new revision; the others get both, in rising order (R2)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -28,7 +28,7 @@ def test_fan_out_of_a_revision_stops_when_a_newer_revision_arrives(town, small_s
 
 
 def test_fan_out_of_a_revision_stops_when_its_cancel_arrives(town, small_slices):
-    """Rows that were reached get the cancel, the others nothing (R4)."""
+    """Sessions that were reached get the cancel; the others get nothing (R4)."""
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -54,7 +54,7 @@ def test_fan_out_stops_when_the_alert_expires_by_wall_or_monotonic_clock(town, s
 
 
 def test_expired_alert_stays_expired_when_the_wall_clock_is_set_back(town):
-    """Setting the wall clock back does not make it live again (E1)."""
+    """The monotonic clock has ended the alert (E1)."""
     [peer] = town.crowd(1)
     town.deliver(a_revision())
     town.clock.monotonic += HALF_HOUR_S
@@ -65,7 +65,10 @@ def test_expired_alert_stays_expired_when_the_wall_clock_is_set_back(town):
 
 
 def test_fan_out_is_restarted_for_a_session_that_it_left_out(town, small_slices):
-    """The wall clock was ahead for a moment. The session that came then is sent the alert, and none twice (R2)."""
+    """A session came while the wall clock was ahead.
+
+    When the clock is right, the session is sent the alert, and no other session gets the alert twice (R2).
+    """
     peers = town.crowd(6)
     town.deliver(a_revision())
     town.turn()
@@ -79,7 +82,7 @@ def test_fan_out_is_restarted_for_a_session_that_it_left_out(town, small_slices)
 
 
 def test_alert_that_expires_before_its_fan_out_starts_is_not_sent(town, small_slices):
-    """It does not delay the flights behind it (E1)."""
+    """The expired alert does not delay the alerts that wait behind it (E1)."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"), a_revision("b", expires_at=a_revision().issued_at + 1000), a_revision("c"))
     town.clock.advance(1)
@@ -99,7 +102,7 @@ def test_cancel_is_not_sent_after_the_alert_has_expired(town, small_slices):
 
 
 def test_stopped_fan_out_sends_nothing_when_its_flag_bit_is_reused(town, small_slices):
-    """The next flight has the same bit."""
+    """The next fan-out uses the same bit in the table of alerts that are still to be sent."""
     peers = town.crowd(4)
     town.deliver(a_revision("a"))
     town.turn()
@@ -109,7 +112,10 @@ def test_stopped_fan_out_sends_nothing_when_its_flag_bit_is_reused(town, small_s
 
 
 def test_reused_flag_bit_sends_nothing_to_sessions_of_the_stopped_fan_out(town, small_slices):
-    """Rows that the ended flight had not reached are not sent the alert of the next one."""
+    """The next fan-out uses the same bit.
+
+    Sessions that only the stopped fan-out concerned are not sent the new alert.
+    """
     peers = town.crowd(6)
     town.deliver(a_revision("a"))
     town.turn()

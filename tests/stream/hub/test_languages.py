@@ -71,7 +71,7 @@ def test_alert_with_at_most_one_language_is_sent_unchanged_to_all(town, encoded)
 
 
 def test_cancel_is_sent_in_one_language_to_all(town, encoded):
-    """Its reason has one language (LA4)."""
+    """The reason of a cancel has only one language (LA4)."""
     peers = [town.join(wanted=wants("fr")), town.join(wanted=wants("iu"))]
     town.publish(WARNING)
     town.publish(a_cancel(reason="Fini"))
@@ -80,7 +80,10 @@ def test_cancel_is_sent_in_one_language_to_all(town, encoded):
 
 
 def test_changed_language_applies_to_alerts_that_are_not_sent_yet(town, small_slices):
-    """An alert that was sent is not sent again; an alert in flight is sent in the new language (LA2, R2)."""
+    """An alert that was sent is not sent again.
+
+    An alert whose fan-out is still running is sent in the new language (LA2, R2).
+    """
     peers = [town.join(metres, wanted=wants("fr")) for metres in range(6)]
     town.deliver(WARNING)
     town.turn()
@@ -103,7 +106,7 @@ def test_language_is_chosen_separately_for_each_revision(town):
 
 
 def test_alerts_in_several_languages_are_sent_in_one_write(town):
-    """Each alert is sent in that of its languages that the session wants most (LA3)."""
+    """Each alert is sent in the one of its languages that the session prefers (LA3)."""
     wanted = [wants(), wants("fr"), wants("de", "fr"), wants("it")]
     peers = [town.join(metres, wanted=each) for metres, each in enumerate(wanted * 2)]
     for peer in peers:
@@ -130,7 +133,7 @@ def test_alerts_in_several_languages_are_sent_in_one_write(town):
 
 
 def test_session_that_is_no_longer_slow_is_sent_its_preferred_language(town):
-    """The filter counts for alerts that are sent after a pause, too (LA3)."""
+    """The language also applies to alerts that are sent after a pause (LA3)."""
     peer = town.join(wanted=wants("fr"))
     town.hub.slowed(peer.row, town.clock.now())
     town.publish(WARNING)

@@ -8,7 +8,10 @@ from geocast.matching.filters import Filter
 
 
 def test_new_session_inherits_no_delivery_flags_from_a_disconnected_one():
-    """The next session in the row is sent the live alerts, and is no recipient of alerts that it was not sent (R2)."""
+    """The new session has the same row (place in the hub's tables).
+
+    It is sent the live alerts, and is no recipient of alerts that only the old session was sent (R2).
+    """
     town = Town(capacity=1)
     first = town.join(0)
     town.publish(a_revision())
@@ -26,7 +29,7 @@ def test_new_session_inherits_no_delivery_flags_from_a_disconnected_one():
 
 
 def test_session_that_disconnects_during_a_fan_out_is_sent_nothing(small_slices):
-    """The next session in its row is outside the area and is sent nothing either."""
+    """A new session with the same row (place in the hub's tables) is outside the area and is sent nothing either."""
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())
@@ -41,7 +44,10 @@ def test_session_that_disconnects_during_a_fan_out_is_sent_nothing(small_slices)
 
 
 def test_session_that_replaces_another_during_a_fan_out_is_sent_the_alert_once(small_slices):
-    """`reply_with_owed` sends it, and the flight, which has the row in its list, does not."""
+    """`reply_with_owed` sends the alert to the new session.
+
+    The fan-out, which has the session's row in its list, does not.
+    """
     town = Town(capacity=6)
     *_, leaver = town.crowd(6)
     town.deliver(a_revision())

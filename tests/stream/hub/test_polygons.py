@@ -51,7 +51,7 @@ def test_place_outside_a_polygon_but_within_its_reach_is_sent_the_alert(town):
 
 
 def test_session_that_moves_into_the_polygon_is_sent_the_alert_once(town):
-    """It is not sent the alert again on the way back (R3)."""
+    """When the session leaves and enters again, the alert is not sent again (R3)."""
     walker = town.join(900)
     town.publish(of_shapes(NEAR))
     for metres in (600, 400, 600, 400):
@@ -60,7 +60,7 @@ def test_session_that_moves_into_the_polygon_is_sent_the_alert_once(town):
 
 
 def test_revision_with_another_polygon_reaches_sessions_in_it_and_recipients(town):
-    """Sessions inside the new one and recipients are sent it; all of them are sent the cancel (R1, R4)."""
+    """Sessions inside the new polygon and recipients get the revision, and later all of them the cancel (R1, R4)."""
     first, second = town.join(0), town.join(2_000)
     town.publish(of_shapes(NEAR))
     town.publish(of_shapes(polygon(1_900, 2_100), revision=2))
@@ -72,7 +72,7 @@ def test_revision_with_another_polygon_reaches_sessions_in_it_and_recipients(tow
 
 
 def test_client_with_an_old_revision_is_sent_the_current_one_wherever_it_is(town):
-    """It is sent the revision wherever it is (R5)."""
+    """The client named the old revision in `holding` (R5)."""
     town.publish(of_shapes(NEAR), of_shapes(NEAR, revision=2))
     assert town.join(5_000, holding={"a-1": 1}).received() == ["welcome", "a-1/2"]
 
@@ -87,7 +87,7 @@ def test_session_inside_several_shapes_of_an_alert_is_sent_it_once(town):
 
 
 def test_expired_polygon_contains_no_place(town):
-    """It is in no index (E1)."""
+    """The expired polygon is in no index (E1)."""
     town.publish(of_shapes(NEAR))
     town.clock.advance(3_600)
     town.sweep()

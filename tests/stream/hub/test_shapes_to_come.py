@@ -19,7 +19,7 @@ def of_shapes(*shapes, **changes):
 
 
 def test_alert_of_unknown_shape_is_sent_only_to_clients_that_have_it_already(town):
-    """No session is inside it: not those that are here, nor those that move or come later (LogG3)."""
+    """No session counts as inside the shape, not even one that moves or connects later (LogG3)."""
     inside, holder = town.join(0), town.join(0, holding={"a-1": 1})
     town.publish(of_shapes(OtherShape(MULTIPOLYGON)))
     town.move(inside, 10)

@@ -5,7 +5,7 @@ from support.fakes import a_cancel, a_revision
 
 
 def test_slow_session_is_sent_only_newest_revisions_when_it_can_be_written_again(town):
-    """It is sent the newest revisions, in one write (E3)."""
+    """The newest revisions are sent in one write (E3)."""
     slow, other = town.crowd(2)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision(), a_revision("a-2", severity="extreme"))
@@ -34,7 +34,7 @@ def test_write_that_leaves_unsent_bytes_pauses_the_session(town, small_slices):
 
 
 def test_session_that_becomes_slow_again_during_its_catch_up_is_paused_again(town):
-    """The bytes that `on_drained` writes may stay unsent, too (hub, Rule 1)."""
+    """The bytes that `on_drained` writes may stay unsent as well (hub, Rule 1)."""
     [slow] = town.crowd(1)
     slow.full = True
     town.publish(a_revision("a-1"))
@@ -59,7 +59,7 @@ def test_session_that_was_slow_is_not_sent_alerts_that_ended_meanwhile(town):
 
 
 def test_session_that_recovers_during_a_fan_out_is_sent_the_alert_once(town, small_slices):
-    """Its bit was cleared, so the flight does not send the alert again (R2)."""
+    """`on_drained` sends the alert and removes the session from the fan-out (R2)."""
     *_, slow = peers = town.crowd(6)
     town.hub.slowed(slow.row, town.clock.now())
     town.deliver(a_revision())
@@ -83,7 +83,7 @@ def test_session_that_replaces_a_slow_one_is_not_slow(town):
 
 
 def test_slow_session_that_moved_away_is_not_sent_the_alert_when_it_recovers(town):
-    """Only its current places count (R1)."""
+    """Only the session's current places count (R1)."""
     [slow] = town.crowd(1)
     town.hub.slowed(slow.row, town.clock.now())
     town.publish(a_revision())

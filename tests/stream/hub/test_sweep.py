@@ -11,7 +11,7 @@ from geocast.wire.frames import PING
 
 
 def test_session_is_closed_when_its_token_expires(town):
-    """It ends with 4401 within a second, unless the client has sent a fresh token (T6)."""
+    """The session ends with 4401 within a second, unless the client has sent a new token (T6)."""
     deadline = town.clock.monotonic + 60
     ending, renewed = (town.join(rights=FakeRights(deadline=deadline)) for _ in range(2))
     town.clock.advance(59.9)
@@ -25,7 +25,7 @@ def test_session_is_closed_when_its_token_expires(town):
 
 
 def test_session_that_is_slow_for_30_s_without_a_break_is_closed(town):
-    """It is closed with 4420 (W4)."""
+    """The session is closed with 4420 (W4)."""
     slow, pausing = town.crowd(2)
     for peer in (slow, pausing):
         town.hub.slowed(peer.row, town.clock.now())
@@ -75,7 +75,7 @@ def test_connection_without_a_write_for_one_heartbeat_is_pinged(town):
 
 
 def test_session_about_to_be_sent_an_alert_is_not_pinged(town):
-    """It is sent an alert in one of the next turns (W8)."""
+    """The session is sent an alert in one of the next turns (W8)."""
     first, second = town.crowd(2)
     town.clock.advance(25)
     town.hub.deliver(a_revision(), town.clock.now())
@@ -87,7 +87,7 @@ def test_session_about_to_be_sent_an_alert_is_not_pinged(town):
 
 @pytest.mark.parametrize("heartbeat_s", [25, 40, 55])
 def test_times_until_ping_and_drop_follow_the_configured_heartbeat(heartbeat_s):
-    """It is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte came (W8)."""
+    """A session is pinged after `heartbeat_s` without a write, and dropped 35 s later if no byte has arrived (W8)."""
     town = Town(heartbeat_s=heartbeat_s)
     (quiet,) = town.crowd(1)
     town.clock.advance(heartbeat_s - 0.1)
@@ -105,7 +105,7 @@ def test_times_until_ping_and_drop_follow_the_configured_heartbeat(heartbeat_s):
 
 
 def test_client_that_only_listens_is_pinged_before_it_would_be_dropped(town):
-    """A session that is sent alerts all the time is never idle, and no byte comes from it (W8)."""
+    """A session that is sent alerts all the time is never idle, and no byte arrives from its client (W8)."""
     (listener,) = town.crowd(1)
     for n in range(8):
         town.clock.advance(10)
@@ -118,7 +118,7 @@ def test_client_that_only_listens_is_pinged_before_it_would_be_dropped(town):
 
 
 def test_pings_beyond_the_limit_wait_for_the_next_periodic_check(town, monkeypatch):
-    """A sweep writes at most PINGS of them."""
+    """Each check writes at most PINGS pings."""
     monkeypatch.setattr(hub, "PINGS", 4)
     peers = town.crowd(10)
     town.clock.advance(25)

@@ -38,7 +38,7 @@ def test_session_with_several_places_inside_is_sent_the_alert_once(town):
 
 
 def test_each_session_is_sent_alerts_in_its_wire_format(town):
-    """One encoded frame serves all sessions of a format (S6)."""
+    """All sessions of a format are sent the same encoded frame (S6)."""
     peers = [town.join(wire=wire) for wire in (JSON, MSGPACK, JSON, MSGPACK)]
     town.publish(a_revision())
     assert [peer.writes[-1][0] for peer in peers] == [0x81, 0x82, 0x81, 0x82]
@@ -46,7 +46,7 @@ def test_each_session_is_sent_alerts_in_its_wire_format(town):
 
 
 def test_each_wire_format_is_sent_as_long_as_a_session_uses_it(town):
-    """Sessions of each of the four streams come and go (S7)."""
+    """One session of each of the four formats leaves, and another one stays (S7)."""
     peers = [town.join(wire=wire) for wire in WIRES for _ in range(2)]
     town.publish(a_revision())
     for peer in peers[::2]:
@@ -63,7 +63,7 @@ def test_filter_stops_all_but_extreme_alerts(town):
 
 
 def test_revision_reaches_recipients_that_moved_away_or_filter_it_out(town):
-    """No recipient is left with an old version; they come after the sessions inside (R1)."""
+    """No recipient is left with an old revision. Recipients outside are written after the sessions inside (R1)."""
     gone, filtered, inside = town.crowd(3)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -77,7 +77,7 @@ def test_revision_reaches_recipients_that_moved_away_or_filter_it_out(town):
 
 
 def test_cancel_is_sent_only_to_recipients_of_the_alert(town):
-    """Recipients are sent it wherever they are now, and whatever their filter (R4)."""
+    """Recipients are sent the cancel wherever they are now, and whatever their filter is (R4)."""
     gone, inside = town.crowd(2)
     town.publish(a_revision())
     town.move(gone, FAR_AWAY)
@@ -99,7 +99,7 @@ def test_revision_that_follows_a_cancel_is_not_sent(town):
 
 
 def test_test_alerts_are_sent_only_to_sessions_with_the_test_scope(town):
-    """For all others such an id is unknown, in `holding` and `ack` too (R6)."""
+    """For all other sessions the id of a test alert is unknown, also in `holding` and `ack` (R6)."""
     tester, other = town.join(rights=FakeRights(may_test=True)), town.join(holding={"t-1": 1, "t-2": 1})
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="exercise"))
     claiming = town.join(holding={"t-1": 1})
@@ -111,7 +111,7 @@ def test_test_alerts_are_sent_only_to_sessions_with_the_test_scope(town):
 
 
 def test_test_alert_named_in_hello_is_ignored_without_the_test_scope(town):
-    """When the session may see the alert, it is sent the alert like any other (R6)."""
+    """When the session gets the scope, it is sent the alert like any other session (R6)."""
     early = town.join(holding={"t-1": 1})
     town.publish(a_revision("t-1", status="test"))
     late = town.join(holding={"t-1": 1})
@@ -121,7 +121,7 @@ def test_test_alert_named_in_hello_is_ignored_without_the_test_scope(town):
 
 
 def test_session_that_loses_the_test_scope_is_sent_no_more_test_alerts(town):
-    """A session that gains the scope is sent the live tests (R6)."""
+    """A session that gets the scope back is sent the live test alerts (R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"))
     town.set_rights(peer, may_test=False)
@@ -134,7 +134,7 @@ def test_session_that_loses_the_test_scope_is_sent_no_more_test_alerts(town):
 
 
 def test_recipient_that_regains_the_test_scope_is_sent_missed_revisions_and_cancels(town):
-    """It is sent newer revisions and cancels wherever it is (R1, R6)."""
+    """The recipient is sent newer revisions and cancels wherever it is (R1, R6)."""
     peer = town.join(rights=FakeRights(may_test=True))
     town.publish(a_revision("t-1", status="test"), a_revision("t-2", status="test"))
     town.set_rights(peer, may_test=False)
