@@ -68,7 +68,7 @@ def test_endpoint_of_a_listed_push_service_is_allowed(url, service):
     ],
 )
 def test_endpoint_of_an_unlisted_service_or_of_wrong_form_is_refused(url):
-    """So are URLs that could be read in two ways (rule WPR3)."""
+    """URLs that could be read in two ways are refused, too (rule WPR3)."""
     assert SERVICES.allowed(url) is None
 
 

@@ -59,7 +59,7 @@ class Notes:
         return PushResponse(self.outcome, self.outcome.value, self.retry_after_s)
 
     def answer_all(self, outcome):
-        """End all requests under way, and all later ones, with this outcome."""
+        """End all requests in progress, and all later ones, with this outcome."""
         self.outcome = outcome
         for wait in self.waits:
             if not wait.done():
@@ -82,7 +82,7 @@ class Away(MemoryDevices):
         return await super().put(device, was, **more)
 
     async def note(self, lines):
-        """Write lines, unless the store is unavailable."""
+        """Write delivery records, unless the store is unavailable."""
         if self.away:
             raise StoreUnavailable("away")
         return await super().note(lines)
@@ -127,7 +127,7 @@ class Process:
         await turns()
 
     async def passes(self, seconds):
-        """Let time pass, and sweep."""
+        """Let time pass, then run the periodic check."""
         self.clock.advance(seconds)
         await self.waking.sweep()
         await turns()
@@ -168,7 +168,7 @@ async def test_device_is_reminded_once_three_days_before_its_registration_ends()
 
 
 async def test_reminder_that_was_not_sent_is_pushed_again():
-    """It is pushed a minute later, or when the device is idle again (rule WPR9)."""
+    """The reminder is pushed a minute later, or when the device has no other request in progress (rule WPR9)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.BUSY
@@ -180,7 +180,7 @@ async def test_reminder_that_was_not_sent_is_pushed_again():
 
 
 async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
-    """They take no more memory than a single registration (rule WPR9)."""
+    """Repeated registrations use no more memory than one (rule WPR9)."""
     process = Process()
     for day in range(5):
         process.clock.advance(86_400)
@@ -197,7 +197,7 @@ async def test_daily_registrations_of_a_device_do_not_add_reminders_or_timers():
 
 
 async def test_device_is_forgotten_when_its_registration_ends():
-    """Its row, its record and its lines are gone (rule WPR9)."""
+    """The device's row in memory, its stored record and its delivery records are deleted (rule WPR9)."""
     process = Process()
     await process.register()
     await process.passes(LEASE_MS / 1000 - 1)
@@ -211,7 +211,7 @@ async def test_device_is_forgotten_when_its_registration_ends():
 
 @pytest.mark.parametrize("is_here", [False, True])
 async def test_device_of_revoked_token_stored_by_another_process_is_forgotten_when_read(is_here):
-    """By then the process that has the shard has already checked its own devices (rules WPR9, BA3)."""
+    """This process has already checked all its other devices for revoked tokens (rules WPR9, BA3)."""
     process = Process()
     if is_here:
         await process.register()
@@ -226,7 +226,7 @@ async def test_device_of_revoked_token_stored_by_another_process_is_forgotten_wh
 
 
 async def test_device_whose_token_key_is_unknown_is_pushed_to_until_tokens_are_rechecked():
-    """Another process may have fetched the key first, from a URL; a reload decides (rule WPR9)."""
+    """Another process may have fetched the key from its URL earlier. The check after a reload decides (rule WPR9)."""
     process = Process()
     process.standing["device"] = None
     await process.register()
@@ -237,7 +237,7 @@ async def test_device_whose_token_key_is_unknown_is_pushed_to_until_tokens_are_r
 
 
 async def test_device_gets_test_alerts_only_until_its_token_expires():
-    """It gets all other alerts until its lease ends (rule R6)."""
+    """The device gets all other alerts until its registration ends (rule R6)."""
     process = Process()
     await process.register(may_test=True, expires_at_ms=NOON_MS + 60_000)
     await process.reads(a_revision("test", status="test"))
@@ -249,7 +249,7 @@ async def test_device_gets_test_alerts_only_until_its_token_expires():
 
 
 async def test_most_severe_waiting_alert_is_pushed_first():
-    """A cancel goes before an alert of its severity, and nothing goes before the request under way (rule WPO1)."""
+    """A cancel is pushed before an alert of equal severity. A request in progress is not interrupted (rule WPO1)."""
     process = Process()
     await process.register()
     await process.reads(a_revision("off", severity="severe"))
@@ -284,7 +284,7 @@ async def test_requests_beyond_the_limit_of_a_push_host_wait():
 
 
 async def test_push_is_recorded_as_maybe_sent_before_its_request():
-    """Its outcome is noted afterwards (rule WPS2)."""
+    """The outcome is recorded after the request (rule WPS2)."""
     process = Process()
     await process.register()
     process.client.outcome = None
@@ -303,7 +303,7 @@ async def test_push_is_recorded_as_maybe_sent_before_its_request():
 
 
 async def test_pushes_are_sent_while_the_store_is_unavailable_and_recorded_later():
-    """Twice is better than never (rule WPS4)."""
+    """An alert that a phone gets twice is better than one that it misses (rule WPS4)."""
     process = Process()
     await process.register()
     process.store.away = True
@@ -320,9 +320,9 @@ async def test_pushes_are_sent_while_the_store_is_unavailable_and_recorded_later
 
 
 async def test_pushes_accepted_by_their_service_are_counted_once():
-    """Only revisions that a service took count, not cancels.
+    """Only revisions count, not cancels.
 
-    Counts that the log could not take are given to it again (rule H7).
+    If the log can't store the counts, they are handed to it again later (rule H7).
     """
     process, counted = Process(), []
 
@@ -350,7 +350,7 @@ async def test_pushes_accepted_by_their_service_are_counted_once():
 
 
 async def test_outcome_of_a_push_is_stored_before_the_push_is_counted():
-    """So a push that is repeated after a kill is not counted again (rules H7, WPS2)."""
+    """Otherwise a push that is repeated after a kill would be counted twice (rules H7, WPS2)."""
     process = Process()
     await process.register()
     await process.reads(a_revision())
@@ -366,7 +366,7 @@ async def test_outcome_of_a_push_is_stored_before_the_push_is_counted():
 
 
 async def test_stored_device_that_cannot_be_decrypted_is_left_in_store_and_counted():
-    """So is a record whose push service is not allowed any more (rule WPS4)."""
+    """A stored device whose push service is no longer allowed is left and counted, too (rule WPS4)."""
     process = Process()
     await process.register()
     [device] = process.store._memory.devices.values()
@@ -389,7 +389,7 @@ async def test_what_is_over_is_true_only_for_alerts_that_are_not_live():
 
 
 async def test_later_record_of_a_push_in_one_transaction_replaces_the_earlier():
-    """Both lines are written in one transaction (rule WPS2)."""
+    """Both delivery records are written in one transaction (rule WPS2)."""
     store = MemoryDevices()
     await store.put(StoredDevice(b"d", b"o", b"e", b"s", 9, b""), None)
     recorder = DeliveryJournal(store, StaticShards())
@@ -400,7 +400,7 @@ async def test_later_record_of_a_push_in_one_transaction_replaces_the_earlier():
 
 
 async def test_pause_of_old_endpoint_does_not_apply_to_new_endpoint():
-    """The end of the old pause does not end a new one either (rule WPO2)."""
+    """The end of the old pause does not end a pause of the new endpoint either (rule WPO2)."""
     process = Process()
     await process.register()
     process.client.outcome = PushOutcome.REFUSED
@@ -487,7 +487,7 @@ def at(host, name):
 
 
 async def test_hosts_without_a_successful_push_get_only_the_spare_slots():
-    """Even many unknown hosts leave all slots to known hosts.
+    """Even many such hosts leave all other slots to hosts with a successful push.
 
     When they answer, all their devices get the alert (rule HD2).
     """
@@ -522,7 +522,7 @@ async def test_devices_of_one_owner_use_few_slots_and_all_get_the_alert():
 
 
 async def test_host_with_a_successful_push_is_still_trusted_after_a_restart():
-    """A few stored records say so, and the phones of the host are served at once (rule HD2)."""
+    """A few stored device records say that the host works, so its phones need not wait (rule HD2)."""
     process = Process("*.example")
     for number in range(4 * MARKS):
         await process.register(f"device-{number}", endpoint=at("good", number))

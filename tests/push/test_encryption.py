@@ -57,7 +57,7 @@ def test_decrypted_record_equals_the_encrypted_one(keyring, record):
 
 
 def test_encrypted_record_contains_no_plain_text(keyring):
-    """Not the endpoint, cells, `sub` or keys (rule WPM4)."""
+    """The endpoint, the cells, the `sub` and the keys are all encrypted (rule WPM4)."""
     sealed = keyring.seal(RECORD, b"device", UNTIL_MS)
     for word in (RECORD.sub, RECORD.id, *RECORD.cells, "fcm.googleapis.com", "fire_structure"):
         assert word.encode() not in sealed
@@ -104,7 +104,7 @@ def test_first_key_encrypts_and_every_key_decrypts():
 
 
 def test_digest_depends_on_the_key_the_kind_and_each_value():
-    """It also depends on where one value ends and the next begins (rule WPP2)."""
+    """The digest also depends on where one value ends and the next begins (rule WPP2)."""
     one, other = (parse_push_keys(a_file(1), "file") for _ in range(2))
     digests = [
         one.digest("device", "a", "b"),
@@ -119,7 +119,7 @@ def test_digest_depends_on_the_key_the_kind_and_each_value():
 
 
 def test_record_fields_of_a_later_release_are_ignored():
-    """A record is a map, as log entries are (rule LogG6)."""
+    """A record is a map of named fields, as log entries are (rule LogG6)."""
     import msgpack
 
     later = msgpack.unpackb(RECORD.packed()) | {"quiet_hours": [22, 7]}

@@ -76,7 +76,7 @@ class Service:
 
 
 def test_request_has_the_given_headers_and_the_length_of_its_body():
-    """Fields are lines of their own (RFC 9112, 3)."""
+    """Each header is a line of its own (RFC 9112, 3)."""
     asked = request("push.example:8443", "/a?b=c", {"TTL": "60", "Topic": "t"}, b"body")
     assert asked == (
         b"POST /a?b=c HTTP/1.1\r\nHost: push.example:8443\r\nTTL: 60\r\nTopic: t\r\nContent-Length: 4\r\n\r\nbody"
@@ -96,7 +96,7 @@ def test_request_has_the_given_headers_and_the_length_of_its_body():
     ],
 )
 def test_connection_is_reused_after_a_complete_answer(certificate, answer, pieces):
-    """Answers may come in any pieces; small bodies are skipped."""
+    """Answers may arrive in any pieces, and short bodies are skipped."""
     service = Service(certificate, answer, CREATED, pieces=pieces)
     assert service.ask(2) == [201, 201]
     assert service.asked[0].startswith(b"POST /x?y HTTP/1.1\r\nHost: localhost\r\n")
@@ -123,7 +123,10 @@ def test_three_requests_share_one_connection(certificate):
     ],
 )
 def test_connection_with_ambiguous_end_of_answer_is_not_reused(certificate, answer):
-    """Unrequested bytes, and answers without a known end, close the connection; the next request gets a new one."""
+    """Bytes that were not requested, and answers without a known end, close the connection.
+
+    The next request gets a new one.
+    """
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([201, 201], 2)
 
@@ -147,13 +150,13 @@ def test_connection_with_ambiguous_end_of_answer_is_not_reused(certificate, answ
     ],
 )
 def test_connection_is_closed_after_an_invalid_answer(certificate, answer, error):
-    """The bytes that are read are bounded, and the next request gets a new connection."""
+    """The number of bytes that are read is limited, and the next request gets a new connection."""
     service = Service(certificate, answer, CREATED)
     assert (service.ask(2), service.connections) == ([error, 201], 2)
 
 
 async def test_connection_is_closed_if_the_caller_gives_up(certificate):
-    """A late answer can't be taken for that of another request."""
+    """A late answer could be mistaken for that of another request."""
     service = Service(certificate, b"")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate.crt, certificate.key)
@@ -169,7 +172,7 @@ async def test_connection_is_closed_if_the_caller_gives_up(certificate):
 
 @pytest.mark.parametrize("answer", [CREATED, b"HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nabc"])
 def test_connection_that_was_idle_too_long_is_closed(certificate, monkeypatch, answer):
-    """The service may have dropped it, or the rest of an answer never comes."""
+    """The service may have dropped the connection, or the rest of an answer never arrives."""
     monkeypatch.setattr(http1, "KEPT_S", 0.0)
 
     async def tidy(connections):
@@ -183,7 +186,7 @@ def test_connection_that_was_idle_too_long_is_closed(certificate, monkeypatch, a
 
 
 async def test_number_of_idle_connections_is_limited_and_hosts_without_any_are_forgotten(certificate, monkeypatch):
-    """The connection that has waited longest is closed (rule HD14)."""
+    """The connection that has been idle longest is closed (rule HD14)."""
     monkeypatch.setattr(http1, "MAX_KEPT", 2)
     service = Service(certificate, *[CREATED] * 3)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -62,7 +62,7 @@ def send(service, *, host="localhost", private=("localhost",), times=1, within_s
     ],
 )
 def test_outcome_of_a_push_follows_from_the_status_of_the_answer(service, said, outcome, status):
-    """A head of more than 16 KiB is invalid, and the push may have been taken."""
+    """An answer with a head of more than 16 KiB is invalid; the service may still have accepted the push."""
     service.answers = [said]
     [answer] = send(service)
     assert (answer.outcome, answer.status) == (outcome, status)
@@ -94,7 +94,7 @@ def test_retry_after_is_read_as_seconds_or_date(text, seconds):
 
 
 def test_connection_is_reused_for_the_next_push(service):
-    """Three pushes share one connection (rule WPO5)."""
+    """Three pushes use one connection (rule WPO5)."""
     service.always = 204
     assert [each.status for each in send(service, times=3)] == ["204"] * 3
     assert service.connections == 1
@@ -119,7 +119,7 @@ def test_fake_push_service_leaves_no_open_connections_to_later_tests(certificate
 
 
 def test_invalid_certificate_ends_the_connection_before_a_request_is_sent(service):
-    """So does a certificate for another name (rule WPO4)."""
+    """A certificate for another name ends the connection, too (rule WPO4)."""
     [answer] = send(service, trusted=False)
     assert (answer.outcome, answer.status) == (PushOutcome.AWAY, "no connection")
     assert service.statuses == {}
@@ -179,7 +179,7 @@ def test_request_has_only_the_headers_that_push_services_need(service):
 
 
 class Resolver:
-    """A resolver in place of the system's: names in `stuck` wait for the test, names in `gone` don't exist."""
+    """Replaces the system's resolver: lookups of names in `stuck` wait for the test, names in `gone` don't exist."""
 
     def __init__(self, monkeypatch):
         self.asked, self.gone = [], set()
@@ -197,14 +197,14 @@ class Resolver:
 
 @pytest.fixture
 def resolver(monkeypatch):
-    """Return a resolver, and check at the end that no lookup is under way."""
+    """Return a resolver, and check at the end that no lookup is in progress."""
     resolver = Resolver(monkeypatch)
     yield resolver
     resolver.release.set()
 
 
 async def test_dns_lookups_that_never_end_do_not_delay_other_hosts(resolver):
-    """Each has a thread of its own; beyond a bound, lookups fail at once (rules HD2, HD14)."""
+    """Each lookup has a thread of its own. Beyond a limit, lookups fail at once (rules HD2, HD14)."""
     names = _Names(())
     stuck = [asyncio.ensure_future(names.addresses(f"stuck-{n}", 443)) for n in range(http_client.LOOKUPS - 1)]
     assert await names.addresses("good.example", 443) == ["192.0.9.1"]
@@ -235,7 +235,7 @@ async def test_earlier_addresses_of_a_host_are_used_when_a_new_lookup_fails(reso
 
 
 async def test_host_without_an_address_is_looked_up_again_each_time(resolver):
-    """The name may exist by then."""
+    """The host may have got an address in the meantime."""
     names = _Names(())
     resolver.gone.add("new.example")
     with pytest.raises(socket.gaierror):

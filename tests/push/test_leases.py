@@ -30,10 +30,7 @@ def redis(tmp_path_factory):
 
 
 class LeaseCluster:
-    """The processes that share a store, and their clocks, which the test sets.
-
-    The clock of Redis also runs by itself.
-    """
+    """Processes that share a store, and their clocks, which the test sets. The clock of Redis runs by itself."""
 
     def __init__(self, redis):
         self.prefix = uuid.uuid4().hex
@@ -58,7 +55,10 @@ class LeaseCluster:
 
 
 class Process:
-    """A process that shares the store. Its leases are real; as the owner of shards it only records what is loaded."""
+    """A process that shares the store.
+
+    Its leases are real. As the owner of shards (groups of devices) it only records which shards were loaded.
+    """
 
     def __init__(self, store):
         self.store = store
@@ -70,7 +70,7 @@ class Process:
 
     @property
     def held(self):
-        """The shards that the process holds."""
+        """The shards whose lease the process has."""
         return set(self.shards.terms)
 
     @property
@@ -100,7 +100,7 @@ class Process:
 
 
 async def settled(*processes):
-    """Have all processes renew until none has more than its share and every shard is held."""
+    """Have all processes renew their leases until each shard has a process and no process has too many."""
     while True:
         pauses = [await each.turn() for each in processes]
         if HUNGRY_S not in pauses and sum(len(each.held) for each in processes) == SHARDS:
@@ -129,7 +129,7 @@ def with_cluster(test):
 
 @with_cluster
 async def test_single_process_takes_all_shards(cluster):
-    """It takes them at once, and renews 3 s later (rule WPN1)."""
+    """The process takes all shards (groups of devices) at once, and renews the leases 3 s later (rule WPN1)."""
     one = cluster.process()
     assert await one.turn() == RENEW_S
     assert len(one.sends) == len(one.has) == SHARDS
@@ -139,7 +139,7 @@ async def test_single_process_takes_all_shards(cluster):
 @pytest.mark.parametrize("number", [2, 3, 5])
 @with_cluster
 async def test_shards_are_divided_evenly_among_the_processes(cluster, number):
-    """Each has at most ⌈64 / processes⌉, whenever it started, and no shard has two holders (rule WPN1)."""
+    """Each process has at most ⌈64 / processes⌉ shards, whenever it started. No shard has two processes (rule WPN1)."""
     processes = []
     for _ in range(number):
         processes.append(cluster.process())
@@ -151,7 +151,7 @@ async def test_shards_are_divided_evenly_among_the_processes(cluster, number):
 
 @with_cluster
 async def test_surplus_shards_are_freed_one_at_a_time_after_their_requests_have_ended(cluster):
-    """Until then no other process takes the shard, and nothing new is sent (rule WPN1)."""
+    """Until the requests have ended, no other process takes the shard, and nothing new is sent (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one)
     await other.turn()
@@ -180,7 +180,7 @@ async def test_surplus_shards_are_freed_one_at_a_time_after_their_requests_have_
 
 @with_cluster
 async def test_shards_of_a_dead_process_are_taken_over_when_their_leases_end(cluster):
-    """The processes that are left renew just then (rules WPN1, WPN2)."""
+    """The remaining processes renew their leases just at that time (rules WPN1, WPN2)."""
     one, other, dead = cluster.process(), cluster.process(), cluster.process()
     await settled(one, other, dead)
     cluster.pass_by(LEASE_S - RENEW_S)
@@ -194,7 +194,7 @@ async def test_shards_of_a_dead_process_are_taken_over_when_their_leases_end(clu
 
 @with_cluster
 async def test_process_that_stops_releases_its_shards_at_once(cluster):
-    """Nobody waits for a lease to end (rule WPN1)."""
+    """Other processes need not wait until the leases end (rule WPN1)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     await other.shards.stop()
@@ -222,7 +222,10 @@ async def test_pushes_of_a_shard_stop_two_seconds_before_its_lease_ends(cluster)
 
 @with_cluster
 async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
-    """It sends nothing when it wakes up, learns of the loss by its next renewal, and gets a new share (rule WPN1)."""
+    """When the process wakes up, it sends nothing.
+
+    Its next renewal reports the loss, and it gets other shards (rule WPN1).
+    """
     paused, other = cluster.process(), cluster.process()
     await settled(paused, other)
     before = paused.held
@@ -241,7 +244,7 @@ async def test_process_suspended_beyond_its_lease_loses_its_shards(cluster):
 
 @with_cluster
 async def test_each_new_lease_of_a_shard_has_a_greater_number(cluster):
-    """They rise even if the store has lost the lease before, as after a failover (rule WPN1)."""
+    """The numbers rise even if the store has lost the previous lease, as after a failover (rule WPN1)."""
     one, other, third = cluster.process(), cluster.process(), cluster.process()
     await settled(one)
     cluster.pass_by(LEASE_S + 0.1)
@@ -254,7 +257,7 @@ async def test_each_new_lease_of_a_shard_has_a_greater_number(cluster):
 
 @with_cluster
 async def test_loading_a_shard_is_tried_again_after_the_store_was_unavailable(cluster):
-    """The next renewal loads them; the leases are kept meanwhile (rule DevS8)."""
+    """The next renewal loads the shard. The process keeps the lease meanwhile (rule DevS8)."""
     one = cluster.process()
     one.away = True
     with pytest.raises(StoreUnavailable):
@@ -267,7 +270,7 @@ async def test_loading_a_shard_is_tried_again_after_the_store_was_unavailable(cl
 
 @with_cluster
 async def test_process_gives_up_a_shard_whose_write_was_refused(cluster):
-    """It is let go of once, as after a renewal that says so (rule WPN1)."""
+    """The shard is given up once, as after a renewal that reports the loss of the lease (rule WPN1)."""
     one = cluster.process()
     await settled(one)
     one.shards.refused([3, 4])
@@ -288,7 +291,7 @@ def wiped(cluster):
 
 @with_cluster
 async def test_processes_keep_their_shards_when_the_store_has_lost_its_data(cluster):
-    """Each knows that it has to put its devices back, and takes no shard of the other (rule WPN2)."""
+    """Each process knows that it has to restore its devices, and takes no shard of the other process (rule WPN2)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -308,7 +311,7 @@ async def test_processes_keep_their_shards_when_the_store_has_lost_its_data(clus
 
 @with_cluster
 async def test_no_shard_changes_its_process_soon_after_the_store_was_unreachable(cluster):
-    """Otherwise the first process to reach Redis again would take all shards (Rule 5)."""
+    """If shards could change at once, the first process to reach Redis again would take all of them (Rule 5)."""
     one, other = cluster.process(), cluster.process()
     await settled(one, other)
     terms = dict(one.shards.terms), dict(other.shards.terms)
@@ -334,7 +337,7 @@ async def test_no_shard_changes_its_process_soon_after_the_store_was_unreachable
 @pytest.mark.slow
 @with_cluster
 async def test_running_processes_divide_the_shards_by_themselves(cluster):
-    """They use the machine's clock, as in production."""
+    """The processes use the machine's clock, as in production."""
     processes = [cluster.process() for _ in range(2)]
     for each in processes:
         each.shards = LeasedShards(each.store, SystemClock())

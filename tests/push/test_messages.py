@@ -27,7 +27,7 @@ def told(entry, body_bytes=messages.BODY_BYTES, *, signed=False):
 
 
 def test_push_contains_the_message_of_the_stream_and_the_time():
-    """The message of the stream gets a `now` (rule WPT1)."""
+    """The message is that of the stream, with a field `now` (rule WPT1)."""
     entry = a_revision()
     message = told(entry)
     assert message.pop("now") == "2026-01-31T12:00:00.000Z"
@@ -41,7 +41,7 @@ def test_push_of_a_cancel_contains_its_reason():
 
 
 def test_alert_too_long_for_a_push_is_shortened():
-    """A cut alert has what a notification shows, and the id to fetch the rest (rule WPT1)."""
+    """A shortened alert has what a notification shows, and the id for fetching the rest (rule WPT1)."""
     entry = long_alert(headline="ö" * 140)
     message = told(entry)
     whole = frames.alert_map(entry)
@@ -56,7 +56,7 @@ def test_alert_too_long_for_a_push_is_shortened():
 
 @pytest.mark.parametrize("letter", ["x", "ö", "語", "🔥", '"'])
 def test_headline_is_shortened_to_fit_a_small_push_body(letter):
-    """After 413, 921 bytes of text are left; the headline gets what the other members leave."""
+    """After an answer 413, a push has 921 bytes of text. The headline gets what the other fields leave."""
     entry = long_alert(headline=letter * 140, id="i" * 128)
     message = told(entry, messages.SMALL_BODY_BYTES)
     assert message["cut"] is True

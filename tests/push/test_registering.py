@@ -178,7 +178,7 @@ def test_registration_with_cells_of_resolution_5_to_9_is_accepted(resolution):
 
 @with_listener()
 async def test_expiration_time_of_subscription_shortens_the_registration(listener):
-    """Browsers send the member, mostly as null (rule WPR4)."""
+    """Browsers send the field, mostly as null (rule WPR4)."""
     assert (await listener.put(subscribed(expirationTime=None))).status_code == 201
     soon = listener.clock.wall_ms + 5_000
     answer = await listener.put(subscribed(expirationTime=float(soon)))
@@ -302,7 +302,7 @@ def test_registration_with_an_invalid_body_is_refused(body, expected):
 
 @with_listener()
 async def test_answer_to_an_invalid_registration_lists_all_violations(listener):
-    """One answer is enough to correct the body (rules WPR3, WPR4, P9)."""
+    """With one answer, the sender can correct the whole body (rules WPR3, WPR4, P9)."""
     body = changed(subscription={"endpoint": "http://x", "keys": {"p256dh": "A", "auth": "ä"}}, places=[{"cell": "x"}])
     assert [pointer for _, pointer in wrong(await listener.put(body))] == [
         "/subscription/endpoint",
@@ -363,7 +363,7 @@ async def test_registration_beyond_max_devices_is_refused(listener):
 
 @with_listener(store=FullStore())
 async def test_registration_that_cannot_be_stored_is_answered_with_503(listener):
-    """The answer is 503, and no device is used that a restart would lose (rules WPR10, WPS4)."""
+    """The process does not use a device that a restart would lose (rules WPR10, WPS4)."""
     answer = await listener.put()
     assert (answer.status_code, slug(answer)) == (503, "store-unavailable")
     assert len(listener.waking.devices) == 0
@@ -392,7 +392,7 @@ async def test_registration_checks_the_token_before_the_device_id_and_the_body(l
 
 @with_listener()
 async def test_token_revoked_while_the_body_arrives_registers_no_device(listener):
-    """A slow body can't outlast a reload, be it a revocation or a removed key (rules WPR9, BA3)."""
+    """Token and key are checked again after the body, so a slow body can't evade a reload (rules WPR9, BA3)."""
 
     async def slowly(keys, revoked):
         data = json.dumps(BODY).encode()

@@ -29,13 +29,13 @@ def have(lane, outcome, owner, now_s=0.0, **more):
 
 
 def fail(lane, now_s, outcome=AWAY):
-    """End the smallest number of requests with failures that halves a lane."""
+    """End just enough requests with failures to halve the request limit of a host."""
     for owner in range(BAD):
         have(lane, outcome, owner, now_s)
 
 
 def closed():
-    """Return a lane that was closed at 7 s."""
+    """Return the lane (request limit) of a host that was suspended at 7 s."""
     lane = ServiceLimit("push.example", "push.example")
     for second in range(8):
         fail(lane, float(second))
@@ -43,7 +43,7 @@ def closed():
 
 
 def a_lane(**more):
-    """Return a new lane."""
+    """Return a new lane (request limit of a host)."""
     return ServiceLimit("push.example", "*.example", **more)
 
 
@@ -84,7 +84,7 @@ def test_wait_doubles_with_each_failure_up_to_five_minutes():
     ],
 )
 def test_wait_follows_retry_after_but_ends_before_the_alert_does(outcome, said, left_s, waits):
-    """A `Retry-After` counts from 1 to 600 s, with one more try before the alert ends (rule HD19)."""
+    """A `Retry-After` of 1 to 600 s is obeyed, and one more attempt is made before the alert ends (rule HD19)."""
     assert wait_s(outcome, 7, said, left_s, 0.5) == waits
 
 
@@ -99,7 +99,10 @@ def test_wait_is_zero_after_success_or_413():
 
 
 def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
-    """A host that hangs or is slow takes few slots; after a pause without pushes its lane starts again (rule HD2)."""
+    """A host that hangs or is slow gets few slots.
+
+    After a time without pushes, the limit starts low again (rule HD2).
+    """
     lane = a_lane()
     assert lane.free(0.0) == FIRST
     have(lane, SENT, "slow", took_s=service_limits.QUICK_S + 1)
@@ -115,7 +118,7 @@ def test_request_limit_of_a_host_starts_low_and_grows_with_each_quick_push():
 
 
 def test_host_without_a_successful_push_gets_few_requests_until_its_first_success():
-    """Failures of an unknown host don't close its lane (rule HD2)."""
+    """Failures of such a host don't suspend it (rule HD2)."""
     lane = a_lane(named=False)
     for owner in range(10 * BAD):
         have(lane, AWAY, owner, float(owner), served=False)
@@ -125,7 +128,7 @@ def test_host_without_a_successful_push_gets_few_requests_until_its_first_succes
 
 
 def test_one_owner_can_take_only_a_limited_number_of_slots():
-    """No owner can take all slots (rule HD2)."""
+    """Slots are the requests that may run at a time. No owner of devices can take all of them (rule HD2)."""
     slots = Slots(3, of_one=2)
     for _ in range(2):
         assert slots.allows("one")
@@ -140,7 +143,7 @@ def test_one_owner_can_take_only_a_limited_number_of_slots():
 
 @pytest.mark.parametrize("outcome", [BUSY, AWAY, MAYBE])
 def test_five_failures_in_a_row_halve_the_request_limit_at_most_once_a_second(outcome):
-    """Failures halve the lane (rule WPO2)."""
+    """The test fails requests of different owners at 0, 0.9 and 1 s (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0, outcome)
     assert lane.width == AT_MOST // 2
@@ -182,7 +185,7 @@ def test_failures_of_devices_whose_last_push_failed_do_not_lower_the_limit(outco
 
 @pytest.mark.parametrize("outcome", [REFUSED, FAILED, PushOutcome.GONE, PushOutcome.LARGE])
 def test_answers_about_a_single_endpoint_do_not_lower_the_request_limit(outcome):
-    """These are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
+    """The answers are refusals, 404, 410, 413, 500 and 507 (rules WPO2, HD2)."""
     lane = a_lane()
     for device in range(50):
         have(lane, outcome, device, float(device))
@@ -190,7 +193,7 @@ def test_answers_about_a_single_endpoint_do_not_lower_the_request_limit(outcome)
 
 
 def test_hundred_successes_raise_the_request_limit_by_one_up_to_its_maximum():
-    """The successes count in a row, or between failures too few to count (rule WPO2)."""
+    """Single failures between the successes make no difference (rule WPO2)."""
     lane = a_lane()
     fail(lane, 0.0)
     for device in range(GOOD):
@@ -227,7 +230,7 @@ def test_any_answer_ends_the_suspension_of_a_host_with_a_limit_of_one(outcome):
 
 
 def test_late_failures_do_not_delay_the_next_test_of_a_suspended_host():
-    """A hundred requests that were under way when the lane closed don't count as tests (rule WPO2)."""
+    """Requests that were in progress when the host was suspended don't count as tests of the host (rule WPO2)."""
     lane = a_lane()
     for _ in range(50):
         lane.start()
@@ -240,7 +243,7 @@ def test_late_failures_do_not_delay_the_next_test_of_a_suspended_host():
 
 
 def test_suspended_host_is_tested_first_with_devices_whose_last_push_succeeded():
-    """After a while any device may test the host, so new phones are served too (rule HD2)."""
+    """After a while any device may test the host, so that new phones get pushes, too (rule HD2)."""
     lane = closed()
     assert (lane.has_room(8.0, served=True), lane.has_room(8.0, served=False)) == (True, False)
     assert lane.has_room(8.0 + service_limits.GRACE_S, served=False)

@@ -16,7 +16,7 @@ EVERY = range(SHARDS)
 
 
 def lines(process):
-    """Return the stored lines of the only device."""
+    """Return revision and state of the stored delivery records of the only device."""
     [told] = process.store._memory.lines.values()
     return [(line.number, line.state) for line in told.values()]
 
@@ -31,7 +31,7 @@ async def letting_go_of_what_is_under_way(process):
 
 
 def test_each_shard_belongs_to_exactly_one_worker():
-    """A shard belongs to the worker with its number modulo the workers (rule WPN1)."""
+    """Shard n (a group of devices) belongs to the worker with the number n modulo the number of workers (rule WPN1)."""
     for workers in (1, 2, 3, 64):
         held = [set(StaticShards(worker, workers).terms) for worker in range(workers)]
         assert set().union(*held) == set(EVERY)
@@ -40,7 +40,7 @@ def test_each_shard_belongs_to_exactly_one_worker():
 
 
 async def test_process_sends_nothing_after_it_has_given_up_the_shard():
-    """Its devices are gone from the process and unchanged in the store (rule WPN1)."""
+    """The devices of the shard are no longer in the process, and unchanged in the store (rule WPN1)."""
     process = Process()
     await process.register()
     await process.waking.let_go(EVERY)
@@ -53,7 +53,7 @@ async def test_process_sends_nothing_after_it_has_given_up_the_shard():
 
 
 async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
-    """So the next owner sends nothing twice (rule WPN1)."""
+    """Otherwise the next process with the shard would send the alert again (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -66,7 +66,7 @@ async def test_answer_that_arrives_while_the_shard_is_given_up_is_recorded():
 
 
 async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_shard(monkeypatch):
-    """The line was written before the request (rules WPN1, WPS3)."""
+    """The delivery record was written before the request (rules WPN1, WPS3)."""
     monkeypatch.setattr("geocast.push.device_manager.LET_GO_S", 0.0)
     process = Process()
     await process.register()
@@ -81,7 +81,7 @@ async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_
 
 
 async def test_process_without_the_shard_reports_how_many_pushes_will_follow():
-    """It counts by the stored lines and by what the device says it holds (rules WPN2, R8)."""
+    """It takes into account the stored delivery records, and the alerts that the device says it has (rules WPN2, R8).."""
     process = Process()
     await process.register()
     for entry in (a_revision("told"), a_revision("held"), a_revision("new")):
@@ -122,7 +122,7 @@ async def test_changes_by_other_processes_to_devices_are_applied():
 
 
 async def test_device_that_registers_while_its_shard_is_given_up_leaves_with_it():
-    """If it stayed, it would be sent alerts by its outdated registration (rule WPN1)."""
+    """If the device stayed in the process, it would be sent alerts for an outdated registration (rule WPN1)."""
     process = Process()
     await process.register()
     letting_go = await letting_go_of_what_is_under_way(process)
@@ -136,7 +136,10 @@ async def test_device_that_registers_while_its_shard_is_given_up_leaves_with_it(
 
 
 async def test_write_that_succeeded_without_confirmation_is_applied_in_memory():
-    """A DELETE that was answered with 503 was done all the same, so the device gets no more pushes (rule WPR10)."""
+    """A DELETE was answered with 503, but the store has deleted the device.
+
+    So the device gets no more pushes (rule WPR10).
+    """
     process = Process()
     await process.register()
     [device] = process.waking.devices

@@ -48,7 +48,7 @@ def known(name, **more):
 
 
 async def all_of(store, shards=EVERY):
-    """Return all that a store has: device -> the device and its lines by alert."""
+    """Return everything in a store: device -> the device and its delivery records by alert."""
     return {
         each.device: (each, {told.alert: told for told in lines})
         async for batch in store.load(shards)
@@ -57,7 +57,7 @@ async def all_of(store, shards=EVERY):
 
 
 async def assert_has(store, *expected):
-    """Assert that a store has exactly these devices, each with its lines, by all ways to read them."""
+    """Assert that each way to read a store finds exactly these devices, each with its delivery records."""
     found = {each.device: (each, {told.alert: told for told in lines}) for each, *lines in expected}
     assert await all_of(store) == found
     for each, told in found.values():
@@ -102,7 +102,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_stored_device_is_read_back_unchanged(self, store):
-        """All ways to read it return it (rules DevS1, DevS9)."""
+        """All ways to read the device return it (rules DevS1, DevS9)."""
         a, b = device("a"), device("b", sealed=bytes(5_000), owner="other")
         await put(store, a, b)
         await assert_has(store, (a,), (b,))
@@ -123,7 +123,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_new_registration_of_device_starts_without_delivery_records(self, store):
-        """Lines of the old registration are ignored (rules DevS4, DevS6)."""
+        """Delivery records of the old registration are ignored (rules DevS4, DevS6)."""
         a, new, newer = (device("a", secret=secret) for secret in (None, "new", "newer"))
         await put(store, a)
         await store.note([line("a", "x")])
@@ -139,7 +139,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_device_replaces_another_device_with_the_same_endpoint(self, store):
-        """The other device is forgotten with its lines (rules DevS1, WPR8)."""
+        """The other device and its delivery records are forgotten (rules DevS1, WPR8)."""
         a, b = device("a", endpoint="one"), device("b", endpoint="one")
         await put(store, a)
         await store.note([line("a", "x")])
@@ -152,7 +152,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_put_based_on_an_outdated_version_is_refused(self, store):
-        """The result is CHANGED, whichever member changed (rule DevS2)."""
+        """The result is CHANGED, whichever field has changed (rule DevS2)."""
         a, newer = device("a"), device("a", sealed=b"newer")
         assert await store.put(newer, a) == Put(PutResult.CHANGED)
         await assert_has(store)
@@ -164,7 +164,10 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_new_device_beyond_the_limit_of_its_owner_or_of_the_store_is_refused(self, store):
-        """A replaced device makes room, and a stored device may be put again (rules DevS2, WPR6, WPR10)."""
+        """A device that replaces another one is accepted.
+
+        A stored device may be stored again (rules DevS2, WPR6, WPR10).
+        """
         limits = Limits(owned=2, devices=3)
         a, b, c = device("a"), device("b"), device("c")
         for each in (a, b):
@@ -190,7 +193,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_forgetting_a_device_deletes_it_and_its_delivery_records(self, store):
-        """A device that is not there counts as forgotten (rule DevS3)."""
+        """A device that does not exist counts as forgotten (rule DevS3)."""
         await put(store, *(device(name) for name in "abc"))
         await store.note([line("a", "x"), line("b", "x"), line("c", "x")])
         await store.forget([known("a"), known("b"), known("none")])
@@ -208,7 +211,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_newest_delivery_record_of_a_device_and_alert_replaces_older_ones(self, store):
-        """Lines count in their order, in one call too (rule DevS5)."""
+        """Delivery records count in their order, also within one call (rule DevS5)."""
         await put(store, device("a"))
         maybe = line("a", "x", 2, State.MAYBE)
         assert not await store.note([line("a", "x"), line("a", "y"), maybe, line("a", "y", state=None)])
@@ -225,7 +228,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_purge_removes_delivery_records_of_alerts_that_are_over(self, store):
-        """An alert that was revised may live longer than a line says."""
+        """An alert that was revised may live longer than its delivery record says."""
         await put(store, device("a"))
         await store.note([line("a", "x", ends_at_ms=5), line("a", "y", ends_at_ms=5), line("a", "z", ends_at_ms=6)])
         assert await store.purge(EVERY, 5, lambda alert: alert != digest("y")) == 1
@@ -233,7 +236,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_load_yields_each_device_once_across_batches(self, store):
-        """This holds for all shards and for some of them (rule DevS9)."""
+        """The test loads all shards (groups of devices) at once, in two halves and one by one (rule DevS9)."""
         names = [f"{number:04}" for number in range(2 * BATCH + 1)]
         await put(store, *(device(name) for name in names))
         await store.note([line(name, "x") for name in names])
@@ -281,7 +284,7 @@ class SharedContract(Contract):
 
     @with_other
     async def test_follow_yields_changes_made_by_other_processes_in_order(self, store, other):
-        """The changes have their notes; the store's own changes are left out (rule DevS10)."""
+        """Each change has the note that its process gave. The store's own changes are left out (rule DevS10)."""
         before = device("a")
         await store.put(before, None, note=b"of store")
         await other.put(device("b"), None, note=b"first")
@@ -307,15 +310,15 @@ class SharedContract(Contract):
 
 
 class FencedContract(SharedContract):
-    """The tests of the rules for shards that are held for a term."""
+    """The tests of the rules for shards (groups of devices) that a process has for a term, the time of one lease."""
 
     @abc.abstractmethod
     async def begin_term(self, store, shard):
-        """Begin a new term of a shard and return its number."""
+        """Begin a new term (lease) of a shard and return its number."""
 
     @with_store
     async def test_delivery_record_written_under_an_outdated_lease_is_refused(self, store):
-        """Lines of other shards in the same call are written (rule DevS7)."""
+        """Records of other shards (groups of devices) in the same call are written (rule DevS7)."""
         await put(store, device("a"), device("b"))
         a, b = shard_of(digest("a")), shard_of(digest("b"))
         assert a != b

@@ -125,7 +125,7 @@ async def test_devices_and_delivery_records_survive_crash_of_redis(server):
     ],
 )
 async def test_redis_configured_so_that_devices_can_be_lost_is_refused(tmp_path, options, message):
-    """A Redis that is fit for a log is fit for devices (rule K1, ADR 5)."""
+    """The requirements are those of a log in Redis (rule K1, ADR 5)."""
     with RedisServer(tmp_path / "redis", **options) as server:
         with pytest.raises(ConfigError) as caught:
             await RedisDevices(server.url).start()
@@ -162,7 +162,7 @@ async def test_documented_rights_of_redis_user_suffice_for_all_operations(server
 
 
 async def test_redis_that_stops_syncing_to_disk_grants_no_lease(server):
-    """The lease could be forgotten (rules WPN1, DevS8)."""
+    """Redis could forget the lease (rules WPN1, DevS8)."""
     async with opened(server.url) as store:
         assert (await store.lease("somebody", {}, may_take=True)).numbers
         server.command("CONFIG", "SET", "appendfsync", "no")
@@ -225,7 +225,7 @@ async def test_store_works_as_soon_as_redis_is_reachable_after_start(server):
 
 
 async def test_full_redis_refuses_new_devices_but_can_forget_devices(server):
-    """It is configured with `noeviction` (rules DevS8, WPS4)."""
+    """Redis is configured with `noeviction` (rules DevS8, WPS4)."""
     async with opened(server.url) as store:
         await put(store, device("a"))
         server.command("CONFIG", "SET", "maxmemory", "1")
@@ -257,7 +257,7 @@ async def test_write_that_reaches_too_few_replicas_raises_store_unavailable(serv
 
 
 async def test_one_of_two_devices_stored_at_once_with_one_endpoint_keeps_it(shared):
-    """The devices may be put by different processes (rule WPR8)."""
+    """The two devices may be stored by different processes (rule WPR8)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         for number in range(20):
@@ -269,7 +269,7 @@ async def test_one_of_two_devices_stored_at_once_with_one_endpoint_keeps_it(shar
 
 
 async def test_second_of_two_concurrent_changes_of_a_device_is_refused(shared):
-    """Its caller has to read the device again (rule DevS2)."""
+    """The caller of the refused change has to read the device again (rule DevS2)."""
     url = fresh(shared)
     async with opened(url) as one, opened(url) as other:
         await put(one, device("a"))
@@ -279,7 +279,7 @@ async def test_second_of_two_concurrent_changes_of_a_device_is_refused(shared):
 
 
 async def test_follow_yields_none_if_changes_were_missed_and_continues(shared):
-    """More changes came than are kept (rule DevS10)."""
+    """Redis no longer has some of the changes (rule DevS10)."""
     url = fresh(shared)
     async with opened(url) as store, opened(url) as other:
         await put(other, device("a"))
@@ -310,7 +310,7 @@ async def test_follow_yields_changes_made_while_redis_was_unreachable(server):
 
 
 async def held(store):
-    """Take all shards and return their terms."""
+    """Take all shards and return the number of the lease of each."""
     return (await store.lease("somebody", {}, may_take=True)).numbers
 
 
@@ -364,7 +364,7 @@ async def test_restore_of_lost_devices_does_not_overwrite_newer_ones(shared):
 
 
 async def test_restore_under_an_outdated_lease_is_refused(shared):
-    """It is refused like a line (rules DevS7, DevS12)."""
+    """The device is refused like a delivery record under an outdated lease (rules DevS7, DevS12)."""
     async with opened(fresh(shared)) as store:
         terms = await held(store)
         await store.release("somebody", terms, leaving=True)
@@ -375,7 +375,7 @@ async def test_restore_under_an_outdated_lease_is_refused(shared):
 
 
 async def test_failover_to_a_replica_counts_as_loss_of_data(tmp_path):
-    """A replica that Sentinel promotes has the confirmed writes and the leases, but may lack others (rule DevS12)."""
+    """The promoted replica has the confirmed writes and the leases, but other writes may be missing (rule DevS12)."""
     with trio(tmp_path) as (servers, sentinels):
         async with opened(sentinel_url(sentinels), replicas=1) as store:
             terms = await held(store)

@@ -42,7 +42,7 @@ class TestSqliteDevices(Contract):
 
 
 class TestSqliteDevicesOfSeveral(SharedContract):
-    """The rules of the port on a file of several processes with one supervisor; its shards have no terms (DevS7)."""
+    """The rules of the port on a file that several workers of a supervisor share; shards have no leases (DevS7)."""
 
     def new(self, tmp_path):
         self.path = tmp_path / "devices.db"
@@ -161,7 +161,7 @@ async def test_forgotten_device_leaves_no_trace_in_the_database_files(tmp_path):
 
 
 async def test_follow_yields_none_if_its_reader_falls_behind(tmp_path, monkeypatch):
-    """Some changes of other processes are not kept any more (rule DevS10)."""
+    """Some changes of other processes are no longer kept (rule DevS10)."""
     monkeypatch.setattr("geocast.push.devicestore.sqlite.CHANGES", 3)
     store, other = (SqliteDevices(tmp_path / "devices.db", alone=False) for _ in range(2))
     await store.start()
