@@ -123,7 +123,7 @@ def test_parse_time_subtracts_the_utc_offset(naive, minutes):
 
 
 def test_deadline_is_a_time_of_the_monotonic_clock():
-    """So a change of the wall clock does not move the deadline (protocol, section 3)."""
+    """A change of the wall clock does not move the deadline (protocol, section 3)."""
     assert Now(1_000, 50.0).deadline(3_500) == 52.5
     assert Now(1_000, 50.0).deadline(0) == 49.0
 

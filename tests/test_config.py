@@ -125,7 +125,7 @@ def test_settings_without_keys_need_dev_mode(tmp_path):
 
 @pytest.mark.parametrize("option", ["stream", "api", "metrics"])
 def test_dev_mode_refuses_to_listen_on_addresses_other_than_loopback(option, tmp_path):
-    """This holds with and without keys (rule T7)."""
+    """Such an address is refused with and without keys (rule T7)."""
     public = Address("0.0.0.0", 8765)
     with pytest.raises(ConfigError, match=rf"^--{option} 0\.0\.0\.0:8765 is not a loopback address"):
         settings(**{option: public}).check()

@@ -95,7 +95,7 @@ class ModelPeer(FakePeer):
 
 
 def opened(message):
-    """Return the message with the content of its proof in the usual members, if it has a proof."""
+    """Return the message with the content of its proof in the usual fields, if it has a proof."""
     if "proof" not in message:
         return message
     said = json.loads(message["proof"]["form"])
@@ -508,9 +508,9 @@ class Geocast(RuleBasedStateMachine):
     @precondition(has_news)
     @rule(seconds=WAITS_S, hours_off=HOURS_OFF, again=st.booleans())
     def wait_for_a_sweep(self, seconds, hours_off, again):
-        """Let time pass, change the wall clock perhaps, and sweep.
+        """Let time pass, perhaps change the wall clock, and run the periodic check of the hub.
 
-        The clock may be corrected at a second sweep before any turn.
+        The clock may be corrected, and the check run again, before the next turn of the fan-out.
         """
         self.wait(seconds)
         for hours in hours_off or [self.skew_ms // HOUR_MS]:
@@ -607,7 +607,7 @@ def _list(items):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Make the hub's limits small, so that few sessions fill a slice and few alerts use up the bits."""
+    """Make the hub's limits small. Then few sessions fill a batch of the fan-out, and few alerts use up its 64 bits."""
     for name, number in {"SLICE": 1, "NEAREST": 2, "FLIGHTS": 3, "FLIGHTS_BELOW_EXTREME": 2}.items():
         monkeypatch.setattr(fanout, name, number)
 

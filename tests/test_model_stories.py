@@ -15,7 +15,7 @@ class Story(Geocast):
         return self.phones[-1]
 
     def goes(self, phone):
-        """Disconnect a phone; its row becomes free."""
+        """Disconnect a phone; its row (place in the hub's tables) becomes free."""
         self.leaves(phone)
         self.sweep()
 
@@ -45,7 +45,10 @@ def story(small):  # noqa: F811
 
 
 def test_unknown_alert_named_in_hello_is_remembered_for_30_s_of_its_own_session(story):
-    """The time of an earlier session with the same row and the same `holding` does not count (Rule 5, the last row)."""
+    """An earlier session had the same row (place in the hub's tables) and the same `holding`.
+
+    Its time does not count (Rule 5, the last row of the table).
+    """
     story.goes(story.comes(ABROAD, a=1))
     story.waits(20.0)
     phone = story.comes(ABROAD, a=1)
@@ -69,7 +72,7 @@ def test_unknown_alert_named_in_hello_does_not_count_for_the_next_session(story)
 
 
 def test_newer_revision_that_one_client_has_does_not_count_for_the_next_session(story):
-    """A session may hold a revision from a node that is ahead of this one (Rule 5, "node behind"; Rule 1)."""
+    """A client may have a revision from a node that is ahead of this one (Rule 5, "node behind"; Rule 1)."""
     story.publishes()
     story.revises()
     story.reads()

@@ -35,7 +35,7 @@ def broken(now_ms=NOON_MS, opened=None, ends_at=None, **changes):
 
 
 def test_missing_keys_of_call_category_have_documented_defaults():
-    """A call keeps the keys that it needs (rule RO3; docs/reference/call-rules.md, Policy)."""
+    """A call stores the values that it needs (rule RO3; docs/reference/call-rules.md, Policy)."""
     terms = IN_FORCE.calls["arrest"].terms("public")
     assert dataclasses.asdict(terms) == {
         "title": "Cardiac arrest",
@@ -107,7 +107,7 @@ def test_defaults_table_does_not_apply_to_calls():
 
 
 def test_category_of_both_alerts_and_calls_is_refused():
-    """It stops the start (rule RO1)."""
+    """A node with such a policy does not start (rule RO1)."""
     [problem] = told(LEAST.replace("arrest", "flood"))
     assert problem.endswith("flood is a category of alerts and of calls")
 
@@ -120,7 +120,10 @@ def test_built_in_policy_has_no_calls(name):
 
 @pytest.mark.parametrize("category", ["flood", "gossip", "", "john_doe_5550100"])
 def test_error_about_an_unknown_call_category_does_not_repeat_it(category):
-    """So is a category of alerts. Without a category, age and expiry are not checked (rules RO1, RY2, H9, P9)."""
+    """A category of alerts is refused, too.
+
+    Without a valid category, age and expiry are not checked (rules RO1, RY2, H9, P9).
+    """
     [violation] = IN_FORCE.call_violations(
         dataclasses.replace(FINE, category=category, occurred_at=NOON_MS - HOUR_MS), NOON_MS
     )
@@ -155,7 +158,7 @@ def test_age_and_expiry_of_a_call_follow_the_rules_of_alerts(changes, expected):
 
 
 def test_new_content_of_a_call_is_checked_by_the_policy_when_it_was_opened():
-    """This holds even if calls of the category may no longer be opened (rules RO2, RO3)."""
+    """New content is accepted even if calls of the category may no longer be opened (rules RO2, RO3)."""
     then, ends_at = Lasting(7_200, 7_200), NOON_MS + 60_000
     old = {"category": "gone", "occurred_at": NOON_MS - 7_000_000, "takes_default": False}
     assert broken(opened=then, ends_at=ends_at, expires_at=ends_at, **old) == []

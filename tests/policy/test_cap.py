@@ -115,7 +115,7 @@ def test_event_named_in_several_languages_matches_in_any_of_them():
 
 
 def test_event_on_ignore_list_is_ignored_even_if_its_code_is_mapped():
-    """`[cap] ignore` counts first, for every kind of mapping (rule P13)."""
+    """`[cap] ignore` takes precedence over every kind of mapping (rule P13)."""
     in_force = claiming(["event:tornado warning"], a=["SAME:TOR"])
     assert in_force.ignores([TORNADO])
     assert not in_force.ignores([replace(TORNADO, event="Tornado")])

@@ -36,7 +36,7 @@ def desk():
 
 
 def details(answer):
-    """Return pointer, detail and members of each violation."""
+    """Return pointer, detail and other fields of each violation."""
     return [(each.pointer, each.detail, dict(each.members)) for each in answer[1].violations]
 
 
@@ -103,7 +103,7 @@ def test_area_of_polygon_includes_its_buffer(radius_m, buffer_m):
 
 
 def test_large_area_without_confirmation_is_refused(desk):
-    """The answer has the size as text and as members (rule P23)."""
+    """The answer gives the size both in its text and in fields of its own (rule P23)."""
     answer = desk.publish(area=TWO)
     assert slugs(answer) == (422, "area-unconfirmed", [("area-unconfirmed", "/area")])
     [(_, detail, members)] = details(answer)
@@ -126,7 +126,7 @@ def test_alert_with_confirmed_area_is_published_and_area_is_part_of_its_content(
 
 
 def test_unneeded_confirmation_is_refused(desk):
-    """So a desk can't send confirmations with every request (rule A21)."""
+    """Otherwise a desk could send confirmations with every request (rule A21)."""
     many = {"area_km2": 1e9, "text": ["name", "address"]}
     assert slugs(desk.publish(confirm=many)) == (
         422,
@@ -239,7 +239,7 @@ def test_missing_confirmations_are_listed_with_other_violations(desk):
 
 
 def test_invalid_field_is_not_checked_for_confirmation(desk):
-    """Neither the text nor its confirmation is checked then (rule P9)."""
+    """If the text or its confirmation is invalid, neither is compared with the other (rule P9)."""
     assert slugs(desk.publish(headline=ADDRESS, confirm={"text": "address"}))[2] == [("invalid-value", "/confirm/text")]
     assert slugs(desk.publish(headline="", confirm={"text": ["address"]}))[2] == [("invalid-value", "/headline")]
     assert slugs(desk.cancel(reason=ADDRESS, approval=None))[2] == [
@@ -313,7 +313,10 @@ def test_confirmation_is_stored_in_the_log_entry():
 
 
 def test_policy_configures_the_text_detector(tmp_path):
-    """It has own patterns, allowed literals and the region of telephone numbers, or no detector at all (rule TX2)."""
+    """A policy may have its own patterns, allowed literals and a region for telephone numbers.
+
+    It may also turn the detector off (rule TX2).
+    """
     own = loaded(
         tmp_path,
         'text_region = "CH"\ntext_allow = ["www.city.example"]\ntext_patterns = { units = [\'\\bRTW \\d+\\b\', "x*"] }',
@@ -359,7 +362,7 @@ def test_policy_with_radius_limits_too_far_apart_gives_a_warning():
 
 
 def test_policy_that_has_been_used_equals_a_fresh_one():
-    """A reload compares policies to see whether anything changed (rule BA2)."""
+    """A reload compares the old policy with the new one to see whether anything has changed (rule BA2)."""
     used, fresh = Policy.model_validate(a_policy().model_dump()), a_policy()
     assert used.pii is not None
     assert used == fresh

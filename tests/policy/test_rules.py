@@ -110,7 +110,7 @@ def test_error_about_an_unknown_category_does_not_repeat_it(category):
 
 
 def test_valid_alert_has_no_violations():
-    """These are the facts that the tests of this module change (section 3)."""
+    """The other tests of this module change the facts of this alert (section 3)."""
     assert broken() == []
 
 
@@ -207,7 +207,7 @@ def test_revision_to_a_category_too_short_lived_for_the_current_end_is_refused(e
 
 
 def test_error_of_revision_after_max_age_was_lowered_suggests_a_cancel():
-    """The same as for another category, and the text says what to do (rule P6)."""
+    """The type of the error is that for a shorter-lived category. Its text says what to do (rule P6)."""
     [violation] = briefer().violations(dataclasses.replace(FINE, occurred_at=NOON_MS - 1_000), NOON_MS, a_revision())
     assert violation.detail == (
         "alerts of this category end at occurred_at + 600 s at the latest, and the current revision ends later: "
@@ -248,7 +248,7 @@ def test_alert_that_would_live_less_than_the_minimum_is_refused(age_ms, expires_
 
 @pytest.mark.parametrize(("left_ms", "expected"), [(60_000, []), (59_999, [("expiry-out-of-range", "/category")])])
 def test_revision_that_would_live_less_than_the_minimum_is_refused(left_ms, expected):
-    """Otherwise a series of revisions in an alert's last second could reveal who is where (rule P6)."""
+    """Otherwise a series of revisions in an alert's last second could reveal where subscribers are (rule P6)."""
     occurred_at = NOON_MS + left_ms - 600_000
     current = a_revision(occurred_at=occurred_at, expires_at=NOON_MS + 1)
     claims = {"occurred_at": occurred_at, "approved_at": NOON_MS, "current": current}
@@ -256,7 +256,7 @@ def test_revision_that_would_live_less_than_the_minimum_is_refused(left_ms, expe
 
 
 def test_first_revision_may_expire_at_any_time():
-    """Only later revisions are bound by a current one (rule P6)."""
+    """Only later revisions have to end with the current one or later (rule P6)."""
     assert broken(expires_at=NOON_MS + 1) == []
 
 
@@ -299,7 +299,7 @@ def test_large_limit_in_detail_is_written_in_digits():
 
 
 def test_all_violations_are_listed_in_the_order_of_the_rules():
-    """Not only the first one (rule P9, and section 4)."""
+    """The answer does not end with the first violation (rule P9, and section 4)."""
     worst = {
         "threat": "individual",
         "approved_at": NOON_MS - 3 * HOUR_MS,
@@ -345,7 +345,7 @@ INPUTS = ("category", "threat", "occurred_at", "expires_at", "approved_at", "rad
     ids=lambda names: "+".join(sorted(names)),
 )
 def test_rule_with_missing_input_is_not_checked(missing):
-    """All other rules are, for every combination of missing inputs (rule P9)."""
+    """All other rules are checked, for every combination of missing inputs (rule P9)."""
     worst = {
         "category": "robbery",
         "threat": "individual",
@@ -366,7 +366,7 @@ def test_rule_with_missing_input_is_not_checked(missing):
 
 
 def test_approval_of_a_cancel_before_the_incident_or_in_future_is_refused():
-    """It must not be before `occurred_at` or in the future (rule P3)."""
+    """The same rule holds for an alert (rule P3)."""
     judge = BUILT_IN.approval_violations
     assert judge(NOON_MS, NOON_MS, NOON_MS) == []
     assert [v.slug for v in judge(NOON_MS - 1, NOON_MS, NOON_MS)] == ["not-approved"]
@@ -456,7 +456,7 @@ def test_invalid_policy_file_is_reported_in_one_line(tmp_path, text, expected):
     ids=range(3),
 )
 def test_unknown_key_is_reported_first_with_suggestion(tmp_path, text, key, nearest):
-    """It comes before errors that may follow from it, such as a missing `categories` (rule K1)."""
+    """The unknown key comes before errors that it may have caused, such as a missing `categories` (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text)
     assert str(caught.value).endswith(f"{key}: is not a key of a policy{nearest}")

@@ -18,7 +18,7 @@ from geocast.policy.shares import Shares, Starts, Turns
     steps=st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from(["take", "give back", "fail"])), max_size=60),
 )
 def test_request_is_refused_exactly_when_a_subjects_share_or_the_total_is_used_up(bound, share, steps):
-    """A model counts the places that are held; a block that has ended, also by an error, holds none (rule HD6)."""
+    """A model counts the places in use. A `with` block that has ended, even by an error, uses no place (rule HD6)."""
     shares = Shares("things", bound, share)
     held = {subject: [] for subject in "abcde"}
     for subject, step in steps:
@@ -58,7 +58,10 @@ def test_places_stored_outside_the_process_count_towards_the_share(own, all_of_t
 
 
 def test_waiting_requests_of_one_subject_do_not_delay_another_subject():
-    """A subject has two of eight turns. Its other requests wait in order, or are refused beyond its share (Rule 6)."""
+    """A subject may have two of eight requests running.
+
+    Its other requests wait in order, or are refused beyond its share (Rule 6).
+    """
 
     async def main():
         turns, go, at_work = Turns("works", 16, 8), asyncio.Event(), []
@@ -92,7 +95,7 @@ def test_waiting_requests_of_one_subject_do_not_delay_another_subject():
 
 
 def test_subject_whose_requests_have_ended_uses_no_memory():
-    """Its semaphore is dropped with its last turn (Rule 4)."""
+    """The subject's semaphore is dropped with its last request (Rule 4)."""
 
     async def main():
         turns = Turns("works", 16, 8)
@@ -109,7 +112,7 @@ def test_subject_whose_requests_have_ended_uses_no_memory():
 
 
 def test_requests_of_one_subject_start_in_different_turns_of_the_event_loop():
-    """Requests of other subjects begin in the same turns (Rule 7), and finished subjects take no memory (Rule 4)."""
+    """Requests of other subjects start in the same turns (Rule 7), and finished subjects use no memory (Rule 4)."""
 
     async def main():
         starts, turn, begun = Starts(), 0, []

@@ -131,7 +131,7 @@ def test_numbers_of_packages_and_of_imports_between_them_match_architecture_md()
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_modules_have_no_import_cycle(module):
-    """ARCHITECTURE.md: this also holds within a package."""
+    """ARCHITECTURE.md: modules of one package have no import cycle either."""
     assert not any(module in reachable(other) for other in imported(module)[0])
 
 
@@ -184,7 +184,7 @@ def test_core_modules_import_no_io(module):
     ],
 )
 def test_core_modules_are_among_those_checked_for_io(module):
-    """ARCHITECTURE.md: the test before this one checks these modules, among others."""
+    """ARCHITECTURE.md: `test_core_modules_import_no_io` checks these modules, among others."""
     assert module in reachable("stream.hub", "stream.session", "ingest.publish")
 
 
@@ -344,7 +344,7 @@ def test_web_library_imports_only_from_its_folder():
 
 @pytest.mark.parametrize("name", ["RequestedCircle", "Publication"])
 def test_requested_circle_is_used_only_by_modules_that_publish(name):
-    """Only the published circle goes any further (`geocast.wire.requests`, Rule 1; protocol, B4)."""
+    """All other modules see only the published circle (`geocast.wire.requests`, Rule 1; protocol, B4)."""
     users = set()
     for module, path in MODULES.items():
         for node in ast.walk(tree(path)):
@@ -425,7 +425,7 @@ def ports():
 
 
 def told_elsewhere(module, node):
-    """Return the members of a class that a base class or an implemented Protocol documents."""
+    """Return the methods and attributes of a class that a base class or an implemented Protocol documents."""
     bases = getattr(importlib.import_module(f"geocast.{module}"), node.name).__mro__[1:-1]
     of_ports = set() if is_port(node) else set().union(*(port for port in ports() if port <= members(node)))
     return of_ports | {name for name in members(node) if any(hasattr(base, name) for base in bases)}
@@ -450,7 +450,7 @@ def undocumented(module):
 
 @pytest.mark.parametrize("module", sorted(MODULES.keys() - ENTRY_POINTS))
 def test_every_public_name_has_a_docstring(module):
-    """This holds for modules, classes and functions, except for members that a base class or a Protocol documents."""
+    """Modules, classes and functions need one. Methods that a base class or a Protocol documents do not."""
     assert ast.get_docstring(tree(MODULES[module]))
     assert list(undocumented(module)) == []
 

@@ -81,7 +81,7 @@ def test_every_serve_option_is_documented(option):
 
 
 def test_every_documented_serve_option_exists():
-    """This also holds for the environment variables (section 7)."""
+    """Every documented environment variable exists, too (section 7)."""
     options = {option.opts[0] for option in OPTIONS}
     table = rows(section(document("settings.md"), "`geocast serve`"))
     documented = {found[0] for row in table if (found := re.findall(r"^`(--[a-z-]+)", row[0]))}

@@ -75,7 +75,7 @@ def machine(tmp_path):
 
 
 def test_table_of_system_packages_has_every_program_that_tests_use():
-    """Otherwise a test could be skipped although Debian has its program."""
+    """If a program were missing from the table, its tests could be skipped although Debian has the program."""
     wanted = set()
     for path in (ROOT / "tests").rglob("*.py"):
         wanted |= set(re.findall(r"""(?:which|program)\("([a-z-]+)"\)""", path.read_text("utf-8")))

@@ -81,7 +81,7 @@ async def test_unanswered_push_counts_as_maybe_sent_for_the_next_process_of_the_
 
 
 async def test_process_without_the_shard_reports_how_many_pushes_will_follow():
-    """It takes into account the stored delivery records, and the alerts that the device says it has (rules WPN2, R8).."""
+    """It considers the stored delivery records, and the alerts that the device says it has (rules WPN2, R8)."""
     process = Process()
     await process.register()
     for entry in (a_revision("told"), a_revision("held"), a_revision("new")):

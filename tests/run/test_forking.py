@@ -44,7 +44,7 @@ def told(pipe, work):
 
 
 def test_forked_process_keeps_only_the_file_descriptors_passed_to_it(pipe):
-    """It closes those of its parent, and those that its parent inherited."""
+    """The process closes the descriptors that its parent opened or inherited."""
     with open(os.devnull) as other:
         left = told(pipe, lambda: [number for number in range(3, 300) if is_open(number)])
         assert left == repr([pipe[1]])
@@ -80,12 +80,12 @@ def raises(error):
     ],
 )
 def test_forked_process_exits_with_a_status_and_never_returns(work, status):
-    """The stack frames below its own are those of its parent."""
+    """If the forked process returned, it would continue with the code of its parent."""
     assert end_of(fork("child", [], work)) == status
 
 
 def test_forked_process_unblocks_the_signals_that_its_parent_waits_for():
-    """Otherwise SIGTERM would never end it."""
+    """If SIGTERM stayed blocked, it would never end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
         pid = fork("child", [], signal.pause)
@@ -110,7 +110,7 @@ def test_forked_processes_have_different_random_numbers():
 
 
 def test_forked_process_gets_sigterm_when_its_parent_dies(pipe):
-    """Otherwise it would keep the listener from the next node."""
+    """If the process lived on, the next node could not open the listener."""
     here, there = pipe
 
     def parent():

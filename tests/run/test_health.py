@@ -56,7 +56,7 @@ def test_health_check_reports_the_answer_in_one_line(status, body, is_well, line
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 \xff\r\n\r\n"])
 def test_health_check_reports_a_non_http_reply_as_no_answer(answer):
-    """Another service has the port."""
+    """Another service listens on the port."""
     with somebody(answer) as api:
         is_well, line = health.ask(api, ready=False)
     assert not is_well
@@ -72,7 +72,7 @@ def test_health_check_of_a_silent_server_times_out(monkeypatch):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "a..b"])
 def test_health_check_reports_an_unreachable_address_as_no_answer(host):
-    """Nobody listens there, or there is no such host."""
+    """No process listens at the address, or the host does not exist."""
     is_well, line = health.ask(Address(host, a_free_port()), ready=False)
     assert not is_well
     assert line.startswith("no answer: ")

@@ -34,7 +34,7 @@ class KeySourceHarness:
         return await self.fetches[-1]
 
     async def answer(self, what):
-        """End the fetch that is under way with this set, or this error."""
+        """End the fetch in progress with this key set, or this error."""
         await turns()
         fetch = self.fetches[-1]
         fetch.set_exception(what) if isinstance(what, Exception) else fetch.set_result(what)
@@ -65,7 +65,7 @@ def play(monkeypatch):
 
 
 def test_tokens_of_unknown_keys_cause_at_most_one_fetch_in_30_s(play):
-    """A later token of an unknown key is refused at once (T8)."""
+    """A later token of an unknown key is refused at once, without a fetch (T8)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -83,7 +83,7 @@ def test_tokens_of_unknown_keys_cause_at_most_one_fetch_in_30_s(play):
 
 
 def test_fetch_requested_by_the_operator_is_made_at_once(play):
-    """A fetch under way is followed by another, since the set may have changed meanwhile (BA2)."""
+    """If a fetch is in progress, another one follows, since the key set may have changed meanwhile (BA2)."""
 
     async def scene(harness):
         harness.source.ask()
@@ -123,7 +123,7 @@ def test_key_set_is_fetched_at_regular_intervals(play):
 
 
 def test_failed_fetch_of_the_keys_is_logged_once_and_tried_again(play, caplog, monkeypatch):
-    """The last good set stays (T8)."""
+    """The last valid key set stays in use (T8)."""
     monkeypatch.setattr(key_source, "AGAIN_S", 0.001)
 
     async def scene(harness):

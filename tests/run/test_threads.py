@@ -13,7 +13,7 @@ from geocast.run.threads import LONG_S, MAX_WORKS, THREADS, Threads
 
 
 def test_event_loop_continues_while_a_thread_works():
-    """The result comes back, or the error."""
+    """The result of the work is returned, or its error is raised."""
 
     async def main():
         aside, go = Threads(), threading.Event()
@@ -29,7 +29,7 @@ def test_event_loop_continues_while_a_thread_works():
 
 
 def test_work_waits_if_all_threads_are_busy_and_is_refused_beyond_a_share():
-    """Each piece that waits starts when another ends. One subject has a quarter of them (HD6)."""
+    """Waiting work starts when other work ends. One subject may have a quarter of all waiting work (HD6)."""
 
     async def main():
         aside, go, begun = Threads(), threading.Event(), threading.Semaphore(0)
@@ -51,7 +51,7 @@ def test_work_waits_if_all_threads_are_busy_and_is_refused_beyond_a_share():
 
 
 def test_process_exits_although_threads_are_still_working():
-    """A drain waits neither for work under way nor for work that waits, since no client would get its result (HD3)."""
+    """A shutdown waits neither for running nor for waiting work, since no client would get the result (HD3)."""
     program = """
 import asyncio, threading
 from geocast.run.threads import THREADS, Threads
@@ -89,7 +89,7 @@ def test_work_of_one_thread_pool_does_not_wait_for_another_pool():
 
 
 def test_cancelled_work_that_waits_for_a_thread_is_never_started():
-    """The client has gone while the work waited (HD3)."""
+    """The client has disconnected while the work waited (HD3)."""
 
     async def main():
         aside, begun, go, done = Threads(number=1), threading.Event(), threading.Event(), []
@@ -109,7 +109,7 @@ def test_cancelled_work_that_waits_for_a_thread_is_never_started():
 
 
 def test_subject_has_to_pause_after_long_work_and_others_do_not():
-    """The pause is as long as the work took, in CPU time; short work causes none (HD3, HD6)."""
+    """The pause is as long as the CPU time of the work. Short work causes no pause (HD3, HD6)."""
 
     def compute():
         until = time.thread_time() + 2 * LONG_S

@@ -93,7 +93,7 @@ def test_schema_of_headline_agrees_with_parser(text):
 
 
 def test_schema_pattern_of_headline_is_fast_for_long_texts():
-    """A long text with an invalid end does not take long."""
+    """The texts are long and have an invalid end."""
     with cpu_limit(3):
         assert not headline_pattern().search("a" * 200_000 + "\x00")
         assert not headline_pattern().search(" " * 200_000)
@@ -259,13 +259,13 @@ def test_approval_without_a_valid_reviewer_and_time_is_refused(approval, expecte
 
 @pytest.mark.parametrize("field", ["caller", "phone", "address", "units", "source", "revision", "issued_at", "title"])
 def test_undocumented_field_is_refused(field):
-    """So no data can be sent for which the protocol has no field (protocol, section 2)."""
+    """Nobody can send data for which the protocol has no field (protocol, section 2)."""
     assert refusals_of(**{field: "x"}) == [("unknown-field", f"/{field}")]
 
 
 @pytest.mark.parametrize("name", OF_WARNINGS)
 def test_fields_of_official_warnings_are_refused_in_a_posted_alert(name):
-    """They are `unknown-field`, whatever their value is (rules A12 and A22)."""
+    """The error is `unknown-field`, whatever the value is (rules A12 and A22)."""
     for value in ("en", ["en"], [], None):
         assert refusals_of(**{name: value}) == [("unknown-field", f"/{name}")]
 
@@ -290,13 +290,13 @@ def test_unknown_field_named_like_a_discriminator_is_refused(name):
 
 
 def test_error_does_not_repeat_a_field_name_with_a_lone_surrogate():
-    """A lone surrogate is a 422, also in a name (rule L2)."""
+    """A name with a lone surrogate is answered with 422, like a value with one (rule L2)."""
     assert [pointer for _, pointer in refusals_of(**{"\ud800": "x"})] == [""]
 
 
 @pytest.mark.parametrize("name", ["x" * 40, "_", "A1b22", "12"])
 def test_error_repeats_a_harmless_name_of_an_unknown_field(name):
-    """Harmless is `[A-Za-z0-9_]{1,40}` without three digits in a row (rule H9)."""
+    """A name is harmless if it matches `[A-Za-z0-9_]{1,40}` and has no three digits in a row (rule H9)."""
     assert refusals_of(**{name: "x"}) == [("unknown-field", f"/{name}")]
 
 
@@ -352,7 +352,7 @@ def test_every_invalid_field_is_listed_in_order():
     ids=str,
 )
 def test_error_does_not_contain_refused_value(changes):
-    """Neither the detail nor the pointer nor the exception's text, which may be logged (rule H9)."""
+    """Detail, pointer and the exception's text, which may be logged, do not contain the value (rule H9)."""
     with pytest.raises(Invalid) as caught:
         parse_publication(alert_request(**changes))
     said = [str(caught.value), repr(caught.value.violations), repr(caught.value)]

@@ -39,7 +39,7 @@ def told(entry):
 
 
 def test_alert_message_has_exactly_the_documented_fields():
-    """Both formats have the same message (protocol, section 2)."""
+    """The message is the same in both formats (protocol, section 2)."""
     by_json, by_msgpack = told(a_revision(description="Stay away.\nThank you.", source="desk.7"))
     assert by_json == by_msgpack
     assert by_json == {
@@ -75,7 +75,7 @@ def test_message_of_official_warning_has_additional_fields():
 
 
 def test_message_of_official_warning_omits_fields_that_were_not_given():
-    """They are never null (rules A22 and F2)."""
+    """Omitted fields are never null (rules A22 and F2)."""
     bare = a_warning(
         "en", texts=(AlertText("en", "Flood", "Water"),), urgency=None, certainty=None, onset_at=None, web=None
     )
@@ -97,7 +97,7 @@ def test_approval_and_threat_are_not_sent_to_subscribers(entry):
 
 
 def test_cancel_message_has_exactly_the_documented_fields():
-    """id, revision, reason, cancelled_at (protocol, section 5, Messages)."""
+    """The fields are type, id, revision, reason and cancelled_at (protocol, section 5, Messages)."""
     expected = {
         "type": "cancel",
         "id": "a-1",
@@ -139,7 +139,7 @@ def test_signed_stream_sends_proof_instead_of_content():
 
 @pytest.mark.parametrize("number", [2, 3], ids=["json", "msgpack"])
 def test_verifying_client_reads_the_same_content_as_other_clients(number):
-    """All members are equal, except that the newest approval gives the time (rules C12 and C13)."""
+    """All fields are equal, except that `issued_at` is the time of the newest approval (rules C12 and C13)."""
     verifier = Verifier(json.loads(jwks()), AUDIENCE, approvals=2, cancel_approvals=2)
     for entry in proved_entries():
         [plain], [signed] = messages(encode(entry)[0]), messages(encode(entry)[number])
@@ -150,7 +150,7 @@ def test_verifying_client_reads_the_same_content_as_other_clients(number):
 
 
 def test_coordinates_and_radii_are_64_bit_floats_in_messagepack():
-    """Whole numbers, too (protocol, section 5, Messages)."""
+    """Whole numbers are sent as floats, too (protocol, section 5, Messages)."""
     _, binary, *_ = encode(a_revision(area=(Circle(1.0, -2.0, 1000.0),)))
     for name, value in [("lat", 1.0), ("lng", -2.0), ("radius_m", 1000.0)]:
         key = msgpack.packb(name)
@@ -168,7 +168,7 @@ def test_texts_of_an_alert_are_sent_unchanged(text):
 
 @pytest.mark.parametrize("length", [1, 100, 1000, 70_000])
 def test_client_reads_frames_of_any_length(length):
-    """Lengths take 7, 16 or 64 bits (RFC 6455, 5.2)."""
+    """The length takes 7, 16 or 64 bits (RFC 6455, 5.2)."""
     assert [m["alert"]["headline"] for m in told(a_revision(headline="x" * length))] == ["x" * length] * 2
 
 
@@ -209,7 +209,7 @@ def test_each_subprotocol_has_its_wire_format():
 
 @pytest.mark.parametrize("entry", [a_revision(), a_cancel()], ids=["alert", "cancel"])
 def test_signed_stream_sends_the_ordinary_frame_if_there_is_no_proof(entry):
-    """The entry is not encoded again (rule F9)."""
+    """The alert is not encoded again (rule F9)."""
     text, binary, *signed = encode(entry)
     assert signed[0] is text
     assert signed[1] is binary

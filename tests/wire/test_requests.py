@@ -200,7 +200,7 @@ def test_policy_input_from_an_area_without_a_valid_radius_has_no_radii(area):
 
 
 def test_pointer_to_a_radius_has_an_index_only_if_area_is_a_list():
-    """Rule H8."""
+    """The pointer is that of rule H8."""
     one, many = parse_publication(alert_request(area=CIRCLE)), parse_publication(alert_request(area=[CIRCLE] * 2))
     assert one.facts().radii == (("/area/radius_m", 800.0),)
     assert many.facts().radii == (("/area/0/radius_m", 800.0), ("/area/1/radius_m", 800.0))
@@ -221,14 +221,14 @@ def test_published_circle_has_the_centre_of_its_cell_and_an_enlarged_radius(plac
 
 
 def test_equivalent_coordinates_are_the_same_content():
-    """180 and -180, -0 and 0, all longitudes at a pole (rules L3 and L6)."""
+    """Equivalent are 180 and -180, -0 and 0, and all longitudes at a pole (rules L3 and L6)."""
     for one, other in [((10, 180), (10, -180)), ((-0.0, 5), (0, 5)), ((90, 0), (90, 77.7)), ((-90, -0.0), (-90, 180))]:
         areas = [accepted(area=CIRCLE | {"lat": lat, "lng": lng}).area for lat, lng in (one, other)]
         assert areas[0] == areas[1]
 
 
 def test_another_centre_in_the_same_cell_is_the_same_content():
-    """So the content does not tell where in the cell the incident was (rule B3)."""
+    """The content therefore does not tell where in the cell the incident was (rule B3)."""
     centre_lat, centre_lng, _ = cell_place(cell_of(*DALLAS, 9))
     near = [CIRCLE | {"lat": centre_lat + d, "lng": centre_lng - d} for d in (0, 0.0003, -0.0003)]
     assert accepted(area=near[0]) == accepted(area=near[1]) == accepted(area=near[2])
@@ -272,7 +272,7 @@ def reachable(thing):
 
 
 def test_requested_centre_is_not_in_the_accepted_revision_or_the_policy_input():
-    """Only the published circle is kept (rules B4 and B5)."""
+    """Of the place, only the published circle is kept (rules B4 and B5)."""
     body = alert_request(area=CIRCLE | {"lat": EXACT[0], "lng": EXACT[1], "radius_m": 777.77})
     request = parse_publication(body)
     revision = Revision(request.accept(TERMS, None), 1, "desk", NOON_MS, TERMS)
@@ -286,7 +286,7 @@ def test_requested_centre_is_not_in_the_accepted_revision_or_the_policy_input():
 
 
 def test_repr_of_a_request_does_not_contain_the_requested_centre():
-    """So log lines and tracebacks do not show it (rule B4)."""
+    """Log lines and tracebacks therefore do not show the centre (rule B4)."""
     request = parse_publication(alert_request(area=[CIRCLE | {"lat": EXACT[0], "lng": EXACT[1]}]))
     for text in (repr(request), f"{request}", repr(request.area), repr(request.area[0])):
         assert "32.77" not in text

@@ -95,7 +95,7 @@ def test_load_json_refuses_utf16():
 
 
 def test_load_json_returns_values_without_converting_them():
-    """Nothing is converted (rule L1)."""
+    """For example, `-0` stays 0 and `1e2` a float (rule L1)."""
     text = ' {"a": [1, -0, 1.5, 1e2, true, false, null, "\\u00e9\\ud83d\\ude00"], "b": {}} '
     assert load_json(text.encode()) == {"a": [1, 0, 1.5, 100.0, True, False, None, "é😀"], "b": {}}
 
@@ -122,7 +122,7 @@ def test_load_json_rounds_a_number_beyond_the_range_of_a_double(number, expected
 
 
 def test_nesting_of_32_levels_is_accepted():
-    """In both formats (rule L1)."""
+    """The limit is the same in both formats (rule L1)."""
     assert load_json(nested_json(MAX_DEPTH))
     assert load_msgpack(nested_msgpack(MAX_DEPTH))
 
@@ -136,13 +136,13 @@ def test_nesting_deeper_than_32_levels_is_malformed(levels):
 
 
 def test_objects_and_arrays_both_count_as_nesting():
-    """Rule L1 counts all brackets."""
+    """The depth counts all brackets (rule L1)."""
     with pytest.raises(Malformed):
         load_json(b'{"a":[' * 17 + b"]}" * 17)
 
 
 def test_brackets_in_strings_and_neighbouring_arrays_do_not_count_as_nesting():
-    """Rule L1 only limits the depth."""
+    """Only the depth is limited (rule L1)."""
     assert load_json(b'{"a":"' + b"[{" * 100 + b'"}')
     assert load_json(b'{"a":[' + b",".join([b"[]"] * 100) + b"]}")
 

@@ -201,7 +201,7 @@ SAYABLE = [
 @pytest.mark.parametrize(("kind", "words"), [(kind, words) for kind, all_words in FOUND.items() for words in all_words])
 @pytest.mark.parametrize("sentence", ["{}", "Trouble near {} now, stay inside.", "({})"])
 def test_text_that_reveals_a_person_or_place_is_found_with_its_kind(kind, words, sentence):
-    """Its place in a sentence does not matter (rule P24)."""
+    """The position of the revealing words in a sentence does not matter (rule P24)."""
     assert kind in {found.kind for found in PiiDetector().find(sentence.format(words))}
 
 
@@ -231,7 +231,10 @@ def test_finding_has_positions_in_the_original_text():
 
 
 def test_overlapping_findings_are_joined():
-    """They are in the order of the text, and a kind that can't be confirmed counts first (rule P24)."""
+    """The findings are in the order of the text.
+
+    If one of the joined kinds can't be confirmed, that kind is reported (rule P24).
+    """
     assert PiiDetector().find("12 Oak St & 3rd Ave, E12") == [Finding("address", 0, 19), Finding("units", 21, 24)]
     assert [found.kind for found in PiiDetector().find("see 32.7767,-96.7970 now")] == ["coordinates"]
 
@@ -406,13 +409,13 @@ def test_bare_street_names_and_unusual_block_numbers_are_found_as_addresses(text
 
 @pytest.mark.parametrize("text", grouped(UNITS))
 def test_emergency_units_written_in_unusual_forms_are_found(text):
-    """Numbers before and after the word, in digits and spelled out, call signs and lists (rule HD13)."""
+    """The forms are numbers before or after the word, in digits or spelled out, call signs and lists (rule HD13)."""
     assert "units" in kinds(f"{text} now.")
 
 
 @pytest.mark.parametrize("text", [*grouped(NO_UNITS), *NO_PLACES])
 def test_text_that_only_looks_like_a_unit_or_place_is_not_reported(text):
-    """Measures, dwellings, people who are hurt, and directions (rule TX3)."""
+    """Examples are measures, dwellings, people who are hurt, and directions (rule TX3)."""
     assert kinds(text) == set()
 
 
@@ -432,7 +435,7 @@ def test_finding_covers_the_whole_address_or_number(text, whole):
 
 
 def test_each_emergency_unit_of_a_list_is_found():
-    """A member of a list is found even if it would be no finding alone: "four trucks", "a chief" (rule HD13)."""
+    """An item of a list is found even if it would not be found alone, as in "four trucks" or "a chief" (rule HD13)."""
     text = "We sent two engines, four trucks and a battalion chief."
     found = [text[found.start : found.end] for found in PiiDetector().find(text)]
     assert found == ["two engines", "four trucks", "a battalion chief"]

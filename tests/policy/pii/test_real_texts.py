@@ -102,7 +102,7 @@ class Corpus:
             yield form.format(s=s, t=t, n=n * 100, m=m * 100)
 
     def found(self, kind, words):
-        """Return the share of these texts that is found, each in a random sentence."""
+        """Return the proportion of these texts that is found, each in a random sentence."""
         told = [self._random.choice(SENTENCES).format(each) for each in words]
         return sum(any(found.kind == kind for found in PiiDetector().find(text)) for text in told) / len(told)
 
@@ -117,7 +117,7 @@ class Corpus:
     ],
 )
 def test_real_addresses_and_units_are_found_at_the_documented_rates(what, kind, at_least, corpus):
-    """The shares are those of the protocol (rule TX5)."""
+    """The protocol says which proportions must be found (rule TX5)."""
     words = getattr(corpus, what)
     assert len(words) > 80
     assert corpus.found(kind, words) >= at_least
@@ -125,7 +125,7 @@ def test_real_addresses_and_units_are_found_at_the_documented_rates(what, kind, 
 
 @pytest.mark.parametrize(("forms", "at_least"), [(BLOCKS, 0.98), (CROSSINGS, 0.95)], ids=["blocks", "crossings"])
 def test_block_addresses_and_crossings_are_found_in_every_spelling(forms, at_least, corpus):
-    """With hyphens, in ranges, abbreviated with a point, or joined by a word (rules TX5, HD13)."""
+    """They are written with hyphens, as ranges, abbreviated with a full stop, or joined by a word (rules TX5, HD13)."""
     assert corpus.found("address", list(corpus.drawn(forms))) >= at_least
 
 
@@ -163,7 +163,7 @@ WORST = [
 
 @pytest.mark.parametrize("part", WORST)
 def test_worst_case_text_takes_little_time(part):
-    """CPU time of this thread, with a large margin: a pattern that backtracks would take seconds (rule TX4)."""
+    """The test measures CPU time, with a large margin. A pattern that backtracks would take seconds (rule TX4)."""
     text = (part * 1000)[:1000]
     pii = PiiDetector()
     pii.find(text)

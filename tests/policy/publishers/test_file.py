@@ -56,7 +56,7 @@ def test_publisher_table_applies_to_its_sub_and_star_table_to_all_others(folder)
 
 
 def test_sub_without_a_table_or_star_table_may_not_publish(folder):
-    """So it may not publish. `*` itself is not a `sub` (rule PG1)."""
+    """`*` is not a `sub` itself (rule PG1)."""
     found = loaded(folder, "[publishers.desk]\n")
     assert found.of("desk") == Bounds()
     assert found.of("other") is None
@@ -149,7 +149,7 @@ TABLE = "[publishers.desk]\n"
     ids=range(32),
 )
 def test_invalid_publishers_file_is_reported_in_one_line(folder, text, said):
-    """The line names the key, and nothing of the file is in force (rule K1)."""
+    """The line names the key. No part of the file is applied (rule K1)."""
     with pytest.raises(ConfigError) as caught:
         loaded(folder, text)
     assert str(caught.value).startswith("publishers ")
@@ -165,14 +165,14 @@ def test_config_error_lists_all_errors_of_the_publishers_file(folder):
 
 
 def test_granted_category_that_the_policy_lacks_gives_a_warning(folder):
-    """It is not an error, since a category may be removed from the policy in a hurry (docs/guide/publishers.md)."""
+    """A warning is enough, since a category may be removed from the policy in a hurry (docs/guide/publishers.md)."""
     found = loaded(folder, WHOLE)
     assert found.warnings({"robbery": ...}) == ["publishers: arson: not in the policy, so nobody may publish it"]
     assert found.warnings({"robbery": ..., "arson": ...}) == []
 
 
 def test_check_command_warns_about_a_key_issuer_without_a_publishers_table(geocast, tmp_path, folder):
-    """An `iss` in the key set takes tokens out of the tables without an issuer (rules HD5, PG1)."""
+    """If a key has an `iss`, the tables without an issuer do not apply to its tokens (rules HD5, PG1)."""
     path = written(folder, '[publishers."*"]\n')
     for name in ("https://a", "https://b"):
         assert geocast("keygen", "--issuer", name, "--private", f"{name[-1]}.jwk").status == 0

@@ -133,7 +133,7 @@ def test_error_lists_each_field_that_exceeds_the_grant(tmp_path):
 
 
 def test_each_violation_contains_the_limit_that_was_exceeded(tmp_path):
-    """Programs need not read the texts. The names of members are those of the protocol's table (rule H8a)."""
+    """Programs need not parse the texts. The fields have the names in the protocol's table (rule H8a)."""
     changes = {"occurred_at": format_time(NOON_MS - 2 * 3_600_000), "headline": "Fire at 1200 Main Street"}
     node = GrantsHarness(tmp_path, BOUNDED + "\n[publishers.fire]\nper_minute = 1", FLOODS)
     found = node.publish(category="flood", severity="severe", area=[CIRCLE, AUSTIN], **changes)[1].violations
@@ -244,7 +244,7 @@ def ring(*corners):
 
 
 def test_polygon_with_corner_outside_jurisdiction_is_refused(tmp_path):
-    """The requested corners count. The radius of P7 is bound by the grant, too (rules P21, P22)."""
+    """The requested corners are checked. The grant also limits the radius of rule P7 (rules P21, P22)."""
     node = GrantsHarness(tmp_path, '[publishers.desk]\njurisdiction = "dallas.geojson"\nmax_radius_m = 9000', FLOODS)
     flood = {"category": "flood", "confirm": {"area_km2": 1000}}
     inside, across = [(-96.8, 32.7), (-96.7, 32.7), (-96.7, 32.8)], [(-96.8, 32.95), (-96.7, 32.95), (-96.7, 33.01)]
@@ -267,7 +267,7 @@ def test_revision_of_anothers_alert_must_be_within_the_senders_grant(tmp_path):
 
 
 def test_repeated_request_is_accepted_although_a_new_grant_would_refuse_it(tmp_path):
-    """A publisher whom no table covers any more is refused before that (rules H3, PG1)."""
+    """A publisher who has no table any more is refused even for a repeated request (rules H3, PG1)."""
     node = GrantsHarness(tmp_path, "[publishers.desk]")
     assert status(node.publish(id="a")) == 201
     node.reload('[publishers.desk]\nmax_severity = "minor"')
@@ -319,7 +319,7 @@ def test_refused_request_does_not_count_towards_the_rate(tmp_path):
 
 
 def test_dry_runs_have_a_separate_rate_limit(tmp_path):
-    """They are limited to 600 a minute, and don't count for other rates (rule PG2)."""
+    """Dry runs are limited to 600 a minute, and don't count towards other rates (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW)
     for _ in range(DRY_PER_MINUTE):
         assert status(node.publish(dry_run=True)) == 200
@@ -368,7 +368,7 @@ def test_request_with_unknown_outcome_does_not_count_towards_the_rate(tmp_path):
 
 
 def test_concurrent_requests_do_not_exceed_the_rate(tmp_path):
-    """They count before they are stored, however slow the log is (rule PG2)."""
+    """Requests count before they are stored, however slow the log is (rule PG2)."""
     node = GrantsHarness(tmp_path, SLOW, log=Interrupted())
 
     async def all_at_once():

@@ -77,7 +77,10 @@ def test_point_in_any_of_several_overlapping_polygons_is_inside():
 
 
 def test_edges_of_a_jurisdiction_are_straight_lines_on_the_map():
-    """A border along a parallel stays on it. An arc between these corners would reach 61.6 degrees (rule PG4)."""
+    """A border along a parallel stays on that parallel.
+
+    A great circle between these corners would reach 61.6 degrees (rule PG4).
+    """
     found = parsed(polygon([[-40, 50], [40, 50], [40, 55], [-40, 55], [-40, 50]]))
     assert found.contains(54.999, 0)
     assert found.contains(50.001, 0)
@@ -135,7 +138,7 @@ AROUND_HOLE = ring_of((-96.8, 32.2), (-96.2, 32.2), (-96.2, 32.8), (-96.8, 32.8)
     ids=range(10),
 )
 def test_polygon_around_a_hole_of_the_jurisdiction_is_not_covered(corners, covered):
-    """Not even if all its corners lie in the jurisdiction (rules P22, HD14)."""
+    """The polygon is not covered even if all its corners lie in the jurisdiction (rules P22, HD14)."""
     assert parsed(polygon(SQUARE, HOLE)).covers(corners) == covered
 
 
@@ -149,7 +152,7 @@ def test_polygon_across_touching_parts_is_covered_unless_it_surrounds_a_gap():
 
 
 def test_polygon_across_the_antimeridian_needs_jurisdiction_on_both_sides():
-    """One of the two polygons does not cover it (rules PG4, L6)."""
+    """Each of the two polygons alone does not cover it (rules PG4, L6)."""
     west = [[170, -10], [180, -10], [180, 10], [170, 10], [170, -10]]
     east = [[-180, -10], [-170, -10], [-170, 10], [-180, 10], [-180, -10]]
     ring = ring_of((179, 0), (-179, 0), (-179, 5), (179, 5))

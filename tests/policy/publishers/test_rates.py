@@ -30,7 +30,7 @@ def test_take_returns_the_longer_wait_of_two_rates():
 
 
 def test_request_that_is_given_back_does_not_count_towards_the_rate():
-    """Its number was taken by another request, so nothing was published (rule PG2)."""
+    """Nothing was published, because another request got the revision number (rule PG2)."""
     rates = Rates()
     for _ in range(10):
         assert rates.take("a", RATES, 1.0) == 0
@@ -40,7 +40,7 @@ def test_request_that_is_given_back_does_not_count_towards_the_rate():
 
 
 def test_publisher_without_a_request_for_an_hour_is_forgotten():
-    """So memory depends only on recent publishers (rule PG2)."""
+    """Memory therefore depends only on recent publishers (rule PG2)."""
     rates = Rates()
     for number in range(1000):
         rates.take(number, RATES, float(number))

@@ -202,7 +202,7 @@ class Contract(abc.ABC):
 
     @with_store
     async def test_device_that_has_changed_since_it_was_read_is_not_forgotten(self, store):
-        """An answer that the endpoint is gone may come after the device has registered another one (rule DevS3)."""
+        """The device may already have another endpoint when a service says that the old one is gone (rule DevS3)."""
         await put(store, device("a"))
         await store.note([line("a", "x")])
         others = [known("a", endpoint="old"), known("a", until_ms=1), known("a", secret="old")]
