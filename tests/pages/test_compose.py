@@ -242,7 +242,7 @@ def test_push_profile_of_docker_compose_delivers_pushes_to_phones(composed: Comp
 
 
 def test_second_start_of_docker_compose_keeps_keys_and_passwords(composed: Composed):
-    """Existing tokens stay valid, and files that an interrupted first start left out are made."""
+    """Existing tokens stay valid, and files that an interrupted first start did not make are made."""
     composed.run("secrets")
     volumes = composed.home / "volumes"
     made = {name: (volumes / name).read_text() for name in MADE}

@@ -87,7 +87,7 @@ def traces(shown: Shown) -> list[str]:
 
 
 def seats(dispatcher: Dispatcher, body: Json) -> list[str]:
-    """Return the states of the held seats."""
+    """Return the states of the taken seats (places among the responders who go)."""
     return [seat["state"] for seat in dispatcher.state(body["id"])["seats"]]
 
 

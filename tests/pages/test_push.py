@@ -346,7 +346,7 @@ OPENING = """async ([url, stream, token, place, cells]) => {
 
 
 def test_notification_is_silent_if_a_visible_page_shows_the_alert(show: Callable[..., Shown], site: Site):
-    """The worker hands it to the page, and both hold the same alerts from then on (rules WPC1, WPC3)."""
+    """The service worker hands the alert to the page. From then on, both know the same alerts (rules WPC1, WPC3)."""
     app = opened(show, site, {"endpoint": "https://push.example/1", "keys": {}})
     answers = {"GET": {"vapid": "B", "cells": [5, 9]}, "PUT": {"until": stamp(days=30), "secret": "s"}}
     app.shown.context.route("**/v1/**", lambda route: route.fulfill(json=answers[route.request.method]))

@@ -69,7 +69,7 @@ class Responder(Session):
         return self.take()
 
     def hears_nothing(self) -> None:
-        """Assert that no message has come and that nothing is owed."""
+        """Assert that no message has come, and that the node has none to send."""
         assert self.move(*self.places)["live"] == 0
 
 
@@ -188,7 +188,10 @@ def test_call_is_opened_accepted_by_responders_and_ended(node: Node, join: Join)
 
 
 def test_radius_of_a_call_widens_every_200_ms_until_enough_responders_are_notified(node: Node, join: Join) -> None:
-    """The count includes all processes. A responder that declines is replaced at once (rules RN1, RN2, RN3, RN4)."""
+    """The responders of all processes are counted.
+
+    A responder who declines is replaced at once (rules RN1, RN2, RN3, RN4).
+    """
     near, middle, far = (join(f"r-{metres}", metres) for metres in (300, 500, 800))
     for _ in range(20):  # on a busy machine a process may learn the count too late and widen too early
         call_id = opened(node)
@@ -211,7 +214,10 @@ def test_radius_of_a_call_widens_every_200_ms_until_enough_responders_are_notifi
 @pytest.mark.parametrize("answer_s", [5])
 @pytest.mark.parametrize("node", ["1"], ids=["one process"], indirect=True)
 def test_radius_of_a_call_widens_after_the_answer_time_if_nobody_answers(node: Node, join: Join) -> None:
-    """The radius widens although enough were notified (rule RN2). With two processes, one may lack a count."""
+    """The radius widens although enough responders were notified (rule RN2).
+
+    With two processes, the count of one may be missing.
+    """
     crowd = [join(f"r-{n}", n) for n in range(3)]
     far = join("r-far", 500)
     begun = time.monotonic()
@@ -223,7 +229,7 @@ def test_radius_of_a_call_widens_after_the_answer_time_if_nobody_answers(node: N
 
 
 def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: Node, join: Join) -> None:
-    """The messages come on any process, and alerts follow the messages of calls (rules RJ3, RJ6, RJ8, RV5)."""
+    """This holds on any process. Messages of calls come before alerts (rules RJ3, RJ6, RJ8, RV5)."""
     call_id = opened(node)
     node.publish(alert((NEAR["lat"], NEAR["lng"]), category="burglary"))
     late = join("r-1")
@@ -242,7 +248,7 @@ def test_late_responder_is_notified_and_returning_responder_gets_the_task(node: 
 
 
 def test_correction_of_a_calls_place_is_sent_to_all_notified_responders(node: Node, join: Join) -> None:
-    """The new content is sent again to everybody notified, and as a new `task` to responders with a seat (rule RJ5)."""
+    """Responders with a seat (a place among those who go) get it as a new `task` (rule RJ5)."""
     goes, waits = join("r-1"), join("r-2", 5)
     call_id = opened(node)
     goes.hears("call")
@@ -338,7 +344,7 @@ def test_responders_on_two_nodes_are_notified_and_each_seat_is_given_once(cluste
 def test_accepting_responder_is_answered_only_when_the_log_is_back(cluster: Cluster) -> None:
     """Without an entry in the log, no address is sent.
 
-    Responders stay notified, and the task is sent when the log is back.
+    Responders stay notified, and the `task` is sent when the log is back.
     """
     one, two = cluster.nodes
     with Responder(one, "r-1") as responder, Responder(two, "r-2", 5) as other:
@@ -392,7 +398,7 @@ WIDE = WIDE.replace("enough = 2", "enough = 3").replace("answer_s = 120", "answe
 
 
 def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool = False) -> None:
-    """Let the holder of a full call's only seat decline three times, and assert that the radius widens each time.
+    """Let the responder with the only seat of a call decline three times, and assert that the radius widens each time.
 
     After each decline, fewer than `enough` responders are notified, so the next radius notifies another one.
     """
@@ -425,7 +431,7 @@ def assert_radius_widens_after_each_decline(nodes: list[Node], *, restarts: bool
 
 @pytest.mark.parametrize("restarts", [False, True], ids=["one node", "restarted each time"])
 def test_radius_widens_without_waiting_for_responders_to_earlier_revisions(tmp_path: Path, restarts: bool) -> None:
-    """The same holds when the process that had notified them is gone (rule HD16)."""
+    """The radius also widens if the process that had notified these responders has ended (rule HD16)."""
     with quick_node(tmp_path) as node:
         (tmp_path / "policy.toml").write_text(WIDE)
         node.restart()
@@ -453,7 +459,7 @@ def kinds(node: Node, call_id: str) -> str:
 def test_node_without_a_call_key_stays_ready_and_serves_everything_else(tmp_path: Path, workers: str) -> None:
     """An entry that cannot be decrypted changes nothing else.
 
-    A reload tries to decrypt these calls again (rules HD8, RZ5).
+    After a reload the node tries to decrypt it again (rules HD8, RZ5).
     """
     with quick_node(tmp_path, "--workers", workers) as node:
         call_id = opened(node)

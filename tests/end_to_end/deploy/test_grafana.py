@@ -212,7 +212,7 @@ def one_call(busy: Busy) -> None:
 
 
 def one_push(busy: Busy) -> None:
-    """Push to a phone until its subscription is gone, and refuse a registration."""
+    """Push to a phone until its subscription has ended, and have a registration refused."""
     spot, phone = ground(), busy.service.phone()
     busy.push.register(phone, cell(spot))
     busy.node.publish(alert(spot))

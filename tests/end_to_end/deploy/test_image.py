@@ -214,7 +214,7 @@ def test_image_configures_a_user_the_listeners_and_a_health_check(image: Image):
 def test_image_runs_geocast_push(image: Image, keys: Keys, tmp_path: Path):
     """The process of `docker run … geocast push` keeps its devices in the volume.
 
-    It becomes ready, and drains when it is told to end.
+    It becomes ready, and shuts down in order on SIGTERM.
     """
     make = ["keygen", "--push", "push.jwks", "--vapid", "vapid.jwks"]
     subprocess.run([BIN / "geocast", *make], cwd=tmp_path, check=True, capture_output=True)

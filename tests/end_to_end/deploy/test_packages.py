@@ -124,7 +124,7 @@ def test_package_pages_pass_twine_check_and_link_to_existing_files(dist):
 
 
 def test_address_and_version_of_the_project_are_the_same_everywhere():
-    """A move of the project replaces one text by another."""
+    """If the project moves, one text has to be replaced by another everywhere."""
     written = set()
     for name in ("pyproject.toml", "SECURITY.md", "client_demo/python/pyproject.toml"):
         text = (ROOT / name).read_text("utf-8")

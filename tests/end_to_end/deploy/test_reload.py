@@ -58,10 +58,10 @@ class Reloading:
         self.node.process.send_signal(signal.SIGHUP)
 
     def reload(self, result: str = "ok") -> None:
-        """Send SIGHUP, and wait for a reload with this result; if it is "ok", until the files are in force.
+        """Send SIGHUP, and wait for a reload with this result.
 
-        An earlier signal may still be waiting. So an additional reload may be counted, and the first one counted may be
-        the earlier one.
+        After a reload with the result "ok", wait until the files are in use. An earlier signal may still be waiting. So
+        an additional reload may be counted, and the first one counted may be the earlier one.
         """
         before = self.metric(f'reloads_total{{result="{result}"}}')
         self.hang_up()
@@ -70,7 +70,7 @@ class Reloading:
             wait_until(lambda: all(map(self.is_in_force, self.files)), "all files are in force")
 
     def is_in_force(self, name: str) -> bool:
-        """Return whether the current content of a file is in force, by its digest in the metrics."""
+        """Return whether the node uses the current content of a file, by the file's digest in the metrics."""
         digest = hashlib.sha256((self.home / name).read_bytes()).digest()
         return self.metric(f'settings_digest{{file="{Path(name).stem}"}}') == int.from_bytes(digest[:6])
 
@@ -121,7 +121,7 @@ def site(running: Reloading) -> Reloading:
 
 
 def test_new_key_is_accepted_and_old_key_refused_after_the_reload(site: Reloading, join: Join):
-    """Before the reload nothing changes, at the API and on the stream (rule BA2)."""
+    """Until the reload, API and stream accept only the old key (rule BA2)."""
     assert (site.status(site.old.token()), site.status(site.new_token())) == (200, 401)
     site.write(keys=site.both())
     assert site.status(site.new_token()) == 401
@@ -172,7 +172,7 @@ def test_reload_without_a_key_ends_its_sessions_and_others_miss_nothing(site: Re
 
 
 def test_client_reconnects_with_a_token_of_the_new_key(site: Reloading):
-    """The client asks for another token, keeps what it held, and gets what was published meanwhile (rule W3a)."""
+    """The client gets another token, keeps its alerts, and receives those published meanwhile (rule W3a)."""
     site.write(keys=site.both())
     site.reload()
     spot, tokens = ground(), [site.old.token(sub="phone", scope=PHONE_SCOPE), site.phone()]
@@ -211,7 +211,7 @@ def test_session_that_has_sent_a_token_of_the_new_key_survives_removal_of_the_ol
 
 
 def test_sessions_end_when_their_key_is_replaced_under_the_same_kid(site: Reloading, join: Join):
-    """The key counts, not its `kid` (rule BA3)."""
+    """Tokens belong to the key, not to its `kid` (rule BA3)."""
     session = join(site.node)
     site.write(keys={"keys": [site.new.jwks()["keys"][0]]})
     site.reload()
@@ -305,7 +305,7 @@ def test_metrics_show_digests_of_the_files_and_the_number_of_keys_in_force(site:
 
 
 def test_last_written_file_is_in_force_after_many_reload_signals(site: Reloading, join: Join):
-    """The node goes on serving (rule BA2)."""
+    """The node continues to serve meanwhile (rule BA2)."""
     session, process = join(site.node), site.node.process
     assert process
     for number in range(50):

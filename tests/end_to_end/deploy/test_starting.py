@@ -193,7 +193,7 @@ def lines_of(node: Node) -> list[Json]:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_every_log_line_is_json_if_log_format_is_json(tmp_path: Path, keys: Keys, workers: str):
-    """The lines of the start, of a dying process, of a drain and of libraries are checked at every level."""
+    """The lines of a start, of a dying process, of a shutdown and of libraries are checked at every level."""
     options = ("--log-format", "json", "--log-level", "debug", "--workers", workers)
     with Node(tmp_path, keys, *options) as node:
         with node.join(place(ground())), socket.create_connection(("127.0.0.1", node.api_port)) as stranger:

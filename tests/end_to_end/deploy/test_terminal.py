@@ -47,7 +47,7 @@ def output(node, *arguments):
 
 
 def test_listen_once_command_shows_and_acknowledges_only_new_alerts(node, tmp_path):
-    """Alerts in the file of held alerts are not shown again; a cancel is shown once."""
+    """Alerts in the file of known alerts (`--held`) are not shown again; a cancel is shown once."""
     spot = ground()
     body = alert(spot, headline="Keep away")
     node.publish(body)
@@ -126,14 +126,17 @@ burglary = { title = "Burglary", hold_area_km2 = 100 }
 
 @pytest.fixture
 def careful(keys, tmp_path):
-    """A node that holds alerts for more than 100 km2 until they are confirmed."""
+    """A node that publishes alerts for more than 100 km2 only after a confirmation."""
     (tmp_path / "policy.toml").write_text(HOLDS)
     with Node(tmp_path, keys, "--policy", str(tmp_path / "policy.toml")) as node:
         yield node
 
 
 def test_alert_and_cancel_that_need_confirmation_are_published_with_its_options(careful):
-    """The options confirm the area in km2 and the kinds of words, also of a cancel (rules A21, P23 and P24)."""
+    """The options confirm the area in km2 and the kinds of revealing words.
+
+    A cancel has them, too (rules A21, P23 and P24).
+    """
     node = careful
     lat, lng = map(str, ground())
     told = ("--category", "burglary", "--severity", "minor", "--headline", "Stay away from 1200 Elm Street.")

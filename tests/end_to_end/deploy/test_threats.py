@@ -73,9 +73,9 @@ def test_client_without_a_token_can_read_and_write_nothing(guarded: Node):
 
 
 def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, join: Join):
-    """Places are not checked, so a client that moves everywhere receives every alert (row TH2).
+    """Nobody checks whether a subscriber really is at its places.
 
-    It receives no test alerts and no counts.
+    So a client that moves everywhere receives every alert (row TH2). It receives no test alerts and no counts.
     """
     spots = [ground() for _ in range(3)]
     told = [guarded.publish(alert(spot)) for spot in spots]
@@ -90,7 +90,7 @@ def test_subscriber_token_reads_every_live_alert_as_published(guarded: Node, joi
 
 
 def test_acks_of_alerts_never_sent_and_repeated_acks_are_not_counted(guarded: Node, join: Join):
-    """Subscribers may give false places, and counts are per connection (row TH2)."""
+    """Subscribers may claim false places, and each connection counts separately (row TH2)."""
     spot = ground()
     body = alert(spot)
     guarded.publish(body)
@@ -171,7 +171,7 @@ def test_attacker_who_can_write_to_the_log_can_publish_without_approval(own_node
 
 
 def test_attacker_who_can_write_to_the_log_can_withhold_alerts(own_node: Node, join: Join):
-    """A deleted alert is gone after a restart of the node, but clients that hold it keep it (row TH7)."""
+    """After a restart, the node no longer has a deleted alert, but clients that have it keep it (row TH7)."""
     spot = ground()
     body = alert(spot, area=circle(spot))
     own_node.publish(body)

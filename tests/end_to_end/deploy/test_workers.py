@@ -175,7 +175,7 @@ IN_A_HURRY = "told to end again"
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_first_ctrl_c_drains_the_node_and_the_second_ends_it_at_once(keys: Keys, tmp_path: Path, times: int):
-    """A terminal sends SIGINT to all processes of its group, but each is told to end only once (section 7)."""
+    """A terminal sends SIGINT to all processes of its group. Each process must react to it only once (section 7)."""
     node = Node(tmp_path, keys, "--workers", str(WORKERS))
     node.launcher = ["setsid"]
     with node, contextlib.ExitStack() as hung_up:

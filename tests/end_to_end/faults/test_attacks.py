@@ -102,7 +102,7 @@ def corrected(node: Node, spots: Iterable[Point]) -> list[Json]:
 
 
 def test_hundred_corrections_across_a_cell_border_reveal_only_one_crossing(node: Node):
-    """The published centre stays and the circle grows once, so later crossings do not show (B11)."""
+    """The published centre stays and the circle grows only once, so later crossings do not show (B11)."""
     middle, draw = by_the_border(ground()), random.Random(11)
     spots = [beyond(middle, draw.uniform(0, 360), draw.uniform(0, 100)) for _ in range(100)]
     assert len({h3.latlng_to_cell(*spot, 9) for spot in spots}) > 1

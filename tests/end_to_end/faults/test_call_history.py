@@ -18,7 +18,7 @@ START, LATER, END = 1_000.0, 1_100.0, 5_000.0
 
 
 def ring(revision: int = 1) -> Json:
-    """Return a message `call`, with the members that the checker reads."""
+    """Return a message `call`, with the fields that the checker reads."""
     return {"type": "call", "call": {"id": "c", "revision": revision, "near": NEAR}}
 
 
@@ -227,7 +227,10 @@ def test_checker_accepts_that_nodes_have_forgotten_an_expired_call():
 
 
 def test_checker_accepts_messages_caused_by_a_wrong_clock():
-    """A node whose clock is ahead takes a running call for ended; when the clock is right, the node notifies again."""
+    """A node whose clock is ahead treats an open call as ended.
+
+    When the clock is right, the node notifies responders again.
+    """
     story = Story()
     story.bob.events.append(Heard(standdown("over"), START, off=True))
     story.hear(story.bob, ring(5))

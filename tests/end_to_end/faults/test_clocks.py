@@ -134,7 +134,10 @@ def test_client_shows_an_alert_again_that_had_ended_only_by_a_wrong_clock(
 def test_client_that_connects_during_a_wrong_clock_shows_the_alert_after_correction(
     keys: Keys, tmp_path: Path, lasting_token: dict[str, str]
 ):
-    """By the `now` of the welcome the alert is over; the client asks for a new `now` on its connection (C2a, E5)."""
+    """According to `now` in the welcome, the alert has ended.
+
+    The client asks for a new `now` on the same connection (C2a, E5).
+    """
     here = ground()
     with with_own_clock(tmp_path, keys) as node:
         alert_id = node.publish(alert(here))["id"]
@@ -170,7 +173,7 @@ def pair(request: pytest.FixtureRequest, keys: Keys, tmp_path: Path) -> Iterator
 
 
 def test_node_with_clock_days_ahead_forgets_no_live_alert(pair: list[Node], keys: Keys, join: Join):
-    """A node with a wrong clock forgets nothing live when it starts, so no stranger can take the id (H3, H4)."""
+    """When the node starts, it deletes no live alert, so nobody else can use the alert's id (H3, H4)."""
     right, wrong = pair
     here = ground()
     body = alert(here)

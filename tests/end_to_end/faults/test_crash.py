@@ -125,7 +125,7 @@ def test_client_50_km_away_gets_the_cancel_that_it_missed_before_a_restart(own_n
 
 
 def test_client_50_km_away_gets_the_revision_that_it_missed_before_a_restart(own_node: Node, join: Join):
-    """A client that holds an older revision gets the current one; an up-to-date client gets nothing (rule 5)."""
+    """A client with an older revision gets the current one. A client with the current one gets nothing (rule 5)."""
     spot = ground()
     body, other = alert(spot), alert(spot)
     own_node.publish(body)

@@ -26,7 +26,7 @@ def ok(operation: Operation) -> Operation:
 
 
 class Story(History):
-    """One alert with two acknowledged revisions, and one client that got both and holds the second."""
+    """One alert with two acknowledged revisions, and one client that got both and shows the second."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_checker_allows_a_message_to_be_late_by_the_lag_of_the_clock(behind: flo
 
 
 def test_checker_expects_no_client_to_get_an_expired_alert():
-    """Nobody is owed an expired alert, whatever the nodes report."""
+    """Clients need not get the alert, whatever state the nodes report."""
     story = Story()
     for operation in story.operations.values():
         operation.ends = LATER - 10
@@ -92,7 +92,7 @@ LOST: dict[str, Callable[[Story], object]] = {
 
 @pytest.mark.parametrize("doctor", LOST.values(), ids=LOST)
 def test_checker_reports_a_lost_revision(doctor: Callable[[Story], object]):
-    """An acknowledged live revision that a client or the nodes lack is a loss."""
+    """A revision counts as lost if it was acknowledged and is live, and a client or a node does not have it."""
     story = Story()
     doctor(story)
     assert found(story) == {"lost": 1}
@@ -138,7 +138,7 @@ def test_checker_reports_delivery_of_a_refused_revision():
 
 
 def test_checker_accepts_later_revisions_to_recipients_anywhere():
-    """A client that holds or got a revision gets later ones anywhere (rules 1 and 5)."""
+    """A client that already had a revision, or was sent one, gets later revisions wherever it is (rules 1 and 5)."""
     story = Story()
     story.visit("bob", {"a": 1}).events.extend([AWAY, told(2)])
     story.visit("cid", {}).events.extend([HERE, told(1), AWAY, told(2)])
@@ -184,7 +184,7 @@ def test_checker_reports_a_revision_sent_long_after_it_was_superseded():
 
 
 def test_checker_reports_an_outdated_revision_that_a_client_still_shows():
-    """A client must not hold a cancelled, superseded or expired revision at the end."""
+    """At the end, no client may show a cancelled, superseded or expired revision."""
     story = Story()
     story.finals.append(Final("bob", HERE, {"a": 1}, LATER))
     assert found(story) == {"stale": 1}
@@ -204,9 +204,9 @@ def test_checker_reports_a_cancelled_alert_that_is_live_again():
 
 
 def test_checker_reports_a_duplicate_message():
-    """A repeat on one connection, or to a client that holds the revision, is a duplicate.
+    """A duplicate is a second message on one connection, or a message to a client that already has the revision.
 
-    The same revision on a second connection is none.
+    The same revision on a second connection is no duplicate.
     """
     story = Story()
     story.her.events.append(told(2))

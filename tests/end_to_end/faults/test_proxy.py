@@ -124,7 +124,7 @@ def test_cut_of_the_fault_proxy_resets_connections_and_accepts_new_ones(proxy: P
 
 
 def test_fault_proxy_that_refuses_connections_accepts_them_again_after_heal(proxy: Proxy, client: socket.socket):
-    """Existing connections stay unless they are severed; new ones are refused until the proxy heals."""
+    """Existing connections stay open unless they are cut. New ones are refused until `heal` is called."""
     proxy.refuse()
     assert ask(client, b"still") == b"still"
     with pytest.raises(ConnectionRefusedError):
@@ -173,7 +173,7 @@ def test_mute_stops_answers_only_on_connections_that_sent_the_command(
 def test_command_that_the_fault_proxy_forbids_does_not_reach_the_server(
     echo: EchoServer, proxy: Proxy, client: socket.socket
 ):
-    """The proxy cuts the connection that sent the command; others stay."""
+    """The proxy cuts the connection that sent the command. Other connections stay open."""
     proxy.forbid("psync")
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as other:
         other.sendall(b"*1\r\n$5\r\nPSYNC\r\n")

@@ -55,7 +55,7 @@ def test_every_phone_gets_its_pushes_although_the_push_process_is_killed_repeate
 def test_every_phone_gets_its_pushes_although_push_workers_are_killed(
     keys: Keys, tmp_path: Path, services: list[Service], seed: int
 ):
-    """Two workers share one file; the survivor goes on, and no phone is pushed to by both (WPM2, WPN1)."""
+    """Two workers share one file. The other worker goes on, and no phone gets a push from both (WPM2, WPN1)."""
     options = policy_in(tmp_path)
     pushing = (*options[:2], "--workers", "2")
     with Node(tmp_path, keys, *options) as node, Push(node, *services, options=pushing) as push:

@@ -79,7 +79,7 @@ def test_delivery_counts_of_an_alert_include_all_nodes(cluster: Cluster, join: J
 
 
 def test_cancel_reaches_recipient_that_moved_to_another_node(cluster: Cluster, join: Join):
-    """A client that holds an alert gets its cancel at another node and another place (rules 4 and 5)."""
+    """A client that has an alert gets its cancel from another node and at another place (rules 4 and 5)."""
     one, two = cluster.nodes
     spot = ground()
     body, missed = alert(spot), alert(spot)
@@ -98,7 +98,10 @@ def test_cancel_reaches_recipient_that_moved_to_another_node(cluster: Cluster, j
 
 
 def test_same_request_sent_to_several_nodes_at_once_makes_one_alert(cluster: Cluster, join: Join):
-    """One request gets 201 and the others the same answer with 200; so do revisions and cancels (section 4)."""
+    """One request gets 201, and the others get the same answer with 200.
+
+    Revisions and cancels behave in the same way (section 4).
+    """
     spot = ground()
     watchers = [join(node, place(spot)) for node in cluster.nodes]
     body = alert(spot)
@@ -199,7 +202,7 @@ BREAKAGES: dict[str, Breakage] = {
 
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_nodes_without_redis_serve_from_memory_and_recover(cluster: Cluster, join: Join, breakage: str):
-    """Sessions stay, late joiners are served, publishers get 503, and /readyz reports it.
+    """Sessions stay open, late joiners get live alerts, publishers get 503, and /readyz reports the outage.
 
     Afterwards everything recovers, and no session gets anything twice.
     """
@@ -274,7 +277,10 @@ def test_node_cut_off_from_redis_is_unready_and_the_others_keep_serving(cluster:
 
 
 def test_node_reconnects_if_only_its_connection_for_reading_is_dead(cluster: Cluster, join: Join):
-    """Only the connection that reads the stream is half-open: Redis answers all others, and heartbeats are written."""
+    """Only the connection that reads the stream is half-open.
+
+    Redis answers on all others, and heartbeats are written.
+    """
     one, two = cluster.nodes
     spot = ground()
     session = join(one, place(spot))

@@ -113,7 +113,7 @@ def log_files(node: Node) -> bytes:
 
 
 def live_through(scene: Scene, redis: RedisServer | None) -> None:
-    """Open a call, correct it, let a responder take, give back and retake a seat, and end the call."""
+    """Open and correct a call, let a responder take a seat, give it up and take it again, and end the call."""
     node = scene.node
     where = {"kind": "residence", "address": ADDRESS, "access": ACCESS}
     body = call_at(SPOT, "canary-call", headline=HEADLINE, where=where)
@@ -382,7 +382,7 @@ def test_attacker_with_the_log_but_no_key_cannot_forge_calls_or_headlines(town: 
 
 
 def test_attacker_with_the_log_can_delete_a_call(town: Node) -> None:
-    """A call deleted from the file is gone after the next start (rule TH11)."""
+    """After the next start, the node no longer has a call that was deleted from the file (rule TH11)."""
     spot = ground()
     with Dispatcher(town) as desk, Responder(town, "r-1", here(spot)) as responder:
         desk.post("", call_at(spot, "town-gone"))

@@ -47,7 +47,7 @@ def phone(desk: Desk, relay: Relay, here: Point) -> Iterator[Phone]:
 
 
 def said(form: Json) -> Json:
-    """Return the members of a form or an alert that the tests compare."""
+    """Return those fields of a form or an alert that the tests compare."""
     return {name: form.get(name) for name in ("id", "revision", "headline", "expires_at", "area", "severity", "source")}
 
 
@@ -60,7 +60,7 @@ def assert_all_was_approved(client: Phone, forms: list[Json]) -> None:
 
 
 def test_client_shows_only_approved_messages_although_a_relay_adds_forged_ones(desk: Desk, here: Point):
-    """The relay sends an alert, its revision and its cancel, each among lies about it (rules C12 to C14)."""
+    """The relay sends an alert, its revision and its cancel, each between forged versions (rules C12 to C14)."""
 
     def tamper(message: Json, before: list[Json]) -> list[Json]:
         lies = lies_about(message, desk.reviewers, before)
@@ -83,7 +83,10 @@ def test_client_shows_only_approved_messages_although_a_relay_adds_forged_ones(d
 
 
 def test_revision_withheld_by_a_relay_is_shown_on_the_next_connection(desk: Desk, here: Point):
-    """While the relay sends only lies, the client keeps what it holds and accepts no lie (rules R5, C14)."""
+    """Before that, the relay sends only forged messages.
+
+    The client keeps the alerts that it has, and accepts no forged one (rules R5, C14).
+    """
     with Relay(desk.node.stream_port) as relay, phone(desk, relay, here) as client:
         first = desk.publish(here)
         wait_until(lambda: client.held() == {first.form["id"]: 1}, "revision 1 is held")

@@ -123,9 +123,9 @@ def test_data_of_a_phone_is_in_no_file_log_line_or_metric_and_is_deleted(
 
 
 def test_push_service_learns_only_times_and_sizes_of_pushes(node: Node, push: Push, service: Watching) -> None:
-    """Two phones near each other get a message at the same moment.
+    """Two phones near each other get a push at the same moment.
 
-    Only that moment connects them (rules WPP1, TH16).
+    Nothing else connects the two phones (rules WPP1, TH16).
     """
     spot, phones = ground(), [service.phone(), service.phone()]
     for phone in phones:

@@ -28,7 +28,7 @@ NOTHING_ASKED = POLICY.replace("approvals = 2", "approvals = 0").replace("cancel
 
 
 def geocast(home: Path, *arguments: str, told: str = "") -> str:
-    """Run `geocast` with `told` on standard input, and return its output."""
+    """Run `geocast` with the text `told` on standard input, and return its output."""
     done = ended(BIN / "geocast", *arguments, input=told, env=clean_environment(), cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -150,7 +150,10 @@ def test_revision_into_a_category_without_approvals_is_refused(signing: Node, jo
 def test_alert_published_before_stricter_policy_can_be_read_and_cancelled(
     keys: Keys, tmp_path: Path, join: Join, workers: int
 ):
-    """The API still lists the alert after a reload; after a restart, holders are still sent its cancel (rule HD7)."""
+    """After a reload the API still lists the alert.
+
+    After a restart, clients that have it are still sent its cancel (rule HD7).
+    """
     for person in PEOPLE:
         geocast(tmp_path, "keygen", "--reviewer", person)
     policy = tmp_path / "policy.toml"
@@ -235,7 +238,7 @@ def reloads(node: Node) -> int:
 
 
 def insert(file: Path, alert_id: str, members: Json) -> None:
-    """Write an entry without a proof into the log: the alert's first entry with these members replaced."""
+    """Write an entry without a proof into the log: the first entry of the alert, with these fields replaced."""
     with closing(sqlite3.connect(file)) as db, db:
         found = db.execute("SELECT ends_at, payload FROM entry WHERE id = ? AND revision = 1", (alert_id,)).fetchall()
         [[ends_at, payload]] = found

@@ -259,7 +259,10 @@ def metrics(node: Node) -> str:
 
 @pytest.mark.parametrize("point", ["after-append", "before-tombstone"])
 def test_repeated_message_completes_the_steps_interrupted_by_a_kill(point: str, keys: Keys, tmp_path: Path, join: Join):
-    """The new alert is published, the old one is cancelled and the tombstone is written, each once (rule CP20)."""
+    """The new alert is published, the old one is cancelled and the tombstone is written, each once.
+
+    The tombstone is a log entry that marks the message as handled (rule CP20).
+    """
     issuer = Issuer()
     first, second = issuer.message("m-1"), issuer.message("m-2", ("m-1", "unseen"), ends_s=1800)
     with Node(tmp_path, keys, *options(tmp_path)) as node:

@@ -256,7 +256,7 @@ def test_request_that_follows_a_refused_and_unread_body_is_answered(call: Callab
 
 
 def test_answer_that_the_client_does_not_read_keeps_no_file_open(own_node: Node):
-    """A connection takes one descriptor, which leaves one for each subscriber (rule BA1d)."""
+    """Each connection uses only one file descriptor, so that one is left for each subscriber (rule BA1d)."""
     assert own_node.process
     descriptors = Path(f"/proc/{own_node.process.pid}/fd")
     before = [link.readlink() for link in descriptors.iterdir()]

@@ -118,7 +118,7 @@ def test_task_is_never_sent_to_the_same_sub_of_another_issuer(node: Node) -> Non
 
 
 def test_same_sub_of_another_issuer_cannot_give_up_a_responders_seat(node: Node) -> None:
-    """The `decline` and `report` of the other subject do not count, whatever its session holds (rule HD5)."""
+    """`decline` and `report` of the other subject have no effect, whatever its `holding` says (rule HD5)."""
     keys = node.keys
     assert isinstance(keys, TwoIssuers)
     body = call()

@@ -77,7 +77,7 @@ def running(
 
 @pytest.fixture
 def site(running: Published) -> Published:
-    """The node with the old key in force."""
+    """The node, which uses the old key."""
     running.publish(running.of_old())
     wait_until(lambda: running.status(running.new_token()) == 401, "the new key is not in force")
     return running

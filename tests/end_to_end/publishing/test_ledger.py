@@ -68,7 +68,7 @@ class Writer:
         return self.output.read_text().strip()
 
     def records(self) -> list[dict[str, Any]]:
-        """Return the complete lines that it has written."""
+        """Return the complete lines that the ledger has written."""
         found: list[dict[str, Any]] = []
         for path in sorted(self.folder.glob("????-??-??.jsonl")):
             found += [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
@@ -194,7 +194,7 @@ def test_altered_ledger_line_is_reported_by_verify_and_prevents_the_next_start(n
 
 
 def test_ledger_waits_until_the_log_exists(tmp_path: Path):
-    """One log line says so, and the ledger still ends in order (rule Obs3)."""
+    """One log line reports the missing log. SIGTERM still ends the ledger in order (rule Obs3)."""
     writer = Writer(tmp_path / "ledger", f"sqlite:{tmp_path / 'nowhere.db'}")
     writer.start()
     try:

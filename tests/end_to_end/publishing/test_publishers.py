@@ -84,7 +84,7 @@ def grants(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_each_publisher_is_limited_by_its_own_table(grants: Grants):
-    """All broken rules are in one answer, also in a dry run (rules P21 and P22)."""
+    """One answer lists all broken rules, also for a dry run (rules P21 and P22)."""
     assert grants.post("desk-at", there(VIENNA, severity="severe", category="burglary"))[0] == 201
     beyond = there(DALLAS, 2000, severity="extreme", category="arson")
     refused = (422, "radius-out-of-range", ["/area/radius_m", "/category", "/severity", "/area"])

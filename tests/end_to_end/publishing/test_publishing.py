@@ -36,7 +36,7 @@ SENT = {
 
 
 def test_publication_is_answered_with_201_and_location(node: Node):
-    """The answer has the members `{id, revision, issued_at, expires_at, area}` (section 4)."""
+    """The answer has the fields `{id, revision, issued_at, expires_at, area}` (section 4)."""
     before = now()
     body = alert(ground())
     answer = node.post("/v1/alerts", body)
@@ -335,7 +335,10 @@ def test_ids_are_case_sensitive_and_may_be_escaped_in_a_path(node: Node):
 
 
 def test_hundred_simultaneous_posts_of_one_alert_publish_it_once(node: Node, join: Join):
-    """One post gets 201, the others 200, all with the same answer; one frame is sent (section 4)."""
+    """One post gets 201 and the others get 200, all with the same answer.
+
+    Subscribers are sent one message (section 4).
+    """
     spot = ground()
     body = alert(spot)
     session = join(node, place(spot))
@@ -348,7 +351,7 @@ def test_hundred_simultaneous_posts_of_one_alert_publish_it_once(node: Node, joi
 
 
 def test_one_of_a_hundred_different_alerts_posted_at_once_under_one_id_is_published(node: Node):
-    """The others get 409, and the winner stays (section 4)."""
+    """The others get 409, and the published alert stays unchanged (section 4)."""
     body = alert(ground())
     bodies = [body | {"headline": f"Version {i}"} for i in range(100)]
     answers = node.at_once("/v1/alerts", bodies)
@@ -402,7 +405,7 @@ def test_only_one_of_many_simultaneous_revisions_is_accepted(node: Node, join: J
 
 
 def test_only_one_of_many_simultaneous_cancels_is_accepted(node: Node):
-    """A cancel takes a number like a revision (section 4)."""
+    """A cancel gets a revision number of its own (section 4)."""
     for _ in range(10):
         body = alert(ground())
         node.publish(body)
@@ -461,7 +464,7 @@ def test_dry_run_of_an_alert_stores_and_sends_nothing(node: Node, join: Join):
 
 
 def test_dry_run_of_a_known_id_is_answered_like_the_real_request(node: Node):
-    """The same content is accepted, and different content conflicts (section 4)."""
+    """With the same content it is accepted, and with different content it conflicts (section 4)."""
     body = alert(ground())
     node.publish(body)
     assert node.post("/v1/alerts", body, dry_run="true").status_code == 200

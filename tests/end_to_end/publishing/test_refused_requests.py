@@ -241,7 +241,10 @@ def test_revision_with_another_incident_is_refused(node: Node):
 
 
 def test_revision_may_not_end_before_the_current_revision(node: Node):
-    """The same end or a later one is accepted; to end an alert early, cancel it (section 3)."""
+    """A revision may end at the same time or later.
+
+    To end an alert early, the publisher has to cancel it (section 3).
+    """
     body = alert(ground(), expires_at=stamp(seconds=1_000))
     node.publish(body)
     path = f"/v1/alerts/{body['id']}/revisions"

@@ -195,7 +195,7 @@ def test_double_click_on_approve_publishes_once(ann, node):
 
 
 def test_second_reviewer_sees_who_decided_first(ann, ben):
-    """The decision also arrives on the page without a request."""
+    """The second reviewer's page shows the decision without a reload."""
     events = ben.events()
     item = ann.item("A")
     next(events)
@@ -331,7 +331,7 @@ def test_desk_with_an_unusable_feed_does_not_start(tmp_path, node):
 
 
 def test_replay_of_old_records_publishes_exercises_by_default(tmp_path, node, spot, join):
-    """A replay of old records must not alarm anybody; only holders of `alerts:test` receive it."""
+    """A replay must not alarm anybody, so only clients with the scope `alerts:test` receive it."""
     feed = write_feed(tmp_path / "feed.csv", [row("A", "Structure fire", spot, 10**6)])
     phone = join(node, place(spot), scope="alerts:receive")
     tester = join(node, place(spot), scope="alerts:receive alerts:test")
@@ -395,7 +395,10 @@ def brief(tmp_path, spot):
 
 
 def test_revision_to_a_shorter_lived_category_is_refused_and_stays_a_draft(brief):
-    """Holders would keep the alert longer than the revision allows. The live alert and the draft stay (rule P6)."""
+    """Clients that have the alert would keep it longer than the revision allows.
+
+    Both the live alert and the draft stay (rule P6).
+    """
     live = brief.approve(brief.item("A")).json()["item"]
     form = {**live["form"], "category": "burglary", "headline": "A long and careful headline"}
     preview = brief.do(live, "preview", form=form).json()

@@ -88,7 +88,7 @@ def test_sleeping_phone_gets_the_newest_state_of_each_alert_when_it_wakes(node: 
 
 
 def test_new_device_gets_the_live_alerts_that_it_does_not_have_yet(node: Node, push: Push, service: PushService):
-    """The member `live` says how many pushes follow (rules R3, R5a, R5b)."""
+    """The field `live` says how many pushes follow (rules R3, R5a, R5b)."""
     spot = ground()
     first, second, witness = alert(spot), alert(spot), service.phone()
     push.register(witness, cell(spot))
@@ -132,7 +132,10 @@ def test_expired_alert_is_not_pushed_and_ttl_of_a_push_ends_with_its_alert(
 def test_pushes_accepted_by_services_are_counted_separately_from_stream_sends(
     node: Node, push: Push, service: PushService
 ):
-    """Only revisions count. Stored counts survive a kill, and SIGTERM stores the remaining counts (rule H7)."""
+    """Only pushes of revisions count.
+
+    Stored counts survive a kill, and SIGTERM stores the remaining counts (rule H7).
+    """
     spot, phones, refused = ground(), [service.phone() for _ in range(2)], service.phone()
     refused.answers = [400] * 3  # one for each process: after a 400 the device waits an hour
     for phone in (*phones, refused):
@@ -161,7 +164,7 @@ def test_pushes_accepted_by_services_are_counted_separately_from_stream_sends(
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_device_whose_subscription_has_ended_is_forgotten(node: Node, push: Push, service: PushService, status: int):
-    """The row, the record and its deliveries are deleted (rule WPR9)."""
+    """The device and its delivery records are deleted from the store (rule WPR9)."""
     spot, phone = ground(), service.phone()
     phone.answers = [status]
     device, token = push.register(phone, cell(spot))["id"], push.token(sub=phone.name)
@@ -196,7 +199,7 @@ def test_push_service_that_answers_413_is_sent_short_messages_from_then_on(
 
 @pytest.mark.parametrize("answer", [(429, {"Retry-After": "1"}), 500, RESET, LONG_HEAD])
 def test_failed_push_is_repeated_with_the_newest_revision(node: Node, push: Push, service: PushService, answer: object):
-    """The device is paused first, and the Topic stays the same (rule WPO2)."""
+    """Pushes to the device are paused first. The Topic of the push stays the same (rule WPO2)."""
     spot, phone, witness = ground(), service.phone(), service.phone()
     phone.answers = [answer] * 50
     for each in (phone, witness):
@@ -450,7 +453,7 @@ def test_prometheus_rules_use_only_metrics_that_exist(push: Push, service: PushS
 
 
 def test_push_process_needs_no_call_keys_for_a_policy_with_calls(node: Node, push: Push, service: PushService):
-    """Entries of calls are skipped; only nodes take `--call-keys` (rule RU4)."""
+    """The process skips log entries of calls. Only nodes need the option `--call-keys` (rule RU4)."""
     (node.home / "calls.toml").write_text(POLICY)
     with Push(node, service, options=("--policy", "calls.toml"), devices="calls.db") as other:
         assert other.metric("push_ready") == 1

@@ -84,7 +84,8 @@ def assert_all_are_woken(node: Node, good: PushService, phones: list[PushPhone],
 def test_phones_of_a_good_host_get_every_alert_despite_unknown_host_names(node: Node, push: Push, good: PushService):
     """25 attackers register 200 devices.
 
-    Three attempts for each device once closed the whole entry for good (rule HD2).
+    In an earlier release, three attempts for each device closed the whole entry in the list of services, with the good
+    host (rule HD2).
     """
     spot = ground()
     register_strangers(push, good, cell(spot), lambda: f"{secrets.token_hex(8)}.push.test", devices=8)
@@ -99,7 +100,7 @@ def test_phones_of_a_good_host_get_every_alert_despite_unknown_host_names(node: 
 def test_phones_of_a_good_host_get_every_alert_despite_dns_lookups_that_never_end(
     node: Node, push: Push, good: PushService
 ):
-    """The same holds after a restart, because the store knows that the good host has accepted a push (rule HD2)."""
+    """After a restart they do, too, because the store knows that the good host has accepted a push (rule HD2)."""
     spot = ground()
     phones = register_phones(push, good, cell(spot))
     assert_all_are_woken(node, good, phones, spot)
@@ -145,7 +146,10 @@ def test_phones_of_a_good_host_get_every_alert_when_another_host_starts_to_fail(
 def test_phones_of_a_good_host_get_every_alert_despite_a_host_without_tls(
     node: Node, push: Push, good: PushService, says: bytes | None
 ):
-    """The host accepts connections and sends nothing or no TLS, so its phones wait and it stays unknown (rule HD2)."""
+    """The bad host accepts connections and then sends nothing, or something other than TLS.
+
+    It never becomes a known host (rule HD2).
+    """
     spot = ground()
     with socket.create_server((ADDRESSES[FAILING], good.port), backlog=128) as listener:
         if says is not None:

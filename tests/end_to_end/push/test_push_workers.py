@@ -95,9 +95,9 @@ def test_every_phone_gets_each_message_once_whichever_process_registered_it(
 
 
 def test_any_process_answers_requests_for_every_device(node: Node, push: Push, service: PushService):
-    """Any process may get the request, also for a device of another process (rules WPN2, R8).
+    """A process also answers for a device that belongs to another process (rules WPN2, R8).
 
-    The requests are GET, PUT again, another subscription by the secret, and DELETE.
+    The requests are GET, a second PUT, a new subscription with the device's secret, and DELETE.
     """
     spot = ground()
     body = alert(spot)
@@ -172,7 +172,7 @@ def test_replacement_of_a_killed_worker_sends_the_pushes_that_were_in_progress(
 
 
 def test_second_supervisor_is_refused_while_a_worker_runs(push: Push):
-    """The workers share the lock of the file, so the lock is free only after the last of them has ended (rule K1)."""
+    """The workers share the lock of the file, so the lock is free only after the last worker has ended (rule K1)."""
     port, metrics_port = free_ports(2)
     others = [*push.options, "--listen", f"127.0.0.1:{port}", "--metrics", f"127.0.0.1:{metrics_port}"]
     for options in (others, [*others, "--workers", "1"]):

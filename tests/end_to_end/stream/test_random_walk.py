@@ -59,7 +59,10 @@ class Alert:
 
 @dataclass
 class ModelPhone:
-    """A client and its state in the model; only `newest` may begin with what an earlier connection held."""
+    """A client and its state in the model.
+
+    Of this state, only `newest` may begin with the alerts of an earlier connection.
+    """
 
     name: str
     session: Session
@@ -276,7 +279,7 @@ class Walk:
             self.asking(phone, "move", {"places": places}, lambda: setattr(phone.session, "places", places))
 
     def filter(self) -> None:
-        """Change a phone's filter: an absent member keeps its value, and `null` clears it."""
+        """Change a phone's filter: an omitted field keeps its value, and `null` clears it."""
         if phone := self.some_phone():
             change = self.some_filter() or {self.dice.choice(("categories", "min_severity")): None}
             self.asking(phone, "filter", change, lambda: vars(phone).update(change))
@@ -342,7 +345,7 @@ class Walk:
     # -- checks that each phone got every message that it should get
 
     def check(self) -> None:
-        """Assert, after a barrier for every phone, that each phone has been sent everything that the rules owe it."""
+        """Send a `move` for every phone, then assert that each phone was sent everything that it should get."""
         self.node.settle()
         for phone in self.phones:
             self.asking(phone, "move", {"places": phone.session.places}, lambda: None)
@@ -371,7 +374,10 @@ class Walk:
     # -- running the random walk
 
     def kill(self) -> None:
-        """Kill the node with signal 9, and restart it on the same log. Every phone returns with what it holds."""
+        """Kill the node with signal 9, and restart it on the same log.
+
+        Every phone reconnects and names the alerts that it has.
+        """
         self.check()
         for phone in self.phones:
             phone.session.drop()

@@ -294,7 +294,7 @@ def test_ref_of_a_message_is_returned_unchanged(node: Node, join: Join, ref: str
 
 
 def test_invalid_move_or_filter_message_changes_nothing(node: Node, join: Join):
-    """With one bad place among good ones, the session stays where it was (protocol, section 5)."""
+    """If one of several places is invalid, the session keeps all its old places (protocol, section 5)."""
     here, there = ground(), ground()
     session = join(node, place(here))
     session.say({"type": "move", "places": [place(there), {"lat": 91, "lng": 0}]})
@@ -377,7 +377,7 @@ def test_hello_with_eight_places_of_every_kind_is_accepted(node: Node, join: Joi
 
 
 def test_hello_of_the_largest_size_is_accepted(node: Node, join: Join):
-    """The `hello` holds 256 alerts and filters by 64 categories (protocol, section 5)."""
+    """The `hello` names 256 alerts and filters by 64 categories (protocol, section 5)."""
     holding = {f"{'h' * 124}.{i:03}": 2**31 - 1 for i in range(256)}
     categories = [f"c_{i}" for i in range(64)]
     session = join(node, holding=holding, categories=categories, min_severity="minor")

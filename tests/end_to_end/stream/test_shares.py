@@ -131,7 +131,7 @@ def at_once(count: int, ask: Any) -> list[httpx.Response]:
 
 
 def test_unfinished_bodies_of_one_subject_block_only_that_subject(keys: Keys, tmp_path: Path):
-    """Beyond its share the token gets 429, while every alert of another token is published (rule HD6)."""
+    """A token beyond its share of requests gets 429, while every alert of another token is published (rule HD6)."""
     token = keys.token(sub="attacker", scope=DESK_SCOPE)
     with Node(tmp_path, keys, "--share", "0.02") as node:
         with AttackerConnections(node.api_port) as crowd:
@@ -200,7 +200,10 @@ def test_many_reads_by_one_subject_do_not_block_others(node: Node):
 
 
 def test_dispatcher_with_too_many_open_calls_is_refused_even_after_a_restart(keys: Keys, tmp_path: Path):
-    """Open calls are counted in the log, so a restart forgets none; `--share` sets how many may be open (rule HD6)."""
+    """The open calls in the log are counted, so a restart forgets none.
+
+    `--share` sets how many may be open (rule HD6).
+    """
     attacker, other = (keys.token(sub=sub, scope=DISPATCH_SCOPE) for sub in ("attacker", "cad-3"))
     with calling_node(tmp_path, keys, "--share", "0.02") as node:
         bodies = [call() for _ in range(20)]
@@ -242,9 +245,9 @@ def test_unfinished_cap_messages_of_one_source_do_not_block_another_source(keys:
 
 
 def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, tmp_path: Path, service: PushService):
-    """Beyond its share the token gets 429, while another phone is registered (rule HD6).
+    """A token that has used up its share of requests gets 429, while another phone is registered (rule HD6).
 
-    The drain answers the rest with 503 (rule HD14).
+    At shutdown, the unfinished requests are answered with 503 (rule HD14).
     """
     with Node(tmp_path, keys) as node, Push(node, service, options=("--share", "0.02")) as push:
         token = push.token(sub="attacker", scope=PHONE_SCOPE)
@@ -263,7 +266,7 @@ def test_unfinished_registrations_of_one_subject_block_nobody_else(keys: Keys, t
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_requests_with_unfinished_bodies_are_answered_with_503_at_shutdown(keys: Keys, tmp_path: Path, workers: str):
-    """The answers come at once and nothing prints a traceback, however short the drain is (rule HD14)."""
+    """The answers come at once and nothing prints a traceback, however little time the shutdown has (rule HD14)."""
     with Node(tmp_path, keys, "--drain-s", "1", "--workers", workers) as node:
         with AttackerConnections(node.api_port) as crowd:
             for body in ({"Content_Length": "100"}, {"Transfer_Encoding": "chunked"}):

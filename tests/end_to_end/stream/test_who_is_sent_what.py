@@ -117,7 +117,7 @@ def test_revision_that_passes_the_filter_is_sent_although_an_earlier_one_did_not
 
 @pytest.mark.parametrize("fmt", FORMATS)
 def test_session_with_several_places_inside_gets_the_alert_once(node: Node, join: Join, here: Point, fmt: str):
-    """The same holds for an area of several circles (rule 2)."""
+    """This also holds for an area of several circles (rule 2)."""
     places = [place(beyond(here, 45 * i, 100)) for i in range(8)]
     early = join(node, *places, fmt=fmt)
     body = publish(node, here, area=[circle(here), circle(beyond(here, 0, 50)), circle(here, 5_000)])
@@ -180,7 +180,7 @@ def test_session_that_moves_into_the_area_gets_the_live_alerts(node: Node, join:
 
 
 def test_session_that_widens_its_filter_gets_the_live_alerts(node: Node, join: Join, here: Point):
-    """An absent member keeps its value, and `null` clears it (rule 3, `filter`)."""
+    """An omitted field keeps its value, and `null` clears it (rule 3, `filter`)."""
     body = publish(node, here, severity="moderate")
     node.settle()
     session = join(node, place(here), categories=["robbery"], min_severity="severe")
@@ -311,7 +311,7 @@ class Held:
 def test_client_that_already_has_a_live_alert_gets_newer_revisions_and_the_cancel(
     node: Node, join: Join, here: Point, current: int, held: int, sent: list[int], fmt: str
 ):
-    """The client may be anywhere, with any filter, and gets a later cancel (rule 5, rows 1 to 3)."""
+    """The client may be anywhere, with any filter (rule 5, rows 1 to 3)."""
     body = Held(node, here).live(current)
     node.settle()
     session = join(node, far_from(here), fmt=fmt, holding={body["id"]: held}, categories=[])
@@ -342,7 +342,7 @@ def test_client_that_has_a_cancelled_alert_gets_the_cancel_once(
 ):
     """The alert was cancelled before its `expires_at`.
 
-    After the cancel, the client is no recipient any more (rule 5, row 4).
+    After the cancel, the client is no longer a recipient (rule 5, row 4).
     """
     body = Held(node, here).cancelled()
     node.settle()
@@ -543,7 +543,7 @@ def publishing(node: Node, bodies: list[Json]) -> Iterator[None]:
 
 
 def test_session_that_joins_while_alerts_are_published_gets_each_once(node: Node, join: Join, here: Point):
-    """Either the fan-out finds the session, or the joining session finds the alert, never both (rules 2 and 3)."""
+    """Each alert reaches the session either through the fan-out or after its welcome, never both (rules 2 and 3)."""
     bodies = [alert(here) for _ in range(120)]
     with publishing(node, bodies):
         sessions = [join(node, place(here), fmt=FORMATS[i % 2]) for i in range(60)]

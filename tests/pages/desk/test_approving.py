@@ -117,7 +117,7 @@ def test_reviewers_see_each_others_decisions(own_desk: DeskProcess, show: Show) 
 def test_second_reviewer_who_decides_at_the_same_time_is_shown_a_conflict(
     own_desk: DeskProcess, phone: Session, show: Show
 ) -> None:
-    """Ben's request is held back until Ann's is answered, so his page has not heard of hers."""
+    """Ben's request is delayed until Ann's is answered, so that his page does not know of her decision yet."""
     ann, ben = (opened(show(own_desk.link(name)), "Structure fire") for name in ("ann", "ben"))
     may_approve(ann)
     may_approve(ben)

@@ -92,7 +92,7 @@ def test_polygon_can_be_drawn_dragged_and_published(drawing: Shown, rivers: Node
 
 
 def test_dragging_a_corner_while_the_map_is_resized_adds_no_corner(drawing: Shown) -> None:
-    """The map forgets where the button was pressed, and takes the end of the drag for a click."""
+    """During a resize the map forgets where the button was pressed, and mistakes the end of the drag for a click."""
     press_map(drawing, *QUAD)
     may_approve(drawing)
     drawing.page.locator(".handle-corner >> nth=1").hover()

@@ -47,7 +47,7 @@ def test_dragging_the_marker_into_a_circle_shows_its_live_alert(url, show, publi
 
 
 def test_arrow_keys_can_move_the_marker_into_a_circle_and_out_again(url, show, publish):
-    """An alert that was left is still held and marked as such."""
+    """After the marker has left the circle, the alert is still listed and marked as left."""
     publish(east_m=2500, headline="Two kilometres east")
     shown = online(show(url))
     shown.has(ELSEWHERE, "Burglary")

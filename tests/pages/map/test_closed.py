@@ -61,7 +61,7 @@ def test_push_to_a_closed_page_is_shown_as_a_notification(push, service, waking_
 
 
 def test_browser_without_a_push_service_shows_a_clear_message(waking_url, show):
-    """Headless Chromium has no push service, and also logs this on its console."""
+    """Headless Chromium has no push service, and also logs that on its console."""
     shown = online(show(waking_url, permissions=["notifications"]))
     shown.page.click("#push")
     shown.has("#push-state", "This browser can’t be told: it has no push service, or can’t reach it.")

@@ -19,7 +19,7 @@ HOSTILE = {
 
 
 def test_markup_in_an_alert_is_shown_as_plain_text(url, show, publish):
-    """In a headline, a description and on the map it appears as it was sent; nothing runs or breaks the page."""
+    """Headline, description and map show the markup as it was sent. No script runs, and the page stays intact."""
     shown = online(show(url))
     for text in HOSTILE.values():
         publish(headline=text, description=text)
@@ -83,7 +83,7 @@ def test_content_security_policy_is_strict_and_enforced(url, show):
 
 
 def test_only_files_of_the_page_are_served_and_foreign_host_names_are_refused(url):
-    """Paths outside the folder and foreign host names (DNS rebinding) are refused; cached files are revalidated."""
+    """Foreign host names mean DNS rebinding. Cached files are revalidated."""
     with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as http:
         page = http.get("/")
         assert page.status_code == 200

@@ -110,7 +110,7 @@ class Attacker:
         return time.monotonic() < self.until and self._requests < MAX_REQUESTS
 
     async def again(self, work: Callable[[int], Awaitable[Any]], *, at_once: int = 1, most: int = MAX_REQUESTS) -> None:
-        """Repeat `work` in `at_once` parallel loops until the time is over or `work` was called `most` times."""
+        """Call `work` repeatedly in `at_once` parallel loops, until time is up or `work` was called `most` times."""
         numbers = iter(range(most))
 
         async def one() -> None:
@@ -123,7 +123,7 @@ class Attacker:
         await asyncio.gather(*(one() for _ in range(at_once)))
 
     async def wait(self) -> None:
-        """Wait until the time is over."""
+        """Wait until the time of the attack has passed."""
         await asyncio.sleep(max(0.0, self.until - time.monotonic()))
 
     # -- sending requests and opening connections
@@ -158,7 +158,7 @@ class Attacker:
         return await self.ask(kind, "POST", f"{self.api}/v1/cap", content=body, headers=headers)
 
     async def hold(self, kind: str, port: int, data: bytes, *, reads: bool = True) -> None:
-        """Open a connection, send `data`, and keep the connection until the node closes it or the time is over."""
+        """Open a connection, send `data`, and keep the connection until the node closes it or time is up."""
         self._requests += 1
         try:
             reader, writer = await asyncio.open_connection(LOCAL, port)

@@ -231,7 +231,7 @@ class Parties:
             self._start(work)
 
     async def end(self) -> Tally:
-        """Start nothing more, wait for everything under way, and return the tally."""
+        """Start nothing more, wait until everything in progress has ended, and return the tally."""
         self._works = False
         while self._going:
             await asyncio.gather(*self._going)
