@@ -1,4 +1,4 @@
-"""The table `[calls]` of a policy: its keys and bounds, errors at the start, and which calls may be opened."""
+"""The table `[calls]` of a policy: its keys and their limits, errors at the start, and which calls may be opened."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The rules of section 3 and their bounds, and the errors of invalid policy files."""
+"""The rules of section 3 for alerts, the limits in them, and the errors of invalid policy files."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Shares: places of a bounded resource by subject (rule HD6)."""
+"""Shares: how much of a limited resource, such as running requests, one subject may use (rule HD6)."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Where pushes may go (rule WPM3): the table of everything that a stranger may try."""
+"""The addresses to which pushes may be sent, and those that a stranger may try in vain (rule WPM3)."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Effects of time on devices, urgency, and the journal of pushes. `test_model.py` tests everything else."""
+"""Effects of time on devices, the urgency of pushes, and their delivery records.
+
+`test_model.py` tests everything else.
+"""
 
 import asyncio
 import functools

@@ -1,4 +1,4 @@
-"""The part of HTTP/1.1 that a push needs: valid answers, and connections that are kept (rules WPO4, WPO5)."""
+"""The part of HTTP/1.1 that a push needs: valid answers, and connections that are reused (rules WPO4, WPO5)."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""Leases of shards: their numbers and shares, on a real Redis whose clock the tests set (rule WPN1)."""
+"""Leases of shards (groups of devices): their numbers and their division, on a real Redis (rule WPN1).
+
+The tests set the clock of this Redis.
+"""
 
 import asyncio
 import functools

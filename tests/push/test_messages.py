@@ -1,4 +1,4 @@
-"""Messages for devices: those of the stream, cut to the size of a push."""
+"""Messages for devices: those of the stream, shortened to the size of a push."""
 
 import json
 from dataclasses import replace

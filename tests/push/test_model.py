@@ -1,11 +1,10 @@
 """Random steps with devices, checked against the model of the rules in `tests/support/model.py` (rule WPM1).
 
-Each push is checked against the model at the moment when it goes out; the test chooses its outcome. When all requests
-and pauses are over, no device is owed anything. A process may be killed at any step, and a new one starts with the
-stored data.
-
-The same is repeated with two processes that share a store (rules WPN1, WPN2). Either may accept a registration, shards
-move between the processes, and a process that has lost a shard goes on for a while as if it still had it.
+Each push is checked against the model at the moment when it is sent; the test chooses its outcome. When all requests
+and pauses are over, no alert may be left to send to any device. A process may be killed at any step, and a new one
+starts with the stored data. The same is repeated with two processes that share a store (rules WPN1, WPN2). Either
+process may accept a registration, shards (groups of devices) move between the processes, and a process that has lost a
+shard goes on for a while as if it still had it.
 """
 
 import asyncio

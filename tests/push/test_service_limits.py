@@ -1,4 +1,4 @@
-"""Limits on requests to a service, and the waits of devices (rule WPO2)."""
+"""Limits on requests to a push service, and the time until a failed push is repeated (rule WPO2)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Loading shards, letting go of them, and registrations of devices that another process has (rules WPN1, WPN2)."""
+"""Shards (groups of devices) that a process loads and gives up, and devices of another process (rules WPN1, WPN2)."""
 
 import asyncio
 

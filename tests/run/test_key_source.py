@@ -1,4 +1,7 @@
-"""Keys at a URL: when they are fetched, and what the result leads to. Fetching itself is tested in `end_to_end/`."""
+"""Keys at a URL: when they are fetched, and what follows from the result.
+
+Fetching itself is tested in `end_to_end/`.
+"""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The configuration in force: it is replaced as a whole, and is the same in all processes (BA2, BA3)."""
+"""The current configuration: it is replaced as a whole, and is the same in all processes (BA2, BA3)."""
 
 import json
 import re

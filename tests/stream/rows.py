@@ -1,4 +1,4 @@
-"""Rows of sessions, and the live alerts that concern them."""
+"""The rows of sessions (their places in the hub's tables), and the live alerts that contain their places."""
 
 import numpy as np
 from support.fakes import DALLAS, NOON_MS, a_revision

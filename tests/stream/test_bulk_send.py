@@ -1,4 +1,4 @@
-"""One frame to many sockets in one call: the results, what is left to the transports, and a machine without AIO."""
+"""One frame to many sockets in one call: the results, the unsent rest, and a machine without AIO."""
 
 import errno
 import logging

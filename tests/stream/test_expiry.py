@@ -1,6 +1,7 @@
-"""No path hands a frame to a transport at or after `expires_at`, whatever the clocks do (protocol, section 3).
+"""No path (way of sending) hands a frame to a transport at or after `expires_at` (protocol, section 3).
 
-A path is a generator: the part before its `yield` happens in time, the part after it may come too late.
+This holds whatever the clocks do. A path is a generator: the part before its `yield` happens in time, the part after it
+may come too late.
 """
 
 import asyncio

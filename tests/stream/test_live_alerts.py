@@ -1,4 +1,4 @@
-"""The live alerts of a node: the current entry of each, which of them concern a place, and when they end.
+"""The live alerts of a node: the current revision or cancel of each, the places they contain, and their ends.
 
 Rules are those of `geocast.stream.live_alerts` and of section 5 of the protocol (R1 to R8).
 """

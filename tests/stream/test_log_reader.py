@@ -1,4 +1,4 @@
-"""The reader of the log: what it passes on of alerts and of calls."""
+"""The reader of the log: which entries of alerts and of calls it passes on."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The random steps of test_model while hundreds of other alerts are live: next door, abroad, or cancelled on the spot.
+"""The random steps of test_model while hundreds of other alerts are live.
 
 The model does not have these alerts, since by the rules none of them reaches a phone: they lie where no phone ever is,
 or had no recipient when they were cancelled.

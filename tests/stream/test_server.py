@@ -1,4 +1,4 @@
-"""The stream server: reading the log with a wrong wall clock, sizes of slices, and background tasks."""
+"""The stream server: reading the log with a wrong wall clock, sizes of batches, and background tasks."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""The range and grammar of each field, and the pointer of its errors: for single fields, and for all at once."""
+"""The allowed values of each field, and the pointer of its errors: for single fields, and for all at once."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""From alert to frame: the messages that a client's own parser reads, in both formats."""
+"""From an alert to its frame: the messages that a client's own parser reads, in both formats."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""Parsing of requests, and what is kept of the exact place."""
+"""Parsing of requests, and what remains of the exact place afterwards."""
 
 import copy
 import gc

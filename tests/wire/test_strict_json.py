@@ -1,4 +1,4 @@
-"""Strict JSON and strict MessagePack: bytes that are read as a map, and bytes that are refused."""
+"""Strict JSON and strict MessagePack: bytes that are read as a dict, and bytes that are refused."""
 
 import json
 import math

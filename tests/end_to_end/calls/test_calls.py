@@ -1,6 +1,6 @@
-"""Calls for help on real nodes: responders near the call are notified, and those with a seat get its place.
+"""Calls for help on real nodes: responders near the call are notified, and those who go get its exact place.
 
-All others are stood down.
+A responder who goes has a seat. All others are stood down, that is, told that they are not needed.
 """
 
 import contextlib

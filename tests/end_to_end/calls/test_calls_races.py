@@ -1,8 +1,8 @@
 """Up to a hundred responders accept at once, on several nodes, while a node, a reply or the log's primary is lost.
 
-In every case, as many responders have a seat as there are seats (rule RV2), each of their sessions has the newest
-`task` (rule RJ6), and all others are stood down (rule RJ4). The exact place is in no other frame, answer, log line,
-metric or file (rules RZ2, RZ3).
+In every case, as many responders have a seat (a place among those who go) as there are seats (rule RV2), each of their
+sessions has the newest `task` (rule RJ6), and all others are stood down, that is, told that they are not needed (rule
+RJ4). The exact place is in no other frame, answer, log line, metric or file (rules RZ2, RZ3).
 """
 
 import asyncio

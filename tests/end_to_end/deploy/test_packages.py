@@ -1,4 +1,4 @@
-"""The published packages: complete, readable on an index, and usable far from the source tree.
+"""The published packages: complete, with readable index pages, and usable without the source tree.
 
 The clients' packages are used in test_python_readme.py and in client_demo/web/test_package.py.
 """

@@ -1,7 +1,7 @@
 """The Python client as a package: built, installed into an empty folder, and used by its README's programs.
 
-The programs listen, publish, call for help, and respond. The client's requirements come from the environment of the
-tests; the client itself does not.
+The programs listen, publish, call for help, and respond. The packages that the client requires come from the
+environment of the tests. The client itself is loaded only from that folder.
 """
 
 import re

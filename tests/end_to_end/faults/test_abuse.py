@@ -1,8 +1,8 @@
-"""Tests that attack a deployment while good parties use it, and check that they notice nothing.
+"""Tests that attack a deployment while good parties (clients that keep the rules) use it.
 
-Nothing of a good party may be refused or lost, and nobody outside may get a message. `make soak-abuse` runs each attack
-for SECONDS=60 beside more parties and compares response times. Without it an attack lasts a second or two, and times
-are not compared.
+No request of a good party may be refused, no message to one may be lost, and nobody outside may get a message. `make
+soak-abuse` runs each attack for SECONDS=60 beside more parties and compares response times. Otherwise an attack lasts a
+second or two, and times are not compared.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Tests of the checker of calls: a good history passes, and each doctored history is reported in the right words."""
+"""Tests of the checker of calls: it accepts a correct history, and reports what is wrong in each falsified one."""
 
 from collections.abc import Callable
 from typing import Any

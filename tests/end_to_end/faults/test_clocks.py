@@ -1,8 +1,8 @@
 """Wrong wall clocks, at the start or for a while: of a single node, of one node of two, and of Redis.
 
 While the clock of a node is ahead, the node sends nothing that has ended by this clock. When the clock is right again,
-every recipient gets what is owed. An alert that ended only by the wrong clock is neither lost nor forgotten (R1, R2,
-R3, E5, H4; behaviour.md, "Expiry and clocks").
+every recipient gets what it has missed. An alert that ended only by the wrong clock is neither lost nor forgotten (R1,
+R2, R3, E5, H4; behaviour.md, "Expiry and clocks").
 """
 
 import time

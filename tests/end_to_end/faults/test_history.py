@@ -1,4 +1,4 @@
-"""Tests of the checker of alerts: a good history passes, and each doctored history is reported under its kind."""
+"""Tests of the checker of alerts: it accepts a correct history, and reports each falsified history under its kind."""
 
 from collections.abc import Callable
 

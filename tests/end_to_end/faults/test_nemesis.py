@@ -1,9 +1,8 @@
 """Random faults under load, chosen by a seed, and a check of the whole history at the end.
 
-`end_to_end/kit/history.py` lists the six kinds of violations, of which none may occur. One fault is no accident: a
-rogue writes entries into the log that no reviewer has signed (approval-rules.md, NC2, NC3).
-
-`FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
+`end_to_end/kit/history.py` lists the six kinds of violations, of which none may occur. One fault is deliberate: an
+attacker writes entries into the log that no reviewer has signed (approval-rules.md, NC2, NC3). `FAULT_SEED` and
+`FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=sentinels` runs for long.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How long a node may be behind the log, by the outages of a fault run."""
+"""How much time the checker gives a node to catch up with the log, after the outages of a fault run."""
 
 import pytest
 from end_to_end.kit.outages import BEHIND_S, CALM_S, Outage, read_by_all

@@ -1,4 +1,4 @@
-"""Push processes are killed and paused while push services fail; each phone still gets what is owed.
+"""Push processes are killed and paused while push services fail; each phone still gets all its pushes.
 
 `FAULT_SEED` and `FAULT_SECONDS` choose another run; `make soak-faults MINUTES=30 ON=push` runs for long.
 """

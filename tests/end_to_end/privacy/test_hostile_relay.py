@@ -1,4 +1,4 @@
-"""A relay that lies, between a real node and clients that verify: the clients show only approved alerts.
+"""A relay that forges messages, between a real node and clients that verify: they show only approved alerts.
 
 The relay drops, changes, moves, prolongs, renumbers, replays and forges messages, and strips their proofs. This file
 tests the Python client; tests/client_demo/web/test_hostile_relay.py tests the web client (rules C11 to C15).

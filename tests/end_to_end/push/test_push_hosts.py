@@ -1,4 +1,4 @@
-"""Hosts that fail under one entry of `--push-services`; phones of other hosts must lose nothing (rule HD2)."""
+"""Push services that fail under one entry of `--push-services`; phones of other hosts must miss nothing (rule HD2)."""
 
 import contextlib
 import secrets

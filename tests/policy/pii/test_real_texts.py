@@ -1,8 +1,9 @@
 """How much the detector finds in real streets, units and warnings, and how many harmless texts it stops.
 
 The data was split into two halves by SEED before the first line of the detector was written. Its author looked at one
-half only; this module measures the other one. (The numbered addresses of this half were measured twice. At first 98.4 %
-were found. Then "The Embarcadero" and streets whose kind comes first were added, without a look at the missed ones.)
+half only, and this module measures the other one. (The numbered addresses of this half were measured twice. At first
+98.4 % were found. Then "The Embarcadero" and streets whose kind comes first were added, without looking at the
+addresses that had been missed.)
 """
 
 import csv

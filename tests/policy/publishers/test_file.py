@@ -1,4 +1,4 @@
-"""The publishers' file: it is parsed strictly, and either the whole file is in force or nothing of it."""
+"""The publishers' file: it is parsed strictly, and either all of it is applied or nothing."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Grants of publishers, checked together with the policy: the order of decisions, with a log in memory."""
+"""Grants of publishers (what each may publish), checked together with the policy, with a log in memory."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The jurisdiction of a publisher: GeoJSON is parsed, and places are inside or outside."""
+"""The jurisdiction of a publisher: parsing its GeoJSON, and which points and polygons lie inside."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Devices in a Redis: the rules of the port, and failures that only a Redis has."""
+"""Devices in a Redis: the rules of the port (`geocast.push.devicestore`), and failures that only a Redis has."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""The town that the tests share, and sizes that make a few sessions enough."""
+"""The town that the tests share, and limits so small that a few sessions are enough."""
 
 import pytest
 from stream.hub.town import Town

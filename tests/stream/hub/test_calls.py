@@ -1,4 +1,4 @@
-"""Calls in the hub: their frames come before those of alerts, in the same write (hub, Rule 3)."""
+"""Calls in the hub: their messages come before those of alerts, in the same write (hub, Rule 3)."""
 
 import pytest
 from calls.quarter import NEAR, Quarter

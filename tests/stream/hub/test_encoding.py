@@ -1,4 +1,4 @@
-"""Encoding: an entry is encoded once, when the first session here is owed it (ADR 1)."""
+"""Encoding: an alert is encoded once, when the first session of this process has to be sent it (ADR 1)."""
 
 import pytest
 from stream.hub.town import FAR_AWAY

@@ -1,4 +1,4 @@
-"""Flights that end early: nothing of an entry is sent after it is superseded, cancelled or expired (Rule 1)."""
+"""Fan-outs that stop early: nothing is sent after an entry was superseded, cancelled or has expired (Rule 1)."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S

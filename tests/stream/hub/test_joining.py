@@ -1,4 +1,4 @@
-"""Sessions that connect late, or come back with `holding`, are sent the difference."""
+"""Sessions that connect late are sent the live alerts; those that return with `holding`, only what they have missed."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, HALF_HOUR_S

@@ -1,4 +1,4 @@
-"""Alerts in several languages: each session is sent the text that it wants most (LA1 to LA4)."""
+"""Alerts in several languages: each session is sent the text in its preferred language (LA1 to LA4)."""
 
 import itertools
 

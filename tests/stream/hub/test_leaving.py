@@ -1,4 +1,4 @@
-"""Sessions that leave: their row, filter and places are used again (fan-out, Rule 5)."""
+"""Sessions that disconnect: their row (place in the hub's tables) and memory are used again (fan-out, Rule 5)."""
 
 from stream.hub.town import FAR_AWAY, Town
 from support.fakes import a_cancel, a_revision

@@ -1,4 +1,4 @@
-"""The order and number of writes: nearest first, most severe first, and one write for all that a row is owed."""
+"""The order and number of writes: nearest first, most severe first, and one write for all that a session is sent."""
 
 import pytest
 from stream.hub.town import FAR_AWAY, METRE, Town

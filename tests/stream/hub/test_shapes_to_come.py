@@ -1,4 +1,4 @@
-"""Shapes of later releases: no place is inside of them, and clients are sent them as they came (LogG3)."""
+"""Shapes of later releases: no place counts as inside them, and clients are sent them unchanged (LogG3)."""
 
 import json
 

@@ -1,4 +1,7 @@
-"""Slow sessions are sent nothing, and when they have drained, what they are owed (fan-out, Rule 3)."""
+"""Slow sessions are sent nothing.
+
+When they can be written again, they are sent what they have missed (fan-out, Rule 3).
+"""
 
 from stream.hub.town import FAR_AWAY
 from support.fakes import a_cancel, a_revision

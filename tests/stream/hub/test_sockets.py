@@ -1,4 +1,4 @@
-"""Sending one frame to many sockets in one call, and leaving the rest to their transports."""
+"""Sending one frame to many sockets in one call; the transports write what the kernel did not accept."""
 
 import errno
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The sweep: tokens that expire, slow and silent sessions, pings, and the end of an alert."""
+"""The sweep (periodic check): tokens that expire, slow and silent sessions, pings, and the end of an alert."""
 
 import pytest
 from stream.hub.town import HALF_HOUR_S, METRE, Town

@@ -1,8 +1,8 @@
 """An attacker in a process of its own: its input, its abilities and its limits.
 
-An attacker sends requests to loopback addresses only. Every loop ends when the time is over or its count is used up; an
-alarm kills the process if a loop does not end. The process runs at a low priority, so that a delay that the good
-parties notice comes from the node's work and not from the attacker's.
+An attacker sends requests to loopback addresses only. Every loop ends when time is up or its count is used up. An alarm
+kills the process if a loop does not end. The process runs at a low priority. So a delay that the good parties (clients
+that keep the rules) notice comes from the node's work and not from the attacker's.
 """
 
 import asyncio

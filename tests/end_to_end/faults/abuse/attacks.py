@@ -1,8 +1,8 @@
 """The attacks, one function each, and the table that names the rule against each.
 
-Each attack is within reach of a stranger, of somebody with a token of low privilege, or of somebody who can write to
-the log. An attack counts in `wrong` what it obtained and must not obtain. Whether the good parties notice the attack is
-judged elsewhere (`parties.py`, `tally.py`).
+Each attack can be made by a stranger, by somebody with a token of low privilege, or by somebody who can write to the
+log. An attack counts in `wrong` what it got but must not get. Other modules judge whether the good parties (clients
+that keep the rules) notice the attack (`parties.py`, `tally.py`).
 """
 
 import asyncio

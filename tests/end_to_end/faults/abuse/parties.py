@@ -1,6 +1,6 @@
-"""The good parties: they follow the contract, and record every refusal, loss and delay in a `Tally`.
+"""The good parties: clients that keep the rules, and record every refusal, loss and delay in a `Tally`.
 
-Their alerts reach all subscribers in TOWN and nobody else: neither subscribers in FAR nor responders at STATION. A
+Their alerts must reach all subscribers in TOWN and nobody else: neither subscribers in FAR nor responders at STATION. A
 message about something that no good party has published counts as sent to an outsider.
 """
 
