@@ -96,7 +96,7 @@ def test_real_cardiac_arrest_record_becomes_a_call_unless_it_has_no_location(nod
     shown.picture("dispatch-call")
 
 
-def test_page_shows_the_search_radius_and_the_seats(node, opens, feed):
+def test_dispatch_page_shows_the_search_radius_and_the_responders_who_go(node, opens, feed):
     """A responder is shown by a pseudonym and arrival time, never by place (rule RZ7)."""
     shown = opens(feed, "--as-recorded", "--status", "actual")
     spot = (32.8, -96.8)
@@ -196,7 +196,7 @@ def test_refusal_of_a_record_that_is_too_old_is_shown_in_words(node, opens, feed
     shown.troubles.clear()  # the console shows the status of the refusal
 
 
-def test_second_page_finds_the_open_call_without_its_place(node, opens, feed):
+def test_second_dispatch_page_shows_the_open_call_without_its_place(node, opens, feed):
     """The service keeps the place in memory only, so a correction has to give it again."""
     shown = opens(feed, "--as-recorded")
     choose(shown, "Copper Gate")

@@ -74,7 +74,7 @@ def test_reason_of_a_cancel_is_shortened_to_fit_a_small_push_body():
     assert message["reason"].endswith("🔥…")
 
 
-def test_long_alert_with_proof_is_replaced_by_fetch_notice():
+def test_push_of_a_long_signed_alert_only_tells_the_client_to_fetch_it():
     """A cut text would not match its proof, so none of it is sent (rules WPT1, C13)."""
     entry = replace(long_alert(), proof=ApprovalProof("form" * 900, ()))
     message = told(entry, signed=True)

@@ -436,7 +436,7 @@ async def test_draining_or_loading_process_refuses_registrations(listener):
 
 
 @with_listener()
-async def test_pages_of_allowed_origins_may_register(listener):
+async def test_web_pages_of_allowed_origins_may_register_devices(listener):
     """The origin must be on the list literally; the page may then read the answers (rule S2)."""
     asked = {"origin": ORIGIN, "access-control-request-method": "PUT"}
     answer = await listener.ask("OPTIONS", f"/v1/devices/{ID}", token="", **asked)
@@ -450,7 +450,7 @@ async def test_pages_of_allowed_origins_may_register(listener):
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://app.example.evil", "http://app.example"])
-def test_pages_of_other_origins_are_refused(origin):
+def test_web_pages_of_other_origins_may_not_register_devices(origin):
     """`--origins` is a complete list (rule S2)."""
 
     @with_listener()

@@ -222,7 +222,7 @@ def test_suspended_host_is_tested_by_single_requests_at_growing_intervals():
 
 
 @pytest.mark.parametrize("outcome", [SENT, PushOutcome.GONE, REFUSED, FAILED])
-def test_any_answer_ends_the_suspension_of_a_host_with_a_limit_of_one(outcome):
+def test_suspended_host_that_answers_may_get_one_request_at_a_time_again(outcome):
     """An answer shows that the service is back (rule WPO2)."""
     lane = closed()
     have(lane, outcome, "any", 8.0)

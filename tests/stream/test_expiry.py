@@ -313,7 +313,7 @@ def test_nothing_is_sent_after_expiry_by_the_wall_clock_alone(path, harness):
     assert harness.received() == before
 
 
-def test_alert_that_expires_while_another_is_being_sent_stops(harness):
+def test_alert_that_expires_during_its_fan_out_is_not_sent_further(harness):
     """Before each batch of sessions, the fan-out checks for each alert whether it may still be sent (section 3)."""
     phones = [harness.phone() for _ in range(3)]
     harness.reads_alert("long", expires_at=END_MS + 60_000)
@@ -408,7 +408,7 @@ def test_alerts_wait_while_the_wall_clock_is_briefly_ahead_and_none_is_repeated(
 
 
 @pytest.mark.parametrize("seen_by", ["hello", "turn"])
-def test_wall_clock_ahead_between_two_periodic_checks_costs_no_session_an_alert(seen_by, harness):
+def test_no_session_misses_an_alert_if_the_wall_clock_is_ahead_between_two_checks(seen_by, harness):
     """The session is sent the alert when the clock is right, although no check saw the wrong clock (R3)."""
     harness.phone()
     harness.reads_alert()

@@ -88,7 +88,7 @@ def _hello():
         ("GET /v1/stream HTTP/1.1", {"Sec_WebSocket_Protocol": "geocast v1,"}, 400),
     ],
 )
-def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
+def test_invalid_handshake_is_refused_with_the_documented_status(start, headers, status):
     """The end of the stream follows the refusal, and the peer has time to read it (S2)."""
     line = Line()
     line.ask(start, **headers)
@@ -107,14 +107,14 @@ def test_wrong_handshake_is_refused_with_its_status(start, headers, status):
         ("GET /v1/stream HTTP/1.1", {"Upgrade": None}, "upgrade", "websocket"),
     ],
 )
-def test_refusal_has_the_header_that_its_status_needs(start, headers, name, value):
+def test_refused_handshake_has_the_header_that_http_requires_for_its_status(start, headers, name, value):
     """405 comes with Allow, and 426 with Upgrade (RFC 9110, 15.5.6 and 15.5.22)."""
     line = Line()
     line.ask(start, **headers)
     assert line.answer()[1][name] == value
 
 
-def test_refusal_repeats_nothing_of_the_request():
+def test_refused_handshake_repeats_nothing_of_the_request():
     """Errors never repeat a token (section 6)."""
     line = Line()
     line.ask("GET /v1/stream?token=secret HTTP/1.1", Authorization="Bearer secret")

@@ -224,7 +224,7 @@ def test_test_alerts_are_visible_only_with_the_test_scope():
     ],
     ids=str,
 )
-def test_place_given_as_point_or_cell_is_registered_with_its_reach(talk, place, expected):
+def test_place_given_as_point_or_cell_is_registered_with_its_accuracy_radius(talk, place, expected):
     """`accuracy_m` is 0 to 2,000; a cell has a resolution of 7 to 15 (M7, M8)."""
     assert talk.say({"type": "move", "places": [place]}) == [{"type": "ok", "live": 0}]
     assert talk.audience.calls == [("move", 5, [expected]), ("reply_with_owed", 5, "ok")]

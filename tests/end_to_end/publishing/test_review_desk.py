@@ -282,7 +282,7 @@ def test_cookie_is_hidden_from_scripts_and_token_from_pages(looker, node):
     assert "unsafe" not in policy
 
 
-def test_desk_refuses_another_host_name(looker):
+def test_desk_refuses_requests_to_another_host_name(looker):
     """The check prevents DNS rebinding."""
     assert looker.http.get("/", headers={"Host": "evil.example"}).status_code == 400
 

@@ -43,7 +43,7 @@ def test_session_that_joins_late_is_matched_with_the_polygons_buffer(town, metre
     assert town.join(metres).received() == (["welcome", "a-1/1"] if told else ["welcome"])
 
 
-def test_place_outside_a_polygon_but_within_its_reach_is_sent_the_alert(town):
+def test_place_is_inside_if_its_accuracy_radius_touches_the_polygon(town):
     """A place within its reach of the ring is inside (D4)."""
     town.publish(of_shapes(NEAR))
     far, near = (town.join(places=[town.place(700, reach)]) for reach in (199.0, 201.0))

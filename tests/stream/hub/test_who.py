@@ -22,7 +22,7 @@ def test_alert_is_sent_to_sessions_inside_and_no_others(town):
         assert peer.received() == ["welcome", *told]
 
 
-def test_place_whose_reach_touches_the_circle_is_inside(town):
+def test_place_is_inside_if_its_accuracy_radius_touches_the_circle(town):
     """A place is inside if `distance <= radius_m + reach` (D2)."""
     vague, vaguer = town.join(places=[town.place(1500, 499.0)]), town.join(places=[town.place(1500, 501.0)])
     town.publish(a_revision())
